@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Makes the Python environment that the fixtures, the end-to-end tests and the peer benches share.
+#
+#   tests/venv.sh [PATH]        PATH: target/venv by default; prints nothing when there is nothing to do
+#
+# Idempotent: the environment carries a stamp, a hash of the list below and of the interpreter's version. With the same
+# stamp this returns at once; with another one the environment is made anew. PYTHON= names another interpreter (3.11 or later).
+# Two callers at once are safe: the second waits for the first.
+set -euo pipefail
+
+# edx-ace and Django decide what the fixtures say; aiosmtpd is the SMTP server for TLS, AUTH and refusals in tests.
+# Direct dependencies are pinned; what they pull in is not.
+requirements='edx-ace==1.15.0
+Django>=5.2,<5.3
+aiosmtpd==1.4.6
+'
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${1:-$root/target/venv}
+python=${PYTHON:-python3}
+
+fail() {
+    printf 'venv.sh: %s\n' "$1" >&2
+    printf '  hint: %s\n' "$2" >&2
+    exit 1
+}
+
+command -v "$python" >/dev/null || fail "$python is not on the PATH" 'apt-get install -y python3 python3-venv, or PYTHON=/path/to/python3'
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11" 'PYTHON=/path/to/a/newer/python3'
+"$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python cannot make environments" 'apt-get install -y python3-venv'
+
+stamp=$({ printf '%s' "$requirements"; "$python" -V; } | sha256sum | cut -d' ' -f1)
+current() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/stamp" 2>/dev/null)" = "$stamp" ]; }
+current && exit 0
+
+mkdir -p "$(dirname "$venv")"
+exec 9>"$venv.lock"
+flock 9
+current && exit 0
+
+[ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || fail "$venv exists and is not a Python environment" 'name a path that is free'
+printf 'venv.sh: making %s\n' "$venv" >&2
+rm -rf "$venv"
+"$python" -m venv "$venv"
+printf '%s' "$requirements" >"$venv/requirements.txt"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --requirement "$venv/requirements.txt" >&2 ||
+    fail 'pip could not install the requirements above' 'check that PyPI (or its mirror in pip.conf) answers, then run this again'
+printf '%s\n' "$stamp" >"$venv/stamp"
