@@ -1,0 +1,49 @@
+# The front door. Everything a target needs that is missing is installed by it.
+SHELL := /bin/bash
+export CARGO_TARGET_DIR := $(CURDIR)/target
+export PATH := $(PATH):/usr/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help build plugins test-plugins demo test lint fixtures bench clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## The host: target/release/ace
+	cargo build --release -p ace
+
+plugins: ## The plugins of this repository: target/plugins/NAME.wasm and NAME.toml
+	plugins/build.sh target/plugins
+
+test-plugins: ## Plugins that misbehave, for the tests: target/test-plugins
+	plugins/build.sh target/test-plugins $(notdir $(wildcard tests/guests/*))
+
+demo: build plugins ## Send sample messages through plugins into target/demo/outbox
+	tests/demo/run.sh
+
+# smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI.
+target/.tools: tests/apt.sh tests/venv.sh
+	tests/apt.sh smtp-sink=postfix
+	tests/venv.sh target/venv
+	@touch $@
+
+# The host and the guests apart: together they would agree on other features, and wasmtime would be built twice.
+test: lint plugins test-plugins target/.tools ## Everything that CI runs
+	target/venv/bin/python tests/fixtures/make.py --check
+	target/venv/bin/python tests/fixtures/record_http.py --check
+	cargo test --release -p ace
+	cargo test --release --workspace --exclude ace
+
+lint: ## Formatting and lints
+	cargo fmt --all --check
+	cargo clippy --release -p ace --all-targets -- -D warnings
+	cargo clippy --release --workspace --exclude ace --all-targets -- -D warnings
+
+fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
+	target/venv/bin/python tests/fixtures/make.py
+
+bench: build plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
+	cargo bench -p ace --bench ace
+
+clean: ## Remove all that was built
+	rm -rf target

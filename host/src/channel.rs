@@ -1,0 +1,292 @@
+//! Which channel carries a message: edx-ace's rules, with our departures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::config::Routing;
+use crate::message::{
+    ActionLink, Attempt, ChannelType, DeliveryError, EMAIL, Fault, Message, PUSH, Receipt, Rule, TemplateFile,
+};
+use crate::plugin::{ChannelInfo, Runtime};
+
+/// Something that delivers messages: a plugin, or what an embedding application registers.
+#[async_trait]
+pub trait Channel: Send + Sync {
+    /// Its name in reports and in the configuration.
+    fn name(&self) -> &str;
+
+    /// Its revision, where it has one.
+    fn revision(&self) -> &str {
+        ""
+    }
+
+    /// The type it carries.
+    fn channel_type(&self) -> &str;
+
+    /// The template files it wants rendered, in this order.
+    fn template_files(&self) -> &[TemplateFile];
+
+    /// Does it claim this message although another one of its type would be chosen?
+    async fn overrides_delivery_for_message(&self, _: &Arc<Message>) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// Links for the templates.
+    async fn action_links(&self, _: &Arc<Message>) -> Result<Vec<ActionLink>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// Addresses of tracking images for the templates.
+    async fn tracker_image_sources(&self, _: &Arc<Message>) -> Result<Vec<String>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// Hands the rendered files (name, text) to the provider, once. Faults are recoverable errors.
+    async fn deliver(
+        &self,
+        message: &Arc<Message>,
+        rendered: &[(String, String)],
+        attempt: &Attempt,
+    ) -> Result<Receipt, DeliveryError>;
+}
+
+/// A channel that is a component.
+pub struct WasmChannel {
+    pub runtime: Arc<Runtime>,
+    pub info: ChannelInfo,
+}
+
+#[async_trait]
+impl Channel for WasmChannel {
+    fn name(&self) -> &str {
+        &self.runtime.settings.name
+    }
+
+    fn revision(&self) -> &str {
+        &self.runtime.settings.revision
+    }
+
+    fn channel_type(&self) -> &str {
+        &self.info.channel_type
+    }
+
+    fn template_files(&self) -> &[TemplateFile] {
+        &self.info.template_files
+    }
+
+    async fn overrides_delivery_for_message(&self, message: &Arc<Message>) -> Result<bool, Fault> {
+        self.runtime.overrides_delivery(message).await.answer
+    }
+
+    async fn action_links(&self, message: &Arc<Message>) -> Result<Vec<ActionLink>, Fault> {
+        self.runtime.action_links(message).await.answer
+    }
+
+    async fn tracker_image_sources(&self, message: &Arc<Message>) -> Result<Vec<String>, Fault> {
+        self.runtime.tracker_image_sources(message).await.answer
+    }
+
+    async fn deliver(
+        &self,
+        message: &Arc<Message>,
+        rendered: &[(String, String)],
+        attempt: &Attempt,
+    ) -> Result<Receipt, DeliveryError> {
+        match self.runtime.deliver(message, rendered, attempt).await.answer {
+            Ok(answer) => answer,
+            Err(fault) => Err(DeliveryError::Recoverable { message: fault.to_string(), next_attempt_time: None }),
+        }
+    }
+}
+
+/// The channels that serve, by type, each type's in the configured order.
+#[derive(Clone, Default)]
+pub struct ChannelMap {
+    by_type: BTreeMap<ChannelType, Vec<Arc<dyn Channel>>>,
+}
+
+impl ChannelMap {
+    /// Channels in the configured order.
+    pub fn new(channels: impl IntoIterator<Item = Arc<dyn Channel>>) -> Self {
+        let mut by_type: BTreeMap<ChannelType, Vec<Arc<dyn Channel>>> = BTreeMap::new();
+        for channel in channels {
+            by_type.entry(channel.channel_type().to_owned()).or_default().push(channel);
+        }
+        ChannelMap { by_type }
+    }
+
+    /// The types a message may go over, in a fixed order: email, push, then the rest by name. Email and push are always
+    /// asked about, as in edx-ace; without a channel they end as unsupported.
+    pub fn types(&self) -> Vec<ChannelType> {
+        let rest = self.by_type.keys().filter(|t| *t != EMAIL && *t != PUSH).cloned();
+        [EMAIL.to_owned(), PUSH.to_owned()].into_iter().chain(rest).collect()
+    }
+
+    /// The channels of a type.
+    pub fn of_type(&self, channel_type: &str) -> &[Arc<dyn Channel>] {
+        self.by_type.get(channel_type).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every channel.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
+        self.by_type.values().flatten()
+    }
+
+    fn find(&self, channel_type: &str, name: &str) -> Option<&Arc<dyn Channel>> {
+        self.of_type(channel_type).iter().find(|c| c.name() == name)
+    }
+}
+
+/// Where a message is allowed to go, over what the policies leave: edx-ace's `limit_to_channels`, which there does nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limit {
+    types: Vec<ChannelType>,
+    channels: Vec<String>,
+}
+
+impl Limit {
+    /// Channel types or channel names; an empty list limits nothing. An unknown one is an error.
+    pub fn new(values: &[String], map: &ChannelMap) -> Result<Self, String> {
+        let mut limit = Limit::default();
+        let types = map.types();
+        for value in values {
+            if types.contains(value) {
+                limit.types.push(value.clone());
+            } else if map.iter().any(|c| c.name() == value) {
+                limit.channels.push(value.clone());
+            } else {
+                let known: Vec<&str> = types.iter().map(String::as_str).chain(map.iter().map(|c| c.name())).collect();
+                let hint = crate::message::nearest(value, known.iter().copied());
+                let hint = hint.map_or_else(
+                    || format!("known are {}", known.join(", ")),
+                    |near| format!("did you mean {near:?}?"),
+                );
+                return Err(format!("{value:?} is neither a channel type nor a channel; {hint}"));
+            }
+        }
+        Ok(limit)
+    }
+
+    /// Whether anything of this type may be used.
+    pub fn allows_type(&self, channel_type: &str, map: &ChannelMap) -> bool {
+        let named = || map.of_type(channel_type).iter().any(|c| self.channels.iter().any(|n| n == c.name()));
+        self.is_empty() || self.types.iter().any(|t| t == channel_type) || named()
+    }
+
+    fn allows(&self, channel: &dyn Channel) -> bool {
+        self.is_empty()
+            || self.types.iter().any(|t| t == channel.channel_type())
+            || self.channels.iter().any(|n| n == channel.name())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.types.is_empty() && self.channels.is_empty()
+    }
+}
+
+/// The channels that may carry a message, the preferred one first.
+pub struct Candidates {
+    pub channels: Vec<(Arc<dyn Channel>, Rule)>,
+    /// Those that were named and are not there.
+    pub passed_over: Vec<String>,
+}
+
+/// edx-ace's `get_channel_for_message` up to the question of overriding. A named channel that is not there gives way to the
+/// next candidate, then to the first channel of the type; edx-ace goes straight to the latter.
+pub fn candidates(
+    map: &ChannelMap,
+    routing: &Routing,
+    limit: &Limit,
+    channel_type: &str,
+    message: &Message,
+) -> Candidates {
+    let mut found = Candidates { channels: Vec::new(), passed_over: Vec::new() };
+    for (name, rule) in wanted(map, routing, channel_type, message) {
+        match map.find(channel_type, name) {
+            Some(channel) if !limit.allows(channel.as_ref()) => {
+                found.passed_over.push(format!("{name}: outside the limit"))
+            }
+            Some(channel) => found.channels.push((channel.clone(), rule)),
+            None => found.passed_over.push(format!("{name}: no channel of type {channel_type} is called so")),
+        }
+        // A channel that overrides the default stands alone, when it is there.
+        if rule == Rule::OverrideDefaultChannel && !found.channels.is_empty() {
+            break;
+        }
+    }
+    if found.channels.is_empty() {
+        let first = map.of_type(channel_type).iter().find(|c| limit.allows(c.as_ref()));
+        found.channels.extend(first.map(|c| (c.clone(), Rule::FirstOfType)));
+    }
+    found
+}
+
+fn wanted<'a>(
+    map: &ChannelMap,
+    routing: &'a Routing,
+    channel_type: &str,
+    message: &'a Message,
+) -> Vec<(&'a str, Rule)> {
+    let mut wanted = Vec::new();
+    if let Some(name) =
+        message.options.get("override_default_channel").and_then(|v| v.as_str()).filter(|n| !n.is_empty())
+    {
+        // A name that belongs to another type says nothing about this one; an unknown one is reported for e-mail, the only
+        // type edx-ace lets it override.
+        let elsewhere = map.iter().any(|c| c.name() == name && c.channel_type() != channel_type);
+        if map.find(channel_type, name).is_some() || (channel_type == EMAIL && !elsewhere) {
+            wanted.push((name, Rule::OverrideDefaultChannel));
+        }
+    }
+    if message.is_transactional() {
+        wanted.extend(routing.transactional.get(channel_type).map(|n| (n.as_str(), Rule::Transactional)));
+    }
+    match routing.default.get(channel_type) {
+        Some(name) => wanted.push((name, Rule::Default)),
+        None => {
+            let listed = routing.listed.get(channel_type).into_iter().flatten();
+            wanted.extend(listed.map(|n| (n.as_str(), Rule::Listed)));
+        }
+    }
+    let mut seen = Vec::new();
+    wanted.retain(|(name, _)| {
+        !seen.contains(name) && {
+            seen.push(*name);
+            true
+        }
+    });
+    wanted
+}
+
+/// The first candidate that claims the message, else the first one. With one candidate there is nothing to ask.
+pub async fn choose(
+    candidates: Vec<(Arc<dyn Channel>, Rule)>,
+    message: &Arc<Message>,
+) -> Result<Option<(Arc<dyn Channel>, Rule)>, Fault> {
+    if candidates.len() > 1 {
+        for (channel, _) in &candidates {
+            if channel.overrides_delivery_for_message(message).await? {
+                return Ok(Some((channel.clone(), Rule::OverridesDelivery)));
+            }
+        }
+    }
+    Ok(candidates.into_iter().next())
+}
+
+/// The channel to turn to after others failed.
+pub fn failover(
+    map: &ChannelMap,
+    routing: &Routing,
+    limit: &Limit,
+    channel_type: &str,
+    tried: &[String],
+) -> Option<Arc<dyn Channel>> {
+    let list = routing.failover.get(channel_type)?;
+    let untried = list.iter().filter(|name| !tried.contains(name));
+    untried.filter_map(|name| map.find(channel_type, name)).find(|c| limit.allows(c.as_ref())).cloned()
+}
+
+#[cfg(test)]
+mod tests;

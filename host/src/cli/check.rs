@@ -1,0 +1,84 @@
+//! `ace check`.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{FAILED, OK, counted, put, say};
+use crate::app::{self, Survey};
+use crate::config::{Config, Problem};
+use crate::plugin::PluginState;
+
+pub const EXAMPLES: &str = "Examples:
+  ace check
+  ace check --json | jq .message
+
+Exit code 1 where there is a problem.";
+
+/// One problem, in one shape wherever it comes from.
+struct Found {
+    place: String,
+    message: String,
+}
+
+pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
+    let survey = app::survey(&config, Timestamp::now).await?;
+    let found = problems(&config, &survey);
+    for problem in &found {
+        match json {
+            true => put(&json!({"place": problem.place, "message": problem.message}).to_string()),
+            false => put(&format!("{}: {}", problem.place, problem.message)),
+        }
+    }
+    let plugins = counted(survey.registry.plugins.len() as u64, "plugin");
+    let templates = counted(survey.presentation.messages().count() as u64, "message template");
+    say(&format!("{plugins}, {templates}: {}", counted(found.len() as u64, "problem")));
+    Ok(if found.is_empty() { OK } else { FAILED })
+}
+
+fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for problem in survey.unknown_names(config) {
+        found.push(Found { place: place(&problem), message: format!("{}: {}", problem.key, problem.message) });
+    }
+    for plugin in survey.registry.plugins.values() {
+        let place = plugin.file.display().to_string();
+        if let PluginState::Broken(reason) = &plugin.state {
+            found.push(Found { place: place.clone(), message: reason.clone() });
+        }
+        if plugin.state == PluginState::Active && !plugin.missing.is_empty() {
+            let message = format!("it requests what ace.toml does not grant: {}", plugin.missing.join(", "));
+            found.push(Found { place, message });
+        }
+    }
+    for problem in survey.presentation.problems() {
+        let line = problem.line.map(|l| format!(":{l}")).unwrap_or_default();
+        found.push(Found { place: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
+    }
+    found.extend(missing_files(survey));
+    found
+}
+
+fn place(problem: &Problem) -> String {
+    match (&problem.variable, &problem.file) {
+        (Some(variable), _) => variable.clone(),
+        (None, Some(file)) => format!("{}:{}", file.display(), problem.line),
+        (None, None) => "configuration".to_owned(),
+    }
+}
+
+/// A message with some of the files that a channel of its type needs, but not all.
+fn missing_files(survey: &Survey) -> Vec<Found> {
+    let mut found = Vec::new();
+    for message in survey.presentation.messages() {
+        for (plugin, info) in survey.registry.channels().filter(|(_, info)| info.channel_type == message.channel_type) {
+            let required = info.template_files.iter().filter(|f| f.required).map(|f| f.name.as_str());
+            let missing: Vec<&str> = required.filter(|name| !message.files.iter().any(|f| f == name)).collect();
+            if !missing.is_empty() {
+                let place = format!("{}/edx_ace/{}/{}", message.app_label, message.name, message.channel_type);
+                let message = format!("{} needs {}, which no template folder has", plugin.name, missing.join(", "));
+                found.push(Found { place, message });
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,116 @@
+//! `ACE_…` variables laid over the file: `ACE_DELIVERY__CONCURRENCY=16` is `delivery.concurrency = 16`.
+
+use std::collections::BTreeMap;
+
+use super::problem::Problem;
+use super::reader::Walk;
+use super::tree::{Node, Place, Table, Value, parse_variable};
+
+const PREFIX: &str = "ACE_";
+/// Between the levels of a key.
+const LEVEL: &str = "__";
+/// Levels at most; no key of ours is half as deep.
+const LEVELS_MAX: usize = 16;
+/// These are the program's own, read by its command line.
+const RESERVED: [&str; 2] = ["ACE_CONFIG", "ACE_LOG"];
+const RESERVED_PREFIX: &str = "ACE_SERVER";
+
+/// edx-ace's settings that have another name here, and what takes their place.
+const EDX_ACE: [(&str, &str); 14] = [
+    ("ACE_CHANNEL_DEFAULT_EMAIL", "routing.default.email (ACE_ROUTING__DEFAULT__EMAIL)"),
+    ("ACE_CHANNEL_TRANSACTIONAL_EMAIL", "routing.transactional.email (ACE_ROUTING__TRANSACTIONAL__EMAIL)"),
+    ("ACE_CHANNEL_DEFAULT_PUSH", "routing.default.push (ACE_ROUTING__DEFAULT__PUSH)"),
+    ("ACE_PUSH_CHANNELS", "routing.listed.push (ACE_ROUTING__LISTED__PUSH)"),
+    ("ACE_DEFAULT_EXPIRATION_DELAY", "delivery.expiration-delay (ACE_DELIVERY__EXPIRATION_DELAY), as in \"120s\""),
+    ("ACE_DEFAULT_API_TIMEOUT", "limits.call-timeout of the channel's section, as in \"5s\""),
+    ("ACE_CHANNEL_BRAZE_API_KEY", "secrets of plugins.braze_email, as in { api-key = { env = \"BRAZE_API_KEY\" } }"),
+    ("ACE_CHANNEL_BRAZE_PUSH_CAMPAIGNS", "config of the Braze push channel's section under plugins"),
+    ("ACE_CHANNEL_BRAZE_APP_ID", "config of plugins.braze_email"),
+    ("ACE_CHANNEL_BRAZE_REST_ENDPOINT", "config and grants.http of plugins.braze_email"),
+    ("ACE_CHANNEL_BRAZE_CAMPAIGNS", "config.campaigns of plugins.braze_email"),
+    ("ACE_CHANNEL_BRAZE_FROM_EMAIL", "config of plugins.braze_email"),
+    ("ACE_CHANNEL_SAILTHRU_", "config and secrets of plugins.sailthru_email"),
+    ("ACE_ROUTING_KEY", "nothing (it names a Celery queue, and there is none here); remove it"),
+];
+
+/// What takes the place of edx-ace's setting of this name.
+pub(super) fn edx_ace(name: &str) -> Option<String> {
+    let is_meant = |of: &str| name == of || (of.ends_with('_') && name.starts_with(of));
+    let (_, ours) = EDX_ACE.iter().find(|(of, _)| is_meant(of))?;
+    Some(format!("is a setting of edx-ace; here it is {ours}"))
+}
+
+/// The variable of a key: `["delivery", "max-waiting"]` is `ACE_DELIVERY__MAX_WAITING`.
+pub(super) fn variable_of(path: &[String]) -> String {
+    let levels: Vec<String> = path.iter().map(|level| level.to_uppercase().replace('-', "_")).collect();
+    format!("{PREFIX}{}", levels.join(LEVEL))
+}
+
+/// Lays every setting of the environment over the document. Whole tables come before keys in them.
+pub(super) fn overlay(walk: &mut Walk, document: &mut Table) {
+    let mut settings: Vec<(Vec<String>, String, String)> = Vec::new();
+    for (name, value) in settings_in(&walk.variables) {
+        if let Some(message) = edx_ace(&name) {
+            walk.problems.push(of_variable(&name, message));
+            continue;
+        }
+        match levels(&name) {
+            Some(levels) => settings.push((levels, name, value)),
+            None => walk.unknown_variable(&name, Vec::new()),
+        }
+    }
+    settings.sort_by(|a, b| (a.0.len(), &a.1).cmp(&(b.0.len(), &b.1)));
+    for (levels, name, value) in settings {
+        if let Err(message) = put(document, &levels, &name, &value) {
+            walk.problems.push(of_variable(&name, message));
+        }
+    }
+}
+
+fn settings_in(variables: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let is_setting =
+        |name: &str| name.starts_with(PREFIX) && !name.starts_with(RESERVED_PREFIX) && !RESERVED.contains(&name);
+    variables.iter().filter(|(name, _)| is_setting(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn of_variable(name: &str, message: String) -> Problem {
+    Problem { file: None, line: 0, variable: Some(name.to_owned()), key: String::new(), message }
+}
+
+/// The levels of a key in lower case; `None` for what can be no setting's name.
+fn levels(name: &str) -> Option<Vec<String>> {
+    let path = name.strip_prefix(PREFIX)?;
+    let levels: Vec<String> = path.split(LEVEL).map(str::to_lowercase).collect();
+    let sound = levels.len() <= LEVELS_MAX && levels.iter().all(|level| !level.is_empty());
+    (sound && !path.chars().any(char::is_lowercase)).then_some(levels)
+}
+
+/// Puts a variable's value where its key stands. A level is one of the file's keys where one differs from it only in
+/// case and in `-` for `_`, since a variable's name can hold neither.
+fn put(table: &mut Table, levels: &[String], name: &str, value: &str) -> Result<(), String> {
+    let Some((level, deeper)) = levels.split_first() else { return Ok(()) };
+    let meant: Vec<usize> =
+        table.0.iter().enumerate().filter(|(_, (key, _))| is_same(key, level)).map(|(at, _)| at).collect();
+    if let [one, other, ..] = meant[..] {
+        let (one, other) = (&table.0[one].0, &table.0[other].0);
+        return Err(format!("could mean both {one:?} and {other:?}; write the setting in the file"));
+    }
+    let at = meant.first().copied().unwrap_or_else(|| {
+        let empty = Value::Table(Table::default());
+        table.0.push((level.clone(), Node { place: Place::Variable(name.to_owned()), value: empty, text: None }));
+        table.0.len() - 1
+    });
+    let (key, node) = &mut table.0[at];
+    if deeper.is_empty() {
+        *node = parse_variable(name, value);
+        return Ok(());
+    }
+    match &mut node.value {
+        Value::Table(table) => put(table, deeper, name, value),
+        other => Err(format!("{key:?} is {}, not a table, so nothing can be set in it", other.kind())),
+    }
+}
+
+fn is_same(key: &str, level: &str) -> bool {
+    key.to_lowercase().replace('-', "_") == level
+}

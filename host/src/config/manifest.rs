@@ -1,0 +1,90 @@
+//! `NAME.toml` beside `NAME.wasm`: what a plugin's author says of it. A manifest requests; only ace.toml grants.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::decode::{CALL_TIMEOUT_MAX, INSTANCES_MAX, ISOLATIONS, MEMORY_MAX, Maxima, TIME_MAX, runtime};
+use super::problem::Problems;
+use super::reader::{Section, Walk};
+use super::{BucketGrant, Isolation, syntax_problem, tree, values};
+use crate::message::Object;
+
+/// A plugin's manifest. Without one a plugin requests nothing: [`Manifest::default`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifest {
+    /// Each of these four is one line without control characters, safe to show on a terminal.
+    pub version: Option<String>,
+    pub description: Option<String>,
+    pub license: Option<String>,
+    pub homepage: Option<String>,
+    pub requests: Requests,
+    /// Config the author suggests; the operator's is laid over it.
+    pub defaults: Object,
+    pub runtime: Runtime,
+}
+
+/// What a plugin asks to reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// URL prefixes, as in [`super::Grants`].
+    pub http: Vec<String>,
+    pub keyvalue: Vec<BucketGrant>,
+    pub mailer: bool,
+    /// A folder to write files into; which one, the operator says.
+    pub outbox: bool,
+    /// Keys of secrets it reads.
+    pub secrets: Vec<String>,
+}
+
+/// Limits a plugin asks for. They bind only within the operator's maxima.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Linear memory of one instance, in bytes.
+    pub memory: Option<usize>,
+    /// A guest's own execution time in one call.
+    pub time: Option<Duration>,
+    /// A whole call, host calls included.
+    pub call_timeout: Option<Duration>,
+    /// Instances at once.
+    pub instances: Option<usize>,
+    /// What one instance serves.
+    pub isolation: Option<Isolation>,
+}
+
+impl Manifest {
+    /// Reads a manifest's text; `file` is only named in problems. Reports every problem at once.
+    pub fn read(text: &str, file: Option<&Path>) -> Result<Manifest, Problems> {
+        let document = tree::parse(text).map_err(|e| syntax_problem(file, e))?;
+        let mut walk = Walk::new(file.map(Path::to_owned), BTreeMap::new());
+        let manifest = walk.document(document, manifest);
+        walk.finish(manifest)
+    }
+}
+
+fn manifest(s: &mut Section<'_>) -> Manifest {
+    let maxima =
+        Maxima { memory: MEMORY_MAX, time: TIME_MAX, call_timeout: CALL_TIMEOUT_MAX, instances: INSTANCES_MAX };
+    Manifest {
+        version: s.get("version", values::line),
+        description: s.get("description", values::line),
+        license: s.get("license", values::line),
+        homepage: s.get("homepage", values::line),
+        requests: s.section("requests", requests),
+        defaults: s.get("defaults", values::object).unwrap_or_default(),
+        runtime: s.section("runtime", |s| Runtime {
+            isolation: s.get("isolation", values::one_of(&ISOLATIONS)),
+            ..runtime(s, &maxima)
+        }),
+    }
+}
+
+fn requests(s: &mut Section<'_>) -> Requests {
+    Requests {
+        http: s.list("http", values::url_prefix).unwrap_or_default(),
+        keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
+        mailer: s.get("mailer", values::boolean).unwrap_or_default(),
+        outbox: s.get("outbox", values::boolean).unwrap_or_default(),
+        secrets: s.list("secrets", values::line).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Names in ace.toml checked against the plugins that are there.
+
+use std::collections::BTreeMap;
+
+use super::decode::unknown;
+use super::problem::Problem;
+use super::reader::nearest;
+use super::{Config, reader};
+use crate::message::ChannelType;
+
+/// The names that are there.
+struct Names<'a> {
+    channels: &'a BTreeMap<String, ChannelType>,
+    policies: &'a [String],
+    plugins: &'a [String],
+}
+
+impl Config {
+    /// Every name in the configuration that no plugin has, or that is a plugin of the wrong kind, each where it stands.
+    ///
+    /// `channels` and `policies` are those that can be used, the application's own included; `all_plugins` also those
+    /// that were refused when the folder was read. Of what kind a refused one is nobody knows, so a name that is among
+    /// `all_plugins` alone is let pass here: why it was refused is told elsewhere.
+    pub fn check_names(
+        &self,
+        channels: &BTreeMap<String, ChannelType>,
+        policies: &[String],
+        all_plugins: &[String],
+    ) -> Vec<Problem> {
+        let names = Names { channels, policies, plugins: all_plugins };
+        let mut wrong: Vec<(Vec<String>, String)> = Vec::new();
+        let mut note = |path: &[&str], message: Option<String>| {
+            let path = path.iter().map(|level| level.to_string()).collect();
+            wrong.extend(message.map(|message| (path, message)));
+        };
+        for (at, name) in self.enabled_channels.iter().flatten().enumerate() {
+            note(&["enabled-channels", &reader::item(at)], names.wrong_channel(name, None));
+        }
+        for (at, name) in self.enabled_policies.iter().flatten().enumerate() {
+            note(&["enabled-policies", &reader::item(at)], names.wrong_policy(name));
+        }
+        let routing = &self.routing;
+        for (key, by_type) in [("default", &routing.default), ("transactional", &routing.transactional)] {
+            for (channel_type, name) in by_type {
+                note(&["routing", key, channel_type], names.wrong_channel(name, Some(channel_type)));
+            }
+        }
+        for (key, by_type) in [("listed", &routing.listed), ("failover", &routing.failover)] {
+            for (channel_type, list) in by_type {
+                for (at, name) in list.iter().enumerate() {
+                    let wrong = names.wrong_channel(name, Some(channel_type));
+                    note(&["routing", key, channel_type, &reader::item(at)], wrong);
+                }
+            }
+        }
+        for name in self.plugins.keys() {
+            note(&["plugins", name], names.wrong_plugin(name));
+        }
+        let problem = |(path, message): (Vec<String>, String)| self.problem(&reader::dotted(&path), message);
+        let mut problems: Vec<Problem> = wrong.into_iter().map(problem).collect();
+        problems.sort_by_key(|p| (p.variable.is_some(), p.line));
+        problems
+    }
+}
+
+impl Names<'_> {
+    fn wrong_channel(&self, name: &String, channel_type: Option<&ChannelType>) -> Option<String> {
+        match (self.channels.get(name), channel_type) {
+            (Some(carries), Some(wanted)) if carries != wanted => {
+                Some(format!("{name:?} is a channel for {carries}, not for {wanted}"))
+            }
+            (Some(_), _) => None,
+            _ if self.policies.contains(name) => Some(format!("{name:?} is a policy, not a channel")),
+            _ if self.plugins.contains(name) => None,
+            _ => {
+                let of_type = |carries: &ChannelType| channel_type.is_none_or(|wanted| wanted == carries);
+                let known = self.channels.iter().filter(|(_, carries)| of_type(carries));
+                let mut known: Vec<&str> = known.map(|(name, _)| name.as_str()).collect();
+                // A channel that is switched off has no known type, and may still be the one that is meant.
+                let others = || self.plugins.iter().filter(|p| !self.policies.contains(p)).map(String::as_str);
+                if nearest(name, known.iter().copied()).is_none() && nearest(name, others()).is_some() {
+                    known.extend(others());
+                }
+                Some(unknown("channel", name, &known, "channels that could stand here"))
+            }
+        }
+    }
+
+    fn wrong_policy(&self, name: &String) -> Option<String> {
+        if self.policies.contains(name) {
+            return None;
+        }
+        if self.channels.contains_key(name) {
+            return Some(format!("{name:?} is a channel, not a policy"));
+        }
+        let known: Vec<&str> = self.policies.iter().map(String::as_str).collect();
+        (!self.plugins.contains(name)).then(|| unknown("policy", name, &known, "policies"))
+    }
+
+    fn wrong_plugin(&self, name: &String) -> Option<String> {
+        let known: Vec<&str> = self.plugins.iter().map(String::as_str).collect();
+        (!self.plugins.contains(name)).then(|| unknown("plugin", name, &known, "plugins"))
+    }
+}

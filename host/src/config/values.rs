@@ -1,0 +1,353 @@
+//! Readers of single values. Each says what it wants when it does not get it; none repeats a value that may be secret.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::BucketGrant;
+use super::reader::nearest;
+use super::tree::{Node, Value};
+use crate::message::Object;
+
+pub(super) const KIB: usize = 1024;
+pub(super) const MIB: usize = 1024 * KIB;
+pub(super) const GIB: usize = 1024 * MIB;
+
+/// RFC 5321, 4.5.3.1: octets before the `@`, and in the domain.
+const LOCAL_PART_MAX: usize = 64;
+const DOMAIN_MAX: usize = 255;
+/// Characters of a line that is shown to people.
+const LINE_MAX: usize = 500;
+/// Characters of a bucket's name.
+const BUCKET_MAX: usize = 128;
+
+const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const SIZE_UNITS: [(&str, usize); 7] =
+    [("KiB", KIB), ("MiB", MIB), ("GiB", GIB), ("KB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1)];
+
+fn wants(what: impl Display, node: &Node) -> String {
+    format!("must be {what}, not {}", node.value.kind())
+}
+
+pub(super) fn text(node: &Node) -> Result<String, String> {
+    match (&node.value, &node.text) {
+        (Value::Text(text), _) | (_, Some(text)) => Ok(text.clone()),
+        _ => Err(wants("a string", node)),
+    }
+}
+
+/// A string on one line that can be shown on a terminal and stand in a mail header.
+pub(super) fn line(node: &Node) -> Result<String, String> {
+    let text = text(node)?;
+    match text {
+        _ if text.trim().is_empty() => Err("must not be empty".to_owned()),
+        _ if text.chars().any(char::is_control) => Err("must not hold control characters or line breaks".to_owned()),
+        _ if text.chars().count() > LINE_MAX => Err(format!("must have at most {LINE_MAX} characters")),
+        _ => Ok(text),
+    }
+}
+
+pub(super) fn boolean(node: &Node) -> Result<bool, String> {
+    match node.value {
+        Value::Boolean(b) => Ok(b),
+        _ => Err(wants("true or false", node)),
+    }
+}
+
+/// A whole number in a range.
+pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Result<T, String>
+where
+    T: TryFrom<i128> + PartialOrd + Display,
+{
+    move |node| {
+        let what = format!("a whole number from {} to {}", range.start(), range.end());
+        let Value::Integer(i) = node.value else { return Err(wants(what, node)) };
+        T::try_from(i).ok().filter(|i| range.contains(i)).ok_or_else(|| format!("must be {what}"))
+    }
+}
+
+/// `"250ms"`, `"120s"`, `"5m"`, `"2h"`, `"1d"`.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Duration, String> {
+    move |node| {
+        let what = format!(
+            "a duration from {} to {}: a whole number and its unit (ms, s, m, h, d), as in \"120s\"",
+            show_duration(*range.start()),
+            show_duration(*range.end())
+        );
+        let Value::Text(text) = &node.value else { return Err(wants(what, node)) };
+        let units = DURATION_UNITS.iter().map(|(unit, factor)| (*unit, u128::from(*factor)));
+        with_unit(text, units)
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map(Duration::from_millis)
+            .filter(|duration| range.contains(duration))
+            .ok_or_else(|| format!("must be {what}"))
+    }
+}
+
+/// `"64MiB"`, `"10KB"`, `"512B"`, or a number of bytes.
+pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Node) -> Result<usize, String> {
+    move |node| {
+        let what = format!(
+            "a size from {} to {}: a number of bytes, or a whole number \
+             and its unit (B, KB, KiB, MB, MiB, GB, GiB), as in \"64MiB\"",
+            show_size(*range.start()),
+            show_size(*range.end())
+        );
+        let units = SIZE_UNITS.iter().map(|(unit, factor)| (*unit, *factor as u128));
+        let bytes = match &node.value {
+            Value::Integer(bytes) => u128::try_from(*bytes).ok(),
+            Value::Text(text) => with_unit(text, units),
+            _ => return Err(wants(what, node)),
+        };
+        bytes
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .filter(|bytes| range.contains(bytes))
+            .ok_or_else(|| format!("must be {what}"))
+    }
+}
+
+fn with_unit(text: &str, units: impl IntoIterator<Item = (&'static str, u128)>) -> Option<u128> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.into_iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u128>().ok()?.checked_mul(factor)
+}
+
+/// In the largest unit that divides it, as it is written in ace.toml.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let divides = |(_, factor): &&(&str, u64)| millis.is_multiple_of(u128::from(*factor));
+    // Nothing is written as "0d", and the first unit, milliseconds, divides everything.
+    let units = if millis == 0 { &DURATION_UNITS[1..2] } else { &DURATION_UNITS[..] };
+    let (unit, factor) = units.iter().rev().find(divides).unwrap_or(&DURATION_UNITS[0]);
+    format!("{}{unit}", millis / u128::from(*factor))
+}
+
+/// In the largest binary unit that divides it, as it is written in ace.toml.
+pub(super) fn show_size(bytes: usize) -> String {
+    let binary = &SIZE_UNITS[..3];
+    match binary.iter().rev().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
+        Some((unit, factor)) => format!("{}{unit}", bytes / factor),
+        None => format!("{bytes}B"),
+    }
+}
+
+/// One of a few words.
+pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T, String> {
+    move |node| {
+        let word = text(node)?;
+        if let Some((_, value)) = words.iter().find(|(known, _)| *known == word) {
+            return Ok(*value);
+        }
+        let known: Vec<String> = words.iter().map(|(known, _)| format!("{known:?}")).collect();
+        let hint = nearest(&word, words.iter().map(|(known, _)| *known))
+            .map(|near| format!("; did you mean {near:?}?"))
+            .unwrap_or_default();
+        Err(format!("must be one of {}{hint}", known.join(", ")))
+    }
+}
+
+/// A path; a relative one starts at `folder`.
+pub(super) fn path(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
+    move |node| {
+        let text = text(node)?;
+        if text.is_empty() || text.contains('\0') {
+            return Err("must be a path".to_owned());
+        }
+        Ok(folder.join(text))
+    }
+}
+
+/// The path of a folder that is there.
+pub(super) fn existing_folder(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
+    let path = path(folder);
+    move |node| existing(path(node)?, "folder", Path::is_dir)
+}
+
+/// The path of a file that is there.
+pub(super) fn existing_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
+    let path = path(folder);
+    move |node| existing(path(node)?, "file", Path::is_file)
+}
+
+/// The path of a file that is there or can be made: its folder is there.
+pub(super) fn kept_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
+    let path = path(folder);
+    move |node| {
+        let file = path(node)?;
+        if file.is_dir() {
+            return Err(format!("{} is no file", file.display()));
+        }
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        existing(folder.to_owned(), "folder", Path::is_dir)?;
+        Ok(file)
+    }
+}
+
+fn existing(path: PathBuf, what: &str, is: fn(&Path) -> bool) -> Result<PathBuf, String> {
+    match path.try_exists() {
+        Ok(true) if is(&path) => Ok(path),
+        Ok(true) => Err(format!("{} is no {what}", path.display())),
+        Ok(false) => Err(format!("there is no {what} {}", path.display())),
+        Err(e) => Err(format!("{} cannot be reached: {e}", path.display())),
+    }
+}
+
+/// A table of any keys, for a plugin. Dates become strings.
+pub(super) fn object(node: &Node) -> Result<Object, String> {
+    match json(node)? {
+        serde_json::Value::Object(object) => Ok(object),
+        _ => Err(wants("a table", node)),
+    }
+}
+
+fn json(node: &Node) -> Result<serde_json::Value, String> {
+    use serde_json::Value as Json;
+    Ok(match &node.value {
+        Value::Text(text) | Value::Moment(text) => Json::String(text.clone()),
+        Value::Integer(i) => {
+            i64::try_from(*i).map(Json::from).map_err(|_| "holds a number of more than 64 bits".to_owned())?
+        }
+        Value::Float(f) => serde_json::Number::from_f64(*f)
+            .map(Json::Number)
+            .ok_or_else(|| "holds a number that JSON cannot: it must be finite (no inf, no nan)".to_owned())?,
+        Value::Boolean(b) => Json::Bool(*b),
+        Value::List(items) => Json::Array(items.iter().map(json).collect::<Result<_, _>>()?),
+        Value::Table(table) => Json::Object(
+            table
+                .0
+                .iter()
+                .map(|(key, node)| json(node).map(|value| (key.clone(), value)).map_err(|e| format!("{key}: {e}")))
+                .collect::<Result<_, _>>()?,
+        ),
+    })
+}
+
+/// A channel type: lower case, since edx-ace's are, and since it is a folder of templates.
+pub(super) fn channel_type(name: &str) -> Result<(), String> {
+    let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    match !name.is_empty() && name.chars().all(sound) {
+        true => Ok(()),
+        false => Err("is no channel type: lower-case letters, digits, `-` and `_`, as in email".to_owned()),
+    }
+}
+
+/// A mail server's name or address.
+pub(super) fn host(node: &Node) -> Result<String, String> {
+    let host = line(node)?;
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(host);
+    }
+    if let Some((name, port)) = host.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return Err(format!("must be a host alone; write host = {name:?}, port = {port}"));
+    }
+    // Names inside a container network hold underscores, and a dot at the end stops a resolver from adding to a name.
+    let name = host.strip_suffix('.').unwrap_or(&host).replace('_', "-");
+    is_domain(&name).then_some(host).ok_or_else(|| "must be a host name or an IP address".to_owned())
+}
+
+/// What EHLO says: a name, or an address in brackets (RFC 5321, 4.1.1.1).
+pub(super) fn hello_name(node: &Node) -> Result<String, String> {
+    let name = line(node)?;
+    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_literal = literal.is_some_and(|ip| ip.trim_start_matches("IPv6:").parse::<std::net::IpAddr>().is_ok());
+    match is_literal || is_domain(&name) {
+        true => Ok(name),
+        false => Err("must be a host name, or an IP address in brackets".to_owned()),
+    }
+}
+
+/// `a@b.example`.
+pub(super) fn bare_address(node: &Node) -> Result<String, String> {
+    let address = line(node)?;
+    match is_address(&address) {
+        true => Ok(address),
+        false if address.contains('<') => {
+            Err(format!("{address:?} has a display name; write the address alone, as in \"bounces@example.com\""))
+        }
+        false => Err(format!("{address:?} is no e-mail address, as in \"bounces@example.com\"")),
+    }
+}
+
+/// `a@b.example` or `Name <a@b.example>`.
+pub(super) fn sender(node: &Node) -> Result<String, String> {
+    let sender = line(node)?;
+    let address = match sender.rsplit_once('<') {
+        Some((_, rest)) => rest.trim_end().strip_suffix('>').unwrap_or_default(),
+        None => sender.trim(),
+    };
+    match is_address(address) {
+        true => Ok(sender),
+        false => Err(format!("{sender:?} is no sender: write \"a@example.com\" or \"Name <a@example.com>\"")),
+    }
+}
+
+/// RFC 5321's mailbox without quoted local parts and address literals, which no sender of bulk mail has; letters beyond
+/// ASCII are allowed (RFC 6531), and so is a domain of one label (Django's `webmaster@localhost`).
+fn is_address(address: &str) -> bool {
+    let Some((local, domain)) = address.rsplit_once('@') else { return false };
+    let is_atom = |atom: &str| {
+        let sound = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || c as u32 > 0x9f;
+        !atom.is_empty() && atom.chars().all(|c| sound(c) && !c.is_whitespace())
+    };
+    local.len() <= LOCAL_PART_MAX && local.split('.').all(is_atom) && is_domain(domain)
+}
+
+fn is_domain(domain: &str) -> bool {
+    let is_label = |label: &str| {
+        let sound = |c: char| c.is_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(sound) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    domain.len() <= DOMAIN_MAX && domain.split('.').all(is_label)
+}
+
+/// A URL prefix for `http` grants and requests, in the form the URL standard gives it (lower-case host, no default
+/// port).
+pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
+    let text = text(node)?;
+    let refuse = |why: &str| Err(format!("must be a URL prefix as in \"https://api.example.com/v1/\": {why}"));
+    let Ok(url) = url::Url::parse(&text) else { return refuse("this cannot be parsed as a URL") };
+    let path = &text[text.find("://").map_or(0, |at| at + 3)..];
+    // What the parser would quietly mend is refused: a grant is to be read as it is written.
+    let is_unclear = |segment: &str| {
+        let lower = segment.to_ascii_lowercase().replace("%2e", ".");
+        lower == "." || lower == ".." || lower.contains("%2f") || lower.contains("%5c")
+    };
+    match url {
+        _ if !matches!(url.scheme(), "http" | "https") => refuse("its scheme must be http or https"),
+        _ if !text.starts_with(&format!("{}://", url.scheme())) => refuse("it must begin with http:// or https://"),
+        _ if url.host_str().is_none_or(str::is_empty) => refuse("it has no host"),
+        _ if !url.username().is_empty() || url.password().is_some() => refuse("it must not hold a user or a password"),
+        _ if url.query().is_some() || url.fragment().is_some() => refuse("it must not hold `?` or `#`"),
+        _ if text.contains('\\') || text.contains(char::is_whitespace) || path.split('/').any(is_unclear) => {
+            refuse("its path must not hold dot segments, encoded slashes, backslashes or spaces")
+        }
+        _ if path.starts_with('/') || path.contains("//") => refuse("it must not hold empty path segments"),
+        _ => Ok(url.into()),
+    }
+}
+
+/// Whether a bucket can have this name: letters, digits, `-`, `_` and `.`, 128 at most.
+pub fn is_bucket(name: &str) -> bool {
+    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=BUCKET_MAX).contains(&name.len()) && name.chars().all(sound)
+}
+
+/// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.
+pub(super) fn bucket(node: &Node) -> Result<BucketGrant, String> {
+    let text = text(node)?;
+    let (bucket, access) = text.split_once(':').unwrap_or((&text, "read-write"));
+    if !is_bucket(bucket) {
+        return Err(format!("{bucket:?} is no bucket: at most {BUCKET_MAX} letters, digits, `-`, `_` and `.`"));
+    }
+    let (read, write) = match access {
+        "read" => (true, false),
+        "write" => (false, true),
+        "read-write" => (true, true),
+        _ => return Err(format!("{text:?} must end in :read, :write or :read-write")),
+    };
+    Ok(BucketGrant { bucket: bucket.to_owned(), read, write })
+}

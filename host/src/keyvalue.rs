@@ -1,0 +1,226 @@
+//! The facts and counters behind the `keyvalue` import: buckets of keys, shared by all plugins that are granted them.
+//!
+//! An SQLite database keeps them, in a file or in memory. A counter reads as its decimal digits.
+//!
+//! - [`database`]: opening a file, its tables, reading
+//! - [`writer`]: changes, many to a transaction
+//! - [`facts`]: the NDJSON files loaded at the start
+//! - [`overlay`]: what calls write that must change nothing
+//!
+//! Reads run on the caller's thread: microseconds, on a connection of their own, never waiting for a writer. Writes to a file
+//! go through one thread that puts all that wait into one transaction: the caller's thread pays for no fsync, and a write is
+//! answered when it is on the disk.
+
+mod database;
+mod facts;
+mod overlay;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use crate::config;
+use writer::{Change, Queue, Write, Writer};
+
+pub use overlay::Overlay;
+
+/// The longest key and the longest once-token, in bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Connections for reading one file; a reader that finds none free waits for the first.
+const READERS_MAX: usize = 8;
+
+/// Why a call could not be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyvalueError {
+    #[error("{0}")]
+    Quota(String),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// A database that cannot be opened, or a facts file that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {message}", file.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
+pub struct FileError {
+    pub file: PathBuf,
+    pub line: Option<usize>,
+    pub message: String,
+}
+
+/// How a counter is counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Step<'a> {
+    /// Nothing is made or changed by 0 without a token.
+    pub by: i64,
+    /// Starts when the counter is made: a fixed window.
+    pub ttl: Option<Duration>,
+    /// The same token counts once in the counter's life.
+    pub once: Option<&'a str>,
+}
+
+/// The store. Dropping a future of a write leaves it open whether it is written.
+pub struct Keyvalue {
+    store: Store,
+    max_value_bytes: usize,
+}
+
+enum Store {
+    /// One connection serves all: nothing it does waits for a disk.
+    Memory(Mutex<Writer>),
+    File {
+        readers: Vec<Mutex<Connection>>,
+        writer: Queue,
+    },
+}
+
+impl Keyvalue {
+    /// Opens the database, or begins one, and loads the configured files into it. Reads and writes files: not for an async
+    /// thread.
+    pub fn load(settings: &config::Keyvalue, now: Timestamp) -> Result<Self, FileError> {
+        let max_value_bytes = settings.max_value_bytes;
+        let Some(file) = &settings.database else {
+            let fail = |e| FileError { file: "keyvalue".into(), line: None, message: database::words(&e) };
+            let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings.max_entries);
+            facts::load(&mut writer, settings, now)?;
+            return Ok(Keyvalue { store: Store::Memory(Mutex::new(writer)), max_value_bytes });
+        };
+        let fail = |message| FileError { file: file.clone(), line: None, message };
+        let mut writer = Writer::new(database::open(file).map_err(fail)?, settings.max_entries);
+        facts::load(&mut writer, settings, now)?;
+        let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
+        let reader = |_| database::reader(file).map(Mutex::new);
+        let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(database::words(&e)))?;
+        let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
+        Ok(Keyvalue { store: Store::File { readers, writer }, max_value_bytes })
+    }
+
+    /// The value, unless it is not there or its time is over.
+    pub fn get(&self, bucket: &str, key: &str, now: Timestamp) -> Result<Option<Vec<u8>>, KeyvalueError> {
+        self.check(bucket, key, None)?;
+        self.read(|db| database::value(db, bucket, key, now.as_millisecond()))
+    }
+
+    /// Whether a counter that is there has counted this token.
+    fn has_counted(&self, bucket: &str, key: &str, token: &str, now: Timestamp) -> Result<bool, KeyvalueError> {
+        self.read(|db| database::has_counted(db, bucket, key, token, now.as_millisecond()))
+    }
+
+    /// Stores a value, for `ttl` or until it is deleted.
+    pub async fn set(
+        &self,
+        bucket: &str,
+        key: &str,
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(), KeyvalueError> {
+        self.check(bucket, key, Some(&value))?;
+        self.write(bucket, key, Change::Set { value, expires: expiry(ttl, now) }, now).await.map(drop)
+    }
+
+    /// Deletes a value; none there is no error.
+    pub async fn delete(&self, bucket: &str, key: &str, now: Timestamp) -> Result<(), KeyvalueError> {
+        self.check(bucket, key, None)?;
+        self.write(bucket, key, Change::Delete, now).await.map(drop)
+    }
+
+    /// Adds to a counter and returns the new count, atomically. It stops at the ends of 64 bits.
+    pub async fn increment(
+        &self,
+        bucket: &str,
+        key: &str,
+        step: Step<'_>,
+        now: Timestamp,
+    ) -> Result<i64, KeyvalueError> {
+        self.check_step(bucket, key, step)?;
+        let Step { by, ttl, once } = step;
+        let change = Change::Increment { by, expires: expiry(ttl, now), once: once.map(str::to_owned) };
+        self.write(bucket, key, change, now).await
+    }
+
+    /// Refuses names and values that the store does not take.
+    fn check(&self, bucket: &str, key: &str, value: Option<&[u8]>) -> Result<(), KeyvalueError> {
+        check(bucket, key, value.map_or(0, <[u8]>::len), self.max_value_bytes)
+    }
+
+    fn check_step(&self, bucket: &str, key: &str, step: Step) -> Result<(), KeyvalueError> {
+        self.check(bucket, key, None)?;
+        step.once.map_or(Ok(()), short)
+    }
+
+    fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, KeyvalueError> {
+        let answer = match &self.store {
+            Store::Memory(writer) => ask(&lock(writer).db),
+            Store::File { readers, .. } => {
+                let free = readers.iter().find_map(|reader| reader.try_lock().ok());
+                ask(&free.unwrap_or_else(|| lock(&readers[0])))
+            }
+        };
+        answer.map_err(unavailable)
+    }
+
+    async fn write(&self, bucket: &str, key: &str, change: Change, now: Timestamp) -> Result<i64, KeyvalueError> {
+        let write = Write { bucket: bucket.to_owned(), key: key.to_owned(), change, now: now.as_millisecond() };
+        match &self.store {
+            Store::Memory(writer) => lock(writer).commit_one(&write),
+            Store::File { writer, .. } => writer.commit(write).await,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A transaction that a panic cut short was rolled back: what the lock guards is sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn check(bucket: &str, key: &str, value_bytes: usize, max_value_bytes: usize) -> Result<(), KeyvalueError> {
+    let quota = |text| Err(KeyvalueError::Quota(text));
+    if !config::is_bucket(bucket) {
+        let name = &bucket[..bucket.floor_char_boundary(40)];
+        return quota(format!("{name:?} is no bucket: at most 128 letters, digits, `-`, `_` and `.`"));
+    }
+    short(key)?;
+    if value_bytes > max_value_bytes {
+        let limit = format!("the limit is {max_value_bytes} (keyvalue.max-value-bytes)");
+        return quota(format!("{bucket}/{key}: {value_bytes} bytes, {limit}"));
+    }
+    Ok(())
+}
+
+/// Refuses a key or a token that is too long.
+fn short(name: &str) -> Result<(), KeyvalueError> {
+    match name.len() {
+        is if is > KEY_BYTES_MAX => {
+            Err(KeyvalueError::Quota(format!("a key or token of {is} bytes, the limit is {KEY_BYTES_MAX}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a guest is told: not where the file is.
+fn unavailable(error: rusqlite::Error) -> KeyvalueError {
+    KeyvalueError::Unavailable(format!("the key-value store: {}", database::words(&error)))
+}
+
+/// The moment of expiry, in milliseconds.
+fn expiry(ttl: Option<Duration>, now: Timestamp) -> Option<i64> {
+    // A time to live that ends after the last representable moment never ends.
+    ttl.and_then(|ttl| now.checked_add(ttl).ok()).map(Timestamp::as_millisecond)
+}
+
+/// What a counter's digits say.
+fn count(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn no_counter(bucket: &str, key: &str) -> KeyvalueError {
+    KeyvalueError::Unavailable(format!("{bucket}/{key} holds a value that is not a counter"))
+}

@@ -1,0 +1,147 @@
+//! The database: opening it, its tables, and what is read from them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+
+/// Marks a database as this store's ("ACEk"), so that no other program's is written to.
+const APPLICATION_ID: i32 = 0x4143_456b;
+
+/// The version of the tables.
+const TABLES_VERSION: i32 = 1;
+
+/// How long a writer waits for another process, and a start for another start.
+const WRITER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a reader waits, on an async thread. Writers never hold it up; another process that mends or closes the file may.
+const READER_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Pages kept in memory for each connection, in KiB.
+const CACHE_KIB: i32 = 8 * 1024;
+
+/// Without rowids a read is one descent of one tree. `counter` numbers those entries that have tokens; `expires` is in
+/// milliseconds since 1970. `size` counts entries and tokens together.
+const TABLES: &str = "
+    CREATE TABLE entries (
+        bucket TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        expires INTEGER,
+        counter INTEGER,
+        PRIMARY KEY (bucket, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX expiring ON entries (expires) WHERE expires IS NOT NULL;
+    CREATE TABLE tokens (
+        counter INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        PRIMARY KEY (counter, token)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE store (size INTEGER NOT NULL) STRICT;
+    INSERT INTO store VALUES (0);
+";
+
+/// An empty database that ends with its connection.
+pub(super) fn in_memory() -> rusqlite::Result<Connection> {
+    let db = Connection::open_in_memory()?;
+    db.execute_batch(TABLES)?;
+    Ok(db)
+}
+
+/// The connection for writing; a file that is not there is begun. Blocks, for [`WRITER_PATIENCE`] where another process
+/// holds the file.
+pub(super) fn open(file: &Path) -> Result<Connection, String> {
+    let mut db = connect(file, OpenFlags::SQLITE_OPEN_CREATE, WRITER_PATIENCE).map_err(|e| words(&e))?;
+    make_tables(&mut db)?;
+    // The change of mode does not wait for its lock: two processes that begin one file at once meet here.
+    let give_up = std::time::Instant::now() + WRITER_PATIENCE;
+    let mode: String = loop {
+        match db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(e) if is_busy(&e) && std::time::Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            answer => break answer.map_err(|e| words(&e))?,
+        }
+    };
+    if mode != "wal" {
+        return Err("SQLite cannot keep a write-ahead log here; the database must be on a local disk".to_owned());
+    }
+    Ok(db)
+}
+
+/// A connection that only reads a database which [`open`] has opened.
+pub(super) fn reader(file: &Path) -> rusqlite::Result<Connection> {
+    let db = connect(file, OpenFlags::empty(), READER_PATIENCE)?;
+    db.pragma_update(None, "query_only", true)?;
+    Ok(db)
+}
+
+fn connect(file: &Path, create: OpenFlags, patience: Duration) -> rusqlite::Result<Connection> {
+    // An absolute path is never one of the names that mean something else to SQLite, as `:memory:`.
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let db = Connection::open_with_flags(file, flags)?;
+    db.busy_timeout(patience)?;
+    // Each commit is on the disk before it is answered.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    Ok(db)
+}
+
+/// Makes the tables in an empty file; refuses a file that is another program's, or a later ACE's.
+fn make_tables(db: &mut Connection) -> Result<(), String> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| words(&e))?;
+    match marks(&transaction).map_err(|e| words(&e))? {
+        (APPLICATION_ID, TABLES_VERSION, _) => Ok(()),
+        (APPLICATION_ID, later, _) => {
+            Err(format!("a later ACE wrote it: its tables have version {later}, this one knows {TABLES_VERSION}"))
+        }
+        (0, 0, 0) => fill(transaction).map_err(|e| words(&e)),
+        _ => Err("it is the database of another program; name another file".to_owned()),
+    }
+}
+
+/// Whose database it is, the version of its tables, and their number.
+fn marks(db: &Connection) -> rusqlite::Result<(i32, i32, i32)> {
+    let number = |sql| db.query_row(sql, [], |row| row.get(0));
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    Ok((number("PRAGMA application_id")?, number("PRAGMA user_version")?, tables))
+}
+
+fn fill(transaction: Transaction) -> rusqlite::Result<()> {
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", TABLES_VERSION)?;
+    transaction.commit()
+}
+
+/// The value of a live entry.
+pub(super) fn value(db: &Connection, bucket: &str, key: &str, now: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT value FROM entries WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3)";
+    db.prepare_cached(sql)?.query_row(params![bucket, key, now], |row| row.get(0)).optional()
+}
+
+/// Whether a live counter has counted a token.
+pub(super) fn has_counted(db: &Connection, bucket: &str, key: &str, token: &str, now: i64) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM entries JOIN tokens USING (counter)
+        WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3) AND token = ?4";
+    db.prepare_cached(sql)?.exists(params![bucket, key, now, token])
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// What is wrong, in words for the operator.
+pub(super) fn words(error: &rusqlite::Error) -> String {
+    let meaning = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it locked",
+        Some(ErrorCode::NotADatabase) => "it is no SQLite database; name another file, or move this one away",
+        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; put a backup in its place, or move it away to begin anew",
+        Some(ErrorCode::DiskFull) => "the disk is full",
+        Some(ErrorCode::ReadOnly) => "it cannot be written; the file and its folder must be writable",
+        Some(ErrorCode::CannotOpen) => "it cannot be opened; its folder must be there and be writable",
+        _ => return error.to_string(),
+    };
+    format!("{meaning} ({error})")
+}

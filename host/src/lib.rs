@@ -1,0 +1,41 @@
+//! ACE: an automated communication engine. An application says "tell this person this"; ACE decides through policies
+//! whether, and over which channels, renders the templates, delivers, retries, and can say what happened to each message.
+//! Policies and channels are WebAssembly components from a plugin folder.
+//!
+//! A message's way, each step a module:
+//!
+//! - [`message`]: every value that crosses modules, edx-ace's JSON form among them
+//! - [`policy`]: asks each policy and folds the verdicts
+//! - [`channel`]: which channel carries a message
+//! - [`presentation`]: the templates
+//! - [`delivery`], [`retry`]: one attempt, and when the next one is
+//! - [`pipeline`]: the steps in order, for one message
+//! - [`dispatch`]: many messages at once, in bounded memory
+//!
+//! What serves them:
+//!
+//! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
+//! - [`config`]: `ace.toml`; [`app`]: builds everything; [`watch`]: reloads what changes; [`monitoring`]: events
+//!
+//! An application that embeds ACE starts at [`Ace::builder`].
+
+pub mod app;
+pub mod channel;
+pub mod cli;
+pub mod config;
+pub mod delivery;
+pub mod dispatch;
+pub mod keyvalue;
+pub mod mailer;
+pub mod message;
+pub mod monitoring;
+pub mod pipeline;
+pub mod plugin;
+pub mod policy;
+pub mod presentation;
+pub mod retry;
+pub mod watch;
+
+pub use app::{Ace, StartError};
+pub use config::Config;
+pub use message::{Message, MessageType, Outcome, Recipient, Report};

@@ -1,0 +1,294 @@
+//! Mailboxes: a display name and an address, checked so that neither can add a header line, a recipient or a command.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// RFC 5321, section 4.5.3.1.1.
+const LOCAL_PART_BYTES_MAX: usize = 64;
+/// RFC 5321, section 4.5.3.1.3: a path of 256, less its angle brackets.
+const ADDRESS_BYTES_MAX: usize = 254;
+/// RFC 1035, section 3.1.
+const LABEL_BYTES_MAX: usize = 63;
+/// How much of a refused value an error shows.
+const SHOWN_CHARS_MAX: usize = 80;
+
+/// `local@domain`, fit for an envelope and a header. The domain is ASCII (punycode where it was not).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    text: String,
+    at: usize,
+}
+
+impl Address {
+    /// Reads one bare address. The error says what is wrong with it, and quotes it.
+    pub(super) fn parse(text: &str) -> Result<Address, String> {
+        Address::check(text).map_err(|problem| format!("{}: {problem}", Shown(text)))
+    }
+
+    fn check(text: &str) -> Result<Address, String> {
+        if let Some(control) = text.chars().find(|c| c.is_control()) {
+            return Err(format!("control character {control:?} in an address"));
+        }
+        let Some((local, domain)) = text.rsplit_once('@') else {
+            return Err("an address is written name@domain".into());
+        };
+        check_local_part(local)?;
+        let domain = ascii_domain(domain)?;
+        let address = Address { text: format!("{local}@{domain}"), at: local.len() };
+        if address.text.len() > ADDRESS_BYTES_MAX {
+            return Err(format!("longer than {ADDRESS_BYTES_MAX} bytes"));
+        }
+        Ok(address)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn domain(&self) -> &str {
+        &self.text[self.at + 1..]
+    }
+
+    /// Only a server with SMTPUTF8 (RFC 6531) takes an address that is not.
+    pub(super) fn is_ascii(&self) -> bool {
+        self.text.is_ascii()
+    }
+}
+
+/// `Name <address>`, `<address>` or a bare address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mailbox {
+    /// Not empty.
+    pub(super) name: Option<String>,
+    pub(super) address: Address,
+}
+
+impl Mailbox {
+    pub(super) fn parse(text: &str) -> Result<Mailbox, String> {
+        match Named::parse(text)? {
+            Named { address: "", .. } => Err(format!("{}: the address is missing", Shown(text))),
+            Named { name, address } => Ok(Mailbox { name, address: Address::parse(address)? }),
+        }
+    }
+
+    /// Reads a sender: `Name <>` is `default`'s address under that name.
+    pub(super) fn parse_sender(text: &str, default: Option<&Mailbox>) -> Result<Mailbox, String> {
+        let Named { name, address } = Named::parse(text)?;
+        if !address.is_empty() {
+            return Ok(Mailbox { name, address: Address::parse(address)? });
+        }
+        match default {
+            Some(default) => Ok(Mailbox { name, address: default.address.clone() }),
+            None => Err(format!("{} has no address, and no default sender is configured", Shown(text))),
+        }
+    }
+}
+
+/// The two halves of a mailbox; the address is not yet checked.
+struct Named<'a> {
+    name: Option<String>,
+    address: &'a str,
+}
+
+impl<'a> Named<'a> {
+    fn parse(text: &'a str) -> Result<Named<'a>, String> {
+        if let Some(control) = text.chars().find(|c| c.is_control()) {
+            return Err(format!("{}: control character {control:?}", Shown(text)));
+        }
+        let text = text.trim();
+        let Some(inner) = text.strip_suffix('>') else {
+            return Ok(Named { name: None, address: text });
+        };
+        let Some((name, address)) = inner.rsplit_once('<') else {
+            return Err(format!("{}: \">\" without \"<\"", Shown(text)));
+        };
+        let name = unquote(name.trim());
+        Ok(Named { name: (!name.is_empty()).then(|| name.into_owned()), address: address.trim() })
+    }
+}
+
+/// The text of a quoted string (RFC 5322, section 3.2.4); any other text as it is.
+fn unquote(name: &str) -> Cow<'_, str> {
+    let inner = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let Some(inner) = inner else { return Cow::Borrowed(name) };
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner.trim());
+    }
+    let mut plain = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        plain.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    Cow::Owned(plain.trim().to_owned())
+}
+
+/// Dot-string or quoted string (RFC 5321, section 4.1.2), with the letters of RFC 6531.
+fn check_local_part(local: &str) -> Result<(), String> {
+    if local.is_empty() {
+        return Err("nothing before the \"@\"".into());
+    }
+    if local.len() > LOCAL_PART_BYTES_MAX {
+        return Err(format!("more than {LOCAL_PART_BYTES_MAX} bytes before the \"@\""));
+    }
+    if let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        return check_quoted(inner);
+    }
+    if local.split('.').any(str::is_empty) {
+        return Err("a dot at the start, at the end or twice in a row before the \"@\"".into());
+    }
+    match local.chars().find(|&c| !(is_atext(c) || c == '.')) {
+        Some(c) => Err(format!("{c:?} before the \"@\"")),
+        None => Ok(()),
+    }
+}
+
+/// Stricter than the RFC: dots and spaces are what quoting is needed for; `<`, `>`, `,`, `@` and escapes in it would only
+/// put the quoting of every server on the way to the test.
+fn check_quoted(inner: &str) -> Result<(), String> {
+    match inner.chars().find(|&c| !(is_atext(c) || c == '.' || c == ' ')) {
+        Some(c) => Err(format!("{c:?} in the quoted part before the \"@\"")),
+        None if inner.trim().is_empty() => Err("nothing before the \"@\"".into()),
+        None => Ok(()),
+    }
+}
+
+/// RFC 5322, section 3.2.3, and RFC 6532, section 3.2.
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_letter_beyond_ascii(c)
+}
+
+/// White space and the like of other scripts are left out: nobody has them in an address, and they deceive the eye.
+fn is_letter_beyond_ascii(c: char) -> bool {
+    !c.is_ascii() && !c.is_whitespace() && !c.is_control()
+}
+
+/// The domain in ASCII: names through IDNA (UTS 46), address literals of RFC 5321, section 4.1.3, as they are.
+fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, String> {
+    if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let sound = match literal.strip_prefix("IPv6:") {
+            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+            None => literal.parse::<Ipv4Addr>().is_ok(),
+        };
+        return if sound { Ok(Cow::Borrowed(domain)) } else { Err(format!("{domain:?} is no IP address")) };
+    }
+    let ascii = if domain.is_ascii() {
+        Cow::Borrowed(domain)
+    } else {
+        idna::domain_to_ascii_cow(domain.as_bytes(), idna::AsciiDenyList::EMPTY)
+            .map_err(|_| format!("{domain:?} is no domain name"))?
+    };
+    if ascii.is_empty() {
+        return Err("nothing after the \"@\"".into());
+    }
+    match ascii.split('.').find(|label| !is_label(label)) {
+        Some(label) => Err(format!("{label:?} cannot be part of a domain name")),
+        None => Ok(ascii),
+    }
+}
+
+/// RFC 1123, section 2.1; the underscore is not allowed there and in use all the same.
+fn is_label(label: &str) -> bool {
+    (1..=LABEL_BYTES_MAX).contains(&label.len())
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// A refused value in an error: quoted, its control characters escaped, cut to a readable length.
+pub(super) struct Shown<'a>(pub(super) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(SHOWN_CHARS_MAX) {
+            Some((cut, _)) => write!(f, "{:?} …", &self.0[..cut]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mailbox(text: &str) -> (Option<String>, String) {
+        let mailbox = Mailbox::parse(text).unwrap();
+        (mailbox.name, mailbox.address.as_str().to_owned())
+    }
+
+    #[test]
+    fn the_forms_of_a_mailbox() {
+        let table = [
+            ("a@example.com", None, "a@example.com"),
+            (" <a@example.com> ", None, "a@example.com"),
+            ("Ann <a@example.com>", Some("Ann"), "a@example.com"),
+            ("Ann, of Kent <a@example.com>", Some("Ann, of Kent"), "a@example.com"),
+            (r#""Ann \"the\" <x>" <a@example.com>"#, Some(r#"Ann "the" <x>"#), "a@example.com"),
+            ("Zoë 🎓 <z@bücher.example>", Some("Zoë 🎓"), "z@xn--bcher-kva.example"),
+            (r#""john doe"@example.com"#, None, r#""john doe"@example.com"#),
+            ("zoë@example.com", None, "zoë@example.com"),
+            ("o'neil+tag@sub_1.example.co", None, "o'neil+tag@sub_1.example.co"),
+            ("root@localhost", None, "root@localhost"),
+            ("root@[127.0.0.1]", None, "root@[127.0.0.1]"),
+            ("root@[IPv6:::1]", None, "root@[IPv6:::1]"),
+        ];
+        for (text, name, address) in table {
+            assert_eq!(mailbox(text), (name.map(String::from), address.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_address_is_quoted_in_the_error() {
+        let long_local = format!("{}@example.com", "x".repeat(65));
+        let long_label = format!("a@{}.com", "x".repeat(64));
+        let long = format!("a@{}com", "abcdefghi.".repeat(26));
+        let table = [
+            "",
+            "a",
+            "@example.com",
+            "a@",
+            "a@.",
+            "a@example..com",
+            "a@-x.com",
+            "a@x-.com",
+            ".a@example.com",
+            "a.@example.com",
+            "a..b@example.com",
+            "a b@example.com",
+            "a@exa mple.com",
+            "a@b@example.com",
+            "a@example.com>",
+            "<a@example.com",
+            "a@[1.2.3]",
+            "a@[IPv6:zz]",
+            "a,b@example.com",
+            "a@example.com,b@x.org",
+            "a@example.com\r\nRCPT TO:<b@x.org>",
+            "Ann\n <a@example.com>",
+            "a\0@example.com",
+            "Ann <>",
+            r#""a"b"@example.com"#,
+            r#""a\"@example.com"#,
+            r#""a>b"@example.com"#,
+            r#""b@x.org, a"@example.com"#,
+            "a\u{a0}b@example.com",
+            &long_local,
+            &long_label,
+            &long,
+        ];
+        for text in table {
+            let error = Mailbox::parse(text).expect_err(text);
+            assert!(error.contains('"'), "{text:?}: {error}");
+            assert!(!error.contains(['\r', '\n', '\0']), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_alone_takes_the_default_address() {
+        let default = Mailbox::parse("Campus <no-reply@example.com>").unwrap();
+        let sender = Mailbox::parse_sender("Course team <>", Some(&default)).unwrap();
+        assert_eq!(sender.name.as_deref(), Some("Course team"));
+        assert_eq!(sender.address, default.address);
+        assert!(Mailbox::parse_sender("Course team <>", None).unwrap_err().contains("no default sender"));
+    }
+}

@@ -1,0 +1,717 @@
+//! The mailer through its one door, against servers on loopback: a scripted one for what goes wrong, postfix's smtp-sink
+//! for what a real one says.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::config::{RelayKind, Secret, Smtp};
+
+const ALL_OFFERS: &[&str] = &["PIPELINING", "SIZE 10000000", "8BITMIME", "SMTPUTF8"];
+
+/// How one connection of the scripted server goes: what it offers, and where it leaves the path of a good server.
+#[derive(Clone, Default)]
+struct Script {
+    offers: Vec<&'static str>,
+    turns: Vec<(&'static str, Turn)>,
+    tls: Option<TlsAcceptor>,
+    is_implicit: bool,
+}
+
+#[derive(Clone)]
+enum Turn {
+    Say(&'static str),
+    /// Answers, and closes after it.
+    Last(&'static str),
+    Close,
+    Silence,
+}
+
+use Turn::{Close, Last, Say, Silence};
+
+impl Script {
+    fn new(offers: &[&'static str], turns: &[(&'static str, Turn)]) -> Script {
+        Script { offers: offers.to_vec(), turns: turns.to_vec(), ..Script::default() }
+    }
+
+    /// The answer to a line that starts so; "." is the end of the content, "" the greeting.
+    fn turn(&self, line: &str) -> Turn {
+        let matches =
+            |start: &str| if start.is_empty() || start == "." { line == start } else { line.starts_with(start) };
+        if let Some((_, turn)) = self.turns.iter().find(|(start, _)| matches(start)) {
+            return turn.clone();
+        }
+        match line.split(' ').next().unwrap_or_default() {
+            "DATA" => Say("354 go on"),
+            "QUIT" => Last("221 bye"),
+            "STARTTLS" => Say("220 go on"),
+            "AUTH" => Say("235 welcome"),
+            "." => Say("250 2.0.0 queued as 1"),
+            "" => Say("220 test"),
+            _ => Say("250 ok"),
+        }
+    }
+}
+
+/// A server on loopback that follows one script a connection; the last one again for every further connection.
+struct Server {
+    address: SocketAddr,
+    /// Every line, `<n>` before it telling the connection; the content's lines are left out.
+    lines: Arc<Mutex<Vec<String>>>,
+    mails: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    async fn start(scripts: impl IntoIterator<Item = Script>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server { address, lines: Arc::default(), mails: Arc::default() };
+        let (lines, mails) = (Arc::clone(&server.lines), Arc::clone(&server.mails));
+        let mut scripts: VecDeque<Script> = scripts.into_iter().collect();
+        tokio::spawn(async move {
+            let mut number = 0;
+            while let Ok((tcp, _)) = listener.accept().await {
+                number += 1;
+                let script = if scripts.len() > 1 { scripts.pop_front().unwrap() } else { scripts[0].clone() };
+                let talk = Talk { number, script, lines: Arc::clone(&lines), mails: Arc::clone(&mails) };
+                tokio::spawn(talk.accept(tcp));
+            }
+        });
+        server
+    }
+
+    fn settings(&self) -> Smtp {
+        Smtp {
+            host: "127.0.0.1".into(),
+            port: self.address.port(),
+            tls: Tls::None,
+            credentials: None,
+            ca_file: None,
+            hello_name: Some("client.example".into()),
+            connections: 2,
+            mails_per_connection: 100,
+            timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn mailer(&self) -> Mailer {
+        mailer(RelayKind::Smtp(self.settings()))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    fn count(&self, start: &str) -> usize {
+        self.lines().iter().filter(|line| line.split_once(' ').is_some_and(|(_, rest)| rest.starts_with(start))).count()
+    }
+}
+
+struct Talk {
+    number: usize,
+    script: Script,
+    lines: Arc<Mutex<Vec<String>>>,
+    mails: Arc<Mutex<Vec<String>>>,
+}
+
+impl Talk {
+    async fn accept(self, tcp: TcpStream) {
+        match self.script.tls.clone() {
+            Some(tls) if self.script.is_implicit => {
+                if let Ok(stream) = tls.accept(tcp).await {
+                    self.talk(stream, true).await;
+                }
+            }
+            Some(tls) => {
+                if let Some(tcp) = self.talk(tcp, true).await
+                    && let Ok(stream) = tls.accept(tcp).await
+                {
+                    self.talk(stream, false).await;
+                }
+            }
+            None => drop(self.talk(tcp, true).await),
+        }
+    }
+
+    /// Gives the stream back where TLS is to begin on it.
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, greets: bool) -> Option<S> {
+        let mut stream = BufReader::new(stream);
+        if greets && !self.answer(&mut stream, "").await {
+            return None;
+        }
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if stream.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            let command = line.trim_end();
+            self.lines.lock().unwrap().push(format!("<{}> {command}", self.number));
+            let is_ready =
+                command == "DATA" && matches!(self.script.turn("DATA"), Say(text) if text.starts_with("354"));
+            if !self.answer(&mut stream, command).await {
+                return None;
+            }
+            if command == "STARTTLS" {
+                return Some(stream.into_inner());
+            }
+            if is_ready {
+                self.read_content(&mut stream).await?;
+                if !self.answer(&mut stream, ".").await {
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn read_content<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut BufReader<S>) -> Option<()> {
+        let mut mail = String::new();
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            match line.strip_prefix('.') {
+                Some("\r\n") => break,
+                Some(rest) => mail.push_str(rest),
+                None => mail.push_str(&line),
+            }
+        }
+        self.mails.lock().unwrap().push(mail);
+        Some(())
+    }
+
+    /// False: the connection is over.
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut BufReader<S>, line: &str) -> bool {
+        let (text, goes_on) = match self.script.turn(line) {
+            Close => return false,
+            Silence => {
+                std::future::pending::<()>().await;
+                return false;
+            }
+            Say(_) if line.starts_with("EHLO") => (self.offers(), true),
+            Say(text) => (text.to_owned(), true),
+            Last(text) => (text.to_owned(), false),
+        };
+        stream.get_mut().write_all(format!("{text}\r\n").as_bytes()).await.is_ok() && goes_on
+    }
+
+    fn offers(&self) -> String {
+        let lines: Vec<String> = self.script.offers.iter().map(|offer| format!("250-{offer}\r\n")).collect();
+        format!("250-test\r\n{}250 HELP", lines.concat())
+    }
+}
+
+fn mailer(kind: RelayKind) -> Mailer {
+    Mailer::new(&settings(kind)).unwrap()
+}
+
+fn settings(kind: RelayKind) -> config::Mailer {
+    config::Mailer {
+        default_relay: None,
+        default_from: Some("Campus <no-reply@campus.example>".into()),
+        relays: BTreeMap::from([("main".to_owned(), config::Relay { kind, from: None, return_path: None })]),
+    }
+}
+
+fn email() -> Email {
+    to(&["ann@example.com"])
+}
+
+fn to(recipients: &[&str]) -> Email {
+    Email {
+        recipients: recipients.iter().map(ToString::to_string).collect(),
+        subject: "Hello".into(),
+        text: "one\n.two\n..\n".into(),
+        html: Some("<p>one</p>".into()),
+        ..Email::default()
+    }
+}
+
+fn temporary(error: MailError) -> (String, bool) {
+    match error {
+        MailError::Temporary { message, maybe_sent, .. } => (message, maybe_sent),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn permanent(error: MailError) -> String {
+    match error {
+        MailError::Permanent(message) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn two_mails_share_a_connection_with_pipelining_and_without() {
+    for offers in [ALL_OFFERS, &[]] {
+        let server = Server::start([Script::new(offers, &[])]).await;
+        let mailer = server.mailer();
+        let accepted = mailer.send(email(), "id-1").await.unwrap();
+        assert_eq!(accepted.answer, "250 2.0.0 queued as 1");
+        assert_eq!(accepted.message_id, "<id-1@campus.example>");
+        mailer.send(email(), "id-2").await.unwrap();
+        mailer.close().await;
+        let size = server.mails.lock().unwrap()[0].len();
+        let mail = match offers {
+            [] => "<1> MAIL FROM:<no-reply@campus.example>".to_owned(),
+            _ => format!("<1> MAIL FROM:<no-reply@campus.example> SIZE={size}"),
+        };
+        let (recipient, data) = ("<1> RCPT TO:<ann@example.com>".to_owned(), "<1> DATA".to_owned());
+        let one = [mail, recipient, data];
+        let hello = "<1> EHLO client.example".to_owned();
+        let expected = [vec![hello.clone(), hello], one.to_vec(), one.to_vec(), vec!["<1> QUIT".into()]].concat();
+        assert_eq!(server.lines(), expected);
+        assert!(server.mails.lock().unwrap()[1].contains("one\r\n.two\r\n..\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn some_recipients_refused_is_a_success_with_their_answers() {
+    for offers in [ALL_OFFERS, &[]] {
+        let turns = [("RCPT TO:<bad@", Say("550 5.1.1 unknown")), ("RCPT TO:<full@", Say("452 4.2.2 full"))];
+        let server = Server::start([Script::new(offers, &turns)]).await;
+        let mail = to(&["bad@example.com", "ann@example.com", "full@example.com"]);
+        let accepted = server.mailer().send(mail, "id").await.unwrap();
+        let refused = [("bad@example.com", "550 5.1.1 unknown"), ("full@example.com", "452 4.2.2 full")];
+        assert_eq!(accepted.refused, refused.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+}
+
+/// Where the mail is refused, by which code, and what follows for it and for its connection.
+#[tokio::test]
+async fn answers_are_judged_by_their_code() {
+    struct Case(&'static [(&'static str, Turn)], &'static str, bool, usize);
+    let table = [
+        Case(&[("MAIL", Say("550 5.7.1 no")), ("DATA", Say("503 no"))], "550 5.7.1 no", true, 1),
+        Case(&[("MAIL", Say("451 later")), ("DATA", Say("503 no"))], "451 later", false, 1),
+        Case(&[("MAIL", Say("530 5.7.0 log in")), ("DATA", Say("503 no"))], "530 5.7.0 log in", false, 1),
+        Case(
+            &[("RCPT", Say("550 gone")), ("DATA", Say("554 no valid recipients"))],
+            "ann@example.com: 550 gone",
+            true,
+            1,
+        ),
+        Case(&[("RCPT", Say("550 gone")), ("DATA", Say("503 no"))], "550 gone", true, 1),
+        Case(
+            &[("RCPT TO:<ann", Say("550 gone")), ("RCPT", Say("450 busy")), ("DATA", Say("503 no"))],
+            "450 busy",
+            false,
+            1,
+        ),
+        Case(&[("DATA", Say("554 no"))], "554 no", true, 1),
+        Case(&[("DATA", Say("250 what"))], "250 what", false, 1),
+        Case(&[(".", Say("550 spam"))], "550 spam", true, 1),
+        Case(&[(".", Say("450 later"))], "450 later", false, 1),
+        Case(&[(".", Say("552-too\r\n552 big"))], "552 too big", true, 1),
+        // After these the connection is not used again.
+        Case(&[("RSET", Say("500 what")), ("MAIL", Say("550 no"))], "550 no", true, 2),
+        Case(&[(".", Say("421 closing"))], "421 closing", false, 2),
+        Case(&[("MAIL", Say("421 closing"))], "421 closing", false, 2),
+    ];
+    for offers in [ALL_OFFERS, &[]] {
+        for Case(turns, answer, is_permanent, connections) in &table {
+            let server = Server::start([Script::new(offers, turns)]).await;
+            let mailer = server.mailer();
+            for id in ["1", "2"] {
+                let error = mailer.send(to(&["ann@example.com", "bob@example.com"]), id).await.unwrap_err();
+                let (message, maybe_sent, found) = match error {
+                    MailError::Permanent(message) => (message, false, true),
+                    MailError::Temporary { message, maybe_sent, .. } => (message, maybe_sent, false),
+                    MailError::Invalid(message) => panic!("{message}"),
+                };
+                assert!(message.starts_with("relay main: ") && message.contains(answer), "{message}");
+                assert_eq!((found, maybe_sent), (*is_permanent, false), "{answer}");
+            }
+            assert_eq!(server.count("EHLO"), connections * 2, "{answer}: {:?}", server.lines());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_content_although_it_took_no_recipient_gets_none() {
+    let server = Server::start([Script::new(ALL_OFFERS, &[("RCPT", Say("550 gone"))])]).await;
+    let mailer = server.mailer();
+    for id in ["1", "2"] {
+        assert!(permanent(mailer.send(email(), id).await.unwrap_err()).contains("550 gone"));
+    }
+    assert!(server.mails.lock().unwrap().is_empty());
+    assert!(server.lines().iter().any(|line| line.starts_with("<2> MAIL")), "{:?}", server.lines());
+}
+
+#[tokio::test]
+async fn a_closed_idle_connection_is_replaced_once() {
+    for turns in [vec![(".", Last("250 ok"))], vec![(".", Say("250 ok")), ("RSET", Close)]] {
+        let server = Server::start([Script::new(ALL_OFFERS, &turns)]).await;
+        let mailer = server.mailer();
+        for id in ["1", "2", "3"] {
+            mailer.send(email(), id).await.unwrap();
+        }
+        assert_eq!(server.mails.lock().unwrap().len(), 3);
+    }
+    // One that breaks at once on a fresh connection, too, is not tried a third time.
+    let scripts = [Script::new(ALL_OFFERS, &[(".", Last("250 ok"))]), Script::new(ALL_OFFERS, &[("MAIL", Close)])];
+    let server = Server::start(scripts).await;
+    let mailer = server.mailer();
+    mailer.send(email(), "1").await.unwrap();
+    let (_, maybe_sent) = temporary(mailer.send(email(), "2").await.unwrap_err());
+    assert!(!maybe_sent);
+    assert_eq!(server.count("EHLO"), 4);
+}
+
+#[tokio::test]
+async fn a_break_is_told_by_what_the_server_can_have() {
+    let table = [
+        ("", Close, false),
+        ("EHLO", Close, false),
+        ("MAIL", Close, false),
+        ("RCPT", Close, false),
+        ("DATA", Close, false),
+        (".", Close, true),
+        ("", Silence, false),
+        ("MAIL", Silence, false),
+        ("DATA", Silence, false),
+        (".", Silence, true),
+        ("", Say("554 no service here"), false),
+        ("EHLO", Last("421 busy"), false),
+        ("MAIL", Say("gibberish"), false),
+        (".", Say("gibberish"), true),
+    ];
+    for offers in [ALL_OFFERS, &[]] {
+        for (at, turn, expected) in table.clone() {
+            let server = Server::start([Script::new(offers, &[(at, turn.clone())])]).await;
+            let timeout = if matches!(turn, Silence) { 100 } else { 2000 };
+            let settings = Smtp { timeout: Duration::from_millis(timeout), ..server.settings() };
+            let (message, maybe_sent) =
+                temporary(mailer(RelayKind::Smtp(settings)).send(email(), "id").await.unwrap_err());
+            assert_eq!(maybe_sent, expected, "{at}: {message}");
+            assert!(message.starts_with("relay main: "), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_reading_has_not_got_the_mail() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server { address: listener.local_addr().unwrap(), lines: Arc::default(), mails: Arc::default() };
+    tokio::spawn(async move {
+        let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+        stream.get_mut().write_all(b"220 test\r\n").await.unwrap();
+        let mut line = String::new();
+        while !line.starts_with("DATA") {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+            stream
+                .get_mut()
+                .write_all(if line.starts_with("DATA") { b"354 ok\r\n" } else { b"250 ok\r\n" })
+                .await
+                .unwrap();
+        }
+        drop(stream.into_inner());
+    });
+    let mail = Email { text: "x\n".repeat(3 * 1024 * 1024), html: None, ..email() };
+    let (message, maybe_sent) = temporary(server.mailer().send(mail, "id").await.unwrap_err());
+    assert!(!maybe_sent, "{message}");
+}
+
+#[tokio::test]
+async fn a_dropped_send_closes_its_connection() {
+    let scripts = [Script::new(ALL_OFFERS, &[("MAIL FROM", Silence)]), Script::new(ALL_OFFERS, &[])];
+    let server = Server::start(scripts).await;
+    let mailer = server.mailer();
+    let cut = tokio::time::timeout(Duration::from_millis(100), mailer.send(email(), "1")).await;
+    assert!(cut.is_err());
+    mailer.send(email(), "2").await.unwrap();
+    assert_eq!(server.mails.lock().unwrap().len(), 1);
+    assert_eq!(server.count("EHLO"), 4);
+}
+
+#[tokio::test]
+async fn no_more_connections_than_configured_and_no_longer_wait_than_the_timeout() {
+    let server = Server::start([Script::new(ALL_OFFERS, &[("MAIL", Silence)])]).await;
+    let mailer = mailer(RelayKind::Smtp(Smtp { timeout: Duration::from_millis(200), ..server.settings() }));
+    let (a, b, c) = tokio::join!(mailer.send(email(), "1"), mailer.send(email(), "2"), mailer.send(email(), "3"));
+    for error in [a, b] {
+        assert!(temporary(error.unwrap_err()).0.contains("no answer within 0.2 s"));
+    }
+    let (message, maybe_sent) = temporary(c.unwrap_err());
+    assert!(!maybe_sent);
+    // Both wait equally long: the third has either been turned away or got a connection at the last moment.
+    assert!(message.contains("all 2 connections were busy") || message.contains("no answer within"), "{message}");
+    assert!(server.count("MAIL") <= 3);
+}
+
+#[tokio::test]
+async fn connections_are_replaced_by_mails_and_by_age() {
+    let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
+    let by_mails = mailer(RelayKind::Smtp(Smtp { mails_per_connection: 2, ..server.settings() }));
+    for id in ["1", "2", "3", "4", "5"] {
+        by_mails.send(email(), id).await.unwrap();
+    }
+    assert_eq!(server.count("EHLO"), 6);
+
+    let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
+    let by_age = mailer(RelayKind::Smtp(Smtp { idle_timeout: Duration::ZERO, ..server.settings() }));
+    for id in ["1", "2"] {
+        by_age.send(email(), id).await.unwrap();
+    }
+    assert_eq!(server.count("EHLO"), 4);
+}
+
+#[tokio::test]
+async fn a_closed_mailer_takes_nothing() {
+    let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
+    let mailer = server.mailer();
+    mailer.send(email(), "1").await.unwrap();
+    mailer.close().await;
+    assert_eq!(server.count("QUIT"), 1);
+    assert!(temporary(mailer.send(email(), "2").await.unwrap_err()).0.contains("closed"));
+}
+
+#[tokio::test]
+async fn the_envelope_has_every_recipient_once_and_the_configured_return_path() {
+    let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
+    let mut settings = settings(RelayKind::Smtp(server.settings()));
+    settings.relays.get_mut("main").unwrap().return_path = Some("bounce@campus.example".into());
+    let mailer = Mailer::new(&settings).unwrap();
+    let mail = Email {
+        cc: vec!["Ann <ann@example.com>".into(), "cc@example.com".into()],
+        bcc: vec!["bcc@example.com".into()],
+        ..email()
+    };
+    mailer.send(mail, "1").await.unwrap();
+    mailer.send(Email { return_path: Some("<>".into()), ..email() }, "2").await.unwrap();
+    assert_eq!(server.count("RCPT"), 4);
+    assert_eq!(server.count("MAIL FROM:<bounce@campus.example>"), 1);
+    assert_eq!(server.count("MAIL FROM:<> "), 1);
+}
+
+#[tokio::test]
+async fn what_the_server_cannot_take_is_not_offered_to_it() {
+    let server = Server::start([Script::new(&["SIZE 2000"], &[])]).await;
+    let mailer = server.mailer();
+    let big = Email { text: "x\n".repeat(1500), ..email() };
+    assert!(permanent(mailer.send(big, "1").await.unwrap_err()).contains("the server takes 2000"));
+    assert!(permanent(mailer.send(to(&["zoë@example.com"]), "2").await.unwrap_err()).contains("SMTPUTF8"));
+    assert_eq!((server.count("MAIL"), server.count("EHLO")), (0, 2));
+
+    let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
+    server.mailer().send(to(&["zoë@bücher.example"]), "1").await.unwrap();
+    assert_eq!(server.count("RCPT TO:<zoë@xn--bcher-kva.example>"), 1);
+    assert!(server.lines()[2].ends_with(" SMTPUTF8 BODY=8BITMIME"), "{:?}", server.lines());
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_temporary() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server { address: listener.local_addr().unwrap(), lines: Arc::default(), mails: Arc::default() };
+    drop(listener);
+    let (message, maybe_sent) = temporary(server.mailer().send(email(), "1").await.unwrap_err());
+    assert!(message.contains("connecting failed") && !maybe_sent, "{message}");
+}
+
+/// A certificate for localhost in a file, and a server that shows it.
+fn certificate(dir: &std::path::Path) -> (PathBuf, TlsAcceptor) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = dir.join("ca.pem");
+    std::fs::write(&file, made.cert.pem()).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (file, TlsAcceptor::from(Arc::new(config)))
+}
+
+#[tokio::test]
+async fn tls_both_ways_with_a_login() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca_file, acceptor) = certificate(dir.path());
+    for (tls, offers) in
+        [(Tls::Starttls, &["STARTTLS", "AUTH PLAIN", "PIPELINING"][..]), (Tls::Implicit, &["AUTH LOGIN PLAIN"])]
+    {
+        let script =
+            Script { tls: Some(acceptor.clone()), is_implicit: tls == Tls::Implicit, ..Script::new(offers, &[]) };
+        let server = Server::start([script]).await;
+        let trusting = Smtp {
+            host: "localhost".into(),
+            tls,
+            ca_file: Some(ca_file.clone()),
+            credentials: Some(("user".into(), Secret::new("geheim"))),
+            timeout: Duration::from_secs(5),
+            ..server.settings()
+        };
+        let relay = mailer(RelayKind::Smtp(trusting.clone()));
+        relay.send(email(), "1").await.unwrap();
+        relay.send(email(), "2").await.unwrap();
+        assert_eq!(server.mails.lock().unwrap().len(), 2);
+        assert_eq!(server.count("AUTH PLAIN AHVzZXIAZ2VoZWlt"), 1, "{:?}", server.lines());
+
+        // Without the CA the name on the certificate is worth nothing.
+        let strict = mailer(RelayKind::Smtp(Smtp { ca_file: None, ..trusting }));
+        let (message, _) = temporary(strict.send(email(), "3").await.unwrap_err());
+        assert!(message.contains("certificate"), "{message}");
+        assert_eq!(server.mails.lock().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn starttls_that_is_not_offered_or_tampered_with_sends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca_file, acceptor) = certificate(dir.path());
+    let injected =
+        Script { tls: Some(acceptor), ..Script::new(&["STARTTLS"], &[("STARTTLS", Say("220 go on\r\n250 injected"))]) };
+    for (script, told) in [(Script::new(ALL_OFFERS, &[]), "does not offer STARTTLS"), (injected, "plain text after")] {
+        let server = Server::start([script]).await;
+        let settings =
+            Smtp { host: "localhost".into(), tls: Tls::Starttls, ca_file: Some(ca_file.clone()), ..server.settings() };
+        let (message, maybe_sent) = temporary(mailer(RelayKind::Smtp(settings)).send(email(), "1").await.unwrap_err());
+        assert!(message.contains(told) && !maybe_sent, "{message}");
+        assert_eq!(server.count("MAIL"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_login_keeps_the_mail_and_the_password() {
+    for (offers, turns, told) in [
+        (&["AUTH PLAIN"][..], &[("AUTH", Say("535 5.7.8 wrong"))][..], "5.7.8 wrong"),
+        (&["AUTH CRAM-MD5"], &[], "neither AUTH PLAIN nor AUTH LOGIN"),
+    ] {
+        let server = Server::start([Script::new(offers, turns)]).await;
+        let credentials = Some(("user".to_owned(), Secret::new("geheim")));
+        let mailer = mailer(RelayKind::Smtp(Smtp { credentials, ..server.settings() }));
+        let (message, _) = temporary(mailer.send(email(), "1").await.unwrap_err());
+        assert!(message.starts_with("relay main: ") && message.contains(told), "{message}");
+        assert!(!message.contains("geheim") && !message.contains("AHVzZXIAZ2VoZWlt"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn senders_and_relays_are_found_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let relay = |from: Option<&str>| config::Relay {
+        kind: RelayKind::File { dir: dir.path().join("out") },
+        from: from.map(Into::into),
+        return_path: None,
+    };
+    let mut settings = settings(RelayKind::Discard);
+    settings.relays = BTreeMap::from([
+        ("bulk".to_owned(), relay(Some("Bulk <bulk@campus.example>"))),
+        ("main".to_owned(), relay(None)),
+    ]);
+    let mailer = Mailer::new(&settings).unwrap();
+    let send = async |sender: Option<&str>, relay: Option<&str>| {
+        let mail = Email { sender: sender.map(Into::into), relay: relay.map(Into::into), ..email() };
+        mailer.send(mail, "id/1").await.map(|accepted| {
+            let file = dir.path().join("out").join(accepted.answer.strip_prefix("written to ").unwrap());
+            std::fs::read_to_string(file).unwrap().lines().next().unwrap().to_owned()
+        })
+    };
+    let table = [
+        (None, "bulk", "From: \"Bulk\" <bulk@campus.example>"),
+        (None, "main", "From: \"Campus\" <no-reply@campus.example>"),
+        (Some("Team <>"), "bulk", "From: \"Team\" <bulk@campus.example>"),
+        (Some("t@x.example"), "bulk", "From: <t@x.example>"),
+    ];
+    for (sender, relay, expected) in table {
+        assert_eq!(send(sender, Some(relay)).await.unwrap(), expected);
+    }
+    let unnamed = send(None, None).await.unwrap_err().to_string();
+    assert!(unnamed.contains("default_relay") && unnamed.contains("bulk, main"), "{unnamed}");
+    let unknown = send(None, Some("nope")).await.unwrap_err();
+    assert!(matches!(&unknown, MailError::Invalid(text) if text.contains("\"nope\"") && text.contains("bulk, main")));
+    // Each id has one file, whatever it is called and however often it is sent.
+    assert_eq!(std::fs::read_dir(dir.path().join("out")).unwrap().count(), 1);
+
+    let nobody =
+        Mailer::new(&config::Mailer { default_from: None, ..super::tests::settings(RelayKind::Discard) }).unwrap();
+    assert!(nobody.send(email(), "1").await.unwrap_err().to_string().contains("default_from"));
+    let discarded = super::tests::mailer(RelayKind::Discard).send(email(), "1").await.unwrap();
+    assert_eq!(discarded.answer, "discarded");
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_with_the_name_of_the_relay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (empty, file) = (dir.path().join("empty.pem"), dir.path().join("file"));
+    std::fs::write(&empty, "no pem").unwrap();
+    std::fs::write(&file, "").unwrap();
+    let smtp = Smtp {
+        host: "mail.example".into(),
+        port: 25,
+        tls: Tls::Starttls,
+        credentials: None,
+        ca_file: None,
+        hello_name: None,
+        connections: 1,
+        mails_per_connection: 1,
+        timeout: Duration::from_secs(1),
+        idle_timeout: Duration::from_secs(1),
+    };
+    let password = Some(("user".to_owned(), Secret::new("geheim")));
+    let table = [
+        (RelayKind::Smtp(Smtp { host: String::new(), ..smtp.clone() }), "host"),
+        (RelayKind::Smtp(Smtp { connections: 0, ..smtp.clone() }), "connections"),
+        (RelayKind::Smtp(Smtp { hello_name: Some("a b\r\n".into()), ..smtp.clone() }), "hello_name"),
+        (RelayKind::Smtp(Smtp { ca_file: Some(empty.clone()), ..smtp.clone() }), "empty.pem"),
+        (RelayKind::Smtp(Smtp { ca_file: Some(dir.path().join("gone.pem")), ..smtp.clone() }), "gone.pem"),
+        (RelayKind::Smtp(Smtp { tls: Tls::Implicit, host: "a b".into(), ..smtp.clone() }), "a b"),
+        (RelayKind::Smtp(Smtp { tls: Tls::None, credentials: password, ..smtp.clone() }), "plain text"),
+        (RelayKind::File { dir: file.join("below") }, "below"),
+    ];
+    for (kind, named) in table {
+        let error = Mailer::new(&settings(kind)).err().expect(named).to_string();
+        assert!(error.starts_with("mailer relay main") && error.contains(named), "{error}");
+        assert!(!error.contains("geheim"));
+    }
+    let mut from = settings(RelayKind::Discard);
+    from.relays.get_mut("main").unwrap().from = Some("nobody".into());
+    assert!(Mailer::new(&from).err().unwrap().to_string().contains("from: \"nobody\""));
+    let other = config::Mailer { default_relay: Some("other".into()), ..settings(RelayKind::Discard) };
+    assert!(Mailer::new(&other).err().unwrap().to_string().contains("configured: main"));
+}
+
+/// postfix's own test server, which speaks PIPELINING, 8BITMIME and SMTPUTF8.
+#[tokio::test]
+async fn smtp_sink_takes_every_mail() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    // Started by root, it wants to know as whom to run.
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mut sink = tokio::process::Command::new("/usr/sbin/smtp-sink")
+        .args(if is_root { &["-u", "nobody"][..] } else { &[] })
+        .args([&format!("127.0.0.1:{port}"), "100"])
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("smtp-sink of Debian's package postfix");
+    let listening = async { while TcpStream::connect(("127.0.0.1", port)).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(10), listening).await.expect("smtp-sink listens");
+    let server = Server { address: ([127, 0, 0, 1], port).into(), lines: Arc::default(), mails: Arc::default() };
+    let settings = Smtp { connections: 8, timeout: Duration::from_secs(10), ..server.settings() };
+    let mailer = Arc::new(mailer(RelayKind::Smtp(settings)));
+    let started = std::time::Instant::now();
+    let mut sends = tokio::task::JoinSet::new();
+    for number in 0..400 {
+        let mailer = Arc::clone(&mailer);
+        sends.spawn(async move { mailer.send(email(), &format!("id-{number}")).await });
+    }
+    while let Some(sent) = sends.join_next().await {
+        sent.unwrap().unwrap();
+    }
+    // Nagle's delay alone would take 400 / 8 * 42 ms = 2.1 s.
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    mailer.close().await;
+    sink.kill().await.unwrap();
+}

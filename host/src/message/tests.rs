@@ -1,0 +1,166 @@
+use serde_json::json;
+
+use super::*;
+
+fn errors(value: Value) -> Vec<(String, String)> {
+    let errors = Message::from_value(value).expect_err("it is wrong").0;
+    errors.into_iter().map(|e| (e.path, e.message)).collect()
+}
+
+#[test]
+fn every_wrong_field_is_named_at_once() {
+    let found = errors(json!({
+        "app_label": 7,
+        "name": "../x",
+        "recipient": {"email_address": ["a"], "lms_user": 3},
+        "expiration_time": "soon",
+        "uuid": "x",
+        "headers": {"X-A": 1},
+        "optoins": {},
+        "log_level": "debug",
+    }));
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "/app_label",
+            "/name",
+            "/recipient/lms_user_id",
+            "/recipient/email_address",
+            "/recipient/lms_user",
+            "/expiration_time",
+            "/uuid",
+            "/headers",
+            "/log_level",
+            "/optoins",
+        ]
+    );
+    assert!(found[4].1.contains("lms_user_id"), "{}", found[4].1);
+    assert!(found[9].1.contains("options"), "{}", found[9].1);
+}
+
+#[test]
+fn what_is_missing_takes_its_default_and_a_missing_uuid_is_made() {
+    let json = br#"{"app_label": "a", "name": "n", "recipient": null}"#;
+    let (one, two) = (Message::from_json(json).expect("sound"), Message::from_json(json).expect("sound"));
+    assert_ne!(one.uuid, two.uuid);
+    assert_eq!((one.recipient, one.options.len(), one.language), (None, 0, None));
+}
+
+#[test]
+fn not_a_number_is_refused_with_its_path() {
+    for word in ["NaN", "Infinity", "-Infinity"] {
+        let json = format!("{{\"app_label\": \"a\",\n \"context\": {{\"marks\": [1, {{\"x/y\": {word}}}]}}}}");
+        let errors = Message::from_json(json.as_bytes()).expect_err("it is not JSON").0;
+        assert_eq!(errors[0].path, "/context/marks/1/x~1y", "{word}");
+        assert!(errors[0].message.starts_with(word), "{}", errors[0].message);
+    }
+}
+
+#[test]
+fn what_is_no_json_is_refused_with_its_place() {
+    let errors = Message::from_json(b"{\"app_label\": \"a\",}").expect_err("it is not JSON").0;
+    assert!(errors[0].message.contains("line 1 column"), "{}", errors[0].message);
+    assert!(Message::from_json(b"[]").expect_err("no object").0[0].message.contains("an array"));
+}
+
+#[test]
+fn times_without_an_offset_are_utc_and_keep_their_text() {
+    let utc = DateTime::parse("2026-01-02T03:04:05").expect("a time");
+    assert_eq!(utc.timestamp(), "2026-01-02T03:04:05Z".parse().expect("a time"));
+    assert_eq!(utc.as_str(), "2026-01-02T03:04:05");
+    let east = DateTime::parse("2026-01-02 03:04:05+05:30").expect("a time");
+    assert_eq!(east.timestamp(), "2026-01-01T21:34:05Z".parse().expect("a time"));
+    assert_eq!(DateTime::parse("9999-12-31T23:59:59.999999").expect("datetime.max").timestamp(), Timestamp::MAX);
+    for text in ["", "tomorrow", "2026-13-01T00:00:00", "01/02/03"] {
+        assert!(DateTime::parse(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_user_id_may_be_anything_edx_ace_lets_it_be() {
+    let id = |value: Value| user_id(value).map(|id| (id.as_text(), id.as_number()));
+    assert_eq!(id(json!(0)), Ok((Some("0".to_owned()), Some(0))));
+    assert_eq!(id(json!("42")), Ok((Some("42".to_owned()), Some(42))));
+    assert_eq!(id(json!("abc")), Ok((Some("abc".to_owned()), None)));
+    assert_eq!(id(json!(null)), Ok((None, None)));
+    assert!(id(json!(true)).is_err());
+    assert!(id(json!(1.5)).is_err());
+}
+
+#[test]
+fn contacts_are_written_only_when_there_are_any() {
+    let json = json!({"app_label": "a", "name": "n", "recipient": {
+        "lms_user_id": 1, "email_address": null, "contacts": {"push-token": ["t1", "t2"], "phone": "+1"}}});
+    let message = Message::from_value(json).expect("sound");
+    let recipient = message.recipient.clone().expect("a recipient");
+    assert_eq!(recipient.contacts.len(), 3);
+    let again = Message::from_json(message.to_json().as_bytes()).expect("what it writes it reads");
+    assert_eq!(again.recipient.expect("a recipient").contacts.len(), 3);
+    let plain = serde_json::to_string(&Recipient::new(1, "a@b.c")).expect("JSON");
+    assert_eq!(plain, r#"{"lms_user_id":1,"email_address":"a@b.c"}"#);
+}
+
+#[test]
+fn each_personalized_message_has_options_of_its_own() {
+    let mut message_type = MessageType::new("app", "name");
+    message_type.context = json!({"a": {"deep": 1}, "b": 2}).as_object().cloned().expect("an object");
+    message_type.options.insert("transactional".into(), true.into());
+    let user = json!({"a": {"other": 3}}).as_object().cloned().expect("an object");
+    let mut one = message_type.personalize(Recipient::new(1, "a@b.c"), None, user);
+    one.options.insert("mine".into(), true.into());
+    let two = message_type.personalize(Recipient::new(2, "d@e.f"), None, Object::new());
+    assert_eq!(one.context["a"], json!({"other": 3}), "the user's value wins whole");
+    assert_eq!(one.send_uuid, Some(message_type.uuid));
+    assert!(!two.options.contains_key("mine"));
+}
+
+#[test]
+fn truth_is_pythons() {
+    for value in [json!(null), json!(false), json!(0), json!(0.0), json!(""), json!([]), json!({})] {
+        assert!(!is_truthy(&value), "{value}");
+    }
+    for value in [json!(true), json!(-1), json!("0"), json!("false"), json!([0]), json!({"a": 0})] {
+        assert!(is_truthy(&value), "{value}");
+    }
+}
+
+#[test]
+fn the_nearest_name_is_found_and_a_far_one_is_not() {
+    let known = ["django_email", "file_email", "braze_email"];
+    assert_eq!(nearest("djano_email", known), Some("django_email"));
+    assert_eq!(nearest("slack", known), None);
+}
+
+fn report(outcomes: Vec<Outcome>) -> Report {
+    let channels = outcomes.into_iter().map(|outcome| ChannelReport {
+        channel_type: "t".to_owned(),
+        channel: None,
+        revision: String::new(),
+        rule: None,
+        passed_over: Vec::new(),
+        templates: Vec::new(),
+        rendered: None,
+        attempts: 0,
+        outcome,
+    });
+    Report { uuid: Uuid::nil(), name: String::new(), policies: Vec::new(), channels: channels.collect() }
+}
+
+#[test]
+fn a_message_fails_when_something_failed_or_nothing_could_carry_it() {
+    let sent = || Outcome::Sent { receipt: Receipt::default(), fault: None };
+    let unsupported = || Outcome::Unsupported { reason: String::new() };
+    let absent = |absent| Outcome::TemplateError { message: String::new(), absent };
+    let denied = || Outcome::Denied { reasons: Vec::new() };
+    assert!(!report(vec![sent(), unsupported()]).is_failure());
+    assert!(!report(vec![sent(), absent(true)]).is_failure());
+    assert!(!report(vec![denied(), denied()]).is_failure());
+    assert!(report(vec![sent(), absent(false)]).is_failure());
+    assert!(report(vec![unsupported(), unsupported()]).is_failure());
+    assert!(report(vec![unsupported(), Outcome::Excluded]).is_failure());
+    assert!(!report(vec![sent(), Outcome::Excluded]).is_failure());
+    assert!(report(vec![absent(true), unsupported()]).is_failure());
+    assert!(report(vec![sent(), Outcome::Expired { error: None }]).is_failure());
+    assert!(report(vec![Outcome::MaybeSent { reason: String::new() }]).is_failure());
+}

@@ -1,0 +1,293 @@
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::config::Config;
+use crate::message::{
+    ActionLink, Delay, DeliveryError, Fault, FaultKind, OnError, PolicyResult, Receipt, TemplateFile,
+};
+use crate::policy::{BrokenPolicy, Policy, StubPolicy};
+
+thread_local! {
+    static NOW: Cell<i64> = const { Cell::new(1_000) };
+}
+
+fn now() -> Timestamp {
+    at(NOW.get())
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+fn recoverable(message: &str, at: Option<Timestamp>) -> Result<Receipt, DeliveryError> {
+    Err(DeliveryError::Recoverable { message: message.to_owned(), next_attempt_time: at })
+}
+
+/// A channel that answers as it is told, one answer an attempt, and then succeeds.
+struct Script {
+    name: &'static str,
+    answers: Mutex<Vec<Result<Receipt, DeliveryError>>>,
+    seen: Mutex<Vec<(u32, String)>>,
+    breaks_before: bool,
+}
+
+impl Script {
+    fn new(name: &'static str, answers: Vec<Result<Receipt, DeliveryError>>) -> Arc<Self> {
+        Arc::new(Script { name, answers: Mutex::new(answers), seen: Mutex::default(), breaks_before: false })
+    }
+
+    fn attempts(&self) -> Vec<u32> {
+        self.seen.lock().expect("no panic").iter().map(|(number, _)| *number).collect()
+    }
+}
+
+#[async_trait]
+impl Channel for Arc<Script> {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn channel_type(&self) -> &str {
+        "email"
+    }
+    fn template_files(&self) -> &[TemplateFile] {
+        &[]
+    }
+    async fn action_links(&self, _: &Arc<Message>) -> Result<Vec<ActionLink>, Fault> {
+        match self.breaks_before {
+            true => {
+                Err(Fault { plugin: self.name.into(), kind: FaultKind::Trap, message: "trap".into(), backtrace: None })
+            }
+            false => Ok(Vec::new()),
+        }
+    }
+    async fn deliver(
+        &self,
+        _: &Arc<Message>,
+        _: &[(String, String)],
+        attempt: &Attempt,
+    ) -> Result<Receipt, DeliveryError> {
+        self.seen.lock().expect("no panic").push((attempt.number, attempt.idempotency_key.clone()));
+        let mut answers = self.answers.lock().expect("no panic");
+        if answers.is_empty() { Ok(Receipt::default()) } else { answers.remove(0) }
+    }
+}
+
+fn snapshot(policies: Vec<(Arc<dyn Policy>, OnError)>, channels: &[&Arc<Script>], failover: &[&str]) -> Arc<Snapshot> {
+    let channels = channels.iter().map(|c| Arc::new((*c).clone()) as Arc<dyn Channel>);
+    let failover = failover.iter().map(|name| (*name).to_owned()).collect();
+    Arc::new(Snapshot {
+        policies: policies.into_iter().map(|(policy, on_error)| Slot::enforced(policy, on_error)).collect(),
+        channels: ChannelMap::new(channels),
+        presentation: Arc::new(Presentation::load(&[])),
+        routing: Routing { failover: BTreeMap::from([("email".to_owned(), failover)]), ..Routing::default() },
+        delivery: Config::default().delivery,
+        now,
+        jitter: || 0.0,
+    })
+}
+
+fn flight(snapshot: &Arc<Snapshot>) -> InFlight {
+    NOW.set(1_000);
+    InFlight::new(snapshot.clone(), Arc::new(Message::new("app", "name", None)), Limit::default(), false)
+}
+
+/// Lets time jump from due moment to due moment until all is settled; gives the moments.
+async fn run(flight: &mut InFlight) -> Vec<i64> {
+    let mut moments = Vec::new();
+    while let Some(due) = flight.due().filter(|_| moments.len() < 50) {
+        NOW.set(due.as_second().max(NOW.get()));
+        moments.push(NOW.get() - 1_000);
+        flight.advance().await;
+    }
+    moments
+}
+
+fn email(flight: &InFlight) -> &ChannelReport {
+    &flight.report().channels[0]
+}
+
+#[tokio::test]
+async fn a_message_goes_out_at_the_first_attempt() {
+    let channel = Script::new("smtp", vec![]);
+    let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+    assert_eq!(run(&mut flight).await, [0]);
+    assert_eq!((email(&flight).outcome.state(), email(&flight).attempts), ("sent", 1));
+    assert_eq!(flight.report().channels[1].outcome.state(), "unsupported");
+    let key = format!("{}.smtp", flight.message.uuid);
+    assert_eq!(*channel.seen.lock().expect("no panic"), [(1, key)]);
+}
+
+#[tokio::test]
+async fn a_passing_failure_is_tried_again_with_the_same_key_until_the_window_ends() {
+    let never = (0..50).map(|i| recoverable(&format!("no {i}"), None)).collect();
+    let channel = Script::new("smtp", never);
+    let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+    assert_eq!(run(&mut flight).await, [0, 5, 15, 35, 75], "120 seconds after the first attempt it ends");
+    assert_eq!(email(&flight).outcome, Outcome::Expired { error: Some("no 4".into()) });
+    let seen = channel.seen.lock().expect("no panic");
+    assert!(seen.iter().all(|(_, key)| *key == seen[0].1));
+    assert_eq!(seen.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn the_other_sides_time_is_kept_and_the_past_means_now() {
+    let answers =
+        vec![recoverable("later", Some(at(1_030))), recoverable("earlier", Some(at(5))), Ok(Receipt::default())];
+    let channel = Script::new("smtp", answers);
+    let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+    assert_eq!(run(&mut flight).await, [0, 30, 30]);
+    assert_eq!((email(&flight).outcome.state(), email(&flight).attempts), ("sent", 3));
+}
+
+#[tokio::test]
+async fn what_may_have_left_is_not_tried_again() {
+    let maybe = Err(DeliveryError::MaybeSent { reason: "cut".into() });
+    let channel = Script::new("smtp", vec![maybe]);
+    let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+    run(&mut flight).await;
+    assert_eq!((email(&flight).outcome.state(), channel.attempts()), ("maybe_sent", vec![1]));
+}
+
+#[tokio::test]
+async fn a_fatal_error_turns_to_the_failover_list_and_then_ends() {
+    let fatal = || Err(DeliveryError::Fatal("no such user".into()));
+    let (first, second, third) =
+        (Script::new("first", vec![fatal()]), Script::new("second", vec![fatal()]), Script::new("third", vec![]));
+    let alone = snapshot(vec![], &[&first, &third], &[]);
+    let mut one = flight(&alone);
+    run(&mut one).await;
+    assert_eq!(email(&one).outcome, Outcome::Failed { error: "no such user".into() });
+    assert_eq!(third.attempts(), Vec::<u32>::new(), "no failover unless it is configured");
+
+    let first = Script::new("first", vec![fatal()]);
+    let mut two = flight(&snapshot(vec![], &[&first, &second, &third], &["first", "second", "third"]));
+    run(&mut two).await;
+    let report = email(&two);
+    assert_eq!(
+        (report.outcome.state(), report.channel.as_deref(), report.rule),
+        ("sent", Some("third"), Some(Rule::Failover))
+    );
+    assert_eq!(report.passed_over, ["first: failed", "second: failed"]);
+    assert_eq!((third.attempts(), report.attempts), (vec![1], 3));
+}
+
+#[tokio::test]
+async fn an_exhausted_channel_gives_way_to_the_next_with_a_window_of_its_own() {
+    let never = (0..50).map(|_| recoverable("down", None)).collect();
+    let (first, second) = (Script::new("first", never), Script::new("second", vec![recoverable("busy", None)]));
+    let mut flight = flight(&snapshot(vec![], &[&first, &second], &["second"]));
+    assert_eq!(run(&mut flight).await, [0, 5, 15, 35, 75, 80]);
+    assert_eq!((email(&flight).outcome.state(), second.attempts()), ("sent", vec![1, 2]));
+}
+
+#[tokio::test]
+async fn an_expired_message_is_never_delivered() {
+    let channel = Script::new("smtp", vec![]);
+    let snapshot = snapshot(vec![], &[&channel], &[]);
+    NOW.set(1_000);
+    let mut message = Message::new("app", "name", None);
+    message.expiration_time = Some(at(1_000).into());
+    let mut flight = InFlight::new(snapshot, Arc::new(message), Limit::default(), false);
+    assert_eq!(flight.due(), None);
+    flight.advance().await;
+    assert_eq!(email(&flight).outcome, Outcome::Expired { error: None });
+    assert!(channel.attempts().is_empty());
+}
+
+#[tokio::test]
+async fn a_broken_policy_holds_a_message_without_using_its_window_up() {
+    let channel = Script::new("smtp", vec![]);
+    let broken: Arc<dyn Policy> = Arc::new(BrokenPolicy { name: "p".into(), reason: "it does not compile".into() });
+    let mut flight = flight(&snapshot(vec![(broken, OnError::Retry)], &[&channel], &[]));
+    let moments = run(&mut flight).await;
+    assert_eq!(moments.len(), 50, "it is asked for as long as anyone cares");
+    assert!(*moments.last().expect("moments") > 300);
+    assert!(matches!(&email(&flight).outcome, Outcome::Retry { error, .. } if error.contains("it does not compile")));
+    assert!(channel.attempts().is_empty(), "nothing fails open");
+}
+
+#[tokio::test]
+async fn on_error_decides_what_a_broken_policy_means() {
+    for (on_error, state) in [(OnError::Deny, "denied"), (OnError::Allow, "sent")] {
+        let channel = Script::new("smtp", vec![]);
+        let broken: Arc<dyn Policy> = Arc::new(BrokenPolicy { name: "p".into(), reason: String::new() });
+        let mut flight = flight(&snapshot(vec![(broken, on_error)], &[&channel], &[]));
+        run(&mut flight).await;
+        assert_eq!(email(&flight).outcome.state(), state, "{on_error:?}");
+    }
+}
+
+/// Says "not before" once, then nothing.
+struct OnceLater(Mutex<bool>);
+
+#[async_trait]
+impl Policy for OnceLater {
+    fn name(&self) -> &str {
+        "later"
+    }
+    async fn check(&self, _: &Arc<Message>, _: bool) -> Result<PolicyResult, Fault> {
+        let asked_before = std::mem::replace(&mut *self.0.lock().expect("no panic"), true);
+        let delay = Delay { channel_type: "email".into(), not_before: at(1_500), reason: Some("quiet hours".into()) };
+        Ok(PolicyResult { deny: vec![], delay: if asked_before { vec![] } else { vec![delay] } })
+    }
+}
+
+#[tokio::test]
+async fn a_delayed_message_asks_the_policies_again_and_its_window_opens_only_then() {
+    let channel = Script::new("smtp", vec![recoverable("busy", None)]);
+    let mut flight =
+        flight(&snapshot(vec![(Arc::new(OnceLater(Mutex::new(false))), OnError::Retry)], &[&channel], &[]));
+    flight.advance().await;
+    assert!(matches!(&email(&flight).outcome, Outcome::Delayed { not_before, reasons }
+        if *not_before == at(1_500) && reasons[0].reason.as_deref() == Some("quiet hours")));
+    assert_eq!(run(&mut flight).await, [500, 505], "and a delivery's retry asks nobody");
+    assert_eq!(email(&flight).outcome.state(), "sent");
+}
+
+#[tokio::test]
+async fn a_delay_past_the_expiration_time_ends_the_message() {
+    let channel = Script::new("smtp", vec![]);
+    let snapshot = snapshot(vec![(Arc::new(OnceLater(Mutex::new(false))), OnError::Retry)], &[&channel], &[]);
+    NOW.set(1_000);
+    let mut message = Message::new("app", "name", None);
+    message.expiration_time = Some(at(1_400).into());
+    let mut flight = InFlight::new(snapshot, Arc::new(message), Limit::default(), false);
+    flight.advance().await;
+    assert!(matches!(email(&flight).outcome, Outcome::Expired { error: Some(_) }));
+}
+
+#[tokio::test]
+async fn a_channel_that_breaks_before_the_delivery_is_a_passing_failure() {
+    let broken =
+        Arc::new(Script { name: "smtp", answers: Mutex::default(), seen: Mutex::default(), breaks_before: true });
+    let mut flight = flight(&snapshot(vec![], &[&broken], &[]));
+    assert_eq!(run(&mut flight).await, [0, 5, 15, 35, 75]);
+    assert!(matches!(&email(&flight).outcome, Outcome::Expired { error: Some(e) } if e.contains("trap")));
+}
+
+#[tokio::test]
+async fn a_dry_run_delivers_nothing() {
+    let channel = Script::new("smtp", vec![]);
+    let policy = StubPolicy { name: "p".into(), result: PolicyResult::default() };
+    let snapshot = snapshot(vec![(Arc::new(policy), OnError::Retry)], &[&channel], &[]);
+    let mut flight = InFlight::new(snapshot, Arc::new(Message::new("app", "name", None)), Limit::default(), true);
+    flight.advance().await;
+    assert_eq!((email(&flight).outcome.clone(), email(&flight).channel.as_deref()), (Outcome::Ready, Some("smtp")));
+    assert!(channel.attempts().is_empty());
+    assert_eq!(flight.due(), None);
+}
+
+#[tokio::test]
+async fn a_limit_limits() {
+    let channel = Script::new("smtp", vec![]);
+    let snapshot = snapshot(vec![], &[&channel], &[]);
+    let limit = Limit::new(&["push".to_owned()], &snapshot.channels).expect("a type");
+    let mut flight = InFlight::new(snapshot, Arc::new(Message::new("app", "name", None)), limit, false);
+    flight.advance().await;
+    assert_eq!(email(&flight).outcome, Outcome::Excluded);
+    assert!(channel.attempts().is_empty());
+}

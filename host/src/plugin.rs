@@ -1,0 +1,206 @@
+//! The plugin runtime: components from a folder, each bounded, granted and isolated.
+//!
+//! - [`engine`]: wasmtime, its clock, the cache of compiled code
+//! - [`registry`]: reads the folder, tells what each file is, refuses what does not fit
+//! - [`instance`]: the instances of one plugin and the bounded call
+//! - [`calls`]: the exported functions in the host's own types
+//! - [`circuit`]: a plugin that breaks too often is left alone for a while
+//! - [`grants`]: the one place that decides what a plugin may reach
+//! - [`imports`]: what a guest may call, one file for each interface
+//!
+//! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
+
+mod bindings;
+mod calls;
+pub mod circuit;
+pub mod engine;
+pub mod grants;
+mod imports;
+pub mod instance;
+pub mod registry;
+mod state;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::config::{self, Isolation, Secret};
+use crate::keyvalue::Keyvalue;
+use crate::mailer::Mailer;
+use crate::message::{ChannelType, Object, TemplateFile};
+
+pub use engine::Engine;
+pub use imports::http;
+pub use instance::Runtime;
+pub use registry::Registry;
+
+/// The version of the WIT package this host serves.
+pub const INTERFACE_VERSION: &str = "1.0.0";
+
+/// What the host serves its guests with.
+pub struct Services {
+    pub mailer: Arc<Mailer>,
+    pub keyvalue: Arc<Keyvalue>,
+    pub http: Arc<http::Client>,
+}
+
+/// What a plugin is by what it exports; edx-ace's entry-point groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Namespace {
+    Policy,
+    Channel,
+    RecipientResolver,
+}
+
+impl Namespace {
+    pub const ALL: [Namespace; 3] = [Namespace::Policy, Namespace::Channel, Namespace::RecipientResolver];
+
+    /// The interface whose export makes it so.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Namespace::Policy => "policy",
+            Namespace::Channel => "channel",
+            Namespace::RecipientResolver => "recipient-resolver",
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Namespace::Policy => "openedx.ace.policy",
+            Namespace::Channel => "openedx.ace.channel",
+            Namespace::RecipientResolver => "openedx.ace.recipient_resolver",
+        })
+    }
+}
+
+impl Serialize for Namespace {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+/// Everything that is settled for one plugin before it runs.
+pub struct Settings {
+    pub name: String,
+    /// A short content hash of component and manifest together.
+    pub revision: String,
+    /// The manifest's defaults with ace.toml's config laid over them.
+    pub config: Object,
+    pub secrets: BTreeMap<String, Secret>,
+    pub limits: Limits,
+}
+
+/// The bounds of one plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub memory: usize,
+    pub time: Duration,
+    pub call_timeout: Duration,
+    pub instances: usize,
+    pub isolation: Isolation,
+    pub calls_per_instance: u32,
+    pub output_bytes: usize,
+    pub log_bytes: usize,
+    pub host_calls: usize,
+    pub circuit: circuit::Limits,
+}
+
+/// Bytes of a text from a guest that is kept: a reason, an error, a fault.
+const TEXT_BYTES_MAX: usize = 1_000;
+
+impl Settings {
+    /// A guest's text without the plugin's secrets.
+    pub fn redact(&self, text: &str) -> String {
+        let secrets = self.secrets.values().map(Secret::expose).filter(|s| !s.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| match text.contains(secret) {
+            true => text.replace(secret, "[secret]"),
+            false => text,
+        })
+    }
+
+    /// A guest's text as it may be kept and shown: no secrets, one line, not long.
+    pub fn clean(&self, text: &str) -> String {
+        let mut text = self.redact(text).replace(char::is_control, " ");
+        if text.len() > TEXT_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+            text.push('…');
+        }
+        text
+    }
+}
+
+/// What a channel says of itself when it is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChannelInfo {
+    pub channel_type: ChannelType,
+    pub template_files: Vec<TemplateFile>,
+}
+
+/// Whether a plugin serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "reason", rename_all = "snake_case")]
+pub enum PluginState {
+    Active,
+    /// ace.toml says `enabled = false`, or lists others only.
+    Disabled,
+    /// It should serve and cannot.
+    Broken(String),
+}
+
+/// One plugin of the folder, whether it serves or not.
+#[derive(Clone)]
+pub struct Plugin {
+    pub name: String,
+    pub file: PathBuf,
+    pub version: Option<String>,
+    pub description: Option<String>,
+    /// A short content hash of component and manifest together; empty where the file could not be read.
+    pub revision: String,
+    pub size: u64,
+    /// What it exports, as far as the file could be read.
+    pub namespaces: Vec<Namespace>,
+    /// The interfaces it imports.
+    pub imports: Vec<String>,
+    /// What ace.toml says of it.
+    pub settings: config::Plugin,
+    limits: config::Limits,
+    stamp: registry::Stamp,
+    /// Why the files that are there now cannot serve, where an earlier revision goes on instead.
+    pub rejected: Option<String>,
+    /// What it requests and is not granted.
+    pub missing: Vec<String>,
+    pub state: PluginState,
+    pub channel: Option<ChannelInfo>,
+    /// Present where the state is active.
+    pub runtime: Option<Arc<Runtime>>,
+}
+
+impl Plugin {
+    /// A plugin of which nothing is known but its file and what ace.toml says.
+    fn unread(name: String, file: PathBuf, settings: config::Plugin, limits: config::Limits) -> Self {
+        Plugin {
+            name,
+            file,
+            version: None,
+            description: None,
+            revision: String::new(),
+            size: 0,
+            namespaces: Vec::new(),
+            imports: Vec::new(),
+            settings,
+            limits,
+            stamp: registry::Stamp::default(),
+            rejected: None,
+            missing: Vec::new(),
+            state: PluginState::Disabled,
+            channel: None,
+            runtime: None,
+        }
+    }
+}

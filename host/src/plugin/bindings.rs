@@ -1,0 +1,35 @@
+//! The WIT, as Rust. One host-side world holds every interface; which of the exports a component has is asked of the
+//! component, and what it does not import is never missed.
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    inline: "
+        package host:ace;
+        world host {
+            import openedx:ace/common@1.0.0;
+            import openedx:ace/messages@1.0.0;
+            import openedx:ace/config@1.0.0;
+            import openedx:ace/logging@1.0.0;
+            import openedx:ace/keyvalue@1.0.0;
+            import openedx:ace/http@1.0.0;
+            import openedx:ace/mailer@1.0.0;
+            import openedx:ace/outbox@1.0.0;
+            import openedx:ace/time-zones@1.0.0;
+            export openedx:ace/policy@1.0.0;
+            export openedx:ace/channel@1.0.0;
+            export openedx:ace/recipient-resolver@1.0.0;
+        }
+    ",
+    imports: {
+        "openedx:ace/keyvalue@1.0.0": async | trappable,
+        "openedx:ace/http@1.0.0": async | trappable,
+        "openedx:ace/mailer@1.0.0": async | trappable,
+        "openedx:ace/outbox@1.0.0": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+    with: { "openedx:ace/messages.message": super::state::MessageHandle },
+});
+
+pub use exports::openedx::ace::{channel, policy, recipient_resolver};
+pub use openedx::ace::{common, config, http, keyvalue, logging, mailer, messages, outbox, time_zones};

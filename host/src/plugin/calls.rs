@@ -1,0 +1,216 @@
+//! The exported functions as the rest of the host calls them, in the host's own types.
+//!
+//! Whatever a guest returns is looked at here, once: texts are cut and cleaned, moments and types checked. What makes no
+//! sense is a fault.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::bindings::{channel, policy};
+use super::instance::{Called, Purpose, Runtime};
+use super::{ChannelInfo, Namespace};
+use crate::message::{
+    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, Message, PolicyResult, Receipt,
+    TemplateFile,
+};
+
+/// Entries of any list a guest returns.
+const LIST_MAX: usize = 256;
+/// Bytes of a receipt's detail.
+const DETAIL_BYTES_MAX: usize = 16 * 1024;
+
+/// Calls one function of one exported interface with the message and further arguments, bounded.
+macro_rules! call {
+    ($self:ident, $purpose:expr, $interface:ident.$function:ident, message $(, $argument:expr)*) => {{
+        let (mut lease, handle) = match $self.begin($purpose).await {
+            Ok(begun) => begun,
+            Err(fault) => return $self.noted(fault.into()),
+        };
+        let instance = &mut lease.instance;
+        let guest = instance.$interface.as_ref().expect("asked only for what is exported");
+        let called = $self.bounded(guest.$function(&mut instance.store, handle $(, $argument)*)).await;
+        lease.finish(called)
+    }};
+    ($self:ident, $interface:ident.$function:ident) => {{
+        let (mut lease, _) = match $self.begin(Purpose { dry: true, ..Purpose::default() }).await {
+            Ok(begun) => begun,
+            Err(fault) => return $self.noted(fault.into()),
+        };
+        let instance = &mut lease.instance;
+        let guest = instance.$interface.as_ref().expect("asked only for what is exported");
+        let called = $self.bounded(guest.$function(&mut instance.store)).await;
+        lease.finish(called)
+    }};
+}
+
+impl Runtime {
+    /// Are its settings usable? Asked once a load for each interface.
+    pub async fn enabled(&self, namespace: Namespace) -> Called<Result<(), String>> {
+        let called: Called<Result<(), String>> = match namespace {
+            Namespace::Policy => call!(self, policy.call_enabled),
+            Namespace::Channel => call!(self, channel.call_enabled),
+            Namespace::RecipientResolver => call!(self, resolver.call_enabled),
+        };
+        called.and_then(|answer| Ok(answer.map_err(|why| self.settings.clean(&why))))
+    }
+
+    /// A policy's verdict.
+    pub async fn check(&self, message: &Arc<Message>, dry: bool) -> Called<PolicyResult> {
+        let purpose = Purpose { message: Some(message), dry, delivery_key: None };
+        let called: Called<Result<policy::PolicyResult, String>> = call!(self, purpose, policy.call_check, message);
+        self.noted(called.and_then(|answer| match answer {
+            Ok(result) => self.verdict(result),
+            Err(why) => Err(self.fault(FaultKind::Error, why)),
+        }))
+    }
+
+    fn verdict(&self, result: policy::PolicyResult) -> Result<PolicyResult, Fault> {
+        self.at_most(LIST_MAX, result.deny.len().max(result.delay.len()), "denials or delays")?;
+        let deny = result
+            .deny
+            .into_iter()
+            .map(|d| Ok(Denial { channel_type: self.channel_type(d.channel_type)?, reason: self.reason(d.reason) }));
+        let deny = deny.collect::<Result<_, Fault>>()?;
+        let delay = result.delay.into_iter().map(|d| {
+            Ok(Delay {
+                channel_type: self.channel_type(d.channel_type)?,
+                not_before: self.moment(d.not_before)?,
+                reason: self.reason(d.reason),
+            })
+        });
+        Ok(PolicyResult { deny, delay: delay.collect::<Result<_, Fault>>()? })
+    }
+
+    /// What a channel says of itself.
+    pub async fn describe(&self) -> Called<ChannelInfo> {
+        let called: Called<channel::ChannelInfo> = call!(self, channel.call_describe);
+        called.and_then(|info| self.channel_info(info))
+    }
+
+    fn channel_info(&self, info: channel::ChannelInfo) -> Result<ChannelInfo, Fault> {
+        let channel_type = self.channel_type(info.channel_type)?;
+        if channel_type == EVERY_TYPE {
+            return Err(self.fault(FaultKind::Answer, "a channel has one type, not \"*\""));
+        }
+        self.at_most(LIST_MAX, info.template_files.len(), "template files")?;
+        for file in &info.template_files {
+            let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if file.name.is_empty() || file.name.starts_with('.') || !file.name.chars().all(sound) {
+                let message =
+                    format!("{:?} cannot be a template file's name: letters, digits, \".\", \"_\", \"-\"", file.name);
+                return Err(self.fault(FaultKind::Answer, message));
+            }
+        }
+        let files = info.template_files.into_iter().map(|f| TemplateFile { name: f.name, required: f.required });
+        Ok(ChannelInfo { channel_type, template_files: files.collect() })
+    }
+
+    /// Whether a channel claims a message.
+    pub async fn overrides_delivery(&self, message: &Arc<Message>) -> Called<bool> {
+        self.noted(call!(self, quiet(message), channel.call_overrides_delivery_for_message, message))
+    }
+
+    /// Links for the templates.
+    pub async fn action_links(&self, message: &Arc<Message>) -> Called<Vec<ActionLink>> {
+        let called: Called<Vec<channel::ActionLink>> = call!(self, quiet(message), channel.call_action_links, message);
+        self.noted(called.and_then(|links| {
+            self.at_most(LIST_MAX, links.len(), "action links")?;
+            let links = links.into_iter();
+            Ok(links.map(|l| ActionLink { url: l.url, text: l.text, unsubscribe: l.unsubscribe }).collect())
+        }))
+    }
+
+    /// Addresses of tracking images for the templates.
+    pub async fn tracker_image_sources(&self, message: &Arc<Message>) -> Called<Vec<String>> {
+        let called: Called<Vec<String>> = call!(self, quiet(message), channel.call_tracker_image_sources, message);
+        self.noted(called.and_then(|sources| self.at_most(LIST_MAX, sources.len(), "tracker images").map(|()| sources)))
+    }
+
+    /// Hands the rendered message over, once. A fault after, or in the middle of, a handover is not a plain failure.
+    pub async fn deliver(
+        &self,
+        message: &Arc<Message>,
+        rendered: &[(String, String)],
+        attempt: &Attempt,
+    ) -> Called<Result<Receipt, DeliveryError>> {
+        let key = attempt.idempotency_key.as_str();
+        let purpose = Purpose { message: Some(message), dry: false, delivery_key: Some(key) };
+        let attempt = channel::Attempt { number: attempt.number, idempotency_key: key.to_owned() };
+        let called: Called<Result<channel::Receipt, channel::DeliveryError>> =
+            call!(self, purpose, channel.call_deliver, message, rendered, &attempt);
+        let Called { answer, handover, denied } = self.noted(called.and_then(|answer| self.delivered(answer)));
+        let answer = match answer {
+            Ok(answer) => Ok(answer),
+            Err(fault) => match (&handover.done, &handover.begun) {
+                (Some(done), _) => Ok(Err(DeliveryError::SentWithFault { answer: done.clone(), fault })),
+                (None, Some(begun)) => Ok(Err(DeliveryError::MaybeSent { reason: format!("{begun}; then {fault}") })),
+                (None, None) => Err(fault),
+            },
+        };
+        Called { answer, handover, denied }
+    }
+
+    fn delivered(
+        &self,
+        answer: Result<channel::Receipt, channel::DeliveryError>,
+    ) -> Result<Result<Receipt, DeliveryError>, Fault> {
+        match answer {
+            Ok(receipt) => self.receipt(receipt).map(Ok),
+            Err(channel::DeliveryError::Fatal(why)) => Ok(Err(DeliveryError::Fatal(self.settings.clean(&why)))),
+            Err(channel::DeliveryError::Skipped(why)) => Ok(Err(DeliveryError::Skipped(self.settings.clean(&why)))),
+            Err(channel::DeliveryError::Recoverable(error)) => Ok(Err(DeliveryError::Recoverable {
+                message: self.settings.clean(&error.message),
+                next_attempt_time: error.next_attempt_time.map(|at| self.moment(at)).transpose()?,
+            })),
+        }
+    }
+
+    fn receipt(&self, receipt: channel::Receipt) -> Result<Receipt, Fault> {
+        let detail = match receipt.detail {
+            None => None,
+            Some(json) => {
+                self.at_most(DETAIL_BYTES_MAX, json.len(), "bytes of receipt detail")?;
+                let json = self.settings.redact(&json);
+                let parsed = serde_json::from_str(&json);
+                Some(
+                    parsed
+                        .map_err(|e| self.fault(FaultKind::Answer, format!("the receipt's detail is not JSON: {e}")))?,
+                )
+            }
+        };
+        Ok(Receipt { provider_id: self.reason(receipt.provider_id), detail })
+    }
+
+    fn at_most(&self, max: usize, is: usize, of_what: &str) -> Result<(), Fault> {
+        if is <= max {
+            return Ok(());
+        }
+        Err(self.fault(FaultKind::Answer, format!("it returned {is} {of_what}, the limit is {max}")))
+    }
+
+    fn reason(&self, reason: Option<String>) -> Option<String> {
+        reason.map(|text| self.settings.clean(&text))
+    }
+
+    fn channel_type(&self, name: String) -> Result<String, Fault> {
+        let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+        if name == EVERY_TYPE || (!name.is_empty() && name.len() <= 64 && name.chars().all(sound)) {
+            return Ok(name);
+        }
+        let message = format!("{name:?} cannot be a channel type: lower-case letters, digits, \"_\", \"-\", or \"*\"");
+        Err(self.fault(FaultKind::Answer, message))
+    }
+
+    fn moment(&self, ms: u64) -> Result<Timestamp, Fault> {
+        let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        at.ok_or_else(|| {
+            self.fault(FaultKind::Answer, format!("{ms} milliseconds is no moment anyone will live to see"))
+        })
+    }
+}
+
+/// Questions before the delivery have no effects.
+fn quiet(message: &Arc<Message>) -> Purpose<'_> {
+    Purpose { message: Some(message), dry: true, delivery_key: None }
+}

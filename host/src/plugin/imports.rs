@@ -1,0 +1,66 @@
+//! What a guest may call: one file for each interface, every one asking [`Grants`](super::grants::Grants) first.
+
+mod config;
+pub mod http;
+mod keyvalue;
+mod logging;
+mod mailer;
+mod messages;
+mod outbox;
+mod time_zones;
+mod waiting;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use super::bindings;
+use super::state::State;
+
+impl bindings::common::Host for State {}
+
+/// The linker for every plugin. WASI is linked whole, with nothing behind it but clocks and randomness.
+pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    wasmtime_wasi::p2::bindings::io::poll::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    linker.allow_shadowing(false);
+    http::wasi::add_to_linker(&mut linker)?;
+    bindings::common::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::messages::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::config::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::keyvalue::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::http::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::mailer::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::outbox::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::time_zones::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    Ok(linker)
+}
+
+impl State {
+    /// Runs host work with the guest's clock stopped.
+    async fn outside<T>(&mut self, work: impl AsyncFnOnce(&mut State) -> T) -> T {
+        self.call.enter_host();
+        let answer = work(self).await;
+        self.call.leave_host();
+        answer
+    }
+
+    /// Notes a refused call, and gives the guest the reason.
+    fn refuse(&mut self, capability: &str, why: String) -> String {
+        if self.call.denied.len() < DENIALS_KEPT_MAX {
+            // The guest may have chosen a part of the text.
+            let text = self.settings.clean(&format!("{capability}: {why}"));
+            tracing::warn!(plugin = %self.settings.name, message_uuid = self.message_uuid(), "A call was refused: {text}");
+            self.call.denied.push(text);
+        }
+        why
+    }
+
+    fn message_uuid(&self) -> Option<tracing::field::DisplayValue<uuid::Uuid>> {
+        self.call.message.as_ref().map(|m| tracing::field::display(m.uuid))
+    }
+}
+
+/// Refusals of one call that are logged, and kept for its timeline.
+const DENIALS_KEPT_MAX: usize = 16;

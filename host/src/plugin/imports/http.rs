@@ -1,0 +1,184 @@
+//! Outgoing HTTP: `http.fetch` here, `wasi:http` in [`wasi`], both through one decision and one client.
+
+mod address;
+mod client;
+mod target;
+#[cfg(test)]
+mod tests;
+pub mod wasi;
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+pub use client::{Client, ClientError};
+use client::{Effect, Failure, FailureKind, HEADER_BYTES_MAX, HEADERS_MAX, Outgoing, Patience, effect};
+
+use crate::plugin::bindings::http::{Host, HttpError, Request, Response};
+use crate::plugin::state::State;
+
+/// Bytes of a method's name.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// Headers that belong to the host: they say how one connection is used, or where it leads.
+const HOSTS_HEADERS: [&str; 13] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Host for State {
+    async fn fetch(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
+        self.count_host_call()?;
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let outgoing = match self.admit(&request.method, &request.url, headers) {
+            Ok(outgoing) => Outgoing { body: request.body, ..outgoing },
+            Err(Refusal::Invalid(why)) => return Ok(Err(HttpError::Invalid(why))),
+            Err(Refusal::Denied(why)) => return Ok(Err(HttpError::Denied(why))),
+        };
+        let whole = request.timeout_ms.map(|ms| Duration::from_millis(ms.into()));
+        let patience = Patience { whole, first_byte: None };
+        let outcome = self.outside(async |state| state.exchange(outgoing, patience).await).await;
+        Ok(match outcome {
+            Ok(response) => Ok(response.into()),
+            Err(failure) => Err(self.failed(failure)),
+        })
+    }
+}
+
+/// Why a request is not sent.
+enum Refusal {
+    /// It cannot be.
+    Invalid(String),
+    /// It may not be.
+    Denied(String),
+}
+
+impl State {
+    /// Everything that is decided before a request goes out. A refusal is noted.
+    fn admit<'a>(
+        &mut self,
+        method: &str,
+        url: &str,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<Outgoing, Refusal> {
+        let method = read_method(method).map_err(Refusal::Invalid)?;
+        let url = target::parse(url).map_err(Refusal::Invalid)?;
+        let headers = read_headers(headers).map_err(Refusal::Invalid)?;
+        if let Err(why) = self.grants.http(&url) {
+            return Err(self.deny(&why));
+        }
+        if self.call.dry && !is_safe(&method) {
+            let why = format!("{}: only GET and HEAD are sent in a dry call, not {method}", target::shown(&url));
+            return Err(self.deny(&why));
+        }
+        Ok(Outgoing { method, url, headers, body: None })
+    }
+
+    fn deny(&mut self, why: &str) -> Refusal {
+        // A path that the guest made may hold a secret.
+        let why = self.settings.clean(why);
+        Refusal::Denied(self.refuse("http", why))
+    }
+
+    /// Sends, and keeps account of what was handed over.
+    async fn exchange(&mut self, outgoing: Outgoing, patience: Patience) -> Result<client::Response, Failure> {
+        let client = self.services.http.clone();
+        let turn = client.turn(&self.settings.name, patience).await?;
+        let Some(begun) = self.handing_over(&outgoing) else { return client.send(turn, outgoing).await };
+        let host = outgoing.url.host_str().unwrap_or_default().to_owned();
+        let earlier = self.call.handover.begun.replace(begun);
+        let outcome = client.send(turn, outgoing).await;
+        let handover = &mut self.call.handover;
+        match effect(&outcome) {
+            Effect::Taken(status) => (handover.begun, handover.done) = (earlier, Some(taken(status, &host))),
+            Effect::Nothing => handover.begun = earlier,
+            Effect::Unknown => {}
+        }
+        outcome
+    }
+
+    /// What a request hands over, if it does: anything but a look, in a delivery.
+    fn handing_over(&self, outgoing: &Outgoing) -> Option<String> {
+        let Outgoing { method, url, .. } = outgoing;
+        let is_handover = self.call.delivery_key.is_some() && !is_safe(method);
+        is_handover.then(|| self.settings.clean(&format!("{method} {} was sent and not answered", target::shown(url))))
+    }
+
+    fn failed(&mut self, failure: Failure) -> HttpError {
+        match failure.kind {
+            FailureKind::Denied(why) => HttpError::Denied(self.refuse("http", why)),
+            FailureKind::Unconnected(why) | FailureKind::Broken(why) => HttpError::Connection(why),
+            FailureKind::TimedOut => HttpError::TimedOut,
+            FailureKind::TooLarge(max) => HttpError::TooLarge(max),
+        }
+    }
+}
+
+/// How a request that was taken stands in the timeline.
+fn taken(status: reqwest::StatusCode, host: &str) -> String {
+    format!("HTTP {} from {host}", status.as_u16())
+}
+
+/// RFC 9110, 9.2.1, as far as anyone relies on it.
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn read_method(name: &str) -> Result<Method, String> {
+    let sound = !name.is_empty()
+        && name.len() <= METHOD_BYTES_MAX
+        && name.bytes().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
+    match Method::from_bytes(name.as_bytes()) {
+        Ok(method) if sound && !matches!(method, Method::CONNECT | Method::TRACE) => Ok(method),
+        _ => Err("no such method can be sent: upper-case letters, and neither CONNECT nor TRACE".to_owned()),
+    }
+}
+
+/// No text of the errors holds a header's value.
+fn read_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<HeaderMap, String> {
+    let mut read = HeaderMap::new();
+    for (name, value) in headers {
+        if read.len() == HEADERS_MAX {
+            return Err(format!("there are more than {HEADERS_MAX} headers"));
+        }
+        let no_name = |_| format!("{name:?} cannot be a header's name");
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(no_name)?;
+        if is_hosts(&header) {
+            return Err(format!("the header {header} is the host's to set"));
+        }
+        let value = HeaderValue::from_bytes(value)
+            .map_err(|_| format!("the header {header} holds a line break or another control character"))?;
+        read.append(header, value);
+    }
+    if client::header_bytes(&read) > HEADER_BYTES_MAX {
+        return Err(format!("the headers are longer than {HEADER_BYTES_MAX} bytes"));
+    }
+    Ok(read)
+}
+
+fn is_hosts(header: &HeaderName) -> bool {
+    HOSTS_HEADERS.contains(&header.as_str())
+}
+
+impl From<client::Response> for Response {
+    fn from(response: client::Response) -> Self {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        Response {
+            status: response.status.as_u16(),
+            headers: response.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect(),
+            body: response.body,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! URLs as guests write them. What a parser would quietly mend, or a server might read in another way, is refused: the URL
+//! that was checked is the URL that is fetched.
+
+use reqwest::Url;
+
+const URL_BYTES_MAX: usize = 8 * 1024;
+
+/// Reads an absolute http or https URL in the form the URL standard gives it; a fragment is dropped. The error says what
+/// is wrong without repeating any of it.
+pub fn parse(text: &str) -> Result<Url, String> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(format!("the URL is longer than {URL_BYTES_MAX} bytes"));
+    }
+    if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+        return Err("the URL holds a backslash, a space or a control character".to_owned());
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Err("the URL must begin with http:// or https://".to_owned());
+    }
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.is_empty() {
+        return Err("the URL has no host".to_owned());
+    }
+    if authority.contains('@') {
+        return Err("the URL holds a user; credentials belong in a header".to_owned());
+    }
+    let path = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
+    if path.split('/').any(is_unclear) {
+        return Err("the URL's path holds a dot segment or an encoded slash".to_owned());
+    }
+    let mut url = Url::parse(text).map_err(|e| format!("the URL cannot be read: {e}"))?;
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// A segment that some server takes for several, or for a step up: encoded once or more often, or with parameters behind
+/// a semicolon (`..;x`), which servlet containers cut off.
+fn is_unclear(segment: &str) -> bool {
+    let mut segment = segment.to_ascii_lowercase();
+    while segment.contains("%25") {
+        segment = segment.replace("%25", "%");
+    }
+    let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".");
+    matches!(name.as_str(), "." | "..") || segment.contains("%2f") || segment.contains("%5c")
+}
+
+/// A URL as it may be shown: without its query, which may hold secrets.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_in_its_normal_form() {
+        let table = [
+            ("https://API.Example.com/v1", "https://api.example.com/v1"),
+            ("HTTPS://api.example.com:443", "https://api.example.com/"),
+            ("http://api.example.com:80/?q=../%2f", "http://api.example.com/?q=../%2f"),
+            ("https://api.example.com:8443/a/", "https://api.example.com:8443/a/"),
+            ("https://api.example.com/a?b=c#d", "https://api.example.com/a?b=c"),
+            ("https://bücher.example/ü", "https://xn--bcher-kva.example/%C3%BC"),
+            ("https://ex%61mple.com/", "https://example.com/"),
+            ("https://example.com./", "https://example.com./"),
+            ("https://0x7f.1/", "https://127.0.0.1/"),
+            ("https://2130706433/", "https://127.0.0.1/"),
+            ("https://0177.0.0.1/", "https://127.0.0.1/"),
+            ("https://127.0.0.1./", "https://127.0.0.1/"),
+            ("https://[0:0::1]:99/", "https://[::1]:99/"),
+            ("https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/"),
+            ("https://a.example/..a/a../...;x/%2ea", "https://a.example/..a/a../...;x/%2ea"),
+            ("https://a.example/50%25", "https://a.example/50%25"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse(text).map(String::from), Ok(expected.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_unclear_is_refused() {
+        let table = [
+            ("begin with", &["", "api.example.com", "//a.example/", "ftp://a.example/", "file:///etc/passwd"][..]),
+            ("begin with", &["https:a.example", "https:/a.example", "javascript:alert(1)", "data:,x", "://a.example/"]),
+            ("no host", &["https://", "https:///a.example/", "https://?x", "https://#x"]),
+            (
+                "a user",
+                &["https://u@a.example/", "https://u:p@a.example/", "https://@a.example/", "https://a@b@c.example/"],
+            ),
+            ("backslash", &["https://a.example\\b", "https:\\\\a.example/", "https://a.example/a\\..\\b", "\\"]),
+            (
+                "control",
+                &["https://a.example/\n", " https://a.example/", "https://a.ex\tample/", "https://a.example/\u{0}"],
+            ),
+            ("control", &["https://a.example/a b", "https://a.example/\r\nHost: x", "https://a.example\u{a0}/"]),
+            (
+                "dot segment",
+                &["https://a.example/..", "https://a.example/a/../b", "https://a.example/./b", "https://a.example/."],
+            ),
+            ("dot segment", &["https://a.example/%2e%2e/b", "https://a.example/.%2E/b", "https://a.example/%2E/b"]),
+            (
+                "dot segment",
+                &["https://a.example/%252e%252e/b", "https://a.example/%25252e./b", "https://a.example/..;x=1/b"],
+            ),
+            ("encoded slash", &["https://a.example/a%2fb", "https://a.example/a%2Fb", "https://a.example/a%5cb"]),
+            (
+                "encoded slash",
+                &["https://a.example/a%5C..%5Cb", "https://a.example/..%2fb", "https://a.example/a%252fb"],
+            ),
+            ("cannot be read", &["https://a.example:99999/", "https://[::1/", "https://a%00b/", "https://256.1.1.1/"]),
+            ("cannot be read", &["https://a%2eb%2f/", "https://exa<mple/", "https://:443/"]),
+        ];
+        for (why, urls) in table {
+            for url in urls {
+                let refused = parse(url).expect_err(url);
+                assert!(refused.contains(why), "{url}: {refused}");
+            }
+        }
+        assert!(parse(&format!("https://a.example/{}", "a".repeat(URL_BYTES_MAX))).unwrap_err().contains("longer"));
+    }
+
+    #[test]
+    fn a_shown_url_has_no_query() {
+        let url = parse("https://a.example/b?key=hunter2#hunter3").unwrap();
+        assert_eq!(shown(&url), "https://a.example/b");
+    }
+}

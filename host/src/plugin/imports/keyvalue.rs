@@ -1,0 +1,99 @@
+//! Facts and counters, bucket by bucket as granted. Dry calls write into an overlay that ends with the call.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::keyvalue::{self, Step};
+use crate::plugin::bindings::keyvalue::{Host, KeyvalueError};
+use crate::plugin::grants::Access;
+use crate::plugin::state::State;
+
+type Answer<T> = wasmtime::Result<Result<T, KeyvalueError>>;
+
+impl Host for State {
+    async fn get(&mut self, bucket: String, key: String) -> Answer<Option<Vec<u8>>> {
+        self.count_host_call()?;
+        Ok(self.allow(&bucket, Access::Read).and_then(|()| {
+            let Self { call, services, .. } = self;
+            Ok(call.overlay.get(&services.keyvalue, &bucket, &key, Timestamp::now())?)
+        }))
+    }
+
+    async fn set(&mut self, bucket: String, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Answer<()> {
+        let dry = match self.begin_write(&bucket)? {
+            Ok(dry) => dry,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let written = self
+            .outside(async |Self { call, services, .. }| {
+                if dry {
+                    return call.overlay.set(&services.keyvalue, &bucket, &key, value);
+                }
+                let ttl = ttl_ms.map(Duration::from_millis);
+                services.keyvalue.set(&bucket, &key, value, ttl, Timestamp::now()).await
+            })
+            .await;
+        Ok(written.map_err(KeyvalueError::from))
+    }
+
+    async fn delete(&mut self, bucket: String, key: String) -> Answer<()> {
+        let dry = match self.begin_write(&bucket)? {
+            Ok(dry) => dry,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let deleted = self
+            .outside(async |Self { call, services, .. }| match dry {
+                true => call.overlay.delete(&services.keyvalue, &bucket, &key),
+                false => services.keyvalue.delete(&bucket, &key, Timestamp::now()).await,
+            })
+            .await;
+        Ok(deleted.map_err(KeyvalueError::from))
+    }
+
+    async fn increment(
+        &mut self,
+        bucket: String,
+        key: String,
+        by: i64,
+        ttl_ms: Option<u64>,
+        once: Option<String>,
+    ) -> Answer<i64> {
+        let dry = match self.begin_write(&bucket)? {
+            Ok(dry) => dry,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let counted = self
+            .outside(async |Self { call, services, .. }| {
+                let step = Step { by, ttl: ttl_ms.map(Duration::from_millis), once: once.as_deref() };
+                match dry {
+                    true => call.overlay.increment(&services.keyvalue, &bucket, &key, step, Timestamp::now()),
+                    false => services.keyvalue.increment(&bucket, &key, step, Timestamp::now()).await,
+                }
+            })
+            .await;
+        Ok(counted.map_err(KeyvalueError::from))
+    }
+}
+
+impl State {
+    fn allow(&mut self, bucket: &str, access: Access) -> Result<(), KeyvalueError> {
+        self.grants.bucket(bucket, access).map_err(|why| KeyvalueError::Denied(self.refuse("keyvalue", why)))
+    }
+
+    /// Counts the call and asks for the grant; says whether it is a dry call.
+    fn begin_write(&mut self, bucket: &str) -> Answer<bool> {
+        self.count_host_call()?;
+        self.call.overlay.max_bytes = self.settings.limits.output_bytes;
+        Ok(self.allow(bucket, Access::Write).map(|()| self.call.dry))
+    }
+}
+
+impl From<keyvalue::KeyvalueError> for KeyvalueError {
+    fn from(error: keyvalue::KeyvalueError) -> Self {
+        match error {
+            keyvalue::KeyvalueError::Quota(text) => KeyvalueError::Quota(text),
+            keyvalue::KeyvalueError::Unavailable(text) => KeyvalueError::Unavailable(text),
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The host's log, with the plugin's name and the message's uuid in every line.
+
+use crate::plugin::bindings::logging::{Host, Level};
+use crate::plugin::state::State;
+
+impl Host for State {
+    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+        self.count_host_call()?;
+        let max = self.settings.limits.log_bytes;
+        let before = self.call.log_bytes;
+        self.call.log_bytes = before.saturating_add(message.len());
+        let (plugin, message_uuid) = (self.settings.name.as_str(), self.message_uuid());
+        if self.call.log_bytes > max {
+            if before <= max {
+                tracing::warn!(
+                    plugin,
+                    message_uuid,
+                    "The plugin logs more than {max} bytes in one call; the rest is dropped."
+                );
+            }
+            return Ok(());
+        }
+        // Control characters would let a guest forge lines.
+        let text: String = self.settings.redact(&message).replace(|c: char| c.is_control() && c != '\t', " ");
+        match level {
+            Level::Debug => tracing::debug!(plugin, message_uuid, "{text}"),
+            Level::Info => tracing::info!(plugin, message_uuid, "{text}"),
+            Level::Warn => tracing::warn!(plugin, message_uuid, "{text}"),
+            Level::Error => tracing::error!(plugin, message_uuid, "{text}"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! Mail, handed to the operator's relays.
+
+use crate::mailer::{self, MailError as Failure};
+use crate::plugin::bindings::common::RecoverableError;
+use crate::plugin::bindings::mailer::{Accepted, Email, Host, MailError};
+use crate::plugin::engine::hex;
+use crate::plugin::state::State;
+
+impl Host for State {
+    async fn send(&mut self, email: Email, idempotency_key: String) -> wasmtime::Result<Result<Accepted, MailError>> {
+        self.count_host_call()?;
+        if let Err(why) = self.grants.mailer() {
+            return Ok(Err(MailError::Denied(self.refuse("mailer", why))));
+        }
+        if self.call.dry {
+            return Ok(Err(MailError::Denied(self.refuse("mailer", "nothing is sent in a dry call".to_owned()))));
+        }
+        let Some(message_id) = self.message_id(&idempotency_key) else {
+            return Ok(Err(MailError::Denied(self.refuse("mailer", "mail can be sent by `deliver` only".to_owned()))));
+        };
+        Ok(self.outside(async |state| state.hand_over(email, &message_id).await).await)
+    }
+}
+
+impl State {
+    /// Made of what the host knows, so that a guest cannot take another message's. A channel that sends several mails for
+    /// one message tells them apart by their keys.
+    fn message_id(&self, idempotency_key: &str) -> Option<String> {
+        use sha2::{Digest, Sha256};
+        let own = self.call.delivery_key.as_ref()?;
+        if idempotency_key == own {
+            return Some(own.clone());
+        }
+        Some(format!("{own}.{}", hex(&Sha256::digest(idempotency_key)[..6])))
+    }
+
+    async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
+        self.call.handover.begun = Some("mail was handed to the relay".to_owned());
+        let answer = self.services.mailer.send(email.into(), message_id).await;
+        let uncertain = matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. }));
+        if !uncertain {
+            self.call.handover.begun = None;
+        }
+        match answer {
+            Ok(accepted) => {
+                self.call.handover.done = Some(format!("{} {}", accepted.message_id, accepted.answer));
+                Ok(Accepted { answer: accepted.answer, message_id: accepted.message_id, refused: accepted.refused })
+            }
+            Err(Failure::Invalid(text)) => Err(MailError::Invalid(text)),
+            Err(Failure::Permanent(text)) => Err(MailError::Permanent(text)),
+            Err(Failure::Temporary { message, next_attempt_time, .. }) => Err(MailError::Temporary(RecoverableError {
+                message,
+                next_attempt_time: next_attempt_time.map(|t| t.as_millisecond().max(0) as u64),
+            })),
+        }
+    }
+}
+
+impl From<Email> for mailer::Email {
+    fn from(email: Email) -> Self {
+        mailer::Email {
+            sender: email.sender,
+            recipients: email.recipients,
+            cc: email.cc,
+            bcc: email.bcc,
+            reply_to: email.reply_to,
+            subject: email.subject,
+            text: email.text,
+            html: email.html,
+            headers: email.headers,
+            attachments: email
+                .attachments
+                .into_iter()
+                .map(|a| mailer::Attachment {
+                    file_name: a.file_name,
+                    content_type: a.content_type,
+                    content: a.content,
+                    content_id: a.content_id,
+                })
+                .collect(),
+            relay: email.relay,
+            return_path: email.return_path,
+        }
+    }
+}

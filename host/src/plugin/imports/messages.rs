@@ -1,0 +1,107 @@
+//! The message a plugin looks at: getters on what the host has parsed already, nothing copied before it is asked for.
+
+use serde_json::Value;
+use wasmtime::Result;
+use wasmtime::component::Resource;
+
+use crate::message::Object;
+use crate::plugin::bindings::common::Recipient;
+use crate::plugin::bindings::messages::{Host, HostMessage};
+use crate::plugin::state::{MessageHandle, State};
+
+impl Host for State {}
+
+impl HostMessage for State {
+    fn uuid(&mut self, this: Resource<MessageHandle>) -> Result<String> {
+        Ok(self.message(this.rep())?.uuid.to_string())
+    }
+
+    fn send_uuid(&mut self, this: Resource<MessageHandle>) -> Result<Option<String>> {
+        Ok(self.message(this.rep())?.send_uuid.map(|u| u.to_string()))
+    }
+
+    fn app_label(&mut self, this: Resource<MessageHandle>) -> Result<String> {
+        Ok(self.message(this.rep())?.app_label.clone())
+    }
+
+    fn name(&mut self, this: Resource<MessageHandle>) -> Result<String> {
+        Ok(self.message(this.rep())?.name.clone())
+    }
+
+    fn unique_name(&mut self, this: Resource<MessageHandle>) -> Result<String> {
+        Ok(self.message(this.rep())?.unique_name())
+    }
+
+    fn language(&mut self, this: Resource<MessageHandle>) -> Result<Option<String>> {
+        Ok(self.message(this.rep())?.language.clone())
+    }
+
+    fn expiration_time(&mut self, this: Resource<MessageHandle>) -> Result<Option<u64>> {
+        let time = self.message(this.rep())?.expiration_time.as_ref();
+        // A moment before 1970 is long over, and so is 1970.
+        Ok(time.map(|t| t.timestamp().as_millisecond().max(0) as u64))
+    }
+
+    fn recipient(&mut self, this: Resource<MessageHandle>) -> Result<Option<Recipient>> {
+        let recipient = self.message(this.rep())?.recipient.as_ref();
+        Ok(recipient.map(|r| Recipient {
+            user_id: r.lms_user_id.as_text(),
+            lms_user_id: r.lms_user_id.as_number(),
+            email_address: r.email_address.clone(),
+            contacts: r.contacts.clone(),
+        }))
+    }
+
+    fn headers(&mut self, this: Resource<MessageHandle>) -> Result<Vec<(String, String)>> {
+        Ok(self.message(this.rep())?.headers.0.clone())
+    }
+
+    fn options(&mut self, this: Resource<MessageHandle>, pointer: String) -> Result<Option<String>> {
+        part(&self.message(this.rep())?.options, &pointer)
+    }
+
+    fn context(&mut self, this: Resource<MessageHandle>, pointer: String) -> Result<Option<String>> {
+        part(&self.message(this.rep())?.context, &pointer)
+    }
+
+    fn to_json(&mut self, this: Resource<MessageHandle>) -> Result<String> {
+        Ok(self.message(this.rep())?.to_json())
+    }
+
+    fn drop(&mut self, _: Resource<MessageHandle>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The part an RFC 6901 pointer names, as JSON text.
+fn part(object: &Object, pointer: &str) -> Result<Option<String>> {
+    if pointer.is_empty() {
+        return Ok(Some(serde_json::to_string(object)?));
+    }
+    let Some(path) = pointer.strip_prefix('/') else {
+        wasmtime::bail!("{pointer:?} is no JSON pointer: write \"\" for the whole or \"/key\" for a part (RFC 6901)");
+    };
+    let (first, rest) = path.find('/').map_or((path, ""), |at| path.split_at(at));
+    let key = first.replace("~1", "/").replace("~0", "~");
+    let found = object.get(&key).and_then(|value| value.pointer(rest));
+    Ok(found.map(Value::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_reach_every_part() {
+        let Value::Object(object) = serde_json::json!({"a": [1, {"b/c": "x"}], "": 2, "~": null}) else {
+            unreachable!("it is an object")
+        };
+        let part = |p| part(&object, p).expect("a pointer");
+        assert_eq!(part("/a/1/b~1c").as_deref(), Some("\"x\""));
+        assert_eq!(part("/").as_deref(), Some("2"));
+        assert_eq!(part("/~0").as_deref(), Some("null"));
+        assert_eq!(part("/a/7"), None);
+        assert_eq!(part("").as_deref(), Some(r#"{"a":[1,{"b/c":"x"}],"":2,"~":null}"#));
+        assert!(super::part(&object, "a").is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Files in the one folder the operator granted.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Component, Path};
+
+use cap_std::fs::{Dir, OpenOptions};
+
+use crate::plugin::bindings::outbox::{Host, OutboxError};
+use crate::plugin::state::State;
+
+/// Bytes of a file's relative name.
+const NAME_BYTES_MAX: usize = 255;
+
+impl Host for State {
+    async fn write(&mut self, name: String, content: Vec<u8>) -> wasmtime::Result<Result<(), OutboxError>> {
+        self.count_host_call()?;
+        let dir = match self.grants.outbox() {
+            Ok(dir) => dir,
+            Err(why) => return Ok(Err(OutboxError::Denied(self.refuse("outbox", why)))),
+        };
+        if self.call.dry {
+            return Ok(Err(OutboxError::Denied(self.refuse("outbox", "nothing is written in a dry call".to_owned()))));
+        }
+        let written = self
+            .outside(async |state| {
+                let label = state.settings.clean(&name);
+                state.call.handover.begun = Some(format!("{label} was being written"));
+                let written = tokio::task::spawn_blocking(move || write_new(&dir, &name, &content)).await;
+                state.call.handover.begun = None;
+                if matches!(written, Ok(Ok(()))) {
+                    state.call.handover.done = Some(format!("{label} was written"));
+                }
+                written
+            })
+            .await;
+        Ok(written.unwrap_or_else(|e| Err(OutboxError::Unavailable(e.to_string()))))
+    }
+}
+
+/// Writes a file that was not there. It appears whole or not at all; no link leads out of the folder (cap-std sees to it).
+fn write_new(dir: &Dir, name: &str, content: &[u8]) -> Result<(), OutboxError> {
+    let path = Path::new(name);
+    let sound = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.chars().any(|c| c.is_control() || c == '\\')
+        && path.components().all(|c| matches!(c, Component::Normal(_)));
+    if !sound {
+        let rule = format!("a relative name of at most {NAME_BYTES_MAX} bytes, without \"..\" or control characters");
+        return Err(OutboxError::Invalid(format!("{name:?} cannot be a file in the outbox: it must be {rule}")));
+    }
+    let failed = |e: std::io::Error| match e.kind() {
+        ErrorKind::AlreadyExists => OutboxError::Exists(name.to_owned()),
+        _ => OutboxError::Unavailable(format!("{name}: {e}")),
+    };
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let no_folder = |e| OutboxError::Unavailable(format!("{}: {e}", parent.display()));
+        dir.create_dir_all(parent).map_err(no_folder)?;
+    }
+    let temporary = path.with_file_name(format!(".{}.tmp", uuid::Uuid::new_v4()));
+    let mut file = dir.open_with(&temporary, OpenOptions::new().write(true).create_new(true)).map_err(failed)?;
+    // A hard link, unlike a rename, refuses to replace.
+    let linked = file.write_all(content).and_then(|()| dir.hard_link(&temporary, dir, path));
+    dir.remove_file(&temporary).map_err(failed)?;
+    linked.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_stay_in_the_folder_and_are_never_replaced() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = root.path().join("out");
+        std::fs::create_dir(&folder).expect("made");
+        std::os::unix::fs::symlink(root.path(), folder.join("up")).expect("linked");
+        let dir = Dir::open_ambient_dir(&folder, cap_std::ambient_authority()).expect("opened");
+
+        write_new(&dir, "a/b.html", b"one").expect("written");
+        assert_eq!(std::fs::read(folder.join("a/b.html")).expect("there"), b"one");
+        assert!(matches!(write_new(&dir, "a/b.html", b"two"), Err(OutboxError::Exists(_))));
+        for name in ["", "../x", "/etc/x", "a/../../x", "a\nb", ".."] {
+            assert!(matches!(write_new(&dir, name, b""), Err(OutboxError::Invalid(_))), "{name:?}");
+        }
+        assert!(matches!(write_new(&dir, "up/x", b""), Err(OutboxError::Unavailable(_))), "a link out");
+        let left: Vec<_> = std::fs::read_dir(folder.join("a")).expect("there").collect();
+        assert_eq!(left.len(), 1, "no temporary file stays");
+    }
+}

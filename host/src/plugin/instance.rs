@@ -1,0 +1,289 @@
+//! The instances of one plugin, and the bounded call: no way leads into a guest but through [`Runtime::begin`].
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use wasmtime::component::{InstancePre, Resource};
+use wasmtime::{Store, UpdateDeadline};
+
+use super::bindings::{channel, policy, recipient_resolver};
+use super::circuit::Circuit;
+use super::grants::Grants;
+use super::state::{Handover, MessageHandle, State};
+use super::{Services, Settings};
+use crate::config::Isolation;
+use crate::message::{Fault, FaultKind, Message};
+
+/// Fresh instances kept ready for a plugin that gives each call its own.
+const SPARES: usize = 4;
+
+/// How wasmtime's error begins when a guest hands over more than `output-bytes`; its type is private. The suite of hostile
+/// guests pins it.
+const TOO_MUCH_DATA: &str = "too much data is being copied between the host and the guest";
+
+/// A plugin that is ready to be called.
+pub struct Runtime {
+    pub settings: Arc<Settings>,
+    pub grants: Arc<Grants>,
+    services: Arc<Services>,
+    pre: InstancePre<State>,
+    exports: ExportIndices,
+    /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
+    idle: Mutex<Vec<Instance>>,
+    permits: Semaphore,
+    pub circuit: Circuit,
+    /// For work that outlives a call: making the next spare.
+    this: Weak<Runtime>,
+}
+
+/// Which interfaces the component exports, and where.
+pub struct ExportIndices {
+    pub policy: Option<policy::GuestIndices>,
+    pub channel: Option<channel::GuestIndices>,
+    pub resolver: Option<recipient_resolver::GuestIndices>,
+}
+
+/// One instance: it takes one call at a time.
+pub(super) struct Instance {
+    pub store: Store<State>,
+    pub policy: Option<policy::Guest>,
+    pub channel: Option<channel::Guest>,
+    pub resolver: Option<recipient_resolver::Guest>,
+    calls_left: u32,
+}
+
+/// What a call is for.
+#[derive(Default)]
+pub struct Purpose<'a> {
+    pub message: Option<&'a Arc<Message>>,
+    /// Ask, but change nothing and send nothing.
+    pub dry: bool,
+    /// Set for deliveries alone: the key of this message over this channel.
+    pub delivery_key: Option<&'a str>,
+}
+
+/// What came of a call.
+pub struct Called<T> {
+    pub answer: Result<T, Fault>,
+    pub handover: Handover,
+    /// Host calls that were refused.
+    pub denied: Vec<String>,
+}
+
+impl<T> Called<T> {
+    /// Looks at the answer once more; what does not pass is a fault.
+    pub fn and_then<U>(self, look: impl FnOnce(T) -> Result<U, Fault>) -> Called<U> {
+        Called { answer: self.answer.and_then(look), handover: self.handover, denied: self.denied }
+    }
+}
+
+/// An instance that was handed out for one call.
+pub(super) struct Lease<'a> {
+    runtime: &'a Runtime,
+    pub instance: Instance,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Runtime {
+    pub fn start(
+        settings: Arc<Settings>,
+        grants: Arc<Grants>,
+        services: Arc<Services>,
+        pre: InstancePre<State>,
+        exports: ExportIndices,
+    ) -> Arc<Self> {
+        let permits = Semaphore::new(settings.limits.instances);
+        let circuit = Circuit::new(settings.limits.circuit.clone());
+        Arc::new_cyclic(|this| Runtime {
+            settings,
+            grants,
+            services,
+            pre,
+            exports,
+            idle: Mutex::default(),
+            permits,
+            circuit,
+            this: this.clone(),
+        })
+    }
+
+    /// Instances that wait for a call now.
+    pub fn idle_instances(&self) -> usize {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Waits for a free instance, which is part of no time limit, and prepares it for one call. The handle belongs to it.
+    pub(super) async fn begin(&self, purpose: Purpose<'_>) -> Result<(Lease<'_>, Resource<MessageHandle>), Fault> {
+        self.circuit.admit(Instant::now()).map_err(|left| {
+            let message = format!("it broke too often; its circuit is open for another {} s", left.as_secs().max(1));
+            self.fault(FaultKind::Unavailable, message)
+        })?;
+        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut instance = match warm {
+            Some(instance) => instance,
+            None => self.instantiate().await?,
+        };
+        let state = instance.store.data_mut();
+        state.memory.refused = false;
+        let key = purpose.delivery_key.map(str::to_owned);
+        let number = state.call.begin(purpose.message.cloned(), purpose.dry, key);
+        instance.store.set_epoch_deadline(1);
+        instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
+        Ok((Lease { runtime: self, instance, _permit: permit }, Resource::new_own(number)))
+    }
+
+    async fn instantiate(&self) -> Result<Instance, Fault> {
+        let state = State::new(self.settings.clone(), self.grants.clone(), self.services.clone());
+        let mut store = Store::new(self.pre.engine(), state);
+        store.limiter(|state| &mut state.memory);
+        store.epoch_deadline_callback(|mut store| {
+            let state = store.data_mut();
+            let used = state.call.tick();
+            if used > state.settings.limits.time {
+                state.call.out_of_time = true;
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            Ok(UpdateDeadline::YieldCustom(1, state.call.make_room()))
+        });
+        store.data_mut().call.begin(None, true, None);
+        store.set_epoch_deadline(1);
+        let instantiated = tokio::time::timeout(self.settings.limits.call_timeout, async {
+            let instance = self.pre.instantiate_async(&mut store).await?;
+            let exports = &self.exports;
+            Ok(Loaded {
+                policy: exports.policy.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
+                channel: exports.channel.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
+                resolver: exports.resolver.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
+            })
+        })
+        .await;
+        let Loaded { policy, channel, resolver } = self.classify(store.data(), instantiated)?;
+        let calls = self.settings.limits.calls_per_instance;
+        let calls_left = match self.settings.limits.isolation {
+            Isolation::Message => 1,
+            // At random, so that no author comes to rely on what an instance remembers.
+            Isolation::Pooled => calls + fastrand::u32(..calls),
+        };
+        Ok(Instance { store, policy, channel, resolver, calls_left })
+    }
+
+    /// Cuts a call off at its `call-timeout`, host calls included.
+    pub(super) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = wasmtime::Result<T>>,
+    ) -> Result<wasmtime::Result<T>, tokio::time::error::Elapsed> {
+        tokio::time::timeout(self.settings.limits.call_timeout, call).await
+    }
+
+    /// Tells an answer from the ways of breaking.
+    fn classify<T>(
+        &self,
+        state: &State,
+        called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T, Fault> {
+        let limits = &self.settings.limits;
+        let error = match called {
+            Ok(Ok(answer)) => return Ok(answer),
+            Err(_) => {
+                let message = format!("the call took longer than {:?} (call-timeout)", limits.call_timeout);
+                return Err(self.fault(FaultKind::CallTimeout, message));
+            }
+            Ok(Err(error)) => error,
+        };
+        let mut fault = if state.call.out_of_time {
+            self.fault(FaultKind::Time, format!("it computed for longer than {:?} (time)", limits.time))
+        } else if state.memory.refused {
+            let message = format!("it wanted more than {} bytes of memory (memory): {}", limits.memory, root(&error));
+            self.fault(FaultKind::Memory, message)
+        } else if root(&error).starts_with(TOO_MUCH_DATA) {
+            let message =
+                format!("it handed over more than {} bytes at once (limits.output-bytes)", limits.output_bytes);
+            self.fault(FaultKind::Answer, message)
+        } else {
+            self.fault(FaultKind::Trap, root(&error))
+        };
+        fault.backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|trace| trace.to_string());
+        Err(fault)
+    }
+
+    /// Tells the circuit what came of a call.
+    pub(super) fn noted<T>(&self, called: Called<T>) -> Called<T> {
+        match &called.answer {
+            Ok(_) => self.circuit.succeeded(),
+            // It was not asked.
+            Err(fault) if fault.kind == FaultKind::Unavailable => {}
+            Err(fault) => {
+                if self.circuit.failed(Instant::now()) {
+                    let (plugin, pause) = (self.settings.name.as_str(), self.settings.limits.circuit.pause);
+                    tracing::error!(
+                        plugin,
+                        "The plugin broke too often; it is left alone for {pause:?}. The last time: {fault}"
+                    );
+                }
+            }
+        }
+        called
+    }
+
+    fn keep(&self, instance: Instance) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+    }
+
+    /// Ends an instance off the send path, and makes a spare where fresh ones are wanted.
+    fn replace(&self, instance: Instance) {
+        let wants_spare = self.settings.limits.isolation == Isolation::Message;
+        let Some(this) = self.this.upgrade().filter(|_| wants_spare) else { return drop(instance) };
+        tokio::spawn(async move {
+            drop(instance);
+            if this.idle_instances() < SPARES
+                && let Ok(spare) = this.instantiate().await
+            {
+                this.keep(spare);
+            }
+        });
+    }
+
+    pub(super) fn fault(&self, kind: FaultKind, message: impl AsRef<str>) -> Fault {
+        let message = self.settings.clean(message.as_ref());
+        Fault { plugin: self.settings.name.clone(), kind, message, backtrace: None }
+    }
+}
+
+struct Loaded {
+    policy: Option<policy::Guest>,
+    channel: Option<channel::Guest>,
+    resolver: Option<recipient_resolver::Guest>,
+}
+
+fn root(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string()
+}
+
+impl Lease<'_> {
+    /// Ends the call. The instance goes back to the others, unless it broke or has served its time.
+    pub fn finish<T>(mut self, called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>) -> Called<T> {
+        let answer = self.runtime.classify(self.instance.store.data(), called);
+        let state = self.instance.store.data_mut();
+        let is_worn = state.end_exchanges();
+        let call = &mut state.call;
+        call.end();
+        let handover = std::mem::take(&mut call.handover);
+        let denied = std::mem::take(&mut call.denied);
+        self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
+        if answer.is_ok() && !is_worn && self.instance.calls_left > 0 {
+            self.runtime.keep(self.instance);
+        } else {
+            self.runtime.replace(self.instance);
+        }
+        Called { answer, handover, denied }
+    }
+}
+
+impl<T> From<Fault> for Called<T> {
+    fn from(fault: Fault) -> Self {
+        Called { answer: Err(fault), handover: Handover::default(), denied: Vec::new() }
+    }
+}

@@ -1,0 +1,219 @@
+//! What the host keeps for one instance of a plugin, and for the call it is in.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::WasiHttpCtxView;
+
+use crate::keyvalue::Overlay;
+use crate::message::Message;
+use crate::plugin::engine::{CORE_INSTANCES_MAX, TABLE_ELEMENTS_MAX, TICK};
+use crate::plugin::grants::Grants;
+use crate::plugin::http::wasi::Outbound;
+use crate::plugin::{Services, Settings};
+
+/// Bytes of randomness a guest gets from one call.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+
+/// The type behind the WIT resource `message`. It has no fields: an instance sees one message at a time, and the handle's
+/// number says which call it belongs to.
+pub struct MessageHandle;
+
+/// The data of one instance's store.
+pub struct State {
+    pub settings: Arc<Settings>,
+    pub grants: Arc<Grants>,
+    pub services: Arc<Services>,
+    pub call: Call,
+    pub memory: MemoryLimit,
+    pub outbound: Outbound,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+impl State {
+    pub fn new(settings: Arc<Settings>, grants: Arc<Grants>, services: Arc<Services>) -> Self {
+        State {
+            memory: MemoryLimit { limit: settings.limits.memory, used: 0, refused: false },
+            settings,
+            grants,
+            services,
+            call: Call::default(),
+            outbound: Outbound::default(),
+            wasi: wasi(),
+            table: ResourceTable::new(),
+        }
+    }
+
+    /// Counts a call into the host; too many end the guest's call.
+    pub fn count_host_call(&mut self) -> wasmtime::Result<()> {
+        self.call.host_calls += 1;
+        let max = self.settings.limits.host_calls;
+        if self.call.host_calls > max {
+            wasmtime::bail!("it called the host more than {max} times in one call (limits.host-calls)");
+        }
+        Ok(())
+    }
+
+    /// The message of this call, if the handle is this call's.
+    pub fn message(&mut self, handle: u32) -> wasmtime::Result<&Arc<Message>> {
+        self.count_host_call()?;
+        match &self.call.message {
+            Some(message) if handle == self.call.number => Ok(message),
+            _ => Err(wasmtime::format_err!("this message belongs to a call that is over")),
+        }
+    }
+}
+
+impl State {
+    /// What wasmtime's side of wasi:http works on.
+    pub fn wasi_http(&mut self) -> WasiHttpCtxView<'_> {
+        self.outbound.view(&mut self.table)
+    }
+}
+
+/// Nothing behind it: no files, no environment, no arguments, no standard streams. By default wasmtime would let a guest
+/// open sockets, which reach nowhere but take the host's file descriptors, and have 64 MiB of randomness made in one go.
+fn wasi() -> WasiCtx {
+    WasiCtx::builder().allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).build()
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Where a message was handed over, or may have been, in this call.
+#[derive(Debug, Clone, Default)]
+pub struct Handover {
+    /// Begun and not answered yet, or answered so that nobody knows: what it was.
+    pub begun: Option<String>,
+    /// Taken: the answer.
+    pub done: Option<String>,
+}
+
+/// One call into the guest: what it may use, and what it has used.
+#[derive(Default)]
+pub struct Call {
+    pub message: Option<Arc<Message>>,
+    /// Counts the calls of this instance; the message's handle carries it.
+    pub number: u32,
+    /// Ask, but change nothing and send nothing: `explain`.
+    pub dry: bool,
+    /// What dry calls wrote to the key-value store.
+    pub overlay: Overlay,
+    /// The host's own key for this delivery; Message-IDs are made of it.
+    pub delivery_key: Option<String>,
+    pub handover: Handover,
+    pub log_bytes: usize,
+    host_calls: usize,
+    /// Calls that were refused for want of a grant, for the timeline.
+    pub denied: Vec<String>,
+    guest_time: Duration,
+    running_since: Option<Instant>,
+    /// Since when it runs again after it made room for others.
+    resumed: Arc<Mutex<Option<Instant>>>,
+    pub out_of_time: bool,
+}
+
+impl Call {
+    /// Forgets everything about the call before, and starts the guest's clock.
+    pub fn begin(&mut self, message: Option<Arc<Message>>, dry: bool, delivery_key: Option<String>) -> u32 {
+        let number = self.number.wrapping_add(1);
+        let resumed = std::mem::take(&mut self.resumed);
+        *lock(&resumed) = None;
+        let running_since = Some(Instant::now());
+        *self = Call { message, number, dry, delivery_key, running_since, resumed, ..Call::default() };
+        number
+    }
+
+    /// Keeps only what happened.
+    pub fn end(&mut self) {
+        self.message = None;
+        self.overlay = Overlay::default();
+        self.running_since = None;
+    }
+
+    /// The guest's clock stands still while the host works for it.
+    pub fn enter_host(&mut self) {
+        self.stop_clock();
+    }
+
+    pub fn leave_host(&mut self) {
+        self.running_since = Some(Instant::now());
+    }
+
+    /// At a tick: the guest's time so far. The clock stands still until [`Call::make_room`] is done.
+    pub fn tick(&mut self) -> Duration {
+        self.stop_clock();
+        self.guest_time
+    }
+
+    /// Lets others run, and starts the guest's clock when its turn comes again: what they compute is not the guest's time.
+    pub fn make_room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let resumed = self.resumed.clone();
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            *lock(&resumed) = Some(Instant::now());
+        })
+    }
+
+    /// Between two ticks it ran two of them at most; more is time it waited for a processor.
+    fn stop_clock(&mut self) {
+        let resumed = lock(&self.resumed).take();
+        if let Some(since) = self.running_since.take().or(resumed) {
+            self.guest_time += since.elapsed().min(TICK * 2);
+        }
+    }
+}
+
+fn lock(moment: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
+    moment.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One ceiling for all linear memories of an instance together.
+pub struct MemoryLimit {
+    limit: usize,
+    used: usize,
+    /// It asked for more than it may have.
+    pub refused: bool,
+}
+
+impl MemoryLimit {
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_add(desired.saturating_sub(current));
+        if used > self.limit {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        20
+    }
+
+    fn memories(&self) -> usize {
+        4
+    }
+}

@@ -1,0 +1,295 @@
+//! What a message looks like on a channel type: looks its template files up, renders them, and nothing more.
+//!
+//! The layout is edx-ace's: `{app_label}/edx_ace/{name}/{channel type}/{file}` below a list of folders, the first
+//! folder that has a file wins. The language is Tera 2. Everything is read and compiled once, at
+//! [`Presentation::load`]; a render touches no file. Templates are the operator's and are trusted; a message's context
+//! is data and is never parsed.
+
+mod context;
+mod load;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tera::{Context, ErrorKind, ReportError, Tera};
+
+use crate::message::{ActionLink, Message, RenderedFile, TemplateFile};
+
+/// All that the templates of one message may write together.
+pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+/// A mail's usual size, so that rendering it grows no buffer.
+const OUTPUT_BYTES_USUAL: usize = 16 << 10;
+/// A fault's text is shown in tables and kept with the message; what Tera says may list every variable of a context.
+const FAULT_CHARS_MAX: usize = 600;
+
+/// Every template of the configured folders, compiled. Immutable; share it behind an `Arc`.
+pub struct Presentation {
+    tera: Tera,
+    index: Index,
+    dirs: Vec<PathBuf>,
+    /// Template name to the file it came from, for faults.
+    paths: HashMap<String, String>,
+    problems: Vec<TemplateProblem>,
+    /// The text of each template that can be rendered, for when its next version cannot.
+    texts: BTreeMap<String, String>,
+    /// Each template file's size and time of its last change.
+    stamps: BTreeMap<PathBuf, load::Stamp>,
+}
+
+/// app label -> message name -> channel type -> files. Sorted, so that listings are stable.
+type Index = BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<Entry>>>>;
+
+/// One template file that a channel may ask for.
+struct Entry {
+    /// As the channel names it: `subject.txt`.
+    file: String,
+    /// Tera's name for it: the path below its folder.
+    template: String,
+    /// The file itself.
+    source: String,
+    /// Why it cannot be rendered, where it cannot.
+    broken: Option<String>,
+}
+
+/// What a channel wants rendered, and what it puts into the context beside the message.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    pub channel: &'a str,
+    pub channel_type: &'a str,
+    /// Rendered in this order.
+    pub files: &'a [TemplateFile],
+    pub action_links: &'a [ActionLink],
+    pub tracker_image_sources: &'a [String],
+}
+
+/// A template file that cannot be used, found while loading.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct TemplateProblem {
+    pub file: PathBuf,
+    /// From 1; `None` where the file as a whole is at fault.
+    pub line: Option<usize>,
+    pub message: String,
+}
+
+impl fmt::Display for TemplateProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file.display(), self.message),
+            None => write!(f, "{}: {}", self.file.display(), self.message),
+        }
+    }
+}
+
+/// Why a message could not be rendered for a channel type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TemplateFault {
+    /// Names the file, and the line where there is one.
+    pub message: String,
+    /// Not one of the required files exists: the message was never meant for this channel type.
+    pub absent: bool,
+}
+
+impl TemplateFault {
+    fn new(message: impl Into<String>) -> Self {
+        TemplateFault { message: message.into(), absent: false }
+    }
+}
+
+/// The templates found for one message on one channel type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MessageTemplates<'a> {
+    pub app_label: &'a str,
+    pub name: &'a str,
+    pub channel_type: &'a str,
+    /// Sorted; broken ones too.
+    pub files: Vec<&'a str>,
+}
+
+impl Presentation {
+    /// Reads every template of every folder; blocks the thread meanwhile. What is wrong with one is found in
+    /// [`Presentation::problems`], makes rendering it (and what extends or includes it) a fault, and stops nothing
+    /// else.
+    pub fn load(dirs: &[PathBuf]) -> Presentation {
+        load::load(dirs)
+    }
+
+    /// Whether there is a template for the message on any channel type.
+    pub fn knows(&self, message: &Message) -> bool {
+        self.index.get(&message.app_label).is_some_and(|names| names.contains_key(&message.name))
+    }
+
+    /// The folders as they are now. A template that is broken now and was not before stays as it was, and is listed among
+    /// the problems; where nothing changed, this is what comes back.
+    pub fn reload(self: &Arc<Self>, dirs: &[PathBuf]) -> Arc<Presentation> {
+        match load::load_again(dirs, self) {
+            Some(presentation) => Arc::new(presentation),
+            None => self.clone(),
+        }
+    }
+
+    /// Everything wrong with the folders, by file and line.
+    pub fn problems(&self) -> &[TemplateProblem] {
+        &self.problems
+    }
+
+    /// The messages that have templates, by label, name and channel type.
+    pub fn messages(&self) -> impl Iterator<Item = MessageTemplates<'_>> {
+        self.index.iter().flat_map(|(app_label, names)| {
+            names.iter().flat_map(move |(name, types)| {
+                types.iter().map(move |(channel_type, entries)| MessageTemplates {
+                    app_label,
+                    name,
+                    channel_type,
+                    files: entries.iter().map(|e| e.file.as_str()).collect(),
+                })
+            })
+        })
+    }
+
+    /// Renders the files the channel asks for, in its order. One that is not required is left out where it does not
+    /// exist.
+    ///
+    /// A required file that does not exist, a broken one, an undefined variable, a filter that fails and output beyond
+    /// [`OUTPUT_BYTES_MAX`] are faults. Nothing is trimmed (edx-ace neither trims).
+    pub fn render(&self, message: &Message, subject: &Subject) -> Result<Vec<RenderedFile>, TemplateFault> {
+        let entries = self.entries(message, subject)?;
+        let context = context::build(message, subject).map_err(|e| TemplateFault::new(e.to_string()))?;
+        let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: OUTPUT_BYTES_MAX, full: false };
+        entries.into_iter().map(|entry| self.render_file(entry, &context, &mut output)).collect()
+    }
+
+    /// What the channel asks for and what exists of it, in the channel's order.
+    fn entries(&self, message: &Message, subject: &Subject) -> Result<Vec<&Entry>, TemplateFault> {
+        let found = self
+            .index
+            .get(&message.app_label)
+            .and_then(|names| names.get(&message.name))
+            .and_then(|types| types.get(subject.channel_type))
+            .map_or(&[][..], Vec::as_slice);
+        let mut entries = Vec::with_capacity(subject.files.len());
+        let mut missing = Vec::new();
+        for file in subject.files {
+            match found.iter().find(|e| e.file == file.name) {
+                Some(entry) => entries.push(entry),
+                None if file.required => missing.push(file.name.as_str()),
+                None => {}
+            }
+        }
+        if missing.is_empty() {
+            return Ok(entries);
+        }
+        let absent = missing.len() == subject.files.iter().filter(|f| f.required).count();
+        Err(TemplateFault { message: self.missing(message, subject, &missing), absent })
+    }
+
+    fn missing(&self, message: &Message, subject: &Subject, files: &[&str]) -> String {
+        let folder = format!("{}/edx_ace/{}/{}", message.app_label, message.name, subject.channel_type);
+        let places: Vec<String> = self.dirs.iter().map(|d| d.join(&folder).display().to_string()).collect();
+        let places = match places.as_slice() {
+            [] => "no template folder is configured".to_owned(),
+            places => format!("looked in {}", places.join(", ")),
+        };
+        match files {
+            [file] => format!("template {folder}/{file} is missing; {places}"),
+            files => format!("templates {} are missing from {folder}; {places}", files.join(", ")),
+        }
+    }
+
+    fn render_file(
+        &self,
+        entry: &Entry,
+        context: &Context,
+        output: &mut Output,
+    ) -> Result<RenderedFile, TemplateFault> {
+        if let Some(broken) = &entry.broken {
+            return Err(TemplateFault::new(broken));
+        }
+        output.bytes.clear();
+        if let Err(error) = self.tera.render_to(&entry.template, context, &mut *output) {
+            return Err(match output.full {
+                true => TemplateFault::new(format!(
+                    "{}: the message's templates wrote more than {} MiB; look for a loop that never gets small",
+                    entry.source,
+                    OUTPUT_BYTES_MAX >> 20
+                )),
+                false => self.fault(entry, &error),
+            });
+        }
+        let text = std::str::from_utf8(&output.bytes)
+            .map_err(|_| TemplateFault::new(format!("{}: wrote something that is not UTF-8", entry.source)))?;
+        Ok(RenderedFile { name: entry.file.clone(), source: entry.source.clone(), text: text.to_owned() })
+    }
+
+    /// Tera's error on one line, with the file it happened in (a base layout, say) and the one that was asked for.
+    fn fault(&self, entry: &Entry, error: &tera::Error) -> TemplateFault {
+        let text = match error.kind() {
+            ErrorKind::RenderingError(report) | ErrorKind::SyntaxError(report) => {
+                let file = self.paths.get(report.filename()).map_or(report.filename(), String::as_str);
+                let line = report.span().start_line;
+                let said = shortened(&describe(report, &error.to_string()));
+                match report.filename() == entry.template {
+                    true => format!("{file}:{line}: {said}"),
+                    false => format!("{file}:{line}: {said} (in {})", entry.source),
+                }
+            }
+            _ => format!("{}: {}", entry.source, shortened(&error.to_string())),
+        };
+        TemplateFault::new(text)
+    }
+}
+
+/// What Tera says, and the expression it says it of where the words alone do not name it.
+fn describe(report: &ReportError, display: &str) -> String {
+    let span = report.span();
+    let prefix = format!("{} | ", span.start_line);
+    let expression: Option<String> = display
+        .lines()
+        .find_map(|line| line.strip_prefix(&prefix))
+        .filter(|_| span.start_line == span.end_line)
+        .map(|line| line.chars().skip(span.start_col).take(span.end_col.saturating_sub(span.start_col)).collect());
+    match expression.as_deref().map(str::trim) {
+        Some(e) if !e.is_empty() && !report.message().contains(e) => format!("{} at `{e}`", report.message()),
+        _ => report.message().to_owned(),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(FAULT_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+/// The bytes of one file, within what is left for the whole message.
+struct Output {
+    bytes: Vec<u8>,
+    left: usize,
+    full: bool,
+}
+
+impl Write for Output {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.write_all(data).map(|()| data.len())
+    }
+
+    fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
+        if data.len() > self.left {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.left -= data.len();
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

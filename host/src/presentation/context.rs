@@ -1,0 +1,85 @@
+//! What a template sees: `message`, `channel`, and the message's context on top, which may shadow both (as in edx-ace).
+
+use serde::Serialize;
+use tera::{Context, TeraResult, Value};
+use uuid::Uuid;
+
+use super::Subject;
+use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_truthy};
+
+/// The key by which a message's context or options drop the unsubscribe links.
+const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
+
+/// `message`: everything but the context, which stands at the top anyway.
+#[derive(Serialize)]
+struct MessageView<'a> {
+    app_label: &'a str,
+    name: &'a str,
+    unique_name: String,
+    uuid: Uuid,
+    send_uuid: Option<Uuid>,
+    language: Option<&'a str>,
+    recipient: Option<RecipientView<'a>>,
+    expiration_time: Option<&'a DateTime>,
+    options: &'a Object,
+    headers: &'a Headers,
+}
+
+#[derive(Serialize)]
+struct RecipientView<'a> {
+    lms_user_id: &'a UserId,
+    email_address: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ChannelView<'a> {
+    name: &'a str,
+    channel_type: &'a str,
+    action_links: Vec<&'a ActionLink>,
+    tracker_image_sources: &'a [String],
+}
+
+/// Built once a message and used for all of its files.
+pub(super) fn build(message: &Message, subject: &Subject) -> TeraResult<Context> {
+    let mut context = Context::new();
+    if !message.context.contains_key("message") {
+        context.insert_value("message", Value::try_from_serializable(&message_view(message))?);
+    }
+    if !message.context.contains_key("channel") {
+        context.insert_value("channel", Value::try_from_serializable(&channel_view(message, subject))?);
+    }
+    // Key by key: `Context::from_serialize` copies the outer map twice (7.8 against 6.3 us for a mail of 12 KB).
+    for (key, value) in &message.context {
+        context.insert_value(key.clone(), Value::try_from_serializable(value)?);
+    }
+    Ok(context)
+}
+
+fn message_view(message: &Message) -> MessageView<'_> {
+    MessageView {
+        app_label: &message.app_label,
+        name: &message.name,
+        unique_name: message.unique_name(),
+        uuid: message.uuid,
+        send_uuid: message.send_uuid,
+        language: message.language.as_deref(),
+        recipient: message
+            .recipient
+            .as_ref()
+            .map(|r| RecipientView { lms_user_id: &r.lms_user_id, email_address: r.email_address.as_deref() }),
+        expiration_time: message.expiration_time.as_ref(),
+        options: &message.options,
+        headers: &message.headers,
+    }
+}
+
+fn channel_view<'a>(message: &Message, subject: &Subject<'a>) -> ChannelView<'a> {
+    let omit = message.context.get(OMIT_UNSUBSCRIBE_LINK).is_some_and(is_truthy)
+        || message.option_is_true(OMIT_UNSUBSCRIBE_LINK);
+    ChannelView {
+        name: subject.channel,
+        channel_type: subject.channel_type,
+        action_links: subject.action_links.iter().filter(|link| !(omit && link.unsubscribe)).collect(),
+        tracker_image_sources: subject.tracker_image_sources,
+    }
+}

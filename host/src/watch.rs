@@ -1,0 +1,103 @@
+//! Reloads what changes: plugins, templates and ace.toml, as soon as their files are still for a moment, and on SIGHUP.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::app::{Ace, Watched};
+
+/// Files must have been still for so long.
+const STILL: Duration = Duration::from_millis(50);
+/// When to look again at a file that is wrong and was being written.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+/// What watches over one engine.
+pub struct Watch {
+    ace: Arc<Ace>,
+    changed: Arc<Notify>,
+    hangups: Option<Signal>,
+    /// Watches for as long as it lives.
+    _watcher: Option<Watcher>,
+}
+
+impl Watch {
+    /// From here on no change is missed, and SIGHUP does not end the process. Needs a tokio runtime.
+    pub fn start(ace: Arc<Ace>) -> Self {
+        let hangups = signal(SignalKind::hangup()).ok();
+        let changed = Arc::new(Notify::new());
+        let watcher = watcher(&ace.watched(), changed.clone()).inspect_err(|error| {
+            tracing::error!("Files cannot be watched; send SIGHUP to have them read again: {error}");
+        });
+        Watch { ace, changed, hangups, _watcher: watcher.ok() }
+    }
+
+    /// Reloads what changes, for as long as it is polled. Never ends.
+    pub async fn run(mut self) {
+        loop {
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: everything is read again."),
+            }
+            while reload(&self.ace).await {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn hangup(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// True where it must be done again soon.
+async fn reload(ace: &Ace) -> bool {
+    match ace.reload().await {
+        Ok(reload) => reload.is_unsettled,
+        Err(error) => {
+            tracing::error!("Nothing was reloaded, and what ran before goes on: {error}");
+            false
+        }
+    }
+}
+
+type Watcher = Debouncer<RecommendedWatcher, RecommendedCache>;
+
+fn watcher(watched: &Watched, changed: Arc<Notify>) -> notify::Result<Watcher> {
+    let config = watched.config.clone();
+    let beside_config = config.as_deref().and_then(Path::parent).map(folder);
+    let elsewhere: Vec<PathBuf> = watched.plugins.iter().chain(&watched.templates).cloned().collect();
+    let concerns = move |path: &Path| {
+        let is_config = config.as_deref().is_some_and(|config| config.file_name() == path.file_name());
+        is_config
+            || elsewhere
+                .iter()
+                .any(|dir| path.starts_with(dir) || dir.canonicalize().is_ok_and(|d| path.starts_with(d)))
+    };
+    let mut watcher = new_debouncer(STILL, None, move |events: DebounceEventResult| match events {
+        Ok(events) if events.iter().all(|e| e.kind.is_access() || !e.paths.iter().any(|p| concerns(p))) => {}
+        // Also after an error: events may have been lost.
+        _ => changed.notify_one(),
+    })?;
+    if let Some(dir) = &watched.plugins {
+        watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    }
+    for dir in &watched.templates {
+        watcher.watch(dir, RecursiveMode::Recursive)?;
+    }
+    if let Some(dir) = beside_config {
+        watcher.watch(&dir, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+fn folder(parent: &Path) -> PathBuf {
+    if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() }
+}

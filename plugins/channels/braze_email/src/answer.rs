@@ -1,0 +1,178 @@
+//! What Braze's answer means (<https://www.braze.com/docs/api/errors/>).
+
+use ace_plugin::channel::{DeliveryError, Receipt};
+use ace_plugin::http::Response;
+use ace_plugin::{RecoverableError, Timestamp, time};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// When to come back where Braze does not say: edx-ace's 30 s, 2 s more or less.
+const DELAY_MS: u64 = 30_000;
+const JITTER_MS: u64 = 2_000;
+
+#[derive(Default, Deserialize)]
+struct Answer {
+    dispatch_id: Option<String>,
+    message: Option<String>,
+    /// Minor ones: Braze has taken the message all the same.
+    errors: Option<IgnoredAny>,
+}
+
+/// By what happens next: 2xx is delivered, whatever else it says, since Braze has the message; 429 and 5xx may pass; anything
+/// else is for good.
+pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt, DeliveryError> {
+    let answer: Option<Answer> = serde_json::from_slice(&response.body).ok();
+    match response.status {
+        200..=299 => Ok(receipt(response, answer.unwrap_or_default())),
+        429 | 500..=599 => Err(DeliveryError::Recoverable(RecoverableError {
+            message: told(response, answer),
+            next_attempt_time: Some(comeback(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random))),
+        })),
+        300..=399 => {
+            let to = response.header("location").unwrap_or("nowhere");
+            let hint = "redirects are not followed, check config key \"rest-endpoint\"";
+            Err(DeliveryError::Fatal(format!("Braze answered {}, a redirect to {to}: {hint}", response.status)))
+        }
+        _ => Err(DeliveryError::Fatal(told(response, answer))),
+    }
+}
+
+fn receipt(response: &Response, answer: Answer) -> Receipt {
+    let note = match (&answer.dispatch_id, answer.errors) {
+        (Some(_), None) => return Receipt { provider_id: answer.dispatch_id, detail: None },
+        (Some(_), Some(_)) => "with errors",
+        (None, _) => "without a dispatch_id",
+    };
+    let note = format!("Braze answered {} {note}: {}", response.status, response.excerpt());
+    Receipt { provider_id: answer.dispatch_id, detail: serde_json::to_string(&Note { note }).ok() }
+}
+
+#[derive(serde::Serialize)]
+struct Note {
+    note: String,
+}
+
+/// Braze's own words, else what it sent.
+fn told(response: &Response, answer: Option<Answer>) -> String {
+    let words = answer.and_then(|answer| answer.message).unwrap_or_else(|| response.excerpt());
+    match words.trim() {
+        "" => format!("Braze answered {}", response.status),
+        words => format!("Braze answered {}: {words}", response.status),
+    }
+}
+
+/// When Braze says to come back: it has two headers of its own beside the usual one
+/// (<https://braze.com/docs/api/messaging_api/rate_limits>).
+fn comeback(response: &Response, now: Timestamp) -> Option<Timestamp> {
+    let own = || response.seconds_from("x-ratelimit-retry-after", now);
+    response.retry_after(now).or_else(own).or_else(|| response.epoch_seconds("x-ratelimit-reset"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const NOW: Timestamp = 1_772_366_400_000;
+
+    fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Response { status, headers, body: body.as_bytes().to_vec() }
+    }
+
+    /// The random number in the middle of the jitter.
+    fn answer(response: &Response) -> Result<Receipt, DeliveryError> {
+        read(response, NOW, JITTER_MS)
+    }
+
+    #[track_caller]
+    fn comes_back_at(response: &Response) -> Timestamp {
+        match answer(response) {
+            Err(DeliveryError::Recoverable(error)) => error.next_attempt_time.expect("a time"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_mean_what_they_mean_to_edx_ace() {
+        let all: Value =
+            serde_json::from_str(include_str!("../../../../tests/fixtures/http_shapes.json")).expect("JSON");
+        for case in all["braze"]["answers"].as_array().expect("cases") {
+            let status = u16::try_from(case["status"].as_u64().expect("a status")).expect("a status");
+            let answer = answer(&response(status, &[], case["body"].as_str().expect("a body")));
+            // Where an exception escapes there, ours goes by the status.
+            let expected = match (case["outcome"].as_str().expect("an outcome"), status) {
+                ("escapes", 200..=299) => "delivered",
+                ("escapes", 400..=499) => "fatal",
+                ("escapes", _) => "recoverable",
+                (outcome, _) => outcome,
+            };
+            let words = case["error"].as_str().and_then(|e| e.split_once("): ")).map_or("", |(_, words)| words);
+            let words = if words == "Unknown error" { "Braze answered 400: {}" } else { words };
+            match (expected, answer) {
+                ("delivered", Ok(_)) => {}
+                ("fatal", Err(DeliveryError::Fatal(why))) => assert!(why.ends_with(words), "{case}: {why}"),
+                ("recoverable", Err(DeliveryError::Recoverable(error))) => {
+                    assert!(error.message.ends_with(words), "{case}: {}", error.message);
+                    assert_eq!(error.next_attempt_time, Some(NOW + 30_000), "{case}");
+                }
+                (_, answer) => panic!("{case}: {answer:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_dispatch_id_is_the_receipt() {
+        let receipt = answer(&response(201, &[], r#"{"dispatch_id":"d-1","message":"success"}"#)).expect("delivered");
+        assert_eq!(receipt, Receipt::default().provider_id("d-1"));
+        let body = r#"{"dispatch_id":"d-1","message":"success","errors":["bad alias"]}"#;
+        let receipt = answer(&response(201, &[], body)).expect("delivered");
+        assert!(receipt.detail.expect("a detail").contains("with errors: {\\\"dispatch_id\\\""));
+    }
+
+    #[test]
+    fn a_success_that_cannot_be_read_was_a_success() {
+        for body in ["", "<html>", "{}", "[]", r#"{"dispatch_id":7}"#] {
+            let receipt = answer(&response(200, &[], body)).expect("delivered");
+            assert_eq!(receipt.provider_id, None);
+            assert!(receipt.detail.expect("a detail").contains("Braze answered 200 without a dispatch_id"), "{body}");
+        }
+    }
+
+    #[test]
+    fn braze_says_when_to_come_back() {
+        let at = |headers: &[(&str, &str)]| comes_back_at(&response(429, headers, "{}"));
+        assert_eq!(at(&[("retry-after", "7")]), NOW + 7_000);
+        assert_eq!(at(&[("Retry-After", "Sun, 01 Mar 2026 12:01:00 GMT")]), NOW + 60_000);
+        assert_eq!(at(&[("X-RateLimit-Retry-After", "9")]), NOW + 9_000);
+        assert_eq!(at(&[("X-RateLimit-Reset", "1772366460")]), NOW + 60_000);
+        assert_eq!(at(&[("X-RateLimit-Reset", "1772366460"), ("Retry-After", "7")]), NOW + 7_000);
+        assert_eq!(at(&[("Retry-After", "later")]), NOW + 30_000);
+        assert_eq!(comes_back_at(&response(503, &[("retry-after", "7")], "")), NOW + 7_000);
+    }
+
+    #[test]
+    fn else_it_is_in_half_a_minute_more_or_less() {
+        for (random, expected) in [(0, 28_000), (4_000, 32_000), (u64::MAX, 28_000 + u64::MAX % 4_001)] {
+            let Err(DeliveryError::Recoverable(error)) = read(&response(429, &[], ""), NOW, random) else { panic!() };
+            assert_eq!(error.next_attempt_time, Some(NOW + expected));
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_not_followed() {
+        let Err(DeliveryError::Fatal(why)) = answer(&response(302, &[("Location", "https://a.b/")], "")) else {
+            panic!()
+        };
+        assert!(why.starts_with("Braze answered 302, a redirect to https://a.b/: "), "{why}");
+        assert!(matches!(answer(&response(304, &[], "")), Err(DeliveryError::Fatal(_))));
+    }
+
+    #[test]
+    fn a_failure_without_words_is_its_status() {
+        assert_eq!(answer(&response(404, &[], "")), Err(DeliveryError::Fatal("Braze answered 404".to_owned())));
+        let html = answer(&response(400, &[], "<html>\n Bad\n Request"));
+        assert_eq!(html, Err(DeliveryError::Fatal("Braze answered 400: <html> Bad Request".to_owned())));
+    }
+}

@@ -1,0 +1,203 @@
+//! What Sailthru's answer means (<https://getstarted.sailthru.com/developers/api-basics/responses/>). What it did stands in
+//! the body, whatever the status.
+
+use ace_plugin::channel::{DeliveryError, Receipt};
+use ace_plugin::http::Response;
+use ace_plugin::{RecoverableError, Timestamp, time};
+use serde::{Deserialize, Serialize};
+
+/// Something went wrong at Sailthru: wait a moment.
+const INTERNAL_ERROR: i64 = 9;
+/// Too many requests this minute.
+const RATE_LIMIT: i64 = 43;
+
+/// When to come back where Sailthru does not say: edx-ace's 10 s, 2 s more or less.
+const DELAY_MS: u64 = 10_000;
+const JITTER_MS: u64 = 2_000;
+
+#[derive(Deserialize)]
+struct Answer {
+    error: Option<i64>,
+    errormsg: Option<String>,
+    send_id: Option<String>,
+}
+
+/// By what happens next: an answer without an error is delivered; the codes 9 and 43, 429 and 5xx may pass; anything else is
+/// for good, opt-outs (32 to 35, 37) too.
+pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt, DeliveryError> {
+    let status = response.status;
+    let answer: Option<Answer> = serde_json::from_slice(&response.body).ok();
+    let code = answer.as_ref().and_then(|answer| answer.error);
+    let may_pass = matches!(code, Some(INTERNAL_ERROR | RATE_LIMIT)) || matches!(status, 429 | 500..=599);
+    match answer {
+        _ if may_pass => {
+            let at = comeback(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random));
+            Err(DeliveryError::Recoverable(RecoverableError {
+                message: told(response, answer),
+                next_attempt_time: Some(at),
+            }))
+        }
+        Some(Answer { error: None, errormsg: None, send_id }) if (200..=299).contains(&status) => {
+            Ok(receipt(response, send_id))
+        }
+        _ if (300..=399).contains(&status) => {
+            let to = response.header("location").unwrap_or("nowhere");
+            let hint = "redirects are not followed, check config key \"endpoint\"";
+            Err(DeliveryError::Fatal(format!("Sailthru answered {status}, a redirect to {to}: {hint}")))
+        }
+        answer => Err(DeliveryError::Fatal(told(response, answer))),
+    }
+}
+
+fn receipt(response: &Response, send_id: Option<String>) -> Receipt {
+    #[derive(Serialize)]
+    struct Detail {
+        note: String,
+    }
+    if send_id.is_some() {
+        return Receipt { provider_id: send_id, detail: None };
+    }
+    let note = format!("Sailthru answered {} without a send_id: {}", response.status, response.excerpt());
+    Receipt { provider_id: None, detail: serde_json::to_string(&Detail { note }).ok() }
+}
+
+/// Sailthru's code and words, else what it sent.
+fn told(response: &Response, answer: Option<Answer>) -> String {
+    let status = response.status;
+    match answer {
+        Some(Answer { error: Some(code), errormsg, .. }) => {
+            let words = errormsg.unwrap_or_else(|| "no text".to_owned());
+            format!("Sailthru answered {status} with error {code}: {words}")
+        }
+        _ => match response.excerpt().as_str() {
+            "" => format!("Sailthru answered {status}"),
+            text => format!("Sailthru answered {status}: {text}"),
+        },
+    }
+}
+
+/// When Sailthru says to come back: the end of the minute that has no requests left, or the usual header.
+fn comeback(response: &Response, now: Timestamp) -> Option<Timestamp> {
+    let remaining = response.header("x-rate-limit-remaining").and_then(|text| text.parse::<i64>().ok());
+    let reset = || response.epoch_seconds("x-rate-limit-reset").filter(|_| remaining.is_none_or(|left| left <= 0));
+    response.retry_after(now).or_else(reset)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const NOW: Timestamp = 1_772_366_400_000;
+
+    fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Response { status, headers, body: body.as_bytes().to_vec() }
+    }
+
+    /// The random number in the middle of the jitter.
+    fn answer(response: &Response) -> Result<Receipt, DeliveryError> {
+        read(response, NOW, JITTER_MS)
+    }
+
+    #[track_caller]
+    fn recoverable(response: &Response) -> RecoverableError {
+        match answer(response) {
+            Err(DeliveryError::Recoverable(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn fatal(response: &Response) -> String {
+        match answer(response) {
+            Err(DeliveryError::Fatal(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_mean_what_they_mean_to_edx_ace() {
+        let all: Value =
+            serde_json::from_str(include_str!("../../../../tests/fixtures/http_shapes.json")).expect("JSON");
+        for case in all["sailthru"]["answers"].as_array().expect("cases") {
+            let status = u16::try_from(case["status"].as_u64().expect("a status")).expect("a status");
+            let headers: Vec<(&str, &str)> = case["headers"]
+                .as_object()
+                .expect("headers")
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str().expect("text")))
+                .collect();
+            let name = case["case"].as_str().expect("a name");
+            let answer = answer(&response(status, &headers, case["body"].as_str().expect("a body")));
+            // What escapes as an exception there: an empty answer, and the one with the rate limit's end.
+            let (expected, delay_ms) = match (case["outcome"].as_str().expect("an outcome"), name) {
+                ("escapes", "empty") => ("delivered", 0),
+                ("escapes", "rate_limited") => ("recoverable", 60_000),
+                (outcome, _) => (outcome, 10_000),
+            };
+            match (expected, answer) {
+                ("delivered", Ok(_)) => {}
+                ("fatal", Err(DeliveryError::Fatal(why))) if name == "not_json" => {
+                    assert_eq!(why, "Sailthru answered 200: <html>ok</html>");
+                }
+                ("fatal", Err(DeliveryError::Fatal(why))) => {
+                    let words = case["error"].as_str().and_then(|e| e.split_once("): ")).expect("words").1;
+                    assert!(why.ends_with(words) && why.contains(" with error "), "{name}: {why}");
+                }
+                ("recoverable", Err(DeliveryError::Recoverable(error))) => {
+                    assert_eq!(error.next_attempt_time, Some(NOW + delay_ms), "{name}");
+                }
+                (_, answer) => panic!("{name}: {answer:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_send_id_is_the_receipt() {
+        let receipt = answer(&response(200, &[], r#"{"send_id":"s-1","email":"a@b.c"}"#)).expect("delivered");
+        assert_eq!(receipt, Receipt::default().provider_id("s-1"));
+    }
+
+    #[test]
+    fn an_empty_answer_is_delivered_and_says_so() {
+        let receipt = answer(&response(200, &[], "{}")).expect("delivered");
+        assert_eq!(receipt.detail.as_deref(), Some(r#"{"note":"Sailthru answered 200 without a send_id: {}"}"#));
+    }
+
+    #[test]
+    fn what_is_not_sailthrus_is_no_success() {
+        for body in ["", "<html>", "[]", "7", r#"{"error":"x"}"#, r#"{"errormsg":"odd"}"#] {
+            assert!(fatal(&response(200, &[], body)).starts_with("Sailthru answered 200"), "{body}");
+        }
+        assert_eq!(fatal(&response(404, &[], "{}")), "Sailthru answered 404: {}");
+    }
+
+    #[test]
+    fn the_rate_limit_says_when_it_ends() {
+        let body = r#"{"error":43,"errormsg":"Too many POST requests"}"#;
+        let at = |headers: &[(&str, &str)]| recoverable(&response(429, headers, body)).next_attempt_time;
+        let reset = ("X-Rate-Limit-Reset", "1772366460");
+        assert_eq!(at(&[reset, ("X-Rate-Limit-Remaining", "0")]), Some(NOW + 60_000));
+        assert_eq!(at(&[reset]), Some(NOW + 60_000));
+        assert_eq!(at(&[reset, ("X-Rate-Limit-Remaining", "3")]), Some(NOW + 10_000));
+        assert_eq!(at(&[("X-Rate-Limit-Reset", "soon")]), Some(NOW + 10_000));
+        assert_eq!(at(&[reset, ("Retry-After", "5")]), Some(NOW + 5_000));
+    }
+
+    #[test]
+    fn servers_in_trouble_may_recover_whatever_they_say() {
+        for (status, body) in [(500, r#"{"error":99,"errormsg":"Other"}"#), (502, "<html>"), (503, ""), (429, "{}")] {
+            assert_eq!(recoverable(&response(status, &[], body)).next_attempt_time, Some(NOW + 10_000), "{status}");
+        }
+        let Err(DeliveryError::Recoverable(error)) = read(&response(503, &[], ""), NOW, 0) else { panic!() };
+        assert_eq!(error.next_attempt_time, Some(NOW + 8_000));
+    }
+
+    #[test]
+    fn a_redirect_is_not_followed() {
+        let why = fatal(&response(301, &[("Location", "https://a.b/")], ""));
+        assert!(why.starts_with("Sailthru answered 301, a redirect to https://a.b/: "), "{why}");
+    }
+}

@@ -1,0 +1,79 @@
+//! The WIT, as Rust: once for everything a plugin may import, once for each interface it may export.
+//!
+//! The export worlds are apart so that a policy is not asked for a channel's exports. They share the imports' types.
+
+#![allow(missing_docs)]
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    inline: "
+        package openedx:ace-sdk;
+        world imports {
+            include openedx:ace/capabilities@1.0.0;
+            import openedx:ace/mailer@1.0.0;
+            import openedx:ace/outbox@1.0.0;
+        }
+    ",
+    generate_all,
+    generate_unused_types: true,
+    additional_derives: [PartialEq, Eq, Hash],
+    additional_type_attributes: { "openedx:ace/mailer@1.0.0/email": [#[derive(Default)]] },
+});
+
+pub mod policy {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package openedx:ace-sdk;
+            world policy { export openedx:ace/policy@1.0.0; }
+        ",
+        with: {
+            "openedx:ace/common@1.0.0": crate::bindings::openedx::ace::common,
+            "openedx:ace/messages@1.0.0": crate::bindings::openedx::ace::messages,
+        },
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_policy_world",
+        default_bindings_module: "ace_plugin::export::policy",
+        additional_derives: [PartialEq, Eq, Hash],
+        additional_type_attributes: { "openedx:ace/policy@1.0.0/policy-result": [#[derive(Default)]] },
+    });
+}
+
+pub mod channel {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package openedx:ace-sdk;
+            world channel { export openedx:ace/channel@1.0.0; }
+        ",
+        with: {
+            "openedx:ace/common@1.0.0": crate::bindings::openedx::ace::common,
+            "openedx:ace/messages@1.0.0": crate::bindings::openedx::ace::messages,
+        },
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_channel_world",
+        default_bindings_module: "ace_plugin::export::channel",
+        additional_derives: [PartialEq, Eq, Hash],
+        additional_type_attributes: { "openedx:ace/channel@1.0.0/receipt": [#[derive(Default)]] },
+    });
+}
+
+pub mod recipient_resolver {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package openedx:ace-sdk;
+            world recipient-resolver { export openedx:ace/recipient-resolver@1.0.0; }
+        ",
+        with: {
+            "openedx:ace/common@1.0.0": crate::bindings::openedx::ace::common,
+        },
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_recipient_resolver_world",
+        default_bindings_module: "ace_plugin::export::recipient_resolver",
+        additional_derives: [PartialEq, Eq, Hash],
+    });
+}

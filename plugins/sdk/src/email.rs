@@ -1,0 +1,175 @@
+//! What channels of the type `email` share: the template files, the parts of a mail, and mail through the host's relays as
+//! edx-ace's `django_email` sends it, with what that lacked (display names, copies, attachments, one-click unsubscribe).
+
+mod attachments;
+mod headers;
+mod sender;
+mod text;
+
+pub use headers::{Header, corrected as corrected_headers};
+pub use sender::{address, sender};
+pub use text::{one_line, page};
+
+use serde::Serialize;
+
+use crate::channel::{Attempt, ChannelInfo, DeliveryError, Receipt, Rendered};
+use crate::mailer::{self, Accepted, Attachment, Email};
+use crate::{Error, Message};
+
+/// What a mail falls back on where its message says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// `Name <address>` or an address. `None`: the relay's.
+    pub from: Option<String>,
+    /// A configured relay's name. `None`: the default one.
+    pub relay: Option<String>,
+}
+
+/// The channel type `email` with edx-ace's five files, all required.
+pub fn channel_info() -> ChannelInfo {
+    ChannelInfo::new("email")
+        .file("from_name.txt")
+        .file("subject.txt")
+        .file("body.html")
+        .file("head.html")
+        .file("body.txt")
+}
+
+/// The recipient's address; without one there is nothing to do: skipped, where edx-ace counts it as delivered.
+pub fn recipient_address(message: &Message) -> Result<String, DeliveryError> {
+    let address = message.recipient().and_then(|r| r.email_address).unwrap_or_default();
+    match address.trim() {
+        "" => Err(DeliveryError::Skipped("the recipient has no e-mail address".to_owned())),
+        _ => Ok(address),
+    }
+}
+
+/// The sender the message itself names (`options.from_address`). As in edx-ace, an option that is there but empty does not
+/// fall back.
+pub fn from_address(message: &Message) -> Result<Option<String>, Error> {
+    let Some(json) = message.option_json("/from_address") else { return Ok(None) };
+    match serde_json::from_str::<String>(&json) {
+        Ok(text) if !text.trim().is_empty() => Ok(Some(text)),
+        _ => Err(Error::new(
+            "options /from_address",
+            "it is there but holds no address; leave the option out for the default sender",
+        )),
+    }
+}
+
+/// An option that is an address or a list of them (`/reply_to`). Empty ones are left out.
+pub fn addresses(message: &Message, pointer: &str) -> Result<Vec<String>, Error> {
+    let json = message.option_json(pointer).unwrap_or_default();
+    text::one_or_many(&json).map_err(|e| Error::new(format_args!("options {pointer}"), e))
+}
+
+/// For a channel that carries neither copies nor attachments: a message that asks for them is refused rather than sent
+/// without. `carrier` is what cannot carry them.
+pub fn refuse_copies_and_attachments(message: &Message, carrier: &str) -> Result<(), Error> {
+    let asked = ["/cc", "/bcc", "/attachments"].into_iter().find(|pointer| message.option_is_true(pointer));
+    let why = || format!("{carrier} does not carry it; send the message over a channel that uses the host's relays");
+    asked.map_or(Ok(()), |pointer| Err(Error::new(format_args!("options {pointer}"), why())))
+}
+
+/// Hands the message to the host's relays. Needs the grant `mailer`.
+pub fn send(
+    message: &Message,
+    rendered: &Rendered,
+    attempt: &Attempt,
+    defaults: &Defaults,
+) -> Result<Accepted, DeliveryError> {
+    let address = recipient_address(message)?;
+    let email = compose(message, rendered, defaults, address)?;
+    Ok(mailer::send(&email, &attempt.idempotency_key)?)
+}
+
+fn compose(
+    message: &Message,
+    rendered: &Rendered,
+    defaults: &Defaults,
+    address: String,
+) -> Result<Email, DeliveryError> {
+    let from_name = one_line(rendered.text("from_name.txt")?);
+    let sender = sender(from_address(message)?.as_deref(), defaults.from.as_deref(), &from_name);
+    let relay: Option<String> = message.option("/relay")?;
+    Ok(Email {
+        sender: sender.map_err(DeliveryError::Fatal)?,
+        recipients: vec![address],
+        cc: addresses(message, "/cc")?,
+        bcc: addresses(message, "/bcc")?,
+        reply_to: addresses(message, "/reply_to")?,
+        subject: one_line(rendered.text("subject.txt")?),
+        text: rendered.text("body.txt")?.to_owned(),
+        html: Some(page(rendered.text("head.html")?, rendered.text("body.html")?)),
+        headers: headers_of(message),
+        attachments: attachments_of(message)?,
+        relay: relay.or_else(|| defaults.relay.clone()),
+        return_path: None,
+    })
+}
+
+fn headers_of(message: &Message) -> Vec<Header> {
+    let given = headers::corrected(message.headers());
+    if headers::has_unsubscribe(&given) {
+        return given;
+    }
+    // The context is the template's: what is no text there is none of our business.
+    match message.context::<String>("/unsubscribe_url") {
+        Ok(Some(url)) if !message.is_transactional() && !message.context_is_true("/omit_unsubscribe_link") => {
+            headers::with_one_click_unsubscribe(given, &url)
+        }
+        _ => given,
+    }
+}
+
+fn attachments_of(message: &Message) -> Result<Vec<Attachment>, DeliveryError> {
+    let given: Vec<attachments::Given> = message.option("/attachments")?.unwrap_or_default();
+    given.into_iter().map(|one| one.decoded().map_err(DeliveryError::Fatal)).collect()
+}
+
+/// What the timeline keeps of a mail that a relay took: its Message-ID, the relay's answer, whom it refused, and the
+/// channel's note where it has one.
+pub fn receipt(accepted: Accepted, note: Option<&str>) -> Receipt {
+    #[derive(Serialize)]
+    struct Refusal {
+        recipient: String,
+        answer: String,
+    }
+    #[derive(Serialize)]
+    struct Detail<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        note: Option<&'a str>,
+        answer: String,
+        refused: Vec<Refusal>,
+    }
+    let refused = accepted.refused.into_iter().map(|(recipient, answer)| Refusal { recipient, answer }).collect();
+    let detail = serde_json::to_string(&Detail { note, answer: accepted.answer, refused });
+    Receipt { provider_id: Some(accepted.message_id), detail: detail.ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted() -> Accepted {
+        Accepted {
+            answer: "250 queued as \"7\"".to_owned(),
+            message_id: "u.email@example.com".to_owned(),
+            refused: vec![("b@example.com".to_owned(), "550 no".to_owned())],
+        }
+    }
+
+    #[test]
+    fn the_receipt_tells_the_relays_answer_and_whom_it_refused() {
+        let receipt = receipt(accepted(), None);
+        assert_eq!(receipt.provider_id.as_deref(), Some("u.email@example.com"));
+        let detail = r#"{"answer":"250 queued as \"7\"","refused":[{"recipient":"b@example.com","answer":"550 no"}]}"#;
+        assert_eq!(receipt.detail.as_deref(), Some(detail));
+    }
+
+    #[test]
+    fn a_note_of_the_channel_comes_first() {
+        let detail = receipt(accepted(), Some("by mail")).detail.expect("a detail");
+        assert!(detail.starts_with(r#"{"note":"by mail","answer":"#), "{detail}");
+    }
+}

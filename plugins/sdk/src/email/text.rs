@@ -1,0 +1,61 @@
+//! From rendered files and options to the parts of a mail.
+
+/// Every run of whitespace as one space, none at the ends: what a subject or a name in a header may be. Other control
+/// characters count as whitespace; nothing a header could hold is made of them.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
+/// edx-ace's page around the two rendered files, byte for byte.
+pub fn page(head: &str, body: &str) -> String {
+    format!("<!DOCTYPE html>\n<html>\n  <head>\n    {head}\n  </head>\n  <body>\n    {body}\n  </body>\n</html>")
+}
+
+/// An address or a list of them, as JSON text; none for null and for no text. Empty ones are left out.
+pub fn one_or_many(json: &str) -> Result<Vec<String>, String> {
+    let expected = |e| format!("an address or a list of addresses is expected: {e}");
+    let mut all = match json {
+        "" | "null" => Vec::new(),
+        text if text.starts_with('"') => vec![serde_json::from_str(text).map_err(expected)?],
+        text => serde_json::from_str::<Vec<String>>(text).map_err(expected)?,
+    };
+    all.retain(|address| !address.trim().is_empty());
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_no_whitespace_but_single_spaces() {
+        assert_eq!(one_line("\n  Your\r\n\tcourse \u{a0} starts\u{2028}\u{1c}now \n"), "Your course starts now");
+        assert_eq!(one_line(&"a \n".repeat(100)), vec!["a"; 100].join(" "), "more runs than edx-ace's 32");
+        assert_eq!(one_line("Zoë\0 & 日本"), "Zoë & 日本");
+        assert_eq!(one_line(" \n "), "");
+    }
+
+    #[test]
+    fn the_page_keeps_both_parts_as_they_are() {
+        let expected = "<!DOCTYPE html>\n<html>\n  <head>\n    <style>\n</style>\n\n  </head>\n  <body>\n    <p>Hi</p> \n  </body>\n</html>";
+        assert_eq!(page("<style>\n</style>\n", "<p>Hi</p> "), expected);
+    }
+
+    #[test]
+    fn one_address_or_a_list_of_them() {
+        assert_eq!(one_or_many("\"a@example.com\""), Ok(vec!["a@example.com".to_owned()]));
+        assert_eq!(one_or_many("[\"a@b.c\",\"\",\"d@e.f\"]"), Ok(vec!["a@b.c".to_owned(), "d@e.f".to_owned()]));
+        for none in ["", "null", "\"\"", "[]"] {
+            assert_eq!(one_or_many(none), Ok(Vec::new()), "{none}");
+        }
+        assert!(one_or_many("[7]").expect_err("a number").contains("list of addresses"));
+        assert!(one_or_many("{}").is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! The error of reading what the sender or the operator wrote.
+
+use std::fmt;
+
+/// A setting, option or part of the context that cannot be read. One line that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(String);
+
+impl Error {
+    /// An error that says what is wrong (`options /cc`) and why (`expected a list of strings`).
+    pub fn new(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Error(format!("{what}: {why}"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for String {
+    fn from(error: Error) -> Self {
+        error.0
+    }
+}

@@ -1,0 +1,13 @@
+//! Random numbers fit for secrets.
+
+use crate::bindings::wasi::random::random;
+
+/// Random bytes.
+pub fn bytes(count: u64) -> Vec<u8> {
+    random::get_random_bytes(count)
+}
+
+/// A random number.
+pub fn u64() -> u64 {
+    random::get_random_u64()
+}

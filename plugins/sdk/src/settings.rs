@@ -1,0 +1,82 @@
+//! The plugin's settings and secrets.
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
+
+use crate::Error;
+use crate::bindings::openedx::ace::config;
+
+/// The plugin's settings: ace.toml's `config` over the manifest's `[defaults]`, and its `secrets`.
+///
+/// They are the same for as long as the plugin is loaded, so what takes reading can be kept:
+///
+/// ```
+/// use std::sync::LazyLock;
+/// use ace_plugin::{Error, Settings};
+///
+/// static LIMIT: LazyLock<Result<u32, Error>> = LazyLock::new(|| Ok(Settings.get("limit")?.unwrap_or(10)));
+///
+/// fn limit() -> Result<u32, Error> {
+///     LIMIT.clone()
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Settings;
+
+impl Settings {
+    /// A setting or secret as text: a string as it is, anything else as JSON. `None`: it is not set.
+    pub fn text(self, key: &str) -> Option<String> {
+        config::get(key)
+    }
+
+    /// A setting as a value: read as JSON, and what fits no JSON as the text it is. `None`: it is not set. What does not
+    /// fit `T` is an error that names the key. For a string that may look like JSON (`"007"`), use
+    /// [`text`](Self::text).
+    pub fn get<T: for<'de> Deserialize<'de>>(self, key: &str) -> Result<Option<T>, Error> {
+        config::get(key).map(|text| read(key, &text)).transpose()
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(key: &str, text: &str) -> Result<T, Error> {
+    let json = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(e) => e,
+    };
+    // A string comes without its quotes: it may be a type of its own (a string, an enum), and where it is not, "expected a
+    // list" helps more than what JSON says of its first letter. (The error is JSON's too: another one's formatting weighs
+    // 15 KB in a guest.)
+    let plain: StrDeserializer<'_, serde_json::Error> = text.into_deserializer();
+    T::deserialize(plain).map_err(|e| {
+        let why = if json.is_data() { json } else { e };
+        Error::new(format_args!("config key {key:?}"), why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Mode {
+        DryRun,
+    }
+
+    #[test]
+    fn strings_come_bare_and_the_rest_as_json() {
+        assert_eq!(read("k", "[\"a\"]"), Ok(vec!["a".to_owned()]));
+        assert_eq!(read("k", "7"), Ok(7_u8));
+        assert_eq!(read("k", "plain"), Ok("plain".to_owned()));
+        assert_eq!(read("k", "7"), Ok("7".to_owned()));
+        assert_eq!(read("k", "dry-run"), Ok(Mode::DryRun));
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_what_was_expected() {
+        let error = read::<Vec<String>>("deny", "email").expect_err("a string is no list");
+        assert_eq!(error.to_string(), "config key \"deny\": invalid type: string \"email\", expected a sequence");
+        let error = read::<Vec<String>>("deny", "[1]").expect_err("a number is no string");
+        assert!(error.to_string().starts_with("config key \"deny\": invalid type: integer `1`"), "{error}");
+    }
+}

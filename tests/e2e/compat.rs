@@ -1,0 +1,103 @@
+//! Plugins built against other minor versions of the interface (tests/compat).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::servers::Smtpd;
+use crate::support::{Home, assert_text, email, message, repository};
+
+/// A WIT file without its comments and blank lines.
+fn wit(file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(repository(file)).expect("it is there");
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim().to_owned());
+    code.filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn exported_interfaces_are_as_1_0_0_shipped_them() {
+    for file in ["policy.wit", "channel.wit", "recipient-resolver.wit", "common.wit"] {
+        let (is, was) = (wit(&format!("wit/{file}")), wit(&format!("tests/compat/wit-1.0.0/{file}")));
+        // The package's version is raised, and nothing else.
+        assert_eq!(
+            is[1..],
+            was[1..],
+            "{file}: what is new comes as a further interface, whose export the host probes for"
+        );
+    }
+}
+
+/// Everything but the four is imported: functions may be added, none may be taken away or changed.
+#[test]
+fn imported_interfaces_keep_everything_that_1_0_0_had() {
+    for file in ["messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"] {
+        let is = wit(&format!("wit/{file}.wit"));
+        let mut rest = is.iter();
+        for line in wit(&format!("tests/compat/wit-1.0.0/{file}.wit")).iter().skip(1) {
+            assert!(rest.any(|l| l == line), "{file}.wit has no longer {line:?}, or not in its place");
+        }
+    }
+}
+
+/// The two versions of every package that is not ours.
+#[test]
+fn wasi_is_as_1_0_0_had_it() {
+    for package in ["clocks", "io", "random"] {
+        let file = format!("deps/{package}/{package}.wit");
+        assert_eq!(wit(&format!("wit/{file}")), wit(&format!("tests/compat/wit-1.0.0/{file}")), "{package}");
+    }
+}
+
+const FROZEN: &str = "[plugins.frozen_1_0_0]\nconfig = { colour = 'blue' }\n\
+                      grants = { keyvalue = ['facts'], mailer = true, outbox = 'out', http = ['https://campus.example/'] }\n";
+
+#[test]
+fn a_plugin_built_against_1_0_0_uses_everything_it_was_promised() {
+    let server = Smtpd::start(&[]);
+    let home = Home::empty();
+    home.guest("frozen_1_0_0", "frozen_1_0_0");
+    home.config(&format!("{FROZEN}{}", server.relay()));
+    let text = "{% for link in channel.action_links %}{{ link.text }}{% endfor %}";
+    home.file("templates/app/edx_ace/note/email/body.txt", format!("Hi {text}"));
+    let fields = json!({"context": {"a": [1]}, "options": {"transactional": true}, "language": "fr"});
+    let lines = home.send(&[message("note", fields)]).ok().lines();
+    let line = &lines[0];
+    assert_eq!((&email(line)["state"], &email(line)["attempts"]), (&json!("sent"), &json!(2)));
+    assert_eq!(email(line)["detail"], json!({"frozen": true}));
+    let told = &line["report"]["policies"][0]["result"]["deny"][0]["reason"];
+    assert_text(told, "36 None app note app.note Some(\"fr\") ");
+    assert_text(told, "(Some(\"7\"), Some(7), Some(\"zoe@learner.example\"), 0)");
+    assert_text(told, " Some(\"true\") Some(\"1\") true | Some(\"blue\") Ok(3600000) 8 true | 1");
+    assert_eq!(home.read("out/frozen.txt"), "written");
+    let mail = server.mail();
+    assert_eq!(mail.header("X-Frozen").as_deref(), Some("yes"));
+    assert_eq!(mail.envelope["recipients"].as_array().map(Vec::len), Some(3));
+    assert_eq!(mail.part_types().len(), 5);
+}
+
+/// What is said of each plugin of a folder with these.
+fn states(guests: &[&str]) -> BTreeMap<String, Value> {
+    let home = Home::new(&[], "");
+    guests.iter().for_each(|guest| home.guest(guest, guest));
+    let plugins = home.ace(&["plugins", "--json"]).run().lines();
+    let state = |p: &Value| (p["name"].as_str().expect("a name").to_owned(), p["state"].clone());
+    plugins.iter().map(state).collect()
+}
+
+#[test]
+fn a_newer_plugin_runs_where_it_uses_nothing_new_and_is_refused_by_name_where_it_does() {
+    let states = states(&["from_1_1_0", "needs_1_1_0"]);
+    assert_eq!(states["from_1_1_0"]["state"], "active");
+    let refused = &states["needs_1_1_0"];
+    assert_eq!(refused["state"], "broken");
+    assert_text(&refused["reason"], "built against openedx:ace@1.1.0, and this host serves openedx:ace@1.0.0");
+    assert_text(&refused["reason"], "[method]message.priority");
+}
+
+#[test]
+fn a_newer_plugin_that_fits_is_asked() {
+    let home = Home::new(&[], "");
+    home.guest("from_1_1_0", "from_1_1_0");
+    let lines = home.send(&[message("note", json!({}))]).lines();
+    assert_eq!(lines[0]["report"]["policies"][0]["result"]["deny"][0]["reason"], "app.note");
+}

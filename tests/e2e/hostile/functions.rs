@@ -1,0 +1,153 @@
+//! Every harm in every function: which fault it is, and that what comes after is sound.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use ace::message::{Attempt, DeliveryError, FaultKind};
+use serde_json::json;
+
+use super::{Engine, asking, assert_fault, call, configure, fault, home, note};
+use crate::servers::relay;
+use crate::support::{Home, assert_text, email};
+
+const FUNCTIONS: [&str; 5] = ["check", "overrides", "action-links", "trackers", "deliver"];
+
+/// What is done, and what the host says of it.
+const HARMS: [(&str, FaultKind, &str); 10] = [
+    ("trap", FaultKind::Trap, "unreachable"),
+    ("spin", FaultKind::Time, "it computed for longer than 30ms (time)"),
+    ("hoard", FaultKind::Memory, "it wanted more than 8388608 bytes of memory (memory)"),
+    ("recurse", FaultKind::Trap, ""),
+    ("sleep", FaultKind::CallTimeout, "the call took longer than 120ms (call-timeout)"),
+    ("exit", FaultKind::Trap, "Exited with i32 exit status 0"),
+    ("handles", FaultKind::Trap, ""),
+    ("random", FaultKind::Trap, "exceeds limit 1048576"),
+    ("forge", FaultKind::Trap, "handle index 1 used with the wrong type"),
+    ("host-calls", FaultKind::Trap, "more than 500 times in one call (limits.host-calls)"),
+];
+
+const LIMITS: &str = "memory = '8MiB'\ntime = '30ms'\nchannel-call-timeout = '120ms'\n\
+                      host-calls = 500";
+
+#[tokio::test]
+async fn each_harm_in_each_function_is_a_fault_and_the_next_call_is_sound() {
+    let engine = Engine::start(home(LIMITS, "")).await;
+    let runtime = engine.runtime("hostile");
+    for function in FUNCTIONS {
+        for (harm, kind, words) in HARMS {
+            let fault = fault(&runtime, function, harm).await;
+            // Handles end at a ceiling of theirs or with the time, whichever comes first.
+            if harm != "handles" || fault.kind == FaultKind::Trap {
+                assert_fault(&fault, kind, words);
+            }
+            let has_stack = !matches!(kind, FaultKind::CallTimeout);
+            assert_eq!(fault.backtrace.is_some(), has_stack, "{harm} in {function}: {fault:?}");
+            assert_eq!(runtime.idle_instances(), 0, "{harm} in {function}: its instance is thrown away");
+            call(&runtime, function, &note(json!({}))).await.unwrap_or_else(|e| panic!("after {harm}: {e}"));
+            assert_eq!(runtime.idle_instances(), 1);
+        }
+    }
+    assert_eq!(runtime.circuit.show().faults, (FUNCTIONS.len() * HARMS.len()) as u64, "each is counted");
+}
+
+#[tokio::test]
+async fn harm_at_the_load_refuses_the_plugin_and_no_other() {
+    let home = home(LIMITS, "");
+    let cases = [("trap", "unreachable"), ("spin", "(time)"), ("hoard", "(memory)"), ("recurse", ""), ("exit", "exit")];
+    for function in ["enabled", "describe"] {
+        for (harm, _) in cases {
+            let name = format!("{function}_{harm}");
+            home.guest("hostile", &name);
+            home.file(&format!("plugins/{name}.toml"), format!("[defaults]\nin = '{function}'\ndo = '{harm}'\n"));
+        }
+    }
+    let engine = Engine::start(home).await;
+    for function in ["enabled", "describe"] {
+        for (harm, words) in cases {
+            let reason = engine.reason(&format!("{function}_{harm}"));
+            assert!(reason.starts_with(&format!("{function}: ")) && reason.contains(words), "{harm}: {reason}");
+        }
+    }
+    call(&engine.runtime("hostile"), "check", &note(json!({}))).await.expect("it is sound");
+    engine.runtime("stub_policy");
+}
+
+/// One thread serves them all: a guest that spins must let the others through, and what others compute is not its time.
+#[tokio::test]
+async fn while_some_guests_spin_and_one_sleeps_another_answers() {
+    let engine = Engine::start(home("time = '100ms'\nchannel-call-timeout = '5s'", "")).await;
+    let (hostile, sound) = (engine.runtime("hostile"), engine.runtime("stub_policy"));
+    let begun = Instant::now();
+    let spinning = std::iter::repeat_with(|| {
+        let hostile = hostile.clone();
+        tokio::spawn(async move { fault(&hostile, "check", "spin").await })
+    });
+    let spinning: Vec<_> = spinning.take(4).collect();
+    let sleeper = hostile.clone();
+    let sleeping = tokio::spawn(async move { call(&sleeper, "check", &asking("check", "sleep")).await });
+    let answering = tokio::spawn(async move {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..10 {
+            let begun = Instant::now();
+            sound.check(&note(json!({})), false).await.answer.expect("it is sound");
+            tokio::task::yield_now().await;
+            slowest = slowest.max(begun.elapsed());
+        }
+        slowest
+    });
+    let slowest = answering.await.expect("no panic");
+    let spun = !spinning.iter().all(|task| task.is_finished());
+    for task in spinning {
+        assert_fault(&task.await.expect("no panic"), FaultKind::Time, "it computed for longer than 100ms (time)");
+    }
+    // A tick for each of the four, and what a loaded machine adds.
+    assert!(spun && slowest < Duration::from_millis(250), "{slowest:?}");
+    // Each computed for its 100 ms, one tick more or less.
+    assert!(begun.elapsed() >= Duration::from_millis(4 * 90), "{:?}", begun.elapsed());
+    assert!(!sleeping.is_finished());
+    sleeping.abort();
+}
+
+#[tokio::test]
+async fn a_handle_serves_one_call_and_is_dropped_once() {
+    let engine = Engine::start(home("", "")).await;
+    let runtime = engine.runtime("hostile");
+    call(&runtime, "check", &asking("check", "stale")).await.expect("it keeps the handle");
+    let stale = fault(&runtime, "check", "stale").await;
+    assert_fault(&stale, FaultKind::Trap, "this message belongs to a call that is over");
+    call(&runtime, "check", &asking("check", "stale")).await.expect("another instance, which keeps its own");
+    let twice = fault(&runtime, "check", "drop-twice").await;
+    assert_fault(&twice, FaultKind::Trap, "unknown handle index");
+}
+
+/// A mail server that takes connections and says nothing, ever.
+#[test]
+fn a_delivery_that_is_cut_while_a_mail_is_under_way_may_have_sent() {
+    let tarpit = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = tarpit.local_addr().expect("bound").port();
+    let home = Home::empty();
+    home.guest("hostile", "hostile");
+    let plugin = "[plugins.hostile]\ngrants = { mailer = true }\nlimits = { call-timeout = '150ms' }";
+    configure(&home, "", &format!("{}\n{plugin}", relay(port, "tls = 'none'")));
+    let notes = ["mail", ""].map(|harm| super::message("note", json!({"context": {"in": "deliver", "do": harm}})));
+    let lines = home.send(&notes).code(1).lines();
+    assert_eq!(email(&lines[0])["state"], "maybe_sent");
+    assert_text(
+        &email(&lines[0])["reason"],
+        "mail was handed to the relay; then hostile: the call took longer than 150ms",
+    );
+    assert_eq!(email(&lines[1])["state"], "sent", "the next message");
+}
+
+#[tokio::test]
+async fn a_fault_before_anything_left_is_a_plain_failure() {
+    let engine = Engine::start(home("", "")).await;
+    let attempt = Attempt { number: 1, idempotency_key: "key".to_owned() };
+    let runtime = engine.runtime("hostile");
+    let called = runtime.deliver(&asking("deliver", "trap"), &[], &attempt).await;
+    assert!(called.handover.begun.is_none() && called.handover.done.is_none());
+    assert!(called.answer.is_err_and(|fault| fault.kind == FaultKind::Trap));
+    let refused = runtime.deliver(&asking("deliver", "mail"), &[], &attempt).await;
+    assert!(!matches!(refused.answer, Ok(Err(DeliveryError::MaybeSent { .. }))), "nothing was begun without the grant");
+    assert_eq!(refused.denied.len(), 1, "and the timeline says so");
+}

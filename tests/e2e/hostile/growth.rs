@@ -1,0 +1,97 @@
+//! After any number of faults the host's memory is back where it was, and so are the places in the pool of instances.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Child;
+
+use serde_json::json;
+
+use super::{Engine, asking, call, fault, home, note};
+use crate::support::{Done, message};
+
+/// More than the pool has places.
+const FAULTS: usize = 1_100;
+
+#[tokio::test]
+async fn a_place_in_the_pool_comes_back_after_each_fault() {
+    let engine = Engine::start(home("", "")).await;
+    let runtime = engine.runtime("hostile");
+    for n in 0..FAULTS {
+        let fault = fault(&runtime, "check", "trap").await;
+        assert!(fault.message.contains("unreachable"), "{n}: {fault}");
+    }
+    call(&runtime, "check", &note(json!({}))).await.expect("there is room");
+}
+
+#[tokio::test]
+async fn a_place_in_the_pool_comes_back_after_a_call_that_nobody_waits_for() {
+    let engine = Engine::start(home("instances = 8", "")).await;
+    let runtime = engine.runtime("hostile");
+    for _ in 0..150 {
+        let calls: [_; 8] = std::array::from_fn(|_| {
+            let runtime = runtime.clone();
+            tokio::spawn(async move { call(&runtime, "check", &asking("check", "sleep")).await })
+        });
+        tokio::task::yield_now().await;
+        for call in calls {
+            call.abort();
+            assert!(call.await.is_err_and(|e| e.is_cancelled()));
+        }
+    }
+    call(&runtime, "check", &note(json!({}))).await.expect("there is room");
+}
+
+const HARMS: [&str; 12] = [
+    "trap",
+    "hoard",
+    "spin",
+    "recurse",
+    "sleep",
+    "handles",
+    "random",
+    "huge-text",
+    "huge-list",
+    "loot",
+    "refusals",
+    "count",
+];
+/// What the host may keep after the first rounds, in bytes: an allocator's slack. A single instance that is not given back
+/// after each round would be six times that.
+const SLACK: u64 = 48 << 20;
+
+/// Bytes of a process's memory that are resident.
+fn resident(child: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line for it");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[test]
+fn memory_is_back_where_it_was_after_many_rounds() {
+    let plugin =
+        "[plugins.hostile]\non-error = 'allow'\ngrants = { keyvalue = ['loot'] }\n[keyvalue]\nmax-entries = 100";
+    let home = home("memory = '16MiB'\ntime = '10ms'\nchannel-call-timeout = '30ms'", plugin);
+    let mut child = home.ace(&["send", "--json", "--concurrency", "2", "-"]).start_open();
+    let mut input = child.stdin.take().expect("its input");
+    let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let stderr = child.stderr.take().expect("its log");
+    std::thread::spawn(move || BufReader::new(stderr).lines().for_each(drop));
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            for harm in HARMS {
+                let note = message("note", json!({"context": {"in": "check", "do": harm}}));
+                writeln!(input, "{note}").expect("it reads");
+            }
+            for _ in HARMS {
+                let line = output.next().expect("an outcome for each message").expect("text");
+                assert!(line.contains("\"sent\""), "{line}");
+            }
+        }
+    };
+    rounds(5);
+    let before = resident(&child);
+    rounds(20);
+    let after = resident(&child);
+    drop(input);
+    assert!(after < before + SLACK, "{before} bytes, then {after}");
+    Done::of(child).ok();
+}

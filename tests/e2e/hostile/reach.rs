@@ -1,0 +1,94 @@
+//! Reaching out of the sandbox, and filling what the host keeps.
+
+use ace::Message;
+use ace::message::{FaultKind, Verdict};
+use serde_json::json;
+
+use super::{Engine, asking, assert_fault, call, fault, home, note};
+use crate::support::{Done, Home, assert_text, message};
+
+/// What `ace` says to messages that ask `hostile` for these, in `check`, one after the other.
+fn send(home: &Home, harms: &[&str]) -> Done {
+    let asks = harms.iter().map(|harm| message("note", json!({"context": {"in": "check", "do": harm}})).to_string());
+    let asks: Vec<String> = asks.collect();
+    home.ace(&["--log", "info", "send", "--json", "--concurrency", "1", "--patience", "0", "-"])
+        .input(asks.join("\n"))
+        .run()
+}
+
+#[tokio::test]
+async fn nothing_of_the_machine_is_to_be_seen() {
+    let engine = Engine::start(home("", "")).await;
+    let verdict = engine.runtime("hostile").check(&asking("check", "spy"), false).await.answer.expect("a verdict");
+    let seen = verdict.deny[0].reason.as_deref().expect("what it saw");
+    let words: Vec<&str> = seen.split(", ").collect();
+    let nothing =
+        ["arguments 0", "environment 0", "directory None", "folders 0", "tcp access-denied", "udp access-denied"];
+    assert_eq!((&words[..6], &words[6..]), (&nothing[..], &["names permanent-resolver-failure"][..]));
+}
+
+/// The host's own streams carry messages in and outcomes out.
+#[test]
+fn the_hosts_own_streams_are_out_of_reach() {
+    let done = send(&home("", ""), &["stdout", "stdin", ""]).ok();
+    assert!(!done.stdout.contains("forged"), "{}", done.stdout);
+    assert_eq!(done.lines().len(), 3);
+}
+
+#[test]
+fn a_log_is_cut_and_nothing_in_it_forges_a_line() {
+    let done = send(&home("log-bytes = '8KiB'", ""), &["log", "forge-log"]);
+    let own: Vec<&str> = done.stderr.lines().filter(|line| line.contains("plugin=\"hostile\"")).collect();
+    assert!(done.stderr.len() < 40_000, "{} bytes", done.stderr.len());
+    assert_eq!(own.iter().filter(|line| line.contains("0000000")).count(), 8, "8 lines of 1,000 bytes");
+    done.says("The plugin logs more than 8192 bytes in one call; the rest is dropped.");
+    done.says("one ERROR forged line [31m");
+    assert!(!done.stderr.lines().any(|line| line.starts_with("ERROR")), "{}", done.stderr);
+}
+
+#[test]
+fn refusals_neither_flood_the_log_nor_forge_a_line() {
+    let done = send(&home("", ""), &["refusals"]).ok();
+    let refused = done.stderr.lines().filter(|line| line.contains("A call was refused")).count();
+    assert_eq!(refused, 16, "so many are told of one call");
+    assert!(done.stderr.len() < 40_000, "{} bytes", done.stderr.len());
+    assert!(!done.stderr.lines().any(|line| line.starts_with("ERROR")), "{}", done.stderr);
+    // They are kept for the timeline, too.
+    assert_text(&done.lines()[0]["report"]["policies"][0]["policy"], "hostile");
+}
+
+const LOOT: &str = "[plugins.hostile]\ngrants = { keyvalue = ['loot'] }\n[keyvalue]\nmax-entries = 50\n";
+
+#[tokio::test]
+async fn the_store_has_a_quota_and_so_has_every_key() {
+    let engine = Engine::start(home("time = '5s'\nchannel-call-timeout = '10s'", LOOT)).await;
+    let runtime = engine.runtime("hostile");
+    for harm in ["loot", "long-keys"] {
+        assert_fault(&fault(&runtime, "check", harm).await, FaultKind::Trap, "unreachable");
+        call(&runtime, "check", &note(json!({}))).await.expect("the next call");
+    }
+}
+
+#[test]
+fn the_guest_is_told_which_quota_it_hit() {
+    let done = send(&home("time = '5s'\nchannel-call-timeout = '10s'", LOOT), &["long-keys", "loot", "long-keys"]);
+    done.says("0 keys, then ");
+    done.says("a key or token of 2097153 bytes, the limit is 512");
+    done.says("50 entries, then ");
+    done.says("(keyvalue.max-entries)");
+}
+
+/// A dry call's writes are the host's memory until it ends, so they have a bound of their own.
+#[tokio::test]
+async fn what_a_dry_call_writes_is_bounded_and_forgotten() {
+    let shadow = "[plugins.hostile]\nmode = 'shadow'\ngrants = { keyvalue = ['loot'] }\n";
+    let engine = Engine::start(home("time = '5s'\nchannel-call-timeout = '10s'", shadow)).await;
+    let message = Message::clone(&asking("check", "loot"));
+    let report = engine.ace.explain(message, &[]).await.expect("no limit");
+    let verdict = &report.policies.iter().find(|p| p.policy == "hostile").expect("it was asked").verdict;
+    let Verdict::Broken { fault, .. } = verdict else { panic!("{verdict:?}") };
+    assert_fault(fault, FaultKind::Trap, "unreachable");
+    let runtime = engine.runtime("hostile");
+    let dry = runtime.check(&note(json!({})), true).await.answer;
+    dry.expect("the overlay of the call before is gone");
+}

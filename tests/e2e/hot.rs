@@ -1,0 +1,241 @@
+//! A host that works while its plugins, templates and settings are replaced: `ace send -` on an open pipe.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{GRANTED, Home, assert_text, channel, message, wait_for};
+
+const RELAY: &str = "[relays.main]\nkind = \"discard\"\n";
+
+/// The settings of a stub policy that denies these types.
+fn stub(name: &str, deny: &str) -> String {
+    format!("[plugins.{name}]\non-error = \"deny\"\nconfig = {{ deny = {deny} }}\n")
+}
+
+fn home(policies: &str) -> Home {
+    let home = Home::new(&["django_email", "stub_policy"], &format!("{RELAY}{GRANTED}{policies}"));
+    home.email_templates("note", "A subject", "<p>Old</p>", "Old");
+    home
+}
+
+/// A running host, one message at a time.
+struct Host {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Host {
+    fn start(home: &Home) -> Host {
+        let mut child = home.ace(&["send", "--json", "--patience", "0", "-"]).start_open();
+        let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
+        Host { child, input, output: BufReader::new(output) }
+    }
+
+    /// What became of one message.
+    fn send(&mut self) -> Value {
+        let line = message("note", json!({})).to_string();
+        writeln!(self.input.as_mut().expect("still open"), "{line}").expect("the host reads");
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).expect("the host answers");
+        serde_json::from_str(&answer).expect("it answers in JSON")
+    }
+
+    /// Sends until a message's e-mail ends like this; says how that one's report looks.
+    fn send_until(&mut self, state: &str) -> Value {
+        wait_for(&format!("{state:?}"), || Some(self.send()).filter(|told| channel(told, "email")["state"] == state))
+    }
+
+    fn revision(told: &Value, policy: &str) -> String {
+        let policies = told["report"]["policies"].as_array().expect("policies");
+        let report = policies.iter().find(|p| p["policy"] == policy).unwrap_or_else(|| panic!("{policy} in {told}"));
+        report["revision"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn hang_up(&self) {
+        // SAFETY: a signal to a child of ours.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
+    }
+
+    /// Ends it; gives what it said on stderr.
+    fn end(mut self) -> String {
+        drop(self.input.take());
+        let output = self.child.wait_with_output().expect("it ends");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+/// Replaces a file in one step, as a careful installer does.
+fn install(from: &std::path::Path, to: &std::path::Path) {
+    let temporary = to.with_extension("new");
+    std::fs::copy(from, &temporary).expect("copied");
+    std::fs::rename(temporary, to).expect("renamed");
+}
+
+#[test]
+fn a_dropped_in_policy_is_obeyed_and_its_removal_too() {
+    let home = home("");
+    let mut host = Host::start(&home);
+    assert_eq!(channel(&host.send(), "email")["state"], "sent", "the stub denies nothing");
+    home.file("plugins/second.toml", "[defaults]\ndeny = [\"email\"]\n");
+    install(&home.path("plugins/stub_policy.wasm"), &home.path("plugins/second.wasm"));
+    let told = host.send_until("denied");
+    assert_eq!(channel(&told, "email")["reasons"][0]["policy"], "second");
+    std::fs::remove_file(home.path("plugins/second.wasm")).expect("removed");
+    host.send_until("sent");
+    host.end();
+}
+
+#[test]
+fn new_settings_are_taken_up_and_wrong_ones_change_nothing() {
+    let home = home(&stub("stub_policy", "[]"));
+    let mut host = Host::start(&home);
+    host.send_until("sent");
+    home.config(&format!("{RELAY}{GRANTED}{}", stub("stub_policy", "[\"*\"]")));
+    host.send_until("denied");
+    home.config(&format!("{RELAY}{GRANTED}{}\nnonsense = 1\n", stub("stub_policy", "[]")));
+    host.hang_up();
+    for _ in 0..20 {
+        assert_eq!(channel(&host.send(), "email")["state"], "denied", "what ran before goes on");
+    }
+    assert_text(&json!(host.end()), "nonsense");
+}
+
+#[test]
+fn a_bad_new_version_leaves_the_old_one_serving_and_is_reported() {
+    let home = home(&stub("stub_policy", "[\"push\"]"));
+    let mut host = Host::start(&home);
+    let before = Host::revision(&host.send(), "stub_policy");
+    let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    home.file("junk", &good[..good.len() / 2]);
+    for file in ["junk", "plugins/stub_policy.toml"] {
+        // An old file is not one that is being written.
+        let file = std::fs::File::options().append(true).open(home.path(file)).expect("there");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("it is ours");
+    }
+    std::fs::rename(home.path("junk"), home.path("plugins/stub_policy.wasm")).expect("renamed");
+    host.hang_up();
+    let until = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < until {
+        let told = host.send();
+        assert_eq!(channel(&told, "email")["state"], "sent", "{told}");
+        assert_eq!(Host::revision(&told, "stub_policy"), before);
+    }
+    home.file("plugins/stub_policy.toml", "version = \"9.9.9\"\n[defaults]\ndeny = [\"push\"]\n");
+    home.file("good", &good);
+    install(&home.path("good"), &home.path("plugins/stub_policy.wasm"));
+    wait_for("the next good version", || {
+        Some(host.send()).filter(|told| Host::revision(told, "stub_policy") != before)
+    });
+    assert_text(&json!(host.end()), "the one before goes on");
+}
+
+#[test]
+fn a_policy_that_is_named_and_vanishes_is_broken_and_not_absent() {
+    let home = home(&stub("stub_policy", "[]"));
+    let mut host = Host::start(&home);
+    host.send_until("sent");
+    let file = home.path("plugins/stub_policy.wasm");
+    std::fs::rename(&file, home.path("aside.wasm")).expect("moved");
+    let told = host.send_until("denied");
+    assert_text(&channel(&told, "email")["reasons"][0]["reason"], "gone from the plugin folder");
+    std::fs::rename(home.path("aside.wasm"), &file).expect("moved back");
+    host.send_until("sent");
+    host.end();
+}
+
+#[test]
+fn a_slow_copy_is_never_loaded_half_way() {
+    let home = home("");
+    let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    home.file("plugins/slow.toml", "[defaults]\ndeny = [\"email\"]\n");
+    let mut host = Host::start(&home);
+    host.send();
+    let mut file = std::fs::File::create(home.path("plugins/slow.wasm")).expect("made");
+    for piece in good.chunks(good.len() / 6 + 1) {
+        file.write_all(piece).expect("written");
+        file.sync_all().expect("written");
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
+            host.send();
+        }
+    }
+    drop(file);
+    host.send_until("denied");
+    let said = host.end();
+    assert!(!said.contains("cannot serve"), "{said}");
+}
+
+#[test]
+fn an_edited_template_is_used_and_a_broken_edit_is_not() {
+    let home = home("");
+    // A relay that shows what was sent.
+    home.config(&format!("[relays.main]\nkind = \"file\"\ndir = \"mails\"\n{GRANTED}"));
+    let mut host = Host::start(&home);
+    let sent_with = |host: &mut Host, text: &str| {
+        wait_for(text, || {
+            let told = host.send();
+            assert_eq!(channel(&told, "email")["state"], "sent", "{told}");
+            let mail =
+                home.read(&format!("mails/{}.django_email.eml", told["report"]["uuid"].as_str().expect("a uuid")));
+            Some(()).filter(|()| mail.contains(text))
+        });
+    };
+    sent_with(&mut host, "Old");
+    home.email_templates("note", "A subject", "<p>New</p>", "New");
+    sent_with(&mut host, "New");
+    home.email_templates("note", "A subject", "<p>{{ broken</p>", "Newer");
+    sent_with(&mut host, "Newer");
+    sent_with(&mut host, "<p>New</p>");
+    host.end();
+}
+
+#[test]
+fn a_policy_in_shadow_is_recorded_and_has_no_effect() {
+    let shadow = "[plugins.second]\nmode = \"shadow\"\nshadow-of = \"stub_policy\"\nconfig = { deny = [\"*\"] }\n";
+    let home = home(&format!("{}{shadow}", stub("stub_policy", "[\"push\"]")));
+    std::fs::copy(home.path("plugins/stub_policy.wasm"), home.path("plugins/second.wasm")).expect("copied");
+    let mut host = Host::start(&home);
+    let told = host.send();
+    assert_eq!(channel(&told, "email")["state"], "sent");
+    let policies = told["report"]["policies"].as_array().expect("policies");
+    let second = policies.iter().find(|p| p["policy"] == "second").expect("it was asked");
+    assert_eq!((&second["shadow"], &second["result"]["deny"][0]["channel_type"]), (&json!("differs"), &json!("*")));
+    host.end();
+}
+
+/// Two builds of a policy and its manifest take turns while messages run through: none is lost, failed or doubled, and
+/// each is judged by one revision whole.
+#[test]
+fn reloads_under_load_lose_fail_and_double_nothing() {
+    let home = home(&stub("stub_policy", "[\"push\"]"));
+    let wasm = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    home.file("build", &wasm);
+    let count = 3_000;
+    let lines: Vec<String> = (0..count).map(|_| message("note", json!({})).to_string()).collect();
+    let mut child = home.ace(&["send", "--json", "--patience", "0", "-"]).start_open();
+    let mut input = child.stdin.take().expect("piped");
+    let reader = std::thread::spawn(move || child.wait_with_output().expect("it ends"));
+    for (i, line) in lines.iter().enumerate() {
+        writeln!(input, "{line}").expect("the host reads");
+        if i % 100 == 0 {
+            home.file("plugins/stub_policy.toml", format!("version = \"1.0.{i}\"\n"));
+            install(&home.path("build"), &home.path("plugins/stub_policy.wasm"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    drop(input);
+    let output = reader.join().expect("no panic");
+    let told: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(told.len(), count);
+    let uuids: std::collections::BTreeSet<&str> = told.iter().filter_map(|t| t["report"]["uuid"].as_str()).collect();
+    assert_eq!(uuids.len(), count, "each once");
+    assert!(told.iter().all(|t| channel(t, "email")["state"] == "sent"), "none failed");
+    assert!(told.iter().all(|t| channel(t, "push")["state"] == "denied"), "the policy always counted");
+    let revisions: std::collections::BTreeSet<String> = told.iter().map(|t| Host::revision(t, "stub_policy")).collect();
+    assert!(revisions.len() > 2, "reloads took place: {revisions:?}");
+}

@@ -1,0 +1,26 @@
+//! End to end: the real `ace`, real plugins from target/plugins, real mail servers on loopback. A file for each story.
+
+mod servers;
+mod support;
+
+mod bad_input;
+mod bulk;
+mod compat;
+mod configuration;
+mod departures;
+mod embedding;
+mod explain;
+mod faults;
+mod files;
+mod hostile;
+mod hot;
+mod http_channels;
+mod injection;
+mod keyvalue;
+mod loader;
+mod main_job;
+mod manifests;
+mod outgoing_http;
+mod plugin_folder;
+mod server_answers;
+mod transport;

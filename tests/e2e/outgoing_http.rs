@@ -1,0 +1,282 @@
+//! What plugins may fetch, through `http.fetch` and through wasi:http: one decision, one client, one account.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Done, Home, assert_text, channel, message};
+
+/// A web server that answers by path.
+struct Web {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Web {
+    fn start() -> Web {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let web = Web { address: listener.local_addr().expect("bound"), requests: Arc::default() };
+        let requests = web.requests.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let requests = requests.clone();
+                std::thread::spawn(move || while answer(&stream, &requests).is_some() {});
+            }
+        });
+        web
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The lines and bodies of the requests so far.
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("no thread broke").clone()
+    }
+}
+
+/// `None`: the connection is over.
+fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut length = 0;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if header.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let request = format!("{} {}", line.trim_end().trim_end_matches(" HTTP/1.1"), String::from_utf8_lossy(&body));
+    requests.lock().expect("no thread broke").push(request.trim_end().to_owned());
+    let send = |head: &str, body: &str| {
+        let text = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        (&*stream).write_all(text.as_bytes()).ok()
+    };
+    match line.split(' ').nth(1)? {
+        "/away" => send("302 Found\r\nLocation: http://127.0.0.1:1/", ""),
+        "/long" => send("200 OK", &"x".repeat(5000)),
+        "/big" => send("200 OK", &"x".repeat(1000)),
+        "/busy" => send("503 Busy", "later"),
+        "/cut" => None,
+        "/slow" => {
+            std::thread::sleep(Duration::from_secs(60));
+            None
+        }
+        "/late" => {
+            std::thread::sleep(Duration::from_millis(100));
+            send("200 OK", "at last")
+        }
+        _ => send("202 Accepted", "taken"),
+    }
+}
+
+/// A home with one of the probes and these grants.
+fn home(probe: &str, grants: &str, toml: &str) -> Home {
+    let home = Home::empty();
+    home.guest(probe, probe);
+    home.config(&format!(
+        "[http]\nmax-response-bytes = 2000\n[plugins.{probe}]\ngrants = {{ http = [{grants}] }}\n{toml}"
+    ));
+    home
+}
+
+fn send(home: &Home, contexts: &[Value]) -> Done {
+    let one = |context: &Value| message("note", json!({"context": context})).to_string();
+    let lines: Vec<String> = contexts.iter().map(one).collect();
+    let arguments = ["send", "--json", "--concurrency", "1", "--patience", "0", "-"];
+    home.ace(&arguments).env("ACE_LOG", "warn").input(lines.join("\n")).run()
+}
+
+/// What the probe, as a policy, found.
+fn found(line: &Value) -> &Value {
+    let reason = &line["report"]["policies"][0]["result"]["deny"][0]["reason"];
+    assert!(reason.is_string(), "{line:#}");
+    reason
+}
+
+#[test]
+fn a_granted_url_is_fetched_and_no_other() {
+    let web = Web::start();
+    let home = home("http_probe", &format!("'{}', 'http://localhost:{}/x'", web.url("/in"), web.address.port()), "");
+    let cases = [
+        (json!({"url": web.url("/in/a?b=c")}), "202 taken"),
+        (json!({"url": web.url("/in"), "method": "POST", "body": "hi"}), "202 taken"),
+        (json!({"url": format!("http://localhost:{}/x", web.address.port())}), "202 taken"),
+        (json!({"url": web.url("/in/..%2fout")}), "invalid: the URL's path holds a dot segment"),
+        (json!({"url": web.url("/inner?key=hunter2")}), "denied: not granted; the operator can write"),
+        (
+            json!({"url": "http://169.254.169.254/latest/meta-data/"}),
+            "http = [\"http://169.254.169.254/latest/meta-data/\"]",
+        ),
+        (json!({"url": web.url("/in"), "method": "get"}), "invalid: no such method"),
+        (
+            json!({"url": web.url("/in"), "headers": [["Host", "evil.example"]]}),
+            "invalid: the header host is the host's",
+        ),
+        (json!({"url": web.url("/in"), "headers": [["X", "a\r\nY: b"]]}), "invalid: the header x holds a line break"),
+    ];
+    let contexts: Vec<Value> = cases.iter().map(|(fetch, _)| json!({"fetch": fetch})).collect();
+    let done = send(&home, &contexts);
+    for ((fetch, expected), line) in cases.iter().zip(done.lines()) {
+        assert!(found(&line).as_str().is_some_and(|text| text.contains(expected)), "{fetch}: {}", found(&line));
+    }
+    assert!(!format!("{done:?}").contains("hunter2"), "{done:?}");
+    assert_eq!(web.requests(), ["GET /in/a?b=c", "POST /in hi", "GET /x"]);
+    done.says("A call was refused: http: not granted");
+}
+
+#[test]
+fn what_the_other_side_does_is_told() {
+    let web = Web::start();
+    let home = home("http_probe", &format!("'{}'", web.url("/")), "limits = { call-timeout = '900ms' }");
+    let cases = [
+        (json!({"url": web.url("/away")}), "302 "),
+        (json!({"url": web.url("/long")}), "longer than 2000"),
+        (json!({"url": web.url("/busy")}), "503 later"),
+        (json!({"url": web.url("/cut")}), "connection: the connection broke: "),
+        (json!({"url": web.url("/slow"), "timeout_ms": 50}), "timed out"),
+    ];
+    let contexts: Vec<Value> = cases.iter().map(|(fetch, _)| json!({"fetch": fetch})).collect();
+    for ((fetch, expected), line) in cases.iter().zip(send(&home, &contexts).lines()) {
+        assert!(found(&line).as_str().is_some_and(|text| text.contains(expected)), "{fetch}: {}", found(&line));
+    }
+    assert_eq!(web.requests().len(), cases.len(), "nothing is repeated or followed");
+    // The limit of the whole call holds, whatever the guest asks for.
+    let line = &send(&home, &[json!({"fetch": {"url": web.url("/slow")}})]).lines()[0];
+    assert_eq!(line["report"]["policies"][0]["broken"]["fault"]["kind"], "call_timeout", "{line:#}");
+}
+
+#[test]
+fn a_dry_call_only_looks() {
+    let web = Web::start();
+    let home = home("http_probe", &format!("'{}'", web.url("/")), "");
+    for (method, expected) in
+        [("GET", "202 taken"), ("HEAD", "202 "), ("POST", "only GET and HEAD"), ("DELETE", "only GET and HEAD")]
+    {
+        let note = message("note", json!({"context": {"fetch": {"url": web.url("/"), "method": method}}}));
+        let done = home.ace(&["explain", "--json", "-"]).input(note.to_string()).run();
+        assert!(done.stdout.contains(expected), "{method}: {done:?}");
+    }
+    assert_eq!(web.requests(), ["GET /", "HEAD /"]);
+}
+
+/// The probe as a channel that breaks after its request.
+fn deliver(home: &Home, fetch: Value) -> Value {
+    let done = send(home, &[json!({"deliver": true, "then": "trap", "fetch": fetch})]);
+    channel(&done.lines()[0], "probe").clone()
+}
+
+#[test]
+fn a_fault_after_a_request_is_no_plain_failure() {
+    let web = Web::start();
+    let home = home("http_probe", &format!("'{}'", web.url("/")), "limits = { call-timeout = '500ms' }");
+    let sent = deliver(&home, json!({"url": web.url("/"), "method": "POST"}));
+    assert_eq!(sent["state"], "sent", "{sent}");
+    assert_text(&sent["provider_id"], "HTTP 202 from 127.0.0.1");
+    assert_eq!(sent["fault"]["kind"], "trap");
+
+    for path in ["/cut", "/slow"] {
+        let unknown = deliver(&home, json!({"url": web.url(path), "method": "POST"}));
+        assert_eq!(unknown["state"], "maybe_sent", "{path}: {unknown}");
+        assert!(
+            unknown.to_string().contains(&format!("POST {} was sent and not answered", web.url(path))),
+            "{unknown}"
+        );
+    }
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://{}/", listener.local_addr().expect("bound"))
+    };
+    let home = self::home("http_probe", &format!("'{}', '{nobody}'", web.url("/")), "");
+    let looks = json!({"url": web.url("/"), "method": "GET"});
+    let busy = json!({"url": web.url("/busy"), "method": "POST"});
+    for fetch in [json!({"url": nobody, "method": "POST"}), looks, busy] {
+        let failed = deliver(&home, fetch.clone());
+        assert_eq!(failed["state"], "retry", "{fetch}: {failed}");
+    }
+}
+
+#[test]
+fn waiting_is_no_computing() {
+    let web = Web::start();
+    let limits = "limits = { time = '40ms' }";
+    let http = home("http_probe", &format!("'{}'", web.url("/")), limits);
+    let wasi = home("wasi_http_probe", &format!("'{}'", web.url("/")), limits);
+    let fetched = send(&http, &[json!({"fetch": {"url": web.url("/late")}})]);
+    assert_eq!(found(&fetched.lines()[0]), "200 at last");
+    let fetched = send(&wasi, &[json!({"fetch": parts(&web, "/late")})]);
+    assert_eq!(found(&fetched.lines()[0]), "200 7 bytes: at last");
+}
+
+/// The parts of a URL as wasi:http wants them.
+fn parts(web: &Web, path: &str) -> Value {
+    json!({"scheme": "http", "authority": web.address.to_string(), "path": path})
+}
+
+fn laid(mut parts: Value, more: Value) -> Value {
+    for (key, value) in more.as_object().expect("an object") {
+        parts[key] = value.clone();
+    }
+    parts
+}
+
+#[test]
+fn wasi_http_goes_the_same_way() {
+    let web = Web::start();
+    let home = home("wasi_http_probe", &format!("'{}'", web.url("/in")), "");
+    let cases = [
+        (parts(&web, "/in?a=b"), "202 5 bytes: taken"),
+        (laid(parts(&web, "/in"), json!({"method": "POST", "body": "x".repeat(10_000)})), "202 5 bytes: taken"),
+        (
+            laid(parts(&web, "/in"), json!({"method": "POST", "body": "hi", "headers": [["content-length", "2"]]})),
+            "202 5",
+        ),
+        (parts(&web, "/inner"), "HttpRequestDenied"),
+        (parts(&web, "/in/%2e%2e/x"), "HttpRequestUriInvalid"),
+        (laid(parts(&web, "/in"), json!({"scheme": "https"})), "HttpRequestDenied"),
+        (laid(parts(&web, "/in"), json!({"method": "CONNECT"})), "HttpRequestMethodInvalid"),
+    ];
+    let contexts: Vec<Value> = cases.iter().map(|(fetch, _)| json!({"fetch": fetch})).collect();
+    let done = send(&home, &contexts);
+    for ((fetch, expected), line) in cases.iter().zip(done.lines()) {
+        assert!(found(&line).as_str().is_some_and(|text| text.contains(expected)), "{fetch}: {}", found(&line));
+    }
+    let requests = web.requests();
+    assert_eq!((requests.len(), requests[0].as_str(), requests[1].len()), (3, "GET /in?a=b", 10_009));
+    assert_eq!(requests[2], "POST /in hi");
+    done.says("A call was refused: http: not granted");
+}
+
+#[test]
+fn wasi_http_is_bounded_like_the_rest() {
+    let web = Web::start();
+    let home = home("wasi_http_probe", &format!("'{}'", web.url("/")), "limits = { call-timeout = '900ms' }");
+    let big = "x".repeat(100);
+    let cases = [
+        (json!({"fetch": parts(&web, "/big")}), format!("200 1000 bytes: {big}")),
+        (json!({"fetch": parts(&web, "/long")}), "HttpResponseBodySize(Some(2000))".to_owned()),
+        (json!({"fetch": parts(&web, "/cut")}), "ConnectionTerminated".to_owned()),
+        (json!({"fetch": parts(&web, "/slow"), "then": "leave"}), "left".to_owned()),
+        (json!({"fetch": laid(parts(&web, "/big"), json!({"times": 8})), "then": "leak"}), "leaked".to_owned()),
+        (
+            json!({"fetch": laid(parts(&web, "/big"), json!({"times": 9})), "then": "leak"}),
+            "ConnectionLimitReached".to_owned(),
+        ),
+        (json!({"fetch": parts(&web, "/big")}), format!("200 1000 bytes: {big}")),
+    ];
+    let contexts: Vec<Value> = cases.iter().map(|(context, _)| context.clone()).collect();
+    for ((context, expected), line) in cases.iter().zip(send(&home, &contexts).lines()) {
+        assert!(found(&line).as_str().is_some_and(|text| text.contains(expected)), "{context}: {}", found(&line));
+    }
+}

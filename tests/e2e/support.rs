@@ -1,0 +1,303 @@
+//! A folder to run `ace` in, the run, and what it said.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// No run of `ace` in these tests takes that long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A file or folder of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path).canonicalize().unwrap_or_else(|_| {
+        let how = if path.starts_with("target/venv") { "tests/venv.sh" } else { "make plugins test-plugins" };
+        panic!("{path} is not there: run {how}")
+    })
+}
+
+/// Asks until the answer is there, or fails after [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Some(answer) => return answer,
+            None if Instant::now() > end => panic!("waited in vain for {what}"),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// A folder with an `ace.toml`, plugins, and templates.
+pub struct Home {
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    /// An empty one.
+    pub fn empty() -> Home {
+        Home { dir: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    /// One with these plugins of target/plugins and the templates of the repository, `django_email` for e-mail, quick
+    /// retries, and the further tables of `toml`.
+    pub fn new(plugins: &[&str], toml: &str) -> Home {
+        let home = Home::empty();
+        plugins.iter().for_each(|plugin| home.plugin(plugin));
+        home.config(toml);
+        home
+    }
+
+    /// Writes `ace.toml` anew: what [`Home::new`] says, with these tables.
+    pub fn config(&self, toml: &str) {
+        fs::create_dir_all(self.path("plugins")).expect("made");
+        fs::create_dir_all(self.path("templates")).expect("made");
+        let text = format!(
+            "plugin-dir = 'plugins'\ntemplate-dirs = ['templates', '{}']\ncache-dir = '{}/e2e-cache'\n\n\
+             [mailer]\ndefault-from = 'Example Campus <no-reply@campus.example>'\n\n{toml}\n",
+            repository("templates").display(),
+            env!("CARGO_TARGET_TMPDIR"),
+        );
+        self.file("ace.toml", text);
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// Writes a file; its folders are made.
+    pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let file = self.path(path);
+        fs::create_dir_all(file.parent().expect("it is in the home")).expect("made");
+        fs::write(&file, content).expect("written");
+        file
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// The names of the files in one of its folders; none where there is no such folder.
+    pub fn list(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+        let mut names: Vec<String> = entries.map(|e| name(e).to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Puts a plugin of the repository into the folder.
+    pub fn plugin(&self, name: &str) {
+        self.take(&format!("target/plugins/{name}.wasm"), name);
+    }
+
+    /// Puts one of tests/guests into the folder, under another name.
+    pub fn guest(&self, guest: &str, name: &str) {
+        self.take(&format!("target/test-plugins/{guest}.wasm"), name);
+    }
+
+    fn take(&self, from: &str, name: &str) {
+        let from = repository(from);
+        fs::create_dir_all(self.path("plugins")).expect("made");
+        fs::copy(&from, self.path(&format!("plugins/{name}.wasm"))).expect("copied");
+        if let Ok(manifest) = fs::read(from.with_extension("toml")) {
+            self.file(&format!("plugins/{name}.toml"), manifest);
+        }
+    }
+
+    /// Puts the five template files of an e-mail into the folder.
+    pub fn email_templates(&self, message: &str, subject: &str, html: &str, text: &str) {
+        let files = [
+            ("from_name.txt", "{{ from_name or '' }}"),
+            ("subject.txt", subject),
+            ("body.html", html),
+            ("head.html", "<title>x</title>"),
+            ("body.txt", text),
+        ];
+        for (file, content) in files {
+            self.file(&format!("templates/app/edx_ace/{message}/email/{file}"), content);
+        }
+    }
+
+    /// `ace` with these arguments, in this folder.
+    pub fn ace(&self, arguments: &[&str]) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ace"));
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("ACE_") {
+                command.env_remove(variable);
+            }
+        }
+        command.args(arguments).current_dir(self.dir.path());
+        Run { command, input: Vec::new() }
+    }
+
+    /// `ace send --json -` with these messages, one a line.
+    pub fn send(&self, messages: &[Value]) -> Done {
+        let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
+        self.ace(&["send", "--json", "-"]).input(lines.join("\n")).run()
+    }
+}
+
+/// A run of `ace` that is about to begin.
+pub struct Run {
+    command: Command,
+    input: Vec<u8>,
+}
+
+impl Run {
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Run {
+        self.input = input.into();
+        self
+    }
+
+    pub fn env(mut self, variable: &str, value: &str) -> Run {
+        self.command.env(variable, value);
+        self
+    }
+
+    /// Begins it; the input is fed from a thread, and closed at its end.
+    pub fn start(mut self) -> Child {
+        let input = std::mem::take(&mut self.input);
+        let mut child = self.start_open();
+        let mut stdin = child.stdin.take().expect("its input");
+        // A program that ends before it has read everything is none of the feeder's business.
+        std::thread::spawn(move || drop(stdin.write_all(&input)));
+        child
+    }
+
+    /// Begins it and leaves the input to the caller.
+    pub fn start_open(mut self) -> Child {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.spawn().expect("ace starts")
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Done {
+        Done::of(self.start())
+    }
+}
+
+/// What a run of `ace` left behind.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// Waits for the end.
+    pub fn of(child: Child) -> Done {
+        let id = child.id();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let Ok(output) = receiver.recv_timeout(PATIENCE) else {
+            // SAFETY: a signal to a child of our own that has not been waited for.
+            unsafe { libc::kill(id as i32, libc::SIGKILL) };
+            panic!("ace did not end in {PATIENCE:?}");
+        };
+        let Output { status, stdout, stderr } = output.expect("its output");
+        let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
+        Done { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// That it ended with this code.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Done {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// That everything went as asked.
+    #[track_caller]
+    pub fn ok(self) -> Done {
+        self.code(0)
+    }
+
+    /// Every line of its JSON, in the order of the input's lines.
+    #[track_caller]
+    pub fn lines(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let mut lines: Vec<Value> = self.stdout.lines().map(parse).collect();
+        lines.sort_by_key(|line| line["line"].as_u64());
+        lines
+    }
+
+    /// What became of the one message over e-mail.
+    #[track_caller]
+    pub fn email(&self) -> Value {
+        let lines = self.lines();
+        assert_eq!(lines.len(), 1, "{self:?}");
+        email(&lines[0]).clone()
+    }
+
+    /// That some text is on stderr.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Done {
+        assert!(self.stderr.contains(text), "{text:?} is not in:\n{}", self.stderr);
+        self
+    }
+}
+
+/// What a line of `ace send --json` says of one channel type.
+#[track_caller]
+pub fn channel<'a>(line: &'a Value, channel_type: &str) -> &'a Value {
+    let channels = line["report"]["channels"].as_array().unwrap_or_else(|| panic!("{line} has no report"));
+    let found = channels.iter().find(|c| c["channel_type"] == channel_type);
+    found.unwrap_or_else(|| panic!("{line} says nothing of {channel_type}"))
+}
+
+#[track_caller]
+pub fn email(line: &Value) -> &Value {
+    channel(line, "email")
+}
+
+/// That a JSON text holds another.
+#[track_caller]
+pub fn assert_text(value: &Value, part: &str) {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
+    assert!(text.contains(part), "{part:?} is not in {text:?}");
+}
+
+/// A message of the app `app` to learner 7, with fields laid over it.
+pub fn message(name: &str, fields: Value) -> Value {
+    let mut message = json!({
+        "app_label": "app",
+        "name": name,
+        "recipient": {"lms_user_id": 7, "email_address": "zoe@learner.example"},
+    });
+    for (key, value) in fields.as_object().expect("fields are an object") {
+        message[key] = value.clone();
+    }
+    message
+}
+
+/// The grant every sender of mail needs.
+pub const GRANTED: &str = "[plugins.django_email]\ngrants = { mailer = true }\n";
+
+/// A home with the channel `django_email`, one message `note`, and the further tables of `toml`.
+pub fn mail_home(toml: &str) -> Home {
+    let home = Home::new(&["django_email"], &format!("{GRANTED}\n{toml}"));
+    home.email_templates("note", "{{ subject or 'A note' }}", "<p>{{ text or 'Hi' }}</p>", "{{ text or 'Hi' }}");
+    home
+}
+
+/// The demo's configuration in a folder of its own, as `make demo` lays it down in target/demo.
+pub fn demo_home() -> Home {
+    let home = Home::empty();
+    for plugin in ["bulk_email_optout", "stub_policy", "django_email", "file_email"] {
+        home.plugin(plugin);
+    }
+    let demo = |file: &str| fs::read_to_string(repository("tests/demo").join(file)).expect("the demo is there");
+    let templates = repository("templates");
+    let cache = format!("{}/e2e-cache", env!("CARGO_TARGET_TMPDIR"));
+    let config = demo("ace.toml")
+        .replace("../../templates", templates.to_str().expect("text"))
+        .replace("\"cache\"", &format!("{cache:?}"));
+    home.file("ace.toml", config.replace("../plugins", "plugins"));
+    home.file("facts.ndjson", demo("facts.ndjson"));
+    home
+}

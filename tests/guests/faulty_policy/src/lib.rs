@@ -1,0 +1,52 @@
+//! A policy that breaks in the way a message asks for in `context.policy_fault`, and at its load as its config says. Asked to
+//! `count`, it is sound and denies push with the number of messages it has counted.
+
+use std::hint::black_box;
+
+use ace_plugin::policy::{Policy, PolicyResult};
+use ace_plugin::{Message, Settings, keyvalue};
+
+struct FaultyPolicy;
+
+ace_plugin::export_policy!(FaultyPolicy);
+
+impl Policy for FaultyPolicy {
+    fn enabled() -> Result<(), String> {
+        match Settings.text("enabled").as_deref() {
+            Some("refuse") => Err("config key \"enabled\": it says refuse".to_owned()),
+            Some("trap") => panic!("config key \"enabled\" says trap"),
+            _ => Ok(()),
+        }
+    }
+
+    fn check(message: &Message) -> Result<PolicyResult, String> {
+        let fault: String = message.context("/policy_fault")?.unwrap_or_default();
+        match fault.as_str() {
+            "count" => {
+                let count = keyvalue::increment("counters", "messages", 1, None, None)?;
+                Ok(PolicyResult::pass().deny("push", count.to_string()))
+            }
+            "trap" => panic!("the message asks for a trap"),
+            "spin" => spin(),
+            "hoard" => hoard(),
+            "error" => Err("the facts are\nout of reach".to_owned()),
+            "nonsense" => Ok(PolicyResult::pass().deny("No Such Type!", "it cannot be one")),
+            "flood" => Ok((0..10_000).fold(PolicyResult::pass(), |all, n| all.deny("push", n.to_string()))),
+            _ => Ok(PolicyResult::pass()),
+        }
+    }
+}
+
+fn spin() -> ! {
+    let mut turns = 0_u64;
+    loop {
+        turns = black_box(turns.wrapping_add(1));
+    }
+}
+
+fn hoard() -> ! {
+    let mut treasure = Vec::new();
+    loop {
+        treasure.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}

@@ -1,0 +1,25 @@
+//! A policy built against tests/compat/wit-1.1.0. It uses nothing that came after 1.0.0.
+
+wit_bindgen::generate!({ path: "../../compat/wit-1.1.0", world: "policy-plugin" });
+
+use exports::openedx::ace::policy::{Denial, Guest, PolicyResult};
+use openedx::ace::messages::Message;
+
+/// Without a host nothing asks for it.
+#[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
+struct Newer;
+
+impl Guest for Newer {
+    fn enabled() -> Result<(), String> {
+        Ok(())
+    }
+
+    fn check(message: Message) -> Result<PolicyResult, String> {
+        let denial = Denial { channel_type: "push".to_owned(), reason: Some(message.unique_name()) };
+        Ok(PolicyResult { deny: vec![denial], delay: Vec::new() })
+    }
+}
+
+// Natively nothing is exported: the names hold an `@`, which a linker takes for a version.
+#[cfg(target_family = "wasm")]
+export!(Newer);

@@ -1,0 +1,88 @@
+//! Reaching out of the sandbox, through WASI and through the mailer.
+
+use std::hint::black_box;
+
+use crate::exports::openedx::ace::channel::Attempt;
+use crate::openedx::ace::mailer::{self, Email};
+use crate::wasi::cli::{environment, exit as wasi_exit, stdin, stdout};
+use crate::wasi::clocks::monotonic_clock;
+use crate::wasi::filesystem::{preopens, types::Descriptor};
+use crate::wasi::random::random;
+use crate::wasi::sockets::network::{ErrorCode, IpAddressFamily};
+use crate::wasi::sockets::{instance_network, ip_name_lookup, tcp_create_socket, udp_create_socket};
+
+/// Everything of the machine that it can see, one line.
+pub fn spied() -> String {
+    let said = |refused: Option<ErrorCode>| refused.map_or("open", |code| code.name());
+    format!(
+        "arguments {}, environment {}, directory {:?}, folders {}, tcp {}, udp {}, names {}",
+        environment::get_arguments().len(),
+        environment::get_environment().len(),
+        environment::initial_cwd(),
+        preopens::get_directories().len(),
+        said(tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4).err()),
+        said(udp_create_socket::create_udp_socket(IpAddressFamily::Ipv6).err()),
+        said(ip_name_lookup::resolve_addresses(&instance_network::instance_network(), "localhost").err()),
+    )
+}
+
+/// An hour, in the host.
+pub fn sleep() {
+    monotonic_clock::subscribe_duration(3_600_000_000_000).block();
+}
+
+pub fn exit() {
+    wasi_exit::exit(Ok(()));
+}
+
+/// Handles of the host's, kept for ever.
+pub fn hoard_handles() {
+    loop {
+        std::mem::forget(monotonic_clock::subscribe_duration(3_600_000_000_000));
+    }
+}
+
+/// A GiB of the host's memory.
+pub fn much_randomness() {
+    black_box(random::get_random_bytes(1 << 30));
+}
+
+/// Files it was never handed.
+pub fn forge() {
+    // SAFETY: there is none; that the host bears it is what is tested.
+    let forged = unsafe { (Descriptor::from_handle(1), Descriptor::from_handle(3)) };
+    black_box(forged.0.is_same_object(&forged.1));
+}
+
+/// Where the host's own answers are printed.
+pub fn print() {
+    let out = stdout::get_stdout();
+    let written = out.blocking_write_and_flush(b"{\"forged\": true}\n");
+    assert!(written.is_ok(), "{written:?}");
+}
+
+/// The messages that are still to come.
+pub fn read_input() {
+    let read = stdin::get_stdin().blocking_read(1 << 20);
+    assert!(!read.is_ok_and(|bytes| !bytes.is_empty()), "it has read the host's input");
+}
+
+/// A mail, by way of a server that may never answer.
+pub fn mail(attempt: &Attempt) {
+    let email = Email {
+        sender: None,
+        recipients: vec!["zoe@learner.example".to_owned()],
+        cc: Vec::new(),
+        bcc: Vec::new(),
+        reply_to: Vec::new(),
+        subject: "Hi".to_owned(),
+        text: "Hi".to_owned(),
+        html: None,
+        headers: Vec::new(),
+        attachments: Vec::new(),
+        relay: None,
+        return_path: None,
+    };
+    let sent = mailer::send(&email, &attempt.idempotency_key);
+    assert!(sent.is_ok(), "{sent:?}");
+}

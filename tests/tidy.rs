@@ -1,0 +1,171 @@
+//! The house's rules, as a test: who may import what, and where each dependency lives.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Who may import what. A new line here is a design decision.
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
+    ("message", &[]),
+    ("config", &["message"]),
+    ("retry", &["config", "message"]),
+    ("mailer", &["config", "message"]),
+    ("keyvalue", &["config", "message"]),
+    ("monitoring", &["message"]),
+    ("presentation", &["config", "message", "monitoring"]),
+    ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring"]),
+    ("policy", &["message", "monitoring", "plugin"]),
+    ("channel", &["config", "message", "monitoring", "plugin"]),
+    ("delivery", &["channel", "message", "monitoring", "plugin"]),
+    (
+        "pipeline",
+        &["channel", "config", "delivery", "message", "monitoring", "plugin", "policy", "presentation", "retry"],
+    ),
+    ("dispatch", &["channel", "message", "monitoring", "pipeline"]),
+    ("watch", &["app", "monitoring"]),
+    (
+        "app",
+        &[
+            "channel",
+            "config",
+            "delivery",
+            "dispatch",
+            "keyvalue",
+            "mailer",
+            "message",
+            "monitoring",
+            "pipeline",
+            "plugin",
+            "policy",
+            "presentation",
+            "retry",
+        ],
+    ),
+    // The command line talks to the application; what it prints are the values it is given.
+    ("cli", &["app", "config", "dispatch", "message", "plugin", "watch"]),
+    ("main", &["cli"]),
+];
+
+/// The one home of each dependency.
+const HOMES: [(&str, &[&str]); 9] = [
+    ("wasmtime", &["plugin"]),
+    ("wasmtime_wasi", &["plugin"]),
+    ("cap_std", &["plugin"]),
+    ("tera", &["presentation"]),
+    ("rusqlite", &["keyvalue"]),
+    ("lettre", &["mailer", "config"]),
+    ("mail_builder", &["mailer"]),
+    ("clap", &["cli"]),
+    ("toml", &["config"]),
+];
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of ours") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source of ours");
+                found.insert(path.strip_prefix(&root).expect("under the root").to_owned(), text);
+            }
+        }
+    }
+    found
+}
+
+/// The top-level module a file belongs to.
+fn module(file: &Path) -> String {
+    let first = file.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The code of a file, without its tests and comments.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// What follows each `crate::`, braces taken apart.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, marker) in code.match_indices("crate::") {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let rest = &code[at + marker.len()..];
+        let names: Vec<&str> = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let word: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !word.is_empty() {
+                found.insert(word);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_what_the_design_allows() {
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        MAY_IMPORT.iter().map(|(module, others)| (*module, others.iter().copied().collect())).collect();
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let module = module(&file);
+        if module == "lib" {
+            continue;
+        }
+        let Some(allowed) = allowed.get(module.as_str()) else {
+            wrong.push(format!("{}: the module {module} is not in the table", file.display()));
+            continue;
+        };
+        for import in imports(&code(&text)) {
+            // Re-exports at the root come from app, config and message.
+            let import = match import.as_str() {
+                "Ace" | "StartError" => "app",
+                "Config" => "config",
+                other => other,
+            };
+            if import != module && !allowed.contains(import) {
+                wrong.push(format!("{}: {module} must not import {import}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_dependency_has_one_home() {
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let module = module(&file);
+        let code = code(&text);
+        for (dependency, homes) in HOMES {
+            let used = code.match_indices(&format!("{dependency}::")).any(|(at, _)| {
+                !code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            });
+            if used && !homes.contains(&module.as_str()) {
+                wrong.push(format!("{}: {dependency} belongs in {}", file.display(), homes.join(", ")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let prints = ["println!", "eprintln!", "print!(", "dbg!"].iter().any(|p| code(&text).contains(p));
+        if prints && module(&file) != "cli" {
+            wrong.push(file.display().to_string());
+        }
+    }
+    assert!(wrong.is_empty(), "these print: {}", wrong.join(", "));
+}
