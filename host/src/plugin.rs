@@ -1,7 +1,7 @@
 //! The plugin runtime: components from a folder, each bounded, granted and isolated.
 //!
 //! - [`engine`]: wasmtime, its clock, the cache of compiled code
-//! - [`registry`]: reads the folder, tells what each file is, refuses what does not fit
+//! - [`registry`]: the folder as a whole, and what a reload means for it; [`loader`]: one plugin from its files
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
@@ -17,6 +17,7 @@ pub mod engine;
 pub mod grants;
 mod imports;
 pub mod instance;
+mod loader;
 pub mod registry;
 mod state;
 

@@ -79,7 +79,7 @@ fn times_without_an_offset_are_utc_and_keep_their_text() {
 
 #[test]
 fn a_user_id_may_be_anything_edx_ace_lets_it_be() {
-    let id = |value: Value| user_id(value).map(|id| (id.as_text(), id.as_number()));
+    let id = |value: Value| decode::user_id(value).map(|id| (id.as_text(), id.as_number()));
     assert_eq!(id(json!(0)), Ok((Some("0".to_owned()), Some(0))));
     assert_eq!(id(json!("42")), Ok((Some("42".to_owned()), Some(42))));
     assert_eq!(id(json!("abc")), Ok((Some("abc".to_owned()), None)));

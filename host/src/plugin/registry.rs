@@ -1,29 +1,18 @@
-//! Reads the plugin folder: what each file is, whether it may serve, and why not. One bad file never stops the others.
+//! The plugin folder as a whole: what serves, what a change of files or settings means for it, and what must not fail open.
+//! One bad file never stops the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
-use super::bindings::{channel, policy, recipient_resolver};
-use super::circuit;
-use super::engine::hex;
-use super::grants::{self, Grants};
 use super::imports;
-use super::instance::{ExportIndices, Runtime};
+use super::loader::Loader;
 use super::state::State;
-use super::{ChannelInfo, Engine, INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Services, Settings};
-use crate::config::{self, Config, Manifest};
-
-/// The largest component that is read.
-const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// The largest manifest that is read.
-const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
-/// Hexadecimal digits of a revision as it is shown.
-const REVISION_DIGITS: usize = 12;
+use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Services};
+use crate::config::{self, Config};
 
 /// Why no plugin could be loaded at all.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +30,11 @@ pub struct Registry {
 }
 
 /// What every plugin is loaded with, at the start and at every reload.
-struct Host {
+pub(super) struct Host {
     dir: PathBuf,
-    engine: Engine,
-    linker: Linker<State>,
-    services: Arc<Services>,
+    pub engine: Engine,
+    pub linker: Linker<State>,
+    pub services: Arc<Services>,
 }
 
 /// What a reload came to.
@@ -248,7 +237,7 @@ impl Change {
 }
 
 /// Whether ace.toml lets a plugin serve in any of its namespaces.
-fn is_wanted(plugin: &Plugin, config: &Config) -> bool {
+pub(super) fn is_wanted(plugin: &Plugin, config: &Config) -> bool {
     let listed = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|names| names.contains(&plugin.name));
     config.plugins.get(&plugin.name).is_none_or(|p| p.enabled)
         && (plugin.namespaces.is_empty()
@@ -269,280 +258,6 @@ fn component_files(dir: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
         }
     }
     Ok(files)
-}
-
-/// What one plugin's loading needs.
-struct Loader {
-    config: Arc<Config>,
-    host: Arc<Host>,
-}
-
-/// What was read from disk and compiled, before any of its code runs.
-struct Prepared {
-    component: Component,
-    manifest: Manifest,
-    grants: Grants,
-}
-
-impl Loader {
-    async fn load(self, name: String, file: PathBuf) -> Plugin {
-        let settings = self.config.plugins.get(&name).cloned().unwrap_or_default();
-        let mut plugin = Plugin::unread(name, file, settings, self.config.limits.clone());
-        let (loader, mut plugin, prepared) = tokio::task::spawn_blocking(move || {
-            let prepared = self.prepare(&mut plugin);
-            (self, plugin, prepared)
-        })
-        .await
-        .expect("preparing a plugin does not panic");
-        if !is_wanted(&plugin, &loader.config) {
-            return plugin;
-        }
-        let started = match prepared {
-            Err(reason) => Err(reason),
-            Ok(prepared) => loader.start(&mut plugin, prepared).await,
-        };
-        plugin.state = started.map_or_else(|why| PluginState::Broken(printable(&why)), |()| PluginState::Active);
-        plugin
-    }
-
-    /// Reads the files, compiles, and looks at what the component says of itself. Runs none of its code.
-    fn prepare(&self, plugin: &mut Plugin) -> Result<Prepared, String> {
-        check_name(&plugin.name)?;
-        let wasm = read_component(&plugin.file)?;
-        plugin.size = wasm.len() as u64;
-        let manifest_file = plugin.file.with_extension("toml");
-        let manifest_text = match read_bounded(&manifest_file, MANIFEST_BYTES_MAX).map(String::from_utf8) {
-            Ok(Ok(text)) => text,
-            Ok(Err(_)) => return Err(format!("its manifest is not UTF-8: {}", manifest_file.display())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(format!("its manifest cannot be read: {}: {e}", manifest_file.display())),
-        };
-        let digest = Sha256::new().chain_update(Sha256::digest(&wasm)).chain_update(&manifest_text).finalize();
-        plugin.revision = hex(&digest)[..REVISION_DIGITS].to_owned();
-        let component = self.host.engine.compile(&wasm).map_err(|e| format!("it does not compile: {e:#}"))?;
-        let (imports, exports) = names(&component);
-        plugin.namespaces = namespaces(&exports);
-        plugin.imports = imports;
-        // The manifest comes after the exports, so that a policy with a bad manifest is known to be a policy.
-        let manifest =
-            Manifest::read(&manifest_text, Some(&manifest_file)).map_err(|e| format!("its manifest is wrong: {e}"))?;
-        plugin.version = manifest.version.clone();
-        plugin.description = manifest.description.clone();
-        let secrets: Vec<String> = plugin.settings.secrets.keys().cloned().collect();
-        plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &secrets);
-        check_interfaces(&plugin.imports, &exports)?;
-        if plugin.namespaces.is_empty() {
-            let wanted = Namespace::ALL.map(|n| format!("openedx:ace/{}", n.interface())).join(", ");
-            return Err(format!(
-                "it exports none of {wanted}: build it for the world policy-plugin, channel-plugin or resolver-plugin"
-            ));
-        }
-        let grants = Grants::open(&plugin.settings.grants)?;
-        Ok(Prepared { component, manifest, grants })
-    }
-
-    /// Links it, makes the first instance, and asks it whether it can work.
-    async fn start(&self, plugin: &mut Plugin, prepared: Prepared) -> Result<(), String> {
-        let pre = self
-            .host
-            .linker
-            .instantiate_pre(&prepared.component)
-            .map_err(|e| format!("{}: {e:#}", misfit(&plugin.imports)))?;
-        let is = |namespace| plugin.namespaces.contains(&namespace);
-        let unfit = |e: wasmtime::Error| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {e:#}");
-        let exports = ExportIndices {
-            policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-            channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-            resolver: is(Namespace::RecipientResolver)
-                .then(|| recipient_resolver::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(unfit)?,
-        };
-        let settled = Settings {
-            name: plugin.name.clone(),
-            revision: plugin.revision.clone(),
-            limits: self.limits(&plugin.namespaces, &plugin.settings, &prepared.manifest),
-            config: merge(prepared.manifest.defaults, plugin.settings.config.clone()),
-            secrets: plugin.settings.secrets.clone(),
-        };
-        let runtime =
-            Runtime::start(Arc::new(settled), Arc::new(prepared.grants), self.host.services.clone(), pre, exports);
-        if is(Namespace::Channel) {
-            plugin.channel =
-                Some(runtime.describe().await.answer.map_err(|fault| format!("describe: {}", fault.message))?);
-        }
-        for namespace in &plugin.namespaces {
-            match runtime.enabled(*namespace).await.answer {
-                Ok(Ok(())) => {}
-                Ok(Err(why)) => return Err(format!("it says it cannot work: {why}")),
-                Err(fault) => return Err(format!("enabled: {}", fault.message)),
-            }
-        }
-        plugin.runtime = Some(runtime);
-        Ok(())
-    }
-
-    /// ace.toml's word, else the manifest's wish, never more than the maxima.
-    fn limits(&self, namespaces: &[Namespace], settings: &config::Plugin, manifest: &Manifest) -> Limits {
-        let max = &self.config.limits;
-        let call_timeout_max = match namespaces {
-            [Namespace::Policy] => max.policy_call_timeout,
-            _ => max.channel_call_timeout,
-        };
-        Limits {
-            memory: at_most(max.memory, settings.memory.or(manifest.runtime.memory)),
-            time: at_most(max.time, settings.time.or(manifest.runtime.time)),
-            call_timeout: at_most(call_timeout_max, settings.call_timeout.or(manifest.runtime.call_timeout)),
-            instances: at_most(max.instances, settings.instances.or(manifest.runtime.instances)),
-            isolation: settings.isolation.or(manifest.runtime.isolation).unwrap_or_default(),
-            calls_per_instance: max.calls_per_instance,
-            output_bytes: max.output_bytes,
-            log_bytes: max.log_bytes,
-            host_calls: max.host_calls,
-            circuit: circuit::Limits {
-                faults: max.circuit_faults,
-                window: max.circuit_window,
-                pause: max.circuit_pause,
-            },
-        }
-    }
-}
-
-fn at_most<T: Ord + Copy>(max: T, wish: Option<T>) -> T {
-    wish.unwrap_or(max).min(max)
-}
-
-fn merge(defaults: crate::message::Object, config: crate::message::Object) -> crate::message::Object {
-    let mut merged = defaults;
-    merged.extend(config);
-    merged
-}
-
-/// Bytes of a reason that are kept.
-const REASON_BYTES_MAX: usize = 4_000;
-
-/// A reason as it may be shown on a terminal: a compiler's error quotes what it finds in the file, whatever that is.
-fn printable(reason: &str) -> String {
-    let mut text = reason.replace(|c: char| c.is_control() && c != '\n', " ");
-    if text.len() > REASON_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
-        text.push('…');
-    }
-    text
-}
-
-fn check_name(name: &str) -> Result<(), String> {
-    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !name.is_empty() && name.len() <= 64 && name.chars().all(sound) {
-        return Ok(());
-    }
-    Err(format!("{name:?} cannot be a plugin's name: rename the file to letters, digits, \"_\" and \"-\" (64 at most)"))
-}
-
-/// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
-fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::{Error, Read};
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(Error::other("it is no regular file"));
-    }
-    let mut content = Vec::new();
-    std::fs::File::open(file)?.take(max + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > max {
-        return Err(Error::other(format!("it is longer than {max} bytes")));
-    }
-    Ok(content)
-}
-
-fn read_component(file: &Path) -> Result<Vec<u8>, String> {
-    let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|e| format!("the file cannot be read: {e}"))?;
-    match (wasm.get(..4), wasm.get(4..8)) {
-        (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(wasm),
-        (Some(b"\0asm"), Some([1, 0, 0, 0])) => {
-            Err("it is a core WebAssembly module, not a component: link it with wasm-component-ld, or run `wasm-tools component new`".to_owned())
-        }
-        _ => Err("it is not a WebAssembly component".to_owned()),
-    }
-}
-
-/// The names of what a component imports and exports.
-fn names(component: &Component) -> (Vec<String>, Vec<String>) {
-    let kind = component.component_type();
-    let engine = component.engine();
-    let imports = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
-    let exports = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    (imports, exports)
-}
-
-/// `openedx:ace/policy@1.0.0`, taken apart.
-struct InterfaceName<'a> {
-    package: &'a str,
-    interface: &'a str,
-    version: Option<semver::Version>,
-}
-
-fn parse(name: &str) -> InterfaceName<'_> {
-    let (path, version) = name.split_once('@').map_or((name, None), |(path, v)| (path, Some(v)));
-    let (package, interface) = path.split_once('/').unwrap_or((path, ""));
-    InterfaceName { package, interface, version: version.and_then(|v| v.parse().ok()) }
-}
-
-const OURS: &str = "openedx:ace";
-/// Interfaces of ours that a guest may import.
-const SERVED: [&str; 9] =
-    ["common", "messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"];
-/// WASI packages that are linked, with nothing behind what is not granted.
-const WASI_SERVED: [&str; 7] =
-    ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
-
-fn namespaces(exports: &[String]) -> Vec<Namespace> {
-    let exported = |namespace: &Namespace| {
-        exports.iter().map(|e| parse(e)).any(|e| e.package == OURS && e.interface == namespace.interface())
-    };
-    Namespace::ALL.into_iter().filter(exported).collect()
-}
-
-/// Why a component cannot be linked: most likely it calls what a later minor version of the interface added.
-fn misfit(imports: &[String]) -> String {
-    let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
-    let ours = imports.iter().map(|name| parse(name)).filter(|i| i.package == OURS);
-    match ours.filter_map(|i| i.version).max() {
-        Some(newest) if newest > host => {
-            format!(
-                "it was built against {OURS}@{newest}, and this host serves {OURS}@{host}, which lacks what it calls"
-            )
-        }
-        _ => "it does not fit this host".to_owned(),
-    }
-}
-
-/// Names everything that this host cannot give, before wasmtime stumbles over the first of it.
-fn check_interfaces(imports: &[String], exports: &[String]) -> Result<(), String> {
-    let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
-    let mut unknown = Vec::new();
-    for name in imports.iter().chain(exports) {
-        let parsed = parse(name);
-        if let (OURS, Some(version)) = (parsed.package, &parsed.version)
-            && version.major != host.major
-        {
-            return Err(format!(
-                "it was built for {OURS}@{version}, and this host serves {OURS}@{host}: build it against the host's WIT"
-            ));
-        }
-    }
-    for name in imports {
-        let parsed = parse(name);
-        let served = match parsed.package {
-            OURS => SERVED.contains(&parsed.interface),
-            package => WASI_SERVED.contains(&package) && parsed.version.is_some_and(|v| v.major == 0 && v.minor == 2),
-        };
-        if !served {
-            unknown.push(name.as_str());
-        }
-    }
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    Err(format!("it imports what this host does not serve: {}", unknown.join(", ")))
 }
 
 /// Whether a plugin that cannot serve stands for a policy that must not fail open: ace.toml names it, and it is a policy, or

@@ -1,0 +1,354 @@
+//! What happens to a message: verdicts, faults, attempts, outcomes, and the report that holds them.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::ChannelType;
+
+/// A channel type that must not carry a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Denial {
+    /// A channel type, or [`EVERY_TYPE`].
+    pub channel_type: ChannelType,
+    /// One line for the operator.
+    pub reason: Option<String>,
+}
+
+/// A channel type that must not carry a message yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Delay {
+    /// A channel type, or [`EVERY_TYPE`].
+    pub channel_type: ChannelType,
+    pub not_before: Timestamp,
+    /// One line for the operator.
+    pub reason: Option<String>,
+}
+
+/// A policy's verdict. The empty one lets the message pass; a policy only ever takes away or delays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct PolicyResult {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Denial>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub delay: Vec<Delay>,
+}
+
+impl PolicyResult {
+    /// Whether both take the same channel types away and delay the same ones; reasons and moments may differ.
+    pub fn takes_away_as(&self, other: &PolicyResult) -> bool {
+        fn types<'a, T>(list: &'a [T], name: fn(&'a T) -> &'a str) -> BTreeSet<&'a str> {
+            list.iter().map(name).collect()
+        }
+        types(&self.deny, |d| &d.channel_type) == types(&other.deny, |d| &d.channel_type)
+            && types(&self.delay, |d| &d.channel_type) == types(&other.delay, |d| &d.channel_type)
+    }
+}
+
+/// How a plugin broke. Never a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// It is not there to be asked: not loaded, refused, or refused by its own `enabled`.
+    Unavailable,
+    /// It returned an error from a function whose errors are not answers.
+    Error,
+    /// It trapped.
+    Trap,
+    /// It computed longer than its `time`.
+    Time,
+    /// The whole call, host calls included, took longer than its `call-timeout`.
+    CallTimeout,
+    /// It wanted more memory than its limit.
+    Memory,
+    /// Its answer is too long or makes no sense.
+    Answer,
+}
+
+/// A plugin that broke instead of answering.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{plugin}: {message}")]
+pub struct Fault {
+    pub plugin: String,
+    pub kind: FaultKind,
+    pub message: String,
+    /// The guest's own stack, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
+}
+
+/// A template file a channel wants rendered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct TemplateFile {
+    /// `subject.txt`, `body.html`. Files whose name ends in `.html` are escaped, others are not.
+    pub name: String,
+    /// One that is not required is left out where no template stands.
+    pub required: bool,
+}
+
+impl TemplateFile {
+    /// A file without which the channel cannot deliver.
+    pub fn required(name: impl Into<String>) -> Self {
+        TemplateFile { name: name.into(), required: true }
+    }
+}
+
+/// A link for the templates, from the channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActionLink {
+    pub url: String,
+    pub text: String,
+    /// Left out where the message says `omit_unsubscribe_link`.
+    pub unsubscribe: bool,
+}
+
+/// One rendered template file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RenderedFile {
+    /// As the channel named it: `subject.txt`.
+    pub name: String,
+    /// The file it was rendered from.
+    pub source: String,
+    pub text: String,
+}
+
+/// Which try a delivery is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// The same for every attempt of one message over one channel.
+    pub idempotency_key: String,
+}
+
+/// What the provider answered when it took a message over.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Receipt {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Value>,
+}
+
+/// Why nothing was delivered, by what happens next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// Worth another try, at that time or on the host's own schedule.
+    #[error("{message}")]
+    Recoverable { message: String, next_attempt_time: Option<Timestamp> },
+    /// Never going to work.
+    #[error("{0}")]
+    Fatal(String),
+    /// Nothing to do: no address of this kind, no device.
+    #[error("{0}")]
+    Skipped(String),
+    /// It may have left: the channel broke, or was cut, while or after it handed the message over.
+    #[error("{reason}")]
+    MaybeSent { reason: String },
+    /// It has left, and the channel broke afterwards.
+    #[error("{fault}")]
+    SentWithFault { answer: String, fault: Fault },
+}
+
+/// Who said no or not yet, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub policy: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What became of a message over one channel type.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The provider took it over. `fault`: the channel broke afterwards.
+    Sent {
+        #[serde(flatten)]
+        receipt: Receipt,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fault: Option<Fault>,
+    },
+    /// It may have left; not tried again, lest it arrive twice.
+    MaybeSent { reason: String },
+    /// Policies forbade this channel type.
+    Denied { reasons: Vec<Reason> },
+    /// Policies said not yet. They are asked again at that time.
+    Delayed { not_before: Timestamp, reasons: Vec<Reason> },
+    /// To be tried again at that time.
+    Retry { at: Timestamp, error: String },
+    /// Never going to work.
+    Failed { error: String },
+    /// There was nothing to do.
+    Skipped { reason: String },
+    /// The sender limited the send to other channels.
+    Excluded,
+    /// No channel carries this type.
+    Unsupported { reason: String },
+    /// A template is missing or failed.
+    TemplateError {
+        message: String,
+        /// Not one of the channel type's required files exists: the message was never meant for it.
+        absent: bool,
+    },
+    /// The window for delivery closed before it could be delivered.
+    Expired {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// Everything was done but the delivery: `explain` ends here.
+    Ready,
+}
+
+impl Outcome {
+    /// The state's name as it is written in JSON.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Outcome::Sent { .. } => "sent",
+            Outcome::MaybeSent { .. } => "maybe_sent",
+            Outcome::Denied { .. } => "denied",
+            Outcome::Delayed { .. } => "delayed",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Skipped { .. } => "skipped",
+            Outcome::Excluded => "excluded",
+            Outcome::Unsupported { .. } => "unsupported",
+            Outcome::TemplateError { .. } => "template_error",
+            Outcome::Expired { .. } => "expired",
+            Outcome::Ready => "ready",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Outcome::Delayed { .. } | Outcome::Retry { .. })
+    }
+}
+
+/// What one policy said of one message.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PolicyReport {
+    pub policy: String,
+    /// The plugin's revision (a short content hash); empty for a policy the application registered.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// How long the call took.
+    pub took_us: u64,
+    /// Set for a policy in shadow, whose verdict was not obeyed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Agreement>,
+}
+
+/// How the verdict of a policy in shadow compares with what was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Agreement {
+    Agrees,
+    Differs,
+    /// It broke, and said nothing.
+    Broken,
+}
+
+/// A policy's answer, or that it broke and what its `on-error` made of that.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Result(PolicyResult),
+    Broken { fault: Fault, on_error: OnError },
+}
+
+/// What a broken policy means for the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The message waits and the policies are asked again.
+    #[default]
+    Retry,
+    /// As if it had denied every channel type.
+    Deny,
+    /// As if it had passed the message.
+    Allow,
+}
+
+/// By which rule a channel was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// `options.override_default_channel` names it.
+    OverrideDefaultChannel,
+    /// The message is transactional, and this is the transactional channel of its type.
+    Transactional,
+    /// The default channel of its type.
+    Default,
+    /// One of the type's listed channels.
+    Listed,
+    /// A candidate that claimed the message (`overrides-delivery-for-message`).
+    OverridesDelivery,
+    /// No candidate is there: the first of the type in the configured order.
+    FirstOfType,
+    /// The channels before it failed.
+    Failover,
+}
+
+/// What happened over one channel type.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChannelReport {
+    pub channel_type: ChannelType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The plugin's revision; empty for a channel the application registered.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    /// Candidates that were passed over, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
+    /// The template files that were used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<String>,
+    /// What was rendered; kept by `explain` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rendered: Option<Vec<RenderedFile>>,
+    /// Delivery attempts made.
+    pub attempts: u32,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What happened to one message: the answer edx-ace's `send` never gives.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    pub uuid: Uuid,
+    /// `app_label.name`.
+    pub name: String,
+    pub policies: Vec<PolicyReport>,
+    pub channels: Vec<ChannelReport>,
+}
+
+impl Report {
+    /// Whether any channel type needs to be taken up again.
+    pub fn is_settled(&self) -> bool {
+        self.channels.iter().all(|c| c.outcome.is_settled())
+    }
+
+    /// Whether the message reached nobody although nobody decided so: a channel failed, or none could carry it.
+    ///
+    /// A type that has no channel, or for which the message has no templates, counts only when no other type carried the
+    /// message: most messages are written for one type.
+    pub fn is_failure(&self) -> bool {
+        let carried = |o: &Outcome| {
+            matches!(o, Outcome::Sent { .. } | Outcome::Denied { .. } | Outcome::Skipped { .. } | Outcome::Ready)
+        };
+        let failed = |o: &Outcome| match o {
+            Outcome::Unsupported { .. } | Outcome::Excluded | Outcome::TemplateError { absent: true, .. } => false,
+            other => !carried(other),
+        };
+        self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| carried(&c.outcome))
+    }
+}
