@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
+use crate::channel::gates::gates;
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
 use crate::config::{Config, Mode, Problem, Problems};
 use crate::keyvalue::{self, Keyvalue};
@@ -253,6 +254,7 @@ impl Ace {
             presentation,
             routing: config.routing.clone(),
             delivery: config.delivery.clone(),
+            gates: gates(&config.channels, &self.snapshot().gates),
             now: self.now,
             jitter: self.jitter,
         };

@@ -47,6 +47,8 @@ pub struct Config {
     pub enabled_policies: Option<Vec<String>>,
     pub routing: Routing,
     pub delivery: Delivery,
+    /// How single channels are used, by name.
+    pub channels: BTreeMap<String, Channel>,
     pub mailer: Mailer,
     pub keyvalue: Keyvalue,
     pub http: Http,
@@ -184,6 +186,34 @@ impl Default for Delivery {
             max_waiting: 10_000,
         }
     }
+}
+
+/// How one channel is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Channel {
+    pub delivery: Guarantee,
+    /// Deliveries at once. `None`: as many as there are messages under way.
+    pub concurrency: Option<usize>,
+    /// Deliveries in a time: a provider's quota.
+    pub rate: Option<Rate>,
+}
+
+/// What holds for a message that was being handed over when the host ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guarantee {
+    /// It is handed over again: it may arrive twice.
+    #[default]
+    AtLeastOnce,
+    /// Every attempt is written down before it is made, and one without a result is not repeated: it may not arrive.
+    AtMostOnce,
+}
+
+/// So many in so long a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rate {
+    /// At least 1.
+    pub count: u32,
+    pub per: Duration,
 }
 
 /// The relays behind the `mailer` import.

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::message::{
-    Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, OnError, PolicyReport, PolicyResult, Reason, Verdict,
+    Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
+    Verdict,
 };
 use crate::plugin::Runtime;
 
@@ -26,8 +27,9 @@ pub trait Policy: Send + Sync {
         ""
     }
 
-    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere.
-    async fn check(&self, message: &Arc<Message>, dry: bool) -> Result<PolicyResult, Fault>;
+    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere. `notes` takes what is
+    /// worth telling beside the verdict.
+    async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault>;
 }
 
 /// A policy in its place.
@@ -66,8 +68,8 @@ impl Policy for WasmPolicy {
         &self.0.settings.revision
     }
 
-    async fn check(&self, message: &Arc<Message>, dry: bool) -> Result<PolicyResult, Fault> {
-        self.0.check(message, dry).await.answer
+    async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault> {
+        self.0.check(message, dry).await.told(notes)
     }
 }
 
@@ -83,7 +85,7 @@ impl Policy for BrokenPolicy {
         &self.name
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
         let (plugin, message) = (self.name.clone(), self.reason.clone());
         Err(Fault { plugin, kind: FaultKind::Unavailable, message, backtrace: None })
     }
@@ -101,7 +103,7 @@ impl Policy for StubPolicy {
         &self.name
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
         Ok(self.result.clone())
     }
 }
@@ -148,8 +150,8 @@ pub async fn channels_for(
 }
 
 async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
-    let started = Instant::now();
-    let verdict = match slot.policy.check(message, dry || slot.shadow.is_some()).await {
+    let (started, notes) = (Instant::now(), Notes::default());
+    let verdict = match slot.policy.check(message, dry || slot.shadow.is_some(), &notes).await {
         Ok(result) => Verdict::Result(result),
         Err(fault) => {
             let (policy, on_error) = (slot.policy.name(), slot.on_error);
@@ -163,6 +165,7 @@ async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
         verdict,
         took_us: started.elapsed().as_micros() as u64,
         shadow: slot.shadow.as_ref().map(|_| Agreement::Agrees),
+        refused: notes.into_refused(),
     }
 }
 

@@ -10,8 +10,8 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Config, Delivery, Grants, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Relay, RelayKind, Routing,
-    Secret, Smtp, Tls,
+    Channel, Config, Delivery, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Relay,
+    RelayKind, Routing, Secret, Smtp, Tls,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -42,6 +42,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         enabled_policies: distinct_names(s, "enabled-policies"),
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
+        channels: s.named("channels", |_, field| field.section(channel)),
         mailer: mailer(s),
         keyvalue: s.section("keyvalue", keyvalue),
         http: s.section("http", http),
@@ -108,6 +109,15 @@ fn delivery(s: &mut Section<'_>) -> Delivery {
         at_most(s, ("retry-delay", "max-retry-delay"), (delivery.retry_delay, delivery.max_retry_delay));
     }
     delivery
+}
+
+fn channel(s: &mut Section<'_>) -> Channel {
+    let guarantees = [("at-least-once", Guarantee::AtLeastOnce), ("at-most-once", Guarantee::AtMostOnce)];
+    Channel {
+        delivery: s.get("delivery", values::one_of(&guarantees)).unwrap_or_default(),
+        concurrency: s.get("concurrency", values::integer(1..=10_000)),
+        rate: s.get("rate", values::rate),
+    }
 }
 
 /// Told where the greater of the two stands or, where that is a default, at the smaller one.

@@ -115,13 +115,17 @@ fn every_key() -> BTreeSet<String> {
         [mailer]
         default-relay = "a"
         [plugins.p]
+        [channels.c]
     "#;
     let document = tree::parse(text).unwrap();
     let mut walk = reader::Walk::new(None, BTreeMap::from([("P".into(), "secret".into())]));
     walk.document(document, decode::config);
     let keys = walk.known().iter().map(|variable| {
         let key = variable.trim_start_matches("ACE_").to_lowercase().replace("__", ".").replace('_', "-");
-        key.replace("relays.a", "relays.*").replace("relays.b", "relays.*").replace("plugins.p", "plugins.*")
+        key.replace("relays.a", "relays.*")
+            .replace("relays.b", "relays.*")
+            .replace("plugins.p", "plugins.*")
+            .replace("channels.c", "channels.*")
     });
     let keys: BTreeSet<String> = keys.collect();
     walk.finish(()).unwrap();

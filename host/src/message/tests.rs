@@ -141,10 +141,18 @@ fn report(outcomes: Vec<Outcome>) -> Report {
         passed_over: Vec::new(),
         templates: Vec::new(),
         rendered: None,
+        refused: Vec::new(),
         attempts: 0,
+        history: Vec::new(),
         outcome,
     });
-    Report { uuid: Uuid::nil(), name: String::new(), policies: Vec::new(), channels: channels.collect() }
+    Report {
+        uuid: Uuid::nil(),
+        name: String::new(),
+        interruptions: Vec::new(),
+        policies: Vec::new(),
+        channels: channels.collect(),
+    }
 }
 
 #[test]

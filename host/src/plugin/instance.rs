@@ -14,7 +14,7 @@ use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
 use super::{Services, Settings};
 use crate::config::Isolation;
-use crate::message::{Fault, FaultKind, Message};
+use crate::message::{Fault, FaultKind, Message, Notes};
 
 /// Fresh instances kept ready for a plugin that gives each call its own.
 const SPARES: usize = 4;
@@ -73,6 +73,12 @@ pub struct Called<T> {
 }
 
 impl<T> Called<T> {
+    /// The answer; what was refused meanwhile goes to the notes.
+    pub fn told(self, notes: &Notes) -> Result<T, Fault> {
+        notes.refused(self.denied);
+        self.answer
+    }
+
     /// Looks at the answer once more; what does not pass is a fault.
     pub fn and_then<U>(self, look: impl FnOnce(T) -> Result<U, Fault>) -> Called<U> {
         Called { answer: self.answer.and_then(look), handover: self.handover, denied: self.denied }

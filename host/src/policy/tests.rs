@@ -6,7 +6,14 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn report(policy: &str, verdict: Verdict) -> PolicyReport {
-    PolicyReport { policy: policy.to_owned(), revision: String::new(), verdict, took_us: 0, shadow: None }
+    PolicyReport {
+        policy: policy.to_owned(),
+        revision: String::new(),
+        verdict,
+        took_us: 0,
+        shadow: None,
+        refused: Vec::new(),
+    }
 }
 
 fn denies(policy: &str, types: &[&str]) -> PolicyReport {
