@@ -46,7 +46,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("cap_std", &["plugin"]),
@@ -55,6 +55,10 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("lettre", &["mailer", "config"]),
     ("mail_builder", &["mailer"]),
     ("clap", &["cli"]),
+    ("axum", &["http", "app"]),
+    ("utoipa", &["http"]),
+    ("metrics", &["monitoring"]),
+    ("metrics_exporter_prometheus", &["monitoring"]),
     ("toml", &["config"]),
 ];
 

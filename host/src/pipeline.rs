@@ -220,6 +220,10 @@ impl InFlight {
         let waiting: Vec<usize> = (0..todo.len()).filter(|i| matches!(todo[*i], Todo::Ask(_))).collect();
         let types: Vec<ChannelType> = waiting.iter().map(|i| report.channels[*i].channel_type.clone()).collect();
         let decision = policy::channels_for(&self.snapshot.policies, &types, &self.message, now, self.dry).await;
+        if !self.dry {
+            let allowed = decision.rulings.iter().filter(|(_, ruling)| *ruling == Ruling::Allowed).map(|(t, _)| t);
+            monitoring::judged(&self.message, &decision.reports, allowed);
+        }
         self.progress.report.policies = decision.reports;
         self.progress.asked_in_vain += 1;
         for (i, (_, ruling)) in waiting.into_iter().zip(decision.rulings) {
@@ -296,6 +300,9 @@ impl InFlight {
 
     fn wait(&mut self, i: usize, mut carrying: Carrying, at: Timestamp, error: String) {
         carrying.due = at;
+        let channel_type = &self.progress.report.channels[i].channel_type;
+        let seconds = at.duration_since((self.snapshot.now)()).as_secs_f64();
+        monitoring::report_for(&self.message, channel_type, monitoring::DELIVERY_RETRIED, seconds);
         self.note(i, Outcome::Retry { at, error });
         self.progress.todo[i] = Todo::Carry(carrying);
     }
@@ -563,6 +570,7 @@ fn new_report(channel_type: ChannelType, outcome: Outcome) -> ChannelReport {
 }
 
 fn remember(report: &mut ChannelReport, attempt: AttemptReport) {
+    monitoring::attempted(&attempt);
     if report.history.len() == HISTORY_MAX {
         report.history.remove(0);
     }

@@ -69,6 +69,21 @@ pub enum FaultKind {
     Answer,
 }
 
+impl FaultKind {
+    /// As it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::Unavailable => "unavailable",
+            FaultKind::Error => "error",
+            FaultKind::Trap => "trap",
+            FaultKind::Time => "time",
+            FaultKind::CallTimeout => "call_timeout",
+            FaultKind::Memory => "memory",
+            FaultKind::Answer => "answer",
+        }
+    }
+}
+
 /// A plugin that broke instead of answering.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{plugin}: {message}")]
@@ -402,6 +417,19 @@ impl Report {
             other => !carried(other),
         };
         self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| carried(&c.outcome))
+    }
+}
+
+impl AttemptResult {
+    /// As it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptResult::Sent => "sent",
+            AttemptResult::MaybeSent => "maybe_sent",
+            AttemptResult::Skipped => "skipped",
+            AttemptResult::Recoverable => "recoverable",
+            AttemptResult::Fatal => "fatal",
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::state::{Handover, MessageHandle, State};
 use super::{Services, Settings};
 use crate::config::Isolation;
 use crate::message::{Fault, FaultKind, Message, Notes};
+use crate::monitoring::PluginMetrics;
 
 /// Fresh instances kept ready for a plugin that gives each call its own.
 const SPARES: usize = 4;
@@ -34,6 +35,7 @@ pub struct Runtime {
     idle: Mutex<Vec<Instance>>,
     permits: Semaphore,
     pub circuit: Circuit,
+    metrics: PluginMetrics,
     /// For work that outlives a call: making the next spare.
     this: Weak<Runtime>,
 }
@@ -89,6 +91,7 @@ impl<T> Called<T> {
 pub(super) struct Lease<'a> {
     runtime: &'a Runtime,
     pub instance: Instance,
+    begun: Instant,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -102,6 +105,7 @@ impl Runtime {
     ) -> Arc<Self> {
         let permits = Semaphore::new(settings.limits.instances);
         let circuit = Circuit::new(settings.limits.circuit.clone());
+        let metrics = PluginMetrics::new(&settings.name, &settings.revision);
         Arc::new_cyclic(|this| Runtime {
             settings,
             grants,
@@ -111,6 +115,7 @@ impl Runtime {
             idle: Mutex::default(),
             permits,
             circuit,
+            metrics,
             this: this.clone(),
         })
     }
@@ -138,7 +143,7 @@ impl Runtime {
         let number = state.call.begin(purpose.message.cloned(), purpose.dry, key);
         instance.store.set_epoch_deadline(1);
         instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
-        Ok((Lease { runtime: self, instance, _permit: permit }, Resource::new_own(number)))
+        Ok((Lease { runtime: self, instance, begun: Instant::now(), _permit: permit }, Resource::new_own(number)))
     }
 
     async fn instantiate(&self) -> Result<Instance, Fault> {
@@ -218,11 +223,17 @@ impl Runtime {
     /// Tells the circuit what came of a call.
     pub(super) fn noted<T>(&self, called: Called<T>) -> Called<T> {
         match &called.answer {
-            Ok(_) => self.circuit.succeeded(),
+            Ok(_) => {
+                if self.circuit.succeeded() {
+                    self.metrics.circuit(false);
+                    tracing::info!(plugin = %self.settings.name, "The plugin works again; its circuit is closed.");
+                }
+            }
             // It was not asked.
             Err(fault) if fault.kind == FaultKind::Unavailable => {}
             Err(fault) => {
                 if self.circuit.failed(Instant::now()) {
+                    self.metrics.circuit(true);
                     let (plugin, pause) = (self.settings.name.as_str(), self.settings.limits.circuit.pause);
                     tracing::error!(
                         plugin,
@@ -278,6 +289,8 @@ impl Lease<'_> {
         call.end();
         let handover = std::mem::take(&mut call.handover);
         let denied = std::mem::take(&mut call.denied);
+        let fault = answer.as_ref().err().map(|fault| fault.kind);
+        self.runtime.metrics.called(self.begun.elapsed(), fault, denied.len());
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if answer.is_ok() && !is_worn && self.instance.calls_left > 0 {
             self.runtime.keep(self.instance);
