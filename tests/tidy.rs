@@ -21,9 +21,9 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
         &["channel", "config", "delivery", "message", "monitoring", "plugin", "policy", "presentation", "retry"],
     ),
     ("dispatch", &["channel", "message", "monitoring", "pipeline"]),
-    ("watch", &["app", "monitoring"]),
+    ("watch", &["engine", "monitoring"]),
     (
-        "app",
+        "engine",
         &[
             "channel",
             "config",
@@ -41,7 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
         ],
     ),
     // The command line talks to the application; what it prints are the values it is given.
-    ("cli", &["app", "config", "dispatch", "message", "plugin", "watch"]),
+    ("cli", &["engine", "config", "dispatch", "message", "plugin", "watch"]),
     ("main", &["cli"]),
 ];
 
@@ -55,7 +55,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("lettre", &["mailer", "config"]),
     ("mail_builder", &["mailer"]),
     ("clap", &["cli"]),
-    ("axum", &["http", "app"]),
+    ("axum", &["http"]),
     ("utoipa", &["http"]),
     ("metrics", &["monitoring"]),
     ("metrics_exporter_prometheus", &["monitoring"]),
@@ -130,9 +130,9 @@ fn modules_import_only_what_the_design_allows() {
             continue;
         };
         for import in imports(&code(&text)) {
-            // Re-exports at the root come from app, config and message.
+            // Re-exports at the root come from engine, config and message.
             let import = match import.as_str() {
-                "Ace" | "StartError" => "app",
+                "Ace" | "StartError" => "engine",
                 "Config" => "config",
                 other => other,
             };

@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub struct Config {
     pub mailer: Mailer,
     pub keyvalue: Keyvalue,
     pub http: Http,
+    pub server: Server,
     pub limits: Limits,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
@@ -356,6 +358,52 @@ impl Default for Http {
             ca_file: None,
             idle_connections: 8,
             idle_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The HTTP API of `ace serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Address and port. 127.0.0.1:8025.
+    pub listen: SocketAddr,
+    /// The tokens that `ace token` makes. `None`: nobody needs one, and only this machine is listened to.
+    pub tokens_file: Option<PathBuf>,
+    /// TLS with this certificate chain and key, both PEM. `None`: plain HTTP.
+    pub tls: Option<ServerTls>,
+    /// Connections at once; a further one waits to be taken. 1,000.
+    pub connections: usize,
+    /// For the head of a request, and for each pause in its body. 10 s.
+    pub read_timeout: Duration,
+    /// For a whole request that is no stream, `?wait` not included. 60 s.
+    pub request_timeout: Duration,
+    /// Bytes of a request's head. 32 KiB.
+    pub max_head_bytes: usize,
+    /// Requests a second of one token (or, without tokens, of everybody), a second's worth of them at once. `None`: no limit.
+    pub requests_per_second: Option<u32>,
+    /// How long a stop waits for requests and messages under way. 30 s.
+    pub drain: Duration,
+}
+
+/// Where the server's certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8025)),
+            tokens_file: None,
+            tls: None,
+            connections: 1_000,
+            read_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            max_head_bytes: 32 * values::KIB,
+            requests_per_second: None,
+            drain: Duration::from_secs(30),
         }
     }
 }

@@ -15,16 +15,16 @@
 //! What serves them:
 //!
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
-//! - [`config`]: `ace.toml`; [`app`]: builds everything; [`watch`]: reloads what changes; [`monitoring`]: events
+//! - [`config`]: `ace.toml`; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads what changes; [`monitoring`]: events
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
-pub mod app;
 pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod engine;
 pub mod keyvalue;
 pub mod mailer;
 pub mod message;
@@ -36,6 +36,6 @@ pub mod presentation;
 pub mod retry;
 pub mod watch;
 
-pub use app::{Ace, StartError};
 pub use config::Config;
+pub use engine::{Ace, StartError};
 pub use message::{Message, MessageType, Outcome, Recipient, Report};

@@ -3,18 +3,22 @@
 //! "No", "not yet" and "broken" stay three different things: a policy that breaks has said nothing, and its `on-error`
 //! decides what that means.
 
+pub mod shadow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::message::{
     Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
     Verdict,
 };
 use crate::plugin::Runtime;
+use shadow::ShadowLog;
 
 /// Something that judges messages: a plugin, or what an embedding application registers.
 #[async_trait]
@@ -42,10 +46,11 @@ pub struct Slot {
 }
 
 /// What a policy in shadow is compared with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Shadow {
     /// A policy's name; `None`: what all policies that count decided.
     pub of: Option<String>,
+    pub log: Arc<ShadowLog>,
 }
 
 impl Slot {
@@ -109,7 +114,8 @@ impl Policy for StubPolicy {
 }
 
 /// What is left of a channel type after all policies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ruling {
     Allowed,
     Denied(Vec<Reason>),
@@ -145,7 +151,14 @@ pub async fn channels_for(
         reports.push(ask(slot, message, dry).await);
     }
     compare(policies, types, &mut reports, now);
-    let rulings = types.iter().map(|t| (t.clone(), ruling(t, &reports, now))).collect();
+    let rulings: Vec<_> = types.iter().map(|t| (t.clone(), ruling(t, &reports, now))).collect();
+    if !dry {
+        for (slot, report) in policies.iter().zip(&reports) {
+            if let Some(shadow) = &slot.shadow {
+                shadow.log.note(message, report, &rulings, now);
+            }
+        }
+    }
     Decision { rulings, reports }
 }
 

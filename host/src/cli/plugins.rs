@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{FAILED, OK, put, say};
-use crate::app;
 use crate::config::{Config, Grants};
+use crate::engine;
 use crate::plugin::{Plugin, PluginState};
 
 pub const EXAMPLES: &str = "Examples:
@@ -19,7 +19,7 @@ pub const EXAMPLES: &str = "Examples:
 Exit code 1 where a plugin that should serve cannot.";
 
 pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
-    let survey = app::survey(&config, Timestamp::now).await?;
+    let survey = engine::survey(&config, Timestamp::now).await?;
     for problem in survey.unknown_names(&config) {
         say(&format!("warning: {problem}"));
     }

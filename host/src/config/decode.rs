@@ -11,7 +11,7 @@ use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
     Channel, Config, Delivery, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Relay,
-    RelayKind, Routing, Secret, Smtp, Tls,
+    RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -46,6 +46,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         mailer: mailer(s),
         keyvalue: s.section("keyvalue", keyvalue),
         http: s.section("http", http),
+        server: s.section("server", server),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
         limits,
         places: Default::default(),
@@ -296,6 +297,40 @@ fn http(s: &mut Section<'_>) -> Http {
         idle_connections: s.get("idle-connections", values::integer(0..=1000)).unwrap_or(default.idle_connections),
         idle_timeout: s.get("idle-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.idle_timeout),
     }
+}
+
+fn server(s: &mut Section<'_>) -> Server {
+    let default = Server::default();
+    let server = Server {
+        listen: s.get("listen", values::socket_address).unwrap_or(default.listen),
+        tokens_file: s.get("tokens-file", values::kept_file(s.folder())),
+        tls: server_tls(s),
+        connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
+        read_timeout: s.get("read-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.read_timeout),
+        request_timeout: s
+            .get("request-timeout", values::duration(MILLISECOND..=HOUR))
+            .unwrap_or(default.request_timeout),
+        max_head_bytes: s.get("max-head-bytes", values::size(8 * KIB..=MIB)).unwrap_or(default.max_head_bytes),
+        requests_per_second: s.get("requests-per-second", values::integer(1..=1_000_000)),
+        drain: s.get("drain", values::duration(Duration::ZERO..=HOUR)).unwrap_or(default.drain),
+    };
+    if server.tokens_file.is_none() && !server.listen.ip().is_loopback() && s.is_sound() {
+        let message = "anyone who reaches this address could send mail: name a tokens-file beside it, \
+                       or listen on 127.0.0.1 or [::1]";
+        s.fail("listen", message);
+    }
+    server
+}
+
+fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
+    let certificate = s.get("tls-certificate", values::existing_file(s.folder()));
+    let key = s.get("tls-key", values::existing_file(s.folder()));
+    match (s.is_written("tls-certificate"), s.is_written("tls-key")) {
+        (true, false) => s.fail("tls-certificate", "needs a tls-key beside it"),
+        (false, true) => s.fail("tls-key", "needs a tls-certificate beside it"),
+        _ => {}
+    }
+    Some(ServerTls { certificate: certificate?, key: key? })
 }
 
 fn limits(s: &mut Section<'_>) -> Limits {

@@ -1,6 +1,7 @@
 //! Readers of single values. Each says what it wants when it does not get it; none repeats a value that may be secret.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -262,6 +263,12 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     // Names inside a container network hold underscores, and a dot at the end stops a resolver from adding to a name.
     let name = host.strip_suffix('.').unwrap_or(&host).replace('_', "-");
     is_domain(&name).then_some(host).ok_or_else(|| "must be a host name or an IP address".to_owned())
+}
+
+/// An IP address and a port to listen on.
+pub(super) fn socket_address(node: &Node) -> Result<SocketAddr, String> {
+    let address = line(node)?;
+    address.parse().map_err(|_| "must be an IP address and a port, as in \"127.0.0.1:8025\" or \"[::]:443\"".to_owned())
 }
 
 /// What EHLO says: a name, or an address in brackets (RFC 5321, 4.1.1.1).

@@ -1,4 +1,5 @@
-//! The composition root: builds everything a running ACE is made of, from one configuration. The only module that knows all.
+//! The engine: everything that decides and sends, built from one configuration and built anew by a reload. It keeps nothing of a
+//! message; `app` puts the queue, the workers and the HTTP server around it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::channel::gates::gates;
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
@@ -13,10 +15,12 @@ use crate::config::{Config, Mode, Problem, Problems};
 use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
 use crate::message::{Message, OnError, Report};
+use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
 use crate::plugin::http;
 use crate::plugin::registry::{self, Change, RegistryError};
 use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
+use crate::policy::shadow::ShadowLog;
 use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
 
@@ -70,7 +74,7 @@ struct Running {
 }
 
 /// What a reload came to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Reload {
     /// Plugins that are not what they were.
     pub changes: Vec<Change>,
@@ -223,6 +227,12 @@ impl Ace {
     /// began with. What cannot serve leaves the version before serving; a configuration with problems changes nothing.
     /// Of ace.toml, what concerns plugins, routing and delivery is taken up; relays, facts and limits need a new start.
     pub async fn reload(&self) -> Result<Reload, StartError> {
+        let reloaded = self.read_again().await;
+        monitoring::reloaded(reloaded.is_ok());
+        reloaded
+    }
+
+    async fn read_again(&self) -> Result<Reload, StartError> {
         let _one_at_a_time = self.reloading.lock().await;
         let running = self.current.load_full();
         let (file, templates) = (running.config.file.clone(), running.snapshot.presentation.clone());
@@ -249,7 +259,7 @@ impl Ace {
         }
         let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
         let snapshot = Snapshot {
-            policies: slots(&config, &registry, self.policies.clone()),
+            policies: slots(&config, &registry, self.policies.clone(), &self.snapshot().policies),
             channels: ChannelMap::new(channels),
             presentation,
             routing: config.routing.clone(),
@@ -258,6 +268,9 @@ impl Ace {
             now: self.now,
             jitter: self.jitter,
         };
+        for plugin in registry.plugins.values().filter(|p| p.state != PluginState::Disabled) {
+            monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
+        }
         self.current.store(Arc::new(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) }));
         Ok(())
     }
@@ -313,7 +326,8 @@ fn check_names(
 }
 
 /// The policies in the order they are asked: by their `order`, then as `enabled-policies` lists them, then by name.
-fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>) -> Vec<Slot> {
+/// A policy in shadow that is the same as `before` goes on counting.
+fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>, before: &[Slot]) -> Vec<Slot> {
     let mut all = registered;
     for plugin in registry.plugins.values() {
         let settings = config.plugins.get(&plugin.name).cloned().unwrap_or_default();
@@ -326,7 +340,8 @@ fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>) -> V
             }
             _ => continue,
         };
-        let shadow = (settings.mode == Mode::Shadow).then(|| Shadow { of: settings.shadow_of.clone() });
+        let shadow = (settings.mode == Mode::Shadow)
+            .then(|| Shadow { of: settings.shadow_of.clone(), log: shadow_log(policy.as_ref(), before) });
         let slot = Slot { policy, on_error: settings.on_error, shadow };
         all.push(Registered { order: settings.order, is_plugin: true, slot });
     }
@@ -338,6 +353,12 @@ fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>) -> V
         (r.order, place(name).unwrap_or(usize::MAX), name.to_owned())
     });
     all.into_iter().map(|r| r.slot).collect()
+}
+
+fn shadow_log(policy: &dyn Policy, before: &[Slot]) -> Arc<ShadowLog> {
+    let is_same = |slot: &&Slot| slot.policy.name() == policy.name() && slot.policy.revision() == policy.revision();
+    let kept = before.iter().find(is_same).and_then(|slot| slot.shadow.as_ref()).map(|shadow| shadow.log.clone());
+    kept.unwrap_or_default()
 }
 
 /// The channels among the plugins: as `enabled-channels` lists them, else by name.
