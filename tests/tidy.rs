@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Who may import what. A new line here is a design decision.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("message", &[]),
     ("config", &["message"]),
     ("retry", &["config", "message"]),
-    ("mailer", &["config", "message"]),
+    ("tls", &[]),
+    ("mailer", &["config", "message", "tls"]),
     ("keyvalue", &["config", "message"]),
     ("monitoring", &["message"]),
     ("presentation", &["config", "message", "monitoring"]),
-    ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring"]),
+    ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring", "tls"]),
     ("policy", &["message", "monitoring", "plugin"]),
     ("channel", &["config", "message", "monitoring", "plugin"]),
     ("delivery", &["channel", "message", "monitoring", "plugin"]),
@@ -46,16 +47,18 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),
     ("rusqlite", &["keyvalue"]),
     ("lettre", &["mailer", "config"]),
+    ("rustls_native_certs", &["tls"]),
     ("mail_builder", &["mailer"]),
     ("clap", &["cli"]),
     ("toml", &["config"]),
+    ("toml_edit", &["config"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use crate::channel::gates::gates;
+use crate::channel::gates::{Gates, gates};
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
 use crate::config::{Config, Mode, Problem, Problems};
 use crate::keyvalue::{self, Keyvalue};
@@ -52,12 +52,16 @@ pub enum StartError {
 /// ```
 pub struct Ace {
     current: ArcSwap<Running>,
-    /// What the application registered itself.
-    policies: Vec<Registered>,
-    channels: Vec<Arc<dyn Channel>>,
+    own: Own,
     services: Arc<Services>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
+}
+
+/// What the application registered itself, and no reload changes.
+struct Own {
+    policies: Vec<Registered>,
+    channels: Vec<Arc<dyn Channel>>,
     now: fn() -> Timestamp,
     jitter: fn() -> f64,
 }
@@ -81,10 +85,7 @@ pub struct Reload {
 /// What an application lays down before the engine starts.
 pub struct Builder {
     config: Config,
-    policies: Vec<Registered>,
-    channels: Vec<Arc<dyn Channel>>,
-    now: fn() -> Timestamp,
-    jitter: fn() -> f64,
+    own: Own,
 }
 
 /// A policy with its place in the order.
@@ -100,41 +101,29 @@ impl Builder {
     /// unless ace.toml says otherwise), then by name.
     pub fn policy(mut self, policy: impl Policy + 'static, order: i64, on_error: OnError) -> Self {
         let slot = Slot::enforced(Arc::new(policy), on_error);
-        self.policies.push(Registered { order, is_plugin: false, slot });
+        self.own.policies.push(Registered { order, is_plugin: false, slot });
         self
     }
 
     /// Registers a channel of the application's own; it stands before the plugins of its type.
     pub fn channel(mut self, channel: impl Channel + 'static) -> Self {
-        self.channels.push(Arc::new(channel));
+        self.own.channels.push(Arc::new(channel));
         self
     }
 
     /// Replaces the clock and the source of jitter.
     pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
-        (self.now, self.jitter) = (now, jitter);
+        (self.own.now, self.own.jitter) = (now, jitter);
         self
     }
 
     /// Reads plugins, templates and facts, and checks the configuration against them.
     pub async fn start(self) -> Result<Ace, StartError> {
-        let Builder { config, policies, channels, now, jitter } = self;
-        let Survey { registry, presentation, services } = survey(&config, now).await?;
-        let ace = Ace {
-            current: ArcSwap::from_pointee(Running {
-                snapshot: Arc::new(Snapshot::nothing(config.clone(), now, jitter)),
-                config: config.clone(),
-                registry: Arc::new(Registry::empty()),
-            }),
-            policies,
-            channels,
-            services,
-            reloading: tokio::sync::Mutex::new(()),
-            now,
-            jitter,
-        };
-        ace.publish(config, registry, Arc::new(presentation))?;
-        Ok(ace)
+        let Builder { config, own } = self;
+        let Survey { registry, presentation, services } = survey(&config, own.now).await?;
+        let first = own.running(config, registry, Arc::new(presentation), &Gates::new())?;
+        let current = ArcSwap::from_pointee(first);
+        Ok(Ace { current, own, services, reloading: tokio::sync::Mutex::new(()) })
     }
 }
 
@@ -175,7 +164,8 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
 impl Ace {
     /// Lays down an engine with these settings.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 }
+        let own = Own { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 };
+        Builder { config, own }
     }
 
     /// Sets a message on its way: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` holds channel
@@ -238,11 +228,27 @@ impl Ace {
         .await
         .expect("reading does not panic")?;
         let registry::Reloaded { registry, changes, is_unsettled } = running.registry.reload_now(&config).await?;
-        self.publish(config, registry, presentation)?;
+        let next = self.own.running(config, registry, presentation, &running.snapshot.gates)?;
+        self.current.store(Arc::new(next));
         Ok(Reload { changes, is_unsettled })
     }
 
-    fn publish(&self, config: Config, registry: Registry, presentation: Arc<Presentation>) -> Result<(), StartError> {
+    /// Closes what is open: idle connections to relays.
+    pub async fn close(&self) {
+        self.services.mailer.close().await;
+    }
+}
+
+impl Own {
+    /// What a configuration, its plugins and templates come to beside what the application registered; an error where a
+    /// name in the configuration is nobody's.
+    fn running(
+        &self,
+        config: Config,
+        registry: Registry,
+        presentation: Arc<Presentation>,
+        before: &Gates,
+    ) -> Result<Running, StartError> {
         let problems = check_names(&config, &registry, &self.policies, &self.channels);
         if !problems.is_empty() {
             return Err(Problems(problems).into());
@@ -254,17 +260,11 @@ impl Ace {
             presentation,
             routing: config.routing.clone(),
             delivery: config.delivery.clone(),
-            gates: gates(&config.channels, &self.snapshot().gates),
+            gates: gates(&config.channels, before),
             now: self.now,
             jitter: self.jitter,
         };
-        self.current.store(Arc::new(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) }));
-        Ok(())
-    }
-
-    /// Closes what is open: idle connections to relays.
-    pub async fn close(&self) {
-        self.services.mailer.close().await;
+        Ok(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) })
     }
 }
 

@@ -15,7 +15,7 @@
 //! What serves them:
 //!
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
-//! - [`config`]: `ace.toml`; [`app`]: builds everything; [`watch`]: reloads what changes; [`monitoring`]: events
+//! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`app`]: builds everything; [`watch`]: reloads what changes; [`monitoring`]: events
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
@@ -34,6 +34,7 @@ pub mod plugin;
 pub mod policy;
 pub mod presentation;
 pub mod retry;
+pub mod tls;
 pub mod watch;
 
 pub use app::{Ace, StartError};
