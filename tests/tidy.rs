@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Who may import what. A new line here is a design decision.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("message", &[]),
     ("config", &["message"]),
     ("retry", &["config", "message"]),
-    ("mailer", &["config", "message"]),
+    ("tls", &[]),
+    ("mailer", &["config", "message", "tls"]),
     ("keyvalue", &["config", "message"]),
     ("monitoring", &["message"]),
     ("presentation", &["config", "message", "monitoring"]),
-    ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring"]),
+    ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring", "tls"]),
     ("policy", &["message", "monitoring", "plugin"]),
     ("channel", &["config", "message", "monitoring", "plugin"]),
     ("delivery", &["channel", "message", "monitoring", "plugin"]),
@@ -46,13 +47,14 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),
     ("rusqlite", &["keyvalue"]),
     ("lettre", &["mailer", "config"]),
+    ("rustls_native_certs", &["tls"]),
     ("mail_builder", &["mailer"]),
     ("clap", &["cli"]),
     ("axum", &["http"]),
@@ -60,6 +62,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("metrics", &["monitoring"]),
     ("metrics_exporter_prometheus", &["monitoring"]),
     ("toml", &["config"]),
+    ("toml_edit", &["config"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

@@ -61,7 +61,7 @@ enum Command {
     Check,
     /// List the plugins: what they are, what they may reach, and whether they serve
     #[command(after_help = plugins::EXAMPLES)]
-    Plugins,
+    Plugins(plugins::Args),
 }
 
 /// Runs the program named by the process's arguments.
@@ -93,7 +93,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Send(args) => send::run(config, args, cli.json).await,
         Command::Explain(args) => explain::run(config, args, cli.json).await,
         Command::Check => check::run(config, cli.json).await,
-        Command::Plugins => plugins::run(config, cli.json).await,
+        Command::Plugins(args) => plugins::run(config, args, cli.json).await,
     }
 }
 

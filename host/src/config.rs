@@ -5,6 +5,7 @@
 
 mod decode;
 mod environment;
+mod granting;
 mod manifest;
 mod names;
 mod problem;
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};
 pub use problem::{Problem, Problems};
 pub use values::is_bucket;

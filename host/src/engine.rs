@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::channel::gates::gates;
+use crate::channel::gates::{Gates, gates};
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
 use crate::config::{Config, Mode, Problem, Problems};
 use crate::keyvalue::{self, Keyvalue};
@@ -56,12 +56,16 @@ pub enum StartError {
 /// ```
 pub struct Ace {
     current: ArcSwap<Running>,
-    /// What the application registered itself.
-    policies: Vec<Registered>,
-    channels: Vec<Arc<dyn Channel>>,
+    own: Own,
     services: Arc<Services>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
+}
+
+/// What the application registered itself, and no reload changes.
+struct Own {
+    policies: Vec<Registered>,
+    channels: Vec<Arc<dyn Channel>>,
     now: fn() -> Timestamp,
     jitter: fn() -> f64,
 }
@@ -85,10 +89,7 @@ pub struct Reload {
 /// What an application lays down before the engine starts.
 pub struct Builder {
     config: Config,
-    policies: Vec<Registered>,
-    channels: Vec<Arc<dyn Channel>>,
-    now: fn() -> Timestamp,
-    jitter: fn() -> f64,
+    own: Own,
 }
 
 /// A policy with its place in the order.
@@ -104,41 +105,29 @@ impl Builder {
     /// unless ace.toml says otherwise), then by name.
     pub fn policy(mut self, policy: impl Policy + 'static, order: i64, on_error: OnError) -> Self {
         let slot = Slot::enforced(Arc::new(policy), on_error);
-        self.policies.push(Registered { order, is_plugin: false, slot });
+        self.own.policies.push(Registered { order, is_plugin: false, slot });
         self
     }
 
     /// Registers a channel of the application's own; it stands before the plugins of its type.
     pub fn channel(mut self, channel: impl Channel + 'static) -> Self {
-        self.channels.push(Arc::new(channel));
+        self.own.channels.push(Arc::new(channel));
         self
     }
 
     /// Replaces the clock and the source of jitter.
     pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
-        (self.now, self.jitter) = (now, jitter);
+        (self.own.now, self.own.jitter) = (now, jitter);
         self
     }
 
     /// Reads plugins, templates and facts, and checks the configuration against them.
     pub async fn start(self) -> Result<Ace, StartError> {
-        let Builder { config, policies, channels, now, jitter } = self;
-        let Survey { registry, presentation, services } = survey(&config, now).await?;
-        let ace = Ace {
-            current: ArcSwap::from_pointee(Running {
-                snapshot: Arc::new(Snapshot::nothing(config.clone(), now, jitter)),
-                config: config.clone(),
-                registry: Arc::new(Registry::empty()),
-            }),
-            policies,
-            channels,
-            services,
-            reloading: tokio::sync::Mutex::new(()),
-            now,
-            jitter,
-        };
-        ace.publish(config, registry, Arc::new(presentation))?;
-        Ok(ace)
+        let Builder { config, own } = self;
+        let Survey { registry, presentation, services } = survey(&config, own.now).await?;
+        let first = own.running(config, registry, Arc::new(presentation), None)?;
+        let current = ArcSwap::from_pointee(first);
+        Ok(Ace { current, own, services, reloading: tokio::sync::Mutex::new(()) })
     }
 }
 
@@ -179,7 +168,8 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
 impl Ace {
     /// Lays down an engine with these settings.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 }
+        let own = Own { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 };
+        Builder { config, own }
     }
 
     /// Sets a message on its way: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` holds channel
@@ -210,6 +200,16 @@ impl Ace {
     /// The plugins as they are now.
     pub fn registry(&self) -> Arc<Registry> {
         self.current.load().registry.clone()
+    }
+
+    /// The facts and counters.
+    pub fn keyvalue(&self) -> &Arc<Keyvalue> {
+        &self.services.keyvalue
+    }
+
+    /// What time it is for this engine.
+    pub fn now(&self) -> Timestamp {
+        (self.own.now)()
     }
 
     /// Where changes are to be looked for: the configuration's file, the plugin folder, the template folders.
@@ -248,31 +248,9 @@ impl Ace {
         .await
         .expect("reading does not panic")?;
         let registry::Reloaded { registry, changes, is_unsettled } = running.registry.reload_now(&config).await?;
-        self.publish(config, registry, presentation)?;
+        let next = self.own.running(config, registry, presentation, Some(&running.snapshot))?;
+        self.current.store(Arc::new(next));
         Ok(Reload { changes, is_unsettled })
-    }
-
-    fn publish(&self, config: Config, registry: Registry, presentation: Arc<Presentation>) -> Result<(), StartError> {
-        let problems = check_names(&config, &registry, &self.policies, &self.channels);
-        if !problems.is_empty() {
-            return Err(Problems(problems).into());
-        }
-        let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
-        let snapshot = Snapshot {
-            policies: slots(&config, &registry, self.policies.clone(), &self.snapshot().policies),
-            channels: ChannelMap::new(channels),
-            presentation,
-            routing: config.routing.clone(),
-            delivery: config.delivery.clone(),
-            gates: gates(&config.channels, &self.snapshot().gates),
-            now: self.now,
-            jitter: self.jitter,
-        };
-        for plugin in registry.plugins.values().filter(|p| p.state != PluginState::Disabled) {
-            monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
-        }
-        self.current.store(Arc::new(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) }));
-        Ok(())
     }
 
     /// Closes what is open: idle connections to relays.
@@ -281,12 +259,46 @@ impl Ace {
     }
 }
 
+impl Own {
+    /// What a configuration, its plugins and templates come to beside what the application registered; an error where a
+    /// name in the configuration is nobody's. Quotas and comparisons go on counting from `before`.
+    fn running(
+        &self,
+        config: Config,
+        registry: Registry,
+        presentation: Arc<Presentation>,
+        before: Option<&Snapshot>,
+    ) -> Result<Running, StartError> {
+        let problems = check_names(&config, &registry, &self.policies, &self.channels);
+        if !problems.is_empty() {
+            return Err(Problems(problems).into());
+        }
+        let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
+        let snapshot = Snapshot {
+            policies: slots(&config, &registry, self.policies.clone(), before.map_or(&[], |before| &before.policies)),
+            channels: ChannelMap::new(channels),
+            presentation,
+            routing: config.routing.clone(),
+            delivery: config.delivery.clone(),
+            gates: gates(&config.channels, before.map_or(&Gates::new(), |before| &before.gates)),
+            now: self.now,
+            jitter: self.jitter,
+        };
+        for plugin in registry.plugins.values().filter(|p| p.state != PluginState::Disabled) {
+            monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
+        }
+        Ok(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) })
+    }
+}
+
 /// What a reload cannot change: what was opened at the start.
 fn keep_the_fixed(new: Config, before: &Config) -> Config {
     let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
-    if fixed(&new) != fixed(before) || new.limits != before.limits || new.http != before.http {
+    let opened = |c: &Config| (c.limits.clone(), c.http.clone(), c.server.clone());
+    if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
         tracing::warn!(
-            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http or limits."
+            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server or \
+             limits."
         );
     }
     Config {
@@ -295,6 +307,7 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
         mailer: before.mailer.clone(),
         keyvalue: before.keyvalue.clone(),
         http: before.http.clone(),
+        server: before.server.clone(),
         limits: before.limits.clone(),
         ..new
     }

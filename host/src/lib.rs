@@ -15,7 +15,8 @@
 //! What serves them:
 //!
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
-//! - [`config`]: `ace.toml`; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads what changes; [`monitoring`]: events
+//! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
+//!   what changes; [`monitoring`]: events and metrics
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
@@ -34,6 +35,7 @@ pub mod plugin;
 pub mod policy;
 pub mod presentation;
 pub mod retry;
+pub mod tls;
 pub mod watch;
 
 pub use config::Config;

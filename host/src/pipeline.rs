@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::gates::{Gates, Pass};
 use crate::channel::{self, Channel, ChannelMap, Limit};
-use crate::config::{Config, Delivery, Guarantee, Routing};
+use crate::config::{Delivery, Guarantee, Routing};
 use crate::delivery::{self, Delivered};
 use crate::message::{
     Attempt, AttemptReport, ChannelReport, ChannelType, FaultKind, HISTORY_MAX, Message, Notes, Outcome, RenderedFile,
@@ -32,22 +32,6 @@ pub struct Snapshot {
     pub now: fn() -> Timestamp,
     /// A number in 0..1 for each retry.
     pub jitter: fn() -> f64,
-}
-
-impl Snapshot {
-    /// No policies, no channels, no templates.
-    pub fn nothing(config: Config, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
-        Snapshot {
-            policies: Vec::new(),
-            channels: ChannelMap::default(),
-            presentation: Arc::new(Presentation::load(&[])),
-            routing: config.routing,
-            delivery: config.delivery,
-            gates: Gates::new(),
-            now,
-            jitter,
-        }
-    }
 }
 
 /// A message on its way, until every channel type is settled.

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::{self, Isolation, Secret};
+use crate::config::{self, Isolation, Requests, Secret};
 use crate::keyvalue::Keyvalue;
 use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile};
@@ -175,7 +175,7 @@ pub struct Plugin {
     /// Why the files that are there now cannot serve, where an earlier revision goes on instead.
     pub rejected: Option<String>,
     /// What it requests and is not granted.
-    pub missing: Vec<String>,
+    pub missing: Requests,
     pub state: PluginState,
     pub channel: Option<ChannelInfo>,
     /// Present where the state is active.
@@ -198,10 +198,14 @@ impl Plugin {
             limits,
             stamp: registry::Stamp::default(),
             rejected: None,
-            missing: Vec::new(),
+            missing: Requests::default(),
             state: PluginState::Disabled,
             channel: None,
             runtime: None,
         }
+    }
+    /// The interfaces it imports that answer nothing but "not granted".
+    pub fn ungranted(&self) -> Vec<String> {
+        grants::ungranted(&self.imports, &self.settings.grants)
     }
 }

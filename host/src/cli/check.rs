@@ -45,8 +45,9 @@ fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
         if let PluginState::Broken(reason) = &plugin.state {
             found.push(Found { place: place.clone(), message: reason.clone() });
         }
-        if plugin.state == PluginState::Active && !plugin.missing.is_empty() {
-            let message = format!("it requests what ace.toml does not grant: {}", plugin.missing.join(", "));
+        let missing = plugin.missing.lines().join(", ");
+        if plugin.state == PluginState::Active && !missing.is_empty() {
+            let message = format!("it requests what ace.toml does not grant: {missing}");
             found.push(Found { place, message });
         }
     }

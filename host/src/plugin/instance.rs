@@ -10,6 +10,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit::Circuit;
+use super::engine::HANDLES_MAX;
 use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
 use super::{Services, Settings};
@@ -150,6 +151,7 @@ impl Runtime {
         let state = State::new(self.settings.clone(), self.grants.clone(), self.services.clone());
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
+        store.set_max_component_handles(HANDLES_MAX);
         store.epoch_deadline_callback(|mut store| {
             let state = store.data_mut();
             let used = state.call.tick();
