@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Who may import what. A new line here is a design decision.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 21] = [
     ("message", &[]),
     ("config", &["message"]),
     ("retry", &["config", "message"]),
     ("tls", &[]),
     ("mailer", &["config", "message", "tls"]),
-    ("keyvalue", &["config", "message"]),
+    ("sqlite", &[]),
+    ("keyvalue", &["config", "message", "sqlite"]),
+    ("queue", &["config", "message", "sqlite"]),
+    ("tokens", &["message"]),
     ("monitoring", &["message"]),
     ("presentation", &["config", "message", "monitoring"]),
     ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring", "tls"]),
@@ -52,7 +55,7 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("wasmtime_wasi", &["plugin"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),
-    ("rusqlite", &["keyvalue"]),
+    ("rusqlite", &["keyvalue", "queue", "sqlite"]),
     ("lettre", &["mailer", "config"]),
     ("rustls_native_certs", &["tls"]),
     ("mail_builder", &["mailer"]),

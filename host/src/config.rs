@@ -54,6 +54,7 @@ pub struct Config {
     pub channels: BTreeMap<String, Channel>,
     pub mailer: Mailer,
     pub keyvalue: Keyvalue,
+    pub queue: Queue,
     pub http: Http,
     pub server: Server,
     pub limits: Limits,
@@ -328,6 +329,36 @@ pub struct Keyvalue {
 impl Default for Keyvalue {
     fn default() -> Self {
         Keyvalue { database: None, files: Vec::new(), max_entries: 100_000, max_value_bytes: 64 * values::KIB }
+    }
+}
+
+/// The durable queue of `ace serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The SQLite database. `ace.db` beside ace.toml.
+    pub database: PathBuf,
+    /// Messages that wait or are under way, at most. 5,000,000.
+    pub max_messages: u64,
+    /// How long a settled message can be looked at. 30 days.
+    pub retention: Duration,
+    /// Settled messages that are kept, at most. 10,000,000.
+    pub max_settled: u64,
+    /// How long a message that failed or expired can be tried again: so long its context is kept. 7 days.
+    pub dead_letter_retention: Duration,
+    /// How long an event can be asked for again by an interrupted stream. 1 hour.
+    pub event_retention: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue {
+            database: "ace.db".into(),
+            max_messages: 5_000_000,
+            retention: Duration::from_secs(30 * 86_400),
+            max_settled: 10_000_000,
+            dead_letter_retention: Duration::from_secs(7 * 86_400),
+            event_retention: Duration::from_secs(3_600),
+        }
     }
 }
 

@@ -34,8 +34,11 @@ pub mod pipeline;
 pub mod plugin;
 pub mod policy;
 pub mod presentation;
+pub mod queue;
 pub mod retry;
+mod sqlite;
 pub mod tls;
+pub mod tokens;
 pub mod watch;
 
 pub use config::Config;

@@ -10,8 +10,8 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Channel, Config, Delivery, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Relay,
-    RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls,
+    Channel, Config, Delivery, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Queue,
+    Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -45,6 +45,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         channels: s.named("channels", |_, field| field.section(channel)),
         mailer: mailer(s),
         keyvalue: s.section("keyvalue", keyvalue),
+        queue: s.section("queue", queue),
         http: s.section("http", http),
         server: s.section("server", server),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
@@ -278,6 +279,20 @@ fn keyvalue(s: &mut Section<'_>) -> Keyvalue {
         files: s.list("files", values::existing_file(s.folder())).unwrap_or(default.files),
         max_entries: s.get("max-entries", values::integer(1..=100_000_000)).unwrap_or(default.max_entries),
         max_value_bytes: s.get("max-value-bytes", values::size(1..=16 * MIB)).unwrap_or(default.max_value_bytes),
+    }
+}
+
+fn queue(s: &mut Section<'_>) -> Queue {
+    let default = Queue::default();
+    let age = || values::duration(Duration::ZERO..=3650 * DAY);
+    let database = s.get("database", values::kept_file(s.folder()));
+    Queue {
+        database: database.unwrap_or_else(|| s.folder().join(default.database)),
+        max_messages: s.get("max-messages", values::integer(1..=1_000_000_000)).unwrap_or(default.max_messages),
+        retention: s.get("retention", age()).unwrap_or(default.retention),
+        max_settled: s.get("max-settled", values::integer(0..=1_000_000_000)).unwrap_or(default.max_settled),
+        dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
+        event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
     }
 }
 
