@@ -57,6 +57,9 @@ pub struct Config {
     pub queue: Queue,
     pub http: Http,
     pub server: Server,
+    pub events: Events,
+    /// Who is told of what becomes of messages, by name.
+    pub webhooks: BTreeMap<String, Webhook>,
     pub limits: Limits,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
@@ -416,6 +419,29 @@ pub struct Server {
     pub requests_per_second: Option<u32>,
     /// How long a stop waits for requests and messages under way. 30 s.
     pub drain: Duration,
+}
+
+/// What events show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Context and options too, which may hold what only the recipient should see. False.
+    pub context: bool,
+}
+
+/// One address that events are posted to, signed as Standard Webhooks says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub url: String,
+    /// `whsec_` and base64, or any other text as it is.
+    pub secret: Secret,
+    /// Kinds of events; empty: all.
+    pub events: Vec<String>,
+    /// For one call. 15 s.
+    pub timeout: Duration,
+    /// How long an event that is not taken is tried again. 3 days.
+    pub max_age: Duration,
+    /// Roots trusted besides the system's: PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where the server's certificate comes from.

@@ -20,12 +20,15 @@
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
+pub mod app;
 pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
 pub mod engine;
+pub mod events;
+pub mod http;
 pub mod keyvalue;
 pub mod mailer;
 pub mod message;
@@ -40,6 +43,7 @@ mod sqlite;
 pub mod tls;
 pub mod tokens;
 pub mod watch;
+pub mod worker;
 
 pub use config::Config;
 pub use engine::{Ace, StartError};

@@ -52,6 +52,19 @@ const DELIVERY_SECONDS: &str = "ace_delivery_duration_seconds";
 /// Settled channel types of messages, by `channel_type`, `channel` and `state`.
 const SETTLED: &str = "ace_settled_total";
 
+/// Messages that wait, by `lane` (`transactional`, `ordinary`, `batches`).
+const QUEUE_WAITING: &str = "ace_queue_waiting";
+/// Messages with a worker.
+const QUEUE_UNDER_WAY: &str = "ace_queue_under_way";
+/// Messages that failed or expired and can be tried again.
+const QUEUE_DEAD: &str = "ace_queue_dead_letters";
+/// When the message that has waited longest was accepted, in seconds since 1970; 0 where none waits.
+const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
+/// Bytes of the queue's database.
+const QUEUE_BYTES: &str = "ace_queue_bytes";
+/// Webhook calls that wait.
+const WEBHOOK_CALLS: &str = "ace_webhook_calls_waiting";
+
 /// A series that nothing was added to for so long is not shown any more: revisions come and go.
 const IDLE: Duration = Duration::from_secs(6 * 3600);
 /// Upper bounds of the buckets of every duration, in seconds.
@@ -154,6 +167,28 @@ pub fn plugin_up(plugin: &str, is_up: bool) {
 /// A reload that was taken up, or one that changed nothing because something is wrong.
 pub fn reloaded(is_taken_up: bool) {
     counter!(RELOADS, "result" => if is_taken_up { "ok" } else { "refused" }).increment(1);
+}
+
+/// How full the queue is.
+pub fn queue(stats: &crate::queue::Stats) {
+    let lanes = [
+        ("transactional", stats.waiting_transactional),
+        ("ordinary", stats.waiting_ordinary),
+        ("batches", stats.waiting_batches),
+    ];
+    for (lane, waiting) in lanes {
+        gauge!(QUEUE_WAITING, "lane" => lane).set(waiting as f64);
+    }
+    gauge!(QUEUE_UNDER_WAY).set(stats.under_way as f64);
+    gauge!(QUEUE_DEAD).set(stats.dead as f64);
+    gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
+    gauge!(QUEUE_BYTES).set(stats.bytes as f64);
+    gauge!(WEBHOOK_CALLS).set(stats.calls as f64);
+}
+
+/// The span that everything done for one message is in.
+pub fn message_span(message: &Message, trace: Option<&str>) -> tracing::Span {
+    tracing::info_span!("message", message_uuid = %message.uuid, traceparent = trace)
 }
 
 /// What the policies said of one message.

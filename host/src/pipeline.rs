@@ -112,8 +112,10 @@ impl InFlight {
                 None
             };
             todo.push(if outcome.is_some() { Todo::Nothing } else { Todo::Ask(now) });
-            channels
-                .push(new_report(channel_type, outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() })));
+            channels.push(ChannelReport::new(
+                channel_type,
+                outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() }),
+            ));
         }
         let report = Report {
             uuid: message.uuid,
@@ -535,22 +537,6 @@ enum Step {
         error: String,
         at: Option<Timestamp>,
     },
-}
-
-fn new_report(channel_type: ChannelType, outcome: Outcome) -> ChannelReport {
-    ChannelReport {
-        channel_type,
-        channel: None,
-        revision: String::new(),
-        rule: None,
-        passed_over: Vec::new(),
-        templates: Vec::new(),
-        rendered: None,
-        refused: Vec::new(),
-        attempts: 0,
-        history: Vec::new(),
-        outcome,
-    }
 }
 
 fn remember(report: &mut ChannelReport, attempt: AttemptReport) {

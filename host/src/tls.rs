@@ -1,11 +1,11 @@
-//! What the host trusts where it connects by TLS: the system's roots, and those of a CA file.
+//! TLS: what the host trusts where it connects, and what it shows where it is connected to.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Why a connection by TLS cannot be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,18 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
         return Err(problem("there is no certificate in it; PEM is expected".to_owned()));
     }
     Ok(certificates)
+}
+
+/// The settings of a server with this certificate, its chain and its key, all PEM. Touches files: not for an async thread.
+pub fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+    let chain = certificates(certificate)?;
+    let problem = |e: rustls::pki_types::pem::Error| TlsError::CaFile { file: key.to_owned(), reason: e.to_string() };
+    let key = PrivateKeyDer::from_pem_file(key).map_err(problem)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// The settings of a client that trusts the system's roots and those of the file. Touches files: not for an async thread.

@@ -10,10 +10,13 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Channel, Config, Delivery, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Queue,
-    Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls,
+    Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin,
+    Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls, Webhook,
 };
 use crate::message::{ChannelType, OnError};
+
+/// Kinds of events, as `events` names them.
+const EVENTS: [&str; 3] = ["message.sent", "message.failed", "message.not_sent"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -48,6 +51,8 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         queue: s.section("queue", queue),
         http: s.section("http", http),
         server: s.section("server", server),
+        events: s.section("events", |s| Events { context: s.get("context", values::boolean).unwrap_or_default() }),
+        webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
         limits,
         places: Default::default(),
@@ -346,6 +351,27 @@ fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
         _ => {}
     }
     Some(ServerTls { certificate: certificate?, key: key? })
+}
+
+fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
+    let url = s.required("url", values::url_prefix);
+    if !s.is_written("secret") {
+        s.fail("secret", "is required: { env = \"VARIABLE\" } or { file = \"path\" }");
+    }
+    let secret = s.field("secret").and_then(secret);
+    let kinds = EVENTS.map(|kind| (kind, kind));
+    let events = s.list("events", values::one_of(&kinds)).unwrap_or_default();
+    let timeout = s.get("timeout", values::duration(MILLISECOND..=10 * MINUTE));
+    let max_age = s.get("max-age", values::duration(Duration::ZERO..=30 * DAY));
+    let ca_file = s.get("ca-file", values::existing_file(s.folder()));
+    Some(Webhook {
+        url: url?,
+        secret: secret?,
+        events: events.into_iter().map(str::to_owned).collect(),
+        timeout: timeout.unwrap_or(Duration::from_secs(15)),
+        max_age: max_age.unwrap_or(3 * DAY),
+        ca_file,
+    })
 }
 
 fn limits(s: &mut Section<'_>) -> Limits {

@@ -349,6 +349,25 @@ pub struct ChannelReport {
     pub outcome: Outcome,
 }
 
+impl ChannelReport {
+    /// Of a channel type with which nothing has happened yet.
+    pub fn new(channel_type: ChannelType, outcome: Outcome) -> Self {
+        ChannelReport {
+            channel_type,
+            channel: None,
+            revision: String::new(),
+            rule: None,
+            passed_over: Vec::new(),
+            templates: Vec::new(),
+            rendered: None,
+            refused: Vec::new(),
+            attempts: 0,
+            history: Vec::new(),
+            outcome,
+        }
+    }
+}
+
 /// Attempts of one channel type that a report keeps.
 pub const HISTORY_MAX: usize = 50;
 

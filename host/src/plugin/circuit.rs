@@ -33,7 +33,7 @@ struct State {
 }
 
 /// What a circuit shows of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Shown {
     /// Faults since the plugin was loaded.
     pub faults: u64,
