@@ -4,7 +4,7 @@
 //! that has taken all others delays none of them. A message that is accepted while a place is free goes straight to it, with no
 //! way through the queue's waiting rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::queue::{Claim, Claimed, Queue, Settled, Settlement, State, TRANSACTIO
 
 /// Of the places, one in so many is for transactional messages alone.
 const RESERVED_PART: usize = 4;
+/// Messages that are claimed before there is a place for them.
+const AHEAD: usize = 32;
 /// Settlements on their way to the disk at once.
 const SETTLING_MAX: usize = 1_024;
 /// Events that a slow listener may be behind.
@@ -132,24 +134,37 @@ impl Worker {
 
     /// Claims and sends until [`Worker::drain`].
     pub async fn run(self: Arc<Self>) {
-        while let Some(places) = self.free_places().await {
+        // Claimed, and waiting for a place: one claim for many messages.
+        let mut ready: VecDeque<Claimed> = VecDeque::new();
+        while let Some(mut places) = self.free_places().await {
+            self.begin_ready(&mut ready, &mut places);
+            if places.is_empty() {
+                continue;
+            }
             let changed = self.queue.changed();
-            let max = places.len();
-            let bulk_max = places.iter().filter(|place| place._bulk.is_some()).count();
-            match self.queue.claim(Claim { max, bulk_max }, self.now()).await {
+            let bulk = places.iter().filter(|place| place._bulk.is_some()).count();
+            let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
+            match self.queue.claim(Claim { max: places.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
                 Ok((claimed, next)) => {
-                    let is_all = claimed.len() < max;
-                    self.begin_all(claimed, places);
-                    if is_all {
-                        self.rest(changed, next).await;
+                    let is_nothing = claimed.is_empty();
+                    ready.extend(claimed);
+                    self.begin_ready(&mut ready, &mut places);
+                    let is_full_of_bulk = places.iter().all(|place| place._bulk.is_none());
+                    drop(places);
+                    if is_nothing {
+                        self.rest(changed, next, is_full_of_bulk).await;
+                    } else if is_full_of_bulk {
+                        self.rest(changed, None, true).await;
                     }
                 }
                 Err(error) => {
                     tracing::error!("Nothing can be claimed, and it is tried again soon: {error}");
+                    drop(places);
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
             }
         }
+        self.give_back(ready).await;
     }
 
     /// Waits for a place, and takes the others that are free too; `None` once there is nothing more to begin.
@@ -162,32 +177,44 @@ impl Worker {
         while let Ok(any) = self.any.clone().try_acquire_owned() {
             places.push(Place { _any: any, _bulk: self.bulk.clone().try_acquire_owned().ok() });
         }
-        // Those for anything come last, so that transactional messages take the others first.
-        places.sort_by_key(|place| place._bulk.is_some());
         Some(places)
     }
 
-    fn begin_all(self: &Arc<Self>, claimed: Vec<Claimed>, mut places: Vec<Place>) {
-        for one in claimed {
-            let at = match one.lane {
-                TRANSACTIONAL => 0,
-                _ => places.len() - 1,
-            };
-            let place = places.remove(at);
-            match job(&one) {
-                Ok(job) => self.begin(place, job),
-                Err(reason) => self.set_aside(one, reason),
+    /// Begins what is ready, as far as there are places for it.
+    fn begin_ready(self: &Arc<Self>, ready: &mut VecDeque<Claimed>, places: &mut Vec<Place>) {
+        let mut left = VecDeque::new();
+        for claimed in ready.drain(..) {
+            // A transactional message leaves a place that anything may have to others, where it can.
+            let is_transactional = claimed.lane == TRANSACTIONAL;
+            let fitting = places.iter().position(|place| place._bulk.is_none() == is_transactional);
+            let at = fitting.or(if is_transactional && !places.is_empty() { Some(0) } else { None });
+            match at.map(|at| places.swap_remove(at)) {
+                None => left.push_back(claimed),
+                Some(place) => match job(&claimed) {
+                    Ok(job) => self.begin(place, job),
+                    Err(reason) => self.set_aside(claimed, reason),
+                },
             }
         }
+        *ready = left;
     }
 
-    /// Until something can be claimed that could not before.
-    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, next: Option<Timestamp>) {
+    /// Until something can be begun that could not before.
+    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, next: Option<Timestamp>, is_full_of_bulk: bool) {
         let left = next.and_then(|next| Duration::try_from(next.duration_since(self.now())).ok());
         tokio::select! {
             () = changed => {}
             () = tokio::time::sleep(left.unwrap_or(LOOK_MAX).min(LOOK_MAX)) => {}
+            _ = self.bulk.acquire(), if is_full_of_bulk => {}
             () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// What was claimed ahead and not begun waits as before.
+    async fn give_back(&self, ready: VecDeque<Claimed>) {
+        let back = ready.into_iter().map(|claimed| Settled { id: claimed.id, settlement: Settlement::Back });
+        if let Err(error) = self.queue.settle(back.collect(), self.now()).await {
+            tracing::warn!("Messages that were claimed and not begun are given back by the next start: {error}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The channels that speak to a provider over granted HTTP, against a provider on loopback: what they ask is what the real
 //! edx-ace asks (tests/fixtures/http_shapes.json), and each answer ends as it should.
 
-mod provider;
+pub mod provider;
 
 use std::time::Duration;
 

@@ -22,5 +22,6 @@ mod main_job;
 mod manifests;
 mod outgoing_http;
 mod plugin_folder;
+mod serve;
 mod server_answers;
 mod transport;

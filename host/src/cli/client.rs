@@ -15,15 +15,15 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(clap::Args, Clone)]
 pub struct Server {
     /// Ask a running server instead
-    #[arg(long, id = "server", env = "ACE_SERVER", value_name = "URL")]
+    #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true)]
     url: Option<Url>,
 
     /// A file that holds a token of the server's; without it the variable ACE_SERVER_TOKEN is read
-    #[arg(long, env = "ACE_SERVER_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "ACE_SERVER_TOKEN_FILE", value_name = "FILE", global = true)]
     token_file: Option<std::path::PathBuf>,
 
     /// Trust the certificates in this PEM file besides the system's
-    #[arg(long, env = "ACE_SERVER_CA_FILE", value_name = "FILE")]
+    #[arg(long, env = "ACE_SERVER_CA_FILE", value_name = "FILE", global = true)]
     ca_file: Option<std::path::PathBuf>,
 }
 

@@ -355,10 +355,13 @@ fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
 
 fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
     let url = s.required("url", values::url_prefix);
-    if !s.is_written("secret") {
-        s.fail("secret", "is required: { env = \"VARIABLE\" } or { file = \"path\" }");
-    }
-    let secret = s.field("secret").and_then(secret);
+    let secret = match s.field("secret") {
+        Some(field) => secret(field),
+        None => {
+            s.fail("secret", "is required: { env = \"VARIABLE\" } or { file = \"path\" }");
+            None
+        }
+    };
     let kinds = EVENTS.map(|kind| (kind, kind));
     let events = s.list("events", values::one_of(&kinds)).unwrap_or_default();
     let timeout = s.get("timeout", values::duration(MILLISECOND..=10 * MINUTE));

@@ -19,7 +19,7 @@ const AT_ONCE: usize = 8;
 /// How long without an event before the store is asked all the same.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// The pause after the first failed call; it doubles up to an hour.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// Why a webhook cannot be called.
@@ -76,7 +76,7 @@ impl Hook {
                     Vec::new()
                 }
             };
-            if calls.len() == AT_ONCE || !calls.is_empty() {
+            if !calls.is_empty() {
                 futures_util::future::join_all(calls.into_iter().map(|call| self.call(call))).await;
                 if !stop.is_cancelled() {
                     continue;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +31,7 @@ pub async fn serve(
 ) {
     let connections = Arc::new(Semaphore::new(settings.connections));
     let graceful = GracefulShutdown::new();
-    let builder = Arc::new(builder(settings));
+    let protocols = Arc::new(Protocols::new(settings));
     loop {
         let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
         let accepted = tokio::select! {
@@ -48,14 +48,16 @@ pub async fn serve(
         };
         // Answers are small: waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
-        let connection = Connection { builder: builder.clone(), router: router.clone(), permit };
+        let connection =
+            Connection { protocols: protocols.clone(), router: router.clone(), watcher: graceful.watcher(), permit };
         match tls.clone() {
-            None => connection.spawn(stream, &graceful),
+            None => drop(tokio::spawn(connection.run(stream, false))),
             Some(acceptor) => {
-                let (watcher, patience) = (graceful.watcher(), settings.read_timeout);
+                let patience = settings.read_timeout;
                 tokio::spawn(async move {
                     if let Some(stream) = handshake(acceptor, stream, patience).await {
-                        connection.run(stream, watcher).await;
+                        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        connection.run(stream, is_http2).await;
                     }
                 });
             }
@@ -65,21 +67,28 @@ pub async fn serve(
     let _ = tokio::time::timeout(settings.drain, graceful.shutdown()).await;
 }
 
-fn builder(settings: &config::Server) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.read_timeout)
-        .max_buf_size(settings.max_head_bytes)
-        .pipeline_flush(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(settings.read_timeout)
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX));
-    builder
+/// How each protocol is spoken. Which one it is TLS has settled; without TLS it is HTTP/1.1.
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn new(settings: &config::Server) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.read_timeout)
+            .max_buf_size(settings.max_head_bytes)
+            .pipeline_flush(true);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(settings.read_timeout)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX));
+        Protocols { http1, http2 }
+    }
 }
 
 async fn handshake(
@@ -98,27 +107,24 @@ async fn handshake(
 }
 
 struct Connection {
-    builder: Arc<Builder<TokioExecutor>>,
+    protocols: Arc<Protocols>,
     router: Router,
+    watcher: Watcher,
     permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn spawn(self, stream: TcpStream, graceful: &GracefulShutdown) {
-        tokio::spawn(self.run(stream, graceful.watcher()));
-    }
-
-    async fn run(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        watcher: hyper_util::server::graceful::Watcher,
-    ) {
-        let service = TowerToHyperService::new(self.router);
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, is_http2: bool) {
+        let Connection { protocols, router, watcher, permit } = self;
+        let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
+        let served = match is_http2 {
+            true => watcher.watch(protocols.http2.serve_connection(io, service)).await,
+            false => watcher.watch(protocols.http1.serve_connection(io, service)).await,
+        };
         // A client that goes away is its own business.
-        if let Err(error) = watcher.watch(connection).await {
+        if let Err(error) = served {
             tracing::debug!("A connection ended: {error}");
         }
-        drop(self.permit);
+        drop(permit);
     }
 }

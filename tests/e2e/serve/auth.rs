@@ -1,0 +1,95 @@
+//! Who may do what.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use super::{Server, home};
+use crate::support::{Home, message, wait_for};
+
+const TOKENS: &str = "[server]\nlisten = '127.0.0.1:0'\ntokens-file = 'tokens.json'\n";
+
+fn token(home: &Home, name: &str, scope: &str) -> String {
+    home.ace(&["token", "create", name, "--scope", scope]).run().ok().stdout.trim().to_owned()
+}
+
+#[tokio::test]
+async fn each_route_asks_for_its_scope() {
+    let home = home(TOKENS);
+    let tokens = ["send", "read", "admin"].map(|scope| (scope, token(&home, scope, scope)));
+    let server = Server::start(&home);
+    let uuid = uuid::Uuid::nil();
+    let one = format!("/v1/messages/{uuid}");
+    let routes = [
+        (Method::POST, "/v1/messages".to_owned(), "send"),
+        (Method::POST, "/v1/batches".to_owned(), "send"),
+        (Method::GET, one.clone(), "send read"),
+        (Method::GET, format!("/v1/batches/{uuid}"), "send read"),
+        (Method::GET, "/v1/messages".to_owned(), "read"),
+        (Method::GET, "/v1/batches".to_owned(), "read"),
+        (Method::GET, "/v1/plugins".to_owned(), "read"),
+        (Method::GET, "/v1/shadow".to_owned(), "read"),
+        (Method::GET, "/v1/queue".to_owned(), "read"),
+        (Method::GET, "/metrics".to_owned(), "read"),
+        (Method::GET, "/v1/keyvalue/b/k".to_owned(), "read"),
+        (Method::PUT, "/v1/keyvalue/b/k".to_owned(), "admin"),
+        (Method::DELETE, "/v1/keyvalue/b/k".to_owned(), "admin"),
+        (Method::POST, "/v1/keyvalue".to_owned(), "admin"),
+        (Method::POST, format!("{one}/retry"), "admin"),
+        (Method::POST, format!("{one}/cancel"), "admin"),
+        (Method::POST, format!("{one}/discard"), "admin"),
+        (Method::POST, "/v1/dead-letters/retry".to_owned(), "admin"),
+        (Method::POST, "/v1/dead-letters/discard".to_owned(), "admin"),
+        (Method::POST, "/v1/reload".to_owned(), "admin"),
+        (Method::POST, "/v1/forget?user=7".to_owned(), "admin"),
+    ];
+    for (method, path, scopes) in routes {
+        let without = server.request(method.clone(), &path);
+        assert_eq!(server.ask(without).await.0, StatusCode::UNAUTHORIZED, "{method} {path} without a token");
+        let wrong = server.request(method.clone(), &path).bearer_auth("ace_nonsense");
+        assert_eq!(server.ask(wrong).await.0, StatusCode::UNAUTHORIZED, "{method} {path} with nonsense");
+        for (scope, token) in &tokens {
+            let (status, answer) = server.ask(server.request(method.clone(), &path).bearer_auth(token)).await;
+            let is_let_in = !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            assert_eq!(is_let_in, scopes.split(' ').any(|s| s == *scope), "{method} {path} with {scope}: {answer}");
+        }
+    }
+    for open in ["/healthz", "/readyz", "/openapi.json", "/docs/"] {
+        assert_eq!(server.get(open).await.0, StatusCode::OK, "{open}");
+    }
+    let (_, log) = server.stop();
+    assert!(tokens.iter().all(|(_, token)| !log.contains(token)), "no token is logged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_come_and_go_under_a_running_server() {
+    let home = home(TOKENS);
+    let first = token(&home, "first", "send");
+    let server = Server::start(&home);
+    let lms = token(&home, "lms", "send,read");
+    let ask = |token: String| {
+        server.request(Method::POST, "/v1/messages").bearer_auth(token).body(message("note", json!({})).to_string())
+    };
+    wait_for("the new token", || {
+        let status =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(server.ask(ask(lms.clone())))).0;
+        (status == StatusCode::ACCEPTED).then_some(())
+    });
+    let listed = home.ace(&["token", "list"]).run().ok().stdout;
+    assert!(listed.contains("lms") && listed.contains("send,read") && !listed.contains(&lms), "{listed}");
+    home.ace(&["token", "revoke", "frist"]).run().code(2).says("did you mean \"first\"?");
+    home.ace(&["token", "revoke", "first"]).run().ok();
+    wait_for("the end of a token", || {
+        let status =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(server.ask(ask(first.clone()))))
+                .0;
+        (status == StatusCode::UNAUTHORIZED).then_some(())
+    });
+}
+
+#[test]
+fn without_tokens_only_this_machine_is_listened_to() {
+    let home = home("[server]\nlisten = '0.0.0.0:0'\n");
+    home.ace(&["serve"]).run().code(2).says("anyone who reaches this address could send mail");
+    let home = super::home(TOKENS);
+    home.ace(&["serve"]).run().code(2).says("ace token create NAME --scope send");
+}

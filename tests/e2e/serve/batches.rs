@@ -1,0 +1,126 @@
+//! Batches: streamed in, sent once each, paused, cancelled; and transactional messages beside them.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Server, home, note};
+use crate::support::assert_text;
+
+fn head(uuid: u128) -> String {
+    let kind = json!({"app_label": "app", "name": "note", "uuid": Uuid::from_u128(9), "context": {"text": "Hi all"}});
+    format!("{}\n", json!({"uuid": Uuid::from_u128(uuid), "message_type": kind}))
+}
+
+fn members(numbers: std::ops::Range<u64>) -> String {
+    numbers.fold(String::new(), |mut lines, n| {
+        let member = json!({"key": n.to_string(), "recipient": {"lms_user_id": n, "email_address": format!("u{n}@example.com")}});
+        writeln!(lines, "{member}").expect("written");
+        lines
+    })
+}
+
+async fn until(server: &Server, uuid: u128, state: &str) -> Value {
+    let path = format!("/v1/batches/{}", Uuid::from_u128(uuid));
+    for _ in 0..2_400 {
+        let (_, batch) = server.get(&path).await;
+        if batch["state"] == state {
+            return batch;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the batch never was {state}: {}", server.get(&path).await.1);
+}
+
+#[tokio::test]
+async fn a_batch_that_was_cut_off_is_sent_again_and_each_message_once() {
+    let server = Server::start(&home(""));
+    let cut = format!("{}{}{{\"recipient\": ", head(1), members(0..300));
+    let (status, problem) = server.post("/v1/batches", cut).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_text(&problem["detail"], "line 302");
+    let (status, batch) = server.post("/v1/batches", head(1) + &members(0..500)).await;
+    assert_eq!((status, &batch["messages"]), (StatusCode::ACCEPTED, &json!(500)), "{batch}");
+    let batch = until(&server, 1, "done").await;
+    assert_eq!(batch["by_state"], json!({"sent": 500}));
+    let one = Uuid::new_v5(&Uuid::from_u128(1), b"7");
+    let (_, message) = server.get(&format!("/v1/messages/{one}")).await;
+    assert_eq!((&message["batch"], &message["recipient"]["lms_user_id"]), (&json!(Uuid::from_u128(1)), &json!("7")));
+    let metrics = server.get("/metrics").await.1;
+    assert_text(&metrics, "ace_settled_total{channel_type=\"email\",channel=\"django_email\",state=\"sent\"} 500");
+
+    let other = head(1).replace("Hi all", "Hello");
+    assert_eq!(server.post("/v1/batches", other).await.0, StatusCode::CONFLICT);
+    let changed = members(0..1).replace("u0@", "other@");
+    assert_eq!(server.post("/v1/batches", head(1) + &changed).await.0, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_batch_is_paused_and_cancelled() {
+    let server = Server::start(&home("[channels.django_email]\nrate = '20/s'\n"));
+    server.post("/v1/batches", head(1) + &members(0..2_000)).await;
+    let path = format!("/v1/batches/{}", Uuid::from_u128(1));
+    let (_, paused) = server.post(&format!("{path}/pause"), "").await;
+    assert_eq!(paused["state"], "paused");
+    let (_, cancelled) = server.post(&format!("{path}/cancel"), "").await;
+    assert_eq!(cancelled["state"], "cancelled");
+    let n = |state: &str| cancelled["by_state"][state].as_u64().unwrap_or_default();
+    assert!(n("cancelled") > 1_500 && n("cancelled") + n("sent") + n("queued") == 2_000, "{cancelled}");
+    assert_eq!(server.get("/v1/batches").await.1[0]["uuid"], json!(Uuid::from_u128(1)));
+    assert_eq!(server.post("/v1/batches", head(1) + &members(0..1)).await.0, StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn the_command_line_sends_a_csv_file() {
+    let home = home("");
+    let server = Server::start(&home);
+    home.file("type.json", json!({"app_label": "app", "name": "note"}).to_string());
+    home.file("users.csv", "lms_user_id,email_address,text\n1,a@example.com,\"Hello, you\"\n2,b@example.com,Bye\n");
+    let done = home.ace(&[
+        "batch",
+        "--type",
+        "type.json",
+        "--recipients",
+        "users.csv",
+        "--wait",
+        "--json",
+        "--server",
+        &server.url,
+    ]);
+    let batch = done.run().ok().lines().remove(0);
+    assert_eq!((&batch["state"], &batch["by_state"]), (&json!("done"), &json!({"sent": 2})));
+}
+
+/// 100,000 messages, and a transactional one among them now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_holds_no_transactional_message_up_and_memory_stays_flat() {
+    let server = Server::start(&home(""));
+    let body = head(1) + &members(0..100_000);
+    let request = server.request(reqwest::Method::POST, "/v1/batches").timeout(Duration::from_secs(300)).body(body);
+    let intake = tokio::spawn(async move { request.send().await.expect("taken").status() });
+    let mut waits = Vec::new();
+    let mut number = 10_000_000_u128;
+    let begun = Instant::now();
+    while !intake.is_finished() || waits.len() < 60 {
+        number += 1;
+        let at = Instant::now();
+        let sent = server.send(&note(number, json!({"options": {"transactional": true}}))).await;
+        assert_eq!(sent["state"], "sent");
+        waits.push(at.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(begun.elapsed() < Duration::from_secs(300), "the intake takes too long");
+    }
+    assert_eq!(intake.await.expect("it ends"), StatusCode::ACCEPTED);
+    waits.sort_unstable();
+    let p99 = waits[waits.len() * 99 / 100];
+    assert!(p99 < Duration::from_secs(1), "p99 of {} transactional messages: {p99:?}", waits.len());
+    let batch = until(&server, 1, "done").await;
+    assert_eq!(batch["by_state"], json!({"sent": 100_000}));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib < 300 * 1024, "{kib} KiB at most for 100,000 messages");
+}

@@ -1,0 +1,121 @@
+//! kill -9 of the real process under load, against a real SMTP sink that counts by Message-ID.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{LISTEN, Server, home, note};
+use crate::servers::Smtpd;
+
+/// Rounds in CI; `ACE_SOAK_ROUNDS` asks for more.
+fn rounds() -> u64 {
+    std::env::var("ACE_SOAK_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
+}
+
+/// Hands messages in until the server is killed under it; those that were accepted.
+async fn load(server: &Server, numbers: std::ops::Range<u128>, kill_after: Duration) -> BTreeSet<u128> {
+    let mut accepted = BTreeSet::new();
+    let end = tokio::time::Instant::now() + kill_after;
+    for number in numbers {
+        let body = note(number, json!({"options": {"transactional": number % 3 == 0}})).to_string();
+        let request = server.request(reqwest::Method::POST, "/v1/messages").body(body);
+        if let Ok(Ok(response)) = tokio::time::timeout_at(end, request.send()).await
+            && response.status().is_success()
+        {
+            accepted.insert(number);
+        }
+        if tokio::time::Instant::now() >= end {
+            break;
+        }
+    }
+    accepted
+}
+
+/// How often each message arrived.
+fn arrived(smtp: &Smtpd) -> BTreeMap<u128, usize> {
+    let mut arrived = BTreeMap::new();
+    for mail in smtp.mails() {
+        let id = mail.header("Message-ID").expect("a Message-ID");
+        let uuid: Uuid =
+            id.trim_start_matches('<').split('.').next().unwrap_or_default().parse().expect("made of the uuid");
+        *arrived.entry(uuid.as_u128()).or_default() += 1;
+    }
+    arrived
+}
+
+async fn wait_until_all_are_settled(server: &Server) {
+    for _ in 0..1_200 {
+        let (_, stats) = server.get("/v1/queue").await;
+        let left =
+            ["waiting_transactional", "waiting_ordinary", "under_way"].map(|key| stats[key].as_u64().unwrap_or(1));
+        if left == [0, 0, 0] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("not all is settled: {}", server.get("/v1/queue").await.1);
+}
+
+async fn timeline(server: &Server, number: u128) -> Value {
+    server.get(&format!("/v1/messages/{}", Uuid::from_u128(number))).await.1
+}
+
+async fn story(guarantee: &str) {
+    let smtp = Smtpd::start(&[]);
+    let home = home(&format!("{LISTEN}{}[channels.django_email]\ndelivery = '{guarantee}'\n", smtp.relay()));
+    let mut accepted = BTreeSet::new();
+    for round in 0..rounds() {
+        let server = Server::start(&home);
+        let base = u128::from(round + 1) << 32;
+        let pause = Duration::from_millis(40 + round * 97 % 400);
+        accepted.extend(load(&server, base..base + 10_000, pause).await);
+        server.kill();
+    }
+    assert!(accepted.len() as u64 > rounds() * 5, "{} messages are no load", accepted.len());
+    let server = Server::start(&home);
+    wait_until_all_are_settled(&server).await;
+    let arrived = arrived(&smtp);
+    let mut doubled = 0;
+    for number in &accepted {
+        let times = arrived.get(number).copied().unwrap_or_default();
+        if guarantee == "at-most-once" {
+            assert!(times <= 1, "{number} arrived {times} times");
+            let told = timeline(&server, *number).await;
+            let state = told["state"].as_str().unwrap_or_default();
+            assert!(times == 1 || state == "maybe_sent", "lost without a word: {told}");
+        } else {
+            assert!(times >= 1, "accepted and lost: {}", timeline(&server, *number).await);
+        }
+        if times > 1 {
+            doubled += 1;
+            let told = timeline(&server, *number).await;
+            let named = told["report"]["interruptions"].as_array().is_some_and(|list| !list.is_empty());
+            assert!(named, "arrived {times} times, and its timeline does not say why: {told}");
+        }
+    }
+    let window = rounds() * 8;
+    assert!(doubled <= window, "{doubled} arrived twice, more than were under way");
+    server.stop();
+}
+
+#[tokio::test]
+async fn nothing_accepted_is_lost_and_what_arrives_twice_says_so() {
+    story("at-least-once").await;
+}
+
+#[tokio::test]
+async fn at_most_once_never_arrives_twice_and_never_vanishes_without_a_word() {
+    story("at-most-once").await;
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_queue_is_refused_by_name() {
+    let home = home("");
+    let server = Server::start(&home);
+    let refused = home.ace(&["serve"]).run().code(2);
+    refused.says("another ace (process ").says(&server.child.id().to_string());
+    server.kill();
+    Server::start(&home).stop();
+}

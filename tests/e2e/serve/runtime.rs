@@ -1,0 +1,107 @@
+//! The plugin runtime as an operator of a running server sees it: reloads, circuits, shadows, metrics.
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use super::{Server, configure, home, note};
+use crate::support::assert_text;
+
+#[tokio::test]
+async fn a_reload_is_asked_for_and_tells_what_changed() {
+    let home = home("");
+    let server = Server::start(&home);
+    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent");
+    home.plugin("stub_policy");
+    home.file("plugins/stub_policy.toml", "[defaults]\ndeny = ['email']\n");
+    let (status, told) = server.post("/v1/reload", "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    // The watcher may have been faster; either way the next message is denied.
+    let denied = server.send(&note(2, json!({}))).await;
+    assert_eq!(denied["state"], "not_sent", "{denied}");
+    let (_, plugin) = server.get("/v1/plugins/stub_policy").await;
+    assert_eq!(denied["report"]["policies"][0]["revision"], plugin["revision"]);
+    assert_eq!(server.get("/v1/plugins/stub").await.0, StatusCode::NOT_FOUND);
+
+    let output = home.ace(&["reload", "--server", &server.url]).run().ok().stdout;
+    assert_eq!(output, "nothing has changed\n");
+    configure(&home, "[plugins.stub_polcy]\n");
+    let problem = server.post("/v1/reload", "").await;
+    assert_eq!(problem.0, StatusCode::CONFLICT);
+    assert_text(&problem.1["detail"], "did you mean \"stub_policy\"?");
+}
+
+#[tokio::test]
+async fn an_open_circuit_shows_in_the_list_and_in_the_metrics() {
+    let home = home("");
+    home.guest("hostile", "hostile");
+    configure(&home, "[plugins.hostile]\non-error = 'allow'\n[limits]\ncircuit-faults = 2\ncircuit-pause = '1s'\n");
+    let server = Server::start(&home);
+    let harm = |harm: &str| json!({"context": {"in": "check", "do": harm}});
+    for number in 1..=2 {
+        server.send(&note(number, harm("trap"))).await;
+    }
+    let (_, plugin) = server.get("/v1/plugins/hostile").await;
+    assert_eq!(plugin["circuit"], json!({"faults": 2, "is_open": true}));
+    let listed = home.ace(&["plugins", "hostile", "--server", &server.url]).run().ok().stdout;
+    assert!(listed.contains("its circuit is open after 2 faults"), "{listed}");
+    let metrics = server.get("/metrics").await.1;
+    let revision = plugin["revision"].as_str().expect("a revision");
+    let fault = format!("ace_plugin_faults_total{{plugin=\"hostile\",revision=\"{revision}\",kind=\"trap\"}} 2");
+    for line in [fault.as_str(), "ace_plugin_circuit_open{plugin=\"hostile\"} 1"] {
+        assert_text(&metrics, line);
+    }
+    // After the pause one call tries, and closes it.
+    for number in 3..100 {
+        server.send(&note(number, harm(""))).await;
+        if server.get("/v1/plugins/hostile").await.1["circuit"]["is_open"] == json!(false) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_text(&server.get("/metrics").await.1, "ace_plugin_circuit_open{plugin=\"hostile\"} 0");
+    let (_, log) = server.stop();
+    assert!(log.contains("its circuit is closed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_policy_in_shadow_is_compared_on_live_traffic() {
+    let home = home("");
+    home.plugin("stub_policy");
+    configure(&home, "[plugins.stub_policy]\nmode = 'shadow'\nconfig = { deny = ['email'] }\n");
+    let server = Server::start(&home);
+    for number in 1..=3 {
+        assert_eq!(server.send(&note(number, json!({}))).await["state"], "sent");
+    }
+    let (_, compared) = server.get("/v1/shadow").await;
+    let comparison = &compared[0]["comparison"];
+    assert_eq!((&comparison["agrees"], &comparison["differs"]), (&json!(0), &json!(3)));
+    assert_eq!(comparison["differences"][0]["result"]["deny"][0]["channel_type"], "email");
+    // A reload that does not touch it leaves the count alone.
+    server.post("/v1/reload", "").await;
+    server.send(&note(4, json!({}))).await;
+    let shown = home.ace(&["plugins", "--shadow", "--server", &server.url]).run().ok().stdout;
+    assert!(shown.contains("against all policies, 0 agree, 4 differ, 0 broken"), "{shown}");
+    configure(&home, "[plugins.stub_policy]\nmode = 'shadow'\n");
+    server.post("/v1/reload", "").await;
+    server.send(&note(5, json!({}))).await;
+    let (_, compared) = server.get("/v1/shadow").await;
+    assert_eq!(compared[0]["comparison"]["agrees"], 1, "{compared}");
+}
+
+#[tokio::test]
+async fn metrics_count_what_happens() {
+    let server = Server::start(&home(""));
+    server.send(&note(1, json!({}))).await;
+    let metrics = server.get("/metrics").await.1;
+    for line in [
+        "ace_settled_total{channel_type=\"email\",channel=\"django_email\",state=\"sent\"} 1",
+        "ace_plugin_up{plugin=\"django_email\"} 1",
+        "ace_queue_waiting{lane=\"transactional\"} 0",
+        "ace_delivery_duration_seconds_count{channel=\"django_email\"} 1",
+    ] {
+        assert_text(&metrics, line);
+    }
+    assert!(!metrics.as_str().expect("text").contains("zoe@"), "nothing of a message is a label");
+    let response = server.request(Method::GET, "/metrics").send().await.expect("answered");
+    assert!(response.headers()["content-type"].to_str().expect("text").starts_with("text/plain"));
+}
