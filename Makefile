@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins test-plugins demo test lint fixtures bench clean
+.PHONY: help build plugins test-plugins demo test lint fixtures bench fuzz clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 
 bench: build plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
 	cargo bench -p ace --bench ace
+
+FUZZ_SECONDS ?= 60
+fuzz: plugins test-plugins ## Fuzz what is read from a plugin folder, FUZZ_SECONDS (60) for each target; needs a C++ compiler
+	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
 clean: ## Remove all that was built
 	rm -rf target

@@ -1,8 +1,8 @@
 //! Plugins that mean harm (tests/guests/hostile, and hostile/policy.wat by hand): whatever they do is contained and told,
 //! and neither the next call nor another plugin notices.
 //!
-//! One thing on the usual list cannot be expressed: re-entering. A component has no way to call its own exports through the
-//! host, since no import takes a function, and the host calls none while a call of the same instance is under way.
+//! A component has no way to call its own exports through the host, since no import takes a function, and the host calls none
+//! while a call of the same instance is under way. What it can try from within, `bombs` has.
 
 mod answers;
 mod bombs;
@@ -39,14 +39,14 @@ fn configure(home: &Home, limits: &str, toml: &str) {
 /// An engine in this process.
 struct Engine {
     ace: Ace,
-    _home: Home,
+    home: Home,
 }
 
 impl Engine {
     async fn start(home: Home) -> Engine {
         let config = Config::load(&home.path("ace.toml")).unwrap_or_else(|e| panic!("{e}"));
         let ace = Ace::builder(config).start().await.unwrap_or_else(|e| panic!("{e}"));
-        Engine { ace, _home: home }
+        Engine { ace, home }
     }
 
     #[track_caller]

@@ -207,6 +207,120 @@ fn a_policy_in_shadow_is_recorded_and_has_no_effect() {
     host.end();
 }
 
+/// The same plugin twice: what the enforced one does is seen, and what the one in shadow does is not.
+#[test]
+fn a_policy_in_shadow_leaves_no_trace() {
+    let grants = |name: &str, mode: &str, folder: &str| {
+        format!(
+            "[plugins.{name}]\nmode = '{mode}'\n\
+             grants = {{ keyvalue = ['loot'], mailer = true, outbox = '{folder}' }}\n"
+        )
+    };
+    let relay = "[relays.main]\nkind = 'file'\ndir = 'mails'\n";
+    let home = Home::empty();
+    home.guest("hostile", "bold");
+    home.guest("hostile", "shy");
+    home.file("templates/app/edx_ace/note/email/body.txt", "Hi");
+    let ask = || message("note", json!({"context": {"in": "check", "do": "effects"}}));
+    let reason = |line: &Value, policy: &str| {
+        let policies = line["report"]["policies"].as_array().expect("policies");
+        let report = policies.iter().find(|p| p["policy"] == policy).unwrap_or_else(|| panic!("{line}"));
+        report["result"]["deny"][0]["reason"].as_str().unwrap_or_else(|| panic!("{line}")).to_owned()
+    };
+    home.config(&format!("{relay}{}{}", grants("bold", "shadow", "bold"), grants("shy", "shadow", "shy")));
+    for line in home.send(&[ask(), ask()]).ok().lines() {
+        for policy in ["bold", "shy"] {
+            let told = reason(&line, policy);
+            assert!(told.starts_with("counted Ok(1), set Ok(())"), "an overlay for each call: {told}");
+            assert_eq!(told.matches("Denied").count(), 2, "{told}");
+        }
+    }
+    assert_eq!((home.list("bold"), home.list("shy"), home.list("mails")), (vec![], vec![], vec![]));
+
+    home.config(&format!("{relay}{}{}", grants("bold", "enforce", "bold"), grants("shy", "shadow", "shy")));
+    let lines = home.ace(&["send", "--json", "--concurrency", "1", "-"]).input(format!("{}\n{}", ask(), ask())).run();
+    for (at, line) in lines.lines().iter().enumerate() {
+        let told = reason(line, "bold");
+        assert!(told.starts_with(&format!("counted Ok({}), set Ok(())", at + 1)), "{told}");
+        // Mail is for `deliver` alone, in shadow or not.
+        let written = ["written Ok(())", "written Err(OutboxError::Exists(\"trace.txt\"))"][at];
+        assert!(told.ends_with(written) && told.contains("by `deliver` only"), "{told}");
+        // It reads what the other wrote, and its own writes stay with it.
+        let told = reason(line, "shy");
+        assert!(told.starts_with(&format!("counted Ok({}), set Ok(())", at + 2)), "{told}");
+    }
+    assert_eq!((home.list("bold").len(), home.list("shy").len()), (1, 0));
+    assert_eq!(home.list("mails"), Vec::<String>::new());
+}
+
+/// What editors and installers leave lying about is no plugin, and their way of saving is followed: the file is moved aside,
+/// written anew, and the copy taken away.
+#[test]
+fn an_editors_own_files_are_no_plugins_and_its_way_of_saving_is_followed() {
+    let home = home(&stub("stub_policy", "[]"));
+    let mut host = Host::start(&home);
+    let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    for name in ["4913", ".stub_policy.toml.swp", "stub_policy.toml~", "#stub_policy.toml#", ".#stub_policy.wasm"] {
+        home.file(&format!("plugins/{name}"), "neither here nor there");
+    }
+    for name in [".rsync.stub_policy.wasm", "stub_policy.wasm.part", "stub_policy.wasm~"] {
+        home.file(&format!("plugins/{name}"), &good[..good.len() / 2]);
+    }
+    let toml = home.path("ace.toml");
+    std::fs::rename(&toml, home.path("ace.toml~")).expect("moved aside");
+    home.config(&format!("{RELAY}{GRANTED}{}", stub("stub_policy", "[\"*\"]")));
+    std::fs::remove_file(home.path("ace.toml~")).expect("removed");
+    host.send_until("denied");
+    let listed = home.ace(&["plugins", "--json"]).run().ok();
+    assert_eq!(listed.lines().len(), 2, "{}", listed.stdout);
+    let said = host.end();
+    assert_eq!(said.lines().count(), 1, "nothing but the sum: {said}");
+}
+
+/// A link to a file elsewhere: its change is none in a watched folder.
+#[test]
+fn a_hangup_has_everything_read_again() {
+    let home = home(&stub("stub_policy", "[]"));
+    std::fs::create_dir(home.path("elsewhere")).expect("made");
+    std::fs::rename(home.path("ace.toml"), home.path("elsewhere/ace.toml")).expect("moved");
+    std::os::unix::fs::symlink("elsewhere/ace.toml", home.path("ace.toml")).expect("linked");
+    let mut host = Host::start(&home);
+    assert_eq!(channel(&host.send(), "email")["state"], "sent");
+    let text = home.read("ace.toml").replace("deny = []", "deny = [\"*\"]");
+    home.file("elsewhere/ace.toml", text);
+    assert_eq!(channel(&host.send(), "email")["state"], "sent", "nobody has told it");
+    host.hang_up();
+    host.send_until("denied");
+    host.end();
+}
+
+/// Both files in place before the folder was still: no message sees the one without the other.
+#[test]
+fn component_and_manifest_are_one_revision() {
+    let home = home("");
+    let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    // Another component that does the same: a custom section more.
+    let other = [&good[..], b"\0\x06\x05other"].concat();
+    let mut host = Host::start(&home);
+    let mut seen = vec![Host::revision(&host.send(), "stub_policy")];
+    for (component, denied) in [(&other, "sms"), (&good, "push"), (&other, "sms")] {
+        let manifest = home.file("new.toml", format!("[defaults]\ndeny = [\"{denied}\"]\n"));
+        let component = home.file("new.wasm", component);
+        std::fs::rename(component, home.path("plugins/stub_policy.wasm")).expect("in place");
+        std::fs::rename(manifest, home.path("plugins/stub_policy.toml")).expect("in place");
+        let before = seen.last().cloned();
+        let told = wait_for("the next revision", || {
+            Some(host.send()).filter(|told| Some(Host::revision(told, "stub_policy")) != before)
+        });
+        let policies = told["report"]["policies"].as_array().expect("policies");
+        assert_eq!(policies[0]["result"]["deny"][0]["channel_type"], denied, "{told}");
+        seen.push(Host::revision(&told, "stub_policy"));
+    }
+    assert_eq!(seen[1], seen[3], "the same two files are the same revision");
+    assert_ne!(seen[1], seen[2]);
+    host.end();
+}
+
 /// Two builds of a policy and its manifest take turns while messages run through: none is lost, failed or doubled, and
 /// each is judged by one revision whole.
 #[test]

@@ -1,6 +1,6 @@
 //! Any text as a manifest: it is read or refused with the key that is wrong, and never grants.
 
-use ace::config::{Grants, Manifest};
+use ace::config::{BucketGrant, Grants, Manifest, Requests};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::json;
@@ -80,6 +80,59 @@ fn sound() -> impl Strategy<Value = String> {
     )
 }
 
+/// A value of TOML, of any kind, with the keys of manifests among its keys, as a text.
+fn any_value() -> impl Strategy<Value = String> {
+    let known: Vec<&str> = KNOWN.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+    let key = prop_oneof![proptest::sample::select(known).prop_map(str::to_owned), "[a-z-]{1,6}"];
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(|b| b.to_string()),
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<f64>().prop_filter("TOML writes these in its own way", |f| f.is_finite()).prop_map(|f| format!("{f:?}")),
+        "[ -~é]{0,12}".prop_map(|text| format!("{text:?}")).prop_filter("another escape", |text| !text.contains("\\'")),
+        proptest::sample::select(vec![
+            "1979-05-27T07:32:00Z",
+            "'64MiB'",
+            "'5s'",
+            "'https://a.example/v1/'",
+            "'facts:read'",
+            "'message'",
+            "nan",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(4, 32, 6, move |inner| {
+        let pairs = proptest::collection::btree_map(key.clone(), inner.clone(), 0..6);
+        let table = pairs.prop_map(|pairs| {
+            let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        });
+        let list = proptest::collection::vec(inner, 0..6).prop_map(|items| format!("[{}]", items.join(", ")));
+        prop_oneof![table, list]
+    })
+}
+
+/// A whole document: known and unknown keys, each with a value of any kind, on a line of its own.
+fn any_tree() -> impl Strategy<Value = String> {
+    let known: Vec<&str> = KNOWN.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+    let key = prop_oneof![3 => proptest::sample::select(known).prop_map(str::to_owned), 1 => "[a-z-]{1,6}"];
+    let pairs = proptest::collection::btree_map(key, any_value(), 0..8);
+    pairs.prop_map(|pairs| pairs.iter().map(|(key, value)| format!("{key} = {value}\n")).collect())
+}
+
+fn requests() -> impl Strategy<Value = Requests> {
+    let url = "https://[a-z]{1,8}\\.example/([a-z0-9]{1,5}/)?";
+    let bucket = ("[a-z]{1,8}", 1_u8..4).prop_map(|(bucket, access)| BucketGrant {
+        bucket,
+        read: access & 1 != 0,
+        write: access & 2 != 0,
+    });
+    let http = proptest::collection::vec(url, 0..4);
+    let keyvalue = proptest::collection::vec(bucket, 0..4);
+    let secrets = proptest::collection::vec("[a-z-]{1,12}", 0..3);
+    (http, keyvalue, any::<bool>(), any::<bool>(), secrets)
+        .prop_map(|(http, keyvalue, mailer, outbox, secrets)| Requests { http, keyvalue, mailer, outbox, secrets })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -93,6 +146,38 @@ proptest! {
                 prop_assert!(shown.starts_with("x.toml:"), "{shown:?}");
             }
         }
+    }
+
+    #[test]
+    fn any_tree_is_read_or_refused_with_a_place(text in any_tree()) {
+        if let Err(problems) = Manifest::read(&text, Some("x.toml".as_ref())) {
+            for problem in &problems.0 {
+                prop_assert!((1..=text.lines().count()).contains(&problem.line), "{problem}: {text}");
+                prop_assert!(!problem.key.is_empty() && !problem.message.is_empty(), "{problem}: {text}");
+                let line = text.lines().nth(problem.line - 1).expect("it is there");
+                let root = problem.key.split(['.', '[']).next().expect("a part");
+                prop_assert!(line.starts_with(root), "{problem} is told of the line {line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_requested_is_read_back_and_granted_whole(requests in requests()) {
+        let keyvalue: Vec<String> = requests.keyvalue.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "[requests]\nhttp = {:?}\nkeyvalue = {keyvalue:?}\nmailer = {}\noutbox = {}\nsecrets = {:?}\n",
+            requests.http, requests.mailer, requests.outbox, requests.secrets
+        );
+        let read = Manifest::read(&text, None).expect("it is sound").requests;
+        prop_assert_eq!(&read, &requests);
+
+        let before = "# Kept.\n[plugins.probe]\norder = 7 # here\n";
+        let granted = ace::config::granted(before, "probe", &requests, Some("out".as_ref())).expect("it is sound");
+        prop_assert!(granted.starts_with(before), "{granted}");
+        let config = ace::Config::read(&granted, None, []).expect("it stays sound");
+        let grants = &config.plugins["probe"].grants;
+        prop_assert_eq!((&grants.http, &grants.keyvalue), (&requests.http, &requests.keyvalue));
+        prop_assert_eq!((grants.mailer, grants.outbox.is_some()), (requests.mailer, requests.outbox));
     }
 
     #[test]
@@ -172,4 +257,34 @@ fn a_manifest_that_grants_to_itself_is_refused_and_reaches_nothing() {
     let ask = message("note", json!({"context": {"in": "check", "do": "loot"}})).to_string();
     let done = home.ace(&["--log", "warn", "send", "--json", "--patience", "0", "-"]).input(ask).run();
     done.says("keyvalue: not granted; the operator can write `grants = { keyvalue = [\"loot:write\"] }`");
+}
+
+/// Whatever manifests wish for: what binds is never more than ace.toml's maxima.
+#[tokio::test]
+async fn no_limit_is_above_its_maximum() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let home = Home::empty();
+    home.config("[limits]\nmemory = '2MiB'\ntime = '50ms'\npolicy-call-timeout = '200ms'\ninstances = 3\n");
+    let component = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
+    let wishes = (64_u32..100_000, 1_u32..10_000, 1_u32..100_000, 1_u32..1_000);
+    for n in 0..40 {
+        let (kib, time, timeout, instances) = wishes.new_tree(&mut runner).expect("wishes").current();
+        home.file(&format!("plugins/p{n}.wasm"), &component);
+        let runtime = format!(
+            "[runtime]\nmemory = '{kib}KiB'\ntime = '{time}ms'\ncall-timeout = '{timeout}ms'\ninstances = {instances}\n"
+        );
+        home.file(&format!("plugins/p{n}.toml"), runtime);
+    }
+    let config = ace::Config::load(&home.path("ace.toml")).expect("it is sound");
+    let max = config.limits.clone();
+    let ace = ace::Ace::builder(config).start().await.expect("it starts");
+    let mut serving = 0;
+    for plugin in ace.registry().plugins.values() {
+        let Some(runtime) = &plugin.runtime else { continue };
+        let is = &runtime.settings.limits;
+        assert!(is.memory <= max.memory && is.time <= max.time && is.instances <= max.instances, "{is:?}");
+        assert!(is.call_timeout <= max.policy_call_timeout, "{is:?}");
+        serving += 1;
+    }
+    assert!(serving > 0, "all of them are refused: {:?}", ace.registry().plugins.values().next().map(|p| &p.state));
 }

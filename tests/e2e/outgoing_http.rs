@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,17 +14,24 @@ use crate::support::{Done, Home, assert_text, channel, message};
 struct Web {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
+    /// The most connections that were open at once.
+    peak: Arc<AtomicUsize>,
 }
 
 impl Web {
     fn start() -> Web {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let web = Web { address: listener.local_addr().expect("bound"), requests: Arc::default() };
-        let requests = web.requests.clone();
+        let web =
+            Web { address: listener.local_addr().expect("bound"), requests: Arc::default(), peak: Arc::default() };
+        let (requests, peak, open) = (web.requests.clone(), web.peak.clone(), Arc::new(AtomicUsize::new(0)));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let requests = requests.clone();
-                std::thread::spawn(move || while answer(&stream, &requests).is_some() {});
+                peak.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let (requests, open) = (requests.clone(), open.clone());
+                std::thread::spawn(move || {
+                    while answer(&stream, &requests).is_some() {}
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
         web
@@ -258,6 +266,43 @@ fn wasi_http_goes_the_same_way() {
     done.says("A call was refused: http: not granted");
 }
 
+/// The other way to say the same: what is in shadow is asked dry, and its verdict counts for nothing.
+#[test]
+fn a_policy_in_shadow_only_looks() {
+    // The first is a channel, too, and delivers what its policy would not send.
+    for (probe, deliveries) in [("http_probe", 5), ("wasi_http_probe", 0)] {
+        let web = Web::start();
+        let home = home(probe, &format!("'{}'", web.url("/")), "mode = 'shadow'");
+        let fetches = ["GET", "HEAD", "POST", "PUT", "DELETE"].map(|method| match probe {
+            "http_probe" => json!({"fetch": {"url": web.url("/"), "method": method}}),
+            _ => json!({"fetch": laid(parts(&web, "/"), json!({"method": method}))}),
+        });
+        for (at, line) in send(&home, &fetches).lines().iter().enumerate() {
+            let told = found(line).as_str().expect("text");
+            assert_eq!(told.contains("enied"), at >= 2, "{probe}: {told}");
+            assert!(line["report"]["policies"][0]["shadow"].is_string(), "{line}");
+        }
+        assert_eq!(web.requests().len(), 2 + deliveries, "{:?}", web.requests());
+    }
+}
+
+/// Many messages at once, whose policy asks a slow server: the connections are the host's to spend.
+#[test]
+fn a_plugin_cannot_use_up_the_hosts_connections() {
+    let web = Web::start();
+    let toml = "[limits]\npolicy-call-timeout = '20s'\n";
+    let home = home("http_probe", &format!("'{}'", web.url("/")), toml);
+    let config = home.read("ace.toml").replace("max-response-bytes = 2000", "requests-per-plugin = 2");
+    home.file("ace.toml", config);
+    let note = message("note", json!({"context": {"fetch": {"url": web.url("/late"), "times": 2}}})).to_string();
+    let arguments = ["send", "--json", "--concurrency", "16", "--patience", "0", "-"];
+    let done = home.ace(&arguments).input(vec![note; 16].join("\n")).run();
+    for line in done.lines() {
+        assert_eq!(found(&line), "200 at last");
+    }
+    assert_eq!((web.requests().len(), web.peak.load(Ordering::SeqCst)), (32, 2));
+}
+
 #[test]
 fn wasi_http_is_bounded_like_the_rest() {
     let web = Web::start();
@@ -276,6 +321,10 @@ fn wasi_http_is_bounded_like_the_rest() {
         (json!({"fetch": parts(&web, "/big")}), format!("200 1000 bytes: {big}")),
     ];
     let contexts: Vec<Value> = cases.iter().map(|(context, _)| context.clone()).collect();
+    let hoards = &send(&home, &[json!({"fetch": {}, "then": "hoard"})]).lines()[0];
+    let fault = &hoards["report"]["policies"][0]["broken"]["fault"];
+    assert_eq!(fault["kind"], "trap", "{hoards}");
+    assert_text(&fault["message"], "store handle limit exceeded");
     for ((context, expected), line) in cases.iter().zip(send(&home, &contexts).lines()) {
         assert!(found(&line).as_str().is_some_and(|text| text.contains(expected)), "{context}: {}", found(&line));
     }

@@ -154,3 +154,43 @@ fn a_good_plugin_is_described() {
     let table = home.ace(&["plugins"]).run().ok().stdout;
     assert!(table.contains("django_email") && table.contains("openedx.ace.channel"), "{table}");
 }
+
+#[test]
+fn what_a_plugin_imports_and_is_not_granted_is_shown() {
+    let home = Home::new(&[], "[relays.main]\nkind = 'discard'\n[plugins.hostile]\ngrants = { keyvalue = ['loot'] }\n");
+    home.guest("hostile", "hostile");
+    let plugin = &home.ace(&["plugins", "--json", "hostile"]).run().ok().lines()[0];
+    let in_vain = json!(["openedx:ace/mailer@1.0.0", "openedx:ace/outbox@1.0.0"]);
+    let told: std::collections::BTreeSet<&str> =
+        plugin["imports_not_granted"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert_eq!(json!(told), in_vain, "{plugin}");
+    let table = home.ace(&["plugins"]).run().ok().stdout;
+    assert!(table.contains("hostile") && table.contains("keyvalue:loot:read-write"), "{table}");
+    let full = home.ace(&["plugins", "hostile"]).run().ok().stdout;
+    for words in ["imports      ", "openedx:ace/mailer@1.0.0\n", "granted      keyvalue:loot:read-write", "revision"] {
+        assert!(full.contains(words), "{words:?} is not in:\n{full}");
+    }
+    home.ace(&["plugins", "hostle"]).run().code(2).says("no plugin is called \"hostle\"");
+}
+
+#[test]
+fn grants_are_shown_and_then_written_beside_what_is_there() {
+    let home = Home::new(&["django_email", "file_email"], "# Ours.\n[relays.main]\nkind = 'discard' # for now\n");
+    let before = home.read("ace.toml");
+    let asked = home.ace(&["plugins", "grant", "django_email"]).run().code(2);
+    asked.says("nothing was written").says("hint: --yes");
+    assert!(asked.stdout.contains("+grants = { mailer = true }"), "{}", asked.stdout);
+    assert_eq!(home.read("ace.toml"), before);
+
+    home.ace(&["plugins", "grant", "django_email", "--yes"]).run().ok();
+    let after = home.read("ace.toml");
+    assert!(after.starts_with(before.trim_end()), "{after}");
+    assert!(after.contains("[plugins.django_email]\ngrants = { mailer = true }"), "{after}");
+    home.ace(&["plugins", "grant", "django_email", "--yes"]).run().ok().says("requests nothing that it is not granted");
+
+    home.ace(&["plugins", "grant", "file_email", "--yes"]).run().code(2).says("hint: name one with --outbox");
+    home.ace(&["plugins", "grant", "file_email", "--yes", "--outbox", "out"]).run().ok();
+    let plugins = home.ace(&["plugins", "--json"]).run().ok().lines();
+    assert!(plugins.iter().all(|plugin| plugin["missing"] == json!([])), "{plugins:?}");
+    assert_eq!(home.list(".").iter().filter(|name| name.ends_with(".tmp")).count(), 0);
+}

@@ -58,6 +58,8 @@ pub mod policy;
 pub mod random;
 pub mod recipient_resolver;
 mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 
 pub use bindings::openedx::ace::common::{ChannelType, Json, Recipient, RecoverableError, Timestamp};

@@ -127,3 +127,30 @@ async fn lies_about_where_an_answer_is_are_faults() {
     }
     call(&engine.runtime("stub_policy"), "check", &note(json!({}))).await.expect("it is sound");
 }
+
+/// No import takes a function, so that a guest can only try to enter itself from within: it hands its core code one of its
+/// own component's functions, through a table that is filled after the code is instantiated.
+#[tokio::test]
+async fn a_guest_that_enters_itself_again_is_cut() {
+    let module = "(table (export \"table\") 1 funcref) (type $entered (func))
+                  (func (export \"entered\"))";
+    let linked = "(func $entered (canon lift (core func $core \"entered\")))
+                  (core func $lowered (canon lower (func $entered)))
+                  (core module $link
+                    (import \"core\" \"table\" (table 1 funcref))
+                    (import \"core\" \"entered\" (func $entered))
+                    (elem (i32.const 0) $entered))
+                  (core instance (instantiate $link (with \"core\" (instance
+                    (export \"table\" (table $core \"table\"))
+                    (export \"entered\" (func $lowered))))))";
+    let check = "(call_indirect (type $entered) (i32.const 0))";
+    let text = include_str!("policy.wat").replace("(;module;)", module).replace("(;after;)", linked);
+    let text = text.replace("(;check;)", check);
+    let engine = engine([("reenters", wat::parse_str(text).unwrap_or_else(|e| panic!("{e}")))]).await;
+    let runtime = engine.runtime("reenters");
+    for _ in 0..3 {
+        let fault = call(&runtime, "check", &note(json!({}))).await.expect_err("it enters itself");
+        assert_fault(&fault, FaultKind::Trap, "cannot enter component instance");
+    }
+    call(&engine.runtime("stub_policy"), "check", &note(json!({}))).await.expect("it is sound");
+}

@@ -20,7 +20,7 @@ const HARMS: [(&str, FaultKind, &str); 10] = [
     ("recurse", FaultKind::Trap, ""),
     ("sleep", FaultKind::CallTimeout, "the call took longer than 120ms (call-timeout)"),
     ("exit", FaultKind::Trap, "Exited with i32 exit status 0"),
-    ("handles", FaultKind::Trap, ""),
+    ("handles", FaultKind::Trap, "store handle limit exceeded"),
     ("random", FaultKind::Trap, "exceeds limit 1048576"),
     ("forge", FaultKind::Trap, "handle index 1 used with the wrong type"),
     ("host-calls", FaultKind::Trap, "more than 500 times in one call (limits.host-calls)"),
@@ -36,10 +36,7 @@ async fn each_harm_in_each_function_is_a_fault_and_the_next_call_is_sound() {
     for function in FUNCTIONS {
         for (harm, kind, words) in HARMS {
             let fault = fault(&runtime, function, harm).await;
-            // Handles end at a ceiling of theirs or with the time, whichever comes first.
-            if harm != "handles" || fault.kind == FaultKind::Trap {
-                assert_fault(&fault, kind, words);
-            }
+            assert_fault(&fault, kind, words);
             let has_stack = !matches!(kind, FaultKind::CallTimeout);
             assert_eq!(fault.backtrace.is_some(), has_stack, "{harm} in {function}: {fault:?}");
             assert_eq!(runtime.idle_instances(), 0, "{harm} in {function}: its instance is thrown away");

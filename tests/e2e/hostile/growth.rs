@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -40,19 +41,39 @@ async fn a_place_in_the_pool_comes_back_after_a_call_that_nobody_waits_for() {
     call(&runtime, "check", &note(json!({}))).await.expect("there is room");
 }
 
-const HARMS: [&str; 12] = [
+/// Everything that `check` can be asked for and that ends with the call.
+const HARMS: [&str; 31] = [
     "trap",
-    "hoard",
     "spin",
+    "hoard",
     "recurse",
     "sleep",
+    "exit",
     "handles",
     "random",
-    "huge-text",
-    "huge-list",
-    "loot",
+    "forge",
+    "stdin",
+    "log",
+    "forge-log",
     "refusals",
+    "loot",
+    "long-keys",
+    "host-calls",
+    "stale",
+    "drop-twice",
+    "spy",
+    "effects",
     "count",
+    "huge-text",
+    "long-text",
+    "huge-list",
+    "long-list",
+    "control",
+    "type",
+    "long-type",
+    "past",
+    "never",
+    "",
 ];
 /// What the host may keep after the first rounds, in bytes: an allocator's slack. A single instance that is not given back
 /// after each round would be six times that.
@@ -94,4 +115,22 @@ fn memory_is_back_where_it_was_after_many_rounds() {
     drop(input);
     assert!(after < before + SLACK, "{before} bytes, then {after}");
     Done::of(child).ok();
+}
+
+/// A call that is under way goes on in the revision it began with; with its end that revision's code and instances go.
+#[tokio::test]
+async fn an_old_revision_is_freed_when_its_last_call_ends() {
+    let engine = Engine::start(home("channel-call-timeout = '300ms'", "")).await;
+    let old = engine.runtime("hostile");
+    let gone = Arc::downgrade(&old);
+    let last = tokio::spawn(async move { call(&old, "check", &asking("check", "sleep")).await });
+    tokio::task::yield_now().await;
+    engine.home.file("plugins/hostile.toml", "version = '9.9.9'\n");
+    engine.ace.reload().await.expect("it reads the new manifest");
+    let new = engine.runtime("hostile");
+    assert_ne!(gone.upgrade().expect("its last call is under way").settings.revision, new.settings.revision);
+    call(&new, "check", &note(json!({}))).await.expect("the new one serves beside it");
+    let fault = last.await.expect("no panic").expect_err("it slept too long");
+    assert!(fault.message.contains("call-timeout"), "{fault}");
+    assert!(gone.upgrade().is_none(), "something keeps the old revision");
 }

@@ -1,5 +1,6 @@
-;; A policy by hand, for what no compiler makes. The tests put text in place of three marks, which are comments here:
+;; A policy by hand, for what no compiler makes. The tests put text in place of four marks, which are comments here:
 ;;   component  in the component, before the module is instantiated
+;;   after      in the component, once it is
 ;;   module     in the core module: tables, a start function
 ;;   check      in its `check`, before it lets the message pass
 (component
@@ -14,6 +15,7 @@
     (func (export "enabled") (result i32) (i32.const 0))
     (func (export "check") (param i32) (result i32) (;check;) (i32.const 0)))
   (core instance $core (instantiate $module))
+  (;after;)
 
   (type $denial' (record (field "channel-type" string) (field "reason" (option string))))
   (type $delay' (record (field "channel-type" string) (field "not-before" u64) (field "reason" (option string))))

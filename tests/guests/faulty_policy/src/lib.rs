@@ -1,7 +1,8 @@
 //! A policy that breaks in the way a message asks for in `context.policy_fault`, and at its load as its config says. Asked to
 //! `count`, it is sound and denies push with the number of messages it has counted.
 
-use std::hint::black_box;
+#[path = "../../hostile/src/exhaustion.rs"]
+mod exhaustion;
 
 use ace_plugin::policy::{Policy, PolicyResult};
 use ace_plugin::{Message, Settings, keyvalue};
@@ -27,26 +28,12 @@ impl Policy for FaultyPolicy {
                 Ok(PolicyResult::pass().deny("push", count.to_string()))
             }
             "trap" => panic!("the message asks for a trap"),
-            "spin" => spin(),
-            "hoard" => hoard(),
+            "spin" => exhaustion::spin(),
+            "hoard" => exhaustion::hoard(),
             "error" => Err("the facts are\nout of reach".to_owned()),
             "nonsense" => Ok(PolicyResult::pass().deny("No Such Type!", "it cannot be one")),
             "flood" => Ok((0..10_000).fold(PolicyResult::pass(), |all, n| all.deny("push", n.to_string()))),
             _ => Ok(PolicyResult::pass()),
         }
-    }
-}
-
-fn spin() -> ! {
-    let mut turns = 0_u64;
-    loop {
-        turns = black_box(turns.wrapping_add(1));
-    }
-}
-
-fn hoard() -> ! {
-    let mut treasure = Vec::new();
-    loop {
-        treasure.push(black_box(vec![1_u8; 1 << 20]));
     }
 }

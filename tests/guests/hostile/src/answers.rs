@@ -35,6 +35,7 @@ thread_local! {
 pub fn verdict(wish: &str, message: &Message) -> PolicyResult {
     match wish {
         "spy" => deny("push", reach::spied()),
+        "effects" => deny("push", reach::effects()),
         "count" => {
             CALLS.set(CALLS.get() + 1);
             deny("push", CALLS.get().to_string())

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::hint::black_box;
 
+use crate::exhaustion::{hoard, spin};
 use crate::openedx::ace::keyvalue;
 use crate::openedx::ace::logging::{self, Level};
 use crate::openedx::ace::messages::Message;
@@ -29,20 +30,6 @@ pub fn in_any(wish: &str, message: Option<&Message>) {
         "long-keys" => long_keys(),
         "host-calls" => host_calls(message),
         _ => {}
-    }
-}
-
-fn spin() -> ! {
-    let mut turns = 0_u64;
-    loop {
-        turns = black_box(turns.wrapping_add(1));
-    }
-}
-
-fn hoard() -> ! {
-    let mut treasure = Vec::new();
-    loop {
-        treasure.push(black_box(vec![1_u8; 1 << 20]));
     }
 }
 

@@ -5,6 +5,7 @@
 //! It uses the bindings without the SDK, which would not let it misuse a handle.
 
 mod answers;
+mod exhaustion;
 mod harm;
 mod reach;
 

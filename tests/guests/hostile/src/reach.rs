@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use crate::exports::openedx::ace::channel::Attempt;
 use crate::openedx::ace::mailer::{self, Email};
+use crate::openedx::ace::{keyvalue, outbox};
 use crate::wasi::cli::{environment, exit as wasi_exit, stdin, stdout};
 use crate::wasi::clocks::monotonic_clock;
 use crate::wasi::filesystem::{preopens, types::Descriptor};
@@ -69,7 +70,12 @@ pub fn read_input() {
 
 /// A mail, by way of a server that may never answer.
 pub fn mail(attempt: &Attempt) {
-    let email = Email {
+    let sent = mailer::send(&email(), &attempt.idempotency_key);
+    assert!(sent.is_ok(), "{sent:?}");
+}
+
+fn email() -> Email {
+    Email {
         sender: None,
         recipients: vec!["zoe@learner.example".to_owned()],
         cc: Vec::new(),
@@ -82,7 +88,14 @@ pub fn mail(attempt: &Attempt) {
         attachments: Vec::new(),
         relay: None,
         return_path: None,
-    };
-    let sent = mailer::send(&email, &attempt.idempotency_key);
-    assert!(sent.is_ok(), "{sent:?}");
+    }
+}
+
+/// A trace left by each of the ways to leave one, where they are open; one line.
+pub fn effects() -> String {
+    let counted = keyvalue::increment("loot", "trace", 1, None, None);
+    let set = keyvalue::set("loot", "left", b"x", None);
+    let mailed = mailer::send(&email(), "trace").map(drop);
+    let written = outbox::write("trace.txt", b"x").map(drop);
+    format!("counted {counted:?}, set {set:?}, mailed {mailed:?}, written {written:?}")
 }

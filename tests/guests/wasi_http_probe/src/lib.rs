@@ -1,5 +1,6 @@
 //! Makes the request that a message asks for in `context.fetch` through wasi:http, and tells what came back in the reason
-//! of a denial. `context.then` is "leave": it does not wait for the response; "leak": it keeps all it was given.
+//! of a denial. `context.then` is "leave": it does not wait for the response; "leak": it keeps all it was given;
+//! "hoard": it makes headers, and keeps them, for ever.
 
 mod bindings {
     wit_bindgen::generate!({
@@ -40,6 +41,9 @@ impl Policy for WasiHttpProbe {
                 }
                 Ok("leaked".to_owned())
             }
+            Some("hoard") => loop {
+                std::mem::forget(Fields::new());
+            },
             _ => begin(message)?.and_then(wait).and_then(|response| read(&response)),
         };
         Ok(denial(found.unwrap_or_else(|code| code.to_string())))
