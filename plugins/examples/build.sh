@@ -66,18 +66,17 @@ need_ts() { need_node; }
 need_starling() { need_node; }
 need_rust() { :; }
 
-# Each leaves $work/$name/o.wasm, with $name as its working folder: a copy of the sources, for tools that write beside them.
+# Each leaves o.wasm in its working folder, a copy of the sources: tools write beside them. `set -e` does not hold here.
 build_c() {
     clang-19 --target=wasm32-wasi -O2 -Wall -Wextra -Werror -ffunction-sections -mexec-model=reactor -Wl,-s -I"$here/c" \
-        "$1.c" "$here/c/policy_plugin.c" -o core.wasm
-    "$py/wasm-tools" component embed "$wit" --world $world core.wasm -o embedded.wasm
-    "$py/wasm-tools" component new embedded.wasm -o o.wasm
+        "$1.c" "$here/c/policy_plugin.c" "$here/c/policy_plugin_component_type.o" -o core.wasm &&
+        "$py/wasm-tools" component new core.wasm -o o.wasm
 }
 
 build_js() { "$node/componentize-qjs" --wit "$wit" --world $world --js "$1.js" -o o.wasm --sync; }
 
 build_ts() {
-    "$node/tsc" --project .
+    "$node/tsc" --project . &&
     build_js "$1"
 }
 
@@ -88,7 +87,7 @@ build_starling() {
 build_python() { "$py/componentize-py" -d "$wit" -w $world componentize "$1" -o o.wasm; }
 
 build_rust() {
-    "$root/plugins/build.sh" "$work" "$1"
+    "$root/plugins/build.sh" "$work" "$1" &&
     mv "$work/$1.wasm" o.wasm
 }
 
