@@ -25,7 +25,7 @@ const HARMS: [(&str, [(FaultKind, &str); 4]); 5] = {
 };
 
 /// Filling 64 MiB takes its time on a machine that does much else.
-const LIMITS: &str = "memory = '64MiB'\ntime = '2s'\ncall-timeout = '20s'";
+const LIMITS: &str = "memory = '64MiB'\ntime = '2s'\npolicy-call-timeout = '20s'";
 
 /// `lang_LANGUAGE` for each, and `fresh_LANGUAGE`, the same with an instance for each message.
 async fn engine() -> Engine {

@@ -29,9 +29,12 @@ static void spin(void) {
   }
 }
 
+// What nobody looks at the compiler leaves out.
+static char *volatile treasure;
+
 static void hoard(void) {
   for (;;) {
-    char *treasure = malloc(1 << 20);
+    treasure = malloc(1 << 20);
     if (treasure == NULL) abort();
     memset(treasure, 1, 1 << 20);
   }
