@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins test-plugins demo test lint fixtures bench fuzz clean
+.PHONY: help build plugins test-plugins examples languages demo test lint fixtures bench fuzz clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,12 @@ plugins: ## The plugins of this repository: target/plugins/NAME.wasm and NAME.to
 test-plugins: ## Plugins that misbehave, for the tests: target/test-plugins
 	plugins/build.sh target/test-plugins $(notdir $(wildcard tests/guests/*))
 
+examples: ## Plugins in every language: target/plugins-examples
+	plugins/examples/build.sh
+
+languages: ## Plugins in every language that misbehave, for the tests: target/test-plugins/lang_LANGUAGE.wasm
+	plugins/examples/build.sh tests/languages target/test-plugins
+
 demo: build plugins ## Send sample messages through plugins into target/demo/outbox
 	tests/demo/run.sh
 
@@ -28,7 +34,7 @@ target/.tools: tests/apt.sh tests/venv.sh
 	@touch $@
 
 # The host and the guests apart: together they would agree on other features, and wasmtime would be built twice.
-test: lint plugins test-plugins target/.tools ## Everything that CI runs
+test: lint plugins test-plugins examples languages target/.tools ## Everything that CI runs
 	target/venv/bin/python tests/fixtures/make.py --check
 	target/venv/bin/python tests/fixtures/record_http.py --check
 	cargo test --release -p ace

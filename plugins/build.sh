@@ -4,7 +4,8 @@
 #   plugins/build.sh [OUT_DIR [PACKAGE…]]
 #
 # OUT_DIR is the repository's target/plugins where none is given. Without packages, every one under plugins/policies and
-# plugins/channels is built; a package is looked for there and in tests/guests, in a folder of its own name.
+# plugins/channels is built; a package is looked for there, in plugins/examples/rust and in tests/guests, in a folder of its
+# own name.
 #
 # The target is wasm32-unknown-unknown, whose components import nothing but what they call. Its standard library comes from
 # the first of these that works:
@@ -28,13 +29,13 @@ die() { say "$*"; exit 1; }
 
 # The folder of a package.
 folder() {
-    for parent in plugins/policies plugins/channels tests/guests; do
+    for parent in plugins/policies plugins/channels plugins/examples/rust tests/guests; do
         if [ -f "$root/$parent/$1/Cargo.toml" ]; then
             echo "$root/$parent/$1"
             return
         fi
     done
-    die "there is no package $1 in plugins/policies, plugins/channels or tests/guests"
+    die "there is no package $1 in plugins/policies, plugins/channels, plugins/examples/rust or tests/guests"
 }
 
 every_plugin() {

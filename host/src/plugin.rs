@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Isolation, Requests, Secret};
@@ -50,6 +51,8 @@ pub struct Services {
     pub mailer: Arc<Mailer>,
     pub keyvalue: Arc<Keyvalue>,
     pub http: Arc<http::Client>,
+    /// The time of day that guests are told: the engine's own.
+    pub now: fn() -> Timestamp,
 }
 
 /// What a plugin is by what it exports; edx-ace's entry-point groups.

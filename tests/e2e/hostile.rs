@@ -9,6 +9,7 @@ mod bombs;
 mod circuit;
 mod functions;
 mod growth;
+mod languages;
 mod reach;
 
 use std::sync::Arc;

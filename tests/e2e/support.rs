@@ -14,7 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A file or folder of the repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path).canonicalize().unwrap_or_else(|_| {
-        let how = if path.starts_with("target/venv") { "tests/venv.sh" } else { "make plugins test-plugins" };
+        let how = if path.starts_with("target/venv") {
+            "tests/venv.sh"
+        } else {
+            "make plugins test-plugins examples languages"
+        };
         panic!("{path} is not there: run {how}")
     })
 }
@@ -94,7 +98,12 @@ impl Home {
         self.take(&format!("target/plugins/{name}.wasm"), name);
     }
 
-    /// Puts one of tests/guests into the folder, under another name.
+    /// Puts one of plugins/examples into the folder, in one language: `quiet_hours_python`.
+    pub fn example(&self, name: &str) {
+        self.take(&format!("target/plugins-examples/{name}.wasm"), name);
+    }
+
+    /// Puts one of tests/guests or tests/languages into the folder, under another name.
     pub fn guest(&self, guest: &str, name: &str) {
         self.take(&format!("target/test-plugins/{guest}.wasm"), name);
     }

@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::keyvalue::Overlay;
@@ -39,6 +40,7 @@ impl State {
     pub fn new(settings: Arc<Settings>, grants: Arc<Grants>, services: Arc<Services>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
+        let clock = WallClock(services.now);
         State {
             memory: MemoryLimit { limit: settings.limits.memory, used: 0, refused: false },
             settings,
@@ -46,7 +48,7 @@ impl State {
             services,
             call: Call::default(),
             outbound: Outbound::default(),
-            wasi: wasi(),
+            wasi: wasi(clock),
             table,
         }
     }
@@ -80,8 +82,24 @@ impl State {
 
 /// Nothing behind it: no files, no environment, no arguments, no standard streams. By default wasmtime would let a guest
 /// open sockets, which reach nowhere but take the host's file descriptors, and have 64 MiB of randomness made in one go.
-fn wasi() -> WasiCtx {
-    WasiCtx::builder().allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).build()
+fn wasi(clock: WallClock) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder.allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).wall_clock(clock);
+    builder.build()
+}
+
+/// The engine's clock as guests see it.
+struct WallClock(fn() -> Timestamp);
+
+impl HostWallClock for WallClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    /// A moment before 1970 cannot be told.
+    fn now(&self) -> Duration {
+        Duration::try_from((self.0)().as_duration()).unwrap_or_default()
+    }
 }
 
 impl WasiView for State {
