@@ -27,9 +27,9 @@ macro_rules! call {
             Ok(begun) => begun,
             Err(fault) => return $self.noted(fault.into()),
         };
-        let instance = &mut lease.instance;
+        let (instance, begun) = (&mut *lease.instance, lease.begun);
         let guest = instance.$interface.as_ref().expect("asked only for what is exported");
-        let called = $self.bounded(guest.$function(&mut instance.store, handle $(, $argument)*)).await;
+        let called = $self.bounded(begun, guest.$function(&mut instance.store, handle $(, $argument)*)).await;
         lease.finish(called)
     }};
     ($self:ident, $interface:ident.$function:ident) => {{
@@ -37,9 +37,9 @@ macro_rules! call {
             Ok(begun) => begun,
             Err(fault) => return $self.noted(fault.into()),
         };
-        let instance = &mut lease.instance;
+        let (instance, begun) = (&mut *lease.instance, lease.begun);
         let guest = instance.$interface.as_ref().expect("asked only for what is exported");
-        let called = $self.bounded(guest.$function(&mut instance.store)).await;
+        let called = $self.bounded(begun, guest.$function(&mut instance.store)).await;
         lease.finish(called)
     }};
 }

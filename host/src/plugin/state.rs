@@ -99,7 +99,7 @@ pub struct Handover {
     pub done: Option<String>,
 }
 
-/// One call into the guest: what it may use, and what it has used.
+/// One call into the guest: what it may use, and what it has used. Each field is set anew in [`Call::begin`].
 #[derive(Default)]
 pub struct Call {
     pub message: Option<Arc<Message>>,
@@ -125,12 +125,31 @@ pub struct Call {
 
 impl Call {
     /// Forgets everything about the call before, and starts the guest's clock.
-    pub fn begin(&mut self, message: Option<Arc<Message>>, dry: bool, delivery_key: Option<String>) -> u32 {
+    pub fn begin(
+        &mut self,
+        message: Option<Arc<Message>>,
+        dry: bool,
+        delivery_key: Option<String>,
+        now: Instant,
+    ) -> u32 {
         let number = self.number.wrapping_add(1);
-        let resumed = std::mem::take(&mut self.resumed);
+        let resumed = self.resumed.clone();
         *lock(&resumed) = None;
-        let running_since = Some(Instant::now());
-        *self = Call { message, number, dry, delivery_key, running_since, resumed, ..Call::default() };
+        *self = Call {
+            message,
+            number,
+            dry,
+            delivery_key,
+            resumed,
+            running_since: Some(now),
+            overlay: Overlay::default(),
+            handover: Handover::default(),
+            log_bytes: 0,
+            host_calls: 0,
+            denied: Vec::new(),
+            guest_time: Duration::ZERO,
+            out_of_time: false,
+        };
         number
     }
 
