@@ -18,11 +18,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// What measures one topic.
 type Topic = fn(&Place, &mut Summary);
 
-const TOPICS: [(&str, Topic); 8] = [
+const TOPICS: [(&str, Topic); 9] = [
     ("stages", stages::stages),
     ("calls", plugins::calls::calls),
     ("isolation", plugins::isolation::isolation),
     ("cores", plugins::calls::cores),
+    ("settings", plugins::settings::settings),
     ("start", plugins::start::start),
     ("reload", plugins::reload::reload),
     ("many", sending::many_messages),

@@ -5,6 +5,7 @@ mod bare;
 pub mod calls;
 pub mod isolation;
 pub mod reload;
+pub mod settings;
 pub mod start;
 
 use std::path::{Path, PathBuf};

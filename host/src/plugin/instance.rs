@@ -1,7 +1,7 @@
 //! The instances of one plugin, and the bounded call: no way leads into a guest but through [`Runtime::begin`].
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Instant;
@@ -137,7 +137,10 @@ impl Runtime {
                 self.fault(FaultKind::Unavailable, message)
             })?;
         }
-        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.permits.acquire().await.expect("the semaphore is never closed"),
+        };
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut instance = match warm {
             Some(instance) => instance,
@@ -194,9 +197,8 @@ impl Runtime {
     pub(super) async fn bounded<T>(
         &self,
         begun: Instant,
-        call: impl Future<Output = wasmtime::Result<T>>,
+        mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
     ) -> Result<wasmtime::Result<T>, tokio::time::error::Elapsed> {
-        let mut call = pin!(call);
         if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
             return Ok(answer);
         }
@@ -299,10 +301,7 @@ impl Lease<'_> {
         let answer = self.runtime.classify(self.instance.store.data(), called);
         let state = self.instance.store.data_mut();
         let is_worn = state.end_exchanges();
-        let call = &mut state.call;
-        call.end();
-        let handover = std::mem::take(&mut call.handover);
-        let denied = std::mem::take(&mut call.denied);
+        let (handover, denied) = state.call.end();
         let fault = answer.as_ref().err().map(|fault| fault.kind);
         self.runtime.metrics.called(self.begun.elapsed(), fault, denied.len());
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);

@@ -99,7 +99,7 @@ pub struct Handover {
     pub done: Option<String>,
 }
 
-/// One call into the guest: what it may use, and what it has used. Each field is set anew in [`Call::begin`].
+/// One call into the guest: what it may use, and what it has used.
 #[derive(Default)]
 pub struct Call {
     pub message: Option<Arc<Message>>,
@@ -124,7 +124,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Forgets everything about the call before, and starts the guest's clock.
+    /// Sets up the next call, and starts the guest's clock. What the call before left was taken by [`Call::end`].
     pub fn begin(
         &mut self,
         message: Option<Arc<Message>>,
@@ -132,32 +132,18 @@ impl Call {
         delivery_key: Option<String>,
         now: Instant,
     ) -> u32 {
-        let number = self.number.wrapping_add(1);
-        let resumed = self.resumed.clone();
-        *lock(&resumed) = None;
-        *self = Call {
-            message,
-            number,
-            dry,
-            delivery_key,
-            resumed,
-            running_since: Some(now),
-            overlay: Overlay::default(),
-            handover: Handover::default(),
-            log_bytes: 0,
-            host_calls: 0,
-            denied: Vec::new(),
-            guest_time: Duration::ZERO,
-            out_of_time: false,
-        };
-        number
+        self.number = self.number.wrapping_add(1);
+        *lock(&self.resumed) = None;
+        (self.message, self.dry, self.delivery_key, self.running_since) = (message, dry, delivery_key, Some(now));
+        (self.log_bytes, self.host_calls, self.guest_time, self.out_of_time) = (0, 0, Duration::ZERO, false);
+        self.number
     }
 
-    /// Keeps only what happened.
-    pub fn end(&mut self) {
-        self.message = None;
+    /// Forgets what the next call must not see, and gives what happened: handovers, and calls that were refused.
+    pub fn end(&mut self) -> (Handover, Vec<String>) {
+        (self.message, self.delivery_key, self.running_since) = (None, None, None);
         self.overlay = Overlay::default();
-        self.running_since = None;
+        (std::mem::take(&mut self.handover), std::mem::take(&mut self.denied))
     }
 
     /// The guest's clock stands still while the host works for it.

@@ -62,6 +62,8 @@ impl Bare {
     pub async fn instantiate(&self) -> Instance {
         let mut store = Store::new(&self.engine, State { message: None });
         store.epoch_deadline_async_yield_and_update(1);
+        // Refused where the engine counts none.
+        let _ = store.set_fuel(u64::MAX);
         let bare = self.pre.instantiate_async(&mut store).await.expect("an instance");
         Instance { bare: bare.openedx_ace_policy().clone(), store, calls: 0 }
     }
