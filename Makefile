@@ -48,7 +48,7 @@ lint: ## Formatting and lints
 fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 	target/venv/bin/python tests/fixtures/make.py
 
-bench: build plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
+bench: build plugins test-plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
 	cargo bench -p ace --bench ace
 
 FUZZ_SECONDS ?= 60

@@ -321,35 +321,66 @@ fn component_and_manifest_are_one_revision() {
     host.end();
 }
 
-/// Two builds of a policy and its manifest take turns while messages run through: none is lost, failed or doubled, and
-/// each is judged by one revision whole.
+/// The same component with a note in it: another revision.
+fn tagged(wasm: &[u8], note: &str) -> Vec<u8> {
+    let section = [b"\x04note", note.as_bytes()].concat();
+    // A custom section: its id and its length (one byte of LEB128).
+    [wasm, &[0, u8::try_from(section.len()).expect("short")], &section].concat()
+}
+
+/// How often compiled plugins are mapped into a process.
+fn mapped_code(pid: u32) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
+    maps.lines().filter(|line| line.contains(".cwasm")).count()
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Two builds of a policy take turns every 100 ms while messages run through: none is lost, failed or doubled, and each is
+/// judged by one of the two. What a build took is given back once the last send that began with it has ended.
 #[test]
 fn reloads_under_load_lose_fail_and_double_nothing() {
     let home = home(&stub("stub_policy", "[\"push\"]"));
     let wasm = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
-    home.file("build", &wasm);
-    let count = 3_000;
-    let lines: Vec<String> = (0..count).map(|_| message("note", json!({})).to_string()).collect();
-    let mut child = home.ace(&["send", "--json", "--patience", "0", "-"]).start_open();
-    let mut input = child.stdin.take().expect("piped");
-    let reader = std::thread::spawn(move || child.wait_with_output().expect("it ends"));
-    for (i, line) in lines.iter().enumerate() {
-        writeln!(input, "{line}").expect("the host reads");
-        if i % 100 == 0 {
-            home.file("plugins/stub_policy.toml", format!("version = \"1.0.{i}\"\n"));
-            install(&home.path("build"), &home.path("plugins/stub_policy.wasm"));
-            std::thread::sleep(Duration::from_millis(20));
+    let builds = ["one", "two"].map(|note| home.file(note, tagged(&wasm, note)));
+    install(&builds[0], &home.path("plugins/stub_policy.wasm"));
+    let mut host = Host::start(&home);
+    let first = host.send();
+    let Host { mut child, mut input, output } = host;
+    let (pid, reloads) = (child.id(), 30);
+    let (mapped, resident) = (mapped_code(pid), resident_kib(pid));
+    let reader = std::thread::spawn(move || output.lines().map(|line| line.expect("a line")).collect::<Vec<_>>());
+    let mut written = std::collections::BTreeSet::new();
+    for reload in 1..=reloads {
+        install(&builds[reload % 2], &home.path("plugins/stub_policy.wasm"));
+        let until = Instant::now() + Duration::from_millis(100);
+        // So many at most, however fast the host is.
+        for _ in 0..200 {
+            let message = message("note", json!({"uuid": uuid::Uuid::new_v4().to_string()}));
+            writeln!(input.as_mut().expect("open"), "{message}").expect("the host reads");
+            written.insert(message["uuid"].as_str().expect("a text").to_owned());
+            if Instant::now() > until {
+                break;
+            }
         }
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
     }
-    drop(input);
-    let output = reader.join().expect("no panic");
-    let told: Vec<Value> =
-        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(told.len(), count);
-    let uuids: std::collections::BTreeSet<&str> = told.iter().filter_map(|t| t["report"]["uuid"].as_str()).collect();
-    assert_eq!(uuids.len(), count, "each once");
+    wait_for("old code to be given back", || (mapped_code(pid) <= mapped).then_some(()));
+    let grown = resident_kib(pid).saturating_sub(resident);
+    drop(input.take());
+    let told = reader.join().expect("no panic");
+    assert!(child.wait().expect("it ends").success());
+    let told: Vec<Value> = told.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(told.len(), written.len(), "one outcome for each message");
+    let uuids = told.iter().filter_map(|t| t["report"]["uuid"].as_str().map(str::to_owned));
+    assert_eq!(uuids.collect::<std::collections::BTreeSet<_>>(), written, "each once");
     assert!(told.iter().all(|t| channel(t, "email")["state"] == "sent"), "none failed");
     assert!(told.iter().all(|t| channel(t, "push")["state"] == "denied"), "the policy always counted");
     let revisions: std::collections::BTreeSet<String> = told.iter().map(|t| Host::revision(t, "stub_policy")).collect();
-    assert!(revisions.len() > 2, "reloads took place: {revisions:?}");
+    assert!(revisions.len() == 2 && revisions.contains(&Host::revision(&first, "stub_policy")), "{revisions:?}");
+    assert!(grown < 64 * 1024, "{grown} KiB more after {reloads} reloads");
 }

@@ -2,11 +2,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Rounds of a measurement; the median counts.
 const ROUNDS: usize = 5;
@@ -26,8 +26,64 @@ pub async fn cpu_us(times: usize, mut work: impl AsyncFnMut(usize)) -> f64 {
     rounds[ROUNDS / 2]
 }
 
+/// Microseconds of single runs.
+pub struct Latencies(Vec<f64>);
+
+impl Latencies {
+    pub fn of(mut all: Vec<f64>) -> Self {
+        all.sort_by(f64::total_cmp);
+        Latencies(all)
+    }
+
+    /// The value that so many of a hundred runs stay within; none measured is none within any bound.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        let at = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
+        self.0.get(at).copied().unwrap_or(f64::INFINITY)
+    }
+
+    pub fn median(&self) -> f64 {
+        self.percentile(50)
+    }
+}
+
+/// How long each of two kinds of work takes by itself, in turns, so that a busy machine slows both.
+pub async fn latencies_in_turn(
+    times: usize,
+    mut one: impl AsyncFnMut(usize),
+    mut other: impl AsyncFnMut(usize),
+) -> (Latencies, Latencies) {
+    let mut took = (Vec::with_capacity(times), Vec::with_capacity(times));
+    for i in 0..times {
+        let started = Instant::now();
+        one(i).await;
+        let between = Instant::now();
+        other(i).await;
+        took.0.push((between - started).as_secs_f64() * 1e6);
+        took.1.push(between.elapsed().as_secs_f64() * 1e6);
+    }
+    (Latencies::of(took.0), Latencies::of(took.1))
+}
+
+/// How long each run takes by itself.
+pub async fn latencies(times: usize, work: impl AsyncFnMut(usize)) -> Latencies {
+    latencies_in_turn(times, work, async |_| {}).await.0
+}
+
+/// A runtime on this thread alone.
+pub fn one_core() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Memory of this process that is in use, in MiB.
+pub fn resident_mib() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("a Linux machine");
+    let pages: f64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("the second number");
+    // SAFETY: it only asks.
+    pages * unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as f64 / 1_048_576.0
+}
+
 /// CPU time of this process so far.
-fn process_cpu_s() -> f64 {
+pub fn process_cpu_s() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes one timespec, which is there.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
@@ -64,22 +120,30 @@ pub fn child(program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>]) -> Used {
 }
 
 /// The figures of a run, in the order they were taken.
-#[derive(Default)]
-pub struct Summary(Vec<(String, Value)>);
+pub struct Summary {
+    file: PathBuf,
+    figures: Map<String, Value>,
+}
 
 impl Summary {
+    /// A new one, or the one that is there, so that a part of the figures can be taken anew.
+    pub fn open(file: &Path, anew: bool) -> Self {
+        let before = std::fs::read(file).ok().filter(|_| !anew);
+        let figures = before.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Summary { file: file.to_owned(), figures }
+    }
+
     /// Takes a figure down and prints it.
     pub fn add(&mut self, name: &str, value: f64, unit: &str, reference: &str) {
         println!("{name:<52} {value:>12.2} {unit:<6} {reference}");
         let value = (value * 1000.0).round() / 1000.0;
-        self.0.push((name.to_owned(), json!({"value": value, "unit": unit, "reference": reference})));
+        self.figures.insert(name.to_owned(), json!({"value": value, "unit": unit, "reference": reference}));
     }
 
     /// Writes figure name -> value, unit, reference.
-    pub fn write(self, file: &Path) {
-        let all: serde_json::Map<String, Value> = self.0.into_iter().collect();
-        let text = serde_json::to_string_pretty(&all).expect("plain values");
-        std::fs::write(file, text + "\n").expect("the summary can be written");
-        println!("written to {}", file.display());
+    pub fn write(self) {
+        let text = serde_json::to_string_pretty(&self.figures).expect("plain values");
+        std::fs::write(&self.file, text + "\n").expect("the summary can be written");
+        println!("written to {}", self.file.display());
     }
 }

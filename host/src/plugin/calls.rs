@@ -3,6 +3,7 @@
 //! Whatever a guest returns is looked at here, once: texts are cut and cleaned, moments and types checked. What makes no
 //! sense is a fault.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -27,9 +28,12 @@ macro_rules! call {
             Ok(begun) => begun,
             Err(fault) => return $self.noted(fault.into()),
         };
-        let instance = &mut lease.instance;
+        let (instance, begun) = (&mut *lease.instance, lease.begun);
         let guest = instance.$interface.as_ref().expect("asked only for what is exported");
-        let called = $self.bounded(guest.$function(&mut instance.store, handle $(, $argument)*)).await;
+        let called = {
+            let call = pin!(guest.$function(&mut instance.store, handle $(, $argument)*));
+            $self.bounded(begun, call).await
+        };
         lease.finish(called)
     }};
     ($self:ident, $interface:ident.$function:ident) => {{
@@ -37,9 +41,12 @@ macro_rules! call {
             Ok(begun) => begun,
             Err(fault) => return $self.noted(fault.into()),
         };
-        let instance = &mut lease.instance;
+        let (instance, begun) = (&mut *lease.instance, lease.begun);
         let guest = instance.$interface.as_ref().expect("asked only for what is exported");
-        let called = $self.bounded(guest.$function(&mut instance.store)).await;
+        let called = {
+            let call = pin!(guest.$function(&mut instance.store));
+            $self.bounded(begun, call).await
+        };
         lease.finish(called)
     }};
 }

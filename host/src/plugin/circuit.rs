@@ -2,6 +2,7 @@
 //! after a pause one call tries whether it works again. Time is passed in.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct Limits {
 pub struct Circuit {
     limits: Limits,
     state: Mutex<State>,
+    /// Whether the state has an `open_until`, so that the calls of a plugin that works take no lock.
+    is_open: AtomicBool,
 }
 
 #[derive(Default)]
@@ -42,7 +45,12 @@ pub struct Shown {
 
 impl Circuit {
     pub fn new(limits: Limits) -> Self {
-        Circuit { limits, state: Mutex::default() }
+        Circuit { limits, state: Mutex::default(), is_open: AtomicBool::new(false) }
+    }
+
+    /// Whether [`Circuit::admit`] has anything to decide. Takes no lock.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
     }
 
     /// Whether a call may be made now; if not, how long the circuit stays open.
@@ -63,11 +71,15 @@ impl Circuit {
 
     /// A call has answered. True when that closed the circuit.
     pub fn succeeded(&self) -> bool {
+        if !self.is_open() {
+            return false;
+        }
         let mut state = self.lock();
         let was_open = state.open_until.take().is_some();
         if was_open {
             state.trying_since = None;
             state.faults.clear();
+            self.is_open.store(false, Ordering::Release);
         }
         was_open
     }
@@ -85,6 +97,7 @@ impl Circuit {
         let was_open = state.open_until.is_some_and(|until| until > now);
         if state.trying_since.is_some() || too_many {
             (state.open_until, state.trying_since) = (Some(now + self.limits.pause), None);
+            self.is_open.store(true, Ordering::Release);
             return !was_open;
         }
         false

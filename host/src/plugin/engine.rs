@@ -4,9 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use wasmtime::PoolingAllocationConfig;
 use wasmtime::component::Component;
+use wasmtime::{Enabled, PoolingAllocationConfig};
 
 /// How often guests are looked at. A guest's time is measured to about this.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -22,7 +21,7 @@ pub(super) const HANDLES_MAX: usize = 1_000;
 /// What the host keeps behind those handles; some of them stand for two or three.
 pub(super) const RESOURCES_MAX: usize = 4 * HANDLES_MAX;
 /// Bytes of an instance's memory that are set to zero rather than given back when it ends.
-const MEMORY_KEPT: usize = 64 << 10;
+const MEMORY_KEPT: usize = 1 << 20;
 
 /// One engine for all plugins. Its ticker ends with the last clone.
 #[derive(Clone)]
@@ -48,9 +47,15 @@ impl Engine {
         Ok(Engine { settings_hash: hasher.finish(), inner, cache_dir })
     }
 
-    /// Compiles a component, or loads it from the cache. Takes long: not for an async thread.
-    pub fn compile(&self, wasm: &[u8]) -> wasmtime::Result<Component> {
-        let Some(cached) = self.cache_file(wasm) else {
+    /// wasmtime's own engine, for whoever measures against it.
+    pub fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner
+    }
+
+    /// Compiles a component, or maps what an earlier run has compiled of it. `digest` is its SHA-256. Takes long: not for an
+    /// async thread.
+    pub fn compile(&self, wasm: &[u8], digest: &[u8]) -> wasmtime::Result<Component> {
+        let Some(cached) = self.cache_file(digest) else {
             return Component::from_binary(&self.inner, wasm);
         };
         if let Some(component) = self.load_cached(&cached) {
@@ -63,8 +68,8 @@ impl Engine {
         Ok(component)
     }
 
-    fn cache_file(&self, wasm: &[u8]) -> Option<PathBuf> {
-        let name = format!("{}-{:016x}.cwasm", hex(&Sha256::digest(wasm)), self.settings_hash);
+    fn cache_file(&self, digest: &[u8]) -> Option<PathBuf> {
+        let name = format!("{}-{:016x}.cwasm", hex(digest), self.settings_hash);
         Some(self.cache_dir.as_ref()?.join(name))
     }
 
@@ -98,7 +103,9 @@ fn pool(memory_max: usize) -> PoolingAllocationConfig {
         .max_component_instance_size(4 << 20)
         .max_memory_size(memory_max)
         .linear_memory_keep_resident(MEMORY_KEPT)
-        .table_keep_resident(MEMORY_KEPT);
+        .table_keep_resident(MEMORY_KEPT)
+        // Where the kernel can say which pages were written (Linux 6.7), only those are reset.
+        .pagemap_scan(Enabled::Auto);
     pool
 }
 

@@ -1,7 +1,9 @@
 //! The instances of one plugin, and the bounded call: no way leads into a guest but through [`Runtime::begin`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -33,7 +35,7 @@ pub struct Runtime {
     pre: InstancePre<State>,
     exports: ExportIndices,
     /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
-    idle: Mutex<Vec<Instance>>,
+    idle: Mutex<Vec<Box<Instance>>>,
     permits: Semaphore,
     pub circuit: Circuit,
     metrics: PluginMetrics,
@@ -91,8 +93,8 @@ impl<T> Called<T> {
 /// An instance that was handed out for one call.
 pub(super) struct Lease<'a> {
     runtime: &'a Runtime,
-    pub instance: Instance,
-    begun: Instant,
+    pub instance: Box<Instance>,
+    pub begun: Instant,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -128,11 +130,17 @@ impl Runtime {
 
     /// Waits for a free instance, which is part of no time limit, and prepares it for one call. The handle belongs to it.
     pub(super) async fn begin(&self, purpose: Purpose<'_>) -> Result<(Lease<'_>, Resource<MessageHandle>), Fault> {
-        self.circuit.admit(Instant::now()).map_err(|left| {
-            let message = format!("it broke too often; its circuit is open for another {} s", left.as_secs().max(1));
-            self.fault(FaultKind::Unavailable, message)
-        })?;
-        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        if self.circuit.is_open() {
+            self.circuit.admit(Instant::now()).map_err(|left| {
+                let left = left.as_secs().max(1);
+                let message = format!("it broke too often; its circuit is open for another {left} s");
+                self.fault(FaultKind::Unavailable, message)
+            })?;
+        }
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.permits.acquire().await.expect("the semaphore is never closed"),
+        };
         let warm = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut instance = match warm {
             Some(instance) => instance,
@@ -141,13 +149,14 @@ impl Runtime {
         let state = instance.store.data_mut();
         state.memory.refused = false;
         let key = purpose.delivery_key.map(str::to_owned);
-        let number = state.call.begin(purpose.message.cloned(), purpose.dry, key);
+        let begun = Instant::now();
+        let number = state.call.begin(purpose.message.cloned(), purpose.dry, key, begun);
         instance.store.set_epoch_deadline(1);
         instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
-        Ok((Lease { runtime: self, instance, begun: Instant::now(), _permit: permit }, Resource::new_own(number)))
+        Ok((Lease { runtime: self, instance, begun, _permit: permit }, Resource::new_own(number)))
     }
 
-    async fn instantiate(&self) -> Result<Instance, Fault> {
+    async fn instantiate(&self) -> Result<Box<Instance>, Fault> {
         let state = State::new(self.settings.clone(), self.grants.clone(), self.services.clone());
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
@@ -161,7 +170,7 @@ impl Runtime {
             }
             Ok(UpdateDeadline::YieldCustom(1, state.call.make_room()))
         });
-        store.data_mut().call.begin(None, true, None);
+        store.data_mut().call.begin(None, true, None, Instant::now());
         store.set_epoch_deadline(1);
         let instantiated = tokio::time::timeout(self.settings.limits.call_timeout, async {
             let instance = self.pre.instantiate_async(&mut store).await?;
@@ -180,15 +189,20 @@ impl Runtime {
             // At random, so that no author comes to rely on what an instance remembers.
             Isolation::Pooled => calls + fastrand::u32(..calls),
         };
-        Ok(Instance { store, policy, channel, resolver, calls_left })
+        Ok(Box::new(Instance { store, policy, channel, resolver, calls_left }))
     }
 
-    /// Cuts a call off at its `call-timeout`, host calls included.
+    /// Cuts a call off at its `call-timeout`, host calls included. Most calls end before they wait for anything, and cost no
+    /// timer.
     pub(super) async fn bounded<T>(
         &self,
-        call: impl Future<Output = wasmtime::Result<T>>,
+        begun: Instant,
+        mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
     ) -> Result<wasmtime::Result<T>, tokio::time::error::Elapsed> {
-        tokio::time::timeout(self.settings.limits.call_timeout, call).await
+        if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+            return Ok(answer);
+        }
+        tokio::time::timeout_at((begun + self.settings.limits.call_timeout).into(), call).await
     }
 
     /// Tells an answer from the ways of breaking.
@@ -247,17 +261,17 @@ impl Runtime {
         called
     }
 
-    fn keep(&self, instance: Instance) {
+    fn keep(&self, instance: Box<Instance>) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
     }
 
     /// Ends an instance off the send path, and makes a spare where fresh ones are wanted.
-    fn replace(&self, instance: Instance) {
+    fn replace(&self, instance: Box<Instance>) {
         let wants_spare = self.settings.limits.isolation == Isolation::Message;
         let Some(this) = self.this.upgrade().filter(|_| wants_spare) else { return drop(instance) };
         tokio::spawn(async move {
             drop(instance);
-            if this.idle_instances() < SPARES
+            while this.idle_instances() < SPARES
                 && let Ok(spare) = this.instantiate().await
             {
                 this.keep(spare);
@@ -287,10 +301,7 @@ impl Lease<'_> {
         let answer = self.runtime.classify(self.instance.store.data(), called);
         let state = self.instance.store.data_mut();
         let is_worn = state.end_exchanges();
-        let call = &mut state.call;
-        call.end();
-        let handover = std::mem::take(&mut call.handover);
-        let denied = std::mem::take(&mut call.denied);
+        let (handover, denied) = state.call.end();
         let fault = answer.as_ref().err().map(|fault| fault.kind);
         self.runtime.metrics.called(self.begun.elapsed(), fault, denied.len());
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);

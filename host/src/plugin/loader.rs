@@ -69,9 +69,10 @@ impl Loader {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(format!("its manifest cannot be read: {}: {e}", manifest_file.display())),
         };
-        let digest = Sha256::new().chain_update(Sha256::digest(&wasm)).chain_update(&manifest_text).finalize();
+        let code = Sha256::digest(&wasm);
+        let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
         plugin.revision = hex(&digest)[..REVISION_DIGITS].to_owned();
-        let component = self.host.engine.compile(&wasm).map_err(|e| format!("it does not compile: {e:#}"))?;
+        let component = self.host.engine.compile(&wasm, &code).map_err(|e| format!("it does not compile: {e:#}"))?;
         let (imports, exports) = names(&component);
         plugin.namespaces = namespaces(&exports);
         plugin.imports = imports;

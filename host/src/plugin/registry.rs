@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use wasmtime::component::Linker;
 
@@ -44,6 +45,14 @@ pub struct Reloaded {
     pub changes: Vec<Change>,
     /// A file is wrong and was being written a moment ago: look again soon.
     pub is_unsettled: bool,
+}
+
+/// What one file of the folder came to.
+struct Found {
+    name: String,
+    stamp: Stamp,
+    /// `None`: the plugin that is there already is still it.
+    loaded: Option<Plugin>,
 }
 
 /// One plugin that is not what it was.
@@ -100,24 +109,21 @@ impl Registry {
         let files =
             component_files(&host.dir).map_err(|source| RegistryError::Folder { dir: host.dir.clone(), source })?;
         let config = Arc::new(config.clone());
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+        let looked_at = stream::iter(files).map(|file| self.look_at(file, host, &config)).buffered(at_once);
+        let looked_at: Vec<Found> = looked_at.collect().await;
         let (mut plugins, mut changes, mut is_unsettled) = (BTreeMap::new(), Vec::new(), false);
-        for file in files {
-            let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        for Found { name, stamp, loaded } in looked_at {
             let before = self.plugins.get(&name);
-            let stamp = Stamp::of(&file);
-            let plugin = match before {
-                Some(before) if before.is_current(&stamp, &config) => before.clone(),
-                _ => {
-                    let loader = Loader { config: config.clone(), host: host.clone() };
-                    let mut loaded = loader.load(name, file).await;
-                    if matches!(loaded.state, PluginState::Broken(_)) && stamp.is_younger_than(settling) {
-                        is_unsettled = true;
-                        plugins.extend(before.map(|before| (before.name.clone(), before.clone())));
-                        continue;
-                    }
-                    loaded.stamp = stamp;
-                    Arc::new(loaded.or_else(before, &config))
+            let plugin = match (loaded, before) {
+                (None, Some(before)) => before.clone(),
+                (None, None) => continue,
+                (Some(loaded), _) if loaded.is_broken() && stamp.is_younger_than(settling) => {
+                    is_unsettled = true;
+                    plugins.extend(before.map(|before| (before.name.clone(), before.clone())));
+                    continue;
                 }
+                (Some(loaded), _) => Arc::new(Plugin { stamp, ..loaded }.or_else(before, &config)),
             };
             changes.extend(change(before, &plugin));
             plugins.insert(plugin.name.clone(), plugin);
@@ -125,7 +131,7 @@ impl Registry {
         for gone in self.plugins.values().filter(|before| !plugins.contains_key(&before.name)).collect::<Vec<_>>() {
             let left = gone.without_its_file(&config);
             changes.extend(change(Some(gone), &left));
-            if matches!(left.state, PluginState::Broken(_)) {
+            if left.is_broken() {
                 plugins.insert(left.name.clone(), left);
             }
         }
@@ -133,6 +139,18 @@ impl Registry {
             change.log();
         }
         Ok(Reloaded { registry: Registry { plugins, host: Some(host.clone()) }, changes, is_unsettled })
+    }
+
+    /// Loads one file, unless it is what it was. A task of its own, so that plugins are compiled and asked side by side.
+    async fn look_at(&self, file: PathBuf, host: &Arc<Host>, config: &Arc<Config>) -> Found {
+        let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let stamp = Stamp::of(&file);
+        if self.plugins.get(&name).is_some_and(|before| before.is_current(&stamp, config)) {
+            return Found { name, stamp, loaded: None };
+        }
+        let loader = Loader { config: config.clone(), host: host.clone() };
+        let loaded = tokio::spawn(loader.load(name.clone(), file)).await.expect("loading a plugin does not panic");
+        Found { name, stamp, loaded: Some(loaded) }
     }
 
     /// Names and types of the channels among the plugins, whether they serve or not.
@@ -172,6 +190,10 @@ impl Stamp {
 }
 
 impl Plugin {
+    fn is_broken(&self) -> bool {
+        matches!(self.state, PluginState::Broken(_))
+    }
+
     /// Whether loading it again could come to anything else.
     fn is_current(&self, stamp: &Stamp, config: &Config) -> bool {
         let settings = config.plugins.get(&self.name).cloned().unwrap_or_default();

@@ -142,21 +142,26 @@ pub struct Call {
 }
 
 impl Call {
-    /// Forgets everything about the call before, and starts the guest's clock.
-    pub fn begin(&mut self, message: Option<Arc<Message>>, dry: bool, delivery_key: Option<String>) -> u32 {
-        let number = self.number.wrapping_add(1);
-        let resumed = std::mem::take(&mut self.resumed);
-        *lock(&resumed) = None;
-        let running_since = Some(Instant::now());
-        *self = Call { message, number, dry, delivery_key, running_since, resumed, ..Call::default() };
-        number
+    /// Sets up the next call, and starts the guest's clock. What the call before left was taken by [`Call::end`].
+    pub fn begin(
+        &mut self,
+        message: Option<Arc<Message>>,
+        dry: bool,
+        delivery_key: Option<String>,
+        now: Instant,
+    ) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        *lock(&self.resumed) = None;
+        (self.message, self.dry, self.delivery_key, self.running_since) = (message, dry, delivery_key, Some(now));
+        (self.log_bytes, self.host_calls, self.guest_time, self.out_of_time) = (0, 0, Duration::ZERO, false);
+        self.number
     }
 
-    /// Keeps only what happened.
-    pub fn end(&mut self) {
-        self.message = None;
+    /// Forgets what the next call must not see, and gives what happened: handovers, and calls that were refused.
+    pub fn end(&mut self) -> (Handover, Vec<String>) {
+        (self.message, self.delivery_key, self.running_since) = (None, None, None);
         self.overlay = Overlay::default();
-        self.running_since = None;
+        (std::mem::take(&mut self.handover), std::mem::take(&mut self.denied))
     }
 
     /// The guest's clock stands still while the host works for it.

@@ -82,9 +82,11 @@ fn part(object: &Object, pointer: &str) -> Result<Option<String>> {
         wasmtime::bail!("{pointer:?} is no JSON pointer: write \"\" for the whole or \"/key\" for a part (RFC 6901)");
     };
     let (first, rest) = path.find('/').map_or((path, ""), |at| path.split_at(at));
-    let key = first.replace("~1", "/").replace("~0", "~");
-    let found = object.get(&key).and_then(|value| value.pointer(rest));
-    Ok(found.map(Value::to_string))
+    let found = match first.contains('~') {
+        false => object.get(first),
+        true => object.get(&first.replace("~1", "/").replace("~0", "~")),
+    };
+    Ok(found.and_then(|value| value.pointer(rest)).map(Value::to_string))
 }
 
 #[cfg(test)]
