@@ -46,11 +46,16 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),
+    ("icu_calendar", &["presentation"]),
+    ("icu_datetime", &["presentation"]),
+    ("icu_decimal", &["presentation"]),
+    ("css_inline", &["presentation"]),
+    ("html2text", &["presentation"]),
     ("rusqlite", &["keyvalue"]),
     ("lettre", &["mailer", "config"]),
     ("mail_builder", &["mailer"]),

@@ -158,7 +158,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let (mailer, keyvalue, presentation) = tokio::task::spawn_blocking(move || {
         let mailer = Mailer::new(&settings.mailer)?;
         let keyvalue = Keyvalue::load(&settings.keyvalue, now())?;
-        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs)))
+        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
     })
     .await
     .expect("reading at the start does not panic")?;
@@ -231,7 +231,7 @@ impl Ace {
                 Some(file) => keep_the_fixed(Config::load(&file)?, &before),
                 None => before,
             };
-            let presentation = templates.reload(&config.template_dirs);
+            let presentation = templates.reload(&config.template_dirs, &config.presentation);
             Ok::<_, StartError>((config, presentation))
         })
         .await

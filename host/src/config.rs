@@ -20,6 +20,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 pub use manifest::{Manifest, Requests, Runtime};
 pub use problem::{Problem, Problems};
 pub use values::is_bucket;
@@ -45,6 +47,7 @@ pub struct Config {
     pub enabled_channels: Option<Vec<String>>,
     /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.
     pub enabled_policies: Option<Vec<String>>,
+    pub presentation: Presentation,
     pub routing: Routing,
     pub delivery: Delivery,
     pub mailer: Mailer,
@@ -137,6 +140,36 @@ impl PartialEq for Places {
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} keys]", self.0.len())
+    }
+}
+
+/// What messages look like, beyond their templates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Presentation {
+    /// Django's LANGUAGE_CODE: the language of the templates' own texts, and of a message that names none. `en`.
+    pub default_language: String,
+    /// The theme of a message whose `options.site` names none that there is. `None`: the template folders' own files.
+    pub default_theme: Option<String>,
+    /// Django's TIME_ZONE: where moments are told in. UTC.
+    pub time_zone: TimeZone,
+    /// Loop bodies, blocks and included files that the templates of one message may run. 200,000.
+    pub max_steps: u32,
+    /// How long the templates of one message may take. 2 s.
+    pub render_timeout: Duration,
+    /// All that the templates of one message may write together. 8 MiB.
+    pub max_output_bytes: usize,
+}
+
+impl Default for Presentation {
+    fn default() -> Self {
+        Presentation {
+            default_language: "en".to_owned(),
+            default_theme: None,
+            time_zone: TimeZone::UTC,
+            max_steps: 200_000,
+            render_timeout: Duration::from_secs(2),
+            max_output_bytes: 8 * values::MIB,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub use decode::{FieldError, FieldErrors};
 pub use report::{
     ActionLink, Agreement, Attempt, ChannelReport, Delay, DeliveryError, Denial, Fault, FaultKind, OnError, Outcome,
-    PolicyReport, PolicyResult, Reason, Receipt, RenderedFile, Report, Rule, TemplateFile, Verdict,
+    PolicyReport, PolicyResult, Reason, Receipt, Rendered, RenderedFile, Report, Rule, TemplateFile, Verdict,
 };
 
 /// A JSON object whose keys keep their order.

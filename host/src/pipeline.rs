@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::channel::{self, Channel, ChannelMap, Limit};
 use crate::config::{Config, Delivery, Routing};
 use crate::delivery::{self, Delivered};
-use crate::message::{Attempt, ChannelReport, ChannelType, Message, Outcome, RenderedFile, Report, Rule};
+use crate::message::{Attempt, ChannelReport, ChannelType, Message, Outcome, Rendered, RenderedFile, Report, Rule};
 use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};
 use crate::presentation::{Presentation, Subject};
@@ -33,7 +33,7 @@ impl Snapshot {
         Snapshot {
             policies: Vec::new(),
             channels: ChannelMap::default(),
-            presentation: Arc::new(Presentation::load(&[])),
+            presentation: Arc::new(Presentation::load(&[], &Default::default())),
             routing: config.routing,
             delivery: config.delivery,
             now,
@@ -271,7 +271,8 @@ impl InFlight {
                 let absent = fault.absent && self.snapshot.presentation.knows(&self.message);
                 Step::Settled(Outcome::TemplateError { message: fault.message, absent })
             }
-            Ok(files) => {
+            Ok(Rendered { files, language, note }) => {
+                (report.language, report.language_note) = (Some(language), note);
                 report.templates = files.iter().map(|f| f.source.clone()).collect();
                 if self.dry {
                     report.rendered = Some(files);
@@ -366,6 +367,8 @@ fn new_report(channel_type: ChannelType, outcome: Outcome) -> ChannelReport {
         rule: None,
         passed_over: Vec::new(),
         templates: Vec::new(),
+        language: None,
+        language_note: None,
         rendered: None,
         attempts: 0,
         outcome,

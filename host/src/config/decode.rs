@@ -10,8 +10,8 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Config, Delivery, Grants, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Relay, RelayKind, Routing,
-    Secret, Smtp, Tls,
+    Config, Delivery, Grants, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Presentation, Relay, RelayKind,
+    Routing, Secret, Smtp, Tls,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -40,6 +40,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         cache_dir: s.get("cache-dir", values::path(s.folder())),
         enabled_channels: distinct_names(s, "enabled-channels"),
         enabled_policies: distinct_names(s, "enabled-policies"),
+        presentation: s.section("presentation", presentation),
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
         mailer: mailer(s),
@@ -59,6 +60,20 @@ fn distinct_names(s: &mut Section<'_>, key: &'static str) -> Option<Vec<String>>
         }
     }
     Some(names)
+}
+
+fn presentation(s: &mut Section<'_>) -> Presentation {
+    let default = Presentation::default();
+    Presentation {
+        default_language: s.get("default-language", values::language).unwrap_or(default.default_language),
+        default_theme: s.get("default-theme", values::line),
+        time_zone: s.get("time-zone", values::time_zone).unwrap_or(default.time_zone),
+        max_steps: s.get("max-steps", values::integer(1..=100_000_000)).unwrap_or(default.max_steps),
+        render_timeout: s
+            .get("render-timeout", values::duration(MILLISECOND..=MINUTE))
+            .unwrap_or(default.render_timeout),
+        max_output_bytes: s.get("max-output-bytes", values::size(KIB..=GIB)).unwrap_or(default.max_output_bytes),
+    }
 }
 
 fn routing(s: &mut Section<'_>) -> Routing {
