@@ -8,12 +8,14 @@
 mod context;
 mod files;
 mod formats;
+mod guard;
 mod languages;
 mod load;
 mod placeholders;
 mod plural;
 mod po;
 mod rendering;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -312,7 +314,9 @@ fn describe(report: &ReportError, display: &str) -> String {
         .filter(|_| span.start_line == span.end_line)
         .map(|line| line.chars().skip(span.start_col).take(span.end_col.saturating_sub(span.start_col)).collect());
     match expression.as_deref().map(str::trim) {
-        Some(e) if !e.is_empty() && !report.message().contains(e) => format!("{} at `{e}`", report.message()),
+        Some(e) if !e.is_empty() && !e.starts_with(guard::PREFIX) && !report.message().contains(e) => {
+            format!("{} at `{e}`", report.message())
+        }
         _ => report.message().to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use super::files::{self, Files};
 use super::languages::{Catalog, Languages};
-use super::{Entry, Index, Presentation, TemplateProblem, Theme, formats, shortened, translate};
+use super::{Entry, Index, Presentation, TemplateProblem, Theme, formats, guard, shortened, translate};
 use crate::config;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
@@ -188,6 +188,7 @@ fn environment(settings: &config::Presentation) -> Tera {
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
     tera.register_function("range", range);
+    guard::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
     tera
@@ -195,11 +196,16 @@ fn environment(settings: &config::Presentation) -> Tera {
 
 fn compile(texts: &Texts, settings: &config::Presentation, broken: &mut Broken) -> Tera {
     let empty = environment(settings);
+    let guarded: Texts = texts.iter().map(|(name, text)| (name.clone(), guard::guarded(text).into())).collect();
     let mut tera = empty.clone();
-    if tera.add_raw_templates(texts).is_ok() {
+    if tera.add_raw_templates(&guarded).is_ok() && guard::too_deep(pairs(&guarded)).is_empty() {
         return tera;
     }
-    Isolation::survey(&empty, texts, broken).compile()
+    Isolation::survey(&empty, &guarded, broken).compile()
+}
+
+fn pairs(texts: &Texts) -> impl Iterator<Item = (&str, &str)> {
+    texts.iter().map(|(name, text)| (name.as_str(), &**text))
 }
 
 /// The slow way round: templates that are still thought to be good.
@@ -238,15 +244,18 @@ impl<'a> Isolation<'a> {
         loop {
             self.drop_orphans();
             let mut tera = self.empty.clone();
-            let Err(error) = tera.add_raw_templates(&self.good) else {
-                return tera;
+            let culprits = match tera.add_raw_templates(&self.good) {
+                Err(error) => self.culprits(&error),
+                Ok(()) => {
+                    let deep = guard::too_deep(self.good.iter().map(|(name, text)| (*name, *text)));
+                    if deep.is_empty() {
+                        return tera;
+                    }
+                    let why =
+                        format!("more than {} files include or extend one another in a row", guard::FILES_DEEP_MAX);
+                    deep.into_iter().map(|name| (name, (None, why.clone()))).collect()
+                }
             };
-            let mut culprits = self.culprits(&error);
-            if culprits.is_empty() {
-                // Tera names nobody we know: nothing can be told apart, so nothing of what is left can be used.
-                culprits =
-                    self.good.keys().map(|name| (name.to_string(), (None, shortened(&error.to_string())))).collect();
-            }
             for (name, fault) in culprits {
                 self.good.remove(name.as_str());
                 self.broken.entry(name).or_default().push(fault);
@@ -301,7 +310,13 @@ impl<'a> Isolation<'a> {
             ErrorKind::Msg(text) => self.reported(text),
             _ => Vec::new(),
         };
-        found.into_iter().filter(|(name, _)| known(name)).collect()
+        let found: Vec<_> = found.into_iter().filter(|(name, _)| known(name)).collect();
+        if found.is_empty() {
+            // Tera names nobody we know: nothing can be told apart, so nothing of what is left can be used.
+            let why = shortened(&error.to_string());
+            return self.good.keys().map(|name| ((*name).to_owned(), (None, why.clone()))).collect();
+        }
+        found
     }
 
     /// Unknown filters, includes and the like come as one text of many reports, `error: …` and `--> file:line:column`

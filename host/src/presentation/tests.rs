@@ -1,3 +1,4 @@
+mod bounds;
 mod languages;
 
 use std::fs;
@@ -341,13 +342,14 @@ fn a_broken_optional_file_is_a_fault_too() {
 #[test]
 fn output_ends_at_its_limit_for_all_files_together() {
     let folders = Folders::new();
-    let loops = "{% for i in range(end=1000) %}{% for j in range(end=1000) %}12345{% endfor %}{% endfor %}";
+    let loops = "{% for i in range(end=1000) %}{% for j in range(end=100) %}{{ fifty }}{% endfor %}{% endfor %}";
     folders.hello("one.txt", loops).hello("two.txt", loops);
+    let message = hello(json!({"fifty": "1234567890".repeat(5)}));
     let presentation = folders.load(&["a"]);
     let one = [TemplateFile::required("one.txt")];
-    assert_eq!(render(&presentation, &hello(json!({})), &one).unwrap()[0].text.len(), 5_000_000);
+    assert_eq!(render(&presentation, &message, &one).unwrap()[0].text.len(), 5_000_000);
     let both = [TemplateFile::required("one.txt"), TemplateFile::required("two.txt")];
-    let fault = render(&presentation, &hello(json!({})), &both).unwrap_err();
+    let fault = render(&presentation, &message, &both).unwrap_err();
     assert_eq!(
         folders.short(&fault.message),
         "a/app/edx_ace/hello/email/two.txt: the message's templates wrote more than 8 MiB; \
