@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use url::Url;
 
 pub use manifest::{Manifest, Requests, Runtime};
 pub use problem::{Problem, Problems};
@@ -152,6 +153,16 @@ pub struct Presentation {
     pub default_theme: Option<String>,
     /// Django's TIME_ZONE: where moments are told in. UTC.
     pub time_zone: TimeZone,
+    /// Where links without a host lead: the application's address. `None`: such a link is an error.
+    pub base_url: Option<Url>,
+    /// Django's STATIC_URL: where images and other files of templates are; may start at `base_url`.
+    pub static_url: Option<String>,
+    /// Whether style sheets are put into the elements they concern. Yes.
+    pub inline_css: bool,
+    /// Whether comments and needless whitespace are taken out of HTML. No.
+    pub minify_html: bool,
+    /// Whether a mail without a `body.txt` gets its text from its HTML. No: it is an error.
+    pub text_from_html: bool,
     /// Loop bodies, blocks and included files that the templates of one message may run. 200,000.
     pub max_steps: u32,
     /// How long the templates of one message may take. 2 s.
@@ -166,6 +177,11 @@ impl Default for Presentation {
             default_language: "en".to_owned(),
             default_theme: None,
             time_zone: TimeZone::UTC,
+            base_url: None,
+            static_url: None,
+            inline_css: true,
+            minify_html: false,
+            text_from_html: false,
             max_steps: 200_000,
             render_timeout: Duration::from_secs(2),
             max_output_bytes: 8 * values::MIB,

@@ -7,9 +7,13 @@
 
 mod context;
 mod files;
+mod finish;
 mod formats;
 mod guard;
+mod html;
+mod inline;
 mod languages;
+mod links;
 mod load;
 mod placeholders;
 mod plural;
@@ -32,6 +36,7 @@ use tera::{Context, ErrorKind, ReportError, Tera};
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile};
 use files::Stamp;
+use inline::Inliner;
 use languages::{Catalog, Languages, Resolved};
 use load::Texts;
 use rendering::{Bounds, Rendering};
@@ -57,6 +62,7 @@ pub struct Presentation {
     catalogs: BTreeMap<PathBuf, Arc<Catalog>>,
     /// Each file's size and time of its last change.
     stamps: BTreeMap<PathBuf, Stamp>,
+    inliner: Inliner,
 }
 
 /// All templates as one theme has them, compiled together.
@@ -83,6 +89,13 @@ struct Entry {
     source: String,
     /// Why it cannot be rendered, where it cannot.
     broken: Option<String>,
+}
+
+/// What is to be rendered.
+struct Asked<'a> {
+    entries: Vec<&'a Entry>,
+    /// Where among the files the text part goes that is made of the HTML.
+    derives_text: Option<usize>,
 }
 
 /// What a channel wants rendered, and what it puts into the context beside the message.
@@ -190,17 +203,22 @@ impl Presentation {
     /// neither trims).
     pub fn render(&self, message: &Message, subject: &Subject) -> Result<Rendered, TemplateFault> {
         let theme = self.theme(message);
-        let entries = self.entries(theme, message, subject)?;
+        let Asked { entries, derives_text } = self.entries(theme, message, subject)?;
         let Resolved { language, note } = theme.languages.resolve(message.language.as_deref());
         let context = context::build(message, subject).map_err(|e| TemplateFault::new(e.to_string()))?;
         let output_bytes = self.settings.max_output_bytes;
         let bounds = Bounds { steps: self.settings.max_steps, time: self.settings.render_timeout, output_bytes };
         let code = language.code.clone();
-        let files = rendering::within(Rendering::new(language, bounds), || {
+        let rendering = Rendering::new(language, context::tracking(message, subject), bounds);
+        let mut files = rendering::within(rendering, || {
             let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: output_bytes, full: false };
             let files = entries.into_iter().map(|entry| self.render_file(theme, entry, &context, &mut output));
             files.collect::<Result<Vec<_>, _>>()
         })?;
+        if subject.channel_type == finish::CHANNEL_TYPE {
+            finish::email(&mut files, &self.settings, &self.inliner, derives_text)
+                .map_err(|e| TemplateFault::new(format!("{}: {e}", message.unique_name())))?;
+        }
         Ok(Rendered { files, language: code, note })
     }
 
@@ -212,12 +230,7 @@ impl Presentation {
     }
 
     /// What the channel asks for and what exists of it, in the channel's order.
-    fn entries<'a>(
-        &self,
-        theme: &'a Theme,
-        message: &Message,
-        subject: &Subject,
-    ) -> Result<Vec<&'a Entry>, TemplateFault> {
+    fn entries<'a>(&self, theme: &'a Theme, message: &Message, subject: &Subject) -> Result<Asked<'a>, TemplateFault> {
         let found = theme
             .index
             .get(&message.app_label)
@@ -226,15 +239,19 @@ impl Presentation {
             .map_or(&[][..], Vec::as_slice);
         let mut entries = Vec::with_capacity(subject.files.len());
         let mut missing = Vec::new();
-        for file in subject.files {
+        let mut derives_text = None;
+        let has_html = found.iter().any(|e| e.file == finish::BODY_HTML);
+        let may_derive = self.settings.text_from_html && subject.channel_type == finish::CHANNEL_TYPE && has_html;
+        for (at, file) in subject.files.iter().enumerate() {
             match found.iter().find(|e| e.file == file.name) {
                 Some(entry) => entries.push(entry),
+                None if may_derive && file.name == finish::BODY_TXT => derives_text = Some(at),
                 None if file.required => missing.push(file.name.as_str()),
                 None => {}
             }
         }
         if missing.is_empty() {
-            return Ok(entries);
+            return Ok(Asked { entries, derives_text });
         }
         let absent = missing.len() == subject.files.iter().filter(|f| f.required).count();
         Err(TemplateFault { message: self.missing(message, subject, &missing), absent })

@@ -68,6 +68,11 @@ fn presentation(s: &mut Section<'_>) -> Presentation {
         default_language: s.get("default-language", values::language).unwrap_or(default.default_language),
         default_theme: s.get("default-theme", values::line),
         time_zone: s.get("time-zone", values::time_zone).unwrap_or(default.time_zone),
+        base_url: s.get("base-url", values::base_url),
+        static_url: s.get("static-url", values::line),
+        inline_css: s.get("inline-css", values::boolean).unwrap_or(default.inline_css),
+        minify_html: s.get("minify-html", values::boolean).unwrap_or(default.minify_html),
+        text_from_html: s.get("text-from-html", values::boolean).unwrap_or(default.text_from_html),
         max_steps: s.get("max-steps", values::integer(1..=100_000_000)).unwrap_or(default.max_steps),
         render_timeout: s
             .get("render-timeout", values::duration(MILLISECOND..=MINUTE))

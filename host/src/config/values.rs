@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use url::Url;
 
 use super::BucketGrant;
 use super::reader::nearest;
@@ -63,6 +64,12 @@ pub(super) fn language(node: &Node) -> Result<String, String> {
 /// A time zone of the IANA database.
 pub(super) fn time_zone(node: &Node) -> Result<TimeZone, String> {
     TimeZone::get(&line(node)?).map_err(|_| "must be a time zone, as in \"UTC\" or \"Europe/Berlin\"".to_owned())
+}
+
+/// An absolute http or https address that others can be relative to.
+pub(super) fn base_url(node: &Node) -> Result<Url, String> {
+    let url = Url::parse(&line(node)?).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| "must be an address, as in \"https://learn.example.org\"".to_owned())
 }
 
 pub(super) fn boolean(node: &Node) -> Result<bool, String> {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use super::files::{self, Files};
+use super::inline::Inliner;
 use super::languages::{Catalog, Languages};
-use super::{Entry, Index, Presentation, TemplateProblem, Theme, formats, guard, shortened, translate};
+use super::{Entry, Index, Presentation, TemplateProblem, Theme, formats, guard, links, shortened, translate};
 use crate::config;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
@@ -71,6 +72,7 @@ fn build(
         problems,
         catalogs,
         stamps,
+        inliner: Inliner::default(),
     }
 }
 
@@ -191,6 +193,7 @@ fn environment(settings: &config::Presentation) -> Tera {
     guard::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
+    links::register(&mut tera, settings);
     tera
 }
 

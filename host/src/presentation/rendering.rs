@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use tera::TeraResult;
 
 use super::languages::Language;
+use super::links::Tracking;
 
 /// What functions and filters ask for.
 pub(super) struct Rendering {
     pub language: Language,
+    pub tracking: Tracking,
     /// Bodies (of loops, blocks, included files, components) that may still be run.
     steps_left: Cell<u32>,
     deadline: Instant,
@@ -45,8 +47,14 @@ pub(super) struct Bounds {
 }
 
 impl Rendering {
-    pub fn new(language: Language, bounds: Bounds) -> Self {
-        Rendering { language, steps_left: Cell::new(bounds.steps), deadline: Instant::now() + bounds.time, bounds }
+    pub fn new(language: Language, tracking: Tracking, bounds: Bounds) -> Self {
+        Rendering {
+            language,
+            tracking,
+            steps_left: Cell::new(bounds.steps),
+            deadline: Instant::now() + bounds.time,
+            bounds,
+        }
     }
 
     /// Counts one more body.

@@ -1,4 +1,5 @@
 mod bounds;
+mod finish;
 mod languages;
 
 use std::fs;
