@@ -6,6 +6,7 @@
 //! is data and is never parsed.
 
 mod context;
+mod extract;
 mod files;
 mod finish;
 mod formats;
@@ -24,14 +25,16 @@ mod scan;
 mod tests;
 mod translate;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
+
+pub use extract::{ExtractError, Extracted, extract};
 
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile};
@@ -57,6 +60,8 @@ pub struct Presentation {
     dirs: Vec<PathBuf>,
     /// `app_label/edx_ace/name` to its sample.
     samples: BTreeMap<String, PathBuf>,
+    /// Files that are not used because of another one of their name.
+    shadowed: BTreeMap<PathBuf, Vec<PathBuf>>,
     problems: Vec<TemplateProblem>,
     /// The catalogues that can be used, for when their next versions cannot.
     catalogs: BTreeMap<PathBuf, Arc<Catalog>>,
@@ -153,6 +158,24 @@ pub struct MessageTemplates<'a> {
     pub files: Vec<&'a str>,
 }
 
+/// One template file of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TemplateListing<'a> {
+    pub app_label: &'a str,
+    pub name: &'a str,
+    pub channel_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theme: Option<&'a str>,
+    /// As a channel names it.
+    pub file: &'a str,
+    pub source: &'a str,
+    /// The files that would be used without this one, next first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<&'a str>,
+}
+
 impl Presentation {
     /// Reads every template of every folder; blocks the thread meanwhile. What is wrong with one is found in
     /// [`Presentation::problems`], makes rendering it (and what extends or includes it) a fault, and stops nothing
@@ -191,6 +214,76 @@ impl Presentation {
                     channel_type,
                     files: entries.iter().map(|e| e.file.as_str()).collect(),
                 })
+            })
+        })
+    }
+
+    /// The themes that the folders have.
+    pub fn themes(&self) -> impl Iterator<Item = &str> {
+        self.themes.keys().map(String::as_str)
+    }
+
+    /// The languages that have a catalogue, in any theme.
+    pub fn languages(&self) -> BTreeSet<&str> {
+        let all = std::iter::once(&self.plain).chain(self.themes.values());
+        all.flat_map(|theme| theme.languages.codes()).collect()
+    }
+
+    /// The messages that have a sample beside their templates (`sample.json`): its file, and the message in it or why there
+    /// is none. A sample is a message as it is sent, of which `app_label`, `name` and `recipient` may be left out. Blocks.
+    pub fn samples(&self) -> Vec<(&Path, Result<Message, String>)> {
+        let read = |(place, path): (&String, &PathBuf)| -> Result<Message, String> {
+            let mut sample = files::read(path)?.parse::<serde_json::Value>().map_err(|e| format!("is no JSON: {e}"))?;
+            let fields = sample.as_object_mut().ok_or("is no message: a JSON object")?;
+            let (app_label, name) = place.split_once("/edx_ace/").unwrap_or_default();
+            for (key, value) in
+                [("app_label", app_label.into()), ("name", name.into()), ("recipient", serde_json::Value::Null)]
+            {
+                fields.entry(key).or_insert(value);
+            }
+            let message = Message::from_value(sample).map_err(|e| e.to_string())?;
+            match message.app_label == app_label && message.name == name {
+                true => Ok(message),
+                false => Err(format!(
+                    "is of {}, but stands beside the templates of {app_label}.{name}",
+                    message.unique_name()
+                )),
+            }
+        };
+        self.samples.iter().map(|sample| (sample.1.as_path(), read(sample))).collect()
+    }
+
+    /// Every template file of every message, with where it comes from and what it goes before.
+    pub fn files(&self) -> impl Iterator<Item = TemplateListing<'_>> {
+        let plain = self.listing(None, &self.plain);
+        plain.chain(self.themes.iter().flat_map(|(name, theme)| self.listing(Some(name), theme)))
+    }
+
+    fn listing<'a>(&'a self, theme: Option<&'a str>, of: &'a Theme) -> impl Iterator<Item = TemplateListing<'a>> {
+        let messages =
+            of.index.iter().flat_map(|(app, names)| names.iter().map(move |(name, types)| (app, name, types)));
+        let entries = messages.flat_map(|(app, name, types)| {
+            types
+                .iter()
+                .flat_map(move |(channel_type, entries)| entries.iter().map(move |e| (app, name, channel_type, e)))
+        });
+        entries.filter_map(move |(app_label, name, channel_type, entry)| {
+            let plain = self.plain.paths.get(&entry.template).filter(|_| theme.is_some());
+            // A theme lists what is its own.
+            if theme.is_some() && plain.is_some_and(|plain| *plain == entry.source) {
+                return None;
+            }
+            let shadowed = self.shadowed.get(Path::new(&entry.source)).into_iter().flatten();
+            let overrides = shadowed.map(PathBuf::as_path).chain(plain.map(Path::new)).collect();
+            Some(TemplateListing {
+                app_label,
+                name,
+                channel_type,
+                theme,
+                file: &entry.file,
+                source: &entry.source,
+                overrides,
+                broken: entry.broken.as_deref(),
             })
         })
     }

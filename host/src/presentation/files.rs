@@ -3,6 +3,7 @@
 //! Below a template folder, `themes/{theme}/` is laid out as the folder itself; a theme's file goes before every folder's
 //! own. `locale/` and `{app_label}/locale/` hold catalogues.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
@@ -35,6 +36,8 @@ pub(super) struct Files {
     catalogs: Vec<CatalogFile>,
     /// `app_label/edx_ace/name` to its sample.
     pub samples: BTreeMap<String, PathBuf>,
+    /// A file to those that are not used because of it.
+    pub shadowed: BTreeMap<PathBuf, Vec<PathBuf>>,
     pub problems: Vec<TemplateProblem>,
     count: usize,
 }
@@ -149,7 +152,12 @@ impl Files {
                     Some(theme) => self.themes.entry(theme.to_owned()).or_default(),
                     None => &mut self.plain,
                 };
-                templates.entry(name.to_owned()).or_insert(path);
+                match templates.entry(name.to_owned()) {
+                    Entry::Vacant(free) => {
+                        free.insert(path);
+                    }
+                    Entry::Occupied(first) => self.shadowed.entry(first.get().clone()).or_default().push(path),
+                }
             }
             _ => self.count -= 1,
         }

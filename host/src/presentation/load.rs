@@ -69,6 +69,7 @@ fn build(
         settings: settings.clone(),
         dirs: dirs.to_vec(),
         samples: files.samples,
+        shadowed: files.shadowed,
         problems,
         catalogs,
         stamps,
