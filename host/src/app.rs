@@ -1,5 +1,7 @@
 //! The composition root: builds everything a running ACE is made of, from one configuration. The only module that knows all.
 
+pub mod preview;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,11 @@ use crate::plugin::registry::{self, Change, RegistryError};
 use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
 use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
+
+/// The translatable texts of templates.
+pub mod texts {
+    pub use crate::presentation::{ExtractError, Extracted, extract};
+}
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]

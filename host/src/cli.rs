@@ -3,7 +3,9 @@
 mod check;
 mod explain;
 mod plugins;
+mod render;
 mod send;
+mod templates;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -62,6 +64,10 @@ enum Command {
     /// List the plugins: what they are, what they may reach, and whether they serve
     #[command(after_help = plugins::EXAMPLES)]
     Plugins,
+    /// Show what messages look like: write HTML, text and mail files, or open them in the browser
+    Render(render::Args),
+    /// List the templates: what each message has, lacks and overrides
+    Templates(templates::Args),
 }
 
 /// Runs the program named by the process's arguments.
@@ -94,6 +100,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Explain(args) => explain::run(config, args, cli.json).await,
         Command::Check => check::run(config, cli.json).await,
         Command::Plugins => plugins::run(config, cli.json).await,
+        Command::Render(args) => render::run(config, args, cli.json).await,
+        Command::Templates(args) => templates::run(config, args, cli.json).await,
     }
 }
 
@@ -137,6 +145,15 @@ async fn open(
 fn put(text: &str) {
     if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         std::process::exit(i32::from(OK));
+    }
+}
+
+/// Columns where there is no terminal to ask.
+const WIDTH_ELSEWHERE: u16 = 160;
+
+fn table_width(table: &mut comfy_table::Table) {
+    if !std::io::stdout().is_terminal() {
+        table.set_width(WIDTH_ELSEWHERE);
     }
 }
 

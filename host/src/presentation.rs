@@ -158,6 +158,17 @@ pub struct MessageTemplates<'a> {
     pub files: Vec<&'a str>,
 }
 
+impl MessageTemplates<'_> {
+    /// Whether a channel that asks for the file gets it.
+    pub fn has(&self, file: &str, presentation: &Presentation) -> bool {
+        let is_derived = file == finish::BODY_TXT
+            && self.channel_type == finish::CHANNEL_TYPE
+            && presentation.settings.text_from_html
+            && self.files.contains(&finish::BODY_HTML);
+        is_derived || self.files.contains(&file)
+    }
+}
+
 /// One template file of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TemplateListing<'a> {

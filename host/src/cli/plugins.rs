@@ -1,13 +1,12 @@
 //! `ace plugins`.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{FAILED, OK, put, say};
+use super::{FAILED, OK, put, say, table_width};
 use crate::app;
 use crate::config::{Config, Grants};
 use crate::plugin::{Plugin, PluginState};
@@ -33,15 +32,10 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
     Ok(if is_broken { FAILED } else { OK })
 }
 
-/// Columns where there is no terminal to ask.
-const WIDTH_ELSEWHERE: u16 = 160;
-
 fn table<'a>(plugins: impl Iterator<Item = &'a Arc<Plugin>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::stdout().is_terminal() {
-        table.set_width(WIDTH_ELSEWHERE);
-    }
+    table_width(&mut table);
     table.set_header(["name", "namespace", "version", "revision", "size", "granted", "not granted", "state"]);
     for plugin in plugins {
         let namespaces: Vec<String> = plugin.namespaces.iter().map(ToString::to_string).collect();
