@@ -239,6 +239,14 @@ impl Ace {
                 None => before,
             };
             let presentation = templates.reload(&config.template_dirs, &config.presentation);
+            if !Arc::ptr_eq(&presentation, &templates) {
+                for problem in presentation.problems() {
+                    tracing::error!(
+                        file = %problem.file.display(),
+                        "A template or catalogue is broken; where it was whole before, that is used on: {problem}"
+                    );
+                }
+            }
             Ok::<_, StartError>((config, presentation))
         })
         .await

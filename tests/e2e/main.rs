@@ -23,4 +23,5 @@ mod manifests;
 mod outgoing_http;
 mod plugin_folder;
 mod server_answers;
+mod templates;
 mod transport;

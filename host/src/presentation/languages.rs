@@ -144,6 +144,10 @@ impl Catalog {
             Ok(po) => po,
             Err(error) => return (None, vec![error]),
         };
+        // Whoever is about to write it has emptied it first.
+        if po.entries.is_empty() {
+            return (None, vec![PoError { line: 1, message: "there is no message in it".to_owned() }]);
+        }
         let line = po.header().map_or(1, |header| header.line);
         // What gettext's tools leave in a new file stands for no rule.
         let rule = match po.header_field("Plural-Forms").filter(|rule| !rule.contains("EXPRESSION")) {

@@ -63,7 +63,10 @@ fn blocktrans(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
 fn number(value: &Value) -> TeraResult<u64> {
     let whole = value.as_i128().map(|n| u64::try_from(n.unsigned_abs()).unwrap_or(u64::MAX));
     whole.or_else(|| value.as_f64().map(|n| n.abs() as u64)).ok_or_else(|| {
-        tera::Error::message(format!("`blocktrans` needs a number as `count`, and `{value}` is {}", value.name()))
+        tera::Error::message(match value.is_undefined() {
+            true => "`blocktrans` needs a number as `count`, and that variable is not defined".to_owned(),
+            false => format!("`blocktrans` needs a number as `count`, and `{value}` is {}", value.name()),
+        })
     })
 }
 
