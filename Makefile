@@ -21,9 +21,9 @@ test-plugins: ## Plugins that misbehave, for the tests: target/test-plugins
 demo: build plugins ## Send sample messages through plugins into target/demo/outbox
 	tests/demo/run.sh
 
-# smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI.
+# smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI; Chromium looks at mails.
 target/.tools: tests/apt.sh tests/venv.sh
-	tests/apt.sh smtp-sink=postfix
+	tests/apt.sh smtp-sink=postfix chromium=chromium
 	tests/venv.sh target/venv
 	@touch $@
 

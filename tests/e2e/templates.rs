@@ -136,3 +136,47 @@ fn our_own_catalogues_are_complete_and_as_the_templates_are() {
         done.says(&format!("locale/{language}/LC_MESSAGES/django.po: unchanged; 0 missing, 0 fuzzy, 0 stale"));
     }
 }
+
+/// Looks at every page of a folder in Chromium; what is wrong with them, and whether all went well.
+fn look(home: &Home, pages: &str) -> (bool, String) {
+    let script = repository("tests/templates/look.py");
+    let mut command = std::process::Command::new("python3");
+    let output = command.arg(script).args([home.path(pages), home.path("shots")]).output().expect("python3 is there");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code().is_some_and(|code| code < 2) && said.contains(" looks, "), "{said}");
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn our_own_mails_fit_and_can_be_read_on_narrow_and_dark_screens_in_every_language() {
+    let home = demo_home();
+    home.ace(&["render", "--matrix", "--channel", "django_email", "--out", "pages"]).run().ok();
+    let (is_fine, faults) = look(&home, "pages");
+    assert!(is_fine, "{faults}");
+    let right_to_left = "ace_demo-coursedigest--email--ar";
+    assert!(home.read(&format!("pages/{right_to_left}.html")).contains("lang=\"ar\" dir=\"rtl\""));
+    for width in [360, 1200] {
+        for scheme in ["light", "dark"] {
+            assert!(home.path(&format!("shots/{right_to_left}-{width}-{scheme}.png")).exists());
+        }
+    }
+}
+
+#[test]
+fn a_mail_that_does_not_fit_or_cannot_be_read_is_found() {
+    let home = Home::empty();
+    let pale = "<p id=pale style=\"color: #999\">pale</p><p style=\"font-size: 30px; color: #888\">large</p>";
+    let dark = "<meta name=color-scheme content=\"light dark\"><style>:root { color-scheme: light dark }</style>";
+    home.file("pages/wide.html", "<table width=700><tr><td id=cell>a table</td></tr></table>");
+    home.file("pages/pale.html", pale);
+    home.file("pages/night.html", format!("{dark}<p id=night style=\"color: #222\">not seen at night</p>"));
+    home.file("pages/turned.html", "<meta charset=utf-8><div lang=ar>مرحبا</div>");
+    let (is_fine, faults) = look(&home, "pages");
+    assert!(!is_fine);
+    let found: Vec<&str> = faults.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    let four = |name: &str| ["360-light", "1200-light", "360-dark", "1200-dark"].map(|look| format!("{name}-{look}"));
+    let night = ["night-360-dark", "night-1200-dark"].map(str::to_owned);
+    let wide = ["wide-360-light", "wide-360-dark"].map(str::to_owned);
+    let expected: Vec<String> = night.into_iter().chain(four("pale")).chain(four("turned")).chain(wide).collect();
+    assert_eq!(found, expected, "{faults}");
+}
