@@ -44,6 +44,7 @@ fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 
 bench: build plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
 	cargo bench -p ace --bench ace
+	cargo bench -p ace --bench presentation
 
 clean: ## Remove all that was built
 	rm -rf target
