@@ -15,6 +15,7 @@ mod html;
 mod inline;
 mod languages;
 mod links;
+mod listing;
 mod load;
 mod placeholders;
 mod plural;
@@ -25,16 +26,17 @@ mod scan;
 mod tests;
 mod translate;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
 
 pub use extract::{ExtractError, Extracted, extract};
+pub use listing::{MessageTemplates, TemplateListing};
 
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile};
@@ -148,45 +150,6 @@ impl TemplateFault {
     }
 }
 
-/// The templates found for one message on one channel type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MessageTemplates<'a> {
-    pub app_label: &'a str,
-    pub name: &'a str,
-    pub channel_type: &'a str,
-    /// Sorted; broken ones too.
-    pub files: Vec<&'a str>,
-}
-
-impl MessageTemplates<'_> {
-    /// Whether a channel that asks for the file gets it.
-    pub fn has(&self, file: &str, presentation: &Presentation) -> bool {
-        let is_derived = file == finish::BODY_TXT
-            && self.channel_type == finish::CHANNEL_TYPE
-            && presentation.settings.text_from_html
-            && self.files.contains(&finish::BODY_HTML);
-        is_derived || self.files.contains(&file)
-    }
-}
-
-/// One template file of a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TemplateListing<'a> {
-    pub app_label: &'a str,
-    pub name: &'a str,
-    pub channel_type: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub theme: Option<&'a str>,
-    /// As a channel names it.
-    pub file: &'a str,
-    pub source: &'a str,
-    /// The files that would be used without this one, next first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub overrides: Vec<&'a Path>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub broken: Option<&'a str>,
-}
-
 impl Presentation {
     /// Reads every template of every folder; blocks the thread meanwhile. What is wrong with one is found in
     /// [`Presentation::problems`], makes rendering it (and what extends or includes it) a fault, and stops nothing
@@ -201,8 +164,8 @@ impl Presentation {
         theme.index.get(&message.app_label).is_some_and(|names| names.contains_key(&message.name))
     }
 
-    /// The folders as they are now. A template or catalogue that is broken now and was not before stays as it was, and is listed among
-    /// the problems; where nothing changed, this is what comes back.
+    /// The folders as they are now. A template or catalogue that is broken now and was not before stays as it was, and is
+    /// listed among the problems; where nothing changed, this is what comes back.
     pub fn reload(self: &Arc<Self>, dirs: &[PathBuf], settings: &config::Presentation) -> Arc<Presentation> {
         match load::load_again(dirs, settings, self) {
             Some(presentation) => Arc::new(presentation),
@@ -213,90 +176,6 @@ impl Presentation {
     /// Everything wrong with the folders, by file and line.
     pub fn problems(&self) -> &[TemplateProblem] {
         &self.problems
-    }
-
-    /// The messages that have templates, by label, name and channel type.
-    pub fn messages(&self) -> impl Iterator<Item = MessageTemplates<'_>> {
-        self.plain.index.iter().flat_map(|(app_label, names)| {
-            names.iter().flat_map(move |(name, types)| {
-                types.iter().map(move |(channel_type, entries)| MessageTemplates {
-                    app_label,
-                    name,
-                    channel_type,
-                    files: entries.iter().map(|e| e.file.as_str()).collect(),
-                })
-            })
-        })
-    }
-
-    /// The themes that the folders have.
-    pub fn themes(&self) -> impl Iterator<Item = &str> {
-        self.themes.keys().map(String::as_str)
-    }
-
-    /// The languages that have a catalogue, in any theme.
-    pub fn languages(&self) -> BTreeSet<&str> {
-        let all = std::iter::once(&self.plain).chain(self.themes.values());
-        all.flat_map(|theme| theme.languages.codes()).collect()
-    }
-
-    /// The messages that have a sample beside their templates (`sample.json`): its file, and the message in it or why there
-    /// is none. A sample is a message as it is sent, of which `app_label`, `name` and `recipient` may be left out. Blocks.
-    pub fn samples(&self) -> Vec<(&Path, Result<Message, String>)> {
-        let read = |(place, path): (&String, &PathBuf)| -> Result<Message, String> {
-            let mut sample = files::read(path)?.parse::<serde_json::Value>().map_err(|e| format!("is no JSON: {e}"))?;
-            let fields = sample.as_object_mut().ok_or("is no message: a JSON object")?;
-            let (app_label, name) = place.split_once("/edx_ace/").unwrap_or_default();
-            for (key, value) in
-                [("app_label", app_label.into()), ("name", name.into()), ("recipient", serde_json::Value::Null)]
-            {
-                fields.entry(key).or_insert(value);
-            }
-            let message = Message::from_value(sample).map_err(|e| e.to_string())?;
-            match message.app_label == app_label && message.name == name {
-                true => Ok(message),
-                false => Err(format!(
-                    "is of {}, but stands beside the templates of {app_label}.{name}",
-                    message.unique_name()
-                )),
-            }
-        };
-        self.samples.iter().map(|sample| (sample.1.as_path(), read(sample))).collect()
-    }
-
-    /// Every template file of every message, with where it comes from and what it goes before.
-    pub fn files(&self) -> impl Iterator<Item = TemplateListing<'_>> {
-        let plain = self.listing(None, &self.plain);
-        plain.chain(self.themes.iter().flat_map(|(name, theme)| self.listing(Some(name), theme)))
-    }
-
-    fn listing<'a>(&'a self, theme: Option<&'a str>, of: &'a Theme) -> impl Iterator<Item = TemplateListing<'a>> {
-        let messages =
-            of.index.iter().flat_map(|(app, names)| names.iter().map(move |(name, types)| (app, name, types)));
-        let entries = messages.flat_map(|(app, name, types)| {
-            types
-                .iter()
-                .flat_map(move |(channel_type, entries)| entries.iter().map(move |e| (app, name, channel_type, e)))
-        });
-        entries.filter_map(move |(app_label, name, channel_type, entry)| {
-            let plain = self.plain.paths.get(&entry.template).filter(|_| theme.is_some());
-            // A theme lists what is its own.
-            if theme.is_some() && plain.is_some_and(|plain| *plain == entry.source) {
-                return None;
-            }
-            let shadowed = self.shadowed.get(Path::new(&entry.source)).into_iter().flatten();
-            let overrides = shadowed.map(PathBuf::as_path).chain(plain.map(Path::new)).collect();
-            Some(TemplateListing {
-                app_label,
-                name,
-                channel_type,
-                theme,
-                file: &entry.file,
-                source: &entry.source,
-                overrides,
-                broken: entry.broken.as_deref(),
-            })
-        })
     }
 
     /// Renders the files the channel asks for, in its order. One that is not required is left out where it does not

@@ -50,6 +50,7 @@ pub(super) fn email(
 
 /// The words of a mail, its links as footnotes. What is not shown is left out.
 fn plain_text(head: &str, body: &str) -> Result<String, String> {
+    html::check_nest(body, &html::pieces(body))?;
     let page = format!("<html><head>{head}</head><body>{body}</body></html>");
     let config = html2text::config::plain().use_doc_css().no_table_borders().allow_width_overflow();
     config.string_from_read(page.as_bytes(), TEXT_WIDTH).map_err(|e| format!("no text can be made of {BODY_HTML}: {e}"))

@@ -6,6 +6,14 @@ use std::ops::Range;
 /// Elements whose content is text whatever is in it.
 const RAW_TEXT: [&str; 4] = ["script", "style", "textarea", "title"];
 
+/// Elements inside one another. Parsers work their way down by recursion, and no mail is a hundredth as deep.
+const NEST_MAX: usize = 512;
+/// Elements that nothing stands in, and those that end where the next one begins: they make no nest by themselves.
+const FLAT: [&str; 24] = [
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "p", "li",
+    "dt", "dd", "tr", "td", "th", "option", "thead", "tbody", "tfoot",
+];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(Range<usize>),
@@ -64,6 +72,25 @@ pub(super) fn pieces(html: &str) -> Vec<Piece> {
         pieces.push(Piece::Text(text..html.len()));
     }
     pieces
+}
+
+/// That the elements are not nested so deep that looking at them takes the stack.
+pub(super) fn check_nest(html: &str, pieces: &[Piece]) -> Result<(), String> {
+    let mut depth = 0_usize;
+    for piece in pieces {
+        let Piece::Tag(tag) = piece else { continue };
+        match tag.is_end {
+            _ if FLAT.iter().any(|name| tag.is(html, name)) => {}
+            true => depth = depth.saturating_sub(1),
+            false => depth += 1,
+        }
+        if depth > NEST_MAX {
+            return Err(format!(
+                "the HTML has more than {NEST_MAX} elements inside one another; is an end tag missing?"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The tag or comment that begins at a `<`; `None` where it is only a character.

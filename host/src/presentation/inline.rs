@@ -49,6 +49,7 @@ impl Inliner {
         let styles = match known {
             Some(styles) => styles,
             None => {
+                html::check_nest(body, &pieces)?;
                 let styles = Arc::new(computed(&css, body, &starts)?);
                 self.remember(shape, styles.clone());
                 styles

@@ -128,3 +128,15 @@ proptest! {
         prop_assert_eq!(count('&'), known, "{}", html);
     }
 }
+
+#[test]
+fn html_in_too_deep_a_nest_is_a_fault_of_the_template() {
+    let folders = Folders::new();
+    let nest = "{% for i in range(end=1000) %}{% for j in range(end=100) %}<div>{% endfor %}{% endfor %}deep";
+    folders.hello("body.html", nest).hello("head.html", "<style>div > div { margin: 0 }</style>");
+    let settings = config::Presentation { text_from_html: true, ..Default::default() };
+    let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
+    let files = ["body.html", "head.html", "body.txt"].map(TemplateFile::required);
+    let fault = render(&presentation, &hello(json!({})), &files).unwrap_err();
+    assert!(fault.message.contains("more than 512 elements inside one another"), "{}", fault.message);
+}

@@ -159,3 +159,35 @@ fn a_malformed_catalogue_is_a_problem_with_its_line_and_a_broken_edit_leaves_the
     folders.write(file, "msgid \"yes\"\nmsgstr \"ouais\"\n\nmsgid \"no\"\nmsgstr \"%(x)s\"\n");
     assert_eq!(text(&folders.load(&["a"])), "ouais");
 }
+
+#[test]
+fn our_own_templates_speak_every_language_of_their_catalogues() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
+    let presentation = Presentation::load(&[folder], &config::Presentation::default());
+    assert_eq!(presentation.problems(), []);
+    assert_eq!(presentation.languages().into_iter().collect::<Vec<_>>(), ["ar", "fr", "ja", "pl"]);
+    let samples = presentation.samples();
+    let sample = |name: &str, language: &str| {
+        let messages =
+            samples.iter().map(|(file, message)| message.as_ref().unwrap_or_else(|e| panic!("{file:?}: {e}")));
+        let found = messages.into_iter().find(|message| message.name == name);
+        Message { language: Some(language.to_owned()), ..found.unwrap().clone() }
+    };
+    let subject = |language: &str, due: u64| {
+        let mut message = sample("coursedigest", language);
+        message.context.insert("due_count".to_owned(), due.into());
+        one(&presentation, &message, "subject.txt").unwrap().trim().to_owned()
+    };
+    let polish = [1, 3, 5, 12, 22].map(|due| subject("pl", due).split(" do oddania").next().unwrap().to_owned());
+    assert_eq!(polish, ["1 zadanie", "3 zadania", "5 zadań", "12 zadań", "22 zadania"]);
+    assert_eq!(subject("ja", 3), "Riverside Learning: 今週の締め切りは3件です");
+    assert_eq!(subject("fr", 0), "Votre semaine sur Riverside Learning");
+    for (language, direction) in [("ar", "rtl"), ("fr", "ltr"), ("ja", "ltr"), ("pl", "ltr"), ("en", "ltr")] {
+        for name in ["passwordreset", "coursedigest", "weeklynews"] {
+            let html = one(&presentation, &sample(name, language), "body.html").unwrap();
+            assert!(html.contains(&format!("lang=\"{language}\" dir=\"{direction}\"")), "{name} in {language}");
+            let is_english = html.contains("You get this") || html.contains("You get the");
+            assert_eq!(is_english, language == "en", "{name} in {language}");
+        }
+    }
+}
