@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ace::channel::{Channel, ChannelMap, Limit, candidates, choose};
 use ace::config::Routing;
 use ace::message::{
-    Attempt, DeliveryError, Denial, Fault, FaultKind, Message, MessageType, OnError, PolicyReport, PolicyResult,
+    Attempt, DeliveryError, Denial, Fault, FaultKind, Message, MessageType, Notes, OnError, PolicyReport, PolicyResult,
     Receipt, TemplateFile, Verdict,
 };
 use ace::policy::{Ruling, ruling};
@@ -109,10 +109,16 @@ impl Channel for Stub {
     fn template_files(&self) -> &[TemplateFile] {
         &[]
     }
-    async fn overrides_delivery_for_message(&self, _: &Arc<Message>) -> Result<bool, Fault> {
+    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &Notes) -> Result<bool, Fault> {
         Ok(self.overrides)
     }
-    async fn deliver(&self, _: &Arc<Message>, _: &[(String, String)], _: &Attempt) -> Result<Receipt, DeliveryError> {
+    async fn deliver(
+        &self,
+        _: &Arc<Message>,
+        _: &[(String, String)],
+        _: &Attempt,
+        _: &Notes,
+    ) -> Result<Receipt, DeliveryError> {
         Ok(Receipt::default())
     }
 }
@@ -141,7 +147,7 @@ async fn ours(case: &Value) -> Option<String> {
     let mut message = Message::new("app", "name", None);
     message.options = case["options"].as_object().cloned().unwrap_or_default();
     let found = candidates(&map, &routing, &Limit::default(), text(case, "type"), &message);
-    let chosen = choose(found.channels, &Arc::new(message)).await.expect("stubs do not break");
+    let chosen = choose(found.channels, &Arc::new(message), &Notes::default()).await.expect("stubs do not break");
     chosen.map(|(channel, _)| channel.name().to_owned())
 }
 
@@ -225,5 +231,12 @@ fn report(policy: &Value) -> PolicyReport {
             on_error: OnError::Retry,
         },
     };
-    PolicyReport { policy: policy.to_string(), revision: String::new(), verdict, took_us: 0, shadow: None }
+    PolicyReport {
+        policy: policy.to_string(),
+        revision: String::new(),
+        verdict,
+        took_us: 0,
+        shadow: None,
+        refused: Vec::new(),
+    }
 }

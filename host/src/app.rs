@@ -1,369 +1,150 @@
-//! The composition root: builds everything a running ACE is made of, from one configuration. The only module that knows all.
+//! The composition root of `ace serve`: the engine, the queue, the workers and the HTTP server, and how they start and stop.
+//! The only module that knows all of them.
 
-pub mod preview;
-
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
-use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
-use crate::config::{Config, Mode, Problem, Problems};
-use crate::keyvalue::{self, Keyvalue};
-use crate::mailer::{Mailer, MailerError};
-use crate::message::{Message, OnError, Report};
-use crate::pipeline::{InFlight, Snapshot};
-use crate::plugin::http;
-use crate::plugin::registry::{self, Change, RegistryError};
-use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
-use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
-use crate::presentation::Presentation;
+use crate::config::Config;
+use crate::engine::{Ace, StartError};
+use crate::events;
+use crate::events::webhooks::{Hook, WebhookError};
+use crate::http::{self, Api, Rates, listen};
+use crate::monitoring::{self, Exposition};
+use crate::queue::{OpenError, Queue, QueueError};
+use crate::tls::{self, TlsError};
+use crate::tokens::{TokenError, Tokens};
+use crate::watch::Watch;
+use crate::worker::Worker;
 
-/// The translatable texts of templates.
-pub mod texts {
-    pub use crate::presentation::{ExtractError, Extracted, extract};
-}
+/// How often what is old is looked for, and metrics are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Why an engine does not start.
+/// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Everything that is wrong with the configuration.
+pub enum ServeError {
     #[error(transparent)]
-    Config(#[from] Problems),
+    Engine(#[from] StartError),
+    #[error("the queue {0}")]
+    Queue(#[from] OpenError),
+    #[error("{0}")]
+    Store(#[from] QueueError),
+    #[error("server.tokens-file {0}")]
+    Tokens(#[from] TokenError),
+    #[error("server: {0}")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
-    Plugins(#[from] RegistryError),
-    #[error(transparent)]
-    Mailer(#[from] MailerError),
-    #[error(transparent)]
-    Facts(#[from] keyvalue::FileError),
-    #[error(transparent)]
-    Http(#[from] http::ClientError),
+    Webhook(#[from] WebhookError),
+    #[error("server.tokens-file {0} holds no token\nhint: ace token create NAME --scope send")]
+    NoToken(String),
 }
 
-/// A running engine.
-///
-/// ```no_run
-/// # async fn example() -> anyhow::Result<()> {
-/// use ace::{Ace, Config, Message, Recipient};
-///
-/// let ace = Ace::builder(Config::load("ace.toml".as_ref())?).start().await?;
-/// let mut message = Message::new("ace_demo", "passwordreset", Some(Recipient::new(7, "zoe@example.com")));
-/// message.context.insert("reset_link".into(), "https://example.com/reset".into());
-/// let mut sending = ace.send(message, &[]).map_err(anyhow::Error::msg)?;
-/// sending.advance().await;
-/// println!("{:?}", sending.report());
-/// # Ok(()) }
-/// ```
-pub struct Ace {
-    current: ArcSwap<Running>,
-    /// What the application registered itself.
-    policies: Vec<Registered>,
-    channels: Vec<Arc<dyn Channel>>,
-    services: Arc<Services>,
-    /// One reload at a time.
-    reloading: tokio::sync::Mutex<()>,
-    now: fn() -> Timestamp,
-    jitter: fn() -> f64,
+/// A server that is ready to run.
+pub struct App {
+    api: Arc<Api>,
+    tls: Option<TlsAcceptor>,
+    hooks: Vec<Hook>,
 }
 
-/// What is replaced as one by a reload.
-struct Running {
-    config: Config,
-    registry: Arc<Registry>,
-    snapshot: Arc<Snapshot>,
-}
-
-/// What a reload came to.
-#[derive(Debug, Default)]
-pub struct Reload {
-    /// Plugins that are not what they were.
-    pub changes: Vec<Change>,
-    /// A file is wrong and was being written a moment ago: reload again soon.
-    pub is_unsettled: bool,
-}
-
-/// What an application lays down before the engine starts.
-pub struct Builder {
-    config: Config,
-    policies: Vec<Registered>,
-    channels: Vec<Arc<dyn Channel>>,
-    now: fn() -> Timestamp,
-    jitter: fn() -> f64,
-}
-
-/// A policy with its place in the order.
-#[derive(Clone)]
-struct Registered {
-    order: i64,
-    is_plugin: bool,
-    slot: Slot,
-}
-
-impl Builder {
-    /// Registers a policy of the application's own beside the plugins. Policies are asked by `order` (plugins have 100
-    /// unless ace.toml says otherwise), then by name.
-    pub fn policy(mut self, policy: impl Policy + 'static, order: i64, on_error: OnError) -> Self {
-        let slot = Slot::enforced(Arc::new(policy), on_error);
-        self.policies.push(Registered { order, is_plugin: false, slot });
-        self
-    }
-
-    /// Registers a channel of the application's own; it stands before the plugins of its type.
-    pub fn channel(mut self, channel: impl Channel + 'static) -> Self {
-        self.channels.push(Arc::new(channel));
-        self
-    }
-
-    /// Replaces the clock and the source of jitter.
-    pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
-        (self.now, self.jitter) = (now, jitter);
-        self
-    }
-
-    /// Reads plugins, templates and facts, and checks the configuration against them.
-    pub async fn start(self) -> Result<Ace, StartError> {
-        let Builder { config, policies, channels, now, jitter } = self;
-        let Survey { registry, presentation, services } = survey(&config, now).await?;
-        let ace = Ace {
-            current: ArcSwap::from_pointee(Running {
-                snapshot: Arc::new(Snapshot::nothing(config.clone(), now, jitter)),
-                config: config.clone(),
-                registry: Arc::new(Registry::empty()),
-            }),
-            policies,
-            channels,
-            services,
-            reloading: tokio::sync::Mutex::new(()),
-            now,
-            jitter,
+impl App {
+    /// Builds everything from one configuration. Nothing is sent and nobody is listened to yet.
+    pub async fn start(config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
+        let ace = Arc::new(Ace::builder(config.clone()).start().await?);
+        let now = ace.snapshot().now;
+        let settings = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&settings, now));
+        let (queue, tokens, tls, hooks) = opened.await.expect("opening does not panic")?;
+        queue.set_hooks(config.webhooks.keys().cloned().collect()).await?;
+        let current = ace.clone();
+        let shown = events::Shown { context: config.events.context, are_kept: !config.webhooks.is_empty() };
+        let places = config.delivery.concurrency.max(2);
+        let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
+        let api = Api {
+            ace,
+            queue,
+            worker,
+            tokens,
+            rates: Rates::new(config.server.requests_per_second),
+            metrics,
+            settings: config.server.clone(),
+            max_body_bytes: config.delivery.max_message_bytes,
+            stop: CancellationToken::new(),
         };
-        ace.publish(config, registry, Arc::new(presentation))?;
-        Ok(ace)
+        Ok(App { api: Arc::new(api), tls, hooks })
+    }
+
+    /// Serves until `shutdown` completes, then finishes what is under way, within `server.drain`. Whether all of it was.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> bool {
+        let App { api, tls, hooks } = self;
+        let stop = api.stop.clone();
+        for hook in hooks {
+            tokio::spawn(hook.run(api.worker.listen(), stop.clone()));
+        }
+        let watching = tokio::spawn(Watch::start(api.ace.clone()).run());
+        let upkeep = tokio::spawn(keep_up(api.clone()));
+        let working = tokio::spawn(api.worker.clone().run());
+        let router = http::router(api.clone());
+        let serving = listen::serve(listener, tls, router, &api.settings, stop.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => {}
+            () = shutdown => {
+                tracing::info!("The server stops: what is under way is finished, and the rest stays in the queue.");
+                stop.cancel();
+                serving.await;
+            }
+        }
+        let is_drained = api.worker.drain(api.settings.drain).await;
+        watching.abort();
+        upkeep.abort();
+        working.abort();
+        api.ace.close().await;
+        is_drained
     }
 }
 
-/// What a configuration leads to, before it is put to work.
-pub struct Survey {
-    pub registry: Registry,
-    pub presentation: Presentation,
-    services: Arc<Services>,
-}
+type Opened = (Arc<Queue>, Option<Tokens>, Option<TlsAcceptor>, Vec<Hook>);
 
-impl Survey {
-    /// Names in the configuration that nothing is called by.
-    pub fn unknown_names(&self, config: &Config) -> Vec<Problem> {
-        check_names(config, &self.registry, &[], &[])
+fn open(config: &Config, now: fn() -> jiff::Timestamp) -> Result<Opened, ServeError> {
+    let server = &config.server;
+    let tokens = server.tokens_file.as_deref().map(Tokens::load).transpose()?;
+    if let (Some(tokens), Some(file)) = (&tokens, &server.tokens_file)
+        && tokens.is_empty()
+    {
+        return Err(ServeError::NoToken(file.display().to_string()));
     }
-}
-
-/// Reads what the configuration points to: relays, facts, templates, plugins.
-pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, StartError> {
-    let (settings, http) = (config.clone(), config.http.clone());
-    let http = tokio::task::spawn_blocking(move || http::Client::new(&http));
-    let (mailer, keyvalue, presentation) = tokio::task::spawn_blocking(move || {
-        let mailer = Mailer::new(&settings.mailer)?;
-        let keyvalue = Keyvalue::load(&settings.keyvalue, now())?;
-        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
-    })
-    .await
-    .expect("reading at the start does not panic")?;
-    let http = http.await.expect("reading at the start does not panic")?;
-    let services = Arc::new(Services { mailer: Arc::new(mailer), keyvalue: Arc::new(keyvalue), http: Arc::new(http) });
-    let registry = match &config.plugin_dir {
-        Some(dir) => Registry::load(config, dir, services.clone()).await?,
-        None => Registry::empty(),
+    let tls = match &server.tls {
+        Some(files) => Some(tls::server_config(&files.certificate, &files.key)?),
+        None => None,
     };
-    Ok(Survey { registry, presentation, services })
+    let queue = Arc::new(Queue::open(&config.queue, now())?);
+    let hooks = config.webhooks.iter().map(|(name, settings)| Hook::new(name, settings, queue.clone(), now));
+    let hooks = hooks.collect::<Result<_, _>>()?;
+    Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))
 }
 
-impl Ace {
-    /// Lays down an engine with these settings.
-    pub fn builder(config: Config) -> Builder {
-        Builder { config, policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 }
-    }
-
-    /// Sets a message on its way: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` holds channel
-    /// types or channel names; an unknown one is an error, and empty limits nothing.
-    pub fn send(&self, message: Message, limit_to_channels: &[String]) -> Result<InFlight, String> {
-        let limit = self.limit(limit_to_channels)?;
-        Ok(InFlight::new(self.snapshot(), Arc::new(message), limit, false))
-    }
-
-    /// Channel types or channel names as a limit; an unknown one is an error that names the nearest.
-    pub fn limit(&self, limit_to_channels: &[String]) -> Result<Limit, String> {
-        Limit::new(limit_to_channels, &self.snapshot().channels)
-    }
-
-    /// Everything short of the delivery: verdicts, channels and rules, templates, rendered results. Changes nothing.
-    pub async fn explain(&self, message: Message, limit_to_channels: &[String]) -> Result<Report, String> {
-        let limit = self.limit(limit_to_channels)?;
-        let mut flight = InFlight::new(self.snapshot(), Arc::new(message), limit, true);
-        flight.advance().await;
-        Ok(flight.into_report())
-    }
-
-    /// What the next sends look at.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.current.load().snapshot.clone()
-    }
-
-    /// The plugins as they are now.
-    pub fn registry(&self) -> Arc<Registry> {
-        self.current.load().registry.clone()
-    }
-
-    /// Where changes are to be looked for: the configuration's file, the plugin folder, the template folders.
-    pub fn watched(&self) -> Watched {
-        let current = self.current.load();
-        let config = &current.config;
-        Watched {
-            config: config.file.clone(),
-            plugins: config.plugin_dir.clone(),
-            templates: config.template_dirs.clone(),
+/// What is to be done again and again: retention, room, tokens, metrics.
+async fn keep_up(api: Arc<Api>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        if let Some(tokens) = &api.tokens {
+            tokens.refresh();
         }
-    }
-
-    /// Looks at files and configuration again and publishes what is new in one step: sends under way finish on what they
-    /// began with. What cannot serve leaves the version before serving; a configuration with problems changes nothing.
-    /// Of ace.toml, what concerns plugins, routing and delivery is taken up; relays, facts and limits need a new start.
-    pub async fn reload(&self) -> Result<Reload, StartError> {
-        let _one_at_a_time = self.reloading.lock().await;
-        let running = self.current.load_full();
-        let (file, templates) = (running.config.file.clone(), running.snapshot.presentation.clone());
-        let before = running.config.clone();
-        let (config, presentation) = tokio::task::spawn_blocking(move || {
-            let config = match file {
-                Some(file) => keep_the_fixed(Config::load(&file)?, &before),
-                None => before,
-            };
-            let presentation = templates.reload(&config.template_dirs, &config.presentation);
-            if !Arc::ptr_eq(&presentation, &templates) {
-                for problem in presentation.problems() {
-                    tracing::error!(
-                        file = %problem.file.display(),
-                        "A template or catalogue is broken; where it was whole before, that is used on: {problem}"
-                    );
-                }
-            }
-            Ok::<_, StartError>((config, presentation))
-        })
-        .await
-        .expect("reading does not panic")?;
-        let registry::Reloaded { registry, changes, is_unsettled } = running.registry.reload_now(&config).await?;
-        self.publish(config, registry, presentation)?;
-        Ok(Reload { changes, is_unsettled })
-    }
-
-    fn publish(&self, config: Config, registry: Registry, presentation: Arc<Presentation>) -> Result<(), StartError> {
-        let problems = check_names(&config, &registry, &self.policies, &self.channels);
-        if !problems.is_empty() {
-            return Err(Problems(problems).into());
+        if let Some(metrics) = &api.metrics {
+            metrics.upkeep();
         }
-        let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
-        let snapshot = Snapshot {
-            policies: slots(&config, &registry, self.policies.clone()),
-            channels: ChannelMap::new(channels),
-            presentation,
-            routing: config.routing.clone(),
-            delivery: config.delivery.clone(),
-            now: self.now,
-            jitter: self.jitter,
+        let kept = async {
+            while api.queue.keep_up(api.ace.now()).await? {}
+            while api.queue.give_room_back().await? {}
+            api.queue.stats().await
         };
-        self.current.store(Arc::new(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) }));
-        Ok(())
-    }
-
-    /// Closes what is open: idle connections to relays.
-    pub async fn close(&self) {
-        self.services.mailer.close().await;
-    }
-}
-
-/// What a reload cannot change: what was opened at the start.
-fn keep_the_fixed(new: Config, before: &Config) -> Config {
-    let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
-    if fixed(&new) != fixed(before) || new.limits != before.limits || new.http != before.http {
-        tracing::warn!(
-            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http or limits."
-        );
-    }
-    Config {
-        plugin_dir: before.plugin_dir.clone(),
-        cache_dir: before.cache_dir.clone(),
-        mailer: before.mailer.clone(),
-        keyvalue: before.keyvalue.clone(),
-        http: before.http.clone(),
-        limits: before.limits.clone(),
-        ..new
-    }
-}
-
-/// Where changes are to be looked for.
-#[derive(Debug, Clone, Default)]
-pub struct Watched {
-    pub config: Option<PathBuf>,
-    pub plugins: Option<PathBuf>,
-    pub templates: Vec<PathBuf>,
-}
-
-/// Every name in the configuration must be that of something that exists.
-fn check_names(
-    config: &Config,
-    registry: &Registry,
-    policies: &[Registered],
-    channels: &[Arc<dyn Channel>],
-) -> Vec<Problem> {
-    let mut types: BTreeMap<String, String> =
-        registry.channels().map(|(p, info)| (p.name.clone(), info.channel_type.clone())).collect();
-    types.extend(channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
-    let is_policy = |p: &&Arc<Plugin>| p.namespaces.contains(&Namespace::Policy);
-    let mut names: Vec<String> = registry.plugins.values().filter(is_policy).map(|p| p.name.clone()).collect();
-    names.extend(policies.iter().map(|p| p.slot.policy.name().to_owned()));
-    let all: Vec<String> = registry.plugins.keys().cloned().collect();
-    config.check_names(&types, &names, &all)
-}
-
-/// The policies in the order they are asked: by their `order`, then as `enabled-policies` lists them, then by name.
-fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>) -> Vec<Slot> {
-    let mut all = registered;
-    for plugin in registry.plugins.values() {
-        let settings = config.plugins.get(&plugin.name).cloned().unwrap_or_default();
-        let policy: Arc<dyn Policy> = match (&plugin.state, &plugin.runtime) {
-            (PluginState::Active, Some(runtime)) if plugin.namespaces.contains(&Namespace::Policy) => {
-                Arc::new(WasmPolicy(runtime.clone()))
-            }
-            (PluginState::Broken(reason), _) if registry::is_enforced(plugin, config) => {
-                Arc::new(BrokenPolicy { name: plugin.name.clone(), reason: reason.clone() })
-            }
-            _ => continue,
-        };
-        let shadow = (settings.mode == Mode::Shadow).then(|| Shadow { of: settings.shadow_of.clone() });
-        let slot = Slot { policy, on_error: settings.on_error, shadow };
-        all.push(Registered { order: settings.order, is_plugin: true, slot });
-    }
-    let list = config.enabled_policies.as_deref();
-    let place = |name: &str| list.and_then(|list| list.iter().position(|n| n == name));
-    all.retain(|r| !r.is_plugin || list.is_none() || place(r.slot.policy.name()).is_some());
-    all.sort_by_key(|r| {
-        let name = r.slot.policy.name();
-        (r.order, place(name).unwrap_or(usize::MAX), name.to_owned())
-    });
-    all.into_iter().map(|r| r.slot).collect()
-}
-
-/// The channels among the plugins: as `enabled-channels` lists them, else by name.
-fn wasm_channels(config: &Config, registry: &Registry) -> Vec<Arc<dyn Channel>> {
-    let mut found: Vec<Arc<dyn Channel>> = Vec::new();
-    for plugin in registry.plugins.values().filter(|p| p.state == PluginState::Active) {
-        if let (Some(runtime), Some(info)) = (&plugin.runtime, &plugin.channel) {
-            found.push(Arc::new(WasmChannel { runtime: runtime.clone(), info: info.clone() }));
+        match kept.await {
+            Ok(stats) => monitoring::queue(&stats),
+            Err(error) => tracing::error!("What is old cannot be thrown out: {error}"),
         }
     }
-    if let Some(list) = &config.enabled_channels {
-        found.retain(|c| list.iter().any(|n| n == c.name()));
-        found.sort_by_key(|c| list.iter().position(|n| n == c.name()));
-    }
-    found
 }

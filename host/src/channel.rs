@@ -1,13 +1,17 @@
-//! Which channel carries a message: edx-ace's rules, with our departures.
+//! Which channel carries a message: edx-ace's rules, with our departures; [`gates`] keeps to the channels' quotas.
+
+pub mod gates;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Routing;
 use crate::message::{
-    ActionLink, Attempt, ChannelType, DeliveryError, EMAIL, Fault, Message, PUSH, Receipt, Rule, TemplateFile,
+    ActionLink, Attempt, ChannelType, DeliveryError, EMAIL, Fault, FaultKind, Message, Notes, PUSH, Receipt, Rule,
+    TemplateFile,
 };
 use crate::plugin::{ChannelInfo, Runtime};
 
@@ -29,26 +33,28 @@ pub trait Channel: Send + Sync {
     fn template_files(&self) -> &[TemplateFile];
 
     /// Does it claim this message although another one of its type would be chosen?
-    async fn overrides_delivery_for_message(&self, _: &Arc<Message>) -> Result<bool, Fault> {
+    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &Notes) -> Result<bool, Fault> {
         Ok(false)
     }
 
     /// Links for the templates.
-    async fn action_links(&self, _: &Arc<Message>) -> Result<Vec<ActionLink>, Fault> {
+    async fn action_links(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<ActionLink>, Fault> {
         Ok(Vec::new())
     }
 
     /// Addresses of tracking images for the templates.
-    async fn tracker_image_sources(&self, _: &Arc<Message>) -> Result<Vec<String>, Fault> {
+    async fn tracker_image_sources(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<String>, Fault> {
         Ok(Vec::new())
     }
 
-    /// Hands the rendered files (name, text) to the provider, once. Faults are recoverable errors.
+    /// Hands the rendered files (name, text) to the provider, once. Faults are recoverable errors. `notes`, here and above,
+    /// takes what is worth telling beside the answer.
     async fn deliver(
         &self,
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
+        notes: &Notes,
     ) -> Result<Receipt, DeliveryError>;
 }
 
@@ -76,16 +82,16 @@ impl Channel for WasmChannel {
         &self.info.template_files
     }
 
-    async fn overrides_delivery_for_message(&self, message: &Arc<Message>) -> Result<bool, Fault> {
-        self.runtime.overrides_delivery(message).await.answer
+    async fn overrides_delivery_for_message(&self, message: &Arc<Message>, notes: &Notes) -> Result<bool, Fault> {
+        self.runtime.overrides_delivery(message).await.told(notes)
     }
 
-    async fn action_links(&self, message: &Arc<Message>) -> Result<Vec<ActionLink>, Fault> {
-        self.runtime.action_links(message).await.answer
+    async fn action_links(&self, message: &Arc<Message>, notes: &Notes) -> Result<Vec<ActionLink>, Fault> {
+        self.runtime.action_links(message).await.told(notes)
     }
 
-    async fn tracker_image_sources(&self, message: &Arc<Message>) -> Result<Vec<String>, Fault> {
-        self.runtime.tracker_image_sources(message).await.answer
+    async fn tracker_image_sources(&self, message: &Arc<Message>, notes: &Notes) -> Result<Vec<String>, Fault> {
+        self.runtime.tracker_image_sources(message).await.told(notes)
     }
 
     async fn deliver(
@@ -93,9 +99,11 @@ impl Channel for WasmChannel {
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
+        notes: &Notes,
     ) -> Result<Receipt, DeliveryError> {
-        match self.runtime.deliver(message, rendered, attempt).await.answer {
+        match self.runtime.deliver(message, rendered, attempt).await.told(notes) {
             Ok(answer) => answer,
+            Err(fault) if fault.kind == FaultKind::Unavailable => Err(DeliveryError::Unavailable(fault.to_string())),
             Err(fault) => Err(DeliveryError::Recoverable { message: fault.to_string(), next_attempt_time: None }),
         }
     }
@@ -134,13 +142,14 @@ impl ChannelMap {
         self.by_type.values().flatten()
     }
 
-    fn find(&self, channel_type: &str, name: &str) -> Option<&Arc<dyn Channel>> {
+    /// A channel of this type by its name.
+    pub fn find(&self, channel_type: &str, name: &str) -> Option<&Arc<dyn Channel>> {
         self.of_type(channel_type).iter().find(|c| c.name() == name)
     }
 }
 
 /// Where a message is allowed to go, over what the policies leave: edx-ace's `limit_to_channels`, which there does nothing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     types: Vec<ChannelType>,
     channels: Vec<String>,
@@ -264,10 +273,11 @@ fn wanted<'a>(
 pub async fn choose(
     candidates: Vec<(Arc<dyn Channel>, Rule)>,
     message: &Arc<Message>,
+    notes: &Notes,
 ) -> Result<Option<(Arc<dyn Channel>, Rule)>, Fault> {
     if candidates.len() > 1 {
         for (channel, _) in &candidates {
-            if channel.overrides_delivery_for_message(message).await? {
+            if channel.overrides_delivery_for_message(message, notes).await? {
                 return Ok(Some((channel.clone(), Rule::OverridesDelivery)));
             }
         }

@@ -1,11 +1,16 @@
 //! The command line: data on stdout, words on stderr, and an exit code for scripts.
 
+mod batch;
 mod check;
+mod client;
 mod explain;
 mod plugins;
+mod remote;
 mod render;
 mod send;
+mod serve;
 mod templates;
+mod token;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -44,12 +49,24 @@ struct Cli {
     #[arg(long, global = true, env = "ACE_LOG", default_value = "error", value_name = "FILTER")]
     log: String,
 
+    /// How to log: text or json
+    #[arg(long, global = true, env = "ACE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+
     /// Write JSON on stdout, for machines
     #[arg(long, global = true)]
     json: bool,
 
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// A line for people
+    Text,
+    /// A JSON object a line
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -63,17 +80,35 @@ enum Command {
     Check,
     /// List the plugins: what they are, what they may reach, and whether they serve
     #[command(after_help = plugins::EXAMPLES)]
-    Plugins,
+    Plugins(plugins::Args),
     /// Show what messages look like: write HTML, text and mail files, or open them in the browser
     Render(render::Args),
     /// List the templates: what each message has, lacks and overrides
     Templates(templates::Args),
+    /// Take messages over HTTP, keep them until they are settled, and send them
+    #[command(after_help = serve::EXAMPLES)]
+    Serve,
+    /// Make, list and revoke the tokens of the HTTP API
+    Token(token::Args),
+    /// Send one message type to many recipients, through a running server
+    #[command(after_help = batch::EXAMPLES)]
+    Batch(batch::Args),
+    /// What became of messages of a running server; retry, cancel and discard them
+    Messages(remote::MessagesArgs),
+    /// How full the queue of a running server is
+    Queue(remote::QueueArgs),
+    /// Facts for policies, in a running server
+    Kv(remote::KvArgs),
+    /// Erase everything about the messages to a person, in a running server
+    Forget(remote::ForgetArgs),
+    /// Have a running server read plugins, templates and ace.toml again
+    Reload(remote::ReloadArgs),
 }
 
 /// Runs the program named by the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_logging(&cli.log) {
+    if let Err(error) = start_logging(&cli.log, cli.log_format) {
         say(&format!("error: --log {:?}: {error}", cli.log));
         return NOT_BEGUN.into();
     }
@@ -94,14 +129,29 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
-    let config = read_config(&cli.config)?;
+    let (json, file) = (cli.json, cli.config);
+    let config = || read_config(&file);
     match cli.command {
-        Command::Send(args) => send::run(config, args, cli.json).await,
-        Command::Explain(args) => explain::run(config, args, cli.json).await,
-        Command::Check => check::run(config, cli.json).await,
-        Command::Plugins => plugins::run(config, cli.json).await,
-        Command::Render(args) => render::run(config, args, cli.json).await,
-        Command::Templates(args) => templates::run(config, args, cli.json).await,
+        Command::Send(args) => match args.server()? {
+            Some(client) => send::remote(client, args, json).await,
+            None => send::run(config()?, args, json).await,
+        },
+        Command::Explain(args) => explain::run(config()?, args, json).await,
+        Command::Check => check::run(config()?, json).await,
+        Command::Plugins(args) => match args.server()? {
+            Some(client) => plugins::ask(client, args, json).await,
+            None => plugins::run(config()?, args, json).await,
+        },
+        Command::Render(args) => render::run(config()?, args, json).await,
+        Command::Templates(args) => templates::run(config()?, args, json).await,
+        Command::Serve => serve::run(config()?).await,
+        Command::Token(args) => token::run(&config()?, args, json),
+        Command::Batch(args) => batch::run(args, json).await,
+        Command::Messages(args) => remote::messages(args, json).await,
+        Command::Queue(args) => remote::queue(args, json).await,
+        Command::Kv(args) => remote::kv(args).await,
+        Command::Forget(args) => remote::forget(args, json).await,
+        Command::Reload(args) => remote::reload(args, json).await,
     }
 }
 
@@ -115,10 +165,13 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
     Ok(Config::load(file)?)
 }
 
-fn start_logging(filter: &str) -> anyhow::Result<()> {
+fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }
 

@@ -87,7 +87,7 @@ impl Keyvalue {
     pub fn load(settings: &config::Keyvalue, now: Timestamp) -> Result<Self, FileError> {
         let max_value_bytes = settings.max_value_bytes;
         let Some(file) = &settings.database else {
-            let fail = |e| FileError { file: "keyvalue".into(), line: None, message: database::words(&e) };
+            let fail = |e| FileError { file: "keyvalue".into(), line: None, message: crate::sqlite::words(&e) };
             let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings.max_entries);
             facts::load(&mut writer, settings, now)?;
             return Ok(Keyvalue { store: Store::Memory(Mutex::new(writer)), max_value_bytes });
@@ -97,7 +97,7 @@ impl Keyvalue {
         facts::load(&mut writer, settings, now)?;
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
         let reader = |_| database::reader(file).map(Mutex::new);
-        let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(database::words(&e)))?;
+        let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(crate::sqlite::words(&e)))?;
         let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
         Ok(Keyvalue { store: Store::File { readers, writer }, max_value_bytes })
     }
@@ -207,7 +207,7 @@ fn short(name: &str) -> Result<(), KeyvalueError> {
 
 /// What a guest is told: not where the file is.
 fn unavailable(error: rusqlite::Error) -> KeyvalueError {
-    KeyvalueError::Unavailable(format!("the key-value store: {}", database::words(&error)))
+    KeyvalueError::Unavailable(format!("the key-value store: {}", crate::sqlite::words(&error)))
 }
 
 /// The moment of expiry, in milliseconds.

@@ -15,7 +15,8 @@
 //! What serves them:
 //!
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
-//! - [`config`]: `ace.toml`; [`app`]: builds everything; [`watch`]: reloads what changes; [`monitoring`]: events
+//! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
+//!   what changes; [`monitoring`]: events and metrics
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
@@ -25,6 +26,9 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod engine;
+pub mod events;
+pub mod http;
 pub mod keyvalue;
 pub mod mailer;
 pub mod message;
@@ -33,9 +37,14 @@ pub mod pipeline;
 pub mod plugin;
 pub mod policy;
 pub mod presentation;
+pub mod queue;
 pub mod retry;
+mod sqlite;
+pub mod tls;
+pub mod tokens;
 pub mod watch;
+pub mod worker;
 
-pub use app::{Ace, StartError};
 pub use config::Config;
+pub use engine::{Ace, StartError};
 pub use message::{Message, MessageType, Outcome, Recipient, Report};

@@ -16,8 +16,9 @@ use uuid::Uuid;
 
 pub use decode::{FieldError, FieldErrors};
 pub use report::{
-    ActionLink, Agreement, Attempt, ChannelReport, Delay, DeliveryError, Denial, Fault, FaultKind, OnError, Outcome,
-    PolicyReport, PolicyResult, Reason, Receipt, Rendered, RenderedFile, Report, Rule, TemplateFile, Verdict,
+    ActionLink, Agreement, Attempt, AttemptReport, AttemptResult, ChannelReport, Delay, DeliveryError, Denial, Fault,
+    FaultKind, HISTORY_MAX, Notes, OnError, Outcome, PolicyReport, PolicyResult, Reason, Receipt, Rendered, RenderedFile, Report,
+    Rule, TemplateFile, Verdict,
 };
 
 /// A JSON object whose keys keep their order.

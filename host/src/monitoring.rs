@@ -1,9 +1,27 @@
-//! What happened, for operators: one event a settled channel. Every name of a key is a constant here.
+//! What happened, for operators: log events and metrics. Every name of either is a constant here.
+//!
+//! Metrics go to whatever recorder the process has installed; without one ([`install`]) they cost next to nothing. Labels are
+//! names from the configuration, revisions, and words from short lists: never anything of a message.
 
-use crate::message::{ChannelReport, Message, Outcome};
+use std::fmt::Display;
+use std::time::Duration;
 
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
+
+use crate::message::{AttemptReport, ChannelReport, FaultKind, Message, Outcome, PolicyReport, Verdict};
+
+/// edx-ace's `message_name`.
+pub const MESSAGE_NAME: &str = "message_name";
+/// edx-ace's `language`.
+pub const LANGUAGE: &str = "language";
+/// edx-ace's `policy_allowed_channels`: channel types, comma-separated.
+pub const POLICY_ALLOWED_CHANNELS: &str = "policy_allowed_channels";
 /// edx-ace's `<type>_delivery_succeeded`, after the channel type.
 pub const DELIVERY_SUCCEEDED: &str = "delivery_succeeded";
+/// edx-ace's `<type>_delivery_retried`, after the channel type: seconds until the next attempt.
+pub const DELIVERY_RETRIED: &str = "delivery_retried";
 /// edx-ace's `<type>_delivery_expired`, after the channel type.
 pub const DELIVERY_EXPIRED: &str = "delivery_expired";
 /// edx-ace's `template_error`.
@@ -11,17 +29,213 @@ pub const TEMPLATE_ERROR: &str = "template_error";
 /// edx-ace's `<type>_error`, after the channel type.
 pub const ERROR: &str = "error";
 
+/// Calls into a plugin, by `plugin`, `revision` and `result` (`ok`, `fault`).
+const PLUGIN_CALLS: &str = "ace_plugin_calls_total";
+/// How long they took, by `plugin` and `revision`.
+const PLUGIN_CALL_SECONDS: &str = "ace_plugin_call_duration_seconds";
+/// Faults, by `plugin`, `revision` and `kind`.
+const PLUGIN_FAULTS: &str = "ace_plugin_faults_total";
+/// Calls of a plugin into the host that were refused for want of a grant, by `plugin` and `revision`.
+const PLUGIN_REFUSED: &str = "ace_plugin_refused_calls_total";
+/// 1 while a plugin's circuit is open, by `plugin`.
+const PLUGIN_CIRCUIT_OPEN: &str = "ace_plugin_circuit_open";
+/// 1 where a plugin serves, 0 where it should and cannot, by `plugin`.
+const PLUGIN_UP: &str = "ace_plugin_up";
+/// Reloads, by `result` (`ok`, `refused`).
+const RELOADS: &str = "ace_reloads_total";
+/// Verdicts, by `policy`, `revision` and `verdict` (`pass`, `deny`, `delay`, `broken`).
+const POLICY_VERDICTS: &str = "ace_policy_verdicts_total";
+/// Delivery attempts, by `channel`, `revision` and `result`.
+const DELIVERY_ATTEMPTS: &str = "ace_delivery_attempts_total";
+/// How long they took, by `channel`.
+const DELIVERY_SECONDS: &str = "ace_delivery_duration_seconds";
+/// Settled channel types of messages, by `channel_type`, `channel` and `state`.
+const SETTLED: &str = "ace_settled_total";
+
+/// Messages that wait, by `lane` (`transactional`, `ordinary`, `batches`).
+const QUEUE_WAITING: &str = "ace_queue_waiting";
+/// Messages with a worker.
+const QUEUE_UNDER_WAY: &str = "ace_queue_under_way";
+/// Messages that failed or expired and can be tried again.
+const QUEUE_DEAD: &str = "ace_queue_dead_letters";
+/// When the message that has waited longest was accepted, in seconds since 1970; 0 where none waits.
+const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
+/// Bytes of the queue's database.
+const QUEUE_BYTES: &str = "ace_queue_bytes";
+/// Webhook calls that wait.
+const WEBHOOK_CALLS: &str = "ace_webhook_calls_waiting";
+
+/// A series that nothing was added to for so long is not shown any more: revisions come and go.
+const IDLE: Duration = Duration::from_secs(6 * 3600);
+/// Upper bounds of the buckets of every duration, in seconds.
+const BUCKETS: [f64; 16] =
+    [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
+
+/// What `/metrics` shows.
+#[derive(Clone)]
+pub struct Exposition(PrometheusHandle);
+
+impl Exposition {
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds what was recorded since the last time; to be called every few seconds.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Makes this process keep metrics. Once a process; the error says why not.
+pub fn install() -> Result<Exposition, String> {
+    let builder = PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(IDLE))
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .map_err(|e| e.to_string())?;
+    builder.install_recorder().map(Exposition).map_err(|e| e.to_string())
+}
+
+/// edx-ace's `report(key, value)`: a fact about a message, for whoever listens to the log target `ace::report`.
+pub fn report(message: &Message, key: &str, value: impl Display) {
+    tracing::debug!(target: "ace::report", message_uuid = %message.uuid, key, value = %value);
+}
+
+/// As [`report`], with edx-ace's key for a channel type: `email_delivery_succeeded`.
+pub fn report_for(message: &Message, channel_type: &str, key: &str, value: impl Display) {
+    tracing::debug!(
+        target: "ace::report",
+        message_uuid = %message.uuid,
+        key = %format_args!("{channel_type}_{key}"),
+        value = %value
+    );
+}
+
+/// The metrics of one revision of a plugin, ready to be counted up.
+pub struct PluginMetrics {
+    plugin: String,
+    revision: String,
+    ok: Counter,
+    fault: Counter,
+    refused: Counter,
+    seconds: Histogram,
+    circuit_open: Gauge,
+}
+
+impl PluginMetrics {
+    pub fn new(plugin: &str, revision: &str) -> Self {
+        let (plugin, revision) = (plugin.to_owned(), revision.to_owned());
+        let calls = |result: &'static str| counter!(PLUGIN_CALLS, "plugin" => plugin.clone(), "revision" => revision.clone(), "result" => result);
+        PluginMetrics {
+            ok: calls("ok"),
+            fault: calls("fault"),
+            refused: counter!(PLUGIN_REFUSED, "plugin" => plugin.clone(), "revision" => revision.clone()),
+            seconds: histogram!(PLUGIN_CALL_SECONDS, "plugin" => plugin.clone(), "revision" => revision.clone()),
+            circuit_open: gauge!(PLUGIN_CIRCUIT_OPEN, "plugin" => plugin.clone()),
+            plugin,
+            revision,
+        }
+    }
+
+    /// One call: how long it took, whether it broke, and how many of its own calls were refused.
+    pub fn called(&self, took: Duration, fault: Option<FaultKind>, refused: usize) {
+        self.seconds.record(took);
+        match fault {
+            None => self.ok.increment(1),
+            Some(kind) => {
+                self.fault.increment(1);
+                let (plugin, revision) = (self.plugin.clone(), self.revision.clone());
+                counter!(PLUGIN_FAULTS, "plugin" => plugin, "revision" => revision, "kind" => kind.as_str())
+                    .increment(1);
+            }
+        }
+        if refused > 0 {
+            self.refused.increment(refused as u64);
+        }
+    }
+
+    pub fn circuit(&self, is_open: bool) {
+        self.circuit_open.set(f64::from(u8::from(is_open)));
+    }
+}
+
+/// Whether a plugin that should serve does.
+pub fn plugin_up(plugin: &str, is_up: bool) {
+    gauge!(PLUGIN_UP, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_up)));
+}
+
+/// A reload that was taken up, or one that changed nothing because something is wrong.
+pub fn reloaded(is_taken_up: bool) {
+    counter!(RELOADS, "result" => if is_taken_up { "ok" } else { "refused" }).increment(1);
+}
+
+/// How full the queue is.
+pub fn queue(stats: &crate::queue::Stats) {
+    let lanes = [
+        ("transactional", stats.waiting_transactional),
+        ("ordinary", stats.waiting_ordinary),
+        ("batches", stats.waiting_batches),
+    ];
+    for (lane, waiting) in lanes {
+        gauge!(QUEUE_WAITING, "lane" => lane).set(waiting as f64);
+    }
+    gauge!(QUEUE_UNDER_WAY).set(stats.under_way as f64);
+    gauge!(QUEUE_DEAD).set(stats.dead as f64);
+    gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
+    gauge!(QUEUE_BYTES).set(stats.bytes as f64);
+    gauge!(WEBHOOK_CALLS).set(stats.calls as f64);
+}
+
+/// The span that everything done for one message is in.
+pub fn message_span(message: &Message, trace: Option<&str>) -> tracing::Span {
+    tracing::info_span!("message", message_uuid = %message.uuid, traceparent = trace)
+}
+
+/// What the policies said of one message.
+pub fn judged(message: &Message, reports: &[PolicyReport], allowed: impl Iterator<Item = impl AsRef<str>>) {
+    for told in reports {
+        let verdict = match &told.verdict {
+            Verdict::Broken { .. } => "broken",
+            Verdict::Result(result) if !result.deny.is_empty() => "deny",
+            Verdict::Result(result) if !result.delay.is_empty() => "delay",
+            Verdict::Result(_) => "pass",
+        };
+        let (policy, revision) = (told.policy.clone(), told.revision.clone());
+        counter!(POLICY_VERDICTS, "policy" => policy, "revision" => revision, "verdict" => verdict).increment(1);
+    }
+    if tracing::enabled!(target: "ace::report", tracing::Level::DEBUG) {
+        report(message, MESSAGE_NAME, message.unique_name());
+        report(message, LANGUAGE, message.language.as_deref().unwrap_or("None"));
+        let allowed: Vec<String> = allowed.map(|channel_type| channel_type.as_ref().to_owned()).collect();
+        report(message, POLICY_ALLOWED_CHANNELS, allowed.join(","));
+    }
+}
+
+/// One delivery attempt.
+pub fn attempted(attempt: &AttemptReport) {
+    let (channel, revision) = (attempt.channel.clone(), attempt.revision.clone());
+    counter!(DELIVERY_ATTEMPTS, "channel" => channel.clone(), "revision" => revision, "result" => attempt.result.as_str())
+        .increment(1);
+    histogram!(DELIVERY_SECONDS, "channel" => channel).record(Duration::from_micros(attempt.took_us));
+}
+
 /// One INFO line for a settled channel type (WARN where the recipient got nothing because something failed). It carries
 /// nothing of the context; a relay's or provider's own words may name an address.
 pub fn settled(message: &Message, report: &ChannelReport) {
     let (channel_type, channel) = (report.channel_type.as_str(), report.channel.as_deref());
     let (state, attempts) = (report.outcome.state(), report.attempts);
+    let revision = report.revision.as_str();
+    counter!(
+        SETTLED,
+        "channel_type" => channel_type.to_owned(), "channel" => channel.unwrap_or_default().to_owned(), "state" => state
+    )
+    .increment(1);
     macro_rules! event {
         ($level:ident, $key:expr, $text:expr) => {
             tracing::$level!(
                 message_uuid = %message.uuid,
                 message_name = %format_args!("{}.{}", message.app_label, message.name),
-                channel_type, channel, state, attempts, key = $key,
+                channel_type, channel, revision, state, attempts, key = $key,
                 "{}", $text
             )
         };
@@ -42,5 +256,22 @@ pub fn settled(message: &Message, report: &ChannelReport) {
         }
         Outcome::TemplateError { message: error, absent: false } => event!(warn, TEMPLATE_ERROR, error),
         other => event!(debug, other.state(), "Nothing was delivered."),
+    }
+    report_settled(message, report);
+}
+
+/// The same as edx-ace's `report` tells it.
+fn report_settled(message: &Message, settled: &ChannelReport) {
+    let channel_type = settled.channel_type.as_str();
+    match &settled.outcome {
+        Outcome::Sent { .. } => report_for(message, channel_type, DELIVERY_SUCCEEDED, true),
+        Outcome::Expired { error } => {
+            report_for(message, channel_type, DELIVERY_EXPIRED, error.as_deref().unwrap_or_default());
+        }
+        Outcome::TemplateError { message: error, .. } => report(message, TEMPLATE_ERROR, error),
+        Outcome::Failed { error } | Outcome::MaybeSent { reason: error } => {
+            report_for(message, channel_type, ERROR, error);
+        }
+        _ => {}
     }
 }

@@ -2,13 +2,19 @@
 //! it wants to be taken up again, and whoever runs the pipeline sees to it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
+use crate::channel::gates::{Gates, Pass};
 use crate::channel::{self, Channel, ChannelMap, Limit};
-use crate::config::{Config, Delivery, Routing};
+use crate::config::{Delivery, Guarantee, Routing};
 use crate::delivery::{self, Delivered};
-use crate::message::{Attempt, ChannelReport, ChannelType, Message, Outcome, Rendered, RenderedFile, Report, Rule};
+use crate::message::{
+    Attempt, AttemptReport, ChannelReport, ChannelType, FaultKind, HISTORY_MAX, Message, Notes, Outcome, Rendered, RenderedFile,
+    Report, Rule,
+};
 use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};
 use crate::presentation::{Presentation, Subject};
@@ -21,34 +27,31 @@ pub struct Snapshot {
     pub presentation: Arc<Presentation>,
     pub routing: Routing,
     pub delivery: Delivery,
+    pub gates: Gates,
     /// The clock; tests bring their own.
     pub now: fn() -> Timestamp,
     /// A number in 0..1 for each retry.
     pub jitter: fn() -> f64,
 }
 
-impl Snapshot {
-    /// No policies, no channels, no templates.
-    pub fn nothing(config: Config, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
-        Snapshot {
-            policies: Vec::new(),
-            channels: ChannelMap::default(),
-            presentation: Arc::new(Presentation::load(&[], &Default::default())),
-            routing: config.routing,
-            delivery: config.delivery,
-            now,
-            jitter,
-        }
-    }
-}
-
 /// A message on its way, until every channel type is settled.
 pub struct InFlight {
     pub message: Arc<Message>,
     snapshot: Arc<Snapshot>,
-    limit: Limit,
     /// Only look: policies change nothing, nothing is delivered, and what was rendered is kept.
     dry: bool,
+    progress: Progress,
+    /// The next step is an attempt that must not be made twice.
+    is_to_be_recorded: bool,
+    /// The right to make that attempt.
+    held: Option<Pass>,
+}
+
+/// Where a message stands: all that is needed to go on later, in another process. Its form is the store's, and grows only by
+/// fields that have a default.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Progress {
+    limit: Limit,
     report: Report,
     /// For each channel type of the report, what is left to do.
     todo: Vec<Todo>,
@@ -56,6 +59,7 @@ pub struct InFlight {
     asked_in_vain: u32,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Todo {
     Nothing,
     /// Ask the policies again then.
@@ -63,22 +67,32 @@ enum Todo {
     Carry(Carrying),
 }
 
-/// One channel type on its way past the policies.
+/// One channel type on its way past the policies, over the channel that its report names.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Carrying {
     due: Timestamp,
     stage: Stage,
     /// Attempts made over the present channel.
     attempts: u32,
+    /// Those of them that failed without word of when to come back.
+    failures: u32,
+    /// How often the present channel could not be asked at all.
+    unasked: u32,
     /// When the window for the present channel opened.
     opened: Option<Timestamp>,
     /// Channels that failed.
     tried: Vec<String>,
+    /// The attempt that comes next was written down: it must not be made twice.
+    is_recorded: bool,
 }
 
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 enum Stage {
+    #[default]
     Choose,
-    Render(Arc<dyn Channel>),
-    Deliver(Arc<dyn Channel>, Vec<(String, String)>),
+    Render,
+    /// Files (name, text), the same for every attempt.
+    Deliver(Vec<(String, String)>),
 }
 
 impl InFlight {
@@ -98,16 +112,54 @@ impl InFlight {
                 None
             };
             todo.push(if outcome.is_some() { Todo::Nothing } else { Todo::Ask(now) });
-            channels
-                .push(new_report(channel_type, outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() })));
+            channels.push(ChannelReport::new(
+                channel_type,
+                outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() }),
+            ));
         }
-        let report = Report { uuid: message.uuid, name: message.unique_name(), policies: Vec::new(), channels };
-        InFlight { message, snapshot, limit, dry, report, todo, asked_in_vain: 0 }
+        let report = Report {
+            uuid: message.uuid,
+            name: message.unique_name(),
+            interruptions: Vec::new(),
+            policies: Vec::new(),
+            channels,
+        };
+        let progress = Progress { limit, report, todo, asked_in_vain: 0 };
+        InFlight { message, snapshot, dry, progress, is_to_be_recorded: false, held: None }
+    }
+
+    /// A message that was put away goes on. An attempt that was recorded and has no result is not made again.
+    pub fn resume(snapshot: Arc<Snapshot>, message: Arc<Message>, progress: Progress) -> Self {
+        let mut flight = InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None };
+        for i in 0..flight.progress.todo.len() {
+            if matches!(&flight.progress.todo[i], Todo::Carry(carrying) if carrying.is_recorded) {
+                flight.progress.todo[i] = Todo::Nothing;
+                let reason = "the host ended during the attempt, and its channel delivers at most once".to_owned();
+                flight.note(i, Outcome::MaybeSent { reason });
+            }
+        }
+        flight
+    }
+
+    /// Notes that the host ended while the message was under way: what it was doing then may be done twice.
+    pub fn was_interrupted(&mut self, noticed: Timestamp) {
+        self.progress.report.interruptions.push(noticed);
+    }
+
+    /// What must be kept for [`InFlight::resume`].
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Whether [`InFlight::progress`] must be written down before the next [`InFlight::advance`], which makes an attempt that
+    /// must not be made twice. Nothing else is due then.
+    pub fn is_to_be_recorded(&self) -> bool {
+        self.is_to_be_recorded
     }
 
     /// When it wants to be taken up again; `None` once every channel type is settled.
     pub fn due(&self) -> Option<Timestamp> {
-        let due = self.todo.iter().filter_map(|todo| match todo {
+        let due = self.progress.todo.iter().filter_map(|todo| match todo {
             Todo::Nothing => None,
             Todo::Ask(at) => Some(*at),
             Todo::Carry(carrying) => Some(carrying.due),
@@ -116,45 +168,53 @@ impl InFlight {
     }
 
     /// Goes on with another snapshot, as when the policies are asked again hours later. A delivery that has begun stays
-    /// with the channel it began with.
+    /// with the channel of the name it began with.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
     }
 
     /// What has happened so far.
     pub fn report(&self) -> &Report {
-        &self.report
+        &self.progress.report
     }
 
     /// What has happened, when nothing more is to be tried.
     pub fn into_report(self) -> Report {
-        self.report
+        self.progress.report
     }
 
     /// Does everything that is due now.
     pub async fn advance(&mut self) {
+        self.is_to_be_recorded = false;
         let now = (self.snapshot.now)();
-        if self.todo.iter().any(|todo| matches!(todo, Todo::Ask(at) if *at <= now)) {
+        if self.progress.todo.iter().any(|todo| matches!(todo, Todo::Ask(at) if *at <= now)) {
             self.ask(now).await;
         }
-        for i in 0..self.todo.len() {
-            match std::mem::replace(&mut self.todo[i], Todo::Nothing) {
-                Todo::Carry(carrying) if carrying.due <= now => self.carry(i, carrying).await,
-                other => self.todo[i] = other,
+        for i in 0..self.progress.todo.len() {
+            match std::mem::replace(&mut self.progress.todo[i], Todo::Nothing) {
+                Todo::Carry(carrying) if carrying.due <= now && !self.is_to_be_recorded => {
+                    self.carry(i, carrying).await
+                }
+                other => self.progress.todo[i] = other,
             }
         }
     }
 
     /// Asks the policies about every type that waits for them.
     async fn ask(&mut self, now: Timestamp) {
-        let waiting: Vec<usize> = (0..self.todo.len()).filter(|i| matches!(self.todo[*i], Todo::Ask(_))).collect();
-        let types: Vec<ChannelType> = waiting.iter().map(|i| self.report.channels[*i].channel_type.clone()).collect();
+        let Progress { todo, report, .. } = &self.progress;
+        let waiting: Vec<usize> = (0..todo.len()).filter(|i| matches!(todo[*i], Todo::Ask(_))).collect();
+        let types: Vec<ChannelType> = waiting.iter().map(|i| report.channels[*i].channel_type.clone()).collect();
         let decision = policy::channels_for(&self.snapshot.policies, &types, &self.message, now, self.dry).await;
-        self.report.policies = decision.reports;
-        self.asked_in_vain += 1;
+        if !self.dry {
+            let allowed = decision.rulings.iter().filter(|(_, ruling)| *ruling == Ruling::Allowed).map(|(t, _)| t);
+            monitoring::judged(&self.message, &decision.reports, allowed);
+        }
+        self.progress.report.policies = decision.reports;
+        self.progress.asked_in_vain += 1;
         for (i, (_, ruling)) in waiting.into_iter().zip(decision.rulings) {
             let (todo, outcome) = self.obey(ruling, now);
-            self.todo[i] = todo;
+            self.progress.todo[i] = todo;
             if let Some(outcome) = outcome {
                 self.note(i, outcome);
             }
@@ -162,11 +222,10 @@ impl InFlight {
     }
 
     fn obey(&self, ruling: Ruling, now: Timestamp) -> (Todo, Option<Outcome>) {
-        let over = |at: Timestamp| self.message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= at);
         match ruling {
             Ruling::Allowed => (Todo::Carry(Carrying::new(Stage::Choose, now)), None),
             Ruling::Denied(reasons) => (Todo::Nothing, Some(Outcome::Denied { reasons })),
-            Ruling::Delayed { not_before, .. } if over(not_before) => {
+            Ruling::Delayed { not_before, .. } if self.is_expired(not_before) => {
                 let error = format!("a policy delayed it until {not_before}, past its expiration time");
                 (Todo::Nothing, Some(Outcome::Expired { error: Some(error) }))
             }
@@ -175,9 +234,10 @@ impl InFlight {
             }
             Ruling::Held { error } => {
                 // A broken policy opens no window: only the message's own expiration time ends the waiting.
-                let pause = retry::pause(self.asked_in_vain, &self.snapshot.delivery, (self.snapshot.jitter)());
+                let pause =
+                    retry::pause(self.progress.asked_in_vain, &self.snapshot.delivery, (self.snapshot.jitter)());
                 let at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-                if over(at) {
+                if self.is_expired(at) {
                     return (Todo::Nothing, Some(Outcome::Expired { error: Some(error) }));
                 }
                 (Todo::Ask(at), Some(Outcome::Retry { at, error }))
@@ -185,54 +245,111 @@ impl InFlight {
         }
     }
 
+    /// Whether the message's own expiration time is over then.
+    fn is_expired(&self, at: Timestamp) -> bool {
+        self.message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= at)
+    }
+
     /// Takes one channel type as far as it goes.
     async fn carry(&mut self, i: usize, mut carrying: Carrying) {
+        let mut pass = self.held.take();
         loop {
-            match self.step(i, &mut carrying).await {
+            let step = match self.admit(i, &carrying, &mut pass).await {
+                Some(step) => step,
+                None => self.step(i, &mut carrying).await,
+            };
+            match step {
                 Step::Next(stage) => carrying.stage = stage,
                 Step::Settled(outcome) => return self.note(i, outcome),
+                Step::Record => {
+                    (carrying.is_recorded, self.is_to_be_recorded) = (true, true);
+                    (carrying.due, self.held) = ((self.snapshot.now)(), pass);
+                    self.progress.todo[i] = Todo::Carry(carrying);
+                    return;
+                }
                 Step::Failed(error) => match self.fail_over(i, &mut carrying) {
-                    true => {}
+                    true => pass = None,
                     false => return self.note(i, Outcome::Failed { error }),
                 },
                 Step::Recoverable { error, suggested } => match self.again(&mut carrying, suggested) {
-                    Next::At(at) => {
-                        carrying.due = at;
-                        self.note(i, Outcome::Retry { at, error });
-                        self.todo[i] = Todo::Carry(carrying);
-                        return;
-                    }
-                    Next::Expired if self.fail_over(i, &mut carrying) => {}
+                    Next::At(at) => return self.wait(i, carrying, at, error),
+                    Next::Expired if self.fail_over(i, &mut carrying) => pass = None,
+                    Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
+                },
+                Step::Later { error, at } => match self.put_off(&mut carrying, at) {
+                    Next::At(at) => return self.wait(i, carrying, at, error),
                     Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
                 },
             }
         }
     }
 
+    fn wait(&mut self, i: usize, mut carrying: Carrying, at: Timestamp, error: String) {
+        carrying.due = at;
+        let channel_type = &self.progress.report.channels[i].channel_type;
+        let seconds = at.duration_since((self.snapshot.now)()).as_secs_f64();
+        monitoring::report_for(&self.message, channel_type, monitoring::DELIVERY_RETRIED, seconds);
+        self.note(i, Outcome::Retry { at, error });
+        self.progress.todo[i] = Todo::Carry(carrying);
+    }
+
+    /// Before a channel is used: what its quotas leave. `None`: go on.
+    async fn admit(&self, i: usize, carrying: &Carrying, pass: &mut Option<Pass>) -> Option<Step> {
+        if self.dry || pass.is_some() || matches!(carrying.stage, Stage::Choose) {
+            return None;
+        }
+        let name = self.progress.report.channels[i].channel.as_deref()?;
+        let gate = self.snapshot.gates.get(name)?;
+        match gate.enter(self.message.is_transactional(), (self.snapshot.now)()).await {
+            Ok(entered) => {
+                *pass = Some(entered);
+                None
+            }
+            Err(at) => {
+                Some(Step::Later { error: format!("{name}: its quota is used up ([channels.{name}])"), at: Some(at) })
+            }
+        }
+    }
+
     async fn step(&mut self, i: usize, carrying: &mut Carrying) -> Step {
-        let now = (self.snapshot.now)();
-        if self.message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= now) {
+        if self.is_expired((self.snapshot.now)()) {
             return Step::Settled(Outcome::Expired { error: None });
         }
-        match std::mem::replace(&mut carrying.stage, Stage::Choose) {
-            Stage::Choose => self.choose(i).await,
-            Stage::Render(channel) => self.render(i, carrying, channel).await,
-            Stage::Deliver(channel, rendered) => self.deliver(i, carrying, channel, rendered).await,
+        let stage = std::mem::take(&mut carrying.stage);
+        if let Stage::Choose = stage {
+            return self.choose(i).await;
+        }
+        let report = &mut self.progress.report.channels[i];
+        let name = report.channel.clone().unwrap_or_default();
+        let Some(channel) = self.snapshot.channels.find(&report.channel_type, &name).cloned() else {
+            report.passed_over.push(format!("{name}: it is not there any more"));
+            return match carrying.tried.is_empty() {
+                true => Step::Next(Stage::Choose),
+                false => Step::Failed(format!("{name}: the channel is not there any more")),
+            };
+        };
+        match stage {
+            Stage::Deliver(rendered) => self.deliver(i, carrying, channel, rendered).await,
+            _ => self.render(i, carrying, channel).await,
         }
     }
 
     async fn choose(&mut self, i: usize) -> Step {
-        let report = &mut self.report.channels[i];
+        let report = &mut self.progress.report.channels[i];
         let snapshot = &self.snapshot;
         let found = channel::candidates(
             &snapshot.channels,
             &snapshot.routing,
-            &self.limit,
+            &self.progress.limit,
             &report.channel_type,
             &self.message,
         );
-        report.passed_over = found.passed_over;
-        match channel::choose(found.channels, &self.message).await {
+        report.passed_over.extend(found.passed_over);
+        let notes = Notes::default();
+        let chosen = channel::choose(found.channels, &self.message, &notes).await;
+        report.refused.extend(notes.into_refused());
+        match chosen {
+            Err(fault) if fault.kind == FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
             Err(fault) => Step::Recoverable { error: fault.to_string(), suggested: None },
             Ok(None) => {
                 let reason = format!("no channel carries {}", report.channel_type);
@@ -240,21 +357,27 @@ impl InFlight {
             }
             Ok(Some((channel, rule))) => {
                 take(report, channel.as_ref(), rule);
-                Step::Next(Stage::Render(channel))
+                Step::Next(Stage::Render)
             }
         }
     }
 
     async fn render(&mut self, i: usize, carrying: &mut Carrying, channel: Arc<dyn Channel>) -> Step {
+        let notes = Notes::default();
         let asked = async {
-            let links = channel.action_links(&self.message).await?;
-            Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(&self.message).await?))
+            let links = channel.action_links(&self.message, &notes).await?;
+            Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(&self.message, &notes).await?))
         };
-        let (action_links, tracker_image_sources) = match asked.await {
+        let asked = asked.await;
+        self.progress.report.channels[i].refused.extend(notes.into_refused());
+        let (action_links, tracker_image_sources) = match asked {
             Ok(answers) => answers,
             Err(fault) => {
-                carrying.stage = Stage::Render(channel);
-                return Step::Recoverable { error: fault.to_string(), suggested: None };
+                carrying.stage = Stage::Render;
+                return match fault.kind {
+                    FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
+                    _ => Step::Recoverable { error: fault.to_string(), suggested: None },
+                };
             }
         };
         let subject = Subject {
@@ -264,7 +387,7 @@ impl InFlight {
             action_links: &action_links,
             tracker_image_sources: &tracker_image_sources,
         };
-        let report = &mut self.report.channels[i];
+        let report = &mut self.progress.report.channels[i];
         match self.snapshot.presentation.render(&self.message, &subject) {
             Err(fault) => {
                 // A message that has no templates for any channel type was not meant for another one: its name is wrong.
@@ -279,7 +402,7 @@ impl InFlight {
                     return Step::Settled(Outcome::Ready);
                 }
                 let texts = files.into_iter().map(|RenderedFile { name, text, .. }| (name, text));
-                Step::Next(Stage::Deliver(channel, texts.collect()))
+                Step::Next(Stage::Deliver(texts.collect()))
             }
         }
     }
@@ -291,40 +414,79 @@ impl InFlight {
         channel: Arc<dyn Channel>,
         rendered: Vec<(String, String)>,
     ) -> Step {
-        carrying.opened.get_or_insert_with(self.snapshot.now);
-        self.report.channels[i].attempts += 1;
+        let gate = self.snapshot.gates.get(channel.name());
+        if gate.is_some_and(|g| g.settings.delivery == Guarantee::AtMostOnce) && !carrying.is_recorded {
+            carrying.stage = Stage::Deliver(rendered);
+            return Step::Record;
+        }
+        let (at, started, notes) = ((self.snapshot.now)(), Instant::now(), Notes::default());
         let attempt =
             Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
-        match delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt).await {
+        let delivered = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes).await;
+        carrying.is_recorded = false;
+        let report = &mut self.progress.report.channels[i];
+        report.refused.extend(notes.into_refused());
+        if let Delivered::Unavailable(error) = delivered {
+            carrying.stage = Stage::Deliver(rendered);
+            return Step::Later { error, at: None };
+        }
+        carrying.opened.get_or_insert(at);
+        carrying.attempts += 1;
+        report.attempts += 1;
+        let (result, answer) = delivered.told();
+        let took_us = started.elapsed().as_micros() as u64;
+        let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
+        let number = attempt.number;
+        remember(report, AttemptReport { at, channel: name, revision, number, took_us, result, answer });
+        match delivered {
             Delivered::Settled(outcome) => Step::Settled(outcome),
             Delivered::Fatal(error) => Step::Failed(error),
             Delivered::Recoverable { error, suggested } => {
-                carrying.stage = Stage::Deliver(channel, rendered);
+                carrying.stage = Stage::Deliver(rendered);
                 Step::Recoverable { error, suggested }
             }
+            Delivered::Unavailable(error) => Step::Later { error, at: None },
         }
     }
 
-    /// Counts the failed try and says when the next one is.
+    /// Counts the failed try and says when the next one is. Who was told when to come back has not failed.
     fn again(&self, carrying: &mut Carrying, suggested: Option<Timestamp>) -> Next {
         let now = (self.snapshot.now)();
-        carrying.attempts += 1;
+        if suggested.is_none_or(|at| at <= now) {
+            carrying.failures += 1;
+        }
         let opened = *carrying.opened.get_or_insert(now);
         let expiration_time = self.message.expiration_time.as_ref().map(|t| t.timestamp());
         let end = retry::window_end(opened, expiration_time, &self.snapshot.delivery);
-        retry::next(now, carrying.attempts, suggested, end, &self.snapshot.delivery, (self.snapshot.jitter)())
+        retry::next(now, carrying.failures, suggested, end, &self.snapshot.delivery, (self.snapshot.jitter)())
+    }
+
+    /// When to come back to a channel that could not be asked: its quota is used up, or its circuit is open. That uses nothing
+    /// up: an open window is as much longer, and only the message's own expiration time ends the waiting.
+    fn put_off(&self, carrying: &mut Carrying, at: Option<Timestamp>) -> Next {
+        let now = (self.snapshot.now)();
+        let at = at.unwrap_or_else(|| {
+            carrying.unasked += 1;
+            let pause = retry::pause(carrying.unasked, &self.snapshot.delivery, (self.snapshot.jitter)());
+            now.checked_add(pause).unwrap_or(Timestamp::MAX)
+        });
+        if self.is_expired(at) {
+            return Next::Expired;
+        }
+        carrying.opened = carrying.opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
+        Next::At(at)
     }
 
     /// Turns to the next channel of the failover list, where there is one.
     fn fail_over(&mut self, i: usize, carrying: &mut Carrying) -> bool {
-        let report = &mut self.report.channels[i];
+        let report = &mut self.progress.report.channels[i];
         let Some(failed) = report.channel.clone() else { return false };
         carrying.tried.push(failed.clone());
         let snapshot = &self.snapshot;
         let next = channel::failover(
             &snapshot.channels,
             &snapshot.routing,
-            &self.limit,
+            &self.progress.limit,
             &report.channel_type,
             &carrying.tried,
         );
@@ -332,12 +494,12 @@ impl InFlight {
         report.passed_over.push(format!("{failed}: failed"));
         take(report, next.as_ref(), Rule::Failover);
         let tried = std::mem::take(&mut carrying.tried);
-        *carrying = Carrying { tried, ..Carrying::new(Stage::Render(next), carrying.due) };
+        *carrying = Carrying { tried, ..Carrying::new(Stage::Render, carrying.due) };
         true
     }
 
     fn note(&mut self, i: usize, outcome: Outcome) {
-        let report = &mut self.report.channels[i];
+        let report = &mut self.progress.report.channels[i];
         report.outcome = outcome;
         if report.outcome.is_settled() && !self.dry {
             monitoring::settled(&self.message, report);
@@ -347,32 +509,43 @@ impl InFlight {
 
 impl Carrying {
     fn new(stage: Stage, due: Timestamp) -> Self {
-        Carrying { due, stage, attempts: 0, opened: None, tried: Vec::new() }
+        Carrying {
+            due,
+            stage,
+            attempts: 0,
+            failures: 0,
+            unasked: 0,
+            opened: None,
+            tried: Vec::new(),
+            is_recorded: false,
+        }
     }
 }
 
 /// What one stage came to.
 enum Step {
     Next(Stage),
+    /// The attempt must be written down before it is made.
+    Record,
     Settled(Outcome),
     Failed(String),
-    Recoverable { error: String, suggested: Option<Timestamp> },
+    Recoverable {
+        error: String,
+        suggested: Option<Timestamp>,
+    },
+    /// The channel was not asked. `at`: when to come back, where that is known.
+    Later {
+        error: String,
+        at: Option<Timestamp>,
+    },
 }
 
-fn new_report(channel_type: ChannelType, outcome: Outcome) -> ChannelReport {
-    ChannelReport {
-        channel_type,
-        channel: None,
-        revision: String::new(),
-        rule: None,
-        passed_over: Vec::new(),
-        templates: Vec::new(),
-        language: None,
-        language_note: None,
-        rendered: None,
-        attempts: 0,
-        outcome,
+fn remember(report: &mut ChannelReport, attempt: AttemptReport) {
+    monitoring::attempted(&attempt);
+    if report.history.len() == HISTORY_MAX {
+        report.history.remove(0);
     }
+    report.history.push(attempt);
 }
 
 fn take(report: &mut ChannelReport, channel: &dyn Channel, rule: Rule) {

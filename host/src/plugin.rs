@@ -5,6 +5,7 @@
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
+//! - [`shown`]: what a plugin shows of itself
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
 //!
@@ -19,6 +20,7 @@ mod imports;
 pub mod instance;
 mod loader;
 pub mod registry;
+mod shown;
 mod state;
 
 use std::collections::BTreeMap;
@@ -27,9 +29,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Isolation, Secret};
+use crate::config::{self, Isolation, Requests, Secret};
 use crate::keyvalue::Keyvalue;
 use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile};
@@ -38,6 +40,7 @@ pub use engine::Engine;
 pub use imports::http;
 pub use instance::Runtime;
 pub use registry::Registry;
+pub use shown::Shown;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.0.0";
@@ -137,14 +140,14 @@ impl Settings {
 }
 
 /// What a channel says of itself when it is loaded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelInfo {
     pub channel_type: ChannelType,
     pub template_files: Vec<TemplateFile>,
 }
 
 /// Whether a plugin serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", content = "reason", rename_all = "snake_case")]
 pub enum PluginState {
     Active,
@@ -175,7 +178,7 @@ pub struct Plugin {
     /// Why the files that are there now cannot serve, where an earlier revision goes on instead.
     pub rejected: Option<String>,
     /// What it requests and is not granted.
-    pub missing: Vec<String>,
+    pub missing: Requests,
     pub state: PluginState,
     pub channel: Option<ChannelInfo>,
     /// Present where the state is active.
@@ -198,10 +201,15 @@ impl Plugin {
             limits,
             stamp: registry::Stamp::default(),
             rejected: None,
-            missing: Vec::new(),
+            missing: Requests::default(),
             state: PluginState::Disabled,
             channel: None,
             runtime: None,
         }
+    }
+
+    /// The interfaces it imports that answer nothing but "not granted".
+    pub fn ungranted(&self) -> Vec<String> {
+        grants::ungranted(&self.imports, &self.settings.grants)
     }
 }

@@ -3,17 +3,22 @@
 //! "No", "not yet" and "broken" stay three different things: a policy that breaks has said nothing, and its `on-error`
 //! decides what that means.
 
+pub mod shadow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::message::{
-    Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, OnError, PolicyReport, PolicyResult, Reason, Verdict,
+    Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
+    Verdict,
 };
 use crate::plugin::Runtime;
+use shadow::ShadowLog;
 
 /// Something that judges messages: a plugin, or what an embedding application registers.
 #[async_trait]
@@ -26,8 +31,9 @@ pub trait Policy: Send + Sync {
         ""
     }
 
-    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere.
-    async fn check(&self, message: &Arc<Message>, dry: bool) -> Result<PolicyResult, Fault>;
+    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere. `notes` takes what is
+    /// worth telling beside the verdict.
+    async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault>;
 }
 
 /// A policy in its place.
@@ -40,10 +46,11 @@ pub struct Slot {
 }
 
 /// What a policy in shadow is compared with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Shadow {
     /// A policy's name; `None`: what all policies that count decided.
     pub of: Option<String>,
+    pub log: Arc<ShadowLog>,
 }
 
 impl Slot {
@@ -66,8 +73,8 @@ impl Policy for WasmPolicy {
         &self.0.settings.revision
     }
 
-    async fn check(&self, message: &Arc<Message>, dry: bool) -> Result<PolicyResult, Fault> {
-        self.0.check(message, dry).await.answer
+    async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault> {
+        self.0.check(message, dry).await.told(notes)
     }
 }
 
@@ -83,7 +90,7 @@ impl Policy for BrokenPolicy {
         &self.name
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
         let (plugin, message) = (self.name.clone(), self.reason.clone());
         Err(Fault { plugin, kind: FaultKind::Unavailable, message, backtrace: None })
     }
@@ -101,13 +108,14 @@ impl Policy for StubPolicy {
         &self.name
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
         Ok(self.result.clone())
     }
 }
 
 /// What is left of a channel type after all policies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ruling {
     Allowed,
     Denied(Vec<Reason>),
@@ -143,13 +151,20 @@ pub async fn channels_for(
         reports.push(ask(slot, message, dry).await);
     }
     compare(policies, types, &mut reports, now);
-    let rulings = types.iter().map(|t| (t.clone(), ruling(t, &reports, now))).collect();
+    let rulings: Vec<_> = types.iter().map(|t| (t.clone(), ruling(t, &reports, now))).collect();
+    if !dry {
+        for (slot, report) in policies.iter().zip(&reports) {
+            if let Some(shadow) = &slot.shadow {
+                shadow.log.note(message, report, &rulings, now);
+            }
+        }
+    }
     Decision { rulings, reports }
 }
 
 async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
-    let started = Instant::now();
-    let verdict = match slot.policy.check(message, dry || slot.shadow.is_some()).await {
+    let (started, notes) = (Instant::now(), Notes::default());
+    let verdict = match slot.policy.check(message, dry || slot.shadow.is_some(), &notes).await {
         Ok(result) => Verdict::Result(result),
         Err(fault) => {
             let (policy, on_error) = (slot.policy.name(), slot.on_error);
@@ -163,6 +178,7 @@ async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
         verdict,
         took_us: started.elapsed().as_micros() as u64,
         shadow: slot.shadow.as_ref().map(|_| Agreement::Agrees),
+        refused: notes.into_refused(),
     }
 }
 

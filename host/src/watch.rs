@@ -9,7 +9,7 @@ use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, ne
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::app::{Ace, Watched};
+use crate::engine::{Ace, Watched};
 
 /// Files must have been still for so long.
 const STILL: Duration = Duration::from_millis(50);

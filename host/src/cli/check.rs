@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{FAILED, OK, counted, put, say};
-use crate::app::{self, Survey};
 use crate::config::{Config, Problem};
+use crate::engine::{self, Survey};
 use crate::plugin::PluginState;
 
 pub const EXAMPLES: &str = "Examples:
@@ -21,7 +21,7 @@ struct Found {
 }
 
 pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
-    let survey = app::survey(&config, Timestamp::now).await?;
+    let survey = engine::survey(&config, Timestamp::now).await?;
     let found = problems(&config, &survey);
     for problem in &found {
         match json {
@@ -45,8 +45,9 @@ fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
         if let PluginState::Broken(reason) = &plugin.state {
             found.push(Found { place: place.clone(), message: reason.clone() });
         }
-        if plugin.state == PluginState::Active && !plugin.missing.is_empty() {
-            let message = format!("it requests what ace.toml does not grant: {}", plugin.missing.join(", "));
+        let missing = plugin.missing.lines().join(", ");
+        if plugin.state == PluginState::Active && !missing.is_empty() {
+            let message = format!("it requests what ace.toml does not grant: {missing}");
             found.push(Found { place, message });
         }
     }

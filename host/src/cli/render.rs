@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{FAILED, OK, counted, open, put, say};
 use crate::Ace;
-use crate::app::preview::{self, Preview};
+use crate::engine::preview::{self, Preview};
 use crate::config::Config;
 use crate::message::{Message, Rendered};
 

@@ -1,5 +1,7 @@
 //! `ace send`.
 
+mod remote;
+
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -9,18 +11,21 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::client::{Client, Server};
 use super::{FAILED, INTERRUPTED, OK, counted, open, put, say};
 use crate::Ace;
 use crate::config::Config;
 use crate::dispatch::{self, Done, Limits, Sink};
 use crate::message::{ChannelReport, FieldErrors, Outcome, Report};
 use crate::watch::Watch;
+pub use remote::run as remote;
 
 const EXAMPLES: &str = "Examples:
   ace send message.json
   ace send --json messages.ndjson > outcomes.ndjson
   my-application | ace send -
   ace send --limit-to email message.json
+  ace send --server http://127.0.0.1:8025 messages.ndjson
 
 Each message is edx-ace's JSON form, one a line where there are many. An outcome is printed
 for each channel type of each message as soon as it is settled; with --json, a line for each
@@ -46,6 +51,16 @@ pub struct Args {
     /// delivery.max-expiration-delay)
     #[arg(long, value_name = "SECONDS")]
     patience: Option<u64>,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Args {
+    /// A running server takes the messages, where one is named.
+    pub fn server(&self) -> anyhow::Result<Option<Client>> {
+        self.server.client()
+    }
 }
 
 pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{FAILED, OK, counted, put, say, table_width};
-use crate::app::{self, Survey, texts};
+use crate::engine::{self, Survey, texts};
 use crate::config::Config;
 
 const EXAMPLES: &str = "Examples:
@@ -55,7 +55,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
 
 /// What each message has, lacks and overrides.
 async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
-    let survey = app::survey(config, Timestamp::now).await?;
+    let survey = engine::survey(config, Timestamp::now).await?;
     let lacking = lacking(&survey);
     let mut is_broken = false;
     let mut table = Table::new();

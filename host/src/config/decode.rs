@@ -10,10 +10,13 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Config, Delivery, Grants, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Presentation, Relay, RelayKind,
-    Routing, Secret, Smtp, Tls,
+    Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin,
+    Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls, Webhook,
 };
 use crate::message::{ChannelType, OnError};
+
+/// Kinds of events, as `events` names them.
+const EVENTS: [&str; 3] = ["message.sent", "message.failed", "message.not_sent"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -43,9 +46,14 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         presentation: s.section("presentation", presentation),
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
+        channels: s.named("channels", |_, field| field.section(channel)),
         mailer: mailer(s),
         keyvalue: s.section("keyvalue", keyvalue),
+        queue: s.section("queue", queue),
         http: s.section("http", http),
+        server: s.section("server", server),
+        events: s.section("events", |s| Events { context: s.get("context", values::boolean).unwrap_or_default() }),
+        webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
         limits,
         places: Default::default(),
@@ -128,6 +136,15 @@ fn delivery(s: &mut Section<'_>) -> Delivery {
         at_most(s, ("retry-delay", "max-retry-delay"), (delivery.retry_delay, delivery.max_retry_delay));
     }
     delivery
+}
+
+fn channel(s: &mut Section<'_>) -> Channel {
+    let guarantees = [("at-least-once", Guarantee::AtLeastOnce), ("at-most-once", Guarantee::AtMostOnce)];
+    Channel {
+        delivery: s.get("delivery", values::one_of(&guarantees)).unwrap_or_default(),
+        concurrency: s.get("concurrency", values::integer(1..=10_000)),
+        rate: s.get("rate", values::rate),
+    }
 }
 
 /// Told where the greater of the two stands or, where that is a default, at the smaller one.
@@ -290,6 +307,20 @@ fn keyvalue(s: &mut Section<'_>) -> Keyvalue {
     }
 }
 
+fn queue(s: &mut Section<'_>) -> Queue {
+    let default = Queue::default();
+    let age = || values::duration(Duration::ZERO..=3650 * DAY);
+    let database = s.get("database", values::kept_file(s.folder()));
+    Queue {
+        database: database.unwrap_or_else(|| s.folder().join(default.database)),
+        max_messages: s.get("max-messages", values::integer(1..=1_000_000_000)).unwrap_or(default.max_messages),
+        retention: s.get("retention", age()).unwrap_or(default.retention),
+        max_settled: s.get("max-settled", values::integer(0..=1_000_000_000)).unwrap_or(default.max_settled),
+        dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
+        event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
+    }
+}
+
 fn http(s: &mut Section<'_>) -> Http {
     let default = Http::default();
     let time = || values::duration(MILLISECOND..=10 * MINUTE);
@@ -306,6 +337,61 @@ fn http(s: &mut Section<'_>) -> Http {
         idle_connections: s.get("idle-connections", values::integer(0..=1000)).unwrap_or(default.idle_connections),
         idle_timeout: s.get("idle-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.idle_timeout),
     }
+}
+
+fn server(s: &mut Section<'_>) -> Server {
+    let default = Server::default();
+    let server = Server {
+        listen: s.get("listen", values::socket_address).unwrap_or(default.listen),
+        tokens_file: s.get("tokens-file", values::kept_file(s.folder())),
+        tls: server_tls(s),
+        connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
+        read_timeout: s.get("read-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.read_timeout),
+        request_timeout: s
+            .get("request-timeout", values::duration(MILLISECOND..=HOUR))
+            .unwrap_or(default.request_timeout),
+        max_head_bytes: s.get("max-head-bytes", values::size(8 * KIB..=MIB)).unwrap_or(default.max_head_bytes),
+        requests_per_second: s.get("requests-per-second", values::integer(1..=1_000_000)),
+        drain: s.get("drain", values::duration(Duration::ZERO..=HOUR)).unwrap_or(default.drain),
+    };
+    if server.tokens_file.is_none() && !server.listen.ip().is_loopback() && s.is_sound() {
+        let message = "anyone who reaches this address could send mail: name a tokens-file beside it, \
+                       or listen on 127.0.0.1 or [::1]";
+        s.fail("listen", message);
+    }
+    server
+}
+
+fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
+    let certificate = s.get("tls-certificate", values::existing_file(s.folder()));
+    let key = s.get("tls-key", values::existing_file(s.folder()));
+    match (s.is_written("tls-certificate"), s.is_written("tls-key")) {
+        (true, false) => s.fail("tls-certificate", "needs a tls-key beside it"),
+        (false, true) => s.fail("tls-key", "needs a tls-certificate beside it"),
+        _ => {}
+    }
+    Some(ServerTls { certificate: certificate?, key: key? })
+}
+
+fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
+    let url = s.required("url", values::url_prefix);
+    if !s.is_written("secret") {
+        s.fail("secret", "is required: { env = \"VARIABLE\" } or { file = \"path\" }");
+    }
+    let secret = s.field("secret").and_then(secret);
+    let kinds = EVENTS.map(|kind| (kind, kind));
+    let events = s.list("events", values::one_of(&kinds)).unwrap_or_default();
+    let timeout = s.get("timeout", values::duration(MILLISECOND..=10 * MINUTE));
+    let max_age = s.get("max-age", values::duration(Duration::ZERO..=30 * DAY));
+    let ca_file = s.get("ca-file", values::existing_file(s.folder()));
+    Some(Webhook {
+        url: url?,
+        secret: secret?,
+        events: events.into_iter().map(str::to_owned).collect(),
+        timeout: timeout.unwrap_or(Duration::from_secs(15)),
+        max_age: max_age.unwrap_or(3 * DAY),
+        ca_file,
+    })
 }
 
 fn limits(s: &mut Section<'_>) -> Limits {

@@ -52,6 +52,21 @@ pub struct Runtime {
     pub isolation: Option<Isolation>,
 }
 
+impl Requests {
+    /// One line for each: `http:https://a.example/`, `keyvalue:facts:read`, `mailer`, `outbox`, `secret:api-key`.
+    pub fn lines(&self) -> Vec<String> {
+        let http = self.http.iter().map(|url| format!("http:{url}"));
+        let accesses = self.keyvalue.iter().flat_map(|grant| {
+            let read = grant.read.then(|| format!("keyvalue:{}:read", grant.bucket));
+            read.into_iter().chain(grant.write.then(|| format!("keyvalue:{}:write", grant.bucket)))
+        });
+        let mailer = self.mailer.then(|| "mailer".to_owned());
+        let outbox = self.outbox.then(|| "outbox".to_owned());
+        let secrets = self.secrets.iter().map(|name| format!("secret:{name}"));
+        http.chain(accesses).chain(mailer).chain(outbox).chain(secrets).collect()
+    }
+}
+
 impl Manifest {
     /// Reads a manifest's text; `file` is only named in problems. Reports every problem at once.
     pub fn read(text: &str, file: Option<&Path>) -> Result<Manifest, Problems> {

@@ -53,6 +53,9 @@ impl Config {
                 }
             }
         }
+        for name in self.channels.keys() {
+            note(&["channels", name], names.wrong_channel(name, None));
+        }
         for name in self.plugins.keys() {
             note(&["plugins", name], names.wrong_plugin(name));
         }

@@ -1,6 +1,7 @@
 //! Readers of single values. Each says what it wants when it does not get it; none repeats a value that may be secret.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use super::BucketGrant;
 use super::reader::nearest;
 use super::tree::{Node, Value};
+use super::{BucketGrant, Rate};
 use crate::message::Object;
 
 pub(super) const KIB: usize = 1024;
@@ -22,6 +23,8 @@ const LOCAL_PART_MAX: usize = 64;
 const DOMAIN_MAX: usize = 255;
 /// Characters of a line that is shown to people.
 const LINE_MAX: usize = 500;
+/// The count of a rate.
+const RATE_COUNT_MAX: u32 = 1_000_000_000;
 /// Characters of a bucket's name.
 const BUCKET_MAX: usize = 128;
 
@@ -107,6 +110,19 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Res
             .filter(|duration| range.contains(duration))
             .ok_or_else(|| format!("must be {what}"))
     }
+}
+
+/// `"14/s"`, `"100/m"`, `"1000/h"`, `"50000/d"`.
+pub(super) fn rate(node: &Node) -> Result<Rate, String> {
+    let what = "a rate: a whole number and the time it is for (s, m, h, d), as in \"14/s\" or \"50000/d\"";
+    let Value::Text(text) = &node.value else { return Err(wants(what, node)) };
+    let read = || {
+        let (count, unit) = text.split_once('/')?;
+        let (_, millis) = DURATION_UNITS.iter().skip(1).find(|(name, _)| *name == unit.trim())?;
+        let count = count.trim().parse().ok().filter(|count| (1..=RATE_COUNT_MAX).contains(count))?;
+        Some(Rate { count, per: Duration::from_millis(*millis) })
+    };
+    read().ok_or_else(|| format!("must be {what}; at least 1 and at most {RATE_COUNT_MAX}"))
 }
 
 /// `"64MiB"`, `"10KB"`, `"512B"`, or a number of bytes.
@@ -271,6 +287,12 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     // Names inside a container network hold underscores, and a dot at the end stops a resolver from adding to a name.
     let name = host.strip_suffix('.').unwrap_or(&host).replace('_', "-");
     is_domain(&name).then_some(host).ok_or_else(|| "must be a host name or an IP address".to_owned())
+}
+
+/// An IP address and a port to listen on.
+pub(super) fn socket_address(node: &Node) -> Result<SocketAddr, String> {
+    let address = line(node)?;
+    address.parse().map_err(|_| "must be an IP address and a port, as in \"127.0.0.1:8025\" or \"[::]:443\"".to_owned())
 }
 
 /// What EHLO says: a name, or an address in brackets (RFC 5321, 4.1.1.1).

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use crate::sqlite::{is_busy, words};
 
 /// Marks a database as this store's ("ACEk"), so that no other program's is written to.
 const APPLICATION_ID: i32 = 0x4143_456b;
@@ -126,22 +128,4 @@ pub(super) fn has_counted(db: &Connection, bucket: &str, key: &str, token: &str,
     let sql = "SELECT 1 FROM entries JOIN tokens USING (counter)
         WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3) AND token = ?4";
     db.prepare_cached(sql)?.exists(params![bucket, key, now, token])
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-/// What is wrong, in words for the operator.
-pub(super) fn words(error: &rusqlite::Error) -> String {
-    let meaning = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it locked",
-        Some(ErrorCode::NotADatabase) => "it is no SQLite database; name another file, or move this one away",
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; put a backup in its place, or move it away to begin anew",
-        Some(ErrorCode::DiskFull) => "the disk is full",
-        Some(ErrorCode::ReadOnly) => "it cannot be written; the file and its folder must be writable",
-        Some(ErrorCode::CannotOpen) => "it cannot be opened; its folder must be there and be writable",
-        _ => return error.to_string(),
-    };
-    format!("{meaning} ({error})")
 }

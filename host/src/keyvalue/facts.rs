@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::writer::{Batch, Stop, Writer};
-use super::{FileError, KEY_BYTES_MAX, check, database};
+use super::{FileError, KEY_BYTES_MAX, check};
 use crate::config;
 
 /// Expired entries thrown out at a time.
@@ -28,7 +28,7 @@ struct Fact {
 pub(super) fn load(writer: &mut Writer, settings: &config::Keyvalue, now: Timestamp) -> Result<(), FileError> {
     let Some(first) = settings.files.first() else { return Ok(()) };
     let file = settings.database.as_ref().unwrap_or(first);
-    let broken = |e: rusqlite::Error| FileError { file: file.clone(), line: None, message: database::words(&e) };
+    let broken = |e: rusqlite::Error| FileError { file: file.clone(), line: None, message: crate::sqlite::words(&e) };
     let mut batch = writer.begin().map_err(broken)?;
     while batch.sweep(now.as_millisecond(), SWEPT_AT_ONCE).map_err(broken)? {}
     for file in &settings.files {
@@ -65,6 +65,6 @@ fn load_line(batch: &mut Batch, line: &[u8], max_value_bytes: usize) -> Result<(
     check(&fact.bucket, &fact.key, value.len(), max_value_bytes).map_err(|e| e.to_string())?;
     batch.set(&fact.bucket, &fact.key, &value, None).map_err(|stop| match stop {
         Stop::Refused(error) => error.to_string(),
-        Stop::Broken(error) => format!("the database: {}", database::words(&error)),
+        Stop::Broken(error) => format!("the database: {}", crate::sqlite::words(&error)),
     })
 }

@@ -46,6 +46,13 @@ impl fmt::Display for FieldErrors {
 }
 
 impl Recipient {
+    /// Reads a recipient as it stands in a message. Reports every field's error at once.
+    pub fn from_value(value: Value) -> Result<Self, FieldErrors> {
+        decode(value, &Self::FIELDS, Recipient::decode)
+    }
+
+    const FIELDS: [&str; 3] = ["lms_user_id", "email_address", "contacts"];
+
     fn decode(fields: &mut Fields) -> Self {
         Recipient {
             lms_user_id: fields.required("lms_user_id", user_id).unwrap_or_default(),
@@ -73,6 +80,14 @@ impl Message {
     /// Reads edx-ace's JSON form. Reports every field's error at once.
     pub fn from_json(json: &[u8]) -> Result<Self, FieldErrors> {
         Self::from_value(parse(json)?)
+    }
+
+    /// As [`Message::from_json`], with this uuid for a message that has none.
+    pub fn from_json_or(json: &[u8], uuid: Option<Uuid>) -> Result<Self, FieldErrors> {
+        let value = parse(json)?;
+        let has_own = value.get("uuid").is_some_and(|own| !own.is_null());
+        let message = Self::from_value(value)?;
+        Ok(Message { uuid: uuid.filter(|_| !has_own).unwrap_or(message.uuid), ..message })
     }
 
     /// As [`Message::from_json`], from a JSON value.
@@ -221,7 +236,7 @@ impl Fields {
                 let path = format!("{}/{key}", self.path);
                 let mut inner = Fields { path, object, errors: Vec::new() };
                 let value = read(&mut inner);
-                inner.refuse_the_rest(&["lms_user_id", "email_address", "contacts"]);
+                inner.refuse_the_rest(&Recipient::FIELDS);
                 self.errors.append(&mut inner.errors);
                 Some(value)
             }

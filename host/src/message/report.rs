@@ -1,16 +1,17 @@
 //! What happens to a message: verdicts, faults, attempts, outcomes, and the report that holds them.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::ChannelType;
 
 /// A channel type that must not carry a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denial {
     /// A channel type, or [`EVERY_TYPE`].
     pub channel_type: ChannelType,
@@ -19,7 +20,7 @@ pub struct Denial {
 }
 
 /// A channel type that must not carry a message yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delay {
     /// A channel type, or [`EVERY_TYPE`].
     pub channel_type: ChannelType,
@@ -29,11 +30,11 @@ pub struct Delay {
 }
 
 /// A policy's verdict. The empty one lets the message pass; a policy only ever takes away or delays.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyResult {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Denial>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delay: Vec<Delay>,
 }
 
@@ -49,7 +50,7 @@ impl PolicyResult {
 }
 
 /// How a plugin broke. Never a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     /// It is not there to be asked: not loaded, refused, or refused by its own `enabled`.
@@ -68,8 +69,23 @@ pub enum FaultKind {
     Answer,
 }
 
+impl FaultKind {
+    /// As it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::Unavailable => "unavailable",
+            FaultKind::Error => "error",
+            FaultKind::Trap => "trap",
+            FaultKind::Time => "time",
+            FaultKind::CallTimeout => "call_timeout",
+            FaultKind::Memory => "memory",
+            FaultKind::Answer => "answer",
+        }
+    }
+}
+
 /// A plugin that broke instead of answering.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{plugin}: {message}")]
 pub struct Fault {
     pub plugin: String,
@@ -81,7 +97,7 @@ pub struct Fault {
 }
 
 /// A template file a channel wants rendered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TemplateFile {
     /// `subject.txt`, `body.html`. Files whose name ends in `.html` are escaped, others are not.
     pub name: String,
@@ -97,7 +113,7 @@ impl TemplateFile {
 }
 
 /// A link for the templates, from the channel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionLink {
     pub url: String,
     pub text: String,
@@ -106,7 +122,7 @@ pub struct ActionLink {
 }
 
 /// One rendered template file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderedFile {
     /// As the channel named it: `subject.txt`.
     pub name: String,
@@ -135,7 +151,7 @@ pub struct Attempt {
 }
 
 /// What the provider answered when it took a message over.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Receipt {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
@@ -155,6 +171,9 @@ pub enum DeliveryError {
     /// Nothing to do: no address of this kind, no device.
     #[error("{0}")]
     Skipped(String),
+    /// It was not even asked: its circuit is open. No attempt was made, and none is used up.
+    #[error("{0}")]
+    Unavailable(String),
     /// It may have left: the channel broke, or was cut, while or after it handed the message over.
     #[error("{reason}")]
     MaybeSent { reason: String },
@@ -164,7 +183,7 @@ pub enum DeliveryError {
 }
 
 /// Who said no or not yet, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     pub policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,7 +191,7 @@ pub struct Reason {
 }
 
 /// What became of a message over one channel type.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Outcome {
     /// The provider took it over. `fault`: the channel broke afterwards.
@@ -239,11 +258,11 @@ impl Outcome {
 }
 
 /// What one policy said of one message.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyReport {
     pub policy: String,
     /// The plugin's revision (a short content hash); empty for a policy the application registered.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -252,10 +271,13 @@ pub struct PolicyReport {
     /// Set for a policy in shadow, whose verdict was not obeyed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Agreement>,
+    /// Calls into the host that it was refused for want of a grant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 /// How the verdict of a policy in shadow compares with what was decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Agreement {
     Agrees,
@@ -265,7 +287,7 @@ pub enum Agreement {
 }
 
 /// A policy's answer, or that it broke and what its `on-error` made of that.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Result(PolicyResult),
@@ -273,7 +295,7 @@ pub enum Verdict {
 }
 
 /// What a broken policy means for the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// The message waits and the policies are asked again.
@@ -286,7 +308,7 @@ pub enum OnError {
 }
 
 /// By which rule a channel was chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// `options.override_default_channel` names it.
@@ -306,21 +328,21 @@ pub enum Rule {
 }
 
 /// What happened over one channel type.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChannelReport {
     pub channel_type: ChannelType,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
     /// The plugin's revision; empty for a channel the application registered.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
     /// Candidates that were passed over, and why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
     /// The template files that were used.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<String>,
     /// The language they were rendered in.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -331,18 +353,84 @@ pub struct ChannelReport {
     /// What was rendered; kept by `explain` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Vec<RenderedFile>>,
+    /// Calls into the host that its channels were refused for want of a grant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// Delivery attempts made.
     pub attempts: u32,
+    /// The latest of them, at most [`HISTORY_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<AttemptReport>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
+impl ChannelReport {
+    /// Of a channel type with which nothing has happened yet.
+    pub fn new(channel_type: ChannelType, outcome: Outcome) -> Self {
+        ChannelReport {
+            channel_type,
+            channel: None,
+            revision: String::new(),
+            rule: None,
+            passed_over: Vec::new(),
+            templates: Vec::new(),
+            language: None,
+            language_note: None,
+            rendered: None,
+            refused: Vec::new(),
+            attempts: 0,
+            history: Vec::new(),
+            outcome,
+        }
+    }
+}
+
+/// Attempts of one channel type that a report keeps.
+pub const HISTORY_MAX: usize = 50;
+
+/// One attempt to hand a message over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// When it began.
+    pub at: Timestamp,
+    pub channel: String,
+    /// The channel's revision; empty for a channel the application registered.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    /// From 1, over this channel.
+    pub number: u32,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+    pub result: AttemptResult,
+    /// The provider's answer, or the error in its words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub answer: String,
+}
+
+/// What one attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptResult {
+    Sent,
+    /// It may have left: the channel was cut, or the host ended, in the middle of it.
+    MaybeSent,
+    Skipped,
+    /// A passing failure.
+    Recoverable,
+    Fatal,
+}
+
 /// What happened to one message: the answer edx-ace's `send` never gives.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub uuid: Uuid,
     /// `app_label.name`.
     pub name: String,
+    /// When the host noticed that it had ended in the midst of this message: an attempt that was under way then stands in no
+    /// history, and the message may arrive twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interruptions: Vec<Timestamp>,
     pub policies: Vec<PolicyReport>,
     pub channels: Vec<ChannelReport>,
 }
@@ -366,5 +454,37 @@ impl Report {
             other => !carried(other),
         };
         self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| carried(&c.outcome))
+    }
+}
+
+impl AttemptResult {
+    /// As it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptResult::Sent => "sent",
+            AttemptResult::MaybeSent => "maybe_sent",
+            AttemptResult::Skipped => "skipped",
+            AttemptResult::Recoverable => "recoverable",
+            AttemptResult::Fatal => "fatal",
+        }
+    }
+}
+
+/// What the host noted while it asked a policy or a channel: the calls it refused. Whoever asks hands it in, and reads it
+/// afterwards.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    /// Notes calls that were refused, each in one line.
+    pub fn refused(&self, calls: Vec<String>) {
+        if !calls.is_empty() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(calls);
+        }
+    }
+
+    /// What was noted.
+    pub fn into_refused(self) -> Vec<String> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -143,10 +143,18 @@ fn report(outcomes: Vec<Outcome>) -> Report {
         language: None,
         language_note: None,
         rendered: None,
+        refused: Vec::new(),
         attempts: 0,
+        history: Vec::new(),
         outcome,
     });
-    Report { uuid: Uuid::nil(), name: String::new(), policies: Vec::new(), channels: channels.collect() }
+    Report {
+        uuid: Uuid::nil(),
+        name: String::new(),
+        interruptions: Vec::new(),
+        policies: Vec::new(),
+        channels: channels.collect(),
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::config::Config;
 use crate::message::{
-    ActionLink, Delay, DeliveryError, Fault, FaultKind, OnError, PolicyResult, Receipt, TemplateFile,
+    ActionLink, AttemptResult, Delay, DeliveryError, Fault, FaultKind, OnError, PolicyResult, Receipt, TemplateFile,
 };
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
 
@@ -56,7 +56,7 @@ impl Channel for Arc<Script> {
     fn template_files(&self) -> &[TemplateFile] {
         &[]
     }
-    async fn action_links(&self, _: &Arc<Message>) -> Result<Vec<ActionLink>, Fault> {
+    async fn action_links(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<ActionLink>, Fault> {
         match self.breaks_before {
             true => {
                 Err(Fault { plugin: self.name.into(), kind: FaultKind::Trap, message: "trap".into(), backtrace: None })
@@ -69,6 +69,7 @@ impl Channel for Arc<Script> {
         _: &Arc<Message>,
         _: &[(String, String)],
         attempt: &Attempt,
+        _: &Notes,
     ) -> Result<Receipt, DeliveryError> {
         self.seen.lock().expect("no panic").push((attempt.number, attempt.idempotency_key.clone()));
         let mut answers = self.answers.lock().expect("no panic");
@@ -85,6 +86,7 @@ fn snapshot(policies: Vec<(Arc<dyn Policy>, OnError)>, channels: &[&Arc<Script>]
         presentation: Arc::new(Presentation::load(&[], &Default::default())),
         routing: Routing { failover: BTreeMap::from([("email".to_owned(), failover)]), ..Routing::default() },
         delivery: Config::default().delivery,
+        gates: Gates::new(),
         now,
         jitter: || 0.0,
     })
@@ -229,7 +231,7 @@ impl Policy for OnceLater {
     fn name(&self) -> &str {
         "later"
     }
-    async fn check(&self, _: &Arc<Message>, _: bool) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
         let asked_before = std::mem::replace(&mut *self.0.lock().expect("no panic"), true);
         let delay = Delay { channel_type: "email".into(), not_before: at(1_500), reason: Some("quiet hours".into()) };
         Ok(PolicyResult { deny: vec![], delay: if asked_before { vec![] } else { vec![delay] } })
@@ -290,4 +292,106 @@ async fn a_limit_limits() {
     flight.advance().await;
     assert_eq!(email(&flight).outcome, Outcome::Excluded);
     assert!(channel.attempts().is_empty());
+}
+
+/// What a process leaves behind and the next one finds.
+fn put_away_and_taken_up(flight: &InFlight, snapshot: &Arc<Snapshot>) -> InFlight {
+    let stored = serde_json::to_vec(flight.progress()).expect("it can be written");
+    let progress = serde_json::from_slice(&stored).expect("and read");
+    InFlight::resume(snapshot.clone(), flight.message.clone(), progress)
+}
+
+#[tokio::test]
+async fn a_message_goes_on_in_another_process_where_it_stood() {
+    let channel = Script::new("smtp", vec![recoverable("busy", None), recoverable("still busy", Some(at(1_050)))]);
+    let snapshot = snapshot(vec![], &[&channel], &[]);
+    let mut first = flight(&snapshot);
+    first.advance().await;
+    let mut second = put_away_and_taken_up(&first, &snapshot);
+    assert_eq!(second.due(), Some(at(1_005)));
+    assert_eq!(run(&mut second).await, [5, 50], "the schedule and the window go on");
+    let report = email(&second);
+    assert_eq!((report.outcome.state(), report.attempts, channel.attempts()), ("sent", 3, vec![1, 2, 3]));
+    let told: Vec<_> = report.history.iter().map(|a| (a.at, a.number, a.result, a.answer.as_str())).collect();
+    let expected = [
+        (at(1_000), 1, AttemptResult::Recoverable, "busy"),
+        (at(1_005), 2, AttemptResult::Recoverable, "still busy"),
+        (at(1_050), 3, AttemptResult::Sent, ""),
+    ];
+    assert_eq!(told, expected);
+    let keys: Vec<_> = channel.seen.lock().expect("no panic").iter().map(|(_, key)| key.clone()).collect();
+    assert!(keys.iter().all(|key| *key == keys[0]), "and so does the key");
+}
+
+#[tokio::test]
+async fn a_channel_that_is_gone_meanwhile_is_chosen_anew() {
+    let (old, new) = (Script::new("old", vec![recoverable("busy", None)]), Script::new("new", vec![]));
+    let mut first = flight(&snapshot(vec![], &[&old], &[]));
+    first.advance().await;
+    let mut second = put_away_and_taken_up(&first, &snapshot(vec![], &[&new], &[]));
+    run(&mut second).await;
+    assert_eq!((email(&second).outcome.state(), email(&second).channel.as_deref()), ("sent", Some("new")));
+    assert_eq!(email(&second).passed_over, ["old: it is not there any more"]);
+}
+
+fn at_most_once(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+    let settings = crate::config::Channel { delivery: Guarantee::AtMostOnce, ..Default::default() };
+    let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
+    let mut snapshot = Arc::into_inner(snapshot).expect("the only one");
+    snapshot.gates = crate::channel::gates::gates(&settings, &Gates::new());
+    Arc::new(snapshot)
+}
+
+#[tokio::test]
+async fn at_most_once_writes_the_attempt_down_and_never_repeats_it() {
+    let channel = Script::new("smtp", vec![recoverable("busy", None)]);
+    let snapshot = at_most_once(snapshot(vec![], &[&channel], &[]));
+    let mut flight = flight(&snapshot);
+    flight.advance().await;
+    assert!(flight.is_to_be_recorded() && channel.attempts().is_empty());
+
+    // The host ends here: whether the attempt was made nobody knows.
+    let mut cut = put_away_and_taken_up(&flight, &snapshot);
+    cut.advance().await;
+    assert_eq!((email(&cut).outcome.state(), cut.due()), ("maybe_sent", None));
+    assert!(channel.attempts().is_empty());
+
+    // It does not end: the attempt fails, which is a result, and the next one is written down as well.
+    flight.advance().await;
+    assert!(!flight.is_to_be_recorded());
+    assert_eq!(email(&flight).outcome.state(), "retry");
+    let mut waiting = put_away_and_taken_up(&flight, &snapshot);
+    assert_eq!(email(&waiting).outcome.state(), "retry", "an attempt with a result is none in doubt");
+    NOW.set(1_005);
+    waiting.advance().await;
+    assert!(waiting.is_to_be_recorded());
+    waiting.advance().await;
+    assert_eq!((email(&waiting).outcome.state(), channel.attempts()), ("sent", vec![1, 2]));
+}
+
+#[tokio::test]
+async fn an_open_circuit_uses_neither_an_attempt_nor_the_window_up() {
+    let unavailable = || Err(DeliveryError::Unavailable("its circuit is open".into()));
+    let mut answers: Vec<_> = (0..10).map(|_| unavailable()).collect();
+    answers.extend([recoverable("busy", None), unavailable(), unavailable()]);
+    let channel = Script::new("smtp", answers);
+    let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+    let moments = run(&mut flight).await;
+    assert!(moments[10] > 300, "{moments:?}");
+    assert_eq!((email(&flight).outcome.state(), email(&flight).attempts), ("sent", 2));
+}
+
+#[tokio::test]
+async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
+    let channel = Script::new("smtp", vec![]);
+    let rate = crate::config::Rate { count: 1, per: std::time::Duration::from_secs(3600) };
+    let settings = crate::config::Channel { rate: Some(rate), ..Default::default() };
+    let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
+    snapshot.gates = crate::channel::gates::gates(&BTreeMap::from([("smtp".to_owned(), settings)]), &Gates::new());
+    let snapshot = Arc::new(snapshot);
+    let mut first = flight(&snapshot);
+    assert_eq!(run(&mut first).await, [0]);
+    let mut second = flight(&snapshot);
+    assert_eq!(run(&mut second).await, [0, 3600], "an hour later, twelve windows");
+    assert_eq!((email(&second).outcome.state(), email(&second).attempts), ("sent", 1));
 }

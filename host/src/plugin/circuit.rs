@@ -33,7 +33,7 @@ struct State {
 }
 
 /// What a circuit shows of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Shown {
     /// Faults since the plugin was loaded.
     pub faults: u64,
@@ -61,13 +61,15 @@ impl Circuit {
         }
     }
 
-    /// A call has answered.
-    pub fn succeeded(&self) {
+    /// A call has answered. True when that closed the circuit.
+    pub fn succeeded(&self) -> bool {
         let mut state = self.lock();
-        if state.open_until.is_some() {
-            (state.open_until, state.trying_since) = (None, None);
+        let was_open = state.open_until.take().is_some();
+        if was_open {
+            state.trying_since = None;
             state.faults.clear();
         }
+        was_open
     }
 
     /// A call broke. True when that opened the circuit.
@@ -129,7 +131,7 @@ mod tests {
         circuit.failed(at(34));
         assert!(circuit.admit(at(40)).is_err(), "it failed: open again at once");
         assert_eq!(circuit.admit(at(70)), Ok(()));
-        circuit.succeeded();
+        assert!(circuit.succeeded());
         assert_eq!(circuit.admit(at(70)), Ok(()));
         assert!(!circuit.failed(at(71)), "it starts anew");
         assert!(!circuit.show().is_open);

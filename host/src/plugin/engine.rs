@@ -17,6 +17,10 @@ const INSTANCES_MAX: u32 = 1_000;
 pub(super) const CORE_INSTANCES_MAX: usize = 100;
 /// Elements of one table: functions called indirectly, mostly.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Handles one instance may hold at once: messages, clocks, exchanges, streams.
+pub(super) const HANDLES_MAX: usize = 1_000;
+/// What the host keeps behind those handles; some of them stand for two or three.
+pub(super) const RESOURCES_MAX: usize = 4 * HANDLES_MAX;
 /// Bytes of an instance's memory that are set to zero rather than given back when it ends.
 const MEMORY_KEPT: usize = 64 << 10;
 

@@ -1,11 +1,12 @@
 //! The one place that decides what a plugin may reach. Every import of every interface asks here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
 use url::Url;
 
-use crate::config;
+use crate::config::{self, BucketGrant, Requests, Secret};
 
 /// What one plugin may reach: what ace.toml granted, opened and ready.
 pub struct Grants {
@@ -93,33 +94,37 @@ fn not_granted(grant: &str) -> String {
     format!("not granted; the operator can write `grants = {{ {grant} }}` into ace.toml")
 }
 
-/// What a manifest requests and ace.toml does not grant, as the grant would be written.
-pub fn missing(requested: &config::Requests, granted: &config::Grants, secrets: &[String]) -> Vec<String> {
-    let mut out = Vec::new();
+/// What a manifest requests and ace.toml does not grant.
+pub fn missing(requested: &Requests, granted: &config::Grants, secrets: &BTreeMap<String, Secret>) -> Requests {
     let granted_prefixes: Vec<Url> = granted.http.iter().filter_map(|prefix| Url::parse(prefix).ok()).collect();
     let is_granted = |url: &str| Url::parse(url).is_ok_and(|url| granted_prefixes.iter().any(|p| covers(p, &url)));
-    for url in requested.http.iter().filter(|url| !is_granted(url)) {
-        out.push(format!("http:{url}"));
+    let lacks = |want: &BucketGrant, wanted: bool, pick: fn(&BucketGrant) -> bool| {
+        wanted && !granted.keyvalue.iter().any(|g| g.bucket == want.bucket && pick(g))
+    };
+    let buckets = requested.keyvalue.iter().map(|want| BucketGrant {
+        bucket: want.bucket.clone(),
+        read: lacks(want, want.read, |g| g.read),
+        write: lacks(want, want.write, |g| g.write),
+    });
+    Requests {
+        http: requested.http.iter().filter(|url| !is_granted(url)).cloned().collect(),
+        keyvalue: buckets.filter(|bucket| bucket.read || bucket.write).collect(),
+        mailer: requested.mailer && !granted.mailer,
+        outbox: requested.outbox && granted.outbox.is_none(),
+        secrets: requested.secrets.iter().filter(|name| !secrets.contains_key(*name)).cloned().collect(),
     }
-    for want in &requested.keyvalue {
-        let have = |wanted: bool, pick: fn(&config::BucketGrant) -> bool| {
-            !wanted || granted.keyvalue.iter().any(|g| g.bucket == want.bucket && pick(g))
-        };
-        if !have(want.read, |g| g.read) {
-            out.push(format!("keyvalue:{}:read", want.bucket));
-        }
-        if !have(want.write, |g| g.write) {
-            out.push(format!("keyvalue:{}:write", want.bucket));
-        }
-    }
-    if requested.mailer && !granted.mailer {
-        out.push("mailer".to_owned());
-    }
-    if requested.outbox && granted.outbox.is_none() {
-        out.push("outbox".to_owned());
-    }
-    out.extend(requested.secrets.iter().filter(|s| !secrets.contains(s)).map(|s| format!("secret:{s}")));
-    out
+}
+
+/// Of the interfaces that a component imports, those that answer nothing but "not granted".
+pub fn ungranted(imports: &[String], granted: &config::Grants) -> Vec<String> {
+    let answers = |import: &&String| match import.split_once('@').map_or(import.as_str(), |(path, _)| path) {
+        "openedx:ace/mailer" => granted.mailer,
+        "openedx:ace/outbox" => granted.outbox.is_some(),
+        "openedx:ace/keyvalue" => !granted.keyvalue.is_empty(),
+        "openedx:ace/http" | "wasi:http/outgoing-handler" => !granted.http.is_empty(),
+        _ => true,
+    };
+    imports.iter().filter(|import| !answers(import)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -161,9 +166,27 @@ mod tests {
 
     #[test]
     fn a_request_under_a_grant_is_not_missing() {
-        let requested = |http: &str| config::Requests { http: vec![http.to_owned()], ..Default::default() };
+        let requested = |http: &str| Requests { http: vec![http.to_owned()], ..Default::default() };
         let granted = config::Grants { http: vec!["https://a.example/v1/".to_owned()], ..Default::default() };
-        assert_eq!(missing(&requested("https://a.example/v1/send"), &granted, &[]), Vec::<String>::new());
-        assert_eq!(missing(&requested("https://a.example/"), &granted, &[]), ["http:https://a.example/"]);
+        let missing = |http| missing(&requested(http), &granted, &BTreeMap::new());
+        assert_eq!(missing("https://a.example/v1/send"), Requests::default());
+        assert_eq!(missing("https://a.example/"), requested("https://a.example/"));
+    }
+
+    #[test]
+    fn an_import_without_a_grant_is_told_and_what_needs_none_is_not() {
+        let imports = ["config@1.0.0", "keyvalue@1.0.0", "mailer@1.0.0", "outbox@1.1.0", "http@1.0.0"];
+        let mut imports: Vec<String> = imports.map(|name| format!("openedx:ace/{name}")).into();
+        imports.extend(["wasi:http/types@0.2.0".to_owned(), "wasi:http/outgoing-handler@0.2.0".to_owned()]);
+        let told = ungranted(&imports, &config::Grants::default());
+        assert_eq!(told, [&imports[1..5], &imports[6..]].concat());
+        let facts = BucketGrant { bucket: "facts".to_owned(), read: true, write: false };
+        let granted = config::Grants {
+            http: vec!["https://a.example/".to_owned()],
+            keyvalue: vec![facts],
+            mailer: true,
+            outbox: Some("out".into()),
+        };
+        assert_eq!(ungranted(&imports, &granted), Vec::<String>::new());
     }
 }

@@ -10,11 +10,13 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit::Circuit;
+use super::engine::HANDLES_MAX;
 use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
 use super::{Services, Settings};
 use crate::config::Isolation;
-use crate::message::{Fault, FaultKind, Message};
+use crate::message::{Fault, FaultKind, Message, Notes};
+use crate::monitoring::PluginMetrics;
 
 /// Fresh instances kept ready for a plugin that gives each call its own.
 const SPARES: usize = 4;
@@ -34,6 +36,7 @@ pub struct Runtime {
     idle: Mutex<Vec<Instance>>,
     permits: Semaphore,
     pub circuit: Circuit,
+    metrics: PluginMetrics,
     /// For work that outlives a call: making the next spare.
     this: Weak<Runtime>,
 }
@@ -73,6 +76,12 @@ pub struct Called<T> {
 }
 
 impl<T> Called<T> {
+    /// The answer; what was refused meanwhile goes to the notes.
+    pub fn told(self, notes: &Notes) -> Result<T, Fault> {
+        notes.refused(self.denied);
+        self.answer
+    }
+
     /// Looks at the answer once more; what does not pass is a fault.
     pub fn and_then<U>(self, look: impl FnOnce(T) -> Result<U, Fault>) -> Called<U> {
         Called { answer: self.answer.and_then(look), handover: self.handover, denied: self.denied }
@@ -83,6 +92,7 @@ impl<T> Called<T> {
 pub(super) struct Lease<'a> {
     runtime: &'a Runtime,
     pub instance: Instance,
+    begun: Instant,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -96,6 +106,7 @@ impl Runtime {
     ) -> Arc<Self> {
         let permits = Semaphore::new(settings.limits.instances);
         let circuit = Circuit::new(settings.limits.circuit.clone());
+        let metrics = PluginMetrics::new(&settings.name, &settings.revision);
         Arc::new_cyclic(|this| Runtime {
             settings,
             grants,
@@ -105,6 +116,7 @@ impl Runtime {
             idle: Mutex::default(),
             permits,
             circuit,
+            metrics,
             this: this.clone(),
         })
     }
@@ -132,13 +144,14 @@ impl Runtime {
         let number = state.call.begin(purpose.message.cloned(), purpose.dry, key);
         instance.store.set_epoch_deadline(1);
         instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
-        Ok((Lease { runtime: self, instance, _permit: permit }, Resource::new_own(number)))
+        Ok((Lease { runtime: self, instance, begun: Instant::now(), _permit: permit }, Resource::new_own(number)))
     }
 
     async fn instantiate(&self) -> Result<Instance, Fault> {
         let state = State::new(self.settings.clone(), self.grants.clone(), self.services.clone());
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
+        store.set_max_component_handles(HANDLES_MAX);
         store.epoch_deadline_callback(|mut store| {
             let state = store.data_mut();
             let used = state.call.tick();
@@ -212,11 +225,17 @@ impl Runtime {
     /// Tells the circuit what came of a call.
     pub(super) fn noted<T>(&self, called: Called<T>) -> Called<T> {
         match &called.answer {
-            Ok(_) => self.circuit.succeeded(),
+            Ok(_) => {
+                if self.circuit.succeeded() {
+                    self.metrics.circuit(false);
+                    tracing::info!(plugin = %self.settings.name, "The plugin works again; its circuit is closed.");
+                }
+            }
             // It was not asked.
             Err(fault) if fault.kind == FaultKind::Unavailable => {}
             Err(fault) => {
                 if self.circuit.failed(Instant::now()) {
+                    self.metrics.circuit(true);
                     let (plugin, pause) = (self.settings.name.as_str(), self.settings.limits.circuit.pause);
                     tracing::error!(
                         plugin,
@@ -272,6 +291,8 @@ impl Lease<'_> {
         call.end();
         let handover = std::mem::take(&mut call.handover);
         let denied = std::mem::take(&mut call.denied);
+        let fault = answer.as_ref().err().map(|fault| fault.kind);
+        self.runtime.metrics.called(self.begun.elapsed(), fault, denied.len());
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
         if answer.is_ok() && !is_worn && self.instance.calls_left > 0 {
             self.runtime.keep(self.instance);

@@ -80,8 +80,7 @@ impl Loader {
             Manifest::read(&manifest_text, Some(&manifest_file)).map_err(|e| format!("its manifest is wrong: {e}"))?;
         plugin.version = manifest.version.clone();
         plugin.description = manifest.description.clone();
-        let secrets: Vec<String> = plugin.settings.secrets.keys().cloned().collect();
-        plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &secrets);
+        plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &plugin.settings.secrets);
         check_interfaces(&plugin.imports, &exports)?;
         if plugin.namespaces.is_empty() {
             let wanted = Namespace::ALL.map(|n| format!("openedx:ace/{}", n.interface())).join(", ");

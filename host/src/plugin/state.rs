@@ -11,7 +11,7 @@ use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::keyvalue::Overlay;
 use crate::message::Message;
-use crate::plugin::engine::{CORE_INSTANCES_MAX, TABLE_ELEMENTS_MAX, TICK};
+use crate::plugin::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
 use crate::plugin::grants::Grants;
 use crate::plugin::http::wasi::Outbound;
 use crate::plugin::{Services, Settings};
@@ -37,6 +37,8 @@ pub struct State {
 
 impl State {
     pub fn new(settings: Arc<Settings>, grants: Arc<Grants>, services: Arc<Services>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
         State {
             memory: MemoryLimit { limit: settings.limits.memory, used: 0, refused: false },
             settings,
@@ -45,7 +47,7 @@ impl State {
             call: Call::default(),
             outbound: Outbound::default(),
             wasi: wasi(),
-            table: ResourceTable::new(),
+            table,
         }
     }
 

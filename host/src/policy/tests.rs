@@ -6,7 +6,14 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn report(policy: &str, verdict: Verdict) -> PolicyReport {
-    PolicyReport { policy: policy.to_owned(), revision: String::new(), verdict, took_us: 0, shadow: None }
+    PolicyReport {
+        policy: policy.to_owned(),
+        revision: String::new(),
+        verdict,
+        took_us: 0,
+        shadow: None,
+        refused: Vec::new(),
+    }
 }
 
 fn denies(policy: &str, types: &[&str]) -> PolicyReport {
@@ -113,7 +120,7 @@ async fn every_policy_is_asked_in_order_also_when_nothing_is_left() {
 
 fn shadowed(report: PolicyReport, of: Option<&str>) -> (Slot, PolicyReport) {
     let policy = StubPolicy { name: report.policy.clone(), result: PolicyResult::default() };
-    let shadow = Some(Shadow { of: of.map(str::to_owned) });
+    let shadow = Some(Shadow { of: of.map(str::to_owned), ..Shadow::default() });
     let report = PolicyReport { shadow: Some(Agreement::Agrees), ..report };
     (Slot { policy: Arc::new(policy), on_error: OnError::Retry, shadow }, report)
 }

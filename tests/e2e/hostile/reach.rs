@@ -53,8 +53,10 @@ fn refusals_neither_flood_the_log_nor_forge_a_line() {
     assert_eq!(refused, 16, "so many are told of one call");
     assert!(done.stderr.len() < 40_000, "{} bytes", done.stderr.len());
     assert!(!done.stderr.lines().any(|line| line.starts_with("ERROR")), "{}", done.stderr);
-    // They are kept for the timeline, too.
-    assert_text(&done.lines()[0]["report"]["policies"][0]["policy"], "hostile");
+    let told = &done.lines()[0]["report"]["policies"][0];
+    let refused = told["refused"].as_array().expect("they stand in the timeline");
+    assert_eq!(refused.len(), 16, "{told}");
+    assert_text(&refused[0], "not granted; the operator can write");
 }
 
 const LOOT: &str = "[plugins.hostile]\ngrants = { keyvalue = ['loot'] }\n[keyvalue]\nmax-entries = 50\n";

@@ -3,20 +3,16 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::address::{RefusedAddress, Resolver};
-use crate::config;
+use crate::{config, tls};
 
 /// Headers of a request or a response.
 pub const HEADERS_MAX: usize = 100;
@@ -26,8 +22,8 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("http.ca-file {}: {reason}", file.display())]
-    CaFile { file: PathBuf, reason: String },
+    #[error("http: {0}")]
+    Trust(#[from] tls::TlsError),
     #[error("the HTTP client cannot be built: {0}")]
     Build(String),
 }
@@ -125,7 +121,7 @@ impl Client {
 
     pub(super) fn with_resolver(settings: &config::Http, resolver: Resolver) -> Result<Self, ClientError> {
         let inner = reqwest::Client::builder()
-            .tls_backend_preconfigured(trust(settings.ca_file.as_deref())?)
+            .tls_backend_preconfigured(tls::client_config(settings.ca_file.as_deref())?)
             .dns_resolver(resolver)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -249,28 +245,4 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
 /// The innermost text: those around it say little, and the outermost would say the URL.
 fn root_cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| "no reason was given".to_owned(), ToString::to_string)
-}
-
-/// The system's roots and those of the CA file.
-fn trust(ca_file: Option<&Path>) -> Result<ClientConfig, ClientError> {
-    let mut roots = RootCertStore::empty();
-    // Certificates of the system that rustls cannot read are of no use to it; the others are.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(file) = ca_file {
-        let problem = |reason: String| ClientError::CaFile { file: file.to_owned(), reason };
-        let certificates = CertificateDer::pem_file_iter(file)
-            .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-            .map_err(|e| problem(e.to_string()))?;
-        if certificates.is_empty() {
-            return Err(problem("there is no certificate in it; PEM is expected".to_owned()));
-        }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|e| problem(e.to_string()))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| ClientError::Build(e.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

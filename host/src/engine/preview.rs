@@ -7,7 +7,7 @@ use super::{Ace, Survey};
 use crate::channel::Channel;
 use crate::config::{self, Config};
 use crate::mailer::{Email, Mailer};
-use crate::message::{Message, Rendered, RenderedFile};
+use crate::message::{Message, Notes, Rendered, RenderedFile};
 use crate::presentation::{Presentation, Subject};
 
 /// The option that names a message's theme.
@@ -55,9 +55,10 @@ impl Ace {
 }
 
 async fn preview(presentation: &Presentation, message: &Arc<Message>, channel: &dyn Channel) -> Preview {
+    let notes = Notes::default();
     let asked = async {
-        let links = channel.action_links(message).await?;
-        Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(message).await?))
+        let links = channel.action_links(message, &notes).await?;
+        Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(message, &notes).await?))
     };
     let rendered = match asked.await {
         Err(fault) => Err(fault.to_string()),

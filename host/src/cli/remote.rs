@@ -1,0 +1,292 @@
+//! Commands that ask a running server: `ace reload`, `messages`, `queue`, `kv`, `forget`.
+
+use std::path::PathBuf;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::{Client, Server};
+use super::{OK, counted, put};
+
+#[derive(clap::Args)]
+pub struct ReloadArgs {
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Has plugins, templates and ace.toml read again.
+pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
+    let reload: Value = args.server.required()?.post("/v1/reload").await?;
+    if json {
+        put(&reload.to_string());
+        return Ok(OK);
+    }
+    let changes = reload["changes"].as_array().cloned().unwrap_or_default();
+    if changes.is_empty() {
+        put("nothing has changed");
+    }
+    for change in changes {
+        let detail = ["reason", "revision", "to", "serving"].iter().filter_map(|key| change[*key].as_str()).next();
+        put(&format!("{} {}  {}", text(&change["plugin"]), text(&change["change"]), detail.unwrap_or_default()));
+    }
+    Ok(OK)
+}
+
+#[derive(clap::Args)]
+pub struct MessagesArgs {
+    /// One message: its whole timeline
+    uuid: Option<uuid::Uuid>,
+
+    /// queued, sent, maybe_sent, not_sent, failed, expired, corrupt, cancelled, discarded, or dead
+    #[arg(long)]
+    state: Option<String>,
+
+    /// app_label.name
+    #[arg(long)]
+    name: Option<String>,
+
+    /// The recipient's lms_user_id
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+
+    /// The recipient's address
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+
+    /// Accepted at that moment or later (ISO 8601)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+
+    /// Accepted before that moment
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+
+    /// Messages at most
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+
+    /// Try the message, or every failed one that is listed by the filters, again
+    #[arg(long, conflicts_with_all = ["cancel", "discard"])]
+    retry: bool,
+
+    /// Take the waiting message back
+    #[arg(long, requires = "uuid", conflicts_with = "discard")]
+    cancel: bool,
+
+    /// Give the message, or every failed one of the filters, up
+    #[arg(long)]
+    discard: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Lists messages, shows one, or changes what becomes of them.
+pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
+    let client = args.server.required()?;
+    let change = [(args.retry, "retry"), (args.cancel, "cancel"), (args.discard, "discard")];
+    let change = change.into_iter().find_map(|(is, name)| is.then_some(name));
+    match (args.uuid, change) {
+        (Some(uuid), Some(change)) => {
+            let path = format!("/v1/messages/{uuid}/{change}");
+            client.answered(client.request(Method::POST, &path)?).await?;
+        }
+        (Some(uuid), None) => {
+            let message: Value = client.get(&format!("/v1/messages/{uuid}")).await?;
+            put(&if json { message.to_string() } else { serde_json::to_string_pretty(&message)? });
+        }
+        (None, Some(change)) => {
+            let path = format!("/v1/dead-letters/{change}");
+            let changed: Value = client.ask(client.request(Method::POST, &path)?.query(&args.filter())).await?;
+            put(&counted(changed["changed"].as_u64().unwrap_or_default(), "message"));
+        }
+        (None, None) => list(&client, &args, json).await?,
+    }
+    Ok(OK)
+}
+
+impl MessagesArgs {
+    fn filter(&self) -> Vec<(&'static str, &str)> {
+        let all = [
+            ("state", &self.state),
+            ("name", &self.name),
+            ("user", &self.user),
+            ("email", &self.email),
+            ("since", &self.since),
+            ("until", &self.until),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect()
+    }
+}
+
+async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Result<()> {
+    let mut table = table(["accepted", "uuid", "message", "user", "state"]);
+    let (mut cursor, mut left): (Option<i64>, usize) = (None, args.limit);
+    while left > 0 {
+        let mut request =
+            client.request(Method::GET, "/v1/messages")?.query(&args.filter()).query(&[("limit", left.min(500))]);
+        if let Some(cursor) = cursor {
+            request = request.query(&[("cursor", cursor)]);
+        }
+        let page: Value = client.ask(request).await?;
+        let messages = page["messages"].as_array().cloned().unwrap_or_default();
+        left = left.saturating_sub(messages.len());
+        for message in messages {
+            if json {
+                put(&message.to_string());
+                continue;
+            }
+            let keys = ["accepted", "uuid", "name"].map(|key| text(&message[key]));
+            let user = text(&message["recipient"]["lms_user_id"]);
+            table.add_row(keys.into_iter().chain([user, text(&message["state"])]));
+        }
+        match page["next"].as_i64() {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    if !json {
+        put(&table.to_string());
+    }
+    Ok(())
+}
+
+#[derive(clap::Args)]
+pub struct QueueArgs {
+    #[command(flatten)]
+    server: Server,
+}
+
+/// How full the queue is, how old what waits is, and how fast it moves.
+pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
+    let client = args.server.required()?;
+    let stats: Value = client.get("/v1/queue").await?;
+    let batches: Vec<Value> = client.get("/v1/batches").await?;
+    if json {
+        put(&serde_json::json!({"queue": stats, "batches": batches}).to_string());
+        return Ok(OK);
+    }
+    let mut table = table(["", ""]);
+    for (key, value) in stats.as_object().into_iter().flatten() {
+        table.add_row([key.replace('_', " "), text(value)]);
+    }
+    put(&table.to_string());
+    if !batches.is_empty() {
+        let mut table = self::table(["batch", "begun", "state", "messages", "by state"]);
+        for batch in &batches {
+            let keys = ["uuid", "begun", "state", "messages"].map(|key| text(&batch[key]));
+            table.add_row(keys.into_iter().chain([batch["by_state"].to_string()]));
+        }
+        put(&table.to_string());
+    }
+    Ok(OK)
+}
+
+#[derive(clap::Args)]
+pub struct KvArgs {
+    #[command(subcommand)]
+    command: KvCommand,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(clap::Subcommand)]
+enum KvCommand {
+    /// Print the value under a key
+    Get { bucket: String, key: String },
+    /// Put a value under a key
+    Set {
+        bucket: String,
+        key: String,
+        value: String,
+        /// Seconds after which it is gone
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
+    },
+    /// Take a key away
+    Delete { bucket: String, key: String },
+    /// Load facts from an NDJSON file: {"bucket": …, "key": …, "value": …} a line
+    Load { file: PathBuf },
+}
+
+/// Facts of a running server.
+pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
+    let client = args.server.required()?;
+    let path = |bucket: &str, key: &str| {
+        let mut url = reqwest::Url::parse("http://h/v1/keyvalue").expect("it is a URL");
+        url.path_segments_mut().expect("it has a path").extend([bucket, key]);
+        url.path().to_owned()
+    };
+    match args.command {
+        KvCommand::Get { bucket, key } => {
+            let answer = client.answered(client.request(Method::GET, &path(&bucket, &key))?).await?;
+            put(&answer.text().await?);
+        }
+        KvCommand::Set { bucket, key, value, ttl } => {
+            let mut request = client.request(Method::PUT, &path(&bucket, &key))?.body(value);
+            if let Some(seconds) = ttl {
+                request = request.query(&[("ttl_ms", seconds.saturating_mul(1000))]);
+            }
+            client.answered(request).await?;
+        }
+        KvCommand::Delete { bucket, key } => {
+            client.answered(client.request(Method::DELETE, &path(&bucket, &key))?).await?;
+        }
+        KvCommand::Load { file } => {
+            let opened = tokio::fs::File::open(&file).await;
+            let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+            let request = client.request(Method::POST, "/v1/keyvalue")?.body(reqwest::Body::from(opened));
+            let applied: Value = client.ask(request).await?;
+            put(&counted(applied["applied"].as_u64().unwrap_or_default(), "fact"));
+        }
+    }
+    Ok(OK)
+}
+
+#[derive(clap::Args)]
+pub struct ForgetArgs {
+    /// The lms_user_id
+    #[arg(long, value_name = "ID", required_unless_present = "email")]
+    user: Option<String>,
+
+    /// The address, in any case
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Erases everything about the messages to a person.
+pub async fn forget(args: ForgetArgs, json: bool) -> anyhow::Result<u8> {
+    let client = args.server.required()?;
+    let people = [("user", &args.user), ("email", &args.email)];
+    let people: Vec<_> = people.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
+    let forgotten: Value = client.ask(client.request(Method::POST, "/v1/forget")?.query(&people)).await?;
+    if json {
+        put(&forgotten.to_string());
+    } else {
+        let n = |key: &str| forgotten[key].as_u64().unwrap_or_default();
+        put(&format!("{} waiting, {} under way, {} settled", n("waiting"), n("under_way"), n("settled")));
+    }
+    Ok(OK)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if header.iter().any(|name| !name.is_empty()) {
+        table.set_header(header);
+    }
+    table
+}

@@ -1,0 +1,405 @@
+//! The engine: everything that decides and sends, built from one configuration and built anew by a reload. It keeps nothing of a
+//! message; `app` puts the queue, the workers and the HTTP server around it.
+
+pub mod preview;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::channel::gates::{Gates, gates};
+use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
+use crate::config::{Config, Mode, Problem, Problems};
+use crate::keyvalue::{self, Keyvalue};
+use crate::mailer::{Mailer, MailerError};
+use crate::message::{Message, OnError, Report};
+use crate::monitoring;
+use crate::pipeline::{InFlight, Snapshot};
+use crate::plugin::http;
+use crate::plugin::registry::{self, Change, RegistryError};
+use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
+use crate::policy::shadow::ShadowLog;
+use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
+use crate::presentation::Presentation;
+
+/// The translatable texts of templates.
+pub mod texts {
+    pub use crate::presentation::{ExtractError, Extracted, extract};
+}
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Everything that is wrong with the configuration.
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error(transparent)]
+    Plugins(#[from] RegistryError),
+    #[error(transparent)]
+    Mailer(#[from] MailerError),
+    #[error(transparent)]
+    Facts(#[from] keyvalue::FileError),
+    #[error(transparent)]
+    Http(#[from] http::ClientError),
+}
+
+/// A running engine.
+///
+/// ```no_run
+/// # async fn example() -> anyhow::Result<()> {
+/// use ace::{Ace, Config, Message, Recipient};
+///
+/// let ace = Ace::builder(Config::load("ace.toml".as_ref())?).start().await?;
+/// let mut message = Message::new("ace_demo", "passwordreset", Some(Recipient::new(7, "zoe@example.com")));
+/// message.context.insert("reset_link".into(), "https://example.com/reset".into());
+/// let mut sending = ace.send(message, &[]).map_err(anyhow::Error::msg)?;
+/// sending.advance().await;
+/// println!("{:?}", sending.report());
+/// # Ok(()) }
+/// ```
+pub struct Ace {
+    current: ArcSwap<Running>,
+    own: Own,
+    services: Arc<Services>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+/// What the application registered itself, and no reload changes.
+struct Own {
+    policies: Vec<Registered>,
+    channels: Vec<Arc<dyn Channel>>,
+    now: fn() -> Timestamp,
+    jitter: fn() -> f64,
+}
+
+/// What is replaced as one by a reload.
+struct Running {
+    config: Config,
+    registry: Arc<Registry>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// What a reload came to.
+#[derive(Debug, Default, Serialize)]
+pub struct Reload {
+    /// Plugins that are not what they were.
+    pub changes: Vec<Change>,
+    /// A file is wrong and was being written a moment ago: reload again soon.
+    pub is_unsettled: bool,
+}
+
+/// What an application lays down before the engine starts.
+pub struct Builder {
+    config: Config,
+    own: Own,
+}
+
+/// A policy with its place in the order.
+#[derive(Clone)]
+struct Registered {
+    order: i64,
+    is_plugin: bool,
+    slot: Slot,
+}
+
+impl Builder {
+    /// Registers a policy of the application's own beside the plugins. Policies are asked by `order` (plugins have 100
+    /// unless ace.toml says otherwise), then by name.
+    pub fn policy(mut self, policy: impl Policy + 'static, order: i64, on_error: OnError) -> Self {
+        let slot = Slot::enforced(Arc::new(policy), on_error);
+        self.own.policies.push(Registered { order, is_plugin: false, slot });
+        self
+    }
+
+    /// Registers a channel of the application's own; it stands before the plugins of its type.
+    pub fn channel(mut self, channel: impl Channel + 'static) -> Self {
+        self.own.channels.push(Arc::new(channel));
+        self
+    }
+
+    /// Replaces the clock and the source of jitter.
+    pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
+        (self.own.now, self.own.jitter) = (now, jitter);
+        self
+    }
+
+    /// Reads plugins, templates and facts, and checks the configuration against them.
+    pub async fn start(self) -> Result<Ace, StartError> {
+        let Builder { config, own } = self;
+        let Survey { registry, presentation, services } = survey(&config, own.now).await?;
+        let first = own.running(config, registry, Arc::new(presentation), None)?;
+        let current = ArcSwap::from_pointee(first);
+        Ok(Ace { current, own, services, reloading: tokio::sync::Mutex::new(()) })
+    }
+}
+
+/// What a configuration leads to, before it is put to work.
+pub struct Survey {
+    pub registry: Registry,
+    pub presentation: Presentation,
+    services: Arc<Services>,
+}
+
+impl Survey {
+    /// Names in the configuration that nothing is called by.
+    pub fn unknown_names(&self, config: &Config) -> Vec<Problem> {
+        check_names(config, &self.registry, &[], &[])
+    }
+}
+
+/// Reads what the configuration points to: relays, facts, templates, plugins.
+pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, StartError> {
+    let (settings, http) = (config.clone(), config.http.clone());
+    let http = tokio::task::spawn_blocking(move || http::Client::new(&http));
+    let (mailer, keyvalue, presentation) = tokio::task::spawn_blocking(move || {
+        let mailer = Mailer::new(&settings.mailer)?;
+        let keyvalue = Keyvalue::load(&settings.keyvalue, now())?;
+        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
+    })
+    .await
+    .expect("reading at the start does not panic")?;
+    let http = http.await.expect("reading at the start does not panic")?;
+    let services = Arc::new(Services { mailer: Arc::new(mailer), keyvalue: Arc::new(keyvalue), http: Arc::new(http) });
+    let registry = match &config.plugin_dir {
+        Some(dir) => Registry::load(config, dir, services.clone()).await?,
+        None => Registry::empty(),
+    };
+    Ok(Survey { registry, presentation, services })
+}
+
+impl Ace {
+    /// Lays down an engine with these settings.
+    pub fn builder(config: Config) -> Builder {
+        let own = Own { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 };
+        Builder { config, own }
+    }
+
+    /// Sets a message on its way: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` holds channel
+    /// types or channel names; an unknown one is an error, and empty limits nothing.
+    pub fn send(&self, message: Message, limit_to_channels: &[String]) -> Result<InFlight, String> {
+        let limit = self.limit(limit_to_channels)?;
+        Ok(InFlight::new(self.snapshot(), Arc::new(message), limit, false))
+    }
+
+    /// Channel types or channel names as a limit; an unknown one is an error that names the nearest.
+    pub fn limit(&self, limit_to_channels: &[String]) -> Result<Limit, String> {
+        Limit::new(limit_to_channels, &self.snapshot().channels)
+    }
+
+    /// Everything short of the delivery: verdicts, channels and rules, templates, rendered results. Changes nothing.
+    pub async fn explain(&self, message: Message, limit_to_channels: &[String]) -> Result<Report, String> {
+        let limit = self.limit(limit_to_channels)?;
+        let mut flight = InFlight::new(self.snapshot(), Arc::new(message), limit, true);
+        flight.advance().await;
+        Ok(flight.into_report())
+    }
+
+    /// What the next sends look at.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load().snapshot.clone()
+    }
+
+    /// The plugins as they are now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.current.load().registry.clone()
+    }
+
+    /// The facts and counters.
+    pub fn keyvalue(&self) -> &Arc<Keyvalue> {
+        &self.services.keyvalue
+    }
+
+    /// What time it is for this engine.
+    pub fn now(&self) -> Timestamp {
+        (self.own.now)()
+    }
+
+    /// Where changes are to be looked for: the configuration's file, the plugin folder, the template folders.
+    pub fn watched(&self) -> Watched {
+        let current = self.current.load();
+        let config = &current.config;
+        Watched {
+            config: config.file.clone(),
+            plugins: config.plugin_dir.clone(),
+            templates: config.template_dirs.clone(),
+        }
+    }
+
+    /// Looks at files and configuration again and publishes what is new in one step: sends under way finish on what they
+    /// began with. What cannot serve leaves the version before serving; a configuration with problems changes nothing.
+    /// Of ace.toml, what concerns plugins, routing and delivery is taken up; relays, facts and limits need a new start.
+    pub async fn reload(&self) -> Result<Reload, StartError> {
+        let reloaded = self.read_again().await;
+        monitoring::reloaded(reloaded.is_ok());
+        reloaded
+    }
+
+    async fn read_again(&self) -> Result<Reload, StartError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let running = self.current.load_full();
+        let (file, templates) = (running.config.file.clone(), running.snapshot.presentation.clone());
+        let before = running.config.clone();
+        let (config, presentation) = tokio::task::spawn_blocking(move || {
+            let config = match file {
+                Some(file) => keep_the_fixed(Config::load(&file)?, &before),
+                None => before,
+            };
+            let presentation = templates.reload(&config.template_dirs, &config.presentation);
+            if !Arc::ptr_eq(&presentation, &templates) {
+                for problem in presentation.problems() {
+                    tracing::error!(
+                        file = %problem.file.display(),
+                        "A template or catalogue is broken; where it was whole before, that is used on: {problem}"
+                    );
+                }
+            }
+            Ok::<_, StartError>((config, presentation))
+        })
+        .await
+        .expect("reading does not panic")?;
+        let registry::Reloaded { registry, changes, is_unsettled } = running.registry.reload_now(&config).await?;
+        let next = self.own.running(config, registry, presentation, Some(&running.snapshot))?;
+        self.current.store(Arc::new(next));
+        Ok(Reload { changes, is_unsettled })
+    }
+
+    /// Closes what is open: idle connections to relays.
+    pub async fn close(&self) {
+        self.services.mailer.close().await;
+    }
+}
+
+impl Own {
+    /// What a configuration, its plugins and templates come to beside what the application registered; an error where a
+    /// name in the configuration is nobody's. Quotas and comparisons go on counting from `before`.
+    fn running(
+        &self,
+        config: Config,
+        registry: Registry,
+        presentation: Arc<Presentation>,
+        before: Option<&Snapshot>,
+    ) -> Result<Running, StartError> {
+        let problems = check_names(&config, &registry, &self.policies, &self.channels);
+        if !problems.is_empty() {
+            return Err(Problems(problems).into());
+        }
+        let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
+        let snapshot = Snapshot {
+            policies: slots(&config, &registry, self.policies.clone(), before.map_or(&[], |before| &before.policies)),
+            channels: ChannelMap::new(channels),
+            presentation,
+            routing: config.routing.clone(),
+            delivery: config.delivery.clone(),
+            gates: gates(&config.channels, before.map_or(&Gates::new(), |before| &before.gates)),
+            now: self.now,
+            jitter: self.jitter,
+        };
+        for plugin in registry.plugins.values().filter(|p| p.state != PluginState::Disabled) {
+            monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
+        }
+        Ok(Running { config, registry: Arc::new(registry), snapshot: Arc::new(snapshot) })
+    }
+}
+
+/// What a reload cannot change: what was opened at the start.
+fn keep_the_fixed(new: Config, before: &Config) -> Config {
+    let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
+    let opened = |c: &Config| (c.limits.clone(), c.http.clone(), c.server.clone());
+    if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
+        tracing::warn!(
+            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server or \
+             limits."
+        );
+    }
+    Config {
+        plugin_dir: before.plugin_dir.clone(),
+        cache_dir: before.cache_dir.clone(),
+        mailer: before.mailer.clone(),
+        keyvalue: before.keyvalue.clone(),
+        http: before.http.clone(),
+        server: before.server.clone(),
+        limits: before.limits.clone(),
+        ..new
+    }
+}
+
+/// Where changes are to be looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Watched {
+    pub config: Option<PathBuf>,
+    pub plugins: Option<PathBuf>,
+    pub templates: Vec<PathBuf>,
+}
+
+/// Every name in the configuration must be that of something that exists.
+fn check_names(
+    config: &Config,
+    registry: &Registry,
+    policies: &[Registered],
+    channels: &[Arc<dyn Channel>],
+) -> Vec<Problem> {
+    let mut types: BTreeMap<String, String> =
+        registry.channels().map(|(p, info)| (p.name.clone(), info.channel_type.clone())).collect();
+    types.extend(channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
+    let is_policy = |p: &&Arc<Plugin>| p.namespaces.contains(&Namespace::Policy);
+    let mut names: Vec<String> = registry.plugins.values().filter(is_policy).map(|p| p.name.clone()).collect();
+    names.extend(policies.iter().map(|p| p.slot.policy.name().to_owned()));
+    let all: Vec<String> = registry.plugins.keys().cloned().collect();
+    config.check_names(&types, &names, &all)
+}
+
+/// The policies in the order they are asked: by their `order`, then as `enabled-policies` lists them, then by name.
+/// A policy in shadow that is the same as `before` goes on counting.
+fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>, before: &[Slot]) -> Vec<Slot> {
+    let mut all = registered;
+    for plugin in registry.plugins.values() {
+        let settings = config.plugins.get(&plugin.name).cloned().unwrap_or_default();
+        let policy: Arc<dyn Policy> = match (&plugin.state, &plugin.runtime) {
+            (PluginState::Active, Some(runtime)) if plugin.namespaces.contains(&Namespace::Policy) => {
+                Arc::new(WasmPolicy(runtime.clone()))
+            }
+            (PluginState::Broken(reason), _) if registry::is_enforced(plugin, config) => {
+                Arc::new(BrokenPolicy { name: plugin.name.clone(), reason: reason.clone() })
+            }
+            _ => continue,
+        };
+        let shadow = (settings.mode == Mode::Shadow)
+            .then(|| Shadow { of: settings.shadow_of.clone(), log: shadow_log(policy.as_ref(), before) });
+        let slot = Slot { policy, on_error: settings.on_error, shadow };
+        all.push(Registered { order: settings.order, is_plugin: true, slot });
+    }
+    let list = config.enabled_policies.as_deref();
+    let place = |name: &str| list.and_then(|list| list.iter().position(|n| n == name));
+    all.retain(|r| !r.is_plugin || list.is_none() || place(r.slot.policy.name()).is_some());
+    all.sort_by_key(|r| {
+        let name = r.slot.policy.name();
+        (r.order, place(name).unwrap_or(usize::MAX), name.to_owned())
+    });
+    all.into_iter().map(|r| r.slot).collect()
+}
+
+fn shadow_log(policy: &dyn Policy, before: &[Slot]) -> Arc<ShadowLog> {
+    let is_same = |slot: &&Slot| slot.policy.name() == policy.name() && slot.policy.revision() == policy.revision();
+    let kept = before.iter().find(is_same).and_then(|slot| slot.shadow.as_ref()).map(|shadow| shadow.log.clone());
+    kept.unwrap_or_default()
+}
+
+/// The channels among the plugins: as `enabled-channels` lists them, else by name.
+fn wasm_channels(config: &Config, registry: &Registry) -> Vec<Arc<dyn Channel>> {
+    let mut found: Vec<Arc<dyn Channel>> = Vec::new();
+    for plugin in registry.plugins.values().filter(|p| p.state == PluginState::Active) {
+        if let (Some(runtime), Some(info)) = (&plugin.runtime, &plugin.channel) {
+            found.push(Arc::new(WasmChannel { runtime: runtime.clone(), info: info.clone() }));
+        }
+    }
+    if let Some(list) = &config.enabled_channels {
+        found.retain(|c| list.iter().any(|n| n == c.name()));
+        found.sort_by_key(|c| list.iter().position(|n| n == c.name()));
+    }
+    found
+}

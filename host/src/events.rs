@@ -1,0 +1,74 @@
+//! What the outside is told of a settled message: edx-ace's ACE_MESSAGE_SENT, and the signal of failure its users ask for.
+//!
+//! - [`webhooks`]: signed calls, kept in the queue until they are taken
+
+pub mod webhooks;
+
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::message::{Message, Outcome, Report};
+
+/// At least one channel delivered the message.
+pub const SENT: &str = "message.sent";
+/// Nobody got it although someone should have.
+pub const FAILED: &str = "message.failed";
+/// Nobody got it, as policies or the lack of an address would have it.
+pub const NOT_SENT: &str = "message.not_sent";
+/// Every kind of event.
+pub const KINDS: [&str; 3] = [SENT, FAILED, NOT_SENT];
+
+/// What events show, and whether they are kept for those who call back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown {
+    /// Context and options too: they may hold what only the recipient should see.
+    pub context: bool,
+    pub are_kept: bool,
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub kind: &'static str,
+    pub uuid: Uuid,
+    /// JSON in the form of Standard Webhooks: `type`, `timestamp`, `data`.
+    pub body: Vec<u8>,
+}
+
+/// What is told of a message that is settled. The keys of `data` are those of edx-ace's signal where it has them.
+pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) -> Told {
+    let is_sent = report.channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. } | Outcome::MaybeSent { .. }));
+    let kind = match (is_sent, report.is_failure()) {
+        (true, _) => SENT,
+        (false, true) => FAILED,
+        (false, false) => NOT_SENT,
+    };
+    let recipient = message
+        .recipient
+        .as_ref()
+        .map(|recipient| json!({"user_id": recipient.lms_user_id, "email": recipient.email_address}));
+    let channels: Vec<_> = report
+        .channels
+        .iter()
+        .filter(|c| !matches!(c.outcome, Outcome::Unsupported { .. } | Outcome::Excluded))
+        .map(|c| {
+            json!({"channel_type": c.channel_type, "channel": c.channel, "state": c.outcome.state(), "attempts": c.attempts})
+        })
+        .collect();
+    let mut data = json!({
+        "name": message.name,
+        "app_label": message.app_label,
+        "uuid": message.uuid,
+        "send_uuid": message.send_uuid,
+        "recipient": recipient,
+        "message_language": message.language,
+        "channels": channels,
+    });
+    if shown.context {
+        data["context"] = message.context.clone().into();
+        data["options"] = message.options.clone().into();
+    }
+    let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
+    Told { kind, uuid: message.uuid, body }
+}

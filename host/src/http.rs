@@ -1,0 +1,159 @@
+//! The HTTP API of `ace serve`: routes, what goes in and comes out, and who may. No rules of sending are here.
+//!
+//! - [`messages`], [`batches`]: handing in, and what became of it; [`keyvalue`]: facts; [`plugins`]; [`stream`]: events; [`status`]
+//! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: what is wrong, as RFC 9457
+//! - [`listen`]: connections, TLS, and their limits
+//!
+//! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
+
+mod batches;
+mod body;
+mod guard;
+mod keyvalue;
+pub mod listen;
+mod messages;
+mod plugins;
+mod problem;
+mod status;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::config;
+use crate::engine::Ace;
+use crate::monitoring::Exposition;
+use crate::queue::Queue;
+use crate::tokens::Tokens;
+use crate::worker::Worker;
+pub use guard::Rates;
+use problem::ApiError;
+
+/// What the routes work on.
+pub struct Api {
+    pub ace: Arc<Ace>,
+    pub queue: Arc<Queue>,
+    pub worker: Arc<Worker>,
+    /// `None`: nobody needs a token, and only this machine is listened to.
+    pub tokens: Option<Tokens>,
+    pub rates: Rates,
+    pub metrics: Option<Exposition>,
+    pub settings: config::Server,
+    pub max_body_bytes: usize,
+    pub stop: CancellationToken,
+}
+
+impl Api {
+    fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "ACE",
+    description = "The automated communication engine: messages, batches, facts, plugins.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Described;
+
+/// All routes, each behind what its bearer must be allowed to do.
+pub fn router(api: Arc<Api>) -> Router {
+    let guarded = |router: OpenApiRouter<Arc<Api>>, guard| router.route_layer(guard);
+    let (send, ask, read, admin) = (
+        from_fn_with_state(api.clone(), guard::may_send),
+        from_fn_with_state(api.clone(), guard::may_ask),
+        from_fn_with_state(api.clone(), guard::may_read),
+        from_fn_with_state(api.clone(), guard::may_administrate),
+    );
+    let bounded = from_fn_with_state(api.clone(), in_time);
+    // Handing in a batch takes as long as it takes, and so does listening to events; everything else has an end.
+    let unbounded = OpenApiRouter::new()
+        .merge(OpenApiRouter::new().routes(routes!(batches::hand_in)).route_layer(send.clone()))
+        .merge(OpenApiRouter::new().routes(routes!(keyvalue::bulk)).route_layer(admin.clone()))
+        .merge(OpenApiRouter::new().routes(routes!(stream::events)).route_layer(read.clone()));
+    let sending = OpenApiRouter::new().routes(routes!(messages::hand_in)).route_layer(send);
+    let asking = OpenApiRouter::new().routes(routes!(messages::one)).routes(routes!(batches::one)).route_layer(ask);
+    let reading = guarded(
+        OpenApiRouter::new()
+            .routes(routes!(messages::list))
+            .routes(routes!(batches::list))
+            .routes(routes!(keyvalue::get))
+            .routes(routes!(plugins::list))
+            .routes(routes!(plugins::one))
+            .routes(routes!(plugins::shadow))
+            .routes(routes!(status::queue))
+            .routes(routes!(status::metrics)),
+        read,
+    );
+    let changing = OpenApiRouter::new()
+        .routes(routes!(messages::retry))
+        .routes(routes!(messages::cancel))
+        .routes(routes!(messages::discard))
+        .routes(routes!(messages::retry_all))
+        .routes(routes!(messages::discard_all))
+        .routes(routes!(batches::pause))
+        .routes(routes!(batches::resume))
+        .routes(routes!(batches::cancel))
+        .routes(routes!(keyvalue::put))
+        .routes(routes!(keyvalue::delete))
+        .routes(routes!(plugins::reload))
+        .routes(routes!(stream::forget))
+        .route_layer(admin);
+    let open = OpenApiRouter::new().routes(routes!(status::healthz)).routes(routes!(status::readyz));
+    let bounded_routes = sending.merge(asking).merge(reading).merge(changing).merge(open).layer(bounded);
+    let (router, mut described) =
+        OpenApiRouter::with_openapi(Described::openapi()).merge(unbounded).merge(bounded_routes).split_for_parts();
+    describe_security(&mut described, api.tokens.is_some());
+    router
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", described))
+        .fallback(async || ApiError::NotFound("route"))
+        .method_not_allowed_fallback(async || ApiError::NotFound("method of this route").into_response())
+        .layer(from_fn(in_words))
+        .with_state(api)
+}
+
+fn describe_security(described: &mut utoipa::openapi::OpenApi, is_needed: bool) {
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    described.components.get_or_insert_default().add_security_scheme("bearer", bearer);
+    if is_needed {
+        let bearer = utoipa::openapi::security::SecurityRequirement::new("bearer", [] as [&str; 0]);
+        described.security = Some(vec![bearer]);
+    }
+}
+
+/// Ends a request that takes too long; `?wait` comes on top.
+async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let wait = request.uri().query().unwrap_or_default().split('&').find_map(|part| part.strip_prefix("wait="));
+    let wait = wait.and_then(|seconds| seconds.parse().ok()).map(|s: u64| Duration::from_secs(s.min(120)));
+    let at_most = api.settings.request_timeout + wait.unwrap_or_default();
+    match tokio::time::timeout(at_most, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::TooSlow.into_response(),
+    }
+}
+
+/// What axum itself refuses (a path or a query that makes no sense) is told as a problem, too.
+async fn in_words(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let is_plain = |response: &Response| {
+        let kind = response.headers().get(http::header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+    };
+    if response.status() != http::StatusCode::BAD_REQUEST || !is_plain(&response) {
+        return response;
+    }
+    let body = axum::body::to_bytes(response.into_body(), 16 * 1024).await.unwrap_or_default();
+    ApiError::BadRequest(String::from_utf8_lossy(&body).into_owned()).into_response()
+}

@@ -1,0 +1,94 @@
+//! Reading bodies: so long, and so slowly, and no more.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+
+use super::problem::ApiError;
+
+/// A body that is read a piece at a time; no piece may take longer than `patience`.
+pub struct Pieces {
+    body: Body,
+    patience: Duration,
+}
+
+impl Pieces {
+    pub fn new(body: Body, patience: Duration) -> Self {
+        Pieces { body, patience }
+    }
+
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let frame = tokio::time::timeout(self.patience, self.body.frame()).await.map_err(|_| ApiError::TooSlow)?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(ApiError::BadRequest(format!("the body was cut off: {error}"))),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, where it is not longer than `max` bytes.
+    pub async fn whole(mut self, max: usize) -> Result<Vec<u8>, ApiError> {
+        let mut whole = Vec::new();
+        while let Some(piece) = self.next().await? {
+            if whole.len() + piece.len() > max {
+                return Err(ApiError::TooLarge(max));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
+}
+
+/// The lines of a body, one at a time.
+pub struct Lines {
+    pieces: Pieces,
+    max: usize,
+    held: Vec<u8>,
+    at: usize,
+    number: u64,
+    is_at_end: bool,
+}
+
+impl Lines {
+    /// Lines of `max` bytes at most.
+    pub fn new(pieces: Pieces, max: usize) -> Self {
+        Lines { pieces, max, held: Vec::new(), at: 0, number: 0, is_at_end: false }
+    }
+
+    /// The next line that is not empty, and its number from 1; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
+        loop {
+            while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
+                let line = self.held[self.at..self.at + end].trim_ascii().to_vec();
+                self.at += end + 1;
+                self.number += 1;
+                if !line.is_empty() {
+                    return Ok(Some((self.number, line)));
+                }
+            }
+            self.held.drain(..std::mem::take(&mut self.at));
+            if self.is_at_end {
+                let line = std::mem::take(&mut self.held).trim_ascii().to_vec();
+                self.number += 1;
+                return Ok(Some((self.number, line)).filter(|(_, line)| !line.is_empty()));
+            }
+            if self.held.len() > self.max {
+                let line = self.number + 1;
+                return Err(ApiError::BadRequest(format!("line {line} is longer than {} bytes", self.max)));
+            }
+            match self.pieces.next().await? {
+                Some(piece) => self.held.extend_from_slice(&piece),
+                None => self.is_at_end = true,
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Messages: handing them in, and what became of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Api;
+use super::body::Pieces;
+use super::problem::{ApiError, Problem};
+use crate::message::{DateTime, FieldError, FieldErrors, Message};
+use crate::pipeline::InFlight;
+use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
+use crate::worker::Job;
+
+/// The longest `?wait`, in seconds.
+const WAIT_MAX_S: u64 = 120;
+/// Messages on a page, where the request names no number, and at most.
+const PAGE: usize = 50;
+const PAGE_MAX: usize = 500;
+/// Characters of an Idempotency-Key.
+const KEY_MAX: usize = 255;
+/// The namespace of the uuids that are made of idempotency keys.
+const KEYS: Uuid = Uuid::from_u128(0x5a1c_7b0e_6a5d_4f0e_9d0b_1ace_0000_0001);
+
+/// How a message is handed in.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Handing {
+    /// Seconds to wait for the outcome, 120 at most; without it the answer comes as soon as the message is durable.
+    wait: Option<u64>,
+    /// Do everything short of delivering, and answer with the reasons.
+    #[serde(default)]
+    dry_run: Option<String>,
+    /// Channel types or channel names, separated by commas: where the message may go, over what the policies leave.
+    limit_to: Option<String>,
+}
+
+/// A message that was handed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Taken {
+    pub uuid: Uuid,
+    /// Where it stands; `queued` for a new one.
+    pub state: &'static str,
+    /// It had been handed in before.
+    pub repeated: bool,
+    /// What became of it, where the request waited for that and it is settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub report: Option<Value>,
+}
+
+/// Which messages.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled`, `discarded`, or `dead` for those
+    /// that can be tried again.
+    state: Option<String>,
+    /// `app_label.name`.
+    name: Option<String>,
+    /// The recipient's lms_user_id.
+    user: Option<String>,
+    /// The recipient's address, in any case.
+    email: Option<String>,
+    /// Accepted at that moment or later (ISO 8601).
+    since: Option<String>,
+    /// Accepted before that moment.
+    until: Option<String>,
+    /// Where the page before ended.
+    cursor: Option<i64>,
+    /// Messages on a page, 500 at most.
+    limit: Option<usize>,
+}
+
+/// A part of a list, the latest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Listed {
+    #[schema(value_type = Vec<Object>)]
+    pub messages: Vec<Value>,
+    /// The cursor of the next page; none at the end.
+    pub next: Option<i64>,
+}
+
+/// How many messages a request changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Changed {
+    pub changed: u64,
+}
+
+/// Hands in one message in edx-ace's JSON form.
+///
+/// The answer comes when the message is on the disk. The same uuid, or the same Idempotency-Key where the message has no
+/// uuid, is the same message; other content under it is a conflict.
+#[utoipa::path(post, path = "/v1/messages", tag = "messages", params(Handing,
+    ("Idempotency-Key" = Option<String>, Header, description = "Makes the message's uuid, where it has none"),
+), request_body(content = Object, content_type = "application/json"), responses(
+    (status = 200, description = "Settled, or dry", body = Taken),
+    (status = 202, description = "On the disk", body = Taken),
+    (status = 400, description = "A part of the request makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "Another message has this uuid", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "It is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "Fields are wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The queue is full, or cannot be written", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn hand_in(
+    State(api): State<Arc<Api>>,
+    Query(handing): Query<Handing>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = Pieces::new(body, api.settings.read_timeout).whole(api.max_body_bytes).await?;
+    let message = Message::from_json_or(&body, key(&headers)?)?;
+    let limit: Vec<String> =
+        handing.limit_to.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
+    let is_dry = handing.dry_run.as_deref().is_some_and(|text| text != "false" && text != "0");
+    if is_dry {
+        let report =
+            api.ace.explain(message, &limit).await.map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
+        return Ok(Json(json!({"dry_run": true, "report": report})).into_response());
+    }
+    let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
+    let taken = accept(&api, message, &limit, trace, wait).await?;
+    let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = HeaderValue::from_str(&format!("/v1/messages/{}", taken.uuid));
+    let mut response = (status, Json(taken)).into_response();
+    response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
+    Ok(response)
+}
+
+/// The uuid that an Idempotency-Key stands for.
+fn key(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len()));
+    let key = key.ok_or_else(|| ApiError::BadRequest(format!("Idempotency-Key: 1 to {KEY_MAX} visible characters")))?;
+    Ok(Some(Uuid::new_v5(&KEYS, key.as_bytes())))
+}
+
+async fn accept(
+    api: &Api,
+    message: Message,
+    limit: &[String],
+    trace: Option<String>,
+    wait: Option<Duration>,
+) -> Result<Taken, ApiError> {
+    let message = Arc::new(message);
+    let mut new = new(&message, lane(&message))?;
+    let progress = match limit {
+        [] => None,
+        limit => {
+            let limit = api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
+            Some(InFlight::new(api.ace.snapshot(), message.clone(), limit, false).progress().clone())
+        }
+    };
+    new.progress = progress.as_ref().map(|p| serde_json::to_vec(p).expect("only string keys and finite numbers"));
+    new.trace = trace.clone();
+    let now = api.ace.now();
+    let place = match new.not_before {
+        Some(later) if later > now => None,
+        _ => api.worker.place(message.is_transactional()),
+    };
+    new.claim = place.is_some();
+    let outcome = wait.map(|_| api.worker.outcome(message.uuid));
+    let accepted = api.queue.accept(vec![new], now).await?;
+    let uuid = message.uuid;
+    let (state, repeated) = match accepted[..] {
+        [Accepted::New(id)] => {
+            if let Some(place) = place {
+                api.worker.begin(place, Job { id, message, progress, in_doubt: false, trace });
+            }
+            (queue::State::Queued, false)
+        }
+        [Accepted::Same(state)] => (state, true),
+        _ => {
+            let why = format!("another message has the uuid {uuid}; send this one under a uuid of its own");
+            return Err(ApiError::Conflict(why));
+        }
+    };
+    let mut taken = Taken { uuid, state: state.as_str(), repeated, report: None };
+    if let (Some(wait), Some(outcome)) = (wait, outcome) {
+        await_outcome(api, &mut taken, wait, outcome).await?;
+    }
+    Ok(taken)
+}
+
+async fn await_outcome(
+    api: &Api,
+    taken: &mut Taken,
+    wait: Duration,
+    outcome: tokio::sync::oneshot::Receiver<Arc<crate::message::Report>>,
+) -> Result<(), ApiError> {
+    if taken.state == queue::State::Queued.as_str() {
+        let settled = tokio::time::timeout(wait, outcome).await;
+        api.worker.forget_outcome(taken.uuid);
+        if !matches!(settled, Ok(Ok(_))) {
+            return Ok(());
+        }
+    }
+    if let Some(stored) = api.queue.message(taken.uuid).await? {
+        taken.state = stored.state.as_str();
+        taken.report = report(&stored);
+    }
+    Ok(())
+}
+
+fn lane(message: &Message) -> i64 {
+    if message.is_transactional() { TRANSACTIONAL } else { ORDINARY }
+}
+
+/// As the queue takes it.
+pub fn new(message: &Message, lane: i64) -> Result<New, ApiError> {
+    let body = message.to_json().into_bytes();
+    let recipient = message.recipient.as_ref();
+    Ok(New {
+        uuid: message.uuid,
+        digest: queue::digest(&body),
+        lane,
+        name: message.unique_name(),
+        user: recipient.and_then(|r| r.lms_user_id.as_text()),
+        email: recipient.and_then(|r| r.email_address.clone()),
+        not_before: not_before(message)?,
+        trace: None,
+        body,
+        progress: None,
+        claim: false,
+    })
+}
+
+/// `options.not_before`.
+fn not_before(message: &Message) -> Result<Option<Timestamp>, ApiError> {
+    let wrong = |why: String| ApiError::Invalid(FieldErrors(vec![FieldError::new("/options/not_before", why)]));
+    match message.options.get("not_before") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => DateTime::parse(text).map(|at| Some(at.timestamp())).map_err(wrong),
+        Some(_) => Err(wrong("must be a date and time, as in \"2026-01-02T03:04:05+00:00\"".to_owned())),
+    }
+}
+
+/// One message: what it is, where it stands, and everything that happened to it.
+#[utoipa::path(get, path = "/v1/messages/{uuid}", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 200, description = "Its timeline", body = Object),
+    (status = 404, description = "There is none, or it is not kept any more", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Value>, ApiError> {
+    let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
+    let mut shown = shown(&stored);
+    shown["report"] = report(&stored).unwrap_or_default();
+    Ok(Json(shown))
+}
+
+/// Messages by recipient, name, state and time, the latest first.
+#[utoipa::path(get, path = "/v1/messages", tag = "messages", params(Wanted), responses(
+    (status = 200, description = "A page of them", body = Listed),
+    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn list(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Listed>, ApiError> {
+    let max = wanted.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let page = api.queue.messages(wanted.filter()?, wanted.cursor, max).await?;
+    Ok(Json(Listed { messages: page.messages.iter().map(shown).collect(), next: page.next }))
+}
+
+/// Tries a message that failed or expired again, from the beginning.
+#[utoipa::path(post, path = "/v1/messages/{uuid}/retry", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 202, description = "It waits again"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It has not failed, or what it needs was erased", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn retry(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    api.queue.retry(uuid, api.ace.now()).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Takes a waiting message back.
+#[utoipa::path(post, path = "/v1/messages/{uuid}/cancel", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 204, description = "It will not go out"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It does not wait any more", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    api.queue.cancel(uuid, api.ace.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a message that failed up, and erases what another attempt would have needed.
+#[utoipa::path(post, path = "/v1/messages/{uuid}/discard", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 204, description = "It is given up"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It has not failed", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    api.queue.discard(uuid).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tries every message of a filter that failed or expired again.
+#[utoipa::path(post, path = "/v1/dead-letters/retry", tag = "messages", params(Wanted), responses(
+    (status = 200, description = "How many wait again", body = Changed),
+    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn retry_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Changed>, ApiError> {
+    Ok(Json(Changed { changed: api.queue.retry_all(wanted.filter()?, api.ace.now()).await? }))
+}
+
+/// Gives every message of a filter that failed or expired up.
+#[utoipa::path(post, path = "/v1/dead-letters/discard", tag = "messages", params(Wanted), responses(
+    (status = 200, description = "How many were given up", body = Changed),
+    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn discard_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Changed>, ApiError> {
+    Ok(Json(Changed { changed: api.queue.discard_all(wanted.filter()?).await? }))
+}
+
+impl Wanted {
+    fn filter(&self) -> Result<Filter, ApiError> {
+        let moment = |name: &str, text: &Option<String>| {
+            let read = |text: &String| DateTime::parse(text).map(|at| at.timestamp());
+            text.as_ref().map(read).transpose().map_err(|e| ApiError::BadRequest(format!("{name}: {e}")))
+        };
+        let is_dead = self.state.as_deref() == Some("dead");
+        let state = match &self.state {
+            Some(text) if !is_dead => {
+                Some(text.parse::<queue::State>().map_err(|e| ApiError::BadRequest(format!("state: {e}")))?)
+            }
+            _ => None,
+        };
+        Ok(Filter {
+            state,
+            is_dead,
+            name: self.name.clone(),
+            user: self.user.clone(),
+            email: self.email.clone(),
+            since: moment("since", &self.since)?,
+            until: moment("until", &self.until)?,
+        })
+    }
+}
+
+fn shown(stored: &Stored) -> Value {
+    json!({
+        "uuid": stored.uuid,
+        "name": stored.name,
+        "state": stored.state,
+        "is_under_way": stored.is_under_way,
+        "due": stored.due,
+        "accepted": stored.accepted,
+        "settled": stored.settled,
+        "recipient": {"lms_user_id": stored.user, "email_address": stored.email},
+        "batch": stored.batch,
+    })
+}
+
+/// What has happened: the report, or of an unsettled message the one so far.
+fn report(stored: &Stored) -> Option<Value> {
+    let read = |bytes: &Vec<u8>| serde_json::from_slice::<Value>(bytes).ok();
+    stored.report.as_ref().and_then(read).or_else(|| Some(stored.progress.as_ref().and_then(read)?["report"].take()))
+}

@@ -1,0 +1,54 @@
+//! The plugins: what they are, how they fare, and reading them again.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use super::Api;
+use super::problem::{ApiError, Problem};
+
+/// All plugins.
+#[utoipa::path(get, path = "/v1/plugins", tag = "plugins", responses(
+    (status = 200, description = "What each is, may reach, and whether it serves", body = Vec<Object>),
+))]
+pub async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
+    let shown = api.ace.registry().plugins.values().map(|plugin| json!(plugin.show())).collect();
+    Json(shown)
+}
+
+/// One plugin.
+#[utoipa::path(get, path = "/v1/plugins/{name}", tag = "plugins", params(("name" = String, Path)), responses(
+    (status = 200, description = "What it is, may reach, and whether it serves", body = Object),
+    (status = 404, description = "There is none of that name", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let registry = api.ace.registry();
+    let plugin = registry.plugins.get(&name).ok_or(ApiError::NotFound("plugin"))?;
+    Ok(Json(json!(plugin.show())))
+}
+
+/// How each policy in shadow compares with what was decided, since its revision was loaded.
+#[utoipa::path(get, path = "/v1/shadow", tag = "plugins", responses(
+    (status = 200, description = "Counts and the latest differences of each policy in shadow", body = Vec<Object>),
+))]
+pub async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
+    let snapshot = api.ace.snapshot();
+    let in_shadow = snapshot.policies.iter().filter_map(|slot| {
+        let shadow = slot.shadow.as_ref()?;
+        let (policy, revision) = (slot.policy.name(), slot.policy.revision());
+        Some(json!({"policy": policy, "revision": revision, "of": shadow.of, "comparison": shadow.log.show()}))
+    });
+    Json(in_shadow.collect())
+}
+
+/// Reads plugins, templates and ace.toml again.
+#[utoipa::path(post, path = "/v1/reload", tag = "plugins", responses(
+    (status = 200, description = "What changed", body = Object),
+    (status = 409, description = "Something is wrong, and nothing was changed", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn reload(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+    let reload = api.ace.reload().await.map_err(|error| ApiError::Conflict(error.to_string()))?;
+    Ok(Json(json!(reload)))
+}

@@ -1,0 +1,84 @@
+//! What a plugin shows of itself, to the command line and over HTTP.
+
+use serde::{Deserialize, Serialize};
+
+use super::circuit;
+use super::{ChannelInfo, Plugin, PluginState};
+
+/// Everything that is known of one plugin. No secret is in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shown {
+    pub name: String,
+    pub file: String,
+    /// edx-ace's entry-point groups.
+    pub namespaces: Vec<String>,
+    pub version: Option<String>,
+    pub description: Option<String>,
+    /// A short content hash of component and manifest together.
+    pub revision: String,
+    /// Bytes of the component.
+    pub size: u64,
+    /// The interfaces it imports.
+    pub imports: Vec<String>,
+    /// What ace.toml grants it, a line each.
+    pub granted: Vec<String>,
+    /// What its manifest requests and ace.toml does not grant.
+    pub missing: Vec<String>,
+    /// The interfaces it imports that answer nothing but "not granted".
+    pub imports_not_granted: Vec<String>,
+    pub channel: Option<ChannelInfo>,
+    pub state: PluginState,
+    /// Why the files that are there now cannot serve, where an earlier revision goes on instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
+    /// How it fares in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<circuit::Shown>,
+    /// Instances that wait for a call now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_instances: Option<usize>,
+}
+
+impl Shown {
+    /// What it requests in vain, and what it imports in vain without having requested it.
+    pub fn not_granted(&self) -> Vec<String> {
+        let is_requested = |import: &&String| {
+            let capability = import.split(['/', '@']).nth(1).unwrap_or(import);
+            self.missing.iter().any(|line| line.split(':').next() == Some(capability))
+        };
+        let imported = self.imports_not_granted.iter().filter(|import| !is_requested(import));
+        self.missing
+            .iter()
+            .cloned()
+            .chain(imported.map(|import| format!("{import} (imported, not requested)")))
+            .collect()
+    }
+}
+
+impl Plugin {
+    pub fn show(&self) -> Shown {
+        let grants = &self.settings.grants;
+        let mut granted: Vec<String> = grants.http.iter().map(|url| format!("http:{url}")).collect();
+        granted.extend(grants.keyvalue.iter().map(|grant| format!("keyvalue:{grant}")));
+        granted.extend(grants.mailer.then(|| "mailer".to_owned()));
+        granted.extend(grants.outbox.iter().map(|dir| format!("outbox:{}", dir.display())));
+        Shown {
+            name: self.name.clone(),
+            file: self.file.display().to_string(),
+            namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
+            version: self.version.clone(),
+            description: self.description.clone(),
+            revision: self.revision.clone(),
+            size: self.size,
+            imports: self.imports.clone(),
+            granted,
+            missing: self.missing.lines(),
+            imports_not_granted: self.ungranted(),
+            channel: self.channel.clone(),
+            state: self.state.clone(),
+            rejected: self.rejected.clone(),
+            circuit: self.runtime.as_ref().map(|runtime| runtime.circuit.show()),
+            idle_instances: self.runtime.as_ref().map(|runtime| runtime.idle_instances()),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The durable queue: a message that was accepted is kept on the disk until it is settled, and for a while after that.
+//!
+//! This is the one front of the store, and all that the rest of the host knows of it; another engine can take its place behind the
+//! same words (`tests.rs` is the suite for whichever stands here). What a message *is* stays outside: bodies, progress and reports
+//! are bytes here.
+//!
+//! - [`database`]: the file, its lock, its tables
+//! - [`writer`]: the one thread that writes, many changes to a transaction
+//! - [`claims`]: handing messages out and taking them back
+//! - [`batches`]: many messages of one kind, and how far they are
+//! - [`look`]: what is read
+//! - [`upkeep`]: retention, erasure, room
+//! - [`outgoing`]: events for webhooks and streams
+//!
+//! Delivery is at least once. A claim is kept on the disk, so that after a crash every message that was under way is known: it
+//! comes back *in doubt*. Within a process a claim is a lease: a worker that dies gives its messages back when it runs out.
+
+mod batches;
+mod claims;
+mod database;
+mod look;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::config;
+pub use batches::{Batch, BatchState};
+pub use claims::{Claim, Claimed, Settled, Settlement};
+pub use database::OpenError;
+pub use look::{Filter, Page, Stored};
+pub use outgoing::{Call, Event};
+pub use upkeep::Forgotten;
+use writer::Writer;
+
+/// Lane of transactional messages: always before the others.
+pub const TRANSACTIONAL: i64 = 0;
+/// Lane of other single messages. Each batch has a lane of its own after it.
+pub const ORDINARY: i64 = 1;
+/// Connections for reading.
+const READERS: usize = 4;
+
+/// Where a message stands, as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waiting, or under way.
+    Queued = 0,
+    /// At least one channel delivered it.
+    Sent = 1,
+    /// It may have been delivered, and nothing more is known.
+    MaybeSent = 2,
+    /// Nobody got it, and that is as it should be: policies forbade it, or there was nothing to do.
+    NotSent = 3,
+    /// Nobody got it although someone should have: a channel, a template or the routing failed.
+    Failed = 4,
+    /// Its time was over before it could be delivered.
+    Expired = 5,
+    /// What is kept of it cannot be read any more; it was set aside.
+    Corrupt = 6,
+    /// Someone took it back.
+    Cancelled = 7,
+    /// It had failed, and someone gave it up.
+    Discarded = 8,
+}
+
+impl State {
+    pub const ALL: [State; 9] = [
+        State::Queued,
+        State::Sent,
+        State::MaybeSent,
+        State::NotSent,
+        State::Failed,
+        State::Expired,
+        State::Corrupt,
+        State::Cancelled,
+        State::Discarded,
+    ];
+
+    /// As it is written in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Sent => "sent",
+            State::MaybeSent => "maybe_sent",
+            State::NotSent => "not_sent",
+            State::Failed => "failed",
+            State::Expired => "expired",
+            State::Corrupt => "corrupt",
+            State::Cancelled => "cancelled",
+            State::Discarded => "discarded",
+        }
+    }
+
+    /// A dead letter can be tried again or discarded.
+    pub fn is_dead(self) -> bool {
+        matches!(self, State::Failed | State::Expired | State::Corrupt)
+    }
+
+    fn of(number: i64) -> State {
+        usize::try_from(number).ok().and_then(|n| State::ALL.get(n)).copied().unwrap_or(State::Corrupt)
+    }
+}
+
+impl std::str::FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        State::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
+            let known = State::ALL.map(State::as_str);
+            let near = crate::message::nearest(text, known).map(|near| format!("; did you mean {near:?}?"));
+            format!("{text:?} is no state: {}{}", known.join(", "), near.unwrap_or_default())
+        })
+    }
+}
+
+/// Why the store did not do what it was asked, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueueError {
+    /// Come back when something has gone out.
+    #[error("the queue is full: {0} messages wait (queue.max-messages)")]
+    Full(u64),
+    /// The disk is full, the file is locked or damaged: it may pass. Nothing was changed.
+    #[error("the queue: {0}")]
+    Unavailable(String),
+    /// There is no such message or batch.
+    #[error("there is no {0}")]
+    Unknown(&'static str),
+    /// It is not in a state for that.
+    #[error("{0}")]
+    State(String),
+}
+
+/// A message to be accepted.
+#[derive(Debug, Clone)]
+pub struct New {
+    pub uuid: Uuid,
+    /// Of the message's content: what has the same is the same message.
+    pub digest: [u8; 16],
+    pub lane: i64,
+    /// `app_label.name`.
+    pub name: String,
+    pub user: Option<String>,
+    pub email: Option<String>,
+    /// Not before that moment. `None`: at once.
+    pub not_before: Option<Timestamp>,
+    /// The W3C trace context of the request.
+    pub trace: Option<String>,
+    pub body: Vec<u8>,
+    /// Where it stands already, if not at the beginning.
+    pub progress: Option<Vec<u8>>,
+    /// It has a worker that begins as soon as it is accepted: it is claimed with the same write.
+    pub claim: bool,
+}
+
+/// The digest of a message's content.
+pub fn digest(body: &[u8]) -> [u8; 16] {
+    let hash = Sha256::digest(body);
+    std::array::from_fn(|i| hash[i])
+}
+
+/// What became of a message that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on the disk.
+    New(i64),
+    /// It has been there; that is its state now.
+    Same(State),
+    /// Another message has this uuid.
+    Conflict,
+}
+
+/// How full the queue is, and how fast it moves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stats {
+    /// Messages that wait, by kind of lane.
+    pub waiting_transactional: u64,
+    pub waiting_ordinary: u64,
+    pub waiting_batches: u64,
+    /// Messages with a worker.
+    pub under_way: u64,
+    /// Messages by state, the settled ones that are still kept.
+    pub dead: u64,
+    /// When the message that has waited longest was accepted.
+    pub oldest: Option<Timestamp>,
+    /// Bytes of the database, its log included.
+    pub bytes: u64,
+    /// Webhook calls that wait.
+    pub calls: u64,
+}
+
+/// The store. One process has it open.
+pub struct Queue {
+    writer: writer::Sender,
+    readers: Vec<Arc<Mutex<Connection>>>,
+    file: PathBuf,
+    /// Something can be claimed that could not before.
+    changed: Arc<Notify>,
+    _lock: database::Lock,
+}
+
+impl Queue {
+    /// Opens the database, or begins one. What was under way when the last process ended waits again, in doubt. Blocks.
+    pub fn open(settings: &config::Queue, now: Timestamp) -> Result<Self, OpenError> {
+        let file = settings.database.clone();
+        let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
+        let lock = database::lock(&file)?;
+        let db = database::open(&file)?;
+        let reader = |_| database::reader(&file).map(|db| Arc::new(Mutex::new(db)));
+        let readers =
+            (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let writer = Writer::new(db, settings, now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
+        let changed = Arc::new(Notify::new());
+        Ok(Queue { writer, readers, file, changed, _lock: lock })
+    }
+
+    /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.
+    pub async fn accept(&self, new: Vec<New>, now: Timestamp) -> Result<Vec<Accepted>, QueueError> {
+        let wakes = new.iter().any(|new| !new.claim);
+        let answer = self.writer.write(move |writer| writer.accept(&new, now)).await?;
+        if wakes {
+            self.changed.notify_waiters();
+        }
+        Ok(answer)
+    }
+
+    /// Completes when something may be there to claim that was not before. Ask for it before looking.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// A remembered fact of the host's own.
+    pub async fn remember(&self, key: &'static str, value: String) -> Result<(), QueueError> {
+        self.writer.write(move |writer| writer.remember(key, &value)).await
+    }
+
+    /// What was remembered.
+    pub async fn recall(&self, key: &'static str) -> Result<Option<String>, QueueError> {
+        self.read(move |db| {
+            use rusqlite::OptionalExtension;
+            db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
+    /// Asks on a thread where waiting is allowed.
+    async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let free = self.readers.iter().find(|reader| reader.try_lock().is_ok()).unwrap_or(&self.readers[0]).clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let db = free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            ask(&db)
+        });
+        let answer = asked.await.map_err(|e| QueueError::Unavailable(e.to_string()))?;
+        answer.map_err(|e| QueueError::Unavailable(crate::sqlite::words(&e)))
+    }
+}
+
+/// A lookup key for a recipient's user id or address.
+fn hash(kind: &str, value: &str) -> i64 {
+    let hash = Sha256::new().chain_update(kind).chain_update(value.trim().to_lowercase()).finalize();
+    i64::from_le_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+/// The keys of those two that are there.
+fn hashes(user: Option<&str>, email: Option<&str>) -> impl Iterator<Item = i64> {
+    user.map(|user| hash("user:", user)).into_iter().chain(email.map(|email| hash("email:", email)))
+}
+
+fn ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+fn moment(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+fn uuid(bytes: &[u8]) -> Uuid {
+    Uuid::from_slice(bytes).unwrap_or_default()
+}
+
+/// Long enough for any call into a channel, and for the waiting around it.
+pub const LEASE: Duration = Duration::from_secs(15 * 60);

@@ -1,0 +1,195 @@
+//! Many messages of one kind: a lane of their own, and how far they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::writer::{Stop, Writer};
+use super::{ORDINARY, Queue, QueueError, State, moment, ms, uuid};
+
+/// Messages that one step of a cancellation takes back.
+const STEP: i64 = 500;
+
+/// Where a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchState {
+    /// Recipients still come in; those that are here go out already.
+    Receiving = 0,
+    /// All are in.
+    Sending = 1,
+    /// Nothing of it goes out until it is resumed.
+    Paused = 2,
+    /// What had not gone out was taken back.
+    Cancelled = 3,
+    /// Every message is settled.
+    Done = 4,
+}
+
+impl BatchState {
+    fn of(number: i64) -> BatchState {
+        match number {
+            0 => BatchState::Receiving,
+            2 => BatchState::Paused,
+            3 => BatchState::Cancelled,
+            _ => BatchState::Sending,
+        }
+    }
+}
+
+/// One batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Batch {
+    pub uuid: Uuid,
+    #[serde(skip)]
+    pub lane: i64,
+    pub state: BatchState,
+    pub begun: Timestamp,
+    /// Messages, and how many of them are in each state.
+    pub messages: u64,
+    pub by_state: BTreeMap<State, u64>,
+    /// The message type, as JSON text.
+    #[serde(skip)]
+    pub kind: Vec<u8>,
+}
+
+impl Queue {
+    /// Begins a batch, or finds it again: with another digest it is another one, and a conflict.
+    pub async fn begin_batch(
+        &self,
+        uuid: Uuid,
+        digest: [u8; 16],
+        kind: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<Batch, QueueError> {
+        self.writer
+            .write(move |writer| {
+                writer
+                    .db
+                    .prepare_cached(
+                        "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
+                        SELECT max(ifnull(max(lane), 0) + 1, ?1), ?2, ?3, 0, ?4, ?5 FROM batches
+                        WHERE true ON CONFLICT (uuid) DO NOTHING",
+                    )?
+                    .execute(params![ORDINARY + 1, uuid.as_bytes(), digest, ms(now), kind])?;
+                let sql = "SELECT digest FROM batches WHERE uuid = ?1";
+                let is: Vec<u8> = writer.db.query_row(sql, [uuid.as_bytes()], |row| row.get(0))?;
+                if is != digest {
+                    let text = "another batch has this uuid: its message type is a different one".to_owned();
+                    return Err(Stop::Refused(QueueError::State(text)));
+                }
+                writer.batch(uuid)
+            })
+            .await
+    }
+
+    /// All recipients are in.
+    pub async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        self.turn_batch(uuid, |state| (state == BatchState::Receiving).then_some(BatchState::Sending)).await
+    }
+
+    /// Nothing more of it goes out, but for what is under way.
+    pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        self.turn_batch(uuid, |state| {
+            matches!(state, BatchState::Receiving | BatchState::Sending).then_some(BatchState::Paused)
+        })
+        .await
+    }
+
+    /// It goes on.
+    pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        let batch = self.turn_batch(uuid, |state| (state == BatchState::Paused).then_some(BatchState::Sending)).await?;
+        self.changed.notify_waiters();
+        Ok(batch)
+    }
+
+    /// Takes back what has not gone out and is not under way.
+    pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
+        let batch = self.turn_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
+        let lane = batch.lane;
+        while self.writer.write(move |writer| Ok(writer.cancel_some(lane, now)?)).await? {}
+        self.batch(uuid).await?.ok_or(QueueError::Unknown("batch"))
+    }
+
+    async fn turn_batch(&self, uuid: Uuid, next: fn(BatchState) -> Option<BatchState>) -> Result<Batch, QueueError> {
+        self.writer
+            .write(move |writer| {
+                let batch = writer.batch(uuid)?;
+                if let Some(state) = next(batch.state) {
+                    let sql = "UPDATE batches SET state = ?1 WHERE lane = ?2";
+                    writer.db.execute(sql, [state as i64, batch.lane])?;
+                    match state {
+                        BatchState::Paused => writer.paused.insert(batch.lane),
+                        _ => writer.paused.remove(&batch.lane),
+                    };
+                }
+                writer.batch(uuid)
+            })
+            .await
+    }
+
+    /// One batch.
+    pub async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
+        self.read(move |db| read(db, uuid)).await
+    }
+
+    /// The latest batches, the latest first.
+    pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
+        self.read(move |db| {
+            let mut latest = db.prepare_cached("SELECT uuid FROM batches ORDER BY lane DESC LIMIT ?1")?;
+            let uuids: Vec<Vec<u8>> = latest.query_map([max as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            uuids.iter().filter_map(|bytes| read(db, uuid(bytes)).transpose()).collect()
+        })
+        .await
+    }
+}
+
+impl Writer {
+    fn batch(&self, uuid: Uuid) -> Result<Batch, Stop> {
+        read(&self.db, uuid)?.ok_or(Stop::Refused(QueueError::Unknown("batch")))
+    }
+
+    /// Takes back a few messages of a lane; whether there may be more.
+    fn cancel_some(&mut self, lane: i64, now: Timestamp) -> rusqlite::Result<bool> {
+        let sql = "DELETE FROM queue WHERE (lane, due, id) IN
+            (SELECT lane, due, id FROM queue WHERE lane = ?1 LIMIT ?2) RETURNING id";
+        let ids: Vec<i64> =
+            self.db.prepare_cached(sql)?.query_map([lane, STEP], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for id in &ids {
+            self.done(*id, lane, (State::Cancelled, b""), now)?;
+        }
+        Ok(ids.len() as i64 == STEP)
+    }
+}
+
+fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
+    let sql = "SELECT lane, state, begun, kind FROM batches WHERE uuid = ?1";
+    let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?));
+    let Some((lane, state, begun, kind)) = db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()?
+    else {
+        return Ok(None);
+    };
+    let mut by_state = BTreeMap::new();
+    let mut tallies = db.prepare_cached("SELECT state, n FROM tallies WHERE lane = ?1")?;
+    for tally in tallies.query_map([lane], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))? {
+        let (state, n) = tally?;
+        if n > 0 {
+            by_state.insert(State::of(state), n.unsigned_abs());
+        }
+    }
+    let state = match BatchState::of(state) {
+        BatchState::Sending if !by_state.contains_key(&State::Queued) => BatchState::Done,
+        other => other,
+    };
+    let messages = by_state.values().sum();
+    Ok(Some(Batch { uuid, lane, state, begun: moment(begun), messages, by_state, kind }))
+}
+
+/// The lanes of the batches that are paused.
+pub(super) fn paused(db: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut paused = db.prepare_cached("SELECT lane FROM batches WHERE state = ?1")?;
+    paused.query_map([BatchState::Paused as i64], |row| row.get(0))?.collect()
+}

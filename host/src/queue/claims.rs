@@ -1,0 +1,269 @@
+//! Handing messages out, and taking them back: settled, to be tried again, or given back.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+use uuid::Uuid;
+
+use super::writer::{Stop, Writer};
+use super::{ORDINARY, Queue, QueueError, State, TRANSACTIONAL, moment, ms, uuid};
+
+/// Lanes that are looked at in one claim.
+const LANES_MAX: usize = 64;
+/// Messages of one lane in its turn.
+const TURN: usize = 8;
+
+/// What is to be claimed.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// Messages at most.
+    pub max: usize,
+    /// How many of them may be other than transactional.
+    pub bulk_max: usize,
+}
+
+/// A message that is handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    pub id: i64,
+    pub uuid: Uuid,
+    pub lane: i64,
+    pub body: Vec<u8>,
+    pub progress: Option<Vec<u8>>,
+    /// A process ended, or a worker died, while it was under way: it may have been delivered then.
+    pub in_doubt: bool,
+    pub trace: Option<String>,
+    pub accepted: Timestamp,
+}
+
+/// What became of a message that was handed out.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub id: i64,
+    pub settlement: Settlement,
+}
+
+#[derive(Debug, Clone)]
+pub enum Settlement {
+    /// Nothing more is to be tried. What only another attempt could need is erased, unless it is a dead letter.
+    Done {
+        state: State,
+        report: Vec<u8>,
+        /// What is told to webhooks and streams.
+        event: Option<Vec<u8>>,
+    },
+    /// To be taken up again then.
+    Again { due: Timestamp, progress: Vec<u8> },
+    /// It stays under way; where it stands is written down.
+    Record { progress: Vec<u8> },
+    /// It was not begun, and waits as before.
+    Back,
+    /// What is kept of it cannot be read: it is set aside, with the reason for its report.
+    Corrupt { report: Vec<u8> },
+}
+
+impl Queue {
+    /// Messages that are due, the transactional ones first, then a few of each other lane in turn. Each is this process's for
+    /// [`super::LEASE`]. Also when the next one is due, where nothing more is due now.
+    pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<(Vec<Claimed>, Option<Timestamp>), QueueError> {
+        self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await
+    }
+
+    /// Takes them back, all with one durable write. One that is not there any more (someone had a person forgotten) is passed over.
+    pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        let wakes = settled.iter().any(|s| matches!(s.settlement, Settlement::Again { .. } | Settlement::Back));
+        self.writer
+            .write(move |writer| {
+                for one in &settled {
+                    writer.settle(one, now)?;
+                }
+                Ok(())
+            })
+            .await?;
+        if wakes {
+            self.changed.notify_waiters();
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<(Vec<Claimed>, Option<Timestamp>)> {
+        self.end_leases(now)?;
+        let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
+        let mut left = claim.bulk_max.min(claim.max - found.len());
+        let lanes = self.lanes()?;
+        let mut served = true;
+        while left > 0 && served {
+            served = false;
+            for lane in &lanes {
+                let due = self.due(*lane, left.min(TURN), now)?;
+                if !due.is_empty() {
+                    (served, self.turn) = (true, *lane);
+                    left -= due.len();
+                    found.extend(due);
+                }
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        let next = match found.len() < claim.max {
+            true => self.next_due(&lanes)?,
+            false => Some(ms(now)),
+        };
+        let claimed = found.into_iter().map(|(lane, id)| self.hand_out(lane, id)).collect::<Result<_, _>>()?;
+        Ok((claimed, next.map(moment)))
+    }
+
+    /// The lanes after the transactional one that hold something and are not paused, beginning after the one that had its turn
+    /// last.
+    fn lanes(&self) -> rusqlite::Result<Vec<i64>> {
+        let mut next = self.db.prepare_cached("SELECT lane FROM queue WHERE lane > ?1 ORDER BY lane LIMIT 1")?;
+        let mut after = |lane: i64| next.query_row([lane], |row| row.get::<_, i64>(0)).optional();
+        let (mut lanes, mut at, mut wrapped) = (Vec::new(), self.turn, false);
+        while lanes.len() < LANES_MAX {
+            match after(at)? {
+                Some(lane) if wrapped && lane > self.turn => break,
+                Some(lane) => {
+                    at = lane;
+                    if !self.paused.contains(&lane) {
+                        lanes.push(lane);
+                    }
+                }
+                None if wrapped => break,
+                None => (at, wrapped) = (ORDINARY - 1, true),
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// Takes what is due out of a lane, the earliest first.
+    fn due(&mut self, lane: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT due, id FROM queue WHERE lane = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3";
+        let due: Vec<(i64, i64)> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map(params![lane, ms(now), max as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (at, id) in &due {
+            self.db
+                .prepare_cached("DELETE FROM queue WHERE lane = ?1 AND due = ?2 AND id = ?3")?
+                .execute([lane, *at, *id])?;
+            self.take(*id, lane)?;
+        }
+        Ok(due.into_iter().map(|(_, id)| (lane, id)).collect())
+    }
+
+    fn hand_out(&self, lane: i64, id: i64) -> rusqlite::Result<Claimed> {
+        let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted FROM messages WHERE id = ?1";
+        // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
+        let read = |row: &rusqlite::Row| {
+            Ok(Claimed {
+                id,
+                uuid: uuid(&row.get::<_, Vec<u8>>(0).unwrap_or_default()),
+                lane,
+                body: row.get(1).unwrap_or_default(),
+                progress: row.get(2).unwrap_or_default(),
+                in_doubt: row.get(3).unwrap_or_default(),
+                trace: row.get(4).unwrap_or_default(),
+                accepted: moment(row.get(5).unwrap_or_default()),
+            })
+        };
+        self.db.prepare_cached(sql)?.query_row([id], read)
+    }
+
+    fn next_due(&self, lanes: &[i64]) -> rusqlite::Result<Option<i64>> {
+        let mut first = self.db.prepare_cached("SELECT due FROM queue WHERE lane = ?1 ORDER BY due LIMIT 1")?;
+        let mut next: Option<i64> = None;
+        for lane in std::iter::once(&TRANSACTIONAL).chain(lanes) {
+            let due: Option<i64> = first.query_row([lane], |row| row.get(0)).optional()?;
+            next = next.into_iter().chain(due).min();
+        }
+        Ok(next)
+    }
+
+    /// Claims whose worker has not been heard of for too long wait again.
+    fn end_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let instant = Instant::now();
+        let ended: Vec<i64> = self.leases.iter().filter(|(_, until)| **until <= instant).map(|(id, _)| *id).collect();
+        for id in ended {
+            if let Some(lane) = self.unclaim(id)? {
+                tracing::warn!(message = id, "A worker was not heard of any more; its message waits again, in doubt.");
+                self.db.execute("UPDATE messages SET in_doubt = 1 WHERE id = ?1", [id])?;
+                self.put(lane, ms(now), id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a claim; its lane, where there was one.
+    pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
+        self.leases.remove(&id);
+        self.db
+            .prepare_cached("DELETE FROM claims WHERE id = ?1 RETURNING lane")?
+            .query_row([id], |row| row.get(0))
+            .optional()
+    }
+
+    fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), Stop> {
+        let id = settled.id;
+        if let Settlement::Record { progress } = &settled.settlement {
+            let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
+            self.db.prepare_cached(sql)?.execute(params![progress, id])?;
+            return Ok(());
+        }
+        let Some(lane) = self.unclaim(id)? else { return Ok(()) };
+        match &settled.settlement {
+            Settlement::Done { state, report, event } => {
+                self.done(id, lane, (*state, report), now)?;
+                if let Some(body) = event {
+                    self.tell(id, body, now)?;
+                }
+            }
+            Settlement::Corrupt { report } => self.done(id, lane, (State::Corrupt, report), now)?,
+            Settlement::Again { due, progress } => {
+                let sql = "UPDATE messages SET progress = ?1, in_doubt = 0 WHERE id = ?2";
+                self.db.prepare_cached(sql)?.execute(params![progress, id])?;
+                self.put(lane, ms(*due), id)?;
+            }
+            Settlement::Back => self.put(lane, ms(now), id)?,
+            Settlement::Record { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Settles a message that is neither waiting nor under way any more.
+    pub fn done(
+        &mut self,
+        id: i64,
+        lane: i64,
+        (state, report): (State, &[u8]),
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        // A dead letter may be tried again, so what it needs for that stays for a while.
+        let sql = match state.is_dead() {
+            true => "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4",
+            false => {
+                "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL, body = NULL WHERE id = ?4"
+            }
+        };
+        self.db.prepare_cached(sql)?.execute(params![state as i64, ms(now), report, id])?;
+        self.unsettled = self.unsettled.saturating_sub(1);
+        if lane > ORDINARY {
+            self.tally(lane, State::Queued, -1)?;
+            self.tally(lane, state, 1)?;
+        }
+        Ok(())
+    }
+
+    /// For tests: as if that much time had gone by since every claim.
+    #[cfg(test)]
+    pub fn age_leases(&mut self, by: std::time::Duration) {
+        self.leases.values_mut().for_each(|until| *until -= by);
+    }
+}

@@ -1,0 +1,192 @@
+//! The file of the queue: locking it, opening it, its tables and their versions.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::sqlite;
+
+/// Marks a database as a queue's ("ACEq").
+const APPLICATION_ID: i32 = 0x4143_4571;
+/// How long a statement waits for another process that looks at the file (a backup, say).
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pages kept in memory by the writing connection, in KiB.
+const CACHE_KIB: i32 = 64 * 1024;
+/// A message has 2 KB, or 10: pages of 4 KiB would hold one each.
+const PAGE_BYTES: i32 = 16 * 1024;
+/// The log is folded into the database when it has so many pages.
+const CHECKPOINT_PAGES: i32 = 1_000;
+
+/// What each version of the tables added, the first version first. What is released is never edited.
+///
+/// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
+/// a message in neither is settled.
+const VERSIONS: [&str; 1] = ["
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE,
+        digest BLOB NOT NULL,
+        lane INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        in_doubt INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        settled INTEGER,
+        name TEXT NOT NULL,
+        user TEXT,
+        email TEXT,
+        trace TEXT,
+        body BLOB,
+        progress BLOB,
+        report BLOB
+    ) STRICT;
+    CREATE INDEX settled ON messages (settled) WHERE settled IS NOT NULL;
+    CREATE INDEX dead ON messages (id) WHERE state IN (4, 5, 6);
+    CREATE TABLE queue (lane INTEGER, due INTEGER, id INTEGER, PRIMARY KEY (lane, due, id)) STRICT, WITHOUT ROWID;
+    CREATE TABLE claims (id INTEGER PRIMARY KEY, lane INTEGER NOT NULL) STRICT;
+    CREATE TABLE recipients (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) STRICT, WITHOUT ROWID;
+    CREATE TABLE batches (
+        lane INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE,
+        digest BLOB NOT NULL,
+        state INTEGER NOT NULL,
+        begun INTEGER NOT NULL,
+        kind BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE tallies (lane INTEGER, state INTEGER, n INTEGER NOT NULL, PRIMARY KEY (lane, state)) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        message INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX events_of ON events (message);
+    CREATE TABLE calls (
+        hook TEXT,
+        event INTEGER,
+        due INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        PRIMARY KEY (hook, event)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX calls_due ON calls (hook, due);
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"];
+
+/// Why a queue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{}: another ace (process {holder}) has it open; stop that one, or name another file (queue.database)", file.display())]
+    Taken { file: PathBuf, holder: String },
+    #[error("{}: {reason}", file.display())]
+    Database { file: PathBuf, reason: String },
+}
+
+/// The right to use a file, for as long as it lives.
+pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// One process a file. The lock ends with the process, however that ends.
+pub(super) fn lock(file: &Path) -> Result<Lock, OpenError> {
+    let path = beside(file, "lock");
+    let failed = |e: std::io::Error| OpenError::Database { file: path.clone(), reason: e.to_string() };
+    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    if lock.try_lock().is_err() {
+        let mut holder = String::new();
+        let _ = lock.take(20).read_to_string(&mut holder);
+        let holder = if holder.trim().is_empty() { "unknown".to_owned() } else { holder.trim().to_owned() };
+        return Err(OpenError::Taken { file: file.to_owned(), holder });
+    }
+    let write = |lock: &mut File| {
+        lock.set_len(0)?;
+        lock.rewind()?;
+        write!(lock, "{}", std::process::id())
+    };
+    write(&mut lock).map_err(failed)?;
+    Ok(Lock(lock))
+}
+
+/// The connection that writes. A file that is not there is begun; tables of an earlier version are brought forward, after a
+/// copy was made.
+pub(super) fn open(file: &Path) -> Result<Connection, OpenError> {
+    let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
+    let sql = |e: rusqlite::Error| failed(sqlite::words(&e));
+    let mut db = connect(file, OpenFlags::SQLITE_OPEN_CREATE).map_err(sql)?;
+    // Both hold only for a file that is still empty.
+    db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(failed("SQLite cannot keep a write-ahead log here; it must be on a local disk".to_owned()));
+    }
+    db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sql)?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
+    let version = version(&db).map_err(sql)?.map_err(failed)?;
+    if version == VERSIONS.len() {
+        return Ok(db);
+    }
+    if version > 0 {
+        back_up(&db, &beside(file, &format!("version-{version}"))).map_err(sql)?;
+    }
+    bring_forward(&mut db, version).map_err(sql)?;
+    Ok(db)
+}
+
+/// A connection that only reads.
+pub(super) fn reader(file: &Path) -> rusqlite::Result<Connection> {
+    let db = connect(file, OpenFlags::empty())?;
+    db.pragma_update(None, "query_only", true)?;
+    Ok(db)
+}
+
+fn connect(file: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let db = Connection::open_with_flags(file, flags)?;
+    db.busy_timeout(PATIENCE)?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// The version of the tables that are there; 0: none yet. The inner error: it is not for us.
+fn version(db: &Connection) -> rusqlite::Result<Result<usize, String>> {
+    let number = |sql| db.query_row(sql, [], |row| row.get::<_, i32>(0));
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+    let known = VERSIONS.len();
+    Ok(match (id, usize::try_from(version)) {
+        (APPLICATION_ID, Ok(version)) if version <= known => Ok(version),
+        (APPLICATION_ID, _) => {
+            Err(format!("a later ACE wrote it: its tables have version {version}, this one knows {known}"))
+        }
+        (0, Ok(0)) if tables == 0 => Ok(0),
+        _ => Err("it is the database of another program; name another file".to_owned()),
+    })
+}
+
+fn bring_forward(db: &mut Connection, from: usize) -> rusqlite::Result<()> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    for tables in &VERSIONS[from..] {
+        transaction.execute_batch(tables)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSIONS.len() as i32)?;
+    transaction.commit()
+}
+
+/// A whole copy, made by SQLite; one that is there already is kept, for it is older.
+fn back_up(db: &Connection, to: &Path) -> rusqlite::Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
+    db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop)
+}
+
+/// `ace.db.lock` beside `ace.db`.
+fn beside(file: &Path, what: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{what}"));
+    file.with_file_name(name)
+}

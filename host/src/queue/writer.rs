@@ -1,0 +1,264 @@
+//! The one thread that writes. It takes whatever waits into one transaction: while the disk is at work the next one gathers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Accepted, New, QueueError, State, hashes, ms};
+use crate::{config, sqlite};
+
+/// Changes in one transaction at most.
+const GROUP_MAX: usize = 512;
+/// Changes that wait at once; a further one waits for its place.
+const WAITING_MAX: usize = 1_024;
+
+/// Why a change was not made.
+pub(super) enum Stop {
+    /// It alone; nothing was changed by it.
+    Refused(QueueError),
+    /// The database failed: the whole transaction is void.
+    Broken(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        Stop::Broken(error)
+    }
+}
+
+/// Tells whoever asked what came of it, once the transaction is on the disk or void.
+type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
+/// One change: makes it, and says how to tell. The error voids the transaction.
+type Change = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
+
+/// The way to the writer's thread, which ends when this is dropped.
+pub(super) struct Sender(mpsc::Sender<Change>);
+
+impl Sender {
+    /// Makes a change; done means that it is on the disk. Dropping the future leaves it open whether it is made.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let gone = || QueueError::Unavailable("it could not be written".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let change = move |writer: &mut Writer| {
+            let (outcome, broken) = match work(writer) {
+                Ok(value) => (Ok(value), Ok(())),
+                Err(Stop::Refused(error)) => (Err(error), Ok(())),
+                Err(Stop::Broken(error)) => (Err(QueueError::Unavailable(sqlite::words(&error))), Err(error)),
+            };
+            let tell = move |committed: Result<(), &QueueError>| {
+                // Whoever was cut off waits for no answer.
+                let _ = answer.send(committed.map_err(QueueError::clone).and(outcome));
+            };
+            (Box::new(tell) as Tell, broken)
+        };
+        self.0.send(Box::new(change)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
+    let (sender, mut changes) = mpsc::channel(WAITING_MAX);
+    std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
+        let mut group: Vec<Change> = Vec::with_capacity(GROUP_MAX);
+        while changes.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+            writer.commit(group.drain(..));
+        }
+    })?;
+    Ok(Sender(sender))
+}
+
+/// Holds the connection for writing, and what it remembers of the tables.
+pub(super) struct Writer {
+    pub db: Connection,
+    pub settings: config::Queue,
+    /// Messages that are not settled.
+    pub unsettled: u64,
+    /// The number of the message that was accepted last.
+    last_id: i64,
+    /// Until when each claim of this process is good.
+    pub leases: HashMap<i64, Instant>,
+    /// Lanes of batches that are paused.
+    pub paused: BTreeSet<i64>,
+    /// The lane that had its turn last.
+    pub turn: i64,
+    /// Events and their calls, one for each of these.
+    pub hooks: Vec<String>,
+    /// The log is to be folded into the database, which ends where its last page in use does.
+    pub wants_checkpoint: bool,
+}
+
+impl Writer {
+    /// What the last process had under way waits again, in doubt.
+    pub fn new(db: Connection, settings: &config::Queue, now: Timestamp) -> rusqlite::Result<Self> {
+        let mut writer = Writer {
+            db,
+            settings: settings.clone(),
+            unsettled: 0,
+            last_id: 0,
+            leases: HashMap::new(),
+            paused: BTreeSet::new(),
+            turn: super::ORDINARY,
+            hooks: Vec::new(),
+            wants_checkpoint: false,
+        };
+        let transaction = writer.db.unchecked_transaction()?;
+        transaction.execute("UPDATE messages SET in_doubt = 1 WHERE id IN (SELECT id FROM claims)", [])?;
+        transaction.execute("INSERT INTO queue (lane, due, id) SELECT lane, ?1, id FROM claims", [ms(now)])?;
+        transaction.execute("DELETE FROM claims", [])?;
+        transaction.commit()?;
+        writer.remember_anew()?;
+        Ok(writer)
+    }
+
+    /// What is kept in memory, from the tables.
+    fn remember_anew(&mut self) -> rusqlite::Result<()> {
+        let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let unsettled = number("SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM claims)")?;
+        let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
+        let paused = super::batches::paused(&self.db)?;
+        self.unsettled = unsettled.unsigned_abs();
+        // Numbers of pruned messages may come again, but not before the process ends.
+        self.last_id = self.last_id.max(last_id);
+        self.paused = paused;
+        Ok(())
+    }
+
+    /// Makes all changes in one transaction, and tells each what came of it.
+    fn commit(&mut self, changes: impl Iterator<Item = Change>) {
+        let mut tells = Vec::with_capacity(GROUP_MAX);
+        let mut changes = changes.peekable();
+        let result = self.begin().and_then(|()| {
+            for change in changes.by_ref() {
+                let (tell, broken) = change(self);
+                tells.push(tell);
+                broken?;
+            }
+            self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
+        });
+        let error = result.err().map(|error| {
+            if !self.db.is_autocommit() {
+                // Where even this fails the connection is gone, and every later change says so.
+                let _ = self.db.execute_batch("ROLLBACK");
+            }
+            let _ = self.remember_anew();
+            tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
+            QueueError::Unavailable(sqlite::words(&error))
+        });
+        if std::mem::take(&mut self.wants_checkpoint) {
+            // A reader that is in the way only puts it off.
+            let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+        for tell in tells {
+            tell(error.as_ref().map_or(Ok(()), Err));
+        }
+        // Those that were not tried any more: without an answer they are told that the writer gave them up.
+        changes.for_each(drop);
+    }
+
+    fn begin(&self) -> rusqlite::Result<()> {
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+    }
+
+    pub fn accept(&mut self, new: &[New], now: Timestamp) -> Result<Vec<Accepted>, Stop> {
+        if self.unsettled + new.len() as u64 > self.settings.max_messages {
+            return Err(Stop::Refused(QueueError::Full(self.unsettled)));
+        }
+        let mut accepted = Vec::with_capacity(new.len());
+        for one in new {
+            accepted.push(self.accept_one(one, now)?);
+        }
+        Ok(accepted)
+    }
+
+    fn accept_one(&mut self, new: &New, now: Timestamp) -> Result<Accepted, Stop> {
+        let id = self.last_id + 1;
+        let inserted = self
+            .db
+            .prepare_cached(
+                "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, email, trace, body, progress)
+                VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (uuid) DO NOTHING",
+            )?
+            .execute(params![
+                id,
+                new.uuid.as_bytes(),
+                new.digest,
+                new.lane,
+                ms(now),
+                new.name,
+                new.user,
+                new.email,
+                new.trace,
+                new.body,
+                new.progress
+            ])?;
+        if inserted == 0 {
+            return Ok(self.same(new)?);
+        }
+        self.last_id = id;
+        self.unsettled += 1;
+        if new.claim {
+            self.take(id, new.lane)?;
+        } else {
+            let due = ms(new.not_before.unwrap_or(now).max(now));
+            self.put(new.lane, due, id)?;
+        }
+        for hash in hashes(new.user.as_deref(), new.email.as_deref()) {
+            self.db
+                .prepare_cached("INSERT OR IGNORE INTO recipients (hash, id) VALUES (?1, ?2)")?
+                .execute([hash, id])?;
+        }
+        if new.lane > super::ORDINARY {
+            self.tally(new.lane, State::Queued, 1)?;
+        }
+        Ok(Accepted::New(id))
+    }
+
+    fn same(&self, new: &New) -> rusqlite::Result<Accepted> {
+        let sql = "SELECT digest, state FROM messages WHERE uuid = ?1";
+        let (digest, state): (Vec<u8>, i64) =
+            self.db.prepare_cached(sql)?.query_one([new.uuid.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(if digest == new.digest { Accepted::Same(State::of(state)) } else { Accepted::Conflict })
+    }
+
+    /// A message waits.
+    pub fn put(&self, lane: i64, due: i64, id: i64) -> rusqlite::Result<()> {
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO queue (lane, due, id) VALUES (?1, ?2, ?3)")?
+            .execute([lane, due, id])
+            .map(drop)
+    }
+
+    /// A message is under way.
+    pub fn take(&mut self, id: i64, lane: i64) -> rusqlite::Result<()> {
+        self.leases.insert(id, Instant::now() + super::LEASE);
+        self.db.prepare_cached("INSERT INTO claims (id, lane) VALUES (?1, ?2)")?.execute([id, lane]).map(drop)
+    }
+
+    /// Counts a batch's messages by state.
+    pub fn tally(&self, lane: i64, state: State, by: i64) -> rusqlite::Result<()> {
+        let sql =
+            "INSERT INTO tallies (lane, state, n) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET n = n + excluded.n";
+        self.db.prepare_cached(sql)?.execute([lane, state as i64, by]).map(drop)
+    }
+
+    pub fn remember(&mut self, key: &str, value: &str) -> Result<(), Stop> {
+        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
+        self.db.prepare_cached(sql)?.execute([key, value])?;
+        Ok(())
+    }
+
+    /// The number, lane and state of a message.
+    pub fn find(&self, uuid: uuid::Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
+        let sql = "SELECT id, lane, state FROM messages WHERE uuid = ?1";
+        let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?, State::of(row.get(2)?)));
+        self.db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()
+    }
+}

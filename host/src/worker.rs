@@ -1,0 +1,316 @@
+//! Sends what the queue holds: claims messages as places come free, takes each as far as it goes, and gives back what came of it.
+//!
+//! A place is the right to have one message under way. Some places are for transactional messages alone, so that a bulk send
+//! that has taken all others delays none of them. A message that is accepted while a place is free goes straight to it, with no
+//! way through the queue's waiting rows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::events::{self, Told};
+use crate::message::{Message, Outcome, Report};
+use crate::monitoring;
+use crate::pipeline::{InFlight, Progress, Snapshot};
+use crate::queue::{Claim, Claimed, Queue, Settled, Settlement, State, TRANSACTIONAL};
+
+/// Of the places, one in so many is for transactional messages alone.
+const RESERVED_PART: usize = 4;
+/// Settlements on their way to the disk at once.
+const SETTLING_MAX: usize = 1_024;
+/// Events that a slow listener may be behind.
+const TOLD_MAX: usize = 1_024;
+/// The longest the queue is not looked at.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long to wait after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The right to have one message under way.
+pub struct Place {
+    _any: OwnedSemaphorePermit,
+    _bulk: Option<OwnedSemaphorePermit>,
+}
+
+/// A message with a place.
+pub struct Job {
+    pub id: i64,
+    pub message: Arc<Message>,
+    pub progress: Option<Progress>,
+    pub in_doubt: bool,
+    /// The W3C trace context it came with.
+    pub trace: Option<String>,
+}
+
+/// Everything that sends.
+pub struct Worker {
+    queue: Arc<Queue>,
+    current: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+    /// What events show.
+    events: events::Shown,
+    any: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+    settling: Arc<Semaphore>,
+    waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
+    told: broadcast::Sender<Arc<Told>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    /// `places`: messages under way at once. Nothing is claimed before [`Worker::run`].
+    pub fn new(
+        queue: Arc<Queue>,
+        current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
+        places: usize,
+        events: events::Shown,
+    ) -> Arc<Self> {
+        let reserved = (places / RESERVED_PART).max(1).min(places - 1);
+        Arc::new(Worker {
+            queue,
+            current: Box::new(current),
+            events,
+            any: Arc::new(Semaphore::new(places)),
+            bulk: Arc::new(Semaphore::new((places - reserved).max(1))),
+            settling: Arc::new(Semaphore::new(SETTLING_MAX)),
+            waiting_for: Mutex::default(),
+            told: broadcast::Sender::new(TOLD_MAX),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// A place, if one is free now.
+    pub fn place(&self, is_transactional: bool) -> Option<Place> {
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let bulk = match is_transactional {
+            true => None,
+            false => Some(self.bulk.clone().try_acquire_owned().ok()?),
+        };
+        Some(Place { _any: self.any.clone().try_acquire_owned().ok()?, _bulk: bulk })
+    }
+
+    /// Sends a message that was claimed for this place.
+    pub fn begin(self: &Arc<Self>, place: Place, job: Job) {
+        let span = monitoring::message_span(&job.message, job.trace.as_deref());
+        self.tasks.spawn(self.clone().send(place, job).instrument(span));
+    }
+
+    /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.
+    pub fn outcome(&self, uuid: Uuid) -> oneshot::Receiver<Arc<Report>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.waiting();
+        let senders = waiting.entry(uuid).or_default();
+        senders.retain(|sender| !sender.is_closed());
+        senders.push(sender);
+        receiver
+    }
+
+    /// Nobody waits any more for what becomes of a message.
+    pub fn forget_outcome(&self, uuid: Uuid) {
+        let mut waiting = self.waiting();
+        if let Some(senders) = waiting.get_mut(&uuid) {
+            senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                waiting.remove(&uuid);
+            }
+        }
+    }
+
+    /// Every event from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.told.subscribe()
+    }
+
+    /// Claims and sends until [`Worker::drain`].
+    pub async fn run(self: Arc<Self>) {
+        while let Some(places) = self.free_places().await {
+            let changed = self.queue.changed();
+            let max = places.len();
+            let bulk_max = places.iter().filter(|place| place._bulk.is_some()).count();
+            match self.queue.claim(Claim { max, bulk_max }, self.now()).await {
+                Ok((claimed, next)) => {
+                    let is_all = claimed.len() < max;
+                    self.begin_all(claimed, places);
+                    if is_all {
+                        self.rest(changed, next).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("Nothing can be claimed, and it is tried again soon: {error}");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for a place, and takes the others that are free too; `None` once there is nothing more to begin.
+    async fn free_places(&self) -> Option<Vec<Place>> {
+        let first = tokio::select! {
+            any = self.any.clone().acquire_owned() => any.ok()?,
+            () = self.stop.cancelled() => return None,
+        };
+        let mut places = vec![Place { _any: first, _bulk: self.bulk.clone().try_acquire_owned().ok() }];
+        while let Ok(any) = self.any.clone().try_acquire_owned() {
+            places.push(Place { _any: any, _bulk: self.bulk.clone().try_acquire_owned().ok() });
+        }
+        // Those for anything come last, so that transactional messages take the others first.
+        places.sort_by_key(|place| place._bulk.is_some());
+        Some(places)
+    }
+
+    fn begin_all(self: &Arc<Self>, claimed: Vec<Claimed>, mut places: Vec<Place>) {
+        for one in claimed {
+            let at = match one.lane {
+                TRANSACTIONAL => 0,
+                _ => places.len() - 1,
+            };
+            let place = places.remove(at);
+            match job(&one) {
+                Ok(job) => self.begin(place, job),
+                Err(reason) => self.set_aside(one, reason),
+            }
+        }
+    }
+
+    /// Until something can be claimed that could not before.
+    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, next: Option<Timestamp>) {
+        let left = next.and_then(|next| Duration::try_from(next.duration_since(self.now())).ok());
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep(left.unwrap_or(LOOK_MAX).min(LOOK_MAX)) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// A message that cannot be read any more stops nobody else.
+    fn set_aside(self: &Arc<Self>, claimed: Claimed, reason: String) {
+        tracing::error!(message_uuid = %claimed.uuid, "What is kept of a message cannot be read; it is set aside: {reason}");
+        let report = serde_json::json!({"uuid": claimed.uuid, "error": reason}).to_string().into_bytes();
+        let worker = self.clone();
+        self.tasks.spawn(async move { worker.settle(claimed.id, Settlement::Corrupt { report }).await });
+    }
+
+    /// Takes a message as far as it goes now.
+    async fn send(self: Arc<Self>, place: Place, job: Job) {
+        let Job { id, message, progress, in_doubt, .. } = job;
+        let snapshot = (self.current)();
+        let mut flight = match progress {
+            Some(progress) => InFlight::resume(snapshot, message, progress),
+            None => InFlight::new(snapshot, message, Default::default(), false),
+        };
+        if in_doubt {
+            flight.was_interrupted(self.now());
+        }
+        // What is due at once is gone on with; anything else waits in the queue.
+        while flight.due().is_some_and(|due| due <= self.now()) {
+            flight.advance().await;
+            if flight.is_to_be_recorded() {
+                let progress = write_down(flight.progress());
+                if !self.settle(id, Settlement::Record { progress }).await {
+                    // Without the record the attempt must not be made. The claim ends with its lease.
+                    return;
+                }
+            }
+        }
+        // The next message may begin while this one is written down.
+        let permit = self.settling.clone().acquire_owned().await;
+        drop(place);
+        match flight.due() {
+            Some(due) => {
+                let progress = write_down(flight.progress());
+                self.settle(id, Settlement::Again { due, progress }).await;
+            }
+            None => self.done(id, flight).await,
+        }
+        drop(permit);
+    }
+
+    async fn done(&self, id: i64, flight: InFlight) {
+        let message = flight.message.clone();
+        let report = flight.into_report();
+        let told = events::tell(&message, &report, self.events, self.now());
+        let event = self.events.are_kept.then(|| told.body.clone());
+        let state = state(&report);
+        let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
+        if self.settle(id, Settlement::Done { state, report: written, event }).await {
+            // Nobody may be listening.
+            let _ = self.told.send(Arc::new(told));
+            let report = Arc::new(report);
+            for waiting in self.waiting().remove(&message.uuid).unwrap_or_default() {
+                let _ = waiting.send(report.clone());
+            }
+        }
+    }
+
+    /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
+    /// was stopped before that was possible; the message is in doubt then.
+    async fn settle(&self, id: i64, settlement: Settlement) -> bool {
+        loop {
+            let settled = vec![Settled { id, settlement: settlement.clone() }];
+            match self.queue.settle(settled, self.now()).await {
+                Ok(()) => return true,
+                Err(error) => tracing::error!("A settlement cannot be written, and is tried again: {error}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STORE_PAUSE) => {}
+                () = self.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Claims nothing more and waits for what is under way, at most so long; whether all of it ended.
+    pub async fn drain(&self, at_most: Duration) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(at_most, self.tasks.wait()).await.is_ok()
+    }
+
+    fn now(&self) -> Timestamp {
+        ((self.current)().now)()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>> {
+        self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_down(progress: &Progress) -> Vec<u8> {
+    serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
+}
+
+fn job(claimed: &Claimed) -> Result<Job, String> {
+    let message = Message::from_json(&claimed.body).map_err(|errors| errors.to_string())?;
+    let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
+    Ok(Job {
+        id: claimed.id,
+        message: Arc::new(message),
+        progress: progress.map_err(|e| format!("its progress: {e}"))?,
+        in_doubt: claimed.in_doubt,
+        trace: claimed.trace.clone(),
+    })
+}
+
+/// Where the message stands as a whole.
+fn state(report: &Report) -> State {
+    let any = |is: fn(&Outcome) -> bool| report.channels.iter().any(|c| is(&c.outcome));
+    if any(|o| matches!(o, Outcome::Sent { .. })) {
+        State::Sent
+    } else if any(|o| matches!(o, Outcome::MaybeSent { .. })) {
+        State::MaybeSent
+    } else if !report.is_failure() {
+        State::NotSent
+    } else if any(|o| matches!(o, Outcome::Expired { .. })) && !any(|o| matches!(o, Outcome::Failed { .. })) {
+        State::Expired
+    } else {
+        State::Failed
+    }
+}
