@@ -27,9 +27,9 @@ languages: ## Plugins in every language that misbehave, for the tests: target/te
 demo: build plugins ## Send sample messages through plugins into target/demo/outbox
 	tests/demo/run.sh
 
-# smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI.
+# smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI; Chromium looks at mails.
 target/.tools: tests/apt.sh tests/venv.sh
-	tests/apt.sh smtp-sink=postfix
+	tests/apt.sh smtp-sink=postfix chromium=chromium
 	tests/venv.sh target/venv
 	@touch $@
 
@@ -50,6 +50,7 @@ fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 
 bench: build plugins test-plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
 	cargo bench -p ace --bench ace
+	cargo bench -p ace --bench presentation
 
 FUZZ_SECONDS ?= 60
 fuzz: plugins test-plugins ## Fuzz what is read from a plugin folder, FUZZ_SECONDS (60) for each target; needs a C++ compiler

@@ -57,11 +57,16 @@ const MAY_IMPORT: [(&str, &[&str]); 25] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),
+    ("icu_calendar", &["presentation"]),
+    ("icu_datetime", &["presentation"]),
+    ("icu_decimal", &["presentation"]),
+    ("css_inline", &["presentation"]),
+    ("html2text", &["presentation"]),
     ("rusqlite", &["keyvalue", "queue", "sqlite"]),
     ("lettre", &["mailer", "config"]),
     ("rustls_native_certs", &["tls"]),

@@ -6,8 +6,10 @@ mod client;
 mod explain;
 mod plugins;
 mod remote;
+mod render;
 mod send;
 mod serve;
+mod templates;
 mod token;
 
 use std::io::{IsTerminal, Write};
@@ -79,6 +81,10 @@ enum Command {
     /// List the plugins: what they are, what they may reach, and whether they serve
     #[command(after_help = plugins::EXAMPLES)]
     Plugins(plugins::Args),
+    /// Show what messages look like: write HTML, text and mail files, or open them in the browser
+    Render(render::Args),
+    /// List the templates: what each message has, lacks and overrides
+    Templates(templates::Args),
     /// Take messages over HTTP, keep them until they are settled, and send them
     #[command(after_help = serve::EXAMPLES)]
     Serve,
@@ -136,6 +142,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
             Some(client) => plugins::ask(client, args, json).await,
             None => plugins::run(config()?, args, json).await,
         },
+        Command::Render(args) => render::run(config()?, args, json).await,
+        Command::Templates(args) => templates::run(config()?, args, json).await,
         Command::Serve => serve::run(config()?).await,
         Command::Token(args) => token::run(&config()?, args, json),
         Command::Batch(args) => batch::run(args, json).await,
@@ -190,6 +198,15 @@ async fn open(
 fn put(text: &str) {
     if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         std::process::exit(i32::from(OK));
+    }
+}
+
+/// Columns where there is no terminal to ask.
+const WIDTH_ELSEWHERE: u16 = 160;
+
+fn table_width(table: &mut comfy_table::Table) {
+    if !std::io::stdout().is_terminal() {
+        table.set_width(WIDTH_ELSEWHERE);
     }
 }
 

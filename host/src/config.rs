@@ -22,6 +22,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+use url::Url;
+
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};
 pub use problem::{Problem, Problems};
@@ -48,6 +51,7 @@ pub struct Config {
     pub enabled_channels: Option<Vec<String>>,
     /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.
     pub enabled_policies: Option<Vec<String>>,
+    pub presentation: Presentation,
     pub routing: Routing,
     pub delivery: Delivery,
     /// How single channels are used, by name.
@@ -147,6 +151,51 @@ impl PartialEq for Places {
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} keys]", self.0.len())
+    }
+}
+
+/// What messages look like, beyond their templates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Presentation {
+    /// Django's LANGUAGE_CODE: the language of the templates' own texts, and of a message that names none. `en`.
+    pub default_language: String,
+    /// The theme of a message whose `options.site` names none that there is. `None`: the template folders' own files.
+    pub default_theme: Option<String>,
+    /// Django's TIME_ZONE: where moments are told in. UTC.
+    pub time_zone: TimeZone,
+    /// Where links without a host lead: the application's address. `None`: such a link is an error.
+    pub base_url: Option<Url>,
+    /// Django's STATIC_URL: where images and other files of templates are; may start at `base_url`.
+    pub static_url: Option<String>,
+    /// Whether style sheets are put into the elements they concern. Yes.
+    pub inline_css: bool,
+    /// Whether comments and needless whitespace are taken out of HTML. No.
+    pub minify_html: bool,
+    /// Whether a mail without a `body.txt` gets its text from its HTML. No: it is an error.
+    pub text_from_html: bool,
+    /// Loop bodies, blocks and included files that the templates of one message may run. 200,000.
+    pub max_steps: u32,
+    /// How long the templates of one message may take. 2 s.
+    pub render_timeout: Duration,
+    /// All that the templates of one message may write together. 8 MiB.
+    pub max_output_bytes: usize,
+}
+
+impl Default for Presentation {
+    fn default() -> Self {
+        Presentation {
+            default_language: "en".to_owned(),
+            default_theme: None,
+            time_zone: TimeZone::UTC,
+            base_url: None,
+            static_url: None,
+            inline_css: true,
+            minify_html: false,
+            text_from_html: false,
+            max_steps: 200_000,
+            render_timeout: Duration::from_secs(2),
+            max_output_bytes: 8 * values::MIB,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The engine: everything that decides and sends, built from one configuration and built anew by a reload. It keeps nothing of a
 //! message; `app` puts the queue, the workers and the HTTP server around it.
 
+pub mod preview;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +25,11 @@ use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
 use crate::policy::shadow::ShadowLog;
 use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
+
+/// The translatable texts of templates.
+pub mod texts {
+    pub use crate::presentation::{ExtractError, Extracted, extract};
+}
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +159,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let (mailer, keyvalue, presentation) = tokio::task::spawn_blocking(move || {
         let mailer = Mailer::new(&settings.mailer)?;
         let keyvalue = Keyvalue::load(&settings.keyvalue, now())?;
-        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs)))
+        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
     })
     .await
     .expect("reading at the start does not panic")?;
@@ -243,7 +250,15 @@ impl Ace {
                 Some(file) => keep_the_fixed(Config::load(&file)?, &before),
                 None => before,
             };
-            let presentation = templates.reload(&config.template_dirs);
+            let presentation = templates.reload(&config.template_dirs, &config.presentation);
+            if !Arc::ptr_eq(&presentation, &templates) {
+                for problem in presentation.problems() {
+                    tracing::error!(
+                        file = %problem.file.display(),
+                        "A template or catalogue is broken; where it was whole before, that is used on: {problem}"
+                    );
+                }
+            }
             Ok::<_, StartError>((config, presentation))
         })
         .await

@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub use decode::{FieldError, FieldErrors};
 pub use report::{
     ActionLink, Agreement, Attempt, AttemptReport, AttemptResult, ChannelReport, Delay, DeliveryError, Denial, Fault,
-    FaultKind, HISTORY_MAX, Notes, OnError, Outcome, PolicyReport, PolicyResult, Reason, Receipt, RenderedFile, Report,
+    FaultKind, HISTORY_MAX, Notes, OnError, Outcome, PolicyReport, PolicyResult, Reason, Receipt, Rendered, RenderedFile, Report,
     Rule, TemplateFile, Verdict,
 };
 

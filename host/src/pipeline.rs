@@ -12,7 +12,7 @@ use crate::channel::{self, Channel, ChannelMap, Limit};
 use crate::config::{Delivery, Guarantee, Routing};
 use crate::delivery::{self, Delivered};
 use crate::message::{
-    Attempt, AttemptReport, ChannelReport, ChannelType, FaultKind, HISTORY_MAX, Message, Notes, Outcome, RenderedFile,
+    Attempt, AttemptReport, ChannelReport, ChannelType, FaultKind, HISTORY_MAX, Message, Notes, Outcome, Rendered, RenderedFile,
     Report, Rule,
 };
 use crate::monitoring;
@@ -394,7 +394,8 @@ impl InFlight {
                 let absent = fault.absent && self.snapshot.presentation.knows(&self.message);
                 Step::Settled(Outcome::TemplateError { message: fault.message, absent })
             }
-            Ok(files) => {
+            Ok(Rendered { files, language, note }) => {
+                (report.language, report.language_note) = (Some(language), note);
                 report.templates = files.iter().map(|f| f.source.clone()).collect();
                 if self.dry {
                     report.rendered = Some(files);

@@ -6,9 +6,25 @@
 //! is data and is never parsed.
 
 mod context;
+mod extract;
+mod files;
+mod finish;
+mod formats;
+mod guard;
+mod html;
+mod inline;
+mod languages;
+mod links;
+mod listing;
 mod load;
+mod placeholders;
+mod plural;
+mod po;
+mod rendering;
+mod scan;
 #[cfg(test)]
 mod tests;
+mod translate;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -19,10 +35,19 @@ use std::sync::Arc;
 use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
 
-use crate::message::{ActionLink, Message, RenderedFile, TemplateFile};
+pub use extract::{ExtractError, Extracted, extract};
+pub use listing::{MessageTemplates, TemplateListing};
 
-/// All that the templates of one message may write together.
-pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
+use crate::config;
+use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile};
+use files::Stamp;
+use inline::Inliner;
+use languages::{Catalog, Languages, Resolved};
+use load::Texts;
+use rendering::{Bounds, Rendering};
+
+/// The option that names the theme, as Open edX names the site a message is sent for.
+const THEME_OPTION: &str = "site";
 /// A mail's usual size, so that rendering it grows no buffer.
 const OUTPUT_BYTES_USUAL: usize = 16 << 10;
 /// A fault's text is shown in tables and kept with the message; what Tera says may list every variable of a context.
@@ -30,16 +55,32 @@ const FAULT_CHARS_MAX: usize = 600;
 
 /// Every template of the configured folders, compiled. Immutable; share it behind an `Arc`.
 pub struct Presentation {
+    /// Without a theme.
+    plain: Theme,
+    themes: BTreeMap<String, Theme>,
+    settings: config::Presentation,
+    dirs: Vec<PathBuf>,
+    /// `app_label/edx_ace/name` to its sample.
+    samples: BTreeMap<String, PathBuf>,
+    /// Files that are not used because of another one of their name.
+    shadowed: BTreeMap<PathBuf, Vec<PathBuf>>,
+    problems: Vec<TemplateProblem>,
+    /// The catalogues that can be used, for when their next versions cannot.
+    catalogs: BTreeMap<PathBuf, Arc<Catalog>>,
+    /// Each file's size and time of its last change.
+    stamps: BTreeMap<PathBuf, Stamp>,
+    inliner: Inliner,
+}
+
+/// All templates as one theme has them, compiled together.
+struct Theme {
     tera: Tera,
     index: Index,
-    dirs: Vec<PathBuf>,
+    languages: Languages,
     /// Template name to the file it came from, for faults.
     paths: HashMap<String, String>,
-    problems: Vec<TemplateProblem>,
     /// The text of each template that can be rendered, for when its next version cannot.
-    texts: BTreeMap<String, String>,
-    /// Each template file's size and time of its last change.
-    stamps: BTreeMap<PathBuf, load::Stamp>,
+    texts: Texts,
 }
 
 /// app label -> message name -> channel type -> files. Sorted, so that listings are stable.
@@ -55,6 +96,13 @@ struct Entry {
     source: String,
     /// Why it cannot be rendered, where it cannot.
     broken: Option<String>,
+}
+
+/// What is to be rendered.
+struct Asked<'a> {
+    entries: Vec<&'a Entry>,
+    /// Where among the files the text part goes that is made of the HTML.
+    derives_text: Option<usize>,
 }
 
 /// What a channel wants rendered, and what it puts into the context beside the message.
@@ -102,33 +150,24 @@ impl TemplateFault {
     }
 }
 
-/// The templates found for one message on one channel type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct MessageTemplates<'a> {
-    pub app_label: &'a str,
-    pub name: &'a str,
-    pub channel_type: &'a str,
-    /// Sorted; broken ones too.
-    pub files: Vec<&'a str>,
-}
-
 impl Presentation {
     /// Reads every template of every folder; blocks the thread meanwhile. What is wrong with one is found in
     /// [`Presentation::problems`], makes rendering it (and what extends or includes it) a fault, and stops nothing
     /// else.
-    pub fn load(dirs: &[PathBuf]) -> Presentation {
-        load::load(dirs)
+    pub fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Presentation {
+        load::load(dirs, settings)
     }
 
     /// Whether there is a template for the message on any channel type.
     pub fn knows(&self, message: &Message) -> bool {
-        self.index.get(&message.app_label).is_some_and(|names| names.contains_key(&message.name))
+        let theme = self.theme(message);
+        theme.index.get(&message.app_label).is_some_and(|names| names.contains_key(&message.name))
     }
 
-    /// The folders as they are now. A template that is broken now and was not before stays as it was, and is listed among
-    /// the problems; where nothing changed, this is what comes back.
-    pub fn reload(self: &Arc<Self>, dirs: &[PathBuf]) -> Arc<Presentation> {
-        match load::load_again(dirs, self) {
+    /// The folders as they are now. A template or catalogue that is broken now and was not before stays as it was, and is
+    /// listed among the problems; where nothing changed, this is what comes back.
+    pub fn reload(self: &Arc<Self>, dirs: &[PathBuf], settings: &config::Presentation) -> Arc<Presentation> {
+        match load::load_again(dirs, settings, self) {
             Some(presentation) => Arc::new(presentation),
             None => self.clone(),
         }
@@ -139,35 +178,43 @@ impl Presentation {
         &self.problems
     }
 
-    /// The messages that have templates, by label, name and channel type.
-    pub fn messages(&self) -> impl Iterator<Item = MessageTemplates<'_>> {
-        self.index.iter().flat_map(|(app_label, names)| {
-            names.iter().flat_map(move |(name, types)| {
-                types.iter().map(move |(channel_type, entries)| MessageTemplates {
-                    app_label,
-                    name,
-                    channel_type,
-                    files: entries.iter().map(|e| e.file.as_str()).collect(),
-                })
-            })
-        })
-    }
-
     /// Renders the files the channel asks for, in its order. One that is not required is left out where it does not
     /// exist.
     ///
-    /// A required file that does not exist, a broken one, an undefined variable, a filter that fails and output beyond
-    /// [`OUTPUT_BYTES_MAX`] are faults. Nothing is trimmed (edx-ace neither trims).
-    pub fn render(&self, message: &Message, subject: &Subject) -> Result<Vec<RenderedFile>, TemplateFault> {
-        let entries = self.entries(message, subject)?;
+    /// A required file that does not exist, a broken one, an undefined variable, a filter that fails, and output, time or
+    /// loops beyond the settings' bounds are faults. An unknown language is none: it is noted. Nothing is trimmed (edx-ace
+    /// neither trims).
+    pub fn render(&self, message: &Message, subject: &Subject) -> Result<Rendered, TemplateFault> {
+        let theme = self.theme(message);
+        let Asked { entries, derives_text } = self.entries(theme, message, subject)?;
+        let Resolved { language, note } = theme.languages.resolve(message.language.as_deref());
         let context = context::build(message, subject).map_err(|e| TemplateFault::new(e.to_string()))?;
-        let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: OUTPUT_BYTES_MAX, full: false };
-        entries.into_iter().map(|entry| self.render_file(entry, &context, &mut output)).collect()
+        let output_bytes = self.settings.max_output_bytes;
+        let bounds = Bounds { steps: self.settings.max_steps, time: self.settings.render_timeout, output_bytes };
+        let code = language.code.clone();
+        let rendering = Rendering::new(language, context::tracking(message, subject), bounds);
+        let mut files = rendering::within(rendering, || {
+            let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: output_bytes, full: false };
+            let files = entries.into_iter().map(|entry| self.render_file(theme, entry, &context, &mut output));
+            files.collect::<Result<Vec<_>, _>>()
+        })?;
+        if subject.channel_type == finish::CHANNEL_TYPE {
+            finish::email(&mut files, &self.settings, &self.inliner, derives_text)
+                .map_err(|e| TemplateFault::new(format!("{}: {e}", message.unique_name())))?;
+        }
+        Ok(Rendered { files, language: code, note })
+    }
+
+    /// The theme that `options.site` names, else the default one, else none.
+    fn theme(&self, message: &Message) -> &Theme {
+        let asked = message.options.get(THEME_OPTION).and_then(serde_json::Value::as_str);
+        let default = self.settings.default_theme.as_deref();
+        asked.into_iter().chain(default).find_map(|name| self.themes.get(name)).unwrap_or(&self.plain)
     }
 
     /// What the channel asks for and what exists of it, in the channel's order.
-    fn entries(&self, message: &Message, subject: &Subject) -> Result<Vec<&Entry>, TemplateFault> {
-        let found = self
+    fn entries<'a>(&self, theme: &'a Theme, message: &Message, subject: &Subject) -> Result<Asked<'a>, TemplateFault> {
+        let found = theme
             .index
             .get(&message.app_label)
             .and_then(|names| names.get(&message.name))
@@ -175,15 +222,19 @@ impl Presentation {
             .map_or(&[][..], Vec::as_slice);
         let mut entries = Vec::with_capacity(subject.files.len());
         let mut missing = Vec::new();
-        for file in subject.files {
+        let mut derives_text = None;
+        let has_html = found.iter().any(|e| e.file == finish::BODY_HTML);
+        let may_derive = self.settings.text_from_html && subject.channel_type == finish::CHANNEL_TYPE && has_html;
+        for (at, file) in subject.files.iter().enumerate() {
             match found.iter().find(|e| e.file == file.name) {
                 Some(entry) => entries.push(entry),
+                None if may_derive && file.name == finish::BODY_TXT => derives_text = Some(at),
                 None if file.required => missing.push(file.name.as_str()),
                 None => {}
             }
         }
         if missing.is_empty() {
-            return Ok(entries);
+            return Ok(Asked { entries, derives_text });
         }
         let absent = missing.len() == subject.files.iter().filter(|f| f.required).count();
         Err(TemplateFault { message: self.missing(message, subject, &missing), absent })
@@ -191,7 +242,12 @@ impl Presentation {
 
     fn missing(&self, message: &Message, subject: &Subject, files: &[&str]) -> String {
         let folder = format!("{}/edx_ace/{}/{}", message.app_label, message.name, subject.channel_type);
-        let places: Vec<String> = self.dirs.iter().map(|d| d.join(&folder).display().to_string()).collect();
+        let site = message.options.get(THEME_OPTION).and_then(serde_json::Value::as_str);
+        let theme = site.or(self.settings.default_theme.as_deref()).filter(|theme| self.themes.contains_key(*theme));
+        let themed =
+            theme.into_iter().flat_map(|theme| self.dirs.iter().map(move |dir| dir.join("themes").join(theme)));
+        let places: Vec<String> =
+            themed.chain(self.dirs.iter().cloned()).map(|d| d.join(&folder).display().to_string()).collect();
         let places = match places.as_slice() {
             [] => "no template folder is configured".to_owned(),
             places => format!("looked in {}", places.join(", ")),
@@ -204,6 +260,7 @@ impl Presentation {
 
     fn render_file(
         &self,
+        theme: &Theme,
         entry: &Entry,
         context: &Context,
         output: &mut Output,
@@ -212,21 +269,23 @@ impl Presentation {
             return Err(TemplateFault::new(broken));
         }
         output.bytes.clear();
-        if let Err(error) = self.tera.render_to(&entry.template, context, &mut *output) {
+        if let Err(error) = theme.tera.render_to(&entry.template, context, &mut *output) {
             return Err(match output.full {
                 true => TemplateFault::new(format!(
                     "{}: the message's templates wrote more than {} MiB; look for a loop that never gets small",
                     entry.source,
-                    OUTPUT_BYTES_MAX >> 20
+                    self.settings.max_output_bytes >> 20
                 )),
-                false => self.fault(entry, &error),
+                false => theme.fault(entry, &error),
             });
         }
         let text = std::str::from_utf8(&output.bytes)
             .map_err(|_| TemplateFault::new(format!("{}: wrote something that is not UTF-8", entry.source)))?;
         Ok(RenderedFile { name: entry.file.clone(), source: entry.source.clone(), text: text.to_owned() })
     }
+}
 
+impl Theme {
     /// Tera's error on one line, with the file it happened in (a base layout, say) and the one that was asked for.
     fn fault(&self, entry: &Entry, error: &tera::Error) -> TemplateFault {
         let text = match error.kind() {
@@ -255,7 +314,9 @@ fn describe(report: &ReportError, display: &str) -> String {
         .filter(|_| span.start_line == span.end_line)
         .map(|line| line.chars().skip(span.start_col).take(span.end_col.saturating_sub(span.start_col)).collect());
     match expression.as_deref().map(str::trim) {
-        Some(e) if !e.is_empty() && !report.message().contains(e) => format!("{} at `{e}`", report.message()),
+        Some(e) if !e.is_empty() && !e.starts_with(guard::PREFIX) && !report.message().contains(e) => {
+            format!("{} at `{e}`", report.message())
+        }
         _ => report.message().to_owned(),
     }
 }

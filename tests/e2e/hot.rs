@@ -193,6 +193,77 @@ fn an_edited_template_is_used_and_a_broken_edit_is_not() {
     host.end();
 }
 
+/// A template and a catalogue are edited, well and badly in turn, while messages run through: each mail is whole, in one
+/// version or the other, and what is wrong is told with its line.
+#[test]
+fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
+    let home = home("");
+    let file = "templates/locale/fr/LC_MESSAGES/django.po";
+    // In one step, as editors do.
+    let write =
+        |path: &str, text: String| std::fs::rename(home.file("written", text), home.path(path)).expect("renamed");
+    let catalog = |text: &str| write(file, format!("msgid \"Hi\"\nmsgstr \"{text}\"\n"));
+    std::fs::create_dir_all(home.path("templates/locale/fr/LC_MESSAGES")).expect("made");
+    let template = |version: &str| {
+        write("templates/app/edx_ace/note/email/body.txt", format!("{version} {{{{ trans(message='Hi') }}}}"));
+    };
+    catalog("Salut");
+    template("v1");
+    home.config(&format!("[relays.main]\nkind = \"file\"\ndir = \"mails\"\n{GRANTED}"));
+    let mut child = home.ace(&["send", "--json", "--patience", "0", "-"]).start_open();
+    let (mut input, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+    let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let (heard, stderr) = (said.clone(), child.stderr.take().expect("piped"));
+    let listener = std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            heard.lock().expect("nobody panicked").push_str(&line);
+        }
+    });
+    let newest = std::sync::Arc::new(std::sync::Mutex::new((0_usize, String::new())));
+    let (seen, mails) = (newest.clone(), home.path("mails"));
+    // Whatever comes out is looked at: a mail of one version whole, in the message's language.
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map(|line| line.expect("it answers")) {
+            let told: Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(channel(&told, "email")["state"], "sent", "{told}");
+            let uuid = told["report"]["uuid"].as_str().expect("a uuid");
+            let mail = std::fs::read_to_string(mails.join(format!("{uuid}.django_email.eml"))).expect("written");
+            let known =
+                ["v1 Salut", "v2 Salut", "v1 Bonjour", "v2 Bonjour"].into_iter().find(|text| mail.contains(text));
+            let mut seen = seen.lock().expect("nobody panicked");
+            *seen = (seen.0 + 1, known.unwrap_or_else(|| panic!("{mail}")).to_owned());
+        }
+    });
+    let french = message("note", json!({"language": "fr"}));
+    let mut send_until = |what: &str, is_so: &dyn Fn() -> bool| {
+        wait_for(what, || {
+            for _ in 0..20 {
+                writeln!(input, "{french}").expect("the host reads");
+            }
+            Some(()).filter(|()| is_so())
+        });
+    };
+    let text = || newest.lock().expect("nobody panicked").1.clone();
+    let has_said = |words: &str| said.lock().expect("nobody panicked").contains(words);
+    send_until("the first", &|| text() == "v1 Salut");
+    catalog("Bonjour");
+    send_until("the new catalogue", &|| text() == "v1 Bonjour");
+    home.file(file, "msgid \"Hi\"\nmsgstr \"Broken\n");
+    home.file("templates/app/edx_ace/note/email/body.txt", "v3\n{{ broken");
+    send_until("the lines that are wrong", &|| {
+        has_said("django.po:2: a closing quote is missing") && has_said("body.txt:2: ")
+    });
+    assert_eq!(text(), "v1 Bonjour", "what is broken is not used");
+    template("v2");
+    send_until("the new template", &|| text() == "v2 Bonjour");
+    catalog("Salut");
+    send_until("both", &|| text() == "v2 Salut");
+    drop(input);
+    reader.join().expect("no panic");
+    listener.join().expect("no panic");
+    child.wait().expect("it ends");
+}
+
 #[test]
 fn a_policy_in_shadow_is_recorded_and_has_no_effect() {
     let shadow = "[plugins.second]\nmode = \"shadow\"\nshadow-of = \"stub_policy\"\nconfig = { deny = [\"*\"] }\n";

@@ -29,7 +29,7 @@ fn home(provider: &Provider, channel: &str, config: &str, toml: &str) -> Home {
     home.file("sailthru-key", "sailthru-key");
     home.file("sailthru-secret", API_SECRET);
     home.config(&format!(
-        "[http]\nca-file = 'ca.pem'\n\n[routing]\ndefault = {{ email = '{channel}' }}\n\n\
+        "[http]\nca-file = 'ca.pem'\n\n[presentation]\ninline-css = false\n\n[routing]\ndefault = {{ email = '{channel}' }}\n\n\
          [plugins.{channel}]\ngrants = {{ http = ['{url}{path}'], mailer = true }}\n\
          config = {{ {endpoint} = '{url}', {config} }}\nsecrets = {{ {secrets} }}\n\n{toml}\n"
     ));

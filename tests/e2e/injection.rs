@@ -79,3 +79,31 @@ fn words_of_a_message_forge_no_line_of_the_log_or_the_table() {
         assert!(!line.starts_with("ERROR forged"), "{line}");
     }
 }
+
+#[test]
+fn no_value_of_a_context_adds_a_header_or_a_recipient() {
+    use proptest::strategy::{Strategy, ValueTree};
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let anything = "([\r\n\t\u{0}\u{b}\u{1c}\u{85}\u{2028}]|[a-zA-Zé日 ]|[:<>@,;()\\\\\"=?&.-]|\r\nBcc: e@x.example|=\\?utf-8\\?q\\?=0A\\?=){0,24}";
+    let mut value = || anything.new_tree(&mut runner).expect("a value").current();
+    let mut messages = vec![message("note", json!({}))];
+    for _ in 0..250 {
+        let context =
+            json!({"subject": format!("S{}", value()), "from_name": format!("F{}", value()), "text": value()});
+        messages.push(message("note", json!({"context": context})));
+    }
+    let home = mail_home("[relays.main]\nkind = \"file\"\ndir = \"mails\"\n");
+    let done = home.send(&messages).ok();
+    let mut expected: Option<Vec<String>> = None;
+    for line in done.lines() {
+        let uuid = line["report"]["uuid"].as_str().expect("a uuid");
+        let raw = home.read(&format!("mails/{uuid}.django_email.eml"));
+        let mail = mail_parser::MessageParser::default().parse(&raw).expect("a mail");
+        let names: Vec<String> = mail.headers().iter().map(|header| header.name().to_lowercase()).collect();
+        assert_eq!(&names, expected.get_or_insert(names.clone()), "{raw}");
+        let to: Vec<_> = mail.to().expect("a recipient").iter().filter_map(|a| a.address()).collect();
+        let from: Vec<_> = mail.from().expect("a sender").iter().filter_map(|a| a.address()).collect();
+        assert_eq!((to, from), (vec!["zoe@learner.example"], vec!["no-reply@campus.example"]), "{raw}");
+    }
+    assert_eq!(done.lines().len(), messages.len());
+}

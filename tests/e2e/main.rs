@@ -25,4 +25,5 @@ mod outgoing_http;
 mod plugin_folder;
 mod serve;
 mod server_answers;
+mod templates;
 mod transport;

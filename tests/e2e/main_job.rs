@@ -148,7 +148,7 @@ fn a_mail_has_a_text_and_an_html_part_with_every_letter() {
     let (text, html) = (mail.text(), mail.html());
     assert!(text.contains("Algorithms & Data Structures <2nd edition> (Open Faculty of Computing)"), "{text}");
     assert!(text.contains("日本語入門 – Japanese for beginners"), "{text}");
-    assert!(text.contains("Homework 7: \"Heaps\" & heapsort, due Tue 24 Nov, 23:59 (soon)"), "{text}");
+    assert!(text.contains("Homework 7: \"Heaps\" & heapsort, à rendre Tue 24 Nov, 23:59 (bientôt)"), "{text}");
     assert!(!text.contains("&amp;") && !text.contains("&lt;"), "the text is not escaped: {text}");
     assert!(html.contains("Algorithms &amp; Data Structures &lt;2nd edition&gt;"), "{html}");
     assert!(html.contains("日本語入門 – Japanese for beginners") && html.contains("Uferstraße"), "{html}");

@@ -56,6 +56,7 @@ fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
         found.push(Found { place: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
     }
     found.extend(missing_files(survey));
+    found.extend(survey.sample_problems().into_iter().map(|(place, message)| Found { place, message }));
     found
 }
 
@@ -68,18 +69,9 @@ fn place(problem: &Problem) -> String {
 }
 
 /// A message with some of the files that a channel of its type needs, but not all.
-fn missing_files(survey: &Survey) -> Vec<Found> {
-    let mut found = Vec::new();
-    for message in survey.presentation.messages() {
-        for (plugin, info) in survey.registry.channels().filter(|(_, info)| info.channel_type == message.channel_type) {
-            let required = info.template_files.iter().filter(|f| f.required).map(|f| f.name.as_str());
-            let missing: Vec<&str> = required.filter(|name| !message.files.iter().any(|f| f == name)).collect();
-            if !missing.is_empty() {
-                let place = format!("{}/edx_ace/{}/{}", message.app_label, message.name, message.channel_type);
-                let message = format!("{} needs {}, which no template folder has", plugin.name, missing.join(", "));
-                found.push(Found { place, message });
-            }
-        }
-    }
-    found
+fn missing_files(survey: &Survey) -> impl Iterator<Item = Found> {
+    survey.missing_files().into_iter().map(|missing| Found {
+        message: format!("{} needs {}, which no template folder has", missing.channel, missing.files.join(", ")),
+        place: missing.place,
+    })
 }

@@ -102,6 +102,10 @@ fn channel_trace(out: &mut String, report: &ChannelReport) {
     for passed in &report.passed_over {
         let _ = writeln!(out, "  not        {passed}");
     }
+    if let Some(language) = &report.language {
+        let note = report.language_note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+        let _ = writeln!(out, "  language   {language}{note}");
+    }
     for file in &report.templates {
         let _ = writeln!(out, "  template   {file}");
     }

@@ -2,14 +2,13 @@
 
 mod grant;
 
-use std::io::IsTerminal;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::client::{Client, Server};
-use super::{FAILED, OK, put, say};
+use super::{FAILED, OK, put, say, table_width};
 use crate::config::Config;
 use crate::engine;
 use crate::plugin::{PluginState, Shown};
@@ -135,15 +134,10 @@ fn compared(told: &Value) -> String {
     out
 }
 
-/// Columns where there is no terminal to ask.
-const WIDTH_ELSEWHERE: u16 = 160;
-
 fn table(plugins: &[Shown]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if !std::io::stdout().is_terminal() {
-        table.set_width(WIDTH_ELSEWHERE);
-    }
+    table_width(&mut table);
     table.set_header(["name", "namespace", "version", "granted", "not granted", "state"]);
     for plugin in plugins {
         table.add_row([

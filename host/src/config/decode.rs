@@ -11,7 +11,7 @@ use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
     Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin,
-    Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls, Webhook,
+    Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls, Webhook,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -43,6 +43,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         cache_dir: s.get("cache-dir", values::path(s.folder())),
         enabled_channels: distinct_names(s, "enabled-channels"),
         enabled_policies: distinct_names(s, "enabled-policies"),
+        presentation: s.section("presentation", presentation),
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
         channels: s.named("channels", |_, field| field.section(channel)),
@@ -67,6 +68,25 @@ fn distinct_names(s: &mut Section<'_>, key: &'static str) -> Option<Vec<String>>
         }
     }
     Some(names)
+}
+
+fn presentation(s: &mut Section<'_>) -> Presentation {
+    let default = Presentation::default();
+    Presentation {
+        default_language: s.get("default-language", values::language).unwrap_or(default.default_language),
+        default_theme: s.get("default-theme", values::line),
+        time_zone: s.get("time-zone", values::time_zone).unwrap_or(default.time_zone),
+        base_url: s.get("base-url", values::base_url),
+        static_url: s.get("static-url", values::line),
+        inline_css: s.get("inline-css", values::boolean).unwrap_or(default.inline_css),
+        minify_html: s.get("minify-html", values::boolean).unwrap_or(default.minify_html),
+        text_from_html: s.get("text-from-html", values::boolean).unwrap_or(default.text_from_html),
+        max_steps: s.get("max-steps", values::integer(1..=100_000_000)).unwrap_or(default.max_steps),
+        render_timeout: s
+            .get("render-timeout", values::duration(MILLISECOND..=MINUTE))
+            .unwrap_or(default.render_timeout),
+        max_output_bytes: s.get("max-output-bytes", values::size(KIB..=GIB)).unwrap_or(default.max_output_bytes),
+    }
 }
 
 fn routing(s: &mut Section<'_>) -> Routing {

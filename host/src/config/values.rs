@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+use url::Url;
+
 use super::reader::nearest;
 use super::tree::{Node, Value};
 use super::{BucketGrant, Rate};
@@ -49,6 +52,27 @@ pub(super) fn line(node: &Node) -> Result<String, String> {
         _ if text.chars().count() > LINE_MAX => Err(format!("must have at most {LINE_MAX} characters")),
         _ => Ok(text),
     }
+}
+
+/// A language's tag, as Django writes it.
+pub(super) fn language(node: &Node) -> Result<String, String> {
+    let text = line(node)?;
+    let is_tag = text.len() <= 35 && text.split(['-', '_']).all(|part| (1..=8).contains(&part.len()));
+    match is_tag && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+        true => Ok(text),
+        false => Err("must be a language, as in \"en\" or \"pt-br\"".to_owned()),
+    }
+}
+
+/// A time zone of the IANA database.
+pub(super) fn time_zone(node: &Node) -> Result<TimeZone, String> {
+    TimeZone::get(&line(node)?).map_err(|_| "must be a time zone, as in \"UTC\" or \"Europe/Berlin\"".to_owned())
+}
+
+/// An absolute http or https address that others can be relative to.
+pub(super) fn base_url(node: &Node) -> Result<Url, String> {
+    let url = Url::parse(&line(node)?).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| "must be an address, as in \"https://learn.example.org\"".to_owned())
 }
 
 pub(super) fn boolean(node: &Node) -> Result<bool, String> {

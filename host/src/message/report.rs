@@ -131,6 +131,16 @@ pub struct RenderedFile {
     pub text: String,
 }
 
+/// The template files of one message, rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    pub files: Vec<RenderedFile>,
+    /// The language they are in.
+    pub language: String,
+    /// Why it is not the message's own.
+    pub note: Option<String>,
+}
+
 /// Which try a delivery is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -334,6 +344,12 @@ pub struct ChannelReport {
     /// The template files that were used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<String>,
+    /// The language they were rendered in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Why it is another one than the message asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language_note: Option<String>,
     /// What was rendered; kept by `explain` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Vec<RenderedFile>>,
@@ -359,6 +375,8 @@ impl ChannelReport {
             rule: None,
             passed_over: Vec::new(),
             templates: Vec::new(),
+            language: None,
+            language_note: None,
             rendered: None,
             refused: Vec::new(),
             attempts: 0,

@@ -140,6 +140,8 @@ fn report(outcomes: Vec<Outcome>) -> Report {
         rule: None,
         passed_over: Vec::new(),
         templates: Vec::new(),
+        language: None,
+        language_note: None,
         rendered: None,
         refused: Vec::new(),
         attempts: 0,

@@ -83,7 +83,7 @@ fn snapshot(policies: Vec<(Arc<dyn Policy>, OnError)>, channels: &[&Arc<Script>]
     Arc::new(Snapshot {
         policies: policies.into_iter().map(|(policy, on_error)| Slot::enforced(policy, on_error)).collect(),
         channels: ChannelMap::new(channels),
-        presentation: Arc::new(Presentation::load(&[])),
+        presentation: Arc::new(Presentation::load(&[], &Default::default())),
         routing: Routing { failover: BTreeMap::from([("email".to_owned(), failover)]), ..Routing::default() },
         delivery: Config::default().delivery,
         gates: Gates::new(),

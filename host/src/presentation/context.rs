@@ -5,6 +5,7 @@ use tera::{Context, TeraResult, Value};
 use uuid::Uuid;
 
 use super::Subject;
+use super::links::Tracking;
 use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_truthy};
 
 /// The key by which a message's context or options drop the unsubscribe links.
@@ -53,6 +54,18 @@ pub(super) fn build(message: &Message, subject: &Subject) -> TeraResult<Context>
         context.insert_value(key.clone(), Value::try_from_serializable(value)?);
     }
     Ok(context)
+}
+
+/// What links are marked with.
+pub(super) fn tracking(message: &Message, subject: &Subject) -> Tracking {
+    let course_ids = message.context.get("course_ids");
+    Tracking {
+        app_label: message.app_label.clone(),
+        name: message.name.clone(),
+        channel_type: subject.channel_type.to_owned(),
+        course_id: course_ids.and_then(|ids| ids.get(0)).and_then(|id| id.as_str()).map(str::to_owned),
+        uuid: message.uuid.to_string(),
+    }
 }
 
 fn message_view(message: &Message) -> MessageView<'_> {

@@ -5,21 +5,17 @@
 //! all that are left, dropping those the error names, until the rest is accepted. Every round drops at least one.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
-use super::{Entry, Index, Presentation, TemplateProblem, shortened};
+use super::files::{self, Files};
+use super::inline::Inliner;
+use super::languages::{Catalog, Languages};
+use super::{Entry, Index, Presentation, TemplateProblem, Theme, formats, guard, links, shortened, translate};
+use crate::config;
 
-/// A template larger than this is a file in the wrong place.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Template files in all folders together.
-const FILES_MAX: usize = 20_000;
-/// Folders inside folders; a symbolic link that leads back up ends here.
-const DEPTH_MAX: usize = 16;
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
 /// anything.
 pub(super) const RANGE_MAX: usize = 1_000;
@@ -28,154 +24,144 @@ pub(super) const RANGE_MAX: usize = 1_000;
 type Fault = (Option<usize>, String);
 /// What is wrong with each broken template, by its name.
 type Broken = BTreeMap<String, Vec<Fault>>;
+/// The text of each template, by its name.
+pub(super) type Texts = BTreeMap<String, Arc<str>>;
 
-pub(super) fn load(dirs: &[PathBuf]) -> Presentation {
-    build(dirs, Files::find(dirs), None)
+pub(super) fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Presentation {
+    build(dirs, settings, Files::find(dirs), None)
 }
 
-/// `None` where no file has changed since `before` was loaded.
-pub(super) fn load_again(dirs: &[PathBuf], before: &Presentation) -> Option<Presentation> {
+/// `None` where no file and no setting has changed since `before` was loaded.
+pub(super) fn load_again(
+    dirs: &[PathBuf],
+    settings: &config::Presentation,
+    before: &Presentation,
+) -> Option<Presentation> {
     let files = Files::find(dirs);
-    let is_same = before.dirs == dirs && before.stamps == files.stamps();
-    (!is_same).then(|| build(dirs, files, Some(before)))
+    let is_same = before.dirs == dirs && before.settings == *settings && before.stamps == files.stamps();
+    (!is_same).then(|| build(dirs, settings, files, Some(before)))
 }
 
-/// A file's size and the time of its last change.
-pub(super) type Stamp = (u64, Option<SystemTime>);
-
-fn build(dirs: &[PathBuf], files: Files, before: Option<&Presentation>) -> Presentation {
-    let mut texts = BTreeMap::new();
-    let mut broken = Broken::new();
-    for (name, path) in &files.paths {
-        match read(path) {
-            Ok(text) => {
-                texts.insert(name.clone(), text);
-            }
-            Err(message) => {
-                broken.insert(name.clone(), vec![(None, message)]);
-            }
-        }
-    }
+fn build(
+    dirs: &[PathBuf],
+    settings: &config::Presentation,
+    mut files: Files,
+    before: Option<&Presentation>,
+) -> Presentation {
     let stamps = files.stamps();
-    let mut tera = compile(&texts, &mut broken);
-    let mut problems = files.problems;
-    for (name, faults) in &broken {
-        let file = &files.paths[name];
-        problems.extend(faults.iter().map(|(line, message)| TemplateProblem {
-            file: file.clone(),
-            line: *line,
-            message: message.clone(),
-        }));
+    let mut problems = std::mem::take(&mut files.problems);
+    let catalogs = read_catalogs(&files, before, &mut problems);
+    let mut workshop = Workshop { settings, files: &files, catalogs: &catalogs, read: HashMap::new(), problems };
+    let plain = workshop.theme(None, before.map(|before| &before.plain));
+    let names: Vec<String> = files.themes().map(str::to_owned).collect();
+    let mut themes = BTreeMap::new();
+    for name in names {
+        let theme = workshop.theme(Some(&name), before.and_then(|before| before.themes.get(&name)));
+        themes.insert(name, theme);
     }
+    let mut problems = workshop.problems;
     problems.sort();
-    // What broke since goes on as it was; what only broke with it is whole again.
-    let kept: Vec<(&String, &String)> = broken.keys().filter_map(|name| before?.texts.get_key_value(name)).collect();
-    if !kept.is_empty() {
-        texts.extend(kept.into_iter().map(|(name, text)| (name.clone(), text.clone())));
-        broken.clear();
-        tera = compile(&texts, &mut broken);
-    }
-    texts.retain(|name, _| !broken.contains_key(name));
+    // What is wrong outside themes is wrong in every theme.
+    problems.dedup();
     Presentation {
-        tera,
-        index: index(&files.paths, &broken),
+        plain,
+        themes,
+        settings: settings.clone(),
         dirs: dirs.to_vec(),
-        paths: files.paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
+        samples: files.samples,
+        shadowed: files.shadowed,
         problems,
-        texts,
+        catalogs,
         stamps,
+        inliner: Inliner::default(),
     }
 }
 
-/// The files found so far, by template name, and what is wrong with the folders.
-#[derive(Default)]
-struct Files {
-    paths: BTreeMap<String, PathBuf>,
+/// Every catalogue that can be used. One in which anything is wrong stays as it was, where it was whole before.
+fn read_catalogs(
+    files: &Files,
+    before: Option<&Presentation>,
+    problems: &mut Vec<TemplateProblem>,
+) -> BTreeMap<PathBuf, Arc<Catalog>> {
+    let mut catalogs = BTreeMap::new();
+    for path in files.catalog_paths() {
+        let mut problem = |line, message| problems.push(TemplateProblem { file: path.to_owned(), line, message });
+        let (catalog, is_whole) = match files::read(path) {
+            Err(message) => {
+                problem(None, message);
+                (None, false)
+            }
+            Ok(text) => {
+                let (catalog, wrong) = Catalog::read(&text);
+                let is_whole = wrong.is_empty();
+                wrong.into_iter().for_each(|error| problem(Some(error.line), error.message));
+                (catalog.map(Arc::new), is_whole)
+            }
+        };
+        let kept = before.filter(|_| !is_whole).and_then(|before| before.catalogs.get(path)).cloned();
+        catalogs.extend(kept.or(catalog).map(|catalog| (path.to_owned(), catalog)));
+    }
+    catalogs
+}
+
+/// What themes are built from.
+struct Workshop<'a> {
+    settings: &'a config::Presentation,
+    files: &'a Files,
+    catalogs: &'a BTreeMap<PathBuf, Arc<Catalog>>,
+    /// Each file is read once, however many themes see it.
+    read: HashMap<PathBuf, Result<Arc<str>, String>>,
     problems: Vec<TemplateProblem>,
 }
 
-impl Files {
-    fn find(dirs: &[PathBuf]) -> Self {
-        let mut files = Files::default();
-        for dir in dirs {
-            // Without the detours of a relative path, so that files are told by short names.
-            let dir = &dir.canonicalize().unwrap_or_else(|_| dir.clone());
-            files.walk(dir, dir, 0);
-        }
-        files
-    }
-
-    fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
-        let stamp = |path: &PathBuf| fs::metadata(path).map(|m| (m.len(), m.modified().ok())).unwrap_or_default();
-        self.paths.values().map(|path| (path.clone(), stamp(path))).collect()
-    }
-
-    fn walk(&mut self, root: &Path, dir: &Path, depth: usize) {
-        if depth > DEPTH_MAX {
-            return self
-                .problem(dir, format!("folders are nested more than {DEPTH_MAX} deep; does a link lead back up?"));
-        }
-        let entries = match fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-            Ok(entries) => entries,
-            Err(e) => return self.problem(dir, format!("cannot read this template folder: {e}")),
-        };
-        let mut paths: Vec<PathBuf> = entries.into_iter().map(|e| e.path()).collect();
-        paths.sort();
-        for path in paths {
-            if self.paths.len() >= FILES_MAX {
-                return self.problem(root, format!("more than {FILES_MAX} template files; the rest is not read"));
+impl Workshop<'_> {
+    fn theme(&mut self, name: Option<&str>, before: Option<&Theme>) -> Theme {
+        let paths = self.files.templates(name);
+        let mut texts = Texts::new();
+        let mut broken = Broken::new();
+        for (name, path) in &paths {
+            match self.text(path) {
+                Ok(text) => {
+                    texts.insert(name.clone(), text);
+                }
+                Err(message) => {
+                    broken.insert(name.clone(), vec![(None, message)]);
+                }
             }
-            self.visit(root, path, depth);
+        }
+        let mut tera = compile(&texts, self.settings, &mut broken);
+        for (name, faults) in &broken {
+            self.problems.extend(faults.iter().map(|(line, message)| TemplateProblem {
+                file: paths[name].clone(),
+                line: *line,
+                message: message.clone(),
+            }));
+        }
+        // What broke since goes on as it was; what only broke with it is whole again.
+        let kept: Vec<(&String, &Arc<str>)> =
+            broken.keys().filter_map(|name| before?.texts.get_key_value(name)).collect();
+        if !kept.is_empty() {
+            texts.extend(kept.into_iter().map(|(name, text)| (name.clone(), text.clone())));
+            broken.clear();
+            tera = compile(&texts, self.settings, &mut broken);
+        }
+        texts.retain(|name, _| !broken.contains_key(name));
+        let catalogs = self.files.catalogs(name);
+        let catalogs =
+            catalogs.filter_map(|(language, path)| Some((language.to_owned(), self.catalogs.get(path)?.clone())));
+        Theme {
+            tera,
+            index: index(&paths, &broken),
+            languages: Languages::new(catalogs, &self.settings.default_language),
+            paths: paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
+            texts,
         }
     }
 
-    fn visit(&mut self, root: &Path, path: PathBuf, depth: usize) {
-        let Some(name) = path.strip_prefix(root).ok().and_then(Path::to_str) else {
-            return self.problem(&path, "the file name is not UTF-8".to_owned());
-        };
-        let name = name.replace(std::path::MAIN_SEPARATOR, "/");
-        if is_hidden(&name) {
-            return;
-        }
-        match fs::metadata(&path) {
-            Ok(meta) if meta.is_dir() => self.walk(root, &path, depth + 1),
-            Ok(_) if is_template(&name) => {
-                self.paths.entry(name).or_insert(path);
-            }
-            Ok(_) => {}
-            Err(e) => self.problem(&path, format!("cannot be read: {e}")),
-        }
+    fn text(&mut self, path: &Path) -> Result<Arc<str>, String> {
+        let read = self.read.entry(path.to_owned()).or_insert_with(|| files::read(path).map(Arc::from));
+        read.clone()
     }
-
-    fn problem(&mut self, file: &Path, message: String) {
-        self.problems.push(TemplateProblem { file: file.to_owned(), line: None, message });
-    }
-}
-
-/// Dot files and editors' backups.
-fn is_hidden(name: &str) -> bool {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    last.starts_with('.') || last.ends_with('~')
-}
-
-/// Every file of an `edx_ace` folder, whatever a channel calls its files; elsewhere what is plainly a template to
-/// include.
-fn is_template(name: &str) -> bool {
-    name.split('/').nth(1) == Some("edx_ace") || name.ends_with(".html") || name.ends_with(".txt")
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|e| format!("cannot be read: {e}"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is larger than {} MiB; that is no template", FILE_BYTES_MAX >> 20));
-    }
-    String::from_utf8(bytes).map_err(|e| {
-        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-        format!("is not UTF-8 from line {line} on; save it as UTF-8")
-    })
 }
 
 /// Where each file of each message stands. A template elsewhere (a base layout) can be extended, but no channel asks
@@ -201,24 +187,35 @@ fn index(paths: &BTreeMap<String, PathBuf>, broken: &Broken) -> Index {
 }
 
 /// Tera as we set it up: only `.html` is escaped (edx-ace escapes text, too; a fault of its), and `range` is shorter.
-fn environment() -> Tera {
+fn environment(settings: &config::Presentation) -> Tera {
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
     tera.register_function("range", range);
+    guard::register(&mut tera);
+    translate::register(&mut tera);
+    formats::register(&mut tera, settings);
+    links::register(&mut tera, settings);
     tera
 }
 
-fn compile(texts: &BTreeMap<String, String>, broken: &mut Broken) -> Tera {
-    let mut tera = environment();
-    if tera.add_raw_templates(texts).is_ok() {
+fn compile(texts: &Texts, settings: &config::Presentation, broken: &mut Broken) -> Tera {
+    let empty = environment(settings);
+    let guarded: Texts = texts.iter().map(|(name, text)| (name.clone(), guard::guarded(text).into())).collect();
+    let mut tera = empty.clone();
+    if tera.add_raw_templates(&guarded).is_ok() && guard::too_deep(pairs(&guarded)).is_empty() {
         return tera;
     }
-    Isolation::survey(texts, broken).compile()
+    Isolation::survey(&empty, &guarded, broken).compile()
+}
+
+fn pairs(texts: &Texts) -> impl Iterator<Item = (&str, &str)> {
+    texts.iter().map(|(name, text)| (name.as_str(), &**text))
 }
 
 /// The slow way round: templates that are still thought to be good.
 struct Isolation<'a> {
-    texts: &'a BTreeMap<String, String>,
+    empty: &'a Tera,
+    texts: &'a Texts,
     good: BTreeMap<&'a str, &'a str>,
     /// What each one extends.
     extends: HashMap<&'a str, String>,
@@ -227,9 +224,8 @@ struct Isolation<'a> {
 
 impl<'a> Isolation<'a> {
     /// Each template alone: its syntax errors, and what it extends (as a parent that is not there).
-    fn survey(texts: &'a BTreeMap<String, String>, broken: &'a mut Broken) -> Self {
-        let mut this = Isolation { texts, good: BTreeMap::new(), extends: HashMap::new(), broken };
-        let empty = environment();
+    fn survey(empty: &'a Tera, texts: &'a Texts, broken: &'a mut Broken) -> Self {
+        let mut this = Isolation { empty, texts, good: BTreeMap::new(), extends: HashMap::new(), broken };
         for (name, text) in texts {
             let mut alone = empty.clone();
             match alone.add_raw_template(name, text).as_ref().map_err(tera::Error::kind) {
@@ -251,16 +247,19 @@ impl<'a> Isolation<'a> {
     fn compile(mut self) -> Tera {
         loop {
             self.drop_orphans();
-            let mut tera = environment();
-            let Err(error) = tera.add_raw_templates(&self.good) else {
-                return tera;
+            let mut tera = self.empty.clone();
+            let culprits = match tera.add_raw_templates(&self.good) {
+                Err(error) => self.culprits(&error),
+                Ok(()) => {
+                    let deep = guard::too_deep(self.good.iter().map(|(name, text)| (*name, *text)));
+                    if deep.is_empty() {
+                        return tera;
+                    }
+                    let why =
+                        format!("more than {} files include or extend one another in a row", guard::FILES_DEEP_MAX);
+                    deep.into_iter().map(|name| (name, (None, why.clone()))).collect()
+                }
             };
-            let mut culprits = self.culprits(&error);
-            if culprits.is_empty() {
-                // Tera names nobody we know: nothing can be told apart, so nothing of what is left can be used.
-                culprits =
-                    self.good.keys().map(|name| (name.to_string(), (None, shortened(&error.to_string())))).collect();
-            }
             for (name, fault) in culprits {
                 self.good.remove(name.as_str());
                 self.broken.entry(name).or_default().push(fault);
@@ -315,7 +314,13 @@ impl<'a> Isolation<'a> {
             ErrorKind::Msg(text) => self.reported(text),
             _ => Vec::new(),
         };
-        found.into_iter().filter(|(name, _)| known(name)).collect()
+        let found: Vec<_> = found.into_iter().filter(|(name, _)| known(name)).collect();
+        if found.is_empty() {
+            // Tera names nobody we know: nothing can be told apart, so nothing of what is left can be used.
+            let why = shortened(&error.to_string());
+            return self.good.keys().map(|name| ((*name).to_owned(), (None, why.clone()))).collect();
+        }
+        found
     }
 
     /// Unknown filters, includes and the like come as one text of many reports, `error: …` and `--> file:line:column`

@@ -1,3 +1,7 @@
+mod bounds;
+mod finish;
+mod languages;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +31,10 @@ impl Folders {
     }
 
     fn load(&self, dirs: &[&str]) -> Presentation {
-        Presentation::load(&dirs.iter().map(|d| self.0.path().join(d)).collect::<Vec<_>>())
+        Presentation::load(
+            &dirs.iter().map(|d| self.0.path().join(d)).collect::<Vec<_>>(),
+            &config::Presentation::default(),
+        )
     }
 
     /// The problems without the folder's own path.
@@ -65,7 +72,7 @@ fn render(
     message: &Message,
     files: &[TemplateFile],
 ) -> Result<Vec<RenderedFile>, TemplateFault> {
-    presentation.render(message, &subject(files))
+    presentation.render(message, &subject(files)).map(|rendered| rendered.files)
 }
 
 #[test]
@@ -191,12 +198,15 @@ fn templates_see_the_message_and_the_channel() {
     let presentation = folders.load(&["a"]);
     let head = "app.hello 7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01 [] es 7 z@example.org 2030-01-01 00:00:00 \
                 r@example.org 1 false file_email email ";
-    assert_eq!(presentation.render(&message, &subject).unwrap()[0].text, format!("{head}stop=/stop more=/more /t.png"));
+    assert_eq!(
+        presentation.render(&message, &subject).unwrap().files[0].text,
+        format!("{head}stop=/stop more=/more /t.png")
+    );
     message.context.insert("omit_unsubscribe_link".to_owned(), json!(true));
-    assert_eq!(presentation.render(&message, &subject).unwrap()[0].text, format!("{head}more=/more /t.png"));
+    assert_eq!(presentation.render(&message, &subject).unwrap().files[0].text, format!("{head}more=/more /t.png"));
     message.context.clear();
     message.options.insert("omit_unsubscribe_link".to_owned(), json!(1));
-    assert_eq!(presentation.render(&message, &subject).unwrap()[0].text, format!("{head}more=/more /t.png"));
+    assert_eq!(presentation.render(&message, &subject).unwrap().files[0].text, format!("{head}more=/more /t.png"));
 }
 
 #[test]
@@ -333,13 +343,14 @@ fn a_broken_optional_file_is_a_fault_too() {
 #[test]
 fn output_ends_at_its_limit_for_all_files_together() {
     let folders = Folders::new();
-    let loops = "{% for i in range(end=1000) %}{% for j in range(end=1000) %}12345{% endfor %}{% endfor %}";
+    let loops = "{% for i in range(end=1000) %}{% for j in range(end=100) %}{{ fifty }}{% endfor %}{% endfor %}";
     folders.hello("one.txt", loops).hello("two.txt", loops);
+    let message = hello(json!({"fifty": "1234567890".repeat(5)}));
     let presentation = folders.load(&["a"]);
     let one = [TemplateFile::required("one.txt")];
-    assert_eq!(render(&presentation, &hello(json!({})), &one).unwrap()[0].text.len(), 5_000_000);
+    assert_eq!(render(&presentation, &message, &one).unwrap()[0].text.len(), 5_000_000);
     let both = [TemplateFile::required("one.txt"), TemplateFile::required("two.txt")];
-    let fault = render(&presentation, &hello(json!({})), &both).unwrap_err();
+    let fault = render(&presentation, &message, &both).unwrap_err();
     assert_eq!(
         folders.short(&fault.message),
         "a/app/edx_ace/hello/email/two.txt: the message's templates wrote more than 8 MiB; \
@@ -367,7 +378,7 @@ fn only_templates_are_read() {
 
 #[test]
 fn no_folder_at_all_is_said() {
-    let presentation = Presentation::load(&[]);
+    let presentation = Presentation::load(&[], &config::Presentation::default());
     let fault = render(&presentation, &hello(json!({})), &[TemplateFile::required("body.txt")]).unwrap_err();
     assert_eq!(fault.message, "template app/edx_ace/hello/email/body.txt is missing; no template folder is configured");
     assert!(fault.absent);
@@ -387,7 +398,7 @@ mod own {
     }
 
     fn email(message: &Message) -> Vec<RenderedFile> {
-        let presentation = Presentation::load(&[folder()]);
+        let presentation = Presentation::load(&[folder()], &config::Presentation::default());
         assert_eq!(presentation.problems(), []);
         let files = ["from_name.txt", "subject.txt", "body.html", "head.html", "body.txt"].map(TemplateFile::required);
         let tracker = ["https://t.example.org/?a=1&b=2".to_owned()];
@@ -396,7 +407,7 @@ mod own {
 
     fn render_with(p: &Presentation, m: &Message, files: &[TemplateFile], tracker: &[String]) -> Vec<RenderedFile> {
         let link = ActionLink { url: "/c?a&b".to_owned(), text: "From the channel".to_owned(), unsubscribe: true };
-        p.render(m, &Subject { action_links: &[link], tracker_image_sources: tracker, ..subject(files) }).unwrap()
+        p.render(m, &Subject { action_links: &[link], tracker_image_sources: tracker, ..subject(files) }).unwrap().files
     }
 
     #[test]
@@ -441,7 +452,7 @@ mod own {
 
     #[test]
     fn a_mail_without_tracking_has_no_tracker_image() {
-        let presentation = Presentation::load(&[folder()]);
+        let presentation = Presentation::load(&[folder()], &config::Presentation::default());
         let html = render_with(&presentation, &sample("weeklynews"), &[TemplateFile::required("body.html")], &[]);
         assert!(!html[0].text.contains("<img"));
     }

@@ -1,0 +1,215 @@
+//! What messages look like, without sending them: for `ace render`, and for the samples that `ace check` looks at.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Ace, Survey};
+use crate::channel::Channel;
+use crate::config::{self, Config};
+use crate::mailer::{Email, Mailer};
+use crate::message::{Message, Notes, Rendered, RenderedFile};
+use crate::presentation::{Presentation, Subject};
+
+/// The option that names a message's theme.
+const THEME_OPTION: &str = "site";
+/// Who a previewed mail is from and to where nobody says; RFC 2606 keeps the domain free.
+const NOBODY: &str = "nobody@preview.invalid";
+
+/// A message as one channel shows it.
+pub struct Preview {
+    pub channel: String,
+    pub channel_type: String,
+    pub rendered: Result<Rendered, String>,
+}
+
+impl Ace {
+    /// Renders a message for one channel or channel type or, without one, for every type that it has templates for. No
+    /// policy is asked and nothing is delivered. A type or channel that is not there is an error.
+    pub async fn preview(&self, message: &Arc<Message>, channel: Option<&str>) -> Result<Vec<Preview>, String> {
+        let snapshot = self.snapshot();
+        let mut previews = Vec::new();
+        for chosen in self.channels_for(message, channel)? {
+            previews.push(preview(&snapshot.presentation, message, chosen.as_ref()).await);
+        }
+        Ok(previews)
+    }
+
+    fn channels_for(&self, message: &Message, wanted: Option<&str>) -> Result<Vec<Arc<dyn Channel>>, String> {
+        let snapshot = self.snapshot();
+        if let Some(wanted) = wanted {
+            let is_wanted = |channel: &&Arc<dyn Channel>| channel.name() == wanted || channel.channel_type() == wanted;
+            // The limit's own words for a name that nothing has.
+            self.limit(&[wanted.to_owned()])?;
+            return Ok(snapshot.channels.iter().find(is_wanted).cloned().into_iter().collect());
+        }
+        let written: Vec<&str> = {
+            let of = |m: &crate::presentation::MessageTemplates<'_>| {
+                m.app_label == message.app_label && m.name == message.name
+            };
+            snapshot.presentation.messages().filter(of).map(|m| m.channel_type).collect()
+        };
+        let first = |channel_type: &String| snapshot.channels.of_type(channel_type).first().cloned();
+        let types = snapshot.channels.types();
+        Ok(types.iter().filter(|t| written.contains(&t.as_str())).filter_map(first).collect())
+    }
+}
+
+async fn preview(presentation: &Presentation, message: &Arc<Message>, channel: &dyn Channel) -> Preview {
+    let notes = Notes::default();
+    let asked = async {
+        let links = channel.action_links(message, &notes).await?;
+        Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(message, &notes).await?))
+    };
+    let rendered = match asked.await {
+        Err(fault) => Err(fault.to_string()),
+        Ok((action_links, tracker_image_sources)) => {
+            let subject = Subject {
+                channel: channel.name(),
+                channel_type: channel.channel_type(),
+                files: channel.template_files(),
+                action_links: &action_links,
+                tracker_image_sources: &tracker_image_sources,
+            };
+            presentation.render(message, &subject).map_err(|fault| fault.to_string())
+        }
+    };
+    Preview { channel: channel.name().to_owned(), channel_type: channel.channel_type().to_owned(), rendered }
+}
+
+/// The same message in a theme and a language.
+pub fn variant(message: &Message, theme: Option<&str>, language: Option<&str>) -> Message {
+    let mut message = message.clone();
+    if let Some(theme) = theme {
+        message.options.insert(THEME_OPTION.to_owned(), theme.into());
+    }
+    if let Some(language) = language {
+        message.language = Some(language.to_owned());
+    }
+    message
+}
+
+/// Every theme and language a message can be rendered in: the folders' own first, and the message's own first.
+pub fn matrix(presentation: &Presentation) -> Vec<(Option<String>, Option<String>)> {
+    let themes: Vec<Option<String>> =
+        std::iter::once(None).chain(presentation.themes().map(|t| Some(t.to_owned()))).collect();
+    let languages = presentation.languages().into_iter().map(|language| Some(language.to_owned()));
+    let languages: Vec<Option<String>> = std::iter::once(None).chain(languages).collect();
+    themes.iter().flat_map(|theme| languages.iter().map(move |language| (theme.clone(), language.clone()))).collect()
+}
+
+/// Files that a channel needs of a message, and that no template folder has.
+pub struct MissingFiles {
+    /// `app_label/edx_ace/name/channel type`.
+    pub place: String,
+    /// `app_label.name`.
+    pub message: String,
+    pub channel_type: String,
+    pub channel: String,
+    pub files: Vec<String>,
+}
+
+impl Survey {
+    /// For each message with some of the files that a channel of its type needs, those it lacks.
+    pub fn missing_files(&self) -> Vec<MissingFiles> {
+        let mut found = Vec::new();
+        for message in self.presentation.messages() {
+            for (plugin, info) in self.registry.channels().filter(|(_, info)| info.channel_type == message.channel_type)
+            {
+                let required = info.template_files.iter().filter(|f| f.required).map(|f| f.name.clone());
+                let files: Vec<String> = required.filter(|name| !message.has(name, &self.presentation)).collect();
+                if !files.is_empty() {
+                    found.push(MissingFiles {
+                        place: format!("{}/edx_ace/{}/{}", message.app_label, message.name, message.channel_type),
+                        message: format!("{}.{}", message.app_label, message.name),
+                        channel_type: message.channel_type.to_owned(),
+                        channel: plugin.name.clone(),
+                        files,
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// What is wrong with the samples beside the templates: each is rendered for every channel of a type that it has
+    /// templates for, in every theme and language. The place, and what is wrong there.
+    pub fn sample_problems(&self) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        let matrix = matrix(&self.presentation);
+        for (file, message) in self.presentation.samples() {
+            let place = file.display().to_string();
+            match message {
+                Err(why) => problems.push((place, why)),
+                Ok(message) => {
+                    let mut said: Vec<String> = Vec::new();
+                    for (theme, language) in &matrix {
+                        said.extend(self.faults(&variant(&message, theme.as_deref(), language.as_deref())));
+                    }
+                    said.sort();
+                    said.dedup();
+                    problems.extend(said.into_iter().map(|fault| (place.clone(), fault)));
+                }
+            }
+        }
+        problems
+    }
+
+    fn faults(&self, message: &Message) -> Vec<String> {
+        let mut faults = Vec::new();
+        for (plugin, info) in self.registry.channels() {
+            let subject = Subject {
+                channel: &plugin.name,
+                channel_type: &info.channel_type,
+                files: &info.template_files,
+                action_links: &[],
+                tracker_image_sources: &[],
+            };
+            // A message without any template of the type was not written for it.
+            faults.extend(self.presentation.render(message, &subject).err().filter(|f| !f.absent).map(|f| f.message));
+        }
+        faults
+    }
+}
+
+/// Writes a mail as a relay would get it, as `{name}.eml` into a folder: edx-ace's page, the message's headers and
+/// addresses. What a channel adds of its own is not in it.
+pub async fn write_eml(
+    config: &Config,
+    message: &Message,
+    files: &[RenderedFile],
+    dir: &Path,
+    name: &str,
+) -> Result<String, String> {
+    let text = |file: &str| files.iter().find(|f| f.name == file).map_or("", |f| f.text.as_str());
+    let from =
+        message.options.get("from_address").and_then(|from| from.as_str()).filter(|from| !from.trim().is_empty());
+    let email = Email {
+        sender: from.map(str::to_owned),
+        recipients: vec![
+            message.recipient.as_ref().and_then(|r| r.email_address.clone()).unwrap_or_else(|| NOBODY.to_owned()),
+        ],
+        cc: Vec::new(),
+        bcc: Vec::new(),
+        reply_to: Vec::new(),
+        subject: text("subject.txt").split_whitespace().collect::<Vec<_>>().join(" "),
+        text: text("body.txt").to_owned(),
+        html: Some(page(text("head.html"), text("body.html"))),
+        headers: message.headers.0.clone(),
+        attachments: Vec::new(),
+        relay: None,
+        return_path: None,
+    };
+    let relay = config::Relay { kind: config::RelayKind::File { dir: dir.to_owned() }, from: None, return_path: None };
+    let settings = config::Mailer {
+        default_relay: None,
+        default_from: Some(config.mailer.default_from.clone().unwrap_or_else(|| NOBODY.to_owned())),
+        relays: [("preview".to_owned(), relay)].into(),
+    };
+    let mailer = Mailer::new(&settings).map_err(|e| e.to_string())?;
+    mailer.send(email, name).await.map(|accepted| accepted.answer).map_err(|e| e.to_string())
+}
+
+/// edx-ace's page around the two rendered files.
+pub fn page(head: &str, body: &str) -> String {
+    format!("<!DOCTYPE html>\n<html>\n  <head>\n    {head}\n  </head>\n  <body>\n    {body}\n  </body>\n</html>")
+}

@@ -1,0 +1,147 @@
+//! Dates, times and numbers as the message's language writes them: `format_date`, `format_time`, `format_datetime` and
+//! `format_decimal`, named as in Babel. The knowledge is the Unicode CLDR's, compiled in through ICU4X.
+
+use icu_calendar::{Date, Gregorian};
+use icu_datetime::fieldsets::{self, T};
+use icu_datetime::input::{DateTime as IcuDateTime, Time};
+use icu_datetime::options::Length;
+use icu_datetime::{DateTimeFormatterLoadError, FixedCalendarDateTimeFormatter, NoCalendarFormatter};
+use icu_decimal::DecimalFormatter;
+use icu_decimal::input::Decimal;
+use icu_locale_core::Locale;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::rendering;
+use crate::config;
+
+/// Digits after the decimal separator.
+const DIGITS_MAX: i16 = 20;
+
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+    let time_zone = settings.time_zone.clone();
+    for (name, parts) in [("format_date", Parts::Date), ("format_time", Parts::Time), ("format_datetime", Parts::Both)]
+    {
+        let zone = time_zone.clone();
+        tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| {
+            let at = moment(value, kwargs.get("time_zone")?, &zone)?;
+            let length = kwargs.get("length")?.map_or(Ok(Style::Medium), style)?;
+            rendering::current(|rendering| written(at, parts, length, &rendering.language.locale))
+        });
+    }
+    tera.register_filter("format_decimal", format_decimal);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Parts {
+    Date,
+    Time,
+    Both,
+}
+
+/// Babel's and CLDR's four lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// With the day of the week.
+    Full,
+    Long,
+    Medium,
+    Short,
+}
+
+fn style(name: &str) -> TeraResult<Style> {
+    match name {
+        "full" => Ok(Style::Full),
+        "long" => Ok(Style::Long),
+        "medium" => Ok(Style::Medium),
+        "short" => Ok(Style::Short),
+        other => Err(tera::Error::message(format!("`length` is full, long, medium or short, not `{other}`"))),
+    }
+}
+
+/// Text in ISO 8601, or seconds since the Unix epoch. A date and time without an offset is told as it stands.
+fn moment(value: &Value, zone: Option<&str>, default: &TimeZone) -> TeraResult<DateTime> {
+    let zone = match zone {
+        None => default.clone(),
+        Some(name) => TimeZone::get(name).map_err(|_| {
+            tera::Error::message(format!("there is no time zone `{name}`; write it as in Europe/Berlin"))
+        })?,
+    };
+    let unusable = || tera::Error::message(format!("`{value}` is no date: write it in ISO 8601, or as Unix seconds"));
+    if let Some(seconds) = value.as_i64() {
+        return Ok(zone.to_datetime(Timestamp::from_second(seconds).map_err(|_| unusable())?));
+    }
+    let text = value.as_str().map(str::trim).ok_or_else(unusable)?;
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(zone.to_datetime(at));
+    }
+    text.parse::<DateTime>().map_err(|_| unusable())
+}
+
+fn written(at: DateTime, parts: Parts, style: Style, locale: &Locale) -> TeraResult<String> {
+    let unwritable = |_| tera::Error::message(format!("`{at}` cannot be written as a date"));
+    let whole = IcuDateTime {
+        date: Date::try_new_gregorian(i32::from(at.year()), at.month() as u8, at.day() as u8).map_err(unwritable)?,
+        time: Time::try_new(at.hour() as u8, at.minute() as u8, at.second() as u8, 0).map_err(unwritable)?,
+    };
+    icu(&whole, parts, style, locale)
+        .map_err(|e| tera::Error::message(format!("dates cannot be written in {locale}: {e}")))
+}
+
+fn icu(
+    whole: &IcuDateTime<Gregorian>,
+    parts: Parts,
+    style: Style,
+    locale: &Locale,
+) -> Result<String, DateTimeFormatterLoadError> {
+    let prefs = locale.into();
+    let length = match style {
+        Style::Full | Style::Long => Length::Long,
+        Style::Medium => Length::Medium,
+        Style::Short => Length::Short,
+    };
+    Ok(match (parts, style) {
+        (Parts::Time, _) => {
+            NoCalendarFormatter::try_new(prefs, T::hm().with_length(length))?.format(&whole.time).to_string()
+        }
+        (Parts::Date, Style::Full) => {
+            let fields = fieldsets::YMDE::long();
+            FixedCalendarDateTimeFormatter::<Gregorian, _>::try_new(prefs, fields)?.format(&whole.date).to_string()
+        }
+        (Parts::Date, _) => {
+            let fields = fieldsets::YMD::for_length(length);
+            FixedCalendarDateTimeFormatter::<Gregorian, _>::try_new(prefs, fields)?.format(&whole.date).to_string()
+        }
+        (Parts::Both, Style::Full) => {
+            let fields = fieldsets::YMDE::long().with_time_hm();
+            FixedCalendarDateTimeFormatter::<Gregorian, _>::try_new(prefs, fields)?.format(whole).to_string()
+        }
+        (Parts::Both, _) => {
+            let fields = fieldsets::YMD::for_length(length).with_time_hm();
+            FixedCalendarDateTimeFormatter::<Gregorian, _>::try_new(prefs, fields)?.format(whole).to_string()
+        }
+    })
+}
+
+/// A number with the language's separators, and with so many digits after the decimal one as `digits` says.
+fn format_decimal(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<String> {
+    let unusable = || tera::Error::message(format!("`{value}` is no number that can be written"));
+    let mut number = match (value.as_i64(), value.as_f64()) {
+        (Some(whole), _) => Decimal::from(whole),
+        (None, Some(n)) if n.is_finite() => Decimal::try_from_str(&n.to_string()).map_err(|_| unusable())?,
+        _ => return Err(unusable()),
+    };
+    if let Some(digits) = kwargs.get::<i64>("digits")? {
+        let digits = i16::try_from(digits).ok().filter(|digits| (0..=DIGITS_MAX).contains(digits));
+        let digits = digits.ok_or_else(|| tera::Error::message(format!("`digits` is from 0 to {DIGITS_MAX}")))?;
+        number.round(-digits);
+        number.absolute.pad_end(-digits);
+    }
+    rendering::current(|rendering| {
+        let formatter = DecimalFormatter::try_new((&rendering.language.locale).into(), Default::default());
+        let formatter = formatter.map_err(|e| tera::Error::message(format!("numbers cannot be written: {e}")))?;
+        Ok(formatter.format(&number).to_string())
+    })
+}

@@ -1,0 +1,257 @@
+//! Style sheets put into the elements they concern: many mail programs drop `<style>`.
+//!
+//! What css-inline comes to depends on a mail's elements, classes and ids, hardly ever on its texts and addresses. So it is
+//! asked once for each shape of a mail (its tags without what does not matter), and its answer, the style of each element,
+//! is put into every mail of that shape. The rest of the mail stays as the template wrote it, the sheet included: media
+//! queries for phones and dark screens cannot be put into elements.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, RwLock};
+
+use css_inline::CSSInliner;
+
+use super::html::{self, Piece, Tag};
+
+/// Shapes and styles that are remembered; past that all are forgotten.
+const SHAPES_MAX: usize = 1_024;
+const SHAPES_BYTES_MAX: usize = 16 << 20;
+/// Names each element for css-inline's answer.
+const MARK: &str = "data-ace-element";
+
+/// Remembers the styles of the shapes it has seen.
+#[derive(Default)]
+pub(super) struct Inliner {
+    seen: RwLock<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    styles: HashMap<Vec<u8>, Arc<Styles>>,
+    bytes: usize,
+}
+
+/// The style of each start tag that gets another one, by its place among them.
+type Styles = Vec<(usize, String)>;
+
+impl Inliner {
+    /// The inside of a body with the styles of the head's sheets, and of its own; `None` where there are none, or nothing
+    /// changes.
+    pub fn inlined(&self, head: &str, body: &str) -> Result<Option<String>, String> {
+        let pieces = html::pieces(body);
+        let css = sheets(head, &html::pieces(head));
+        if css.is_empty() && !pieces.iter().any(|piece| matches!(piece, Piece::Raw(_))) {
+            return Ok(None);
+        }
+        let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
+        let shape = shape(&css, body, &pieces);
+        let known = self.seen.read().ok().and_then(|seen| seen.styles.get(&shape).cloned());
+        let styles = match known {
+            Some(styles) => styles,
+            None => {
+                html::check_nest(body, &pieces)?;
+                let styles = Arc::new(computed(&css, body, &starts)?);
+                self.remember(shape, styles.clone());
+                styles
+            }
+        };
+        Ok((!styles.is_empty()).then(|| applied(body, &starts, &styles)))
+    }
+
+    fn remember(&self, shape: Vec<u8>, styles: Arc<Styles>) {
+        // A lock is poisoned by a panic alone; then nothing is remembered any more, which costs time and nothing else.
+        let Ok(mut seen) = self.seen.write() else { return };
+        let bytes = shape.len() + styles.iter().map(|(_, style)| style.len()).sum::<usize>();
+        if seen.styles.len() >= SHAPES_MAX || seen.bytes + bytes > SHAPES_BYTES_MAX {
+            *seen = Seen::default();
+        }
+        seen.bytes += bytes;
+        seen.styles.insert(shape, styles);
+    }
+}
+
+fn start_tag(piece: &Piece) -> Option<&Tag> {
+    match piece {
+        Piece::Tag(tag) if !tag.is_end => Some(tag),
+        _ => None,
+    }
+}
+
+/// The style sheets of a head, but for those of single media.
+fn sheets(head: &str, pieces: &[Piece]) -> String {
+    let mut css = String::new();
+    for pair in pieces.windows(2) {
+        if let [Piece::Tag(tag), Piece::Raw(raw)] = pair
+            && tag.is(head, "style")
+            && !tag.attributes(head).any(|a| head[a.name].eq_ignore_ascii_case("media"))
+        {
+            css.push_str(&head[raw.clone()]);
+            css.push('\n');
+        }
+    }
+    css
+}
+
+/// All that css-inline's answer depends on: the sheet, and each tag with its class, id and style. A sheet that asks for
+/// other attributes, or for emptiness, makes everything matter.
+fn shape(css: &str, body: &str, pieces: &[Piece]) -> Vec<u8> {
+    let mut shape = css.as_bytes().to_vec();
+    if css.contains(['[', '\\']) || css.contains(":empty") {
+        shape.extend_from_slice(body.as_bytes());
+        return shape;
+    }
+    for piece in pieces {
+        match piece {
+            Piece::Text(_) | Piece::Comment(_) => {}
+            Piece::Raw(raw) => shape.extend_from_slice(body[raw.clone()].as_bytes()),
+            Piece::Tag(tag) => {
+                shape.push(if tag.is_end { 1 } else { 0 });
+                shape.extend_from_slice(body[tag.name.clone()].as_bytes());
+                for attribute in tag.attributes(body) {
+                    let name = &body[attribute.name];
+                    if ["class", "id", "style"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
+                        shape.extend_from_slice(&[2, name.as_bytes()[0]]);
+                        shape.extend_from_slice(body[attribute.value].as_bytes());
+                    }
+                }
+            }
+        }
+    }
+    shape
+}
+
+/// Asks css-inline.
+fn computed(css: &str, body: &str, starts: &[&Tag]) -> Result<Styles, String> {
+    let mut document = format!("<html><head><style>{css}</style></head><body>");
+    let mut from = 0;
+    for (number, tag) in starts.iter().enumerate() {
+        document.push_str(&body[from..tag.name.end]);
+        document.push_str(&format!(" {MARK}=\"{number}\""));
+        from = tag.name.end;
+    }
+    document.push_str(&body[from..]);
+    document.push_str("</body></html>");
+    let inliner = CSSInliner::options().load_remote_stylesheets(false).build();
+    let inlined =
+        inliner.inline(&document).map_err(|e| format!("the style sheet cannot be put into the elements: {e}"))?;
+    let mut styles = Styles::new();
+    for piece in html::pieces(&inlined) {
+        let Some(tag) = start_tag(&piece) else { continue };
+        let number = attribute(&inlined, tag, MARK).and_then(|(_, value)| inlined[value].parse::<usize>().ok());
+        let Some(before) = number.and_then(|number| starts.get(number)) else { continue };
+        let style = attribute(&inlined, tag, "style").map(|(_, value)| &inlined[value]);
+        let was = attribute(body, before, "style").map(|(_, value)| &body[value]);
+        if let (Some(style), Some(number)) = (style, number)
+            && !was.is_some_and(|was| is_same(was, style))
+        {
+            styles.push((number, style.to_owned()));
+        }
+    }
+    styles.sort_unstable();
+    Ok(styles)
+}
+
+/// Whether two styles differ in how they are escaped and spaced alone.
+fn is_same(a: &str, b: &str) -> bool {
+    let plain =
+        |text: &str| text.replace("&quot;", "'").replace("&#39;", "'").replace('"', "'").replace([' ', ';'], "");
+    plain(a) == plain(b)
+}
+
+fn attribute(html: &str, tag: &Tag, name: &str) -> Option<(Range<usize>, Range<usize>)> {
+    let found = tag.attributes(html).find(|attribute| html[attribute.name.clone()].eq_ignore_ascii_case(name));
+    found.map(|attribute| (attribute.whole, attribute.value))
+}
+
+fn applied(body: &str, starts: &[&Tag], styles: &Styles) -> String {
+    let mut out = String::with_capacity(body.len() + styles.iter().map(|(_, style)| style.len() + 9).sum::<usize>());
+    let mut from = 0;
+    for (number, style) in styles {
+        let Some(tag) = starts.get(*number) else { continue };
+        match attribute(body, tag, "style") {
+            Some((whole, _)) => {
+                out.push_str(&body[from..whole.start]);
+                out.push('"');
+                from = whole.end;
+            }
+            None => {
+                out.push_str(&body[from..tag.name.end]);
+                out.push_str(" style=\"");
+                from = tag.name.end;
+            }
+        }
+        out.push_str(style);
+        out.push('"');
+    }
+    out.push_str(&body[from..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "<style>p { color: #111; margin: 0 } .big { font-size: 20px } td > b { color: red }\n\
+                        a:hover { color: blue } @media (max-width: 480px) { p { color: #222 } }</style>\
+                        <!--[if mso]><style>p { color: #333 }</style><![endif]--><style media=\"print\">p { color: #444 }</style>";
+
+    fn inlined(body: &str) -> String {
+        let inliner = Inliner::default();
+        let first = inliner.inlined(HEAD, body).unwrap().unwrap_or_else(|| body.to_owned());
+        let second = inliner.inlined(HEAD, body).unwrap().unwrap_or_else(|| body.to_owned());
+        assert_eq!(first, second, "what is remembered is what was computed");
+        first
+    }
+
+    #[test]
+    fn elements_get_the_styles_that_concern_them_and_all_else_stays_as_it_is() {
+        assert_eq!(
+            inlined("<!--[if mso]><p>x</p><![endif]--><P CLASS=big>a &amp; b<br/></p>&nbsp;<i>c</i>"),
+            "<!--[if mso]><p>x</p><![endif]--><P style=\"color: #111;margin: 0;font-size: 20px;\" CLASS=big>a &amp; b<br/></p>&nbsp;<i>c</i>"
+        );
+        assert_eq!(inlined("<i>c</i>"), "<i>c</i>");
+        let table = inlined("<table><tr><td><b>x</b></td></tr></table>");
+        assert_eq!(table, "<table><tr><td><b style=\"color: red;\">x</b></td></tr></table>");
+    }
+
+    #[test]
+    fn an_elements_own_style_goes_before_the_sheets() {
+        let html = inlined("<p style='color:green;font-family:\"X Y\"'>a</p>");
+        assert!(
+            html.starts_with("<p style=\"") && html.contains("color: green") && html.contains("margin: 0"),
+            "{html}"
+        );
+        assert!(html.contains("'X Y'") && !html.contains("#111"), "{html}");
+    }
+
+    #[test]
+    fn a_shape_is_computed_once_whatever_its_texts_and_addresses_are() {
+        let inliner = Inliner::default();
+        for n in 0..100 {
+            let body = format!("<p title=\"{n}\"><a href='/{n}'>{n} &lt; 2</a></p>");
+            let html = inliner.inlined(HEAD, &body).unwrap().unwrap();
+            assert_eq!(html, body.replace("<p", "<p style=\"color: #111;margin: 0;\""));
+        }
+        assert_eq!(inliner.seen.read().unwrap().styles.len(), 1);
+        inliner.inlined(HEAD, "<p class=big></p>").unwrap();
+        assert_eq!(inliner.seen.read().unwrap().styles.len(), 2);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let inliner = Inliner::default();
+        for n in 0..SHAPES_MAX * 2 + 10 {
+            inliner.remember(n.to_le_bytes().to_vec(), Arc::default());
+        }
+        assert_eq!(inliner.seen.read().unwrap().styles.len(), 10);
+    }
+
+    #[test]
+    fn a_sheet_that_asks_for_other_attributes_sees_them() {
+        let inliner = Inliner::default();
+        let head = "<style>a[href^=\"/x\"] { color: red }</style>";
+        let of = |body: &str| inliner.inlined(head, body).unwrap();
+        assert_eq!(of("<a href=\"/y\">1</a>"), None);
+        assert_eq!(of("<a href=\"/x\">1</a>").unwrap(), "<a style=\"color: red;\" href=\"/x\">1</a>");
+    }
+}

@@ -1,0 +1,97 @@
+//! Addresses in templates: `static`, `with_link_tracking`, and the channel's `get_action_links`. A mail has no page it could
+//! be relative to, so all of them are absolute.
+
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+use url::Url;
+
+use super::rendering;
+use crate::config;
+
+/// The context and the argument by which the unsubscribe links are left out.
+const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
+
+/// What tells a visit that a mail led to: Open edX's parameters, all but `utm_medium` from the message.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tracking {
+    pub app_label: String,
+    pub name: String,
+    pub channel_type: String,
+    /// The first of the context's `course_ids`.
+    pub course_id: Option<String>,
+    pub uuid: String,
+}
+
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+    let (base, statics) = (settings.base_url.clone(), settings.static_url.clone());
+    tera.register_function("static", move |kwargs: Kwargs, _: &State| {
+        absolute_static(kwargs.must_get("path")?, statics.as_deref(), base.as_ref())
+    });
+    let base = settings.base_url.clone();
+    tera.register_function("with_link_tracking", move |kwargs: Kwargs, _: &State| {
+        tracked(kwargs.must_get("url")?, base.as_ref())
+    });
+    let base = settings.base_url.clone();
+    tera.register_filter("with_link_tracking", move |url: &str, _: Kwargs, _: &State| tracked(url, base.as_ref()));
+    tera.register_function("get_action_links", action_links);
+}
+
+/// A file among the static ones: `static(path="images/logo.png")`.
+fn absolute_static(path: &str, statics: Option<&str>, base: Option<&Url>) -> TeraResult<String> {
+    let unset = || tera::Error::message("`static` needs presentation.static-url in ace.toml");
+    let whole = format!("{}/{}", statics.ok_or_else(unset)?.trim_end_matches('/'), path.trim_start_matches('/'));
+    absolute(&whole, base).map(String::from)
+}
+
+fn absolute(url: &str, base: Option<&Url>) -> TeraResult<Url> {
+    match (Url::parse(url), base) {
+        (Ok(url), _) => Ok(url),
+        (Err(url::ParseError::RelativeUrlWithoutBase), Some(base)) => base.join(url).map_err(|e| no_address(url, e)),
+        (Err(url::ParseError::RelativeUrlWithoutBase), None) => {
+            let why = "is not absolute: write it as in https://…, or set presentation.base-url in ace.toml";
+            Err(tera::Error::message(format!("the address `{url}` {why}")))
+        }
+        (Err(e), _) => Err(no_address(url, e)),
+    }
+}
+
+fn no_address(url: &str, error: url::ParseError) -> tera::Error {
+    tera::Error::message(format!("`{url}` is no address: {error}"))
+}
+
+/// The address with the message's `utm_` parameters in place of its own.
+fn tracked(url: &str, base: Option<&Url>) -> TeraResult<String> {
+    let mut url = absolute(url, base)?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Ok(url.into());
+    }
+    let is_tracking = |name: &str| name.starts_with("utm_");
+    let own: Vec<(String, String)> = url.query_pairs().into_owned().filter(|(name, _)| !is_tracking(name)).collect();
+    rendering::current(|rendering| {
+        let tracking = &rendering.tracking;
+        let mut query = url.query_pairs_mut();
+        query.clear().extend_pairs(own);
+        query.append_pair("utm_source", &tracking.app_label);
+        query.append_pair("utm_medium", &tracking.channel_type);
+        query.append_pair("utm_campaign", &tracking.name);
+        if let Some(course_id) = &tracking.course_id {
+            query.append_pair("utm_term", course_id);
+        }
+        query.append_pair("utm_content", &tracking.uuid);
+        Ok(())
+    })?;
+    Ok(url.into())
+}
+
+/// The channel's links; without those for unsubscribing where the argument or the context says so. (edx-ace looks at the
+/// context alone.)
+fn action_links(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
+    let argument = kwargs.get::<&Value>(OMIT_UNSUBSCRIBE_LINK)?.is_some_and(Value::is_truthy);
+    let omits = argument || state.get::<Value>(OMIT_UNSUBSCRIBE_LINK)?.is_some_and(|value| value.is_truthy());
+    let channel = match kwargs.get::<Value>("channel")? {
+        Some(channel) => Some(channel),
+        None => state.get::<Value>("channel")?,
+    };
+    let links = channel.as_ref().and_then(|channel| channel.get_from_path("action_links")).and_then(Value::as_array);
+    let is_kept = |link: &&Value| !omits || !link.get_from_path("unsubscribe").is_some_and(Value::is_truthy);
+    Ok(Value::from(links.unwrap_or_default().iter().filter(is_kept).cloned().collect::<Vec<_>>()))
+}

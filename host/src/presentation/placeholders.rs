@@ -1,0 +1,75 @@
+//! The placeholders of a translatable text, as Django and Python write them: `%(name)s`, and `%%` for a percent sign.
+
+/// A piece of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    Text(&'a str),
+    Name(&'a str),
+}
+
+/// The pieces of a text in their order. A percent sign that begins neither a placeholder nor `%%` is a percent sign.
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (piece, after) = match rest.find('%') {
+            Some(0) => first(rest),
+            Some(at) => (Piece::Text(&rest[..at]), &rest[at..]),
+            None => (Piece::Text(rest), ""),
+        };
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// What a text that begins with a percent sign begins with, and the rest.
+fn first(text: &str) -> (Piece<'_>, &str) {
+    if let Some(after) = text.strip_prefix("%%") {
+        return (Piece::Text("%"), after);
+    }
+    let placeholder = text.strip_prefix("%(").and_then(|rest| rest.split_once(")s"));
+    match placeholder.filter(|(name, _)| is_name(name)) {
+        Some((name, after)) => (Piece::Name(name), after),
+        None => (Piece::Text("%"), &text[1..]),
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_.".contains(c))
+}
+
+/// The names in a text.
+pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
+    pieces(text).filter_map(|piece| match piece {
+        Piece::Name(name) => Some(name),
+        Piece::Text(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_told_from_percent_signs() {
+        let found: Vec<_> = pieces("a %(b)s 5%% %c %( %(é.x)s%").collect();
+        use Piece::{Name, Text};
+        let expected = [
+            Text("a "),
+            Name("b"),
+            Text(" 5"),
+            Text("%"),
+            Text(" "),
+            Text("%"),
+            Text("c "),
+            Text("%"),
+            Text("( "),
+            Name("é.x"),
+            Text("%"),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(names("%(x)s and %(x y)s, 100 %").collect::<Vec<_>>(), ["x"]);
+    }
+}

@@ -1,0 +1,414 @@
+//! GNU gettext's `.po` files. Read with the line of whatever is wrong, and written with everything a translator put in, so
+//! that a merge loses nothing. (The crate polib panics on malformed files and names no lines.)
+
+use std::fmt::Write;
+use std::iter;
+
+/// Lines of text are broken so that a translator's editor shows them whole, as gettext's tools do.
+const LINE_CHARS_MAX: usize = 79;
+
+/// What is wrong with a file, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PoError {
+    /// From 1.
+    pub line: usize,
+    pub message: String,
+}
+
+/// A file's entries in their order; the header is the first whose `id` is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PoFile {
+    pub entries: Vec<PoEntry>,
+}
+
+/// One message with its translations and all that is said of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PoEntry {
+    /// Where its `msgid` stands, from 1; 0 for one that was not read.
+    pub line: usize,
+    /// `#`: the translator's own.
+    pub translator_comments: Vec<String>,
+    /// `#.`: from the source, for the translator.
+    pub extracted_comments: Vec<String>,
+    /// `#:`: where the message stands.
+    pub references: Vec<String>,
+    /// `#,`: `fuzzy`, `python-format`.
+    pub flags: Vec<String>,
+    /// `#|`: what the message was before it changed.
+    pub previous: Vec<String>,
+    /// `#~`: in no source any more.
+    pub obsolete: bool,
+    pub context: Option<String>,
+    pub id: String,
+    pub plural: Option<String>,
+    /// One, or one for each plural form.
+    pub translations: Vec<String>,
+}
+
+impl PoEntry {
+    /// The name gettext finds a message by: its context, the character U+0004, and its id.
+    pub fn key(&self) -> String {
+        key(self.context.as_deref(), &self.id)
+    }
+
+    pub fn is_fuzzy(&self) -> bool {
+        self.flags.iter().any(|flag| flag == "fuzzy")
+    }
+
+    /// Whether every form is there and a translator stands behind it.
+    pub fn is_translated(&self) -> bool {
+        !self.is_fuzzy() && !self.translations.is_empty() && self.translations.iter().all(|text| !text.is_empty())
+    }
+
+    fn is_header(&self) -> bool {
+        self.id.is_empty() && self.context.is_none() && !self.obsolete
+    }
+}
+
+/// See [`PoEntry::key`].
+pub(super) fn key(context: Option<&str>, id: &str) -> String {
+    context.map_or_else(|| id.to_owned(), |context| format!("{context}\u{4}{id}"))
+}
+
+impl PoFile {
+    pub fn parse(text: &str) -> Result<PoFile, PoError> {
+        let mut reader = Reader::default();
+        for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+            reader.line(number, line.trim()).map_err(|message| PoError { line: number, message })?;
+        }
+        reader.finish()?;
+        Ok(PoFile { entries: reader.entries })
+    }
+
+    pub fn header(&self) -> Option<&PoEntry> {
+        self.entries.iter().find(|entry| entry.is_header())
+    }
+
+    /// A field of the header: `Plural-Forms`.
+    pub fn header_field(&self, name: &str) -> Option<&str> {
+        let text = self.header()?.translations.first()?;
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// The messages that count: neither the header nor obsolete ones.
+    pub fn messages(&self) -> impl Iterator<Item = &PoEntry> {
+        self.entries.iter().filter(|entry| !entry.is_header() && !entry.obsolete)
+    }
+}
+
+/// The part of an entry that a further line of text belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Context,
+    Id,
+    Plural,
+    Translation(usize),
+}
+
+#[derive(Default)]
+struct Reader {
+    entries: Vec<PoEntry>,
+    entry: PoEntry,
+    field: Option<Field>,
+}
+
+impl Reader {
+    fn line(&mut self, number: usize, line: &str) -> Result<(), String> {
+        match line.strip_prefix("#~").map(str::trim) {
+            Some(rest) if rest.starts_with('|') => {
+                self.comment(rest);
+                return Ok(());
+            }
+            Some("") => return Ok(()),
+            Some(rest) => return self.keyword(number, rest, true),
+            None => {}
+        }
+        match line.strip_prefix('#') {
+            Some(comment) => self.comment(comment),
+            None if line.is_empty() => {}
+            None => return self.keyword(number, line, false),
+        }
+        Ok(())
+    }
+
+    fn comment(&mut self, comment: &str) {
+        self.close_after(|field| matches!(field, Field::Translation(_)));
+        let entry = &mut self.entry;
+        let mut kinds = comment.chars();
+        match kinds.next() {
+            Some('.') => entry.extracted_comments.push(kinds.as_str().trim().to_owned()),
+            Some(':') => entry.references.extend(kinds.as_str().split_whitespace().map(str::to_owned)),
+            Some(',') => {
+                let flags = kinds.as_str().split(',').map(str::trim).filter(|flag| !flag.is_empty());
+                entry.flags.extend(flags.map(str::to_owned));
+            }
+            Some('|') => entry.previous.push(kinds.as_str().trim().to_owned()),
+            _ => entry.translator_comments.push(comment.strip_prefix(' ').unwrap_or(comment).to_owned()),
+        }
+    }
+
+    fn keyword(&mut self, number: usize, line: &str, obsolete: bool) -> Result<(), String> {
+        let (word, text) = match line.find('"') {
+            Some(at) => (line[..at].trim_end(), unquoted(&line[at..])?),
+            None => return Err(format!("`{line}` is no line of a .po file: a keyword and a text in double quotes")),
+        };
+        let field = match word {
+            "" => self.field.ok_or("a text stands here that belongs to no msgid or msgstr")?,
+            "msgctxt" => self.begin(Field::Context, number)?,
+            "msgid" => self.begin(Field::Id, number)?,
+            "msgid_plural" if self.field == Some(Field::Id) => Field::Plural,
+            "msgstr" if self.field == Some(Field::Id) => Field::Translation(0),
+            _ => Field::Translation(self.form_after(word)?),
+        };
+        self.entry.obsolete |= obsolete;
+        self.field = Some(field);
+        let entry = &mut self.entry;
+        match field {
+            Field::Context => entry.context.get_or_insert_default().push_str(&text),
+            Field::Id => entry.id.push_str(&text),
+            Field::Plural => entry.plural.get_or_insert_default().push_str(&text),
+            Field::Translation(form) if form < entry.translations.len() => entry.translations[form].push_str(&text),
+            Field::Translation(_) => entry.translations.push(text),
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, field: Field, number: usize) -> Result<Field, String> {
+        self.close_after(|before| matches!(before, Field::Translation(_)));
+        match (field, self.field) {
+            (Field::Context, None) => {}
+            (Field::Id, None | Some(Field::Context)) => self.entry.line = number,
+            _ => return Err("the message before this one has no msgstr".to_owned()),
+        }
+        Ok(field)
+    }
+
+    /// `msgstr[2]`: only as the next after what is there.
+    fn form_after(&self, word: &str) -> Result<usize, String> {
+        let form = word.strip_prefix("msgstr[").and_then(|rest| rest.strip_suffix(']')).and_then(|n| n.parse().ok());
+        let next = match self.field {
+            Some(Field::Plural) => Some(0),
+            Some(Field::Translation(form)) if self.entry.plural.is_some() => Some(form + 1),
+            _ => None,
+        };
+        match (form, next) {
+            (Some(form), Some(next)) if form == next => Ok(form),
+            (_, Some(next)) => Err(format!("`{word}` stands where msgstr[{next}] is expected")),
+            _ => Err(format!("`{word}` cannot stand here")),
+        }
+    }
+
+    /// Closes the entry under way where its last part was such a one.
+    fn close_after(&mut self, is_end: impl Fn(Field) -> bool) {
+        if self.field.is_some_and(is_end) {
+            let entry = std::mem::take(&mut self.entry);
+            self.entries.push(entry);
+            self.field = None;
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), PoError> {
+        let line = self.entry.line;
+        if self.field.is_some_and(|field| !matches!(field, Field::Translation(_))) {
+            return Err(PoError { line: line.max(1), message: "the last message has no msgstr".to_owned() });
+        }
+        self.close_after(|_| true);
+        Ok(())
+    }
+}
+
+/// The text of a quoted string, C's escapes undone.
+fn unquoted(quoted: &str) -> Result<String, String> {
+    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or("a closing quote is missing")?;
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => return Err("a quote inside a text needs a backslash before it".to_owned()),
+            '\\' => text.push(match chars.next() {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some('r') => '\r',
+                Some(same @ ('"' | '\\')) => same,
+                Some(other) => return Err(format!("the escape `\\{other}` is unknown")),
+                None => return Err("a closing quote is missing".to_owned()),
+            }),
+            other => text.push(other),
+        }
+    }
+    Ok(text)
+}
+
+impl std::fmt::Display for PoFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, entry) in self.entries.iter().enumerate() {
+            if at > 0 {
+                f.write_char('\n')?;
+            }
+            f.write_str(&entry.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for PoEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for comment in &self.translator_comments {
+            writeln!(f, "{}", format!("# {comment}").trim_end())?;
+        }
+        for comment in &self.extracted_comments {
+            writeln!(f, "#. {comment}")?;
+        }
+        for reference in &self.references {
+            writeln!(f, "#: {reference}")?;
+        }
+        if !self.flags.is_empty() {
+            writeln!(f, "#, {}", self.flags.join(", "))?;
+        }
+        for previous in &self.previous {
+            writeln!(f, "#| {previous}")?;
+        }
+        let mark = if self.obsolete { "#~ " } else { "" };
+        if let Some(context) = &self.context {
+            write_text(f, mark, "msgctxt", context)?;
+        }
+        write_text(f, mark, "msgid", &self.id)?;
+        let Some(plural) = &self.plural else {
+            return write_text(f, mark, "msgstr", self.translations.first().map_or("", String::as_str));
+        };
+        write_text(f, mark, "msgid_plural", plural)?;
+        for (form, text) in self.translations.iter().enumerate() {
+            write_text(f, mark, &format!("msgstr[{form}]"), text)?;
+        }
+        Ok(())
+    }
+}
+
+/// On one line where it fits, else broken after line ends and spaces.
+fn write_text(f: &mut std::fmt::Formatter<'_>, mark: &str, keyword: &str, text: &str) -> std::fmt::Result {
+    let line_ends = text.trim_end_matches('\n').contains('\n');
+    let whole = quoted(text);
+    if !line_ends && mark.len() + keyword.len() + 1 + whole.chars().count() <= LINE_CHARS_MAX {
+        return writeln!(f, "{mark}{keyword} {whole}");
+    }
+    writeln!(f, "{mark}{keyword} \"\"")?;
+    for line in text.split_inclusive('\n') {
+        for piece in pieces(line) {
+            writeln!(f, "{mark}{}", quoted(piece))?;
+        }
+    }
+    Ok(())
+}
+
+/// A line in pieces of a readable length, each but the last ending with a space.
+fn pieces(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    iter::from_fn(move || {
+        let mut end = 0;
+        let mut length = 2;
+        for word in rest.split_inclusive(' ') {
+            length += word.chars().count();
+            if end > 0 && length > LINE_CHARS_MAX {
+                break;
+            }
+            end += word.len();
+        }
+        let (piece, after) = rest.split_at(end);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"# Polish.
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=UTF-8\n"
+"Plural-Forms: nplurals=2; plural=n != 1;\n"
+
+# of a translator
+#. of the author
+#: a/b.html:3 a/c.txt:1
+#, python-format
+msgctxt "menu"
+msgid "%(n)s \"file\""
+msgid_plural "%(n)s files"
+msgstr[0] "jeden\tplik"
+msgstr[1] ""
+"wiele\n"
+"plików"
+#, fuzzy
+#| msgid "Old"
+msgid "New"
+msgstr "Nowy"
+
+#~ msgid "Gone"
+#~ msgstr "Nie ma"
+"#;
+
+    #[test]
+    fn a_file_is_read_and_written_with_all_that_is_in_it() {
+        let file = PoFile::parse(FILE).unwrap();
+        assert_eq!(file.entries.len(), 4);
+        let [files, new] = file.messages().collect::<Vec<_>>()[..] else { panic!("two messages: {file:?}") };
+        assert_eq!((files.line, files.key().as_str()), (12, "menu\u{4}%(n)s \"file\""));
+        assert_eq!(files.translations, ["jeden\tplik", "wiele\nplików"]);
+        assert_eq!(files.references, ["a/b.html:3", "a/c.txt:1"]);
+        assert_eq!((files.is_translated(), new.is_translated()), (true, false));
+        assert_eq!(file.header_field("plural-forms"), Some("nplurals=2; plural=n != 1;"));
+        let mut again = PoFile::parse(&file.to_string()).unwrap();
+        again.entries.iter_mut().zip(&file.entries).for_each(|(new, old)| new.line = old.line);
+        assert_eq!(again, file);
+    }
+
+    #[test]
+    fn long_texts_are_broken_between_words() {
+        let id = "word ".repeat(40);
+        let entry = PoEntry { id: id.clone(), translations: vec![String::new()], ..PoEntry::default() };
+        let text = entry.to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= LINE_CHARS_MAX + 2), "{text}");
+        assert_eq!(PoFile::parse(&text).unwrap().entries[0].id, id);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let said = |text: &str| {
+            let error = PoFile::parse(text).unwrap_err();
+            format!("{}: {}", error.line, error.message)
+        };
+        assert_eq!(said("msgid \"a\"\nmsgstr \"b\n"), "2: a closing quote is missing");
+        assert_eq!(said("msgid \"a\"\n\nmsgid \"b\"\nmsgstr \"\""), "3: the message before this one has no msgstr");
+        assert_eq!(said("\"loose\""), "1: a text stands here that belongs to no msgid or msgstr");
+        assert_eq!(said("msgid \"a\""), "1: the last message has no msgstr");
+        assert_eq!(said("msgid \"\\x\"\nmsgstr \"\""), "1: the escape `\\x` is unknown");
+        assert_eq!(said("msgid \"a\"\nmsgstr[0] \"\""), "2: `msgstr[0]` cannot stand here");
+        let skipped = "msgid \"a\"\nmsgid_plural \"b\"\nmsgstr[0] \"\"\nmsgstr[2] \"\"";
+        assert_eq!(said(skipped), "4: `msgstr[2]` stands where msgstr[1] is expected");
+        assert_eq!(said("nonsense"), "1: `nonsense` is no line of a .po file: a keyword and a text in double quotes");
+        for broken in ["msgid ", "msgid \"", "\"", "#~ ", "#~ msgid", "msgstr", "msgstr[", "msgctxt \"\""] {
+            // None of them may panic.
+            let _ = PoFile::parse(broken);
+        }
+    }
+}

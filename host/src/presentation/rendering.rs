@@ -1,0 +1,97 @@
+//! The render under way on this thread: its language and its bounds.
+//!
+//! Tera hands a function its arguments and the context, which a message's own values may shadow. What must not be shadowed
+//! is therefore kept beside it. A render is one call on one thread, so a thread's slot is enough, and [`within`] empties
+//! it whatever happens.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use tera::TeraResult;
+
+use super::languages::Language;
+use super::links::Tracking;
+
+/// What functions and filters ask for.
+pub(super) struct Rendering {
+    pub language: Language,
+    pub tracking: Tracking,
+    /// Bodies (of loops, blocks, included files, components) that may still be run.
+    steps_left: Cell<u32>,
+    deadline: Instant,
+    bounds: Bounds,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rendering>> = const { RefCell::new(None) };
+}
+
+/// Why a render was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Exceeded {
+    #[error("the message's templates ran more than {0} loop bodies and blocks; look for loops inside loops")]
+    Steps(u32),
+    #[error("rendering the message took longer than {} ms; look for a loop that never gets small", .0.as_millis())]
+    Time(Duration),
+    #[error("a variable holds more than {} MiB; look for one that grows in a loop", .0 >> 20)]
+    Value(usize),
+}
+
+/// The bounds of one message's render.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub steps: u32,
+    pub time: Duration,
+    /// All files together, and one variable.
+    pub output_bytes: usize,
+}
+
+impl Rendering {
+    pub fn new(language: Language, tracking: Tracking, bounds: Bounds) -> Self {
+        Rendering {
+            language,
+            tracking,
+            steps_left: Cell::new(bounds.steps),
+            deadline: Instant::now() + bounds.time,
+            bounds,
+        }
+    }
+
+    /// Counts one more body.
+    pub fn step(&self) -> Result<(), Exceeded> {
+        let left = self.steps_left.get().checked_sub(1).ok_or(Exceeded::Steps(self.bounds.steps))?;
+        self.steps_left.set(left);
+        self.check_time()
+    }
+
+    pub fn check_time(&self) -> Result<(), Exceeded> {
+        if Instant::now() > self.deadline { Err(Exceeded::Time(self.bounds.time)) } else { Ok(()) }
+    }
+
+    /// Whether one value may hold so many bytes.
+    pub fn check_bytes(&self, bytes: usize) -> Result<(), Exceeded> {
+        let max = self.bounds.output_bytes;
+        if bytes > max { Err(Exceeded::Value(max)) } else { Ok(()) }
+    }
+}
+
+/// Runs `render` with this as the render under way.
+pub(super) fn within<T>(rendering: Rendering, render: impl FnOnce() -> T) -> T {
+    struct Emptied;
+    impl Drop for Emptied {
+        fn drop(&mut self) {
+            CURRENT.with_borrow_mut(Option::take);
+        }
+    }
+    CURRENT.with_borrow_mut(|current| *current = Some(rendering));
+    let _emptied = Emptied;
+    render()
+}
+
+/// Asks the render under way.
+pub(super) fn current<T>(ask: impl FnOnce(&Rendering) -> TeraResult<T>) -> TeraResult<T> {
+    CURRENT.with_borrow(|current| match current {
+        Some(rendering) => ask(rendering),
+        None => Err(tera::Error::message("this works in the templates of messages alone")),
+    })
+}

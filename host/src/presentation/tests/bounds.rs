@@ -1,0 +1,142 @@
+//! Nothing runs without end, and nothing breaks out of its place.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FILE: &str = "a/app/edx_ace/hello/email/body.txt";
+
+/// Renders `app.hello`'s body within a second, and tells the fault.
+fn fault(folders: &Folders, context: Value) -> String {
+    let settings = config::Presentation { render_timeout: Duration::from_secs(1), ..Default::default() };
+    let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
+    let begun = Instant::now();
+    let fault = render(&presentation, &hello(context), &[TemplateFile::required("body.txt")]).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
+    folders.short(&fault.message)
+}
+
+#[test]
+fn loops_that_write_nothing_end_at_their_limit() {
+    let folders = Folders::new();
+    let nested = "{% for b in range(end=1000) %}{% for c in range(end=1000) %}";
+    folders.hello("body.txt", &format!("\n{nested}{nested}{}", "{% endfor %}".repeat(4)));
+    let expected = format!(
+        "{FILE}:2: the message's templates ran more than 200000 loop bodies and blocks; look for loops inside loops"
+    );
+    assert_eq!(fault(&folders, json!({})), expected);
+    folders.hello("body.txt", "{% set x = [[1 for a in r if [2 for b in r if [3 for c in r if false]]] for d in r] %}");
+    assert!(fault(&folders, json!({"r": vec![1; 1000]})).contains("more than 200000 loop bodies"));
+}
+
+#[test]
+fn files_and_components_that_double_themselves_end_at_their_limit() {
+    let folders = Folders::new();
+    for n in 0..30 {
+        folders
+            .write(&format!("a/c/{n}.txt"), format!("{{% include 'c/{0}.txt' %}}{{% include 'c/{0}.txt' %}}", n + 1));
+    }
+    folders.write("a/c/30.txt", "").hello("body.txt", "{% include 'c/0.txt' %}");
+    assert!(fault(&folders, json!({})).contains("more than 200000 loop bodies and blocks"));
+    let again = "{{<again />}}".repeat(4);
+    folders.hello("body.txt", &format!("{{% component again() %}}{again}{{% endcomponent %}}{again}"));
+    let said = fault(&folders, json!({}));
+    assert!(said.contains("more than 200000 loop bodies") || said.contains("recursion depth"), "{said}");
+}
+
+#[test]
+fn files_in_too_long_a_row_are_refused_when_they_are_read() {
+    let folders = Folders::new();
+    for n in 0..40 {
+        folders.write(&format!("a/c/{n:02}.txt"), format!("{{% include 'c/{:02}.txt' %}}", n + 1));
+    }
+    folders.write("a/c/40.txt", "end").hello("body.txt", "fine").hello("subject.txt", "{% include 'c/00.txt' %}");
+    let presentation = folders.load(&["a"]);
+    let files = [TemplateFile::required("body.txt")];
+    assert_eq!(render(&presentation, &hello(json!({})), &files).unwrap()[0].text, "fine");
+    let problems = folders.problems(&presentation);
+    assert!(
+        problems.contains(&"a/c/00.txt: more than 32 files include or extend one another in a row".to_owned()),
+        "{problems:?}"
+    );
+    assert!(!problems.iter().any(|problem| problem.contains("c/20.txt")), "{problems:?}");
+}
+
+#[test]
+fn variables_that_grow_and_slow_filters_end_at_their_limit() {
+    let folders = Folders::new();
+    folders.hello("body.txt", &format!("{{% set s = 'abcdefgh' %}}\n{}", "{% set s = s ~ s %}".repeat(40)));
+    assert_eq!(
+        fault(&folders, json!({})),
+        format!("{FILE}:2: a variable holds more than 8 MiB; look for one that grows in a loop")
+    );
+    folders.hello("body.txt", "{% set s = big | replace(from='a', to=big) %}");
+    assert!(fault(&folders, json!({"big": "a".repeat(100_000)})).contains("holds more than 8 MiB"));
+    folders.hello("body.txt", "{{ list | join(sep=big) }}");
+    assert!(
+        fault(&folders, json!({"big": "a".repeat(100_000), "list": vec![1; 1000]})).contains("holds more than 8 MiB")
+    );
+    folders.hello("body.txt", "{% for x in range(end=1000) %}{% for y in range(end=100) %}{% if big | upper %}{% endif %}{% endfor %}{% endfor %}");
+    let said = fault(&folders, json!({"big": "a".repeat(1_000_000)}));
+    assert!(said.contains("rendering the message took longer than 1000 ms"), "{said}");
+}
+
+#[test]
+fn the_guards_change_nothing_that_is_written() {
+    let folders = Folders::new();
+    folders.hello(
+        "body.txt",
+        "  {% for x in [y ~ '!' for y in list if y != 'b'] -%}\n  {{ x }}{% if loop.last %}.{% else %},{% endif %}\n{%- endfor %}\n\
+         {% set both = list | join(sep='+') -%}  {{ both | replace(from='+', to='-') }} {% set none_at_all = m?.x %}\
+         {% set said -%}  <{{ both }}>  {%- endset %}{{ said }}{% raw %}{% for %}{% endraw %}\n",
+    );
+    let text = folders.render("body.txt", json!({"list": ["a", "b", "c"], "m": null})).unwrap();
+    assert_eq!(text, "  a!,c!.\na-b-c <a+b+c>{% for %}\n");
+    folders.hello("body.html", "{{ [a, '<' | safe] | join(sep='&') }} {{ a | replace(from='>', to='<b>' | safe) }}");
+    assert_eq!(folders.render("body.html", json!({"a": "<>"})).unwrap(), "&lt;&gt;&amp;< &lt;&gt;");
+}
+
+/// A template with a value in every kind of place where one may stand.
+const PLACES: &str = "<p title=\"{{ v }}\" class='{{ v }}'>{{ v }}</p>{{ trans(message='Hi %(v)s') }}\
+    {{ blocktrans(message='%(v)s', plural='%(v)s', count=2, v=v) }}{{ list | join(sep=', ') }}\
+    {% set kept %}{{ v }}{% endset %}{{ kept }}{{ v | upper }}{{ v | replace(from='x', to=v) }}{{ v ~ v }}";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// What stands in the HTML of any value has the tags, quotes and ampersands that it has of a harmless one.
+    #[test]
+    fn no_value_breaks_out_of_the_html(value in "[<>&\"'`a-c\\\\/={}%()\r\n\u{0}x\u{2028}é-]{0,40}") {
+        thread_local! {
+            static SHARED: (Folders, Presentation) = {
+                let folders = Folders::new();
+                folders.hello("body.html", PLACES);
+                let presentation = folders.load(&["a"]);
+                (folders, presentation)
+            };
+        }
+        let html = SHARED.with(|(_, presentation)| {
+            let message = hello(json!({"v": value, "list": [value, value]}));
+            render(presentation, &message, &[TemplateFile::required("body.html")]).unwrap().remove(0).text
+        });
+        let count = |c: char| html.matches(c).count();
+        prop_assert_eq!((count('<'), count('>'), count('"'), count('\'')), (2, 2, 2, 2), "{}", html);
+        let entities = ["&lt;", "&gt;", "&amp;", "&quot;", "&#39;", "&LT;", "&GT;"];
+        let known: usize = entities.iter().map(|entity| html.matches(entity).count()).sum();
+        prop_assert_eq!(count('&'), known, "{}", html);
+    }
+}
+
+#[test]
+fn html_in_too_deep_a_nest_is_a_fault_of_the_template() {
+    let folders = Folders::new();
+    let nest = "{% for i in range(end=1000) %}{% for j in range(end=100) %}<div>{% endfor %}{% endfor %}deep";
+    folders.hello("body.html", nest).hello("head.html", "<style>div > div { margin: 0 }</style>");
+    let settings = config::Presentation { text_from_html: true, ..Default::default() };
+    let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
+    let files = ["body.html", "head.html", "body.txt"].map(TemplateFile::required);
+    let fault = render(&presentation, &hello(json!({})), &files).unwrap_err();
+    assert!(fault.message.contains("more than 512 elements inside one another"), "{}", fault.message);
+}

@@ -1,0 +1,102 @@
+//! `trans` and `blocktrans`: texts in the message's language, and what templates ask of the language itself.
+//!
+//! The translation is trusted, as the template is; what is put into it is escaped where the file demands it.
+
+use std::borrow::Cow;
+
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::placeholders::{self, Piece};
+use super::rendering;
+
+/// Arguments that are not values for placeholders.
+const MESSAGE: &str = "message";
+const CONTEXT: &str = "context";
+const PLURAL: &str = "plural";
+const COUNT: &str = "count";
+
+pub(super) fn register(tera: &mut Tera) {
+    tera.register_function("trans", trans);
+    tera.register_function("blocktrans", blocktrans);
+    tera.register_filter("trans", trans_filter);
+    tera.register_function("get_current_language", |_: Kwargs, _: &State| {
+        rendering::current(|rendering| Ok(rendering.language.code.clone()))
+    });
+    tera.register_function("get_current_language_bidi", |_: Kwargs, _: &State| {
+        rendering::current(|rendering| Ok(rendering.language.is_right_to_left()))
+    });
+    tera.register_function("text_direction", |_: Kwargs, _: &State| {
+        rendering::current(|rendering| Ok(if rendering.language.is_right_to_left() { "rtl" } else { "ltr" }))
+    });
+}
+
+/// `trans(message=…, context=…, name=…)`.
+fn trans(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
+    let message: &str = kwargs.must_get(MESSAGE)?;
+    translated(message, &kwargs, state)
+}
+
+/// `"…" | trans(context=…, name=…)`.
+fn trans_filter(message: &str, kwargs: Kwargs, state: &State) -> TeraResult<Value> {
+    translated(message, &kwargs, state)
+}
+
+fn translated(message: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value> {
+    let context: Option<&str> = kwargs.get(CONTEXT)?;
+    rendering::current(|rendering| fill(rendering.language.text(context, message), kwargs, state))
+}
+
+/// `blocktrans(message=…, plural=…, count=…, context=…, name=…)`; `plural` and `count` only together.
+fn blocktrans(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
+    let message: &str = kwargs.must_get(MESSAGE)?;
+    let context: Option<&str> = kwargs.get(CONTEXT)?;
+    let (plural, count): (Option<&str>, Option<&Value>) = (kwargs.get(PLURAL)?, kwargs.get(COUNT)?);
+    let (plural, count) = match (plural, count) {
+        (None, None) => return translated(message, &kwargs, state),
+        (Some(plural), Some(count)) => (plural, number(count)?),
+        _ => return Err(tera::Error::message("`blocktrans` needs `plural` and `count` together, or neither")),
+    };
+    rendering::current(|rendering| fill(rendering.language.plural(context, message, plural, count), &kwargs, state))
+}
+
+/// What a plural rule looks at: the number without its sign and fraction.
+fn number(value: &Value) -> TeraResult<u64> {
+    let whole = value.as_i128().map(|n| u64::try_from(n.unsigned_abs()).unwrap_or(u64::MAX));
+    whole.or_else(|| value.as_f64().map(|n| n.abs() as u64)).ok_or_else(|| {
+        tera::Error::message(match value.is_undefined() {
+            true => "`blocktrans` needs a number as `count`, and that variable is not defined".to_owned(),
+            false => format!("`blocktrans` needs a number as `count`, and `{value}` is {}", value.name()),
+        })
+    })
+}
+
+/// Puts values in place of the placeholders: arguments, else what the template has under the name.
+fn fill(text: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value> {
+    if !text.contains('%') {
+        return Ok(Value::safe_string(text));
+    }
+    let mut filled = String::with_capacity(text.len());
+    for piece in placeholders::pieces(text) {
+        match piece {
+            Piece::Text(text) => filled.push_str(text),
+            Piece::Name(name) => filled.push_str(&state.escape_if_needed(&*value_of(name, kwargs, state)?)?),
+        }
+    }
+    Ok(Value::safe_string(&filled))
+}
+
+fn value_of<'a>(name: &'a str, kwargs: &'a Kwargs, state: &State) -> TeraResult<Cow<'a, Value>> {
+    if let Some(value) = kwargs.get::<&Value>(name)? {
+        return Ok(Cow::Borrowed(value));
+    }
+    // `%(user.name)s` reads a field, as a block of Django's does.
+    let (first, path) = name.split_once('.').map_or((name, None), |(first, path)| (first, Some(path)));
+    let value = state.get::<Value>(first)?;
+    let value = match path {
+        Some(path) => value.and_then(|value| value.get_from_path(path).cloned()),
+        None => value,
+    };
+    value.map(Cow::Owned).ok_or_else(|| {
+        tera::Error::message(format!("the text has %({name})s, for which there is neither an argument nor a variable"))
+    })
+}

@@ -1,0 +1,182 @@
+//! What messages look like: `ace render`, `ace templates`, samples in `ace check`, languages and themes of real sends.
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, assert_text, demo_home, email, mail_home, message, repository};
+
+/// A home with a message `hello.note` in English and French, and a theme.
+fn home() -> Home {
+    let home = mail_home("[relays.main]\nkind = \"file\"\ndir = \"outbox\"\n");
+    home.email_templates(
+        "hello",
+        "{{ trans(message='Hello %(name)s') }}",
+        "<p>{{ blocktrans(message='%(count)s file', plural='%(count)s files', count=files) }}</p>{% include 'part.html' %}",
+        "{{ text_direction() }}",
+    );
+    home.file("templates/part.html", "<i>plain</i>");
+    home.file("templates/themes/blue/part.html", "<i>blue</i>");
+    home.file(
+        "templates/locale/fr/LC_MESSAGES/django.po",
+        "msgid \"Hello %(name)s\"\nmsgstr \"Bonjour %(name)s\"\n\nmsgid \"%(count)s file\"\nmsgid_plural \"%(count)s files\"\n\
+         msgstr[0] \"%(count)s fichier\"\nmsgstr[1] \"%(count)s fichiers\"\n",
+    );
+    home
+}
+
+fn hello(fields: Value) -> Value {
+    let mut message = message("hello", json!({"context": {"name": "Zoë", "files": 2}}));
+    fields.as_object().expect("an object").iter().for_each(|(key, value)| message[key] = value.clone());
+    message
+}
+
+#[test]
+fn a_message_is_rendered_in_its_language_and_theme_and_its_report_says_so() {
+    let home = home();
+    let french = hello(json!({"language": "fr-CA", "options": {"site": "blue"}}));
+    let klingon = hello(json!({"language": "tlh"}));
+    let lines = home.ace(&["explain", "--json", "-"]).input(format!("{french}\n{klingon}\n")).run().ok().lines();
+    let text = |line: &Value, at: usize| email(line)["rendered"][at]["text"].as_str().expect("text").to_owned();
+    assert_eq!(email(&lines[0])["language"], "fr-ca");
+    assert_eq!(
+        (text(&lines[0], 1), text(&lines[0], 2)),
+        ("Bonjour Zoë".to_owned(), "<p>2 fichiers</p><i>blue</i>".to_owned())
+    );
+    assert_eq!(email(&lines[1])["language"], "en");
+    assert_text(&email(&lines[1])["language_note"], "there is no catalogue for the language tlh; en is used");
+    assert_eq!(
+        (text(&lines[1], 1), text(&lines[1], 2)),
+        ("Hello Zoë".to_owned(), "<p>2 files</p><i>plain</i>".to_owned())
+    );
+}
+
+#[test]
+fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
+    let home = home();
+    let file = home.file("message.json", hello(json!({})).to_string());
+    let file = file.to_str().expect("text");
+    let done = home.ace(&["render", file, "--language", "fr", "--theme", "blue", "--out", "seen"]).run().ok();
+    done.says("1 preview, 0 failures");
+    let app = hello(json!({}))["app_label"].as_str().expect("text").to_owned();
+    let stem = format!("seen/{app}-hello--email--blue--fr");
+    assert!(home.read(&format!("{stem}.html")).contains("<p>2 fichiers</p><i>blue</i>"));
+    assert_eq!(home.read(&format!("{stem}.txt")), "ltr");
+    let mail = home.read(&format!("{stem}.eml"));
+    assert!(mail.contains("Subject: Bonjour =?utf-8?") || mail.contains("Subject: =?utf-8?"), "{mail}");
+
+    home.file(
+        &format!("templates/{app}/edx_ace/hello/sample.json"),
+        json!({"context": {"name": "Ann", "files": 1}}).to_string(),
+    );
+    let done = home.ace(&["render", "--json", "--matrix", "--channel", "email"]).run().ok();
+    let looks: Vec<(Value, Value)> = done
+        .lines()
+        .iter()
+        .filter(|line| line["message"] == format!("{app}.hello"))
+        .map(|line| (line["theme"].clone(), line["language"].clone()))
+        .collect();
+    assert!(looks.contains(&(Value::Null, json!("en"))) && looks.contains(&(json!("blue"), json!("fr"))), "{looks:?}");
+
+    home.file(&format!("templates/{app}/edx_ace/hello/sample.json"), json!({"context": {"name": "Ann"}}).to_string());
+    let done = home.ace(&["render", "--json", "--matrix"]).run().code(1);
+    let failed: Vec<Value> = done.lines().into_iter().filter(|line| line["failed"].is_string()).collect();
+    assert!(failed.len() >= 4, "each language in each theme: {failed:?}");
+    assert_text(&failed[0]["failed"], "needs a number as `count`, and that variable is not defined");
+    home.ace(&["render", file, "--channel", "emial"]).run().code(2).says("--channel: ").says("\"email\"");
+}
+
+#[test]
+fn check_renders_the_samples_and_names_what_is_wrong_with_them() {
+    let home = home();
+    let app = hello(json!({}))["app_label"].as_str().expect("text").to_owned();
+    let sample = format!("templates/{app}/edx_ace/hello/sample.json");
+    home.file(&sample, json!({"context": {"name": "Ann", "files": 1}}).to_string());
+    home.ace(&["check"]).run().ok();
+    home.file(&sample, json!({"context": {"files": 1}}).to_string());
+    let done = home.ace(&["check", "--json"]).run().code(1);
+    assert_eq!(done.lines().len(), 1, "once, not for each language: {:?}", done.lines());
+    assert_text(&done.lines()[0]["place"], "hello/sample.json");
+    assert_text(&done.lines()[0]["message"], "subject.txt:1: the text has %(name)s");
+    home.file(&sample, "{");
+    assert_text(&home.ace(&["check", "--json"]).run().code(1).lines()[0]["message"], "is no JSON");
+}
+
+#[test]
+fn templates_are_listed_with_what_they_override_and_what_is_missing() {
+    let home = home();
+    let app = hello(json!({}))["app_label"].as_str().expect("text").to_owned();
+    home.file(&format!("templates/themes/blue/{app}/edx_ace/hello/email/subject.txt"), "blue");
+    home.file(&format!("templates/{app}/edx_ace/half/email/subject.txt"), "only this");
+    // The second folder has the same file: the first one's counts.
+    home.file("templates/ace_demo/edx_ace/passwordreset/email/subject.txt", "ours");
+    let lines = home.ace(&["templates", "--json"]).run().code(1).lines();
+    let of = |name: &str, theme: Value, file: &str| {
+        let found = lines
+            .iter()
+            .find(|l| l["name"] == name && l.get("theme").unwrap_or(&Value::Null) == &theme && l["file"] == file);
+        found.unwrap_or_else(|| panic!("{name} {theme} {file} in {lines:?}")).clone()
+    };
+    assert_text(&of("hello", json!("blue"), "subject.txt")["overrides"][0], "hello/email/subject.txt");
+    assert_eq!(of("hello", Value::Null, "subject.txt")["overrides"], Value::Null);
+    assert_text(
+        &of("passwordreset", Value::Null, "subject.txt")["overrides"][0],
+        "ace_demo/edx_ace/passwordreset/email/subject.txt",
+    );
+    let missing: Vec<&Value> =
+        lines.iter().filter(|line| line["needed_by"].is_string()).map(|line| &line["file"]).collect();
+    assert_eq!(missing, ["body.html", "body.txt", "from_name.txt", "head.html"]);
+    let table = home.ace(&["templates"]).run().code(1);
+    assert_text(&json!(table.stdout), "missing: django_email needs it");
+}
+
+#[test]
+fn our_own_catalogues_are_complete_and_as_the_templates_are() {
+    let templates = repository("templates");
+    let done = demo_home().ace(&["templates", "extract", "--check", templates.to_str().expect("text")]).run().ok();
+    for language in ["ar", "fr", "ja", "pl"] {
+        done.says(&format!("locale/{language}/LC_MESSAGES/django.po: unchanged; 0 missing, 0 fuzzy, 0 stale"));
+    }
+}
+
+/// Looks at every page of a folder in Chromium; what is wrong with them, and whether all went well.
+fn look(home: &Home, pages: &str) -> (bool, String) {
+    let script = repository("tests/templates/look.py");
+    let mut command = std::process::Command::new("python3");
+    let output = command.arg(script).args([home.path(pages), home.path("shots")]).output().expect("python3 is there");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code().is_some_and(|code| code < 2) && said.contains(" looks, "), "{said}");
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn our_own_mails_fit_and_can_be_read_on_narrow_and_dark_screens_in_every_language() {
+    let home = demo_home();
+    home.ace(&["render", "--matrix", "--channel", "django_email", "--out", "pages"]).run().ok();
+    let (is_fine, faults) = look(&home, "pages");
+    assert!(is_fine, "{faults}");
+    let right_to_left = "ace_demo-coursedigest--email--ar";
+    assert!(home.read(&format!("pages/{right_to_left}.html")).contains("lang=\"ar\" dir=\"rtl\""));
+    for width in [360, 1200] {
+        for scheme in ["light", "dark"] {
+            assert!(home.path(&format!("shots/{right_to_left}-{width}-{scheme}.png")).exists());
+        }
+    }
+}
+
+#[test]
+fn a_mail_that_does_not_fit_or_cannot_be_read_is_found() {
+    let home = Home::empty();
+    let pale = "<p id=pale style=\"color: #999\">pale</p><p style=\"font-size: 30px; color: #888\">large</p>";
+    let dark = "<meta name=color-scheme content=\"light dark\"><style>:root { color-scheme: light dark }</style>";
+    home.file("pages/wide.html", "<table width=700><tr><td id=cell>a table</td></tr></table>");
+    home.file("pages/pale.html", pale);
+    home.file("pages/night.html", format!("{dark}<p id=night style=\"color: #222\">not seen at night</p>"));
+    home.file("pages/turned.html", "<meta charset=utf-8><div lang=ar>مرحبا</div>");
+    let (is_fine, faults) = look(&home, "pages");
+    assert!(!is_fine);
+    let found: Vec<&str> = faults.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    let four = |name: &str| ["360-light", "1200-light", "360-dark", "1200-dark"].map(|look| format!("{name}-{look}"));
+    let night = ["night-360-dark", "night-1200-dark"].map(str::to_owned);
+    let wide = ["wide-360-light", "wide-360-dark"].map(str::to_owned);
+    let expected: Vec<String> = night.into_iter().chain(four("pale")).chain(four("turned")).chain(wide).collect();
+    assert_eq!(found, expected, "{faults}");
+}
