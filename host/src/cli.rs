@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod import;
 mod plugins;
 mod render;
 mod send;
@@ -94,6 +95,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
+    // Comes before there is a configuration.
+    if let Command::Templates(templates::Args { command: Some(templates::Command::Import(args)) }) = &cli.command {
+        return import::run(args, cli.json);
+    }
     let config = read_config(&cli.config)?;
     match cli.command {
         Command::Send(args) => send::run(config, args, cli.json).await,

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod django;
 pub mod keyvalue;
 pub mod mailer;
 pub mod message;

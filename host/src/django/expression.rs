@@ -96,11 +96,6 @@ impl Expression {
         Ok(Expression { operand, filters })
     }
 
-    /// The variable it begins with.
-    pub fn head(&self) -> Option<&str> {
-        self.operand.head()
-    }
-
     /// The variables it reads.
     pub fn heads(&self) -> impl Iterator<Item = &str> {
         let arguments = self.filters.iter().filter_map(|filter| filter.argument.as_ref());
@@ -191,15 +186,20 @@ impl Condition {
         }
     }
 
-    /// The variables it reads.
-    pub fn heads(&self) -> Vec<&str> {
+    /// The values it is made of.
+    pub fn values(&self) -> Vec<&Expression> {
         match self {
-            Condition::Value(expression) => expression.heads().collect(),
-            Condition::Not(inner) => inner.heads(),
+            Condition::Value(expression) => vec![expression],
+            Condition::Not(inner) => inner.values(),
             Condition::And(a, b) | Condition::Or(a, b) | Condition::Compare(_, a, b) => {
-                a.heads().into_iter().chain(b.heads()).collect()
+                a.values().into_iter().chain(b.values()).collect()
             }
         }
+    }
+
+    /// The variables it reads.
+    pub fn heads(&self) -> Vec<&str> {
+        self.values().into_iter().flat_map(Expression::heads).collect()
     }
 }
 

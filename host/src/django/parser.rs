@@ -197,7 +197,7 @@ impl<'a> Parser<'a> {
             }
             Err(fault) => {
                 nodes.push(node(token, Kind::Left(fault)));
-                nodes.extend(body);
+                nodes.extend(body.into_iter().chain(empty.into_iter().flatten()));
             }
         }
     }

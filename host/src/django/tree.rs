@@ -1,6 +1,6 @@
 //! A Django template as a tree.
 
-use super::expression::{Condition, Expression};
+use super::expression::{Condition, Expression, Operand};
 
 /// A node and the line of its tag.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +162,20 @@ impl Node {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it reads the loop around its loop.
+    pub fn reads_parent_loop(&self) -> bool {
+        let is_parent = |operand: &Operand| matches!(operand, Operand::Path(path) if path.iter().any(|part| part == "parentloop"));
+        let reads = |expression: &&Expression| {
+            let arguments = expression.filters.iter().filter_map(|filter| filter.argument.as_ref());
+            std::iter::once(&expression.operand).chain(arguments).any(is_parent)
+        };
+        let conditions = match &self.kind {
+            Kind::If(branches) => branches.iter().filter_map(|(condition, _)| condition.as_ref()).flat_map(Condition::values).collect(),
+            _ => Vec::new(),
+        };
+        self.expressions().iter().chain(&conditions).any(reads)
     }
 
     /// The names that a tag gives values to until the end of what it stands in.

@@ -68,6 +68,10 @@ fn yesno(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
 fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let context: Option<&str> = kwargs.get("context")?;
     let id = python::text(value).replace('%', "%%");
+    // The id of nothing is a catalogue's head.
+    if id.is_empty() {
+        return Ok(value.clone());
+    }
     let translated =
         rendering::current(|rendering| Ok(rendering.language.text(context, &id).replace("%%", "%")))?;
     Ok(marked_as(value, translated))
