@@ -17,6 +17,8 @@
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
 //! - [`config`]: `ace.toml`; [`app`]: builds everything; [`watch`]: reloads what changes; [`monitoring`]: events
 //!
+//! And [`django`] brings templates over that were written for Django.
+//!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
 pub mod app;
