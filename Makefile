@@ -37,6 +37,7 @@ target/.tools: tests/apt.sh tests/venv.sh
 test: lint plugins test-plugins examples languages target/.tools ## Everything that CI runs
 	target/venv/bin/python tests/fixtures/make.py --check
 	target/venv/bin/python tests/fixtures/record_http.py --check
+	target/venv/bin/python tests/django/make.py --check
 	cargo test --release -p ace
 	cargo test --release --workspace --exclude ace
 

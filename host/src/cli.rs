@@ -4,6 +4,7 @@ mod batch;
 mod check;
 mod client;
 mod explain;
+mod import;
 mod plugins;
 mod remote;
 mod render;
@@ -129,6 +130,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
+    // Comes before there is a configuration.
+    if let Command::Templates(templates::Args { command: Some(templates::Command::Import(args)) }) = &cli.command {
+        return import::run(args, cli.json);
+    }
     let (json, file) = (cli.json, cli.config);
     let config = || read_config(&file);
     match cli.command {

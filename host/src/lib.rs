@@ -18,6 +18,8 @@
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
 //!   what changes; [`monitoring`]: events and metrics
 //!
+//! And [`django`] brings templates over that were written for Django.
+//!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
 pub mod app;
@@ -26,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod dispatch;
+pub mod django;
 pub mod engine;
 pub mod events;
 pub mod http;

@@ -12,8 +12,8 @@ use crate::channel::{self, Channel, ChannelMap, Limit};
 use crate::config::{Delivery, Guarantee, Routing};
 use crate::delivery::{self, Delivered};
 use crate::message::{
-    Attempt, AttemptReport, ChannelReport, ChannelType, FaultKind, HISTORY_MAX, Message, Notes, Outcome, Rendered, RenderedFile,
-    Report, Rule,
+    Attempt, AttemptReport, ChannelReport, ChannelType, FaultKind, HISTORY_MAX, Message, Notes, Outcome, Rendered,
+    RenderedFile, Report, Rule,
 };
 use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};

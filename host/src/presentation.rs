@@ -8,6 +8,7 @@
 mod context;
 mod extract;
 mod files;
+mod filters;
 mod finish;
 mod formats;
 mod guard;

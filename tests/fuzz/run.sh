@@ -8,7 +8,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 seconds=$1
 shift
-[ $# -gt 0 ] || set -- manifest loader
+[ $# -gt 0 ] || set -- manifest loader django
 fuzz=$root/target/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 
@@ -17,7 +17,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 (cd "$root/tests/fuzz" && RUSTC_WRAPPER=$root/tests/fuzz/rustc.sh \
     cargo build --release --target "$host" --target-dir "$fuzz")
 
-mkdir -p "$fuzz/corpus/manifest" "$fuzz/corpus/loader" "$fuzz/artifacts"
+mkdir -p "$fuzz/corpus/manifest" "$fuzz/corpus/loader" "$fuzz/corpus/django" "$fuzz/artifacts"
 cp "$root"/target/plugins/*.toml "$fuzz/corpus/manifest/"
 # The small ones: compiling a large one takes longer than a fuzzer should wait.
 find "$root/target/plugins" "$root/target/test-plugins" -name '*.wasm' -size -64k -exec cp {} "$fuzz/corpus/loader/" \;

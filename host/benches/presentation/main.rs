@@ -30,7 +30,7 @@ const MANY: usize = 1_000_000;
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let mut summary = Summary::default();
+    let mut summary = Summary::open(&root.join("target/bench/presentation.json"), false);
     let messages = messages(&root);
     let benches = root.join("host/benches");
     let translated = benches.join("presentation/translated");
@@ -74,7 +74,7 @@ fn main() {
     summary.add("languages_against_django", of("django") / translated, "x", "aim >= 20");
     summary.add("inlined_against_django", of("django") / whole, "x", "Django inlines nothing");
     memory(&cached, &messages, &mut summary);
-    summary.write(&root.join("target/bench/presentation.json"));
+    summary.write();
 }
 
 fn messages(root: &Path) -> Vec<Message> {

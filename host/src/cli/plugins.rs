@@ -2,7 +2,6 @@
 
 mod grant;
 
-
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{FAILED, OK, counted, open, put, say};
 use crate::Ace;
-use crate::engine::preview::{self, Preview};
 use crate::config::Config;
+use crate::engine::preview::{self, Preview};
 use crate::message::{Message, Rendered};
 
 const EXAMPLES: &str = "Examples:

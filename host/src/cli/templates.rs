@@ -7,9 +7,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, put, say, table_width};
-use crate::engine::{self, Survey, texts};
+use super::{FAILED, OK, counted, import, put, say, table_width};
 use crate::config::Config;
+use crate::engine::{self, Survey, texts};
 
 const EXAMPLES: &str = "Examples:
   ace templates
@@ -23,17 +23,20 @@ Exit code 1 where a template is broken, or one is missing that a channel needs."
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Command>,
+    pub command: Option<Command>,
 }
 
 #[derive(clap::Subcommand)]
-enum Command {
+pub enum Command {
     /// Collect the translatable texts of a template folder into locale/, for translators
     Extract(ExtractArgs),
+    /// Bring a folder of Django templates over, with its catalogues
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Args),
 }
 
 #[derive(clap::Args)]
-struct ExtractArgs {
+pub struct ExtractArgs {
     /// The template folder; default: the first of template-dirs
     dir: Option<PathBuf>,
 
@@ -50,6 +53,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     match args.command {
         None => list(&config, json).await,
         Some(Command::Extract(args)) => extract(&config, args, json).await,
+        Some(Command::Import(args)) => import::run(&args, json),
     }
 }
 

@@ -13,7 +13,7 @@ use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 use super::files::{self, Files};
 use super::inline::Inliner;
 use super::languages::{Catalog, Languages};
-use super::{Entry, Index, Presentation, TemplateProblem, Theme, formats, guard, links, shortened, translate};
+use super::{Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, translate};
 use crate::config;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
@@ -190,11 +190,13 @@ fn index(paths: &BTreeMap<String, PathBuf>, broken: &Broken) -> Index {
 fn environment(settings: &config::Presentation) -> Tera {
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
+    tera.set_escape_fn(filters::escape_into);
     tera.register_function("range", range);
     guard::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
     links::register(&mut tera, settings);
+    filters::register(&mut tera, settings);
     tera
 }
 

@@ -14,6 +14,8 @@ const MESSAGE: &str = "message";
 const CONTEXT: &str = "context";
 const PLURAL: &str = "plural";
 const COUNT: &str = "count";
+/// Values for placeholders that are called as an argument is.
+const VALUES: &str = "values";
 
 pub(super) fn register(tera: &mut Tera) {
     tera.register_function("trans", trans);
@@ -86,6 +88,9 @@ fn fill(text: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value> {
 }
 
 fn value_of<'a>(name: &'a str, kwargs: &'a Kwargs, state: &State) -> TeraResult<Cow<'a, Value>> {
+    if let Some(value) = kwargs.get::<&Value>(VALUES)?.and_then(|values| values.get_from_path(name)) {
+        return Ok(Cow::Borrowed(value));
+    }
     if let Some(value) = kwargs.get::<&Value>(name)? {
         return Ok(Cow::Borrowed(value));
     }

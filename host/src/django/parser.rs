@@ -1,0 +1,284 @@
+//! Builds the tree. Nothing stops it: what cannot be read becomes [`Kind::Left`], and what is around it goes on.
+
+use super::expression::{Condition, Expression, Operand};
+use super::lexer::{self, Token};
+use super::tags;
+use super::tree::{BlockTranslate, For, Kind, Left, Node, Nodes, Piece};
+
+/// Blocks inside one another; Tera reads 40.
+const DEPTH_MAX: usize = 36;
+
+/// The tree of a template.
+pub fn parse(text: &str) -> Nodes {
+    let tokens = lexer::tokens(text);
+    let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };
+    let mut nodes = Vec::new();
+    loop {
+        nodes.extend(parser.until(&[]));
+        match parser.next() {
+            // An end without a beginning.
+            Some(token) => nodes.push(left(token, "nothing that it ends or divides is open", "take it away")),
+            None => return nodes,
+        }
+    }
+}
+
+struct Parser<'a> {
+    tokens: &'a [Token<'a>],
+    at: usize,
+    depth: usize,
+}
+
+/// Why a tag could not be read, and what to do.
+pub type Fault = Left;
+
+pub fn fault(why: impl Into<String>, suggestion: impl Into<String>) -> Fault {
+    Left { why: why.into(), suggestion: suggestion.into() }
+}
+
+pub fn left(token: &Token, why: impl Into<String>, suggestion: impl Into<String>) -> Node {
+    node(token, Kind::Left(fault(why, suggestion)))
+}
+
+fn node(token: &Token, kind: Kind) -> Node {
+    Node { line: token.line, source: token.source.to_owned(), kind }
+}
+
+pub fn expression(word: &str) -> Result<Expression, Fault> {
+    Expression::parse(word).map_err(|e| fault(e.to_string(), "Django does not read it either: correct the expression"))
+}
+
+fn condition(words: &[&str]) -> Result<Condition, Fault> {
+    Condition::parse(words).map_err(|e| fault(e.to_string(), "Django does not read it either: correct the condition"))
+}
+
+impl<'a> Parser<'a> {
+    fn next(&mut self) -> Option<&'a Token<'a>> {
+        let token = self.tokens.get(self.at)?;
+        self.at += 1;
+        Some(token)
+    }
+
+    /// The first word of the tag that comes next.
+    fn peeked(&self) -> Option<&'a str> {
+        match self.tokens.get(self.at)?.kind {
+            lexer::Kind::Tag(content) => content.split_whitespace().next(),
+            _ => None,
+        }
+    }
+
+    /// Nodes up to one of the ends, which stays; or to another end tag, or to the end.
+    fn until(&mut self, ends: &[&str]) -> Nodes {
+        let mut nodes = Vec::new();
+        while let Some(token) = self.tokens.get(self.at) {
+            if self.peeked().is_some_and(|word| ends.contains(&word) || is_inner(word)) {
+                break;
+            }
+            self.at += 1;
+            self.read(token, &mut nodes);
+        }
+        nodes
+    }
+
+    fn read(&mut self, token: &'a Token<'a>, nodes: &mut Nodes) {
+        match token.kind {
+            lexer::Kind::Text => nodes.push(node(token, Kind::Text(token.source.to_owned()))),
+            lexer::Kind::Comment(text) => nodes.push(node(token, Kind::Comment(text.to_owned()))),
+            lexer::Kind::Variable(content) => nodes.push(match expression(content) {
+                Ok(value) => node(token, Kind::Output(value)),
+                Err(fault) => node(token, Kind::Left(fault)),
+            }),
+            lexer::Kind::Tag(content) => {
+                let words = lexer::words(content);
+                if self.depth >= DEPTH_MAX {
+                    let why = format!("more than {DEPTH_MAX} blocks stand inside one another");
+                    return nodes.push(left(token, why, "move the inner ones into a file that is included"));
+                }
+                self.depth += 1;
+                self.tag(token, &words, nodes);
+                self.depth -= 1;
+            }
+        }
+    }
+
+    fn tag(&mut self, token: &'a Token<'a>, words: &[&'a str], nodes: &mut Nodes) {
+        let (name, rest) = words.split_first().map_or(("", &[][..]), |(name, rest)| (*name, rest));
+        match name {
+            "if" => self.conditional(token, rest, nodes),
+            "for" => self.for_loop(token, rest, nodes),
+            "with" => self.enclosing(token, "endwith", tags::with(rest), Kind::With, nodes),
+            "block" => self.enclosing(token, "endblock", tags::block(rest), Kind::Block, nodes),
+            "autoescape" => self.enclosing(token, "endautoescape", tags::autoescape(rest), Kind::Autoescape, nodes),
+            "filter" => self.enclosing(token, "endfilter", tags::filter(token), Kind::Filter, nodes),
+            "spaceless" => self.enclosing(token, "endspaceless", Ok(()), |(), body| Kind::Spaceless(body), nodes),
+            "comment" => self.comment(token, nodes),
+            "verbatim" => self.verbatim(nodes),
+            "blocktrans" | "blocktranslate" => self.block_translate(token, name, rest, nodes),
+            _ => nodes.push(match tags::simple(name, rest) {
+                Ok(kind) => node(token, kind),
+                Err(fault) => node(token, Kind::Left(fault)),
+            }),
+        }
+    }
+
+    /// A block with one body. Where its tag cannot be read, the body goes on without it.
+    fn enclosing<T>(
+        &mut self,
+        token: &Token,
+        end: &str,
+        read: Result<T, Fault>,
+        make: impl FnOnce(T, Nodes) -> Kind,
+        nodes: &mut Nodes,
+    ) {
+        let body = self.until(&[end]);
+        let closed = self.close(end);
+        match (read, closed) {
+            (Ok(read), true) => nodes.push(node(token, make(read, body))),
+            (Ok(_), false) => {
+                nodes.push(left(token, format!("its {{% {end} %}} is missing"), "close it"));
+                nodes.extend(body);
+            }
+            (Err(fault), _) => {
+                nodes.push(node(token, Kind::Left(fault)));
+                nodes.extend(body);
+            }
+        }
+    }
+
+    fn close(&mut self, end: &str) -> bool {
+        let closes = self.peeked() == Some(end);
+        self.at += usize::from(closes);
+        closes
+    }
+
+    fn conditional(&mut self, token: &Token, words: &[&str], nodes: &mut Nodes) {
+        let mut branches = Vec::new();
+        let mut read = condition(words).map(Some);
+        let mut source = token;
+        loop {
+            let body = self.until(&["elif", "else", "endif"]);
+            branches.push((
+                read.unwrap_or_else(|fault| {
+                    nodes.push(node(source, Kind::Left(fault)));
+                    // Never, until somebody has written the condition.
+                    Some(Condition::Value(Operand::False.into()))
+                }),
+                body,
+            ));
+            let Some(next) = self.next_if(&["elif", "else", "endif"]) else {
+                nodes.push(left(token, "its {% endif %} is missing", "close it"));
+                break;
+            };
+            let lexer::Kind::Tag(content) = next.kind else { break };
+            source = next;
+            match lexer::words(content).split_first() {
+                Some((&"elif", rest)) => read = condition(rest).map(Some),
+                Some((&"else", _)) => read = Ok(None),
+                _ => break,
+            }
+        }
+        nodes.push(node(token, Kind::If(branches)));
+    }
+
+    fn next_if(&mut self, words: &[&str]) -> Option<&'a Token<'a>> {
+        self.peeked().filter(|word| words.contains(word))?;
+        self.next()
+    }
+
+    fn for_loop(&mut self, token: &Token, words: &[&str], nodes: &mut Nodes) {
+        let body = self.until(&["empty", "endfor"]);
+        let empty = self.next_if(&["empty"]).map(|_| self.until(&["endfor"]));
+        if !self.close("endfor") {
+            nodes.push(left(token, "its {% endfor %} is missing", "close it"));
+        }
+        match tags::for_head(words) {
+            Ok((names, values, is_reversed)) => {
+                nodes.push(node(token, Kind::For(For { names, values, is_reversed, body, empty })));
+            }
+            Err(fault) => {
+                nodes.push(node(token, Kind::Left(fault)));
+                nodes.extend(body.into_iter().chain(empty.into_iter().flatten()));
+            }
+        }
+    }
+
+    fn comment(&mut self, token: &Token, nodes: &mut Nodes) {
+        let mut text = String::new();
+        while let Some(inner) = self.next() {
+            if matches!(inner.kind, lexer::Kind::Tag(content) if content == "endcomment") {
+                return nodes.push(node(token, Kind::Comment(text)));
+            }
+            text.push_str(inner.source);
+        }
+        nodes.push(left(token, "its {% endcomment %} is missing", "close it"));
+        nodes.push(node(token, Kind::Comment(text)));
+    }
+
+    fn verbatim(&mut self, nodes: &mut Nodes) {
+        while let Some(inner) = self.next() {
+            if inner.kind != lexer::Kind::Text {
+                break;
+            }
+            nodes.push(node(inner, Kind::Text(inner.source.to_owned())));
+        }
+    }
+
+    fn block_translate(&mut self, token: &Token, name: &str, words: &[&str], nodes: &mut Nodes) {
+        let start = self.at;
+        let singular = self.pieces();
+        let plural = self.next_if(&["plural"]).map(|_| self.pieces());
+        let is_closed = self.close(&format!("end{name}"));
+        let read = tags::block_translate(words).and_then(|mut head: BlockTranslate| {
+            (head.singular, head.plural) = (singular, plural);
+            match (head.count.is_some(), head.plural.is_some()) {
+                _ if !is_closed => Err(fault(
+                    format!("it has a tag other than {{% plural %}} inside, or no {{% end{name} %}}"),
+                    "give the inner value a name before it, as with {% … as name %}, and write {{ name }}",
+                )),
+                (true, false) => {
+                    Err(fault("it counts, and has no {% plural %}", "add the plural, or take `count` away"))
+                }
+                (false, true) => Err(fault("it has a {% plural %}, and counts nothing", "add `count`")),
+                _ => Ok(Kind::BlockTranslate(head)),
+            }
+        });
+        match read {
+            Ok(kind) => nodes.push(node(token, kind)),
+            Err(fault) => {
+                self.at = start;
+                nodes.push(node(token, Kind::Left(fault)));
+            }
+        }
+    }
+
+    fn pieces(&mut self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        while let Some(token) = self.tokens.get(self.at) {
+            match token.kind {
+                lexer::Kind::Text => pieces.push(Piece::Text(token.source.to_owned())),
+                lexer::Kind::Variable(name) => pieces.push(Piece::Variable(name.to_owned())),
+                lexer::Kind::Tag(_) | lexer::Kind::Comment(_) => break,
+            }
+            self.at += 1;
+        }
+        pieces
+    }
+}
+
+/// Tags that only end or divide others.
+fn is_inner(word: &str) -> bool {
+    const INNER: [&str; 11] = [
+        "elif",
+        "else",
+        "endif",
+        "empty",
+        "endfor",
+        "endwith",
+        "endblock",
+        "endautoescape",
+        "endfilter",
+        "endspaceless",
+        "endcomment",
+    ];
+    INNER.contains(&word)
+}

@@ -1,0 +1,255 @@
+//! What one template must know of the others: who extends and includes whom, where escaping is off, who reads which name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::tags::file_name;
+use super::tree::{Include, Kind, Node, Nodes, walk};
+
+/// Files that extend or include one another in a row, and rounds in which escaping is passed on.
+const FILES_DEEP_MAX: usize = 32;
+
+/// How a value is escaped where it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Escaping {
+    /// As Tera does for the file: HTML is escaped, text is not.
+    AsFile,
+    /// Not, in a file that Tera escapes.
+    Off,
+    /// In a file that Tera does not escape.
+    On,
+}
+
+impl Escaping {
+    /// Inside an `autoescape` tag.
+    pub fn within(file: &str, is_on: bool) -> Escaping {
+        match (file.ends_with(".html"), is_on) {
+            (true, true) | (false, false) => Escaping::AsFile,
+            (true, false) => Escaping::Off,
+            (false, true) => Escaping::On,
+        }
+    }
+}
+
+/// All templates.
+pub struct Project {
+    files: BTreeMap<String, File>,
+}
+
+struct File {
+    nodes: Nodes,
+    parent: Option<String>,
+    includes: BTreeSet<String>,
+    /// How often each variable is read.
+    reads: HashMap<String, usize>,
+    /// Whether `forloop` is read outside its loops.
+    reads_outer_loop: bool,
+    /// Blocks, and how values are escaped where they stand.
+    blocks: BTreeMap<String, Escaping>,
+    escaping: Escaping,
+}
+
+impl Project {
+    pub fn new(trees: BTreeMap<String, Nodes>) -> Project {
+        let files = trees.into_iter().map(|(name, nodes)| (name.clone(), File::new(&name, nodes)));
+        let mut project = Project { files: files.collect() };
+        for _ in 0..FILES_DEEP_MAX {
+            if !project.pass_escaping_on() {
+                break;
+            }
+        }
+        project
+    }
+
+    /// Files and their trees.
+    pub fn trees(&self) -> impl Iterator<Item = (&str, &[Node])> {
+        self.files.iter().map(|(name, file)| (name.as_str(), file.nodes.as_slice()))
+    }
+
+    pub fn has(&self, file: &str) -> bool {
+        self.files.contains_key(file)
+    }
+
+    pub fn extends(&self, file: &str) -> bool {
+        self.files.get(file).is_some_and(|file| file.parent.is_some())
+    }
+
+    /// How values are escaped where the file itself begins.
+    pub fn escaping(&self, file: &str) -> Escaping {
+        self.files.get(file).map_or(Escaping::AsFile, |file| file.escaping)
+    }
+
+    /// The same for a block that a file of another one's fills: what counts is where that one has it.
+    pub fn block_escaping(&self, file: &str, block: &str) -> Option<Escaping> {
+        self.ancestors(file).filter_map(|ancestor| ancestor.blocks.get(block)).last().copied()
+    }
+
+    /// Whether a block is there to be extended; `None` where that cannot be known.
+    pub fn inherits_block(&self, file: &str, block: &str) -> Option<bool> {
+        if self.block_escaping(file, block).is_some() {
+            return Some(true);
+        }
+        let parent = self.files.get(file)?.parent.as_ref();
+        let known = parent.is_none_or(|parent| self.has(parent));
+        known.then_some(false)
+    }
+
+    /// Whether any other file has a block of this name.
+    pub fn shares_block(&self, file: &str, block: &str) -> bool {
+        self.files.iter().any(|(name, other)| name != file && other.blocks.contains_key(block))
+    }
+
+    /// How often a variable is read in what a file is written with: itself, what it extends, what these include.
+    pub fn reads(&self, file: &str, variable: &str) -> usize {
+        self.related(file).into_iter().map(|file| file.reads.get(variable).copied().unwrap_or(0)).sum()
+    }
+
+    /// The same for what a file includes, with itself.
+    pub fn reads_included(&self, file: &str, variable: &str) -> usize {
+        let mut reads = 0;
+        self.included(file, &mut BTreeSet::new(), &mut |file| reads += file.reads.get(variable).copied().unwrap_or(0));
+        reads
+    }
+
+    /// The variables that a file reads, with what it includes.
+    pub fn variables(&self, file: &str) -> BTreeSet<&str> {
+        let mut names = BTreeSet::new();
+        self.included(file, &mut BTreeSet::new(), &mut |file| names.extend(file.reads.keys().map(String::as_str)));
+        names
+    }
+
+    /// Whether a file, or what it includes, reads the loop that it is included in.
+    pub fn reads_outer_loop(&self, file: &str) -> bool {
+        let mut reads = false;
+        self.included(file, &mut BTreeSet::new(), &mut |file| reads |= file.reads_outer_loop);
+        reads
+    }
+
+    fn ancestors(&self, file: &str) -> impl Iterator<Item = &File> {
+        let parent = |file: &&File| file.parent.as_ref().and_then(|parent| self.files.get(parent));
+        std::iter::successors(self.files.get(file), parent).skip(1).take(FILES_DEEP_MAX)
+    }
+
+    fn related(&self, file: &str) -> Vec<&File> {
+        let mut found = Vec::new();
+        let mut seen = BTreeSet::new();
+        self.included(file, &mut seen, &mut |file| found.push(file));
+        let mut parent = self.files.get(file).and_then(|file| file.parent.as_deref());
+        while let Some(name) = parent.filter(|name| !seen.contains(*name)) {
+            self.included(name, &mut seen, &mut |file| found.push(file));
+            parent = self.files.get(name).and_then(|file| file.parent.as_deref());
+        }
+        found
+    }
+
+    fn included<'a>(&'a self, name: &str, seen: &mut BTreeSet<String>, visit: &mut impl FnMut(&'a File)) {
+        let mut waiting = vec![name.to_owned()];
+        while let Some(name) = waiting.pop() {
+            let Some(file) = self.files.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
+            visit(file);
+            waiting.extend(file.includes.iter().cloned());
+        }
+    }
+
+    /// Files that are included only where escaping is off are written so; `true` where something changed.
+    fn pass_escaping_on(&mut self) -> bool {
+        let mut wanted: BTreeMap<String, BTreeSet<Escaping>> = BTreeMap::new();
+        for (name, file) in &self.files {
+            includes(name, &file.nodes, file.escaping, &mut |target, escaping| {
+                wanted.entry(target).or_default().insert(escaping);
+            });
+        }
+        let mut changed = false;
+        for (name, escapings) in wanted {
+            let Some(file) = self.files.get_mut(&name).filter(|_| escapings.len() == 1) else { continue };
+            let escaping = escapings.into_iter().next().unwrap_or(Escaping::AsFile);
+            changed |= file.escaping != escaping;
+            file.escaping = escaping;
+        }
+        changed
+    }
+}
+
+impl File {
+    fn new(name: &str, nodes: Nodes) -> File {
+        let mut file = File {
+            parent: None,
+            includes: BTreeSet::new(),
+            reads: HashMap::new(),
+            reads_outer_loop: reads_outer_loop(&nodes),
+            blocks: BTreeMap::new(),
+            escaping: Escaping::AsFile,
+            nodes,
+        };
+        walk(&file.nodes, &mut |node| {
+            for head in node.heads() {
+                *file.reads.entry(head.to_owned()).or_default() += 1;
+            }
+            match &node.kind {
+                Kind::Extends(parent) if file.parent.is_none() => {
+                    file.parent = file_name(parent).and_then(|parent| resolved(name, parent));
+                }
+                Kind::Include(Include { file: target, .. }) => {
+                    file.includes.extend(file_name(target).and_then(|target| resolved(name, target)));
+                }
+                _ => {}
+            }
+        });
+        blocks(name, &file.nodes, Escaping::AsFile, &mut file.blocks);
+        file
+    }
+}
+
+fn blocks(file: &str, nodes: &[Node], escaping: Escaping, found: &mut BTreeMap<String, Escaping>) {
+    for node in nodes {
+        if let Kind::Block(name, _) = &node.kind {
+            found.entry(name.clone()).or_insert(escaping);
+        }
+        for body in node.bodies() {
+            blocks(file, body, inner(file, node, escaping), found);
+        }
+    }
+}
+
+fn includes(file: &str, nodes: &[Node], escaping: Escaping, found: &mut impl FnMut(String, Escaping)) {
+    for node in nodes {
+        if let Kind::Include(Include { file: target, .. }) = &node.kind
+            && let Some(target) = file_name(target).and_then(|target| resolved(file, target))
+        {
+            found(target, escaping);
+        }
+        for body in node.bodies() {
+            includes(file, body, inner(file, node, escaping), found);
+        }
+    }
+}
+
+fn inner(file: &str, node: &Node, escaping: Escaping) -> Escaping {
+    match &node.kind {
+        Kind::Autoescape(is_on, _) => Escaping::within(file, *is_on),
+        _ => escaping,
+    }
+}
+
+fn reads_outer_loop(nodes: &[Node]) -> bool {
+    nodes.iter().any(|node| {
+        node.heads().contains(&"forloop")
+            || (!matches!(node.kind, Kind::For(_)) && node.bodies().into_iter().any(|body| reads_outer_loop(body)))
+    })
+}
+
+/// The file that a name means in another file: `./x` and `../x` are told from where that one is.
+pub fn resolved(file: &str, name: &str) -> Option<String> {
+    if !name.starts_with("./") && !name.starts_with("../") {
+        return Some(name.to_owned());
+    }
+    let mut parts: Vec<&str> = file.split('/').collect();
+    parts.pop();
+    for part in name.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}

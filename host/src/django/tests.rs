@@ -1,0 +1,67 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn import_one(text: &str) -> Import {
+    import(&BTreeMap::from([("a.html".to_owned(), text.to_owned())]))
+}
+
+fn tera(text: &str) -> String {
+    let import = import_one(text);
+    assert!(import.findings.is_empty(), "{:?}", import.findings);
+    import.files["a.html"].clone()
+}
+
+#[test]
+fn templates_stay_readable() {
+    assert_eq!(tera("Dear {{ user.name }},"), "Dear {{ user?.name | text }},");
+    assert_eq!(tera("{{ nick|default:\"there\" }}"), "{{ (nick or \"there\") | text }}");
+    assert_eq!(
+        tera("{% load i18n %}{% trans \"Hi\" as hi %}{{ hi }}"),
+        "{% set hi = trans(message=\"Hi\") %}{{ hi | text }}"
+    );
+    assert_eq!(
+        tera("{% for c in courses %}{{ forloop.counter }}{% empty %}none{% endfor %}"),
+        "{% for c in courses | each %}{{ loop.index }}{% else %}none{% endfor %}"
+    );
+    assert_eq!(
+        tera("{% if ids|length > 1 and x is not None %}a{% endif %}"),
+        "{% if ids | django_length > 1 and x is not absent %}a{% endif %}"
+    );
+    assert_eq!(
+        tera("{% blocktrans trimmed with n=user.name %}\n Hi {{ n }}, 5%\n{% endblocktrans %}"),
+        "{{ blocktrans(message=\"Hi %(n)s, 5%%\", n=user?.name | text) }}"
+    );
+}
+
+#[test]
+fn what_cannot_be_translated_is_named_and_stays_marked() {
+    let import = import_one("a\n{% url 'home' %}\n{{ x|frob }}{% if a b %}c{% endif %}{% endfor %}");
+    let said: Vec<(usize, &str)> = import.findings.iter().map(|f| (f.line, f.source.as_str())).collect();
+    assert_eq!(said, [(2, "{% url 'home' %}"), (3, "{{ x|frob }}"), (3, "{% if a b %}"), (3, "{% endfor %}")]);
+    assert!(import.findings.iter().all(|f| f.weight == Weight::Left && !f.suggestion.is_empty()));
+    let text = &import.files["a.html"];
+    assert_eq!(text.matches("{# not translated: ").count(), 4, "{text}");
+    assert!(text.contains("{# not translated: {% url 'home' %} #}"), "{text}");
+    assert!(text.contains("{% if false %}c{% endif %}"), "{text}");
+}
+
+#[test]
+fn text_never_becomes_a_tag() {
+    assert_eq!(tera("a { b }} {{\n{%\n {"), "a { b }} {{ \"{{\" }}\n{{ \"{\" }}%\n {{ \"{\" }}");
+    assert_eq!(tera("{% verbatim %}{{ x }}{% endverbatim %}"), "{{ \"{{\" }} x }}");
+    assert_eq!(tera("{#- a -#}b"), "{# - a - #}b");
+}
+
+proptest! {
+    #[test]
+    fn no_text_stops_the_importer(text in "(\\{%|%\\}|\\{\\{|\\}\\}|\\{#|#\\}| |\n|[a-z'\"|:._=,()-]|if|for|in|else|end|with|block|trans|é){0,60}") {
+        let import = import_one(&text);
+        prop_assert_eq!(import.files.len(), 1);
+    }
+
+    #[test]
+    fn nor_any_bytes(text in any::<String>()) {
+        import_one(&text);
+    }
+}

@@ -1,0 +1,448 @@
+//! Writes Django's values and conditions in Tera.
+
+use super::expression::{Comparison, Condition, Expression, Filter, Operand};
+use super::parser::{Fault, fault};
+use super::project::Escaping;
+
+/// Names that Tera keeps for itself.
+const RESERVED: [&str; 16] = [
+    "true", "True", "false", "False", "loop", "self", "and", "or", "not", "is", "in", "continue", "break", "none",
+    "None", "null",
+];
+
+/// What is known of a value that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Any,
+    /// A text, whatever it was made of.
+    Text,
+    /// A whole number.
+    Number,
+}
+
+/// A value in Tera.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub text: String,
+    pub shape: Shape,
+    /// Never escaped.
+    pub is_safe: bool,
+    /// A variable and its fields, which may be undefined.
+    pub is_path: bool,
+}
+
+impl Written {
+    fn new(text: impl Into<String>, shape: Shape, is_safe: bool) -> Written {
+        Written { text: text.into(), shape, is_safe, is_path: false }
+    }
+
+    fn piped(self, filter: &str, shape: Shape, is_safe: bool) -> Written {
+        Written::new(format!("{} | {filter}", self.text), shape, is_safe)
+    }
+}
+
+/// Where a value is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Loops around it.
+    pub loops: usize,
+    pub escaping: Escaping,
+    /// Whether `block.super` has something to stand for.
+    pub has_super: bool,
+}
+
+/// What a filter's text is compared with what it was made of.
+#[derive(Clone, Copy, PartialEq)]
+enum Safety {
+    Keeps,
+    Loses,
+    Safe,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Arity {
+    None,
+    Optional,
+    One,
+}
+
+/// Django's filters whose counterpart takes the same and gives the same: name, ours, its argument.
+const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 41] = {
+    use Arity::{None as No, One, Optional};
+    use Safety::{Keeps, Loses, Safe};
+    use Shape::{Any, Number, Text};
+    [
+        ("add", "add", One, "value", Any, Loses),
+        ("addslashes", "addslashes", No, "", Text, Keeps),
+        ("capfirst", "capfirst", No, "", Text, Keeps),
+        ("center", "center", One, "width", Text, Keeps),
+        ("cut", "cut", One, "value", Text, Loses),
+        ("date", "date", Optional, "format", Text, Loses),
+        ("default_if_none", "default_if_none", One, "value", Any, Loses),
+        ("dictsort", "dictsort", One, "attribute", Any, Loses),
+        ("dictsortreversed", "dictsortreversed", One, "attribute", Any, Loses),
+        ("divisibleby", "divisibleby", One, "value", Any, Loses),
+        ("escape", "conditional_escape", No, "", Text, Safe),
+        ("escapejs", "escapejs", No, "", Text, Safe),
+        ("filesizeformat", "filesizeformat", No, "", Text, Loses),
+        ("first", "django_first", No, "", Any, Loses),
+        ("floatformat", "floatformat", Optional, "digits", Text, Loses),
+        ("force_escape", "force_escape", No, "", Text, Safe),
+        ("get_digit", "get_digit", One, "value", Any, Loses),
+        ("join", "django_join", One, "sep", Any, Loses),
+        ("last", "django_last", No, "", Any, Loses),
+        ("length", "django_length", No, "", Number, Loses),
+        ("linebreaks", "linebreaks", No, "", Text, Safe),
+        ("linebreaksbr", "linebreaksbr", No, "", Text, Safe),
+        ("ljust", "ljust", One, "width", Text, Keeps),
+        ("lower", "django_lower", No, "", Text, Keeps),
+        ("make_list", "make_list", No, "", Any, Loses),
+        ("pluralize", "django_pluralize", Optional, "suffix", Text, Loses),
+        ("rjust", "rjust", One, "width", Text, Keeps),
+        ("slice", "django_slice", One, "range", Any, Keeps),
+        ("slugify", "slugify", No, "", Text, Keeps),
+        ("stringformat", "stringformat", One, "format", Text, Keeps),
+        ("striptags", "striptags", No, "", Text, Keeps),
+        ("time", "time", Optional, "format", Text, Loses),
+        ("title", "django_title", No, "", Text, Keeps),
+        ("truncatechars", "truncatechars", One, "length", Text, Keeps),
+        ("truncatechars_html", "truncatechars_html", One, "length", Text, Keeps),
+        ("truncatewords", "truncatewords", One, "length", Text, Keeps),
+        ("truncatewords_html", "truncatewords_html", One, "length", Text, Keeps),
+        ("upper", "django_upper", No, "", Text, Loses),
+        ("urlencode", "urlencode", Optional, "safe", Text, Loses),
+        ("wordcount", "django_wordcount", No, "", Number, Loses),
+        ("wordwrap", "wordwrap", One, "width", Text, Keeps),
+    ]
+};
+
+/// These tell an undefined value of a condition, which Django calls `None` there, from an empty text.
+const BLIND_TO_NONE: [&str; 4] = ["length", "default", "date", "time"];
+/// These ask whether the place is escaped.
+const ASK_ESCAPING: [&str; 3] = ["join", "linebreaks", "linebreaksbr"];
+
+impl Place {
+    /// A value as it is, for tags that use it.
+    pub fn value(&self, expression: &Expression) -> Result<Written, Fault> {
+        let mut written = self.operand(&expression.operand)?;
+        let is_joined = expression.filters.first().is_some_and(|filter| filter.name == "add");
+        if let Operand::Text(text) = &expression.operand
+            && is_joined
+        {
+            written = Written::new(format!("{} | safe", quoted(text)), Shape::Text, true);
+        }
+        self.filtered(written, &expression.filters)
+    }
+
+    /// A value that gets a name: undefined is an empty text.
+    pub fn bound(&self, expression: &Expression) -> Result<String, Fault> {
+        let written = self.value(expression)?;
+        Ok(if written.is_path { format!("{} | default(value=\"\")", written.text) } else { written.text })
+    }
+
+    /// A value of which only the text counts.
+    pub fn text(&self, expression: &Expression) -> Result<Written, Fault> {
+        let written = self.value(expression)?;
+        Ok(if written.shape == Shape::Any { written.piped("text", Shape::Text, false) } else { written })
+    }
+
+    /// A value as it is written into the mail.
+    pub fn output(&self, expression: &Expression) -> Result<String, Fault> {
+        Ok(self.escaped(self.text(expression)?).text)
+    }
+
+    pub fn escaped(&self, written: Written) -> Written {
+        match self.escaping {
+            Escaping::Off if !written.is_safe => written.piped("safe", Shape::Text, true),
+            Escaping::On if !written.is_safe => written.piped("conditional_escape", Shape::Text, true),
+            _ => written,
+        }
+    }
+
+    /// The filters of a `filter` tag, and whether what they give is safe.
+    pub fn section(&self, filters: &[Filter]) -> Result<(String, bool), Fault> {
+        let mut section = Vec::new();
+        let mut is_safe = true;
+        for filter in filters {
+            if filter.name == "safe" || filter.name == "escape" {
+                return Err(fault(format!("{:?} is not allowed in a filter tag", filter.name), "take it away"));
+            }
+            let start = Written::new("", Shape::Text, is_safe);
+            let written = match (filter.name.as_str(), &filter.argument) {
+                ("default", Some(argument)) => {
+                    let value = self.argument(argument, false)?;
+                    Written::new(format!(" | default(value={value}, boolean=true)"), Shape::Text, false)
+                }
+                _ => self.filter(start, filter)?,
+            };
+            is_safe = written.is_safe;
+            section.push(written.text.trim_start_matches(" | ").to_owned());
+        }
+        Ok((section.join(" | "), is_safe))
+    }
+
+    fn operand(&self, operand: &Operand) -> Result<Written, Fault> {
+        Ok(match operand {
+            Operand::Path(path) => self.path(path)?,
+            Operand::Text(text) if text.contains(['&', '<', '>', '"', '\'']) => {
+                Written::new(format!("{} | safe", quoted(text)), Shape::Text, true)
+            }
+            Operand::Text(text) => Written::new(quoted(text), Shape::Text, true),
+            Operand::Translated(text) => {
+                Written::new(format!("trans(message={})", quoted(&text.replace('%', "%%"))), Shape::Text, true)
+            }
+            Operand::Number(number) => self.number(number)?,
+            Operand::True => Written::new("true", Shape::Any, false),
+            Operand::False => Written::new("false", Shape::Any, false),
+            Operand::None => Written::new("none", Shape::Any, false),
+        })
+    }
+
+    fn number(&self, number: &str) -> Result<Written, Fault> {
+        if let Ok(whole) = number.parse::<i64>() {
+            return Ok(Written::new(whole.to_string(), Shape::Number, true));
+        }
+        let float: f64 = number.parse().map_err(|_| fault(format!("{number} is no number"), "correct it"))?;
+        // Tera reads no exponents.
+        let written = format!("{float:?}");
+        match written.contains('e') || !number.contains(['.', 'e', 'E']) {
+            true => Err(fault(format!("the number {number} is too large or too small"), "put it into the context")),
+            false => Ok(Written::new(written, Shape::Any, true)),
+        }
+    }
+
+    fn path(&self, path: &[String]) -> Result<Written, Fault> {
+        let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+        match parts.as_slice() {
+            ["forloop", rest @ ..] if self.loops > 0 => return self.forloop(rest),
+            ["block", "super"] => {
+                let text = if self.has_super { "super()" } else { "\"\"" };
+                return Ok(Written::new(text, Shape::Text, true));
+            }
+            _ => {}
+        }
+        let (head, rest) = parts.split_first().unwrap_or((&"", &[]));
+        let mut text = name(head)?.to_owned();
+        for part in rest {
+            match part.parse::<usize>() {
+                Ok(index) => text.push_str(&format!("?[{index}]")),
+                Err(_) if is_name(part) && !matches!(*part, "true" | "True" | "false" | "False") => {
+                    text.push_str(&format!("?.{part}"));
+                }
+                Err(_) => text.push_str(&format!("?[{}]", quoted(part))),
+            }
+        }
+        Ok(Written { is_path: true, ..Written::new(text, Shape::Any, false) })
+    }
+
+    fn forloop(&self, path: &[&str]) -> Result<Written, Fault> {
+        let number = |text: &str| Ok(Written::new(text, Shape::Number, true));
+        match path {
+            ["counter"] => number("loop.index"),
+            ["counter0"] => number("loop.index0"),
+            ["revcounter"] => number("(loop.length - loop.index0)"),
+            ["revcounter0"] => number("(loop.length - loop.index)"),
+            ["first"] => Ok(Written::new("loop.first", Shape::Any, false)),
+            ["last"] => Ok(Written::new("loop.last", Shape::Any, false)),
+            ["parentloop", rest @ ..] => {
+                let outer = rest.iter().take_while(|part| **part == "parentloop").count() + 1;
+                let rest = &rest[outer - 1..];
+                let Some(at) = self.loops.checked_sub(outer).filter(|at| *at > 0 && rest.len() == 1) else {
+                    return Err(fault("there are not so many loops around it", "take it away: Django writes nothing"));
+                };
+                Ok(Written { is_path: true, ..Written::new(format!("loop{at}?.{}", rest[0]), Shape::Any, false) })
+            }
+            _ => Err(fault("of forloop its fields are translated, not all of it", "name the field that is meant")),
+        }
+    }
+
+    /// A value that was written already, with filters.
+    pub fn filtered(&self, mut written: Written, filters: &[Filter]) -> Result<Written, Fault> {
+        for filter in filters {
+            written = self.filter(written, filter)?;
+        }
+        Ok(written)
+    }
+
+    fn filter(&self, value: Written, filter: &Filter) -> Result<Written, Fault> {
+        let argument = filter.argument.as_ref();
+        match (filter.name.as_str(), argument) {
+            ("safe", None) => {
+                let value = if value.shape == Shape::Any { value.piped("text", Shape::Text, false) } else { value };
+                return Ok(value.piped("safe", Shape::Text, true));
+            }
+            ("default", Some(default)) => {
+                let default = self.operand(default)?;
+                let shape = if default.shape == value.shape { value.shape } else { Shape::Any };
+                let is_safe = value.is_safe && default.is_safe;
+                return Ok(Written::new(format!("({} or {})", value.text, default.text), shape, is_safe));
+            }
+            ("yesno", choices) => {
+                let choices = choices.map(|choices| self.argument(choices, false)).transpose()?;
+                let arguments = choices.map_or(String::new(), |choices| format!("(choices={choices})"));
+                return Ok(value.piped(&format!("yesno{arguments}"), Shape::Any, false));
+            }
+            _ => {}
+        }
+        let Some((_, ours, arity, argument_name, shape, safety)) =
+            FILTERS.iter().find(|(name, ..)| *name == filter.name)
+        else {
+            return Err(unknown(&filter.name));
+        };
+        if (argument.is_some() && *arity == Arity::None) || (argument.is_none() && *arity == Arity::One) {
+            return Err(fault(format!("the filter {} has another number of arguments", filter.name), "correct it"));
+        }
+        let mut arguments = Vec::new();
+        if let Some(argument) = argument {
+            arguments.push(format!("{argument_name}={}", self.argument(argument, filter.name == "add")?));
+        }
+        if ASK_ESCAPING.contains(&filter.name.as_str()) && self.escaping != Escaping::AsFile {
+            arguments.push(format!("autoescape={}", self.escaping == Escaping::On));
+        }
+        let arguments = if arguments.is_empty() { String::new() } else { format!("({})", arguments.join(", ")) };
+        let is_safe = match safety {
+            Safety::Safe => true,
+            Safety::Loses => false,
+            Safety::Keeps => value.is_safe && value.shape == Shape::Text,
+        };
+        Ok(value.piped(&format!("{ours}{arguments}"), *shape, is_safe || *shape == Shape::Number))
+    }
+
+    fn argument(&self, operand: &Operand, is_joined: bool) -> Result<String, Fault> {
+        match operand {
+            Operand::Text(text) if is_joined => Ok(format!("{} | safe", quoted(text))),
+            operand => Ok(self.operand(operand)?.text),
+        }
+    }
+
+    pub fn condition(&self, condition: &Condition) -> Result<String, Fault> {
+        self.part(condition, false)
+    }
+
+    fn part(&self, condition: &Condition, is_operand: bool) -> Result<String, Fault> {
+        let text = match condition {
+            Condition::Value(expression) => return self.asked(expression).map(|written| written.text),
+            Condition::Not(inner) => {
+                let nested = matches!(**inner, Condition::Not(_));
+                format!("not {}", self.part(inner, nested)?)
+            }
+            Condition::And(a, b) => format!("{} and {}", self.part(a, false)?, self.part(b, false)?),
+            Condition::Or(a, b) => format!("{} or {}", self.part(a, false)?, self.part(b, false)?),
+            Condition::Compare(comparison, a, b) => self.comparison(*comparison, a, b)?,
+        };
+        Ok(if is_operand { format!("({text})") } else { text })
+    }
+
+    /// A value in a condition: what is not there is `None`, also for its filters.
+    fn asked(&self, expression: &Expression) -> Result<Written, Fault> {
+        let first = expression.filters.first();
+        match &expression.operand {
+            Operand::Path(_) if first.is_some_and(|filter| !BLIND_TO_NONE.contains(&filter.name.as_str())) => {
+                let value = self.operand(&expression.operand)?;
+                let value = match value.is_path {
+                    true => value.piped("default(value=none)", Shape::Any, false),
+                    false => value,
+                };
+                self.filtered(value, &expression.filters)
+            }
+            _ => self.value(expression),
+        }
+    }
+
+    fn comparison(&self, comparison: Comparison, a: &Condition, b: &Condition) -> Result<String, Fault> {
+        let is_number = |condition: &Condition| match condition {
+            Condition::Value(expression) => self.asked(expression).is_ok_and(|w| w.shape == Shape::Number),
+            _ => false,
+        };
+        let is_none = |condition: &Condition| is_literal(condition, |operand| *operand == Operand::None);
+        let (left, right) = (self.part(a, true)?, self.part(b, true)?);
+        let numbers = is_number(a) && is_number(b);
+        let tested = |test: &str, name: &str| format!("{left} is {test}({name}={right})");
+        Ok(match comparison {
+            Comparison::Equal | Comparison::Is if is_none(b) => format!("{left} is absent"),
+            Comparison::NotEqual | Comparison::IsNot if is_none(b) => format!("{left} is not absent"),
+            Comparison::Equal | Comparison::Is if is_none(a) => format!("{right} is absent"),
+            Comparison::NotEqual | Comparison::IsNot if is_none(a) => format!("{right} is not absent"),
+            Comparison::Is | Comparison::IsNot if !is_literal(b, is_truth) => {
+                return Err(fault("`is` compares which object something is", "write == or !="));
+            }
+            Comparison::Equal | Comparison::Is if numbers || is_text(a) || is_text(b) => format!("{left} == {right}"),
+            Comparison::NotEqual | Comparison::IsNot if numbers || is_text(a) || is_text(b) => {
+                format!("{left} != {right}")
+            }
+            Comparison::Is => format!("{left} == {right}"),
+            Comparison::IsNot => format!("{left} != {right}"),
+            Comparison::Equal => tested("equal", "other"),
+            Comparison::NotEqual => tested("not equal", "other"),
+            Comparison::Greater | Comparison::AtLeast | Comparison::Less | Comparison::AtMost if numbers => {
+                format!("{left} {comparison} {right}")
+            }
+            Comparison::Greater => tested("greater_than", "other"),
+            Comparison::AtLeast => tested("at_least", "other"),
+            Comparison::Less => tested("less_than", "other"),
+            Comparison::AtMost => tested("at_most", "other"),
+            Comparison::In => tested("contained_in", "list"),
+            Comparison::NotIn => tested("missing_from", "list"),
+        })
+    }
+}
+
+fn is_truth(operand: &Operand) -> bool {
+    matches!(operand, Operand::True | Operand::False)
+}
+
+fn is_text(condition: &Condition) -> bool {
+    is_literal(condition, |operand| matches!(operand, Operand::Text(_)))
+}
+
+fn is_literal(condition: &Condition, is: impl Fn(&Operand) -> bool) -> bool {
+    matches!(condition, Condition::Value(Expression { operand, filters }) if filters.is_empty() && is(operand))
+}
+
+fn unknown(name: &str) -> Fault {
+    let suggestion = match name {
+        "timesince" | "timeuntil" => "it depends on the time of sending: write the date with format_date",
+        "random" => "choose where the message is made",
+        "urlize" | "urlizetrunc" => "make the links where the message is made",
+        "unordered_list" => "write the list with {% for %}",
+        "pprint" => "it is for finding errors: take it away",
+        "localize" | "unlocalize" => "take it away; format_decimal and format_date write by language",
+        "intcomma" | "intword" | "naturalday" | "naturaltime" | "apnumber" | "ordinal" => {
+            "format_decimal and format_date write numbers and dates as the language does"
+        }
+        _ => "put what it makes into the message's context",
+    };
+    fault(format!("there is no filter {name:?} among those that are translated"), suggestion)
+}
+
+/// A name that Tera reads.
+pub fn name(text: &str) -> Result<&str, Fault> {
+    match is_name(text) && !RESERVED.contains(&text) {
+        true => Ok(text),
+        false => Err(fault(format!("{text:?} is no name in Tera"), "give the variable another name")),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// A text in Tera's quotes.
+pub fn quoted(text: &str) -> String {
+    let quote = if text.contains('"') && !text.contains('\'') { '\'' } else { '"' };
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+    out
+}

@@ -1,0 +1,484 @@
+//! Writes a tree in Tera so that it renders to what Django renders.
+
+use std::collections::BTreeSet;
+
+use super::expression::{Condition, Expression, Operand};
+use super::messages;
+use super::parser::{Fault, fault};
+use super::project::{Escaping, Project, resolved};
+use super::tags::file_name;
+use super::tree::{Call, For, Include, Kind, Left, Node, Nodes, walk};
+use super::values::{Place, name, quoted};
+use super::{Finding, Weight};
+
+/// What a loop inside another one, or a file included in a loop, sees of the outer loop.
+const OUTER_LOOP: &str = "{\"counter\": loop.index, \"counter0\": loop.index0, \"revcounter\": loop.length - loop.index0, \
+                          \"revcounter0\": loop.length - loop.index, \"first\": loop.first, \"last\": loop.last}";
+/// Open edX's tag, from what a channel says.
+const TRACKING_PIXELS: &str = "{% for source in channel?.tracker_image_sources or [] %}<img src=\"{{ source }}\" alt=\"\" \
+                               role=\"presentation\" aria-hidden=\"true\" />{% endfor %}";
+
+/// A file in Tera, and what was found on the way.
+pub fn write(project: &Project, file: &str, nodes: &[Node]) -> (String, Vec<Finding>) {
+    let mut writer = Writer {
+        project,
+        file,
+        out: String::new(),
+        findings: Vec::new(),
+        place: Place { loops: 0, escaping: project.escaping(file), has_super: false },
+        blocks: BTreeSet::new(),
+    };
+    match project.extends(file) {
+        true => writer.child(nodes),
+        false => writer.nodes(nodes),
+    }
+    (writer.out, writer.findings)
+}
+
+struct Writer<'a> {
+    project: &'a Project,
+    file: &'a str,
+    out: String,
+    findings: Vec<Finding>,
+    place: Place,
+    /// Those written so far.
+    blocks: BTreeSet<String>,
+}
+
+impl Writer<'_> {
+    fn nodes(&mut self, nodes: &[Node]) {
+        for node in nodes {
+            if let Err(fault) = self.node(node) {
+                self.left(node, &fault);
+                // What is inside goes on without it.
+                for body in node.bodies() {
+                    self.nodes(body);
+                }
+            }
+        }
+    }
+
+    /// A file that extends another one: beside its blocks, nothing of it is written by Django either.
+    fn child(&mut self, nodes: &[Node]) {
+        let mut is_first = true;
+        for node in nodes {
+            match &node.kind {
+                Kind::Text(text) if text.trim().is_empty() => self.out.push_str(text),
+                Kind::Text(text) => {
+                    if is_first {
+                        self.note(node, "Django writes the text before {% extends %}; here it is a comment".to_owned());
+                    }
+                    self.comment(text);
+                }
+                Kind::Comment(_) | Kind::Load | Kind::Left(_) => self.nodes(std::slice::from_ref(node)),
+                Kind::Extends(parent) => {
+                    is_first = false;
+                    self.extends(node, parent);
+                }
+                Kind::Block(..) => self.nodes(std::slice::from_ref(node)),
+                _ => {
+                    self.comment(&format!("outside blocks, Django ignores this: {}", node.source));
+                    let mut inner = Vec::new();
+                    walk(std::slice::from_ref(node), &mut |node| {
+                        if matches!(node.kind, Kind::Block(..) | Kind::Left(_)) {
+                            inner.push(node);
+                        }
+                    });
+                    inner.into_iter().for_each(|node| self.nodes(std::slice::from_ref(node)));
+                }
+            }
+        }
+    }
+
+    fn node(&mut self, node: &Node) -> Result<(), Fault> {
+        match &node.kind {
+            Kind::Text(text) => self.text(text),
+            Kind::Comment(text) => self.comment(text),
+            Kind::Load => {}
+            Kind::Left(fault) => self.left(node, fault),
+            Kind::Output(value) => {
+                let value = self.place.output(value)?;
+                self.put(&value);
+            }
+            Kind::If(branches) => self.conditional(branches)?,
+            Kind::For(loops) => self.for_loop(loops)?,
+            Kind::With(bindings, body) => {
+                let saved = self.bind(bindings, reads_in(body))?;
+                self.nodes(body);
+                self.restore(&saved);
+            }
+            Kind::Block(name, body) => self.block(name, body)?,
+            Kind::Extends(_) => {
+                return Err(fault("it is not the first tag", "Django does not read it either: move it up"));
+            }
+            Kind::Include(include) => self.include(node, include)?,
+            Kind::Autoescape(is_on, body) => {
+                let outer = self.place.escaping;
+                self.place.escaping = Escaping::within(self.file, *is_on);
+                self.nodes(body);
+                self.place.escaping = outer;
+            }
+            Kind::Filter(filters, body) => self.section(filters, body)?,
+            Kind::Spaceless(body) => {
+                self.tag("filter spaceless");
+                self.nodes(body);
+                self.tag("endfilter");
+            }
+            Kind::Translate(translate) => {
+                let written = messages::translate(&self.place, translate)?;
+                match &translate.name {
+                    Some(name) => self.set(name, &written.text)?,
+                    None => {
+                        let written = self.place.escaped(written);
+                        self.put(&written.text);
+                    }
+                }
+            }
+            Kind::BlockTranslate(block) => {
+                let dotted = messages::dotted(block).join(", ");
+                if !dotted.is_empty() {
+                    let why =
+                        format!("Django writes nothing for {dotted} inside a translated block; here it is written");
+                    self.note(node, why);
+                }
+                let call = messages::block(&self.place, block)?;
+                match &block.name {
+                    Some(name) => self.set(name, &call)?,
+                    None => self.put(&call),
+                }
+            }
+            Kind::Call(call, name) => {
+                let (value, is_safe) = self.call(call)?;
+                match name {
+                    Some(name) => self.set(name, &value)?,
+                    None if is_safe => self.put(&format!("{value} | safe")),
+                    None if self.place.escaping == Escaping::Off => self.put(&format!("{value} | safe")),
+                    None => self.put(&value),
+                }
+            }
+            Kind::FirstOf(candidates, name) => {
+                let written: Result<Vec<_>, _> = candidates.iter().map(|value| self.place.value(value)).collect();
+                let written: Vec<String> = written?.into_iter().map(|written| written.text).collect();
+                let value = format!("({} or \"\") | text", written.join(" or "));
+                match (name, self.place.escaping) {
+                    (Some(name), _) => self.set(name, &value)?,
+                    (None, Escaping::Off) => self.put(&format!("{value} | safe")),
+                    (None, Escaping::On) => self.put(&format!("{value} | conditional_escape")),
+                    (None, Escaping::AsFile) => self.put(&value),
+                }
+            }
+            Kind::TrackingPixels => self.out.push_str(TRACKING_PIXELS),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, value: &str) {
+        self.out.push_str(&format!("{{{{ {value} }}}}"));
+    }
+
+    fn tag(&mut self, content: &str) {
+        self.out.push_str(&format!("{{% {content} %}}"));
+    }
+
+    /// Text, in which nothing may look like the beginning of a tag.
+    fn text(&mut self, text: &str) {
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            self.out.push_str(&rest[..at]);
+            let braces = rest[at..].len() - rest[at..].trim_start_matches('{').len();
+            let after = &rest[at + braces..];
+            let begins_tag = braces > 1 || after.is_empty() || after.starts_with(['%', '#']);
+            match begins_tag {
+                true => self.put(&quoted(&"{".repeat(braces))),
+                false => self.out.push_str(&rest[at..at + braces]),
+            }
+            rest = after;
+        }
+        self.out.push_str(rest);
+    }
+
+    /// The spaces keep a hyphen from taking whitespace away.
+    fn comment(&mut self, text: &str) {
+        let text = text.replace("#}", "# }");
+        self.out.push_str(&format!("{{# {} #}}", text.trim()));
+    }
+
+    fn left(&mut self, node: &Node, fault: &Left) {
+        self.comment(&format!("not translated: {}", node.source));
+        self.findings.push(self.finding(node, Weight::Left, fault.clone()));
+    }
+
+    fn note(&mut self, node: &Node, why: String) {
+        self.findings.push(self.finding(node, Weight::Note, Left { why, suggestion: String::new() }));
+    }
+
+    fn finding(&self, node: &Node, weight: Weight, Left { why, suggestion }: Left) -> Finding {
+        Finding { file: self.file.to_owned(), line: node.line, weight, source: node.source.clone(), why, suggestion }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+        let name = self::name(name)?;
+        self.tag(&format!("set {name} = {value}"));
+        Ok(())
+    }
+
+    /// Gives names their values. Those that something outside reads as well (more often than `inner` says) are kept, to
+    /// be given back.
+    fn bind(&mut self, bindings: &[(String, Expression)], inner: impl Fn(&str) -> usize) -> Result<Vec<String>, Fault> {
+        let mut values = Vec::new();
+        for (name, value) in bindings {
+            values.push((self::name(name)?, self.place.bound(value)?));
+        }
+        let reused = |name: &str| self.project.reads(self.file, name) > inner(name);
+        let saved: Vec<String> =
+            values.iter().filter(|(name, _)| reused(name)).map(|(name, _)| (*name).to_owned()).collect();
+        self.save(&saved);
+        // All values are those of before.
+        let renamed =
+            |name: &str| bindings.iter().any(|(_, value)| bindings.len() > 1 && value.heads().any(|head| head == name));
+        let (later, now): (Vec<_>, Vec<_>) = values.into_iter().partition(|(name, _)| renamed(name));
+        for (name, value) in &later {
+            self.tag(&format!("set new_{name} = {value}"));
+        }
+        for (name, value) in now {
+            self.tag(&format!("set {name} = {value}"));
+        }
+        for (name, _) in later {
+            self.tag(&format!("set {name} = new_{name}"));
+        }
+        Ok(saved)
+    }
+
+    fn save(&mut self, names: &[String]) {
+        for name in names {
+            self.tag(&format!("set outer_{name} = {name}"));
+        }
+    }
+
+    fn restore(&mut self, names: &[String]) {
+        for name in names {
+            self.tag(&format!("set {name} = outer_{name}"));
+        }
+    }
+
+    fn conditional(&mut self, branches: &[(Option<Condition>, Nodes)]) -> Result<(), Fault> {
+        let mut written = Vec::new();
+        for (condition, body) in branches {
+            written.push((condition.as_ref().map(|condition| self.place.condition(condition)).transpose()?, body));
+        }
+        for (at, (condition, body)) in written.into_iter().enumerate() {
+            match condition {
+                Some(condition) if at == 0 => self.tag(&format!("if {condition}")),
+                Some(condition) => self.tag(&format!("elif {condition}")),
+                None => self.tag("else"),
+            }
+            self.nodes(body);
+        }
+        self.tag("endif");
+        Ok(())
+    }
+
+    fn for_loop(&mut self, loops: &For) -> Result<(), Fault> {
+        let names: Result<Vec<&str>, Fault> = loops.names.iter().map(|name| self::name(name)).collect();
+        let names = names?;
+        let (values, is_map) = self.looped(loops)?;
+        let row = names.join("_and_");
+        match (names.as_slice(), is_map) {
+            ([name], _) => self.tag(&format!("for {name} in {values}")),
+            (_, true) => self.tag(&format!("for {} in {values}", names.join(", "))),
+            (_, false) => {
+                self.tag(&format!("for {row} in {values}"));
+                for (at, name) in names.iter().enumerate() {
+                    self.tag(&format!("set {name} = {row}[{at}]"));
+                }
+            }
+        }
+        self.place.loops += 1;
+        if reads_parent_loop(&loops.body) {
+            self.tag(&format!("set loop{} = {OUTER_LOOP}", self.place.loops));
+        }
+        self.nodes(&loops.body);
+        self.place.loops -= 1;
+        if let Some(empty) = &loops.empty {
+            self.tag("else");
+            self.nodes(empty);
+        }
+        self.tag("endfor");
+        Ok(())
+    }
+
+    /// What a loop goes over, and whether it is a map of which keys and values are named.
+    fn looped(&self, loops: &For) -> Result<(String, bool), Fault> {
+        let mut values = loops.values.clone();
+        let method = match &mut values.operand {
+            Operand::Path(path) if path.len() > 1 && loops.values.filters.is_empty() => {
+                match path.last().map(String::as_str) {
+                    Some("items" | "keys" | "values") => path.pop(),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let text = self.place.condition(&Condition::Value(values))?;
+        let reversed = if loops.is_reversed { " | reverse" } else { "" };
+        Ok(match (method.as_deref(), loops.names.len(), loops.is_reversed) {
+            (Some("items"), 2, false) => (format!("{text} | items"), true),
+            (Some("items"), ..) => (format!("{text} | items | pairs{reversed}"), false),
+            (Some("values"), ..) => (format!("{text} | items | values{reversed}"), false),
+            _ => (format!("{text} | each{reversed}"), false),
+        })
+    }
+
+    fn block(&mut self, name: &str, body: &[Node]) -> Result<(), Fault> {
+        let is_shared = self.project.shares_block(self.file, name);
+        if self.place.loops > 0 {
+            if is_shared {
+                return Err(fault("Tera allows no block inside a loop", "put the loop into the block"));
+            }
+            // Nobody fills it: it is its own content.
+            self.nodes(body);
+            return Ok(());
+        }
+        let tera_name = block_name(name);
+        if !self.blocks.insert(tera_name.clone()) {
+            return Err(fault(format!("a second block {name:?}"), "Django does not read it either: rename one"));
+        }
+        let outer = self.place;
+        self.place.escaping = self.project.block_escaping(self.file, name).unwrap_or(outer.escaping);
+        self.place.has_super = self.project.inherits_block(self.file, name).unwrap_or(true);
+        self.tag(&format!("block {tera_name}"));
+        let inner = reads_in(body);
+        let mut set = BTreeSet::new();
+        each_in_scope(body, &mut |node| set.extend(node.sets().map(str::to_owned)));
+        let reused = |name: &String| self.project.reads(self.file, name) > inner(name) && self::name(name).is_ok();
+        let saved: Vec<String> = set.into_iter().filter(reused).collect();
+        self.save(&saved);
+        self.nodes(body);
+        self.restore(&saved);
+        self.tag("endblock");
+        self.place = outer;
+        Ok(())
+    }
+
+    fn extends(&mut self, node: &Node, parent: &Expression) {
+        let named = file_name(parent).and_then(|parent| resolved(self.file, parent));
+        let Some(parent) = named else {
+            return self.left(node, &fault("the file is not named by a text", "name the file that is meant"));
+        };
+        if !self.project.has(&parent) {
+            self.note(node, format!("{parent} is not among the imported files"));
+        }
+        self.tag(&format!("extends {}", quoted(&parent)));
+    }
+
+    fn include(&mut self, node: &Node, include: &Include) -> Result<(), Fault> {
+        let target = file_name(&include.file).and_then(|target| resolved(self.file, target));
+        let target = target.ok_or_else(|| {
+            fault("the file is not named by a text", "write {% if %} with an include for each file that is meant")
+        })?;
+        if self.project.extends(&target) {
+            return Err(fault(
+                "Tera includes no file that extends another one",
+                "include the blocks' content from files",
+            ));
+        }
+        if self.project.has(&target) && self.project.escaping(&target) != self.place.escaping {
+            return Err(fault(
+                "the file is included elsewhere, too, where escaping is another",
+                "make a copy of the file for this place",
+            ));
+        }
+        if !self.project.has(&target) {
+            self.note(node, format!("{target} is not among the imported files"));
+        }
+        let mut bindings = include.bindings.clone();
+        if include.only {
+            let given: BTreeSet<&str> = include.bindings.iter().map(|(name, _)| name.as_str()).collect();
+            let hidden = self.project.variables(&target).into_iter().filter(|name| !given.contains(name));
+            let empty = |name: &str| (name.to_owned(), Operand::Text(String::new()).into());
+            let hidden: Vec<(String, Expression)> =
+                hidden.filter(|name| self::name(name).is_ok() && !BUILT_IN.contains(name)).map(empty).collect();
+            bindings.extend(hidden);
+        }
+        let (project, file) = (self.project, self.file);
+        let saved =
+            self.bind(&bindings, |name| if target == file { 0 } else { project.reads_included(&target, name) })?;
+        if self.place.loops > 0 && self.project.reads_outer_loop(&target) {
+            self.tag(&format!("set forloop = {OUTER_LOOP}"));
+        }
+        self.tag(&format!("include {}", quoted(&target)));
+        self.restore(&saved);
+        Ok(())
+    }
+
+    fn section(&mut self, filters: &Expression, body: &[Node]) -> Result<(), Fault> {
+        let (section, is_safe) = self.place.section(&filters.filters)?;
+        self.tag(&format!("filter {section}{}", if is_safe { "" } else { " | safe" }));
+        self.nodes(body);
+        self.tag("endfilter");
+        Ok(())
+    }
+
+    /// A call, and whether Django marks what it gives as safe.
+    fn call(&self, call: &Call) -> Result<(String, bool), Fault> {
+        let place = &self.place;
+        let named = |bindings: &[(String, Expression)]| -> Result<String, Fault> {
+            let mut arguments = String::new();
+            for (name, value) in bindings {
+                arguments.push_str(&format!(", {}={}", self::name(name)?, place.bound(value)?));
+            }
+            Ok(arguments)
+        };
+        Ok(match call {
+            Call::Now(format) => (format!("now(format={})", place.text(format)?.text), false),
+            Call::Static(path) => (format!("static(path={})", place.text(path)?.text), false),
+            Call::LinkTracking(url) => (format!("with_link_tracking(url={})", place.text(url)?.text), true),
+            Call::InterpolateHtml(value, bindings) => {
+                if bindings.iter().any(|(name, _)| name == "value") {
+                    return Err(fault(
+                        "an argument is called value, as the text itself",
+                        "rename it here and in the text",
+                    ));
+                }
+                (format!("interpolate_html(value={}{})", place.bound(value)?, named(bindings)?), false)
+            }
+            Call::ActionLinks(channel, bindings) => {
+                (format!("get_action_links(channel={}{}) | link_pairs", place.bound(channel)?, named(bindings)?), false)
+            }
+            Call::CurrentLanguage => ("get_current_language()".to_owned(), false),
+            Call::CurrentLanguageBidi => ("get_current_language_bidi()".to_owned(), false),
+        })
+    }
+}
+
+/// What every message has.
+const BUILT_IN: [&str; 2] = ["forloop", "block"];
+
+/// How often a body reads a variable.
+fn reads_in(body: &[Node]) -> impl Fn(&str) -> usize {
+    let mut reads: Vec<String> = Vec::new();
+    walk(body, &mut |node| reads.extend(node.heads().into_iter().map(str::to_owned)));
+    move |name| reads.iter().filter(|read| *read == name).count()
+}
+
+fn reads_parent_loop(body: &[Node]) -> bool {
+    let mut reads = false;
+    walk(body, &mut |node| reads |= node.reads_parent_loop());
+    reads
+}
+
+/// The nodes whose names are those of the body: not the ones in loops and blocks.
+fn each_in_scope<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
+    for node in nodes {
+        visit(node);
+        if !matches!(node.kind, Kind::For(_) | Kind::Block(..)) {
+            node.bodies().into_iter().for_each(|body| each_in_scope(body, visit));
+        }
+    }
+}
+
+/// A block's name in Tera: other characters than letters and digits become underscores.
+fn block_name(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}

@@ -1,0 +1,86 @@
+//! Django's filters and comparisons, for templates that were written for Django: what `ace templates import` writes calls
+//! these. They follow Django's rules, not Tera's: an undefined value is an empty text, `None`, `True` and `False` are
+//! written as Python writes them, and what is marked safe stays so exactly where Django lets it.
+//!
+//! All are pure, and bounded: what they write is at most a constant factor longer than what they read, or checked.
+
+mod comparisons;
+mod dates;
+mod html;
+mod lists;
+mod numbers;
+mod python;
+mod strings;
+#[cfg(test)]
+mod tests;
+
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::rendering;
+use crate::config;
+pub(super) use html::escape_into;
+
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+    tera.register_filter("text", |value: &Value, _: Kwargs, _: &State| written(value));
+    tera.register_filter("default_if_none", |value: Value, kwargs: Kwargs, _: &State| match value.is_none() {
+        true => kwargs.must_get::<Value>("value"),
+        false => Ok(value),
+    });
+    tera.register_filter("yesno", yesno);
+    tera.register_filter("gettext", gettext);
+    strings::register(tera);
+    html::register(tera);
+    lists::register(tera);
+    numbers::register(tera);
+    dates::register(tera, settings);
+    comparisons::register(tera);
+}
+
+/// A value as Django writes it into a template; a text keeps whether it is safe.
+fn written(value: &Value) -> TeraResult<Value> {
+    if value.is_string() {
+        return Ok(value.clone());
+    }
+    if value.is_number() {
+        return numbers::localized(value).map(Value::from);
+    }
+    Ok(Value::from(python::text(value)))
+}
+
+fn yesno(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let default = rendering::current(|rendering| Ok(rendering.language.text(None, "yes,no,maybe").to_owned()))?;
+    let choices = kwargs.get::<&Value>("choices")?.map_or(default, python::text);
+    let choices: Vec<&str> = choices.split(',').collect();
+    let (yes, no, maybe) = match choices[..] {
+        [_] => return Ok(value.clone()),
+        [yes, no, maybe] => (yes, no, maybe),
+        [yes, no, ..] => (yes, no, no),
+        [] => return Ok(value.clone()),
+    };
+    Ok(Value::from(match (value.is_none(), value.is_truthy()) {
+        (true, _) => maybe,
+        (false, true) => yes,
+        (false, false) => no,
+    }))
+}
+
+/// The translation of a text that the template does not know, so that it is neither trusted nor has placeholders.
+fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let context: Option<&str> = kwargs.get("context")?;
+    let id = python::text(value).replace('%', "%%");
+    // The id of nothing is a catalogue's head.
+    if id.is_empty() {
+        return Ok(value.clone());
+    }
+    let translated = rendering::current(|rendering| Ok(rendering.language.text(context, &id).replace("%%", "%")))?;
+    Ok(marked_as(value, translated))
+}
+
+/// A text that is as safe as the one it was made of.
+fn marked_as(value: &Value, text: String) -> Value {
+    if value.is_string() && value.is_safe() { Value::safe_string(&text) } else { Value::from(text) }
+}
+
+fn check_bytes(bytes: usize) -> TeraResult<()> {
+    rendering::current(|rendering| rendering.check_bytes(bytes).map_err(tera::Error::message))
+}

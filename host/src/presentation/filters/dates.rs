@@ -1,0 +1,244 @@
+//! Django's dates: its format letters, the filters `date` and `time`, and `now`.
+//!
+//! Names of months and days come from the message's catalogue, under the ids that Django's own catalogues use.
+
+use jiff::civil::DateTime;
+use jiff::tz::{Offset, TimeZone};
+use jiff::{Timestamp, ZonedDateTime};
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::super::rendering;
+use super::python;
+use crate::config;
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+/// As the Associated Press shortens them.
+const MONTHS_AP: [&str; 12] =
+    ["Jan.", "Feb.", "March", "April", "May", "June", "July", "Aug.", "Sept.", "Oct.", "Nov.", "Dec."];
+const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+/// Django's names for formats, as its English has them.
+const NAMED: [(&str, &str); 7] = [
+    ("DATE_FORMAT", "N j, Y"),
+    ("DATETIME_FORMAT", "N j, Y, P"),
+    ("TIME_FORMAT", "P"),
+    ("SHORT_DATE_FORMAT", "m/d/Y"),
+    ("SHORT_DATETIME_FORMAT", "m/d/Y P"),
+    ("YEAR_MONTH_FORMAT", "F Y"),
+    ("MONTH_DAY_FORMAT", "F j"),
+];
+
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+    for (name, default) in [("date", "DATE_FORMAT"), ("time", "TIME_FORMAT")] {
+        let zone = settings.time_zone.clone();
+        tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<String> {
+            let format = kwargs.get::<&Value>("format")?.map_or_else(|| default.to_owned(), python::text);
+            Ok(Moment::read(value, &zone).map_or_else(String::new, |moment| moment.written(&format)))
+        });
+    }
+    let zone = settings.time_zone.clone();
+    tera.register_function("now", move |kwargs: Kwargs, _: &State| -> TeraResult<String> {
+        let format = python::text(kwargs.must_get("format")?);
+        let at = Timestamp::now().to_zoned_datetime(zone.clone());
+        Ok(Moment { at: at.datetime(), zone: zone.clone(), offset: Some(at.offset()), has_time: true }.written(&format))
+    });
+}
+
+/// A date, with or without a time, with or without an offset.
+struct Moment {
+    at: DateTime,
+    zone: TimeZone,
+    /// Where it is aware of its zone.
+    offset: Option<Offset>,
+    has_time: bool,
+}
+
+impl Moment {
+    /// Text in ISO 8601, as JSON holds dates. What has an offset is told in `zone`, what has none as it stands.
+    fn read(value: &Value, zone: &TimeZone) -> Option<Moment> {
+        let text = value.as_str()?.trim();
+        if let Ok(at) = text.parse::<Timestamp>() {
+            let at = at.to_zoned_datetime(zone.clone());
+            return Some(Moment { at: at.datetime(), zone: zone.clone(), offset: Some(at.offset()), has_time: true });
+        }
+        let has_time = text.contains(':');
+        let time = text.parse::<jiff::civil::Time>().ok().filter(|_| !text.contains('-'));
+        let at = match time {
+            Some(time) => jiff::civil::date(1900, 1, 1).to_datetime(time),
+            None => text.parse::<DateTime>().ok()?,
+        };
+        Some(Moment { at, zone: zone.clone(), offset: None, has_time })
+    }
+
+    fn written(&self, format: &str) -> String {
+        let format = NAMED.iter().find(|(name, _)| *name == format).map_or(format, |(_, format)| format);
+        let mut out = String::new();
+        let mut chars = format.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' => out.extend(chars.next()),
+                letter => match self.letter(letter) {
+                    Some(text) => out.push_str(&text),
+                    None => out.push(letter),
+                },
+            }
+        }
+        out
+    }
+
+    fn zoned(&self) -> Option<ZonedDateTime> {
+        self.at.to_zoned_datetime(self.zone.clone()).ok()
+    }
+
+    /// What a letter of Django's stands for; `None` where it stands for itself.
+    fn letter(&self, letter: char) -> Option<String> {
+        let at = self.at;
+        let hour12 = if at.hour() % 12 == 0 { 12 } else { at.hour() % 12 };
+        let (day, week) =
+            (DAYS[usize::from(at.weekday().to_monday_zero_offset().unsigned_abs())], at.date().iso_week_date());
+        let month = usize::from(at.month().unsigned_abs()) - 1;
+        Some(match letter {
+            'a' => translated(if at.hour() > 11 { "p.m." } else { "a.m." }),
+            'A' => translated(if at.hour() > 11 { "PM" } else { "AM" }),
+            'b' => translated(&MONTHS[month][..3].to_lowercase()),
+            'c' => self.iso(),
+            'd' => format!("{:02}", at.day()),
+            'D' => translated(&day[..3]),
+            'e' => self.offset.map_or_else(String::new, |_| self.abbreviation()),
+            'E' => in_context("alt. month", MONTHS[month]),
+            'f' => self.short_time(hour12),
+            'F' => translated(MONTHS[month]),
+            'g' => hour12.to_string(),
+            'G' => at.hour().to_string(),
+            'h' => format!("{hour12:02}"),
+            'H' => format!("{:02}", at.hour()),
+            'i' => format!("{:02}", at.minute()),
+            'I' => {
+                self.if_aware(|zoned| u8::from(self.zone.to_offset_info(zoned.timestamp()).dst().is_dst()).to_string())
+            }
+            'j' => at.day().to_string(),
+            'l' => translated(day),
+            'L' => if at.date().in_leap_year() { "True" } else { "False" }.to_owned(),
+            'm' => format!("{:02}", at.month()),
+            'M' => capitalized(&translated(&MONTHS[month][..3].to_lowercase())),
+            'n' => at.month().to_string(),
+            'N' => in_context("abbrev. month", MONTHS_AP[month]),
+            'o' => week.year().to_string(),
+            'O' => self.if_aware(|zoned| offset(zoned.offset())),
+            'P' => self.spoken_time(hour12),
+            'r' => self.if_dated(|zoned| {
+                format!(
+                    "{}, {:02} {} {} {} {}",
+                    &day[..3],
+                    at.day(),
+                    &MONTHS[month][..3],
+                    at.year(),
+                    at.strftime("%H:%M:%S"),
+                    offset(zoned.offset())
+                )
+            }),
+            's' => format!("{:02}", at.second()),
+            'S' => ordinal(at.day()).to_owned(),
+            't' => at.date().days_in_month().to_string(),
+            'T' => self.if_aware(|_| self.abbreviation()),
+            'u' => format!("{:06}", at.subsec_nanosecond() / 1000),
+            'U' => self.if_dated(|zoned| zoned.timestamp().as_second().to_string()),
+            'w' => at.weekday().to_sunday_zero_offset().to_string(),
+            'W' => week.week().to_string(),
+            'y' => format!("{:02}", at.year() % 100),
+            'Y' => format!("{:04}", at.year()),
+            'z' => at.date().day_of_year().to_string(),
+            'Z' => self.if_aware(|zoned| zoned.offset().seconds().to_string()),
+            _ => return None,
+        })
+    }
+
+    /// A date without a time has no zone.
+    fn if_aware(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
+        self.zoned().filter(|_| self.has_time).map_or_else(String::new, |zoned| write(&zoned))
+    }
+
+    fn if_dated(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
+        self.zoned().map_or_else(String::new, |zoned| write(&zoned))
+    }
+
+    fn abbreviation(&self) -> String {
+        self.if_aware(|zoned| self.zone.to_offset_info(zoned.timestamp()).abbreviation().to_owned())
+    }
+
+    /// As Python's `isoformat`.
+    fn iso(&self) -> String {
+        if !self.has_time {
+            return self.at.date().to_string();
+        }
+        let fraction = if self.at.subsec_nanosecond() == 0 { "" } else { ".%6f" };
+        let zone = self.offset.map_or_else(String::new, |zone| {
+            let offset = offset(zone);
+            format!("{}:{}", &offset[..3], &offset[3..])
+        });
+        format!("{}{zone}", self.at.strftime(&format!("%Y-%m-%dT%H:%M:%S{fraction}")))
+    }
+
+    fn short_time(&self, hour12: i8) -> String {
+        match self.at.minute() {
+            0 => hour12.to_string(),
+            minute => format!("{hour12}:{minute:02}"),
+        }
+    }
+
+    fn spoken_time(&self, hour12: i8) -> String {
+        match (self.at.hour(), self.at.minute()) {
+            (0, 0) => translated("midnight"),
+            (12, 0) => translated("noon"),
+            (hour, _) => format!("{} {}", self.short_time(hour12), translated(if hour > 11 { "p.m." } else { "a.m." })),
+        }
+    }
+}
+
+/// `+0200`.
+fn offset(offset: Offset) -> String {
+    let seconds = offset.seconds();
+    let (sign, seconds) = (if seconds < 0 { '-' } else { '+' }, seconds.abs());
+    format!("{sign}{:02}{:02}", seconds / 3600, seconds / 60 % 60)
+}
+
+fn ordinal(day: i8) -> &'static str {
+    match (day, day % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// In the message's language, where its catalogue has the name; outside a render in English.
+fn translated(name: &str) -> String {
+    named(None, name)
+}
+
+fn in_context(context: &str, name: &str) -> String {
+    named(Some(context), name)
+}
+
+fn named(context: Option<&str>, name: &str) -> String {
+    rendering::current(|rendering| Ok(rendering.language.text(context, name).to_owned()))
+        .unwrap_or_else(|_| name.to_owned())
+}

@@ -1,0 +1,363 @@
+//! Django's filters and functions for HTML.
+
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::strings::{ELLIPSIS, shortened};
+use super::{marked_as, python};
+
+/// Tags are taken away again while what is left still has some, so often at most.
+const STRIP_ROUNDS_MAX: usize = 50;
+const VOID_ELEMENTS: [&str; 14] =
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
+
+pub(super) fn register(tera: &mut Tera) {
+    tera.register_filter("force_escape", |value: &Value, _: Kwargs, _: &State| {
+        Value::safe_string(&escaped(&python::text(value)))
+    });
+    tera.register_filter("conditional_escape", |value: &Value, _: Kwargs, _: &State| {
+        Value::safe_string(&escaped_once(value))
+    });
+    tera.register_filter("linebreaks", |value: &Value, kwargs: Kwargs, state: &State| {
+        let text = escaped_where_asked(value, &kwargs, state)?;
+        let paragraphs = paragraphs(&text).into_iter().map(|p| format!("<p>{}</p>", p.replace('\n', "<br>")));
+        Ok::<_, tera::Error>(Value::safe_string(&paragraphs.collect::<Vec<_>>().join("\n\n")))
+    });
+    tera.register_filter("linebreaksbr", |value: &Value, kwargs: Kwargs, state: &State| {
+        let text = escaped_where_asked(value, &kwargs, state)?;
+        Ok::<_, tera::Error>(Value::safe_string(&text.replace('\n', "<br>")))
+    });
+    tera.register_filter("striptags", |value: &Value, _: Kwargs, _: &State| {
+        marked_as(value, without_tags(&python::text(value)))
+    });
+    tera.register_filter("spaceless", |value: &Value, _: Kwargs, _: &State| {
+        marked_as(value, spaceless(python::text(value).trim()))
+    });
+    tera.register_filter("truncatechars_html", |value: &Value, kwargs: Kwargs, _: &State| {
+        shortened(value, &kwargs, |text, length| truncated(text, length, Unit::Characters))
+    });
+    tera.register_filter("truncatewords_html", |value: &Value, kwargs: Kwargs, _: &State| {
+        shortened(value, &kwargs, |text, length| truncated(text, length, Unit::Words))
+    });
+    tera.register_function("interpolate_html", interpolate_html);
+}
+
+/// A text with HTML's five special characters escaped as Django does.
+pub(super) fn escaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len() + text.len() / 8);
+    // Writing into memory does not fail, and what is written is what was read and ASCII.
+    escape_into(text, &mut bytes).map(|()| String::from_utf8(bytes).unwrap_or_default()).unwrap_or_default()
+}
+
+/// Escapes as Django does, which writes an apostrophe as `&#x27;`.
+pub(in super::super) fn escape_into(text: &str, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|b| matches!(b, b'&' | b'<' | b'>' | b'"' | b'\'')) {
+        out.write_all(&rest[..at])?;
+        out.write_all(match rest[at] {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'"' => b"&quot;",
+            _ => b"&#x27;",
+        })?;
+        rest = &rest[at + 1..];
+    }
+    out.write_all(rest)
+}
+
+/// Django's `conditional_escape`: what is safe stays as it is.
+pub(super) fn escaped_once(value: &Value) -> String {
+    let text = python::text(value);
+    if value.is_string() && value.is_safe() { text } else { escaped(&text) }
+}
+
+/// With newlines as Unix has them, and escaped where the file is and nothing says otherwise.
+fn escaped_where_asked(value: &Value, kwargs: &Kwargs, state: &State) -> TeraResult<String> {
+    let text = python::text(value).replace("\r\n", "\n").replace('\r', "\n");
+    let asked = kwargs.get("autoescape")?.unwrap_or_else(|| state.autoescaping_enabled());
+    let is_safe = value.is_string() && value.is_safe();
+    Ok(if asked && !is_safe { escaped(&text) } else { text })
+}
+
+/// Parts with two newlines or more between them.
+fn paragraphs(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("\n\n") {
+        found.push(&rest[..at]);
+        rest = rest[at..].trim_start_matches('\n');
+    }
+    found.push(rest);
+    found
+}
+
+/// Whitespace between a tag's end and the next tag's start taken away.
+fn spaceless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('>') {
+        let (head, tail) = rest.split_at(at + 1);
+        out.push_str(head);
+        let next = tail.trim_start();
+        rest = if next.starts_with('<') { next } else { tail };
+    }
+    out + rest
+}
+
+/// What Python's HTML parser tells apart.
+enum Piece<'a> {
+    Text(&'a str),
+    /// The whole tag, its name in lower case, and whether it ends in `/>`.
+    Start(&'a str, String, bool),
+    End(String),
+    /// Comments and declarations.
+    Other,
+}
+
+fn pieces(html: &str) -> Vec<Piece<'_>> {
+    let mut found = Vec::new();
+    let mut rest = html;
+    let mut text_to = 0;
+    while let Some(at) = rest[text_to..].find('<').map(|at| at + text_to) {
+        let Some((piece, length)) = tag(&rest[at..]) else {
+            text_to = at + 1;
+            continue;
+        };
+        if at > 0 {
+            found.push(Piece::Text(&rest[..at]));
+        }
+        found.push(piece);
+        rest = &rest[at + length..];
+        text_to = 0;
+    }
+    if !rest.is_empty() {
+        found.push(Piece::Text(rest));
+    }
+    found
+}
+
+/// The tag a text begins with, and its length.
+fn tag(text: &str) -> Option<(Piece<'_>, usize)> {
+    if let Some(rest) = text.strip_prefix("<!--") {
+        return rest.find("-->").map(|end| (Piece::Other, end + 7));
+    }
+    if text.starts_with("<!") || text.starts_with("<?") {
+        return text.find('>').map(|end| (Piece::Other, end + 1));
+    }
+    let is_end = text.starts_with("</");
+    let name_at = if is_end { 2 } else { 1 };
+    let name: String = text[name_at..].chars().take_while(|c| !c.is_whitespace() && !"/>".contains(*c)).collect();
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return None;
+    }
+    let end = name_at + end_of_tag(&text[name_at..])?;
+    let name = name.to_lowercase();
+    let piece = match is_end {
+        true => Piece::End(name),
+        false => Piece::Start(&text[..end], name, text[..end].ends_with("/>")),
+    };
+    Some((piece, end))
+}
+
+/// After the `>` that stands in no quoted value.
+fn end_of_tag(text: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut previous = ' ';
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (None, '>') => return Some(at + 1),
+            (None, '"' | '\'') if previous == '=' => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            _ => {}
+        }
+        if !c.is_whitespace() {
+            previous = c;
+        }
+    }
+    None
+}
+
+fn without_tags(text: &str) -> String {
+    let mut text = text.to_owned();
+    for _ in 0..STRIP_ROUNDS_MAX {
+        if !text.contains('<') || !text.contains('>') {
+            break;
+        }
+        let texts = pieces(&text).into_iter().filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text),
+            _ => None,
+        });
+        let stripped: String = texts.collect();
+        if stripped.matches('<').count() == text.matches('<').count() {
+            break;
+        }
+        text = stripped;
+    }
+    text
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Characters,
+    Words,
+}
+
+/// The first characters or words of HTML, with the tags that are then open closed.
+fn truncated(html: &str, length: usize, unit: Unit) -> String {
+    let mut left = if unit == Unit::Characters { length - 1 } else { length };
+    let mut seen = 0;
+    let mut out = String::new();
+    let mut open: Vec<String> = Vec::new();
+    let pieces = pieces(html);
+    let last_text = pieces.iter().rposition(|piece| matches!(piece, Piece::Text(_)));
+    for (at, piece) in pieces.iter().enumerate() {
+        match piece {
+            Piece::Start(tag, name, closes) => {
+                out.push_str(tag);
+                if !VOID_ELEMENTS.contains(&name.as_str()) {
+                    if *closes {
+                        out.push_str(&format!("</{name}>"));
+                    } else {
+                        open.push(name.clone());
+                    }
+                }
+            }
+            Piece::End(name) => {
+                if !VOID_ELEMENTS.contains(&name.as_str()) {
+                    out.push_str(&format!("</{name}>"));
+                    if open.last() == Some(name) {
+                        open.pop();
+                    }
+                }
+            }
+            Piece::Text(text) => {
+                let text = unescaped(text);
+                let parts: Vec<&str> = match unit {
+                    Unit::Characters => text.split("").filter(|c| !c.is_empty()).collect(),
+                    Unit::Words => words(&text),
+                };
+                seen += parts.len();
+                let fits_exactly = unit == Unit::Characters && seen == length && at + 1 == pieces.len();
+                if fits_exactly && Some(at) == last_text && open.is_empty() && pieces.len() == 1 {
+                    return text;
+                }
+                let separator = if unit == Unit::Words { " " } else { "" };
+                let kept = escaped(&parts[..parts.len().min(left)].join(separator));
+                out.push_str(&kept);
+                if left < parts.len() {
+                    let ellipsis = if unit == Unit::Words { format!(" {ELLIPSIS}") } else { ELLIPSIS.to_string() };
+                    if !kept.ends_with(&ellipsis) {
+                        out.push_str(&ellipsis);
+                    }
+                    open.iter().rev().for_each(|name| out.push_str(&format!("</{name}>")));
+                    return out;
+                }
+                left -= parts.len();
+            }
+            Piece::Other => {}
+        }
+    }
+    out
+}
+
+/// Split at whitespace that has something on both of its sides.
+fn words(text: &str) -> Vec<&str> {
+    let inner = text.trim();
+    if inner.is_empty() {
+        return vec![text];
+    }
+    let (start, end) = (text.len() - text.trim_start().len(), text.trim_end().len());
+    let mut words: Vec<&str> = inner.split_whitespace().collect();
+    let count = words.len();
+    words[0] = &text[..start + words[0].len()];
+    let last = words[count - 1];
+    words[count - 1] = match count {
+        1 => text,
+        _ => &text[end - last.len()..],
+    };
+    words
+}
+
+/// The characters that references of HTML stand for, of those that mails have.
+fn unescaped(text: &str) -> String {
+    if !text.contains('&') {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let reference = rest.find(';').filter(|end| *end <= 10).and_then(|end| Some((character(&rest[1..end])?, end)));
+        match reference {
+            Some((c, end)) => {
+                out.push(c);
+                rest = &rest[end + 1..];
+            }
+            None => {
+                out.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out + rest
+}
+
+fn character(name: &str) -> Option<char> {
+    if let Some(number) = name.strip_prefix('#') {
+        let code = match number.strip_prefix(['x', 'X']) {
+            Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+            None => number.parse().ok()?,
+        };
+        return char::from_u32(code);
+    }
+    Some(match name {
+        "amp" => '&',
+        "lt" => '<',
+        "gt" => '>',
+        "quot" => '"',
+        "apos" => '\'',
+        "nbsp" => '\u{a0}',
+        "copy" => '©',
+        "reg" => '®',
+        "middot" => '·',
+        "hellip" => '…',
+        "mdash" => '—',
+        "ndash" => '–',
+        "lsquo" => '‘',
+        "rsquo" => '’',
+        "ldquo" => '“',
+        "rdquo" => '”',
+        "bull" => '•',
+        "laquo" => '«',
+        "raquo" => '»',
+        "euro" => '€',
+        "times" => '×',
+        _ => return None,
+    })
+}
+
+/// Open edX's `interpolate_html`: the value is escaped, what is put into its `{name}`s as well where it is not safe.
+fn interpolate_html(kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let text = escaped(&python::text(kwargs.must_get("value")?));
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(['{', '}']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("{{").or_else(|| rest.strip_prefix("}}")) {
+            out.push_str(&rest[..1]);
+            rest = after;
+            continue;
+        }
+        let name = rest[1..].split('}').next().filter(|_| rest.starts_with('{')).unwrap_or_default();
+        let value = if name == "value" { None } else { kwargs.get::<&Value>(name)? };
+        let value = value.ok_or_else(|| {
+            tera::Error::message(format!("`interpolate_html` finds `{{{name}}}` in the text, but has no such argument"))
+        })?;
+        out.push_str(&escaped_once(value));
+        rest = &rest[name.len() + 2..];
+    }
+    out.push_str(rest);
+    Ok(Value::safe_string(&out))
+}

@@ -1,0 +1,138 @@
+//! Django's filters for lists, and what its loops and tuples need.
+
+use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
+
+use super::html::escaped_once;
+use super::{check_bytes, python, strings};
+
+pub(super) fn register(tera: &mut Tera) {
+    tera.register_filter("add", strings::add);
+    tera.register_filter("django_length", |value: &Value, _: Kwargs, _: &State| value.len().unwrap_or(0) as u64);
+    tera.register_filter("django_first", |value: &Value, _: Kwargs, _: &State| at(value, true));
+    tera.register_filter("django_last", |value: &Value, _: Kwargs, _: &State| at(value, false));
+    tera.register_filter("django_join", join);
+    tera.register_filter("django_slice", slice);
+    tera.register_filter("dictsort", |value: &Value, kwargs: Kwargs, _: &State| sorted(value, &kwargs, false));
+    tera.register_filter("dictsortreversed", |value: &Value, kwargs: Kwargs, _: &State| sorted(value, &kwargs, true));
+    tera.register_filter("each", |value: &Value, _: Kwargs, _: &State| each(value).map(Value::from));
+    tera.register_filter("items", |value: &Value, _: Kwargs, _: &State| match value.is_map() {
+        true => value.clone(),
+        false => Value::from(Map::new()),
+    });
+    tera.register_filter("link_pairs", |value: &Value, _: Kwargs, _: &State| {
+        let field = |link: &Value, name: &str| link.get_from_path(name).cloned().unwrap_or_else(Value::none);
+        let links = value.as_array().unwrap_or_default().iter();
+        links.map(|link| Value::from(vec![field(link, "url"), field(link, "text")])).collect::<Vec<_>>()
+    });
+}
+
+/// What a loop of Django's goes over: the elements of a list, the keys of a map, the characters of a text.
+fn each(value: &Value) -> TeraResult<Vec<Value>> {
+    if let Some(list) = value.as_array() {
+        return Ok(list.to_vec());
+    }
+    if let Some(map) = value.as_map() {
+        return Ok(map.keys().map(|key| Value::from(key.clone())).collect());
+    }
+    if let Some(text) = value.as_str() {
+        check_bytes(text.len().saturating_mul(size_of::<Value>()))?;
+        return Ok(text.chars().map(|c| Value::from(c.to_string())).collect());
+    }
+    match value.is_none() || value.is_undefined() {
+        true => Ok(Vec::new()),
+        false => Err(tera::Error::message(format!("a loop cannot go over `{value}`, which is {}", value.name()))),
+    }
+}
+
+fn at(value: &Value, is_first: bool) -> TeraResult<Value> {
+    if let Some(list) = value.as_array() {
+        let found = if is_first { list.first() } else { list.last() };
+        return Ok(found.cloned().unwrap_or_else(|| Value::from("")));
+    }
+    if let Some(text) = value.as_str() {
+        let found = if is_first { text.chars().next() } else { text.chars().next_back() };
+        let found = found.map_or(String::new(), String::from);
+        return Ok(if is_first { Value::from(found) } else { super::marked_as(value, found) });
+    }
+    match value.is_undefined() {
+        true => Ok(Value::from("")),
+        false => Err(tera::Error::message(format!("`{value}` is {} and has no elements", value.name()))),
+    }
+}
+
+/// `join`: escapes what is not safe where the file is escaped, and is safe afterwards.
+fn join(value: &Value, kwargs: Kwargs, state: &State) -> TeraResult<Value> {
+    let separator: &Value = kwargs.must_get("sep")?;
+    let escapes = kwargs.get("autoescape")?.unwrap_or_else(|| state.autoescaping_enabled());
+    let Ok(list) = each(value) else { return Ok(value.clone()) };
+    let shown = |value: &Value| if escapes { escaped_once(value) } else { python::text(value) };
+    // Python refuses to join what is no text, and Django then shows the list as it is.
+    if !escapes && list.iter().any(|item| !item.is_string()) {
+        return Ok(value.clone());
+    }
+    let separator = shown(separator);
+    let mut joined = String::new();
+    for (at, item) in list.iter().enumerate() {
+        if at > 0 {
+            joined.push_str(&separator);
+        }
+        joined.push_str(&shown(item));
+        check_bytes(joined.len())?;
+    }
+    Ok(Value::safe_string(&joined))
+}
+
+/// Python's slice, written as `"1:3"`.
+fn slice(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let range = python::text(kwargs.must_get("range")?);
+    let parts: Option<Vec<Option<i128>>> = range
+        .split(':')
+        .map(|part| match part {
+            "" => Some(None),
+            number => python::int(&Value::from(number)).map(Some),
+        })
+        .collect();
+    let bounds = match parts.as_deref() {
+        Some([end]) => (None, *end, None),
+        Some([start, end]) => (*start, *end, None),
+        Some([start, end, step]) if *step != Some(0) => (*start, *end, *step),
+        _ => return Ok(value.clone()),
+    };
+    if let Some(list) = value.as_array() {
+        return Ok(Value::from(sliced(list, bounds)));
+    }
+    let Some(text) = value.as_str() else { return Ok(value.clone()) };
+    let chars: Vec<char> = text.chars().collect();
+    Ok(super::marked_as(value, sliced(&chars, bounds).into_iter().collect()))
+}
+
+fn sliced<T: Clone>(items: &[T], (start, end, step): (Option<i128>, Option<i128>, Option<i128>)) -> Vec<T> {
+    let (length, step) = (items.len() as i128, step.unwrap_or(1));
+    let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let place = |bound: Option<i128>, default: i128| {
+        bound.map_or(default, |n| if n < 0 { n.saturating_add(length) } else { n }.clamp(low, high))
+    };
+    let (start, end) = (place(start, if step > 0 { low } else { high }), place(end, if step > 0 { high } else { low }));
+    let places = std::iter::successors(Some(start), |at| at.checked_add(step));
+    let inside = places.take_while(|at| if step > 0 { *at < end } else { *at > end });
+    inside.filter_map(|at| usize::try_from(at).ok().and_then(|at| items.get(at)).cloned()).collect()
+}
+
+fn sorted(value: &Value, kwargs: &Kwargs, is_reversed: bool) -> TeraResult<Value> {
+    let path = python::text(kwargs.must_get("attribute")?);
+    let Some(list) = value.as_array() else { return Ok(Value::from("")) };
+    let mut keyed = Vec::with_capacity(list.len());
+    for item in list {
+        let Some(key) = item.get_from_path(&path) else { return Ok(Value::from("")) };
+        keyed.push((key, item));
+    }
+    // Python refuses to order what is of different kinds.
+    if keyed.windows(2).any(|pair| pair[0].0.partial_cmp(pair[1].0).is_none()) {
+        return Ok(Value::from(""));
+    }
+    match is_reversed {
+        true => keyed.sort_by(|a, b| b.0.cmp(a.0)),
+        false => keyed.sort_by(|a, b| a.0.cmp(b.0)),
+    }
+    Ok(Value::from(keyed.into_iter().map(|(_, item)| item.clone()).collect::<Vec<_>>()))
+}

@@ -1,0 +1,266 @@
+//! Django's filters for numbers.
+
+use icu_decimal::DecimalFormatter;
+use icu_decimal::input::Decimal;
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::super::rendering;
+use super::python;
+
+/// Longer numbers are written as they came (Django's own bound).
+const DIGITS_MAX: usize = 200;
+const SIZES: [(&str, i128); 5] = [("KB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40), ("PB", 1 << 50)];
+
+pub(super) fn register(tera: &mut Tera) {
+    tera.register_filter("floatformat", floatformat);
+    tera.register_filter("filesizeformat", |value: &Value, _: Kwargs, _: &State| file_size(value));
+    tera.register_filter("django_pluralize", pluralize);
+    tera.register_filter("divisibleby", |value: &Value, kwargs: Kwargs, _: &State| {
+        let numbers = (python::int(value), python::int(kwargs.must_get("value")?));
+        match numbers {
+            (Some(a), Some(b)) if b != 0 => Ok(a % b == 0),
+            _ => Err(tera::Error::message("`divisibleby` needs two whole numbers, the second of them not 0")),
+        }
+    });
+    tera.register_filter("get_digit", get_digit);
+    tera.register_filter("stringformat", string_format);
+}
+
+/// A number as the language writes it, without separators of thousands.
+pub(super) fn localized(value: &Value) -> TeraResult<String> {
+    if !value.is_f64() {
+        return Ok(value.to_string());
+    }
+    let text = python::repr(value);
+    let plain = if text.contains('e') { Number::parse(&text).map(|n| n.plain()) } else { None }.unwrap_or(text);
+    match plain.contains('.') {
+        true => Ok(plain.replace('.', &separators()?.0)),
+        false => Ok(plain),
+    }
+}
+
+/// The language's decimal separator and that of thousands.
+fn separators() -> TeraResult<(String, String)> {
+    rendering::current(|rendering| {
+        let locale = &rendering.language.locale;
+        if locale.id.language.as_str() == "en" {
+            return Ok((".".to_owned(), ",".to_owned()));
+        }
+        let unwritable = || tera::Error::message(format!("numbers cannot be written in {locale}"));
+        let formatter = DecimalFormatter::try_new(locale.into(), Default::default()).map_err(|_| unwritable())?;
+        let sample = Decimal::try_from_str("1111111.1").map_err(|_| unwritable())?;
+        let written = formatter.format(&sample).to_string();
+        let mut signs = written.chars().filter(|c| !c.is_numeric());
+        let (group, decimal) = (signs.next().unwrap_or(','), signs.last().unwrap_or('.'));
+        Ok((decimal.to_string(), group.to_string()))
+    })
+}
+
+/// A decimal number: digits without leading zeros, and how many of them stand after the point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Number {
+    is_negative: bool,
+    digits: Vec<u8>,
+    places: i64,
+}
+
+impl Number {
+    /// What Python's `Decimal` reads, but for infinities.
+    fn parse(text: &str) -> Option<Number> {
+        let text = text.trim();
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let places = i64::try_from(fraction.len()).ok()? - i64::from(exponent);
+        Some(Number { is_negative: text.starts_with('-'), digits, places })
+    }
+
+    fn is_long(&self) -> bool {
+        self.digits.len().saturating_add(usize::try_from(self.places.unsigned_abs()).unwrap_or(usize::MAX)) > DIGITS_MAX
+    }
+
+    /// Digits before and after the point.
+    fn parts(&self) -> (String, String) {
+        let mut digits: String = self.digits.iter().map(|b| char::from(*b)).collect();
+        let places = usize::try_from(self.places).unwrap_or(0);
+        if self.places < 0 {
+            digits.push_str(&"0".repeat(usize::try_from(-self.places).unwrap_or(0)));
+        }
+        if digits.len() <= places {
+            digits.insert_str(0, &"0".repeat(places + 1 - digits.len()));
+        }
+        let fraction = digits.split_off(digits.len() - places);
+        let whole = digits.trim_start_matches('0');
+        (if whole.is_empty() { "0".to_owned() } else { whole.to_owned() }, fraction)
+    }
+
+    fn plain(&self) -> String {
+        let (whole, fraction) = self.parts();
+        let point = if fraction.is_empty() { "" } else { "." };
+        format!("{}{whole}{point}{fraction}", if self.is_negative { "-" } else { "" })
+    }
+
+    fn is_whole(&self) -> bool {
+        self.parts().1.bytes().all(|b| b == b'0')
+    }
+
+    /// With so many digits after the point, halves away from zero.
+    fn rounded(&self, places: usize) -> Number {
+        let (whole, mut fraction) = self.parts();
+        let rounds_up = fraction.as_bytes().get(places).is_some_and(|digit| *digit >= b'5');
+        fraction.truncate(places);
+        fraction.push_str(&"0".repeat(places - fraction.len()));
+        let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
+        if rounds_up {
+            let mut at = digits.len();
+            loop {
+                match at.checked_sub(1) {
+                    None => {
+                        digits.insert(0, b'1');
+                        break;
+                    }
+                    Some(before) if digits[before] == b'9' => {
+                        digits[before] = b'0';
+                        at = before;
+                    }
+                    Some(before) => {
+                        digits[before] += 1;
+                        break;
+                    }
+                }
+            }
+        }
+        let is_zero = digits.iter().all(|digit| *digit == b'0');
+        let places = i64::try_from(places).unwrap_or(0);
+        Number { is_negative: self.is_negative && !is_zero, digits, places }
+    }
+
+    fn written(&self, localizes: bool, groups: bool) -> TeraResult<String> {
+        let (whole, fraction) = self.parts();
+        let (point, separator) = if localizes { separators()? } else { (".".to_owned(), ",".to_owned()) };
+        let mut out = String::from(if self.is_negative { "-" } else { "" });
+        for (at, digit) in whole.chars().enumerate() {
+            if groups && localizes && at > 0 && (whole.len() - at) % 3 == 0 {
+                out.push_str(&separator);
+            }
+            out.push(digit);
+        }
+        if !fraction.is_empty() {
+            out.push_str(&point);
+            out.push_str(&fraction);
+        }
+        Ok(out)
+    }
+}
+
+fn floatformat(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let argument = kwargs.get::<&Value>("digits")?.map_or_else(|| "-1".to_owned(), python::text);
+    let bare = argument.trim_end_matches(['g', 'u']);
+    let suffix = &argument[bare.len()..];
+    let (groups, localizes) = (suffix.contains('g'), !suffix.contains('u'));
+    let text = python::text(value);
+    let Some(number) = Number::parse(&text).or_else(|| match python::as_float(value) {
+        Ok(Some(n)) if !value.is_string() => Number::parse(&python::float(n)),
+        _ => None,
+    }) else {
+        let is_special = value.as_f64().is_some_and(|n| !n.is_finite());
+        return Ok(Value::from(if is_special { text } else { String::new() }));
+    };
+    let places = if bare.is_empty() { Some(-1) } else { python::int(&Value::from(bare)) };
+    let Some(places) = places.filter(|places| places.unsigned_abs() <= DIGITS_MAX as u128 && !number.is_long()) else {
+        return Ok(Value::from(text));
+    };
+    let digits = usize::try_from(places.unsigned_abs()).unwrap_or(0);
+    let number = if places <= 0 && number.is_whole() { number.rounded(0) } else { number.rounded(digits) };
+    Ok(Value::safe_string(&number.written(localizes, groups)?))
+}
+
+fn file_size(value: &Value) -> TeraResult<String> {
+    let bytes = python::int(value).unwrap_or(0);
+    let size = bytes.unsigned_abs();
+    let sign = if bytes < 0 { "-" } else { "" };
+    let unit = SIZES.iter().rev().find(|(_, unit)| size >= unit.unsigned_abs());
+    let (number, unit) = match unit {
+        None => (size.to_string(), if size == 1 { "byte" } else { "bytes" }),
+        Some((name, unit)) => {
+            let number = format!("{:.1}", size as f64 / *unit as f64);
+            (number.replace('.', &separators()?.0), *name)
+        }
+    };
+    Ok(format!("{sign}{number}\u{a0}{unit}"))
+}
+
+fn pluralize(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let suffix = kwargs.get::<&Value>("suffix")?.map_or_else(|| "s".to_owned(), python::text);
+    let (one, many) = suffix.split_once(',').unwrap_or(("", &suffix));
+    let is_one = match python::as_float(value) {
+        Ok(number) => number.map(|number| number == 1.0),
+        Err(()) => value.len().map(|length| length == 1),
+    };
+    Ok(Value::from(match is_one.filter(|_| !many.contains(',')) {
+        Some(true) => one,
+        Some(false) => many,
+        None => "",
+    }))
+}
+
+fn get_digit(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let place = python::int(kwargs.must_get("value")?);
+    let (Some(number), Some(place)) = (python::int(value), place.filter(|place| *place > 0)) else {
+        return Ok(value.clone());
+    };
+    let digits = number.to_string();
+    let place = usize::try_from(place).unwrap_or(usize::MAX);
+    let digit = digits.len().checked_sub(place).and_then(|at| digits[at..].chars().next());
+    Ok(Value::from(digit.and_then(|c| c.to_digit(10)).unwrap_or(0)))
+}
+
+/// `stringformat` for `s`, `d`, `i` and `f` with flags, width and precision; with others it writes nothing, as Django does
+/// where Python refuses.
+fn string_format(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let format = python::text(kwargs.must_get("format")?);
+    Ok(formatted(value, &format).map_or_else(|| Value::from(""), |text| super::marked_as(value, text)))
+}
+
+fn formatted(value: &Value, format: &str) -> Option<String> {
+    let spec = format.strip_suffix(['s', 'd', 'i', 'f'])?;
+    let kind = format.chars().next_back()?;
+    let bare = spec.trim_start_matches(['-', '+', '0', ' ']);
+    let flags = &spec[..spec.len() - bare.len()];
+    let (width, precision) = bare.split_once('.').map_or((bare, None), |(width, precision)| (width, Some(precision)));
+    let length =
+        |text: &str| if text.is_empty() { Some(0) } else { text.parse::<usize>().ok().filter(|n| *n <= DIGITS_MAX) };
+    let (width, precision) = (length(width)?, precision.map(length).map_or(Some(None), |n| n.map(Some))?);
+    let text = match kind {
+        's' => {
+            let text = python::text(value);
+            precision.map_or(text.clone(), |length| text.chars().take(length).collect())
+        }
+        'f' if !value.is_string() => {
+            let number = python::as_float(value).ok().flatten().filter(|n| n.is_finite())?;
+            format!("{number:.*}", precision.unwrap_or(6))
+        }
+        'd' | 'i' if !value.is_string() => python::int(value)?.to_string(),
+        _ => return None,
+    };
+    let is_number = kind != 's';
+    let (sign, digits) = match text.strip_prefix('-').filter(|_| is_number) {
+        Some(digits) => ("-", digits),
+        None if is_number && flags.contains('+') => ("+", text.as_str()),
+        None if is_number && flags.contains(' ') => (" ", text.as_str()),
+        None => ("", text.as_str()),
+    };
+    let missing = width.saturating_sub(sign.len() + digits.chars().count());
+    Some(match (flags.contains('-'), is_number && flags.contains('0')) {
+        (true, _) => format!("{sign}{digits}{}", " ".repeat(missing)),
+        (false, true) => format!("{sign}{}{digits}", "0".repeat(missing)),
+        (false, false) => format!("{}{sign}{digits}", " ".repeat(missing)),
+    })
+}

@@ -1,0 +1,119 @@
+//! Values as Python writes them, which is what a Django template shows of them.
+
+use tera::Value;
+use tera::value::ValueKind;
+
+/// `str(value)`; an undefined value is empty.
+pub fn text(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_undefined() => String::new(),
+        None => repr(value),
+    }
+}
+
+/// `repr(value)`.
+pub fn repr(value: &Value) -> String {
+    let mut written = String::new();
+    write(value, &mut written);
+    written
+}
+
+fn write(value: &Value, out: &mut String) {
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => out.push_str("None"),
+        ValueKind::Bool => out.push_str(if value.is_truthy() { "True" } else { "False" }),
+        ValueKind::F64 => out.push_str(&float(value.as_f64().unwrap_or_default())),
+        ValueKind::String => quoted(value.as_str().unwrap_or_default(), out),
+        ValueKind::Array => {
+            out.push('[');
+            for (at, item) in value.as_array().unwrap_or_default().iter().enumerate() {
+                out.push_str(if at > 0 { ", " } else { "" });
+                write(item, out);
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (at, (key, item)) in value.as_map().into_iter().flatten().enumerate() {
+                out.push_str(if at > 0 { ", " } else { "" });
+                match key.as_str() {
+                    Some(key) => quoted(key, out),
+                    None => out.push_str(&key.to_string()),
+                }
+                out.push_str(": ");
+                write(item, out);
+            }
+            out.push('}');
+        }
+        _ => out.push_str(&value.to_string()),
+    }
+}
+
+fn quoted(text: &str, out: &mut String) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if u32::from(c) < 0x20 || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c == '\u{a0}' => out.push_str("\\xa0"),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+}
+
+/// The shortest digits that tell a number, with an exponent below 0.0001 and from 10,000,000,000,000,000 on.
+pub fn float(number: f64) -> String {
+    if !number.is_finite() {
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>().unwrap_or_default() {
+        e if (-4..16).contains(&e) => format!("{number:?}"),
+        e => format!("{digits}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs()),
+    }
+}
+
+/// `int(value)`.
+pub fn int(value: &Value) -> Option<i128> {
+    match value.kind() {
+        ValueKind::Bool => Some(i128::from(value.is_truthy())),
+        ValueKind::F64 => value.as_f64().filter(|n| n.is_finite() && n.abs() < 1e38).map(|n| n.trunc() as i128),
+        ValueKind::String => int_text(value.as_str()?),
+        _ => value.as_i128(),
+    }
+}
+
+fn int_text(text: &str) -> Option<i128> {
+    let text = text.trim();
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number =
+        digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('_') && !digits.contains("__");
+    is_number.then(|| text.replace('_', "").parse().ok()).flatten()
+}
+
+/// `float(value)`; `Err` where Python raises a `TypeError`, `Ok(None)` where it raises a `ValueError`.
+pub fn as_float(value: &Value) -> Result<Option<f64>, ()> {
+    match value.kind() {
+        ValueKind::Bool => Ok(Some(f64::from(u8::from(value.is_truthy())))),
+        ValueKind::String => Ok(value.as_str().and_then(|text| text.trim().parse().ok())),
+        _ if value.is_number() => Ok(value.as_f64().or_else(|| value.as_i128().map(|n| n as f64))),
+        // An undefined value is an empty text in a template.
+        ValueKind::Undefined => Ok(None),
+        _ => Err(()),
+    }
+}

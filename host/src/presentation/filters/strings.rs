@@ -1,0 +1,218 @@
+//! Django's filters for texts. Each reads its value as a text first.
+
+use std::fmt::Write;
+
+use tera::{Kwargs, State, Tera, TeraResult, Value};
+
+use super::{check_bytes, marked_as, python};
+
+/// Columns that a text is put into at most.
+const WIDTH_MAX: i128 = 10_000;
+/// What stands for what was cut off.
+pub(super) const ELLIPSIS: char = '…';
+/// What Python's `quote` leaves as it is, beside letters and digits.
+const UNQUOTED: &str = "_.-~";
+
+pub(super) fn register(tera: &mut Tera) {
+    keeping(tera, "addslashes", |text| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\'', "\\'"));
+    keeping(tera, "capfirst", |text| {
+        let mut chars = text.chars();
+        chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+    });
+    keeping(tera, "django_lower", |text| text.to_lowercase());
+    keeping(tera, "django_title", title);
+    keeping(tera, "slugify", slug);
+    losing(tera, "django_upper", |text| Value::from(text.to_uppercase()));
+    losing(tera, "django_wordcount", |text| Value::from(text.split_whitespace().count() as u64));
+    losing(tera, "make_list", |text| text.chars().map(|c| Value::from(c.to_string())).collect::<Vec<_>>().into());
+    losing(tera, "escapejs", |text| Value::safe_string(&escaped_for_js(text)));
+    tera.register_filter("cut", cut);
+    tera.register_filter("urlencode", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<String> {
+        Ok(url_encoded(&python::text(value), kwargs.get("safe")?.unwrap_or("/")))
+    });
+    tera.register_filter("truncatechars", |value: &Value, kwargs: Kwargs, _: &State| {
+        shortened(value, &kwargs, |text, length| truncated(text, length, ELLIPSIS))
+    });
+    tera.register_filter("truncatewords", |value: &Value, kwargs: Kwargs, _: &State| shortened(value, &kwargs, words));
+    tera.register_filter("wordwrap", |value: &Value, kwargs: Kwargs, _: &State| {
+        let text = python::text(value);
+        Ok::<_, tera::Error>(marked_as(value, wrapped(&text, width(&kwargs)?)))
+    });
+    for (name, left, right) in [("ljust", 0, 1), ("rjust", 1, 0), ("center", 1, 1)] {
+        tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| {
+            padded(value, width(&kwargs)?, left + right, left)
+        });
+    }
+}
+
+/// A filter whose text is as safe as the one it was made of.
+fn keeping(tera: &mut Tera, name: &'static str, change: fn(&str) -> String) {
+    tera.register_filter(name, move |value: &Value, _: Kwargs, _: &State| {
+        marked_as(value, change(&python::text(value)))
+    });
+}
+
+/// A filter whose text is not safe, or always.
+fn losing(tera: &mut Tera, name: &'static str, change: fn(&str) -> Value) {
+    tera.register_filter(name, move |value: &Value, _: Kwargs, _: &State| change(&python::text(value)));
+}
+
+/// Python's `title`, with Django's corrections: no capital after an apostrophe or a digit.
+fn title(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    let mut previous = ' ';
+    let mut before = ' ';
+    for c in text.chars() {
+        let after_apostrophe = previous == '\'' && before.is_ascii_lowercase();
+        let starts = !previous.is_alphabetic() && !previous.is_ascii_digit() && !after_apostrophe;
+        match starts {
+            true => titled.extend(c.to_uppercase()),
+            false => titled.extend(c.to_lowercase()),
+        }
+        (before, previous) = (previous, c);
+    }
+    titled
+}
+
+fn slug(text: &str) -> String {
+    let kept: String = text
+        .to_lowercase()
+        .chars()
+        .filter_map(|c| match c {
+            c if c.is_ascii_alphanumeric() || c == '_' || c == '-' => Some(c),
+            c if c.is_whitespace() => Some('-'),
+            _ => None,
+        })
+        .collect();
+    let mut slug = String::with_capacity(kept.len());
+    kept.chars().for_each(|c| {
+        if c != '-' || !slug.ends_with('-') {
+            slug.push(c)
+        }
+    });
+    slug.trim_matches(['-', '_']).to_owned()
+}
+
+fn escaped_for_js(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '\'' | '"' | '>' | '<' | '&' | '=' | '-' | ';' | '`' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
+                escaped.push_str(&format!("\\u{:04X}", u32::from(c)));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn cut(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let unwanted = python::text(kwargs.must_get::<&Value>("value")?);
+    let text = python::text(value).replace(&unwanted, "");
+    Ok(if unwanted == ";" { Value::from(text) } else { marked_as(value, text) })
+}
+
+/// Python's `quote`.
+fn url_encoded(text: &str, safe: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        let c = char::from(byte);
+        match c.is_ascii_alphanumeric() || UNQUOTED.contains(c) || (c.is_ascii() && safe.contains(c)) {
+            true => encoded.push(c),
+            // Writing into a text cannot fail.
+            false => write!(encoded, "%{byte:02X}").unwrap_or_default(),
+        }
+    }
+    encoded
+}
+
+/// The text shortened to `length`; unchanged where that is no number.
+pub(super) fn shortened(value: &Value, kwargs: &Kwargs, shorten: impl Fn(&str, usize) -> String) -> TeraResult<Value> {
+    let text = python::text(value);
+    let Some(length) = python::int(kwargs.must_get("length")?) else { return Ok(marked_as(value, text)) };
+    let shortened =
+        if length <= 0 { String::new() } else { shorten(&text, usize::try_from(length).unwrap_or(usize::MAX)) };
+    Ok(marked_as(value, shortened))
+}
+
+/// At most `length` characters, the ellipsis among them.
+fn truncated(text: &str, length: usize, ellipsis: char) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    let mut kept: String = text.chars().take(length - 1).collect();
+    if !kept.ends_with(ellipsis) {
+        kept.push(ellipsis);
+    }
+    kept
+}
+
+fn words(text: &str, length: usize) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.len() > length {
+        true => format!("{} {ELLIPSIS}", words[..length].join(" ")),
+        false => words.join(" "),
+    }
+}
+
+fn width(kwargs: &Kwargs) -> TeraResult<usize> {
+    let width = python::int(kwargs.must_get("width")?).filter(|width| *width <= WIDTH_MAX);
+    let width = width.ok_or_else(|| tera::Error::message(format!("`width` is a number up to {WIDTH_MAX}")))?;
+    Ok(usize::try_from(width).unwrap_or_default())
+}
+
+fn padded(value: &Value, width: usize, sides: usize, left: usize) -> TeraResult<Value> {
+    let text = python::text(value);
+    let missing = width.saturating_sub(text.chars().count());
+    // Python's `center` puts the odd space on the left of texts of odd length, else on the right.
+    let before = match (left, sides) {
+        (0, _) => 0,
+        (_, 1) => missing,
+        _ => missing / 2 + (missing & width & 1),
+    };
+    Ok(marked_as(value, format!("{}{text}{}", " ".repeat(before), " ".repeat(missing - before))))
+}
+
+/// Lines of at most `width` characters, broken at spaces; longer words stay whole.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let mut current = String::new();
+        for word in line.split(' ') {
+            let is_full = current.chars().count() + 1 + word.chars().count() > width;
+            if !current.is_empty() && is_full {
+                lines.push(std::mem::take(&mut current));
+            } else if !current.is_empty() {
+                current.push(' ');
+            }
+            current.push_str(word);
+        }
+        lines.push(current);
+    }
+    if text.ends_with('\n') {
+        lines.push(String::new());
+    }
+    lines.join("\n")
+}
+
+/// `add`: the sum of whole numbers, else the two texts or lists in a row, else nothing.
+pub(super) fn add(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let other: &Value = kwargs.must_get("value")?;
+    if let (Some(a), Some(b)) = (python::int(value), python::int(other)) {
+        return Ok(a.checked_add(b).map_or_else(|| Value::from(""), Value::from));
+    }
+    if let (Some(a), Some(b)) = (value.as_array(), other.as_array()) {
+        return Ok(Value::from(a.iter().chain(b).cloned().collect::<Vec<_>>()));
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned).or(value.is_undefined().then(String::new));
+    let (Some(a), Some(b)) = (text(value), text(other)) else {
+        return Ok(match (value.as_f64(), other.as_f64()) {
+            (Some(a), Some(b)) => Value::from(a + b),
+            _ => Value::from(""),
+        });
+    };
+    check_bytes(a.len() + b.len())?;
+    let is_safe = value.is_string() && value.is_safe() && other.is_string() && other.is_safe();
+    let joined = a + &b;
+    Ok(if is_safe { Value::safe_string(&joined) } else { Value::from(joined) })
+}

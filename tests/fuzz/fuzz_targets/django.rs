@@ -1,0 +1,14 @@
+//! Any text as a Django template: imported, whatever it is, and nothing of it dropped without a word.
+
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let import = ace::django::import(&BTreeMap::from([("a.html".to_owned(), text.to_owned())]));
+    assert_eq!(import.files.len(), 1);
+    assert!(import.findings.iter().all(|finding| finding.line > 0 && !finding.why.is_empty()));
+});
