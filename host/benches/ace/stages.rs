@@ -55,7 +55,7 @@ async fn steps(place: &Place, summary: &mut Summary) {
     let rendered: Vec<Vec<(String, String)>> = parsed
         .iter()
         .map(|m| snapshot.presentation.render(m, &subject).expect("it renders"))
-        .map(|files| files.into_iter().map(|f| (f.name, f.text)).collect())
+        .map(|rendered| rendered.files.into_iter().map(|f| (f.name, f.text)).collect())
         .collect();
     let mails: Vec<Email> = parsed.iter().zip(&rendered).map(|(m, r)| email(m, r)).collect();
     let clone = cpu_us(ROUND, async |i| drop(std::hint::black_box(mails[i % 64].clone()))).await;
