@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins test-plugins examples languages demo test lint fixtures bench fuzz clean
+.PHONY: help build plugins test-plugins examples languages demo test lint fixtures bench fuzz soak clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 bench: build plugins test-plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
 	cargo bench -p ace --bench ace
 	cargo bench -p ace --bench presentation
+
+soak: plugins test-plugins target/.tools ## Long tests of the service: 100 kills under load, a batch of a million
+	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace --test e2e -- serve::crash serve::batches
 
 FUZZ_SECONDS ?= 60
 fuzz: plugins test-plugins ## Fuzz what is read from a plugin folder, FUZZ_SECONDS (60) for each target; needs a C++ compiler

@@ -1,9 +1,11 @@
 //! The composition root of `ace serve`: the engine, the queue, the workers and the HTTP server, and how they start and stop.
 //! The only module that knows all of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,8 @@ use crate::tokens::{TokenError, Tokens};
 use crate::watch::Watch;
 use crate::worker::Worker;
 
+/// The policies that were obeyed, as the queue's database remembers them over a restart.
+const ENFORCED: &str = "enforced-policies";
 /// How often what is old is looked for, and metrics are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -51,12 +55,13 @@ pub struct App {
 
 impl App {
     /// Builds everything from one configuration. Nothing is sent and nobody is listened to yet.
-    pub async fn start(config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
-        let ace = Arc::new(Ace::builder(config.clone()).start().await?);
-        let now = ace.snapshot().now;
+    pub async fn start(mut config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
         let settings = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&settings, now));
+        let opened = tokio::task::spawn_blocking(move || open(&settings, Timestamp::now));
         let (queue, tokens, tls, hooks) = opened.await.expect("opening does not panic")?;
+        let before = queue.recall(ENFORCED).await?.unwrap_or_default();
+        config.enforced_before = serde_json::from_str(&before).unwrap_or_default();
+        let ace = Arc::new(Ace::builder(config.clone()).start().await?);
         queue.set_hooks(config.webhooks.keys().cloned().collect()).await?;
         let current = ace.clone();
         let shown = events::Shown { context: config.events.context, are_kept: !config.webhooks.is_empty() };
@@ -108,7 +113,7 @@ impl App {
 
 type Opened = (Arc<Queue>, Option<Tokens>, Option<TlsAcceptor>, Vec<Hook>);
 
-fn open(config: &Config, now: fn() -> jiff::Timestamp) -> Result<Opened, ServeError> {
+fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
     let server = &config.server;
     let tokens = server.tokens_file.as_deref().map(Tokens::load).transpose()?;
     if let (Some(tokens), Some(file)) = (&tokens, &server.tokens_file)
@@ -129,8 +134,16 @@ fn open(config: &Config, now: fn() -> jiff::Timestamp) -> Result<Opened, ServeEr
 /// What is to be done again and again: retention, room, tokens, metrics.
 async fn keep_up(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP);
+    let mut remembered = BTreeSet::new();
     loop {
         ticks.tick().await;
+        let enforced = api.ace.enforced_policies();
+        if enforced != remembered
+            && let Ok(text) = serde_json::to_string(&enforced)
+            && api.queue.remember(ENFORCED, text).await.is_ok()
+        {
+            remembered = enforced;
+        }
         if let Some(tokens) = &api.tokens {
             tokens.refresh();
         }

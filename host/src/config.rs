@@ -16,7 +16,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,9 @@ pub struct Config {
     pub limits: Limits,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
+    /// Policies that are known to have served before: one of them that is there and cannot serve is broken, not absent. No key
+    /// of ace.toml; `ace serve` remembers them.
+    pub enforced_before: BTreeSet<String>,
     /// Where each key stands, for problems found later; empty in a configuration made by hand.
     pub places: Places,
 }

@@ -3,7 +3,7 @@
 
 pub mod preview;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -220,6 +220,13 @@ impl Ace {
         (self.own.now)()
     }
 
+    /// The policies that serve and are obeyed, and those that must not fail open.
+    pub fn enforced_policies(&self) -> BTreeSet<String> {
+        let snapshot = self.snapshot();
+        let enforced = snapshot.policies.iter().filter(|slot| slot.shadow.is_none());
+        enforced.map(|slot| slot.policy.name().to_owned()).collect()
+    }
+
     /// Where changes are to be looked for: the configuration's file, the plugin folder, the template folders.
     pub fn watched(&self) -> Watched {
         let current = self.current.load();
@@ -310,11 +317,14 @@ impl Own {
 /// What a reload cannot change: what was opened at the start.
 fn keep_the_fixed(new: Config, before: &Config) -> Config {
     let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
-    let opened = |c: &Config| (c.limits.clone(), c.http.clone(), c.server.clone());
+    let opened = |c: &Config| {
+        let outside = (c.server.clone(), c.queue.clone(), c.events.clone(), c.webhooks.clone());
+        (c.limits.clone(), c.http.clone(), outside)
+    };
     if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
         tracing::warn!(
-            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server or \
-             limits."
+            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server, \
+             queue, events, webhooks or limits."
         );
     }
     Config {
@@ -324,6 +334,7 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
         keyvalue: before.keyvalue.clone(),
         http: before.http.clone(),
         server: before.server.clone(),
+        enforced_before: before.enforced_before.clone(),
         limits: before.limits.clone(),
         ..new
     }

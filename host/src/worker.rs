@@ -50,6 +50,33 @@ pub struct Job {
     pub trace: Option<String>,
 }
 
+/// An outcome that is waited for, for as long as this lives.
+pub struct Awaited<'a> {
+    worker: &'a Worker,
+    uuid: Uuid,
+    receiver: oneshot::Receiver<Arc<Report>>,
+}
+
+impl Awaited<'_> {
+    /// Whether the message was settled within that time.
+    pub async fn is_settled_within(&mut self, time: Duration) -> bool {
+        matches!(tokio::time::timeout(time, &mut self.receiver).await, Ok(Ok(_)))
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut waiting = self.worker.waiting();
+        if let Some(senders) = waiting.get_mut(&self.uuid) {
+            senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                waiting.remove(&self.uuid);
+            }
+        }
+    }
+}
+
 /// Everything that sends.
 pub struct Worker {
     queue: Arc<Queue>,
@@ -107,24 +134,10 @@ impl Worker {
     }
 
     /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.
-    pub fn outcome(&self, uuid: Uuid) -> oneshot::Receiver<Arc<Report>> {
+    pub fn outcome(&self, uuid: Uuid) -> Awaited<'_> {
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.waiting();
-        let senders = waiting.entry(uuid).or_default();
-        senders.retain(|sender| !sender.is_closed());
-        senders.push(sender);
-        receiver
-    }
-
-    /// Nobody waits any more for what becomes of a message.
-    pub fn forget_outcome(&self, uuid: Uuid) {
-        let mut waiting = self.waiting();
-        if let Some(senders) = waiting.get_mut(&uuid) {
-            senders.retain(|sender| !sender.is_closed());
-            if senders.is_empty() {
-                waiting.remove(&uuid);
-            }
-        }
+        self.waiting().entry(uuid).or_default().push(sender);
+        Awaited { worker: self, uuid, receiver }
     }
 
     /// Every event from now on.

@@ -56,6 +56,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
         limits,
+        enforced_before: Default::default(),
         places: Default::default(),
     }
 }

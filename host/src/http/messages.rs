@@ -20,7 +20,7 @@ use super::problem::{ApiError, Problem};
 use crate::message::{DateTime, FieldError, FieldErrors, Message};
 use crate::pipeline::InFlight;
 use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
-use crate::worker::Job;
+use crate::worker::{Awaited, Job};
 
 /// The longest `?wait`, in seconds.
 const WAIT_MAX_S: u64 = 120;
@@ -172,16 +172,20 @@ async fn accept(
         _ => api.worker.place(message.is_transactional()),
     };
     new.claim = place.is_some();
-    let outcome = wait.map(|_| api.worker.outcome(message.uuid));
-    let accepted = api.queue.accept(vec![new], now).await?;
     let uuid = message.uuid;
-    let (state, repeated) = match accepted[..] {
-        [Accepted::New(id)] => {
-            if let Some(place) = place {
-                api.worker.begin(place, Job { id, message, progress, in_doubt: false, trace });
-            }
-            (queue::State::Queued, false)
+    let outcome = wait.map(|_| api.worker.outcome(uuid));
+    let (queue, worker) = (api.queue.clone(), api.worker.clone());
+    // Apart from the request: a client that goes away leaves no claimed message without its worker.
+    let accepting = tokio::spawn(async move {
+        let accepted = queue.accept(vec![new], now).await?;
+        if let (Some(Accepted::New(id)), Some(place)) = (accepted.first(), place) {
+            worker.begin(place, Job { id: *id, message, progress, in_doubt: false, trace });
         }
+        Ok::<_, queue::QueueError>(accepted)
+    });
+    let accepted = accepting.await.map_err(|e| ApiError::Internal(e.to_string()))??;
+    let (state, repeated) = match accepted[..] {
+        [Accepted::New(_)] => (queue::State::Queued, false),
         [Accepted::Same(state)] => (state, true),
         _ => {
             let why = format!("another message has the uuid {uuid}; send this one under a uuid of its own");
@@ -195,18 +199,9 @@ async fn accept(
     Ok(taken)
 }
 
-async fn await_outcome(
-    api: &Api,
-    taken: &mut Taken,
-    wait: Duration,
-    outcome: tokio::sync::oneshot::Receiver<Arc<crate::message::Report>>,
-) -> Result<(), ApiError> {
-    if taken.state == queue::State::Queued.as_str() {
-        let settled = tokio::time::timeout(wait, outcome).await;
-        api.worker.forget_outcome(taken.uuid);
-        if !matches!(settled, Ok(Ok(_))) {
-            return Ok(());
-        }
+async fn await_outcome(api: &Api, taken: &mut Taken, wait: Duration, mut outcome: Awaited<'_>) -> Result<(), ApiError> {
+    if taken.state == queue::State::Queued.as_str() && !outcome.is_settled_within(wait).await {
+        return Ok(());
     }
     if let Some(stored) = api.queue.message(taken.uuid).await? {
         taken.state = stored.state.as_str();

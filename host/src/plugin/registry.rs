@@ -286,9 +286,12 @@ fn component_files(dir: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
 }
 
 /// Whether a plugin that cannot serve stands for a policy that must not fail open: ace.toml names it, and it is a policy, or
-/// nobody could read what it is and nothing in ace.toml says it is a channel.
+/// nobody could read what it is and nothing in ace.toml says it is a channel; or it served before, and its file is there.
 pub fn is_enforced(plugin: &Plugin, config: &Config) -> bool {
     let name = &plugin.name;
+    if config.enforced_before.contains(name) && plugin.file.exists() {
+        return true;
+    }
     let lists = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|names| names.contains(name));
     if config.enabled_policies.is_some() {
         return lists(&config.enabled_policies);

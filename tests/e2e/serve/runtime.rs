@@ -105,3 +105,29 @@ async fn metrics_count_what_happens() {
     let response = server.request(Method::GET, "/metrics").send().await.expect("answered");
     assert!(response.headers()["content-type"].to_str().expect("text").starts_with("text/plain"));
 }
+
+/// A drop-in that ace.toml does not name, and that is damaged while no server runs.
+#[tokio::test]
+async fn a_policy_that_was_obeyed_before_a_restart_does_not_fail_open_after_it() {
+    let home = home("");
+    home.plugin("stub_policy");
+    home.file("plugins/stub_policy.toml", "[defaults]\ndeny = ['push']\n");
+    let server = Server::start(&home);
+    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent");
+    server.stop();
+    home.file("plugins/stub_policy.wasm", "damaged");
+    let server = Server::start(&home);
+    let (_, taken) = server.post("/v1/messages?wait=1", note(2, json!({}))).await;
+    assert_eq!(taken["state"], "queued", "{taken}");
+    assert_text(
+        &taken_report(&server, 2).await["policies"][0]["broken"]["fault"]["message"],
+        "it is not a WebAssembly component",
+    );
+    std::fs::remove_file(home.path("plugins/stub_policy.wasm")).expect("removed");
+    server.post("/v1/reload", "").await;
+    super::settled(&server, &json!(uuid::Uuid::from_u128(2)), "sent").await;
+}
+
+async fn taken_report(server: &Server, number: u128) -> serde_json::Value {
+    server.get(&format!("/v1/messages/{}", uuid::Uuid::from_u128(number))).await.1["report"].take()
+}
