@@ -13,7 +13,7 @@ fuzz=$root/target/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 
 # The versions that ship, and libFuzzer.
-[ -f "$root/tests/fuzz/Cargo.lock" ] || cp "$root/Cargo.lock" "$root/tests/fuzz/Cargo.lock"
+cp "$root/Cargo.lock" "$root/tests/fuzz/Cargo.lock"
 (cd "$root/tests/fuzz" && RUSTC_WRAPPER=$root/tests/fuzz/rustc.sh \
     cargo build --release --target "$host" --target-dir "$fuzz")
 
