@@ -178,7 +178,7 @@ pub struct Presentation {
     pub text_from_html: bool,
     /// Loop bodies, blocks and included files that the templates of one message may run. 200,000.
     pub max_steps: u32,
-    /// How long the templates of one message may take. 2 s.
+    /// How long the templates of one message may compute. 2 s.
     pub render_timeout: Duration,
     /// All that the templates of one message may write together. 8 MiB.
     pub max_output_bytes: usize,

@@ -8,13 +8,13 @@ use super::*;
 
 const FILE: &str = "a/app/edx_ace/hello/email/body.txt";
 
-/// Renders `app.hello`'s body within a second, and tells the fault.
+/// Renders `app.hello`'s body within a second of computing, and tells the fault.
 fn fault(folders: &Folders, context: Value) -> String {
     let settings = config::Presentation { render_timeout: Duration::from_secs(1), ..Default::default() };
     let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
     let begun = Instant::now();
     let fault = render(&presentation, &hello(context), &[TemplateFile::required("body.txt")]).unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(20), "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(300), "it took {:?}", begun.elapsed());
     folders.short(&fault.message)
 }
 
@@ -80,7 +80,7 @@ fn variables_that_grow_and_slow_filters_end_at_their_limit() {
     );
     folders.hello("body.txt", "{% for x in range(end=1000) %}{% for y in range(end=100) %}{% if big | upper %}{% endif %}{% endfor %}{% endfor %}");
     let said = fault(&folders, json!({"big": "a".repeat(1_000_000)}));
-    assert!(said.contains("rendering the message took longer than 1000 ms"), "{said}");
+    assert!(said.contains("rendering the message computed longer than 1000 ms"), "{said}");
 }
 
 #[test]
