@@ -399,10 +399,10 @@ fn tagged(wasm: &[u8], note: &str) -> Vec<u8> {
     [wasm, &[0, u8::try_from(section.len()).expect("short")], &section].concat()
 }
 
-/// How often compiled plugins are mapped into a process.
+/// How many pieces of compiled code are mapped into a process. (Data of old ones stays mapped in the slots of the pool.)
 fn mapped_code(pid: u32) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
-    maps.lines().filter(|line| line.contains(".cwasm")).count()
+    maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(".cwasm")).count()
 }
 
 fn resident_kib(pid: u32) -> u64 {

@@ -17,7 +17,8 @@ const CALLS: usize = 1_000;
 pub fn isolation(place: &Place, summary: &mut Summary) {
     let rust = ("rust".to_owned(), place.component("context_reader"));
     for (language, wasm) in std::iter::once(rust).chain(others(place)) {
-        let toml = "[plugins.fresh]\nisolation = \"message\"";
+        // On a busy machine a runtime's first call takes its time.
+        let toml = "[limits]\ntime = \"10s\"\npolicy-call-timeout = \"30s\"\n[plugins.fresh]\nisolation = \"message\"";
         let home = Home::new(place, "isolation", &[("warm", wasm.clone()), ("fresh", wasm)], toml);
         one_core().block_on(compare(&language, &home, summary));
     }

@@ -16,7 +16,7 @@ type Change = (&'static str, fn(&mut Config, &mut PoolingAllocationConfig));
 
 const ON_DEMAND: &str = "on_demand";
 
-const CHANGES: [Change; 7] = [
+const CHANGES: [Change; 8] = [
     ("as_the_host", |_, _| ()),
     ("without_epochs", |config, _| {
         config.epoch_interruption(false);
@@ -32,6 +32,9 @@ const CHANGES: [Change; 7] = [
     }),
     ("without_pagemap", |_, pool| {
         pool.pagemap_scan(Enabled::No);
+    }),
+    ("keep_64_kib_without_pagemap", |_, pool| {
+        pool.linear_memory_keep_resident(64 << 10).pagemap_scan(Enabled::No);
     }),
     (ON_DEMAND, |_, _| ()),
 ];
