@@ -81,7 +81,7 @@ impl Queue {
     /// How full the queue is.
     pub async fn stats(&self) -> Result<Stats, QueueError> {
         let file = self.file.clone();
-        let mut stats = self.read(|db| stats(db)).await?;
+        let mut stats = self.read(stats).await?;
         let wal = format!("{}-wal", file.display());
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         stats.bytes = size(&file) + size(wal.as_ref());

@@ -173,7 +173,11 @@ async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease() {
     accept(&queue, [1], ORDINARY).await;
     assert_eq!(claim(&queue, 1, 1_000).await.len(), 1);
     assert!(claim(&queue, 1, 1_000_000).await.is_empty(), "a clock that jumps ends no lease");
-    queue.writer.write(|writer| Ok(writer.age_leases(LEASE))).await.expect("aged");
+    let age = |writer: &mut Writer| {
+        writer.age_leases(LEASE);
+        Ok(())
+    };
+    queue.writer.write(age).await.expect("aged");
     let again = claim(&queue, 1, 1_000).await;
     assert!(again[0].in_doubt);
 }
