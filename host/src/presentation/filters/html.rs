@@ -205,7 +205,8 @@ enum Unit {
 /// The first characters or words of HTML, with the tags that are then open closed.
 fn truncated(html: &str, length: usize, unit: Unit) -> String {
     let left = if unit == Unit::Characters { length - 1 } else { length };
-    let mut cut = Cut { out: String::new(), open: Vec::new(), left, seen: 0, length, unit, chars: html.chars().count() };
+    let mut cut =
+        Cut { out: String::new(), open: Vec::new(), left, seen: 0, length, unit, chars: html.chars().count() };
     for piece in pieces(html) {
         match piece {
             Piece::Start(tag, name, closes) => cut.start(tag, name, closes),
