@@ -25,6 +25,7 @@ fn folder() -> PathBuf {
 }
 
 fn cases(text: &str) -> Vec<Case> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
     text.split("\n=== ").map(|part| case(part.trim_start_matches("=== "))).collect()
 }
 
@@ -53,7 +54,7 @@ fn case(part: &str) -> Case {
                 text
             }
         };
-        files.insert(file.clone(), text.strip_suffix('\n').unwrap_or(text).to_owned());
+        files.insert(file.clone(), text.to_owned());
     }
     Case { name: name.to_owned(), language, main, context, files }
 }

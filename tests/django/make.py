@@ -96,14 +96,13 @@ def markup():
 def render(language, main, context, files):
     sys.modules.setdefault("markup", type(sys)("markup")).register = markup()
     engine = Engine(
-        # Text files are not escaped in ACE, which is a documented departure.
-        autoescape=main.endswith(".html"),
         loaders=[("django.template.loaders.locmem.Loader", files)],
         libraries={"i18n": "django.templatetags.i18n", "static": "django.templatetags.static",
                    "l10n": "django.templatetags.l10n", "django_markup": "markup"},
     )
     with translation.override(language):
-        return engine.get_template(main).render(Context(value(context)))
+        # Text files are not escaped in ACE, which is a documented departure.
+        return engine.get_template(main).render(Context(value(context), autoescape=main.endswith(".html")))
 
 
 def main():

@@ -27,6 +27,8 @@ pub fn write(project: &Project, file: &str, nodes: &[Node]) -> (String, Vec<Find
         findings: Vec::new(),
         place: Place { loops: 0, escaping: project.escaping(file), has_super: false },
         blocks: BTreeSet::new(),
+        block: None,
+        kept: Vec::new(),
     };
     match project.extends(file) {
         true => writer.child(nodes),
@@ -43,6 +45,10 @@ struct Writer<'a> {
     place: Place,
     /// Those written so far.
     blocks: BTreeSet<String>,
+    /// The one around.
+    block: Option<String>,
+    /// The names whose values are kept, to be given back.
+    kept: Vec<String>,
 }
 
 impl Writer<'_> {
@@ -251,13 +257,26 @@ impl Writer<'_> {
 
     fn save(&mut self, names: &[String]) {
         for name in names {
-            self.tag(&format!("set outer_{name} = {name}"));
+            self.kept.push(name.clone());
+            let kept = self.kept_name(name);
+            self.tag(&format!("set {kept} = {name}"));
         }
     }
 
     fn restore(&mut self, names: &[String]) {
-        for name in names {
-            self.tag(&format!("set {name} = outer_{name}"));
+        for name in names.iter().rev() {
+            let kept = self.kept_name(name);
+            self.tag(&format!("set {name} = {kept}"));
+            self.kept.pop();
+        }
+    }
+
+    /// Where a name's value is kept: another place for each time that it is, and in each block, whoever fills it.
+    fn kept_name(&self, name: &str) -> String {
+        let block = self.block.as_ref().map(|block| format!("{block}_")).unwrap_or_default();
+        match self.kept.iter().filter(|kept| *kept == name).count() {
+            1 => format!("{block}outer_{name}"),
+            times => format!("{block}outer{times}_{name}"),
         }
     }
 
@@ -347,6 +366,7 @@ impl Writer<'_> {
         self.place.escaping = self.project.block_escaping(self.file, name).unwrap_or(outer.escaping);
         self.place.has_super = self.project.inherits_block(self.file, name).unwrap_or(true);
         self.tag(&format!("block {tera_name}"));
+        let outer_block = self.block.replace(tera_name);
         let inner = reads_in(body);
         let mut set = BTreeSet::new();
         each_in_scope(body, &mut |node| set.extend(node.sets().map(str::to_owned)));
@@ -356,6 +376,7 @@ impl Writer<'_> {
         self.nodes(body);
         self.restore(&saved);
         self.tag("endblock");
+        self.block = outer_block;
         self.place = outer;
         Ok(())
     }

@@ -70,7 +70,7 @@ fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let id = python::text(value).replace('%', "%%");
     // The id of nothing is a catalogue's head.
     if id.is_empty() {
-        return Ok(value.clone());
+        return Ok(Value::from(""));
     }
     let translated = rendering::current(|rendering| Ok(rendering.language.text(context, &id).replace("%%", "%")))?;
     Ok(marked_as(value, translated))

@@ -153,8 +153,13 @@ fn computed(css: &str, body: &str, starts: &[&Tag]) -> Result<Styles, String> {
 
 /// Whether two styles differ in how they are escaped and spaced alone.
 fn is_same(a: &str, b: &str) -> bool {
-    let plain =
-        |text: &str| text.replace("&quot;", "'").replace("&#39;", "'").replace('"', "'").replace([' ', ';'], "");
+    let plain = |text: &str| {
+        text.replace("&quot;", "'")
+            .replace("&#39;", "'")
+            .replace("&#x27;", "'")
+            .replace('"', "'")
+            .replace([' ', ';'], "")
+    };
     plain(a) == plain(b)
 }
 

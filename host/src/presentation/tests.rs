@@ -153,7 +153,7 @@ fn html_is_escaped_and_text_is_not() {
         .hello("body.txt", "{{ name }}")
         .hello("body.xml", "{{ name }}");
     let context = json!({"name": "<Tom> & 'Jerry\""});
-    let escaped = "&lt;Tom&gt; &amp; &#39;Jerry&quot;|<Tom> & 'Jerry\"";
+    let escaped = "&lt;Tom&gt; &amp; &#x27;Jerry&quot;|<Tom> & 'Jerry\"";
     assert_eq!(folders.render("body.html", context.clone()).unwrap(), escaped);
     assert_eq!(folders.render("body.txt", context.clone()).unwrap(), "<Tom> & 'Jerry\"");
     assert_eq!(folders.render("body.xml", context).unwrap(), "<Tom> & 'Jerry\"");
@@ -413,7 +413,7 @@ mod own {
     #[test]
     fn every_sample_renders_escaped_and_complete() {
         for (name, in_html, in_text) in [
-            ("passwordreset", "zoe&lt;o&#39;neil&gt;&amp;co", "zoe<o'neil>&co"),
+            ("passwordreset", "zoe&lt;o&#x27;neil&gt;&amp;co", "zoe<o'neil>&co"),
             ("coursedigest", "Algorithms &amp; Data Structures &lt;2nd edition&gt;", "Structures <2nd edition>"),
             ("weeklynews", "it stays {{ x }}", "Łukasz's bridge"),
         ] {

@@ -204,60 +204,83 @@ enum Unit {
 
 /// The first characters or words of HTML, with the tags that are then open closed.
 fn truncated(html: &str, length: usize, unit: Unit) -> String {
-    let mut left = if unit == Unit::Characters { length - 1 } else { length };
-    let mut seen = 0;
-    let mut out = String::new();
-    let mut open: Vec<String> = Vec::new();
-    let pieces = pieces(html);
-    let last_text = pieces.iter().rposition(|piece| matches!(piece, Piece::Text(_)));
-    for (at, piece) in pieces.iter().enumerate() {
+    let left = if unit == Unit::Characters { length - 1 } else { length };
+    let mut cut =
+        Cut { out: String::new(), open: Vec::new(), left, seen: 0, length, unit, chars: html.chars().count() };
+    for piece in pieces(html) {
         match piece {
-            Piece::Start(tag, name, closes) => {
-                out.push_str(tag);
-                if !VOID_ELEMENTS.contains(&name.as_str()) {
-                    if *closes {
-                        out.push_str(&format!("</{name}>"));
-                    } else {
-                        open.push(name.clone());
-                    }
-                }
-            }
-            Piece::End(name) => {
-                if !VOID_ELEMENTS.contains(&name.as_str()) {
-                    out.push_str(&format!("</{name}>"));
-                    if open.last() == Some(name) {
-                        open.pop();
-                    }
-                }
-            }
+            Piece::Start(tag, name, closes) => cut.start(tag, name, closes),
+            Piece::End(name) => cut.end(&name),
             Piece::Text(text) => {
-                let text = unescaped(text);
-                let parts: Vec<&str> = match unit {
-                    Unit::Characters => text.split("").filter(|c| !c.is_empty()).collect(),
-                    Unit::Words => words(&text),
-                };
-                seen += parts.len();
-                let fits_exactly = unit == Unit::Characters && seen == length && at + 1 == pieces.len();
-                if fits_exactly && Some(at) == last_text && open.is_empty() && pieces.len() == 1 {
-                    return text;
+                if cut.text(&unescaped(text)) {
+                    cut.open.iter().rev().for_each(|name| cut.out.push_str(&format!("</{name}>")));
+                    break;
                 }
-                let separator = if unit == Unit::Words { " " } else { "" };
-                let kept = escaped(&parts[..parts.len().min(left)].join(separator));
-                out.push_str(&kept);
-                if left < parts.len() {
-                    let ellipsis = if unit == Unit::Words { format!(" {ELLIPSIS}") } else { ELLIPSIS.to_string() };
-                    if !kept.ends_with(&ellipsis) {
-                        out.push_str(&ellipsis);
-                    }
-                    open.iter().rev().for_each(|name| out.push_str(&format!("</{name}>")));
-                    return out;
-                }
-                left -= parts.len();
             }
             Piece::Other => {}
         }
     }
-    out
+    cut.out
+}
+
+struct Cut {
+    out: String,
+    open: Vec<String>,
+    /// What may still be written: one less than asked for, where the ellipsis counts.
+    left: usize,
+    seen: usize,
+    length: usize,
+    unit: Unit,
+    /// Of all of the HTML.
+    chars: usize,
+}
+
+impl Cut {
+    fn start(&mut self, tag: &str, name: String, closes: bool) {
+        self.out.push_str(tag);
+        if VOID_ELEMENTS.contains(&name.as_str()) {
+            return;
+        }
+        match closes {
+            true => self.out.push_str(&format!("</{name}>")),
+            false => self.open.push(name),
+        }
+    }
+
+    fn end(&mut self, name: &str) {
+        if VOID_ELEMENTS.contains(&name) {
+            return;
+        }
+        self.out.push_str(&format!("</{name}>"));
+        self.open.pop_if(|open| open == name);
+    }
+
+    /// Writes as much as there is room for; `true` where that is the end.
+    fn text(&mut self, text: &str) -> bool {
+        let parts: Vec<&str> = match self.unit {
+            Unit::Characters => text.split("").filter(|c| !c.is_empty()).collect(),
+            Unit::Words => words(text),
+        };
+        self.seen += parts.len();
+        // The very last text, which fits: Django writes it as it is.
+        let is_last = self.out.chars().count() + parts.len() == self.chars;
+        if self.unit == Unit::Characters && self.seen == self.length && is_last {
+            self.out.push_str(text);
+            return true;
+        }
+        let separator = if self.unit == Unit::Words { " " } else { "" };
+        let kept = escaped(&parts[..parts.len().min(self.left)].join(separator));
+        self.out.push_str(&kept);
+        if self.left < parts.len() {
+            let ellipsis = if self.unit == Unit::Words { format!(" {ELLIPSIS}") } else { ELLIPSIS.to_string() };
+            if !kept.ends_with(&ellipsis) {
+                self.out.push_str(&ellipsis);
+            }
+            return true;
+        }
+        self.left -= parts.len();
+        false
+    }
 }
 
 /// Split at whitespace that has something on both of its sides.

@@ -64,7 +64,7 @@ fn at(value: &Value, is_first: bool) -> TeraResult<Value> {
 fn join(value: &Value, kwargs: Kwargs, state: &State) -> TeraResult<Value> {
     let separator: &Value = kwargs.must_get("sep")?;
     let escapes = kwargs.get("autoescape")?.unwrap_or_else(|| state.autoescaping_enabled());
-    let Ok(list) = each(value) else { return Ok(value.clone()) };
+    let Some(list) = each(value).ok().filter(|_| !value.is_none()) else { return Ok(value.clone()) };
     let shown = |value: &Value| if escapes { escaped_once(value) } else { python::text(value) };
     // Python refuses to join what is no text, and Django then shows the list as it is.
     if !escapes && list.iter().any(|item| !item.is_string()) {

@@ -60,16 +60,16 @@ fn losing(tera: &mut Tera, name: &'static str, change: fn(&str) -> Value) {
 /// Python's `title`, with Django's corrections: no capital after an apostrophe or a digit.
 fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
-    let mut previous = ' ';
-    let mut before = ' ';
+    // As they were written, the last one second.
+    let mut previous = [' '; 2];
     for c in text.chars() {
-        let after_apostrophe = previous == '\'' && before.is_ascii_lowercase();
-        let starts = !previous.is_alphabetic() && !previous.is_ascii_digit() && !after_apostrophe;
+        let after_apostrophe = previous[1] == '\'' && previous[0].is_ascii_lowercase();
+        let starts = !previous[1].is_alphabetic() && !previous[1].is_ascii_digit() && !after_apostrophe;
         match starts {
             true => titled.extend(c.to_uppercase()),
             false => titled.extend(c.to_lowercase()),
         }
-        (before, previous) = (previous, c);
+        previous = [previous[1], titled.chars().next_back().unwrap_or(c)];
     }
     titled
 }
