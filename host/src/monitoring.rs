@@ -98,7 +98,8 @@ pub fn install() -> Result<Exposition, String> {
 
 /// edx-ace's `report(key, value)`: a fact about a message, for whoever listens to the log target `ace::report`.
 pub fn report(message: &Message, key: &str, value: impl Display) {
-    tracing::debug!(target: "ace::report", message_uuid = %message.uuid, key, value = %value);
+    // As a text, so that no line break in it begins a line of the log.
+    tracing::debug!(target: "ace::report", message_uuid = %message.uuid, key, value = value.to_string());
 }
 
 /// As [`report`], with edx-ace's key for a channel type: `email_delivery_succeeded`.
@@ -107,7 +108,7 @@ pub fn report_for(message: &Message, channel_type: &str, key: &str, value: impl 
         target: "ace::report",
         message_uuid = %message.uuid,
         key = %format_args!("{channel_type}_{key}"),
-        value = %value
+        value = value.to_string()
     );
 }
 
