@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod plugin;
 mod plugins;
 mod send;
 
@@ -62,6 +63,9 @@ enum Command {
     /// List the plugins: what they are, what they may reach, and whether they serve
     #[command(after_help = plugins::EXAMPLES)]
     Plugins(plugins::Args),
+    /// Write a plugin: begin, build, check, test, measure and install it
+    #[command(subcommand, after_help = plugin::EXAMPLES)]
+    Plugin(plugin::Command),
 }
 
 /// Runs the program named by the process's arguments.
@@ -88,12 +92,13 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
-    let config = read_config(&cli.config)?;
+    let config = || read_config(&cli.config);
     match cli.command {
-        Command::Send(args) => send::run(config, args, cli.json).await,
-        Command::Explain(args) => explain::run(config, args, cli.json).await,
-        Command::Check => check::run(config, cli.json).await,
-        Command::Plugins(args) => plugins::run(config, args, cli.json).await,
+        Command::Send(args) => send::run(config()?, args, cli.json).await,
+        Command::Explain(args) => explain::run(config()?, args, cli.json).await,
+        Command::Check => check::run(config()?, cli.json).await,
+        Command::Plugins(args) => plugins::run(config()?, args, cli.json).await,
+        Command::Plugin(command) => plugin::run(&cli.config, command, cli.json).await,
     }
 }
 

@@ -73,6 +73,14 @@ impl Config {
         Config::read(&text, Some(file), variables)
     }
 
+    /// What holds where there is no ace.toml, for the author of a plugin: every default, and compiled plugins are kept in this
+    /// user's cache folder.
+    pub fn without_file() -> Config {
+        let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        Config { cache_dir: caches.map(|caches| caches.join("ace/compiled")), ..Config::default() }
+    }
+
     /// Reads the text of an ace.toml with an environment laid over it. `file` is where it came from: relative paths
     /// start at its folder, without it in the working directory. Nothing is read from this process's environment, but
     /// files named in the text are looked for, and those of secrets are read. Reports every problem at once.

@@ -115,7 +115,7 @@ impl Builder {
         self
     }
 
-    /// Replaces the clock and the source of jitter.
+    /// Replaces the clock, which the plugins are told as well, and the source of jitter.
     pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
         (self.own.now, self.own.jitter) = (now, jitter);
         self
@@ -157,7 +157,8 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     .await
     .expect("reading at the start does not panic")?;
     let http = http.await.expect("reading at the start does not panic")?;
-    let services = Arc::new(Services { mailer: Arc::new(mailer), keyvalue: Arc::new(keyvalue), http: Arc::new(http) });
+    let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(http));
+    let services = Arc::new(Services { mailer, keyvalue, http, now, trial: None });
     let registry = match &config.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
         None => Registry::empty(),

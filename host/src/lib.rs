@@ -18,6 +18,8 @@
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
 //!   what changes; [`monitoring`]: events and metrics
 //!
+//! What `ace plugin` does for the author of a plugin is in [`kit`].
+//!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
 pub mod channel;
@@ -27,6 +29,7 @@ pub mod delivery;
 pub mod dispatch;
 pub mod engine;
 pub mod keyvalue;
+pub mod kit;
 pub mod mailer;
 pub mod message;
 pub mod monitoring;

@@ -7,6 +7,7 @@
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
+//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
@@ -16,10 +17,13 @@ pub mod circuit;
 pub mod engine;
 pub mod grants;
 mod imports;
+pub mod inspection;
 pub mod instance;
 mod loader;
 pub mod registry;
+pub mod single;
 mod state;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::{self, Isolation, Requests, Secret};
@@ -38,6 +43,8 @@ pub use engine::Engine;
 pub use imports::http;
 pub use instance::Runtime;
 pub use registry::Registry;
+pub use single::Single;
+pub use trial::Trial;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.0.0";
@@ -47,6 +54,17 @@ pub struct Services {
     pub mailer: Arc<Mailer>,
     pub keyvalue: Arc<Keyvalue>,
     pub http: Arc<http::Client>,
+    /// The time of day that guests are told: the engine's own.
+    pub now: fn() -> Timestamp,
+    /// What stands in for the world, and watches, while an author tries a plugin; no serving host has one.
+    pub trial: Option<Arc<Trial>>,
+}
+
+impl Services {
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        self.trial.as_ref().and_then(|trial| trial.now).unwrap_or_else(self.now)
+    }
 }
 
 /// What a plugin is by what it exports; edx-ace's entry-point groups.

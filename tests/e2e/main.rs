@@ -17,6 +17,7 @@ mod hot;
 mod http_channels;
 mod injection;
 mod keyvalue;
+mod kit;
 mod loader;
 mod main_job;
 mod manifests;

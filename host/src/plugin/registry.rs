@@ -32,7 +32,7 @@ pub struct Registry {
 
 /// What every plugin is loaded with, at the start and at every reload.
 pub(super) struct Host {
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub engine: Engine,
     pub linker: Linker<State>,
     pub services: Arc<Services>,

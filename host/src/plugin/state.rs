@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::keyvalue::Overlay;
@@ -43,10 +43,10 @@ impl State {
             memory: MemoryLimit { limit: settings.limits.memory, used: 0, refused: false },
             settings,
             grants,
-            services,
             call: Call::default(),
             outbound: Outbound::default(),
-            wasi: wasi(),
+            wasi: wasi(&services),
+            services,
             table,
         }
     }
@@ -80,8 +80,27 @@ impl State {
 
 /// Nothing behind it: no files, no environment, no arguments, no standard streams. By default wasmtime would let a guest
 /// open sockets, which reach nowhere but take the host's file descriptors, and have 64 MiB of randomness made in one go.
-fn wasi() -> WasiCtx {
-    WasiCtx::builder().allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).build()
+fn wasi(services: &Arc<Services>) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder.allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).wall_clock(WallClock(services.clone()));
+    if let Some(trial) = &services.trial {
+        trial.prepare(&mut builder);
+    }
+    builder.build()
+}
+
+/// The engine's clock as guests see it.
+struct WallClock(Arc<Services>);
+
+impl HostWallClock for WallClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    /// A moment before 1970 cannot be told.
+    fn now(&self) -> Duration {
+        Duration::try_from(self.0.now().as_duration()).unwrap_or_default()
+    }
 }
 
 impl WasiView for State {
@@ -113,7 +132,7 @@ pub struct Call {
     pub delivery_key: Option<String>,
     pub handover: Handover,
     pub log_bytes: usize,
-    host_calls: usize,
+    pub host_calls: usize,
     /// Calls that were refused for want of a grant, for the timeline.
     pub denied: Vec<String>,
     guest_time: Duration,
