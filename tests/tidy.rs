@@ -49,10 +49,11 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("wasmparser", &["plugin"]),
+    ("include_dir", &["kit"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),
     ("rusqlite", &["keyvalue"]),
@@ -65,7 +66,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("metrics", &["monitoring"]),
     ("metrics_exporter_prometheus", &["monitoring"]),
     ("toml", &["config"]),
-    ("toml_edit", &["config"]),
+    ("toml_edit", &["config", "kit"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

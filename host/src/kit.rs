@@ -1,6 +1,7 @@
 //! The author's kit: what `ace plugin` does for whoever writes a plugin. It works on files and on one plugin at a time, in
 //! the runtime that serves.
 //!
+//! - [`project`]: a new one from the templates; [`build`]: its component
 //! - [`case`]: a case of a plugin's table, and what the plugin is expected to answer
 //! - [`run`]: one case through one plugin
 //! - [`test`]: the tables beside a plugin
@@ -9,8 +10,10 @@
 //! Nothing here is part of a serving host.
 
 pub mod bench;
+pub mod build;
 pub mod case;
 mod diff;
+pub mod project;
 pub mod run;
 pub mod test;
 

@@ -3,6 +3,7 @@
 mod servers;
 mod support;
 
+mod author;
 mod bad_input;
 mod bulk;
 mod compat;

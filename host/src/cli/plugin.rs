@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod new;
 mod run;
 mod test;
 
@@ -12,6 +13,8 @@ use clap::Subcommand;
 use crate::config::Config;
 
 pub const EXAMPLES: &str = "Examples:
+  ace plugin new quiet_hours --kind policy --lang python
+  ace plugin build quiet_hours
   ace plugin check quiet_hours.wasm
   ace plugin run quiet_hours.wasm message.json
   ace plugin test .
@@ -22,6 +25,12 @@ holds, and a plugin is granted what its manifest requests.";
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Begin a plugin: a small project that builds and passes its tests
+    #[command(after_help = new::EXAMPLES)]
+    New(new::Args),
+    /// Build a plugin's component
+    #[command(after_help = new::BUILD_EXAMPLES)]
+    Build(new::BuildArgs),
     /// Say whether this host can run a component, and what it needs, without running it
     #[command(after_help = check::EXAMPLES)]
     Check(check::Args),
@@ -40,6 +49,8 @@ pub enum Command {
 
 pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Result<u8> {
     match command {
+        Command::New(args) => new::run(&args, json),
+        Command::Build(args) => new::build(&args, json).await,
         Command::Check(args) => check::check(&author_config(config_file)?, &args, json).await,
         Command::Inspect(args) => check::inspect(&author_config(config_file)?, &args).await,
         Command::Run(args) => run::run(&author_config(config_file)?, &args, json).await,

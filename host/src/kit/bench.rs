@@ -69,11 +69,11 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
     let runtime = prepared.plugin.runtime.clone().ok_or_else(|| runner.fail("ace.toml says that it is not enabled"))?;
     let namespace = runner.namespace(case, &prepared.plugin)?;
     for _ in 0..calls.div_ceil(WARM_UP_PART) {
-        call(runner, &runtime, &prepared, namespace).await?;
+        call(runner, &runtime, (case, &prepared), namespace).await?;
     }
     let mut durations = Vec::with_capacity(calls);
     for _ in 0..calls {
-        durations.push(call(runner, &runtime, &prepared, namespace).await?);
+        durations.push(call(runner, &runtime, (case, &prepared), namespace).await?);
     }
     let mut instances = Vec::with_capacity(INSTANCES);
     for _ in 0..INSTANCES {
@@ -96,7 +96,7 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
 async fn call(
     runner: &Runner,
     runtime: &crate::plugin::Runtime,
-    prepared: &Prepared,
+    (case, prepared): (&Case, &Prepared),
     namespace: Namespace,
 ) -> Result<Duration, KitError> {
     prepared.trial.rewind();
@@ -106,7 +106,7 @@ async fn call(
         Namespace::Channel => {
             runtime.deliver(&prepared.message, &prepared.rendered, &prepared.attempt).await.answer.err()
         }
-        Namespace::RecipientResolver => return Err(runner.fail("this host does not ask resolvers yet")),
+        Namespace::RecipientResolver => runner.resolve(runtime, case).await?.answer.err(),
     };
     let took = begun.elapsed();
     match fault {

@@ -1,6 +1,6 @@
 //! A case of a plugin's table: a message and the state of the world, and what the plugin is expected to answer.
 //!
-//! A file holds one case or a list of them. Everything but `message` may be left out.
+//! A file holds one case or a list of them. Everything but `message` (`resolve` for a resolver) may be left out.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,10 @@ pub struct Case {
     /// What it is about, for people.
     pub name: Option<String>,
     /// edx-ace's JSON form.
+    #[serde(default)]
     pub message: Value,
+    /// For a resolver, in the place of the message.
+    pub resolve: Option<Resolve>,
     /// `policy` or `channel`, for a plugin that is both.
     pub ask: Option<Ask>,
     /// The time of day, which stands still.
@@ -60,6 +63,24 @@ pub struct Case {
     pub place: String,
 }
 
+/// What a resolver is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// edx-ace's JSON form of a message type.
+    #[serde(default)]
+    pub message_type: Object,
+    #[serde(default)]
+    pub arguments: Object,
+    pub cursor: Option<String>,
+    #[serde(default = "page_length")]
+    pub limit: u32,
+}
+
+fn page_length() -> u32 {
+    100
+}
+
 /// What a plugin is asked as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,9 +99,12 @@ impl From<Ask> for Namespace {
 }
 
 impl Case {
-    /// The message, with a fixed uuid where it gives none.
+    /// The message, with a fixed uuid where it gives none. Of a resolver's case it means nothing.
     pub fn read_message(&self) -> Result<Message, KitError> {
         let fail = |message: String| KitError::Case { place: self.place.clone(), message };
+        if self.resolve.is_some() {
+            return Ok(Message::new("resolve", "resolve", None));
+        }
         let mut message = self.message.clone();
         if let Some(fields) = message.as_object_mut() {
             fields.entry("uuid").or_insert_with(|| UUID.into());
@@ -131,7 +155,7 @@ impl Table {
             Value::Array(entries) => &mut entries[index],
             one => one,
         };
-        if entry.get("message").is_none() {
+        if entry.get("message").is_none() && entry.get("resolve").is_none() {
             let message = std::mem::take(entry);
             *entry = Value::Object(Object::from_iter([("message".to_owned(), message)]));
         }
@@ -154,6 +178,9 @@ fn read_case(place: String, entry: &Value) -> Result<Case, String> {
     }
     if entry.get("message").is_none() && entry.get("app_label").is_some() {
         return Ok(Case { message: entry.clone(), place, ..Case::default() });
+    }
+    if entry.get("message").is_none() && entry.get("resolve").is_none() {
+        return Err("missing field `message` (or, for a resolver, `resolve`)".to_owned());
     }
     let case: Result<Case, _> = serde_path_to_error::deserialize(entry);
     let case = case.map_err(|e| match e.path().to_string().as_str() {

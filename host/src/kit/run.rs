@@ -11,7 +11,8 @@ use super::case::{Case, agrees};
 use super::{KitError, as_requested, manifest, services};
 use crate::config::{Config, Manifest, Secret};
 use crate::keyvalue::{Keyvalue, KeyvalueError};
-use crate::message::{Attempt, DeliveryError, Fault, Message, Object, PolicyResult};
+use crate::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
+use crate::plugin::instance::Called;
 use crate::plugin::trial::{Seen, exchange::Exchange};
 use crate::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single};
 
@@ -41,7 +42,7 @@ pub enum World {
 /// What came of a case.
 pub struct Tried {
     /// `"pass"`, `{"deny": …, "delay": …}`, `{"sent": …}`, `{"recoverable": …}`, `{"fatal": …}`, `{"skipped": …}`,
-    /// `{"fault": …}`, `{"refused": …}`.
+    /// `{"page": …}`, `{"fault": …}`, `{"refused": …}`.
     pub answer: Value,
     /// Of a fault: the guest's own stack.
     pub backtrace: Option<String>,
@@ -181,14 +182,32 @@ impl Runner {
                 (answer, backtrace, called.denied)
             }
             Namespace::RecipientResolver => {
-                return Err(self.fail("this host does not ask resolvers yet; `ace plugin check` reads it"));
+                let called = self.resolve(runtime, case).await?;
+                let (answer, backtrace) = told(called.answer.map(resolved));
+                (answer, backtrace, called.denied)
             }
         })
     }
 
+    /// Asks a resolver for its page.
+    pub(super) async fn resolve(
+        &self,
+        runtime: &Runtime,
+        case: &Case,
+    ) -> Result<Called<Result<Page, ResolveError>>, KitError> {
+        let asked = case.resolve.as_ref().ok_or_else(|| KitError::Case {
+            place: case.place.clone(),
+            message: "a resolver is asked by \"resolve\": {\"arguments\": {…}}, not by \"message\"".to_owned(),
+        })?;
+        let json = |object: &Object| serde_json::to_string(object).expect("it was read from JSON");
+        let (message_type, arguments) = (json(&asked.message_type), json(&asked.arguments));
+        Ok(runtime.resolve(&message_type, &arguments, asked.cursor.as_deref(), asked.limit).await)
+    }
+
     /// What the case asks it as: what it says, else what the plugin is.
     pub(super) fn namespace(&self, case: &Case, plugin: &Plugin) -> Result<Namespace, KitError> {
-        let asked = case.ask.map(Namespace::from);
+        let resolve = case.resolve.as_ref().map(|_| Namespace::RecipientResolver);
+        let asked = resolve.or(case.ask.map(Namespace::from));
         let first = plugin.namespaces.first().copied();
         let namespace = asked.or(first).ok_or_else(|| self.fail("it exports nothing that can be asked"))?;
         if !plugin.namespaces.contains(&namespace) {
@@ -301,6 +320,19 @@ fn delivered(answer: Result<crate::message::Receipt, DeliveryError>) -> Value {
         Err(DeliveryError::SentWithFault { answer, fault }) => {
             json!({"sent_with_fault": {"answer": answer, "fault": {"kind": fault.kind, "message": fault.message}}})
         }
+    }
+}
+
+fn resolved(answer: Result<Page, ResolveError>) -> Value {
+    match answer {
+        Ok(page) => json!({"page": page}),
+        Err(ResolveError::Recoverable { message, next_attempt_time: None }) => {
+            json!({"recoverable": {"message": message}})
+        }
+        Err(ResolveError::Recoverable { message, next_attempt_time }) => {
+            json!({"recoverable": {"message": message, "next_attempt_time": next_attempt_time}})
+        }
+        Err(ResolveError::Fatal(why)) => json!({"fatal": why}),
     }
 }
 
