@@ -49,10 +49,11 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("wasmparser", &["plugin"]),
+    ("minisign", &["plugin"]),
     ("include_dir", &["kit"]),
     ("cap_std", &["plugin"]),
     ("tera", &["presentation"]),

@@ -57,6 +57,7 @@ pub struct Config {
     pub http: Http,
     pub server: Server,
     pub limits: Limits,
+    pub signatures: Signatures,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
     /// Where each key stands, for problems found later; empty in a configuration made by hand.
@@ -464,6 +465,15 @@ impl Default for Limits {
             circuit_pause: Duration::from_secs(30),
         }
     }
+}
+
+/// Who must vouch for plugins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// Whether a plugin without a signature of a trusted key is broken.
+    pub required: bool,
+    /// Public keys of minisign's.
+    pub keys: Vec<String>,
 }
 
 /// What ace.toml says of one plugin.

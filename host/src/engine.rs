@@ -295,11 +295,11 @@ impl Own {
 /// What a reload cannot change: what was opened at the start.
 fn keep_the_fixed(new: Config, before: &Config) -> Config {
     let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
-    let opened = |c: &Config| (c.limits.clone(), c.http.clone(), c.server.clone());
+    let opened = |c: &Config| (c.limits.clone(), c.http.clone(), c.server.clone(), c.signatures.clone());
     if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
         tracing::warn!(
-            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server or \
-             limits."
+            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server, \
+             plugin-signatures or limits."
         );
     }
     Config {
@@ -310,6 +310,7 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
         http: before.http.clone(),
         server: before.server.clone(),
         limits: before.limits.clone(),
+        signatures: before.signatures.clone(),
         ..new
     }
 }

@@ -6,6 +6,7 @@
 //! - [`run`]: one case through one plugin
 //! - [`test`]: the tables beside a plugin
 //! - [`bench`]: many calls, measured
+//! - [`ship`]: signing, and the plugin folder
 //!
 //! Nothing here is part of a serving host.
 
@@ -15,6 +16,7 @@ pub mod case;
 mod diff;
 pub mod project;
 pub mod run;
+pub mod ship;
 pub mod test;
 
 use std::path::{Path, PathBuf};
@@ -87,10 +89,13 @@ fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
 
 /// The manifest beside a component; an empty one where there is none.
 fn manifest(component: &Path) -> Result<Manifest, KitError> {
+    Ok(Manifest::read(&manifest_text(component)?, Some(&component.with_extension("toml")))?)
+}
+
+fn manifest_text(component: &Path) -> Result<String, KitError> {
     let file = component.with_extension("toml");
     match std::fs::read_to_string(&file) {
-        Ok(text) => Ok(Manifest::read(&text, Some(&file))?),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Manifest::default()),
-        Err(source) => Err(KitError::File { file, source }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|source| KitError::File { file, source }),
     }
 }

@@ -7,6 +7,7 @@
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
+//! - [`signature`]: who vouches for a plugin
 //! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
@@ -21,6 +22,7 @@ pub mod inspection;
 pub mod instance;
 mod loader;
 pub mod registry;
+pub mod signature;
 pub mod single;
 mod state;
 pub mod trial;

@@ -11,6 +11,8 @@ fn plugin(home: &Home, arguments: &[&str]) -> Done {
     let own = std::env::var_os("PATH").expect("a path");
     let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&own))).expect("a path");
     let run = home.ace(&[&["plugin"], arguments].concat());
+    // Cargo builds the standard library once for all.
+    let run = run.env("CARGO_TARGET_DIR", &format!("{tmp}/author"));
     run.env("XDG_CACHE_HOME", &format!("{tmp}/e2e-cache")).env("PATH", path.to_str().expect("text")).run()
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod new;
 mod run;
+mod ship;
 mod test;
 
 use std::path::Path;
@@ -45,6 +46,17 @@ pub enum Command {
     /// Call a plugin many times, and show what that costs
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
+    /// Put a plugin into the plugin folder of ace.toml, and show what it requests
+    #[command(after_help = ship::INSTALL_EXAMPLES)]
+    Install(ship::InstallArgs),
+    /// Take a plugin out of the plugin folder of ace.toml
+    Remove(ship::RemoveArgs),
+    /// Sign a component and its manifest, in minisign's form
+    Sign(ship::SignArgs),
+    /// Say which trusted key signed a component and its manifest
+    Verify(ship::VerifyArgs),
+    /// Make a pair of keys to sign with
+    Key(ship::KeyArgs),
 }
 
 pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Result<u8> {
@@ -56,6 +68,11 @@ pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Re
         Command::Run(args) => run::run(&author_config(config_file)?, &args, json).await,
         Command::Test(args) => test::run(&args, json).await,
         Command::Bench(args) => bench::run(&author_config(config_file)?, &args, json).await,
+        Command::Install(args) => ship::install(&super::read_config(config_file)?, &args, json).await,
+        Command::Remove(args) => ship::remove(&super::read_config(config_file)?, &args, json),
+        Command::Sign(args) => ship::sign(&args, json),
+        Command::Verify(args) => ship::verify(&author_config(config_file)?, &args, json),
+        Command::Key(args) => ship::key(&args, json),
     }
 }
 

@@ -11,7 +11,7 @@ use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
     Channel, Config, Delivery, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin, Relay,
-    RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls,
+    RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -46,6 +46,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         mailer: mailer(s),
         keyvalue: s.section("keyvalue", keyvalue),
         http: s.section("http", http),
+        signatures: s.section("plugin-signatures", signatures),
         server: s.section("server", server),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
         limits,
@@ -278,6 +279,13 @@ fn keyvalue(s: &mut Section<'_>) -> Keyvalue {
         files: s.list("files", values::existing_file(s.folder())).unwrap_or(default.files),
         max_entries: s.get("max-entries", values::integer(1..=100_000_000)).unwrap_or(default.max_entries),
         max_value_bytes: s.get("max-value-bytes", values::size(1..=16 * MIB)).unwrap_or(default.max_value_bytes),
+    }
+}
+
+fn signatures(s: &mut Section<'_>) -> Signatures {
+    Signatures {
+        required: s.get("required", values::boolean).unwrap_or_default(),
+        keys: s.list("keys", values::signing_key).unwrap_or_default(),
     }
 }
 

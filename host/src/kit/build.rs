@@ -146,9 +146,11 @@ impl Project {
         let flags = format!("-Clink-arg=--wasm-ld-path={}", tools.join("gcc-ld/wasm-ld").display());
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
-        cargo.args(["--target-dir", "target"]);
+        // Whoever shares one among projects means it.
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.folder.join("target"), PathBuf::from);
+        cargo.arg("--target-dir").arg(&target);
         self.run(&mut cargo).await?;
-        Ok(self.folder.join("target").join(RUST_TARGET).join("release").join(format!("{}.wasm", self.name)))
+        Ok(target.join(RUST_TARGET).join("release").join(format!("{}.wasm", self.name)))
     }
 
     async fn add_target(&self, standard_library: &Path) -> bool {

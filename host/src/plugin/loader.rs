@@ -13,6 +13,7 @@ use super::grants::{self, Grants};
 use super::inspection::{Inspection, Metadata};
 use super::instance::{ExportIndices, Runtime};
 use super::registry::{Host, is_wanted};
+use super::signature;
 use super::state::State;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
@@ -73,6 +74,12 @@ impl Loader {
         };
         let digest = Sha256::new().chain_update(Sha256::digest(&wasm)).chain_update(&manifest_text).finalize();
         plugin.revision = hex(&digest)[..REVISION_DIGITS].to_owned();
+        let signatures = &self.config.signatures;
+        // What nobody vouches for is not even compiled.
+        if signatures.required {
+            signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
+                .map_err(|why| format!("{why} (plugin-signatures.required)"))?;
+        }
         let component = self.host.engine.compile(&wasm).map_err(|e| format!("it does not compile: {e:#}"))?;
         let (imports, exports) = names(&component);
         plugin.namespaces = namespaces(&exports);
@@ -201,7 +208,7 @@ fn merge(defaults: crate::message::Object, config: crate::message::Object) -> cr
 const REASON_BYTES_MAX: usize = 4_000;
 
 /// A reason as it may be shown on a terminal: a compiler's error quotes what it finds in the file, whatever that is.
-fn printable(reason: &str) -> String {
+pub(super) fn printable(reason: &str) -> String {
     let mut text = reason.replace(|c: char| c.is_control() && c != '\n', " ");
     if text.len() > REASON_BYTES_MAX {
         text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
@@ -219,7 +226,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
-fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     use std::io::{Error, Read};
     if !std::fs::metadata(file)?.is_file() {
         return Err(Error::other("it is no regular file"));

@@ -11,6 +11,7 @@ use wasmtime::component::Linker;
 
 use super::imports;
 use super::loader::Loader;
+use super::signature;
 use super::state::State;
 use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Services};
 use crate::config::{self, Config};
@@ -146,6 +147,7 @@ impl Registry {
 pub struct Stamp {
     component: Option<FileStamp>,
     manifest: Option<FileStamp>,
+    signature: Option<FileStamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,11 +164,15 @@ impl Stamp {
             let meta = std::fs::metadata(file).ok()?;
             Some(FileStamp { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() })
         };
-        Stamp { component: stamp(component), manifest: stamp(&component.with_extension("toml")) }
+        Stamp {
+            component: stamp(component),
+            manifest: stamp(&component.with_extension("toml")),
+            signature: stamp(&signature::file_of(component)),
+        }
     }
 
     fn is_younger_than(&self, age: Duration) -> bool {
-        let files = self.component.iter().chain(&self.manifest);
+        let files = self.component.iter().chain(&self.manifest).chain(&self.signature);
         files.filter_map(|f| f.modified?.elapsed().ok()).any(|elapsed| elapsed < age)
     }
 }

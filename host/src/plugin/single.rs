@@ -65,3 +65,8 @@ impl Single {
 pub fn name(file: &Path) -> String {
     file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
+
+/// The bytes of a component; bounded, and what is none is told.
+pub fn read(file: &Path) -> Result<Vec<u8>, String> {
+    loader::read_component(file)
+}
