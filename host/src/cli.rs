@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod explain;
 mod import;
+mod plugin;
 mod plugins;
 mod remote;
 mod render;
@@ -104,6 +105,9 @@ enum Command {
     Forget(remote::ForgetArgs),
     /// Have a running server read plugins, templates and ace.toml again
     Reload(remote::ReloadArgs),
+    /// Write a plugin: begin, build, check, test, measure and install it
+    #[command(subcommand, after_help = plugin::EXAMPLES)]
+    Plugin(plugin::Command),
 }
 
 /// Runs the program named by the process's arguments.
@@ -143,6 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         },
         Command::Explain(args) => explain::run(config()?, args, json).await,
         Command::Check => check::run(config()?, json).await,
+        Command::Plugin(command) => plugin::run(&file, command, json).await,
         Command::Plugins(args) => match args.server()? {
             Some(client) => plugins::ask(client, args, json).await,
             None => plugins::run(config()?, args, json).await,

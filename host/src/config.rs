@@ -65,6 +65,7 @@ pub struct Config {
     /// Who is told of what becomes of messages, by name.
     pub webhooks: BTreeMap<String, Webhook>,
     pub limits: Limits,
+    pub signatures: Signatures,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
     /// Policies that are known to have served before: one of them that is there and cannot serve is broken, not absent. No key
@@ -82,6 +83,14 @@ impl Config {
         })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Config::read(&text, Some(file), variables)
+    }
+
+    /// What holds where there is no ace.toml, for the author of a plugin: every default, and compiled plugins are kept in this
+    /// user's cache folder.
+    pub fn without_file() -> Config {
+        let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        Config { cache_dir: caches.map(|caches| caches.join("ace/compiled")), ..Config::default() }
     }
 
     /// Reads the text of an ace.toml with an environment laid over it. `file` is where it came from: relative paths
@@ -565,6 +574,15 @@ impl Default for Limits {
             circuit_pause: Duration::from_secs(30),
         }
     }
+}
+
+/// Who must vouch for plugins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// Whether a plugin without a signature of a trusted key is broken.
+    pub required: bool,
+    /// Public keys of minisign's.
+    pub keys: Vec<String>,
 }
 
 /// What ace.toml says of one plugin.

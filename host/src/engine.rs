@@ -165,7 +165,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     .expect("reading at the start does not panic")?;
     let http = http.await.expect("reading at the start does not panic")?;
     let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(http));
-    let services = Arc::new(Services { mailer, keyvalue, http, now });
+    let services = Arc::new(Services { mailer, keyvalue, http, now, trial: None });
     let registry = match &config.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
         None => Registry::empty(),
@@ -319,12 +319,12 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
     let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
     let opened = |c: &Config| {
         let outside = (c.server.clone(), c.queue.clone(), c.events.clone(), c.webhooks.clone());
-        (c.limits.clone(), c.http.clone(), outside)
+        (c.limits.clone(), c.http.clone(), c.signatures.clone(), outside)
     };
     if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
         tracing::warn!(
             "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server, \
-             queue, events, webhooks or limits."
+             queue, events, webhooks, plugin-signatures or limits."
         );
     }
     Config {
@@ -336,6 +336,7 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
         server: before.server.clone(),
         enforced_before: before.enforced_before.clone(),
         limits: before.limits.clone(),
+        signatures: before.signatures.clone(),
         ..new
     }
 }

@@ -19,6 +19,7 @@
 //!   what changes; [`monitoring`]: events and metrics
 //!
 //! And [`django`] brings templates over that were written for Django.
+//! What `ace plugin` does for the author of a plugin is in [`kit`].
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
@@ -33,6 +34,7 @@ pub mod engine;
 pub mod events;
 pub mod http;
 pub mod keyvalue;
+pub mod kit;
 pub mod mailer;
 pub mod message;
 pub mod monitoring;

@@ -17,8 +17,8 @@ use uuid::Uuid;
 pub use decode::{FieldError, FieldErrors};
 pub use report::{
     ActionLink, Agreement, Attempt, AttemptReport, AttemptResult, ChannelReport, Delay, DeliveryError, Denial, Fault,
-    FaultKind, HISTORY_MAX, Notes, OnError, Outcome, PolicyReport, PolicyResult, Reason, Receipt, Rendered,
-    RenderedFile, Report, Rule, TemplateFile, Verdict,
+    FaultKind, HISTORY_MAX, Notes, OnError, Outcome, Page, PolicyReport, PolicyResult, Reason, Receipt, Rendered,
+    RenderedFile, Report, ResolveError, Resolved, Rule, TemplateFile, Verdict,
 };
 
 /// A JSON object whose keys keep their order.

@@ -8,6 +8,8 @@
 //! - [`shown`]: what a plugin shows of itself
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
+//! - [`signature`]: who vouches for a plugin
+//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
@@ -17,11 +19,15 @@ pub mod circuit;
 pub mod engine;
 pub mod grants;
 mod imports;
+pub mod inspection;
 pub mod instance;
 mod loader;
 pub mod registry;
 mod shown;
+pub mod signature;
+pub mod single;
 mod state;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +48,8 @@ pub use imports::http;
 pub use instance::Runtime;
 pub use registry::Registry;
 pub use shown::Shown;
+pub use single::Single;
+pub use trial::Trial;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.0.0";
@@ -53,6 +61,15 @@ pub struct Services {
     pub http: Arc<http::Client>,
     /// The time of day that guests are told: the engine's own.
     pub now: fn() -> Timestamp,
+    /// What stands in for the world, and watches, while an author tries a plugin; no serving host has one.
+    pub trial: Option<Arc<Trial>>,
+}
+
+impl Services {
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        self.trial.as_ref().and_then(|trial| trial.now).unwrap_or_else(self.now)
+    }
 }
 
 /// What a plugin is by what it exports; edx-ace's entry-point groups.

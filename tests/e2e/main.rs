@@ -3,6 +3,7 @@
 mod servers;
 mod support;
 
+mod author;
 mod bad_input;
 mod bulk;
 mod compat;
@@ -17,6 +18,7 @@ mod hot;
 mod http_channels;
 mod injection;
 mod keyvalue;
+mod kit;
 mod languages;
 mod loader;
 mod main_job;

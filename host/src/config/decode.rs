@@ -11,7 +11,7 @@ use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
     Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin,
-    Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Smtp, Tls, Webhook,
+    Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls, Webhook,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -51,6 +51,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         keyvalue: s.section("keyvalue", keyvalue),
         queue: s.section("queue", queue),
         http: s.section("http", http),
+        signatures: s.section("plugin-signatures", signatures),
         server: s.section("server", server),
         events: s.section("events", |s| Events { context: s.get("context", values::boolean).unwrap_or_default() }),
         webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
@@ -319,6 +320,13 @@ fn queue(s: &mut Section<'_>) -> Queue {
         max_settled: s.get("max-settled", values::integer(0..=1_000_000_000)).unwrap_or(default.max_settled),
         dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
         event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
+    }
+}
+
+fn signatures(s: &mut Section<'_>) -> Signatures {
+    Signatures {
+        required: s.get("required", values::boolean).unwrap_or_default(),
+        keys: s.list("keys", values::signing_key).unwrap_or_default(),
     }
 }
 

@@ -75,6 +75,16 @@ pub(super) fn base_url(node: &Node) -> Result<Url, String> {
     url.ok_or_else(|| "must be an address, as in \"https://learn.example.org\"".to_owned())
 }
 
+/// A public key as minisign writes it: base64 of two letters, a number and 32 bytes.
+pub(super) fn signing_key(node: &Node) -> Result<String, String> {
+    use base64::Engine;
+    let key = line(node)?;
+    match base64::prelude::BASE64_STANDARD.decode(&key) {
+        Ok(bytes) if bytes.len() == 42 && bytes.starts_with(b"Ed") => Ok(key),
+        _ => Err(format!("{key:?} is no public key of minisign's; one begins with RW, and `ace plugin key` makes one")),
+    }
+}
+
 pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     match node.value {
         Value::Boolean(b) => Ok(b),

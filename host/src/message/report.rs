@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::ChannelType;
+use super::{ChannelType, Object, Recipient};
 
 /// A channel type that must not carry a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +180,38 @@ pub enum DeliveryError {
     /// It has left, and the channel broke afterwards.
     #[error("{fault}")]
     SentWithFault { answer: String, fault: Fault },
+}
+
+/// One answer of a recipient resolver.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Page {
+    pub items: Vec<Resolved>,
+    /// Where the next page begins. `None`: this was the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// One recipient of a batch, and what is theirs alone.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Resolved {
+    /// The same key again is the same message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    pub recipient: Recipient,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Laid over the message type's context, key by key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_context: Option<Object>,
+}
+
+/// Why a resolver has no page, by what happens next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    #[error("{message}")]
+    Recoverable { message: String, next_attempt_time: Option<Timestamp> },
+    #[error("{0}")]
+    Fatal(String),
 }
 
 /// Who said no or not yet, and why.

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::bindings::{channel, policy};
+use super::bindings::{channel, policy, recipient_resolver};
 use super::instance::{Called, Purpose, Runtime};
 use super::{ChannelInfo, Namespace};
 use crate::message::{
-    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, Message, PolicyResult, Receipt,
-    TemplateFile,
+    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, Message, Page, PolicyResult,
+    Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId,
 };
 
 /// Entries of any list a guest returns.
@@ -36,19 +36,22 @@ macro_rules! call {
         };
         lease.finish(called)
     }};
-    ($self:ident, $interface:ident.$function:ident) => {{
-        let (mut lease, _) = match $self.begin(Purpose { dry: true, ..Purpose::default() }).await {
+    ($self:ident, $purpose:expr, $interface:ident.$function:ident $(, $argument:expr)*) => {{
+        let (mut lease, _) = match $self.begin($purpose).await {
             Ok(begun) => begun,
             Err(fault) => return $self.noted(fault.into()),
         };
         let (instance, begun) = (&mut *lease.instance, lease.begun);
         let guest = instance.$interface.as_ref().expect("asked only for what is exported");
         let called = {
-            let call = pin!(guest.$function(&mut instance.store));
+            let call = pin!(guest.$function(&mut instance.store $(, $argument)*));
             $self.bounded(begun, call).await
         };
         lease.finish(called)
     }};
+    ($self:ident, $interface:ident.$function:ident) => {
+        call!($self, Purpose { dry: true, ..Purpose::default() }, $interface.$function)
+    };
 }
 
 impl Runtime {
@@ -175,6 +178,49 @@ impl Runtime {
                 next_attempt_time: error.next_attempt_time.map(|at| self.moment(at)).transpose()?,
             })),
         }
+    }
+
+    /// One page of a resolver. `message_type` and `arguments` are JSON texts.
+    pub async fn resolve(
+        &self,
+        message_type: &String,
+        arguments: &String,
+        cursor: Option<&str>,
+        limit: u32,
+    ) -> Called<Result<Page, ResolveError>> {
+        let purpose = Purpose::default();
+        let called: Called<Result<recipient_resolver::Page, recipient_resolver::ResolveError>> =
+            call!(self, purpose, resolver.call_resolve, message_type, arguments, cursor, limit);
+        self.noted(called.and_then(|answer| match answer {
+            Ok(page) => self.page(page, limit).map(Ok),
+            Err(recipient_resolver::ResolveError::Fatal(why)) => {
+                Ok(Err(ResolveError::Fatal(self.settings.clean(&why))))
+            }
+            Err(recipient_resolver::ResolveError::Recoverable(error)) => Ok(Err(ResolveError::Recoverable {
+                message: self.settings.clean(&error.message),
+                next_attempt_time: error.next_attempt_time.map(|at| self.moment(at)).transpose()?,
+            })),
+        }))
+    }
+
+    fn page(&self, page: recipient_resolver::Page, limit: u32) -> Result<Page, Fault> {
+        self.at_most(limit as usize, page.items.len(), "recipients")?;
+        let items = page.items.into_iter().map(|item| {
+            let user_context = item.user_context.map(|json| {
+                let bad = |e| self.fault(FaultKind::Answer, format!("the user context is no JSON object: {e}"));
+                serde_json::from_str(&json).map_err(bad)
+            });
+            let recipient = item.recipient;
+            let lms_user_id = match (recipient.lms_user_id, recipient.user_id) {
+                (Some(number), _) => UserId::Number(number),
+                (None, Some(text)) => UserId::Text(text),
+                (None, None) => UserId::None,
+            };
+            let recipient =
+                Recipient { lms_user_id, email_address: recipient.email_address, contacts: recipient.contacts };
+            Ok(Resolved { key: item.key, recipient, language: item.language, user_context: user_context.transpose()? })
+        });
+        Ok(Page { items: items.collect::<Result<_, Fault>>()?, next: page.next })
     }
 
     fn receipt(&self, receipt: channel::Receipt) -> Result<Receipt, Fault> {

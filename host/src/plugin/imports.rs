@@ -46,6 +46,13 @@ impl State {
         answer
     }
 
+    /// Tells a trial of a call.
+    fn traced(&self, line: impl FnOnce() -> String) {
+        if let Some(trial) = &self.services.trial {
+            trial.traced(line);
+        }
+    }
+
     /// Notes a refused call, and gives the guest the reason.
     fn refuse(&mut self, capability: &str, why: String) -> String {
         if self.call.denied.len() < DENIALS_KEPT_MAX {

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{InstancePre, Resource};
@@ -15,6 +15,7 @@ use super::circuit::Circuit;
 use super::engine::HANDLES_MAX;
 use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
+use super::trial::Usage;
 use super::{Services, Settings};
 use crate::config::Isolation;
 use crate::message::{Fault, FaultKind, Message, Notes};
@@ -34,6 +35,8 @@ pub struct Runtime {
     services: Arc<Services>,
     pre: InstancePre<State>,
     exports: ExportIndices,
+    /// Whether its engine counts instructions.
+    is_metered: bool,
     /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
     idle: Mutex<Vec<Box<Instance>>>,
     permits: Semaphore,
@@ -103,8 +106,8 @@ impl Runtime {
         settings: Arc<Settings>,
         grants: Arc<Grants>,
         services: Arc<Services>,
-        pre: InstancePre<State>,
-        exports: ExportIndices,
+        (pre, exports): (InstancePre<State>, ExportIndices),
+        is_metered: bool,
     ) -> Arc<Self> {
         let permits = Semaphore::new(settings.limits.instances);
         let circuit = Circuit::new(settings.limits.circuit.clone());
@@ -115,6 +118,7 @@ impl Runtime {
             services,
             pre,
             exports,
+            is_metered,
             idle: Mutex::default(),
             permits,
             circuit,
@@ -152,8 +156,20 @@ impl Runtime {
         let begun = Instant::now();
         let number = state.call.begin(purpose.message.cloned(), purpose.dry, key, begun);
         instance.store.set_epoch_deadline(1);
+        if self.is_metered {
+            instance.store.set_fuel(u64::MAX).expect("a metered engine takes fuel");
+        }
         instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
         Ok((Lease { runtime: self, instance, begun, _permit: permit }, Resource::new_own(number)))
+    }
+
+    /// Makes an instance and throws it away: how long that takes.
+    pub async fn time_instantiation(&self) -> Result<Duration, Fault> {
+        let begun = Instant::now();
+        let instance = self.instantiate().await?;
+        let took = begun.elapsed();
+        drop(instance);
+        Ok(took)
     }
 
     async fn instantiate(&self) -> Result<Box<Instance>, Fault> {
@@ -172,6 +188,9 @@ impl Runtime {
         });
         store.data_mut().call.begin(None, true, None, Instant::now());
         store.set_epoch_deadline(1);
+        if self.is_metered {
+            store.set_fuel(u64::MAX).expect("a metered engine takes fuel");
+        }
         let instantiated = tokio::time::timeout(self.settings.limits.call_timeout, async {
             let instance = self.pre.instantiate_async(&mut store).await?;
             let exports = &self.exports;
@@ -296,9 +315,20 @@ fn root(error: &wasmtime::Error) -> String {
 }
 
 impl Lease<'_> {
+    fn usage(&mut self) -> Usage {
+        let took = self.begun.elapsed();
+        let fuel = self.runtime.is_metered.then(|| self.instance.store.get_fuel().map_or(0, |left| u64::MAX - left));
+        let state = self.instance.store.data_mut();
+        let (memory_bytes, host_calls) = (state.memory.used(), state.call.host_calls);
+        Usage { took, guest: state.call.tick(), fuel, memory_bytes, host_calls }
+    }
+
     /// Ends the call. The instance goes back to the others, unless it broke or has served its time.
     pub fn finish<T>(mut self, called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>) -> Called<T> {
         let answer = self.runtime.classify(self.instance.store.data(), called);
+        if let Some(trial) = &self.runtime.services.trial {
+            trial.used(self.usage());
+        }
         let state = self.instance.store.data_mut();
         let is_worn = state.end_exchanges();
         let (handover, denied) = state.call.end();

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
+use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit;
 use super::engine::hex;
 use super::grants::{self, Grants};
+use super::inspection::{Inspection, Metadata};
 use super::instance::{ExportIndices, Runtime};
 use super::registry::{Host, is_wanted};
+use super::signature;
+use super::state::State;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
 
@@ -72,6 +75,12 @@ impl Loader {
         let code = Sha256::digest(&wasm);
         let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
         plugin.revision = hex(&digest)[..REVISION_DIGITS].to_owned();
+        let signatures = &self.config.signatures;
+        // What nobody vouches for is not even compiled.
+        if signatures.required {
+            signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
+                .map_err(|why| format!("{why} (plugin-signatures.required)"))?;
+        }
         let component = self.host.engine.compile(&wasm, &code).map_err(|e| format!("it does not compile: {e:#}"))?;
         let (imports, exports) = names(&component);
         plugin.namespaces = namespaces(&exports);
@@ -93,13 +102,33 @@ impl Loader {
         Ok(Prepared { component, manifest, grants })
     }
 
-    /// Links it, makes the first instance, and asks it whether it can work.
-    async fn start(&self, plugin: &mut Plugin, prepared: Prepared) -> Result<(), String> {
-        let pre = self
-            .host
-            .linker
-            .instantiate_pre(&prepared.component)
-            .map_err(|e| format!("{}: {e:#}", misfit(&plugin.imports)))?;
+    /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
+    pub async fn inspect(self, name: String, file: PathBuf) -> Inspection {
+        let settings = self.config.plugins.get(&name).cloned().unwrap_or_default();
+        let mut plugin = Plugin::unread(name, file, settings, self.config.limits.clone());
+        tokio::task::spawn_blocking(move || {
+            let metadata = read_component(&plugin.file).map(|wasm| Metadata::read(&wasm)).unwrap_or_default();
+            let prepared = self.prepare(&mut plugin);
+            let limits = self.limits(&plugin.namespaces, &plugin.settings, &Manifest::default());
+            let (manifest, exports, limits, misfit) = match prepared {
+                Err(why) => (Manifest::default(), Vec::new(), limits, Some(why)),
+                Ok(prepared) => {
+                    let limits = self.limits(&plugin.namespaces, &plugin.settings, &prepared.manifest);
+                    let exports = names(&prepared.component).1;
+                    let misfit = self.link(&plugin, &prepared.component).err();
+                    (prepared.manifest, exports, limits, misfit)
+                }
+            };
+            Inspection { plugin, manifest, exports, metadata, limits, misfit: misfit.map(|why| printable(&why)) }
+        })
+        .await
+        .expect("reading a plugin does not panic")
+    }
+
+    /// Ties its imports to the host and looks its exports up. Runs none of its code.
+    fn link(&self, plugin: &Plugin, component: &Component) -> Result<(InstancePre<State>, ExportIndices), String> {
+        let pre =
+            self.host.linker.instantiate_pre(component).map_err(|e| format!("{}: {e:#}", misfit(&plugin.imports)))?;
         let is = |namespace| plugin.namespaces.contains(&namespace);
         let unfit = |e: wasmtime::Error| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {e:#}");
         let exports = ExportIndices {
@@ -110,6 +139,12 @@ impl Loader {
                 .transpose()
                 .map_err(unfit)?,
         };
+        Ok((pre, exports))
+    }
+
+    /// Links it, makes the first instance, and asks it whether it can work.
+    async fn start(&self, plugin: &mut Plugin, prepared: Prepared) -> Result<(), String> {
+        let linked = self.link(plugin, &prepared.component)?;
         let settled = Settings {
             name: plugin.name.clone(),
             revision: plugin.revision.clone(),
@@ -117,9 +152,9 @@ impl Loader {
             config: merge(prepared.manifest.defaults, plugin.settings.config.clone()),
             secrets: plugin.settings.secrets.clone(),
         };
-        let runtime =
-            Runtime::start(Arc::new(settled), Arc::new(prepared.grants), self.host.services.clone(), pre, exports);
-        if is(Namespace::Channel) {
+        let (services, is_metered) = (self.host.services.clone(), self.host.engine.is_metered);
+        let runtime = Runtime::start(Arc::new(settled), Arc::new(prepared.grants), services, linked, is_metered);
+        if plugin.namespaces.contains(&Namespace::Channel) {
             plugin.channel =
                 Some(runtime.describe().await.answer.map_err(|fault| format!("describe: {}", fault.message))?);
         }
@@ -174,7 +209,7 @@ fn merge(defaults: crate::message::Object, config: crate::message::Object) -> cr
 const REASON_BYTES_MAX: usize = 4_000;
 
 /// A reason as it may be shown on a terminal: a compiler's error quotes what it finds in the file, whatever that is.
-fn printable(reason: &str) -> String {
+pub(super) fn printable(reason: &str) -> String {
     let mut text = reason.replace(|c: char| c.is_control() && c != '\n', " ");
     if text.len() > REASON_BYTES_MAX {
         text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
@@ -192,7 +227,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
-fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     use std::io::{Error, Read};
     if !std::fs::metadata(file)?.is_file() {
         return Err(Error::other("it is no regular file"));
@@ -205,7 +240,7 @@ fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn read_component(file: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
     let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|e| format!("the file cannot be read: {e}"))?;
     match (wasm.get(..4), wasm.get(4..8)) {
         (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(wasm),

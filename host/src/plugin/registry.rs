@@ -12,6 +12,7 @@ use wasmtime::component::Linker;
 
 use super::imports;
 use super::loader::Loader;
+use super::signature;
 use super::state::State;
 use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Services};
 use crate::config::{self, Config};
@@ -33,7 +34,7 @@ pub struct Registry {
 
 /// What every plugin is loaded with, at the start and at every reload.
 pub(super) struct Host {
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub engine: Engine,
     pub linker: Linker<State>,
     pub services: Arc<Services>,
@@ -164,6 +165,7 @@ impl Registry {
 pub struct Stamp {
     component: Option<FileStamp>,
     manifest: Option<FileStamp>,
+    signature: Option<FileStamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,11 +182,15 @@ impl Stamp {
             let meta = std::fs::metadata(file).ok()?;
             Some(FileStamp { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() })
         };
-        Stamp { component: stamp(component), manifest: stamp(&component.with_extension("toml")) }
+        Stamp {
+            component: stamp(component),
+            manifest: stamp(&component.with_extension("toml")),
+            signature: stamp(&signature::file_of(component)),
+        }
     }
 
     fn is_younger_than(&self, age: Duration) -> bool {
-        let files = self.component.iter().chain(&self.manifest);
+        let files = self.component.iter().chain(&self.manifest).chain(&self.signature);
         files.filter_map(|f| f.modified?.elapsed().ok()).any(|elapsed| elapsed < age)
     }
 }

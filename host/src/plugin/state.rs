@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
@@ -40,15 +39,14 @@ impl State {
     pub fn new(settings: Arc<Settings>, grants: Arc<Grants>, services: Arc<Services>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
-        let clock = WallClock(services.now);
         State {
             memory: MemoryLimit { limit: settings.limits.memory, used: 0, refused: false },
             settings,
             grants,
-            services,
             call: Call::default(),
             outbound: Outbound::default(),
-            wasi: wasi(clock),
+            wasi: wasi(&services),
+            services,
             table,
         }
     }
@@ -82,14 +80,17 @@ impl State {
 
 /// Nothing behind it: no files, no environment, no arguments, no standard streams. By default wasmtime would let a guest
 /// open sockets, which reach nowhere but take the host's file descriptors, and have 64 MiB of randomness made in one go.
-fn wasi(clock: WallClock) -> WasiCtx {
+fn wasi(services: &Arc<Services>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
-    builder.allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).wall_clock(clock);
+    builder.allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).wall_clock(WallClock(services.clone()));
+    if let Some(trial) = &services.trial {
+        trial.prepare(&mut builder);
+    }
     builder.build()
 }
 
 /// The engine's clock as guests see it.
-struct WallClock(fn() -> Timestamp);
+struct WallClock(Arc<Services>);
 
 impl HostWallClock for WallClock {
     fn resolution(&self) -> Duration {
@@ -98,7 +99,7 @@ impl HostWallClock for WallClock {
 
     /// A moment before 1970 cannot be told.
     fn now(&self) -> Duration {
-        Duration::try_from((self.0)().as_duration()).unwrap_or_default()
+        Duration::try_from(self.0.now().as_duration()).unwrap_or_default()
     }
 }
 
@@ -131,7 +132,7 @@ pub struct Call {
     pub delivery_key: Option<String>,
     pub handover: Handover,
     pub log_bytes: usize,
-    host_calls: usize,
+    pub host_calls: usize,
     /// Calls that were refused for want of a grant, for the timeline.
     pub denied: Vec<String>,
     guest_time: Duration,

@@ -13,7 +13,8 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use client::{Client, ClientError};
-use client::{Effect, Failure, FailureKind, HEADER_BYTES_MAX, HEADERS_MAX, Outgoing, Patience, effect};
+use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Patience, effect};
+pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as Answer};
 
 use crate::plugin::bindings::http::{Host, HttpError, Request, Response};
 use crate::plugin::state::State;

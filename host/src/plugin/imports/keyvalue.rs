@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::keyvalue::{self, Step};
 use crate::plugin::bindings::keyvalue::{Host, KeyvalueError};
 use crate::plugin::grants::Access;
@@ -14,13 +12,16 @@ type Answer<T> = wasmtime::Result<Result<T, KeyvalueError>>;
 impl Host for State {
     async fn get(&mut self, bucket: String, key: String) -> Answer<Option<Vec<u8>>> {
         self.count_host_call()?;
-        Ok(self.allow(&bucket, Access::Read).and_then(|()| {
+        let answer = self.allow(&bucket, Access::Read).and_then(|()| {
             let Self { call, services, .. } = self;
-            Ok(call.overlay.get(&services.keyvalue, &bucket, &key, Timestamp::now())?)
-        }))
+            Ok(call.overlay.get(&services.keyvalue, &bucket, &key, services.now())?)
+        });
+        self.traced(|| format!("keyvalue.get {bucket} {key}: {}", word(&answer)));
+        Ok(answer)
     }
 
     async fn set(&mut self, bucket: String, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Answer<()> {
+        self.traced(|| format!("keyvalue.set {bucket} {key}"));
         let dry = match self.begin_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
@@ -31,13 +32,14 @@ impl Host for State {
                     return call.overlay.set(&services.keyvalue, &bucket, &key, value);
                 }
                 let ttl = ttl_ms.map(Duration::from_millis);
-                services.keyvalue.set(&bucket, &key, value, ttl, Timestamp::now()).await
+                services.keyvalue.set(&bucket, &key, value, ttl, services.now()).await
             })
             .await;
         Ok(written.map_err(KeyvalueError::from))
     }
 
     async fn delete(&mut self, bucket: String, key: String) -> Answer<()> {
+        self.traced(|| format!("keyvalue.delete {bucket} {key}"));
         let dry = match self.begin_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
@@ -45,7 +47,7 @@ impl Host for State {
         let deleted = self
             .outside(async |Self { call, services, .. }| match dry {
                 true => call.overlay.delete(&services.keyvalue, &bucket, &key),
-                false => services.keyvalue.delete(&bucket, &key, Timestamp::now()).await,
+                false => services.keyvalue.delete(&bucket, &key, services.now()).await,
             })
             .await;
         Ok(deleted.map_err(KeyvalueError::from))
@@ -59,6 +61,7 @@ impl Host for State {
         ttl_ms: Option<u64>,
         once: Option<String>,
     ) -> Answer<i64> {
+        self.traced(|| format!("keyvalue.increment {bucket} {key} by {by}"));
         let dry = match self.begin_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
@@ -67,8 +70,8 @@ impl Host for State {
             .outside(async |Self { call, services, .. }| {
                 let step = Step { by, ttl: ttl_ms.map(Duration::from_millis), once: once.as_deref() };
                 match dry {
-                    true => call.overlay.increment(&services.keyvalue, &bucket, &key, step, Timestamp::now()),
-                    false => services.keyvalue.increment(&bucket, &key, step, Timestamp::now()).await,
+                    true => call.overlay.increment(&services.keyvalue, &bucket, &key, step, services.now()),
+                    false => services.keyvalue.increment(&bucket, &key, step, services.now()).await,
                 }
             })
             .await;
@@ -86,6 +89,14 @@ impl State {
         self.count_host_call()?;
         self.call.overlay.max_bytes = self.settings.limits.output_bytes;
         Ok(self.allow(bucket, Access::Write).map(|()| self.call.dry))
+    }
+}
+
+fn word(answer: &Result<Option<Vec<u8>>, KeyvalueError>) -> String {
+    match answer {
+        Ok(None) => "nothing there".to_owned(),
+        Ok(Some(value)) => format!("{:?}", String::from_utf8_lossy(value)),
+        Err(_) => "not served".to_owned(),
     }
 }
 

@@ -22,6 +22,9 @@ impl Host for State {
         }
         // Control characters would let a guest forge lines.
         let text: String = self.settings.redact(&message).replace(|c: char| c.is_control() && c != '\t', " ");
+        if let Some(trial) = &self.services.trial {
+            trial.logged(word(level), &text);
+        }
         match level {
             Level::Debug => tracing::debug!(plugin, message_uuid, "{text}"),
             Level::Info => tracing::info!(plugin, message_uuid, "{text}"),
@@ -29,5 +32,14 @@ impl Host for State {
             Level::Error => tracing::error!(plugin, message_uuid, "{text}"),
         }
         Ok(())
+    }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
     }
 }

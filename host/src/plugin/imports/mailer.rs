@@ -36,7 +36,12 @@ impl State {
 
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
         self.call.handover.begun = Some("mail was handed to the relay".to_owned());
-        let answer = self.services.mailer.send(email.into(), message_id).await;
+        let services = self.services.clone();
+        let email = mailer::Email::from(email);
+        let answer = match &services.trial {
+            None => services.mailer.send(email, message_id).await,
+            Some(trial) => trial.mail(&email, message_id, services.mailer.send(email.clone(), message_id)).await,
+        };
         let uncertain = matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. }));
         if !uncertain {
             self.call.handover.begun = None;

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::address::{RefusedAddress, Resolver};
+use crate::plugin::Trial;
 use crate::{config, tls};
 
 /// Headers of a request or a response.
@@ -29,6 +30,7 @@ pub enum ClientError {
 }
 
 /// One request that was looked at and granted.
+#[derive(Debug, Clone)]
 pub struct Outgoing {
     pub method: Method,
     pub url: Url,
@@ -111,6 +113,7 @@ pub struct Client {
     max_response_bytes: usize,
     requests_per_plugin: usize,
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    trial: Option<Arc<Trial>>,
 }
 
 impl Client {
@@ -140,7 +143,13 @@ impl Client {
             max_response_bytes: settings.max_response_bytes,
             requests_per_plugin: settings.requests_per_plugin,
             turns: Mutex::default(),
+            trial: None,
         })
+    }
+
+    /// This client with a trial between it and the network.
+    pub fn in_trial(self, trial: Arc<Trial>) -> Self {
+        Client { trial: Some(trial), ..self }
     }
 
     /// Waits for a plugin's turn; the exchange's time runs from here.
@@ -172,6 +181,12 @@ impl Client {
 
     /// One exchange: sends, and reads the whole response.
     pub async fn send(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {
+        let Some(trial) = &self.trial else { return self.send_out(turn, outgoing).await };
+        let asked = outgoing.clone();
+        trial.http(&asked, self.send_out(turn, outgoing)).await
+    }
+
+    async fn send_out(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {
         let mut status = None;
         let exchange = self.exchange(outgoing, turn.first_byte, &mut status);
         let outcome = tokio::time::timeout_at(turn.deadline, exchange).await;

@@ -1,0 +1,72 @@
+//! One plugin by itself, outside of any folder: what its author's tools work with. The runtime is the one that serves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::Component;
+
+use super::inspection::Inspection;
+use super::loader::{self, Loader};
+use super::registry::{Host, RegistryError};
+use super::{Engine, Plugin, Services, imports};
+use crate::config::Config;
+
+/// A host for one plugin at a time.
+pub struct Single {
+    host: Arc<Host>,
+}
+
+impl Single {
+    /// Prepares a host. `is_metered`: it counts instructions, and is slower for it.
+    pub fn new(config: &Config, services: Arc<Services>, is_metered: bool) -> Result<Self, RegistryError> {
+        let (cache, memory) = (config.cache_dir.clone(), config.limits.memory);
+        let engine = if is_metered { Engine::metered(cache, memory)? } else { Engine::new(cache, memory)? };
+        let linker = imports::linker(&engine.inner)?;
+        Ok(Single { host: Arc::new(Host { dir: PathBuf::new(), engine, linker, services }) })
+    }
+
+    /// The same host with other services behind it.
+    pub fn with(&self, services: Arc<Services>) -> Self {
+        let Host { dir, engine, linker, .. } = self.host.as_ref();
+        let host = Host { dir: dir.clone(), engine: engine.clone(), linker: linker.clone(), services };
+        Single { host: Arc::new(host) }
+    }
+
+    /// Reads a component and its manifest, compiles it and ties it to the host, and runs none of its code.
+    pub async fn inspect(&self, config: &Config, file: &Path) -> Inspection {
+        self.loader(config).inspect(name(file), file.to_owned()).await
+    }
+
+    /// Loads a plugin as a serving host would; what does not fit is broken, with its reason.
+    pub async fn load(&self, config: &Config, file: &Path) -> Plugin {
+        self.loader(config).load(name(file), file.to_owned()).await
+    }
+
+    /// How long it takes to make machine code of a component, whatever the cache has.
+    pub async fn time_compilation(&self, file: &Path) -> Result<Duration, String> {
+        let (file, host) = (file.to_owned(), self.host.clone());
+        tokio::task::spawn_blocking(move || {
+            let wasm = loader::read_component(&file)?;
+            let begun = Instant::now();
+            let compiled = Component::from_binary(&host.engine.inner, &wasm);
+            compiled.map(|_| begun.elapsed()).map_err(|e| format!("it does not compile: {e:#}"))
+        })
+        .await
+        .expect("compiling does not panic")
+    }
+
+    fn loader(&self, config: &Config) -> Loader {
+        Loader { config: Arc::new(config.clone()), host: self.host.clone() }
+    }
+}
+
+/// A plugin's name is its file's.
+pub fn name(file: &Path) -> String {
+    file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The bytes of a component; bounded, and what is none is told.
+pub fn read(file: &Path) -> Result<Vec<u8>, String> {
+    loader::read_component(file)
+}

@@ -1,0 +1,78 @@
+use serde_json::{Value, json};
+
+use super::exchange::HttpAnswer;
+use super::*;
+use crate::plugin::http::Outgoing;
+
+fn object(value: Value) -> Object {
+    value.as_object().expect("an object").clone()
+}
+
+fn post(url: &str, body: &str) -> Outgoing {
+    let url = url.parse().expect("a URL");
+    Outgoing { method: reqwest::Method::POST, url, headers: Default::default(), body: Some(body.into()) }
+}
+
+#[test]
+fn what_is_left_out_is_not_compared_and_the_rest_is() {
+    let actual = object(json!({"method": "GET", "headers": {"a": "1", "b": "2"}, "list": [{"x": 1, "y": 2}]}));
+    for (wanted, fits) in [
+        (json!({}), true),
+        (json!({"method": "GET"}), true),
+        (json!({"headers": {"a": "1"}, "list": [{"y": 2}]}), true),
+        (json!({"headers": {"a": "2"}}), false),
+        (json!({"list": []}), false),
+        (json!({"url": "x"}), false),
+    ] {
+        assert_eq!(matches(&object(wanted.clone()), &actual), fits, "{wanted}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_world_answered_is_answered_again_and_without_secrets() {
+    let world = async {
+        let headers = [(reqwest::header::DATE, "today".parse().expect("a header"))].into_iter().collect();
+        Ok(Response { status: reqwest::StatusCode::CREATED, headers, body: b"{\"id\":\"k3y-17\"}".into() })
+    };
+    let watching = Trial::watching(vec!["k3y".to_owned()]);
+    let outgoing = post("https://a.example/v1/k3y", "{\"a\":1}");
+    assert!(watching.http(&outgoing, world).await.is_ok());
+    let written = watching.seen().exchanges;
+    assert_eq!(
+        serde_json::to_value(&written).expect("JSON"),
+        json!([{"http": {
+            "request": {"method": "POST", "url": "https://a.example/v1/[secret]", "body": {"a": 1}},
+            "answer": {"status": 201, "body": {"id": "[secret]-17"}},
+        }}])
+    );
+
+    let replaying = Trial::replaying(written, vec!["other".to_owned()]);
+    let outgoing = post("https://a.example/v1/other", "{\"a\":1}");
+    let answer = replaying.http(&outgoing, async { panic!("nothing leaves") }).await.expect("it is written down");
+    assert_eq!((answer.status.as_u16(), answer.body), (201, b"{\"id\":\"[secret]-17\"}".to_vec()));
+    assert!(replaying.left_over().is_empty());
+
+    let again = replaying.http(&outgoing, async { panic!("nothing leaves") }).await;
+    assert!(again.is_err());
+    assert!(replaying.seen().unexpected[0].contains("the case has no answer to"), "{:?}", replaying.seen().unexpected);
+}
+
+#[tokio::test]
+async fn a_failure_is_written_down_and_answered_again() {
+    let watching = Trial::watching(Vec::new());
+    let timed_out = || async { Err(Failure { status: None, kind: FailureKind::TimedOut }) };
+    let _ = watching.http(&post("https://a.example/", ""), timed_out()).await;
+    let written = watching.seen().exchanges;
+    let Exchange::Http { answer: HttpAnswer { error, .. }, .. } = &written[0] else { panic!("{written:?}") };
+    assert_eq!(*error, Some(exchange::HttpFailure::TimedOut));
+    let replaying = Trial::replaying(written, Vec::new());
+    let outgoing = post("https://a.example/", "");
+    let answer = replaying.http(&outgoing, async { panic!("nothing leaves") }).await;
+    assert_eq!(answer.expect_err("it timed out").kind, FailureKind::TimedOut);
+}
+
+#[test]
+fn a_seed_makes_the_same_numbers() {
+    assert_eq!(random_bytes(7), random_bytes(7));
+    assert_ne!(random_bytes(7), random_bytes(8));
+}

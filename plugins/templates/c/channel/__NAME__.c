@@ -1,0 +1,140 @@
+// Delivers text messages through a gateway.
+//
+// Without stdio: printf asks for files, and so for WASI's preview 1, which no component imports.
+
+#include "gen/channel_plugin.h"
+#define ACE_WORLD channel_plugin
+#include "ace.h"
+
+typedef exports_openedx_ace_channel_own_message_t own_message;
+typedef exports_openedx_ace_channel_delivery_error_t delivery_error;
+
+// The value of a key; its memory is the caller's.
+static bool setting(const char *name, ace_text *value, ace_text *err) {
+  ace_text key = ace_borrowed(name);
+  if (openedx_ace_config_get(&key, value)) return true;
+  *err = ace_copy("config key \"");
+  ace_append_text(err, name);
+  ace_append_text(err, "\" is not set");
+  return false;
+}
+
+void exports_openedx_ace_channel_describe(exports_openedx_ace_channel_channel_info_t *info) {
+  info->channel_type = ace_copy("sms");
+  info->template_files.ptr = malloc(sizeof *info->template_files.ptr);
+  if (info->template_files.ptr == NULL) abort();
+  info->template_files.len = 1;
+  info->template_files.ptr[0].name = ace_copy("body.txt");
+  info->template_files.ptr[0].required = true;
+}
+
+bool exports_openedx_ace_channel_enabled(ace_text *err) {
+  const char *keys[] = {"url", "token"};
+  for (size_t i = 0; i < 2; i++) {
+    ace_text value;
+    if (!setting(keys[i], &value, err)) return false;
+    channel_plugin_string_free(&value);
+  }
+  return true;
+}
+
+bool exports_openedx_ace_channel_overrides_delivery_for_message(own_message message) {
+  openedx_ace_messages_message_drop_own(message);
+  return false;
+}
+
+void exports_openedx_ace_channel_action_links(own_message message, exports_openedx_ace_channel_list_action_link_t *links) {
+  openedx_ace_messages_message_drop_own(message);
+  links->ptr = NULL;
+  links->len = 0;
+}
+
+void exports_openedx_ace_channel_tracker_image_sources(own_message message, channel_plugin_list_string_t *sources) {
+  openedx_ace_messages_message_drop_own(message);
+  sources->ptr = NULL;
+  sources->len = 0;
+}
+
+static bool fail(delivery_error *err, bool is_final, ace_text why) {
+  memset(err, 0, sizeof *err);
+  err->tag = is_final ? EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_FATAL : EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_RECOVERABLE;
+  if (is_final) {
+    err->val.fatal = why;
+  } else {
+    err->val.recoverable.message = why;
+  }
+  return false;
+}
+
+// {"to": …, "text": …}, or nothing where there is no telephone number.
+static bool write_body(own_message message, ace_text text, ace_text *body) {
+  openedx_ace_messages_recipient_t recipient;
+  if (!openedx_ace_messages_method_message_recipient(openedx_ace_messages_borrow_message(message), &recipient)) return false;
+  bool is_found = false;
+  for (size_t i = 0; i < recipient.contacts.len && !is_found; i++) {
+    if (!ace_equals(recipient.contacts.ptr[i].f0, "phone")) continue;
+    *body = ace_copy("{\"to\":");
+    ace_append_json(body, recipient.contacts.ptr[i].f1);
+    ace_append_text(body, ",\"text\":");
+    ace_append_json(body, text);
+    ace_append_text(body, "}");
+    is_found = true;
+  }
+  openedx_ace_messages_recipient_free(&recipient);
+  return is_found;
+}
+
+static bool post(ace_text url, ace_text authorization, ace_text key, ace_text body, delivery_error *err) {
+  channel_plugin_tuple2_string_string_t headers[] = {
+      {ace_borrowed("authorization"), authorization},
+      {ace_borrowed("content-type"), ace_borrowed("application/json")},
+      {ace_borrowed("idempotency-key"), key},
+  };
+  openedx_ace_http_request_t request = {.method = ace_borrowed("POST"), .url = url};
+  request.headers.ptr = headers;
+  request.headers.len = 3;
+  request.body.is_some = true;
+  request.body.val.ptr = body.ptr;
+  request.body.val.len = body.len;
+  openedx_ace_http_response_t response;
+  openedx_ace_http_http_error_t error;
+  if (!openedx_ace_http_fetch(&request, &response, &error)) {
+    bool is_final = error.tag == OPENEDX_ACE_HTTP_HTTP_ERROR_DENIED || error.tag == OPENEDX_ACE_HTTP_HTTP_ERROR_INVALID;
+    openedx_ace_http_http_error_free(&error);
+    return fail(err, is_final, ace_copy(is_final ? "the gateway must not be asked" : "the gateway did not answer"));
+  }
+  int64_t status = response.status;
+  openedx_ace_http_response_free(&response);
+  if (status >= 200 && status < 300) return true;
+  ace_text why = ace_copy("the gateway: HTTP ");
+  ace_append_number(&why, status);
+  return fail(err, status != 429 && status < 500, why);
+}
+
+bool exports_openedx_ace_channel_deliver(
+    own_message message,
+    channel_plugin_list_tuple2_string_string_t *rendered,
+    exports_openedx_ace_channel_attempt_t *attempt,
+    exports_openedx_ace_channel_receipt_t *receipt,
+    delivery_error *err) {
+  memset(receipt, 0, sizeof *receipt);
+  ace_text body, url, token, why;
+  bool has_body = write_body(message, rendered->ptr[0].f1, &body);
+  // An owned handle is dropped exactly once, on every way out.
+  openedx_ace_messages_message_drop_own(message);
+  if (!has_body) {
+    memset(err, 0, sizeof *err);
+    err->tag = EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_SKIPPED;
+    err->val.skipped = ace_copy("the recipient has no telephone number");
+    return false;
+  }
+  if (!setting("url", &url, &why) || !setting("token", &token, &why)) return fail(err, true, why);
+  ace_text authorization = ace_copy("Bearer ");
+  ace_append(&authorization, token.ptr, token.len);
+  bool is_sent = post(url, authorization, attempt->idempotency_key, body, err);
+  channel_plugin_string_free(&authorization);
+  channel_plugin_string_free(&token);
+  channel_plugin_string_free(&url);
+  channel_plugin_string_free(&body);
+  return is_sent;
+}

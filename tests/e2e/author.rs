@@ -1,0 +1,100 @@
+//! From nothing to a tested plugin, in every language: what `ace plugin new` writes builds, passes its own tests and loads.
+
+use serde_json::{Value, json};
+
+use crate::support::{Done, Home, repository};
+
+/// `ace plugin` with the tools that `make examples` installs, and a cache of compiled plugins that outlives the test.
+fn plugin(home: &Home, arguments: &[&str]) -> Done {
+    let tmp = env!("CARGO_TARGET_TMPDIR");
+    let tools = [repository("target/tools/node/node_modules/.bin"), repository("target/tools/py/bin")];
+    let own = std::env::var_os("PATH").expect("a path");
+    let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&own))).expect("a path");
+    let run = home.ace(&[&["plugin"], arguments].concat());
+    // Cargo builds the standard library once for all.
+    let run = run.env("CARGO_TARGET_DIR", &format!("{tmp}/author"));
+    run.env("XDG_CACHE_HOME", &format!("{tmp}/e2e-cache")).env("PATH", path.to_str().expect("text")).run()
+}
+
+/// Begins, builds, tests and checks one of each kind.
+fn every_kind(language: &str) {
+    for kind in ["policy", "channel", "resolver"] {
+        let home = Home::empty();
+        plugin(&home, &["new", "my_plugin", "--kind", kind, "--lang", language]).ok().says("next: ace plugin build");
+        let built = plugin(&home, &["build", "my_plugin", "--json"]).ok();
+        let built: Value = serde_json::from_str(&built.stdout).expect("JSON");
+        assert_eq!((&built["language"], &built["runs_here"]), (&json!(language), &json!(true)), "{kind}");
+        let tested = plugin(&home, &["test", "my_plugin"]).ok();
+        tested.says(", 0 failed");
+        plugin(&home, &["check", "my_plugin/my_plugin.wasm"]).ok();
+    }
+}
+
+#[test]
+fn a_new_plugin_in_rust_builds_and_passes_its_tests() {
+    every_kind("rust");
+}
+
+#[test]
+fn a_new_plugin_in_javascript_builds_and_passes_its_tests() {
+    every_kind("js");
+}
+
+#[test]
+fn a_new_plugin_in_typescript_builds_and_passes_its_tests() {
+    every_kind("ts");
+}
+
+#[test]
+fn a_new_plugin_in_python_builds_and_passes_its_tests() {
+    every_kind("python");
+}
+
+#[test]
+fn a_new_plugin_in_c_builds_and_passes_its_tests() {
+    every_kind("c");
+}
+
+#[test]
+fn nothing_is_overwritten_and_a_name_is_checked() {
+    let home = Home::empty();
+    plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "js"]).ok();
+    plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "c"]).code(2).says("nothing is overwritten");
+    for (name, words) in [("Mine", "cannot be a plugin's name"), ("../mine", "cannot be"), ("class", "is taken")] {
+        plugin(&home, &["new", name, "--kind", "policy", "--lang", "js"]).code(2).says(words);
+    }
+    assert_eq!(home.list(""), ["mine"]);
+}
+
+#[test]
+fn a_tool_that_is_missing_is_named_with_what_installs_it() {
+    for (language, words) in [
+        ("js", "componentize-qjs is not installed; npm install"),
+        ("ts", "tsc is not installed; npm install"),
+        ("python", "componentize-py is not installed; cd "),
+        ("c", "clang with WebAssembly is not installed; apt-get install clang-19"),
+        ("rust", "Rust is not installed; see https://rustup.rs"),
+    ] {
+        let home = Home::empty();
+        plugin(&home, &["new", "mine", "--kind", "policy", "--lang", language]).ok();
+        // Programs that find others are there, the tools are not.
+        std::fs::create_dir(home.path("bin")).expect("made");
+        for program in ["npm", "python3"] {
+            home.file(&format!("bin/{program}"), "");
+        }
+        let bin = home.path("bin");
+        let done = home.ace(&["plugin", "build", "mine"]).env("PATH", bin.to_str().expect("text")).run().code(2);
+        done.says(words);
+        assert_eq!(done.stderr.contains("--install"), ["js", "ts", "python"].contains(&language), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn what_a_compiler_says_is_shown() {
+    let home = Home::empty();
+    plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "ts"]).ok();
+    home.file("mine/mine.ts", "export const policy: number = \"no number\";\n");
+    plugin(&home, &["build", "mine"]).code(2).says("mine.ts(1,14): error TS2322");
+    home.file("mine/mine.ts", "export const nothing = 1;\n");
+    plugin(&home, &["build", "mine"]).code(2).says("componentize-qjs failed");
+}

@@ -1,0 +1,275 @@
+//! The author's kit, as an author uses it: read a component, run it, test it with a table, measure it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::support::{Done, Home, message, repository};
+
+/// A home of an author: one component and nothing else; no ace.toml, and a cache of its own.
+fn author(from: &str, name: &str) -> Home {
+    let home = Home::empty();
+    let from = repository(from);
+    home.file(&format!("{name}.wasm"), std::fs::read(&from).expect("built"));
+    if let Ok(manifest) = std::fs::read(from.with_extension("toml")) {
+        home.file(&format!("{name}.toml"), manifest);
+    }
+    home
+}
+
+fn plugin(home: &Home, arguments: &[&str]) -> Done {
+    let cache = format!("{}/e2e-cache", env!("CARGO_TARGET_TMPDIR"));
+    home.ace(&[&["plugin"], arguments].concat()).env("XDG_CACHE_HOME", &cache).run()
+}
+
+fn optout(name: &str, user: i64, courses: Value, expect: Value) -> Value {
+    json!({
+        "name": name,
+        "message": message("note", json!({
+            "recipient": {"lms_user_id": user, "email_address": "zoe@learner.example"},
+            "context": {"course_ids": courses},
+        })),
+        "facts": {"course-optouts": {"7/c1": "", "7/c2": ""}},
+        "expect": expect,
+    })
+}
+
+#[test]
+fn a_component_is_read_without_running_it() {
+    let home = author("target/plugins/django_email.wasm", "django_email");
+    let done = plugin(&home, &["check", "django_email.wasm"]).ok();
+    for text in [
+        "django_email 0.1.0",
+        "license       Apache-2.0",
+        "wit-bindgen-rust",
+        "is            openedx.ace.channel",
+        "exports       openedx:ace/channel@1.0.0",
+        "requests      mailer",
+        "grants = { mailer = true }",
+        "runs here     yes",
+    ] {
+        assert!(done.stdout.contains(text), "{text:?} is not in:\n{}", done.stdout);
+    }
+    let found: Value =
+        serde_json::from_str(&plugin(&home, &["inspect", "django_email.wasm"]).ok().stdout).expect("JSON");
+    assert_eq!(found["namespaces"], json!(["openedx.ace.channel"]));
+    assert_eq!(found["requests"], json!(["mailer"]));
+    assert_eq!((&found["runs_here"], &found["reason"]), (&json!(true), &Value::Null));
+    assert_eq!(found["limits"]["call_timeout_ms"], 30_000);
+    let producers = found["metadata"]["producers"]["processed-by"].as_array().expect("producers");
+    assert!(producers.iter().any(|p| p.as_str().is_some_and(|p| p.starts_with("wit-component "))), "{producers:?}");
+}
+
+#[test]
+fn what_this_host_cannot_run_is_told_with_the_reason() {
+    for (guest, words) in [
+        ("from_the_future", "it was built for openedx:ace@2.0.0, and this host serves openedx:ace@1.0.0"),
+        ("needs_1_1_0", "it was built against openedx:ace@1.1.0"),
+        ("stranger", "it imports what this host does not serve"),
+    ] {
+        let home = author(&format!("target/test-plugins/{guest}.wasm"), guest);
+        let done = plugin(&home, &["check", &format!("{guest}.wasm")]).code(1);
+        done.says(words);
+        assert!(done.stdout.contains("runs here     no"), "{}", done.stdout);
+    }
+    let home = Home::empty();
+    home.file("text.wasm", "no component");
+    home.file("core.wasm", b"\0asm\x01\0\0\0");
+    plugin(&home, &["check", "text.wasm"]).code(1).says("it is not a WebAssembly component");
+    plugin(&home, &["check", "core.wasm"]).code(1).says("it is a core WebAssembly module, not a component");
+    plugin(&home, &["check", "gone.wasm"]).code(1).says("the file cannot be read");
+}
+
+#[test]
+fn what_is_imported_and_not_requested_is_told() {
+    let home = author("target/test-plugins/http_probe.wasm", "http_probe");
+    let done = plugin(&home, &["check", "http_probe.wasm"]).ok();
+    assert!(done.stdout.contains("not requested openedx:ace/http@1.0.0"), "{}", done.stdout);
+    home.file("http_probe.toml", "[requests]\nhttps = ['https://a.example/']\n");
+    plugin(&home, &["check", "http_probe.wasm"]).code(1).says("http_probe.toml:2: requests.https");
+}
+
+#[test]
+fn one_call_shows_the_answer_the_host_calls_and_what_they_cost() {
+    let home = author("target/plugins/bulk_email_optout.wasm", "bulk_email_optout");
+    home.file("case.json", optout("opted out of both", 7, json!(["c1", "c2"]), Value::Null).to_string());
+    let done = plugin(&home, &["run", "--json", "bulk_email_optout.wasm", "case.json"]).ok();
+    let told: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(told["answer"]["deny"][0]["channel_type"], "email");
+    assert_eq!(
+        told["trace"],
+        json!(["keyvalue.get course-optouts 7/c1: \"\"", "keyvalue.get course-optouts 7/c2: \"\""])
+    );
+    let usage = &told["usage"];
+    assert!(usage["fuel"].as_u64().is_some_and(|fuel| fuel > 1_000), "{usage}");
+    assert!(usage["memory_bytes"].as_u64().is_some_and(|bytes| bytes >= 65_536), "{usage}");
+    assert!(usage["host_calls"].as_u64().is_some_and(|calls| calls >= 2), "{usage}");
+
+    home.file("message.json", message("note", json!({})).to_string());
+    let done = plugin(&home, &["run", "bulk_email_optout.wasm", "message.json"]).ok();
+    assert!(done.stdout.contains("answer        \"pass\""), "{}", done.stdout);
+    assert!(done.stdout.contains(" instructions, "), "{}", done.stdout);
+}
+
+#[test]
+fn a_plugin_that_breaks_is_shown_with_its_stack_and_its_log() {
+    let home = author("target/test-plugins/faulty_policy.wasm", "faulty_policy");
+    home.file("message.json", message("note", json!({"context": {"policy_fault": "trap"}})).to_string());
+    let done = plugin(&home, &["run", "faulty_policy.wasm", "message.json"]).code(1);
+    for text in ["\"kind\": \"trap\"", "stack ", "logged        error", "the message asks for a trap"] {
+        assert!(done.stdout.contains(text), "{text:?} is not in:\n{}", done.stdout);
+    }
+    home.file("message.json", message("note", json!({"context": {"policy_fault": "spin"}})).to_string());
+    let done = plugin(&home, &["run", "--json", "faulty_policy.wasm", "message.json"]).code(1);
+    let told: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(told["answer"]["fault"]["kind"], "time", "the real limits hold");
+}
+
+#[test]
+fn a_table_passes_or_shows_what_differs() {
+    let home = author("target/plugins/bulk_email_optout.wasm", "bulk_email_optout");
+    let denied = json!({"deny": [{"channel_type": "email"}]});
+    let mut cases = vec![
+        optout("opted out of both", 7, json!(["c1", "c2"]), denied.clone()),
+        optout("opted out of one", 7, json!(["c1", "c3"]), json!("pass")),
+        optout("someone else", 8, json!(["c1"]), json!("pass")),
+    ];
+    home.file("tests/optouts.json", json!(cases).to_string());
+    plugin(&home, &["test"]).ok().says("bulk_email_optout: 3 cases, 0 failed");
+
+    cases[1]["expect"] = denied;
+    home.file("tests/optouts.json", json!(cases).to_string());
+    let done = plugin(&home, &["test", "--junit", "report.xml"]).code(1);
+    done.says("3 cases, 1 failed");
+    assert!(done.stdout.contains("FAILED  opted out of one"), "{}", done.stdout);
+    assert!(done.stdout.contains("    +   \"pass\"") || done.stdout.contains("    + \"pass\""), "{}", done.stdout);
+    let report = home.read("report.xml");
+    assert!(report.contains("tests=\"3\" failures=\"1\""), "{report}");
+    plugin(&home, &["test", "--only", "someone else"]).ok().says("1 case, 0 failed");
+
+    home.file("tests/optouts.json", "[{\"mesage\": {}}]");
+    plugin(&home, &["test"]).code(2).says("tests/optouts.json[0]: mesage: unknown field `mesage`");
+}
+
+#[test]
+fn buckets_are_as_the_case_says_before_and_after() {
+    let home = author("target/test-plugins/faulty_policy.wasm", "faulty_policy");
+    home.file("faulty_policy.toml", "[requests]\nkeyvalue = ['counters:read-write']\n");
+    let case = json!({
+        "message": message("note", json!({"context": {"policy_fault": "count"}})),
+        "facts": {"counters": {"messages": 41}},
+        "expect": {"deny": [{"channel_type": "push", "reason": "42"}]},
+        "facts_after": {"counters": {"messages": 42, "others": null}},
+    });
+    home.file("tests/count.json", case.to_string());
+    plugin(&home, &["test"]).ok();
+    plugin(&home, &["test"]).ok().says("1 case, 0 failed");
+}
+
+#[test]
+fn mail_is_answered_by_the_case_and_a_mail_nobody_expected_fails_it() {
+    let home = author("target/plugins/django_email.wasm", "django_email");
+    let case = |host: Value, expect: Value| {
+        let rendered = json!({"subject.txt": "Hello", "body.html": "<p>Hi</p>", "body.txt": "Hi"});
+        json!([{"message": message("note", json!({})), "rendered": rendered, "host": host, "expect": expect}])
+            .to_string()
+    };
+    let request = json!({"recipients": ["zoe@learner.example"], "subject": "Hello"});
+    let taken = json!([{"mail": {"request": request, "answer": {"accepted": "250 2.0.0 queued as 1"}}}]);
+    home.file("tests/mail.json", case(taken, json!({"sent": {"detail": {"answer": "250 2.0.0 queued as 1"}}})));
+    plugin(&home, &["test"]).ok();
+    let busy = json!([{"mail": {"request": request, "answer": {"temporary": "451 later"}}}]);
+    home.file("tests/mail.json", case(busy, json!({"recoverable": {"message": "451 later"}})));
+    plugin(&home, &["test"]).ok();
+    let other = json!([{"mail": {"request": {"subject": "Goodbye"}, "answer": {"accepted": "250 Ok"}}}]);
+    home.file("tests/mail.json", case(other, json!({"sent": {}})));
+    let done = plugin(&home, &["test"]).code(1);
+    assert!(done.stdout.contains("the case expects {\"subject\":\"Goodbye\"} next, not "), "{}", done.stdout);
+    assert!(done.stdout.contains("nothing asked for what the case holds"), "{}", done.stdout);
+}
+
+/// A web server that answers one request and is gone.
+fn answer_once(body: &'static str) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a request");
+        let mut reader = BufReader::new(stream.try_clone().expect("cloned"));
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).expect("a line") > 2 {
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+            line.clear();
+        }
+        reader.read_exact(&mut vec![0; length]).expect("a body");
+        let head = "HTTP/1.1 200 OK\r\nDate: today\r\nX-Request-Id: r-1\r\nConnection: close";
+        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("answered");
+    });
+    (url, served)
+}
+
+#[test]
+fn what_the_world_answered_once_is_answered_for_ever_after() {
+    let (url, served) = answer_once("{\"id\":17}");
+    let home = author("target/test-plugins/http_probe.wasm", "http_probe");
+    home.file("http_probe.toml", format!("[requests]\nhttp = ['{url}']\nsecrets = ['token']\n"));
+    let fetch = json!({"method": "POST", "url": format!("{url}v1?key=s3cret"), "body": "{\"a\":1}"});
+    let case = json!({
+        "message": message("note", json!({"context": {"deliver": true, "fetch": fetch}})),
+        "ask": "channel",
+        "secrets": {"token": "s3cret"},
+    });
+    home.file("tests/world.json", case.to_string());
+    plugin(&home, &["test", "--record"]).ok().says("1 case, 0 failed");
+    served.join().expect("it was asked");
+
+    let written = home.read("tests/world.json");
+    let read: Value = serde_json::from_str(&written).expect("JSON");
+    assert_eq!(
+        read["host"],
+        json!([{"http": {
+            "request": {"method": "POST", "url": format!("{url}v1?key=[secret]"), "body": {"a": 1}},
+            "answer": {"status": 200, "headers": {
+                "connection": "close", "content-length": "9", "x-request-id": "r-1"}, "body": {"id": 17}},
+        }}])
+    );
+    assert!(read["now"].is_string(), "{read}");
+    assert_eq!(read["expect"], json!({"sent": {"provider_id": "200 {\"id\":17}"}}));
+
+    // The server is gone, and every run says the same.
+    let first = plugin(&home, &["test", "--json"]).ok().lines();
+    let second = plugin(&home, &["test", "--json"]).ok().lines();
+    assert_eq!(first[0]["answer"], second[0]["answer"]);
+    assert_eq!(home.read("tests/world.json"), written, "a test writes nothing");
+
+    let mut changed = read.clone();
+    changed["message"]["context"]["fetch"]["body"] = "{\"a\":2}".into();
+    home.file("tests/world.json", changed.to_string());
+    let done = plugin(&home, &["test"]).code(1);
+    assert!(done.stdout.contains("`--record` writes down what the world answers"), "{}", done.stdout);
+}
+
+#[test]
+fn two_builds_are_compared() {
+    let home = author("target/plugins/bulk_email_optout.wasm", "bulk_email_optout");
+    home.file("old/stub_policy.wasm", std::fs::read(repository("target/plugins/stub_policy.wasm")).expect("built"));
+    home.file("message.json", message("note", json!({})).to_string());
+    let arguments =
+        ["bench", "bulk_email_optout.wasm", "message.json", "-n", "200", "--against", "old/stub_policy.wasm"];
+    let lines = plugin(&home, &[&arguments[..], &["--json"]].concat()).ok().lines();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["file"], "old/stub_policy.wasm");
+    for line in &lines {
+        let (p50, p99) = (&line["call_us"]["p50"], &line["call_us"]["p99"]);
+        assert!(p50.as_f64() > Some(0.0) && p50.as_f64() <= p99.as_f64(), "{line}");
+        assert!(
+            line["compile_us"].as_f64() > Some(0.0) && line["instantiate_us"]["p50"].as_f64() > Some(0.0),
+            "{line}"
+        );
+        assert_eq!(line["calls"], 200);
+    }
+    let table = plugin(&home, &arguments).ok().stdout;
+    assert!(table.contains("instantiate p99") && table.contains("change"), "{table}");
+}
