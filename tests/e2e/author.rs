@@ -95,6 +95,9 @@ fn what_a_compiler_says_is_shown() {
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "ts"]).ok();
     home.file("mine/mine.ts", "export const policy: number = \"no number\";\n");
     plugin(&home, &["build", "mine"]).code(2).says("mine.ts(1,14): error TS2322");
+    // What a JavaScript plugin lacks shows when it is called.
     home.file("mine/mine.ts", "export const nothing = 1;\n");
-    plugin(&home, &["build", "mine"]).code(2).says("componentize-qjs failed");
+    plugin(&home, &["build", "mine"]).ok();
+    let done = plugin(&home, &["test", "mine"]).code(1);
+    assert!(done.stdout.contains("\"refused\": \"enabled: "), "{}", done.stdout);
 }

@@ -273,3 +273,68 @@ fn two_builds_are_compared() {
     let table = plugin(&home, &arguments).ok().stdout;
     assert!(table.contains("instantiate p99") && table.contains("change"), "{table}");
 }
+
+/// A home with an ace.toml that trusts one key, and this key.
+fn signing_home() -> Home {
+    let home = author("target/plugins/stub_policy.wasm", "stub_policy");
+    let public = plugin(&home, &["key", "release.key"]).ok().stdout.trim().to_owned();
+    home.config(&format!("[plugin-signatures]\nrequired = true\nkeys = ['{public}']"));
+    home
+}
+
+fn state(home: &Home, name: &str) -> String {
+    let line = home.ace(&["plugins", name, "--json"]).run().lines().remove(0);
+    line["state"]["reason"].as_str().unwrap_or_else(|| line["state"]["state"].as_str().expect("a state")).to_owned()
+}
+
+#[test]
+fn a_plugin_that_no_trusted_key_signed_is_refused() {
+    let home = signing_home();
+    plugin(&home, &["install", "stub_policy.wasm"]).code(1).says("it is not signed");
+    assert_eq!(home.list("plugins"), [""; 0]);
+    plugin(&home, &["sign", "stub_policy.wasm", "--key", "release.key"]).ok();
+    plugin(&home, &["verify", "stub_policy.wasm"]).ok();
+    plugin(&home, &["install", "stub_policy.wasm"]).ok();
+    assert_eq!(home.list("plugins"), ["stub_policy.toml", "stub_policy.wasm", "stub_policy.wasm.minisig"]);
+    assert_eq!(state(&home, "stub_policy"), "active");
+
+    // Another manifest, another component, another name: the signature is for none of them.
+    let manifest = home.read("plugins/stub_policy.toml");
+    home.file("plugins/stub_policy.toml", format!("{manifest}\n# changed\n"));
+    assert!(state(&home, "stub_policy").contains("the manifest or the name is another"));
+    home.file("plugins/stub_policy.toml", &manifest);
+    let signature = home.read("plugins/stub_policy.wasm.minisig");
+    home.plugin("bulk_email_optout");
+    home.file("plugins/bulk_email_optout.wasm.minisig", &signature);
+    assert!(state(&home, "bulk_email_optout").contains("or the file is not the one that was signed"));
+    std::fs::copy(home.path("plugins/stub_policy.wasm"), home.path("plugins/bulk_email_optout.wasm")).expect("copied");
+    home.file("plugins/bulk_email_optout.toml", &manifest);
+    assert!(state(&home, "bulk_email_optout").contains("the manifest or the name is another"));
+
+    // A key that nobody trusts.
+    plugin(&home, &["key", "other.key"]).ok();
+    plugin(&home, &["key", "other.key"]).code(2).says("other.key");
+    plugin(&home, &["sign", "stub_policy.wasm", "--key", "other.key"]).ok();
+    plugin(&home, &["verify", "stub_policy.wasm"]).code(1).says("it is signed by none of the trusted keys");
+    home.config("[plugin-signatures]\nkeys = ['nonsense']");
+    home.ace(&["plugins"]).run().code(2).says("plugin-signatures.keys[0]");
+}
+
+#[test]
+fn a_plugin_is_installed_by_its_revision_and_removed() {
+    let home = author("target/plugins/bulk_email_optout.wasm", "bulk_email_optout");
+    home.config("");
+    plugin(&home, &["install", "bulk_email_optout.wasm", "--revision", "0"]).code(2).says("nothing was installed");
+    let done = plugin(&home, &["install", "bulk_email_optout.wasm"]).ok();
+    done.says("it requests, and is not granted: keyvalue:course-optouts:read");
+    done.says("ace plugins grant bulk_email_optout");
+    assert!(!home.read("ace.toml").contains("course-optouts"), "nothing is granted by installing");
+    plugin(&home, &["install", "bulk_email_optout.wasm"]).ok();
+    home.file("bulk_email_optout.wasm", std::fs::read(repository("target/plugins/stub_policy.wasm")).expect("built"));
+    plugin(&home, &["install", "bulk_email_optout.wasm"]).code(2).says("--replace");
+    plugin(&home, &["install", "bulk_email_optout.wasm", "--replace"]).ok();
+    plugin(&home, &["remove", "bulk_email_optout"]).ok();
+    assert_eq!(home.list("plugins"), [""; 0]);
+    plugin(&home, &["remove", "bulk_email_optout"]).code(2).says("there is no plugin \"bulk_email_optout\"");
+    plugin(&home, &["remove", "../bulk_email_optout"]).code(2).says("there is no plugin");
+}

@@ -179,14 +179,15 @@ fn read_case(place: String, entry: &Value) -> Result<Case, String> {
     if entry.get("message").is_none() && entry.get("app_label").is_some() {
         return Ok(Case { message: entry.clone(), place, ..Case::default() });
     }
-    if entry.get("message").is_none() && entry.get("resolve").is_none() {
-        return Err("missing field `message` (or, for a resolver, `resolve`)".to_owned());
-    }
     let case: Result<Case, _> = serde_path_to_error::deserialize(entry);
     let case = case.map_err(|e| match e.path().to_string().as_str() {
         "." => e.inner().to_string(),
         path => format!("{path}: {}", e.inner()),
     })?;
+    // After the fields are known, so that a misspelt one is named first.
+    if entry.get("message").is_none() && entry.get("resolve").is_none() {
+        return Err("missing field `message` (or, for a resolver, `resolve`)".to_owned());
+    }
     Ok(Case { place, ..case })
 }
 
