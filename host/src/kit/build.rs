@@ -140,7 +140,7 @@ impl Project {
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--target", RUST_TARGET]);
         let standard_library = sysroot.join("lib/rustlib").join(RUST_TARGET).join("lib");
-        if !standard_library.is_dir() && !(installs && self.add_target(&standard_library).await) {
+        if !(standard_library.is_dir() || installs && self.add_target(&standard_library).await) {
             self.build_std(&mut cargo)?;
         }
         let flags = format!("-Clink-arg=--wasm-ld-path={}", tools.join("gcc-ld/wasm-ld").display());

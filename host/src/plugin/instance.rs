@@ -38,6 +38,7 @@ pub struct Runtime {
     /// Whether its engine counts instructions.
     is_metered: bool,
     /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
+    #[expect(clippy::vec_box, reason = "an instance is large, and moves with every call")]
     idle: Mutex<Vec<Box<Instance>>>,
     permits: Semaphore,
     pub circuit: Circuit,

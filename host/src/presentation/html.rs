@@ -96,8 +96,8 @@ pub(super) fn check_nest(html: &str, pieces: &[Piece]) -> Result<(), String> {
 /// The tag or comment that begins at a `<`; `None` where it is only a character.
 fn markup(html: &str, start: usize) -> Option<Piece> {
     let rest = &html[start..];
-    if rest.starts_with("<!--") {
-        let end = rest[4..].find("-->").map_or(html.len(), |end| start + 4 + end + 3);
+    if let Some(comment) = rest.strip_prefix("<!--") {
+        let end = comment.find("-->").map_or(html.len(), |end| start + 4 + end + 3);
         return Some(Piece::Comment(start..end));
     }
     if rest.starts_with("<!") || rest.starts_with("<?") {

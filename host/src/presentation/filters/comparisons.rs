@@ -9,7 +9,8 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_test("equal", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
         Ok(equal(value, kwargs.must_get("other")?))
     });
-    let orderings: [(&'static str, fn(Ordering) -> bool); 4] = [
+    type Holds = fn(Ordering) -> bool;
+    let orderings: [(&'static str, Holds); 4] = [
         ("greater_than", Ordering::is_gt),
         ("less_than", Ordering::is_lt),
         ("at_least", Ordering::is_ge),

@@ -51,7 +51,7 @@ fn separators() -> TeraResult<(String, String)> {
         let sample = Decimal::try_from_str("1111111.1").map_err(|_| unwritable())?;
         let written = formatter.format(&sample).to_string();
         let mut signs = written.chars().filter(|c| !c.is_numeric());
-        let (group, decimal) = (signs.next().unwrap_or(','), signs.last().unwrap_or('.'));
+        let (group, decimal) = (signs.next().unwrap_or(','), signs.next_back().unwrap_or('.'));
         Ok((decimal.to_string(), group.to_string()))
     })
 }

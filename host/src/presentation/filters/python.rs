@@ -61,7 +61,7 @@ fn quoted(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             c if c == quote => out.extend(['\\', c]),
             c if u32::from(c) < 0x20 || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if c == '\u{a0}' => out.push_str("\\xa0"),
+            '\u{a0}' => out.push_str("\\xa0"),
             c => out.push(c),
         }
     }
