@@ -38,7 +38,8 @@ pub struct Project {
 struct File {
     nodes: Nodes,
     parent: Option<String>,
-    includes: BTreeSet<String>,
+    /// The files it includes, and at how many places.
+    includes: BTreeMap<String, usize>,
     /// How often each variable is read.
     reads: HashMap<String, usize>,
     /// Whether `forloop` is read outside its loops.
@@ -103,11 +104,15 @@ impl Project {
         self.related(file).into_iter().map(|file| file.reads.get(variable).copied().unwrap_or(0)).sum()
     }
 
-    /// The same for what a file includes, with itself.
-    pub fn reads_included(&self, file: &str, variable: &str) -> usize {
+    /// How often an included file reads a variable, with what it includes; 0 where any of them is included elsewhere, too,
+    /// and so reads it once more.
+    pub fn reads_included_once(&self, file: &str, target: &str, variable: &str) -> usize {
+        let related = self.related(file);
+        let mut seen = BTreeSet::new();
         let mut reads = 0;
-        self.included(file, &mut BTreeSet::new(), &mut |file| reads += file.reads.get(variable).copied().unwrap_or(0));
-        reads
+        self.included(target, &mut seen, &mut |file| reads += file.reads.get(variable).copied().unwrap_or(0));
+        let places = |name: &String| related.iter().filter_map(|file| file.includes.get(name)).sum::<usize>();
+        if seen.contains(file) || seen.iter().any(|name| places(name) > 1) { 0 } else { reads }
     }
 
     /// The variables that a file reads, with what it includes.
@@ -146,7 +151,7 @@ impl Project {
         while let Some(name) = waiting.pop() {
             let Some(file) = self.files.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
             visit(file);
-            waiting.extend(file.includes.iter().cloned());
+            waiting.extend(file.includes.keys().cloned());
         }
     }
 
@@ -173,7 +178,7 @@ impl File {
     fn new(name: &str, nodes: Nodes) -> File {
         let mut file = File {
             parent: None,
-            includes: BTreeSet::new(),
+            includes: BTreeMap::new(),
             reads: HashMap::new(),
             reads_outer_loop: reads_outer_loop(&nodes),
             blocks: BTreeMap::new(),
@@ -189,7 +194,9 @@ impl File {
                     file.parent = file_name(parent).and_then(|parent| resolved(name, parent));
                 }
                 Kind::Include(Include { file: target, .. }) => {
-                    file.includes.extend(file_name(target).and_then(|target| resolved(name, target)));
+                    if let Some(target) = file_name(target).and_then(|target| resolved(name, target)) {
+                        *file.includes.entry(target).or_default() += 1;
+                    }
                 }
                 _ => {}
             }

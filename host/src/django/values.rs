@@ -268,8 +268,9 @@ impl Place {
         let argument = filter.argument.as_ref();
         match (filter.name.as_str(), argument) {
             ("safe", None) => {
-                let value = if value.shape == Shape::Any { value.piped("text", Shape::Text, false) } else { value };
-                return Ok(value.piped("safe", Shape::Text, true));
+                // Tera's own does for what is a text already.
+                let safe = if value.shape == Shape::Any { "django_safe" } else { "safe" };
+                return Ok(value.piped(safe, Shape::Text, true));
             }
             ("default", Some(default)) => {
                 let default = self.operand(default)?;
@@ -323,8 +324,12 @@ impl Place {
         let text = match condition {
             Condition::Value(expression) => return self.asked(expression).map(|written| written.text),
             Condition::Not(inner) => {
-                let nested = matches!(**inner, Condition::Not(_));
-                format!("not {}", self.part(inner, nested)?)
+                let text = self.part(inner, false)?;
+                // Tera reads no two of them in a row.
+                match text.starts_with("not ") || text.starts_with('-') {
+                    true => format!("not ({text})"),
+                    false => format!("not {text}"),
+                }
             }
             Condition::And(a, b) => format!("{} and {}", self.part(a, false)?, self.part(b, false)?),
             Condition::Or(a, b) => format!("{} or {}", self.part(a, false)?, self.part(b, false)?),

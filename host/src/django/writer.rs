@@ -1,5 +1,7 @@
 //! Writes a tree in Tera so that it renders to what Django renders.
 
+mod scope;
+
 use std::collections::BTreeSet;
 
 use super::expression::{Condition, Expression, Operand};
@@ -10,6 +12,7 @@ use super::tags::file_name;
 use super::tree::{Call, For, Include, Kind, Left, Node, Nodes, walk};
 use super::values::{Place, name, quoted};
 use super::{Finding, Weight};
+use scope::reads_in;
 
 /// What a loop inside another one, or a file included in a loop, sees of the outer loop.
 const OUTER_LOOP: &str = "{\"counter\": loop.index, \"counter0\": loop.index0, \"revcounter\": loop.length - loop.index0, \
@@ -110,7 +113,9 @@ impl Writer<'_> {
             Kind::For(loops) => self.for_loop(loops)?,
             Kind::With(bindings, body) => {
                 let saved = self.bind(bindings, reads_in(body))?;
+                let set = self.keep_what_is_set_in(body);
                 self.nodes(body);
+                self.restore(&set);
                 self.restore(&saved);
             }
             Kind::Block(name, body) => self.block(name, body)?,
@@ -228,58 +233,6 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Gives names their values. Those that something outside reads as well (more often than `inner` says) are kept, to
-    /// be given back.
-    fn bind(&mut self, bindings: &[(String, Expression)], inner: impl Fn(&str) -> usize) -> Result<Vec<String>, Fault> {
-        let mut values = Vec::new();
-        for (name, value) in bindings {
-            values.push((self::name(name)?, self.place.bound(value)?));
-        }
-        let reused = |name: &str| self.project.reads(self.file, name) > inner(name);
-        let saved: Vec<String> =
-            values.iter().filter(|(name, _)| reused(name)).map(|(name, _)| (*name).to_owned()).collect();
-        self.save(&saved);
-        // All values are those of before.
-        let renamed =
-            |name: &str| bindings.iter().any(|(_, value)| bindings.len() > 1 && value.heads().any(|head| head == name));
-        let (later, now): (Vec<_>, Vec<_>) = values.into_iter().partition(|(name, _)| renamed(name));
-        for (name, value) in &later {
-            self.tag(&format!("set new_{name} = {value}"));
-        }
-        for (name, value) in now {
-            self.tag(&format!("set {name} = {value}"));
-        }
-        for (name, _) in later {
-            self.tag(&format!("set {name} = new_{name}"));
-        }
-        Ok(saved)
-    }
-
-    fn save(&mut self, names: &[String]) {
-        for name in names {
-            self.kept.push(name.clone());
-            let kept = self.kept_name(name);
-            self.tag(&format!("set {kept} = {name}"));
-        }
-    }
-
-    fn restore(&mut self, names: &[String]) {
-        for name in names.iter().rev() {
-            let kept = self.kept_name(name);
-            self.tag(&format!("set {name} = {kept}"));
-            self.kept.pop();
-        }
-    }
-
-    /// Where a name's value is kept: another place for each time that it is, and in each block, whoever fills it.
-    fn kept_name(&self, name: &str) -> String {
-        let block = self.block.as_ref().map(|block| format!("{block}_")).unwrap_or_default();
-        match self.kept.iter().filter(|kept| *kept == name).count() {
-            1 => format!("{block}outer_{name}"),
-            times => format!("{block}outer{times}_{name}"),
-        }
-    }
-
     fn conditional(&mut self, branches: &[(Option<Condition>, Nodes)]) -> Result<(), Fault> {
         let mut written = Vec::new();
         for (condition, body) in branches {
@@ -367,12 +320,7 @@ impl Writer<'_> {
         self.place.has_super = self.project.inherits_block(self.file, name).unwrap_or(true);
         self.tag(&format!("block {tera_name}"));
         let outer_block = self.block.replace(tera_name);
-        let inner = reads_in(body);
-        let mut set = BTreeSet::new();
-        each_in_scope(body, &mut |node| set.extend(node.sets().map(str::to_owned)));
-        let reused = |name: &String| self.project.reads(self.file, name) > inner(name) && self::name(name).is_ok();
-        let saved: Vec<String> = set.into_iter().filter(reused).collect();
-        self.save(&saved);
+        let saved = self.keep_what_is_set_in(body);
         self.nodes(body);
         self.restore(&saved);
         self.tag("endblock");
@@ -422,10 +370,13 @@ impl Writer<'_> {
             bindings.extend(hidden);
         }
         let (project, file) = (self.project, self.file);
-        let saved =
-            self.bind(&bindings, |name| if target == file { 0 } else { project.reads_included(&target, name) })?;
-        if self.place.loops > 0 && self.project.reads_outer_loop(&target) {
-            self.tag(&format!("set forloop = {OUTER_LOOP}"));
+        let saved = self.bind(&bindings, |name| project.reads_included_once(file, &target, name))?;
+        if self.project.reads_outer_loop(&target) {
+            match (include.only, self.place.loops) {
+                (true, _) => self.tag("set forloop = \"\""),
+                (false, 0) => {}
+                (false, _) => self.tag(&format!("set forloop = {OUTER_LOOP}")),
+            }
         }
         self.tag(&format!("include {}", quoted(&target)));
         self.restore(&saved);
@@ -475,27 +426,10 @@ impl Writer<'_> {
 /// What every message has.
 const BUILT_IN: [&str; 2] = ["forloop", "block"];
 
-/// How often a body reads a variable.
-fn reads_in(body: &[Node]) -> impl Fn(&str) -> usize {
-    let mut reads: Vec<String> = Vec::new();
-    walk(body, &mut |node| reads.extend(node.heads().into_iter().map(str::to_owned)));
-    move |name| reads.iter().filter(|read| *read == name).count()
-}
-
 fn reads_parent_loop(body: &[Node]) -> bool {
     let mut reads = false;
     walk(body, &mut |node| reads |= node.reads_parent_loop());
     reads
-}
-
-/// The nodes whose names are those of the body: not the ones in loops and blocks.
-fn each_in_scope<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
-    for node in nodes {
-        visit(node);
-        if !matches!(node.kind, Kind::For(_) | Kind::Block(..)) {
-            node.bodies().into_iter().for_each(|body| each_in_scope(body, visit));
-        }
-    }
 }
 
 /// A block's name in Tera: other characters than letters and digits become underscores.

@@ -68,7 +68,11 @@ struct Moment {
 impl Moment {
     /// Text in ISO 8601, as JSON holds dates. What has an offset is told in `zone`, what has none as it stands.
     fn read(value: &Value, zone: &TimeZone) -> Option<Moment> {
+        // Jiff reads shorter forms as well, which are numbers more often than dates.
         let text = value.as_str()?.trim();
+        if !text.contains(['-', ':']) {
+            return None;
+        }
         if let Ok(at) = text.parse::<Timestamp>() {
             let at = at.to_zoned_datetime(zone.clone());
             return Some(Moment { at: at.datetime(), zone: zone.clone(), offset: Some(at.offset()), has_time: true });

@@ -17,6 +17,7 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("conditional_escape", |value: &Value, _: Kwargs, _: &State| {
         Value::safe_string(&escaped_once(value))
     });
+    tera.register_filter("django_safe", |value: &Value, _: Kwargs, _: &State| Value::safe_string(&python::text(value)));
     tera.register_filter("linebreaks", |value: &Value, kwargs: Kwargs, state: &State| {
         let text = escaped_where_asked(value, &kwargs, state)?;
         let paragraphs = paragraphs(&text).into_iter().map(|p| format!("<p>{}</p>", p.replace('\n', "<br>")));

@@ -120,7 +120,10 @@ fn sliced<T: Clone>(items: &[T], (start, end, step): (Option<i128>, Option<i128>
 
 fn sorted(value: &Value, kwargs: &Kwargs, is_reversed: bool) -> TeraResult<Value> {
     let path = python::text(kwargs.must_get("attribute")?);
-    let Some(list) = value.as_array() else { return Ok(Value::from("")) };
+    let Some(list) = value.as_array() else {
+        let is_empty = value.is_undefined() || value.as_str() == Some("");
+        return Ok(if is_empty { Value::from(Vec::<Value>::new()) } else { Value::from("") });
+    };
     let mut keyed = Vec::with_capacity(list.len());
     for item in list {
         let Some(key) = item.get_from_path(&path) else { return Ok(Value::from("")) };
