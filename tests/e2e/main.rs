@@ -16,6 +16,7 @@ mod files;
 mod hostile;
 mod hot;
 mod http_channels;
+mod import;
 mod injection;
 mod keyvalue;
 mod kit;

@@ -51,10 +51,9 @@ pub fn import(source: &Path, out: &Path, force: bool) -> Result<Imported, Import
         move |source| ImportError::Read { file, source }
     };
     let source = source.canonicalize().map_err(read_error(source))?;
-    if let Ok(out) = out.canonicalize()
-        && (out.starts_with(&source) || source.starts_with(&out))
-    {
-        return Err(ImportError::Nested { out });
+    let place = resolved(out);
+    if place.starts_with(&source) || source.starts_with(&place) {
+        return Err(ImportError::Nested { out: out.to_owned() });
     }
     let mut found = Found::default();
     found.walk(&source, &source, 0)?;
@@ -71,6 +70,16 @@ pub fn import(source: &Path, out: &Path, force: bool) -> Result<Imported, Import
         write(&out.join(name), text)?;
     }
     Ok(Imported { import, catalogs: found.catalogs.into_keys().collect(), others: found.others })
+}
+
+/// Where a folder is, or will be.
+fn resolved(folder: &Path) -> PathBuf {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let found = absolute.ancestors().find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    match found {
+        Some((ancestor, found)) => found.join(absolute.strip_prefix(ancestor).unwrap_or(Path::new(""))),
+        None => absolute,
+    }
 }
 
 fn write(file: &Path, text: &str) -> Result<(), ImportError> {

@@ -53,6 +53,22 @@ fn text_never_becomes_a_tag() {
     assert_eq!(tera("{#- a -#}b"), "{# - a - #}b");
 }
 
+#[test]
+fn a_folder_is_not_written_into_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("django");
+    std::fs::create_dir(&source).unwrap();
+    let import = |out: &std::path::Path| folder::import(&source, out, false);
+    assert!(matches!(import(&dir.path().join("out")), Err(folder::ImportError::Empty { .. })));
+    std::fs::write(source.join("a.txt"), "{{ a }}").unwrap();
+    for out in [source.clone(), source.join("deep/er"), dir.path().to_owned()] {
+        assert!(matches!(import(&out), Err(folder::ImportError::Nested { .. })), "{}", out.display());
+    }
+    import(&dir.path().join("out")).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("out/a.txt")).unwrap(), "{{ a | text }}");
+    assert!(matches!(import(&dir.path().join("out")), Err(folder::ImportError::Exists { .. })));
+}
+
 proptest! {
     #[test]
     fn no_text_stops_the_importer(text in "(\\{%|%\\}|\\{\\{|\\}\\}|\\{#|#\\}| |\n|[a-z'\"|:._=,()-]|if|for|in|else|end|with|block|trans|é){0,60}") {

@@ -1,0 +1,85 @@
+//! Django templates are brought over by `ace templates import`, and mails go out that look the same.
+
+use serde_json::json;
+
+use crate::support::{Home, email, mail_home, message};
+
+/// A folder as Django has it: a layout, a message in five files, and a catalogue.
+fn home() -> Home {
+    let home = mail_home("[relays.main]\nkind = \"file\"\ndir = \"outbox\"\n");
+    home.file(
+        "django/common/base_body.html",
+        "{% load i18n %}{% get_current_language as LANGUAGE_CODE %}<div lang=\"{{ LANGUAGE_CODE|default:\"en\" }}\">\
+         {% block content %}{% endblock %}</div>",
+    );
+    let app = message("welcome", json!({}))["app_label"].as_str().expect("text").to_owned();
+    let files = [
+        ("from_name.txt", "{{ platform_name }}"),
+        (
+            "subject.txt",
+            "{% load i18n %}{% autoescape off %}{% blocktrans trimmed %}\n  Welcome to {{ platform_name }}\n{% endblocktrans %}{% endautoescape %}\n",
+        ),
+        ("head.html", "<title>{{ platform_name }}</title>"),
+        (
+            "body.html",
+            "{% extends 'common/base_body.html' %}\n{% load i18n %}\n{% block content %}<p>{% filter force_escape %}{% blocktrans %}Welcome to {{ platform_name }}{% endblocktrans %}{% endfilter %}</p>{{ course_ids|length }}{% endblock %}",
+        ),
+        (
+            "body.txt",
+            "{% autoescape off %}{{ platform_name }}{% if nickname %}, {{ nickname }}{% endif %}{% endautoescape %}",
+        ),
+    ];
+    for (file, text) in files {
+        home.file(&format!("django/{app}/edx_ace/welcome/email/{file}"), text);
+    }
+    home.file(
+        "django/locale/fr/LC_MESSAGES/django.po",
+        "msgid \"Welcome to %(platform_name)s\"\nmsgstr \"Bienvenue chez %(platform_name)s\"\n",
+    );
+    home
+}
+
+#[test]
+fn a_folder_is_brought_over_with_its_catalogues_and_its_mails_go_out() {
+    let home = home();
+    home.ace(&["templates", "import", "django", "--out", "templates"])
+        .run()
+        .ok()
+        .says("6 templates and 1 catalogue written to templates: 0 left to write anew, 0 notes");
+    let welcome = message(
+        "welcome",
+        json!({"language": "fr", "context": {"platform_name": "Ed & Co", "course_ids": ["a", "b"]}}),
+    );
+    let lines = home.ace(&["explain", "--json", "-"]).input(welcome.to_string()).run().ok().lines();
+    let texts: Vec<&str> = email(&lines[0])["rendered"]
+        .as_array()
+        .expect("files")
+        .iter()
+        .filter_map(|file| file["text"].as_str())
+        .collect();
+    assert_eq!(texts[..2], ["Ed & Co", "Bienvenue chez Ed & Co"]);
+    let body = texts.iter().find(|text| text.contains("<div")).expect("a body");
+    assert!(
+        body.contains("lang=\"fr\"") && body.contains("Bienvenue chez Ed &amp;amp; Co") && body.contains("</p>2"),
+        "{body}"
+    );
+    assert!(texts.contains(&"Ed & Co"), "{texts:?}");
+}
+
+#[test]
+fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
+    let home = home();
+    home.file("django/other/page.html", "a\n<a href=\"{% url 'dashboard' %}\">{{ x|frob }}</a>\n");
+    home.file("django/other/logo.png", "");
+    let done = home.ace(&["templates", "import", "django", "--out", "new", "--json"]).run().code(1);
+    let lines = done.lines();
+    assert_eq!((&lines[0]["line"], &lines[0]["weight"]), (&json!(2), &json!("left")));
+    assert_eq!(lines[0]["source"], "{% url 'dashboard' %}");
+    assert!(lines[0]["suggestion"].as_str().is_some_and(|hint| hint.contains("context")), "{}", lines[0]);
+    let summary = lines.last().expect("a summary");
+    assert_eq!((&summary["left"], &summary["templates"]), (&json!(2), &json!(7)));
+    done.says("other/logo.png is neither a template");
+    assert!(home.read("new/other/page.html").contains("{# not translated: {% url 'dashboard' %} #}"));
+    home.ace(&["templates", "import", "django", "--out", "new"]).run().code(2).says("is there already");
+    home.ace(&["templates", "import", "django", "--out", "django/in"]).run().code(2).says("lies inside the folder");
+}
