@@ -1,19 +1,33 @@
 //! From nothing to a tested plugin, in every language: what `ace plugin new` writes builds, passes its own tests and loads.
 
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{Done, Home, repository};
 
-/// `ace plugin` with the tools that `make examples` installs, and a cache of compiled plugins that outlives the test.
-fn plugin(home: &Home, arguments: &[&str]) -> Done {
-    let tmp = env!("CARGO_TARGET_TMPDIR");
+/// The first build in Rust may have to build its standard library.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A `PATH` with the tools that `make examples` installs.
+fn path() -> String {
     let tools = [repository("target/tools/node/node_modules/.bin"), repository("target/tools/py/bin")];
     let own = std::env::var_os("PATH").expect("a path");
     let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&own))).expect("a path");
-    let run = home.ace(&[&["plugin"], arguments].concat());
-    // Cargo builds the standard library once for all.
-    let run = run.env("CARGO_TARGET_DIR", &format!("{tmp}/author"));
-    run.env("XDG_CACHE_HOME", &format!("{tmp}/e2e-cache")).env("PATH", path.to_str().expect("text")).run()
+    path.into_string().expect("text")
+}
+
+/// Folders that outlive the test: of compiled plugins, and of what Cargo built of the standard library.
+fn caches() -> [(&'static str, String); 2] {
+    let tmp = env!("CARGO_TARGET_TMPDIR");
+    [("XDG_CACHE_HOME", format!("{tmp}/e2e-cache")), ("CARGO_TARGET_DIR", format!("{tmp}/author"))]
+}
+
+fn plugin(home: &Home, arguments: &[&str]) -> Done {
+    let run = home.ace(&[&["plugin"], arguments].concat()).env("PATH", &path());
+    caches().into_iter().fold(run, |run, (name, value)| run.env(name, &value)).run_within(PATIENCE)
 }
 
 /// Begins, builds, tests and checks one of each kind.
@@ -100,4 +114,28 @@ fn what_a_compiler_says_is_shown() {
     plugin(&home, &["build", "mine"]).ok();
     let done = plugin(&home, &["test", "mine"]).code(1);
     assert!(done.stdout.contains("\"refused\": \"enabled: "), "{}", done.stdout);
+}
+
+/// The commands of docs/authoring.md that are marked as the tutorial, in their order.
+fn tutorial() -> String {
+    let text = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");
+    let blocks = text.split("```sh tutorial\n").skip(1);
+    blocks.map(|block| block.split("```").next().expect("an end")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_tutorial_works_as_it_is_written() {
+    let home = Home::empty();
+    let ace = Path::new(env!("CARGO_BIN_EXE_ace")).parent().expect("a folder");
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &tutorial()]).current_dir(home.path(""));
+    shell.env("PATH", format!("{}:{}", ace.display(), path())).envs(caches()).env_remove("ACE_CONFIG");
+    let output = shell.output().expect("a shell");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (said(&output.stdout), said(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    assert!(stderr.contains("night_off: 4 cases, 0 failed"), "{stderr}");
+    for text in ["runs here     yes", "\"it is not transactional\"", "instantiate p50", "night_off              "] {
+        assert!(stdout.contains(text), "{text:?} is not in:\n{stdout}");
+    }
 }

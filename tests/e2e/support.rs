@@ -187,6 +187,11 @@ impl Run {
     pub fn run(self) -> Done {
         Done::of(self.start())
     }
+
+    /// Runs it to its end, which may take longer than most.
+    pub fn run_within(self, patience: Duration) -> Done {
+        Done::within(self.start(), patience)
+    }
 }
 
 /// What a run of `ace` left behind.
@@ -200,13 +205,17 @@ pub struct Done {
 impl Done {
     /// Waits for the end.
     pub fn of(child: Child) -> Done {
+        Done::within(child, PATIENCE)
+    }
+
+    fn within(child: Child, patience: Duration) -> Done {
         let id = child.id();
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || sender.send(child.wait_with_output()));
-        let Ok(output) = receiver.recv_timeout(PATIENCE) else {
+        let Ok(output) = receiver.recv_timeout(patience) else {
             // SAFETY: a signal to a child of our own that has not been waited for.
             unsafe { libc::kill(id as i32, libc::SIGKILL) };
-            panic!("ace did not end in {PATIENCE:?}");
+            panic!("ace did not end in {patience:?}");
         };
         let Output { status, stdout, stderr } = output.expect("its output");
         let text = |bytes| String::from_utf8(bytes).expect("it writes UTF-8");
