@@ -64,8 +64,9 @@ impl Engine {
         &self.inner
     }
 
-    /// Compiles a component, or maps what an earlier run has compiled of it. `digest` is its SHA-256. Takes long: not for an
-    /// async thread.
+    /// Compiles a component, or maps what was compiled of it before. Where there is a cache, what runs is always mapped from its
+    /// file: the kernel can drop such pages and share them with another process. `digest` is its SHA-256. Takes long: not for
+    /// an async thread.
     pub fn compile(&self, wasm: &[u8], digest: &[u8]) -> wasmtime::Result<Component> {
         let Some(cached) = self.cache_file(digest) else {
             return Component::from_binary(&self.inner, wasm);
@@ -74,10 +75,13 @@ impl Engine {
             return Ok(component);
         }
         let component = Component::from_binary(&self.inner, wasm)?;
-        if let Err(error) = write_atomically(&cached, &component.serialize()?) {
-            tracing::warn!(file = %cached.display(), %error, "The compiled plugin could not be cached; it will be compiled again at the next start.");
+        match write_atomically(&cached, &component.serialize()?) {
+            Ok(()) => Ok(self.load_cached(&cached).unwrap_or(component)),
+            Err(error) => {
+                tracing::warn!(file = %cached.display(), %error, "The compiled plugin could not be cached; it will be compiled again at the next start.");
+                Ok(component)
+            }
         }
-        Ok(component)
     }
 
     fn cache_file(&self, digest: &[u8]) -> Option<PathBuf> {
