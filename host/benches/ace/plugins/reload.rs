@@ -9,7 +9,7 @@ use ace::Ace;
 use ace::config::Config;
 use ace::message::Message;
 use ace::watch::Watch;
-use tokio::task::JoinSet;
+use tokio::runtime::Handle;
 
 use super::{install, tagged};
 use crate::measure::{Latencies, Summary, resident_mib};
@@ -147,27 +147,27 @@ impl Load {
         sending.await.expect("no panic")
     }
 
+    /// Sends from threads of its own: whether tasks of one runtime run side by side depends on what else wakes its workers.
     async fn send_until(self: Arc<Self>, stop: Arc<AtomicBool>) -> Sent {
         let started = Instant::now();
-        let mut tasks = JoinSet::new();
-        for task in 0..CONCURRENCY {
-            let (load, stop) = (self.clone(), stop.clone());
-            tasks.spawn(async move {
+        let threads = (0..CONCURRENCY).map(|thread| {
+            let (load, stop, runtime) = (self.clone(), stop.clone(), Handle::current());
+            std::thread::spawn(move || {
                 let mut sent = Sent::default();
-                for i in task.. {
+                for i in thread.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    load.send(i, &mut sent).await;
-                    tokio::task::yield_now().await;
+                    runtime.block_on(load.send(i, &mut sent));
                 }
                 sent
-            });
-        }
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().map(|t| t.join().expect("no panic")).collect());
+        let each: Vec<Sent> = joined.await.expect("no panic");
         let mut all = Sent::default();
-        while let Some(sent) = tasks.join_next().await {
-            all.add(sent.expect("no panic"));
-        }
+        each.into_iter().for_each(|sent| all.add(sent));
         all.seconds = started.elapsed().as_secs_f64();
         all
     }
