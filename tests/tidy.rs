@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("keyvalue", &["config", "message", "sqlite"]),
     ("queue", &["config", "message", "sqlite"]),
     ("tokens", &["message"]),
-    ("monitoring", &["message", "queue"]),
+    ("monitoring", &["config", "message", "queue", "tls"]),
     ("presentation", &["config", "message", "monitoring"]),
     ("plugin", &["config", "keyvalue", "mailer", "message", "monitoring", "tls"]),
     ("policy", &["message", "monitoring", "plugin"]),
@@ -77,7 +77,7 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 23] = [
+const HOMES: [(&str, &[&str]); 27] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("wasmparser", &["plugin"]),
@@ -98,6 +98,10 @@ const HOMES: [(&str, &[&str]); 23] = [
     ("axum", &["http"]),
     ("utoipa", &["http"]),
     ("metrics", &["monitoring"]),
+    ("opentelemetry", &["monitoring"]),
+    ("opentelemetry_sdk", &["monitoring"]),
+    ("opentelemetry_otlp", &["monitoring"]),
+    ("tracing_opentelemetry", &["monitoring"]),
     ("metrics_exporter_prometheus", &["monitoring"]),
     ("toml", &["config"]),
     ("toml_edit", &["config", "kit"]),

@@ -20,9 +20,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::io::{AsyncBufRead, BufReader};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
 
 use crate::config::Config;
 use crate::dispatch::Lines;
+use crate::monitoring::otlp::Exporter;
 
 /// Everything went as asked.
 const OK: u8 = 0;
@@ -113,10 +116,6 @@ enum Command {
 /// Runs the program named by the process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_logging(&cli.log, cli.log_format) {
-        say(&format!("error: --log {:?}: {error}", cli.log));
-        return NOT_BEGUN.into();
-    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -140,6 +139,11 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
     }
     let (json, file) = (cli.json, cli.config);
     let config = || read_config(&file);
+    let log = |spans: Option<&Exporter>| start_logging(&cli.log, cli.log_format, spans);
+    // A server may export spans, and only its configuration says so.
+    if !matches!(cli.command, Command::Serve) {
+        log(None)?;
+    }
     match cli.command {
         Command::Send(args) => match args.server()? {
             Some(client) => send::remote(client, args, json).await,
@@ -154,7 +158,12 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         },
         Command::Render(args) => render::run(config()?, args, json).await,
         Command::Templates(args) => templates::run(config()?, args, json).await,
-        Command::Serve => serve::run(config()?).await,
+        Command::Serve => {
+            let config = config()?;
+            let spans = config.otlp.as_ref().map(Exporter::start).transpose()?;
+            log(spans.as_ref())?;
+            serve::run(config, spans).await
+        }
         Command::Token(args) => token::run(&config()?, args, json),
         Command::Batch(args) => batch::run(args, json).await,
         Command::Messages(args) => remote::messages(args, json).await,
@@ -175,13 +184,15 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
     Ok(Config::load(file)?)
 }
 
-fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+/// Lines on stderr, and spans to a collector where there is one.
+fn start_logging(filter: &str, format: LogFormat, spans: Option<&Exporter>) -> anyhow::Result<()> {
+    let chosen = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log {filter:?}: {error}"))?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(chosen)).with(spans.map(Exporter::layer)).init();
     Ok(())
 }
 

@@ -64,6 +64,8 @@ pub struct Config {
     pub events: Events,
     /// Who is told of what becomes of messages, by name.
     pub webhooks: BTreeMap<String, Webhook>,
+    /// Where spans go. `None`: nowhere.
+    pub otlp: Option<Otlp>,
     pub limits: Limits,
     pub signatures: Signatures,
     /// What ace.toml says of single plugins, by name.
@@ -501,6 +503,23 @@ pub struct Webhook {
     pub timeout: Duration,
     /// How long an event that is not taken is tried again. 3 days.
     pub max_age: Duration,
+    /// Roots trusted besides the system's: PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The collector that spans are exported to, as OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// Spans are posted to `v1/traces` below it.
+    pub endpoint: String,
+    /// Sent with every export: keys to the collector.
+    pub headers: BTreeMap<String, Secret>,
+    /// `service.name`. ace.
+    pub service_name: String,
+    /// The part of traces that begin here which are exported; others are as their parents say. 1.
+    pub sample: f64,
+    /// For one export. 10 s.
+    pub timeout: Duration,
     /// Roots trusted besides the system's: PEM.
     pub ca_file: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::config;
 use crate::engine::Ace;
 use crate::monitoring::Exposition;
+use crate::monitoring::trace::{self, TraceContext};
 use crate::queue::Queue;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
@@ -121,6 +122,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::NotFound("method of this route").into_response())
         .layer(from_fn(in_words))
+        .layer(from_fn(traced))
         .with_state(api)
 }
 
@@ -131,6 +133,14 @@ fn describe_security(described: &mut utoipa::openapi::OpenApi, is_needed: bool) 
         let bearer = utoipa::openapi::security::SecurityRequirement::new("bearer", [] as [&str; 0]);
         described.security = Some(vec![bearer]);
     }
+}
+
+/// A span for each request, below the trace context it came with.
+async fn traced(request: Request, next: Next) -> Response {
+    let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), next.run(request)).await
 }
 
 /// Ends a request that takes too long; `?wait` comes on top.

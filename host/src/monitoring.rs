@@ -3,6 +3,9 @@
 //! Metrics go to whatever recorder the process has installed; without one ([`install`]) they cost next to nothing. Labels are
 //! names from the configuration, revisions, and words from short lists: never anything of a message.
 
+pub mod otlp;
+pub mod trace;
+
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -185,11 +188,6 @@ pub fn queue(stats: &crate::queue::Stats) {
     gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
     gauge!(QUEUE_BYTES).set(stats.bytes as f64);
     gauge!(WEBHOOK_CALLS).set(stats.calls as f64);
-}
-
-/// The span that everything done for one message is in.
-pub fn message_span(message: &Message, trace: Option<&str>) -> tracing::Span {
-    tracing::info_span!("message", message_uuid = %message.uuid, traceparent = trace)
 }
 
 /// What the policies said of one message.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 use crate::channel::gates::{Gates, Pass};
 use crate::channel::{self, Channel, ChannelMap, Limit};
@@ -422,7 +423,9 @@ impl InFlight {
         let (at, started, notes) = ((self.snapshot.now)(), Instant::now(), Notes::default());
         let attempt =
             Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
-        let delivered = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes).await;
+        let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
+        let delivering = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes);
+        let delivered = delivering.instrument(span).await;
         carrying.is_recorded = false;
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(notes.into_refused());

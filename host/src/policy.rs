@@ -12,11 +12,13 @@ use std::time::Instant;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::Serialize;
+use tracing::Instrument;
 
 use crate::message::{
     Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
     Verdict,
 };
+use crate::monitoring::trace;
 use crate::plugin::Runtime;
 use shadow::ShadowLog;
 
@@ -164,7 +166,9 @@ pub async fn channels_for(
 
 async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
     let (started, notes) = (Instant::now(), Notes::default());
-    let verdict = match slot.policy.check(message, dry || slot.shadow.is_some(), &notes).await {
+    let span = trace::policy_span(slot.policy.name(), slot.policy.revision());
+    let checking = slot.policy.check(message, dry || slot.shadow.is_some(), &notes);
+    let verdict = match checking.instrument(span).await {
         Ok(result) => Verdict::Result(result),
         Err(fault) => {
             let (policy, on_error) = (slot.policy.name(), slot.on_error);

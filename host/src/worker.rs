@@ -12,12 +12,11 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::events::{self, Told};
 use crate::message::{Message, Outcome, Report};
-use crate::monitoring;
+use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Progress, Snapshot};
 use crate::queue::{Claim, Claimed, Queue, Settled, Settlement, State, TRANSACTIONAL};
 
@@ -46,7 +45,7 @@ pub struct Job {
     pub message: Arc<Message>,
     pub progress: Option<Progress>,
     pub in_doubt: bool,
-    /// The W3C trace context it came with.
+    /// The trace context it came with, as it was stored.
     pub trace: Option<String>,
 }
 
@@ -129,8 +128,9 @@ impl Worker {
 
     /// Sends a message that was claimed for this place.
     pub fn begin(self: &Arc<Self>, place: Place, job: Job) {
-        let span = monitoring::message_span(&job.message, job.trace.as_deref());
-        self.tasks.spawn(self.clone().send(place, job).instrument(span));
+        let (worker, message) = (self.clone(), job.message.clone());
+        let trace = job.trace.as_deref().and_then(TraceContext::parse);
+        self.tasks.spawn(async move { trace::in_message(&message, trace, worker.send(place, job)).await });
     }
 
     /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.

@@ -6,6 +6,7 @@ mod batches;
 mod crash;
 mod limits;
 mod runtime;
+mod traces;
 mod webhooks;
 
 use std::io::{BufRead, BufReader};

@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{FAILED, OK, say};
 use crate::app::App;
 use crate::config::Config;
-use crate::monitoring;
+use crate::monitoring::{self, otlp::Exporter};
 
 pub const EXAMPLES: &str = "Examples:
   ace serve
@@ -18,7 +18,8 @@ SIGHUP reads plugins, templates and ace.toml again.
 
 Exit code 1 where it was stopped before everything under way was finished.";
 
-pub async fn run(config: Config) -> anyhow::Result<u8> {
+/// `spans`: what exports them, which is stopped in the end.
+pub async fn run(config: Config, spans: Option<Exporter>) -> anyhow::Result<u8> {
     let metrics = monitoring::install().map_err(|e| anyhow::anyhow!("metrics: {e}"))?;
     let listen = config.server.listen;
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
@@ -27,6 +28,9 @@ pub async fn run(config: Config) -> anyhow::Result<u8> {
     // Whoever asked for port 0 is told which one it is.
     say(&format!("ace serves {scheme}://{}", listener.local_addr()?));
     let is_drained = app.run(listener, stopped()?).await;
+    if let Some(spans) = spans {
+        spans.stop().await;
+    }
     Ok(if is_drained { OK } else { FAILED })
 }
 

@@ -10,8 +10,8 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Plugin,
-    Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls, Webhook,
+    Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Otlp,
+    Plugin, Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls, Webhook,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -55,6 +55,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         server: s.section("server", server),
         events: s.section("events", |s| Events { context: s.get("context", values::boolean).unwrap_or_default() }),
         webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
+        otlp: s.field("otlp").and_then(|field| field.section(otlp).flatten()),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
         limits,
         enforced_before: Default::default(),
@@ -403,6 +404,22 @@ fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
         timeout: timeout.unwrap_or(Duration::from_secs(15)),
         max_age: max_age.unwrap_or(3 * DAY),
         ca_file,
+    })
+}
+
+fn otlp(s: &mut Section<'_>) -> Option<Otlp> {
+    let endpoint = s.required("endpoint", values::url_prefix);
+    let headers = s.named("headers", |_, field| secret(field));
+    for name in headers.keys().filter(|name| http::HeaderName::try_from(name.as_str()).is_err()) {
+        s.fail("headers", format!("{name:?} cannot be a header's name"));
+    }
+    Some(Otlp {
+        headers,
+        service_name: s.get("service-name", values::line).unwrap_or_else(|| "ace".to_owned()),
+        sample: s.get("sample", values::fraction).unwrap_or(1.0),
+        timeout: s.get("timeout", values::duration(MILLISECOND..=MINUTE)).unwrap_or(Duration::from_secs(10)),
+        ca_file: s.get("ca-file", values::existing_file(s.folder())),
+        endpoint: endpoint?,
     })
 }
 

@@ -119,6 +119,8 @@ fn every_key() -> BTreeSet<String> {
         [webhooks.w]
         url = "https://h/"
         secret = { env = "P" }
+        [otlp]
+        endpoint = "https://h/"
     "#;
     let document = tree::parse(text).unwrap();
     let mut walk = reader::Walk::new(None, BTreeMap::from([("P".into(), "secret".into())]));

@@ -104,6 +104,16 @@ where
     }
 }
 
+/// A number from 0 to 1.
+pub(super) fn fraction(node: &Node) -> Result<f64, String> {
+    let number = match node.value {
+        Value::Float(number) => Some(number),
+        Value::Integer(whole) => Some(whole as f64),
+        _ => None,
+    };
+    number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| wants("a number from 0 to 1", node))
+}
+
 /// `"250ms"`, `"120s"`, `"5m"`, `"2h"`, `"1d"`.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Duration, String> {
     move |node| {

@@ -18,6 +18,7 @@ use super::Api;
 use super::body::Pieces;
 use super::problem::{ApiError, Problem};
 use crate::message::{DateTime, FieldError, FieldErrors, Message};
+use crate::monitoring::trace;
 use crate::pipeline::InFlight;
 use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
 use crate::worker::{Awaited, Job};
@@ -130,7 +131,7 @@ pub async fn hand_in(
             api.ace.explain(message, &limit).await.map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
         return Ok(Json(json!({"dry_run": true, "report": report})).into_response());
     }
-    let trace = headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let trace = trace::current().map(|trace| trace.to_string());
     let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
     let taken = accept(&api, message, &limit, trace, wait).await?;
     let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };

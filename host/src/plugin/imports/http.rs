@@ -16,6 +16,7 @@ pub use client::{Client, ClientError};
 use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Patience, effect};
 pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as Answer};
 
+use crate::monitoring::trace;
 use crate::plugin::bindings::http::{Host, HttpError, Request, Response};
 use crate::plugin::state::State;
 
@@ -76,7 +77,7 @@ impl State {
     ) -> Result<Outgoing, Refusal> {
         let method = read_method(method).map_err(Refusal::Invalid)?;
         let url = target::parse(url).map_err(Refusal::Invalid)?;
-        let headers = read_headers(headers).map_err(Refusal::Invalid)?;
+        let mut headers = read_headers(headers).map_err(Refusal::Invalid)?;
         if let Err(why) = self.grants.http(&url) {
             return Err(self.deny(&why));
         }
@@ -84,7 +85,11 @@ impl State {
             let why = format!("{}: only GET and HEAD are sent in a dry call, not {method}", target::shown(&url));
             return Err(self.deny(&why));
         }
-        Ok(Outgoing { method, url, headers, body: None })
+        let span = trace::outgoing_span(&self.settings.name, &method, url.host_str().unwrap_or_default());
+        if let Some(trace) = span.in_scope(trace::current) {
+            trace.write(&mut headers);
+        }
+        Ok(Outgoing { method, url, headers, body: None, span })
     }
 
     fn deny(&mut self, why: &str) -> Refusal {

@@ -10,7 +10,13 @@ fn object(value: Value) -> Object {
 
 fn post(url: &str, body: &str) -> Outgoing {
     let url = url.parse().expect("a URL");
-    Outgoing { method: reqwest::Method::POST, url, headers: Default::default(), body: Some(body.into()) }
+    Outgoing {
+        method: reqwest::Method::POST,
+        url,
+        headers: Default::default(),
+        body: Some(body.into()),
+        span: tracing::Span::none(),
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
 use crate::plugin::Trial;
@@ -36,6 +37,8 @@ pub struct Outgoing {
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Option<Vec<u8>>,
+    /// What the exchange is in, wherever it runs.
+    pub span: tracing::Span,
 }
 
 /// How long a request may take at most; the host's own limit binds as well.
@@ -181,7 +184,8 @@ impl Client {
 
     /// One exchange: sends, and reads the whole response.
     pub async fn send(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {
-        let Some(trial) = &self.trial else { return self.send_out(turn, outgoing).await };
+        let span = outgoing.span.clone();
+        let Some(trial) = &self.trial else { return self.send_out(turn, outgoing).instrument(span).await };
         let asked = outgoing.clone();
         trial.http(&asked, self.send_out(turn, outgoing)).await
     }

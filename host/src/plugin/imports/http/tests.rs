@@ -136,7 +136,13 @@ fn client() -> Client {
 }
 
 fn get(url: &str) -> Outgoing {
-    Outgoing { method: Method::GET, url: target::parse(url).unwrap(), headers: HeaderMap::new(), body: None }
+    Outgoing {
+        method: Method::GET,
+        url: target::parse(url).unwrap(),
+        headers: HeaderMap::new(),
+        body: None,
+        span: tracing::Span::none(),
+    }
 }
 
 fn post(url: &str, body: &str) -> Outgoing {
