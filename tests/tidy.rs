@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Who may import what. A new line here is a design decision.
-const MAY_IMPORT: [(&str, &[&str]); 27] = [
+const MAY_IMPORT: [(&str, &[&str]); 28] = [
     ("message", &[]),
     ("config", &["message"]),
     ("retry", &["config", "message"]),
@@ -46,13 +46,29 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
             "retry",
         ],
     ),
+    ("intake", &["engine", "message", "plugin", "queue"]),
     ("events", &["config", "message", "queue", "tls"]),
     ("worker", &["events", "message", "monitoring", "pipeline", "queue"]),
     (
         "http",
-        &["config", "engine", "keyvalue", "message", "monitoring", "pipeline", "plugin", "queue", "tokens", "worker"],
+        &[
+            "config",
+            "engine",
+            "intake",
+            "keyvalue",
+            "message",
+            "monitoring",
+            "pipeline",
+            "plugin",
+            "queue",
+            "tokens",
+            "worker",
+        ],
     ),
-    ("app", &["config", "engine", "events", "http", "monitoring", "queue", "tls", "tokens", "watch", "worker"]),
+    (
+        "app",
+        &["config", "engine", "events", "http", "intake", "monitoring", "queue", "tls", "tokens", "watch", "worker"],
+    ),
     // The author's tools have one plugin at a time, and no engine.
     ("kit", &["config", "keyvalue", "mailer", "message", "plugin"]),
     // The command line talks to the application; what it prints are the values it is given.

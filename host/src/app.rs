@@ -15,6 +15,7 @@ use crate::engine::{Ace, StartError};
 use crate::events;
 use crate::events::webhooks::{Hook, WebhookError};
 use crate::http::{self, Api, Rates, listen};
+use crate::intake;
 use crate::monitoring::{self, Exposition};
 use crate::queue::{OpenError, Queue, QueueError};
 use crate::tls::{self, TlsError};
@@ -91,6 +92,7 @@ impl App {
         let watching = tokio::spawn(Watch::start(api.ace.clone()).run());
         let upkeep = tokio::spawn(keep_up(api.clone()));
         let working = tokio::spawn(api.worker.clone().run());
+        let resolving = tokio::spawn(intake::resolve_batches(api.ace.clone(), api.queue.clone(), stop.clone()));
         let router = http::router(api.clone());
         let serving = listen::serve(listener, tls, router, &api.settings, stop.clone());
         tokio::pin!(serving);
@@ -103,6 +105,7 @@ impl App {
             }
         }
         let is_drained = api.worker.drain(api.settings.drain).await;
+        resolving.abort();
         watching.abort();
         upkeep.abort();
         working.abort();

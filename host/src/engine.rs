@@ -25,6 +25,7 @@ use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
 use crate::policy::shadow::ShadowLog;
 use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
+use crate::retry;
 
 /// The translatable texts of templates.
 pub mod texts {
@@ -213,6 +214,12 @@ impl Ace {
     /// The facts and counters.
     pub fn keyvalue(&self) -> &Arc<Keyvalue> {
         &self.services.keyvalue
+    }
+
+    /// When to try again what has failed so many times in a row.
+    pub fn retry_at(&self, failures: u32) -> Timestamp {
+        let pause = retry::pause(failures, &self.snapshot().delivery, (self.own.jitter)());
+        self.now().checked_add(pause).unwrap_or(Timestamp::MAX)
     }
 
     /// What time it is for this engine.

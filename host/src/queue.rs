@@ -8,6 +8,7 @@
 //! - [`writer`]: the one thread that writes, many changes to a transaction
 //! - [`claims`]: handing messages out and taking them back
 //! - [`batches`]: many messages of one kind, and how far they are
+//! - [`resolving`]: batches whose recipients a resolver names
 //! - [`look`]: what is read
 //! - [`upkeep`]: retention, erasure, room
 //! - [`outgoing`]: events for webhooks and streams
@@ -20,6 +21,7 @@ mod claims;
 mod database;
 mod look;
 mod outgoing;
+mod resolving;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -42,6 +44,7 @@ pub use claims::{Claim, Claimed, Settled, Settlement};
 pub use database::OpenError;
 pub use look::{Filter, Page, Stored};
 pub use outgoing::{Call, Event};
+pub use resolving::{Resolver, ResolverReport, Resolving};
 pub use upkeep::Forgotten;
 use writer::Writer;
 
@@ -208,6 +211,8 @@ pub struct Queue {
     file: PathBuf,
     /// Something can be claimed that could not before.
     changed: Arc<Notify>,
+    /// A page of recipients may be due that was not before.
+    resolving: Notify,
     _lock: database::Lock,
 }
 
@@ -224,7 +229,7 @@ impl Queue {
         let writer = Writer::new(db, settings, now).map_err(|e| failed(crate::sqlite::words(&e)))?;
         let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         let changed = Arc::new(Notify::new());
-        Ok(Queue { writer, readers, file, changed, _lock: lock })
+        Ok(Queue { writer, readers, file, changed, resolving: Notify::new(), _lock: lock })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.

@@ -5,6 +5,7 @@ mod auth;
 mod batches;
 mod crash;
 mod limits;
+mod resolvers;
 mod runtime;
 mod traces;
 mod webhooks;

@@ -16,6 +16,7 @@ use super::{FAILED, OK, put, say};
 pub const EXAMPLES: &str = "Examples:
   ace batch --type weekly.json --recipients users.ndjson
   ace batch --type weekly.json --recipients users.csv --wait
+  ace batch --type weekly.json --resolver enrolled --arguments '{\"course\": \"demo\"}'
 
 A line of NDJSON is {\"key\": …, \"recipient\": {…}, \"language\": …, \"user_context\": {…}}. A CSV file has a
 header; its columns lms_user_id, email_address, language and key are what they are called, and
@@ -23,7 +24,7 @@ every other one goes into user_context.
 
 A batch that was cut off is sent again with --uuid and the same files: each message comes about once.
 
-Exit code 1 where a message failed (with --wait).";
+Exit code 1 where a message, or the batch itself, failed (with --wait).";
 
 /// Bytes of one line.
 const LINE_MAX: usize = 1 << 20;
@@ -37,8 +38,16 @@ pub struct Args {
     kind: PathBuf,
 
     /// The recipients: a file that ends in .ndjson or .csv
-    #[arg(long, value_name = "FILE")]
-    recipients: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "resolver", conflicts_with = "resolver")]
+    recipients: Option<PathBuf>,
+
+    /// The plugin of the server that names the recipients
+    #[arg(long, value_name = "PLUGIN")]
+    resolver: Option<String>,
+
+    /// What that plugin is told: a JSON object
+    #[arg(long, value_name = "JSON", requires = "resolver")]
+    arguments: Option<String>,
 
     /// The batch's uuid; a new one where it is left out
     #[arg(long)]
@@ -58,26 +67,37 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     say(&format!("batch {uuid}"));
     let kind = std::fs::read(&args.kind).map_err(|e| anyhow::anyhow!("{}: {e}", args.kind.display()))?;
     let kind: Value = serde_json::from_slice(&kind).map_err(|e| anyhow::anyhow!("{}: {e}", args.kind.display()))?;
-    let head = json!({"uuid": uuid, "message_type": kind}).to_string();
-    let lines = Recipients::open(&args.recipients).await?;
+    let mut head = json!({"uuid": uuid, "message_type": kind});
+    if let Some(plugin) = &args.resolver {
+        let arguments = args.arguments.as_deref().unwrap_or("{}");
+        let arguments: Value = serde_json::from_str(arguments).map_err(|e| anyhow::anyhow!("--arguments: {e}"))?;
+        head["resolver"] = json!({"plugin": plugin, "arguments": arguments});
+    }
     let bar = bar();
-    let body =
-        Body::wrap_stream(stream::try_unfold((Some(head), lines, bar.clone()), async |(head, mut lines, bar)| {
-            if let Some(head) = head {
-                return Ok(Some((format!("{head}\n"), (None, lines, bar))));
-            }
-            let chunk = lines.chunk().await?;
-            bar.inc(chunk.1);
-            Ok::<_, std::io::Error>((!chunk.0.is_empty()).then_some((chunk.0, (None, lines, bar))))
-        }));
+    let body = match &args.recipients {
+        None => Body::from(head.to_string()),
+        Some(file) => streamed(head.to_string(), Recipients::open(file).await?, bar.clone()),
+    };
     let mut batch: Value = client.ask(client.request(Method::POST, "/v1/batches")?.body(body)).await?;
     if args.wait {
         batch = settled(&client, uuid, &bar).await?;
     }
     bar.finish_and_clear();
     put(&if json { batch.to_string() } else { serde_json::to_string_pretty(&batch)? });
+    let has_failed = batch["state"] == "failed";
     let failed = ["failed", "expired", "corrupt"].iter().any(|state| batch["by_state"][*state].as_u64() > Some(0));
-    Ok(if failed { FAILED } else { OK })
+    Ok(if failed || has_failed { FAILED } else { OK })
+}
+
+fn streamed(head: String, lines: Recipients, bar: ProgressBar) -> Body {
+    Body::wrap_stream(stream::try_unfold((Some(head), lines, bar), async |(head, mut lines, bar)| {
+        if let Some(head) = head {
+            return Ok(Some((format!("{head}\n"), (None, lines, bar))));
+        }
+        let chunk = lines.chunk().await?;
+        bar.inc(chunk.1);
+        Ok::<_, std::io::Error>((!chunk.0.is_empty()).then_some((chunk.0, (None, lines, bar))))
+    }))
 }
 
 fn bar() -> ProgressBar {
@@ -89,7 +109,7 @@ async fn settled(client: &Client, uuid: Uuid, bar: &ProgressBar) -> anyhow::Resu
     loop {
         let batch: Value = client.get(&format!("/v1/batches/{uuid}")).await?;
         bar.set_message(batch["by_state"].to_string());
-        if matches!(batch["state"].as_str(), Some("done" | "cancelled")) {
+        if matches!(batch["state"].as_str(), Some("done" | "cancelled" | "failed")) {
             return Ok(batch);
         }
         tokio::time::sleep(LOOK).await;

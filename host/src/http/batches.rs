@@ -14,13 +14,11 @@ use uuid::Uuid;
 
 use super::Api;
 use super::body::{Lines, Pieces};
-use super::messages;
 use super::problem::{ApiError, Problem};
+use crate::intake::{self, Intake};
 use crate::message::{MessageType, Object, Recipient};
-use crate::queue::{self, Accepted, Batch, BatchState, New};
+use crate::queue::{self, Batch, BatchState, Resolver};
 
-/// Messages that go to the disk with one write.
-const CHUNK: usize = 128;
 /// Batches that are listed.
 const LISTED: usize = 100;
 
@@ -33,6 +31,19 @@ pub struct Head {
     /// A message type in edx-ace's JSON form.
     #[schema(value_type = Object)]
     message_type: Value,
+    /// Who names the recipients; without it they are on the lines that follow.
+    resolver: Option<Named>,
+}
+
+/// A plugin that names recipients.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    plugin: String,
+    /// Handed to the plugin as they are.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    arguments: Object,
 }
 
 /// Every further line: one recipient.
@@ -53,11 +64,12 @@ pub struct Member {
 
 /// Hands in a batch: its head on the first line, then a recipient a line.
 ///
+/// With a `resolver` in the head no line follows: the plugin is asked for recipients, page by page, in the background.
 /// Recipients go out while others still come in. A batch that was cut off can be sent again whole under the same uuid: a
 /// message's uuid is made of the batch's uuid and its key, so each comes about once.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     request_body(content = Member, content_type = "application/x-ndjson"), responses(
-    (status = 202, description = "All recipients are on the disk", body = Object),
+    (status = 202, description = "All recipients are on the disk, or a resolver is asked for them", body = Object),
     (status = 400, description = "A line makes no sense; those before it were taken", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another batch has this uuid, or it was cancelled", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "The message type is wrong", body = Problem, content_type = "application/problem+json"),
@@ -75,53 +87,59 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
     if head.message_type.get("uuid").is_none_or(Value::is_null) {
         kind.uuid = uuid;
     }
+    intake::not_before(&kind.options)?;
     let text = kind.to_json().into_bytes();
+    if let Some(named) = head.resolver {
+        return resolve(&api, (uuid, text), named, &mut lines).await;
+    }
     let batch = api.queue.begin_batch(uuid, queue::digest(&text), text, api.ace.now()).await?;
-    if batch.state == BatchState::Cancelled {
-        return Err(ApiError::Conflict("the batch was cancelled".to_owned()));
-    }
-    let mut intake = Intake { api: &api, batch, kind, chunk: Vec::with_capacity(CHUNK) };
+    is_open(&batch)?;
+    let mut intake = Intake::new(&api.queue, &batch, kind);
     while let Some((number, line)) = lines.next().await? {
-        intake.add(number, &line).await?;
+        let member = member(number, &line)?;
+        intake.add(member, api.ace.now()).await?;
     }
-    intake.flush().await?;
+    intake.flush(api.ace.now()).await?;
     let batch = api.queue.complete_batch(uuid).await?;
     Ok((StatusCode::ACCEPTED, Json(batch)).into_response())
 }
 
-/// A batch that is coming in.
-struct Intake<'a> {
-    api: &'a Api,
-    batch: Batch,
-    kind: MessageType,
-    chunk: Vec<New>,
+fn is_open(batch: &Batch) -> Result<(), ApiError> {
+    match batch.state {
+        BatchState::Cancelled => Err(ApiError::Conflict("the batch was cancelled".to_owned())),
+        _ => Ok(()),
+    }
 }
 
-impl Intake<'_> {
-    async fn add(&mut self, number: u64, line: &[u8]) -> Result<(), ApiError> {
-        let wrong = |why: String| ApiError::BadRequest(format!("line {number}: {why}; the lines before it were taken"));
-        let member: Member = serde_json::from_slice(line).map_err(|e| wrong(e.to_string()))?;
-        let recipient = Recipient::from_value(member.recipient).map_err(|errors| wrong(errors.to_string()))?;
-        let mut message = self.kind.personalize(recipient, member.language, member.user_context);
-        // The head is line 1.
-        let key = member.key.unwrap_or_else(|| (number - 1).to_string());
-        message.uuid = Uuid::new_v5(&self.batch.uuid, key.as_bytes());
-        self.chunk.push(messages::new(&message, self.batch.lane)?);
-        if self.chunk.len() == CHUNK { self.flush().await } else { Ok(()) }
-    }
+fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
+    let wrong = |why: String| ApiError::BadRequest(format!("line {number}: {why}; the lines before it were taken"));
+    let Member { key, recipient, language, user_context } =
+        serde_json::from_slice(line).map_err(|e| wrong(e.to_string()))?;
+    let recipient = Recipient::from_value(recipient).map_err(|errors| wrong(errors.to_string()))?;
+    // The head is line 1.
+    let key = key.unwrap_or_else(|| (number - 1).to_string());
+    Ok(intake::Member { key, recipient, language, user_context })
+}
 
-    async fn flush(&mut self) -> Result<(), ApiError> {
-        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
-        let uuids: Vec<Uuid> = chunk.iter().map(|new| new.uuid).collect();
-        let accepted = self.api.queue.accept(chunk, self.api.ace.now()).await?;
-        match accepted.iter().position(|one| *one == Accepted::Conflict) {
-            None => Ok(()),
-            Some(at) => {
-                let why = format!("the message {} was in this batch before, with other content", uuids[at]);
-                Err(ApiError::Conflict(why))
-            }
-        }
+/// Begins a batch whose recipients a plugin names; it is asked in the background, also after a restart.
+async fn resolve(
+    api: &Api,
+    (uuid, kind): (Uuid, Vec<u8>),
+    named: Named,
+    lines: &mut Lines,
+) -> Result<Response, ApiError> {
+    let wrong = |field: &str, why: String| ApiError::BadRequest(format!("line 1: resolver.{field}: {why}"));
+    intake::resolver(&api.ace, &named.plugin).map_err(|why| wrong("plugin", why))?;
+    if lines.next().await?.is_some() {
+        let why = "line 2: a resolver names the recipients, so no line may follow the first one".to_owned();
+        return Err(ApiError::BadRequest(why));
     }
+    let arguments = Value::Object(named.arguments).to_string();
+    let whole = [&kind[..], named.plugin.as_bytes(), arguments.as_bytes()].join(&b'\n');
+    let resolver = Resolver { plugin: named.plugin, arguments };
+    let batch = api.queue.begin_resolving((uuid, queue::digest(&whole), kind), resolver, api.ace.now()).await?;
+    is_open(&batch)?;
+    Ok((StatusCode::ACCEPTED, Json(batch)).into_response())
 }
 
 /// The latest batches.

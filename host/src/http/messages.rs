@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -17,10 +16,11 @@ use uuid::Uuid;
 use super::Api;
 use super::body::Pieces;
 use super::problem::{ApiError, Problem};
-use crate::message::{DateTime, FieldError, FieldErrors, Message};
+use crate::intake;
+use crate::message::{DateTime, Message};
 use crate::monitoring::trace;
 use crate::pipeline::InFlight;
-use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
+use crate::queue::{self, Accepted, Filter, ORDINARY, Stored, TRANSACTIONAL};
 use crate::worker::{Awaited, Job};
 
 /// The longest `?wait`, in seconds.
@@ -157,7 +157,7 @@ async fn accept(
     wait: Option<Duration>,
 ) -> Result<Taken, ApiError> {
     let message = Arc::new(message);
-    let mut new = new(&message, lane(&message))?;
+    let mut new = intake::new(&message, lane(&message))?;
     let progress = match limit {
         [] => None,
         limit => {
@@ -213,35 +213,6 @@ async fn await_outcome(api: &Api, taken: &mut Taken, wait: Duration, mut outcome
 
 fn lane(message: &Message) -> i64 {
     if message.is_transactional() { TRANSACTIONAL } else { ORDINARY }
-}
-
-/// As the queue takes it.
-pub fn new(message: &Message, lane: i64) -> Result<New, ApiError> {
-    let body = message.to_json().into_bytes();
-    let recipient = message.recipient.as_ref();
-    Ok(New {
-        uuid: message.uuid,
-        digest: queue::digest(&body),
-        lane,
-        name: message.unique_name(),
-        user: recipient.and_then(|r| r.lms_user_id.as_text()),
-        email: recipient.and_then(|r| r.email_address.clone()),
-        not_before: not_before(message)?,
-        trace: None,
-        body,
-        progress: None,
-        claim: false,
-    })
-}
-
-/// `options.not_before`.
-fn not_before(message: &Message) -> Result<Option<Timestamp>, ApiError> {
-    let wrong = |why: String| ApiError::Invalid(FieldErrors(vec![FieldError::new("/options/not_before", why)]));
-    match message.options.get("not_before") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => DateTime::parse(text).map(|at| Some(at.timestamp())).map_err(wrong),
-        Some(_) => Err(wrong("must be a date and time, as in \"2026-01-02T03:04:05+00:00\"".to_owned())),
-    }
 }
 
 /// One message: what it is, where it stands, and everything that happened to it.

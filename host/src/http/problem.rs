@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::intake::IntakeError;
 use crate::message::{FieldError, FieldErrors};
 use crate::queue::QueueError;
 
@@ -130,6 +131,16 @@ impl IntoResponse for ApiError {
 impl From<FieldErrors> for ApiError {
     fn from(errors: FieldErrors) -> Self {
         ApiError::Invalid(errors)
+    }
+}
+
+impl From<IntakeError> for ApiError {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Fields(errors) => errors.into(),
+            IntakeError::Queue(error) => error.into(),
+            conflict @ IntakeError::Conflict(_) => ApiError::Conflict(conflict.to_string()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::resolving::{self, ResolverReport};
 use super::writer::{Stop, Writer};
 use super::{ORDINARY, Queue, QueueError, State, moment, ms, uuid};
 
@@ -27,6 +28,8 @@ pub enum BatchState {
     Cancelled = 3,
     /// Every message is settled.
     Done = 4,
+    /// Its resolver gave up; what it had named before goes out, and resuming asks it again.
+    Failed = 5,
 }
 
 impl BatchState {
@@ -35,6 +38,7 @@ impl BatchState {
             0 => BatchState::Receiving,
             2 => BatchState::Paused,
             3 => BatchState::Cancelled,
+            5 => BatchState::Failed,
             _ => BatchState::Sending,
         }
     }
@@ -51,6 +55,9 @@ pub struct Batch {
     /// Messages, and how many of them are in each state.
     pub messages: u64,
     pub by_state: BTreeMap<State, u64>,
+    /// Where a resolver names the recipients and is not at its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<ResolverReport>,
     /// The message type, as JSON text.
     #[serde(skip)]
     pub kind: Vec<u8>,
@@ -67,20 +74,7 @@ impl Queue {
     ) -> Result<Batch, QueueError> {
         self.writer
             .write(move |writer| {
-                writer
-                    .db
-                    .prepare_cached(
-                        "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
-                        SELECT max(ifnull(max(lane), 0) + 1, ?1), ?2, ?3, 0, ?4, ?5 FROM batches
-                        WHERE true ON CONFLICT (uuid) DO NOTHING",
-                    )?
-                    .execute(params![ORDINARY + 1, uuid.as_bytes(), digest, ms(now), kind])?;
-                let sql = "SELECT digest FROM batches WHERE uuid = ?1";
-                let is: Vec<u8> = writer.db.query_row(sql, [uuid.as_bytes()], |row| row.get(0))?;
-                if is != digest {
-                    let text = "another batch has this uuid: its message type is a different one".to_owned();
-                    return Err(Stop::Refused(QueueError::State(text)));
-                }
+                writer.begin_batch(uuid, digest, &kind, now)?;
                 writer.batch(uuid)
             })
             .await
@@ -101,8 +95,13 @@ impl Queue {
 
     /// It goes on.
     pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
-        let batch = self.turn_batch(uuid, |state| (state == BatchState::Paused).then_some(BatchState::Sending)).await?;
+        let batch = self
+            .turn_batch(uuid, |state| {
+                matches!(state, BatchState::Paused | BatchState::Failed).then_some(BatchState::Sending)
+            })
+            .await?;
         self.changed.notify_waiters();
+        self.resolving.notify_one();
         Ok(batch)
     }
 
@@ -118,7 +117,14 @@ impl Queue {
         self.writer
             .write(move |writer| {
                 let batch = writer.batch(uuid)?;
-                if let Some(state) = next(batch.state) {
+                if let Some(next) = next(batch.state) {
+                    let state = match next {
+                        BatchState::Sending if writer.resolve_on(batch.lane)? => BatchState::Receiving,
+                        other => other,
+                    };
+                    if state == BatchState::Cancelled {
+                        writer.stop_resolving(batch.lane)?;
+                    }
                     let sql = "UPDATE batches SET state = ?1 WHERE lane = ?2";
                     writer.db.execute(sql, [state as i64, batch.lane])?;
                     match state {
@@ -148,7 +154,23 @@ impl Queue {
 }
 
 impl Writer {
-    fn batch(&self, uuid: Uuid) -> Result<Batch, Stop> {
+    /// Whether it is a new one.
+    pub fn begin_batch(&self, uuid: Uuid, digest: [u8; 16], kind: &[u8], now: Timestamp) -> Result<bool, Stop> {
+        let sql = "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
+            SELECT max(ifnull(max(lane), 0) + 1, ?1), ?2, ?3, 0, ?4, ?5 FROM batches
+            WHERE true ON CONFLICT (uuid) DO NOTHING";
+        let values = params![ORDINARY + 1, uuid.as_bytes(), digest, ms(now), kind];
+        let is_new = self.db.prepare_cached(sql)?.execute(values)? > 0;
+        let sql = "SELECT digest FROM batches WHERE uuid = ?1";
+        let is: Vec<u8> = self.db.query_row(sql, [uuid.as_bytes()], |row| row.get(0))?;
+        if is != digest {
+            let text = "another batch has this uuid: its message type or resolver is a different one".to_owned();
+            return Err(Stop::Refused(QueueError::State(text)));
+        }
+        Ok(is_new)
+    }
+
+    pub fn batch(&self, uuid: Uuid) -> Result<Batch, Stop> {
         read(&self.db, uuid)?.ok_or(Stop::Refused(QueueError::Unknown("batch")))
     }
 
@@ -165,7 +187,7 @@ impl Writer {
     }
 }
 
-fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
+pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
     let sql = "SELECT lane, state, begun, kind FROM batches WHERE uuid = ?1";
     let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?));
     let Some((lane, state, begun, kind)) = db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()?
@@ -185,7 +207,8 @@ fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
         other => other,
     };
     let messages = by_state.values().sum();
-    Ok(Some(Batch { uuid, lane, state, begun: moment(begun), messages, by_state, kind }))
+    let resolver = resolving::report(db, lane)?;
+    Ok(Some(Batch { uuid, lane, state, begun: moment(begun), messages, by_state, resolver, kind }))
 }
 
 /// The lanes of the batches that are paused.

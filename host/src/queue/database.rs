@@ -24,7 +24,8 @@ const CHECKPOINT_PAGES: i32 = 1_000;
 ///
 /// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
 /// a message in neither is settled.
-const VERSIONS: [&str; 1] = ["
+const VERSIONS: [&str; 2] = [
+    "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
         uuid BLOB NOT NULL UNIQUE,
@@ -72,7 +73,19 @@ const VERSIONS: [&str; 1] = ["
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX calls_due ON calls (hook, due);
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE resolving (
+        lane INTEGER PRIMARY KEY,
+        plugin TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        cursor TEXT,
+        failures INTEGER NOT NULL,
+        due INTEGER NOT NULL,
+        error TEXT
+    ) STRICT;
+",
+];
 
 /// Why a queue cannot be opened.
 #[derive(Debug, thiserror::Error)]

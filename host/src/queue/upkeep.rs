@@ -105,7 +105,8 @@ impl Writer {
         self.db
             .prepare_cached(
                 "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
-                (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0)",
+                (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0)
+                AND NOT EXISTS (SELECT 1 FROM resolving WHERE resolving.lane = batches.lane AND batches.state <> 5)",
             )?
             .execute([before(self.settings.retention)])?;
         Ok(ids.len() as i64 >= STEP || erased as i64 >= STEP || told as i64 >= STEP)

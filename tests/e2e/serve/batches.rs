@@ -23,7 +23,7 @@ fn members(numbers: std::ops::Range<u64>) -> String {
     })
 }
 
-async fn until(server: &Server, uuid: u128, state: &str) -> Value {
+pub async fn until(server: &Server, uuid: u128, state: &str) -> Value {
     let path = format!("/v1/batches/{}", Uuid::from_u128(uuid));
     for _ in 0..2_400 + large() / 10 {
         let (_, batch) = server.get(&path).await;

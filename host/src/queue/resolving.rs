@@ -1,0 +1,160 @@
+//! Batches whose recipients a resolver names, page by page: how far each has come. A page is asked for again after a crash, so
+//! its messages must have the same uuids again.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::batches::{self, Batch, BatchState};
+use super::writer::{Stop, Writer};
+use super::{Queue, QueueError, moment, ms, uuid};
+
+/// Who names a batch's recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolver {
+    pub plugin: String,
+    /// A JSON text.
+    pub arguments: String,
+}
+
+/// What is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResolverReport {
+    pub plugin: String,
+    /// Why the last page did not come; it is asked for again, unless the batch has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A page to be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolving {
+    pub batch: Batch,
+    pub resolver: Resolver,
+    /// Where the page begins. `None`: at the beginning.
+    pub cursor: Option<String>,
+    /// How often it was asked for in vain, one time after the other.
+    pub failures: u32,
+}
+
+impl Queue {
+    /// As [`Queue::begin_batch`], for a batch whose recipients a resolver names.
+    pub async fn begin_resolving(
+        &self,
+        batch: (Uuid, [u8; 16], Vec<u8>),
+        resolver: Resolver,
+        now: Timestamp,
+    ) -> Result<Batch, QueueError> {
+        let begun = self
+            .writer
+            .write(move |writer| {
+                let (uuid, digest, kind) = batch;
+                if writer.begin_batch(uuid, digest, &kind, now)? {
+                    let sql = "INSERT INTO resolving (lane, plugin, arguments, failures, due)
+                        SELECT lane, ?2, ?3, 0, ?4 FROM batches WHERE uuid = ?1";
+                    let Resolver { plugin, arguments } = resolver;
+                    writer.db.execute(sql, params![uuid.as_bytes(), plugin, arguments, ms(now)])?;
+                }
+                writer.batch(uuid)
+            })
+            .await?;
+        self.resolving.notify_one();
+        Ok(begun)
+    }
+
+    /// Pages that are due, the batch that has waited longest first, and when the next one after them is.
+    pub async fn resolving(
+        &self,
+        max: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<Resolving>, Option<Timestamp>), QueueError> {
+        self.read(move |db| Ok((due(db, max, now)?, next(db, now)?))).await
+    }
+
+    /// Completes when a batch may be there to be resolved that was not before.
+    pub async fn resolving_changed(&self) {
+        self.resolving.notified().await;
+    }
+
+    /// A page is in; its messages were accepted. `next`: where the one after it begins; none after the last one.
+    pub async fn page_taken(&self, lane: i64, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
+        self.writer
+            .write(move |writer| {
+                match next {
+                    Some(next) => {
+                        let sql =
+                            "UPDATE resolving SET cursor = ?2, failures = 0, due = ?3, error = NULL WHERE lane = ?1";
+                        writer.db.execute(sql, params![lane, next, ms(now)])?;
+                    }
+                    None => {
+                        writer.db.execute("DELETE FROM resolving WHERE lane = ?1", [lane])?;
+                        let sql = "UPDATE batches SET state = ?2 WHERE lane = ?1 AND state = ?3";
+                        let (from, to) = (BatchState::Receiving as i64, BatchState::Sending as i64);
+                        writer.db.execute(sql, [lane, to, from])?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// A page did not come. `again`: when to ask for it; none where the batch has failed, until it is resumed.
+    pub async fn page_missed(&self, lane: i64, error: String, again: Option<Timestamp>) -> Result<(), QueueError> {
+        self.writer
+            .write(move |writer| {
+                let sql = "UPDATE resolving SET failures = failures + 1, due = ?2, error = ?3 WHERE lane = ?1";
+                writer.db.execute(sql, params![lane, ms(again.unwrap_or(Timestamp::MAX)), error])?;
+                if again.is_none() {
+                    let sql = "UPDATE batches SET state = ?2 WHERE lane = ?1 AND state = ?3";
+                    writer.db.execute(sql, [lane, BatchState::Failed as i64, BatchState::Receiving as i64])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+impl Writer {
+    /// Whether recipients still come in; a batch that goes on after a pause or a failure is asked about at once.
+    pub fn resolve_on(&self, lane: i64) -> Result<bool, Stop> {
+        Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [lane])? > 0)
+    }
+
+    pub fn stop_resolving(&self, lane: i64) -> Result<(), Stop> {
+        self.db.execute("DELETE FROM resolving WHERE lane = ?1", [lane])?;
+        Ok(())
+    }
+}
+
+fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<Resolving>> {
+    let sql = "SELECT uuid, plugin, arguments, cursor, failures FROM resolving JOIN batches USING (lane)
+        WHERE due <= ?1 AND state = ?2 ORDER BY due LIMIT ?3";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(params![ms(now), BatchState::Receiving as i64, max as i64], |row| {
+        let uuid: Vec<u8> = row.get(0)?;
+        Ok((uuid, Resolver { plugin: row.get(1)?, arguments: row.get(2)? }, row.get(3)?, row.get(4)?))
+    })?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (bytes, resolver, cursor, failures) = row?;
+        if let Some(batch) = batches::read(db, uuid(&bytes))? {
+            found.push(Resolving { batch, resolver, cursor, failures });
+        }
+    }
+    Ok(found)
+}
+
+fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = "SELECT min(due) FROM resolving JOIN batches USING (lane) WHERE due > ?1 AND state = ?2";
+    let next: Option<i64> =
+        db.prepare_cached(sql)?.query_row([ms(now), BatchState::Receiving as i64], |row| row.get(0))?;
+    Ok(next.map(moment))
+}
+
+/// What is told of a batch's resolver, while it is not at its end.
+pub(super) fn report(db: &Connection, lane: i64) -> rusqlite::Result<Option<ResolverReport>> {
+    let sql = "SELECT plugin, error FROM resolving WHERE lane = ?1";
+    let read = |row: &rusqlite::Row| Ok(ResolverReport { plugin: row.get(0)?, error: row.get(1)? });
+    db.prepare_cached(sql)?.query_row([lane], read).optional()
+}
