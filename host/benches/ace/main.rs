@@ -6,6 +6,7 @@ mod measure;
 mod place;
 mod plugins;
 mod sending;
+mod service;
 mod stages;
 
 use measure::Summary;
@@ -18,7 +19,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// What measures one topic.
 type Topic = fn(&Place, &mut Summary);
 
-const TOPICS: [(&str, Topic); 9] = [
+const TOPICS: [(&str, Topic); 10] = [
     ("stages", stages::stages),
     ("calls", plugins::calls::calls),
     ("isolation", plugins::isolation::isolation),
@@ -28,10 +29,15 @@ const TOPICS: [(&str, Topic); 9] = [
     ("reload", plugins::reload::reload),
     ("many", sending::many_messages),
     ("peers", sending::peers),
+    ("service", service::service),
 ];
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|word| word == service::onecore::FLAG) {
+        return service::onecore::run(&arguments);
+    }
+    let wanted: Vec<String> = arguments.into_iter().filter(|word| !word.starts_with('-')).collect();
     let place = Place::prepare();
     let mut summary = Summary::open(&place.target.join("bench/summary.json"), wanted.is_empty());
     for (name, topic) in TOPICS {
