@@ -1,8 +1,10 @@
 //! Reloads what changes: plugins, templates and ace.toml, as soon as their files are still for a moment, and on SIGHUP.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
@@ -13,12 +15,16 @@ use crate::engine::{Ace, Watched};
 
 /// Files must have been still for so long.
 const STILL: Duration = Duration::from_millis(50);
+/// How often ace.toml is looked at. Its folder is not watched: the queue's database may be in it, and each of its writes would
+/// wake the watcher.
+const LOOK: Duration = Duration::from_millis(250);
 /// When to look again at a file that is wrong and was being written.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// What watches over one engine.
 pub struct Watch {
     ace: Arc<Ace>,
+    config: Option<ConfigFile>,
     changed: Arc<Notify>,
     hangups: Option<Signal>,
     /// Watches for as long as it lives.
@@ -30,10 +36,12 @@ impl Watch {
     pub fn start(ace: Arc<Ace>) -> Self {
         let hangups = signal(SignalKind::hangup()).ok();
         let changed = Arc::new(Notify::new());
-        let watcher = watcher(&ace.watched(), changed.clone()).inspect_err(|error| {
+        let watched = ace.watched();
+        let watcher = watcher(&watched, changed.clone()).inspect_err(|error| {
             tracing::error!("Files cannot be watched; send SIGHUP to have them read again: {error}");
         });
-        Watch { ace, changed, hangups, _watcher: watcher.ok() }
+        let config = watched.config.map(ConfigFile::new);
+        Watch { ace, config, changed, hangups, _watcher: watcher.ok() }
     }
 
     /// Reloads what changes, for as long as it is polled. Never ends.
@@ -41,6 +49,7 @@ impl Watch {
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
+                () = changed(&mut self.config) => {}
                 () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: everything is read again."),
             }
             while reload(&self.ace).await {
@@ -54,6 +63,47 @@ async fn hangup(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
+    }
+}
+
+/// ace.toml, and how it looked.
+struct ConfigFile {
+    file: PathBuf,
+    stamp: Stamp,
+}
+
+/// Length, last change and inode; none where it cannot be read.
+type Stamp = Option<(u64, Option<SystemTime>, u64)>;
+
+impl ConfigFile {
+    fn new(file: PathBuf) -> Self {
+        let stamp = std::fs::metadata(&file).ok().map(stamp);
+        ConfigFile { file, stamp }
+    }
+}
+
+fn stamp(found: Metadata) -> (u64, Option<SystemTime>, u64) {
+    (found.len(), found.modified().ok(), found.ino())
+}
+
+/// Completes when the file is another one than before, and has been still.
+async fn changed(config: &mut Option<ConfigFile>) {
+    let Some(config) = config else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let mut now = tokio::fs::metadata(&config.file).await.ok().map(stamp);
+        if now == config.stamp {
+            continue;
+        }
+        loop {
+            tokio::time::sleep(STILL).await;
+            let later = tokio::fs::metadata(&config.file).await.ok().map(stamp);
+            if later == now {
+                config.stamp = now;
+                return;
+            }
+            now = later;
+        }
     }
 }
 
@@ -71,15 +121,9 @@ async fn reload(ace: &Ace) -> bool {
 type Watcher = Debouncer<RecommendedWatcher, RecommendedCache>;
 
 fn watcher(watched: &Watched, changed: Arc<Notify>) -> notify::Result<Watcher> {
-    let config = watched.config.clone();
-    let beside_config = config.as_deref().and_then(Path::parent).map(folder);
-    let elsewhere: Vec<PathBuf> = watched.plugins.iter().chain(&watched.templates).cloned().collect();
+    let folders: Vec<PathBuf> = watched.plugins.iter().chain(&watched.templates).cloned().collect();
     let concerns = move |path: &Path| {
-        let is_config = config.as_deref().is_some_and(|config| config.file_name() == path.file_name());
-        is_config
-            || elsewhere
-                .iter()
-                .any(|dir| path.starts_with(dir) || dir.canonicalize().is_ok_and(|d| path.starts_with(d)))
+        folders.iter().any(|dir| path.starts_with(dir) || dir.canonicalize().is_ok_and(|d| path.starts_with(d)))
     };
     let mut watcher = new_debouncer(STILL, None, move |events: DebounceEventResult| match events {
         Ok(events) if events.iter().all(|e| e.kind.is_access() || !e.paths.iter().any(|p| concerns(p))) => {}
@@ -92,12 +136,5 @@ fn watcher(watched: &Watched, changed: Arc<Notify>) -> notify::Result<Watcher> {
     for dir in &watched.templates {
         watcher.watch(dir, RecursiveMode::Recursive)?;
     }
-    if let Some(dir) = beside_config {
-        watcher.watch(&dir, RecursiveMode::NonRecursive)?;
-    }
     Ok(watcher)
-}
-
-fn folder(parent: &Path) -> PathBuf {
-    if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() }
 }

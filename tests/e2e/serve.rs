@@ -42,7 +42,7 @@ pub struct Server {
     pub child: Child,
     pub url: String,
     http: reqwest::Client,
-    log: std::thread::JoinHandle<String>,
+    log: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Server {
@@ -67,7 +67,7 @@ impl Server {
         });
         let tls = ace::tls::client_config(None).expect("sound");
         let http = reqwest::Client::builder().use_preconfigured_tls(tls).no_proxy().build().expect("a client");
-        Server { child, url: url.expect("it said so"), http, log }
+        Server { child, url: url.expect("it said so"), http, log: Some(log) }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -106,14 +106,27 @@ impl Server {
     pub fn stop(mut self) -> (Option<i32>, String) {
         self.signal(libc::SIGTERM);
         let status = wait_for("the server's end", || self.child.try_wait().expect("asked"));
-        (status.code(), self.log.join().expect("read"))
+        (status.code(), self.log())
+    }
+
+    /// All that it said, once it has ended.
+    fn log(&mut self) -> String {
+        self.log.take().expect("asked once").join().expect("read")
     }
 
     /// Kills it, as a power failure would.
     pub fn kill(mut self) -> String {
         self.signal(libc::SIGKILL);
         self.child.wait().expect("it ends");
-        self.log.join().expect("read")
+        self.log()
+    }
+}
+
+/// No test leaves a server behind.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

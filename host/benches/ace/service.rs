@@ -66,7 +66,7 @@ fn accept(place: &Place, summary: &mut Summary) {
 
         let (batch, body) = batch(MEMBERS);
         let (took, cpu) = server.measured(|| post_all(server.address, 1, vec![request("/v1/batches", &batch)], 202));
-        let raw = [false, true].map(|is_indexed| raw::rate(&place.folder("raw"), 128, MEMBERS, &body, is_indexed));
+        let raw = [false, true].map(|is_indexed| raw::rate(&place.folder("raw"), 1_024, MEMBERS, &body, is_indexed));
         rates[1].push(MEMBERS as f64 / took);
         ratios[1].push(MEMBERS as f64 / took / raw[0]);
         cpus[1].push(cpu * 1e6 / MEMBERS as f64);
@@ -80,7 +80,7 @@ fn accept(place: &Place, summary: &mut Summary) {
     summary.add("accept_http_over_raw", singles_over, "x", "SQLite alone: the same settings, groups of 64, one thread");
     summary.add("accept_http_cpu_us", single_us, "us", "aim <= 40; the server's own");
     summary.add("accept_batch_per_s", members, "/s", "recipients of a batch");
-    summary.add("accept_batch_over_raw", members_over, "x", "aim >= 0.8; SQLite alone, groups of 128, no index");
+    summary.add("accept_batch_over_raw", members_over, "x", "aim >= 0.8; SQLite alone, groups of 1,024, no index");
     summary.add(
         "accept_batch_over_raw_indexed",
         median(bare),

@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CACHE_KIB: i32 = 64 * 1024;
 /// A message has 2 KB, or 10: pages of 4 KiB would hold one each.
 const PAGE_BYTES: i32 = 16 * 1024;
-/// The log is folded into the database when it has so many pages.
-const CHECKPOINT_PAGES: i32 = 1_000;
+/// The log is folded into the database when it has so many pages (64 MiB): a page of an index is written there once for many
+/// changes.
+const CHECKPOINT_PAGES: i32 = 4_000;
 
 /// What each version of the tables added, the first version first. What is released is never edited.
 ///

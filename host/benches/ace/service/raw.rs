@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 pub fn rate(folder: &Path, group: usize, rows: usize, body: &[u8], is_indexed: bool) -> f64 {
     let db = Connection::open(folder.join("raw.db")).expect("a database");
     let settings = "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-        PRAGMA wal_autocheckpoint = 1000; PRAGMA cache_size = -65536;
+        PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536;
         CREATE TABLE m (id INTEGER PRIMARY KEY, uuid BLOB NOT NULL, state INTEGER NOT NULL, due INTEGER NOT NULL, body BLOB NOT NULL);";
     db.execute_batch(settings).expect("settings");
     if is_indexed {
