@@ -8,6 +8,7 @@
 //! - [`writer`]: the one thread that writes, many changes to a transaction
 //! - [`claims`]: handing messages out and taking them back
 //! - [`batches`]: many messages of one kind, and how far they are
+//! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
 //! - [`look`]: what is read
 //! - [`upkeep`]: retention, erasure, room
 //! - [`outgoing`]: events for webhooks and streams
@@ -17,8 +18,10 @@
 
 mod batches;
 mod claims;
+mod clock;
 mod database;
 mod look;
+mod meter;
 mod outgoing;
 #[cfg(test)]
 mod tests;
@@ -27,7 +30,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -41,6 +44,7 @@ pub use batches::{Batch, BatchState};
 pub use claims::{Claim, Claimed, Settled, Settlement};
 pub use database::OpenError;
 pub use look::{Filter, Page, Stored};
+pub use meter::{Rate, Rates};
 pub use outgoing::{Call, Event};
 pub use upkeep::Forgotten;
 use writer::Writer;
@@ -199,6 +203,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Webhook calls that wait.
     pub calls: u64,
+    pub rates: Rates,
 }
 
 /// The store. One process has it open.
@@ -208,6 +213,7 @@ pub struct Queue {
     file: PathBuf,
     /// Something can be claimed that could not before.
     changed: Arc<Notify>,
+    meter: Arc<meter::Meter>,
     _lock: database::Lock,
 }
 
@@ -221,10 +227,11 @@ impl Queue {
         let reader = |_| database::reader(&file).map(|db| Arc::new(Mutex::new(db)));
         let readers =
             (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
-        let writer = Writer::new(db, settings, now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let meter = Arc::new(meter::Meter::new(Instant::now()));
+        let writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
         let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         let changed = Arc::new(Notify::new());
-        Ok(Queue { writer, readers, file, changed, _lock: lock })
+        Ok(Queue { writer, readers, file, changed, meter, _lock: lock })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.

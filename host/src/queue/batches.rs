@@ -152,6 +152,30 @@ impl Writer {
         read(&self.db, uuid)?.ok_or(Stop::Refused(QueueError::Unknown("batch")))
     }
 
+    /// A batch that was cancelled takes no more.
+    pub fn must_be_open(&self, lane: i64) -> Result<(), Stop> {
+        let sql = "SELECT state FROM batches WHERE lane = ?1";
+        let state: Option<i64> = self.db.prepare_cached(sql)?.query_row([lane], |row| row.get(0)).optional()?;
+        match state.map(BatchState::of) {
+            Some(BatchState::Cancelled) => Err(Stop::Refused(QueueError::State("the batch was cancelled".to_owned()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops batches that were begun before that moment and of whose messages none is kept any more.
+    pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
+            (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0) RETURNING lane";
+        let gone: Vec<i64> =
+            self.db.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for lane in gone {
+            // Its number may come again.
+            self.paused.remove(&lane);
+            self.db.prepare_cached("DELETE FROM tallies WHERE lane = ?1")?.execute([lane])?;
+        }
+        Ok(())
+    }
+
     /// Takes back a few messages of a lane; whether there may be more.
     fn cancel_some(&mut self, lane: i64, now: Timestamp) -> rusqlite::Result<bool> {
         let sql = "DELETE FROM queue WHERE (lane, due, id) IN

@@ -1,5 +1,11 @@
 //! What any engine behind [`Queue`] must do: written against its front alone. A process that dies is a queue that is dropped
 //! and opened anew.
+//!
+//! - [`properties`]: random work beside a model
+//! - [`clocks`]: a wall clock that jumps
+
+mod clocks;
+mod properties;
 
 use std::path::Path;
 

@@ -76,13 +76,11 @@ impl Writer {
         let before = |age: Duration| ms(now).saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let aged = "SELECT id FROM messages WHERE settled < ?1 ORDER BY settled LIMIT ?2";
         let mut ids = self.ids(aged, before(self.settings.retention))?;
-        let kept: i64 =
-            self.db.query_row("SELECT count(*) FROM messages WHERE settled IS NOT NULL", [], |r| r.get(0))?;
-        let surplus = kept - ids.len() as i64 - i64::try_from(self.settings.max_settled).unwrap_or(i64::MAX);
+        let surplus = self.settled.saturating_sub(self.settings.max_settled);
         if ids.is_empty() && surplus > 0 {
             let oldest = "SELECT id FROM messages WHERE settled IS NOT NULL AND ?1 > 0 ORDER BY settled LIMIT ?2";
             ids = self.ids(oldest, 1)?;
-            ids.truncate(usize::try_from(surplus).unwrap_or(0));
+            ids.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
         }
         for id in &ids {
             self.erase(*id)?;
@@ -102,13 +100,9 @@ impl Writer {
                 AND NOT EXISTS (SELECT 1 FROM calls WHERE event = events.id) ORDER BY id LIMIT ?2)",
             )?
             .execute([before(self.settings.event_retention), STEP])?;
-        self.db
-            .prepare_cached(
-                "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
-                (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0)",
-            )?
-            .execute([before(self.settings.retention)])?;
-        Ok(ids.len() as i64 >= STEP || erased as i64 >= STEP || told as i64 >= STEP)
+        self.drop_batches(before(self.settings.retention))?;
+        let is_surplus_left = self.settled > self.settings.max_settled;
+        Ok(is_surplus_left || ids.len() as i64 >= STEP || erased as i64 >= STEP || told as i64 >= STEP)
     }
 
     fn ids(&self, sql: &str, first: i64) -> rusqlite::Result<Vec<i64>> {
@@ -157,6 +151,7 @@ impl Writer {
             self.tally(lane, state, -1)?;
         }
         if state != State::Queued {
+            self.settled = self.settled.saturating_sub(1);
             return Ok(None);
         }
         self.unsettled = self.unsettled.saturating_sub(1);

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 
+use super::clock::Clock;
+use super::meter::{Counted, Meter};
 use super::{Accepted, New, QueueError, State, hashes, ms};
 use crate::{config, sqlite};
 
@@ -81,12 +84,19 @@ pub(super) struct Writer {
     pub settings: config::Queue,
     /// Messages that are not settled.
     pub unsettled: u64,
+    /// Messages that are settled and still kept.
+    pub settled: u64,
     /// The number of the message that was accepted last.
     last_id: i64,
     /// Until when each claim of this process is good.
     pub leases: HashMap<i64, Instant>,
     /// Lanes of batches that are paused.
     pub paused: BTreeSet<i64>,
+    /// Whether the wall clock was set back, and what is being done about it.
+    pub clock: Clock,
+    /// What was done and is not on the disk yet, for the rates.
+    pub counted: Counted,
+    meter: Arc<Meter>,
     /// The lane that had its turn last.
     pub turn: i64,
     /// Events and their calls, one for each of these.
@@ -97,14 +107,19 @@ pub(super) struct Writer {
 
 impl Writer {
     /// What the last process had under way waits again, in doubt.
-    pub fn new(db: Connection, settings: &config::Queue, now: Timestamp) -> rusqlite::Result<Self> {
+    pub fn new(db: Connection, settings: &config::Queue, meter: Arc<Meter>, now: Timestamp) -> rusqlite::Result<Self> {
+        let clock = Clock::new(&db)?;
         let mut writer = Writer {
             db,
             settings: settings.clone(),
             unsettled: 0,
+            settled: 0,
             last_id: 0,
             leases: HashMap::new(),
             paused: BTreeSet::new(),
+            clock,
+            counted: Counted::default(),
+            meter,
             turn: super::ORDINARY,
             hooks: Vec::new(),
             wants_checkpoint: false,
@@ -122,18 +137,31 @@ impl Writer {
     fn remember_anew(&mut self) -> rusqlite::Result<()> {
         let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let unsettled = number("SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM claims)")?;
+        let settled = number("SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
         let paused = super::batches::paused(&self.db)?;
-        self.unsettled = unsettled.unsigned_abs();
+        (self.unsettled, self.settled) = (unsettled.unsigned_abs(), settled.unsigned_abs());
         // Numbers of pruned messages may come again, but not before the process ends.
         self.last_id = self.last_id.max(last_id);
         self.paused = paused;
+        self.lease_anew()
+    }
+
+    /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind.
+    fn lease_anew(&mut self) -> rusqlite::Result<()> {
+        let mut claims = self.db.prepare_cached("SELECT id FROM claims")?;
+        let claims: BTreeSet<i64> = claims.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        self.leases.retain(|id, _| claims.contains(id));
+        for id in claims {
+            self.leases.entry(id).or_insert_with(|| Instant::now() + super::LEASE);
+        }
         Ok(())
     }
 
     /// Makes all changes in one transaction, and tells each what came of it.
     fn commit(&mut self, changes: impl Iterator<Item = Change>) {
         let mut tells = Vec::with_capacity(GROUP_MAX);
+        let clock = self.clock;
         let mut changes = changes.peekable();
         let result = self.begin().and_then(|()| {
             for change in changes.by_ref() {
@@ -143,11 +171,16 @@ impl Writer {
             }
             self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
         });
+        let counted = std::mem::take(&mut self.counted);
+        if result.is_ok() {
+            self.meter.add(counted);
+        }
         let error = result.err().map(|error| {
             if !self.db.is_autocommit() {
                 // Where even this fails the connection is gone, and every later change says so.
                 let _ = self.db.execute_batch("ROLLBACK");
             }
+            self.clock = clock;
             let _ = self.remember_anew();
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             QueueError::Unavailable(sqlite::words(&error))
@@ -170,6 +203,10 @@ impl Writer {
     pub fn accept(&mut self, new: &[New], now: Timestamp) -> Result<Vec<Accepted>, Stop> {
         if self.unsettled + new.len() as u64 > self.settings.max_messages {
             return Err(Stop::Refused(QueueError::Full(self.unsettled)));
+        }
+        let batches: BTreeSet<i64> = new.iter().map(|new| new.lane).filter(|lane| *lane > super::ORDINARY).collect();
+        for lane in batches {
+            self.must_be_open(lane)?;
         }
         let mut accepted = Vec::with_capacity(new.len());
         for one in new {
@@ -204,6 +241,7 @@ impl Writer {
         }
         self.last_id = id;
         self.unsettled += 1;
+        self.counted.accepted += 1;
         if new.claim {
             self.take(id, new.lane)?;
         } else {
