@@ -263,6 +263,11 @@ impl Queue {
         .await
     }
 
+    /// Whether the store can be read.
+    pub async fn answers(&self) -> Result<(), QueueError> {
+        self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
+    }
+
     /// Asks on a thread where waiting is allowed.
     async fn read<T: Send + 'static>(
         &self,

@@ -5,6 +5,7 @@ mod auth;
 mod batches;
 mod crash;
 mod limits;
+mod openapi;
 mod runtime;
 mod webhooks;
 

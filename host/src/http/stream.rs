@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 
 use super::Api;
 use super::problem::{ApiError, Problem};
-use crate::queue::Forgotten;
+use super::shown::Erased;
 
 /// Who is to be forgotten.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,12 +50,12 @@ pub async fn events(State(api): State<Arc<Api>>) -> Sse<impl Stream<Item = Resul
 
 /// Erases everything about the messages to a person: what waits will not go out, what is settled is not kept.
 #[utoipa::path(post, path = "/v1/forget", tag = "people", params(Person), responses(
-    (status = 200, description = "How many messages that were", body = Object),
+    (status = 200, description = "How many messages that were", body = Erased),
     (status = 400, description = "Nobody is named", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn forget(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<Forgotten>, ApiError> {
+pub async fn forget(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<Erased>, ApiError> {
     if person.user.is_none() && person.email.is_none() {
         return Err(ApiError::BadRequest("name who is to be forgotten: ?user=ID or ?email=ADDRESS".to_owned()));
     }
-    Ok(Json(api.queue.forget(person.user, person.email).await?))
+    Ok(Json(api.queue.forget(person.user, person.email).await?.into()))
 }
