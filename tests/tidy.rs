@@ -50,7 +50,19 @@ const MAY_IMPORT: [(&str, &[&str]); 27] = [
     ("worker", &["events", "message", "monitoring", "pipeline", "queue"]),
     (
         "http",
-        &["config", "engine", "keyvalue", "message", "monitoring", "pipeline", "plugin", "queue", "tokens", "worker"],
+        &[
+            "config",
+            "engine",
+            "events",
+            "keyvalue",
+            "message",
+            "monitoring",
+            "pipeline",
+            "plugin",
+            "queue",
+            "tokens",
+            "worker",
+        ],
     ),
     ("app", &["config", "engine", "events", "http", "monitoring", "queue", "tls", "tokens", "watch", "worker"]),
     // The author's tools have one plugin at a time, and no engine.

@@ -51,6 +51,7 @@ pub struct Api {
     pub tokens: Option<Tokens>,
     pub rates: Rates,
     pub metrics: Option<Exposition>,
+    pub events_are_kept: bool,
     pub settings: config::Server,
     pub max_body_bytes: usize,
     pub stop: CancellationToken,

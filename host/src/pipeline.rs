@@ -335,9 +335,7 @@ impl InFlight {
                 *pass = Some(entered);
                 None
             }
-            Err(at) => {
-                Some(Step::Later { error: format!("{name}: its quota is used up ([channels.{name}])"), at: Some(at) })
-            }
+            Err(later) => Some(Step::Later { error: format!("{name}: {}", later.why), at: Some(later.at) }),
         }
     }
 
@@ -454,6 +452,11 @@ impl InFlight {
             Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
         let delivered = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes).await;
         carrying.is_recorded = false;
+        let pause = notes.pause().filter(|_| matches!(delivered, Delivered::Recoverable { .. }));
+        if let (Some(gate), Some(pause)) = (gate, pause) {
+            // Nobody else need be told the same.
+            gate.close(pause, (self.snapshot.now)());
+        }
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(notes.into_refused());
         if let Delivered::Unavailable(error) = delivered {

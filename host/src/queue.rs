@@ -45,7 +45,7 @@ pub use claims::{Claim, Claimed, Settled, Settlement};
 pub use database::OpenError;
 pub use look::{Filter, Page, Stored};
 pub use meter::{Rate, Rates};
-pub use outgoing::{Call, Event};
+pub use outgoing::{Call, Event, Events};
 pub use upkeep::Forgotten;
 use writer::Writer;
 

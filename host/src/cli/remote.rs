@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -168,8 +169,15 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         return Ok(OK);
     }
     let mut table = table(["", ""]);
-    for (key, value) in stats.as_object().into_iter().flatten() {
-        table.add_row([key.replace('_', " "), text(value)]);
+    for (key, value) in stats.as_object().into_iter().flatten().filter(|(key, _)| *key != "rates") {
+        let age = if key == "oldest" { age(value) } else { String::new() };
+        table.add_row([key.replace('_', " "), text(value) + &age]);
+    }
+    for key in ["accepted", "settled", "failed"] {
+        let rate = |span: &str| stats["rates"][span][key].as_f64().unwrap_or_default();
+        let (minute, five) = (rate("minute"), rate("five_minutes"));
+        let rates = format!("{minute:.1} in the last minute, {five:.1} in the last five");
+        table.add_row([format!("{key} a second"), rates]);
     }
     put(&table.to_string());
     if !batches.is_empty() {
@@ -272,6 +280,13 @@ pub async fn forget(args: ForgetArgs, json: bool) -> anyhow::Result<u8> {
         put(&format!("{} waiting, {} under way, {} settled", n("waiting"), n("under_way"), n("settled")));
     }
     Ok(OK)
+}
+
+/// How long ago that was, in words.
+fn age(value: &Value) -> String {
+    let Some(at) = value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) else { return String::new() };
+    let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
+    format!(" ({:#} ago)", SignedDuration::from_secs(seconds))
 }
 
 fn text(value: &Value) -> String {

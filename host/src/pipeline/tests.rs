@@ -36,6 +36,8 @@ struct Script {
     breaks_before: bool,
     /// Seconds that the clock is set by during each attempt.
     sets_clock: AtomicI64,
+    /// Seconds for which its provider wants to be left alone, when it fails.
+    retry_after: AtomicI64,
 }
 
 impl Script {
@@ -46,6 +48,7 @@ impl Script {
             seen: Mutex::default(),
             breaks_before: false,
             sets_clock: AtomicI64::new(0),
+            retry_after: AtomicI64::new(0),
         })
     }
 
@@ -78,8 +81,11 @@ impl Channel for Arc<Script> {
         _: &Arc<Message>,
         _: &[(String, String)],
         attempt: &Attempt,
-        _: &Notes,
+        notes: &Notes,
     ) -> Result<Receipt, DeliveryError> {
+        if let pause @ 1.. = self.retry_after.load(Ordering::Relaxed) {
+            notes.throttled(std::time::Duration::from_secs(pause.unsigned_abs()));
+        }
         self.seen.lock().expect("no panic").push((attempt.number, attempt.idempotency_key.clone()));
         NOW.set(NOW.get() + self.sets_clock.load(Ordering::Relaxed));
         let mut answers = self.answers.lock().expect("no panic");
@@ -348,7 +354,7 @@ fn at_most_once(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
     let settings = crate::config::Channel { delivery: Guarantee::AtMostOnce, ..Default::default() };
     let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
     let mut snapshot = Arc::into_inner(snapshot).expect("the only one");
-    snapshot.gates = crate::channel::gates::gates(&settings, &Gates::new());
+    snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
     Arc::new(snapshot)
 }
 
@@ -397,7 +403,8 @@ async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
     let rate = crate::config::Rate { count: 1, per: std::time::Duration::from_secs(3600) };
     let settings = crate::config::Channel { rate: Some(rate), ..Default::default() };
     let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
-    snapshot.gates = crate::channel::gates::gates(&BTreeMap::from([("smtp".to_owned(), settings)]), &Gates::new());
+    let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
+    snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
     let snapshot = Arc::new(snapshot);
     let mut first = flight(&snapshot);
     assert_eq!(run(&mut first).await, [0]);
@@ -467,4 +474,25 @@ async fn a_queue_or_a_pause_between_attempts_uses_no_window_up() {
     taken_up.advance().await;
     assert_eq!(channel.attempts(), [1, 2]);
     assert_eq!(pauses(&mut taken_up).await, [10, 20, 40]);
+}
+
+#[tokio::test]
+async fn a_provider_that_wants_to_be_left_alone_is_left_alone_by_every_message() {
+    let channel = Script::new("smtp", vec![recoverable("429", Some(at(1_030)))]);
+    channel.retry_after.store(30, Ordering::Relaxed);
+    let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
+    snapshot.gates = crate::channel::gates::gates(["smtp"], &BTreeMap::new(), &Gates::new());
+    let snapshot = Arc::new(snapshot);
+    let (mut first, mut second) = (flight(&snapshot), flight(&snapshot));
+    first.advance().await;
+    second.advance().await;
+    assert_eq!((first.due(), second.due()), (Some(at(1_030)), Some(at(1_030))));
+    assert_eq!((email(&second).attempts, channel.attempts()), (0, vec![1]), "the second one was not tried");
+    let Outcome::Retry { error, .. } = &email(&second).outcome else { panic!("{:?}", email(&second)) };
+    assert!(error.contains("Retry-After"), "{error}");
+    for flight in [&mut first, &mut second] {
+        run(flight).await;
+        assert_eq!(email(flight).outcome.state(), "sent");
+    }
+    assert_eq!((email(&second).attempts, channel.attempts()), (1, vec![1, 2, 1]));
 }

@@ -93,16 +93,10 @@ impl Writer {
                 WHERE state IN (4, 5, 6) AND settled < ?1 AND body IS NOT NULL LIMIT ?2)",
             )?
             .execute([dead, STEP])?;
-        let told = self
-            .db
-            .prepare_cached(
-                "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < ?1
-                AND NOT EXISTS (SELECT 1 FROM calls WHERE event = events.id) ORDER BY id LIMIT ?2)",
-            )?
-            .execute([before(self.settings.event_retention), STEP])?;
+        let told = self.prune_events(before(self.settings.event_retention), STEP)?;
         self.drop_batches(before(self.settings.retention))?;
         let is_surplus_left = self.settled > self.settings.max_settled;
-        Ok(is_surplus_left || ids.len() as i64 >= STEP || erased as i64 >= STEP || told as i64 >= STEP)
+        Ok(is_surplus_left || ids.len() as i64 >= STEP || erased as i64 >= STEP || told >= STEP)
     }
 
     fn ids(&self, sql: &str, first: i64) -> rusqlite::Result<Vec<i64>> {

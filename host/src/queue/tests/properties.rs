@@ -196,6 +196,8 @@ struct Model {
     batches: [Option<Lot>; 2],
     events: Vec<Told>,
     last_event: i64,
+    /// The latest event that was thrown out for its age.
+    pruned: i64,
 }
 
 fn batch_uuid(batch: usize) -> Uuid {
@@ -343,7 +345,10 @@ impl Model {
                 message.has_body = false;
             }
         }
-        self.events.retain(|told| told.call.is_some() || told.at >= now - EVENT_RETENTION);
+        let is_kept = |told: &Told| told.call.is_some() || told.at >= now - EVENT_RETENTION;
+        let gone = self.events.iter().filter(|told| !is_kept(told)).map(|told| told.id);
+        self.pruned = gone.max().map_or(self.pruned, |id| id.max(self.pruned));
+        self.events.retain(is_kept);
         for lot in &mut self.batches {
             let is_empty = |lane| !self.messages.values().any(|m| m.lane == lane);
             lot.take_if(|lot| lot.begun < now - RETENTION && is_empty(lot.lane));
@@ -367,6 +372,7 @@ impl Pair {
             batches: [None, None],
             events: Vec::new(),
             last_event: 0,
+            pruned: 0,
         };
         let mut pair = Pair { home: Home::new(), queue: None, model };
         pair.open().await;
@@ -681,7 +687,8 @@ impl Pair {
         };
         assert_eq!(stats, expected);
         let events = queue.events(0, 1_000).await.expect("asked");
-        let seen: Vec<(i64, Timestamp)> = events.iter().map(|event| (event.id, event.at)).collect();
+        assert_eq!((events.last, events.pruned), (model.last_event, model.pruned));
+        let seen: Vec<(i64, Timestamp)> = events.events.iter().map(|event| (event.id, event.at)).collect();
         assert_eq!(seen, model.events.iter().map(|told| (told.id, at(told.at))).collect::<Vec<_>>());
     }
 
