@@ -181,12 +181,7 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
     }
     put(&table.to_string());
     if !batches.is_empty() {
-        let mut table = self::table(["batch", "begun", "state", "messages", "by state"]);
-        for batch in &batches {
-            let keys = ["uuid", "begun", "state", "messages"].map(|key| text(&batch[key]));
-            table.add_row(keys.into_iter().chain([batch["by_state"].to_string()]));
-        }
-        put(&table.to_string());
+        super::batches::show(&batches);
     }
     Ok(OK)
 }
@@ -289,7 +284,7 @@ fn age(value: &Value) -> String {
     format!(" ({:#} ago)", SignedDuration::from_secs(seconds))
 }
 
-fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
@@ -297,7 +292,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     if header.iter().any(|name| !name.is_empty()) {

@@ -106,7 +106,7 @@ impl Queue {
         Ok(batch)
     }
 
-    /// Takes back what has not gone out and is not under way.
+    /// Takes back what has not gone out. What is under way ends as it does, but is not tried again.
     pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
         let batch = self.turn_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
         let lane = batch.lane;
@@ -152,14 +152,14 @@ impl Writer {
         read(&self.db, uuid)?.ok_or(Stop::Refused(QueueError::Unknown("batch")))
     }
 
-    /// A batch that was cancelled takes no more.
-    pub fn must_be_open(&self, lane: i64) -> Result<(), Stop> {
+    /// Whether the lane is a batch's that was cancelled: it takes no more, and tries nothing again.
+    pub fn is_cancelled(&self, lane: i64) -> rusqlite::Result<bool> {
+        if lane <= ORDINARY {
+            return Ok(false);
+        }
         let sql = "SELECT state FROM batches WHERE lane = ?1";
         let state: Option<i64> = self.db.prepare_cached(sql)?.query_row([lane], |row| row.get(0)).optional()?;
-        match state.map(BatchState::of) {
-            Some(BatchState::Cancelled) => Err(Stop::Refused(QueueError::State("the batch was cancelled".to_owned()))),
-            _ => Ok(()),
-        }
+        Ok(state == Some(BatchState::Cancelled as i64))
     }
 
     /// Drops batches that were begun before that moment and of whose messages none is kept any more.

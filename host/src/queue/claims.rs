@@ -223,6 +223,10 @@ impl Writer {
         }
         let Some(lane) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
+            // Its batch was cancelled meanwhile: it is not tried again.
+            Settlement::Again { .. } | Settlement::Back if self.is_cancelled(lane)? => {
+                self.done(id, lane, (State::Cancelled, b""), now)?;
+            }
             Settlement::Done { state, report, event } => {
                 self.done(id, lane, (*state, report), now)?;
                 if let Some(body) = event {

@@ -11,6 +11,8 @@ use super::{ORDINARY, Queue, QueueError, State, hash, ms};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
+/// The longest that what was erased stays in the database's log.
+const LOG_AGE_MAX: Duration = Duration::from_secs(60);
 /// Pages that one step gives back to the disk.
 const PAGES: i64 = 256;
 
@@ -41,7 +43,9 @@ impl Queue {
                 while rows.next()?.is_some() {}
                 drop(rows);
                 drop(step);
-                writer.wants_checkpoint = (1..=PAGES).contains(&free);
+                // What was erased is in the log until that is folded away.
+                let is_log_old = writer.folded.elapsed() > LOG_AGE_MAX;
+                writer.wants_checkpoint = (1..=PAGES).contains(&free) || is_log_old;
                 Ok(free > PAGES)
             })
             .await
@@ -57,7 +61,10 @@ impl Queue {
         for (kind, column, value) in people {
             loop {
                 let value = value.clone();
-                let step = move |writer: &mut Writer| Ok(writer.forget_some(kind, column, &value)?);
+                let step = move |writer: &mut Writer| {
+                    writer.wants_checkpoint = true;
+                    Ok(writer.forget_some(kind, column, &value)?)
+                };
                 let (some, is_more) = self.writer.write(step).await?;
                 all.waiting += some.waiting;
                 all.under_way += some.under_way;

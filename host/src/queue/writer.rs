@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -39,7 +39,13 @@ type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
 type Change = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
 
 /// The way to the writer's thread, which ends when this is dropped.
-pub(super) struct Sender(mpsc::Sender<Change>);
+pub(super) struct Sender {
+    changes: mpsc::Sender<Change>,
+    broken: Broken,
+}
+
+/// Why the last transaction that failed did.
+type Broken = Arc<Mutex<String>>;
 
 impl Sender {
     /// Makes a change; done means that it is on the disk. Dropping the future leaves it open whether it is made.
@@ -47,7 +53,11 @@ impl Sender {
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let gone = || QueueError::Unavailable("it could not be written".to_owned());
+        // A change that was not even tried has no error of its own.
+        let gone = || {
+            let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            QueueError::Unavailable(if why.is_empty() { "it could not be written".to_owned() } else { why })
+        };
         let (answer, answered) = oneshot::channel();
         let change = move |writer: &mut Writer| {
             let (outcome, broken) = match work(writer) {
@@ -61,7 +71,7 @@ impl Sender {
             };
             (Box::new(tell) as Tell, broken)
         };
-        self.0.send(Box::new(change)).await.map_err(|_| gone())?;
+        self.changes.send(Box::new(change)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -69,13 +79,14 @@ impl Sender {
 /// Starts the thread.
 pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
     let (sender, mut changes) = mpsc::channel(WAITING_MAX);
+    let broken = writer.broken.clone();
     std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
         let mut group: Vec<Change> = Vec::with_capacity(GROUP_MAX);
         while changes.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
             writer.commit(group.drain(..));
         }
     })?;
-    Ok(Sender(sender))
+    Ok(Sender { changes: sender, broken })
 }
 
 /// Holds the connection for writing, and what it remembers of the tables.
@@ -97,12 +108,15 @@ pub(super) struct Writer {
     /// What was done and is not on the disk yet, for the rates.
     pub counted: Counted,
     meter: Arc<Meter>,
+    broken: Broken,
     /// The lane that had its turn last.
     pub turn: i64,
     /// Events and their calls, one for each of these.
     pub hooks: Vec<String>,
     /// The log is to be folded into the database, which ends where its last page in use does.
     pub wants_checkpoint: bool,
+    /// When that was done last.
+    pub folded: Instant,
 }
 
 impl Writer {
@@ -120,9 +134,11 @@ impl Writer {
             clock,
             counted: Counted::default(),
             meter,
+            broken: Broken::default(),
             turn: super::ORDINARY,
             hooks: Vec::new(),
             wants_checkpoint: false,
+            folded: Instant::now(),
         };
         let transaction = writer.db.unchecked_transaction()?;
         transaction.execute("UPDATE messages SET in_doubt = 1 WHERE id IN (SELECT id FROM claims)", [])?;
@@ -183,11 +199,13 @@ impl Writer {
             self.clock = clock;
             let _ = self.remember_anew();
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
+            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
             QueueError::Unavailable(sqlite::words(&error))
         });
         if std::mem::take(&mut self.wants_checkpoint) {
             // A reader that is in the way only puts it off.
             let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            self.folded = Instant::now();
         }
         for tell in tells {
             tell(error.as_ref().map_or(Ok(()), Err));
@@ -206,7 +224,9 @@ impl Writer {
         }
         let batches: BTreeSet<i64> = new.iter().map(|new| new.lane).filter(|lane| *lane > super::ORDINARY).collect();
         for lane in batches {
-            self.must_be_open(lane)?;
+            if self.is_cancelled(lane)? {
+                return Err(Stop::Refused(QueueError::State("the batch was cancelled".to_owned())));
+            }
         }
         let mut accepted = Vec::with_capacity(new.len());
         for one in new {

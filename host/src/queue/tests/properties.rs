@@ -311,6 +311,8 @@ impl Model {
 
     fn settle(&mut self, number: u128, how: How) {
         let now = self.now;
+        let is_cancelled = |lot: &Lot| lot.lane == self.messages[&number].lane && lot.state == BatchState::Cancelled;
+        let is_cancelled = self.batches.iter().flatten().any(is_cancelled);
         let message = self.messages.get_mut(&number).expect("one that is under way");
         message.is_lost &= matches!(how, How::Record);
         match how {
@@ -322,6 +324,7 @@ impl Model {
                 }
             }
             How::Corrupt => message.settle(State::Corrupt, b"{}", now),
+            How::Again(_) | How::Back if is_cancelled => message.settle(State::Cancelled, b"", now),
             How::Again(pause) => {
                 (message.place, message.in_doubt) = (Place::Waiting(now + pause), false);
                 message.progress = Some(b"half-way".to_vec());
