@@ -55,6 +55,7 @@ const MAY_IMPORT: [(&str, &[&str]); 28] = [
             "config",
             "engine",
             "intake",
+            "events",
             "keyvalue",
             "message",
             "monitoring",

@@ -65,7 +65,8 @@ impl App {
         let ace = Arc::new(Ace::builder(config.clone()).start().await?);
         queue.set_hooks(config.webhooks.keys().cloned().collect()).await?;
         let current = ace.clone();
-        let shown = events::Shown { context: config.events.context, are_kept: !config.webhooks.is_empty() };
+        let are_kept = config.events.keep || !config.webhooks.is_empty();
+        let shown = events::Shown { context: config.events.context, are_kept };
         let places = config.delivery.concurrency.max(2);
         let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
         let api = Api {
@@ -75,6 +76,7 @@ impl App {
             tokens,
             rates: Rates::new(config.server.requests_per_second),
             metrics,
+            events_are_kept: are_kept,
             settings: config.server.clone(),
             max_body_bytes: config.delivery.max_message_bytes,
             stop: CancellationToken::new(),

@@ -1,6 +1,7 @@
 //! The command line: data on stdout, words on stderr, and an exit code for scripts.
 
 mod batch;
+mod batches;
 mod check;
 mod client;
 mod explain;
@@ -98,6 +99,8 @@ enum Command {
     /// Send one message type to many recipients, through a running server
     #[command(after_help = batch::EXAMPLES)]
     Batch(batch::Args),
+    /// List the batches of a running server; pause, resume or cancel one
+    Batches(batches::Args),
     /// What became of messages of a running server; retry, cancel and discard them
     Messages(remote::MessagesArgs),
     /// How full the queue of a running server is
@@ -166,6 +169,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         }
         Command::Token(args) => token::run(&config()?, args, json),
         Command::Batch(args) => batch::run(args, json).await,
+        Command::Batches(args) => batches::run(args, json).await,
         Command::Messages(args) => remote::messages(args, json).await,
         Command::Queue(args) => remote::queue(args, json).await,
         Command::Kv(args) => remote::kv(args).await,

@@ -489,6 +489,9 @@ pub struct Server {
 pub struct Events {
     /// Context and options too, which may hold what only the recipient should see. False.
     pub context: bool,
+    /// They are kept for `queue.event-retention`, so that an interrupted stream is told what it missed. Where there are webhooks
+    /// they are kept in any case. False.
+    pub keep: bool,
 }
 
 /// One address that events are posted to, signed as Standard Webhooks says.

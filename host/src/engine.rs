@@ -304,13 +304,16 @@ impl Own {
             return Err(Problems(problems).into());
         }
         let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
+        let channels = ChannelMap::new(channels);
+        let names = channels.iter().map(|channel| channel.name());
+        let gates = gates(names, &config.channels, before.map_or(&Gates::new(), |before| &before.gates));
         let snapshot = Snapshot {
             policies: slots(&config, &registry, self.policies.clone(), before.map_or(&[], |before| &before.policies)),
-            channels: ChannelMap::new(channels),
+            channels,
             presentation,
             routing: config.routing.clone(),
             delivery: config.delivery.clone(),
-            gates: gates(&config.channels, before.map_or(&Gates::new(), |before| &before.gates)),
+            gates,
             now: self.now,
             jitter: self.jitter,
         };

@@ -2,18 +2,21 @@
 //!
 //! - [`messages`], [`batches`]: handing in, and what became of it; [`keyvalue`]: facts; [`plugins`]; [`stream`]: events; [`status`]
 //! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: what is wrong, as RFC 9457
+//! - [`shown`]: what goes out; [`described`]: what holds for every route in the description
 //! - [`listen`]: connections, TLS, and their limits
 //!
 //! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
 
 mod batches;
 mod body;
+mod described;
 mod guard;
 mod keyvalue;
 pub mod listen;
 mod messages;
 mod plugins;
 mod problem;
+mod shown;
 mod status;
 mod stream;
 
@@ -26,7 +29,6 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -50,6 +52,7 @@ pub struct Api {
     pub tokens: Option<Tokens>,
     pub rates: Rates,
     pub metrics: Option<Exposition>,
+    pub events_are_kept: bool,
     pub settings: config::Server,
     pub max_body_bytes: usize,
     pub stop: CancellationToken,
@@ -116,23 +119,14 @@ pub fn router(api: Arc<Api>) -> Router {
     let bounded_routes = sending.merge(asking).merge(reading).merge(changing).merge(open).layer(bounded);
     let (router, mut described) =
         OpenApiRouter::with_openapi(Described::openapi()).merge(unbounded).merge(bounded_routes).split_for_parts();
-    describe_security(&mut described, api.tokens.is_some());
+    described::complete(&mut described, api.tokens.is_some());
     router
         .merge(SwaggerUi::new("/docs").url("/openapi.json", described))
         .fallback(async || ApiError::NotFound("route"))
-        .method_not_allowed_fallback(async || ApiError::NotFound("method of this route").into_response())
+        .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
         .layer(from_fn(in_words))
         .layer(from_fn(traced))
         .with_state(api)
-}
-
-fn describe_security(described: &mut utoipa::openapi::OpenApi, is_needed: bool) {
-    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-    described.components.get_or_insert_default().add_security_scheme("bearer", bearer);
-    if is_needed {
-        let bearer = utoipa::openapi::security::SecurityRequirement::new("bearer", [] as [&str; 0]);
-        described.security = Some(vec![bearer]);
-    }
 }
 
 /// A span for each request, below the trace context it came with.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
@@ -20,6 +20,9 @@ use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};
 use crate::presentation::{Presentation, Subject};
 use crate::retry::{self, Next};
+
+/// A clock that is corrected by less is as good as right.
+const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 /// Everything a send looks at. A send sees one snapshot from its beginning to its end.
 pub struct Snapshot {
@@ -58,6 +61,9 @@ pub struct Progress {
     todo: Vec<Todo>,
     /// How often the policies were asked in vain because one of them broke.
     asked_in_vain: u32,
+    /// When it was looked at last: a clock that says less by now was set back.
+    #[serde(default)]
+    seen: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,13 +131,14 @@ impl InFlight {
             policies: Vec::new(),
             channels,
         };
-        let progress = Progress { limit, report, todo, asked_in_vain: 0 };
+        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: Some(now) };
         InFlight { message, snapshot, dry, progress, is_to_be_recorded: false, held: None }
     }
 
     /// A message that was put away goes on. An attempt that was recorded and has no result is not made again.
     pub fn resume(snapshot: Arc<Snapshot>, message: Arc<Message>, progress: Progress) -> Self {
         let mut flight = InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None };
+        flight.follow_clock((flight.snapshot.now)());
         for i in 0..flight.progress.todo.len() {
             if matches!(&flight.progress.todo[i], Todo::Carry(carrying) if carrying.is_recorded) {
                 flight.progress.todo[i] = Todo::Nothing;
@@ -188,6 +195,7 @@ impl InFlight {
     pub async fn advance(&mut self) {
         self.is_to_be_recorded = false;
         let now = (self.snapshot.now)();
+        self.follow_clock(now);
         if self.progress.todo.iter().any(|todo| matches!(todo, Todo::Ask(at) if *at <= now)) {
             self.ask(now).await;
         }
@@ -197,6 +205,28 @@ impl InFlight {
                     self.carry(i, carrying).await
                 }
                 other => self.progress.todo[i] = other,
+            }
+        }
+    }
+
+    /// A window is used up by the pauses between attempts alone: not by what came on top of them (a queue, a paused batch, no
+    /// process, a clock that was set forward), and a clock that was set back makes neither a pause nor a window longer.
+    fn follow_clock(&mut self, now: Timestamp) {
+        let set_back = self.progress.seen.replace(now).map_or(SignedDuration::ZERO, |seen| seen.duration_since(now));
+        let is_set_back = set_back > CLOCK_SLACK;
+        for (todo, report) in self.progress.todo.iter_mut().zip(&self.progress.report.channels) {
+            let moved_by = |by: SignedDuration| move |at: Timestamp| at.checked_add(by).unwrap_or(at);
+            match todo {
+                // A policy's delay ends at a moment of the day, and the pause after a broken policy does not.
+                Todo::Ask(at) if is_set_back && matches!(report.outcome, Outcome::Retry { .. }) => {
+                    *at = moved_by(-set_back)(*at);
+                }
+                Todo::Carry(carrying) if is_set_back || !carrying.is_recorded => {
+                    let late = now.duration_since(carrying.due).max(SignedDuration::ZERO);
+                    let moved = moved_by(if is_set_back { -set_back } else { late });
+                    (carrying.due, carrying.opened) = (moved(carrying.due), carrying.opened.map(moved));
+                }
+                _ => {}
             }
         }
     }
@@ -306,9 +336,7 @@ impl InFlight {
                 *pass = Some(entered);
                 None
             }
-            Err(at) => {
-                Some(Step::Later { error: format!("{name}: its quota is used up ([channels.{name}])"), at: Some(at) })
-            }
+            Err(later) => Some(Step::Later { error: format!("{name}: {}", later.why), at: Some(later.at) }),
         }
     }
 
@@ -427,17 +455,30 @@ impl InFlight {
         let delivering = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes);
         let delivered = delivering.instrument(span).await;
         carrying.is_recorded = false;
+        let pause = notes.pause().filter(|_| matches!(delivered, Delivered::Recoverable { .. }));
+        if let (Some(gate), Some(pause)) = (gate, pause) {
+            // Nobody else need be told the same.
+            gate.close(pause, (self.snapshot.now)());
+        }
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(notes.into_refused());
         if let Delivered::Unavailable(error) = delivered {
             carrying.stage = Stage::Deliver(rendered);
             return Step::Later { error, at: None };
         }
-        carrying.opened.get_or_insert(at);
+        let took = started.elapsed();
+        let opened = *carrying.opened.get_or_insert(at);
+        let now = (self.snapshot.now)();
+        let jumped = now.duration_since(at) - SignedDuration::try_from(took).unwrap_or_default();
+        if jumped.abs() > CLOCK_SLACK {
+            // The clock was set meanwhile, and the window goes with it.
+            carrying.opened = Some(opened.checked_add(jumped).unwrap_or(opened));
+            self.progress.seen = Some(now);
+        }
         carrying.attempts += 1;
         report.attempts += 1;
         let (result, answer) = delivered.told();
-        let took_us = started.elapsed().as_micros() as u64;
+        let took_us = took.as_micros() as u64;
         let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
         let number = attempt.number;
         remember(report, AttemptReport { at, channel: name, revision, number, took_us, result, answer });

@@ -9,6 +9,7 @@
 //! - [`claims`]: handing messages out and taking them back
 //! - [`batches`]: many messages of one kind, and how far they are
 //! - [`resolving`]: batches whose recipients a resolver names
+//! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
 //! - [`look`]: what is read
 //! - [`upkeep`]: retention, erasure, room
 //! - [`outgoing`]: events for webhooks and streams
@@ -18,8 +19,10 @@
 
 mod batches;
 mod claims;
+mod clock;
 mod database;
 mod look;
+mod meter;
 mod outgoing;
 mod resolving;
 #[cfg(test)]
@@ -29,7 +32,7 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -43,7 +46,8 @@ pub use batches::{Batch, BatchState};
 pub use claims::{Claim, Claimed, Settled, Settlement};
 pub use database::OpenError;
 pub use look::{Filter, Page, Stored};
-pub use outgoing::{Call, Event};
+pub use meter::{Rate, Rates};
+pub use outgoing::{Call, Event, Events};
 pub use resolving::{Resolver, ResolverReport, Resolving};
 pub use upkeep::Forgotten;
 use writer::Writer;
@@ -202,6 +206,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Webhook calls that wait.
     pub calls: u64,
+    pub rates: Rates,
 }
 
 /// The store. One process has it open.
@@ -213,6 +218,7 @@ pub struct Queue {
     changed: Arc<Notify>,
     /// A page of recipients may be due that was not before.
     resolving: Notify,
+    meter: Arc<meter::Meter>,
     _lock: database::Lock,
 }
 
@@ -226,10 +232,11 @@ impl Queue {
         let reader = |_| database::reader(&file).map(|db| Arc::new(Mutex::new(db)));
         let readers =
             (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
-        let writer = Writer::new(db, settings, now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let meter = Arc::new(meter::Meter::new(Instant::now()));
+        let writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
         let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         let changed = Arc::new(Notify::new());
-        Ok(Queue { writer, readers, file, changed, resolving: Notify::new(), _lock: lock })
+        Ok(Queue { writer, readers, file, changed, resolving: Notify::new(), meter, _lock: lock })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.
@@ -259,6 +266,11 @@ impl Queue {
             db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()
         })
         .await
+    }
+
+    /// Whether the store can be read.
+    pub async fn answers(&self) -> Result<(), QueueError> {
+        self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
     }
 
     /// Asks on a thread where waiting is allowed.

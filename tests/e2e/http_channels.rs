@@ -148,9 +148,18 @@ enum End {
     RetryByTheHost,
 }
 
-/// Sends one message for each answer and checks how it ends, with these words in the report.
+/// Sends one message for each answer and checks how it ends, with these words in the report. A Retry-After holds for the whole
+/// channel, so that such an answer is a run of its own.
 #[track_caller]
 fn check_answers(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
+    let asks = |answer: &Answer| matches!(answer, Answer::Reply { headers, .. } if headers.iter().any(|(name, _)| name == "Retry-After"));
+    let (alone, together): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(answer, ..)| asks(answer));
+    check_run(channel, config, together);
+    alone.into_iter().for_each(|case| check_run(channel, config, vec![case]));
+}
+
+#[track_caller]
+fn check_run(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
     let provider = Provider::start(cases.iter().map(|(answer, _, _)| answer.clone()));
     let home = home(&provider, channel, config, "");
     let before = Timestamp::now();
@@ -268,6 +277,26 @@ fn braze_is_asked_again_when_it_said_so() {
     assert_eq!(outcome["provider_id"], "d-9");
     let seen = provider.seen();
     assert_eq!((seen.len(), &seen[0].body), (2, &seen[1].body));
+}
+
+#[test]
+fn a_provider_that_asks_to_be_left_alone_is_left_alone_by_every_message() {
+    let taken = || Answer::new(201, r#"{"dispatch_id":"d-9"}"#);
+    let first = Answer::new(429, "{}").with("Retry-After", "3");
+    let provider = Provider::start([first, taken(), taken(), taken()]);
+    let lines: Vec<String> = (0..3).map(|_| message("note", json!({})).to_string()).collect();
+    let arguments = ["send", "--json", "--concurrency", "1", "-"];
+    let outcomes = braze(&provider, "").ace(&arguments).input(lines.join("\n")).run().ok().lines();
+    let attempts = |line: &Value| email(line)["history"].as_array().expect("attempts").clone();
+    let at = |attempt: &Value| attempt["at"].as_str().expect("a time").parse::<Timestamp>().expect("a time");
+    let first = outcomes.iter().flat_map(attempts).find(|a| a["result"] == "recoverable").expect("one was turned down");
+    let others: Vec<Value> = outcomes.iter().flat_map(attempts).filter(|a| a["result"] == "sent").collect();
+    assert_eq!((provider.seen().len(), others.len()), (4, 3), "one was turned down, no other had to be");
+    for other in &others {
+        let waited = at(other).duration_since(at(&first));
+        assert!(waited.as_millis() >= 2_900, "{waited:#}: {other}");
+    }
+    assert_eq!(others.iter().filter(|a| a["number"] == 1).count(), 2, "and waiting used no attempt up: {others:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod auth;
 mod batches;
 mod crash;
 mod limits;
+mod openapi;
 mod resolvers;
 mod runtime;
 mod traces;

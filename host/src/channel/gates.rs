@@ -1,8 +1,10 @@
-//! How much of a channel is used at once and in a time: the providers' quotas, as `[channels.NAME]` says. Time is passed in.
+//! How much of a channel is used at once and in a time: the providers' quotas, as `[channels.NAME]` says, and as providers say
+//! themselves (Retry-After). Time is passed in.
 //!
 //! Transactional messages go before bulk: of several places one is kept for them, and of a rate the burst.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,19 +15,26 @@ use crate::config::{self, Rate};
 
 /// A send waits so long for a free place; after that it is put off, and others have their turn.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest a provider is left alone at its word; then one message more is tried.
+pub const CLOSED_MAX: Duration = Duration::from_secs(5 * 60);
 /// Of a rate's count, one part in so many may be used in a burst.
 const BURST_PART: u32 = 10;
 
-/// The gates of the channels that have quotas or rules of their own, by name.
+/// The gates of the channels, by name.
 pub type Gates = BTreeMap<String, Arc<Gate>>;
 
-/// Gates for these settings. One whose settings are as before goes on counting.
-pub fn gates(settings: &BTreeMap<String, config::Channel>, before: &Gates) -> Gates {
-    let gate = |(name, settings): (&String, &config::Channel)| {
-        let kept = before.get(name).filter(|gate| gate.settings == *settings).cloned();
-        (name.clone(), kept.unwrap_or_else(|| Arc::new(Gate::new(settings.clone()))))
+/// A gate for each of these channels, with its settings where it has any. One whose settings are as before goes on counting.
+pub fn gates<'a>(
+    channels: impl IntoIterator<Item = &'a str>,
+    settings: &BTreeMap<String, config::Channel>,
+    before: &Gates,
+) -> Gates {
+    let gate = |name: &str| {
+        let settings = settings.get(name).cloned().unwrap_or_default();
+        let kept = before.get(name).filter(|gate| gate.settings == settings).cloned();
+        (name.to_owned(), kept.unwrap_or_else(|| Arc::new(Gate::new(settings))))
     };
-    settings.iter().map(gate).collect()
+    channels.into_iter().map(gate).collect()
 }
 
 /// What lets messages through to one channel.
@@ -33,6 +42,15 @@ pub struct Gate {
     pub settings: config::Channel,
     places: Option<Places>,
     pace: Option<Mutex<Pace>>,
+    /// Until then the provider wants to be left alone; milliseconds since 1970.
+    closed_until: AtomicI64,
+}
+
+/// Why a message does not get through now, and when it is to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Later {
+    pub at: Timestamp,
+    pub why: &'static str,
 }
 
 /// The right to use a channel now; given back when it is dropped.
@@ -54,16 +72,45 @@ impl Gate {
             bulk: Arc::new(Semaphore::new(places.saturating_sub(1).max(1))),
         });
         let pace = settings.rate.as_ref().map(|rate| Mutex::new(Pace::new(rate)));
-        Gate { settings, places, pace }
+        Gate { settings, places, pace, closed_until: AtomicI64::new(i64::MIN) }
     }
 
-    /// Waits a moment for a free place. The error says when to come back.
-    pub async fn enter(&self, is_transactional: bool, now: Timestamp) -> Result<Pass, Timestamp> {
-        let Ok(pass) = tokio::time::timeout(PATIENCE, self.place(is_transactional)).await else {
-            return Err(later(now, PATIENCE));
+    /// Lets no message through for so long, but not for longer than [`CLOSED_MAX`]: the provider asked for it.
+    pub fn close(&self, pause: Duration, now: Timestamp) {
+        let until = later(now, pause.min(CLOSED_MAX));
+        self.closed_until.fetch_max(until.as_millisecond(), Ordering::Relaxed);
+    }
+
+    /// When it opens again, if it is closed now.
+    fn closed(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.closed_until.load(Ordering::Relaxed);
+        if until <= now.as_millisecond() {
+            return None;
+        }
+        let until = Timestamp::from_millisecond(until).ok()?;
+        // A clock that was set back must not stop the channel.
+        if until > later(now, CLOSED_MAX) {
+            self.closed_until.store(i64::MIN, Ordering::Relaxed);
+            return None;
+        }
+        Some(until)
+    }
+
+    /// Waits a moment for a free place.
+    pub async fn enter(&self, is_transactional: bool, now: Timestamp) -> Result<Pass, Later> {
+        if let Some(at) = self.closed(now) {
+            return Err(Later { at, why: "its provider asked to be left alone until then (Retry-After)" });
+        }
+        let quota = |at| Later { at, why: "its quota is used up ([channels])" };
+        let pass = match self.places {
+            None => Pass::default(),
+            Some(_) => match tokio::time::timeout(PATIENCE, self.place(is_transactional)).await {
+                Ok(pass) => pass,
+                Err(_) => return Err(quota(later(now, PATIENCE))),
+            },
         };
         if let Some(pace) = &self.pace {
-            pace.lock().unwrap_or_else(PoisonError::into_inner).admit(is_transactional, now)?;
+            pace.lock().unwrap_or_else(PoisonError::into_inner).admit(is_transactional, now).map_err(quota)?;
         }
         Ok(pass)
     }
@@ -194,7 +241,7 @@ mod tests {
     async fn nobody_waits_for_a_place_for_long() {
         let gate = Gate::new(config::Channel { concurrency: Some(1), ..Default::default() });
         let _taken = gate.enter(true, at(0)).await.expect("the place");
-        assert_eq!(gate.enter(true, at(0)).await.err(), Some(at(1_000)));
+        assert_eq!(gate.enter(true, at(0)).await.err().map(|later| later.at), Some(at(1_000)));
     }
 
     #[test]
@@ -203,8 +250,25 @@ mod tests {
             let rate = Some(Rate { count, per: Duration::from_secs(1) });
             BTreeMap::from([("smtp".to_owned(), config::Channel { rate, ..Default::default() })])
         };
-        let first = gates(&settings(5), &Gates::new());
-        assert!(Arc::ptr_eq(&first["smtp"], &gates(&settings(5), &first)["smtp"]));
-        assert!(!Arc::ptr_eq(&first["smtp"], &gates(&settings(6), &first)["smtp"]));
+        let gates = |count, before: &Gates| gates(["smtp", "push"], &settings(count), before);
+        let first = gates(5, &Gates::new());
+        assert!(Arc::ptr_eq(&first["smtp"], &gates(5, &first)["smtp"]));
+        assert!(!Arc::ptr_eq(&first["smtp"], &gates(6, &first)["smtp"]));
+        assert!(Arc::ptr_eq(&first["push"], &gates(6, &first)["push"]), "one without settings too");
+    }
+
+    #[tokio::test]
+    async fn a_provider_is_left_alone_for_as_long_as_it_asked_and_not_for_ever() {
+        let gate = Gate::new(config::Channel::default());
+        let opens = async |ms| gate.enter(true, at(ms)).await.err().map(|later| later.at.as_millisecond());
+        assert_eq!(opens(0).await, None);
+        gate.close(Duration::from_secs(30), at(0));
+        gate.close(Duration::from_secs(10), at(0));
+        assert_eq!(opens(0).await, Some(30_000), "the longer one counts");
+        assert_eq!(opens(30_000).await, None);
+        gate.close(Duration::from_secs(86_400), at(30_000));
+        assert_eq!(opens(30_000).await, Some(330_000), "five minutes at most");
+        assert_eq!(opens(-9_000_000).await, None, "a clock that was set back stops nothing");
+        assert_eq!(opens(30_000).await, None);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -168,17 +169,19 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         return Ok(OK);
     }
     let mut table = table(["", ""]);
-    for (key, value) in stats.as_object().into_iter().flatten() {
-        table.add_row([key.replace('_', " "), text(value)]);
+    for (key, value) in stats.as_object().into_iter().flatten().filter(|(key, _)| *key != "rates") {
+        let age = if key == "oldest" { age(value) } else { String::new() };
+        table.add_row([key.replace('_', " "), text(value) + &age]);
+    }
+    for key in ["accepted", "settled", "failed"] {
+        let rate = |span: &str| stats["rates"][span][key].as_f64().unwrap_or_default();
+        let (minute, five) = (rate("minute"), rate("five_minutes"));
+        let rates = format!("{minute:.1} in the last minute, {five:.1} in the last five");
+        table.add_row([format!("{key} a second"), rates]);
     }
     put(&table.to_string());
     if !batches.is_empty() {
-        let mut table = self::table(["batch", "begun", "state", "messages", "by state"]);
-        for batch in &batches {
-            let keys = ["uuid", "begun", "state", "messages"].map(|key| text(&batch[key]));
-            table.add_row(keys.into_iter().chain([batch["by_state"].to_string()]));
-        }
-        put(&table.to_string());
+        super::batches::show(&batches);
     }
     Ok(OK)
 }
@@ -274,7 +277,14 @@ pub async fn forget(args: ForgetArgs, json: bool) -> anyhow::Result<u8> {
     Ok(OK)
 }
 
-fn text(value: &Value) -> String {
+/// How long ago that was, in words.
+fn age(value: &Value) -> String {
+    let Some(at) = value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) else { return String::new() };
+    let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
+    format!(" ({:#} ago)", SignedDuration::from_secs(seconds))
+}
+
+pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".to_owned(),
@@ -282,7 +292,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     if header.iter().any(|name| !name.is_empty()) {

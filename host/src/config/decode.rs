@@ -53,7 +53,10 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         http: s.section("http", http),
         signatures: s.section("plugin-signatures", signatures),
         server: s.section("server", server),
-        events: s.section("events", |s| Events { context: s.get("context", values::boolean).unwrap_or_default() }),
+        events: s.section("events", |s| Events {
+            context: s.get("context", values::boolean).unwrap_or_default(),
+            keep: s.get("keep", values::boolean).unwrap_or_default(),
+        }),
         webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
         otlp: s.field("otlp").and_then(|field| field.section(otlp).flatten()),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::Api;
 use super::body::{Lines, Pieces};
+use super::described::RecipientForm;
 use super::problem::{ApiError, Problem};
+use super::shown::BatchShown;
 use crate::intake::{self, Intake};
 use crate::message::{MessageType, Object, Recipient};
 use crate::queue::{self, Batch, BatchState, Resolver};
@@ -53,7 +55,7 @@ pub struct Member {
     /// What tells this one from the others of the batch; its number among the lines where it is left out.
     key: Option<String>,
     /// As in a message.
-    #[schema(value_type = Object)]
+    #[schema(value_type = RecipientForm)]
     recipient: Value,
     language: Option<String>,
     /// Laid over the type's context.
@@ -69,7 +71,7 @@ pub struct Member {
 /// message's uuid is made of the batch's uuid and its key, so each comes about once.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     request_body(content = Member, content_type = "application/x-ndjson"), responses(
-    (status = 202, description = "All recipients are on the disk, or a resolver is asked for them", body = Object),
+    (status = 202, description = "All recipients are on the disk, or a resolver is asked for them", body = BatchShown),
     (status = 400, description = "A line makes no sense; those before it were taken", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another batch has this uuid, or it was cancelled", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "The message type is wrong", body = Problem, content_type = "application/problem+json"),
@@ -101,7 +103,7 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
     }
     intake.flush(api.ace.now()).await?;
     let batch = api.queue.complete_batch(uuid).await?;
-    Ok((StatusCode::ACCEPTED, Json(batch)).into_response())
+    Ok((StatusCode::ACCEPTED, Json(BatchShown::from(batch))).into_response())
 }
 
 fn is_open(batch: &Batch) -> Result<(), ApiError> {
@@ -139,49 +141,49 @@ async fn resolve(
     let resolver = Resolver { plugin: named.plugin, arguments };
     let batch = api.queue.begin_resolving((uuid, queue::digest(&whole), kind), resolver, api.ace.now()).await?;
     is_open(&batch)?;
-    Ok((StatusCode::ACCEPTED, Json(batch)).into_response())
+    Ok((StatusCode::ACCEPTED, Json(BatchShown::from(batch))).into_response())
 }
 
 /// The latest batches.
 #[utoipa::path(get, path = "/v1/batches", tag = "batches", responses(
-    (status = 200, description = "100 at most, the latest first", body = Vec<Object>),
+    (status = 200, description = "100 at most, the latest first", body = Vec<BatchShown>),
 ))]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Batch>>, ApiError> {
-    Ok(Json(api.queue.batches(LISTED).await?))
+pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<BatchShown>>, ApiError> {
+    Ok(Json(api.queue.batches(LISTED).await?.into_iter().map(BatchShown::from).collect()))
 }
 
 /// How far a batch is: its messages by state.
 #[utoipa::path(get, path = "/v1/batches/{uuid}", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Its state and counts", body = Object),
+    (status = 200, description = "Its state and counts", body = BatchShown),
     (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Batch>, ApiError> {
-    Ok(Json(api.queue.batch(uuid).await?.ok_or(ApiError::NotFound("batch"))?))
+pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchShown>, ApiError> {
+    Ok(Json(api.queue.batch(uuid).await?.ok_or(ApiError::NotFound("batch"))?.into()))
 }
 
 /// Nothing more of it goes out until it is resumed, but for what is under way.
 #[utoipa::path(post, path = "/v1/batches/{uuid}/pause", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Where it stands", body = Object),
+    (status = 200, description = "Where it stands", body = BatchShown),
     (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Batch>, ApiError> {
-    Ok(Json(api.queue.pause_batch(uuid).await?))
+pub async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchShown>, ApiError> {
+    Ok(Json(api.queue.pause_batch(uuid).await?.into()))
 }
 
 /// A paused batch goes on.
 #[utoipa::path(post, path = "/v1/batches/{uuid}/resume", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Where it stands", body = Object),
+    (status = 200, description = "Where it stands", body = BatchShown),
     (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Batch>, ApiError> {
-    Ok(Json(api.queue.resume_batch(uuid).await?))
+pub async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchShown>, ApiError> {
+    Ok(Json(api.queue.resume_batch(uuid).await?.into()))
 }
 
 /// Takes back everything of it that has not gone out.
 #[utoipa::path(post, path = "/v1/batches/{uuid}/cancel", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Where it stands", body = Object),
+    (status = 200, description = "Where it stands", body = BatchShown),
     (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Batch>, ApiError> {
-    Ok(Json(api.queue.cancel_batch(uuid, api.ace.now()).await?))
+pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchShown>, ApiError> {
+    Ok(Json(api.queue.cancel_batch(uuid, api.ace.now()).await?.into()))
 }

@@ -9,15 +9,17 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Api;
 use super::body::Pieces;
+use super::described::MessageForm;
 use super::problem::{ApiError, Problem};
+use super::shown::{MessageShown, Timeline};
 use crate::intake;
-use crate::message::{DateTime, Message};
+use crate::message::{DateTime, Message, Report};
 use crate::monitoring::trace;
 use crate::pipeline::InFlight;
 use crate::queue::{self, Accepted, Filter, ORDINARY, Stored, TRANSACTIONAL};
@@ -61,6 +63,24 @@ pub struct Taken {
     pub report: Option<Value>,
 }
 
+/// What a dry run found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Dry {
+    /// Always true.
+    pub dry_run: bool,
+    /// As `ace explain --json` tells it.
+    #[schema(value_type = Object)]
+    pub report: Report,
+}
+
+/// What is answered to a message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Answered {
+    Taken(Taken),
+    Dry(Dry),
+}
+
 /// Which messages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -88,8 +108,7 @@ pub struct Wanted {
 /// A part of a list, the latest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Listed {
-    #[schema(value_type = Vec<Object>)]
-    pub messages: Vec<Value>,
+    pub messages: Vec<MessageShown>,
     /// The cursor of the next page; none at the end.
     pub next: Option<i64>,
 }
@@ -106,8 +125,8 @@ pub struct Changed {
 /// uuid, is the same message; other content under it is a conflict.
 #[utoipa::path(post, path = "/v1/messages", tag = "messages", params(Handing,
     ("Idempotency-Key" = Option<String>, Header, description = "Makes the message's uuid, where it has none"),
-), request_body(content = Object, content_type = "application/json"), responses(
-    (status = 200, description = "Settled, or dry", body = Taken),
+), request_body(content = MessageForm, content_type = "application/json"), responses(
+    (status = 200, description = "Settled, or dry", body = Answered),
     (status = 202, description = "On the disk", body = Taken),
     (status = 400, description = "A part of the request makes no sense", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another message has this uuid", body = Problem, content_type = "application/problem+json"),
@@ -129,14 +148,14 @@ pub async fn hand_in(
     if is_dry {
         let report =
             api.ace.explain(message, &limit).await.map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
-        return Ok(Json(json!({"dry_run": true, "report": report})).into_response());
+        return Ok(Json(Answered::Dry(Dry { dry_run: true, report })).into_response());
     }
     let trace = trace::current().map(|trace| trace.to_string());
     let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
     let taken = accept(&api, message, &limit, trace, wait).await?;
     let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = HeaderValue::from_str(&format!("/v1/messages/{}", taken.uuid));
-    let mut response = (status, Json(taken)).into_response();
+    let mut response = (status, Json(Answered::Taken(taken))).into_response();
     response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
     Ok(response)
 }
@@ -217,14 +236,12 @@ fn lane(message: &Message) -> i64 {
 
 /// One message: what it is, where it stands, and everything that happened to it.
 #[utoipa::path(get, path = "/v1/messages/{uuid}", tag = "messages", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Its timeline", body = Object),
+    (status = 200, description = "Its timeline", body = Timeline),
     (status = 404, description = "There is none, or it is not kept any more", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Value>, ApiError> {
+pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Timeline>, ApiError> {
     let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
-    let mut shown = shown(&stored);
-    shown["report"] = report(&stored).unwrap_or_default();
-    Ok(Json(shown))
+    Ok(Json(Timeline { message: (&stored).into(), report: report(&stored) }))
 }
 
 /// Messages by recipient, name, state and time, the latest first.
@@ -235,7 +252,7 @@ pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<
 pub async fn list(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Listed>, ApiError> {
     let max = wanted.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
     let page = api.queue.messages(wanted.filter()?, wanted.cursor, max).await?;
-    Ok(Json(Listed { messages: page.messages.iter().map(shown).collect(), next: page.next }))
+    Ok(Json(Listed { messages: page.messages.iter().map(MessageShown::from).collect(), next: page.next }))
 }
 
 /// Tries a message that failed or expired again, from the beginning.
@@ -312,20 +329,6 @@ impl Wanted {
             until: moment("until", &self.until)?,
         })
     }
-}
-
-fn shown(stored: &Stored) -> Value {
-    json!({
-        "uuid": stored.uuid,
-        "name": stored.name,
-        "state": stored.state,
-        "is_under_way": stored.is_under_way,
-        "due": stored.due,
-        "accepted": stored.accepted,
-        "settled": stored.settled,
-        "recipient": {"lms_user_id": stored.user, "email_address": stored.email},
-        "batch": stored.batch,
-    })
 }
 
 /// What has happened: the report, or of an unsettled message the one so far.

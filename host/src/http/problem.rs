@@ -52,6 +52,7 @@ pub enum ApiError {
     /// The token has not this scope.
     Forbidden(&'static str),
     NotFound(&'static str),
+    NoMethod,
     Conflict(String),
     TooLarge(usize),
     TooSlow,
@@ -69,6 +70,7 @@ impl ApiError {
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
+            ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::Conflict(_) => StatusCode::CONFLICT,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -91,6 +93,9 @@ impl ApiError {
             }
             ApiError::Forbidden(scope) => ("forbidden", format!("the token has not the scope {scope}"), Vec::new()),
             ApiError::NotFound(what) => ("not-found", format!("there is no such {what}"), Vec::new()),
+            ApiError::NoMethod => {
+                ("no-such-method", "the route has not this method; see /openapi.json".to_owned(), Vec::new())
+            }
             ApiError::Conflict(why) => ("conflict", why, Vec::new()),
             ApiError::TooLarge(max) => ("too-large", format!("the body is longer than {max} bytes"), Vec::new()),
             ApiError::TooSlow => ("too-slow", "the request did not come in in time".to_owned(), Vec::new()),

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::{ApiError, Problem};
+use super::shown::Depth;
 use crate::monitoring;
 use crate::plugin::PluginState;
-use crate::queue::Stats;
 
 /// What a ready server says of itself.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +37,7 @@ pub async fn healthz() -> &'static str {
 ))]
 pub async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let mut reasons = Vec::new();
-    if let Err(error) = api.queue.stats().await {
+    if let Err(error) = api.queue.answers().await {
         reasons.push(error.to_string());
     }
     for plugin in api.ace.registry().plugins.values() {
@@ -63,11 +63,11 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-/// How full the queue is.
+/// How full the queue is, and how fast it moves.
 #[utoipa::path(get, path = "/v1/queue", tag = "queue", responses(
-    (status = 200, description = "Depth, age and size", body = Object),
+    (status = 200, description = "Depth, age, size and rates", body = Depth),
     (status = 503, description = "The store cannot answer", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<Stats>, ApiError> {
-    Ok(Json(api.queue.stats().await?))
+pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<Depth>, ApiError> {
+    Ok(Json(api.queue.stats().await?.into()))
 }

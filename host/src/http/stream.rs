@@ -1,19 +1,41 @@
 //! Events as they happen, for whoever listens, and people who are to be forgotten.
+//!
+//! Where events are kept a stream reads them from the queue, so that one that was cut off goes on where it was; where they are
+//! not, it is told what happens from now on. What a listener missed and cannot be told has a name: the event `gap`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::stream::{self, Stream};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
 
 use super::Api;
 use super::problem::{ApiError, Problem};
-use crate::queue::Forgotten;
+use super::shown::Erased;
+use crate::events::Told;
+use crate::queue;
+
+/// Kept events that a stream reads at once.
+const PAGE: usize = 100;
+/// How long without an event before the store is asked all the same.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+/// After a store that could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The id of every event that is not kept: whoever comes back with it has missed something.
+const NOT_KEPT: &str = "live";
+
+type Events = BoxStream<'static, Result<Event, Infallible>>;
 
 /// Who is to be forgotten.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -26,36 +48,124 @@ pub struct Person {
     email: Option<String>,
 }
 
-/// Every event from now on, as server-sent events. Who is too slow is told `lagged` and goes on with the latest.
-#[utoipa::path(get, path = "/v1/events", tag = "events", responses(
+/// Every event from now on, as server-sent events; with Last-Event-ID also those after that one, where they are kept.
+///
+/// What was missed and cannot be told is an event `gap`: the stream goes on after it.
+#[utoipa::path(get, path = "/v1/events", tag = "events", params(
+    ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was received; 0: all that are kept"),
+), responses(
     (status = 200, description = "Events in the form of Standard Webhooks", body = str, content_type = "text/event-stream"),
 ))]
-pub async fn events(State(api): State<Arc<Api>>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let listener = api.worker.listen();
-    let stop = api.stop.clone();
-    let events = stream::unfold((listener, stop), async |(mut listener, stop)| {
+pub async fn events(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().trim().to_owned());
+    let events = match api.events_are_kept {
+        true => kept(api, last).await?,
+        false => live(&api, last),
+    };
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+fn gap(data: Value) -> Event {
+    Event::default().event("gap").data(data.to_string())
+}
+
+/// What happens from now on.
+fn live(api: &Api, last: Option<String>) -> Events {
+    let missed = last.map(|last| gap(json!({"after": last, "reason": "events are not kept (events.keep)"})));
+    let from_now_on = (api.worker.listen(), api.stop.clone());
+    let events = stream::unfold(from_now_on, async |(mut listener, stop)| {
         let event = tokio::select! {
             event = listener.recv() => event,
             () = stop.cancelled() => return None,
         };
         let event = match event {
             Ok(told) => Event::default().event(told.kind).data(String::from_utf8_lossy(&told.body)),
-            Err(RecvError::Lagged(missed)) => Event::default().event("lagged").data(missed.to_string()),
+            Err(RecvError::Lagged(missed)) => {
+                gap(json!({"missed": missed, "reason": "the listener was too slow for events that are not kept"}))
+            }
             Err(RecvError::Closed) => return None,
         };
-        Some((Ok(event), (listener, stop)))
+        Some((Ok(event.id(NOT_KEPT)), (listener, stop)))
     });
-    Sse::new(events).keep_alive(KeepAlive::default())
+    stream::iter(missed).map(Ok).chain(events).boxed()
+}
+
+/// What happened after the last event that the listener knows, and goes on happening.
+async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
+    let known = api.queue.events(i64::MAX, 0).await?.last;
+    let after = last.as_deref().and_then(|last| last.parse().ok()).filter(|after| (0..=known).contains(after));
+    let missed = last.filter(|_| after.is_none()).map(|last| {
+        let reason = "no event of this server has that id, or it was not kept";
+        gap(json!({"after": last, "through": known, "reason": reason})).id(known.to_string())
+    });
+    let reader = Reader { api, after: after.unwrap_or(known), told_through: 0, page: VecDeque::new() };
+    let events = stream::unfold(reader, async |mut reader| Some((Ok(reader.next().await?), reader)));
+    Ok(stream::iter(missed).map(Ok).chain(events).boxed())
+}
+
+/// Reads kept events in their order, a page at a time.
+struct Reader {
+    api: Arc<Api>,
+    after: i64,
+    /// Up to this event a gap was told.
+    told_through: i64,
+    page: VecDeque<queue::Event>,
+}
+
+impl Reader {
+    /// The next event; `None` once the server stops.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                self.after = event.id;
+                let kind = serde_json::from_slice::<Value>(&event.body).unwrap_or_default();
+                let kind = kind["type"].as_str().unwrap_or_default();
+                let body = String::from_utf8_lossy(&event.body).into_owned();
+                return Some(Event::default().id(event.id.to_string()).event(kind).data(body));
+            }
+            if self.api.is_stopping() {
+                return None;
+            }
+            // Before looking: what is told from here on ends the waiting.
+            let listener = self.api.worker.listen();
+            match self.api.queue.events(self.after, PAGE).await {
+                Ok(found) => {
+                    self.page.extend(found.events);
+                    if found.pruned > self.after.max(self.told_through) {
+                        self.told_through = found.pruned;
+                        let reason = "events between these are not kept any more (queue.event-retention)";
+                        let data = json!({"after": self.after.to_string(), "through": found.pruned, "reason": reason});
+                        return Some(gap(data).id(self.after.to_string()));
+                    }
+                    if self.page.is_empty() {
+                        self.rest(listener, LOOK_MAX).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!("A listener's events cannot be read, and it is tried again soon: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn rest(&self, mut listener: broadcast::Receiver<Arc<Told>>, at_most: Duration) {
+        tokio::select! {
+            _ = listener.recv() => {}
+            () = tokio::time::sleep(at_most) => {}
+            () = self.api.stop.cancelled() => {}
+        }
+    }
 }
 
 /// Erases everything about the messages to a person: what waits will not go out, what is settled is not kept.
 #[utoipa::path(post, path = "/v1/forget", tag = "people", params(Person), responses(
-    (status = 200, description = "How many messages that were", body = Object),
+    (status = 200, description = "How many messages that were", body = Erased),
     (status = 400, description = "Nobody is named", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn forget(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<Forgotten>, ApiError> {
+pub async fn forget(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<Erased>, ApiError> {
     if person.user.is_none() && person.email.is_none() {
         return Err(ApiError::BadRequest("name who is to be forgotten: ?user=ID or ?email=ADDRESS".to_owned()));
     }
-    Ok(Json(api.queue.forget(person.user, person.email).await?))
+    Ok(Json(api.queue.forget(person.user, person.email).await?.into()))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -502,21 +503,36 @@ impl AttemptResult {
     }
 }
 
-/// What the host noted while it asked a policy or a channel: the calls it refused. Whoever asks hands it in, and reads it
-/// afterwards.
+/// What the host noted while it asked a policy or a channel: the calls it refused, and whether the provider wants to be left
+/// alone. Whoever asks hands it in, and reads it afterwards.
 #[derive(Debug, Default)]
-pub struct Notes(Mutex<Vec<String>>);
+pub struct Notes {
+    refused: Mutex<Vec<String>>,
+    throttled: Mutex<Option<Duration>>,
+}
 
 impl Notes {
     /// Notes calls that were refused, each in one line.
     pub fn refused(&self, calls: Vec<String>) {
         if !calls.is_empty() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(calls);
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(calls);
         }
+    }
+
+    /// Notes that the provider answers nobody for so long (429 or 503 with Retry-After): no message is to go over the channel
+    /// until then.
+    pub fn throttled(&self, pause: Duration) {
+        let mut throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
+        *throttled = (*throttled).max(Some(pause));
+    }
+
+    /// For how long the provider wants to be left alone, where it said so.
+    pub fn pause(&self) -> Option<Duration> {
+        *self.throttled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was noted.
     pub fn into_refused(self) -> Vec<String> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.refused.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }

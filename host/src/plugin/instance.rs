@@ -82,9 +82,10 @@ pub struct Called<T> {
 }
 
 impl<T> Called<T> {
-    /// The answer; what was refused meanwhile goes to the notes.
+    /// The answer; what was refused meanwhile goes to the notes, and whether the provider wants to be left alone.
     pub fn told(self, notes: &Notes) -> Result<T, Fault> {
         notes.refused(self.denied);
+        self.handover.throttled.into_iter().for_each(|pause| notes.throttled(pause));
         self.answer
     }
 

@@ -116,6 +116,8 @@ pub struct Handover {
     pub begun: Option<String>,
     /// Taken: the answer.
     pub done: Option<String>,
+    /// Turned down, with word of how long to stay away.
+    pub throttled: Option<Duration>,
 }
 
 /// One call into the guest: what it may use, and what it has used.

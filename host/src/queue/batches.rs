@@ -45,10 +45,9 @@ impl BatchState {
 }
 
 /// One batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub uuid: Uuid,
-    #[serde(skip)]
     pub lane: i64,
     pub state: BatchState,
     pub begun: Timestamp,
@@ -56,10 +55,8 @@ pub struct Batch {
     pub messages: u64,
     pub by_state: BTreeMap<State, u64>,
     /// Where a resolver names the recipients and is not at its end.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resolver: Option<ResolverReport>,
     /// The message type, as JSON text.
-    #[serde(skip)]
     pub kind: Vec<u8>,
 }
 
@@ -105,7 +102,7 @@ impl Queue {
         Ok(batch)
     }
 
-    /// Takes back what has not gone out and is not under way.
+    /// Takes back what has not gone out. What is under way ends as it does, but is not tried again.
     pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
         let batch = self.turn_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
         let lane = batch.lane;
@@ -172,6 +169,32 @@ impl Writer {
 
     pub fn batch(&self, uuid: Uuid) -> Result<Batch, Stop> {
         read(&self.db, uuid)?.ok_or(Stop::Refused(QueueError::Unknown("batch")))
+    }
+
+    /// Whether the lane is a batch's that was cancelled: it takes no more, and tries nothing again.
+    pub fn is_cancelled(&self, lane: i64) -> rusqlite::Result<bool> {
+        if lane <= ORDINARY {
+            return Ok(false);
+        }
+        let sql = "SELECT state FROM batches WHERE lane = ?1";
+        let state: Option<i64> = self.db.prepare_cached(sql)?.query_row([lane], |row| row.get(0)).optional()?;
+        Ok(state == Some(BatchState::Cancelled as i64))
+    }
+
+    /// Drops batches that were begun before that moment and of whose messages none is kept any more.
+    pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
+            (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0) AND NOT EXISTS
+            (SELECT 1 FROM resolving WHERE resolving.lane = batches.lane AND batches.state = 0) RETURNING lane";
+        let gone: Vec<i64> =
+            self.db.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for lane in gone {
+            // Its number may come again.
+            self.paused.remove(&lane);
+            self.db.prepare_cached("DELETE FROM tallies WHERE lane = ?1")?.execute([lane])?;
+            self.db.prepare_cached("DELETE FROM resolving WHERE lane = ?1")?.execute([lane])?;
+        }
+        Ok(())
     }
 
     /// Takes back a few messages of a lane; whether there may be more.

@@ -55,7 +55,8 @@ pub enum Settlement {
     },
     /// To be taken up again then.
     Again { due: Timestamp, progress: Vec<u8> },
-    /// It stays under way; where it stands is written down.
+    /// It stays under way; where it stands is written down. `QueueError::State` where its claim has ended: whoever asked has it
+    /// no more.
     Record { progress: Vec<u8> },
     /// It was not begun, and waits as before.
     Back,
@@ -89,7 +90,8 @@ impl Queue {
 }
 
 impl Writer {
-    fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<(Vec<Claimed>, Option<Timestamp>)> {
+    pub fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<(Vec<Claimed>, Option<Timestamp>)> {
+        let is_catching_up = self.follow_clock(now)?;
         self.end_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
         let mut left = claim.bulk_max.min(claim.max - found.len());
@@ -109,7 +111,7 @@ impl Writer {
                 }
             }
         }
-        let next = match found.len() < claim.max {
+        let next = match found.len() < claim.max && !is_catching_up {
             true => self.next_due(&lanes)?,
             false => Some(ms(now)),
         };
@@ -213,12 +215,18 @@ impl Writer {
     fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), Stop> {
         let id = settled.id;
         if let Settlement::Record { progress } = &settled.settlement {
-            let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
-            self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-            return Ok(());
+            let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2 AND EXISTS (SELECT 1 FROM claims WHERE id = ?2)";
+            return match self.db.prepare_cached(sql)?.execute(params![progress, id])? {
+                0 => Err(Stop::Refused(QueueError::State("its claim has ended".to_owned()))),
+                _ => Ok(()),
+            };
         }
         let Some(lane) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
+            // Its batch was cancelled meanwhile: it is not tried again.
+            Settlement::Again { .. } | Settlement::Back if self.is_cancelled(lane)? => {
+                self.done(id, lane, (State::Cancelled, b""), now)?;
+            }
             Settlement::Done { state, report, event } => {
                 self.done(id, lane, (*state, report), now)?;
                 if let Some(body) = event {
@@ -254,6 +262,9 @@ impl Writer {
         };
         self.db.prepare_cached(sql)?.execute(params![state as i64, ms(now), report, id])?;
         self.unsettled = self.unsettled.saturating_sub(1);
+        self.settled += 1;
+        self.counted.settled += 1;
+        self.counted.failed += u64::from(state.is_dead());
         if lane > ORDINARY {
             self.tally(lane, State::Queued, -1)?;
             self.tally(lane, state, 1)?;

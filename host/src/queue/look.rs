@@ -85,6 +85,7 @@ impl Queue {
         let wal = format!("{}-wal", file.display());
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         stats.bytes = size(&file) + size(wal.as_ref());
+        stats.rates = self.meter.rates();
         Ok(stats)
     }
 
@@ -131,24 +132,23 @@ impl Queue {
             .await
     }
 
-    /// Tries every dead letter of a filter again; how many that were.
+    /// Tries every dead letter of a filter again that can be; how many that were.
     pub async fn retry_all(&self, filter: Filter, now: Timestamp) -> Result<u64, QueueError> {
-        let tried = self
-            .each_dead(filter, move |writer, id, lane, state| writer.try_again(id, lane, state, now).map(drop))
-            .await?;
+        let tried =
+            self.each_dead(filter, move |writer, id, lane, state| writer.try_again(id, lane, state, now)).await?;
         self.changed.notify_waiters();
         Ok(tried)
     }
 
     /// Gives every dead letter of a filter up; how many that were.
     pub async fn discard_all(&self, filter: Filter) -> Result<u64, QueueError> {
-        self.each_dead(filter, |writer, id, lane, state| writer.give_up(id, lane, state)).await
+        self.each_dead(filter, |writer, id, lane, state| writer.give_up(id, lane, state).map(|()| true)).await
     }
 
     async fn each_dead(
         &self,
         filter: Filter,
-        change: impl Fn(&mut Writer, i64, i64, State) -> rusqlite::Result<()> + Clone + Send + 'static,
+        change: impl Fn(&mut Writer, i64, i64, State) -> rusqlite::Result<bool> + Clone + Send + 'static,
     ) -> Result<u64, QueueError> {
         let filter = Filter { is_dead: true, ..filter };
         let (mut cursor, mut changed) = (None, 0);
@@ -162,8 +162,7 @@ impl Queue {
                     for uuid in uuids {
                         // It may have changed since it was looked at.
                         if let Some((id, lane, state)) = writer.find(uuid)?.filter(|(.., state)| state.is_dead()) {
-                            change(writer, id, lane, state)?;
-                            n += 1;
+                            n += u64::from(change(writer, id, lane, state)?);
                         }
                     }
                     Ok(n)
@@ -190,6 +189,7 @@ impl Writer {
             return Ok(false);
         }
         self.unsettled += 1;
+        self.settled = self.settled.saturating_sub(1);
         self.put(lane, ms(now), id)?;
         if lane > ORDINARY {
             self.tally(lane, state, -1)?;
@@ -302,8 +302,9 @@ impl Filter {
 fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let number = |sql: &str| db.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
     let lane = |condition: &str| number(&format!("SELECT count(*) FROM queue WHERE lane {condition}"));
-    let oldest = "SELECT min(accepted) FROM messages WHERE id = (SELECT min(id) FROM messages WHERE state = 0)";
-    let oldest: Option<i64> = db.prepare_cached(oldest)?.query_row([], |row| row.get(0))?;
+    let oldest = "SELECT accepted FROM messages WHERE id =
+        (SELECT min(id) FROM (SELECT min(id) AS id FROM queue UNION ALL SELECT min(id) FROM claims))";
+    let oldest: Option<i64> = db.prepare_cached(oldest)?.query_row([], |row| row.get(0)).optional()?;
     Ok(Stats {
         waiting_transactional: lane(&format!("= {TRANSACTIONAL}"))?,
         waiting_ordinary: lane(&format!("= {ORDINARY}"))?,
@@ -311,7 +312,7 @@ fn stats(db: &Connection) -> rusqlite::Result<Stats> {
         under_way: number("SELECT count(*) FROM claims")?,
         dead: number("SELECT count(*) FROM messages WHERE state IN (4, 5, 6)")?,
         oldest: oldest.map(moment),
-        bytes: 0,
         calls: number("SELECT count(*) FROM calls")?,
+        ..Stats::default()
     })
 }

@@ -1,10 +1,13 @@
 //! What is told to the outside: events, written with the settlement they tell of, and the webhook calls that carry them.
 
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::writer::Writer;
 use super::{Queue, QueueError, moment, ms};
+
+/// What `meta` calls the number of the latest event that was thrown out.
+const PRUNED: &str = "events-pruned";
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,16 @@ pub struct Event {
     pub at: Timestamp,
     /// JSON.
     pub body: Vec<u8>,
+}
+
+/// A part of the events that are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Events {
+    pub events: Vec<Event>,
+    /// The number of the latest event there ever was.
+    pub last: i64,
+    /// Of the events up to this one some were thrown out for their age.
+    pub pruned: i64,
 }
 
 /// One event on its way to one webhook.
@@ -76,18 +89,44 @@ impl Queue {
     }
 
     /// Events after that one, the earliest first: for a stream that was interrupted.
-    pub async fn events(&self, after: i64, max: usize) -> Result<Vec<Event>, QueueError> {
+    pub async fn events(&self, after: i64, max: usize) -> Result<Events, QueueError> {
         self.read(move |db| {
+            // One look at both, so that what is thrown out in between is not overlooked.
+            let looking = db.unchecked_transaction()?;
             let read = |row: &rusqlite::Row| Ok(Event { id: row.get(0)?, at: moment(row.get(1)?), body: row.get(2)? });
-            db.prepare_cached("SELECT id, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2")?
+            let events = looking
+                .prepare_cached("SELECT id, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2")?
                 .query_map([after, max as i64], read)?
-                .collect()
+                .collect::<Result<_, _>>()?;
+            let last = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
+            let last = looking.prepare_cached(last)?.query_row([], |row| row.get(0)).optional()?;
+            let pruned = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
+            let pruned = looking.prepare_cached(pruned)?.query_row([PRUNED], |row| row.get(0)).optional()?;
+            Ok(Events { events, last: last.unwrap_or_default(), pruned: pruned.unwrap_or_default() })
         })
         .await
     }
 }
 
 impl Writer {
+    /// Throws out events that are older than that and not to be called any more, some at a time; how many that were.
+    pub fn prune_events(&mut self, before: i64, max: i64) -> rusqlite::Result<i64> {
+        let gone: Vec<i64> = self
+            .db
+            .prepare_cached(
+                "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < ?1
+                AND NOT EXISTS (SELECT 1 FROM calls WHERE event = events.id) ORDER BY id LIMIT ?2) RETURNING id",
+            )?
+            .query_map([before, max], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        if let Some(latest) = gone.iter().max() {
+            let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE
+                SET value = excluded.value WHERE CAST(value AS INTEGER) < CAST(excluded.value AS INTEGER)";
+            self.db.prepare_cached(sql)?.execute(params![PRUNED, latest.to_string()])?;
+        }
+        Ok(gone.len() as i64)
+    }
+
     /// Keeps an event, and a call for each webhook.
     pub fn tell(&mut self, message: i64, body: &[u8], now: Timestamp) -> rusqlite::Result<()> {
         self.db.prepare_cached("INSERT INTO events (at, message, body) VALUES (?1, ?2, ?3)")?.execute(params![

@@ -3,7 +3,6 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::batches::{self, Batch, BatchState};
@@ -19,11 +18,10 @@ pub struct Resolver {
 }
 
 /// What is told of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolverReport {
     pub plugin: String,
     /// Why the last page did not come; it is asked for again, unless the batch has failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 

@@ -1,5 +1,11 @@
 //! What any engine behind [`Queue`] must do: written against its front alone. A process that dies is a queue that is dropped
 //! and opened anew.
+//!
+//! - [`properties`]: random work beside a model
+//! - [`clocks`]: a wall clock that jumps
+
+mod clocks;
+mod properties;
 
 use std::path::Path;
 
@@ -382,7 +388,7 @@ async fn webhook_calls_are_kept_until_they_are_taken() {
     assert!(calls("a", 1_059).await.is_empty());
     assert_eq!(calls("a", 1_060).await[0].attempts, 1);
     assert_eq!(calls("b", 1_001).await.len(), 2);
-    assert_eq!(queue.events(first[0].event.id, 10).await.expect("asked").len(), 1);
+    assert_eq!(queue.events(first[0].event.id, 10).await.expect("asked").events.len(), 1);
     queue.set_hooks(vec!["b".to_owned()]).await.expect("set");
     assert!(calls("a", 9_000).await.is_empty(), "nobody is called who is not configured any more");
 }
@@ -402,6 +408,87 @@ async fn a_row_that_is_damaged_is_handed_out_to_be_set_aside_and_stops_nothing()
     settle(&queue, &claimed[..1], Settlement::Corrupt { report: b"{}".to_vec() }).await;
     settle(&queue, &claimed[1..], done(State::Sent)).await;
     assert_eq!((state(&queue, 1).await, state(&queue, 2).await), (State::Corrupt, State::Sent));
+}
+
+/// Whether any file of the queue holds this text.
+fn is_on_disk(home: &Home, text: &str) -> bool {
+    let files = std::fs::read_dir(home.0.path()).expect("a folder");
+    let mut files = files.map(|file| std::fs::read(file.expect("an entry").path()).expect("read"));
+    files.any(|bytes| memchr::memmem::find(&bytes, text.as_bytes()).is_some())
+}
+
+#[tokio::test]
+async fn what_is_erased_is_on_the_disk_no_more() {
+    let home = Home::new();
+    let queue = home.open();
+    let secret = |n| New { body: format!("reset-link-{n}-{}", "x".repeat(9_000)).into_bytes(), ..new(n, ORDINARY) };
+    queue.accept((1..=7).map(secret).collect(), at(1_000)).await.expect("accepted");
+    assert!(is_on_disk(&home, "reset-link-1-") && is_on_disk(&home, "user3@"));
+    let claimed = claim(&queue, 5, 1_000).await;
+    settle(&queue, &claimed, done(State::Sent)).await;
+    queue.forget(Some("3".to_owned()), None).await.expect("forgotten");
+    for number in 1..=5 {
+        assert!(!is_on_disk(&home, &format!("reset-link-{number}-")), "{number}, which was sent");
+    }
+    assert!(!is_on_disk(&home, "user3@"), "nor is a person who was forgotten");
+    assert!(is_on_disk(&home, "reset-link-6-"), "what waits is");
+}
+
+#[tokio::test]
+async fn a_locked_file_is_an_answer_and_passes() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, [1], ORDINARY).await;
+    let other = Connection::open(home.0.path().join("ace.db")).expect("opened");
+    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let refused = queue.accept(vec![new(2, ORDINARY)], at(1_000)).await;
+    let Err(QueueError::Unavailable(reason)) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("lock"), "{reason}");
+    assert_eq!(queue.stats().await.expect("it can be read").waiting_ordinary, 1);
+    other.execute_batch("ROLLBACK").expect("let go");
+    accept(&queue, [2], ORDINARY).await;
+    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_write_that_fails_leaves_no_claim_that_never_ends() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, [1], ORDINARY).await;
+    assert_eq!(claim(&queue, 1, 1_000).await.len(), 1);
+    let fail = |writer: &mut Writer| {
+        // The lease ends, the message waits, and nothing of it reaches the disk.
+        writer.age_leases(LEASE);
+        writer.claim(Claim { max: 0, bulk_max: 0 }, at(1_000))?;
+        Err::<(), _>(writer::Stop::Broken(rusqlite::Error::InvalidQuery))
+    };
+    assert!(queue.writer.write(fail).await.is_err());
+    assert!(claim(&queue, 1, 1_000).await.is_empty());
+    let age = |writer: &mut Writer| {
+        writer.age_leases(LEASE);
+        Ok(())
+    };
+    queue.writer.write(age).await.expect("aged");
+    assert_eq!(numbers(&claim(&queue, 1, 1_000).await), [1]);
+}
+
+#[tokio::test]
+async fn a_copy_is_a_queue() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=20, ORDINARY).await;
+    let claimed = claim(&queue, 5, 1_000).await;
+    // As `sqlite3 ace.db ".backup COPY"` makes it, while the queue is in use.
+    let copy = tempfile::tempdir().expect("a folder");
+    let from = Connection::open(home.0.path().join("ace.db")).expect("opened");
+    let to = copy.path().join("ace.db");
+    from.execute("VACUUM INTO ?1", [to.to_string_lossy()]).expect("copied");
+    settle(&queue, &claimed, done(State::Sent)).await;
+    let settings = config::Queue { database: to, ..home.settings() };
+    let copied = Queue::open(&settings, at(2_000)).expect("opened");
+    let mut all = numbers(&claim(&copied, 100, 2_000).await);
+    all.sort_unstable();
+    assert_eq!(all, (1..=20).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ use super::{ORDINARY, Queue, QueueError, State, hash, ms};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
+/// The longest that what was erased stays in the database's log.
+const LOG_AGE_MAX: Duration = Duration::from_secs(60);
 /// Pages that one step gives back to the disk.
 const PAGES: i64 = 256;
 
@@ -41,7 +43,9 @@ impl Queue {
                 while rows.next()?.is_some() {}
                 drop(rows);
                 drop(step);
-                writer.wants_checkpoint = (1..=PAGES).contains(&free);
+                // What was erased is in the log until that is folded away.
+                let is_log_old = writer.folded.elapsed() > LOG_AGE_MAX;
+                writer.wants_checkpoint = (1..=PAGES).contains(&free) || is_log_old;
                 Ok(free > PAGES)
             })
             .await
@@ -57,7 +61,10 @@ impl Queue {
         for (kind, column, value) in people {
             loop {
                 let value = value.clone();
-                let step = move |writer: &mut Writer| Ok(writer.forget_some(kind, column, &value)?);
+                let step = move |writer: &mut Writer| {
+                    writer.wants_checkpoint = true;
+                    Ok(writer.forget_some(kind, column, &value)?)
+                };
                 let (some, is_more) = self.writer.write(step).await?;
                 all.waiting += some.waiting;
                 all.under_way += some.under_way;
@@ -76,13 +83,11 @@ impl Writer {
         let before = |age: Duration| ms(now).saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let aged = "SELECT id FROM messages WHERE settled < ?1 ORDER BY settled LIMIT ?2";
         let mut ids = self.ids(aged, before(self.settings.retention))?;
-        let kept: i64 =
-            self.db.query_row("SELECT count(*) FROM messages WHERE settled IS NOT NULL", [], |r| r.get(0))?;
-        let surplus = kept - ids.len() as i64 - i64::try_from(self.settings.max_settled).unwrap_or(i64::MAX);
+        let surplus = self.settled.saturating_sub(self.settings.max_settled);
         if ids.is_empty() && surplus > 0 {
             let oldest = "SELECT id FROM messages WHERE settled IS NOT NULL AND ?1 > 0 ORDER BY settled LIMIT ?2";
             ids = self.ids(oldest, 1)?;
-            ids.truncate(usize::try_from(surplus).unwrap_or(0));
+            ids.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
         }
         for id in &ids {
             self.erase(*id)?;
@@ -95,21 +100,10 @@ impl Writer {
                 WHERE state IN (4, 5, 6) AND settled < ?1 AND body IS NOT NULL LIMIT ?2)",
             )?
             .execute([dead, STEP])?;
-        let told = self
-            .db
-            .prepare_cached(
-                "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < ?1
-                AND NOT EXISTS (SELECT 1 FROM calls WHERE event = events.id) ORDER BY id LIMIT ?2)",
-            )?
-            .execute([before(self.settings.event_retention), STEP])?;
-        self.db
-            .prepare_cached(
-                "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
-                (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0)
-                AND NOT EXISTS (SELECT 1 FROM resolving WHERE resolving.lane = batches.lane AND batches.state <> 5)",
-            )?
-            .execute([before(self.settings.retention)])?;
-        Ok(ids.len() as i64 >= STEP || erased as i64 >= STEP || told as i64 >= STEP)
+        let told = self.prune_events(before(self.settings.event_retention), STEP)?;
+        self.drop_batches(before(self.settings.retention))?;
+        let is_surplus_left = self.settled > self.settings.max_settled;
+        Ok(is_surplus_left || ids.len() as i64 >= STEP || erased as i64 >= STEP || told >= STEP)
     }
 
     fn ids(&self, sql: &str, first: i64) -> rusqlite::Result<Vec<i64>> {
@@ -158,6 +152,7 @@ impl Writer {
             self.tally(lane, state, -1)?;
         }
         if state != State::Queued {
+            self.settled = self.settled.saturating_sub(1);
             return Ok(None);
         }
         self.unsettled = self.unsettled.saturating_sub(1);

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
 
+use super::clock::Clock;
+use super::meter::{Counted, Meter};
 use super::{Accepted, New, QueueError, State, hashes, ms};
 use crate::{config, sqlite};
 
@@ -36,7 +39,13 @@ type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
 type Change = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
 
 /// The way to the writer's thread, which ends when this is dropped.
-pub(super) struct Sender(mpsc::Sender<Change>);
+pub(super) struct Sender {
+    changes: mpsc::Sender<Change>,
+    broken: Broken,
+}
+
+/// Why the last transaction that failed did.
+type Broken = Arc<Mutex<String>>;
 
 impl Sender {
     /// Makes a change; done means that it is on the disk. Dropping the future leaves it open whether it is made.
@@ -44,7 +53,11 @@ impl Sender {
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, QueueError> {
-        let gone = || QueueError::Unavailable("it could not be written".to_owned());
+        // A change that was not even tried has no error of its own.
+        let gone = || {
+            let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            QueueError::Unavailable(if why.is_empty() { "it could not be written".to_owned() } else { why })
+        };
         let (answer, answered) = oneshot::channel();
         let change = move |writer: &mut Writer| {
             let (outcome, broken) = match work(writer) {
@@ -58,7 +71,7 @@ impl Sender {
             };
             (Box::new(tell) as Tell, broken)
         };
-        self.0.send(Box::new(change)).await.map_err(|_| gone())?;
+        self.changes.send(Box::new(change)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -66,13 +79,14 @@ impl Sender {
 /// Starts the thread.
 pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
     let (sender, mut changes) = mpsc::channel(WAITING_MAX);
+    let broken = writer.broken.clone();
     std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
         let mut group: Vec<Change> = Vec::with_capacity(GROUP_MAX);
         while changes.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
             writer.commit(group.drain(..));
         }
     })?;
-    Ok(Sender(sender))
+    Ok(Sender { changes: sender, broken })
 }
 
 /// Holds the connection for writing, and what it remembers of the tables.
@@ -81,33 +95,50 @@ pub(super) struct Writer {
     pub settings: config::Queue,
     /// Messages that are not settled.
     pub unsettled: u64,
+    /// Messages that are settled and still kept.
+    pub settled: u64,
     /// The number of the message that was accepted last.
     last_id: i64,
     /// Until when each claim of this process is good.
     pub leases: HashMap<i64, Instant>,
     /// Lanes of batches that are paused.
     pub paused: BTreeSet<i64>,
+    /// Whether the wall clock was set back, and what is being done about it.
+    pub clock: Clock,
+    /// What was done and is not on the disk yet, for the rates.
+    pub counted: Counted,
+    meter: Arc<Meter>,
+    broken: Broken,
     /// The lane that had its turn last.
     pub turn: i64,
     /// Events and their calls, one for each of these.
     pub hooks: Vec<String>,
     /// The log is to be folded into the database, which ends where its last page in use does.
     pub wants_checkpoint: bool,
+    /// When that was done last.
+    pub folded: Instant,
 }
 
 impl Writer {
     /// What the last process had under way waits again, in doubt.
-    pub fn new(db: Connection, settings: &config::Queue, now: Timestamp) -> rusqlite::Result<Self> {
+    pub fn new(db: Connection, settings: &config::Queue, meter: Arc<Meter>, now: Timestamp) -> rusqlite::Result<Self> {
+        let clock = Clock::new(&db)?;
         let mut writer = Writer {
             db,
             settings: settings.clone(),
             unsettled: 0,
+            settled: 0,
             last_id: 0,
             leases: HashMap::new(),
             paused: BTreeSet::new(),
+            clock,
+            counted: Counted::default(),
+            meter,
+            broken: Broken::default(),
             turn: super::ORDINARY,
             hooks: Vec::new(),
             wants_checkpoint: false,
+            folded: Instant::now(),
         };
         let transaction = writer.db.unchecked_transaction()?;
         transaction.execute("UPDATE messages SET in_doubt = 1 WHERE id IN (SELECT id FROM claims)", [])?;
@@ -122,18 +153,31 @@ impl Writer {
     fn remember_anew(&mut self) -> rusqlite::Result<()> {
         let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let unsettled = number("SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM claims)")?;
+        let settled = number("SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
         let paused = super::batches::paused(&self.db)?;
-        self.unsettled = unsettled.unsigned_abs();
+        (self.unsettled, self.settled) = (unsettled.unsigned_abs(), settled.unsigned_abs());
         // Numbers of pruned messages may come again, but not before the process ends.
         self.last_id = self.last_id.max(last_id);
         self.paused = paused;
+        self.lease_anew()
+    }
+
+    /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind.
+    fn lease_anew(&mut self) -> rusqlite::Result<()> {
+        let mut claims = self.db.prepare_cached("SELECT id FROM claims")?;
+        let claims: BTreeSet<i64> = claims.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        self.leases.retain(|id, _| claims.contains(id));
+        for id in claims {
+            self.leases.entry(id).or_insert_with(|| Instant::now() + super::LEASE);
+        }
         Ok(())
     }
 
     /// Makes all changes in one transaction, and tells each what came of it.
     fn commit(&mut self, changes: impl Iterator<Item = Change>) {
         let mut tells = Vec::with_capacity(GROUP_MAX);
+        let clock = self.clock;
         let mut changes = changes.peekable();
         let result = self.begin().and_then(|()| {
             for change in changes.by_ref() {
@@ -143,18 +187,25 @@ impl Writer {
             }
             self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
         });
+        let counted = std::mem::take(&mut self.counted);
+        if result.is_ok() {
+            self.meter.add(counted);
+        }
         let error = result.err().map(|error| {
             if !self.db.is_autocommit() {
                 // Where even this fails the connection is gone, and every later change says so.
                 let _ = self.db.execute_batch("ROLLBACK");
             }
+            self.clock = clock;
             let _ = self.remember_anew();
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
+            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
             QueueError::Unavailable(sqlite::words(&error))
         });
         if std::mem::take(&mut self.wants_checkpoint) {
             // A reader that is in the way only puts it off.
             let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            self.folded = Instant::now();
         }
         for tell in tells {
             tell(error.as_ref().map_or(Ok(()), Err));
@@ -170,6 +221,12 @@ impl Writer {
     pub fn accept(&mut self, new: &[New], now: Timestamp) -> Result<Vec<Accepted>, Stop> {
         if self.unsettled + new.len() as u64 > self.settings.max_messages {
             return Err(Stop::Refused(QueueError::Full(self.unsettled)));
+        }
+        let batches: BTreeSet<i64> = new.iter().map(|new| new.lane).filter(|lane| *lane > super::ORDINARY).collect();
+        for lane in batches {
+            if self.is_cancelled(lane)? {
+                return Err(Stop::Refused(QueueError::State("the batch was cancelled".to_owned())));
+            }
         }
         let mut accepted = Vec::with_capacity(new.len());
         for one in new {
@@ -204,6 +261,7 @@ impl Writer {
         }
         self.last_id = id;
         self.unsettled += 1;
+        self.counted.accepted += 1;
         if new.claim {
             self.take(id, new.lane)?;
         } else {

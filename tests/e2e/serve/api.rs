@@ -71,6 +71,7 @@ async fn every_wrong_field_is_a_problem_of_its_own() {
         ("/v1/messages?limit_to=emial", StatusCode::BAD_REQUEST),
         ("/v1/messages?wiat=1", StatusCode::BAD_REQUEST),
         ("/v1/message", StatusCode::NOT_FOUND),
+        ("/v1/queue", StatusCode::METHOD_NOT_ALLOWED),
     ] {
         let (is, problem) = server.post(path, message("note", json!({}))).await;
         assert_eq!(is, status, "{path}: {problem}");
@@ -195,6 +196,13 @@ async fn the_command_line_asks_a_running_server() {
     ask(&["kv", "get", "b", "a/b"], "").code(2).says("there is no such value");
     let stats = ask(&["queue", "--json"], "").ok().lines();
     assert_eq!(stats[0]["queue"]["waiting_ordinary"], 0);
+    let rates = &stats[0]["queue"]["rates"];
+    for span in ["minute", "five_minutes"] {
+        let rate = |key: &str| rates[span][key].as_f64().expect("a number");
+        assert!(rate("accepted") > 0.0 && rate("settled") == rate("accepted") && rate("failed") == 0.0, "{rates}");
+    }
+    let shown = ask(&["queue"], "").ok().stdout;
+    assert!(shown.contains("accepted a second") && shown.contains("in the last five"), "{shown}");
     let forgotten = ask(&["forget", "--user", "7"], "").ok().stdout;
     assert_eq!(forgotten, "0 waiting, 0 under way, 2 settled\n");
     let plugins = ask(&["plugins", "--json"], "").ok().lines();

@@ -70,6 +70,15 @@ async fn a_batch_is_paused_and_cancelled() {
     let n = |state: &str| cancelled["by_state"][state].as_u64().unwrap_or_default();
     assert!(n("cancelled") > 1_500 && n("cancelled") + n("sent") + n("queued") == 2_000, "{cancelled}");
     assert_eq!(server.get("/v1/batches").await.1[0]["uuid"], json!(Uuid::from_u128(1)));
+    // What was under way then goes out, or is not tried again.
+    for _ in 0..600 {
+        if server.get(&path).await.1["by_state"].get("queued").is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (_, batch) = server.get(&path).await;
+    assert!(batch["by_state"].get("queued").is_none(), "{batch}");
     assert_eq!(server.post("/v1/batches", head(1) + &members(0..1)).await.0, StatusCode::CONFLICT);
 }
 
@@ -92,6 +101,21 @@ async fn the_command_line_sends_a_csv_file() {
     ]);
     let batch = done.run().ok().lines().remove(0);
     assert_eq!((&batch["state"], &batch["by_state"]), (&json!("done"), &json!({"sent": 2})));
+
+    let later = json!({"app_label": "app", "name": "note", "options": {"not_before": "2199-01-01T00:00:00Z"}});
+    home.file("later.json", later.to_string());
+    let ask = |arguments: &[&str]| {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--server", &server.url]).collect();
+        home.ace(&all).run()
+    };
+    let uuid = Uuid::from_u128(5).to_string();
+    ask(&["batch", "--type", "later.json", "--recipients", "users.csv", "--uuid", &uuid]).ok();
+    for (change, state) in [("--pause", "paused"), ("--resume", "sending"), ("--cancel", "cancelled")] {
+        assert_eq!(ask(&["batches", "--json", &uuid, change]).ok().lines()[0]["state"], state);
+    }
+    let shown = ask(&["batches"]).ok().stdout;
+    assert!(shown.contains("2 cancelled") && shown.contains("2 sent"), "{shown}");
+    ask(&["batches", "--pause"]).code(2);
 }
 
 /// Messages of the large batch in CI; `ACE_SOAK_BATCH` asks for more.

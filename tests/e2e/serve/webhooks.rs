@@ -44,20 +44,129 @@ async fn a_webhook_is_called_signed_and_again_until_it_answers() {
     assert!(!log.contains(secret) && !log.contains("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "{log}");
 }
 
+/// A client of the event stream.
+struct Listener {
+    chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    heard: String,
+}
+
+/// What it hears: id, kind and data.
+#[derive(Debug)]
+struct Heard {
+    id: String,
+    kind: String,
+    data: Value,
+}
+
+impl Listener {
+    /// `last`: the id of the last event it knows.
+    async fn connect(server: &Server, last: Option<&str>) -> Listener {
+        let mut request = server.request(Method::GET, "/v1/events");
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let answer = request.send().await.expect("answered");
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        Listener { chunks: answer.bytes_stream().boxed(), heard: String::new() }
+    }
+
+    async fn next(&mut self) -> Heard {
+        loop {
+            if let Some((event, rest)) = self.heard.split_once("\n\n") {
+                let field = |name: &str| {
+                    let line = event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+                    line.unwrap_or_default().to_owned()
+                };
+                let data = serde_json::from_str(&field("data")).unwrap_or_default();
+                let heard = Heard { id: field("id"), kind: field("event"), data };
+                self.heard = rest.to_owned();
+                if !heard.kind.is_empty() {
+                    return heard;
+                }
+                continue;
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(20), self.chunks.next()).await.expect("in time");
+            self.heard.push_str(&String::from_utf8_lossy(&chunk.expect("more").expect("sound")));
+        }
+    }
+
+    /// The message of the next event.
+    async fn number(&mut self) -> (u128, String) {
+        let heard = self.next().await;
+        let uuid: uuid::Uuid = heard.data["data"]["uuid"].as_str().unwrap_or_default().parse().expect("of a message");
+        (uuid.as_u128(), heard.id)
+    }
+}
+
 #[tokio::test]
 async fn a_listener_hears_of_every_message() {
     let server = Server::start(&home(""));
-    let stream = server.request(Method::GET, "/v1/events").send().await.expect("answered");
-    assert_eq!(stream.headers()["content-type"], "text/event-stream");
-    let mut chunks = stream.bytes_stream();
+    let mut listener = Listener::connect(&server, None).await;
     server.send(&note(1, json!({}))).await;
-    let mut heard = String::new();
-    while !heard.contains("\n\n") {
-        let chunk = tokio::time::timeout(Duration::from_secs(20), chunks.next()).await.expect("in time");
-        heard.push_str(&String::from_utf8_lossy(&chunk.expect("more").expect("sound")));
+    let heard = listener.next().await;
+    assert_eq!((heard.kind.as_str(), heard.id.as_str()), ("message.sent", "live"));
+    assert_eq!(heard.data["data"]["uuid"], json!(uuid::Uuid::from_u128(1)));
+    // Cut off where nothing is kept: what it missed cannot be told, and that is.
+    drop(listener);
+    server.send(&note(2, json!({}))).await;
+    let mut listener = Listener::connect(&server, Some("live")).await;
+    let heard = listener.next().await;
+    assert_eq!(heard.kind, "gap", "{heard:?}");
+    server.send(&note(3, json!({}))).await;
+    assert_eq!(listener.number().await.0, 3);
+}
+
+#[tokio::test]
+async fn a_listener_that_was_cut_off_is_told_what_it_missed() {
+    let home = home("[events]\nkeep = true\n");
+    let server = Server::start(&home);
+    let mut listener = Listener::connect(&server, None).await;
+    server.send(&note(1, json!({}))).await;
+    let (number, last) = listener.number().await;
+    assert_eq!(number, 1);
+    drop(listener);
+    for number in 2..=150 {
+        server.post("/v1/messages", note(number, json!({}))).await;
     }
-    assert!(heard.contains("event: message.sent\n"), "{heard}");
-    let data = heard.lines().find_map(|line| line.strip_prefix("data: ")).expect("data");
-    let event: Value = serde_json::from_str(data).expect("JSON");
-    assert_eq!(event["data"]["uuid"], json!(uuid::Uuid::from_u128(1)));
+    super::settled(&server, &json!(uuid::Uuid::from_u128(150)), "sent").await;
+    let mut listener = Listener::connect(&server, Some(&last)).await;
+    let mut missed = Vec::new();
+    let mut last = 0;
+    for _ in 2..=150 {
+        let (number, id) = listener.number().await;
+        let id: i64 = id.parse().expect("a number");
+        assert!(id > last, "in order");
+        last = id;
+        missed.push(number);
+    }
+    missed.sort_unstable();
+    assert_eq!(missed, (2..=150).collect::<Vec<_>>(), "each once, over more than one page");
+    server.send(&note(151, json!({}))).await;
+    let (number, last) = listener.number().await;
+    assert_eq!(number, 151, "and what happens from now on");
+
+    // The server is the one that was gone.
+    drop(listener);
+    server.send(&note(152, json!({}))).await;
+    server.kill();
+    let server = Server::start(&home);
+    let mut listener = Listener::connect(&server, Some(&last)).await;
+    assert_eq!(listener.number().await.0, 152);
+    let heard = Listener::connect(&server, Some("99999999")).await.next().await;
+    assert_eq!((heard.kind.as_str(), &heard.data["after"]), ("gap", &json!("99999999")), "from another server");
+}
+
+#[tokio::test]
+async fn what_is_not_kept_any_more_is_a_gap_with_a_name() {
+    let server = Server::start(&home("[events]\nkeep = true\n[queue]\nevent-retention = '0s'\n"));
+    server.send(&note(1, json!({}))).await;
+    for _ in 0..100 {
+        let heard = Listener::connect(&server, Some("0")).await.next().await;
+        if heard.kind == "gap" {
+            assert_eq!((&heard.data["after"], &heard.data["through"]), (&json!("0"), &json!(1)), "{heard:?}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("it is kept for ever");
 }

@@ -13,7 +13,7 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 pub use client::{Client, ClientError};
-use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Patience, effect};
+use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Patience, effect, throttled};
 pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as Answer};
 
 use crate::monitoring::trace;
@@ -107,6 +107,7 @@ impl State {
         let earlier = self.call.handover.begun.replace(begun);
         let outcome = client.send(turn, outgoing).await;
         let handover = &mut self.call.handover;
+        handover.throttled = handover.throttled.max(throttled(&outcome, self.services.now()));
         match effect(&outcome) {
             Effect::Taken(status) => (handover.begun, handover.done) = (earlier, Some(taken(status, &host))),
             Effect::Nothing => handover.begun = earlier,

@@ -6,7 +6,9 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -99,6 +101,20 @@ pub fn effect(outcome: &Result<Response, Failure>) -> Effect {
         Some(status) if status.is_success() => Effect::Taken(status),
         None if unknown => Effect::Unknown,
         _ => Effect::Nothing,
+    }
+}
+
+/// How long the other side wants to be left alone, where it turned the request down with a Retry-After.
+pub fn throttled(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<Duration> {
+    let response = outcome.as_ref().ok()?;
+    if !matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let text = response.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        // A date; one that is over asks for nothing.
+        Err(_) => Duration::try_from(rfc2822::parse(text).ok()?.timestamp().duration_since(now)).ok(),
     }
 }
 

@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use jiff::Timestamp;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -27,7 +29,7 @@ use wasmtime_wasi_http::{
     Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
 };
 
-use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect};
+use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect, throttled};
 use super::{Refusal, is_hosts, read_method, taken};
 use crate::plugin::Settings;
 use crate::plugin::state::{Handover, State};
@@ -147,6 +149,7 @@ impl State {
             length,
             ledger,
             open,
+            now: self.services.now(),
         };
         Ok(HostFutureIncomingResponse::Pending(spawn(exchange.run(alive))))
     }
@@ -173,11 +176,12 @@ impl State {
     /// much behind that it must not be called again.
     pub fn end_exchanges(&mut self) -> bool {
         if let Some(exchanges) = self.outbound.exchanges.take() {
-            let Ledger { begun, done, denied, bodies } = std::mem::take(&mut *lock(&exchanges.ledger));
+            let Ledger { begun, done, denied, bodies, throttled } = std::mem::take(&mut *lock(&exchanges.ledger));
             for why in denied {
                 self.refuse("http", why);
             }
-            let Handover { begun: earlier, done: before } = &mut self.call.handover;
+            let Handover { begun: earlier, done: before, throttled: asked } = &mut self.call.handover;
+            *asked = (*asked).max(throttled);
             *before = before.take().or(done);
             *earlier = earlier.take().or(begun.into_values().next());
             bodies.iter().filter_map(Weak::upgrade).for_each(|body| *lock(&body) = None);
@@ -208,6 +212,8 @@ struct Ledger {
     done: Option<String>,
     denied: Vec<String>,
     bodies: Vec<Weak<Mutex<Option<Bytes>>>>,
+    /// How long the other side wants to be left alone.
+    throttled: Option<Duration>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -226,6 +232,7 @@ struct Exchange {
     handing_over: Option<String>,
     ledger: Arc<Mutex<Ledger>>,
     open: OwnedSemaphorePermit,
+    now: Timestamp,
 }
 
 type Answered = Result<(http::Response<HyperIncomingBody>, AbortOnDropJoinHandle<()>), Error>;
@@ -248,10 +255,12 @@ impl Exchange {
         let turn = outcome.map_err(|failure| self.failed(failure))?;
         let host = self.outgoing.url.host_str().unwrap_or_default().to_owned();
         let number = self.handing_over.take().map(|text| lock(&self.ledger).begin(text));
-        let Exchange { client, outgoing, ledger, open, .. } = self;
+        let Exchange { client, outgoing, ledger, open, now, .. } = self;
         let outcome = client.send(turn, outgoing).await;
         if let Some(number) = number {
-            lock(&ledger).settle(number, effect(&outcome), &host);
+            let mut ledger = lock(&ledger);
+            ledger.settle(number, effect(&outcome), &host);
+            ledger.throttled = ledger.throttled.max(throttled(&outcome, now));
         }
         match outcome {
             Ok(response) => Ok((hold(response, &ledger, open), spawn(async {}))),

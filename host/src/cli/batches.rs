@@ -1,0 +1,62 @@
+//! `ace batches`: how far the batches of a running server are, and holding them.
+
+use reqwest::Method;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::client::Server;
+use super::remote::{table, text};
+use super::{OK, put};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// One batch
+    uuid: Option<Uuid>,
+
+    /// Nothing more of it goes out until it is resumed, but for what is under way
+    #[arg(long, requires = "uuid", conflicts_with_all = ["resume", "cancel"])]
+    pause: bool,
+
+    /// A paused batch goes on
+    #[arg(long, requires = "uuid", conflicts_with = "cancel")]
+    resume: bool,
+
+    /// Take back everything of it that has not gone out
+    #[arg(long, requires = "uuid")]
+    cancel: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Lists the latest batches, shows one, or changes what becomes of it.
+pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
+    let client = args.server.required()?;
+    let change = [(args.pause, "pause"), (args.resume, "resume"), (args.cancel, "cancel")];
+    let change = change.into_iter().find_map(|(is, name)| is.then_some(name));
+    let batches: Vec<Value> = match (args.uuid, change) {
+        (None, _) => client.get("/v1/batches").await?,
+        (Some(uuid), None) => vec![client.get(&format!("/v1/batches/{uuid}")).await?],
+        (Some(uuid), Some(change)) => {
+            // Taking back a large batch takes as long as it takes.
+            vec![client.ask(client.request(Method::POST, &format!("/v1/batches/{uuid}/{change}"))?).await?]
+        }
+    };
+    match json {
+        true => batches.iter().for_each(|batch| put(&batch.to_string())),
+        false => show(&batches),
+    }
+    Ok(OK)
+}
+
+/// A table of them.
+pub fn show(batches: &[Value]) {
+    let mut table = table(["batch", "begun", "state", "messages", "by state"]);
+    for batch in batches {
+        let keys = ["uuid", "begun", "state", "messages"].map(|key| text(&batch[key]));
+        let by_state = batch["by_state"].as_object().into_iter().flatten();
+        let by_state: Vec<String> = by_state.map(|(state, n)| format!("{n} {}", state.replace('_', " "))).collect();
+        table.add_row(keys.into_iter().chain([by_state.join(", ")]));
+    }
+    put(&table.to_string());
+}

@@ -1,0 +1,115 @@
+//! What `/openapi.json` says of every route alike: who may, and what any request can be answered with.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, Response};
+use uuid::Uuid;
+
+use crate::message::Object;
+
+/// Routes that everybody may ask.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+const PROBLEM: &str = "application/problem+json";
+
+/// Adds to the description what holds for many routes. `is_guarded`: without a token nothing but the open routes is answered.
+pub fn complete(described: &mut OpenApi, is_guarded: bool) {
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    described.components.get_or_insert_default().add_security_scheme("bearer", bearer);
+    if is_guarded {
+        described.security = Some(vec![SecurityRequirement::new("bearer", [] as [&str; 0])]);
+    }
+    for (path, item) in &mut described.paths.paths {
+        let is_open = OPEN.contains(&path.as_str());
+        for operation in operations(item) {
+            answers(operation, is_open);
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
+}
+
+fn answers(operation: &mut Operation, is_open: bool) {
+    let mut answer = |status: &str, description: &str| {
+        let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+        let mut response = Response::new(description);
+        response.content.insert(PROBLEM.to_owned(), RefOr::T(problem));
+        operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+    };
+    answer("408", "The request took too long");
+    if is_open {
+        operation.security = Some(Vec::new());
+        return;
+    }
+    answer("400", "A part of the request makes no sense");
+    answer("401", "A bearer token is needed");
+    answer("403", "The token has not the scope");
+    answer("429", "More requests than `server.requests-per-second`; come back after `Retry-After` seconds");
+    answer("503", "The store cannot be used just now; come back after `Retry-After` seconds");
+    if operation.request_body.is_some() {
+        answer("413", "The body, or a line of it, is too long");
+    }
+}
+
+/// One message in edx-ace's JSON form.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it describes; what comes in is read by `message`, which names every wrong field")]
+pub struct MessageForm {
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^./\\\\\\x00-\\x1f\\x7f-\\x9f][^/\\\\\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
+    app_label: String,
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = "^[^./\\\\\\x00-\\x1f\\x7f-\\x9f][^/\\\\\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
+    name: String,
+    /// Null for a message to nobody in particular.
+    #[schema(required)]
+    recipient: Option<RecipientForm>,
+    /// The same uuid again is the same message. A new one where it is left out.
+    uuid: Option<Uuid>,
+    /// After that moment it is not delivered any more.
+    #[schema(format = DateTime)]
+    expiration_time: Option<String>,
+    /// What the templates show.
+    #[schema(value_type = Option<Object>)]
+    context: Option<Object>,
+    send_uuid: Option<Uuid>,
+    /// `transactional`, `not_before`, `override_default_channel`, and what channels and policies know.
+    #[schema(value_type = Option<Object>)]
+    options: Option<Object>,
+    headers: Option<BTreeMap<String, String>>,
+    language: Option<String>,
+    log_level: Option<i64>,
+}
+
+/// Who a message is for.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it describes")]
+pub struct RecipientForm {
+    /// Null where there is none.
+    #[schema(required)]
+    lms_user_id: Option<UserIdForm>,
+    email_address: Option<String>,
+    /// Further addresses by kind, as `push-token`.
+    contacts: Option<BTreeMap<String, Vec<String>>>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes")]
+pub enum UserIdForm {
+    Number(i64),
+    Text(String),
+}

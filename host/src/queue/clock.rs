@@ -1,0 +1,85 @@
+//! A wall clock that was set back. What had been due stays due, and a pause stays as long as it was; only what was scheduled for a
+//! moment of the day (`not_before`) waits for that moment. Without this a clock that goes back an hour would hold mail up for one.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::ms;
+use super::writer::Writer;
+
+/// A clock that is corrected by less is as good as right.
+const SLACK_MS: i64 = 2_000;
+/// A pause between attempts is never longer; what a started message waits for beyond that has a moment of its own.
+const PAUSE_MAX_MS: i64 = 3_600_000;
+/// Waiting rows that one step looks at, so that nobody waits long behind it.
+const STEP: i64 = 1_000;
+
+/// What the wall clock said last, and whether rows still go by what it said before it was set back.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    last: i64,
+    behind: Option<Behind>,
+}
+
+#[derive(Clone, Copy)]
+struct Behind {
+    /// What the clock said before and says since.
+    was: i64,
+    is: i64,
+    /// The row that was looked at last.
+    seen: (i64, i64, i64),
+}
+
+impl Clock {
+    /// As the tables have it: nothing in them happened later than that.
+    pub fn new(db: &Connection) -> rusqlite::Result<Self> {
+        let latest = |sql| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional();
+        let accepted = latest("SELECT accepted FROM messages ORDER BY id DESC LIMIT 1")?;
+        let settled = latest("SELECT max(settled) FROM messages WHERE settled IS NOT NULL")?;
+        Ok(Clock { last: accepted.flatten().max(settled.flatten()).unwrap_or(i64::MIN), behind: None })
+    }
+
+    fn notice(&mut self, now: i64) {
+        let last = std::mem::replace(&mut self.last, now);
+        if now.saturating_add(SLACK_MS) < last {
+            tracing::warn!(back_ms = last.saturating_sub(now), "The clock was set back; what was due stays due.");
+            let was = self.behind.take().map_or(last, |behind| behind.was.max(last));
+            self.behind = Some(Behind { was, is: now, seen: (i64::MIN, i64::MIN, i64::MIN) });
+        }
+    }
+}
+
+impl Writer {
+    /// Sees to it that a clock that was set back holds nothing up; whether there is more to do.
+    pub fn follow_clock(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
+        self.clock.notice(ms(now));
+        let Some(Behind { was, is, seen }) = self.clock.behind else { return Ok(false) };
+        if seen.0 == i64::MIN {
+            let sql = "UPDATE calls SET due = max(?1, due - ?2) WHERE due > ?1";
+            self.db.execute(sql, [is, was - is])?;
+        }
+        let sql = "SELECT q.lane, q.due, q.id, m.progress IS NOT NULL FROM queue q JOIN messages m ON m.id = q.id
+            WHERE (q.lane, q.due, q.id) > (?1, ?2, ?3) ORDER BY q.lane, q.due, q.id LIMIT ?4";
+        let rows: Vec<(i64, i64, i64, bool)> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map(params![seen.0, seen.1, seen.2, STEP], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        for (lane, due, id, is_begun) in &rows {
+            let moved = match *due {
+                due if due <= is => continue,
+                due if due <= was => is,
+                due if *is_begun && due - was <= PAUSE_MAX_MS => due - (was - is),
+                _ => continue,
+            };
+            let sql = "UPDATE queue SET due = ?4 WHERE lane = ?1 AND due = ?2 AND id = ?3";
+            self.db.prepare_cached(sql)?.execute([*lane, *due, *id, moved])?;
+        }
+        let is_more = rows.len() as i64 == STEP;
+        self.clock.behind =
+            rows.last().filter(|_| is_more).map(|(lane, due, id, _)| Behind { was, is, seen: (*lane, *due, *id) });
+        Ok(is_more)
+    }
+}

@@ -1,0 +1,148 @@
+//! How fast the queue moves: what was accepted and settled in the last minutes, counted by the second as it is written. Time is
+//! passed in.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// The longest span that is told, in seconds.
+const SPAN: u64 = 300;
+const MINUTE: u64 = 60;
+
+/// What one transaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub accepted: u64,
+    pub settled: u64,
+    /// Those of the settled ones that failed, expired or could not be read.
+    pub failed: u64,
+}
+
+/// Messages a second, on the average.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Rate {
+    pub accepted: f64,
+    /// In whatever state.
+    pub settled: f64,
+    /// Those of the settled ones that failed, expired or could not be read.
+    pub failed: f64,
+}
+
+/// Over the last minute and the last five, or since the start where that is later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Rates {
+    pub minute: Rate,
+    pub five_minutes: Rate,
+}
+
+/// Counts of the last seconds.
+pub(super) struct Meter {
+    begun: Instant,
+    seconds: Mutex<Seconds>,
+}
+
+struct Seconds {
+    counts: [Counted; SPAN as usize],
+    /// The second that is being counted, from the beginning.
+    at: u64,
+}
+
+impl Meter {
+    pub fn new(begun: Instant) -> Self {
+        Meter { begun, seconds: Mutex::new(Seconds { counts: [Counted::default(); SPAN as usize], at: 0 }) }
+    }
+
+    pub fn add(&self, counted: Counted) {
+        if counted != Counted::default() {
+            self.add_at(counted, self.begun.elapsed());
+        }
+    }
+
+    pub fn rates(&self) -> Rates {
+        self.rates_at(self.begun.elapsed())
+    }
+
+    fn add_at(&self, counted: Counted, elapsed: Duration) {
+        let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
+        seconds.turn(elapsed.as_secs());
+        let slot = (seconds.at % SPAN) as usize;
+        let slot = &mut seconds.counts[slot];
+        slot.accepted += counted.accepted;
+        slot.settled += counted.settled;
+        slot.failed += counted.failed;
+    }
+
+    fn rates_at(&self, elapsed: Duration) -> Rates {
+        let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
+        seconds.turn(elapsed.as_secs());
+        let over = |span: u64| {
+            // The second that runs counts for as much of it as is over.
+            let took = elapsed.as_secs_f64().min((span - 1) as f64 + elapsed.as_secs_f64().fract()).max(1.0);
+            let slots =
+                (0..span.min(seconds.at + 1)).map(|back| &seconds.counts[((seconds.at - back) % SPAN) as usize]);
+            let sum = slots.fold([0, 0, 0], |[a, s, f], c| [a + c.accepted, s + c.settled, f + c.failed]);
+            let [accepted, settled, failed] = sum.map(|n: u64| (n as f64 / took * 1_000.0).round() / 1_000.0);
+            Rate { accepted, settled, failed }
+        };
+        Rates { minute: over(MINUTE), five_minutes: over(SPAN) }
+    }
+}
+
+impl Seconds {
+    /// Goes on to that second; those that were passed over are empty.
+    fn turn(&mut self, to: u64) {
+        for second in (self.at + 1..=to).rev().take(SPAN as usize) {
+            self.counts[(second % SPAN) as usize] = Counted::default();
+        }
+        self.at = self.at.max(to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(n: u64) -> Counted {
+        Counted { accepted: n, settled: n, failed: n / 10 }
+    }
+
+    fn at(second: f64) -> Duration {
+        Duration::from_secs_f64(second)
+    }
+
+    #[test]
+    fn a_steady_flow_has_its_rate_in_every_span_and_a_pause_shows_in_the_short_one_first() {
+        let meter = Meter::new(Instant::now());
+        for second in 0..400 {
+            meter.add_at(counted(50), at(f64::from(second)));
+        }
+        let rates = meter.rates_at(at(400.0));
+        for rate in [rates.minute, rates.five_minutes] {
+            assert_eq!((rate.accepted, rate.settled, rate.failed), (50.0, 50.0, 5.0));
+        }
+        let rates = meter.rates_at(at(460.0));
+        assert_eq!(rates.minute, Rate::default());
+        assert!((39.0..41.0).contains(&rates.five_minutes.accepted), "{rates:?}");
+        assert_eq!(meter.rates_at(at(10_000.0)), Rates::default(), "however long nothing came");
+    }
+
+    #[test]
+    fn what_has_just_begun_is_averaged_over_the_time_there_was() {
+        let meter = Meter::new(Instant::now());
+        meter.add_at(counted(10), at(0.2));
+        assert_eq!(meter.rates_at(at(0.4)).minute.accepted, 10.0, "a second at least");
+        meter.add_at(counted(10), at(3.0));
+        let rates = meter.rates_at(at(4.0));
+        assert_eq!((rates.minute.accepted, rates.five_minutes.accepted), (5.0, 5.0));
+    }
+
+    #[test]
+    fn a_second_that_is_over_is_counted_once_and_forgotten_after_its_span() {
+        let meter = Meter::new(Instant::now());
+        meter.add_at(counted(600), at(0.0));
+        meter.add_at(counted(0), at(SPAN as f64 - 1.0));
+        assert!(meter.rates_at(at(SPAN as f64 - 0.5)).five_minutes.accepted > 1.9);
+        assert_eq!(meter.rates_at(at(SPAN as f64)).five_minutes.accepted, 0.0);
+    }
+}

@@ -1,0 +1,736 @@
+//! Random work at the queue's front beside a model that keeps everything in memory: after each step both say the same. The
+//! clock jumps, leases end, and the file is opened anew in between.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+
+const NUMBERS: u128 = 24;
+const HOUR: i64 = 3_600;
+const MESSAGES_MAX: usize = 14;
+const SETTLED_MAX: usize = 9;
+const RETENTION: i64 = 6 * HOUR;
+const DEAD_RETENTION: i64 = 2 * HOUR;
+const EVENT_RETENTION: i64 = HOUR;
+const HOOK: &str = "audit";
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// `lane`: transactional, ordinary, or one of two batches. `other`: with other content.
+    Accept {
+        first: u128,
+        count: u128,
+        lane: usize,
+        not_before: Option<i64>,
+        other: bool,
+        claim: bool,
+    },
+    Claim {
+        max: usize,
+        bulk_max: usize,
+    },
+    Settle {
+        which: usize,
+        how: How,
+    },
+    Retry(u128),
+    Discard(u128),
+    Cancel(u128),
+    RetryAll(Option<u128>),
+    DiscardAll(Option<u128>),
+    Batch(usize, Turn),
+    Forget {
+        user: Option<u128>,
+        email: Option<u128>,
+    },
+    Call {
+        again: Option<i64>,
+    },
+    KeepUp,
+    LeasesEnd,
+    Clock(i64),
+    Reopen,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Done(State, bool),
+    Again(i64),
+    Record,
+    Back,
+    Corrupt,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Complete,
+    Pause,
+    Resume,
+    Cancel,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let number = || 0..NUMBERS;
+    let accept = (number(), 1_u128..5, 0_usize..4, option::weighted(0.3, 0..2 * HOUR), 0..20, any::<bool>());
+    let turn = prop_oneof![Just(Turn::Complete), Just(Turn::Pause), Just(Turn::Resume), Just(Turn::Cancel)];
+    prop_oneof![
+        8 => accept.prop_map(|(first, count, lane, not_before, other, claim)| Op::Accept {
+            first, count, lane, not_before, other: other == 0, claim: claim && not_before.is_none()
+        }),
+        8 => (0_usize..12, 0_usize..12).prop_map(|(max, bulk_max)| Op::Claim { max, bulk_max }),
+        10 => (any::<usize>(), how()).prop_map(|(which, how)| Op::Settle { which, how }),
+        1 => number().prop_map(Op::Retry),
+        1 => number().prop_map(Op::Discard),
+        2 => number().prop_map(Op::Cancel),
+        1 => option::of(0_u128..7).prop_map(Op::RetryAll),
+        1 => option::of(0_u128..7).prop_map(Op::DiscardAll),
+        3 => (0_usize..2, turn).prop_map(|(batch, turn)| Op::Batch(batch, turn)),
+        1 => (option::of(0_u128..7), option::of(0_u128..7)).prop_map(|(user, email)| Op::Forget { user, email }),
+        2 => option::of(0..2 * HOUR).prop_map(|again| Op::Call { again }),
+        2 => Just(Op::KeepUp),
+        1 => Just(Op::LeasesEnd),
+        4 => prop_oneof![4 => 0..600_i64, 1 => -5 * HOUR..0, 1 => 0..8 * HOUR].prop_map(Op::Clock),
+        2 => Just(Op::Reopen),
+    ]
+}
+
+fn how() -> impl Strategy<Value = How> {
+    let state = prop_oneof![
+        Just(State::Sent),
+        Just(State::MaybeSent),
+        Just(State::NotSent),
+        Just(State::Failed),
+        Just(State::Expired)
+    ];
+    prop_oneof![
+        5 => (state, any::<bool>()).prop_map(|(state, is_told)| How::Done(state, is_told)),
+        3 => (0..HOUR).prop_map(How::Again),
+        1 => Just(How::Record),
+        1 => Just(How::Back),
+        1 => Just(How::Corrupt),
+    ]
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Waiting(i64),
+    UnderWay,
+    Settled(State, i64),
+}
+
+/// A message as the model knows it.
+#[derive(Debug, Clone)]
+struct Known {
+    id: i64,
+    lane: i64,
+    other: bool,
+    accepted: i64,
+    place: Place,
+    has_body: bool,
+    progress: Option<Vec<u8>>,
+    report: Option<Vec<u8>>,
+    in_doubt: bool,
+    /// Its worker is not heard of any more.
+    is_lost: bool,
+}
+
+impl Known {
+    fn state(&self) -> State {
+        match self.place {
+            Place::Settled(state, _) => state,
+            _ => State::Queued,
+        }
+    }
+
+    fn settled(&self) -> Option<i64> {
+        match self.place {
+            Place::Settled(_, at) => Some(at),
+            _ => None,
+        }
+    }
+
+    fn settle(&mut self, state: State, report: &[u8], now: i64) {
+        self.place = Place::Settled(state, now);
+        (self.progress, self.report) = (None, Some(report.to_vec()));
+        self.has_body = state.is_dead();
+    }
+
+    fn can_be_retried(&self) -> bool {
+        matches!(self.state(), State::Failed | State::Expired) && self.has_body
+    }
+
+    fn retry(&mut self, now: i64) {
+        self.place = Place::Waiting(now);
+        (self.progress, self.report) = (None, None);
+    }
+
+    fn discard(&mut self) {
+        if let Place::Settled(state, _) = &mut self.place {
+            *state = State::Discarded;
+        }
+        self.has_body = false;
+    }
+}
+
+struct Lot {
+    lane: i64,
+    state: BatchState,
+    begun: i64,
+}
+
+struct Told {
+    id: i64,
+    at: i64,
+    number: u128,
+    /// When it is called, and how often that failed; `None` once it was taken.
+    call: Option<(i64, u32)>,
+}
+
+struct Model {
+    now: i64,
+    /// What the clock said when the queue looked last.
+    clock: Option<i64>,
+    messages: BTreeMap<u128, Known>,
+    batches: [Option<Lot>; 2],
+    events: Vec<Told>,
+    last_event: i64,
+    /// The latest event that was thrown out for its age.
+    pruned: i64,
+}
+
+fn batch_uuid(batch: usize) -> Uuid {
+    Uuid::from_u128(1_000_000 + batch as u128)
+}
+
+/// The message of this number, in either of its contents.
+fn written(number: u128, lane: i64, other: bool) -> New {
+    let mut new = new(number, lane);
+    if other {
+        new.body.push(b' ');
+        new.digest = digest(&new.body);
+    }
+    new
+}
+
+impl Model {
+    fn unsettled(&self) -> usize {
+        self.messages.values().filter(|m| m.state() == State::Queued).count()
+    }
+
+    fn is_paused(&self, lane: i64) -> bool {
+        self.batches.iter().flatten().any(|lot| lot.lane == lane && lot.state == BatchState::Paused)
+    }
+
+    /// What is due in a lane, as it is to be handed out.
+    fn due(&self, lane: i64) -> Vec<u128> {
+        let mut due: Vec<(i64, i64, u128)> = self
+            .messages
+            .iter()
+            .filter_map(|(number, m)| match m.place {
+                Place::Waiting(at) if m.lane == lane && at <= self.now => Some((at, m.id, *number)),
+                _ => None,
+            })
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(.., number)| number).collect()
+    }
+
+    fn erase(&mut self, number: u128) {
+        self.messages.remove(&number);
+        self.events.retain(|told| told.number != number);
+    }
+
+    /// A clock that was set back: what was due stays due, and pauses stay as long as they were.
+    fn follow_clock(&mut self) {
+        let (now, last) = (self.now, self.clock.replace(self.now));
+        let Some(was) = last.filter(|was| now + 2 < *was) else { return };
+        for message in self.messages.values_mut() {
+            if let Place::Waiting(due) = &mut message.place {
+                if *due > now && *due <= was {
+                    *due = now;
+                } else if *due > was && message.progress.is_some() && *due - was <= HOUR {
+                    *due -= was - now;
+                }
+            }
+        }
+        for (due, _) in self.events.iter_mut().filter_map(|told| told.call.as_mut()) {
+            if *due > now {
+                *due = now.max(*due - (was - now));
+            }
+        }
+    }
+
+    fn come_back(&mut self, which: impl Fn(&Known) -> bool) {
+        for message in self.messages.values_mut().filter(|m| m.place == Place::UnderWay && which(m)) {
+            (message.place, message.in_doubt, message.is_lost) = (Place::Waiting(self.now), true, false);
+        }
+    }
+
+    fn claim(&mut self, claim: Claim, claimed: &[Claimed], next: Option<Timestamp>) {
+        self.follow_clock();
+        self.come_back(|m| m.is_lost);
+        let all = numbers(claimed);
+        let mut urgent = self.due(TRANSACTIONAL);
+        urgent.truncate(claim.max);
+        let (first, bulk) = all.split_at(urgent.len().min(all.len()));
+        assert_eq!(first, urgent, "transactional messages are first, the earliest first");
+
+        let lanes: Vec<i64> = std::iter::once(ORDINARY)
+            .chain(self.batches.iter().flatten().map(|lot| lot.lane))
+            .filter(|lane| !self.is_paused(*lane))
+            .collect();
+        let due: Vec<Vec<u128>> = lanes.iter().map(|lane| self.due(*lane)).collect();
+        let total: usize = due.iter().map(Vec::len).sum();
+        assert_eq!(bulk.len(), total.min(claim.bulk_max).min(claim.max - urgent.len()), "as many as there may be");
+        let mut taken = Vec::new();
+        for (lane, due) in lanes.iter().zip(&due) {
+            let of_lane: Vec<u128> = bulk.iter().copied().filter(|n| self.messages[n].lane == *lane).collect();
+            assert_eq!(of_lane, due[..of_lane.len()], "lane {lane}: the earliest first");
+            taken.push((of_lane.len(), of_lane.len() < due.len()));
+        }
+        for (n, _) in &taken {
+            assert!(taken.iter().all(|(m, is_more)| !is_more || n.saturating_sub(*m) <= 8), "in turns: {taken:?}");
+        }
+
+        for claimed in claimed {
+            let number = claimed.uuid.as_u128();
+            let message = self.messages.get_mut(&number).expect("one that waits");
+            assert_eq!((claimed.id, claimed.lane, claimed.in_doubt), (message.id, message.lane, message.in_doubt));
+            assert_eq!((&claimed.progress, claimed.accepted), (&message.progress, at(message.accepted)));
+            assert_eq!(claimed.body, written(number, 0, message.other).body);
+            message.place = Place::UnderWay;
+        }
+        let lanes = std::iter::once(TRANSACTIONAL).chain(lanes).collect::<Vec<_>>();
+        let waiting = self.messages.values().filter(|m| lanes.contains(&m.lane));
+        let earliest = waiting.filter_map(|m| if let Place::Waiting(due) = m.place { Some(due) } else { None }).min();
+        let expected = if claimed.len() < claim.max { earliest } else { Some(self.now) };
+        assert_eq!(next, expected.map(at), "when to come back");
+    }
+
+    fn settle(&mut self, number: u128, how: How) {
+        let now = self.now;
+        let is_cancelled = |lot: &Lot| lot.lane == self.messages[&number].lane && lot.state == BatchState::Cancelled;
+        let is_cancelled = self.batches.iter().flatten().any(is_cancelled);
+        let message = self.messages.get_mut(&number).expect("one that is under way");
+        message.is_lost &= matches!(how, How::Record);
+        match how {
+            How::Done(state, is_told) => {
+                message.settle(state, b"{\"report\": 1}", now);
+                if is_told {
+                    self.last_event += 1;
+                    self.events.push(Told { id: self.last_event, at: now, number, call: Some((now, 0)) });
+                }
+            }
+            How::Corrupt => message.settle(State::Corrupt, b"{}", now),
+            How::Again(_) | How::Back if is_cancelled => message.settle(State::Cancelled, b"", now),
+            How::Again(pause) => {
+                (message.place, message.in_doubt) = (Place::Waiting(now + pause), false);
+                message.progress = Some(b"half-way".to_vec());
+            }
+            How::Record => message.progress = Some(b"recorded".to_vec()),
+            How::Back => message.place = Place::Waiting(now),
+        }
+    }
+
+    fn keep_up(&mut self) {
+        let (now, mut gone) = (self.now, Vec::new());
+        let mut settled: Vec<(i64, i64, u128)> =
+            self.messages.iter().filter_map(|(number, m)| Some((m.settled()?, m.id, *number))).collect();
+        settled.sort_unstable();
+        let aged = settled.iter().take_while(|(at, ..)| *at < now - RETENTION).count();
+        let surplus = settled.len().saturating_sub(SETTLED_MAX);
+        gone.extend(settled[..aged.max(surplus)].iter().map(|(.., number)| *number));
+        gone.into_iter().for_each(|number| self.erase(number));
+        for message in self.messages.values_mut() {
+            if message.state().is_dead() && message.settled().is_some_and(|at| at < now - DEAD_RETENTION) {
+                message.has_body = false;
+            }
+        }
+        let is_kept = |told: &Told| told.call.is_some() || told.at >= now - EVENT_RETENTION;
+        let gone = self.events.iter().filter(|told| !is_kept(told)).map(|told| told.id);
+        self.pruned = gone.max().map_or(self.pruned, |id| id.max(self.pruned));
+        self.events.retain(is_kept);
+        for lot in &mut self.batches {
+            let is_empty = |lane| !self.messages.values().any(|m| m.lane == lane);
+            lot.take_if(|lot| lot.begun < now - RETENTION && is_empty(lot.lane));
+        }
+    }
+}
+
+/// The queue and its model.
+struct Pair {
+    home: Home,
+    queue: Option<Queue>,
+    model: Model,
+}
+
+impl Pair {
+    async fn new() -> Pair {
+        let model = Model {
+            now: 1_000 * HOUR,
+            clock: None,
+            messages: BTreeMap::new(),
+            batches: [None, None],
+            events: Vec::new(),
+            last_event: 0,
+            pruned: 0,
+        };
+        let mut pair = Pair { home: Home::new(), queue: None, model };
+        pair.open().await;
+        pair
+    }
+
+    async fn open(&mut self) {
+        self.queue = None;
+        let hours = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
+        let settings = config::Queue {
+            max_messages: MESSAGES_MAX as u64,
+            max_settled: SETTLED_MAX as u64,
+            retention: hours(RETENTION),
+            dead_letter_retention: hours(DEAD_RETENTION),
+            event_retention: hours(EVENT_RETENTION),
+            ..self.home.settings()
+        };
+        let queue = Queue::open(&settings, at(self.model.now)).unwrap_or_else(|e| panic!("{e}"));
+        queue.set_hooks(vec![HOOK.to_owned()]).await.expect("set");
+        self.queue = Some(queue);
+    }
+
+    fn queue(&self) -> &Queue {
+        self.queue.as_ref().expect("it is open")
+    }
+
+    fn now(&self) -> Timestamp {
+        at(self.model.now)
+    }
+
+    async fn step(&mut self, op: Op) {
+        match op {
+            Op::Accept { first, count, lane, not_before, other, claim } => {
+                let lane = self.lane(lane).await;
+                let numbers = (first..first + count).map(|n| n % NUMBERS);
+                let news = numbers.map(|n| New {
+                    not_before: not_before.map(|after| at(self.model.now + after)),
+                    claim,
+                    ..written(n, lane, other)
+                });
+                self.accept(news.collect(), not_before, other).await;
+            }
+            Op::Claim { max, bulk_max } => {
+                let claim = Claim { max, bulk_max };
+                let (claimed, next) = self.queue().claim(claim, self.now()).await.expect("claimed");
+                self.model.claim(claim, &claimed, next);
+            }
+            Op::Settle { which, how } => self.settle(which, how).await,
+            Op::Retry(number) => {
+                let answer = self.queue().retry(Uuid::from_u128(number), self.now()).await;
+                let now = self.model.now;
+                match self.model.messages.get_mut(&number) {
+                    None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
+                    Some(message) if message.can_be_retried() => {
+                        assert_eq!(answer, Ok(()));
+                        message.retry(now);
+                    }
+                    Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
+                }
+            }
+            Op::Discard(number) => {
+                let answer = self.queue().discard(Uuid::from_u128(number)).await;
+                match self.model.messages.get_mut(&number) {
+                    None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
+                    Some(message) if message.state().is_dead() => {
+                        assert_eq!(answer, Ok(()));
+                        message.discard();
+                    }
+                    Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
+                }
+            }
+            Op::Cancel(number) => {
+                let answer = self.queue().cancel(Uuid::from_u128(number), self.now()).await;
+                let now = self.model.now;
+                match self.model.messages.get_mut(&number) {
+                    None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
+                    Some(message) if matches!(message.place, Place::Waiting(_)) => {
+                        assert_eq!(answer, Ok(()));
+                        message.settle(State::Cancelled, b"", now);
+                    }
+                    Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
+                }
+            }
+            Op::RetryAll(user) => {
+                let changed = self.queue().retry_all(of_user(user), self.now()).await;
+                let now = self.model.now;
+                let mut n = 0;
+                for message in self.of(user).filter(|m| m.can_be_retried()) {
+                    message.retry(now);
+                    n += 1;
+                }
+                assert_eq!(changed, Ok(n), "tried again");
+            }
+            Op::DiscardAll(user) => {
+                let changed = self.queue().discard_all(of_user(user)).await;
+                let mut n = 0;
+                for message in self.of(user).filter(|m| m.state().is_dead()) {
+                    message.discard();
+                    n += 1;
+                }
+                assert_eq!(changed, Ok(n), "discarded");
+            }
+            Op::Batch(batch, turn) => self.turn(batch, turn).await,
+            Op::Forget { user, email } => {
+                let (by_user, by_email) = (user.map(|n| n.to_string()), email.map(|n| format!("USER{n}@example.com")));
+                let forgotten = self.queue().forget(by_user, by_email).await.expect("forgotten");
+                let mut expected = Forgotten::default();
+                let is_meant = |number: &u128| [user, email].contains(&Some(*number % 7));
+                for number in self.model.messages.keys().copied().filter(is_meant).collect::<Vec<_>>() {
+                    match self.model.messages[&number].place {
+                        Place::Waiting(_) => expected.waiting += 1,
+                        Place::UnderWay => expected.under_way += 1,
+                        Place::Settled(..) => expected.settled += 1,
+                    }
+                    self.model.erase(number);
+                }
+                assert_eq!(forgotten, expected);
+            }
+            Op::Call { again } => self.call(again).await,
+            Op::KeepUp => {
+                while self.queue().keep_up(self.now()).await.expect("kept up") {}
+                self.model.keep_up();
+            }
+            Op::LeasesEnd => {
+                let age = |writer: &mut Writer| {
+                    writer.age_leases(LEASE);
+                    Ok(())
+                };
+                self.queue().writer.write(age).await.expect("aged");
+                self.model.messages.values_mut().for_each(|m| m.is_lost = m.place == Place::UnderWay);
+            }
+            Op::Clock(by) => self.model.now += by,
+            Op::Reopen => {
+                self.open().await;
+                let latest = self.model.messages.values().max_by_key(|m| m.id).map(|m| m.accepted);
+                self.model.clock = latest.max(self.model.messages.values().filter_map(Known::settled).max());
+                self.model.come_back(|_| true);
+            }
+        }
+        self.compare().await;
+    }
+
+    /// The number of a lane; a batch is begun, or found again.
+    async fn lane(&mut self, which: usize) -> i64 {
+        let Some(batch) = which.checked_sub(2) else { return which as i64 };
+        let kind = b"kind".to_vec();
+        let begun = self.queue().begin_batch(batch_uuid(batch), digest(&kind), kind, self.now()).await.expect("begun");
+        let now = self.model.now;
+        let lot =
+            self.model.batches[batch].get_or_insert(Lot { lane: begun.lane, state: BatchState::Receiving, begun: now });
+        assert_eq!((begun.lane, begun.begun), (lot.lane, at(lot.begun)));
+        let lanes: Vec<i64> = self.model.batches.iter().flatten().map(|lot| lot.lane).collect();
+        assert!(lanes.len() < 2 || lanes[0] != lanes[1], "a lane of its own");
+        begun.lane
+    }
+
+    async fn accept(&mut self, news: Vec<New>, not_before: Option<i64>, other: bool) {
+        let answer = self.queue().accept(news.clone(), self.now()).await;
+        let unsettled = self.model.unsettled();
+        let is_closed = |lot: &Lot| lot.lane == news[0].lane && lot.state == BatchState::Cancelled;
+        if unsettled + news.len() > MESSAGES_MAX {
+            return assert_eq!(answer, Err(QueueError::Full(unsettled as u64)));
+        }
+        if self.model.batches.iter().flatten().any(is_closed) {
+            return assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}");
+        }
+        let now = self.model.now;
+        for (new, accepted) in news.iter().zip(answer.expect("accepted")) {
+            let number = new.uuid.as_u128();
+            let known = self.model.messages.get(&number);
+            match (known, accepted) {
+                (Some(known), Accepted::Same(state)) => assert_eq!((known.other, known.state()), (other, state)),
+                (Some(known), Accepted::Conflict) => assert_ne!(known.other, other),
+                (None, Accepted::New(id)) => {
+                    assert!(self.model.messages.values().all(|m| m.id < id), "a number of its own, and the highest");
+                    let due = now + not_before.unwrap_or_default();
+                    let place = if new.claim { Place::UnderWay } else { Place::Waiting(due) };
+                    let known = Known {
+                        id,
+                        lane: new.lane,
+                        other,
+                        accepted: now,
+                        place,
+                        has_body: true,
+                        progress: None,
+                        report: None,
+                        in_doubt: false,
+                        is_lost: false,
+                    };
+                    self.model.messages.insert(number, known);
+                }
+                (known, accepted) => panic!("{accepted:?}, and it is {known:?}"),
+            }
+        }
+    }
+
+    async fn settle(&mut self, which: usize, how: How) {
+        let under_way = |(number, m): (&u128, &Known)| (m.place == Place::UnderWay).then_some((*number, m.id));
+        let under_way: Vec<(u128, i64)> = self.model.messages.iter().filter_map(under_way).collect();
+        let chosen = under_way.get(which.checked_rem(under_way.len()).unwrap_or_default()).copied();
+        let settlement = match how {
+            How::Done(state, is_told) => {
+                let event = is_told.then(|| b"{}".to_vec());
+                Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event }
+            }
+            How::Corrupt => Settlement::Corrupt { report: b"{}".to_vec() },
+            How::Again(pause) => again(self.model.now + pause),
+            How::Record => Settlement::Record { progress: b"recorded".to_vec() },
+            How::Back => Settlement::Back,
+        };
+        // Without one that is under way it is one whose claim has ended, and nothing comes of it.
+        let ended = || self.model.messages.values().next().map_or(1, |m| m.id);
+        let id = chosen.map_or_else(ended, |(_, id)| id);
+        let answer = self.queue().settle(vec![Settled { id, settlement }], self.now()).await;
+        match chosen {
+            Some((number, _)) => {
+                assert_eq!(answer, Ok(()));
+                self.model.settle(number, how);
+            }
+            None => assert_eq!(answer.is_ok(), !matches!(how, How::Record), "{answer:?}"),
+        }
+    }
+
+    /// The messages to a user.
+    fn of(&mut self, user: Option<u128>) -> impl Iterator<Item = &mut Known> {
+        let is_meant = move |number: &u128| user.is_none_or(|user| number % 7 == user);
+        self.model.messages.iter_mut().filter(move |(number, _)| is_meant(number)).map(|(_, message)| message)
+    }
+
+    async fn turn(&mut self, batch: usize, turn: Turn) {
+        let uuid = batch_uuid(batch);
+        let answer = match turn {
+            Turn::Complete => self.queue().complete_batch(uuid).await,
+            Turn::Pause => self.queue().pause_batch(uuid).await,
+            Turn::Resume => self.queue().resume_batch(uuid).await,
+            Turn::Cancel => self.queue().cancel_batch(uuid, self.now()).await,
+        };
+        let now = self.model.now;
+        let Some(lot) = &mut self.model.batches[batch] else {
+            return assert_eq!(answer, Err(QueueError::Unknown("batch")));
+        };
+        let is_queued = |m: &Known| m.lane == lot.lane && m.state() == State::Queued;
+        let is_done = lot.state == BatchState::Sending && !self.model.messages.values().any(is_queued);
+        lot.state = match (turn, lot.state) {
+            (Turn::Pause, state) if is_done => state,
+            (Turn::Complete, BatchState::Receiving) | (Turn::Resume, BatchState::Paused) => BatchState::Sending,
+            (Turn::Pause, BatchState::Receiving | BatchState::Sending) => BatchState::Paused,
+            (Turn::Cancel, _) => BatchState::Cancelled,
+            (_, state) => state,
+        };
+        if matches!(turn, Turn::Cancel) {
+            let lane = lot.lane;
+            let is_taken = |m: &&mut Known| m.lane == lane && matches!(m.place, Place::Waiting(_));
+            self.model.messages.values_mut().filter(is_taken).for_each(|m| m.settle(State::Cancelled, b"", now));
+        }
+        assert_eq!(answer.map(|batch| batch.uuid), Ok(uuid));
+    }
+
+    async fn call(&mut self, again: Option<i64>) {
+        let now = self.model.now;
+        let calls = self.queue().calls(HOOK.to_owned(), 1, self.now()).await.expect("asked");
+        let due = |told: &&mut Told| told.call.is_some_and(|(due, _)| due <= now);
+        let first = self.model.events.iter_mut().filter(due).min_by_key(|told| (told.call.map(|c| c.0), told.id));
+        assert_eq!(calls.first().map(|call| call.event.id), first.as_ref().map(|told| told.id));
+        let Some(told) = first else { return };
+        let (id, attempts) = (told.id, told.call.map_or(0, |call| call.1));
+        assert_eq!(calls[0].attempts, attempts);
+        told.call = again.map(|pause| (now + pause, attempts + 1));
+        let noted = match again {
+            None => self.queue().called(HOOK.to_owned(), id).await,
+            Some(pause) => self.queue().call_again(HOOK.to_owned(), id, at(now + pause)).await,
+        };
+        assert_eq!(noted, Ok(()));
+    }
+
+    /// Everything that can be read.
+    async fn compare(&self) {
+        let (queue, model) = (self.queue(), &self.model);
+        let mut expected: Vec<(&u128, &Known)> = model.messages.iter().collect();
+        expected.sort_unstable_by_key(|(_, m)| -m.id);
+        let page = queue.messages(Filter::default(), None, 1_000).await.expect("asked");
+        assert_eq!(page.messages.len(), expected.len());
+        for (stored, (number, m)) in page.messages.iter().zip(&expected) {
+            assert_eq!((stored.uuid.as_u128(), stored.id, stored.state), (**number, m.id, m.state()));
+            assert_eq!((stored.accepted, stored.settled), (at(m.accepted), m.settled().map(at)));
+            let due = if let Place::Waiting(due) = m.place { Some(at(due)) } else { None };
+            assert_eq!((stored.due, stored.is_under_way), (due, m.place == Place::UnderWay), "{number}: {m:?}");
+            assert_eq!(stored.report, m.report);
+            let batch = model.batches.iter().position(|lot| lot.as_ref().is_some_and(|lot| lot.lane == m.lane));
+            assert_eq!(stored.batch, batch.map(batch_uuid));
+        }
+        if let Some((number, m)) = expected.get(model.now.unsigned_abs() as usize % expected.len().max(1)) {
+            let stored = queue.message(Uuid::from_u128(**number)).await.expect("asked").expect("it is kept");
+            assert_eq!((stored.body.is_some(), &stored.progress), (m.has_body, &m.progress), "{number}: {m:?}");
+        }
+        self.compare_batches().await;
+        let stats = queue.stats().await.expect("asked");
+        let waiting = |is: fn(i64) -> bool| {
+            model.messages.values().filter(|m| is(m.lane) && matches!(m.place, Place::Waiting(_))).count() as u64
+        };
+        let oldest = model.messages.values().filter(|m| m.state() == State::Queued).min_by_key(|m| m.id);
+        let expected = Stats {
+            waiting_transactional: waiting(|lane| lane == TRANSACTIONAL),
+            waiting_ordinary: waiting(|lane| lane == ORDINARY),
+            waiting_batches: waiting(|lane| lane > ORDINARY),
+            under_way: model.messages.values().filter(|m| m.place == Place::UnderWay).count() as u64,
+            dead: model.messages.values().filter(|m| m.state().is_dead()).count() as u64,
+            oldest: oldest.map(|m| at(m.accepted)),
+            bytes: stats.bytes,
+            calls: model.events.iter().filter(|told| told.call.is_some()).count() as u64,
+            rates: stats.rates,
+        };
+        assert_eq!(stats, expected);
+        let events = queue.events(0, 1_000).await.expect("asked");
+        assert_eq!((events.last, events.pruned), (model.last_event, model.pruned));
+        let seen: Vec<(i64, Timestamp)> = events.events.iter().map(|event| (event.id, event.at)).collect();
+        assert_eq!(seen, model.events.iter().map(|told| (told.id, at(told.at))).collect::<Vec<_>>());
+    }
+
+    async fn compare_batches(&self) {
+        for (batch, lot) in self.model.batches.iter().enumerate() {
+            let stored = self.queue().batch(batch_uuid(batch)).await.expect("asked");
+            let Some(lot) = lot else {
+                assert_eq!(stored, None);
+                continue;
+            };
+            let mut by_state = BTreeMap::new();
+            for message in self.model.messages.values().filter(|m| m.lane == lot.lane) {
+                *by_state.entry(message.state()).or_insert(0) += 1;
+            }
+            let state = match lot.state {
+                BatchState::Sending if !by_state.contains_key(&State::Queued) => BatchState::Done,
+                other => other,
+            };
+            let stored = stored.expect("it is kept");
+            assert_eq!((stored.state, stored.messages), (state, by_state.values().sum()));
+            assert_eq!(stored.by_state, by_state);
+        }
+    }
+}
+
+fn of_user(user: Option<u128>) -> Filter {
+    Filter { user: user.map(|n| n.to_string()), ..Filter::default() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #[test]
+    fn the_queue_does_what_the_model_does(ops in vec(op(), 1..90)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut pair = Pair::new().await;
+            for op in ops {
+                pair.step(op).await;
+            }
+        });
+    }
+}
