@@ -25,7 +25,8 @@ fn caches() -> [(&'static str, String); 2] {
     [("XDG_CACHE_HOME", format!("{tmp}/e2e-cache")), ("CARGO_TARGET_DIR", format!("{tmp}/author"))]
 }
 
-fn plugin(home: &Home, arguments: &[&str]) -> Done {
+/// Runs `ace plugin` with the tools of every language.
+pub fn plugin(home: &Home, arguments: &[&str]) -> Done {
     let run = home.ace(&[&["plugin"], arguments].concat()).env("PATH", &path());
     caches().into_iter().fold(run, |run, (name, value)| run.env(name, &value)).run_within(PATIENCE)
 }

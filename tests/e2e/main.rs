@@ -24,6 +24,8 @@ mod languages;
 mod loader;
 mod main_job;
 mod manifests;
+mod mistakes;
+mod moving;
 mod outgoing_http;
 mod plugin_folder;
 mod serve;
