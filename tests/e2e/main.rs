@@ -13,6 +13,7 @@ mod embedding;
 mod explain;
 mod faults;
 mod files;
+mod helpers;
 mod hostile;
 mod hot;
 mod http_channels;

@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 use crate::support::{Done, Home, message, repository};
 use crate::{author, kit};
 
-/// What the guide says (`…` stands for anything), and the mistake made: all that the program said to it.
-const MISTAKES: [(&str, fn() -> String); 20] = [
+/// Makes a mistake, and gives all that the program said to it.
+type Make = fn() -> String;
+
+/// What the guide says (`…` stands for anything), and the mistake.
+const MISTAKES: [(&str, Make); 20] = [
     ("it exports none of openedx:ace/policy, …", wrong_world),
     ("it is a core WebAssembly module, not a component: …", core_module),
     ("an export is not what openedx:ace@… says: …", missing_function),
@@ -49,8 +52,8 @@ fn the_guide_knows_these_mistakes_and_no_others() {
 
 /// Whether a text has the parts of another, in their order.
 fn has(said: &str, text: &str) -> bool {
-    let parts = text.split('…').filter(|part| !part.is_empty());
-    parts.fold(Some(said), |rest, part| rest?.split_once(part).map(|(_, rest)| rest)).is_some()
+    let mut parts = text.split('…').filter(|part| !part.is_empty());
+    parts.try_fold(said, |rest, part| rest.split_once(part).map(|(_, rest)| rest)).is_some()
 }
 
 fn said(done: Done) -> String {

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::author::plugin;
+use crate::author::{cargo_test, plugin};
 use crate::support::{Home, repository};
 
 /// The one block of the page with this info string.
@@ -35,6 +35,10 @@ fn after(kind: &str, language: &str, source: &str) {
     }
     plugin(&home, &["build", "moved"]).ok();
     plugin(&home, &["test", "moved"]).ok().says("4 cases, 0 failed");
+    if language == "rust" {
+        let (is_sound, said) = cargo_test(&home, "moved");
+        assert!(is_sound && said.contains("test tests::table ... ok"), "{said}");
+    }
 }
 
 #[test]
