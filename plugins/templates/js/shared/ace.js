@@ -1,5 +1,6 @@
 // Small helpers over the interface: settings, parts of a message, facts, HTTP. What a plugin exports is its own. Every function
-// works in a policy, a channel and a resolver; what needs a grant says so.
+// works in a policy, a channel and a resolver; what needs a grant says so. What is not there is undefined, where an import may answer
+// null.
 
 import { get as config } from "openedx:ace/config@1.0.0";
 import { fetch } from "openedx:ace/http@1.0.0";
@@ -15,7 +16,7 @@ import { get as stored } from "openedx:ace/keyvalue@1.0.0";
  * @param {string} key
  * @returns {string | undefined}
  */
-export const setting = (key) => config(key);
+export const setting = (key) => config(key) ?? undefined;
 
 /**
  * A setting that is a list, a number, an object: read as JSON, or undefined where it is not set or no JSON.
@@ -24,7 +25,7 @@ export const setting = (key) => config(key);
  */
 export function settingJson(key) {
   try {
-    return parsed(config(key));
+    return parsed(setting(key));
   } catch {
     return undefined;
   }
@@ -36,7 +37,7 @@ export function settingJson(key) {
  * @returns {string}
  */
 export function required(key) {
-  const value = config(key);
+  const value = setting(key);
   if (value === undefined) throw `config key "${key}": it is not set`;
   return value;
 }
@@ -102,7 +103,7 @@ export function fact(bucket, key) {
     const { payload } = /** @type {{ payload?: { tag: string, val: string } }} */ (error);
     throw `keyvalue: ${payload?.val ?? error}`;
   }
-  return value === undefined ? undefined : text(value);
+  return value ? text(value) : undefined;
 }
 
 /**
@@ -187,4 +188,4 @@ export const postJson = (url, body, headers = []) =>
  * @param {string | undefined} json
  * @returns {any}
  */
-const parsed = (json) => (json === undefined ? undefined : (JSON.parse(json) ?? undefined));
+const parsed = (json) => JSON.parse(json ?? "null") ?? undefined;
