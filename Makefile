@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins test-plugins examples languages demo test lint fixtures bench fuzz soak clean
+.PHONY: help build plugins test-plugins examples languages demo test lint fixtures bench fuzz soak docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ lint: ## Formatting and lints
 
 fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 	target/venv/bin/python tests/fixtures/make.py
+
+docs: ## Write docs/wit.md, the reference of the plugin interface, from wit/
+	ACE_WRITE_DOCS=1 cargo test --release -p ace --test wit
 
 bench: build plugins test-plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
 	cargo bench -p ace --bench ace

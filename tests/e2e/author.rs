@@ -25,7 +25,8 @@ fn caches() -> [(&'static str, String); 2] {
     [("XDG_CACHE_HOME", format!("{tmp}/e2e-cache")), ("CARGO_TARGET_DIR", format!("{tmp}/author"))]
 }
 
-fn plugin(home: &Home, arguments: &[&str]) -> Done {
+/// Runs `ace plugin` with the tools of every language.
+pub fn plugin(home: &Home, arguments: &[&str]) -> Done {
     let run = home.ace(&[&["plugin"], arguments].concat()).env("PATH", &path());
     caches().into_iter().fold(run, |run, (name, value)| run.env(name, &value)).run_within(PATIENCE)
 }
@@ -47,6 +48,30 @@ fn every_kind(language: &str) {
 #[test]
 fn a_new_plugin_in_rust_builds_and_passes_its_tests() {
     every_kind("rust");
+}
+
+/// `cargo test` in a project: whether it passed, and what it said.
+pub fn cargo_test(home: &Home, project: &str) -> (bool, String) {
+    let mut cargo = Command::new("cargo");
+    cargo.arg("test").current_dir(home.path(project)).envs(caches());
+    let output = cargo.output().expect("cargo");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.success(), said.concat())
+}
+
+/// `cargo test`: the table of cases again, without WebAssembly and without a host.
+#[test]
+fn a_new_plugin_in_rust_is_tested_natively() {
+    for kind in ["policy", "channel", "resolver"] {
+        let home = Home::empty();
+        plugin(&home, &["new", "my_plugin", "--kind", kind, "--lang", "rust"]).ok();
+        let (is_sound, said) = cargo_test(&home, "my_plugin");
+        assert!(is_sound && said.contains("test tests::table ... ok"), "{kind}: {said}");
+        let cases = home.read("my_plugin/tests/cases.json").replacen("\"expect\": {", "\"expect\": { \"other\": 1,", 1);
+        home.file("my_plugin/tests/cases.json", cases);
+        let (is_sound, said) = cargo_test(&home, "my_plugin");
+        assert!(!is_sound && said.contains("FAILED  ") && said.contains("answered {"), "{kind}: {said}");
+    }
 }
 
 #[test]

@@ -175,7 +175,11 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> 
                 *content = standalone(&String::from_utf8_lossy(content)).into();
             }
         }
-        Language::JavaScript | Language::TypeScript | Language::Python => {}
+        // The helpers are one file for both: the compiler reads their types from its comments.
+        Language::TypeScript => {
+            TEMPLATES.get_dir("js/shared").iter().for_each(|dir| take(dir, Path::new(""), &mut files));
+        }
+        Language::JavaScript | Language::Python => {}
     }
     files
 }

@@ -12,6 +12,8 @@ use crate::config::Manifest;
 const TEXT_BYTES_MAX: usize = 500;
 /// Entries of one kind that are kept: a component may have a module for each of its libraries.
 const ENTRIES_MAX: usize = 50;
+/// A page of memory is 64 KiB.
+const PAGE_BITS: u32 = 16;
 
 /// What a component and its manifest say.
 pub struct Inspection {
@@ -80,6 +82,19 @@ impl Metadata {
     }
 }
 
+/// Bytes of the largest memory that one of its modules starts with, as far as it is sound; 0 where none has one.
+pub(super) fn starting_memory(wasm: &[u8]) -> u64 {
+    let mut largest = 0;
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        let Payload::MemorySection(memories) = payload else { continue };
+        for memory in memories.into_iter().flatten() {
+            let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BITS)).unwrap_or(u64::MAX);
+            largest = largest.max(memory.initial.saturating_mul(page));
+        }
+    }
+    largest
+}
+
 /// One line, not long: whoever made the file chose the text.
 fn shown(text: &str) -> String {
     let mut text = text.replace(char::is_control, " ");
@@ -97,6 +112,14 @@ mod tests {
         body.extend(name.as_bytes());
         body.extend(content);
         [vec![0, body.len() as u8], body].concat()
+    }
+
+    #[test]
+    fn the_largest_memory_counts_wherever_its_module_stands() {
+        let read = |text: &str| starting_memory(&wat::parse_str(text).expect("WAT"));
+        assert_eq!(read("(component)"), 0);
+        assert_eq!(read("(component (core module (memory 3)) (component (core module (memory 17 20))))"), 17 << 16);
+        assert_eq!(starting_memory(b"not wasm"), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit;
 use super::engine::hex;
 use super::grants::{self, Grants};
-use super::inspection::{Inspection, Metadata};
+use super::inspection::{Inspection, Metadata, starting_memory};
 use super::instance::{ExportIndices, Runtime};
 use super::registry::{Host, is_wanted};
 use super::signature;
@@ -81,6 +81,9 @@ impl Loader {
             signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
                 .map_err(|why| format!("{why} (plugin-signatures.required)"))?;
         }
+        // Compiling is long, and what asks for more than any plugin may have will not run.
+        let starts_with = starting_memory(&wasm);
+        fits(starts_with, self.config.limits.memory, "limits.memory in ace.toml")?;
         let component = self.host.engine.compile(&wasm, &code).map_err(|e| format!("it does not compile: {e:#}"))?;
         let (imports, exports) = names(&component);
         plugin.namespaces = namespaces(&exports);
@@ -97,6 +100,11 @@ impl Loader {
             return Err(format!(
                 "it exports none of {wanted}: build it for the world policy-plugin, channel-plugin or resolver-plugin"
             ));
+        }
+        let limit = self.limits(&plugin.namespaces, &plugin.settings, &manifest).memory;
+        match plugin.settings.memory {
+            Some(_) => fits(starts_with, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?,
+            None => fits(starts_with, limit, "runtime.memory in its manifest")?,
         }
         let grants = Grants::open(&plugin.settings.grants)?;
         Ok(Prepared { component, manifest, grants })
@@ -193,6 +201,17 @@ impl Loader {
             },
         }
     }
+}
+
+/// Whether a component can start within a limit, and which one to raise where it cannot.
+fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
+    if starts_with <= limit as u64 {
+        return Ok(());
+    }
+    let enough = starts_with.div_ceil(1 << 20);
+    Err(format!(
+        "it starts with {starts_with} bytes of memory, more than the {limit} of {key}: raise that to \"{enough}MiB\" at least"
+    ))
 }
 
 fn at_most<T: Ord + Copy>(max: T, wish: Option<T>) -> T {

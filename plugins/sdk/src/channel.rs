@@ -19,8 +19,8 @@ pub use wit::{ActionLink, Attempt, ChannelInfo, DeliveryError, Receipt, Template
 ///     }
 ///
 ///     fn deliver(message: &Message, rendered: Rendered, attempt: &Attempt) -> Result<Receipt, DeliveryError> {
-///         let contacts = message.recipient().map(|r| r.contacts).unwrap_or_default();
-///         let Some((_, phone)) = contacts.iter().find(|(kind, _)| kind == "phone") else {
+///         let recipient = message.recipient();
+///         let Some(phone) = recipient.as_ref().and_then(|recipient| recipient.contact("phone")) else {
 ///             return Err(DeliveryError::Skipped("the recipient has no phone".to_owned()));
 ///         };
 ///         let request = http::Request::post(format!("https://sms.example.com/{phone}"))

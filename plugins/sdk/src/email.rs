@@ -35,6 +35,42 @@ pub fn channel_info() -> ChannelInfo {
         .file("body.txt")
 }
 
+/// What the five files of [`channel_info`] come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedEmail<'a> {
+    /// Who the mail says it is from: one line, empty for nobody in particular.
+    pub from_name: String,
+    /// One line.
+    pub subject: String,
+    /// The whole page, head and body.
+    pub html: String,
+    /// The plain text.
+    pub text: &'a str,
+}
+
+impl<'a> RenderedEmail<'a> {
+    /// Reads the rendered files of a channel that asks for those of [`channel_info`]. A missing one is an error that names it.
+    ///
+    /// ```
+    /// use ace_plugin::channel::Rendered;
+    /// use ace_plugin::email::RenderedEmail;
+    ///
+    /// let files = ["from_name.txt", "subject.txt", "body.html", "head.html", "body.txt"];
+    /// let rendered = Rendered::new(files.map(|name| (name.to_owned(), format!("{name}\n"))).to_vec());
+    /// let email = RenderedEmail::of(&rendered)?;
+    /// assert_eq!(email.subject, "subject.txt");
+    /// # Ok::<(), ace_plugin::Error>(())
+    /// ```
+    pub fn of(rendered: &'a Rendered) -> Result<Self, Error> {
+        Ok(RenderedEmail {
+            from_name: one_line(rendered.text("from_name.txt")?),
+            subject: one_line(rendered.text("subject.txt")?),
+            html: page(rendered.text("head.html")?, rendered.text("body.html")?),
+            text: rendered.text("body.txt")?,
+        })
+    }
+}
+
 /// The recipient's address; without one there is nothing to do: skipped, where edx-ace counts it as delivered.
 pub fn recipient_address(message: &Message) -> Result<String, DeliveryError> {
     let address = message.recipient().and_then(|r| r.email_address).unwrap_or_default();
@@ -89,8 +125,8 @@ fn compose(
     defaults: &Defaults,
     address: String,
 ) -> Result<Email, DeliveryError> {
-    let from_name = one_line(rendered.text("from_name.txt")?);
-    let sender = sender(from_address(message)?.as_deref(), defaults.from.as_deref(), &from_name);
+    let rendered = RenderedEmail::of(rendered)?;
+    let sender = sender(from_address(message)?.as_deref(), defaults.from.as_deref(), &rendered.from_name);
     let relay: Option<String> = message.option("/relay")?;
     Ok(Email {
         sender: sender.map_err(DeliveryError::Fatal)?,
@@ -98,9 +134,9 @@ fn compose(
         cc: addresses(message, "/cc")?,
         bcc: addresses(message, "/bcc")?,
         reply_to: addresses(message, "/reply_to")?,
-        subject: one_line(rendered.text("subject.txt")?),
-        text: rendered.text("body.txt")?.to_owned(),
-        html: Some(page(rendered.text("head.html")?, rendered.text("body.html")?)),
+        subject: rendered.subject,
+        text: rendered.text.to_owned(),
+        html: Some(rendered.html),
         headers: headers_of(message),
         attachments: attachments_of(message)?,
         relay: relay.or_else(|| defaults.relay.clone()),

@@ -2,11 +2,14 @@
 
 use std::time::SystemTime;
 
-use crate::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::channel::DeliveryError;
 use crate::email::one_line;
+use crate::{Error, Timestamp};
 
-pub use crate::bindings::openedx::ace::http::{HttpError, Request, Response, fetch};
+pub use crate::bindings::openedx::ace::http::{HttpError, Request, Response};
+pub use crate::imports::http::fetch;
 
 /// Makes a request whose answer must be a success (2xx); any other is an error by what happens next: 408, 425, 429 and 5xx
 /// are recoverable, the rest is fatal.
@@ -64,6 +67,38 @@ impl Request {
         self.body = Some(body.into());
         self
     }
+
+    /// This request with a value as its JSON body, and the header that says so.
+    ///
+    /// ```
+    /// #[derive(serde::Serialize)]
+    /// struct Text<'a> {
+    ///     to: &'a str,
+    /// }
+    ///
+    /// # fn main() -> Result<(), ace_plugin::Error> {
+    /// let request = ace_plugin::http::Request::post("https://sms.example.com/").json(&Text { to: "+15550100" })?;
+    /// assert_eq!(request.body.as_deref(), Some(&b"{\"to\":\"+15550100\"}"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn json(self, body: &impl Serialize) -> Result<Self, Error> {
+        let body = serde_json::to_vec(body).map_err(|e| Error::new("the body of a request", e))?;
+        Ok(self.header("content-type", "application/json").body(body))
+    }
+
+    /// This request with a token for who asks: `Authorization: Bearer …`.
+    #[must_use]
+    pub fn bearer(self, token: &str) -> Self {
+        self.header("authorization", format!("Bearer {token}"))
+    }
+
+    /// This request with milliseconds for the whole exchange, as far as the host allows them.
+    #[must_use]
+    pub fn timeout_ms(mut self, ms: u32) -> Self {
+        self.timeout_ms = Some(ms);
+        self
+    }
 }
 
 /// Where an API is, as an operator writes it: a host (`rest.iad-01.braze.com`) or an https URL without `?` and `#`; here as
@@ -119,6 +154,11 @@ impl Response {
     /// The moment a header names in seconds since the Unix epoch.
     pub fn epoch_seconds(&self, name: &str) -> Option<Timestamp> {
         seconds(self.header(name)?)
+    }
+
+    /// The body, which is JSON of this type. Anything else is an error that says so.
+    pub fn json<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.body).map_err(|e| Error::new("the body of an answer", e))
     }
 
     /// The beginning of the body as one line for the operator.
@@ -227,6 +267,18 @@ mod tests {
         for bad in ["0", "-1", "2.5", "301", "5s", ""] {
             assert!(timeout_ms(bad).expect_err(bad).contains("from 1 to 300"), "{bad}");
         }
+    }
+
+    #[test]
+    fn json_goes_out_and_comes_back_typed() {
+        let request = Request::post("https://a.example/").bearer("t").timeout_ms(500).json(&["a"]).expect("JSON");
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(request.headers, [header("authorization", "Bearer t"), header("content-type", "application/json")]);
+        assert_eq!((request.body.as_deref(), request.timeout_ms), (Some(&b"[\"a\"]"[..]), Some(500)));
+        let answer = Response { body: b"[7]".to_vec(), ..response("a", "b") };
+        assert_eq!(answer.json(), Ok(vec![7]));
+        let error = answer.json::<String>().expect_err("a list is no text");
+        assert!(error.to_string().starts_with("the body of an answer: invalid type: sequence"), "{error}");
     }
 
     #[test]

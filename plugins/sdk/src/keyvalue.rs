@@ -4,7 +4,8 @@
 
 use crate::channel::DeliveryError;
 
-pub use crate::bindings::openedx::ace::keyvalue::{KeyvalueError, delete, get, increment, set};
+pub use crate::bindings::openedx::ace::keyvalue::KeyvalueError;
+pub use crate::imports::keyvalue::{delete, get, increment, set};
 
 /// Whether there is a value under a key. Needs the bucket for reading.
 ///

@@ -33,14 +33,17 @@
 //! - what it may ask of the host without a grant: [`Settings`], the log ([`debug!`], [`info!`], [`warn!`], [`error!`]),
 //!   [`time`], [`random`]; and with one: [`keyvalue`], [`http`], [`mailer`], [`outbox`].
 //!
-//! A component imports only what its code calls. The imports exist inside a host: on any other target than wasm32 a call to
-//! one panics, so keep the logic worth a unit test in functions without them.
+//! A component imports only what its code calls. The imports exist inside a host. In a plugin's own tests (dev-dependencies with
+//! the feature `testing`) they ask the world that a case lays down, and `table_test!` runs the project's table of cases natively;
+//! otherwise a call to one panics on any other target than wasm32.
 //!
 //! Errors are one line each for the operator. Each error type of this crate turns into a `String` (for
 //! [`Policy`](policy::Policy)) and into a [`DeliveryError`](channel::DeliveryError) (for [`Channel`](channel::Channel)) by
 //! `?`.
 //!
 //! A panic is logged at the level ERROR with its place before it traps.
+
+#![deny(missing_docs)]
 
 mod bindings;
 pub mod channel;
@@ -49,6 +52,7 @@ mod error;
 #[doc(hidden)]
 pub mod export;
 pub mod http;
+mod imports;
 pub mod keyvalue;
 mod logging;
 pub mod mailer;
@@ -58,7 +62,7 @@ pub mod policy;
 pub mod random;
 pub mod recipient_resolver;
 mod settings;
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", not(target_family = "wasm")))]
 pub mod testing;
 pub mod time;
 

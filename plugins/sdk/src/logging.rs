@@ -1,7 +1,7 @@
 //! The host's log.
 
 use crate::Level;
-use crate::bindings::openedx::ace::logging;
+use crate::imports::logging;
 
 /// Writes one line to the host's log, which adds the plugin's name and the message's uuid. The macros [`debug!`](crate::debug),
 /// [`info!`](crate::info), [`warn!`](crate::warn) and [`error!`](crate::error) format it.

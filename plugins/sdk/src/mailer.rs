@@ -16,7 +16,8 @@
 
 use crate::channel::DeliveryError;
 
-pub use crate::bindings::openedx::ace::mailer::{Accepted, Attachment, Email, MailError, send};
+pub use crate::bindings::openedx::ace::mailer::{Accepted, Attachment, Email, MailError};
+pub use crate::imports::mailer::send;
 
 /// By what happens next: what the relay may take later is recoverable, at the time it named; the rest is fatal.
 impl From<MailError> for DeliveryError {

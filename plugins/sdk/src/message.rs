@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::bindings::openedx::ace::messages;
+use crate::imports::messages;
 use crate::{Error, Json, Recipient, Timestamp};
 
 /// One message to one recipient. It cannot be changed, and every getter asks the host, so keep what is needed twice.
@@ -65,8 +65,16 @@ impl Message {
     /// there, or null. What is there and does not fit `T` is an error that names the pointer.
     ///
     /// ```no_run
+    /// #[derive(Default, serde::Deserialize)]
+    /// #[serde(default)]
+    /// struct Options {
+    ///     transactional: bool,
+    ///     emails: Vec<String>,
+    /// }
+    ///
     /// # fn example(message: &ace_plugin::Message) -> Result<(), ace_plugin::Error> {
     /// let emails: Vec<String> = message.option("/emails")?.unwrap_or_default();
+    /// let all: Options = message.option("")?.unwrap_or_default();
     /// # Ok(())
     /// # }
     /// ```
@@ -110,6 +118,13 @@ impl Message {
     }
 }
 
+impl Recipient {
+    /// The first address of a kind (`"phone"`, `"push-token"`). `None`: the sender gave none.
+    pub fn contact(&self, kind: &str) -> Option<&str> {
+        self.contacts.iter().find(|(of, _)| of == kind).map(|(_, address)| address.as_str())
+    }
+}
+
 fn read<T: for<'de> Deserialize<'de>>(of: &str, pointer: &str, json: Option<Json>) -> Result<Option<T>, Error> {
     match json.as_deref() {
         None | Some("null") => Ok(None),
@@ -141,6 +156,14 @@ mod tests {
         for json in ["true", "\" \"", "\"0\"", "[0]", "{\"a\":0}", "1", "-0.5", "1e-9", "10.0"] {
             assert!(is_true(json), "{json}");
         }
+    }
+
+    #[test]
+    fn a_contact_is_the_first_of_its_kind() {
+        let contacts = [("push-token", "t"), ("phone", "1"), ("phone", "2")];
+        let contacts = contacts.map(|(kind, address)| (kind.to_owned(), address.to_owned())).to_vec();
+        let recipient = Recipient { user_id: None, lms_user_id: None, email_address: None, contacts };
+        assert_eq!((recipient.contact("phone"), recipient.contact("fax")), (Some("1"), None));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use crate::channel::DeliveryError;
 
-pub use crate::bindings::openedx::ace::outbox::{OutboxError, write};
+pub use crate::bindings::openedx::ace::outbox::OutboxError;
+pub use crate::imports::outbox::write;
 
 /// A full disk may pass; a name that is taken or cannot be, or a missing grant, does not.
 impl From<OutboxError> for DeliveryError {

@@ -1,6 +1,6 @@
 //! Random numbers fit for secrets.
 
-use crate::bindings::wasi::random::random;
+use crate::imports::random;
 
 /// Random bytes.
 pub fn bytes(count: u64) -> Vec<u8> {

@@ -5,7 +5,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::StrDeserializer;
 
 use crate::Error;
-use crate::bindings::openedx::ace::config;
+use crate::imports::config;
 
 /// The plugin's settings: ace.toml's `config` over the manifest's `[defaults]`, and its `secrets`.
 ///
@@ -35,6 +35,18 @@ impl Settings {
     /// [`text`](Self::text).
     pub fn get<T: for<'de> Deserialize<'de>>(self, key: &str) -> Result<Option<T>, Error> {
         config::get(key).map(|text| read(key, &text)).transpose()
+    }
+
+    /// A setting without which the plugin cannot work; one that is not set is an error that names it.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), ace_plugin::Error> {
+    /// let url: String = ace_plugin::Settings.require("url")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn require<T: for<'de> Deserialize<'de>>(self, key: &str) -> Result<T, Error> {
+        self.get(key)?.ok_or_else(|| Error::new(format_args!("config key {key:?}"), "it is not set"))
     }
 }
 

@@ -1,8 +1,7 @@
 //! The clock, and the time zones of the IANA.
 
 use crate::Timestamp;
-use crate::bindings::openedx::ace::time_zones;
-use crate::bindings::wasi::clocks::wall_clock;
+use crate::imports::{time_zones, wall_clock};
 
 /// The time of day: milliseconds since the Unix epoch, UTC. It may jump when the machine's clock is set.
 pub fn now() -> Timestamp {

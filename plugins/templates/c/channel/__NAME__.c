@@ -9,16 +9,6 @@
 typedef exports_openedx_ace_channel_own_message_t own_message;
 typedef exports_openedx_ace_channel_delivery_error_t delivery_error;
 
-// The value of a key; its memory is the caller's.
-static bool setting(const char *name, ace_text *value, ace_text *err) {
-  ace_text key = ace_borrowed(name);
-  if (openedx_ace_config_get(&key, value)) return true;
-  *err = ace_copy("config key \"");
-  ace_append_text(err, name);
-  ace_append_text(err, "\" is not set");
-  return false;
-}
-
 void exports_openedx_ace_channel_describe(exports_openedx_ace_channel_channel_info_t *info) {
   info->channel_type = ace_copy("sms");
   info->template_files.ptr = malloc(sizeof *info->template_files.ptr);
@@ -32,8 +22,8 @@ bool exports_openedx_ace_channel_enabled(ace_text *err) {
   const char *keys[] = {"url", "token"};
   for (size_t i = 0; i < 2; i++) {
     ace_text value;
-    if (!setting(keys[i], &value, err)) return false;
-    channel_plugin_string_free(&value);
+    if (!ace_required(keys[i], &value, err)) return false;
+    ace_free(&value);
   }
   return true;
 }
@@ -128,13 +118,13 @@ bool exports_openedx_ace_channel_deliver(
     err->val.skipped = ace_copy("the recipient has no telephone number");
     return false;
   }
-  if (!setting("url", &url, &why) || !setting("token", &token, &why)) return fail(err, true, why);
+  if (!ace_required("url", &url, &why) || !ace_required("token", &token, &why)) return fail(err, true, why);
   ace_text authorization = ace_copy("Bearer ");
   ace_append(&authorization, token.ptr, token.len);
   bool is_sent = post(url, authorization, attempt->idempotency_key, body, err);
-  channel_plugin_string_free(&authorization);
-  channel_plugin_string_free(&token);
-  channel_plugin_string_free(&url);
-  channel_plugin_string_free(&body);
+  ace_free(&authorization);
+  ace_free(&token);
+  ace_free(&url);
+  ace_free(&body);
   return is_sent;
 }

@@ -1,5 +1,5 @@
-// Small helpers over the generated bindings: texts that are borrowed, copied and joined, and JSON as far as a plugin without a
-// JSON library needs it. Include it after the header of the world, with ACE_WORLD set to its prefix:
+// Small helpers over the generated bindings: texts that are borrowed, copied and joined, settings and options, and JSON as far as
+// a plugin without a JSON library needs it. What is not called is not imported. Include it after the header of the world, with ACE_WORLD set to its prefix:
 //
 //   #include "policy_plugin.h"
 //   #define ACE_WORLD policy_plugin
@@ -34,6 +34,9 @@ static inline bool ace_equals(ace_text text, const char *other) {
   return text.len == strlen(other) && memcmp(text.ptr, other, text.len) == 0;
 }
 
+// Frees a text that the host handed out, or that ace_copy made.
+static inline void ace_free(ace_text *text) { ACE_JOIN(ACE_WORLD, _string_free)(text); }
+
 // Adds to a text that was made by ace_copy, or is {NULL, 0}.
 static inline void ace_append(ace_text *line, const void *text, size_t length) {
   line->ptr = realloc(line->ptr, line->len + length + 1);
@@ -43,6 +46,44 @@ static inline void ace_append(ace_text *line, const void *text, size_t length) {
 }
 
 static inline void ace_append_text(ace_text *line, const char *text) { ace_append(line, text, strlen(text)); }
+
+// A setting or secret: a text as it is, anything else as JSON. False: it is not set. The value is the caller's to free.
+static inline bool ace_setting(const char *name, ace_text *value) {
+  ace_text key = ace_borrowed(name);
+  return openedx_ace_config_get(&key, value);
+}
+
+// A setting without which the plugin cannot work. False: it is not set, and `err` says so to the operator.
+static inline bool ace_required(const char *name, ace_text *value, ace_text *err) {
+  if (ace_setting(name, value)) return true;
+  *err = ace_copy("config key \"");
+  ace_append_text(err, name);
+  ace_append_text(err, "\": it is not set");
+  return false;
+}
+
+// Whether Python would call a JSON value true, as edx-ace does with options: not null, false, 0, nor an empty text, list or object.
+static inline bool ace_json_is_true(ace_text json) {
+  static const char *const empty[] = {"null", "false", "\"\"", "[]", "{}"};
+  for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
+    if (ace_equals(json, empty[i])) return false;
+  }
+  if (json.len == 0 || (json.ptr[0] != '-' && (json.ptr[0] < '0' || json.ptr[0] > '9'))) return json.len > 0;
+  // A zero has no other digit before its exponent.
+  for (size_t i = 0; i < json.len && json.ptr[i] != 'e' && json.ptr[i] != 'E'; i++) {
+    if (json.ptr[i] >= '1' && json.ptr[i] <= '9') return true;
+  }
+  return false;
+}
+
+// Whether an option is there and true, by RFC 6901 pointer ("/transactional").
+static inline bool ace_option_is_true(openedx_ace_messages_borrow_message_t message, const char *at) {
+  ace_text pointer = ace_borrowed(at), json;
+  if (!openedx_ace_messages_method_message_options(message, &pointer, &json)) return false;
+  bool is = ace_json_is_true(json);
+  ace_free(&json);
+  return is;
+}
 
 // A decimal number.
 static inline void ace_append_number(ace_text *line, int64_t number) {

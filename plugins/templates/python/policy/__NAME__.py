@@ -1,20 +1,18 @@
 """Holds back what is not transactional."""
 
-import json
-
+from ace import option, setting_json
 from componentize_py_types import Err
 from wit_world import exports
 from wit_world.exports.policy import Denial, PolicyResult
-from wit_world.imports import config
 from wit_world.imports.messages import Message
 
 
 def channel_types() -> list[str]:
-    text = config.get("channel-types") or ""
-    if not text.startswith("["):
+    types = setting_json("channel-types")
+    if not isinstance(types, list):
         # Err is the error; anything else that is raised is a trap.
         raise Err('config key "channel-types": a list such as ["push"] is expected')
-    return json.loads(text)
+    return types
 
 
 class Policy(exports.Policy):
@@ -23,7 +21,6 @@ class Policy(exports.Policy):
 
     def check(self, message: Message) -> PolicyResult:
         with message:
-            is_transactional = json.loads(message.options("/transactional") or "null") is True
-        if is_transactional:
-            return PolicyResult(deny=[], delay=[])
+            if option(message, "/transactional"):
+                return PolicyResult(deny=[], delay=[])
         return PolicyResult(deny=[Denial(of, "it is not transactional") for of in channel_types()], delay=[])

@@ -122,7 +122,41 @@ fn clock(time: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ace_plugin::testing::Table;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// The table that every language answers alike, asked natively.
+    #[test]
+    fn the_table_of_all_languages() {
+        let groups: Vec<Value> = serde_json::from_str(include_str!("../../../quiet_hours.cases.json")).expect("JSON");
+        let table = Table::of_cases("quiet_hours", include_str!("../quiet_hours.toml"), groups.iter().flat_map(cases));
+        table.policy::<QuietHoursPolicy>(concat!(module_path!(), "::the_table_of_all_languages"));
+    }
+
+    /// What a group of the table comes to: one refusal, or a case for each moment.
+    fn cases(group: &Value) -> Vec<Value> {
+        let case = |case: &Value, expect: Value| {
+            let fields = |name: &str| case.get(name).cloned().unwrap_or(json!({}));
+            let message =
+                json!({"app_label": "app", "name": "note", "options": fields("options"), "context": fields("context")});
+            json!({"name": format!("{} {case}", group["config"]), "message": message, "config": group["config"],
+                "now": case.get("now"), "expect": expect})
+        };
+        if let Some(why) = group.get("refused").and_then(Value::as_str) {
+            return vec![case(&json!({}), json!({"refused": format!("it says it cannot work: {why}")}))];
+        }
+        let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
+        let expect = |one: &Value| match one.get("until") {
+            None => json!("pass"),
+            Some(until) => {
+                let delay = |of: &Value| json!({"channel_type": of, "not_before": until, "reason": one["reason"]});
+                json!({"delay": list(&group["channel-types"]).iter().map(delay).collect::<Vec<_>>()})
+            }
+        };
+        list(&group["cases"]).iter().map(|one| case(one, expect(one))).collect()
+    }
 
     const HOUR: i64 = 60 * MINUTE;
 

@@ -2,7 +2,8 @@
 
 use ace_plugin::channel::{Attempt, Channel, ChannelInfo, DeliveryError, Receipt, Rendered};
 use ace_plugin::http::{self, Request};
-use ace_plugin::{Message, Settings};
+use ace_plugin::{Error, Message, Settings};
+use serde::Serialize;
 
 struct __TYPE__;
 
@@ -14,26 +15,37 @@ impl Channel for __TYPE__ {
     }
 
     fn enabled() -> Result<(), String> {
-        setting("url")?;
-        setting("token").map(|_| ())
+        Ok(gateway().map(|_| ())?)
     }
 
     fn deliver(message: &Message, rendered: Rendered, attempt: &Attempt) -> Result<Receipt, DeliveryError> {
-        let contacts = message.recipient().map(|recipient| recipient.contacts).unwrap_or_default();
-        let Some((_, phone)) = contacts.into_iter().find(|(kind, _)| kind == "phone") else {
+        let recipient = message.recipient();
+        let Some(to) = recipient.as_ref().and_then(|recipient| recipient.contact("phone")) else {
             return Err(DeliveryError::Skipped("the recipient has no telephone number".to_owned()));
         };
-        let body = serde_json::json!({"to": phone, "text": rendered.text("body.txt")?});
-        let request = Request::post(setting("url").map_err(DeliveryError::Fatal)?)
-            .header("authorization", format!("Bearer {}", setting("token").map_err(DeliveryError::Fatal)?))
-            .header("content-type", "application/json")
+        let (url, token) = gateway()?;
+        let request = Request::post(url)
+            .bearer(&token)
             .header("idempotency-key", &attempt.idempotency_key)
-            .body(body.to_string());
+            .json(&Text { to, text: rendered.text("body.txt")? })?;
         http::fetch_ok(&request)?;
         Ok(Receipt::default())
     }
 }
 
-fn setting(key: &str) -> Result<String, String> {
-    Settings.text(key).ok_or_else(|| format!("config key {key:?} is not set"))
+/// What the gateway takes.
+#[derive(Serialize)]
+struct Text<'a> {
+    to: &'a str,
+    text: &'a str,
+}
+
+/// Where it is, and the token it knows us by.
+fn gateway() -> Result<(String, String), Error> {
+    Ok((Settings.require("url")?, Settings.require("token")?))
+}
+
+#[cfg(test)]
+mod tests {
+    ace_plugin::table_test!(channel super::__TYPE__);
 }

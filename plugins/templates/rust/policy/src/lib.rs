@@ -25,3 +25,8 @@ fn channel_types() -> Result<Vec<String>, String> {
     let types = Settings.get("channel-types").ok().flatten();
     types.ok_or_else(|| "config key \"channel-types\": a list such as [\"push\"] is expected".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    ace_plugin::table_test!(policy super::__TYPE__);
+}

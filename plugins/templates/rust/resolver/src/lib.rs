@@ -31,3 +31,8 @@ fn resolved(id: i64) -> Resolved {
         Recipient { user_id: Some(id.to_string()), lms_user_id: Some(id), email_address: None, contacts: Vec::new() };
     Resolved { key: None, recipient, language: None, user_context: None }
 }
+
+#[cfg(test)]
+mod tests {
+    ace_plugin::table_test!(resolver super::__TYPE__);
+}

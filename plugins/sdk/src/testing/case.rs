@@ -1,0 +1,249 @@
+//! A case of a plugin's table, as docs/authoring.md describes it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::http::{HttpError, Response};
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+const UUID: &str = "00000000-0000-4000-8000-000000000001";
+const NOW: &str = "2026-01-01T12:00:00Z";
+
+/// One case.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// For people.
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(default)]
+    pub message: Value,
+    pub resolve: Option<Resolve>,
+    /// `policy` or `channel`, for a plugin that is both; a table leaves out what asks for the other.
+    #[serde(rename = "ask")]
+    _ask: Option<String>,
+    now: Option<String>,
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub facts: BTreeMap<String, Object>,
+    #[serde(default)]
+    pub config: Object,
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    #[serde(default)]
+    pub rendered: BTreeMap<String, String>,
+    pub attempt: Option<u32>,
+    #[serde(default)]
+    pub host: VecDeque<Exchange>,
+    pub expect: Option<Value>,
+    #[serde(default)]
+    pub facts_after: BTreeMap<String, Object>,
+}
+
+/// What a resolver is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    #[serde(default)]
+    pub message_type: Object,
+    #[serde(default)]
+    pub arguments: Object,
+    pub cursor: Option<String>,
+    #[serde(default = "page_length")]
+    pub limit: u32,
+}
+
+fn page_length() -> u32 {
+    100
+}
+
+/// A question to the world, and its answer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Exchange {
+    Http { request: Object, answer: HttpAnswer },
+    Mail { request: Object, answer: MailAnswer },
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAnswer {
+    status: Option<u16>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: Value,
+    error: Option<HttpFailure>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum HttpFailure {
+    Denied,
+    Connection,
+    TimedOut,
+    TooLarge,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MailAnswer {
+    Accepted(String),
+    Invalid(String),
+    Temporary(String),
+    Permanent(String),
+}
+
+impl HttpAnswer {
+    pub fn outcome(self) -> Result<Response, HttpError> {
+        match self.error {
+            None => Ok(Response {
+                status: self.status.unwrap_or(200),
+                headers: self.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+                body: bytes(&self.body),
+            }),
+            Some(HttpFailure::Denied) => Err(HttpError::Denied("the case says so".to_owned())),
+            Some(HttpFailure::Connection) => {
+                Err(HttpError::Connection("the connection broke: the case says so".to_owned()))
+            }
+            Some(HttpFailure::TimedOut) => Err(HttpError::TimedOut),
+            Some(HttpFailure::TooLarge) => Err(HttpError::TooLarge(0)),
+        }
+    }
+}
+
+/// A body as a case writes it: text, `{"$base64": …}`, or JSON in its compact form.
+fn bytes(body: &Value) -> Vec<u8> {
+    match body {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.clone().into_bytes(),
+        other => {
+            match other.get("$base64").and_then(Value::as_str).and_then(|text| BASE64_STANDARD.decode(text).ok()) {
+                Some(bytes) => bytes,
+                None => other.to_string().into_bytes(),
+            }
+        }
+    }
+}
+
+/// Bytes as a case would write them.
+pub fn written(content: &[u8]) -> Value {
+    let Ok(text) = std::str::from_utf8(content) else { return json!({"$base64": BASE64_STANDARD.encode(content)}) };
+    let json = serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
+    json.unwrap_or_else(|| text.into())
+}
+
+impl Case {
+    /// Reads a case, or a message alone.
+    pub fn read(entry: &Value) -> Result<Self, String> {
+        if entry.get("message").is_none() && entry.get("app_label").is_some() {
+            return Ok(Case { message: entry.clone(), ..Case::default() });
+        }
+        let case: Case = serde_json::from_value(entry.clone()).map_err(|e| e.to_string())?;
+        case.now()?;
+        match case.resolve.is_some() || case.message.is_object() {
+            true => Ok(case),
+            false => Err("missing field `message` (or, for a resolver, `resolve`)".to_owned()),
+        }
+    }
+
+    /// The time of day, which stands still.
+    pub fn now(&self) -> Result<Timestamp, String> {
+        self.now.as_deref().unwrap_or(NOW).parse().map_err(|e| format!("now: {e}"))
+    }
+
+    /// The message with all of its fields, in edx-ace's order.
+    pub fn message(&self) -> Result<Object, String> {
+        let fields = [
+            ("app_label", Value::Null),
+            ("name", Value::Null),
+            ("recipient", Value::Null),
+            ("expiration_time", Value::Null),
+            ("context", json!({})),
+            ("uuid", UUID.into()),
+            ("send_uuid", Value::Null),
+            ("options", json!({})),
+            ("headers", json!({})),
+            ("language", Value::Null),
+            ("log_level", Value::Null),
+        ];
+        let given = self.message.as_object().ok_or("message: it is no object")?;
+        if let Some(unknown) = given.keys().find(|key| !fields.iter().any(|(field, _)| field == key)) {
+            return Err(format!("message: unknown field `{unknown}`"));
+        }
+        if let Some(missing) =
+            ["app_label", "name"].into_iter().find(|key| !given.get(*key).is_some_and(Value::is_string))
+        {
+            return Err(format!("message: {missing}: a text is expected"));
+        }
+        let value = |(field, default): (&str, Value)| {
+            let given = given.get(field).filter(|value| !value.is_null());
+            (field.to_owned(), given.cloned().unwrap_or(default))
+        };
+        Ok(fields.into_iter().map(value).collect())
+    }
+}
+
+/// Whether an answer is as expected. Both name the same kind of answer and the same lists; within an entry, what the expectation
+/// leaves out is not compared.
+pub fn agrees(expected: &Value, actual: &Value) -> bool {
+    match (expected, actual) {
+        (Value::Object(wanted), Value::Object(is)) => {
+            wanted.len() == is.len() && is.keys().all(|key| wanted.contains_key(key)) && matches(wanted, is)
+        }
+        (expected, actual) => expected == actual,
+    }
+}
+
+/// Whether an object holds what is wanted of it, at any depth; lists have the same length.
+pub fn matches(wanted: &Object, actual: &Object) -> bool {
+    fn fits(wanted: &Value, actual: &Value) -> bool {
+        match (wanted, actual) {
+            (Value::Object(wanted), Value::Object(actual)) => matches(wanted, actual),
+            (Value::Array(wanted), Value::Array(actual)) => {
+                wanted.len() == actual.len() && wanted.iter().zip(actual).all(|(wanted, actual)| fits(wanted, actual))
+            }
+            (wanted, actual) => wanted == actual,
+        }
+    }
+    wanted.iter().all(|(key, wanted)| actual.get(key).is_some_and(|actual| fits(wanted, actual)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_read_or_says_what_is_wrong() {
+        let message = json!({"app_label": "app", "name": "note"});
+        let case = Case::read(&message).expect("a message alone");
+        assert_eq!(case.message().expect("whole")["uuid"], UUID);
+        for (entry, words) in [
+            (json!({"expect": "pass"}), "missing field `message`"),
+            (json!({"message": message, "expects": "pass"}), "unknown field `expects`"),
+            (json!({"message": message, "now": "noon"}), "now: "),
+            (json!({"message": message, "host": [{"ftp": {}}]}), "unknown variant `ftp`"),
+        ] {
+            let error = Case::read(&entry).expect_err(words);
+            assert!(error.contains(words), "{error}");
+        }
+        let misspelt = Case::read(&json!({"message": {"app_label": "a", "name": "b", "option": {}}})).expect("read");
+        assert_eq!(misspelt.message(), Err("message: unknown field `option`".to_owned()));
+    }
+
+    #[test]
+    fn an_expectation_names_all_lists() {
+        let actual = json!({"deny": [{"channel_type": "email", "reason": "opted out"}]});
+        assert!(agrees(&json!({"deny": [{"channel_type": "email"}]}), &actual));
+        for other in [json!("pass"), json!({}), json!({"deny": []}), json!({"deny": [{"channel_type": "push"}]})] {
+            assert!(!agrees(&other, &actual), "{other}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What a test needs of a manifest: what the plugin requests, which a test grants, and the config it suggests.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// `NAME.toml`, as far as it matters here; `ace plugin check` reads it in full.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Manifest {
+    #[serde(default)]
+    pub requests: Requests,
+    #[serde(default)]
+    pub defaults: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Requests {
+    #[serde(default)]
+    http: Vec<String>,
+    #[serde(default)]
+    keyvalue: Vec<String>,
+    #[serde(default)]
+    mailer: bool,
+    #[serde(default)]
+    outbox: bool,
+    #[serde(default)]
+    secrets: Vec<String>,
+}
+
+impl Manifest {
+    pub fn read(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
+impl Requests {
+    /// `access` is `read` or `write`.
+    pub fn bucket(&self, bucket: &str, access: &str) -> Result<(), String> {
+        let is_requested = self.keyvalue.iter().any(|request| {
+            let (of, word) = request.rsplit_once(':').unwrap_or((request, "read"));
+            of == bucket && (word == access || word == "read-write")
+        });
+        is_requested.then_some(()).ok_or_else(|| not_requested(&format!("keyvalue = [\"{bucket}:{access}\"]")))
+    }
+
+    pub fn http(&self, url: &str) -> Result<(), String> {
+        let is_covered = self.http.iter().any(|prefix| covers(prefix, url));
+        is_covered.then_some(()).ok_or_else(|| not_requested(&format!("http = [\"{url}\"]")))
+    }
+
+    pub fn mailer(&self) -> Result<(), String> {
+        self.mailer.then_some(()).ok_or_else(|| not_requested("mailer = true"))
+    }
+
+    pub fn outbox(&self) -> Result<(), String> {
+        self.outbox.then_some(()).ok_or_else(|| not_requested("outbox = true"))
+    }
+
+    /// A secret that a case does not give is `test-NAME`.
+    pub fn secrets(&self) -> BTreeMap<String, String> {
+        self.secrets.iter().map(|name| (name.clone(), format!("test-{name}"))).collect()
+    }
+}
+
+/// Whether a URL begins with the prefix's whole segments.
+fn covers(prefix: &str, url: &str) -> bool {
+    let rest = url.strip_prefix(prefix.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+}
+
+/// A test grants what the manifest requests; what it does not request, no operator will think of.
+fn not_requested(request: &str) -> String {
+    format!("not granted: the manifest does not say `{request}` under [requests]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_requested_is_granted_and_nothing_else() {
+        let text = "[requests]\nkeyvalue = ['a:read', 'b:read-write']\nhttp = ['https://a.example/v1/']\n";
+        let requests = Manifest::read(text).expect("a manifest").requests;
+        assert_eq!(requests.bucket("a", "read"), Ok(()));
+        assert_eq!(requests.bucket("b", "write"), Ok(()));
+        assert!(requests.bucket("a", "write").expect_err("reading alone").contains("keyvalue = [\"a:write\"]"));
+        assert_eq!(requests.http("https://a.example/v1/send?x=1"), Ok(()));
+        for url in ["https://a.example/v10", "https://a.example/", "http://a.example/v1/"] {
+            assert!(requests.http(url).is_err(), "{url}");
+        }
+        assert!(requests.mailer().is_err() && requests.outbox().is_err());
+    }
+}

@@ -1,0 +1,508 @@
+//! The world that a case lays down around a plugin, in the place of a host.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::case::{Case, Exchange, MailAnswer, Object, matches, written};
+use super::manifest::{Manifest, Requests};
+
+/// Random bytes made of one seed; then they repeat.
+const RANDOM_BYTES: usize = 4 * 1024;
+
+/// What the functions of this crate ask in a test.
+pub struct World {
+    config: Object,
+    secrets: BTreeMap<String, String>,
+    requests: Requests,
+    facts: BTreeMap<(String, String), Vec<u8>>,
+    /// What counted already: bucket, key, token.
+    tokens: BTreeSet<(String, String, String)>,
+    now: Timestamp,
+    random: Vec<u8>,
+    random_at: usize,
+    host: VecDeque<Exchange>,
+    files: BTreeSet<String>,
+    /// The delivery's own key, while there is a delivery.
+    pub delivery_key: Option<String>,
+    /// What nobody expected.
+    pub unexpected: Vec<String>,
+    pub logs: Vec<String>,
+}
+
+thread_local! {
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+/// Lays a world down for this thread.
+pub fn enter(world: World) {
+    WORLD.with_borrow_mut(|around| *around = Some(world));
+}
+
+/// Asks the world around.
+pub fn with<T>(ask: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(|around| {
+        ask(around.as_mut().expect("the host is asked outside of a case: table_test! lays a world down for each"))
+    })
+}
+
+impl World {
+    pub fn new(manifest: &Manifest, case: &Case) -> Result<Self, String> {
+        let mut config = manifest.defaults.clone();
+        config.extend(case.config.clone());
+        let mut secrets = manifest.requests.secrets();
+        secrets.extend(case.secrets.clone());
+        let facts = case.facts.iter().flat_map(|(bucket, facts)| {
+            facts.iter().map(|(key, value)| ((bucket.clone(), key.clone()), text(value).into_bytes()))
+        });
+        Ok(World {
+            config,
+            secrets,
+            requests: manifest.requests.clone(),
+            facts: facts.collect(),
+            tokens: BTreeSet::new(),
+            now: case.now()?,
+            random: random_bytes(case.seed.unwrap_or_default()),
+            random_at: 0,
+            host: case.host.clone(),
+            files: BTreeSet::new(),
+            delivery_key: None,
+            unexpected: Vec::new(),
+            logs: Vec::new(),
+        })
+    }
+
+    /// What the buckets hold under the keys that are asked for.
+    pub fn facts(&self, asked: &BTreeMap<String, Object>) -> Value {
+        let value = |bucket: &str, key: &str, wanted: &Value| {
+            let held = self.facts.get(&(bucket.to_owned(), key.to_owned()));
+            let text = held.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            text.map_or(Value::Null, |text| match serde_json::from_str(&text) {
+                Ok(json) if !wanted.is_string() => json,
+                _ => text.into(),
+            })
+        };
+        let bucket = |(bucket, keys): (&String, &Object)| {
+            let held = keys.iter().map(|(key, wanted)| (key.clone(), value(bucket, key, wanted)));
+            (bucket.clone(), Value::Object(held.collect()))
+        };
+        Value::Object(asked.iter().map(bucket).collect())
+    }
+
+    /// Requests that the case answers and nobody made.
+    pub fn left_over(&self) -> usize {
+        self.host.len()
+    }
+
+    /// Secrets are written as `[secret]`, as in a host's answers and recordings.
+    pub fn redact(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                for secret in self.secrets.values().filter(|secret| !secret.is_empty()) {
+                    *text = text.replace(secret.as_str(), "[secret]");
+                }
+            }
+            Value::Array(list) => list.iter_mut().for_each(|value| self.redact(value)),
+            Value::Object(fields) => fields.values_mut().for_each(|value| self.redact(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn random_byte(&mut self) -> u8 {
+        let byte = self.random[self.random_at];
+        self.random_at = (self.random_at + 1) % self.random.len();
+        byte
+    }
+
+    /// The next answer of the case, if it is to this request.
+    fn next_answer(&mut self, kind: &str, mut request: Value) -> Result<Exchange, String> {
+        self.redact(&mut request);
+        let fits = match (self.host.front(), request.as_object()) {
+            (Some(Exchange::Http { request: wanted, .. }), Some(is)) => kind == "http" && matches(wanted, is),
+            (Some(Exchange::Mail { request: wanted, .. }), Some(is)) => kind == "mail" && matches(wanted, is),
+            _ => false,
+        };
+        if fits && let Some(next) = self.host.pop_front() {
+            return Ok(next);
+        }
+        let why = match self.host.front() {
+            Some(Exchange::Http { request: wanted, .. } | Exchange::Mail { request: wanted, .. }) => {
+                format!("the case expects {} next, not {request}", Value::Object(wanted.clone()))
+            }
+            None => format!(
+                "the case has no answer to {request}; `ace plugin test --record` writes down what the world answers"
+            ),
+        };
+        self.unexpected.push(why.clone());
+        Err(why)
+    }
+}
+
+/// A text as it is, anything else as JSON.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The same bytes as `ace plugin test` makes of a seed.
+fn random_bytes(seed: u64) -> Vec<u8> {
+    let block = |n: usize| Sha256::new().chain_update(seed.to_le_bytes()).chain_update(n.to_le_bytes()).finalize();
+    (0..RANDOM_BYTES / 32).flat_map(block).collect()
+}
+
+/// The functions of the WIT, module by module.
+pub mod imports {
+    pub mod config {
+        use crate::testing::world::{text, with};
+
+        pub fn get(key: &str) -> Option<String> {
+            with(|world| world.secrets.get(key).cloned().or_else(|| world.config.get(key).map(text)))
+        }
+    }
+
+    pub mod logging {
+        use crate::Level;
+        use crate::testing::world::with;
+
+        pub fn log(level: Level, message: &str) {
+            with(|world| world.logs.push(format!("{level:?}: {message}")));
+        }
+    }
+
+    pub mod time_zones {
+        use jiff::Timestamp;
+        use jiff::tz::TimeZone;
+
+        pub fn offset_ms(zone: &str, at: u64) -> Result<i32, String> {
+            let rules = TimeZone::get(zone).map_err(|_| format!("no time zone is called {zone:?}"))?;
+            let at = i64::try_from(at).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+            Ok(rules.to_offset(at.ok_or("the moment is too far away")?).seconds() * 1000)
+        }
+    }
+
+    pub mod wall_clock {
+        use crate::bindings::wasi::clocks::wall_clock::Datetime;
+        use crate::testing::world::with;
+
+        pub fn now() -> Datetime {
+            let now = with(|world| world.now);
+            Datetime {
+                seconds: now.as_second().max(0).cast_unsigned(),
+                nanoseconds: now.subsec_nanosecond().max(0).cast_unsigned(),
+            }
+        }
+    }
+
+    pub mod random {
+        use crate::testing::world::with;
+
+        pub fn get_random_bytes(count: u64) -> Vec<u8> {
+            with(|world| (0..count).map(|_| world.random_byte()).collect())
+        }
+
+        pub fn get_random_u64() -> u64 {
+            with(|world| u64::from_be_bytes(std::array::from_fn(|_| world.random_byte())))
+        }
+    }
+
+    pub mod keyvalue {
+        use crate::keyvalue::KeyvalueError;
+        use crate::testing::world::{World, with};
+
+        /// The value under a key. `None`: there is none. Needs the bucket for reading.
+        pub fn get(bucket: &str, key: &str) -> Result<Option<Vec<u8>>, KeyvalueError> {
+            with(|world| {
+                world.requests.bucket(bucket, "read").map_err(KeyvalueError::Denied)?;
+                Ok(world.facts.get(&(bucket.to_owned(), key.to_owned())).cloned())
+            })
+        }
+
+        /// Puts a value under a key, for `ttl_ms` milliseconds where that is given. Needs the bucket for writing.
+        pub fn set(bucket: &str, key: &str, value: &[u8], _ttl_ms: Option<u64>) -> Result<(), KeyvalueError> {
+            write(bucket, |world| {
+                world.facts.insert((bucket.to_owned(), key.to_owned()), value.to_owned());
+                Ok(())
+            })
+        }
+
+        /// Takes a key away; one that is not there is no error. Needs the bucket for writing.
+        pub fn delete(bucket: &str, key: &str) -> Result<(), KeyvalueError> {
+            write(bucket, |world| {
+                world.facts.remove(&(bucket.to_owned(), key.to_owned()));
+                world.tokens.retain(|(of, under, _)| (of.as_str(), under.as_str()) != (bucket, key));
+                Ok(())
+            })
+        }
+
+        /// Adds to a counter and returns it; with `once`, the same token counts once. Needs the bucket for writing.
+        pub fn increment(
+            bucket: &str,
+            key: &str,
+            by: i64,
+            _ttl_ms: Option<u64>,
+            once: Option<&str>,
+        ) -> Result<i64, KeyvalueError> {
+            write(bucket, |world| {
+                let place = (bucket.to_owned(), key.to_owned());
+                let held = world.facts.get(&place).map(|bytes| String::from_utf8_lossy(bytes).parse::<i64>());
+                let no_counter = || KeyvalueError::Unavailable(format!("{key:?} in {bucket:?} is no counter"));
+                let count = held.transpose().map_err(|_| no_counter())?.unwrap_or(0);
+                let is_new =
+                    once.is_none_or(|token| world.tokens.insert((place.0.clone(), place.1.clone(), token.to_owned())));
+                if !is_new || by == 0 {
+                    return Ok(count);
+                }
+                let count = count.saturating_add(by);
+                world.facts.insert(place, count.to_string().into_bytes());
+                Ok(count)
+            })
+        }
+
+        fn write<T>(
+            bucket: &str,
+            change: impl FnOnce(&mut World) -> Result<T, KeyvalueError>,
+        ) -> Result<T, KeyvalueError> {
+            with(|world| {
+                world.requests.bucket(bucket, "write").map_err(KeyvalueError::Denied)?;
+                change(world)
+            })
+        }
+    }
+
+    pub mod http {
+        use serde_json::{Value, json};
+
+        use crate::http::{HttpError, Request, Response};
+        use crate::testing::world::{Exchange, Object, with, written};
+
+        /// Makes one request and waits for the whole response. Nothing is retried.
+        pub fn fetch(request: &Request) -> Result<Response, HttpError> {
+            with(|world| {
+                if !request.url.starts_with("https://") && !request.url.starts_with("http://") {
+                    return Err(HttpError::Invalid(format!("{:?} is no http or https URL", request.url)));
+                }
+                world.requests.http(&request.url).map_err(HttpError::Denied)?;
+                match world.next_answer("http", asked(request)) {
+                    Ok(Exchange::Http { answer, .. }) => answer.outcome(),
+                    Ok(Exchange::Mail { .. }) => unreachable!("the case was asked for HTTP"),
+                    Err(why) => Err(HttpError::Connection(why)),
+                }
+            })
+        }
+
+        /// As a case writes it.
+        fn asked(request: &Request) -> Value {
+            let mut fields = Object::new();
+            fields.insert("method".to_owned(), request.method.as_str().into());
+            fields.insert("url".to_owned(), request.url.as_str().into());
+            let header = |(name, value): &(String, String)| (name.to_ascii_lowercase(), Value::from(value.as_str()));
+            let headers: Object = request.headers.iter().map(header).collect();
+            if !headers.is_empty() {
+                fields.insert("headers".to_owned(), json!(headers));
+            }
+            if let Some(body) = &request.body {
+                fields.insert("body".to_owned(), written(body));
+            }
+            Value::Object(fields)
+        }
+    }
+
+    pub mod mailer {
+        use serde_json::{Value, json};
+
+        use crate::RecoverableError;
+        use crate::mailer::{Accepted, Email, MailError};
+        use crate::testing::world::{Exchange, MailAnswer, with, written};
+
+        /// Hands one mail to the relay and waits for its answer. Only a channel's `deliver` can.
+        pub fn send(email: &Email, _idempotency_key: &str) -> Result<Accepted, MailError> {
+            let recoverable = |message| RecoverableError { message, next_attempt_time: None };
+            with(|world| {
+                world.requests.mailer().map_err(MailError::Denied)?;
+                let key = world.delivery_key.clone();
+                let key = key.ok_or_else(|| MailError::Denied("mail can be sent by `deliver` only".to_owned()))?;
+                match world.next_answer("mail", asked(email)) {
+                    Ok(Exchange::Mail { answer: MailAnswer::Accepted(answer), .. }) => {
+                        Ok(Accepted { answer, message_id: format!("<{key}@test.invalid>"), refused: Vec::new() })
+                    }
+                    Ok(Exchange::Mail { answer: MailAnswer::Invalid(text), .. }) => Err(MailError::Invalid(text)),
+                    Ok(Exchange::Mail { answer: MailAnswer::Permanent(text), .. }) => Err(MailError::Permanent(text)),
+                    Ok(Exchange::Mail { answer: MailAnswer::Temporary(text), .. }) => {
+                        Err(MailError::Temporary(recoverable(text)))
+                    }
+                    Ok(Exchange::Http { .. }) => unreachable!("the case was asked for mail"),
+                    Err(why) => Err(MailError::Temporary(recoverable(why))),
+                }
+            })
+        }
+
+        /// As a case writes it: what is not set is left out.
+        fn asked(email: &Email) -> Value {
+            let attachments = email.attachments.iter().map(|a| {
+                json!({
+                    "file_name": a.file_name,
+                    "content_type": a.content_type,
+                    "content": written(&a.content),
+                    "content_id": a.content_id,
+                })
+            });
+            let mut fields = json!({
+                "sender": email.sender,
+                "recipients": email.recipients,
+                "cc": email.cc,
+                "bcc": email.bcc,
+                "reply_to": email.reply_to,
+                "subject": email.subject,
+                "text": email.text,
+                "html": email.html,
+                "headers": email.headers,
+                "attachments": attachments.collect::<Vec<_>>(),
+                "relay": email.relay,
+                "return_path": email.return_path,
+            });
+            if let Some(fields) = fields.as_object_mut() {
+                fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
+            }
+            fields
+        }
+    }
+
+    pub mod outbox {
+        use std::path::{Component, Path};
+
+        use crate::outbox::OutboxError;
+        use crate::testing::world::with;
+
+        /// Writes a whole new file into the folder that the operator granted. `name` is relative to it.
+        pub fn write(name: &str, _content: &[u8]) -> Result<(), OutboxError> {
+            let is_plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+            with(|world| {
+                world.requests.outbox().map_err(OutboxError::Denied)?;
+                if name.is_empty() || !is_plain || name.chars().any(|c| c.is_control() || c == '\\') {
+                    return Err(OutboxError::Invalid(format!("{name:?} cannot be a file in the outbox")));
+                }
+                match world.files.insert(name.to_owned()) {
+                    true => Ok(()),
+                    false => Err(OutboxError::Exists(name.to_owned())),
+                }
+            })
+        }
+    }
+
+    pub mod messages {
+        use jiff::Timestamp;
+        use jiff::civil::DateTime;
+        use jiff::tz::TimeZone;
+        use serde_json::Value;
+
+        use crate::Recipient;
+        use crate::testing::world::Object;
+
+        /// A case's message, in edx-ace's form and whole.
+        #[derive(Debug)]
+        pub struct Message(pub Object);
+
+        impl Message {
+            fn text(&self, field: &str) -> Option<String> {
+                self.0[field].as_str().map(str::to_owned)
+            }
+
+            pub fn uuid(&self) -> String {
+                self.text("uuid").unwrap_or_default()
+            }
+
+            pub fn send_uuid(&self) -> Option<String> {
+                self.text("send_uuid")
+            }
+
+            pub fn app_label(&self) -> String {
+                self.text("app_label").unwrap_or_default()
+            }
+
+            pub fn name(&self) -> String {
+                self.text("name").unwrap_or_default()
+            }
+
+            pub fn unique_name(&self) -> String {
+                format!("{}.{}", self.app_label(), self.name())
+            }
+
+            pub fn language(&self) -> Option<String> {
+                self.text("language")
+            }
+
+            pub fn expiration_time(&self) -> Option<u64> {
+                let text = self.text("expiration_time")?;
+                let naive = || text.parse::<DateTime>().ok().and_then(|at| TimeZone::UTC.to_timestamp(at).ok());
+                let at = text.parse::<Timestamp>().ok().or_else(naive);
+                let at = at.unwrap_or_else(|| panic!("message: expiration_time: {text:?} is no date and time"));
+                Some(at.as_millisecond().max(0).cast_unsigned())
+            }
+
+            pub fn recipient(&self) -> Option<Recipient> {
+                let recipient = self.0["recipient"].as_object()?;
+                let id = recipient.get("lms_user_id").unwrap_or(&Value::Null);
+                let contacts = recipient.get("contacts").and_then(Value::as_object);
+                let contacts = contacts.into_iter().flatten().flat_map(|(kind, addresses)| {
+                    let list = addresses.as_array().cloned().unwrap_or_else(|| vec![addresses.clone()]);
+                    list.into_iter().filter_map(move |one| Some((kind.clone(), one.as_str()?.to_owned())))
+                });
+                Some(Recipient {
+                    user_id: id.as_str().map(str::to_owned).or_else(|| id.as_i64().map(|id| id.to_string())),
+                    lms_user_id: id.as_i64().or_else(|| id.as_str()?.parse().ok()),
+                    email_address: recipient.get("email_address").and_then(Value::as_str).map(str::to_owned),
+                    contacts: contacts.collect(),
+                })
+            }
+
+            pub fn headers(&self) -> Vec<(String, String)> {
+                let headers = self.0["headers"].as_object().into_iter().flatten();
+                headers.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+            }
+
+            pub fn options(&self, pointer: &str) -> Option<String> {
+                part(&self.0["options"], pointer)
+            }
+
+            pub fn context(&self, pointer: &str) -> Option<String> {
+                part(&self.0["context"], pointer)
+            }
+
+            pub fn to_json(&self) -> String {
+                Value::Object(self.0.clone()).to_string()
+            }
+        }
+
+        fn part(of: &Value, pointer: &str) -> Option<String> {
+            let is_pointer = pointer.is_empty() || pointer.starts_with('/');
+            assert!(is_pointer, "{pointer:?} is no JSON pointer: write \"\" for the whole or \"/key\" for a part");
+            of.pointer(pointer).map(Value::to_string)
+        }
+    }
+}
+
+/// As edx-ace would write the message of a case.
+pub fn message(case: &Case) -> Result<crate::Message, String> {
+    Ok(crate::Message::new(imports::messages::Message(case.message()?)))
+}
+
+/// The answer of a page's recipient, as a case writes it.
+pub fn recipient(recipient: &crate::Recipient) -> Value {
+    let id = match (recipient.lms_user_id, &recipient.user_id) {
+        (Some(number), _) => number.into(),
+        (None, Some(text)) => text.as_str().into(),
+        (None, None) => Value::Null,
+    };
+    let mut fields = json!({"lms_user_id": id, "email_address": recipient.email_address});
+    if !recipient.contacts.is_empty() {
+        let mut by_kind: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        recipient.contacts.iter().for_each(|(kind, address)| by_kind.entry(kind).or_default().push(address));
+        fields["contacts"] = json!(by_kind);
+    }
+    fields
+}

@@ -1,0 +1,191 @@
+// Small helpers over the interface: settings, parts of a message, facts, HTTP. What a plugin exports is its own. Every function
+// works in a policy, a channel and a resolver; what needs a grant says so. What is not there is undefined, where an import may answer
+// null.
+
+import { get as config } from "openedx:ace/config@1.0.0";
+import { fetch } from "openedx:ace/http@1.0.0";
+import { get as stored } from "openedx:ace/keyvalue@1.0.0";
+
+/** @typedef {import("openedx:ace/messages@1.0.0").Message} Message */
+/** @typedef {import("openedx:ace/channel@1.0.0").DeliveryError} DeliveryError */
+/** @typedef {import("openedx:ace/http@1.0.0").Request} Request */
+/** @typedef {import("openedx:ace/http@1.0.0").Response} Response */
+
+/**
+ * A setting or secret: a text as it is, anything else as JSON text.
+ * @param {string} key
+ * @returns {string | undefined}
+ */
+export const setting = (key) => config(key) ?? undefined;
+
+/**
+ * A setting that is a list, a number, an object: read as JSON, or undefined where it is not set or no JSON.
+ * @param {string} key
+ * @returns {any}
+ */
+export function settingJson(key) {
+  try {
+    return parsed(setting(key));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * A setting without which the plugin cannot work; throws what the operator should read. For `enabled`, first.
+ * @param {string} key
+ * @returns {string}
+ */
+export function required(key) {
+  const value = setting(key);
+  if (value === undefined) throw `config key "${key}": it is not set`;
+  return value;
+}
+
+/**
+ * Reads a message and disposes of it, whatever happens: one that is not disposed of takes up a handle.
+ * @template T
+ * @param {Message} message
+ * @param {(message: Message) => T} read
+ * @returns {T}
+ */
+export function reading(message, read) {
+  try {
+    return read(message);
+  } finally {
+    message[Symbol.dispose]();
+  }
+}
+
+/**
+ * A part of the options by RFC 6901 pointer ("/reply_to"), as a value; undefined where it is not there, or null.
+ * @param {Message} message
+ * @param {string} pointer
+ * @returns {any}
+ */
+export const option = (message, pointer) => parsed(message.options(pointer));
+
+/**
+ * A part of the context, as `option` does it.
+ * @param {Message} message
+ * @param {string} pointer
+ * @returns {any}
+ */
+export const context = (message, pointer) => parsed(message.context(pointer));
+
+/**
+ * Whether Python would call a value true, as edx-ace does with options: an empty list or object is not.
+ * @param {any} value
+ * @returns {boolean}
+ */
+export const isTrue = (value) =>
+  typeof value === "object" && value !== null ? Object.keys(value).length > 0 : Boolean(value);
+
+/**
+ * The first address of a kind ("phone") that the sender gave.
+ * @param {Message} message
+ * @param {string} kind
+ * @returns {string | undefined}
+ */
+export const contact = (message, kind) => message.recipient()?.contacts.find(([of]) => of === kind)?.[1];
+
+/**
+ * A fact as text; undefined where there is none. Throws a text where the bucket cannot be read. Needs the bucket for reading.
+ * @param {string} bucket
+ * @param {string} key
+ * @returns {string | undefined}
+ */
+export function fact(bucket, key) {
+  let value;
+  try {
+    value = stored(bucket, key);
+  } catch (error) {
+    const { payload } = /** @type {{ payload?: { tag: string, val: string } }} */ (error);
+    throw `keyvalue: ${payload?.val ?? error}`;
+  }
+  return value ? text(value) : undefined;
+}
+
+/**
+ * Text as bytes. (QuickJS has no TextEncoder.)
+ * @param {string} value
+ * @returns {Uint8Array}
+ */
+export const utf8 = (value) =>
+  Uint8Array.from(
+    encodeURIComponent(value).replace(/%(..)/g, (_, hex) => String.fromCharCode(parseInt(hex, 16))),
+    (byte) => byte.charCodeAt(0),
+  );
+
+/**
+ * Bytes as text.
+ * @param {Uint8Array} bytes
+ * @returns {string}
+ */
+export const text = (bytes) =>
+  decodeURIComponent(Array.from(bytes, (byte) => `%${byte.toString(16).padStart(2, "0")}`).join(""));
+
+/**
+ * To be thrown by `deliver`: never going to work.
+ * @param {string} why
+ * @returns {DeliveryError}
+ */
+export const fatal = (why) => ({ tag: "fatal", val: why });
+
+/**
+ * To be thrown by `deliver`: it may pass. `nextAttemptTime`: when the other side said to come back, in milliseconds since 1970.
+ * @param {string} message
+ * @param {number} [nextAttemptTime]
+ * @returns {DeliveryError}
+ */
+export const recoverable = (message, nextAttemptTime) => ({ tag: "recoverable", val: { message, nextAttemptTime } });
+
+/**
+ * To be thrown by `deliver`: there is nothing to do, no address of this kind.
+ * @param {string} why
+ * @returns {DeliveryError}
+ */
+export const skipped = (why) => ({ tag: "skipped", val: why });
+
+/**
+ * For `deliver`: one request whose answer must be a success (2xx). Anything else is thrown as what happens next: 408, 425, 429,
+ * 5xx, time-outs and broken connections are recoverable, the rest is fatal. Needs the grant for the URL.
+ * @param {Request} request
+ * @returns {Response}
+ */
+export function fetchOk(request) {
+  let response;
+  try {
+    response = fetch(request);
+  } catch (error) {
+    const { payload } = /** @type {{ payload?: import("openedx:ace/http@1.0.0").HttpError }} */ (error);
+    if (payload?.tag === "timed-out") throw recoverable("http: no answer in time");
+    if (payload?.tag === "connection") throw recoverable(`http: connection failed: ${payload.val}`);
+    throw fatal(`http: ${payload?.val ?? error}`);
+  }
+  const { status } = response;
+  if (status >= 200 && status < 300) return response;
+  const why = `${request.url} answered ${status}`;
+  throw [408, 425, 429].includes(status) || status >= 500 ? recoverable(why) : fatal(why);
+}
+
+/**
+ * For `deliver`: `fetchOk` of a POST with a JSON body.
+ * @param {string} url
+ * @param {unknown} body
+ * @param {[string, string][]} [headers]
+ * @returns {Response}
+ */
+export const postJson = (url, body, headers = []) =>
+  fetchOk({
+    method: "POST",
+    url,
+    headers: [["content-type", "application/json"], ...headers],
+    body: utf8(JSON.stringify(body)),
+  });
+
+/**
+ * @param {string | undefined} json
+ * @returns {any}
+ */
+const parsed = (json) => JSON.parse(json ?? "null") ?? undefined;

@@ -1,0 +1,111 @@
+"""Small helpers over the interface: settings, parts of a message, facts, HTTP. What a plugin exports is its own.
+
+Every function works in a policy, a channel and a resolver, but for what a channel's `deliver` raises. What needs a grant says so.
+"""
+
+import json
+from typing import Any
+
+from componentize_py_types import Err
+from wit_world.imports import config, http, keyvalue
+from wit_world.imports.common import Recipient, RecoverableError
+from wit_world.imports.messages import Message
+
+try:
+    from wit_world.exports import channel
+except ImportError:  # A world without a channel.
+    channel = None
+
+
+def setting(key: str) -> str | None:
+    """A setting or secret: a text as it is, anything else as JSON text."""
+    return config.get(key)
+
+
+def setting_json(key: str) -> Any:
+    """A setting that is a list, a number, an object: read as JSON, or None where it is not set or no JSON."""
+    try:
+        return parsed(config.get(key))
+    except ValueError:
+        return None
+
+
+def required(key: str) -> str:
+    """A setting without which the plugin cannot work; raises what the operator should read. For `enabled`, first."""
+    value = config.get(key)
+    if value is None:
+        raise Err(f'config key "{key}": it is not set')
+    return value
+
+
+def option(message: Message, pointer: str) -> Any:
+    """A part of the options by RFC 6901 pointer ("/reply_to"), as a value. None: it is not there, or null."""
+    return parsed(message.options(pointer))
+
+
+def context(message: Message, pointer: str) -> Any:
+    """A part of the context, as `option` does it."""
+    return parsed(message.context(pointer))
+
+
+def contact(recipient: Recipient | None, kind: str) -> str | None:
+    """The first address of a kind ("phone") that the sender gave."""
+    contacts = recipient.contacts if recipient else []
+    return next((address for of, address in contacts if of == kind), None)
+
+
+def fact(bucket: str, key: str) -> str | None:
+    """A fact as text. Raises a text where the bucket cannot be read. Needs the bucket for reading."""
+    try:
+        value = keyvalue.get(bucket, key)
+    except Err as error:
+        raise Err(f"keyvalue: {error.value.value}") from None
+    return None if value is None else value.decode()
+
+
+def fatal(why: str) -> Err:
+    """To be raised by `deliver`: never going to work."""
+    return Err(channel.DeliveryError_Fatal(why))
+
+
+def recoverable(message: str, next_attempt_time: int | None = None) -> Err:
+    """To be raised by `deliver`: it may pass. `next_attempt_time`: when to come back, in milliseconds since 1970."""
+    return Err(channel.DeliveryError_Recoverable(RecoverableError(message, next_attempt_time)))
+
+
+def skipped(why: str) -> Err:
+    """To be raised by `deliver`: there is nothing to do, no address of this kind."""
+    return Err(channel.DeliveryError_Skipped(why))
+
+
+def fetch_ok(request: http.Request) -> http.Response:
+    """For `deliver`: one request whose answer must be a success (2xx). Needs the grant for the URL.
+
+    Anything else is raised as what happens next: 408, 425, 429, 5xx, time-outs and broken connections are recoverable, the rest
+    is fatal.
+    """
+    try:
+        response = http.fetch(request)
+    except Err as error:
+        match error.value:
+            case http.HttpError_TimedOut():
+                raise recoverable("http: no answer in time") from None
+            case http.HttpError_Connection(why):
+                raise recoverable(f"http: connection failed: {why}") from None
+            case other:
+                raise fatal(f"http: {other.value}") from None
+    if 200 <= response.status < 300:
+        return response
+    why = f"{request.url} answered {response.status}"
+    raise recoverable(why) if response.status in (408, 425, 429) or response.status >= 500 else fatal(why)
+
+
+def post_json(url: str, body: Any, headers: list[tuple[str, str]] | None = None) -> http.Response:
+    """For `deliver`: `fetch_ok` of a POST with a JSON body."""
+    headers = [("content-type", "application/json"), *(headers or [])]
+    return fetch_ok(http.Request("POST", url, headers, json.dumps(body).encode(), None))
+
+
+def parsed(text: str | None) -> Any:
+    """JSON text as a value. None stays None."""
+    return None if text is None else json.loads(text)

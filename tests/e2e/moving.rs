@@ -1,0 +1,64 @@
+//! docs/moving-from-edx-ace.md, as it is written: what it shows as "before" answers the page's cases under the real edx-ace, what
+//! it shows as "after" is built and answers the same ones.
+
+use std::process::Command;
+
+use crate::author::{cargo_test, plugin};
+use crate::support::{Home, repository};
+
+/// The one block of the page with this info string.
+fn block(info: &str) -> String {
+    let page = std::fs::read_to_string(repository("docs/moving-from-edx-ace.md")).expect("the page");
+    let found: Vec<&str> = page.split(&format!("```{info}\n")).skip(1).collect();
+    let [one] = found.as_slice() else { panic!("{info}: {} blocks", found.len()) };
+    one.split("```").next().expect("an end").to_owned()
+}
+
+fn before(kind: &str) {
+    // Not resolved: the link is what tells Python its environment.
+    let mut python = Command::new(repository("target/venv").join("bin/python"));
+    let output = python.arg(repository("tests/e2e/moving.py")).arg(kind).output().expect("python");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{kind}: {}\n{}", said(&output.stdout), said(&output.stderr));
+}
+
+/// A project of `ace plugin new` with the page's source, manifest and cases in it.
+fn after(kind: &str, language: &str, source: &str) {
+    let home = Home::empty();
+    plugin(&home, &["new", "moved", "--kind", kind, "--lang", language]).ok();
+    for (file, info) in [
+        (source, format!("{language} after-{kind}")),
+        ("moved.toml", format!("toml {kind}")),
+        ("tests/cases.json", format!("json {kind}")),
+    ] {
+        home.file(&format!("moved/{file}"), block(&info));
+    }
+    plugin(&home, &["build", "moved"]).ok();
+    plugin(&home, &["test", "moved"]).ok().says("4 cases, 0 failed");
+    if language == "rust" {
+        let (is_sound, said) = cargo_test(&home, "moved");
+        assert!(is_sound && said.contains("test tests::table ... ok"), "{said}");
+    }
+}
+
+#[test]
+fn a_policy_moves_to_python_and_answers_as_before() {
+    before("policy");
+    after("policy", "python", "moved.py");
+}
+
+#[test]
+fn a_policy_moves_to_rust_and_answers_as_before() {
+    after("policy", "rust", "src/lib.rs");
+}
+
+#[test]
+fn a_channel_moves_to_python_and_answers_as_before() {
+    before("channel");
+    after("channel", "python", "moved.py");
+}
+
+#[test]
+fn a_channel_moves_to_rust_and_answers_as_before() {
+    after("channel", "rust", "src/lib.rs");
+}
