@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::expression::{Expression, Operand};
 use super::tags::file_name;
 use super::tree::{Include, Kind, Node, Nodes, walk};
 
@@ -44,6 +45,8 @@ struct File {
     reads: HashMap<String, usize>,
     /// Whether `forloop` is read outside its loops.
     reads_outer_loop: bool,
+    /// Whether it goes over the channel's tracker images itself.
+    writes_trackers: bool,
     /// Blocks, and how values are escaped where they stand.
     blocks: BTreeMap<String, Escaping>,
     escaping: Escaping,
@@ -129,6 +132,11 @@ impl Project {
         reads
     }
 
+    /// Whether any file goes over the channel's tracker images.
+    pub fn writes_trackers(&self) -> bool {
+        self.files.values().any(|file| file.writes_trackers)
+    }
+
     fn ancestors(&self, file: &str) -> impl Iterator<Item = &File> {
         let parent = |file: &&File| file.parent.as_ref().and_then(|parent| self.files.get(parent));
         std::iter::successors(self.files.get(file), parent).skip(1).take(FILES_DEEP_MAX)
@@ -181,6 +189,7 @@ impl File {
             includes: BTreeMap::new(),
             reads: HashMap::new(),
             reads_outer_loop: reads_outer_loop(&nodes),
+            writes_trackers: false,
             blocks: BTreeMap::new(),
             escaping: Escaping::AsFile,
             nodes,
@@ -190,6 +199,7 @@ impl File {
                 *file.reads.entry(head.to_owned()).or_default() += 1;
             }
             match &node.kind {
+                Kind::For(loops) => file.writes_trackers |= goes_over_trackers(&loops.values),
                 Kind::Extends(parent) if file.parent.is_none() => {
                     file.parent = file_name(parent).and_then(|parent| resolved(name, parent));
                 }
@@ -204,6 +214,10 @@ impl File {
         blocks(name, &file.nodes, Escaping::AsFile, &mut file.blocks);
         file
     }
+}
+
+fn goes_over_trackers(values: &Expression) -> bool {
+    matches!(&values.operand, Operand::Path(path) if path.last().is_some_and(|name| name == "tracker_image_sources"))
 }
 
 fn blocks(file: &str, nodes: &[Node], escaping: Escaping, found: &mut BTreeMap<String, Escaping>) {

@@ -161,6 +161,7 @@ impl Writer<'_> {
             Kind::Call(call, name) => {
                 let (value, is_safe) = self.call(call)?;
                 match name {
+                    Some(name) if is_safe => self.set(name, &format!("{value} | safe"))?,
                     Some(name) => self.set(name, &value)?,
                     None if is_safe => self.put(&format!("{value} | safe")),
                     None if self.place.escaping == Escaping::Off => self.put(&format!("{value} | safe")),
@@ -177,6 +178,10 @@ impl Writer<'_> {
                     (None, Escaping::On) => self.put(&format!("{value} | conditional_escape")),
                     (None, Escaping::AsFile) => self.put(&value),
                 }
+            }
+            Kind::TrackingPixels if self.project.writes_trackers() => {
+                self.comment(&format!("{}: see channel.tracker_image_sources", node.source));
+                self.note(node, "the channel's tracker images are written elsewhere, and these are what it becomes".to_owned());
             }
             Kind::TrackingPixels => self.out.push_str(TRACKING_PIXELS),
         }
