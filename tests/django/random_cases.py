@@ -20,7 +20,7 @@ CONTEXT = {
     "url": "https://x.org/?a=1&b=2", "one": 1, "text": "line\nnext\n\nlast",
 }
 NAMES = [
-    "name", "e", "n", "t", "f", "i", "zero", "x", "neg", "s", "html", "l", "nums", "nothing", "m", "rows", "objs", "d", "url", "one", "text",
+    "name", "e", "n", "t", "f", "i", "zero", "x", "neg", "s", "html", "l", "nums", "nothing", "m", "rows", "objs", "url", "one", "text",
     "missing", "m.k", "m.nothing", "l.0", "l.7", "objs.0.n", "objs.1.q", "name.first", "n.field", "rows.1.0", "user.name",
 ]
 FILTERS = [
@@ -51,6 +51,9 @@ class Writer:
         return self.random.choice(self.names)
 
     def value(self):
+        if self.random.random() < 0.05:
+            # A date is a text in a message, so that only its filters know what it is.
+            return "d|date" + self.pick("", ':"Y-m-d"', ':"j. F Y"')
         filters = self.random.choices(FILTERS, k=self.pick(0, 0, 0, 1, 1, 2, 3))
         return "|".join([self.operand(), *filters])
 

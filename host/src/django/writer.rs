@@ -32,6 +32,7 @@ pub fn write(project: &Project, file: &str, nodes: &[Node]) -> (String, Vec<Find
         blocks: BTreeSet::new(),
         block: None,
         kept: Vec::new(),
+        carried: Vec::new(),
     };
     match project.extends(file) {
         true => writer.child(nodes),
@@ -52,6 +53,8 @@ struct Writer<'a> {
     block: Option<String>,
     /// The names whose values are kept, to be given back.
     kept: Vec<String>,
+    /// The names whose values a loop carries from one round to the next, and where; inner loops last.
+    carried: Vec<(String, String)>,
 }
 
 impl Writer<'_> {
@@ -169,8 +172,9 @@ impl Writer<'_> {
                 }
             }
             Kind::FirstOf(candidates, name) => {
-                let written: Result<Vec<_>, _> = candidates.iter().map(|value| self.place.value(value)).collect();
-                let written: Vec<String> = written?.into_iter().map(|written| written.text).collect();
+                // A value that is not there is `None` to its filters, as in a condition.
+                let asked = |value: &Expression| self.place.condition(&Condition::Value(value.clone()));
+                let written = candidates.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
                 let value = format!("({} or \"\") | text", written.join(" or "));
                 match (name, self.place.escaping) {
                     (Some(name), _) => self.set(name, &value)?,
@@ -235,6 +239,7 @@ impl Writer<'_> {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Fault> {
         let name = self::name(name)?;
         self.tag(&format!("set {name} = {value}"));
+        self.carry_on(name);
         Ok(())
     }
 
@@ -260,6 +265,7 @@ impl Writer<'_> {
         let names = names?;
         let (values, is_map) = self.looped(loops)?;
         let row = names.join("_and_");
+        let carried = self.carry(loops);
         match (names.as_slice(), is_map) {
             ([name], _) => self.tag(&format!("for {name} in {values}")),
             (_, true) => self.tag(&format!("for {} in {values}", names.join(", "))),
@@ -274,7 +280,9 @@ impl Writer<'_> {
         if reads_parent_loop(&loops.body) {
             self.tag(&format!("set loop{} = {OUTER_LOOP}", self.place.loops));
         }
+        self.take_up(&carried);
         self.nodes(&loops.body);
+        self.put_down(carried);
         self.place.loops -= 1;
         if let Some(empty) = &loops.empty {
             self.tag("else");
