@@ -153,12 +153,23 @@ class Writer:
         options = self.pick("", "", " only", " with v=" + self.value(), " with v=" + self.value() + " w=name only")
         return '{% include "' + self.pick("part.html", "other.html") + '"' + options + " %}"
 
+    def block(self, name):
+        body = self.body(2) + self.pick("", "{{ block.super }}") + self.pick("", self.tag_out(0))
+        return "{% block " + name + " %}" + body + "{% endblock %}"
+
     def case(self, name):
-        main = "{% load i18n %}" + self.body(3)
-        part = "{% load i18n %}[{{ v }}{{ w|default:name }}" + self.pick("", self.tag_out(0), self.tag_set(0)) + "]"
-        other = "({{ name }}{{ v|upper }})"
-        options = self.pick("", "", "", " [fr]", " [main.txt]")
-        return f"=== {name}{options}\n@ {json.dumps(CONTEXT)}\n{main}\n--- part.html\n{part}\n--- other.html\n{other}\n"
+        load = "{% load i18n %}"
+        files = {
+            "part.html": load + "[{{ v }}{{ w|default:'-' }}" + self.pick("", self.tag_out(0), self.tag_set(0)) + "]",
+            "other.html": "({{ name }}{{ v|upper }})",
+        }
+        main = load + self.body(3)
+        if self.random.random() < 0.25:
+            main = '{% extends "base.html" %}' + load + "".join(self.block(block) for block in self.pick("a", "b", "ab", ""))
+            files["base.html"] = load + self.body(1) + "".join(self.block(block) + self.pick("|", self.tag_set(0)) for block in "ab")
+        options = self.pick("", "", "", " [fr]", "" if "base.html" in files else " [main.txt]")
+        files = "".join(f"--- {file}\n{text}\n" for file, text in files.items())
+        return f"=== {name}{options}\n@ {json.dumps(CONTEXT)}\n{main}\n{files}"
 
 
 def main():

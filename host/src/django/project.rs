@@ -102,7 +102,8 @@ impl Project {
         self.files.iter().any(|(name, other)| name != file && other.blocks.contains_key(block))
     }
 
-    /// How often a variable is read in what a file is written with: itself, what it extends, what these include.
+    /// How often a variable is read in what a file is written with: itself, what it extends, what extends it, what these
+    /// include.
     pub fn reads(&self, file: &str, variable: &str) -> usize {
         self.related(file).into_iter().map(|file| file.reads.get(variable).copied().unwrap_or(0)).sum()
     }
@@ -142,14 +143,18 @@ impl Project {
         std::iter::successors(self.files.get(file), parent).skip(1).take(FILES_DEEP_MAX)
     }
 
+    /// The file, those it extends and those that extend it, and what all of them include.
     fn related(&self, file: &str) -> Vec<&File> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
-        self.included(file, &mut seen, &mut |file| found.push(file));
-        let mut parent = self.files.get(file).and_then(|file| file.parent.as_deref());
-        while let Some(name) = parent.filter(|name| !seen.contains(*name)) {
+        let mut line: Vec<&str> = vec![file];
+        let parent = |name: &str| self.files.get(name).and_then(|file| file.parent.as_deref());
+        line.extend(std::iter::successors(parent(file), |name| parent(name)).take(FILES_DEEP_MAX));
+        line.extend(self.files.keys().map(String::as_str).filter(|name| {
+            std::iter::successors(parent(name), |name| parent(name)).take(FILES_DEEP_MAX).any(|name| name == file)
+        }));
+        for name in line {
             self.included(name, &mut seen, &mut |file| found.push(file));
-            parent = self.files.get(name).and_then(|file| file.parent.as_deref());
         }
         found
     }

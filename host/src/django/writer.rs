@@ -177,6 +177,8 @@ impl Writer<'_> {
                 let written = candidates.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
                 let value = format!("({} or \"\") | text", written.join(" or "));
                 match (name, self.place.escaping) {
+                    // Django escapes it when it is named, not where it is written.
+                    (Some(name), _) if self.escapes() => self.set(name, &format!("{value} | conditional_escape"))?,
                     (Some(name), _) => self.set(name, &value)?,
                     (None, Escaping::Off) => self.put(&format!("{value} | safe")),
                     (None, Escaping::On) => self.put(&format!("{value} | conditional_escape")),
@@ -190,6 +192,14 @@ impl Writer<'_> {
             Kind::TrackingPixels => self.out.push_str(TRACKING_PIXELS),
         }
         Ok(())
+    }
+
+    /// Whether values are escaped here.
+    fn escapes(&self) -> bool {
+        match self.place.escaping {
+            Escaping::AsFile => self.file.ends_with(".html"),
+            escaping => escaping == Escaping::On,
+        }
     }
 
     fn put(&mut self, value: &str) {
@@ -286,7 +296,9 @@ impl Writer<'_> {
         self.place.loops -= 1;
         if let Some(empty) = &loops.empty {
             self.tag("else");
+            let set = self.keep_what_is_set_in(empty);
             self.nodes(empty);
+            self.restore(&set);
         }
         self.tag("endfor");
         Ok(())
