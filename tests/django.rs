@@ -86,7 +86,8 @@ fn with_dates(value: Value) -> Value {
     }
 }
 
-fn render(case: &Case) -> Result<String, String> {
+/// Renders a case; `catalogs` is one more folder of templates.
+fn render(case: &Case, catalogs: Option<&Path>) -> Result<String, String> {
     let import = ace::django::import(&case.files);
     if let Some(finding) = import.findings.iter().find(|finding| finding.weight == Weight::Left) {
         return Err(finding.to_string().replace(FOLDER, ""));
@@ -97,7 +98,8 @@ fn render(case: &Case) -> Result<String, String> {
         std::fs::create_dir_all(file.parent().expect("a folder")).expect("made");
         std::fs::write(file, text).expect("written");
     }
-    let dirs = [dir.path().join("templates"), folder()];
+    let mut dirs = vec![dir.path().join("templates"), folder()];
+    dirs.extend(catalogs.map(Path::to_owned));
     let settings = config::Presentation {
         base_url: Some(SITE.parse().expect("an address")),
         static_url: Some(STATIC.to_owned()),
@@ -142,7 +144,7 @@ fn imported_templates_render_to_what_django_renders() {
                 continue;
             }
             count += 1;
-            let given = render(&case).unwrap_or_else(|error| error);
+            let given = render(&case, None).unwrap_or_else(|error| error);
             let (wanted, is_right) = match &case.ours {
                 Some(ours) => (ours, given == *ours && given != *expected),
                 None => (expected, given == *expected),
@@ -155,4 +157,125 @@ fn imported_templates_render_to_what_django_renders() {
     }
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n\n"));
     assert!(count >= 150, "{count} cases");
+}
+
+/// Django's own words are its own catalogues': with one of them beside ours, they are the same.
+#[test]
+fn with_a_catalogue_of_djangos_its_own_words_are_there() {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/lib");
+    let found = std::fs::read_dir(packages).expect("tests/venv.sh makes target/venv").filter_map(Result::ok).find_map(
+        |python| {
+            let file = python.path().join("site-packages/django/conf/locale/fr/LC_MESSAGES/django.po");
+            file.exists().then_some(file)
+        },
+    );
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let place = dir.path().join("locale/fr/LC_MESSAGES");
+    std::fs::create_dir_all(&place).expect("made");
+    std::fs::copy(found.expect("Django"), place.join("from-django.po")).expect("copied");
+    let read = |name: &str| std::fs::read_to_string(folder().join(name)).expect("it is there");
+    let golden: BTreeMap<String, String> = serde_json::from_str(&read("golden/differences.json")).expect("JSON");
+    let names = ["words of django itself in other languages", "short names of months and dates in other languages"];
+    let cases = cases(&read("cases/differences.cases"));
+    for name in names {
+        let case = cases.iter().find(|case| case.name == name).expect("a case");
+        assert_eq!(render(case, Some(dir.path())).as_ref(), Ok(&golden[name]), "{name}");
+    }
+}
+
+/// Pieces of Django templates, sound and broken ones.
+const PIECES: [&str; 66] = [
+    "text",
+    " { ",
+    "}}",
+    "{%",
+    "{{",
+    "\n",
+    "{# c #}",
+    "{#",
+    "{{ a }}",
+    "{{ a.b.0|default:\"x\" }}",
+    "{{ a|upper|frob }}",
+    "{{ none }}",
+    "{{ \"it's {{\"|safe }}",
+    "{{ forloop.counter }}",
+    "{{ forloop.parentloop.first }}",
+    "{{ forloop }}",
+    "{{ block.super }}",
+    "{{ a|add:\"x\"|join:b }}",
+    "{{ _(\"x%\") }}",
+    "{{ 1e400 }}",
+    "{% if a %}",
+    "{% if a and not b in c or d is None %}",
+    "{% if a|length > 1 %}",
+    "{% if a b %}",
+    "{% elif b %}",
+    "{% else %}",
+    "{% endif %}",
+    "{% for x in l %}",
+    "{% for k, v in m.items reversed %}",
+    "{% for a, b, c in l %}",
+    "{% for loop in l %}",
+    "{% empty %}",
+    "{% endfor %}",
+    "{% with a=b c=a %}",
+    "{% with b|lower as a %}",
+    "{% endwith %}",
+    "{% block a %}",
+    "{% block b-1 %}",
+    "{% block 1 %}",
+    "{% endblock %}",
+    "{% filter upper|force_escape %}",
+    "{% filter safe %}",
+    "{% endfilter %}",
+    "{% autoescape off %}",
+    "{% autoescape on %}",
+    "{% endautoescape %}",
+    "{% spaceless %}",
+    "{% endspaceless %}",
+    "{% trans 'x' as y %}",
+    "{% trans a context 'c' %}",
+    "{% blocktrans count n=a with b=c %}",
+    "{% blocktrans trimmed asvar x %}",
+    "{% plural %}",
+    "{% endblocktrans %}",
+    "{% comment %}",
+    "{% endcomment %}",
+    "{% verbatim %}",
+    "{% endverbatim %}",
+    "{% include 'b.html' with a=b only %}",
+    "{% include 'b.html' %}",
+    "{% extends 'b.html' %}",
+    "{% firstof a b as x %}",
+    "{% url 'x' %}",
+    "{% static a|add:'x' as y %}",
+    "{% get_action_links channel as l %}",
+    "{% interpolate_html a value=b x=c %}",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever the importer reads, what it writes can be compiled, and each piece that it could not translate is still there.
+    #[test]
+    fn what_is_written_is_always_a_template(
+        pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..14),
+        other in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..6),
+    ) {
+        let files = [("a.html", pieces.concat()), ("b.html", other.concat())];
+        let import = ace::django::import(&files.map(|(name, text)| (name.to_owned(), text)).into());
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for (name, text) in &import.files {
+            std::fs::write(dir.path().join(name), text).expect("written");
+        }
+        let presentation = Presentation::load(&[dir.path().to_owned()], &config::Presentation::default());
+        let is_known = |problem: &str| ["includes itself", "extends itself", "broken itself"].iter().any(|known| problem.contains(known));
+        for problem in presentation.problems() {
+            proptest::prop_assert!(is_known(&problem.message), "{problem}\n{:?}", import.files);
+        }
+        for finding in import.findings.iter().filter(|finding| finding.weight == Weight::Left) {
+            let kept = finding.source.replace("#}", "# }");
+            proptest::prop_assert!(import.files[&finding.file].contains(kept.trim()), "{finding}\n{:?}", import.files);
+        }
+    }
 }

@@ -83,16 +83,17 @@ impl Writer<'_> {
                     self.comment(text);
                 }
                 Kind::Comment(_) | Kind::Load | Kind::Left(_) => self.nodes(std::slice::from_ref(node)),
-                Kind::Extends(parent) => {
+                Kind::Extends(parent) if is_first => {
                     is_first = false;
                     self.extends(node, parent);
                 }
+                Kind::Extends(_) => self.left(node, &not_first()),
                 Kind::Block(..) => self.nodes(std::slice::from_ref(node)),
                 _ => {
                     self.comment(&format!("outside blocks, Django ignores this: {}", node.source));
                     let mut inner = Vec::new();
                     walk(std::slice::from_ref(node), &mut |node| {
-                        if matches!(node.kind, Kind::Block(..) | Kind::Left(_)) {
+                        if matches!(node.kind, Kind::Block(..) | Kind::Extends(_) | Kind::Left(_)) {
                             inner.push(node);
                         }
                     });
@@ -122,9 +123,7 @@ impl Writer<'_> {
                 self.restore(&saved);
             }
             Kind::Block(name, body) => self.block(name, body)?,
-            Kind::Extends(_) => {
-                return Err(fault("it is not the first tag", "Django does not read it either: move it up"));
-            }
+            Kind::Extends(_) => return Err(not_first()),
             Kind::Include(include) => self.include(node, include)?,
             Kind::Autoescape(is_on, body) => {
                 let outer = self.place.escaping;
@@ -187,7 +186,10 @@ impl Writer<'_> {
             }
             Kind::TrackingPixels if self.project.writes_trackers() => {
                 self.comment(&format!("{}: see channel.tracker_image_sources", node.source));
-                self.note(node, "the channel's tracker images are written elsewhere, and these are what it becomes".to_owned());
+                self.note(
+                    node,
+                    "the channel's tracker images are written elsewhere, and these are what it becomes".to_owned(),
+                );
             }
             Kind::TrackingPixels => self.out.push_str(TRACKING_PIXELS),
         }
@@ -446,6 +448,10 @@ impl Writer<'_> {
             Call::CurrentLanguageBidi => ("get_current_language_bidi()".to_owned(), false),
         })
     }
+}
+
+fn not_first() -> Fault {
+    fault("it is not the first tag", "Django does not read it either: move it up")
 }
 
 /// What every message has.

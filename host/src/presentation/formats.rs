@@ -81,8 +81,7 @@ fn moment(value: &Value, zone: Option<&str>, default: &TimeZone) -> TeraResult<D
 }
 
 fn written(at: DateTime, parts: Parts, style: Style, locale: &Locale) -> TeraResult<String> {
-    let whole =
-        icu_date_time(at).map_err(|_| tera::Error::message(format!("`{at}` cannot be written as a date")))?;
+    let whole = icu_date_time(at).map_err(|_| tera::Error::message(format!("`{at}` cannot be written as a date")))?;
     icu(&whole, parts, style, locale)
         .map_err(|e| tera::Error::message(format!("dates cannot be written in {locale}: {e}")))
 }

@@ -67,8 +67,12 @@ fn tracked(url: &str, base: Option<&Url>) -> TeraResult<String> {
     }
     rendering::current(|rendering| {
         let Tracking { app_label, name, channel_type, course_id, uuid } = &rendering.tracking;
-        let mut parameters =
-            vec![("utm_source", app_label), ("utm_medium", channel_type), ("utm_campaign", name), ("utm_content", uuid)];
+        let mut parameters = vec![
+            ("utm_source", app_label),
+            ("utm_medium", channel_type),
+            ("utm_campaign", name),
+            ("utm_content", uuid),
+        ];
         if let Some(course_id) = course_id {
             parameters.insert(3, ("utm_term", course_id));
         }

@@ -143,7 +143,8 @@ impl Early<'_> {
             }
             is_set |= match &node.kind {
                 Kind::If(branches) => {
-                    branches.iter().any(|(condition, _)| condition.is_none()) && bodies.iter().all(|(_, is_set)| *is_set)
+                    branches.iter().any(|(condition, _)| condition.is_none())
+                        && bodies.iter().all(|(_, is_set)| *is_set)
                 }
                 Kind::For(_) | Kind::With(..) | Kind::Block(..) => false,
                 _ => bodies.iter().any(|(_, is_set)| *is_set),

@@ -274,5 +274,6 @@ fn capitalized(text: &str) -> String {
 
 /// In the message's language, where its catalogue has the word; outside a render in English.
 fn translated(word: &str) -> String {
-    rendering::current(|rendering| Ok(rendering.language.text(None, word).to_owned())).unwrap_or_else(|_| word.to_owned())
+    rendering::current(|rendering| Ok(rendering.language.text(None, word).to_owned()))
+        .unwrap_or_else(|_| word.to_owned())
 }
