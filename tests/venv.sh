@@ -8,10 +8,11 @@
 # Two callers at once are safe: the second waits for the first.
 set -euo pipefail
 
-# edx-ace and Django decide what the fixtures say; aiosmtpd is the SMTP server for TLS, AUTH and refusals in tests; Jinja2 is
-# a peer of the benches; Schemathesis holds the HTTP API against its own description.
+# edx-ace, Django and xss-utils (a tag of Open edX's) decide what the fixtures say; aiosmtpd is the SMTP server for TLS, AUTH
+# and refusals in tests; Jinja2 is a peer of the benches; Schemathesis holds the HTTP API against its own description.
 # Direct dependencies are pinned; what they pull in is not.
 requirements='edx-ace==1.15.0
+xss-utils==1.0.0
 Django>=5.2,<5.3
 aiosmtpd==1.4.6
 Jinja2==3.1.6

@@ -26,6 +26,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod written;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -309,12 +310,13 @@ impl Theme {
 fn describe(report: &ReportError, display: &str) -> String {
     let span = report.span();
     let prefix = format!("{} | ", span.start_line);
-    let expression: Option<String> = display
-        .lines()
-        .find_map(|line| line.strip_prefix(&prefix))
-        .filter(|_| span.start_line == span.end_line)
-        .map(|line| line.chars().skip(span.start_col).take(span.end_col.saturating_sub(span.start_col)).collect());
-    match expression.as_deref().map(str::trim) {
+    let line = display.lines().find_map(|line| line.strip_prefix(&prefix)).filter(|_| span.start_line == span.end_line);
+    let expression = line.map(|line| {
+        let place = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+        let (start, end) = (place(span.start_col), place(span.end_col.max(span.start_col)));
+        written::as_written(&line[..start], line[start..end].trim())
+    });
+    match expression {
         Some(e) if !e.is_empty() && !e.starts_with(guard::PREFIX) && !report.message().contains(e) => {
             format!("{} at `{e}`", report.message())
         }

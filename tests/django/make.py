@@ -4,8 +4,10 @@
     make.py            write them anew
     make.py --check    exit code 1 where one is not what Django gives
 
-A case begins with a line `=== name [options]`. Options: a language, and the main file's name (main.html otherwise). A line
-`@ {…}` may follow: the context, in which {"$date": "…"} is a date. Then comes the main file, and after `--- name` others.
+A case begins with a line `=== name [options]`. Options: a language, the main file's name (main.html otherwise), and `differs`:
+ACE is known to give something else, which stands after `--- ours`, and docs/templates.md says why. A line `@ {…}` may follow: the
+context, in which {"$date": "…"} is a date and "$channel" says what the channel has: `links` of [address, text, whether it is for
+unsubscribing], and `trackers`. Then comes the main file, and after `--- name` others.
 """
 
 import datetime
@@ -15,25 +17,34 @@ import re
 import struct
 import sys
 import tempfile
+import types
+from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 import django
 from django.conf import settings
 from django.template import Context, Engine, Library
-from django.utils import html, translation
+from django.utils import translation
+from django.utils.html import format_html
 from django.utils.safestring import mark_safe
 
 HERE = pathlib.Path(__file__).resolve().parent
-FOLDER = "app/edx_ace/case/test/"
+FOLDER = "app/edx_ace/case/email/"
+# What ../django.rs has in ace.toml and in its message.
+SITE = "https://courses.example.org"
+STATIC = "https://static.example.org/app/"
+UUID = "7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01"
 
 
 def cases(text):
     for part in re.split(r"^=== ", text, flags=re.M)[1:]:
         head, _, body = part.partition("\n")
         name, options = re.fullmatch(r"(.*?)(?: \[(.*)\])?", head).groups()
-        context, language, main = {}, "en", "main.html"
+        context, language, main, differs = {}, "en", "main.html", False
         for option in (options or "").split():
             if "." in option:
                 main = option
+            elif option == "differs":
+                differs = True
             else:
                 language = option
         if body.startswith("@ "):
@@ -41,7 +52,9 @@ def cases(text):
             context = json.loads(line[2:])
         pieces = re.split(r"^--- (.*)\n", body, flags=re.M)
         files = {FOLDER + main: pieces[0]} | dict(zip(pieces[1::2], pieces[2::2]))
-        yield name, language, FOLDER + main, context, {file: text.removesuffix("\n") for file, text in files.items()}
+        assert (files.pop("ours", None) is not None) == differs, f"{name}: what differs says what ours is, and nothing else"
+        files = {file: text.removesuffix("\n") for file, text in files.items()}
+        yield name, differs, language, FOLDER + main, context, files
 
 
 def value(json_value):
@@ -82,46 +95,89 @@ def compile_catalog(po, mo):
     mo.write_bytes(struct.pack("<7I", 0x950412DE, 0, len(ids), 28, 28 + 8 * len(ids), 0, 0) + table + strings)
 
 
-def markup():
-    """Open edX's interpolate_html, as its documentation describes it."""
+class Channel:
+    """What a template sees of edx-ace's channels: links of which some are for unsubscribing, and trackers."""
+
+    def __init__(self, links=(), trackers=()):
+        self.links, self.tracker_image_sources = links, trackers
+
+    def get_action_links(self, omit_unsubscribe_link=False):
+        return [(url, text) for url, text, unsubscribes in self.links if not (unsubscribes and omit_unsubscribe_link)]
+
+
+def openedx_tags():
+    """The tags of the LMS, which is not on PyPI, as its documentation describes them."""
     library = Library()
 
-    @library.simple_tag
-    def interpolate_html(value, **kwargs):
-        return mark_safe(html.escape(value).format(**{key: html.conditional_escape(kwargs[key]) for key in kwargs}))
+    @library.simple_tag(takes_context=True)
+    def with_link_tracking(context, url):
+        message = context["message"]
+        parts = urlsplit(urljoin(SITE + "/", url))
+        tracking = {"utm_source": message.app_label, "utm_medium": "email", "utm_campaign": message.name}
+        if context.get("course_ids"):
+            tracking["utm_term"] = context["course_ids"][0]
+        tracking["utm_content"] = message.uuid
+        own = {key: values for key, values in parse_qs(parts.query).items() if key not in tracking}
+        return mark_safe(parts._replace(query=urlencode(own | tracking, doseq=True)).geturl())
+
+    @library.simple_tag(takes_context=True)
+    def google_analytics_tracking_pixel(context):
+        account = context.get("google_analytics_account")
+        if not account:
+            return ""
+        source = "https://www.google-analytics.com/collect?" + urlencode({"v": 1, "t": "event", "tid": account})
+        return format_html('<img src="{}" alt="" role="presentation" aria-hidden="true" />', source)
 
     return library
 
 
 def render(language, main, context, files):
-    sys.modules.setdefault("markup", type(sys)("markup")).register = markup()
+    sys.modules.setdefault("openedx_tags", types.ModuleType("openedx_tags")).register = openedx_tags()
     engine = Engine(
         loaders=[("django.template.loaders.locmem.Loader", files)],
-        libraries={"i18n": "django.templatetags.i18n", "static": "django.templatetags.static",
-                   "l10n": "django.templatetags.l10n", "django_markup": "markup"},
+        libraries={
+            "i18n": "django.templatetags.i18n",
+            "static": "django.templatetags.static",
+            "l10n": "django.templatetags.l10n",
+            "acetags": "edx_ace.templatetags.acetags",
+            "django_markup": "xss_utils.templatetags.django_markup",
+            "ace": "openedx_tags",
+        },
     )
+    context = dict(context)
+    given = {
+        "channel": Channel(**context.pop("$channel", {})),
+        "message": types.SimpleNamespace(app_label="app", name="case", unique_name="app.case", uuid=UUID),
+    }
     with translation.override(language):
         # Text files are not escaped in ACE, which is a documented departure.
-        return engine.get_template(main).render(Context(value(context), autoescape=main.endswith(".html")))
+        context = Context(given | value(context), autoescape=main.endswith(".html"))
+        return engine.get_template(main).render(context)
 
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
         for po in HERE.glob("locale/*/LC_MESSAGES/*.po"):
             compile_catalog(po, pathlib.Path(folder, po.relative_to(HERE / "locale")).with_suffix(".mo"))
-        settings.configure(USE_I18N=True, USE_TZ=True, TIME_ZONE="UTC", LOCALE_PATHS=[folder], LANGUAGE_CODE="en")
+        settings.configure(USE_I18N=True, USE_TZ=True, TIME_ZONE="UTC", LOCALE_PATHS=[folder], LANGUAGE_CODE="en",
+                           STATIC_URL=STATIC)
         django.setup()
+        # The cases of random_cases.py stand elsewhere, and may be ones that Django refuses.
+        is_random = sys.argv[1:2] == ["--random"]
+        place = pathlib.Path(sys.argv[2]) if is_random else HERE
         wrong, count = [], 0
-        for source in sorted(HERE.glob("cases/*.cases")):
+        for source in sorted(place.glob("cases/*.cases")):
             given = {}
-            for name, *case in cases(source.read_text()):
+            for name, differs, *case in cases(source.read_text()):
                 assert name not in given, f"{source.name}: two cases are called {name!r}"
                 try:
                     given[name] = render(*case)
                 except Exception as error:
-                    sys.exit(f"{source.name}: {name}: {error!r}")
+                    if not differs and not is_random:
+                        sys.exit(f"{source.name}: {name}: {error!r}")
+                    given[name] = f"raises {type(error).__name__}"
             count += len(given)
-            golden = HERE / "golden" / f"{source.stem}.json"
+            golden = place / "golden" / f"{source.stem}.json"
             text = json.dumps(given, indent=1, ensure_ascii=False) + "\n"
             if "--check" not in sys.argv:
                 golden.write_text(text)

@@ -137,6 +137,39 @@ fn our_own_catalogues_are_complete_and_as_the_templates_are() {
     }
 }
 
+#[test]
+fn our_own_mails_count_as_each_language_does() {
+    let sample =
+        std::fs::read(repository("templates/ace_demo/edx_ace/passwordreset/sample.json")).expect("it is there");
+    let sample: Value = serde_json::from_slice(&sample).expect("JSON");
+    let cases = [
+        ("pl", 1, "1 godzinę"),
+        ("pl", 2, "2 godziny"),
+        ("pl", 5, "5 godzin"),
+        ("pl", 12, "12 godzin"),
+        ("pl", 22, "22 godziny"),
+        ("fr", 1, "1 heure"),
+        ("fr", 2, "2 heures"),
+        ("ar", 3, "3 ساعات"),
+        ("ar", 11, "11 ساعة"),
+        ("ja", 1, "、1時間有効です"),
+        ("ja", 5, "、5時間有効です"),
+    ];
+    let messages = cases.map(|(language, hours, _)| {
+        let mut message = sample.clone();
+        (message["language"], message["context"]["valid_hours"]) = (json!(language), json!(hours));
+        message.to_string()
+    });
+    let lines = demo_home().ace(&["explain", "--json", "-"]).input(messages.join("\n")).run().ok().lines();
+    for ((language, hours, expected), line) in cases.into_iter().zip(lines) {
+        let files = email(&line)["rendered"].as_array().expect("files").clone();
+        let body = files.iter().find(|file| file["name"] == "body.html").expect("a body")["text"].clone();
+        let body = body.as_str().expect("text");
+        let text = body.split(expected).nth(1).unwrap_or_else(|| panic!("{language} {hours}: {expected} in {body}"));
+        assert!(!text.starts_with(char::is_alphabetic), "{language} {hours}: {expected} is a part of a word");
+    }
+}
+
 /// Looks at every page of a folder in Chromium; what is wrong with them, and whether all went well.
 fn look(home: &Home, pages: &str) -> (bool, String) {
     let script = repository("tests/templates/look.py");

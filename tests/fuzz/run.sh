@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the fuzz targets and runs them: tests/fuzz/run.sh SECONDS [TARGET…]
 #
-# The corpus starts from the plugins that are built, and is kept in target/fuzz/corpus; what broke the host, in
+# The corpus starts from the plugins that are built and the Django templates of tests/django, and is kept in target/fuzz/corpus; what broke the host, in
 # target/fuzz/artifacts. It ends with an error at the first such input.
 set -eu
 
@@ -21,6 +21,8 @@ mkdir -p "$fuzz/corpus/manifest" "$fuzz/corpus/loader" "$fuzz/corpus/django" "$f
 cp "$root"/target/plugins/*.toml "$fuzz/corpus/manifest/"
 # The small ones: compiling a large one takes longer than a fuzzer should wait.
 find "$root/target/plugins" "$root/target/test-plugins" -name '*.wasm' -size -64k -exec cp {} "$fuzz/corpus/loader/" \;
+
+cp "$root"/tests/django/cases/*.cases "$fuzz/corpus/django/"
 
 for name in "$@"; do
     "$fuzz/$host/release/$name" -max_total_time="$seconds" -max_len=131072 -timeout=20 -rss_limit_mb=4096 \

@@ -156,7 +156,13 @@ impl<'a> Parser<'a> {
         let mut read = condition(words).map(Some);
         let mut source = token;
         loop {
-            let body = self.until(&["elif", "else", "endif"]);
+            let mut body = self.until(&["elif", "else", "endif"]);
+            while matches!(read, Ok(None))
+                && let Some(stray) = self.next_if(&["elif", "else"])
+            {
+                body.push(left(stray, "it comes after {% else %}", "Django does not read it either: move it up"));
+                body.extend(self.until(&["elif", "else", "endif"]));
+            }
             branches.push((
                 read.unwrap_or_else(|fault| {
                     nodes.push(node(source, Kind::Left(fault)));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::expression::{Expression, Operand};
 use super::tags::file_name;
 use super::tree::{Include, Kind, Node, Nodes, walk};
 
@@ -44,6 +45,8 @@ struct File {
     reads: HashMap<String, usize>,
     /// Whether `forloop` is read outside its loops.
     reads_outer_loop: bool,
+    /// Whether it goes over the channel's tracker images itself.
+    writes_trackers: bool,
     /// Blocks, and how values are escaped where they stand.
     blocks: BTreeMap<String, Escaping>,
     escaping: Escaping,
@@ -99,7 +102,8 @@ impl Project {
         self.files.iter().any(|(name, other)| name != file && other.blocks.contains_key(block))
     }
 
-    /// How often a variable is read in what a file is written with: itself, what it extends, what these include.
+    /// How often a variable is read in what a file is written with: itself, what it extends, what extends it, what these
+    /// include.
     pub fn reads(&self, file: &str, variable: &str) -> usize {
         self.related(file).into_iter().map(|file| file.reads.get(variable).copied().unwrap_or(0)).sum()
     }
@@ -129,19 +133,28 @@ impl Project {
         reads
     }
 
+    /// Whether any file goes over the channel's tracker images.
+    pub fn writes_trackers(&self) -> bool {
+        self.files.values().any(|file| file.writes_trackers)
+    }
+
     fn ancestors(&self, file: &str) -> impl Iterator<Item = &File> {
         let parent = |file: &&File| file.parent.as_ref().and_then(|parent| self.files.get(parent));
         std::iter::successors(self.files.get(file), parent).skip(1).take(FILES_DEEP_MAX)
     }
 
+    /// The file, those it extends and those that extend it, and what all of them include.
     fn related(&self, file: &str) -> Vec<&File> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
-        self.included(file, &mut seen, &mut |file| found.push(file));
-        let mut parent = self.files.get(file).and_then(|file| file.parent.as_deref());
-        while let Some(name) = parent.filter(|name| !seen.contains(*name)) {
+        let mut line: Vec<&str> = vec![file];
+        let parent = |name: &str| self.files.get(name).and_then(|file| file.parent.as_deref());
+        line.extend(std::iter::successors(parent(file), |name| parent(name)).take(FILES_DEEP_MAX));
+        line.extend(self.files.keys().map(String::as_str).filter(|name| {
+            std::iter::successors(parent(name), |name| parent(name)).take(FILES_DEEP_MAX).any(|name| name == file)
+        }));
+        for name in line {
             self.included(name, &mut seen, &mut |file| found.push(file));
-            parent = self.files.get(name).and_then(|file| file.parent.as_deref());
         }
         found
     }
@@ -181,6 +194,7 @@ impl File {
             includes: BTreeMap::new(),
             reads: HashMap::new(),
             reads_outer_loop: reads_outer_loop(&nodes),
+            writes_trackers: false,
             blocks: BTreeMap::new(),
             escaping: Escaping::AsFile,
             nodes,
@@ -190,6 +204,7 @@ impl File {
                 *file.reads.entry(head.to_owned()).or_default() += 1;
             }
             match &node.kind {
+                Kind::For(loops) => file.writes_trackers |= goes_over_trackers(&loops.values),
                 Kind::Extends(parent) if file.parent.is_none() => {
                     file.parent = file_name(parent).and_then(|parent| resolved(name, parent));
                 }
@@ -204,6 +219,10 @@ impl File {
         blocks(name, &file.nodes, Escaping::AsFile, &mut file.blocks);
         file
     }
+}
+
+fn goes_over_trackers(values: &Expression) -> bool {
+    matches!(&values.operand, Operand::Path(path) if path.last().is_some_and(|name| name == "tracker_image_sources"))
 }
 
 fn blocks(file: &str, nodes: &[Node], escaping: Escaping, found: &mut BTreeMap<String, Escaping>) {

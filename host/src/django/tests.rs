@@ -47,6 +47,28 @@ fn what_cannot_be_translated_is_named_and_stays_marked() {
 }
 
 #[test]
+fn what_django_refuses_is_named_and_the_rest_is_a_template() {
+    for (text, stray, written) in [
+        (
+            "{% if a %}1{% else %}2{% elif b %}3{% endif %}",
+            "{% elif b %}",
+            "{% if a %}1{% else %}2{# not translated: {% elif b %} #}3{% endif %}",
+        ),
+        (
+            "{% extends 'b' %}{% extends 'c' %}",
+            "{% extends 'c' %}",
+            "{% extends \"b\" %}{# not translated: {% extends 'c' %} #}",
+        ),
+    ] {
+        let import = import_one(text);
+        let left: Vec<_> =
+            import.findings.iter().filter(|f| f.weight == Weight::Left).map(|f| f.source.as_str()).collect();
+        assert_eq!(left, [stray]);
+        assert_eq!(import.files["a.html"], written);
+    }
+}
+
+#[test]
 fn text_never_becomes_a_tag() {
     assert_eq!(tera("a { b }} {{\n{%\n {"), "a { b }} {{ \"{{\" }}\n{{ \"{\" }}%\n {{ \"{\" }}");
     assert_eq!(tera("{% verbatim %}{{ x }}{% endverbatim %}"), "{{ \"{{\" }} x }}");

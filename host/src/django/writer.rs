@@ -32,6 +32,7 @@ pub fn write(project: &Project, file: &str, nodes: &[Node]) -> (String, Vec<Find
         blocks: BTreeSet::new(),
         block: None,
         kept: Vec::new(),
+        carried: Vec::new(),
     };
     match project.extends(file) {
         true => writer.child(nodes),
@@ -52,6 +53,8 @@ struct Writer<'a> {
     block: Option<String>,
     /// The names whose values are kept, to be given back.
     kept: Vec<String>,
+    /// The names whose values a loop carries from one round to the next, and where; inner loops last.
+    carried: Vec<(String, String)>,
 }
 
 impl Writer<'_> {
@@ -80,16 +83,17 @@ impl Writer<'_> {
                     self.comment(text);
                 }
                 Kind::Comment(_) | Kind::Load | Kind::Left(_) => self.nodes(std::slice::from_ref(node)),
-                Kind::Extends(parent) => {
+                Kind::Extends(parent) if is_first => {
                     is_first = false;
                     self.extends(node, parent);
                 }
+                Kind::Extends(_) => self.left(node, &not_first()),
                 Kind::Block(..) => self.nodes(std::slice::from_ref(node)),
                 _ => {
                     self.comment(&format!("outside blocks, Django ignores this: {}", node.source));
                     let mut inner = Vec::new();
                     walk(std::slice::from_ref(node), &mut |node| {
-                        if matches!(node.kind, Kind::Block(..) | Kind::Left(_)) {
+                        if matches!(node.kind, Kind::Block(..) | Kind::Extends(_) | Kind::Left(_)) {
                             inner.push(node);
                         }
                     });
@@ -119,9 +123,7 @@ impl Writer<'_> {
                 self.restore(&saved);
             }
             Kind::Block(name, body) => self.block(name, body)?,
-            Kind::Extends(_) => {
-                return Err(fault("it is not the first tag", "Django does not read it either: move it up"));
-            }
+            Kind::Extends(_) => return Err(not_first()),
             Kind::Include(include) => self.include(node, include)?,
             Kind::Autoescape(is_on, body) => {
                 let outer = self.place.escaping;
@@ -161,6 +163,7 @@ impl Writer<'_> {
             Kind::Call(call, name) => {
                 let (value, is_safe) = self.call(call)?;
                 match name {
+                    Some(name) if is_safe => self.set(name, &format!("{value} | safe"))?,
                     Some(name) => self.set(name, &value)?,
                     None if is_safe => self.put(&format!("{value} | safe")),
                     None if self.place.escaping == Escaping::Off => self.put(&format!("{value} | safe")),
@@ -168,19 +171,37 @@ impl Writer<'_> {
                 }
             }
             Kind::FirstOf(candidates, name) => {
-                let written: Result<Vec<_>, _> = candidates.iter().map(|value| self.place.value(value)).collect();
-                let written: Vec<String> = written?.into_iter().map(|written| written.text).collect();
+                // A value that is not there is `None` to its filters, as in a condition.
+                let asked = |value: &Expression| self.place.condition(&Condition::Value(value.clone()));
+                let written = candidates.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
                 let value = format!("({} or \"\") | text", written.join(" or "));
                 match (name, self.place.escaping) {
+                    // Django escapes it when it is named, not where it is written.
+                    (Some(name), _) if self.escapes() => self.set(name, &format!("{value} | conditional_escape"))?,
                     (Some(name), _) => self.set(name, &value)?,
                     (None, Escaping::Off) => self.put(&format!("{value} | safe")),
                     (None, Escaping::On) => self.put(&format!("{value} | conditional_escape")),
                     (None, Escaping::AsFile) => self.put(&value),
                 }
             }
+            Kind::TrackingPixels if self.project.writes_trackers() => {
+                self.comment(&format!("{}: see channel.tracker_image_sources", node.source));
+                self.note(
+                    node,
+                    "the channel's tracker images are written elsewhere, and these are what it becomes".to_owned(),
+                );
+            }
             Kind::TrackingPixels => self.out.push_str(TRACKING_PIXELS),
         }
         Ok(())
+    }
+
+    /// Whether values are escaped here.
+    fn escapes(&self) -> bool {
+        match self.place.escaping {
+            Escaping::AsFile => self.file.ends_with(".html"),
+            escaping => escaping == Escaping::On,
+        }
     }
 
     fn put(&mut self, value: &str) {
@@ -230,6 +251,7 @@ impl Writer<'_> {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Fault> {
         let name = self::name(name)?;
         self.tag(&format!("set {name} = {value}"));
+        self.carry_on(name);
         Ok(())
     }
 
@@ -255,6 +277,7 @@ impl Writer<'_> {
         let names = names?;
         let (values, is_map) = self.looped(loops)?;
         let row = names.join("_and_");
+        let carried = self.carry(loops);
         match (names.as_slice(), is_map) {
             ([name], _) => self.tag(&format!("for {name} in {values}")),
             (_, true) => self.tag(&format!("for {} in {values}", names.join(", "))),
@@ -269,11 +292,15 @@ impl Writer<'_> {
         if reads_parent_loop(&loops.body) {
             self.tag(&format!("set loop{} = {OUTER_LOOP}", self.place.loops));
         }
+        self.take_up(&carried);
         self.nodes(&loops.body);
+        self.put_down(carried);
         self.place.loops -= 1;
         if let Some(empty) = &loops.empty {
             self.tag("else");
+            let set = self.keep_what_is_set_in(empty);
             self.nodes(empty);
+            self.restore(&set);
         }
         self.tag("endfor");
         Ok(())
@@ -421,6 +448,10 @@ impl Writer<'_> {
             Call::CurrentLanguageBidi => ("get_current_language_bidi()".to_owned(), false),
         })
     }
+}
+
+fn not_first() -> Fault {
+    fault("it is not the first tag", "Django does not read it either: move it up")
 }
 
 /// What every message has.

@@ -1,7 +1,7 @@
 //! Dates, times and numbers as the message's language writes them: `format_date`, `format_time`, `format_datetime` and
 //! `format_decimal`, named as in Babel. The knowledge is the Unicode CLDR's, compiled in through ICU4X.
 
-use icu_calendar::{Date, Gregorian};
+use icu_calendar::{Date, Gregorian, RangeError};
 use icu_datetime::fieldsets::{self, T};
 use icu_datetime::input::{DateTime as IcuDateTime, Time};
 use icu_datetime::options::Length;
@@ -81,13 +81,16 @@ fn moment(value: &Value, zone: Option<&str>, default: &TimeZone) -> TeraResult<D
 }
 
 fn written(at: DateTime, parts: Parts, style: Style, locale: &Locale) -> TeraResult<String> {
-    let unwritable = |_| tera::Error::message(format!("`{at}` cannot be written as a date"));
-    let whole = IcuDateTime {
-        date: Date::try_new_gregorian(i32::from(at.year()), at.month() as u8, at.day() as u8).map_err(unwritable)?,
-        time: Time::try_new(at.hour() as u8, at.minute() as u8, at.second() as u8, 0).map_err(unwritable)?,
-    };
+    let whole = icu_date_time(at).map_err(|_| tera::Error::message(format!("`{at}` cannot be written as a date")))?;
     icu(&whole, parts, style, locale)
         .map_err(|e| tera::Error::message(format!("dates cannot be written in {locale}: {e}")))
+}
+
+fn icu_date_time(at: DateTime) -> Result<IcuDateTime<Gregorian>, RangeError> {
+    Ok(IcuDateTime {
+        date: Date::try_new_gregorian(i32::from(at.year()), at.month() as u8, at.day() as u8)?,
+        time: Time::try_new(at.hour() as u8, at.minute() as u8, at.second() as u8, 0)?,
+    })
 }
 
 fn icu(
@@ -122,6 +125,58 @@ fn icu(
             let fields = fieldsets::YMD::for_length(length).with_time_hm();
             FixedCalendarDateTimeFormatter::<Gregorian, _>::try_new(prefs, fields)?.format(whole).to_string()
         }
+    })
+}
+
+/// What a language calls a part of a date, or writes in the place of a whole format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Month,
+    ShortMonth,
+    /// As it stands beside a day.
+    MonthOfDay,
+    Weekday,
+    ShortWeekday,
+    Date,
+    ShortDate,
+    Time,
+    YearMonth,
+    MonthDay,
+}
+
+/// What the language itself writes, where the CLDR knows.
+pub(super) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String> {
+    let whole = icu_date_time(at).ok()?;
+    let prefs = locale.into();
+    macro_rules! as_fields {
+        ($fields:expr) => {
+            FixedCalendarDateTimeFormatter::<Gregorian, _>::try_new(prefs, $fields)
+                .ok()?
+                .format(&whole.date)
+                .to_string()
+        };
+    }
+    Some(match name {
+        Name::Month => as_fields!(fieldsets::M::long()),
+        Name::ShortMonth => as_fields!(fieldsets::M::medium()),
+        Name::MonthOfDay => {
+            let both = as_fields!(fieldsets::MD::long());
+            let mut words = both.split_whitespace().filter(|word| !word.contains(char::is_numeric));
+            match (words.next(), words.next()) {
+                (Some(month), None) => month.to_owned(),
+                _ => as_fields!(fieldsets::M::long()),
+            }
+        }
+        Name::Weekday => as_fields!(fieldsets::E::long()),
+        Name::ShortWeekday => as_fields!(fieldsets::E::short()),
+        Name::Date => as_fields!(fieldsets::YMD::long()),
+        Name::ShortDate => as_fields!(fieldsets::YMD::short()),
+        Name::YearMonth => as_fields!(fieldsets::YM::long()),
+        Name::MonthDay => as_fields!(fieldsets::MD::long()),
+        Name::Time => NoCalendarFormatter::try_new(prefs, T::hm().with_length(Length::Short))
+            .ok()?
+            .format(&whole.time)
+            .to_string(),
     })
 }
 

@@ -11,6 +11,8 @@
 //! | `[x for y in z if c]` | `[__step_then() and (x) for y in z if __step_then() and (c)]` |
 //! | `{% set x = a ~ b %}`, `{% set x %}…{% endset %}` | the tag, and `{{ __kept(value=x or none) }}` |
 //!
+//! A step says how much text its body writes where that is long, and [`written`] counts the values.
+//!
 //! Between two steps there is straight-line code alone, as long as the template; a file that includes others twice each, or
 //! a component that calls itself, takes a step each time.
 
@@ -19,18 +21,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tera::{Kwargs, State, StringInput, Tera, TeraResult, Value};
 
-use super::rendering;
 use super::scan::{self, Kind, Tag};
+use super::{rendering, written};
 
 /// Files that include or extend one another in a row.
 pub(super) const FILES_DEEP_MAX: usize = 32;
 /// What begins so is ours; a fault does not show it.
 pub(super) const PREFIX: &str = "__";
 const STEP: &str = "__step()";
+/// Text of a body that is counted; shorter ones are bounded by their steps.
+const BODY_BYTES_MIN: usize = 256;
 const STEP_THEN: &str = "__step_then() and (";
 
 pub(super) fn register(tera: &mut Tera) {
-    tera.register_function("__step", |_: Kwargs, _: &State| step().map(|()| Value::none()));
+    tera.register_function("__step", |kwargs: Kwargs, _: &State| {
+        let bytes = kwargs.get::<usize>("bytes")?.unwrap_or(0);
+        rendering::current(|rendering| rendering.wrote(bytes).map_err(tera::Error::message))?;
+        step().map(|()| Value::none())
+    });
     tera.register_function("__step_then", |_: Kwargs, _: &State| step().map(|()| true));
     tera.register_function("__kept", kept);
     tera.register_filter("replace", replace);
@@ -97,7 +105,7 @@ fn check_bytes(bytes: usize) -> TeraResult<()> {
 }
 
 /// The files that a template includes or extends.
-fn links(text: &str) -> Vec<String> {
+pub(super) fn links(text: &str) -> Vec<String> {
     let tags = scan::tags(text);
     let linked = tags.iter().filter(|tag| matches!(tag.keyword(), Some("include" | "extends")));
     let name = |tag: &Tag| match &tag.words.get(1)?.kind {
@@ -122,18 +130,34 @@ pub(super) fn too_deep<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> V
     deep.into_iter().map(str::to_owned).collect()
 }
 
-/// The template with its guards.
-pub(super) fn guarded(text: &str) -> String {
+/// The template with its guards. `is_looped`: it may be included in a loop.
+pub(super) fn guarded(text: &str, is_looped: bool) -> String {
     let tags = scan::tags(text);
+    let bodies = written::texts(text, &tags);
+    let step = |body: usize| match bodies.get(&body) {
+        Some(bytes) if *bytes >= BODY_BYTES_MIN => format!("__step(bytes={bytes})"),
+        _ => STEP.to_owned(),
+    };
     let mut added: Vec<(usize, String)> = Vec::new();
     if !tags.iter().any(|tag| tag.keyword() == Some("extends")) {
-        added.push((0, format!("{{{{ {STEP} }}}}")));
+        let step = if is_looped { step(written::FILE) } else { STEP.to_owned() };
+        added.push((0, format!("{{{{ {step} }}}}")));
     }
     let mut block_sets: Vec<Option<String>> = Vec::new();
-    for tag in &tags {
+    let mut depth = usize::from(is_looped);
+    for (at, tag) in tags.iter().enumerate() {
+        let after = |guard: &str| {
+            let end = if tag.trims_after { " -}}" } else { " }}" };
+            (tag.range.end, format!("{{{{ {guard}{end}"))
+        };
+        if depth > 0 {
+            added.extend(written::counts(text, tag, after));
+        }
+        depth = written::deeper(depth, tag);
         comprehensions(tag, &mut added);
         let guard = match tag.keyword() {
-            Some("for" | "block" | "component") => Some(STEP.to_owned()),
+            Some("for" | "component") => Some(step(at)),
+            Some("block") => Some(STEP.to_owned()),
             Some("set" | "set_global") if tag.is_sign(2, '=') => grows(tag).then(|| kept_call(tag.name(1))),
             Some("set" | "set_global") => {
                 block_sets.push(tag.name(1).map(str::to_owned));
@@ -142,10 +166,7 @@ pub(super) fn guarded(text: &str) -> String {
             Some("endset") => Some(kept_call(block_sets.pop().flatten().as_deref())),
             _ => None,
         };
-        added.extend(guard.map(|guard| {
-            let end = if tag.trims_after { " -}}" } else { " }}" };
-            (tag.range.end, format!("{{{{ {guard}{end}"))
-        }));
+        added.extend(guard.map(|guard| after(&guard)));
     }
     // Stable: what is added at one place stays in its order.
     added.sort_by_key(|(at, _)| *at);
@@ -211,22 +232,42 @@ fn comprehensions(tag: &Tag, added: &mut Vec<(usize, String)>) {
 mod tests {
     use super::*;
 
+    fn guarded_alone(text: &str) -> String {
+        guarded(text, false)
+    }
+
+    #[test]
+    fn what_loops_write_is_counted() {
+        assert_eq!(
+            guarded_alone(
+                "{{ a }}{% for x in y %}{{ x?.n[0] -}} {{ 'x' }}{{- x | f }}{{ [z for z in x] or 1 }}{% endfor %}"
+            ),
+            "{{ __step() }}{{ a }}{% for x in y %}{{ __step() }}{{ x?.n[0] -}}{{ __writes(value=x?.n[0] or none) -}} {{ 'x' }}\
+             {{- (x | f) | __wrote }}{{ ([__step_then() and (z ) for z in x] or 1) | __wrote }}{% endfor %}"
+        );
+        let long = "x".repeat(300);
+        assert_eq!(
+            guarded(&format!("{long}{{{{ a | f }}}}"), true),
+            format!("{{{{ __step(bytes=300) }}}}{long}{{{{ (a | f) | __wrote }}}}")
+        );
+    }
+
     #[test]
     fn what_can_run_again_counts_itself_on_its_own_line() {
-        assert_eq!(guarded("a\n"), "{{ __step() }}a\n");
+        assert_eq!(guarded_alone("a\n"), "{{ __step() }}a\n");
         assert_eq!(
-            guarded("{% extends 'x' %}{% block b -%}\n x{% endblock b %}"),
+            guarded_alone("{% extends 'x' %}{% block b -%}\n x{% endblock b %}"),
             "{% extends 'x' %}{% block b -%}{{ __step() -}}\n x{% endblock b %}"
         );
         assert_eq!(
-            guarded("{% for x in [y ~ 1 for y in z if y] %}{% endfor %}"),
+            guarded_alone("{% for x in [y ~ 1 for y in z if y] %}{% endfor %}"),
             "{{ __step() }}{% for x in [__step_then() and (y ~ 1 ) for y in z if __step_then() and ( y)] %}{{ __step() }}{% endfor %}"
         );
         assert_eq!(
-            guarded("{% set a = 1 %}{% set b = a ~ a %}{% set c -%}x{%- endset -%} y"),
+            guarded_alone("{% set a = 1 %}{% set b = a ~ a %}{% set c -%}x{%- endset -%} y"),
             "{{ __step() }}{% set a = 1 %}{% set b = a ~ a %}{{ __kept(value=b or none) }}{% set c -%}x{%- endset -%}{{ __kept(value=c or none) -}} y"
         );
         let text = "{% extends 'x' %}{# {% for %} #}{{ 'for' }}{% raw %}{% for %}{% endraw %}";
-        assert_eq!(guarded(text), text);
+        assert_eq!(guarded_alone(text), text);
     }
 }

@@ -107,7 +107,12 @@ impl Languages {
 impl Language {
     /// A text in this language; the text itself where nobody has translated it.
     pub fn text<'a>(&'a self, context: Option<&str>, id: &'a str) -> &'a str {
-        self.find(context, id).and_then(|(forms, _)| forms.first()).map_or(id, String::as_str)
+        self.known(context, id).unwrap_or(id)
+    }
+
+    /// The translation, where there is one.
+    pub fn known(&self, context: Option<&str>, id: &str) -> Option<&str> {
+        self.find(context, id).and_then(|(forms, _)| forms.first()).map(String::as_str)
     }
 
     /// The form of a text for a number.

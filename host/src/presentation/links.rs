@@ -4,7 +4,7 @@
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 use url::Url;
 
-use super::rendering;
+use super::{filters, rendering};
 use crate::config;
 
 /// The context and the argument by which the unsubscribe links are left out.
@@ -35,10 +35,11 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     tera.register_function("get_action_links", action_links);
 }
 
-/// A file among the static ones: `static(path="images/logo.png")`.
+/// A file among the static ones: `static(path="images/logo.png")`. What an address has signs for is a part of the name.
 fn absolute_static(path: &str, statics: Option<&str>, base: Option<&Url>) -> TeraResult<String> {
     let unset = || tera::Error::message("`static` needs presentation.static-url in ace.toml");
-    let whole = format!("{}/{}", statics.ok_or_else(unset)?.trim_end_matches('/'), path.trim_start_matches('/'));
+    let path = filters::url_encoded(path.trim_start_matches('/'), "/");
+    let whole = format!("{}/{path}", statics.ok_or_else(unset)?.trim_end_matches('/'));
     absolute(&whole, base).map(String::from)
 }
 
@@ -58,25 +59,26 @@ fn no_address(url: &str, error: url::ParseError) -> tera::Error {
     tera::Error::message(format!("`{url}` is no address: {error}"))
 }
 
-/// The address with the message's `utm_` parameters in place of its own.
+/// The address with the message's `utm_` parameters in place of those it has.
 fn tracked(url: &str, base: Option<&Url>) -> TeraResult<String> {
     let mut url = absolute(url, base)?;
     if !matches!(url.scheme(), "http" | "https") {
         return Ok(url.into());
     }
-    let is_tracking = |name: &str| name.starts_with("utm_");
-    let own: Vec<(String, String)> = url.query_pairs().into_owned().filter(|(name, _)| !is_tracking(name)).collect();
     rendering::current(|rendering| {
-        let tracking = &rendering.tracking;
-        let mut query = url.query_pairs_mut();
-        query.clear().extend_pairs(own);
-        query.append_pair("utm_source", &tracking.app_label);
-        query.append_pair("utm_medium", &tracking.channel_type);
-        query.append_pair("utm_campaign", &tracking.name);
-        if let Some(course_id) = &tracking.course_id {
-            query.append_pair("utm_term", course_id);
+        let Tracking { app_label, name, channel_type, course_id, uuid } = &rendering.tracking;
+        let mut parameters = vec![
+            ("utm_source", app_label),
+            ("utm_medium", channel_type),
+            ("utm_campaign", name),
+            ("utm_content", uuid),
+        ];
+        if let Some(course_id) = course_id {
+            parameters.insert(3, ("utm_term", course_id));
         }
-        query.append_pair("utm_content", &tracking.uuid);
+        let is_set = |name: &str| parameters.iter().any(|(set, _)| *set == name);
+        let own: Vec<(String, String)> = url.query_pairs().into_owned().filter(|(name, _)| !is_set(name)).collect();
+        url.query_pairs_mut().clear().extend_pairs(own).extend_pairs(parameters);
         Ok(())
     })?;
     Ok(url.into())

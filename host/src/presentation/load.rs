@@ -13,7 +13,9 @@ use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 use super::files::{self, Files};
 use super::inline::Inliner;
 use super::languages::{Catalog, Languages};
-use super::{Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, translate};
+use super::{
+    Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, translate, written,
+};
 use crate::config;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
@@ -193,6 +195,7 @@ fn environment(settings: &config::Presentation) -> Tera {
     tera.set_escape_fn(filters::escape_into);
     tera.register_function("range", range);
     guard::register(&mut tera);
+    written::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
     links::register(&mut tera, settings);
@@ -202,7 +205,9 @@ fn environment(settings: &config::Presentation) -> Tera {
 
 fn compile(texts: &Texts, settings: &config::Presentation, broken: &mut Broken) -> Tera {
     let empty = environment(settings);
-    let guarded: Texts = texts.iter().map(|(name, text)| (name.clone(), guard::guarded(text).into())).collect();
+    let looped = written::looped(pairs(texts));
+    let guarded = |name: &String, text: &str| (name.clone(), guard::guarded(text, looped.contains(name)).into());
+    let guarded: Texts = texts.iter().map(|(name, text)| guarded(name, text)).collect();
     let mut tera = empty.clone();
     if tera.add_raw_templates(&guarded).is_ok() && guard::too_deep(pairs(&guarded)).is_empty() {
         return tera;

@@ -13,12 +13,17 @@ use tera::TeraResult;
 use super::languages::Language;
 use super::links::Tracking;
 
+/// So many times as much as the files may hold is written in loops, as one thing may be written more than once.
+const TIMES_WRITTEN: usize = 4;
+
 /// What functions and filters ask for.
 pub(super) struct Rendering {
     pub language: Language,
     pub tracking: Tracking,
     /// Bodies (of loops, blocks, included files, components) that may still be run.
     steps_left: Cell<u32>,
+    /// Bytes that loops have written, into files or variables.
+    written: Cell<usize>,
     /// When to look at the thread's own time again: it cannot have run out before.
     look_again: Cell<Instant>,
     /// The thread's own time at which it runs out.
@@ -39,6 +44,11 @@ pub(super) enum Exceeded {
     Time(Duration),
     #[error("a variable holds more than {} MiB; look for one that grows in a loop", .0 >> 20)]
     Value(usize),
+    #[error(
+        "the message's templates wrote more than {} MiB in loops, what variables and filters take included; look for a loop \
+         that never gets small", .0 >> 20
+    )]
+    Written(usize),
 }
 
 /// The bounds of one message's render.
@@ -57,6 +67,7 @@ impl Rendering {
             language,
             tracking,
             steps_left: Cell::new(bounds.steps),
+            written: Cell::new(0),
             look_again: Cell::new(Instant::now() + bounds.time),
             deadline: thread_time() + bounds.time,
             bounds,
@@ -83,6 +94,14 @@ impl Rendering {
                 Ok(())
             }
         }
+    }
+
+    /// Counts what a loop writes. Text may pass through some variables and filters on its way into a file.
+    pub fn wrote(&self, bytes: usize) -> Result<(), Exceeded> {
+        let written = self.written.get().saturating_add(bytes);
+        self.written.set(written);
+        let max = self.bounds.output_bytes.saturating_mul(TIMES_WRITTEN);
+        if written > max { Err(Exceeded::Written(max)) } else { Ok(()) }
     }
 
     /// Whether one value may hold so many bytes.

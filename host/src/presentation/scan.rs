@@ -45,6 +45,14 @@ impl Tag {
         }
     }
 
+    /// The file that an `include` names.
+    pub fn included(&self) -> Option<&str> {
+        match (self.keyword(), &self.words.get(1)?.kind) {
+            (Some("include"), Kind::Text(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     pub fn is_sign(&self, at: usize, sign: char) -> bool {
         self.words.get(at).is_some_and(|word| word.kind == Kind::Sign(sign))
     }

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use super::Writer;
 use crate::django::expression::Expression;
 use crate::django::parser::Fault;
-use crate::django::tree::{Kind, Node, walk};
+use crate::django::project::{Project, resolved};
+use crate::django::tags::file_name;
+use crate::django::tree::{For, Kind, Node, walk};
 use crate::django::values;
 
 impl Writer<'_> {
@@ -75,6 +77,86 @@ impl Writer<'_> {
         let saved: Vec<String> = set.into_iter().filter(reused).collect();
         self.save(&saved);
         saved
+    }
+}
+
+impl Writer<'_> {
+    /// What Django's loop carries from one round to the next, and Tera's does not: values that `as name` gives, where one
+    /// may be read before it is given anew. Each begins as what the name is outside. A loop that unpacks tuples carries
+    /// nothing in Django either.
+    pub(super) fn carry(&mut self, loops: &For) -> Vec<(String, String)> {
+        if loops.names.len() > 1 {
+            return Vec::new();
+        }
+        let mut set = BTreeSet::new();
+        each_in_scope(&loops.body, &mut |node| set.extend(node.sets()));
+        let mut carried = Vec::new();
+        for name in set {
+            let reads_early = Early { project: self.project, file: self.file, name }.reads(&loops.body, false).0;
+            if reads_early && values::name(name).is_ok() && !loops.names.iter().any(|own| own == name) {
+                let place = format!("carried{}_{name}", self.place.loops + 1);
+                self.tag(&format!("set_global {place} = {name}"));
+                carried.push((name.to_owned(), place));
+            }
+        }
+        carried
+    }
+
+    /// At the beginning of a round.
+    pub(super) fn take_up(&mut self, carried: &[(String, String)]) {
+        for (name, place) in carried {
+            self.tag(&format!("set {name} = {place}"));
+        }
+        self.carried.extend_from_slice(carried);
+    }
+
+    pub(super) fn put_down(&mut self, carried: Vec<(String, String)>) {
+        self.carried.truncate(self.carried.len() - carried.len());
+    }
+
+    /// Where a name has got a value.
+    pub(super) fn carry_on(&mut self, name: &str) {
+        if let Some((_, place)) = self.carried.iter().rfind(|(carried, _)| carried == name) {
+            self.tag(&format!("set_global {place} = {name}"));
+        }
+    }
+}
+
+/// Whether a body may read a name before it gives it a value.
+struct Early<'a> {
+    project: &'a Project,
+    file: &'a str,
+    name: &'a str,
+}
+
+impl Early<'_> {
+    /// Whether it reads the name early, and whether the name has a value of its own for certain at the end.
+    fn reads(&self, nodes: &[Node], mut is_set: bool) -> (bool, bool) {
+        for node in nodes {
+            if !is_set && (node.heads().contains(&self.name) || self.includes_a_reader(node)) {
+                return (true, is_set);
+            }
+            is_set |= node.sets() == Some(self.name);
+            let bodies: Vec<_> = node.bodies().into_iter().map(|body| self.reads(body, is_set)).collect();
+            if bodies.iter().any(|(reads, _)| *reads) {
+                return (true, is_set);
+            }
+            is_set |= match &node.kind {
+                Kind::If(branches) => {
+                    branches.iter().any(|(condition, _)| condition.is_none())
+                        && bodies.iter().all(|(_, is_set)| *is_set)
+                }
+                Kind::For(_) | Kind::With(..) | Kind::Block(..) => false,
+                _ => bodies.iter().any(|(_, is_set)| *is_set),
+            };
+        }
+        (false, is_set)
+    }
+
+    fn includes_a_reader(&self, node: &Node) -> bool {
+        let Kind::Include(include) = &node.kind else { return false };
+        let target = file_name(&include.file).and_then(|target| resolved(self.file, target));
+        target.is_some_and(|target| self.project.variables(&target).contains(self.name))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Django's dates: its format letters, the filters `date` and `time`, and `now`.
 //!
-//! Names of months and days come from the message's catalogue, under the ids that Django's own catalogues use.
+//! Names of months and days come from the message's catalogue, under the ids that Django's own catalogues use, else from
+//! the CLDR, whose names differ from Django's in some abbreviations.
 
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, ZonedDateTime};
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
+use super::super::formats::{self, Name};
 use super::super::rendering;
 use super::python;
 use crate::config;
@@ -87,6 +89,9 @@ impl Moment {
     }
 
     fn written(&self, format: &str) -> String {
+        if let Some(written) = self.as_the_language_does(format) {
+            return written;
+        }
         let format = NAMED.iter().find(|(name, _)| *name == format).map_or(format, |(_, format)| format);
         let mut out = String::new();
         let mut chars = format.chars();
@@ -100,6 +105,40 @@ impl Moment {
             }
         }
         out
+    }
+
+    /// A format that Django has by name, where each language has its own.
+    fn as_the_language_does(&self, format: &str) -> Option<String> {
+        if !NAMED.iter().any(|(name, _)| *name == format) {
+            return None;
+        }
+        let date = match format {
+            "DATE_FORMAT" | "DATETIME_FORMAT" => Some(Name::Date),
+            "SHORT_DATE_FORMAT" | "SHORT_DATETIME_FORMAT" => Some(Name::ShortDate),
+            "YEAR_MONTH_FORMAT" => Some(Name::YearMonth),
+            "MONTH_DAY_FORMAT" => Some(Name::MonthDay),
+            _ => None,
+        };
+        let time = format.contains("TIME").then_some(Name::Time);
+        let parts = date.into_iter().chain(time).map(|name| self.by_cldr(name)).collect::<Option<Vec<_>>>()?;
+        Some(parts.join(" "))
+    }
+
+    /// As the message's language writes it; `None` for English, of which all is known here, and outside a render.
+    fn by_cldr(&self, name: Name) -> Option<String> {
+        let found = rendering::current(|rendering| {
+            let locale = &rendering.language.locale;
+            let is_english = locale.id.language.as_str() == "en";
+            Ok(if is_english { None } else { formats::named(self.at, name, locale) })
+        });
+        found.ok().flatten()
+    }
+
+    /// In the message's language: by its catalogue, else by the CLDR, else in English.
+    fn name(&self, context: Option<&str>, id: &str, name: Name) -> String {
+        let known = rendering::current(|rendering| Ok(rendering.language.known(context, id).map(str::to_owned)));
+        let known = known.ok().flatten().or_else(|| Some(self.by_cldr(name)?.trim_end_matches('.').to_owned()));
+        known.unwrap_or_else(|| id.to_owned())
     }
 
     fn zoned(&self) -> Option<ZonedDateTime> {
@@ -116,14 +155,14 @@ impl Moment {
         Some(match letter {
             'a' => translated(if at.hour() > 11 { "p.m." } else { "a.m." }),
             'A' => translated(if at.hour() > 11 { "PM" } else { "AM" }),
-            'b' => translated(&MONTHS[month][..3].to_lowercase()),
+            'b' => self.name(None, &MONTHS[month][..3].to_lowercase(), Name::ShortMonth),
             'c' => self.iso(),
             'd' => format!("{:02}", at.day()),
-            'D' => translated(&day[..3]),
+            'D' => self.name(None, &day[..3], Name::ShortWeekday),
             'e' => self.offset.map_or_else(String::new, |_| self.abbreviation()),
-            'E' => in_context("alt. month", MONTHS[month]),
+            'E' => self.name(Some("alt. month"), MONTHS[month], Name::MonthOfDay),
             'f' => self.short_time(hour12),
-            'F' => translated(MONTHS[month]),
+            'F' => self.name(None, MONTHS[month], Name::Month),
             'g' => hour12.to_string(),
             'G' => at.hour().to_string(),
             'h' => format!("{hour12:02}"),
@@ -133,12 +172,12 @@ impl Moment {
                 self.if_aware(|zoned| u8::from(self.zone.to_offset_info(zoned.timestamp()).dst().is_dst()).to_string())
             }
             'j' => at.day().to_string(),
-            'l' => translated(day),
+            'l' => self.name(None, day, Name::Weekday),
             'L' => if at.date().in_leap_year() { "True" } else { "False" }.to_owned(),
             'm' => format!("{:02}", at.month()),
-            'M' => capitalized(&translated(&MONTHS[month][..3].to_lowercase())),
+            'M' => capitalized(&self.name(None, &MONTHS[month][..3].to_lowercase(), Name::ShortMonth)),
             'n' => at.month().to_string(),
-            'N' => in_context("abbrev. month", MONTHS_AP[month]),
+            'N' => self.name(Some("abbrev. month"), MONTHS_AP[month], Name::ShortMonth),
             'o' => week.year().to_string(),
             'O' => self.if_aware(|zoned| offset(zoned.offset())),
             'P' => self.spoken_time(hour12),
@@ -233,16 +272,8 @@ fn capitalized(text: &str) -> String {
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// In the message's language, where its catalogue has the name; outside a render in English.
-fn translated(name: &str) -> String {
-    named(None, name)
-}
-
-fn in_context(context: &str, name: &str) -> String {
-    named(Some(context), name)
-}
-
-fn named(context: Option<&str>, name: &str) -> String {
-    rendering::current(|rendering| Ok(rendering.language.text(context, name).to_owned()))
-        .unwrap_or_else(|_| name.to_owned())
+/// In the message's language, where its catalogue has the word; outside a render in English.
+fn translated(word: &str) -> String {
+    rendering::current(|rendering| Ok(rendering.language.text(None, word).to_owned()))
+        .unwrap_or_else(|_| word.to_owned())
 }

@@ -187,14 +187,21 @@ fn file_size(value: &Value) -> TeraResult<String> {
     let size = bytes.unsigned_abs();
     let sign = if bytes < 0 { "-" } else { "" };
     let unit = SIZES.iter().rev().find(|(_, unit)| size >= unit.unsigned_abs());
-    let (number, unit) = match unit {
-        None => (size.to_string(), if size == 1 { "byte" } else { "bytes" }),
+    // Under the ids of Django's own catalogues.
+    let written = match unit {
+        None => rendering::current(|rendering| {
+            let count = u64::try_from(size).unwrap_or(u64::MAX);
+            let text = rendering.language.plural(None, "%(size)d byte", "%(size)d bytes", count);
+            Ok(text.replace("%(size)d", &size.to_string()))
+        })?,
         Some((name, unit)) => {
-            let number = format!("{:.1}", size as f64 / *unit as f64);
-            (number.replace('.', &separators()?.0), *name)
+            let number = format!("{:.1}", size as f64 / *unit as f64).replace('.', &separators()?.0);
+            rendering::current(|rendering| {
+                Ok(rendering.language.text(None, &format!("%s {name}")).replace("%s", &number))
+            })?
         }
     };
-    Ok(format!("{sign}{number}\u{a0}{unit}"))
+    Ok(format!("{sign}{}", written.replace(' ', "\u{a0}")))
 }
 
 fn pluralize(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {

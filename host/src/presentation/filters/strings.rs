@@ -113,7 +113,7 @@ fn cut(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
 }
 
 /// Python's `quote`.
-fn url_encoded(text: &str, safe: &str) -> String {
+pub(in super::super) fn url_encoded(text: &str, safe: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         let c = char::from(byte);

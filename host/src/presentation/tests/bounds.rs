@@ -83,6 +83,56 @@ fn variables_that_grow_and_slow_filters_end_at_their_limit() {
     assert!(said.contains("rendering the message computed longer than 1000 ms"), "{said}");
 }
 
+/// Tera holds what a `set` block or a filter section captures: none of these may take more memory than the bound.
+#[test]
+fn text_that_is_captured_ends_at_its_limit_while_it_is_captured() {
+    let expected = "the message's templates wrote more than 32 MiB in loops, what variables and filters take included";
+    let loops = |body: &str| {
+        format!("{{% for x in range(end=1000) %}}{{% for y in range(end=100) %}}{body}{{% endfor %}}{{% endfor %}}")
+    };
+    let long = "x".repeat(100_000);
+    let bodies = [
+        ("{{ big }}", "a value"),
+        ("{{ big | safe }}", "a value with a filter"),
+        ("{{ m.big[0] }}", "a field"),
+        ("{{ [big, big] }}", "a list"),
+        ("{{ big if true else 1 }}", "an expression"),
+        (&long, "text"),
+        ("{% include 'c/big.txt' %}", "a file"),
+        ("{% include 'c/text.txt' %}", "text of a file"),
+        ("{% include 'c/outer.txt' %}", "a file of a file"),
+        ("{{<wide text={big} />}}", "a component"),
+    ];
+    for (body, what) in bodies {
+        let folders = Folders::new();
+        folders
+            .write("a/c/big.txt", "{{ big }}")
+            .write("a/c/text.txt", &long)
+            .write("a/c/outer.txt", "{% include 'c/big.txt' %}");
+        let component = "{% component wide(text) %}{{ text }}{% endcomponent %}";
+        for (begin, end) in [("{% set kept %}", "{% endset %}"), ("{% filter upper %}", "{% endfilter %}")] {
+            folders.hello("body.txt", &format!("{component}{begin}{}{end}", loops(body)));
+            let said = fault(&folders, json!({"big": "a".repeat(100_000), "m": {"big": ["a".repeat(100_000)]}}));
+            assert!(said.contains(expected), "{what} in {begin}: {said}");
+        }
+    }
+}
+
+#[test]
+fn faults_in_loops_show_the_expression_as_it_is_written() {
+    let folders = Folders::new();
+    for (body, expected) in [
+        ("{{ nick }}", "Variable `nick` is not defined."),
+        ("{{ x.nick }}", "Field `nick` is not defined."),
+        ("{{ l | first | round }}", "1: "),
+        ("{{ (x?.nick) }}", "undefined at `(x?.nick)`"),
+    ] {
+        folders.hello("body.txt", &format!("{{% for x in l %}}{body}{{% endfor %}}"));
+        let said = fault(&folders, json!({"l": [{"a": "b"}]}));
+        assert!(said.contains(expected) && !said.contains("__"), "{said}");
+    }
+}
+
 #[test]
 fn the_guards_change_nothing_that_is_written() {
     let folders = Folders::new();
@@ -126,6 +176,43 @@ proptest! {
         let entities = ["&lt;", "&gt;", "&amp;", "&quot;", "&#x27;", "&LT;", "&GT;"];
         let known: usize = entities.iter().map(|entity| html.matches(entity).count()).sum();
         prop_assert_eq!(count('&'), known, "{}", html);
+    }
+}
+
+/// A value in each of Django's filters, as an imported template has them.
+const FILTERED: &str = "{{ v | linebreaks }}{{ v | linebreaksbr }}{{ v | truncatechars_html(length=9) }}\
+    {{ v | truncatewords_html(length=2) }}{{ v | truncatechars(length=9) }}{{ v | striptags }}{{ v | addslashes }}{{ v | urlencode }}\
+    {{ v | escapejs }}{{ v | django_title }}{{ v | django_upper }}{{ v | capfirst }}{{ v | wordwrap(width=5) }}{{ v | center(width=50) }}\
+    {{ v | slugify }}{{ v | make_list | text }}{{ v | make_list | django_join(sep=v) }}{{ v | django_slice(range='1:9') }}\
+    {{ v | django_first }}{{ v | django_last }}{{ v | add(value=v) }}{{ v | cut(value='a') }}{{ true | yesno(choices=v) | text }}\
+    {{ none | default_if_none(value=v) }}{{ v | force_escape }}{{ v | conditional_escape }}{{ v | stringformat(format='s') }}\
+    {{ v | gettext }}{{ v | spaceless }}{{ m | text }}{{ m | items | text }}{{ list | django_last }}{{ (m?.none or v) | text }}\
+    {{ interpolate_html(value='{a}', a=v) }}{% filter spaceless %}{{ v }}{% endfilter %}{% filter linebreaks %}{{ v }}{% endfilter %}\
+    {% filter django_lower %}{{ v }}{% endfilter %}{% set w = v | default(value='') %}{{ w | text }}";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Beside the tags that filters make, nothing of any value is more than text.
+    #[test]
+    fn no_value_breaks_out_of_a_filter(value in "[<>&\"'`a-c;\\/={}%()\r\n\u{0}x é-]{0,40}|(<(p|b)( a=)?|>|</b>|<!--|-->|&(lt|#60|amp);?|\n){0,10}") {
+        thread_local! {
+            static SHARED: (Folders, Presentation) = {
+                let folders = Folders::new();
+                folders.hello("body.html", FILTERED);
+                let presentation = folders.load(&["a"]);
+                (folders, presentation)
+            };
+        }
+        let html = SHARED.with(|(_, presentation)| {
+            let message = hello(json!({"v": value, "m": {"k": value}, "list": [value]}));
+            render(presentation, &message, &[TemplateFile::required("body.html")]).unwrap().remove(0).text
+        });
+        let bare = ["<p>", "</p>", "<br>"].iter().fold(html.clone(), |text, tag| text.replace(tag, ""));
+        prop_assert!(!bare.contains(['<', '>', '"', '\'']), "{}", html);
+        let entities = ["&lt;", "&gt;", "&amp;", "&quot;", "&#x27;"];
+        let known: usize = entities.iter().map(|entity| bare.matches(entity).count()).sum();
+        prop_assert_eq!(bare.matches('&').count(), known, "{}", html);
     }
 }
 
