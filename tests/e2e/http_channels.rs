@@ -286,7 +286,9 @@ fn a_provider_that_asks_to_be_left_alone_is_left_alone_by_every_message() {
     let provider = Provider::start([first, taken(), taken(), taken()]);
     let lines: Vec<String> = (0..3).map(|_| message("note", json!({})).to_string()).collect();
     let arguments = ["send", "--json", "--concurrency", "1", "-"];
-    let outcomes = braze(&provider, "").ace(&arguments).input(lines.join("\n")).run().ok().lines();
+    let patient = BRAZE.replace("timeout-seconds = 1", "timeout-seconds = 30");
+    let home = home(&provider, "braze_email", &patient, "");
+    let outcomes = home.ace(&arguments).input(lines.join("\n")).run().ok().lines();
     let attempts = |line: &Value| email(line)["history"].as_array().expect("attempts").clone();
     let at = |attempt: &Value| attempt["at"].as_str().expect("a time").parse::<Timestamp>().expect("a time");
     let first = outcomes.iter().flat_map(attempts).find(|a| a["result"] == "recoverable").expect("one was turned down");
