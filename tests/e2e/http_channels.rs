@@ -220,7 +220,7 @@ fn every_answer_of_braze_ends_as_it_should() {
             (Answer::new(400, ""), End::Failed, "Braze answered 400"),
             (error(429, "slow down"), End::Retry(28, 32), "Braze answered 429: slow down"),
             (error(429, "slow").with("Retry-After", "70"), End::Retry(70, 70), "429"),
-            (error(429, "slow").with("Retry-After", date), End::Retry(79, 80), "429"),
+            (error(429, "slow").with("Retry-After", date), End::Retry(30, 80), "429"),
             (error(429, "slow").with("X-RateLimit-Reset", reset), End::Retry(49, 50), "429"),
             (error(500, "Internal Server Error"), End::Retry(28, 32), "Braze answered 500: Internal Server Error"),
             (Answer::new(502, "<html>Bad Gateway</html>"), End::Retry(28, 32), "502: <html>Bad Gateway</html>"),
@@ -286,7 +286,9 @@ fn a_provider_that_asks_to_be_left_alone_is_left_alone_by_every_message() {
     let provider = Provider::start([first, taken(), taken(), taken()]);
     let lines: Vec<String> = (0..3).map(|_| message("note", json!({})).to_string()).collect();
     let arguments = ["send", "--json", "--concurrency", "1", "-"];
-    let outcomes = braze(&provider, "").ace(&arguments).input(lines.join("\n")).run().ok().lines();
+    let patient = BRAZE.replace("timeout-seconds = 1", "timeout-seconds = 30");
+    let home = home(&provider, "braze_email", &patient, "");
+    let outcomes = home.ace(&arguments).input(lines.join("\n")).run().ok().lines();
     let attempts = |line: &Value| email(line)["history"].as_array().expect("attempts").clone();
     let at = |attempt: &Value| attempt["at"].as_str().expect("a time").parse::<Timestamp>().expect("a time");
     let first = outcomes.iter().flat_map(attempts).find(|a| a["result"] == "recoverable").expect("one was turned down");

@@ -8,6 +8,7 @@ mod limits;
 mod openapi;
 mod resolvers;
 mod runtime;
+mod stopping;
 mod traces;
 mod webhooks;
 

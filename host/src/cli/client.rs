@@ -90,7 +90,10 @@ impl Client {
     /// Whatever the server answers.
     pub async fn sent(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.map_err(|e| {
-            let why = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            // What is wrong with a certificate is told by the last of them.
+            let causes = std::iter::successors(std::error::Error::source(&e), |cause| cause.source());
+            let why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            let why = if why.is_empty() { e.to_string() } else { why };
             anyhow::anyhow!("{} cannot be asked: {why}\nhint: does `ace serve` run there?", self.url)
         })
     }

@@ -123,6 +123,10 @@ pub(super) fn lock(file: &Path) -> Result<Lock, OpenError> {
 /// The connection that writes. A file that is not there is begun; tables of an earlier version are brought forward, after a
 /// copy was made.
 pub(super) fn open(file: &Path) -> Result<Connection, OpenError> {
+    open_as(file, &VERSIONS)
+}
+
+fn open_as(file: &Path, versions: &[&str]) -> Result<Connection, OpenError> {
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| failed(sqlite::words(&e));
     let mut db = connect(file, OpenFlags::SQLITE_OPEN_CREATE).map_err(sql)?;
@@ -137,14 +141,14 @@ pub(super) fn open(file: &Path) -> Result<Connection, OpenError> {
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
     // What is erased is overwritten with zeros wherever its page is written anyway.
     db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
-    let version = version(&db).map_err(sql)?.map_err(failed)?;
-    if version == VERSIONS.len() {
+    let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
+    if version == versions.len() {
         return Ok(db);
     }
     if version > 0 {
         back_up(&db, &beside(file, &format!("version-{version}"))).map_err(sql)?;
     }
-    bring_forward(&mut db, version).map_err(sql)?;
+    bring_forward(&mut db, version, versions).map_err(sql)?;
     Ok(db)
 }
 
@@ -166,11 +170,10 @@ fn connect(file: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
 }
 
 /// The version of the tables that are there; 0: none yet. The inner error: it is not for us.
-fn version(db: &Connection) -> rusqlite::Result<Result<usize, String>> {
+fn version(db: &Connection, known: usize) -> rusqlite::Result<Result<usize, String>> {
     let number = |sql| db.query_row(sql, [], |row| row.get::<_, i32>(0));
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
-    let known = VERSIONS.len();
     Ok(match (id, usize::try_from(version)) {
         (APPLICATION_ID, Ok(version)) if version <= known => Ok(version),
         (APPLICATION_ID, _) => {
@@ -181,13 +184,13 @@ fn version(db: &Connection) -> rusqlite::Result<Result<usize, String>> {
     })
 }
 
-fn bring_forward(db: &mut Connection, from: usize) -> rusqlite::Result<()> {
+fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    for tables in &VERSIONS[from..] {
+    for tables in &versions[from..] {
         transaction.execute_batch(tables)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSIONS.len() as i32)?;
+    transaction.pragma_update(None, "user_version", versions.len() as i32)?;
     transaction.commit()
 }
 
@@ -205,4 +208,35 @@ fn beside(file: &Path, what: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{what}"));
     file.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_an_earlier_version_are_brought_forward_after_a_copy_was_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ace.db");
+        let next =
+            "ALTER TABLE meta ADD COLUMN note TEXT; INSERT INTO meta (key, value, note) VALUES ('b', '2', 'new')";
+        let count =
+            |db: &Connection| db.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0)).expect("asked");
+        let db = open_as(&file, &VERSIONS).unwrap_or_else(|e| panic!("{e}"));
+        db.execute("INSERT INTO meta (key, value) VALUES ('a', '1')", []).expect("written");
+        drop(db);
+
+        let broken = [VERSIONS[0], "CREATE TABLE half (a); ALTER TABLE nowhere ADD COLUMN note TEXT"];
+        assert!(open_as(&file, &broken).is_err(), "and nothing of it is left");
+        let versions = [VERSIONS[0], next];
+        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(&db), 2);
+        drop(db);
+        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(&db), 2, "once");
+        let copy = open_as(&beside(&file, "version-1"), &VERSIONS).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(&copy), 1, "the copy is as it was");
+        let refused = open_as(&file, &VERSIONS).err().expect("refused").to_string();
+        assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
+    }
 }

@@ -1,0 +1,115 @@
+//! How a server ends, and TLS from its beginning.
+
+use std::io::copy;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{LISTEN, Server, configure, home, note, settled};
+use crate::servers::{Smtpd, certificates, relay};
+use crate::support::{Home, wait_for};
+
+/// A way to the mail server that takes so long for each connection; its port.
+fn slowly(to: u16, pause: Duration) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            thread::spawn(move || {
+                thread::sleep(pause);
+                let Ok(far) = TcpStream::connect(("127.0.0.1", to)) else { return };
+                let (mut from, mut into) = (near.try_clone().expect("cloned"), far.try_clone().expect("cloned"));
+                thread::spawn(move || {
+                    let _ = copy(&mut from, &mut into);
+                    let _ = into.shutdown(Shutdown::Write);
+                });
+                let (mut from, mut into) = (far, near);
+                let _ = copy(&mut from, &mut into);
+                let _ = into.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+fn server_with(home: &Home, port: u16, drain: &str) -> Server {
+    configure(home, &format!("{LISTEN}drain = '{drain}'\n{}", relay(port, "tls = 'none'")));
+    Server::start(home)
+}
+
+/// A server that has one message under way, and one that waits.
+async fn busy(home: &Home, port: u16, drain: &str) -> Server {
+    let server = server_with(home, port, drain);
+    let later = json!({"options": {"not_before": "2199-01-01T00:00:00Z"}});
+    assert_eq!(server.post("/v1/messages", note(2, later)).await.0, StatusCode::ACCEPTED);
+    assert_eq!(server.post("/v1/messages", note(1, json!({}))).await.0, StatusCode::ACCEPTED);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(server.get("/v1/queue").await.1["under_way"], 1);
+    server
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_under_way_and_keeps_the_rest() {
+    let smtp = Smtpd::start(&[]);
+    let home = home("");
+    let server = busy(&home, slowly(smtp.port, Duration::from_secs(2)), "30s").await;
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(smtp.mails().len(), 1, "it was finished: {log}");
+    let server = server_with(&home, smtp.port, "30s");
+    let one = settled(&server, &json!(Uuid::from_u128(1)), "sent").await;
+    assert!(one["report"].get("interruptions").is_none(), "{one}");
+    settled(&server, &json!(Uuid::from_u128(2)), "queued").await;
+    assert_eq!(smtp.mails().len(), 1, "and sent once");
+}
+
+#[tokio::test]
+async fn a_stop_that_takes_too_long_says_so_and_loses_nothing() {
+    let smtp = Smtpd::start(&[]);
+    let home = home("");
+    let server = busy(&home, slowly(smtp.port, Duration::from_secs(60)), "500ms").await;
+    let begun = Instant::now();
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let server = server_with(&home, smtp.port, "30s");
+    let one = settled(&server, &json!(Uuid::from_u128(1)), "sent").await;
+    assert_eq!(one["report"]["interruptions"].as_array().map(Vec::len), Some(1), "{one}");
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once_and_loses_nothing() {
+    let smtp = Smtpd::start(&[]);
+    let home = home("");
+    let mut server = busy(&home, slowly(smtp.port, Duration::from_secs(60)), "60s").await;
+    let begun = Instant::now();
+    server.signal(libc::SIGTERM);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(server.child.try_wait().expect("asked").is_none(), "it waits for what is under way");
+    server.signal(libc::SIGINT);
+    let status = wait_for("its end", || server.child.try_wait().expect("asked"));
+    assert_eq!(status.code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let server = server_with(&home, smtp.port, "30s");
+    settled(&server, &json!(Uuid::from_u128(1)), "sent").await;
+}
+
+#[tokio::test]
+async fn with_a_certificate_only_tls_is_spoken() {
+    let home = home("");
+    certificates(&home.path(""));
+    configure(&home, &format!("{LISTEN}tls-certificate = 'cert.pem'\ntls-key = 'key.pem'\n"));
+    let server = Server::start(&home);
+    assert!(server.url.starts_with("https://"), "{}", server.url);
+    let ask = |arguments: &[&str], url: &str| home.ace(&[arguments, &["--server", url]].concat()).run();
+    ask(&["queue", "--json", "--ca-file", "ca.pem"], &server.url).ok();
+    ask(&["queue"], &server.url).code(2).says("certificate");
+    ask(&["queue"], &server.url.replace("https", "http")).code(2);
+    let note = home.file("note.json", note(1, json!({})).to_string());
+    ask(&["send", "--ca-file", "ca.pem", note.to_str().expect("text")], &server.url).ok();
+    assert_eq!(server.stop().0, Some(0));
+}
