@@ -222,7 +222,8 @@ mod tests {
             "ALTER TABLE meta ADD COLUMN note TEXT; INSERT INTO meta (key, value, note) VALUES ('b', '2', 'new')";
         let count =
             |db: &Connection| db.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0)).expect("asked");
-        let db = open_as(&file, &VERSIONS).unwrap_or_else(|e| panic!("{e}"));
+        let first = [VERSIONS[0]];
+        let db = open_as(&file, &first).unwrap_or_else(|e| panic!("{e}"));
         db.execute("INSERT INTO meta (key, value) VALUES ('a', '1')", []).expect("written");
         drop(db);
 
@@ -234,9 +235,9 @@ mod tests {
         drop(db);
         let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2, "once");
-        let copy = open_as(&beside(&file, "version-1"), &VERSIONS).unwrap_or_else(|e| panic!("{e}"));
+        let copy = open_as(&beside(&file, "version-1"), &first).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&copy), 1, "the copy is as it was");
-        let refused = open_as(&file, &VERSIONS).err().expect("refused").to_string();
+        let refused = open_as(&file, &first).err().expect("refused").to_string();
         assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
     }
 }
