@@ -18,7 +18,7 @@ use crate::events::{self, Told};
 use crate::message::{Message, Outcome, Report};
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Progress, Snapshot};
-use crate::queue::{Claim, Claimed, Queue, Settled, Settlement, State, TRANSACTIONAL};
+use crate::queue::{Claim, Claimed, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
 
 /// Of the places, one in so many is for transactional messages alone.
 const RESERVED_PART: usize = 4;
@@ -256,7 +256,7 @@ impl Worker {
             if flight.is_to_be_recorded() {
                 let progress = write_down(flight.progress());
                 if !self.settle(id, Settlement::Record { progress }).await {
-                    // Without the record the attempt must not be made. The claim ends with its lease.
+                    // Without the record the attempt must not be made. Where there is a claim it ends with its lease.
                     return;
                 }
             }
@@ -292,12 +292,17 @@ impl Worker {
     }
 
     /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
-    /// was stopped before that was possible; the message is in doubt then.
+    /// was stopped before that was possible, or has the message no more; the message is in doubt then.
     async fn settle(&self, id: i64, settlement: Settlement) -> bool {
         loop {
             let settled = vec![Settled { id, settlement: settlement.clone() }];
             match self.queue.settle(settled, self.now()).await {
                 Ok(()) => return true,
+                // It is another worker's, or nobody's: the person was forgotten.
+                Err(QueueError::State(why)) => {
+                    tracing::warn!("A message is not gone on with: {why}");
+                    return false;
+                }
                 Err(error) => tracing::error!("A settlement cannot be written, and is tried again: {error}"),
             }
             tokio::select! {

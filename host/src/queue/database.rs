@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(count(&db), 2, "once");
         let copy = open_as(&beside(&file, "version-1"), &first).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&copy), 1, "the copy is as it was");
-        let refused = open_as(&file, &first).err().expect("refused").to_string();
+        let refused = open_as(&file, &first).expect_err("refused").to_string();
         assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
     }
 }

@@ -145,12 +145,12 @@ impl Writer {
         transaction.execute("INSERT INTO queue (lane, due, id) SELECT lane, ?1, id FROM claims", [ms(now)])?;
         transaction.execute("DELETE FROM claims", [])?;
         transaction.commit()?;
-        writer.remember_anew()?;
+        writer.look()?;
         Ok(writer)
     }
 
     /// What is kept in memory, from the tables.
-    fn remember_anew(&mut self) -> rusqlite::Result<()> {
+    fn look(&mut self) -> rusqlite::Result<()> {
         let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let unsettled = number("SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM claims)")?;
         let settled = number("SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
@@ -158,9 +158,8 @@ impl Writer {
         let paused = super::batches::paused(&self.db)?;
         (self.unsettled, self.settled) = (unsettled.unsigned_abs(), settled.unsigned_abs());
         // Numbers of pruned messages may come again, but not before the process ends.
-        self.last_id = self.last_id.max(last_id);
-        self.paused = paused;
-        self.lease_anew()
+        (self.last_id, self.paused) = (last_id, paused);
+        Ok(())
     }
 
     /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind.
@@ -177,7 +176,7 @@ impl Writer {
     /// Makes all changes in one transaction, and tells each what came of it.
     fn commit(&mut self, changes: impl Iterator<Item = Change>) {
         let mut tells = Vec::with_capacity(GROUP_MAX);
-        let clock = self.clock;
+        let before = (self.unsettled, self.settled, self.paused.clone(), self.clock);
         let mut changes = changes.peekable();
         let result = self.begin().and_then(|()| {
             for change in changes.by_ref() {
@@ -196,8 +195,8 @@ impl Writer {
                 // Where even this fails the connection is gone, and every later change says so.
                 let _ = self.db.execute_batch("ROLLBACK");
             }
-            self.clock = clock;
-            let _ = self.remember_anew();
+            (self.unsettled, self.settled, self.paused, self.clock) = before;
+            let _ = self.lease_anew();
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
             QueueError::Unavailable(sqlite::words(&error))

@@ -52,6 +52,8 @@ enum Op {
     LeasesEnd,
     Clock(i64),
     Reopen,
+    /// A write that the disk does not take.
+    Fail,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +95,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::LeasesEnd),
         4 => prop_oneof![4 => 0..600_i64, 1 => -5 * HOUR..0, 1 => 0..8 * HOUR].prop_map(Op::Clock),
         2 => Just(Op::Reopen),
+        1 => Just(Op::Fail),
     ]
 }
 
@@ -508,6 +511,19 @@ impl Pair {
                 self.model.messages.values_mut().for_each(|m| m.is_lost = m.place == Place::UnderWay);
             }
             Op::Clock(by) => self.model.now += by,
+            Op::Fail => {
+                let (news, now) = ([new(NUMBERS, ORDINARY)], self.now());
+                let fail = move |writer: &mut Writer| {
+                    writer.accept(&news, now)?;
+                    writer.claim(Claim { max: 9, bulk_max: 9 }, now)?;
+                    Err::<(), _>(writer::Stop::Broken(rusqlite::Error::InvalidQuery))
+                };
+                assert!(self.queue().writer.write(fail).await.is_err());
+                if self.model.unsettled() < MESSAGES_MAX {
+                    // A lease that ended and was not written down is a new one.
+                    self.model.messages.values_mut().for_each(|m| m.is_lost = false);
+                }
+            }
             Op::Reopen => {
                 self.open().await;
                 let latest = self.model.messages.values().max_by_key(|m| m.id).map(|m| m.accepted);
