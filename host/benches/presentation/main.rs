@@ -1,6 +1,7 @@
 //! `cargo bench -p ace --bench presentation`: CPU microseconds of the presentation step for one message, the reference mail of
 //! five files and 8 KB of HTML: templates alone, with languages, with styles put into the elements; against Django and
-//! Jinja2 in the same run. Writes target/bench/presentation.json.
+//! Jinja2 in the same run. Writes target/bench/presentation.json. `-- memory 100000` renders so often (else a million times)
+//! and tells what memory came of it, alone.
 
 #[path = "../ace/measure.rs"]
 #[expect(dead_code, reason = "the other bench uses the rest of it")]
@@ -44,6 +45,9 @@ fn main() {
     let cached = Presentation::load(&styled(&["styled"]), &inline(true));
     let unseen = Presentation::load(&styled(&["unseen", "styled"]), &inline(true));
 
+    if let Some(times) = memory_alone() {
+        return memory(&cached, &messages, times, &mut summary);
+    }
     let measured = |presentation: &Presentation, round| {
         runtime.block_on(cpu_us(round, async |i| {
             std::hint::black_box(render(presentation, &messages[i % messages.len()]));
@@ -73,8 +77,15 @@ fn main() {
     summary.add("templates_against_jinja2", of("jinja2") / tera, "x", "");
     summary.add("languages_against_django", of("django") / translated, "x", "aim >= 20");
     summary.add("inlined_against_django", of("django") / whole, "x", "Django inlines nothing");
-    memory(&cached, &messages, &mut summary);
+    memory(&cached, &messages, MANY, &mut summary);
     summary.write();
+}
+
+/// How many renders are asked for, where it is memory alone that is looked at.
+fn memory_alone() -> Option<usize> {
+    let mut words = std::env::args().skip_while(|word| word != "memory").skip(1);
+    let is_asked = std::env::args().any(|word| word == "memory");
+    is_asked.then(|| words.find_map(|word| word.parse().ok()).unwrap_or(MANY))
 }
 
 fn messages(root: &Path) -> Vec<Message> {
@@ -111,17 +122,17 @@ fn peers(root: &Path) -> Value {
 }
 
 /// What the process holds in memory before and after many renders.
-fn memory(presentation: &Presentation, messages: &[Message], summary: &mut Summary) {
+fn memory(presentation: &Presentation, messages: &[Message], times: usize, summary: &mut Summary) {
     let run = |times: usize| {
         (0..times).for_each(|i| {
             std::hint::black_box(render(presentation, &messages[i % messages.len()]));
         })
     };
-    run(MANY / 50);
+    run(times / 50);
     let before = resident_mib();
-    run(MANY);
+    run(times);
     let grown = resident_mib() - before;
-    summary.add("grown_over_a_million_renders_mib", grown, "MiB", &format!("from {before:.0} MiB"));
+    summary.add("grown_over_a_million_renders_mib", grown, "MiB", &format!("{times} renders, from {before:.0} MiB"));
 }
 
 fn resident_mib() -> f64 {
