@@ -28,5 +28,6 @@ mod outgoing_http;
 mod plugin_folder;
 mod serve;
 mod server_answers;
+mod slack;
 mod templates;
 mod transport;
