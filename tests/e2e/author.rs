@@ -12,7 +12,7 @@ use crate::support::{Done, Home, repository};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A `PATH` with the tools that `make examples` installs.
-fn path() -> String {
+pub fn path() -> String {
     let tools = [repository("target/tools/node/node_modules/.bin"), repository("target/tools/py/bin")];
     let own = std::env::var_os("PATH").expect("a path");
     let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&own))).expect("a path");
@@ -20,12 +20,12 @@ fn path() -> String {
 }
 
 /// Folders that outlive the test: of compiled plugins, and of what Cargo built of the standard library.
-fn caches() -> [(&'static str, String); 2] {
+pub fn caches() -> [(&'static str, String); 2] {
     let tmp = env!("CARGO_TARGET_TMPDIR");
     [("XDG_CACHE_HOME", format!("{tmp}/e2e-cache")), ("CARGO_TARGET_DIR", format!("{tmp}/author"))]
 }
 
-fn plugin(home: &Home, arguments: &[&str]) -> Done {
+pub fn plugin(home: &Home, arguments: &[&str]) -> Done {
     let run = home.ace(&[&["plugin"], arguments].concat()).env("PATH", &path());
     caches().into_iter().fold(run, |run, (name, value)| run.env(name, &value)).run_within(PATIENCE)
 }

@@ -9,6 +9,7 @@ mod bulk;
 mod compat;
 mod configuration;
 mod departures;
+mod dev;
 mod embedding;
 mod explain;
 mod faults;
