@@ -69,6 +69,23 @@ need_c() {
         "$root/tests/apt.sh" /usr/lib/llvm-19/lib/clang/19/lib/wasi=libclang-rt-19-dev-wasm32
 }
 
+# Go comes from PyPI, and the module that the bindings import from the crate of their generator: a proxy in a folder.
+need_go() {
+    need_python
+    local is crate=$tools/go/crate module=go.bytecodealliance.org/pkg version=v0.4.0
+    is="$module $version of wit-bindgen-go 0.63.0"
+    is_stale "$tools/go.stamp" "$is" || return 0
+    say "fetching the Go module $module"
+    rm -rf "$tools/go"
+    mkdir -p "$crate"
+    printf '[package]\nname = "crate"\nedition = "2024"\n[lib]\npath = "lib.rs"\n[dependencies]\nwit-bindgen-go = "=0.63.0"\n[workspace]\n' \
+        >"$crate/Cargo.toml"
+    touch "$crate/lib.rs"
+    cargo metadata --quiet --format-version 1 --manifest-path "$crate/Cargo.toml" >"$crate/metadata.json"
+    "$py/python" "$here/go_proxy.py" "$crate/metadata.json" "$tools/go/proxy" $module $version
+    echo "$is" >"$tools/go.stamp"
+}
+
 need_js() { need_node; }
 need_ts() { need_node; }
 need_starling() { need_node; }
@@ -125,3 +142,6 @@ for language in "${languages[@]}"; do
         printf '%8d bytes  %s\n' "$(wc -c <"$out/$name.wasm")" "$name.wasm"
     done
 done
+
+# No example is in Go; `ace plugin new --lang go` is tested with it.
+need_go

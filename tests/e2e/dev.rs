@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ impl Dev {
         let run = caches().into_iter().fold(run, |run, (name, value)| run.env(name, &value));
         let mut child = run.start_open();
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-        let (sender, rounds) = channel();
+        let (sender, rounds) = sync_channel(100);
         std::thread::spawn(move || follow(lines, &sender));
         Dev { child, rounds }
     }
@@ -45,7 +45,7 @@ impl Dev {
     }
 }
 
-fn follow(lines: std::io::Lines<BufReader<ChildStdout>>, sender: &std::sync::mpsc::Sender<Value>) {
+fn follow(lines: std::io::Lines<BufReader<ChildStdout>>, sender: &SyncSender<Value>) {
     for line in lines.map_while(Result::ok) {
         let round = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
         if sender.send(round).is_err() {

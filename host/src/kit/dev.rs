@@ -20,7 +20,8 @@ use crate::plugin::inspection::Inspection;
 /// Files must have been still for so long.
 const STILL: Duration = Duration::from_millis(50);
 /// What tools leave at the top of a project, besides the component; nobody writes it by hand.
-const LEFT_BY_TOOLS: [&str; 6] = ["build", "node_modules", "target", "__pycache__", "Cargo.lock", "package-lock.json"];
+const LEFT_BY_TOOLS: [&str; 7] =
+    ["build", "node_modules", "target", "__pycache__", "Cargo.lock", "package-lock.json", "go.sum"];
 /// A plugin has fewer files than that.
 const FILES_MAX: usize = 10_000;
 

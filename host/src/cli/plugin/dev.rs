@@ -148,13 +148,12 @@ struct Served {
 
 impl Served {
     fn in_full(&self, before: Option<&Value>) -> String {
-        let mut parts = Vec::new();
-        match &self.taken_up {
-            Ok(after) => parts.push(("served", vec![format!("after {}", duration(*after))])),
-            Err(why) => parts.push(("not served", vec![why.clone()])),
-        }
-        parts.extend(self.decided.as_ref().map(|decided| ("decides", compared(decided, before))));
-        block("  server", &parts)
+        let heading = match &self.taken_up {
+            Ok(after) => format!("  served        after {}", duration(*after)),
+            Err(why) => format!("  not served    {why}"),
+        };
+        let decided = self.decided.as_ref().map(|decided| ("decides", compared(decided, before)));
+        block(&heading, &decided.into_iter().collect::<Vec<_>>())
     }
 }
 
