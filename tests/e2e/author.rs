@@ -12,17 +12,25 @@ use crate::support::{Done, Home, repository};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A `PATH` with the tools that `make examples` installs.
-fn path() -> String {
+pub fn path() -> String {
     let tools = [repository("target/tools/node/node_modules/.bin"), repository("target/tools/py/bin")];
     let own = std::env::var_os("PATH").expect("a path");
     let path = std::env::join_paths(tools.into_iter().chain(std::env::split_paths(&own))).expect("a path");
     path.into_string().expect("text")
 }
 
-/// Folders that outlive the test: of compiled plugins, and of what Cargo built of the standard library.
-fn caches() -> [(&'static str, String); 2] {
+/// Folders that outlive the test: of compiled plugins, and of what Cargo and Go built of their standard libraries. Go's modules
+/// come from a folder.
+pub fn caches() -> [(&'static str, String); 6] {
     let tmp = env!("CARGO_TARGET_TMPDIR");
-    [("XDG_CACHE_HOME", format!("{tmp}/e2e-cache")), ("CARGO_TARGET_DIR", format!("{tmp}/author"))]
+    [
+        ("XDG_CACHE_HOME", format!("{tmp}/e2e-cache")),
+        ("CARGO_TARGET_DIR", format!("{tmp}/author")),
+        ("GOCACHE", format!("{tmp}/go/cache")),
+        ("GOMODCACHE", format!("{tmp}/go/mod")),
+        ("GOPROXY", format!("file://{}", repository("target/tools/go/proxy").display())),
+        ("GOSUMDB", "off".to_owned()),
+    ]
 }
 
 /// Runs `ace plugin` with the tools of every language.
@@ -95,6 +103,27 @@ fn a_new_plugin_in_c_builds_and_passes_its_tests() {
 }
 
 #[test]
+fn a_new_plugin_in_go_builds_and_passes_its_tests() {
+    every_kind("go");
+}
+
+/// Go's collector must not begin while the host hands a text over: these calls hand over many times what an instance may hold.
+#[test]
+fn a_plugin_in_go_lives_on_the_memory_it_has() {
+    let home = Home::empty();
+    plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "go"]).ok();
+    let source = home.read("mine/main.go");
+    let all = "(policy.Result, error) {\n\tif message.ToJson() == \"\" {\n\t\treturn policy.Result{}, nil\n\t}\n";
+    home.file("mine/main.go", source.replacen("(policy.Result, error) {\n", all, 1));
+    plugin(&home, &["build", "mine"]).ok();
+    let long = json!({"context": {"text": "x".repeat(100_000)}});
+    home.file("message.json", crate::support::message("note", long).to_string());
+    let done = plugin(&home, &["bench", "--json", "mine/mine.wasm", "message.json", "-n", "2000"]).ok();
+    let bytes = done.lines()[0]["memory_bytes"].as_u64().expect("bytes");
+    assert!(bytes < 32 << 20, "{bytes} bytes after handing over 200 MB");
+}
+
+#[test]
 fn nothing_is_overwritten_and_a_name_is_checked() {
     let home = Home::empty();
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "js"]).ok();
@@ -111,6 +140,7 @@ fn a_tool_that_is_missing_is_named_with_what_installs_it() {
         ("js", "componentize-qjs is not installed; npm install"),
         ("ts", "tsc is not installed; npm install"),
         ("python", "componentize-py is not installed; cd "),
+        ("go", "go is not installed; cd "),
         ("c", "clang with WebAssembly is not installed; apt-get install clang-19"),
         ("rust", "Rust is not installed; see https://rustup.rs"),
     ] {
@@ -124,7 +154,12 @@ fn a_tool_that_is_missing_is_named_with_what_installs_it() {
         let bin = home.path("bin");
         let done = home.ace(&["plugin", "build", "mine"]).env("PATH", bin.to_str().expect("text")).run().code(2);
         done.says(words);
-        assert_eq!(done.stderr.contains("--install"), ["js", "ts", "python"].contains(&language), "{}", done.stderr);
+        assert_eq!(
+            done.stderr.contains("--install"),
+            ["js", "ts", "python", "go"].contains(&language),
+            "{}",
+            done.stderr
+        );
     }
 }
 

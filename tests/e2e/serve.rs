@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::support::{GRANTED, Home, Run, wait_for};
 
 const DISCARD: &str = "[relays.main]\nkind = 'discard'\n";
-const LISTEN: &str = "[server]\nlisten = '127.0.0.1:0'\n";
+pub const LISTEN: &str = "[server]\nlisten = '127.0.0.1:0'\n";
 
 /// A home with the message `note` and the channel `django_email`, for a server on a free port.
 pub fn home(toml: &str) -> Home {

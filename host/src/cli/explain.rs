@@ -79,7 +79,8 @@ fn trace(report: &Report) -> String {
     out
 }
 
-fn verdict(report: &PolicyReport) -> String {
+/// A policy's verdict, for people.
+pub fn verdict(report: &PolicyReport) -> String {
     let result = match &report.verdict {
         Verdict::Broken { fault, on_error } => {
             return format!("broken ({} applies): {}", format!("{on_error:?}").to_lowercase(), fault.message);

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod dev;
 mod new;
 mod run;
 mod ship;
@@ -16,6 +17,7 @@ use crate::config::Config;
 pub const EXAMPLES: &str = "Examples:
   ace plugin new quiet_hours --kind policy --lang python
   ace plugin build quiet_hours
+  ace plugin dev quiet_hours
   ace plugin check quiet_hours.wasm
   ace plugin run quiet_hours.wasm message.json
   ace plugin test .
@@ -40,6 +42,9 @@ pub enum Command {
     /// Call a plugin once, and show its answer, its logs and what it used
     #[command(after_help = run::EXAMPLES)]
     Run(run::Args),
+    /// Build, try and install a plugin each time its sources change
+    #[command(after_help = dev::EXAMPLES)]
+    Dev(dev::Args),
     /// Run the table of cases beside a plugin
     #[command(after_help = test::EXAMPLES)]
     Test(test::Args),
@@ -66,6 +71,7 @@ pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Re
         Command::Check(args) => check::check(&author_config(config_file)?, &args, json).await,
         Command::Inspect(args) => check::inspect(&author_config(config_file)?, &args).await,
         Command::Run(args) => run::run(&author_config(config_file)?, &args, json).await,
+        Command::Dev(args) => dev::run(config_file, &args, json).await,
         Command::Test(args) => test::run(&args, json).await,
         Command::Bench(args) => bench::run(&author_config(config_file)?, &args, json).await,
         Command::Install(args) => ship::install(&super::read_config(config_file)?, &args, json).await,

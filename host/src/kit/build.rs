@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::process::Command;
+use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER;
 
 use super::KitError;
 use super::project::Language;
@@ -52,9 +53,11 @@ impl Project {
             Language::Python
         } else if source("c") {
             Language::C
+        } else if has("go.mod") {
+            Language::Go
         } else {
             return Err(fail(format!(
-                "no source is found: Cargo.toml, or {name}.ts, .js, .py or .c beside {name}.toml; `ace plugin new` begins a project"
+                "no source is found: Cargo.toml, go.mod, or {name}.ts, .js, .py or .c beside {name}.toml; `ace plugin new` begins a project"
             )));
         };
         Ok(Project { folder, name, language })
@@ -80,6 +83,7 @@ impl Project {
                 out
             }
             Language::C => self.c(installs).await?,
+            Language::Go => self.go(installs).await?,
         };
         let file = self.folder.join(format!("{}.wasm", self.name));
         put(&component, &file).map_err(|source| KitError::File { file: file.clone(), source })?;
@@ -125,6 +129,26 @@ impl Project {
         }
         found.sort();
         Ok(found)
+    }
+
+    /// Go makes a module of WASI's preview 1; the world's type and an adapter make a component of it.
+    async fn go(&self, installs: bool) -> Result<PathBuf, KitError> {
+        let go = self.python_tool("go", installs).await?;
+        let wasm_tools = self.python_tool("wasm-tools", installs).await?;
+        let work = self.work()?;
+        let [core, typed, adapter, out] =
+            ["core.wasm", "typed.wasm", "adapter.wasm", "component.wasm"].map(|file| work.join(file));
+        std::fs::write(&adapter, ADAPTER).map_err(|source| KitError::File { file: adapter.clone(), source })?;
+        let mut compile = Command::new(go);
+        // `-mod=mod` fills in go.sum; the bindings link to a function of Go's runtime that is not exported.
+        compile.args(["build", "-mod=mod", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w -checklinkname=0"]);
+        self.run(compile.env("GOOS", "wasip1").env("GOARCH", "wasm").arg("-o").arg(&core).arg(".")).await?;
+        let mut embed = Command::new(&wasm_tools);
+        self.run(embed.args(["component", "embed", "wit", "--world", WORLD]).arg(&core).arg("-o").arg(&typed)).await?;
+        let adapter = format!("wasi_snapshot_preview1={}", adapter.display());
+        let mut finish = Command::new(&wasm_tools);
+        self.run(finish.args(["component", "new"]).arg(&typed).args(["--adapt", &adapter]).arg("-o").arg(&out)).await?;
+        Ok(out)
     }
 
     async fn rust(&self, installs: bool) -> Result<PathBuf, KitError> {
@@ -291,11 +315,15 @@ mod tests {
             (&["a.toml", "a.js", "package.json"], Language::JavaScript),
             (&["a.toml", "a.py"], Language::Python),
             (&["a.toml", "a.c"], Language::C),
+            (&["a.toml", "go.mod", "main.go"], Language::Go),
         ] {
             let project = Project::detect(folder(files).path()).unwrap_or_else(|e| panic!("{files:?}: {e}"));
             assert_eq!((project.language, project.name.as_str()), (language, "a"));
         }
         let error = Project::detect(folder(&["a.toml", "b.py"]).path()).err().expect("no source").to_string();
-        assert!(error.contains("no source is found: Cargo.toml, or a.ts, .js, .py or .c beside a.toml"), "{error}");
+        assert!(
+            error.contains("no source is found: Cargo.toml, go.mod, or a.ts, .js, .py or .c beside a.toml"),
+            "{error}"
+        );
     }
 }

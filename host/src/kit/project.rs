@@ -40,11 +40,12 @@ pub enum Language {
     TypeScript,
     Python,
     C,
+    Go,
 }
 
 impl Language {
-    pub const ALL: [Language; 5] =
-        [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python, Language::C];
+    pub const ALL: [Language; 6] =
+        [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python, Language::C, Language::Go];
 
     /// As `--lang` has it.
     pub fn name(self) -> &'static str {
@@ -54,6 +55,7 @@ impl Language {
             Language::TypeScript => "ts",
             Language::Python => "python",
             Language::C => "c",
+            Language::Go => "go",
         }
     }
 }
@@ -168,6 +170,10 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> 
                     .map(|f| (Path::new("gen").join(f.path().file_name().unwrap_or_default()), f.contents().to_vec())),
             );
         }
+        Language::Go => {
+            let generated = ["common", kind.name()].map(|of| TEMPLATES.get_dir(format!("go/gen/{of}")));
+            generated.into_iter().flatten().for_each(|dir| take(dir, Path::new("gen"), &mut files));
+        }
         Language::Rust => {
             take(&SDK, Path::new("vendor/ace-plugin"), &mut files);
             let manifest = files.iter_mut().find(|(path, _)| path.ends_with("vendor/ace-plugin/Cargo.toml"));
@@ -200,12 +206,13 @@ fn take(dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     walk(dir.path(), dir, to, files);
 }
 
-/// With the plugin's name in the place of the templates' marks. Two files have other names here, so that no tool takes the
+/// With the plugin's name in the place of the templates' marks. Three files have other names here, so that no tool takes the
 /// templates for what they become.
 fn filled_in(text: &str, name: &str) -> String {
     let text = match text {
         "gitignore" => ".gitignore",
         "Cargo.toml.in" => "Cargo.toml",
+        "go.mod.in" => "go.mod",
         other => other,
     };
     let words = name.split('_').map(|word| {

@@ -45,7 +45,7 @@ pub fn files(component: &Path) -> Vec<PathBuf> {
 }
 
 /// Puts a plugin's files into a folder, the component last, each in one step: a host that watches it sees whole files. One that
-/// is there is replaced only where `replaces` says so. Gives the component's place.
+/// is there is replaced only where `replaces` says so, and a file that is the same is left alone. Gives the component's place.
 pub fn install(component: &Path, folder: &Path, replaces: bool) -> Result<PathBuf, KitError> {
     let name = component.file_name().ok_or_else(|| fail(component, "it has no name".to_owned()))?;
     let place = folder.join(name);
@@ -64,7 +64,10 @@ pub fn install(component: &Path, folder: &Path, replaces: bool) -> Result<PathBu
     }
     for file in &new {
         let content = std::fs::read(file).map_err(|source| KitError::File { file: file.clone(), source })?;
-        write(&target(file), &content)?;
+        let target = target(file);
+        if std::fs::read(&target).ok().as_ref() != Some(&content) {
+            write(&target, &content)?;
+        }
     }
     Ok(place)
 }

@@ -131,6 +131,16 @@ fn component_in(folder: &Path) -> Result<PathBuf, KitError> {
     }
 }
 
+/// The first case of a plugin's own tables; none where it has no tables yet.
+pub fn first_case(folder: &Path) -> Result<Option<Case>, KitError> {
+    let tables = folder.join(FOLDER);
+    let Some(first) = tables.is_dir().then(|| files(&tables, "json")).transpose()?.and_then(|f| f.into_iter().next())
+    else {
+        return Ok(None);
+    };
+    Ok(Table::read(&first)?.cases.into_iter().next())
+}
+
 /// A file of cases by itself, or all of a folder.
 fn case_files(place: &Path) -> Result<Vec<PathBuf>, KitError> {
     if place.is_file() {

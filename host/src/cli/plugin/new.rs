@@ -53,6 +53,7 @@ enum Lang {
     Ts,
     Python,
     C,
+    Go,
 }
 
 #[derive(clap::Args)]
@@ -78,6 +79,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
         Lang::Ts => project::Language::TypeScript,
         Lang::Python => project::Language::Python,
         Lang::C => project::Language::C,
+        Lang::Go => project::Language::Go,
     };
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let files = project::create(&folder, &args.name, kind, language)?;

@@ -1,0 +1,1 @@
+../../../templates/ts/shared/openedx-ace.d.ts
