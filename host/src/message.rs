@@ -1,8 +1,10 @@
-//! Every value that crosses modules: messages and their parts here, what happens to them in [`report`].
+//! Every value that crosses modules: messages and their parts here, what is answered about them in [`answers`], what happens to
+//! them in [`report`].
 //!
 //! The JSON form is edx-ace's (`str(message)` there), both ways; [`decode`] reads it. Times are written back as they came, and
 //! the context is left exactly as it is, whatever its keys are called.
 
+mod answers;
 mod decode;
 mod report;
 
@@ -14,11 +16,14 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+pub use answers::{
+    ActionLink, Attempt, Delay, DeliveryError, Denial, Fault, FaultKind, Notes, Page, PolicyResult, Receipt, Rendered,
+    RenderedFile, ResolveError, Resolved, TemplateFile,
+};
 pub use decode::{FieldError, FieldErrors};
 pub use report::{
-    ActionLink, Agreement, Attempt, AttemptReport, AttemptResult, ChannelReport, Delay, DeliveryError, Denial, Fault,
-    FaultKind, HISTORY_MAX, Notes, OnError, Outcome, Page, PolicyReport, PolicyResult, Reason, Receipt, Rendered,
-    RenderedFile, Report, ResolveError, Resolved, Rule, TemplateFile, Verdict,
+    Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, OnError, Outcome, PolicyReport, Reason,
+    Report, Rule, Verdict,
 };
 
 /// A JSON object whose keys keep their order.
