@@ -1,0 +1,254 @@
+//! The stages of one channel type: choose a channel, render, deliver; and what follows from each that fails.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::Instrument;
+
+use super::{CLOCK_SLACK, Carrying, InFlight, Stage};
+use crate::channel::{self, Channel};
+use crate::config::Guarantee;
+use crate::delivery::{self, Delivered};
+use crate::message::{
+    Attempt, AttemptReport, ChannelReport, FaultKind, HISTORY_MAX, Notes, Outcome, Rendered, RenderedFile, Rule,
+};
+use crate::monitoring;
+use crate::presentation::Subject;
+use crate::retry::{self, Next};
+
+/// What one stage came to.
+pub(super) enum Step {
+    Next(Stage),
+    /// The attempt must be written down before it is made.
+    Record,
+    Settled(Outcome),
+    Failed(String),
+    Recoverable {
+        error: String,
+        suggested: Option<Timestamp>,
+    },
+    /// The channel was not asked. `at`: when to come back, where that is known.
+    Later {
+        error: String,
+        at: Option<Timestamp>,
+    },
+}
+
+impl InFlight {
+    pub(super) async fn step(&mut self, i: usize, carrying: &mut Carrying) -> Step {
+        if self.is_expired((self.snapshot.now)()) {
+            return Step::Settled(Outcome::Expired { error: None });
+        }
+        let stage = std::mem::take(&mut carrying.stage);
+        if let Stage::Choose = stage {
+            return self.choose(i).await;
+        }
+        let report = &mut self.progress.report.channels[i];
+        let name = report.channel.clone().unwrap_or_default();
+        let Some(channel) = self.snapshot.channels.find(&report.channel_type, &name).cloned() else {
+            report.passed_over.push(format!("{name}: it is not there any more"));
+            return match carrying.tried.is_empty() {
+                true => Step::Next(Stage::Choose),
+                false => Step::Failed(format!("{name}: the channel is not there any more")),
+            };
+        };
+        match stage {
+            Stage::Deliver(rendered) => self.deliver(i, carrying, channel, rendered).await,
+            _ => self.render(i, carrying, channel).await,
+        }
+    }
+
+    async fn choose(&mut self, i: usize) -> Step {
+        let report = &mut self.progress.report.channels[i];
+        let snapshot = &self.snapshot;
+        let found = channel::candidates(
+            &snapshot.channels,
+            &snapshot.routing,
+            &self.progress.limit,
+            &report.channel_type,
+            &self.message,
+        );
+        report.passed_over.extend(found.passed_over);
+        let notes = Notes::default();
+        let chosen = channel::choose(found.channels, &self.message, &notes).await;
+        report.refused.extend(notes.into_refused());
+        match chosen {
+            Err(fault) if fault.kind == FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
+            Err(fault) => Step::Recoverable { error: fault.to_string(), suggested: None },
+            Ok(None) => {
+                let reason = format!("no channel carries {}", report.channel_type);
+                Step::Settled(Outcome::Unsupported { reason })
+            }
+            Ok(Some((channel, rule))) => {
+                take(report, channel.as_ref(), rule);
+                Step::Next(Stage::Render)
+            }
+        }
+    }
+
+    async fn render(&mut self, i: usize, carrying: &mut Carrying, channel: Arc<dyn Channel>) -> Step {
+        let notes = Notes::default();
+        let asked = async {
+            let links = channel.action_links(&self.message, &notes).await?;
+            Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(&self.message, &notes).await?))
+        };
+        let asked = asked.await;
+        self.progress.report.channels[i].refused.extend(notes.into_refused());
+        let (action_links, tracker_image_sources) = match asked {
+            Ok(answers) => answers,
+            Err(fault) => {
+                carrying.stage = Stage::Render;
+                return match fault.kind {
+                    FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
+                    _ => Step::Recoverable { error: fault.to_string(), suggested: None },
+                };
+            }
+        };
+        let subject = Subject {
+            channel: channel.name(),
+            channel_type: channel.channel_type(),
+            files: channel.template_files(),
+            action_links: &action_links,
+            tracker_image_sources: &tracker_image_sources,
+        };
+        let report = &mut self.progress.report.channels[i];
+        match self.snapshot.presentation.render(&self.message, &subject) {
+            Err(fault) => {
+                // A message that has no templates for any channel type was not meant for another one: its name is wrong.
+                let absent = fault.absent && self.snapshot.presentation.knows(&self.message);
+                Step::Settled(Outcome::TemplateError { message: fault.message, absent })
+            }
+            Ok(Rendered { files, language, note }) => {
+                (report.language, report.language_note) = (Some(language), note);
+                report.templates = files.iter().map(|f| f.source.clone()).collect();
+                if self.dry {
+                    report.rendered = Some(files);
+                    return Step::Settled(Outcome::Ready);
+                }
+                let texts = files.into_iter().map(|RenderedFile { name, text, .. }| (name, text));
+                Step::Next(Stage::Deliver(texts.collect()))
+            }
+        }
+    }
+
+    async fn deliver(
+        &mut self,
+        i: usize,
+        carrying: &mut Carrying,
+        channel: Arc<dyn Channel>,
+        rendered: Vec<(String, String)>,
+    ) -> Step {
+        let gate = self.snapshot.gates.get(channel.name());
+        if gate.is_some_and(|g| g.settings.delivery == Guarantee::AtMostOnce) && !carrying.is_recorded {
+            carrying.stage = Stage::Deliver(rendered);
+            return Step::Record;
+        }
+        let (at, started, notes) = ((self.snapshot.now)(), Instant::now(), Notes::default());
+        let attempt =
+            Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
+        let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
+        let delivering = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes);
+        let delivered = delivering.instrument(span).await;
+        carrying.is_recorded = false;
+        let pause = notes.pause().filter(|_| matches!(delivered, Delivered::Recoverable { .. }));
+        if let (Some(gate), Some(pause)) = (gate, pause) {
+            // Nobody else need be told the same.
+            gate.close(pause, (self.snapshot.now)());
+        }
+        let report = &mut self.progress.report.channels[i];
+        report.refused.extend(notes.into_refused());
+        if let Delivered::Unavailable(error) = delivered {
+            carrying.stage = Stage::Deliver(rendered);
+            return Step::Later { error, at: None };
+        }
+        let took = started.elapsed();
+        let opened = *carrying.opened.get_or_insert(at);
+        let now = (self.snapshot.now)();
+        let jumped = now.duration_since(at) - SignedDuration::try_from(took).unwrap_or_default();
+        if jumped.abs() > CLOCK_SLACK {
+            // The clock was set meanwhile, and the window goes with it.
+            carrying.opened = Some(opened.checked_add(jumped).unwrap_or(opened));
+            self.progress.seen = Some(now);
+        }
+        carrying.attempts += 1;
+        report.attempts += 1;
+        let (result, answer) = delivered.told();
+        let took_us = took.as_micros() as u64;
+        let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
+        let number = attempt.number;
+        remember(report, AttemptReport { at, channel: name, revision, number, took_us, result, answer });
+        match delivered {
+            Delivered::Settled(outcome) => Step::Settled(outcome),
+            Delivered::Fatal(error) => Step::Failed(error),
+            Delivered::Recoverable { error, suggested } => {
+                carrying.stage = Stage::Deliver(rendered);
+                Step::Recoverable { error, suggested }
+            }
+            Delivered::Unavailable(error) => Step::Later { error, at: None },
+        }
+    }
+
+    /// Counts the failed try and says when the next one is. Who was told when to come back has not failed.
+    pub(super) fn again(&self, carrying: &mut Carrying, suggested: Option<Timestamp>) -> Next {
+        let now = (self.snapshot.now)();
+        if suggested.is_none_or(|at| at <= now) {
+            carrying.failures += 1;
+        }
+        let opened = *carrying.opened.get_or_insert(now);
+        let expiration_time = self.message.expiration_time.as_ref().map(|t| t.timestamp());
+        let end = retry::window_end(opened, expiration_time, &self.snapshot.delivery);
+        retry::next(now, carrying.failures, suggested, end, &self.snapshot.delivery, (self.snapshot.jitter)())
+    }
+
+    /// When to come back to a channel that could not be asked: its quota is used up, or its circuit is open. That uses nothing
+    /// up: an open window is as much longer, and only the message's own expiration time ends the waiting.
+    pub(super) fn put_off(&self, carrying: &mut Carrying, at: Option<Timestamp>) -> Next {
+        let now = (self.snapshot.now)();
+        let at = at.unwrap_or_else(|| {
+            carrying.unasked += 1;
+            let pause = retry::pause(carrying.unasked, &self.snapshot.delivery, (self.snapshot.jitter)());
+            now.checked_add(pause).unwrap_or(Timestamp::MAX)
+        });
+        if self.is_expired(at) {
+            return Next::Expired;
+        }
+        carrying.opened = carrying.opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
+        Next::At(at)
+    }
+
+    /// Turns to the next channel of the failover list, where there is one.
+    pub(super) fn fail_over(&mut self, i: usize, carrying: &mut Carrying) -> bool {
+        let report = &mut self.progress.report.channels[i];
+        let Some(failed) = report.channel.clone() else { return false };
+        carrying.tried.push(failed.clone());
+        let snapshot = &self.snapshot;
+        let next = channel::failover(
+            &snapshot.channels,
+            &snapshot.routing,
+            &self.progress.limit,
+            &report.channel_type,
+            &carrying.tried,
+        );
+        let Some(next) = next else { return false };
+        report.passed_over.push(format!("{failed}: failed"));
+        take(report, next.as_ref(), Rule::Failover);
+        let tried = std::mem::take(&mut carrying.tried);
+        *carrying = Carrying { tried, ..Carrying::new(Stage::Render, carrying.due) };
+        true
+    }
+}
+
+fn remember(report: &mut ChannelReport, attempt: AttemptReport) {
+    monitoring::attempted(&attempt);
+    if report.history.len() == HISTORY_MAX {
+        report.history.remove(0);
+    }
+    report.history.push(attempt);
+}
+
+fn take(report: &mut ChannelReport, channel: &dyn Channel, rule: Rule) {
+    report.channel = Some(channel.name().to_owned());
+    report.revision = channel.revision().to_owned();
+    report.rule = Some(rule);
+}
