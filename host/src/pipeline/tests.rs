@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 
 use super::*;
-use crate::config::Config;
+use crate::channel::Channel;
+use crate::config::{Config, Guarantee};
 use crate::message::{
-    ActionLink, AttemptResult, Delay, DeliveryError, Fault, FaultKind, OnError, PolicyResult, Receipt, TemplateFile,
+    ActionLink, Attempt, AttemptResult, Delay, DeliveryError, Fault, FaultKind, Notes, OnError, PolicyResult, Receipt,
+    Rule, TemplateFile,
 };
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
 

@@ -25,9 +25,10 @@ impl SmtpSink {
         }
         let child = command.args([&address.to_string(), "256"]).stdout(Stdio::null()).stderr(Stdio::null());
         let child = child.spawn().expect("smtp-sink is installed (Debian's package postfix)");
+        let sink = SmtpSink { child, address };
         for _ in 0..200 {
             if TcpStream::connect(address).is_ok() {
-                return SmtpSink { child, address };
+                return sink;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
