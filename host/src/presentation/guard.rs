@@ -11,7 +11,8 @@
 //! | `[x for y in z if c]` | `[__step_then() and (x) for y in z if __step_then() and (c)]` |
 //! | `{% set x = a ~ b %}`, `{% set x %}…{% endset %}` | the tag, and `{{ __kept(value=x or none) }}` |
 //!
-//! A step says how much text its body writes where that is long, and [`written`] counts the values.
+//! Where what is written may be captured, a step says how much text its body writes if that is long, and [`written`] counts the
+//! values.
 //!
 //! Between two steps there is straight-line code alone, as long as the template; a file that includes others twice each, or
 //! a component that calls itself, takes a step each time.
@@ -35,8 +36,9 @@ const STEP_THEN: &str = "__step_then() and (";
 
 pub(super) fn register(tera: &mut Tera) {
     tera.register_function("__step", |kwargs: Kwargs, _: &State| {
-        let bytes = kwargs.get::<usize>("bytes")?.unwrap_or(0);
-        rendering::current(|rendering| rendering.wrote(bytes).map_err(tera::Error::message))?;
+        if let Some(bytes) = kwargs.get::<usize>("bytes")? {
+            rendering::current(|rendering| rendering.wrote(bytes).map_err(tera::Error::message))?;
+        }
         step().map(|()| Value::none())
     });
     tera.register_function("__step_then", |_: Kwargs, _: &State| step().map(|()| true));
@@ -130,10 +132,11 @@ pub(super) fn too_deep<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> V
     deep.into_iter().map(str::to_owned).collect()
 }
 
-/// The template with its guards. `is_looped`: it may be included in a loop.
-pub(super) fn guarded(text: &str, is_looped: bool) -> String {
+/// The template with its guards. `writes`: what it writes may be captured, and whether the file may be included in a loop.
+pub(super) fn guarded(text: &str, writes: Option<bool>) -> String {
     let tags = scan::tags(text);
-    let bodies = written::texts(text, &tags);
+    let bodies = writes.map(|_| written::texts(text, &tags)).unwrap_or_default();
+    let is_looped = writes == Some(true);
     let step = |body: usize| match bodies.get(&body) {
         Some(bytes) if *bytes >= BODY_BYTES_MIN => format!("__step(bytes={bytes})"),
         _ => STEP.to_owned(),
@@ -150,7 +153,7 @@ pub(super) fn guarded(text: &str, is_looped: bool) -> String {
             let end = if tag.trims_after { " -}}" } else { " }}" };
             (tag.range.end, format!("{{{{ {guard}{end}"))
         };
-        if depth > 0 {
+        if depth > 0 && writes.is_some() {
             added.extend(written::counts(text, tag, after));
         }
         depth = written::deeper(depth, tag);
@@ -233,7 +236,7 @@ mod tests {
     use super::*;
 
     fn guarded_alone(text: &str) -> String {
-        guarded(text, false)
+        guarded(text, Some(false))
     }
 
     #[test]
@@ -247,9 +250,11 @@ mod tests {
         );
         let long = "x".repeat(300);
         assert_eq!(
-            guarded(&format!("{long}{{{{ a | f }}}}"), true),
+            guarded(&format!("{long}{{{{ a | f }}}}"), Some(true)),
             format!("{{{{ __step(bytes=300) }}}}{long}{{{{ (a | f) | __wrote }}}}")
         );
+        let uncaptured = "{% for x in y %}{{ x }}{% endfor %}";
+        assert_eq!(guarded(uncaptured, None), "{{ __step() }}{% for x in y %}{{ __step() }}{{ x }}{% endfor %}");
     }
 
     #[test]

@@ -206,7 +206,11 @@ fn environment(settings: &config::Presentation) -> Tera {
 fn compile(texts: &Texts, settings: &config::Presentation, broken: &mut Broken) -> Tera {
     let empty = environment(settings);
     let looped = written::looped(pairs(texts));
-    let guarded = |name: &String, text: &str| (name.clone(), guard::guarded(text, looped.contains(name)).into());
+    let captured = written::captured(pairs(texts));
+    let guarded = |name: &String, text: &str| {
+        let writes = captured.contains(name).then(|| looped.contains(name));
+        (name.clone(), guard::guarded(text, writes).into())
+    };
     let guarded: Texts = texts.iter().map(|(name, text)| guarded(name, text)).collect();
     let mut tera = empty.clone();
     if tera.add_raw_templates(&guarded).is_ok() && guard::too_deep(pairs(&guarded)).is_empty() {

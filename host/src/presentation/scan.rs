@@ -53,6 +53,14 @@ impl Tag {
         }
     }
 
+    /// The file that an `extends` names.
+    pub fn extended(&self) -> Option<&str> {
+        match (self.keyword(), &self.words.get(1)?.kind) {
+            (Some("extends"), Kind::Text(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     pub fn is_sign(&self, at: usize, sign: char) -> bool {
         self.words.get(at).is_some_and(|word| word.kind == Kind::Sign(sign))
     }

@@ -1,8 +1,8 @@
-//! What loops write is counted, wherever it goes: text that a `set` block or a filter section captures is in nobody's sight
-//! until the block ends, and Tera holds all of it meanwhile.
+//! What loops write is counted where it may be captured: text in a `set` block or a filter section is in nobody's sight until the
+//! block ends, and Tera holds all of it meanwhile. What goes into a file is bounded as it is written, and costs nothing here.
 //!
-//! Counted are the values and the text of loop bodies and components, and of files that are included in them. A value is
-//! counted where it is written:
+//! Counted are the values and the text of loop bodies and components, and of files that are included in them, in the files that
+//! [`captured`] names. A value is counted where it is written:
 //!
 //! | in a template | becomes |
 //! |---|---|
@@ -73,6 +73,37 @@ pub(super) fn looped<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTr
         }
     }
     found
+}
+
+/// The files of which something may be captured: those that capture themselves or have components, those that extend one of
+/// them (a block may stand in what is captured), and whatever any of these includes.
+pub(super) fn captured<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
+    let texts: BTreeMap<&str, &str> = texts.collect();
+    let extended = |text: &str| scan::tags(text).iter().find_map(Tag::extended).map(str::to_owned);
+    let mut found: BTreeSet<String> =
+        texts.iter().filter(|(_, text)| captures(text)).map(|(name, _)| (*name).to_owned()).collect();
+    loop {
+        let before = found.len();
+        for (name, text) in &texts {
+            if extended(text).is_some_and(|parent| found.contains(&parent)) {
+                found.insert((*name).to_owned());
+            }
+        }
+        let included = |name: &String| texts.get(name.as_str()).map(|text| links(text)).unwrap_or_default();
+        let included: Vec<String> = found.iter().flat_map(included).collect();
+        found.extend(included);
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// Whether a template captures text, or has components: whoever calls one may capture what it writes.
+fn captures(text: &str) -> bool {
+    scan::tags(text).iter().any(|tag| {
+        let is_call = tag.words.first().is_some_and(|word| word.kind == Kind::Sign('<'));
+        is_call || matches!(tag.keyword(), Some("endset" | "filter" | "component"))
+    })
 }
 
 /// Loops and components around what follows a tag.
@@ -161,6 +192,23 @@ mod tests {
         for broken in ["{% endfor %}{% else %}{% endif %}x", "{% for %}{% if %}{% for %}a"] {
             texts(broken, &scan::tags(broken));
         }
+    }
+
+    #[test]
+    fn files_of_which_something_may_be_captured_are_found() {
+        let texts = [
+            ("plain", "{% for i in l %}{{ i }}{% include 'x' %}{% endfor %}{% set a = 1 %}"),
+            ("layout", "{% set x %}{% block b %}{% endblock %}{% endset %}"),
+            ("child", "{% extends 'layout' %}{% block b %}{% include 'part' %}{% endblock %}"),
+            ("grandchild", "{% extends 'child' %}"),
+            ("part", "{{ a }}"),
+            ("x", "{{ b }}"),
+            ("shouts", "{% filter upper %}{% include 'deep' %}{% endfilter %}"),
+            ("deep", "{% include 'deeper' %}"),
+            ("deeper", ""),
+        ];
+        let expected = ["layout", "child", "grandchild", "part", "shouts", "deep", "deeper"];
+        assert_eq!(captured(texts.into_iter()), BTreeSet::from(expected.map(str::to_owned)));
     }
 
     #[test]

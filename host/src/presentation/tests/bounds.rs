@@ -119,7 +119,7 @@ fn text_that_is_captured_ends_at_its_limit_while_it_is_captured() {
 }
 
 #[test]
-fn faults_in_loops_show_the_expression_as_it_is_written() {
+fn faults_where_values_are_counted_show_the_expression_as_it_is_written() {
     let folders = Folders::new();
     for (body, expected) in [
         ("{{ nick }}", "Variable `nick` is not defined."),
@@ -127,7 +127,7 @@ fn faults_in_loops_show_the_expression_as_it_is_written() {
         ("{{ l | first | round }}", "1: "),
         ("{{ (x?.nick) }}", "undefined at `(x?.nick)`"),
     ] {
-        folders.hello("body.txt", &format!("{{% for x in l %}}{body}{{% endfor %}}"));
+        folders.hello("body.txt", &format!("{{% set kept %}}{{% for x in l %}}{body}{{% endfor %}}{{% endset %}}"));
         let said = fault(&folders, json!({"l": [{"a": "b"}]}));
         assert!(said.contains(expected) && !said.contains("__"), "{said}");
     }
