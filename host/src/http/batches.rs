@@ -97,13 +97,19 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
     let batch = api.queue.begin_batch(uuid, queue::digest(&text), text, api.ace.now()).await?;
     is_open(&batch)?;
     let mut intake = Intake::new(&api.queue, &batch, kind);
-    while let Some((number, line)) = lines.next().await? {
-        let member = member(number, &line)?;
-        intake.add(member, api.ace.now()).await?;
-    }
+    let read = take_lines(&api, &mut intake, &mut lines).await;
+    // What stands before a line that makes no sense, or before the cut, is taken.
     intake.flush(api.ace.now()).await?;
+    read?;
     let batch = api.queue.complete_batch(uuid).await?;
     Ok((StatusCode::ACCEPTED, Json(BatchShown::from(batch))).into_response())
+}
+
+async fn take_lines(api: &Api, intake: &mut Intake<'_>, lines: &mut Lines) -> Result<(), ApiError> {
+    while let Some((number, line)) = lines.next().await? {
+        intake.add(member(number, &line)?, api.ace.now()).await?;
+    }
+    Ok(())
 }
 
 fn is_open(batch: &Batch) -> Result<(), ApiError> {

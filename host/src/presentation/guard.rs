@@ -109,12 +109,7 @@ fn check_bytes(bytes: usize) -> TeraResult<()> {
 /// The files that a template includes or extends.
 pub(super) fn links(text: &str) -> Vec<String> {
     let tags = scan::tags(text);
-    let linked = tags.iter().filter(|tag| matches!(tag.keyword(), Some("include" | "extends")));
-    let name = |tag: &Tag| match &tag.words.get(1)?.kind {
-        Kind::Text(name) => Some(name.clone()),
-        _ => None,
-    };
-    linked.filter_map(name).collect()
+    tags.iter().filter_map(|tag| tag.included().or(tag.extended())).map(str::to_owned).collect()
 }
 
 /// The templates at whose end more than [`FILES_DEEP_MAX`] files stand inside one another: each takes some of the stack.

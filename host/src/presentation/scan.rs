@@ -47,16 +47,17 @@ impl Tag {
 
     /// The file that an `include` names.
     pub fn included(&self) -> Option<&str> {
-        match (self.keyword(), &self.words.get(1)?.kind) {
-            (Some("include"), Kind::Text(name)) => Some(name),
-            _ => None,
-        }
+        self.file("include")
     }
 
     /// The file that an `extends` names.
     pub fn extended(&self) -> Option<&str> {
-        match (self.keyword(), &self.words.get(1)?.kind) {
-            (Some("extends"), Kind::Text(name)) => Some(name),
+        self.file("extends")
+    }
+
+    fn file(&self, keyword: &str) -> Option<&str> {
+        match &self.words.get(1)?.kind {
+            Kind::Text(name) if self.keyword() == Some(keyword) => Some(name),
             _ => None,
         }
     }

@@ -78,29 +78,24 @@ pub(super) fn looped<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTr
 /// The files of which something may be captured: those that capture themselves or have components, those that extend one of
 /// them (a block may stand in what is captured), and whatever any of these includes.
 pub(super) fn captured<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
-    let texts: BTreeMap<&str, &str> = texts.collect();
-    let extended = |text: &str| scan::tags(text).iter().find_map(Tag::extended).map(str::to_owned);
-    let mut found: BTreeSet<String> =
-        texts.iter().filter(|(_, text)| captures(text)).map(|(name, _)| (*name).to_owned()).collect();
-    loop {
-        let before = found.len();
-        for (name, text) in &texts {
-            if extended(text).is_some_and(|parent| found.contains(&parent)) {
-                found.insert((*name).to_owned());
-            }
+    let texts: BTreeMap<&str, Vec<Tag>> = texts.map(|(name, text)| (name, scan::tags(text))).collect();
+    let mut waiting: Vec<&str> = texts.iter().filter(|(_, tags)| captures(tags)).map(|(name, _)| *name).collect();
+    let mut found = BTreeSet::new();
+    while let Some(name) = waiting.pop() {
+        if !found.insert(name.to_owned()) {
+            continue;
         }
-        let included = |name: &String| texts.get(name.as_str()).map(|text| links(text)).unwrap_or_default();
-        let included: Vec<String> = found.iter().flat_map(included).collect();
-        found.extend(included);
-        if found.len() == before {
-            return found;
-        }
+        let extends = |tags: &[Tag]| tags.iter().any(|tag| tag.extended() == Some(name));
+        waiting.extend(texts.iter().filter(|(_, tags)| extends(tags)).map(|(child, _)| *child));
+        let own = texts.get(name).into_iter().flatten();
+        waiting.extend(own.filter_map(|tag| tag.included().or(tag.extended())));
     }
+    found
 }
 
 /// Whether a template captures text, or has components: whoever calls one may capture what it writes.
-fn captures(text: &str) -> bool {
-    scan::tags(text).iter().any(|tag| {
+fn captures(tags: &[Tag]) -> bool {
+    tags.iter().any(|tag| {
         let is_call = tag.words.first().is_some_and(|word| word.kind == Kind::Sign('<'));
         is_call || matches!(tag.keyword(), Some("endset" | "filter" | "component"))
     })

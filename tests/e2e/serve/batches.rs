@@ -42,6 +42,8 @@ async fn a_batch_that_was_cut_off_is_sent_again_and_each_message_once() {
     let (status, problem) = server.post("/v1/batches", cut).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_text(&problem["detail"], "line 302");
+    let (_, cut) = server.get(&format!("/v1/batches/{}", Uuid::from_u128(1))).await;
+    assert_eq!(cut["messages"], 300, "the lines before it were taken");
     let (status, batch) = server.post("/v1/batches", head(1) + &members(0..500)).await;
     assert_eq!((status, &batch["messages"]), (StatusCode::ACCEPTED, &json!(500)), "{batch}");
     let batch = until(&server, 1, "done").await;
