@@ -65,16 +65,26 @@ impl Drop for Dev {
 fn project() -> Home {
     let home = Home::empty();
     plugin(&home, &["new", "night_off", "--kind", "policy", "--lang", "js"]).ok();
-    let manifest = home.read("night_off/night_off.toml");
-    home.file("night_off/night_off.toml", manifest.replace("[\"push\"]", "[\"email\"]"));
+    replace(&home, "night_off.toml", "[\"push\"]", "[\"email\"]");
     home
 }
 
-/// Replaces a text in the source, as an editor that saves.
+/// Saves a file of the project at once, as most editors do, so that no build sees half of it.
+fn save(home: &Home, file: &str, text: &str) {
+    let written = home.file(&format!("night_off/{file}.new"), text);
+    std::fs::rename(written, home.path(&format!("night_off/{file}"))).expect("renamed");
+}
+
+/// Replaces a text in a file of the project.
+fn replace(home: &Home, file: &str, from: &str, to: &str) {
+    let text = home.read(&format!("night_off/{file}"));
+    assert!(text.contains(from), "{from:?} is not in {file}");
+    save(home, file, &text.replace(from, to));
+}
+
+/// Replaces a text in the source.
 fn edit(home: &Home, from: &str, to: &str) {
-    let source = home.read("night_off/night_off.js");
-    assert!(source.contains(from), "{from:?} is not in the source");
-    home.file("night_off/night_off.js", source.replace(from, to));
+    replace(home, "night_off.js", from, to);
 }
 
 fn reason(answer: &Value) -> &str {
@@ -104,12 +114,11 @@ fn an_edit_shows_the_new_answer_beside_the_old_one() {
     assert_eq!((&fourth["answer"], &fourth["before"]), (&second["answer"], &second["answer"]));
 
     // The manifest and the cases are sources as well.
-    let manifest = home.read("night_off/night_off.toml");
-    home.file("night_off/night_off.toml", manifest.replace("[\"email\"]", "[\"sms\"]"));
+    replace(&home, "night_off.toml", "[\"email\"]", "[\"sms\"]");
     assert_eq!(dev.round()["answer"]["deny"][0]["channel_type"], "sms");
     let mut transactional = message("note", json!({"options": {"transactional": true}}));
     transactional = json!([{"name": "one that must arrive", "message": transactional, "expect": "pass"}]);
-    home.file("night_off/tests/cases.json", transactional.to_string());
+    save(&home, "tests/cases.json", &transactional.to_string());
     let sixth = dev.round();
     assert_eq!((&sixth["message"], &sixth["answer"]), (&json!("one that must arrive"), &json!("pass")));
     assert_eq!(dev.stop(), Some(0));

@@ -96,12 +96,18 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Waits until they are other than they were when this was last asked.
+    /// Waits until they are other than they were when this was last asked, and still: a file that is half written is not
+    /// built.
     pub async fn change(&mut self) -> Result<(), KitError> {
         while !self.has_changed()? {
             self.changed.notified().await;
         }
-        Ok(())
+        loop {
+            tokio::time::sleep(STILL).await;
+            if !self.has_changed()? {
+                return Ok(());
+            }
+        }
     }
 
     fn has_changed(&mut self) -> Result<bool, KitError> {
@@ -217,6 +223,22 @@ mod tests {
         assert!(changes(&mut sources).await);
         std::fs::write(dir.path().join("src/b.js"), "12").expect("written");
         assert!(changes(&mut sources).await, "in a folder that is new");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_still_being_written_is_one_change() {
+        let (dir, project) = project();
+        let mut sources = Sources::watch(&project, Vec::new()).expect("watched");
+        let file = dir.path().join("a.js");
+        std::fs::write(&file, "").expect("cut to nothing");
+        let writes = async {
+            tokio::time::sleep(STILL / 2).await;
+            std::fs::write(&file, "the whole text").expect("written");
+        };
+        let (changed, ()) = tokio::join!(changes(&mut sources), writes);
+        assert!(changed);
+        let waited = tokio::time::timeout(STILL * 6, sources.change()).await;
+        assert!(waited.is_err(), "the second half was a change of its own");
     }
 
     #[tokio::test]
