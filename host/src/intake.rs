@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -80,37 +81,57 @@ pub struct Member {
 
 /// A batch that is coming in.
 pub struct Intake<'a> {
-    queue: &'a Queue,
+    queue: &'a Arc<Queue>,
     batch: &'a Batch,
     kind: MessageType,
     chunk: Vec<New>,
     bytes: usize,
+    /// The chunk before: while it goes to the disk the next one gathers.
+    writing: Option<JoinHandle<Result<(), IntakeError>>>,
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(queue: &'a Queue, batch: &'a Batch, kind: MessageType) -> Self {
-        Intake { queue, batch, kind, chunk: Vec::with_capacity(CHUNK), bytes: 0 }
+    pub fn new(queue: &'a Arc<Queue>, batch: &'a Batch, kind: MessageType) -> Self {
+        Intake { queue, batch, kind, chunk: Vec::with_capacity(CHUNK), bytes: 0, writing: None }
     }
 
-    /// Takes one more. Its message's uuid is made of the batch's and its key.
+    /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
     pub async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
         let mut message = self.kind.personalize(member.recipient, member.language, member.user_context);
         message.uuid = Uuid::new_v5(&self.batch.uuid, member.key.as_bytes());
         let new = new(&message, self.batch.lane)?;
         self.bytes += new.body.len();
         self.chunk.push(new);
-        if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.flush(now).await } else { Ok(()) }
+        if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
     }
 
     /// Everything that was added is on the disk.
     pub async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
+        self.write(now).await?;
+        self.written().await
+    }
+
+    async fn write(&mut self, now: Timestamp) -> Result<(), IntakeError> {
+        self.written().await?;
         self.bytes = 0;
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
-        let uuids: Vec<Uuid> = chunk.iter().map(|new| new.uuid).collect();
-        let accepted = self.queue.accept(chunk, now).await?;
-        let conflict = accepted.iter().position(|one| *one == Accepted::Conflict);
-        conflict.map_or(Ok(()), |at| Err(IntakeError::Conflict(uuids[at])))
+        self.writing = Some(tokio::spawn(accept(self.queue.clone(), chunk, now)));
+        Ok(())
     }
+
+    async fn written(&mut self) -> Result<(), IntakeError> {
+        match self.writing.take() {
+            Some(writing) => writing.await.unwrap_or_else(|e| Err(QueueError::Unavailable(e.to_string()).into())),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn accept(queue: Arc<Queue>, chunk: Vec<New>, now: Timestamp) -> Result<(), IntakeError> {
+    let uuids: Vec<Uuid> = chunk.iter().map(|new| new.uuid).collect();
+    let accepted = queue.accept(chunk, now).await?;
+    let conflict = accepted.iter().position(|one| *one == Accepted::Conflict);
+    conflict.map_or(Ok(()), |at| Err(IntakeError::Conflict(uuids[at])))
 }
 
 /// Why a page is not in.
@@ -172,7 +193,7 @@ fn wait_for_store(error: &QueueError) -> Duration {
 }
 
 /// One page of one batch, and what came of it.
-async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<(), QueueError> {
+async fn take_page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Result<(), QueueError> {
     let (batch, plugin) = (&resolving.batch, resolving.resolver.plugin.as_str());
     let missed = match page(ace, queue, resolving).await {
         Ok(next) => return queue.page_taken(batch.lane, next, ace.now()).await,
@@ -197,7 +218,7 @@ async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<()
 }
 
 /// Asks for a page and takes its recipients in; where the next one begins.
-async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<String>, Missed> {
+async fn page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Result<Option<String>, Missed> {
     let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
     let text = String::from_utf8_lossy(&batch.kind).into_owned();
     let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;

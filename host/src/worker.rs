@@ -277,13 +277,16 @@ impl Worker {
     async fn done(&self, id: i64, flight: InFlight) {
         let message = flight.message.clone();
         let report = flight.into_report();
-        let told = events::tell(&message, &report, self.events, self.now());
-        let event = self.events.are_kept.then(|| told.body.clone());
+        let tell = || events::tell(&message, &report, self.events, self.now());
+        let kept = self.events.are_kept.then(tell);
+        let event = kept.as_ref().map(|told| told.body.clone());
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
         if self.settle(id, Settlement::Done { state, report: written, event }).await {
-            // Nobody may be listening.
-            let _ = self.told.send(Arc::new(told));
+            if self.told.receiver_count() > 0 {
+                // By now nobody may be listening any more.
+                let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
+            }
             let report = Arc::new(report);
             for waiting in self.waiting().remove(&message.uuid).unwrap_or_default() {
                 let _ = waiting.send(report.clone());

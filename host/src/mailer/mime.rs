@@ -352,8 +352,8 @@ impl Boundaries {
     fn new(mail: &Email, message_id: &str) -> Boundaries {
         let html = mail.html.as_deref().unwrap_or_default();
         let is_taken = |mark: &str| {
-            let in_text = |content: &[u8]| std::str::from_utf8(content).is_ok_and(|text| text.contains(mark));
-            mail.text.contains(mark) || html.contains(mark) || mail.attachments.iter().any(|a| in_text(&a.content))
+            let has = |content: &[u8]| memchr::memmem::find(content, mark.as_bytes()).is_some();
+            has(mail.text.as_bytes()) || has(html.as_bytes()) || mail.attachments.iter().any(|a| has(&a.content))
         };
         let mut salt = 0u64;
         loop {

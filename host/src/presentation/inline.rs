@@ -38,11 +38,11 @@ impl Inliner {
     /// The inside of a body with the styles of the head's sheets, and of its own; `None` where there are none, or nothing
     /// changes.
     pub fn inlined(&self, head: &str, body: &str) -> Result<Option<String>, String> {
-        let pieces = html::pieces(body);
         let css = sheets(head, &html::pieces(head));
-        if css.is_empty() && !pieces.iter().any(|piece| matches!(piece, Piece::Raw(_))) {
+        if !has_rules(&css) && !may_have_sheet(body) {
             return Ok(None);
         }
+        let pieces = html::pieces(body);
         let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
         let shape = shape(&css, body, &pieces);
         let known = self.seen.read().ok().and_then(|seen| seen.styles.get(&shape).cloned());
@@ -90,6 +90,64 @@ fn sheets(head: &str, pieces: &[Piece]) -> String {
         }
     }
     css
+}
+
+/// Whether anything of a sheet can be put into elements: not what stands in `@media` and the like, and no rule for a state
+/// that an element comes into later. In doubt it can.
+fn has_rules(css: &str) -> bool {
+    const STATES: [&str; 4] = [":hover", ":active", ":focus", ":visited"];
+    let mut rest = css.trim_start();
+    while !rest.is_empty() {
+        let comment = rest.strip_prefix("/*").and_then(|rest| rest.split_once("*/"));
+        let after = match comment {
+            Some((_, after)) => after,
+            None => {
+                let Some(end) = rest.find(['{', ';']) else { return true };
+                let is_at_rule = rest.starts_with('@');
+                let is_of_states = || rest[..end].split(',').all(|part| STATES.iter().any(|state| part.contains(state)));
+                if !is_at_rule && !is_of_states() {
+                    return true;
+                }
+                match rest[end..].starts_with('{') {
+                    true => match block_end(&rest[end..]) {
+                        Some(length) => &rest[end + length..],
+                        None => return true,
+                    },
+                    false => &rest[end + 1..],
+                }
+            }
+        };
+        rest = after.trim_start();
+    }
+    false
+}
+
+/// The length of a block in braces, the last one included.
+fn block_end(css: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, byte) in css.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' if depth == 1 => return Some(at + 1),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether a body may have a sheet of its own: those in comments are for Outlook alone.
+fn may_have_sheet(body: &str) -> bool {
+    let mut rest = body.as_bytes();
+    while let Some(at) = memchr::memchr(b'<', rest) {
+        rest = &rest[at + 1..];
+        match rest.strip_prefix(b"!--") {
+            Some(comment) => rest = memchr::memmem::find(comment, b"-->").map_or(b"", |end| &comment[end..]),
+            None if rest.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"style")) => return true,
+            None => {}
+        }
+    }
+    false
 }
 
 /// All that css-inline's answer depends on: the sheet, and each tag with its class, id and style. A sheet that asks for
@@ -240,6 +298,41 @@ mod tests {
         assert_eq!(inliner.seen.read().unwrap().styles.len(), 1);
         inliner.inlined(HEAD, "<p class=big></p>").unwrap();
         assert_eq!(inliner.seen.read().unwrap().styles.len(), 2);
+    }
+
+    #[test]
+    fn a_sheet_that_nothing_can_be_put_of_is_not_looked_into() {
+        let nothing = [
+            "",
+            "\n/* p { color: red } */\n",
+            "@import url(x.css); @media print { p { color: red } .a, .b { margin: 0 } }",
+            "@font-face { font-family: \"X\" } a:hover, a:focus { color: red } a::before:hover {}",
+        ];
+        let something = [
+            "p { color: red }",
+            "@media print { p { margin: 0 } } p { color: red }",
+            "a:hover, a { color: red }",
+            "@charset \"x\"; a:first-child { color: red }",
+            "@font-face { font-family: \"}\" } p { color: red }",
+            "@font-face { font-family: \"{\" } p { color: red }",
+            "@media print { p { color: red }",
+            "/* p { color: red }",
+        ];
+        let body = "<p class=a><a href=x>1</a></p>";
+        let pieces = html::pieces(body);
+        let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
+        for css in nothing {
+            assert!(!has_rules(css), "{css}");
+            assert_eq!(computed(css, body, &starts), Ok(Styles::new()), "{css}");
+        }
+        for css in something {
+            assert!(has_rules(css), "{css}");
+        }
+        assert!(may_have_sheet("<p><!--[if mso]><style></style><![endif]--><Style>") && !may_have_sheet("<!--<style>--><s>"));
+        assert_eq!(
+            Inliner::default().inlined("", "<STYLE>p { color: red }</STYLE><p>1</p>"),
+            Ok(Some("<STYLE>p { color: red }</STYLE><p style=\"color: red;\">1</p>".to_owned()))
+        );
     }
 
     #[test]

@@ -167,7 +167,8 @@ impl Writer {
         Ok(is_new)
     }
 
-    pub fn batch(&self, uuid: Uuid) -> Result<Batch, Stop> {
+    pub fn batch(&mut self, uuid: Uuid) -> Result<Batch, Stop> {
+        self.write_tallies()?;
         read(&self.db, uuid)?.ok_or(Stop::Refused(QueueError::Unknown("batch")))
     }
 
@@ -183,6 +184,7 @@ impl Writer {
 
     /// Drops batches that were begun before that moment and of whose messages none is kept any more.
     pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
+        self.write_tallies()?;
         let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
             (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0) AND NOT EXISTS
             (SELECT 1 FROM resolving WHERE resolving.lane = batches.lane AND batches.state = 0) RETURNING lane";

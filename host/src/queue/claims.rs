@@ -265,10 +265,8 @@ impl Writer {
         self.settled += 1;
         self.counted.settled += 1;
         self.counted.failed += u64::from(state.is_dead());
-        if lane > ORDINARY {
-            self.tally(lane, State::Queued, -1)?;
-            self.tally(lane, state, 1)?;
-        }
+        self.tally(lane, State::Queued, -1);
+        self.tally(lane, state, 1);
         Ok(())
     }
 

@@ -191,20 +191,16 @@ impl Writer {
         self.unsettled += 1;
         self.settled = self.settled.saturating_sub(1);
         self.put(lane, ms(now), id)?;
-        if lane > ORDINARY {
-            self.tally(lane, state, -1)?;
-            self.tally(lane, State::Queued, 1)?;
-        }
+        self.tally(lane, state, -1);
+        self.tally(lane, State::Queued, 1);
         Ok(true)
     }
 
     fn give_up(&mut self, id: i64, lane: i64, state: State) -> rusqlite::Result<()> {
         let sql = "UPDATE messages SET state = ?1, body = NULL WHERE id = ?2";
         self.db.prepare_cached(sql)?.execute([State::Discarded as i64, id])?;
-        if lane > ORDINARY {
-            self.tally(lane, state, -1)?;
-            self.tally(lane, State::Discarded, 1)?;
-        }
+        self.tally(lane, state, -1);
+        self.tally(lane, State::Discarded, 1);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
 use super::writer::Writer;
-use super::{ORDINARY, Queue, QueueError, State, hash, ms};
+use super::{Queue, QueueError, State, hash, ms};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
@@ -148,9 +148,7 @@ impl Writer {
             .execute([id])?;
         self.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([id])?;
         let state = State::of(state);
-        if lane > ORDINARY {
-            self.tally(lane, state, -1)?;
-        }
+        self.tally(lane, state, -1);
         if state != State::Queued {
             self.settled = self.settled.saturating_sub(1);
             return Ok(None);

@@ -1,6 +1,6 @@
 //! The one thread that writes. It takes whatever waits into one transaction: while the disk is at work the next one gathers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -105,6 +105,9 @@ pub(super) struct Writer {
     pub paused: BTreeSet<i64>,
     /// Whether the wall clock was set back, and what is being done about it.
     pub clock: Clock,
+    /// How many messages each batch has more in each state than its table says. Written with the transaction: a group changes
+    /// the same few numbers many times.
+    tallies: BTreeMap<(i64, State), i64>,
     /// What was done and is not on the disk yet, for the rates.
     pub counted: Counted,
     meter: Arc<Meter>,
@@ -132,6 +135,7 @@ impl Writer {
             leases: HashMap::new(),
             paused: BTreeSet::new(),
             clock,
+            tallies: BTreeMap::new(),
             counted: Counted::default(),
             meter,
             broken: Broken::default(),
@@ -184,6 +188,7 @@ impl Writer {
                 tells.push(tell);
                 broken?;
             }
+            self.write_tallies()?;
             self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
         });
         let counted = std::mem::take(&mut self.counted);
@@ -196,6 +201,7 @@ impl Writer {
                 let _ = self.db.execute_batch("ROLLBACK");
             }
             (self.unsettled, self.settled, self.paused, self.clock) = before;
+            self.tallies.clear();
             let _ = self.lease_anew();
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
@@ -228,8 +234,19 @@ impl Writer {
             }
         }
         let mut accepted = Vec::with_capacity(new.len());
+        let mut recipients = Vec::with_capacity(2 * new.len());
         for one in new {
-            accepted.push(self.accept_one(one, now)?);
+            let answer = self.accept_one(one, now)?;
+            if let Accepted::New(id) = answer {
+                recipients.extend(hashes(one.user.as_deref(), one.email.as_deref()).map(|hash| [hash, id]));
+            }
+            accepted.push(answer);
+        }
+        // In the order of their table: neighbours fall on one page.
+        recipients.sort_unstable();
+        let mut insert = self.db.prepare_cached("INSERT OR IGNORE INTO recipients (hash, id) VALUES (?1, ?2)")?;
+        for recipient in recipients {
+            insert.execute(recipient)?;
         }
         Ok(accepted)
     }
@@ -267,14 +284,7 @@ impl Writer {
             let due = ms(new.not_before.unwrap_or(now).max(now));
             self.put(new.lane, due, id)?;
         }
-        for hash in hashes(new.user.as_deref(), new.email.as_deref()) {
-            self.db
-                .prepare_cached("INSERT OR IGNORE INTO recipients (hash, id) VALUES (?1, ?2)")?
-                .execute([hash, id])?;
-        }
-        if new.lane > super::ORDINARY {
-            self.tally(new.lane, State::Queued, 1)?;
-        }
+        self.tally(new.lane, State::Queued, 1);
         Ok(Accepted::New(id))
     }
 
@@ -300,10 +310,20 @@ impl Writer {
     }
 
     /// Counts a batch's messages by state.
-    pub fn tally(&self, lane: i64, state: State, by: i64) -> rusqlite::Result<()> {
+    pub fn tally(&mut self, lane: i64, state: State, by: i64) {
+        if lane > super::ORDINARY {
+            *self.tallies.entry((lane, state)).or_default() += by;
+        }
+    }
+
+    /// To be done before the table is looked at.
+    pub fn write_tallies(&mut self) -> rusqlite::Result<()> {
         let sql =
             "INSERT INTO tallies (lane, state, n) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET n = n + excluded.n";
-        self.db.prepare_cached(sql)?.execute([lane, state as i64, by]).map(drop)
+        for ((lane, state), by) in std::mem::take(&mut self.tallies) {
+            self.db.prepare_cached(sql)?.execute([lane, state as i64, by])?;
+        }
+        Ok(())
     }
 
     pub fn remember(&mut self, key: &str, value: &str) -> Result<(), Stop> {
