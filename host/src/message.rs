@@ -6,6 +6,7 @@
 
 mod answers;
 mod decode;
+mod json;
 mod report;
 
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{DateTime, Headers, Message, MessageType, Object, Recipient, UserId, nearest};
+use super::{DateTime, Headers, Message, MessageType, Object, Recipient, UserId, json, nearest};
 
 /// One thing wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -126,7 +126,7 @@ impl MessageType {
 }
 
 fn parse(json: &[u8]) -> Result<Value, FieldErrors> {
-    serde_json::from_slice(json).map_err(|_| {
+    json::read(json).map_err(|_| {
         // Slow, and only for a document that is refused: parse again to learn where.
         let mut de = serde_json::Deserializer::from_slice(json);
         let (path, error) = match serde_path_to_error::deserialize::<_, Value>(&mut de) {

@@ -92,34 +92,30 @@ fn sheets(head: &str, pieces: &[Piece]) -> String {
     css
 }
 
-/// Whether anything of a sheet can be put into elements: not what stands in `@media` and the like, and no rule for a state
-/// that an element comes into later. In doubt it can.
+/// Whether anything of a sheet can be put into elements. In doubt it can.
 fn has_rules(css: &str) -> bool {
-    const STATES: [&str; 4] = [":hover", ":active", ":focus", ":visited"];
     let mut rest = css.trim_start();
     while !rest.is_empty() {
         let comment = rest.strip_prefix("/*").and_then(|rest| rest.split_once("*/"));
-        let after = match comment {
-            Some((_, after)) => after,
-            None => {
-                let Some(end) = rest.find(['{', ';']) else { return true };
-                let is_at_rule = rest.starts_with('@');
-                let is_of_states = || rest[..end].split(',').all(|part| STATES.iter().any(|state| part.contains(state)));
-                if !is_at_rule && !is_of_states() {
-                    return true;
-                }
-                match rest[end..].starts_with('{') {
-                    true => match block_end(&rest[end..]) {
-                        Some(length) => &rest[end + length..],
-                        None => return true,
-                    },
-                    false => &rest[end + 1..],
-                }
-            }
-        };
-        rest = after.trim_start();
+        match comment.map(|(_, after)| after).or_else(|| after_idle_rule(rest)) {
+            Some(after) => rest = after.trim_start(),
+            None => return true,
+        }
     }
     false
+}
+
+/// What comes after a rule that concerns no element as it is: `@media` and the like, and what is for a state that an element
+/// comes into later.
+fn after_idle_rule(css: &str) -> Option<&str> {
+    const STATES: [&str; 4] = [":hover", ":active", ":focus", ":visited"];
+    let end = css.find(['{', ';'])?;
+    let is_of_state = |selector: &str| STATES.iter().any(|state| selector.contains(state));
+    if !css.starts_with('@') && !css[..end].split(',').all(is_of_state) {
+        return None;
+    }
+    let length = if css[end..].starts_with('{') { block_end(&css[end..])? } else { 1 };
+    Some(&css[end + length..])
 }
 
 /// The length of a block in braces, the last one included.
@@ -328,7 +324,10 @@ mod tests {
         for css in something {
             assert!(has_rules(css), "{css}");
         }
-        assert!(may_have_sheet("<p><!--[if mso]><style></style><![endif]--><Style>") && !may_have_sheet("<!--<style>--><s>"));
+        assert!(
+            may_have_sheet("<p><!--[if mso]><style></style><![endif]--><Style>")
+                && !may_have_sheet("<!--<style>--><s>")
+        );
         assert_eq!(
             Inliner::default().inlined("", "<STYLE>p { color: red }</STYLE><p>1</p>"),
             Ok(Some("<STYLE>p { color: red }</STYLE><p style=\"color: red;\">1</p>".to_owned()))
