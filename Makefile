@@ -4,13 +4,16 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugins test-plugins examples languages demo test lint fixtures bench fuzz soak docs clean
+.PHONY: help build dist plugins test-plugins examples languages demo test lint fixtures bench fuzz soak docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## The host: target/release/ace
 	cargo build --release -p ace
+
+dist: ## The host for production, linked as one piece (12 minutes): target/dist/ace
+	cargo build --profile dist -p ace --bin ace
 
 plugins: ## The plugins of this repository: target/plugins/NAME.wasm and NAME.toml
 	plugins/build.sh target/plugins

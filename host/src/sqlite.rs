@@ -1,6 +1,12 @@
 //! What is the same for every SQLite database of the host.
 
-use rusqlite::{Error, ErrorCode};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Error, ErrorCode};
+
+/// A statement is planned once. Without this it is planned anew for each other `LIMIT`.
+pub fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
 
 /// Whether another process, or another connection, is in the way just now.
 pub fn is_busy(error: &Error) -> bool {

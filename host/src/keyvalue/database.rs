@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::sqlite::{is_busy, words};
+use crate::sqlite::{is_busy, keep_plans, words};
 
 /// Marks a database as this store's ("ACEk"), so that no other program's is written to.
 const APPLICATION_ID: i32 = 0x4143_456b;
@@ -84,6 +84,7 @@ fn connect(file: &Path, create: OpenFlags, patience: Duration) -> rusqlite::Resu
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
     let db = Connection::open_with_flags(file, flags)?;
     db.busy_timeout(patience)?;
+    keep_plans(&db)?;
     // Each commit is on the disk before it is answered.
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;

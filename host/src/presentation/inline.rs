@@ -110,7 +110,8 @@ fn has_rules(css: &str) -> bool {
 fn after_idle_rule(css: &str) -> Option<&str> {
     const STATES: [&str; 4] = [":hover", ":active", ":focus", ":visited"];
     let end = css.find(['{', ';'])?;
-    let is_of_state = |selector: &str| STATES.iter().any(|state| selector.contains(state));
+    // `p:not(:hover)` is for every `p` at first.
+    let is_of_state = |selector: &str| !selector.contains('(') && STATES.iter().any(|state| selector.contains(state));
     if !css.starts_with('@') && !css[..end].split(',').all(is_of_state) {
         return None;
     }
@@ -308,6 +309,7 @@ mod tests {
             "p { color: red }",
             "@media print { p { margin: 0 } } p { color: red }",
             "a:hover, a { color: red }",
+            "p:not(:hover) { color: red }",
             "@charset \"x\"; a:first-child { color: red }",
             "@font-face { font-family: \"}\" } p { color: red }",
             "@font-face { font-family: \"{\" } p { color: red }",

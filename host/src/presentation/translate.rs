@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use tera::{Kwargs, State, Tera, TeraResult, Value};
+use tera::{ArgFromValue, Kwargs, State, Tera, TeraResult, Value};
 
 use super::placeholders::{self, Piece};
 use super::rendering;
@@ -34,8 +34,7 @@ pub(super) fn register(tera: &mut Tera) {
 
 /// `trans(message=…, context=…, name=…)`.
 fn trans(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
-    let message: &str = kwargs.must_get(MESSAGE)?;
-    translated(message, &kwargs, state)
+    translated(message(&kwargs)?, &kwargs, state)
 }
 
 /// `"…" | trans(context=…, name=…)`.
@@ -44,21 +43,31 @@ fn trans_filter(message: &str, kwargs: Kwargs, state: &State) -> TeraResult<Valu
 }
 
 fn translated(message: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value> {
-    let context: Option<&str> = kwargs.get(CONTEXT)?;
+    let context: Option<&str> = argument(kwargs, CONTEXT)?;
     rendering::current(|rendering| fill(rendering.language.text(context, message), kwargs, state))
 }
 
 /// `blocktrans(message=…, plural=…, count=…, context=…, name=…)`; `plural` and `count` only together.
 fn blocktrans(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
-    let message: &str = kwargs.must_get(MESSAGE)?;
-    let context: Option<&str> = kwargs.get(CONTEXT)?;
-    let (plural, count): (Option<&str>, Option<&Value>) = (kwargs.get(PLURAL)?, kwargs.get(COUNT)?);
+    let message = message(&kwargs)?;
+    let context: Option<&str> = argument(&kwargs, CONTEXT)?;
+    let (plural, count): (Option<&str>, Option<&Value>) = (argument(&kwargs, PLURAL)?, argument(&kwargs, COUNT)?);
     let (plural, count) = match (plural, count) {
         (None, None) => return translated(message, &kwargs, state),
         (Some(plural), Some(count)) => (plural, number(count)?),
         _ => return Err(tera::Error::message("`blocktrans` needs `plural` and `count` together, or neither")),
     };
     rendering::current(|rendering| fill(rendering.language.plural(context, message, plural, count), &kwargs, state))
+}
+
+fn message(kwargs: &Kwargs) -> TeraResult<&str> {
+    argument(kwargs, MESSAGE)?.map_or_else(|| kwargs.must_get(MESSAGE), Ok)
+}
+
+/// As `kwargs.get`: a call has a handful of arguments, and comparing a name with each is quicker than hashing it.
+fn argument<'k, T: ArgFromValue<'k, Output = T>>(kwargs: &'k Kwargs, name: &str) -> TeraResult<Option<T>> {
+    let found = kwargs.iter().find(|(key, _)| key.as_str() == Some(name));
+    found.map(|(_, value)| T::from_value(value)).transpose()
 }
 
 /// What a plural rule looks at: the number without its sign and fraction.
@@ -77,21 +86,36 @@ fn fill(text: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value> {
     if !text.contains('%') {
         return Ok(Value::safe_string(text));
     }
-    let mut filled = String::with_capacity(text.len());
+    let values: Option<&Value> = argument(kwargs, VALUES)?;
+    let mut filled = String::with_capacity(text.len() * 2);
     for piece in placeholders::pieces(text) {
         match piece {
             Piece::Text(text) => filled.push_str(text),
-            Piece::Name(name) => filled.push_str(&state.escape_if_needed(&*value_of(name, kwargs, state)?)?),
+            Piece::Name(name) => push(&mut filled, &*value_of(name, values, kwargs, state)?, state)?,
         }
     }
     Ok(Value::safe_string(&filled))
 }
 
-fn value_of<'a>(name: &'a str, kwargs: &'a Kwargs, state: &State) -> TeraResult<Cow<'a, Value>> {
-    if let Some(value) = kwargs.get::<&Value>(VALUES)?.and_then(|values| values.get_from_path(name)) {
+fn push(filled: &mut String, value: &Value, state: &State) -> TeraResult<()> {
+    match value.as_str() {
+        Some(text) if value.is_safe() || !state.autoescaping_enabled() => filled.push_str(text),
+        Some(text) => filled.push_str(&state.escape(text)?),
+        None => filled.push_str(&state.escape_if_needed(value)?),
+    }
+    Ok(())
+}
+
+fn value_of<'a>(
+    name: &'a str,
+    values: Option<&'a Value>,
+    kwargs: &'a Kwargs,
+    state: &State,
+) -> TeraResult<Cow<'a, Value>> {
+    if let Some(value) = values.and_then(|values| values.get_from_path(name)) {
         return Ok(Cow::Borrowed(value));
     }
-    if let Some(value) = kwargs.get::<&Value>(name)? {
+    if let Some(value) = argument::<&Value>(kwargs, name)? {
         return Ok(Cow::Borrowed(value));
     }
     // `%(user.name)s` reads a field, as a block of Django's does.
