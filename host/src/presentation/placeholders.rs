@@ -29,7 +29,8 @@ fn first(text: &str) -> (Piece<'_>, &str) {
     if let Some(after) = text.strip_prefix("%%") {
         return (Piece::Text("%"), after);
     }
-    let placeholder = text.strip_prefix("%(").and_then(|rest| rest.split_once(")s"));
+    let placeholder = text.strip_prefix("%(").and_then(|rest| rest.split_once(')'));
+    let placeholder = placeholder.and_then(|(name, after)| Some((name, after.strip_prefix('s')?)));
     match placeholder.filter(|(name, _)| is_name(name)) {
         Some((name, after)) => (Piece::Name(name), after),
         None => (Piece::Text("%"), &text[1..]),
