@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::engine::Ace;
-use crate::message::{DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Recipient, ResolveError};
+use crate::message::{
+    DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Prepared, Recipient, ResolveError,
+};
 use crate::plugin::{Namespace, PluginState, Runtime};
 use crate::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
 
@@ -43,21 +45,33 @@ pub enum IntakeError {
 
 /// A message as the queue takes it.
 pub fn new(message: &Message, lane: i64) -> Result<New, FieldErrors> {
-    let body = message.to_json().into_bytes();
-    let recipient = message.recipient.as_ref();
-    Ok(New {
-        uuid: message.uuid,
+    let not_before = not_before(&message.options)?;
+    Ok(written(message.to_json(), message.uuid, message.recipient.as_ref(), message.unique_name(), lane, not_before))
+}
+
+/// A message whose JSON is written.
+fn written(
+    json: String,
+    uuid: Uuid,
+    recipient: Option<&Recipient>,
+    name: String,
+    lane: i64,
+    not_before: Option<Timestamp>,
+) -> New {
+    let body = json.into_bytes();
+    New {
+        uuid,
         digest: queue::digest(&body),
         lane,
-        name: message.unique_name(),
+        name,
         user: recipient.and_then(|r| r.lms_user_id.as_text()),
         email: recipient.and_then(|r| r.email_address.clone()),
-        not_before: not_before(&message.options)?,
+        not_before,
         trace: None,
         body,
         progress: None,
         claim: false,
-    })
+    }
 }
 
 /// `options.not_before`.
@@ -83,7 +97,9 @@ pub struct Member {
 pub struct Intake<'a> {
     queue: &'a Arc<Queue>,
     batch: &'a Batch,
-    kind: MessageType,
+    kind: Prepared,
+    name: String,
+    not_before: Option<Timestamp>,
     chunk: Vec<New>,
     bytes: usize,
     /// The chunk before: while it goes to the disk the next one gathers.
@@ -91,15 +107,18 @@ pub struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(queue: &'a Arc<Queue>, batch: &'a Batch, kind: MessageType) -> Self {
-        Intake { queue, batch, kind, chunk: Vec::with_capacity(CHUNK), bytes: 0, writing: None }
+    pub fn new(queue: &'a Arc<Queue>, batch: &'a Batch, kind: MessageType) -> Result<Self, FieldErrors> {
+        let (name, not_before) = (kind.unique_name(), not_before(&kind.options)?);
+        let (kind, chunk) = (Prepared::new(kind), Vec::with_capacity(CHUNK));
+        Ok(Intake { queue, batch, kind, name, not_before, chunk, bytes: 0, writing: None })
     }
 
     /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
     pub async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
-        let mut message = self.kind.personalize(member.recipient, member.language, member.user_context);
-        message.uuid = Uuid::new_v5(&self.batch.uuid, member.key.as_bytes());
-        let new = new(&message, self.batch.lane)?;
+        let Member { key, recipient, language, user_context } = member;
+        let uuid = Uuid::new_v5(&self.batch.uuid, key.as_bytes());
+        let json = self.kind.to_json(uuid, &recipient, language.as_deref(), &user_context);
+        let new = written(json, uuid, Some(&recipient), self.name.clone(), self.batch.lane, self.not_before);
         self.bytes += new.body.len();
         self.chunk.push(new);
         if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
@@ -237,7 +256,7 @@ async fn page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Result<Op
             "the page after this one would be this one again: its cursor is the same".to_owned(),
         ));
     }
-    let mut intake = Intake::new(queue, batch, kind);
+    let mut intake = Intake::new(queue, batch, kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
     for item in items {
         let key = item.key.unwrap_or_else(|| serde_json::to_string(&item.recipient).unwrap_or_default());
         let user_context = item.user_context.unwrap_or_default();

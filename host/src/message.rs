@@ -7,6 +7,7 @@
 mod answers;
 mod decode;
 mod json;
+mod prepared;
 mod report;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use answers::{
     RenderedFile, ResolveError, Resolved, TemplateFile,
 };
 pub use decode::{FieldError, FieldErrors};
+pub use prepared::Prepared;
 pub use report::{
     Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, OnError, Outcome, PolicyReport, Reason,
     Report, Rule, Verdict,
@@ -243,6 +245,11 @@ impl MessageType {
             options: Object::new(),
             log_level: None,
         }
+    }
+
+    /// `app_label.name`.
+    pub fn unique_name(&self) -> String {
+        format!("{}.{}", self.app_label, self.name)
     }
 
     /// edx-ace's JSON form.

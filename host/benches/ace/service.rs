@@ -64,7 +64,7 @@ fn accept(place: &Place, summary: &mut Summary) {
         ratios[0].push(SINGLES as f64 / took / raw);
         cpus[0].push(cpu * 1e6 / SINGLES as f64);
 
-        let (batch, body) = batch(MEMBERS);
+        let (batch, body) = place.batch(MEMBERS, true);
         let (took, cpu) = server.measured(|| post_all(server.address, 1, vec![request("/v1/batches", &batch)], 202));
         let raw = [false, true].map(|is_indexed| raw::rate(&place.folder("raw"), 1_024, MEMBERS, &body, is_indexed));
         rates[1].push(MEMBERS as f64 / took);
@@ -79,7 +79,7 @@ fn accept(place: &Place, summary: &mut Summary) {
     summary.add("accept_http_per_s", singles, "/s", "single messages of 4 KB, 64 clients on the same cores");
     summary.add("accept_http_over_raw", singles_over, "x", "SQLite alone: the same settings, groups of 64, one thread");
     summary.add("accept_http_cpu_us", single_us, "us", "aim <= 40; the server's own");
-    summary.add("accept_batch_per_s", members, "/s", "recipients of a batch");
+    summary.add("accept_batch_per_s", members, "/s", "recipients of a batch, 2 KB each");
     summary.add("accept_batch_over_raw", members_over, "x", "aim >= 0.8; SQLite alone, groups of 1,024, no index");
     summary.add(
         "accept_batch_over_raw_indexed",
@@ -136,7 +136,7 @@ fn sent(place: &Place, relay: &str) -> (f64, f64) {
 /// What the queue and the pipeline do where the channel drops everything.
 fn drain(place: &Place, summary: &mut Summary) {
     let server = Server::start(place, "drain", DISCARD);
-    let (batch, _) = batch_of(SENT * 2, json!({}));
+    let (batch, _) = place.batch(SENT * 2, false);
     let (took, cpu) = server.measured(|| {
         post_all(server.address, 1, vec![request("/v1/batches", &batch)], 202);
         server.wait_until_idle();
@@ -189,7 +189,7 @@ fn memory(place: &Place, summary: &mut Summary) {
     std::thread::sleep(Duration::from_secs(1));
     let idle = server.resident_mib();
     summary.add("serve_idle_mib", idle, "MiB", "aim <= 40; ten Rust plugins from a warm code cache");
-    let (batch, _) = batch(WAITING);
+    let batch = short_batch(WAITING);
     post_all(server.address, 1, vec![request("/v1/batches", &batch)], 202);
     let waiting = server.resident_mib();
     summary.add("serve_million_queued_mib", waiting, "MiB", "1,000,000 messages wait");
@@ -210,28 +210,35 @@ fn relay(server: SocketAddr) -> String {
     )
 }
 
-/// A batch whose messages wait for ever, and one message of it as it is stored.
-fn batch(members: usize) -> (Vec<u8>, Vec<u8>) {
-    batch_of(members, json!({"not_before": NEVER}))
+/// A batch of short messages that wait for ever.
+fn short_batch(members: usize) -> Vec<u8> {
+    let context = json!({"platform_name": "Example Learning", "homepage_url": "https://www.example.org/", "user": {}});
+    lines(
+        members,
+        &kind(context, true),
+        |n| json!({"user": {"full_name": format!("Zoe {n}"), "is_verified": n % 2 == 0}}),
+    )
 }
 
-fn batch_of(members: usize, options: Value) -> (Vec<u8>, Vec<u8>) {
+fn kind(context: Value, is_for_later: bool) -> Value {
+    let options = if is_for_later { json!({"not_before": NEVER}) } else { json!({}) };
+    json!({
+        "app_label": "probeapp", "name": "recurringnudge", "options": options, "uuid": uuid::Uuid::new_v4(), "context": context,
+    })
+}
+
+fn lines(members: usize, kind: &Value, user_context: impl Fn(usize) -> Value) -> Vec<u8> {
     use std::io::Write;
-    let kind = json!({
-        "app_label": "probeapp", "name": "recurringnudge", "options": options, "uuid": uuid::Uuid::new_v4(),
-        "context": {"platform_name": "Example Learning", "homepage_url": "https://www.example.org/", "user": {}},
-    });
     let mut lines = json!({"message_type": kind}).to_string().into_bytes();
     for n in 0..members {
-        let member = json!({
-            "recipient": {"lms_user_id": n, "email_address": format!("user{n}@example.org")},
-            "user_context": {"user": {"full_name": format!("Zoe {n}"), "is_verified": n % 2 == 0}},
-        });
+        let member = json!({"recipient": recipient(n), "user_context": user_context(n)});
         write!(lines, "\n{member}").expect("written");
     }
-    let mut stored = kind;
-    stored["recipient"] = json!({"lms_user_id": 1, "email_address": "user1@example.org"});
-    (lines, stored.to_string().into_bytes())
+    lines
+}
+
+fn recipient(n: usize) -> Value {
+    json!({"lms_user_id": n, "email_address": format!("user{n}@example.org")})
 }
 
 fn smtp_source(server: SocketAddr) -> f64 {
@@ -261,6 +268,25 @@ fn median(mut all: Vec<f64>) -> f64 {
 }
 
 impl Place {
+    /// A batch of the reference mail, of whose courses each learner has two, and one message of it as it is stored: 2 KB.
+    fn batch(&self, members: usize, is_for_later: bool) -> (Vec<u8>, Vec<u8>) {
+        const OF_ONE: [&str; 3] = ["user", "course_ids", "courses"];
+        let contexts = self.messages.iter().map(|message| {
+            let mut message: Value = serde_json::from_slice(message).expect("JSON");
+            message["context"]["courses"].as_array_mut().expect("a list").truncate(2);
+            message["context"].take()
+        });
+        let contexts: Vec<Value> = contexts.collect();
+        let mut shared = contexts[0].clone();
+        shared.as_object_mut().expect("an object").retain(|key, _| !OF_ONE.contains(&key.as_str()));
+        let own: Vec<Value> =
+            contexts.iter().map(|all| OF_ONE.iter().map(|key| (*key, all[key].clone())).collect()).collect();
+        let kind = kind(shared, is_for_later);
+        let mut stored = kind.clone();
+        (stored["context"], stored["recipient"]) = (contexts[0].clone(), recipient(1));
+        (lines(members, &kind, |n| own[n % own.len()].clone()), stored.to_string().into_bytes())
+    }
+
     /// The reference mail's messages, so many, each with a uuid of its own.
     fn fresh(&self, count: usize, is_for_later: bool) -> Vec<Vec<u8>> {
         let fresh = |i: usize| {

@@ -96,7 +96,7 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
     }
     let batch = api.queue.begin_batch(uuid, queue::digest(&text), text, api.ace.now()).await?;
     is_open(&batch)?;
-    let mut intake = Intake::new(&api.queue, &batch, kind);
+    let mut intake = Intake::new(&api.queue, &batch, kind)?;
     let read = take_lines(&api, &mut intake, &mut lines).await;
     // What stands before a line that makes no sense, or before the cut, is taken.
     intake.flush(api.ace.now()).await?;
