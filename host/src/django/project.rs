@@ -190,7 +190,7 @@ impl Project {
 impl File {
     fn new(name: &str, nodes: Nodes) -> File {
         let mut file = File {
-            parent: None,
+            parent: parent(&nodes).and_then(file_name).and_then(|parent| resolved(name, parent)),
             includes: BTreeMap::new(),
             reads: HashMap::new(),
             reads_outer_loop: reads_outer_loop(&nodes),
@@ -205,9 +205,6 @@ impl File {
             }
             match &node.kind {
                 Kind::For(loops) => file.writes_trackers |= goes_over_trackers(&loops.values),
-                Kind::Extends(parent) if file.parent.is_none() => {
-                    file.parent = file_name(parent).and_then(|parent| resolved(name, parent));
-                }
                 Kind::Include(Include { file: target, .. }) => {
                     if let Some(target) = file_name(target).and_then(|target| resolved(name, target)) {
                         *file.includes.entry(target).or_default() += 1;
@@ -218,6 +215,15 @@ impl File {
         });
         blocks(name, &file.nodes, Escaping::AsFile, &mut file.blocks);
         file
+    }
+}
+
+/// What the file extends. Only text, comments and `load` may stand before that; Django does not read it elsewhere.
+fn parent(nodes: &[Node]) -> Option<&Expression> {
+    let is_nothing = |kind: &Kind| matches!(kind, Kind::Text(_) | Kind::Comment(_) | Kind::Load | Kind::Left(_));
+    match &nodes.iter().find(|node| !is_nothing(&node.kind))?.kind {
+        Kind::Extends(parent) => Some(parent),
+        _ => None,
     }
 }
 

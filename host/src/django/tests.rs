@@ -59,6 +59,11 @@ fn what_django_refuses_is_named_and_the_rest_is_a_template() {
             "{% extends 'c' %}",
             "{% extends \"b\" %}{# not translated: {% extends 'c' %} #}",
         ),
+        (
+            "{% block a %}1{% endblock %}{% extends 'b' %}",
+            "{% extends 'b' %}",
+            "{% block a %}1{% endblock %}{# not translated: {% extends 'b' %} #}",
+        ),
     ] {
         let import = import_one(text);
         let left: Vec<_> =

@@ -206,9 +206,13 @@ impl Writer {
 
     /// Ends a claim; its lane, where there was one.
     pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
-        let Some(lease) = self.leases.remove(&id) else { return Ok(None) };
-        self.db.prepare_cached("DELETE FROM claims WHERE id = ?1")?.execute([id])?;
-        Ok(Some(lease.lane))
+        let Some(lease) = self.leases.remove(&id) else {
+            // Leases may be lost where the database could not even be read after a failure.
+            let sql = "DELETE FROM claims WHERE id = ?1 RETURNING lane";
+            return self.db.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional();
+        };
+        let ended = self.db.prepare_cached("DELETE FROM claims WHERE id = ?1")?.execute([id])?;
+        Ok((ended > 0).then_some(lease.lane))
     }
 
     fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), Stop> {
