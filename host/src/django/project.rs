@@ -92,9 +92,9 @@ impl Project {
         if self.block_escaping(file, block).is_some() {
             return Some(true);
         }
-        let parent = self.files.get(file)?.parent.as_ref();
-        let known = parent.is_none_or(|parent| self.has(parent));
-        known.then_some(false)
+        let mut line = std::iter::once(self.files.get(file)?).chain(self.ancestors(file));
+        let is_known = line.all(|file| file.parent.as_ref().is_none_or(|parent| self.has(parent)));
+        is_known.then_some(false)
     }
 
     /// Whether any other file has a block of this name.

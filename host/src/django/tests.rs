@@ -74,6 +74,26 @@ fn what_django_refuses_is_named_and_the_rest_is_a_template() {
 }
 
 #[test]
+fn a_block_that_no_file_above_has_is_named_and_ignored_as_django_does() {
+    let files = [
+        (
+            "a",
+            "{% extends 'b' %}{% block x %}1{% block y %}2{% endblock %}{% endblock %}{% if z %}{% block w %}3{% endblock %}{% endif %}",
+        ),
+        ("b", "{% extends 'c' %}"),
+        ("c", "{% block y %}{% endblock %}"),
+        ("d", "{% extends 'elsewhere' %}{% block x %}4{% endblock %}"),
+    ];
+    let import = import(&files.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
+    let text = &import.files["a"];
+    assert!(text.contains("{% block y %}2{% endblock %}") && !text.contains("1") && !text.contains("3"), "{text}");
+    assert_eq!(text.matches("{% block").count() - text.matches("this block: {% block").count(), 1, "{text}");
+    let named: Vec<&str> = import.findings.iter().filter(|f| f.file == "a").map(|f| f.source.as_str()).collect();
+    assert_eq!(named, ["{% block x %}", "{% block w %}"]);
+    assert!(import.files["d"].contains("{% block x %}4{% endblock %}"), "who knows what stands there");
+}
+
+#[test]
 fn text_never_becomes_a_tag() {
     assert_eq!(tera("a { b }} {{\n{%\n {"), "a { b }} {{ \"{{\" }}\n{{ \"{\" }}%\n {{ \"{\" }}");
     assert_eq!(tera("{% verbatim %}{{ x }}{% endverbatim %}"), "{{ \"{{\" }} x }}");

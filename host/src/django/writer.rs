@@ -88,19 +88,26 @@ impl Writer<'_> {
                     self.extends(node, parent);
                 }
                 Kind::Extends(_) => self.left(node, &not_first()),
-                Kind::Block(..) => self.nodes(std::slice::from_ref(node)),
-                _ => {
-                    self.comment(&format!("outside blocks, Django ignores this: {}", node.source));
-                    let mut inner = Vec::new();
-                    walk(std::slice::from_ref(node), &mut |node| {
-                        if matches!(node.kind, Kind::Block(..) | Kind::Extends(_) | Kind::Left(_)) {
-                            inner.push(node);
-                        }
-                    });
-                    inner.into_iter().for_each(|node| self.nodes(std::slice::from_ref(node)));
-                }
+                _ => self.inherited(node),
             }
         }
+    }
+
+    /// The blocks of a child, wherever they stand, that fill one of its parent.
+    fn inherited(&mut self, node: &Node) {
+        match &node.kind {
+            Kind::Block(name, _) if self.project.inherits_block(self.file, name) == Some(false) => {
+                self.note(
+                    node,
+                    format!("no file above has a block {name}: Django ignores it, and here it is a comment"),
+                );
+                self.comment(&format!("no file above has this block: {}", node.source));
+            }
+            Kind::Block(..) | Kind::Extends(_) | Kind::Left(_) => return self.nodes(std::slice::from_ref(node)),
+            Kind::Text(_) => return,
+            _ => self.comment(&format!("outside blocks, Django ignores this: {}", node.source)),
+        }
+        node.bodies().into_iter().flatten().for_each(|node| self.inherited(node));
     }
 
     fn node(&mut self, node: &Node) -> Result<(), Fault> {
