@@ -192,8 +192,7 @@ impl Writer {
     /// Claims whose worker has not been heard of for too long wait again.
     fn end_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let instant = Instant::now();
-        let ended: Vec<i64> =
-            self.leases.iter().filter(|(_, lease)| lease.until <= instant).map(|(id, _)| *id).collect();
+        let ended: Vec<i64> = self.leases.iter().filter(|(_, until)| **until <= instant).map(|(id, _)| *id).collect();
         for id in ended {
             if let Some(lane) = self.unclaim(id)? {
                 tracing::warn!(message = id, "A worker was not heard of any more; its message waits again, in doubt.");
@@ -206,13 +205,11 @@ impl Writer {
 
     /// Ends a claim; its lane, where there was one.
     pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
-        let Some(lease) = self.leases.remove(&id) else {
-            // Leases may be lost where the database could not even be read after a failure.
-            let sql = "DELETE FROM claims WHERE id = ?1 RETURNING lane";
-            return self.db.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional();
-        };
-        let ended = self.db.prepare_cached("DELETE FROM claims WHERE id = ?1")?.execute([id])?;
-        Ok((ended > 0).then_some(lease.lane))
+        self.leases.remove(&id);
+        self.db
+            .prepare_cached("DELETE FROM claims WHERE id = ?1 RETURNING lane")?
+            .query_row([id], |row| row.get(0))
+            .optional()
     }
 
     fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), Stop> {
@@ -276,6 +273,6 @@ impl Writer {
     /// For tests: as if that much time had gone by since every claim.
     #[cfg(test)]
     pub fn age_leases(&mut self, by: std::time::Duration) {
-        self.leases.values_mut().for_each(|lease| lease.until -= by);
+        self.leases.values_mut().for_each(|until| *until -= by);
     }
 }

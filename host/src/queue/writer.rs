@@ -89,19 +89,6 @@ pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
     Ok(Sender { changes: sender, broken })
 }
 
-/// A claim, as it is kept in memory beside its row.
-pub(super) struct Lease {
-    pub lane: i64,
-    /// The claim is good until then.
-    pub until: Instant,
-}
-
-impl Lease {
-    fn new(lane: i64) -> Self {
-        Lease { lane, until: Instant::now() + super::LEASE }
-    }
-}
-
 /// Holds the connection for writing, and what it remembers of the tables.
 pub(super) struct Writer {
     pub db: Connection,
@@ -112,8 +99,8 @@ pub(super) struct Writer {
     pub settled: u64,
     /// The number of the message that was accepted last.
     last_id: i64,
-    /// Every claim; all are this process's.
-    pub leases: HashMap<i64, Lease>,
+    /// Until when each claim of this process is good.
+    pub leases: HashMap<i64, Instant>,
     /// Lanes of batches that are paused.
     pub paused: BTreeSet<i64>,
     /// Whether the wall clock was set back, and what is being done about it.
@@ -181,12 +168,11 @@ impl Writer {
 
     /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind.
     fn lease_anew(&mut self) -> rusqlite::Result<()> {
-        let mut claims = self.db.prepare_cached("SELECT id, lane FROM claims")?;
-        let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?));
-        let claims: BTreeMap<i64, i64> = claims.query_map([], read)?.collect::<Result<_, _>>()?;
-        self.leases.retain(|id, _| claims.contains_key(id));
-        for (id, lane) in claims {
-            self.leases.entry(id).or_insert_with(|| Lease::new(lane));
+        let mut claims = self.db.prepare_cached("SELECT id FROM claims")?;
+        let claims: BTreeSet<i64> = claims.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        self.leases.retain(|id, _| claims.contains(id));
+        for id in claims {
+            self.leases.entry(id).or_insert_with(|| Instant::now() + super::LEASE);
         }
         Ok(())
     }
@@ -319,7 +305,7 @@ impl Writer {
 
     /// A message is under way.
     pub fn take(&mut self, id: i64, lane: i64) -> rusqlite::Result<()> {
-        self.leases.insert(id, Lease::new(lane));
+        self.leases.insert(id, Instant::now() + super::LEASE);
         self.db.prepare_cached("INSERT INTO claims (id, lane) VALUES (?1, ?2)")?.execute([id, lane]).map(drop)
     }
 
