@@ -10,7 +10,7 @@
 //! - [`batches`]: many messages of one kind, and how far they are
 //! - [`resolving`]: batches whose recipients a resolver names
 //! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
-//! - [`look`]: what is read
+//! - [`look`]: what is read; [`recent`]: finding what is in no index yet
 //! - [`upkeep`]: retention, erasure, room
 //! - [`outgoing`]: events for webhooks and streams
 //!
@@ -24,6 +24,7 @@ mod database;
 mod look;
 mod meter;
 mod outgoing;
+mod recent;
 mod resolving;
 #[cfg(test)]
 mod tests;
@@ -38,12 +39,12 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::config;
 pub use batches::{Batch, BatchState};
-pub use claims::{Claim, Claimed, Settled, Settlement};
+pub use claims::{Claim, Claimed, Handed, Settled, Settlement};
 pub use database::OpenError;
 pub use look::{Filter, Page, Stored};
 pub use meter::{Rate, Rates};
@@ -213,9 +214,12 @@ pub struct Stats {
 pub struct Queue {
     writer: writer::Sender,
     readers: Vec<Arc<Mutex<Connection>>>,
+    recent: recent::Shared,
     file: PathBuf,
     /// Something can be claimed that could not before.
-    changed: Arc<Notify>,
+    changed: Notify,
+    /// That may be transactional.
+    urgent: watch::Sender<()>,
     /// A page of recipients may be due that was not before.
     resolving: Notify,
     meter: Arc<meter::Meter>,
@@ -234,17 +238,19 @@ impl Queue {
             (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
         let meter = Arc::new(meter::Meter::new(Instant::now()));
         let writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let recent = writer.recent.shared();
         let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
-        let changed = Arc::new(Notify::new());
-        Ok(Queue { writer, readers, file, changed, resolving: Notify::new(), meter, _lock: lock })
+        let (changed, urgent, resolving) = (Notify::new(), watch::Sender::new(()), Notify::new());
+        Ok(Queue { writer, readers, recent, file, changed, urgent, resolving, meter, _lock: lock })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.
     pub async fn accept(&self, new: Vec<New>, now: Timestamp) -> Result<Vec<Accepted>, QueueError> {
-        let wakes = new.iter().any(|new| !new.claim);
+        let waiting = || new.iter().filter(|new| !new.claim);
+        let (wakes, is_urgent) = (waiting().count() > 0, waiting().any(|new| new.lane == TRANSACTIONAL));
         let answer = self.writer.write(move |writer| writer.accept(&new, now)).await?;
         if wakes {
-            self.changed.notify_waiters();
+            self.wake(is_urgent);
         }
         Ok(answer)
     }
@@ -252,6 +258,19 @@ impl Queue {
     /// Completes when something may be there to claim that was not before. Ask for it before looking.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
+    }
+
+    /// Tells of transactional messages that may be there to claim and were not before. Ask for it before looking.
+    pub fn urgent(&self) -> watch::Receiver<()> {
+        self.urgent.subscribe()
+    }
+
+    /// Something can be claimed that could not before.
+    fn wake(&self, is_urgent: bool) {
+        if is_urgent {
+            self.urgent.send_replace(());
+        }
+        self.changed.notify_waiters();
     }
 
     /// A remembered fact of the host's own.

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
@@ -18,7 +18,7 @@ use crate::events::{self, Told};
 use crate::message::{Message, Outcome, Report};
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Progress, Snapshot};
-use crate::queue::{Claim, Claimed, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
+use crate::queue::{Claim, Claimed, Handed, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
 
 /// Of the places, one in so many is for transactional messages alone.
 const RESERVED_PART: usize = 4;
@@ -128,9 +128,19 @@ impl Worker {
 
     /// Sends a message that was claimed for this place.
     pub fn begin(self: &Arc<Self>, place: Place, job: Job) {
-        let (worker, message) = (self.clone(), job.message.clone());
-        let trace = job.trace.as_deref().and_then(TraceContext::parse);
-        self.tasks.spawn(async move { trace::in_message(&message, trace, worker.send(place, job)).await });
+        let worker = self.clone();
+        self.tasks.spawn(async move { worker.send(place, job).await });
+    }
+
+    /// As [`Worker::begin`], for what the queue handed out.
+    fn begin_claimed(self: &Arc<Self>, place: Place, claimed: Claimed) {
+        let worker = self.clone();
+        self.tasks.spawn(async move {
+            match job(&claimed) {
+                Ok(job) => worker.send(place, job).await,
+                Err(reason) => worker.set_aside(claimed, reason).await,
+            }
+        });
     }
 
     /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.
@@ -149,25 +159,39 @@ impl Worker {
     pub async fn run(self: Arc<Self>) {
         // Claimed, and waiting for a place: one claim for many messages.
         let mut ready: VecDeque<Claimed> = VecDeque::new();
+        let mut urgent = self.queue.urgent();
+        // Nothing transactional is due before that.
+        let mut quiet_until = Instant::now();
         while let Some(mut places) = self.free_places().await {
             self.begin_ready(&mut ready, &mut places);
             if places.is_empty() {
                 continue;
             }
-            let changed = self.queue.changed();
             let bulk = places.iter().filter(|place| place._bulk.is_some()).count();
+            let (is_urgent, left) = (urgent.has_changed(), quiet_until.saturating_duration_since(Instant::now()));
+            if bulk == 0 && !left.is_zero() && matches!(is_urgent, Ok(false)) {
+                drop(places);
+                tokio::select! {
+                    _ = urgent.changed() => urgent.mark_changed(),
+                    _ = self.bulk.acquire() => {}
+                    () = tokio::time::sleep(left) => {}
+                    () = self.stop.cancelled() => {}
+                }
+                continue;
+            }
+            let changed = self.queue.changed();
+            urgent.mark_unchanged();
             let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
             match self.queue.claim(Claim { max: places.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
-                Ok((claimed, next)) => {
-                    let is_nothing = claimed.is_empty();
-                    ready.extend(claimed);
+                Ok(Handed { messages, next, next_transactional }) => {
+                    quiet_until = Instant::now() + self.left(next_transactional);
+                    let is_nothing = messages.is_empty();
+                    ready.extend(messages);
                     self.begin_ready(&mut ready, &mut places);
                     let is_full_of_bulk = places.iter().all(|place| place._bulk.is_none());
                     drop(places);
-                    if is_nothing {
-                        self.rest(changed, next, is_full_of_bulk).await;
-                    } else if is_full_of_bulk {
-                        self.rest(changed, None, true).await;
+                    if is_nothing && !is_full_of_bulk {
+                        self.rest(changed, self.left(next)).await;
                     }
                 }
                 Err(error) => {
@@ -203,24 +227,25 @@ impl Worker {
             let at = fitting.or(if is_transactional && !places.is_empty() { Some(0) } else { None });
             match at.map(|at| places.swap_remove(at)) {
                 None => left.push_back(claimed),
-                Some(place) => match job(&claimed) {
-                    Ok(job) => self.begin(place, job),
-                    Err(reason) => self.set_aside(claimed, reason),
-                },
+                Some(place) => self.begin_claimed(place, claimed),
             }
         }
         *ready = left;
     }
 
     /// Until something can be begun that could not before.
-    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, next: Option<Timestamp>, is_full_of_bulk: bool) {
-        let left = next.and_then(|next| Duration::try_from(next.duration_since(self.now())).ok());
+    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, at_most: Duration) {
         tokio::select! {
             () = changed => {}
-            () = tokio::time::sleep(left.unwrap_or(LOOK_MAX).min(LOOK_MAX)) => {}
-            _ = self.bulk.acquire(), if is_full_of_bulk => {}
+            () = tokio::time::sleep(at_most) => {}
             () = self.stop.cancelled() => {}
         }
+    }
+
+    /// The time until then, at most as long as the queue may be left alone.
+    fn left(&self, next: Option<Timestamp>) -> Duration {
+        let left = next.map(|next| Duration::try_from(next.duration_since(self.now())).unwrap_or_default());
+        left.unwrap_or(LOOK_MAX).min(LOOK_MAX)
     }
 
     /// What was claimed ahead and not begun waits as before.
@@ -232,15 +257,20 @@ impl Worker {
     }
 
     /// A message that cannot be read any more stops nobody else.
-    fn set_aside(self: &Arc<Self>, claimed: Claimed, reason: String) {
+    async fn set_aside(&self, claimed: Claimed, reason: String) {
         tracing::error!(message_uuid = %claimed.uuid, "What is kept of a message cannot be read; it is set aside: {reason}");
         let report = serde_json::json!({"uuid": claimed.uuid, "error": reason}).to_string().into_bytes();
-        let worker = self.clone();
-        self.tasks.spawn(async move { worker.settle(claimed.id, Settlement::Corrupt { report }).await });
+        self.settle(claimed.id, Settlement::Corrupt { report }).await;
     }
 
-    /// Takes a message as far as it goes now.
-    async fn send(self: Arc<Self>, place: Place, job: Job) {
+    /// Takes a message as far as it goes now, in its span.
+    async fn send(&self, place: Place, job: Job) {
+        let message = job.message.clone();
+        let trace = job.trace.as_deref().and_then(TraceContext::parse);
+        trace::in_message(&message, trace, self.go_on(place, job)).await;
+    }
+
+    async fn go_on(&self, place: Place, job: Job) {
         let Job { id, message, progress, in_doubt, .. } = job;
         let snapshot = (self.current)();
         let mut flight = match progress {

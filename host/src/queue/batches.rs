@@ -97,7 +97,7 @@ impl Queue {
                 matches!(state, BatchState::Paused | BatchState::Failed).then_some(BatchState::Sending)
             })
             .await?;
-        self.changed.notify_waiters();
+        self.wake(false);
         self.resolving.notify_one();
         Ok(batch)
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
-use super::writer::{Stop, Writer};
+use super::writer::{Pace, Stop, Writer};
 use super::{ORDINARY, Queue, QueueError, State, TRANSACTIONAL, moment, ms, uuid};
 
 /// Lanes that are looked at in one claim.
@@ -35,6 +35,16 @@ pub struct Claimed {
     pub in_doubt: bool,
     pub trace: Option<String>,
     pub accepted: Timestamp,
+}
+
+/// What a claim came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handed {
+    pub messages: Vec<Claimed>,
+    /// When to come back: when the next one is due that could have been claimed and is not due now.
+    pub next: Option<Timestamp>,
+    /// The same of transactional messages alone.
+    pub next_transactional: Option<Timestamp>,
 }
 
 /// What became of a message that was handed out.
@@ -66,16 +76,20 @@ pub enum Settlement {
 
 impl Queue {
     /// Messages that are due, the transactional ones first, then a few of each other lane in turn. Each is this process's for
-    /// [`super::LEASE`]. Also when the next one is due, where nothing more is due now.
-    pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<(Vec<Claimed>, Option<Timestamp>), QueueError> {
+    /// [`super::LEASE`].
+    pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<Handed, QueueError> {
         self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await
     }
 
     /// Takes them back, all with one durable write. One that is not there any more (someone had a person forgotten) is passed over.
     pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
         let wakes = settled.iter().any(|s| matches!(s.settlement, Settlement::Again { .. } | Settlement::Back));
+        let pace = match settled.iter().any(|s| matches!(s.settlement, Settlement::Record { .. })) {
+            true => Pace::AtOnce,
+            false => Pace::Patient,
+        };
         self.writer
-            .write(move |writer| {
+            .write_at(pace, move |writer| {
                 for one in &settled {
                     writer.settle(one, now)?;
                 }
@@ -83,17 +97,21 @@ impl Queue {
             })
             .await?;
         if wakes {
-            self.changed.notify_waiters();
+            self.wake(true);
         }
         Ok(())
     }
 }
 
 impl Writer {
-    pub fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<(Vec<Claimed>, Option<Timestamp>)> {
+    pub fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<Handed> {
         let is_catching_up = self.follow_clock(now)?;
         self.end_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
+        let next_transactional = match found.len() < claim.max && !is_catching_up {
+            true => self.next_due(TRANSACTIONAL)?,
+            false => Some(ms(now)),
+        };
         let mut left = claim.bulk_max.min(claim.max - found.len());
         let lanes = self.lanes()?;
         let mut served = true;
@@ -111,12 +129,15 @@ impl Writer {
                 }
             }
         }
-        let next = match found.len() < claim.max && !is_catching_up {
-            true => self.next_due(&lanes)?,
-            false => Some(ms(now)),
-        };
-        let claimed = found.into_iter().map(|(lane, id)| self.hand_out(lane, id)).collect::<Result<_, _>>()?;
-        Ok((claimed, next.map(moment)))
+        let mut next = next_transactional;
+        for lane in lanes.iter().filter(|_| claim.bulk_max > 0) {
+            next = next.into_iter().chain(self.next_due(*lane)?).min();
+        }
+        if found.len() == claim.max {
+            next = Some(ms(now));
+        }
+        let messages = found.into_iter().map(|(lane, id)| self.hand_out(lane, id)).collect::<Result<_, _>>()?;
+        Ok(Handed { messages, next: next.map(moment), next_transactional: next_transactional.map(moment) })
     }
 
     /// The lanes after the transactional one that hold something and are not paused, beginning after the one that had its turn
@@ -179,14 +200,9 @@ impl Writer {
         self.db.prepare_cached(sql)?.query_row([id], read)
     }
 
-    fn next_due(&self, lanes: &[i64]) -> rusqlite::Result<Option<i64>> {
+    fn next_due(&self, lane: i64) -> rusqlite::Result<Option<i64>> {
         let mut first = self.db.prepare_cached("SELECT due FROM queue WHERE lane = ?1 ORDER BY due LIMIT 1")?;
-        let mut next: Option<i64> = None;
-        for lane in std::iter::once(&TRANSACTIONAL).chain(lanes) {
-            let due: Option<i64> = first.query_row([lane], |row| row.get(0)).optional()?;
-            next = next.into_iter().chain(due).min();
-        }
-        Ok(next)
+        first.query_row([lane], |row| row.get(0)).optional()
     }
 
     /// Claims whose worker has not been heard of for too long wait again.

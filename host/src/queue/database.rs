@@ -24,8 +24,8 @@ const CHECKPOINT_PAGES: i32 = 4_000;
 /// What each version of the tables added, the first version first. What is released is never edited.
 ///
 /// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
-/// a message in neither is settled.
-const VERSIONS: [&str; 2] = [
+/// a message in neither is settled. `uuids` and `recipients` are indexes that are written later (see [`super::recent`]).
+pub(super) const VERSIONS: [&str; 3] = [
     "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
@@ -86,6 +86,34 @@ const VERSIONS: [&str; 2] = [
         error TEXT
     ) STRICT;
 ",
+    // A uuid was unique by an index of the table's own, which every new message went into at once.
+    "
+    CREATE TABLE uuids (uuid BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO uuids (uuid, id) SELECT uuid, id FROM messages ORDER BY uuid;
+    INSERT INTO meta (key, value) SELECT 'indexed', ifnull(max(id), 0) FROM messages;
+    ALTER TABLE messages RENAME TO messages_before;
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        lane INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        in_doubt INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        settled INTEGER,
+        name TEXT NOT NULL,
+        user TEXT,
+        email TEXT,
+        trace TEXT,
+        body BLOB,
+        progress BLOB,
+        report BLOB
+    ) STRICT;
+    INSERT INTO messages SELECT * FROM messages_before ORDER BY id;
+    DROP TABLE messages_before;
+    CREATE INDEX settled ON messages (settled) WHERE settled IS NOT NULL;
+    CREATE INDEX dead ON messages (id) WHERE state IN (4, 5, 6);
+",
 ];
 
 /// Why a queue cannot be opened.
@@ -126,7 +154,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, OpenError> {
     open_as(file, &VERSIONS)
 }
 
-fn open_as(file: &Path, versions: &[&str]) -> Result<Connection, OpenError> {
+pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Connection, OpenError> {
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| failed(sqlite::words(&e));
     let mut db = connect(file, OpenFlags::SQLITE_OPEN_CREATE).map_err(sql)?;

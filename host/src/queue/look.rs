@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
+use super::recent::{RECIPIENTS, Shared};
 use super::writer::{Stop, Writer};
 use super::{ORDINARY, Queue, QueueError, State, Stats, TRANSACTIONAL, hashes, moment, ms, uuid};
 
@@ -65,9 +66,13 @@ const COLUMNS: &str = "id, uuid, state, accepted, settled, name, user, email, bo
 impl Queue {
     /// One message.
     pub async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
+        let held = self.recent.id(uuid);
         self.read(move |db| {
-            let sql = format!("SELECT {COLUMNS} FROM messages WHERE uuid = ?1");
-            let found = db.prepare_cached(&sql)?.query_row([uuid.as_bytes()], stored).optional()?;
+            let sql = "SELECT id FROM uuids WHERE uuid = ?1";
+            let id = held.map_or_else(|| db.prepare_cached(sql)?.query_row([uuid.as_bytes()], |row| row.get(0)), Ok);
+            let Some(id) = id.optional()? else { return Ok(None) };
+            let sql = format!("SELECT {COLUMNS} FROM messages WHERE id = ?1");
+            let found = db.prepare_cached(&sql)?.query_row([id], stored).optional()?;
             found.map(|(stored, lane)| whole(db, stored, lane)).transpose()
         })
         .await
@@ -75,7 +80,8 @@ impl Queue {
 
     /// A page of messages before `cursor`, `max` at most. Bodies and progress are left out.
     pub async fn messages(&self, filter: Filter, cursor: Option<i64>, max: usize) -> Result<Page, QueueError> {
-        self.read(move |db| page(db, &filter, cursor, max)).await
+        let held = self.recent.clone();
+        self.read(move |db| page(db, &held, &filter, cursor, max)).await
     }
 
     /// How full the queue is.
@@ -100,7 +106,7 @@ impl Queue {
                 },
             })
             .await?;
-        self.changed.notify_waiters();
+        self.wake(true);
         Ok(())
     }
 
@@ -136,7 +142,7 @@ impl Queue {
     pub async fn retry_all(&self, filter: Filter, now: Timestamp) -> Result<u64, QueueError> {
         let tried =
             self.each_dead(filter, move |writer, id, lane, state| writer.try_again(id, lane, state, now)).await?;
-        self.changed.notify_waiters();
+        self.wake(true);
         Ok(tried)
     }
 
@@ -244,13 +250,13 @@ fn whole(db: &Connection, stored: Stored, lane: i64) -> rusqlite::Result<Stored>
     Ok(Stored { is_under_way: is_queued && due.is_none(), due: due.map(moment), batch, ..stored })
 }
 
-fn page(db: &Connection, filter: &Filter, cursor: Option<i64>, max: usize) -> rusqlite::Result<Page> {
+fn page(db: &Connection, recent: &Shared, filter: &Filter, cursor: Option<i64>, max: usize) -> rusqlite::Result<Page> {
     let people: Vec<i64> = hashes(filter.user.as_deref(), filter.email.as_deref()).collect();
     let mut wheres = vec!["id < ?".to_owned()];
     let mut values: Vec<Value> = vec![cursor.unwrap_or(i64::MAX).into()];
     for hash in &people {
-        wheres.push("id IN (SELECT id FROM recipients WHERE hash = ?)".to_owned());
-        values.push((*hash).into());
+        wheres.push(format!("id IN {RECIPIENTS}"));
+        values.extend([(*hash).into(), recent.ids(*hash).into()]);
     }
     // With an index to go by, every row that is looked at is one of those wanted, or nearly so.
     let has_index = !people.is_empty() || filter.is_dead || filter.state.is_some_and(State::is_dead);

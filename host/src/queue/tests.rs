@@ -58,7 +58,7 @@ async fn accept(queue: &Queue, numbers: impl IntoIterator<Item = u128>, lane: i6
 }
 
 async fn claim(queue: &Queue, max: usize, second: i64) -> Vec<Claimed> {
-    queue.claim(Claim { max, bulk_max: max }, at(second)).await.expect("claimed").0
+    queue.claim(Claim { max, bulk_max: max }, at(second)).await.expect("claimed").messages
 }
 
 fn numbers(claimed: &[Claimed]) -> Vec<u128> {
@@ -130,7 +130,7 @@ async fn transactional_goes_first_and_no_batch_starves_another() {
     let of = |lane: i64| first.iter().filter(|c| c.lane == lane).count();
     assert_eq!((of(ORDINARY), of(2), of(3)), (16, 16, 16), "each in its turn");
     accept(&queue, [5], TRANSACTIONAL).await;
-    let none_of_bulk = queue.claim(Claim { max: 10, bulk_max: 0 }, at(1_000)).await.expect("claimed").0;
+    let none_of_bulk = queue.claim(Claim { max: 10, bulk_max: 0 }, at(1_000)).await.expect("claimed").messages;
     assert_eq!(numbers(&none_of_bulk), [5], "a worker that is kept for them takes nothing else");
 }
 
@@ -140,7 +140,8 @@ async fn a_message_waits_for_its_time() {
     let queue = home.open();
     let later = New { not_before: Some(at(1_500)), ..new(1, ORDINARY) };
     queue.accept(vec![later], at(1_000)).await.expect("accepted");
-    let (claimed, next) = queue.claim(Claim { max: 5, bulk_max: 5 }, at(1_499)).await.expect("claimed");
+    let Handed { messages: claimed, next, .. } =
+        queue.claim(Claim { max: 5, bulk_max: 5 }, at(1_499)).await.expect("claimed");
     assert_eq!((claimed.len(), next), (0, Some(at(1_500))));
     let claimed = claim(&queue, 5, 1_500).await;
     settle(&queue, &claimed, again(1_600)).await;
@@ -489,6 +490,33 @@ async fn a_copy_is_a_queue() {
     let mut all = numbers(&claim(&copied, 100, 2_000).await);
     all.sort_unstable();
     assert_eq!(all, (1..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_all_they_hold() {
+    let home = Home::new();
+    let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, body)
+        VALUES (?1, ?2, ?3, 1, 0, 0, 0, 'app.note', ?4, ?5)";
+    {
+        let db =
+            database::open_as(&home.settings().database, &database::VERSIONS[..2]).unwrap_or_else(|e| panic!("{e}"));
+        for number in 1..=3 {
+            let new = new(number, ORDINARY);
+            let user = new.user.as_deref();
+            let values = rusqlite::params![number as i64, new.uuid.as_bytes(), new.digest, user, new.body];
+            db.execute(insert, values).expect("a message of before");
+            db.execute("INSERT INTO queue VALUES (1, 0, ?1)", [number as i64]).expect("it waits");
+            let hash = hash("user:", user.expect("a user"));
+            db.execute("INSERT INTO recipients VALUES (?1, ?2)", [hash, number as i64]).expect("its recipient");
+        }
+    }
+    let queue = home.open();
+    let again = queue.accept(vec![new(2, ORDINARY), new(4, ORDINARY)], at(1_000)).await.expect("accepted");
+    assert_eq!(again, [Accepted::Same(State::Queued), Accepted::New(4)]);
+    let filter = Filter { user: Some("2".to_owned()), ..Filter::default() };
+    let found = queue.messages(filter, None, 10).await.expect("a page").messages;
+    assert_eq!(found.iter().map(|m| m.uuid.as_u128()).collect::<Vec<_>>(), [2]);
+    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [1, 2, 3, 4]);
 }
 
 #[tokio::test]

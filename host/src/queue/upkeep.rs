@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
+use super::recent::RECIPIENTS;
 use super::writer::Writer;
-use super::{Queue, QueueError, State, hash, ms};
+use super::{Queue, QueueError, State, hash, hashes, ms, uuid};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
@@ -113,13 +114,13 @@ impl Writer {
     fn forget_some(&mut self, kind: &str, column: &str, value: &str) -> rusqlite::Result<(Forgotten, bool)> {
         // The key is a hash, so what it finds is compared.
         let sql = format!(
-            "SELECT m.id FROM recipients r JOIN messages m ON m.id = r.id
-            WHERE r.hash = ?1 AND lower(trim(m.{column})) = lower(trim(?2)) LIMIT ?3"
+            "SELECT id FROM messages WHERE id IN {RECIPIENTS} AND lower(trim({column})) = lower(trim(?3)) LIMIT ?4"
         );
+        let hash = hash(kind, value);
         let ids: Vec<i64> = self
             .db
             .prepare_cached(&sql)?
-            .query_map(params![hash(kind, value), value, STEP], |row| row.get(0))?
+            .query_map(params![hash, self.recent.ids(hash), value, STEP], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         let mut forgotten = Forgotten::default();
         for id in &ids {
@@ -134,15 +135,15 @@ impl Writer {
 
     /// Takes a message out of every table.
     fn erase(&mut self, id: i64) -> rusqlite::Result<Option<Held>> {
-        let sql = "DELETE FROM messages WHERE id = ?1 RETURNING lane, state, user, email";
+        let sql = "DELETE FROM messages WHERE id = ?1 RETURNING lane, state, uuid, user, email";
         let read = |row: &rusqlite::Row| {
-            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, Option<String>>(2)?, row.get::<_, Option<String>>(3)?))
+            let (user, email): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
+            let hashes: Vec<i64> = hashes(user.as_deref(), email.as_deref()).collect();
+            Ok((row.get::<_, i64>(0)?, row.get(1)?, uuid(&row.get::<_, Vec<u8>>(2)?), hashes))
         };
         let found = self.db.prepare_cached(sql)?.query_row([id], read).optional()?;
-        let Some((lane, state, user, email)) = found else { return Ok(None) };
-        for hash in super::hashes(user.as_deref(), email.as_deref()) {
-            self.db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([hash, id])?;
-        }
+        let Some((lane, state, uuid, hashes)) = found else { return Ok(None) };
+        self.recent.erase(&self.db, uuid, id, hashes)?;
         self.db
             .prepare_cached("DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)")?
             .execute([id])?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -11,11 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
 use super::meter::{Counted, Meter};
+use super::recent::Recent;
 use super::{Accepted, New, QueueError, State, hashes, ms};
 use crate::{config, sqlite};
 
 /// Changes in one transaction at most.
 const GROUP_MAX: usize = 512;
+/// How long a change that nobody waits for waits for others.
+const PATIENCE: Duration = Duration::from_millis(5);
 /// Changes that wait at once; a further one waits for its place.
 const WAITING_MAX: usize = 1_024;
 
@@ -35,8 +38,22 @@ impl From<rusqlite::Error> for Stop {
 
 /// Tells whoever asked what came of it, once the transaction is on the disk or void.
 type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
-/// One change: makes it, and says how to tell. The error voids the transaction.
-type Change = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
+/// Makes a change, and says how to tell. The error voids the transaction.
+type Make = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
+
+struct Change {
+    make: Make,
+    pace: Pace,
+}
+
+/// How soon a change goes to the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// With the next transaction, which begins as soon as the one before it has ended.
+    AtOnce,
+    /// Nobody waits for it: within [`PATIENCE`], with whatever goes before.
+    Patient,
+}
 
 /// The way to the writer's thread, which ends when this is dropped.
 pub(super) struct Sender {
@@ -53,13 +70,22 @@ impl Sender {
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, QueueError> {
+        self.write_at(Pace::AtOnce, work).await
+    }
+
+    /// As [`Sender::write`], at a pace of its own.
+    pub async fn write_at<T: Send + 'static>(
+        &self,
+        pace: Pace,
+        work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, QueueError> {
         // A change that was not even tried has no error of its own.
         let gone = || {
             let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
             QueueError::Unavailable(if why.is_empty() { "it could not be written".to_owned() } else { why })
         };
         let (answer, answered) = oneshot::channel();
-        let change = move |writer: &mut Writer| {
+        let make = move |writer: &mut Writer| {
             let (outcome, broken) = match work(writer) {
                 Ok(value) => (Ok(value), Ok(())),
                 Err(Stop::Refused(error)) => (Err(error), Ok(())),
@@ -71,7 +97,7 @@ impl Sender {
             };
             (Box::new(tell) as Tell, broken)
         };
-        self.changes.send(Box::new(change)).await.map_err(|_| gone())?;
+        self.changes.send(Change { make: Box::new(make), pace }).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -80,13 +106,30 @@ impl Sender {
 pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
     let (sender, mut changes) = mpsc::channel(WAITING_MAX);
     let broken = writer.broken.clone();
+    // For its clock alone.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
         let mut group: Vec<Change> = Vec::with_capacity(GROUP_MAX);
-        while changes.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        while runtime.block_on(gather(&mut changes, &mut group)) {
             writer.commit(group.drain(..));
         }
     })?;
     Ok(Sender { changes: sender, broken })
+}
+
+/// Waits for what makes a transaction; false once nothing more can come.
+async fn gather(changes: &mut mpsc::Receiver<Change>, group: &mut Vec<Change>) -> bool {
+    if changes.recv_many(group, GROUP_MAX).await == 0 {
+        return false;
+    }
+    let until = tokio::time::Instant::now() + PATIENCE;
+    while group.len() < GROUP_MAX && group.iter().all(|change| change.pace == Pace::Patient) {
+        match tokio::time::timeout_at(until, changes.recv_many(group, GROUP_MAX)).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    true
 }
 
 /// Holds the connection for writing, and what it remembers of the tables.
@@ -99,6 +142,8 @@ pub(super) struct Writer {
     pub settled: u64,
     /// The number of the message that was accepted last.
     last_id: i64,
+    /// What is in no index yet.
+    pub recent: Recent,
     /// Until when each claim of this process is good.
     pub leases: HashMap<i64, Instant>,
     /// Lanes of batches that are paused.
@@ -126,12 +171,14 @@ impl Writer {
     /// What the last process had under way waits again, in doubt.
     pub fn new(db: Connection, settings: &config::Queue, meter: Arc<Meter>, now: Timestamp) -> rusqlite::Result<Self> {
         let clock = Clock::new(&db)?;
+        let (recent, indexed) = Recent::new(&db)?;
         let mut writer = Writer {
             db,
             settings: settings.clone(),
             unsettled: 0,
             settled: 0,
-            last_id: 0,
+            last_id: indexed,
+            recent,
             leases: HashMap::new(),
             paused: BTreeSet::new(),
             clock,
@@ -161,8 +208,8 @@ impl Writer {
         let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
         let paused = super::batches::paused(&self.db)?;
         (self.unsettled, self.settled) = (unsettled.unsigned_abs(), settled.unsigned_abs());
-        // Numbers of pruned messages may come again, but not before the process ends.
-        (self.last_id, self.paused) = (last_id, paused);
+        // Numbers of pruned messages may come again, but not before the process ends, and none that was in the indexes.
+        (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
         Ok(())
     }
 
@@ -184,16 +231,18 @@ impl Writer {
         let mut changes = changes.peekable();
         let result = self.begin().and_then(|()| {
             for change in changes.by_ref() {
-                let (tell, broken) = change(self);
+                let (tell, broken) = (change.make)(self);
                 tells.push(tell);
                 broken?;
             }
             self.write_tallies()?;
+            self.recent.index(&self.db)?;
             self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
         });
         let counted = std::mem::take(&mut self.counted);
         if result.is_ok() {
             self.meter.add(counted);
+            self.recent.keep(self.last_id);
         }
         let error = result.err().map(|error| {
             if !self.db.is_autocommit() {
@@ -202,6 +251,7 @@ impl Writer {
             }
             (self.unsettled, self.settled, self.paused, self.clock) = before;
             self.tallies.clear();
+            self.recent.drop();
             let _ = self.lease_anew();
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
@@ -233,31 +283,18 @@ impl Writer {
                 return Err(Stop::Refused(QueueError::State("the batch was cancelled".to_owned())));
             }
         }
-        let mut accepted = Vec::with_capacity(new.len());
-        let mut recipients = Vec::with_capacity(2 * new.len());
-        for one in new {
-            let answer = self.accept_one(one, now)?;
-            if let Accepted::New(id) = answer {
-                recipients.extend(hashes(one.user.as_deref(), one.email.as_deref()).map(|hash| [hash, id]));
-            }
-            accepted.push(answer);
-        }
-        // In the order of their table: neighbours fall on one page.
-        recipients.sort_unstable();
-        let mut insert = self.db.prepare_cached("INSERT OR IGNORE INTO recipients (hash, id) VALUES (?1, ?2)")?;
-        for recipient in recipients {
-            insert.execute(recipient)?;
-        }
-        Ok(accepted)
+        new.iter().map(|one| self.accept_one(one, now)).collect()
     }
 
     fn accept_one(&mut self, new: &New, now: Timestamp) -> Result<Accepted, Stop> {
+        if let Some(same) = self.same(new)? {
+            return Ok(same);
+        }
         let id = self.last_id + 1;
-        let inserted = self
-            .db
+        self.db
             .prepare_cached(
                 "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, email, trace, body, progress)
-                VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (uuid) DO NOTHING",
+                VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
                 id,
@@ -272,10 +309,8 @@ impl Writer {
                 new.body,
                 new.progress
             ])?;
-        if inserted == 0 {
-            return Ok(self.same(new)?);
-        }
         self.last_id = id;
+        self.recent.add(new.uuid, id, hashes(new.user.as_deref(), new.email.as_deref()));
         self.unsettled += 1;
         self.counted.accepted += 1;
         if new.claim {
@@ -288,11 +323,13 @@ impl Writer {
         Ok(Accepted::New(id))
     }
 
-    fn same(&self, new: &New) -> rusqlite::Result<Accepted> {
-        let sql = "SELECT digest, state FROM messages WHERE uuid = ?1";
-        let (digest, state): (Vec<u8>, i64) =
-            self.db.prepare_cached(sql)?.query_one([new.uuid.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok(if digest == new.digest { Accepted::Same(State::of(state)) } else { Accepted::Conflict })
+    /// The message of this uuid, where there is one already.
+    fn same(&self, new: &New) -> rusqlite::Result<Option<Accepted>> {
+        let Some(id) = self.recent.find(&self.db, new.uuid)? else { return Ok(None) };
+        let read = |row: &rusqlite::Row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?));
+        let mut found = self.db.prepare_cached("SELECT digest, state FROM messages WHERE id = ?1")?;
+        let (digest, state): (Vec<u8>, i64) = found.query_one([id], read)?;
+        Ok(Some(if digest == new.digest { Accepted::Same(State::of(state)) } else { Accepted::Conflict }))
     }
 
     /// A message waits.
@@ -334,8 +371,8 @@ impl Writer {
 
     /// The number, lane and state of a message.
     pub fn find(&self, uuid: uuid::Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
-        let sql = "SELECT id, lane, state FROM messages WHERE uuid = ?1";
-        let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get(1)?, State::of(row.get(2)?)));
-        self.db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()
+        let Some(id) = self.recent.find(&self.db, uuid)? else { return Ok(None) };
+        let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1")?;
+        found.query_row([id], |row| Ok((id, row.get(0)?, State::of(row.get(1)?)))).optional()
     }
 }

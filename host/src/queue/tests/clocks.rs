@@ -24,7 +24,7 @@ async fn a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_
     accept_at(&queue, 1, noon, None).await;
     accept_at(&queue, 2, noon, Some(noon + HOUR)).await;
     accept_at(&queue, 3, noon, None).await;
-    let claimed = queue.claim(Claim { max: 1, bulk_max: 1 }, at(noon)).await.expect("claimed").0;
+    let claimed = queue.claim(Claim { max: 1, bulk_max: 1 }, at(noon)).await.expect("claimed").messages;
     settle(&queue, &claimed, again(noon + 60)).await;
 
     let earlier = noon - 3 * HOUR;
@@ -44,7 +44,7 @@ async fn a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up() {
         accept_at(&queue, number, noon, None).await;
     }
     accept_at(&queue, 3, noon, Some(noon + HOUR)).await;
-    assert_eq!(queue.claim(Claim { max: 1, bulk_max: 1 }, at(noon)).await.expect("claimed").0.len(), 1);
+    assert_eq!(queue.claim(Claim { max: 1, bulk_max: 1 }, at(noon)).await.expect("claimed").messages.len(), 1);
     drop(queue);
     let queue = Queue::open(&home.settings(), at(noon - 5 * HOUR)).expect("opened");
     assert_eq!(due(&queue, noon - 5 * HOUR).await, [1, 2], "the one under way too");
@@ -60,7 +60,8 @@ async fn more_than_one_step_of_waiting_messages_is_brought_back() {
     assert_eq!(claim(&queue, 1, noon).await.len(), 1);
     let mut found = 0;
     for _ in 0..100 {
-        let (claimed, next) = queue.claim(Claim { max: 100, bulk_max: 100 }, at(noon - HOUR)).await.expect("claimed");
+        let Handed { messages: claimed, next, .. } =
+            queue.claim(Claim { max: 100, bulk_max: 100 }, at(noon - HOUR)).await.expect("claimed");
         found += claimed.len();
         if found == 2_499 {
             break;
@@ -75,7 +76,7 @@ async fn a_clock_that_is_set_forward_ends_pauses_and_no_lease() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, 1..=2, ORDINARY).await;
-    let claimed = queue.claim(Claim { max: 1, bulk_max: 1 }, at(1_000)).await.expect("claimed").0;
+    let claimed = queue.claim(Claim { max: 1, bulk_max: 1 }, at(1_000)).await.expect("claimed").messages;
     settle(&queue, &claimed, again(1_060)).await;
     assert_eq!(due(&queue, 1_000 + 9 * HOUR).await, [1, 2]);
     assert_eq!(due(&queue, 1_000 + 99 * HOUR).await, [0_u128; 0], "both are under way");

@@ -271,7 +271,8 @@ impl Model {
         }
     }
 
-    fn claim(&mut self, claim: Claim, claimed: &[Claimed], next: Option<Timestamp>) {
+    fn claim(&mut self, claim: Claim, handed: &Handed) {
+        let claimed = &handed.messages;
         self.follow_clock();
         self.come_back(|m| m.is_lost);
         let all = numbers(claimed);
@@ -305,11 +306,16 @@ impl Model {
             assert_eq!(claimed.body, written(number, 0, message.other).body);
             message.place = Place::UnderWay;
         }
-        let lanes = std::iter::once(TRANSACTIONAL).chain(lanes).collect::<Vec<_>>();
-        let waiting = self.messages.values().filter(|m| lanes.contains(&m.lane));
-        let earliest = waiting.filter_map(|m| if let Place::Waiting(due) = m.place { Some(due) } else { None }).min();
-        let expected = if claimed.len() < claim.max { earliest } else { Some(self.now) };
-        assert_eq!(next, expected.map(at), "when to come back");
+        let earliest = |lanes: &[i64]| {
+            let waiting = self.messages.values().filter(|m| lanes.contains(&m.lane));
+            waiting.filter_map(|m| if let Place::Waiting(due) = m.place { Some(due) } else { None }).min()
+        };
+        let of_turn = |is_full: bool, lanes: &[i64]| if is_full { Some(self.now) } else { earliest(lanes) }.map(at);
+        let bulk_lanes = if claim.bulk_max > 0 { lanes } else { Vec::new() };
+        let all = [vec![TRANSACTIONAL], bulk_lanes].concat();
+        assert_eq!(handed.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
+        let transactional = of_turn(urgent.len() == claim.max, &[TRANSACTIONAL]);
+        assert_eq!(handed.next_transactional, transactional, "when to come back for what is transactional");
     }
 
     fn settle(&mut self, number: u128, how: How) {
@@ -423,8 +429,8 @@ impl Pair {
             }
             Op::Claim { max, bulk_max } => {
                 let claim = Claim { max, bulk_max };
-                let (claimed, next) = self.queue().claim(claim, self.now()).await.expect("claimed");
-                self.model.claim(claim, &claimed, next);
+                let handed = self.queue().claim(claim, self.now()).await.expect("claimed");
+                self.model.claim(claim, &handed);
             }
             Op::Settle { which, how } => self.settle(which, how).await,
             Op::Retry(number) => {
