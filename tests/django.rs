@@ -108,7 +108,7 @@ fn render(case: &Case, catalogs: Option<&Path>) -> Result<String, String> {
     let presentation = Presentation::load(&dirs, &settings);
     let mut message = Message::new("app", "case", None);
     message.uuid = UUID.parse().expect("a UUID");
-    message.context = case.context.clone();
+    message.context = case.context.clone().into();
     message.language = case.language.clone();
     let files = [TemplateFile::required(&case.main)];
     let subject = Subject {

@@ -56,7 +56,7 @@ pub enum StartError {
 ///
 /// let ace = Ace::builder(Config::load("ace.toml".as_ref())?).start().await?;
 /// let mut message = Message::new("ace_demo", "passwordreset", Some(Recipient::new(7, "zoe@example.com")));
-/// message.context.insert("reset_link".into(), "https://example.com/reset".into());
+/// message.context.insert("reset_link", "https://example.com/reset");
 /// let mut sending = ace.send(message, &[]).map_err(anyhow::Error::msg)?;
 /// sending.advance().await;
 /// println!("{:?}", sending.report());

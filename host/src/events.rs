@@ -66,7 +66,7 @@ pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) ->
         "channels": channels,
     });
     if shown.context {
-        data["context"] = message.context.clone().into();
+        data["context"] = message.context.to_object().into();
         data["options"] = message.options.clone().into();
     }
     let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::engine::Ace;
 use crate::message::{
-    DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Prepared, Recipient, ResolveError,
+    Context, DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Prepared, Recipient, ResolveError,
 };
 use crate::plugin::{Namespace, PluginState, Runtime};
 use crate::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
@@ -90,7 +90,7 @@ pub struct Member {
     pub key: String,
     pub recipient: Recipient,
     pub language: Option<String>,
-    pub user_context: Object,
+    pub user_context: Context,
 }
 
 /// A batch that is coming in.
@@ -259,7 +259,7 @@ async fn page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Result<Op
     let mut intake = Intake::new(queue, batch, kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
     for item in items {
         let key = item.key.unwrap_or_else(|| serde_json::to_string(&item.recipient).unwrap_or_default());
-        let user_context = item.user_context.unwrap_or_default();
+        let user_context = item.user_context.unwrap_or_default().into();
         let member = Member { key, recipient: item.recipient, language: item.language, user_context };
         intake.add(member, ace.now()).await?;
     }

@@ -5,8 +5,8 @@
 //! the context is left exactly as it is, whatever its keys are called.
 
 mod answers;
+mod context;
 mod decode;
-mod json;
 mod prepared;
 mod report;
 
@@ -22,6 +22,7 @@ pub use answers::{
     ActionLink, Attempt, Delay, DeliveryError, Denial, Fault, FaultKind, Notes, Page, PolicyResult, Receipt, Rendered,
     RenderedFile, ResolveError, Resolved, TemplateFile,
 };
+pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
 pub use prepared::Prepared;
 pub use report::{
@@ -160,7 +161,7 @@ pub struct Message {
     pub name: String,
     pub recipient: Option<Recipient>,
     pub expiration_time: Option<DateTime>,
-    pub context: Object,
+    pub context: Context,
     pub uuid: Uuid,
     pub send_uuid: Option<Uuid>,
     pub options: Object,
@@ -177,7 +178,7 @@ impl Message {
             name: name.into(),
             recipient,
             expiration_time: None,
-            context: Object::new(),
+            context: Context::new(),
             uuid: Uuid::new_v4(),
             send_uuid: None,
             options: Object::new(),
@@ -272,7 +273,7 @@ impl MessageType {
             name: self.name.clone(),
             recipient: recipient.into(),
             expiration_time: self.expiration_time.clone(),
-            context,
+            context: context.into(),
             uuid: Uuid::new_v4(),
             send_uuid: Some(self.uuid),
             options: self.options.clone(),

@@ -366,7 +366,7 @@ fn write_down(progress: &Progress) -> Vec<u8> {
 }
 
 fn job(claimed: &Claimed) -> Result<Job, String> {
-    let message = Message::from_json(&claimed.body).map_err(|errors| errors.to_string())?;
+    let message = Message::from_own_json(&claimed.body).map_err(|errors| errors.to_string())?;
     let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
     Ok(Job {
         id: claimed.id,

@@ -73,11 +73,11 @@ fn runtime(ace: &Ace, plugin: &str) -> Arc<Runtime> {
 /// A message whose context has about so many bytes as JSON.
 fn message(context_bytes: usize) -> Arc<Message> {
     let mut message = Message::new("bench", "note", Some(Recipient::new(7, "zoe@example.com")));
-    message.context.insert("plan".to_owned(), json!("verified"));
+    message.context.insert("plan", "verified");
     let mut courses = Vec::new();
     for i in 0..context_bytes / 100 {
         courses.push(json!({"key": format!("course-v1:Org+C{i}+2026"), "name": "Linear Algebra", "progress": [i, 12], "url": format!("/course/{i:05}")}));
     }
-    message.context.insert("courses".to_owned(), courses.into());
+    message.context.insert("courses", courses);
     Arc::new(message)
 }

@@ -117,8 +117,8 @@ impl Policy for NativeOptout {
     }
 
     async fn check(&self, message: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
-        let courses =
-            message.context.get("course_ids").and_then(|c| c.as_array()).map(Vec::as_slice).unwrap_or_default();
+        let courses = message.context.value("course_ids");
+        let courses = courses.as_ref().and_then(|c| c.as_array()).map(Vec::as_slice).unwrap_or_default();
         let user = message.recipient.as_ref().and_then(|r| r.lms_user_id.as_text());
         let mut result = PolicyResult::default();
         if let (Some(user), false, false) = (user, courses.is_empty(), message.is_transactional()) {

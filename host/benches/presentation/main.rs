@@ -64,7 +64,7 @@ fn main() {
         runtime.block_on(cpu_us(SLOW_ROUND, async |i| {
             let mut message = messages[i % messages.len()].clone();
             run += 1;
-            message.context.insert("run".to_owned(), run.into());
+            message.context.insert("run", run);
             std::hint::black_box(render(&unseen, &message));
         }))
     };

@@ -18,7 +18,7 @@ use super::described::RecipientForm;
 use super::problem::{ApiError, Problem};
 use super::shown::BatchShown;
 use crate::intake::{self, Intake};
-use crate::message::{MessageType, Object, Recipient};
+use crate::message::{Context, MessageType, Object, Recipient};
 use crate::queue::{self, Batch, BatchState, Resolver};
 
 /// Batches that are listed.
@@ -61,7 +61,7 @@ pub struct Member {
     /// Laid over the type's context.
     #[serde(default)]
     #[schema(value_type = Object)]
-    user_context: Object,
+    user_context: Context,
 }
 
 /// Hands in a batch: its head on the first line, then a recipient a line.

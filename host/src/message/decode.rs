@@ -5,11 +5,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{DateTime, Headers, Message, MessageType, Object, Recipient, UserId, json, nearest};
+use super::{Context, DateTime, Headers, Message, MessageType, Object, Recipient, UserId, context, nearest};
 
 /// One thing wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -79,26 +80,41 @@ impl Message {
 
     /// Reads edx-ace's JSON form. Reports every field's error at once.
     pub fn from_json(json: &[u8]) -> Result<Self, FieldErrors> {
-        Self::from_value(parse(json)?)
+        Self::read(json, context::Reader { is_ours: false }, None)
     }
 
     /// As [`Message::from_json`], with this uuid for a message that has none.
     pub fn from_json_or(json: &[u8], uuid: Option<Uuid>) -> Result<Self, FieldErrors> {
-        let value = parse(json)?;
-        let has_own = value.get("uuid").is_some_and(|own| !own.is_null());
-        let message = Self::from_value(value)?;
-        Ok(Message { uuid: uuid.filter(|_| !has_own).unwrap_or(message.uuid), ..message })
+        Self::read(json, context::Reader { is_ours: false }, uuid)
+    }
+
+    /// As [`Message::from_json`], from what [`Message::to_json`] wrote: its context is taken as it stands.
+    pub fn from_own_json(json: &[u8]) -> Result<Self, FieldErrors> {
+        Self::read(json, context::Reader { is_ours: true }, None)
+    }
+
+    fn read(json: &[u8], reader: context::Reader, uuid: Option<Uuid>) -> Result<Self, FieldErrors> {
+        match document(json, reader) {
+            Some((fields, context)) => Self::decode(fields.into(), Some(context), uuid),
+            // Something is wrong with it, or unusual about it: that is told of a value.
+            None => Self::decode(parse(json)?, None, uuid),
+        }
     }
 
     /// As [`Message::from_json`], from a JSON value.
     pub fn from_value(value: Value) -> Result<Self, FieldErrors> {
+        Self::decode(value, None, None)
+    }
+
+    /// `context`: where it is not among the fields.
+    fn decode(value: Value, context: Option<Context>, made: Option<Uuid>) -> Result<Self, FieldErrors> {
         decode(value, &Self::FIELDS, |f| Message {
             app_label: f.required("app_label", label).unwrap_or_default(),
             name: f.required("name", label).unwrap_or_default(),
             recipient: f.required_nullable("recipient", Recipient::decode),
             expiration_time: f.optional("expiration_time", date_time),
-            context: f.optional("context", object).unwrap_or_default(),
-            uuid: f.optional("uuid", uuid).unwrap_or_else(Uuid::new_v4),
+            context: f.optional("context", object).map(Context::from).or(context).unwrap_or_default(),
+            uuid: f.optional("uuid", uuid).or(made).unwrap_or_else(Uuid::new_v4),
             send_uuid: f.optional("send_uuid", uuid),
             options: f.optional("options", object).unwrap_or_default(),
             headers: f.optional("headers", headers).unwrap_or_default(),
@@ -125,8 +141,36 @@ impl MessageType {
     }
 }
 
+/// A message's fields and its context apart, where both are objects.
+fn document(json: &[u8], reader: context::Reader) -> Option<(Object, Context)> {
+    let mut deserializer = serde_json::Deserializer::from_str(std::str::from_utf8(json).ok()?);
+    let document = deserializer.deserialize_map(Document(reader)).ok()?;
+    deserializer.end().ok().map(|()| document)
+}
+
+struct Document(context::Reader);
+
+impl<'de> Visitor<'de> for Document {
+    type Value = (Object, Context);
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let (mut fields, mut context) = (Object::with_capacity(Message::FIELDS.len()), Context::default());
+        while let Some(key) = entries.next_key::<String>()? {
+            match key.as_str() {
+                "context" => context = entries.next_value_seed(self.0)?,
+                _ => drop(fields.insert(key, entries.next_value()?)),
+            }
+        }
+        Ok((fields, context))
+    }
+}
+
 fn parse(json: &[u8]) -> Result<Value, FieldErrors> {
-    json::read(json).map_err(|_| {
+    serde_json::from_slice(json).map_err(|_| {
         // Slow, and only for a document that is refused: parse again to learn where.
         let mut de = serde_json::Deserializer::from_slice(json);
         let (path, error) = match serde_path_to_error::deserialize::<_, Value>(&mut de) {

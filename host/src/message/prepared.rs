@@ -1,12 +1,12 @@
 //! A message type made ready for many recipients: what their messages share is JSON already, and is neither copied as values nor
 //! written value by value for each of them.
 
-use serde::ser::SerializeMap;
+use serde::ser::{Error, SerializeMap};
 use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-use super::{DateTime, Headers, MessageType, Object, Recipient};
+use super::{Context, DateTime, Headers, MessageType, Recipient};
 
 pub struct Prepared {
     pub kind: MessageType,
@@ -34,7 +34,7 @@ struct Personal<'a> {
 /// The user's context laid over the type's.
 struct Laid<'a> {
     prepared: &'a Prepared,
-    user: &'a Object,
+    user: &'a Context,
 }
 
 impl Prepared {
@@ -45,7 +45,7 @@ impl Prepared {
     }
 
     /// The JSON of [`MessageType::personalize`] with this uuid, as [`super::Message::to_json`] writes it.
-    pub fn to_json(&self, uuid: Uuid, recipient: &Recipient, language: Option<&str>, user: &Object) -> String {
+    pub fn to_json(&self, uuid: Uuid, recipient: &Recipient, language: Option<&str>, user: &Context) -> String {
         let personal = Personal {
             app_label: &self.kind.app_label,
             name: &self.kind.name,
@@ -69,15 +69,19 @@ impl Serialize for Laid<'_> {
         let mut map = s.serialize_map(None)?;
         for (key, value) in shared.keys().zip(&self.prepared.context) {
             match self.user.get(key) {
-                Some(own) => map.serialize_entry(key, own)?,
+                Some(own) => map.serialize_entry(key, as_it_is(own)?)?,
                 None => map.serialize_entry(key, value)?,
             }
         }
         for (key, own) in self.user.iter().filter(|(key, _)| !shared.contains_key(*key)) {
-            map.serialize_entry(key, own)?;
+            map.serialize_entry(key, as_it_is(own)?)?;
         }
         map.end()
     }
+}
+
+fn as_it_is<E: Error>(json: &str) -> Result<&RawValue, E> {
+    serde_json::from_str(json).map_err(E::custom)
 }
 
 fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
@@ -90,6 +94,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::message::Object;
 
     fn object(keys: &[(String, u8)]) -> Object {
         let value = |n: &u8| match n % 4 {
@@ -118,7 +123,7 @@ mod tests {
             let (recipient, user) = (Recipient::new(1, "a@b.c"), object(&user));
             let mut message = kind.personalize(recipient.clone(), language.clone(), user.clone());
             message.uuid = Uuid::from_u128(7);
-            let json = Prepared::new(kind).to_json(message.uuid, &recipient, language.as_deref(), &user);
+            let json = Prepared::new(kind).to_json(message.uuid, &recipient, language.as_deref(), &user.into());
             prop_assert_eq!(json, message.to_json());
         }
     }

@@ -110,7 +110,7 @@ fn each_personalized_message_has_options_of_its_own() {
     let mut one = message_type.personalize(Recipient::new(1, "a@b.c"), None, user);
     one.options.insert("mine".into(), true.into());
     let two = message_type.personalize(Recipient::new(2, "d@e.f"), None, Object::new());
-    assert_eq!(one.context["a"], json!({"other": 3}), "the user's value wins whole");
+    assert_eq!(one.context.value("a"), Some(json!({"other": 3})), "the user's value wins whole");
     assert_eq!(one.send_uuid, Some(message_type.uuid));
     assert!(!two.options.contains_key("mine"));
 }

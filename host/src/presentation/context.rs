@@ -49,21 +49,22 @@ pub(super) fn build(message: &Message, subject: &Subject) -> TeraResult<Context>
     if !message.context.contains_key("channel") {
         context.insert_value("channel", Value::try_from_serializable(&channel_view(message, subject))?);
     }
-    // Key by key: `Context::from_serialize` copies the outer map twice (7.8 against 6.3 us for a mail of 12 KB).
-    for (key, value) in &message.context {
-        context.insert_value(key.clone(), Value::try_from_serializable(value)?);
+    for (key, json) in message.context.iter() {
+        let mut json = serde_json::Deserializer::from_str(json);
+        let value = Value::try_from_serializable(&serde_transcode::Transcoder::new(&mut json))?;
+        context.insert_value(key.to_owned(), value);
     }
     Ok(context)
 }
 
 /// What links are marked with.
 pub(super) fn tracking(message: &Message, subject: &Subject) -> Tracking {
-    let course_ids = message.context.get("course_ids");
+    let course_ids = message.context.value("course_ids");
     Tracking {
         app_label: message.app_label.clone(),
         name: message.name.clone(),
         channel_type: subject.channel_type.to_owned(),
-        course_id: course_ids.and_then(|ids| ids.get(0)).and_then(|id| id.as_str()).map(str::to_owned),
+        course_id: course_ids.as_ref().and_then(|ids| ids.get(0)?.as_str()).map(str::to_owned),
         uuid: message.uuid.to_string(),
     }
 }
@@ -87,7 +88,7 @@ fn message_view(message: &Message) -> MessageView<'_> {
 }
 
 fn channel_view<'a>(message: &Message, subject: &Subject<'a>) -> ChannelView<'a> {
-    let omit = message.context.get(OMIT_UNSUBSCRIBE_LINK).is_some_and(is_truthy)
+    let omit = message.context.value(OMIT_UNSUBSCRIBE_LINK).as_ref().is_some_and(is_truthy)
         || message.option_is_true(OMIT_UNSUBSCRIBE_LINK);
     ChannelView {
         name: subject.channel,

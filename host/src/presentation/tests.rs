@@ -55,7 +55,7 @@ impl Folders {
 
 fn hello(context: Value) -> Message {
     let mut message = Message::new("app", "hello", Some(Recipient::new(7, "zoe@example.org")));
-    message.context = context.as_object().unwrap().clone();
+    message.context = context.as_object().unwrap().clone().into();
     message
 }
 
@@ -202,9 +202,9 @@ fn templates_see_the_message_and_the_channel() {
         presentation.render(&message, &subject).unwrap().files[0].text,
         format!("{head}stop=/stop more=/more /t.png")
     );
-    message.context.insert("omit_unsubscribe_link".to_owned(), json!(true));
+    message.context.insert("omit_unsubscribe_link", true);
     assert_eq!(presentation.render(&message, &subject).unwrap().files[0].text, format!("{head}more=/more /t.png"));
-    message.context.clear();
+    message.context = Default::default();
     message.options.insert("omit_unsubscribe_link".to_owned(), json!(1));
     assert_eq!(presentation.render(&message, &subject).unwrap().files[0].text, format!("{head}more=/more /t.png"));
 }
@@ -432,7 +432,7 @@ mod own {
     #[test]
     fn the_digest_has_an_empty_state() {
         let mut message = sample("coursedigest");
-        message.context.insert("courses".to_owned(), json!([]));
+        message.context.insert("courses", json!([]));
         let files = email(&message);
         assert!(files[2].text.contains("You are not in a course") && files[4].text.contains("You are not in a course"));
         assert!(files[2].text.contains("Find a course") && !files[2].text.contains("Go on learning"));

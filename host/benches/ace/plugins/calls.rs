@@ -155,7 +155,7 @@ impl Policy for NativeReader {
 
     async fn check(&self, message: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
         let mut result = PolicyResult::default();
-        if message.context.get("plan").and_then(|plan| plan.as_str()) == Some("free") {
+        if message.context.get("plan") == Some("\"free\"") {
             result.deny.push(Denial { channel_type: "push".to_owned(), reason: None });
         }
         Ok(std::hint::black_box(result))

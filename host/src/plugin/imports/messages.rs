@@ -1,10 +1,12 @@
 //! The message a plugin looks at: getters on what the host has parsed already, nothing copied before it is asked for.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
-use crate::message::Object;
+use crate::message::Context;
 use crate::plugin::bindings::common::Recipient;
 use crate::plugin::bindings::messages::{Host, HostMessage};
 use crate::plugin::state::{MessageHandle, State};
@@ -57,7 +59,11 @@ impl HostMessage for State {
     }
 
     fn options(&mut self, this: Resource<MessageHandle>, pointer: String) -> Result<Option<String>> {
-        part(&self.message(this.rep())?.options, &pointer)
+        let options = &self.message(this.rep())?.options;
+        Ok(match split(&pointer)? {
+            None => Some(serde_json::to_string(options)?),
+            Some((key, rest)) => options.get(&*key).and_then(|value| value.pointer(rest)).map(Value::to_string),
+        })
     }
 
     fn context(&mut self, this: Resource<MessageHandle>, pointer: String) -> Result<Option<String>> {
@@ -74,19 +80,27 @@ impl HostMessage for State {
 }
 
 /// The part an RFC 6901 pointer names, as JSON text.
-fn part(object: &Object, pointer: &str) -> Result<Option<String>> {
+fn part(context: &Context, pointer: &str) -> Result<Option<String>> {
+    Ok(match split(pointer)? {
+        None => Some(context.as_json().to_owned()),
+        Some((key, "")) => context.get(&key).map(str::to_owned),
+        Some((key, rest)) => context.value(&key).and_then(|value| Some(value.pointer(rest)?.to_string())),
+    })
+}
+
+/// The key an RFC 6901 pointer begins with, and the pointer below it; `None` for the whole.
+fn split(pointer: &str) -> Result<Option<(Cow<'_, str>, &str)>> {
     if pointer.is_empty() {
-        return Ok(Some(serde_json::to_string(object)?));
+        return Ok(None);
     }
     let Some(path) = pointer.strip_prefix('/') else {
         wasmtime::bail!("{pointer:?} is no JSON pointer: write \"\" for the whole or \"/key\" for a part (RFC 6901)");
     };
     let (first, rest) = path.find('/').map_or((path, ""), |at| path.split_at(at));
-    let found = match first.contains('~') {
-        false => object.get(first),
-        true => object.get(&first.replace("~1", "/").replace("~0", "~")),
-    };
-    Ok(found.and_then(|value| value.pointer(rest)).map(Value::to_string))
+    Ok(Some(match first.contains('~') {
+        false => (Cow::Borrowed(first), rest),
+        true => (Cow::Owned(first.replace("~1", "/").replace("~0", "~")), rest),
+    }))
 }
 
 #[cfg(test)]
@@ -95,15 +109,14 @@ mod tests {
 
     #[test]
     fn pointers_reach_every_part() {
-        let Value::Object(object) = serde_json::json!({"a": [1, {"b/c": "x"}], "": 2, "~": null}) else {
-            unreachable!("it is an object")
-        };
-        let part = |p| part(&object, p).expect("a pointer");
+        let json = r#"{"a": [1, {"b/c": "x"}], "": 2, "~": null}"#;
+        let context: Context = serde_json::from_str(json).expect("it is an object");
+        let part = |p| part(&context, p).expect("a pointer");
         assert_eq!(part("/a/1/b~1c").as_deref(), Some("\"x\""));
         assert_eq!(part("/").as_deref(), Some("2"));
         assert_eq!(part("/~0").as_deref(), Some("null"));
         assert_eq!(part("/a/7"), None);
         assert_eq!(part("").as_deref(), Some(r#"{"a":[1,{"b/c":"x"}],"":2,"~":null}"#));
-        assert!(super::part(&object, "a").is_err());
+        assert!(super::part(&context, "a").is_err());
     }
 }

@@ -175,7 +175,7 @@ fn our_own_templates_speak_every_language_of_their_catalogues() {
     };
     let subject = |language: &str, due: u64| {
         let mut message = sample("coursedigest", language);
-        message.context.insert("due_count".to_owned(), due.into());
+        message.context.insert("due_count", due);
         one(&presentation, &message, "subject.txt").unwrap().trim().to_owned()
     };
     let polish = [1, 3, 5, 12, 22].map(|due| subject("pl", due).split(" do oddania").next().unwrap().to_owned());
