@@ -40,6 +40,8 @@ pub type ChannelType = String;
 pub const EMAIL: &str = "email";
 /// edx-ace's `ChannelType.PUSH`.
 pub const PUSH: &str = "push";
+/// A message's usual size as JSON, without its context.
+const JSON_BYTES_USUAL: usize = 512;
 /// In a verdict: every channel type.
 pub const EVERY_TYPE: &str = "*";
 
@@ -190,7 +192,9 @@ impl Message {
 
     /// edx-ace's JSON form.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a message has only string keys and finite numbers")
+        let mut json = Vec::with_capacity(self.context.as_json().len() + JSON_BYTES_USUAL);
+        serde_json::to_writer(&mut json, self).expect("a message has only string keys and finite numbers");
+        String::from_utf8(json).expect("JSON is UTF-8")
     }
 
     /// `app_label.name`.
