@@ -1,11 +1,13 @@
 //! How recipients become messages of the queue: the lines of a request, and the pages of a resolver.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,6 +22,8 @@ use crate::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
 /// 1,000 writes hardly more pages than one of 100.
 const CHUNK: usize = 1_024;
 const CHUNK_BYTES: usize = 4 << 20;
+/// Chunks of one batch that are on their way to the disk at once: one that waits goes with the next write.
+const WRITING_MAX: usize = 3;
 /// Recipients on a page of a resolver.
 const PAGE: u32 = 500;
 /// Batches that are resolved side by side.
@@ -84,6 +88,9 @@ pub fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErrors> {
     }
 }
 
+/// A chunk on its way to the disk: its uuids, and the answers.
+type Chunk<'a> = (Vec<Uuid>, BoxFuture<'a, Result<Vec<Accepted>, QueueError>>);
+
 /// One recipient of a batch.
 pub struct Member {
     /// The same key again is the same message.
@@ -95,22 +102,22 @@ pub struct Member {
 
 /// A batch that is coming in.
 pub struct Intake<'a> {
-    queue: &'a Arc<Queue>,
+    queue: &'a Queue,
     batch: &'a Batch,
     kind: Prepared,
     name: String,
     not_before: Option<Timestamp>,
     chunk: Vec<New>,
     bytes: usize,
-    /// The chunk before: while it goes to the disk the next one gathers.
-    writing: Option<JoinHandle<Result<(), IntakeError>>>,
+    /// The chunks before: while they go to the disk the next one gathers.
+    writing: VecDeque<Chunk<'a>>,
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(queue: &'a Arc<Queue>, batch: &'a Batch, kind: MessageType) -> Result<Self, FieldErrors> {
+    pub fn new(queue: &'a Queue, batch: &'a Batch, kind: MessageType) -> Result<Self, FieldErrors> {
         let (name, not_before) = (kind.unique_name(), not_before(&kind.options)?);
         let (kind, chunk) = (Prepared::new(kind), Vec::with_capacity(CHUNK));
-        Ok(Intake { queue, batch, kind, name, not_before, chunk, bytes: 0, writing: None })
+        Ok(Intake { queue, batch, kind, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
     }
 
     /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
@@ -127,30 +134,29 @@ impl<'a> Intake<'a> {
     /// Everything that was added is on the disk.
     pub async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
         self.write(now).await?;
-        self.written().await
+        self.written(0).await
     }
 
     async fn write(&mut self, now: Timestamp) -> Result<(), IntakeError> {
-        self.written().await?;
+        self.written(WRITING_MAX - 1).await?;
         self.bytes = 0;
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
-        self.writing = Some(tokio::spawn(accept(self.queue.clone(), chunk, now)));
+        let uuids = chunk.iter().map(|new| new.uuid).collect();
+        self.writing.push_back((uuids, self.queue.begin_accept(chunk, now).await?.boxed()));
         Ok(())
     }
 
-    async fn written(&mut self) -> Result<(), IntakeError> {
-        match self.writing.take() {
-            Some(writing) => writing.await.unwrap_or_else(|e| Err(QueueError::Unavailable(e.to_string()).into())),
-            None => Ok(()),
+    /// Waits until no more than so many chunks are on their way to the disk.
+    async fn written(&mut self, left: usize) -> Result<(), IntakeError> {
+        while self.writing.len() > left
+            && let Some((uuids, answer)) = self.writing.pop_front()
+        {
+            if let Some(at) = answer.await?.iter().position(|one| *one == Accepted::Conflict) {
+                return Err(IntakeError::Conflict(uuids[at]));
+            }
         }
+        Ok(())
     }
-}
-
-async fn accept(queue: Arc<Queue>, chunk: Vec<New>, now: Timestamp) -> Result<(), IntakeError> {
-    let uuids: Vec<Uuid> = chunk.iter().map(|new| new.uuid).collect();
-    let accepted = queue.accept(chunk, now).await?;
-    let conflict = accepted.iter().position(|one| *one == Accepted::Conflict);
-    conflict.map_or(Ok(()), |at| Err(IntakeError::Conflict(uuids[at])))
 }
 
 /// Why a page is not in.
@@ -212,7 +218,7 @@ fn wait_for_store(error: &QueueError) -> Duration {
 }
 
 /// One page of one batch, and what came of it.
-async fn take_page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Result<(), QueueError> {
+async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<(), QueueError> {
     let (batch, plugin) = (&resolving.batch, resolving.resolver.plugin.as_str());
     let missed = match page(ace, queue, resolving).await {
         Ok(next) => return queue.page_taken(batch.lane, next, ace.now()).await,
@@ -237,7 +243,7 @@ async fn take_page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Resu
 }
 
 /// Asks for a page and takes its recipients in; where the next one begins.
-async fn page(ace: &Ace, queue: &Arc<Queue>, resolving: &Resolving) -> Result<Option<String>, Missed> {
+async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<String>, Missed> {
     let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
     let text = String::from_utf8_lossy(&batch.kind).into_owned();
     let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;

@@ -51,7 +51,7 @@ pub use meter::{Rate, Rates};
 pub use outgoing::{Call, Event, Events};
 pub use resolving::{Resolver, ResolverReport, Resolving};
 pub use upkeep::Forgotten;
-use writer::Writer;
+use writer::{Pace, Writer};
 
 /// Lane of transactional messages: always before the others.
 pub const TRANSACTIONAL: i64 = 0;
@@ -246,13 +246,26 @@ impl Queue {
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.
     pub async fn accept(&self, new: Vec<New>, now: Timestamp) -> Result<Vec<Accepted>, QueueError> {
+        self.begin_accept(new, now).await?.await
+    }
+
+    /// As [`Queue::accept`], in two steps: done when they have their place in the order of all that is written, and the future it
+    /// gives when they are on the disk. They are accepted whether that is awaited or not.
+    pub async fn begin_accept(
+        &self,
+        new: Vec<New>,
+        now: Timestamp,
+    ) -> Result<impl Future<Output = Result<Vec<Accepted>, QueueError>>, QueueError> {
         let waiting = || new.iter().filter(|new| !new.claim);
         let (wakes, is_urgent) = (waiting().count() > 0, waiting().any(|new| new.lane == TRANSACTIONAL));
-        let answer = self.writer.write(move |writer| writer.accept(&new, now)).await?;
-        if wakes {
-            self.wake(is_urgent);
-        }
-        Ok(answer)
+        let answer = self.writer.begin(Pace::AtOnce, move |writer| writer.accept(&new, now)).await?;
+        Ok(async move {
+            let answer = answer.await?;
+            if wakes {
+                self.wake(is_urgent);
+            }
+            Ok(answer)
+        })
     }
 
     /// Completes when something may be there to claim that was not before. Ask for it before looking.

@@ -79,11 +79,16 @@ impl Sender {
         pace: Pace,
         work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, QueueError> {
-        // A change that was not even tried has no error of its own.
-        let gone = || {
-            let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            QueueError::Unavailable(if why.is_empty() { "it could not be written".to_owned() } else { why })
-        };
+        self.begin(pace, work).await?.await
+    }
+
+    /// As [`Sender::write`], in two steps: done when the change has its place in the order of all, and the future it gives when
+    /// it is on the disk.
+    pub async fn begin<T: Send + 'static>(
+        &self,
+        pace: Pace,
+        work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<impl Future<Output = Result<T, QueueError>>, QueueError> {
         let (answer, answered) = oneshot::channel();
         let make = move |writer: &mut Writer| {
             let (outcome, broken) = match work(writer) {
@@ -97,8 +102,14 @@ impl Sender {
             };
             (Box::new(tell) as Tell, broken)
         };
-        self.changes.send(Change { make: Box::new(make), pace }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.changes.send(Change { make: Box::new(make), pace }).await.map_err(|_| self.gone())?;
+        Ok(async { answered.await.map_err(|_| self.gone())? })
+    }
+
+    /// Of a change that was not even tried, which has no error of its own.
+    fn gone(&self) -> QueueError {
+        let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        QueueError::Unavailable(if why.is_empty() { "it could not be written".to_owned() } else { why })
     }
 }
 
