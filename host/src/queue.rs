@@ -57,6 +57,8 @@ use writer::{Pace, Writer};
 pub const TRANSACTIONAL: i64 = 0;
 /// Lane of other single messages. Each batch has a lane of its own after it.
 pub const ORDINARY: i64 = 1;
+/// The claim that a message is accepted with, where it has a worker already.
+pub const FIRST_CLAIM: u64 = 0;
 /// Connections for reading.
 const READERS: usize = 4;
 

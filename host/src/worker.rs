@@ -33,6 +33,9 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// How long to wait after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
+/// A message's number, and the claim it was handed out by.
+type Lent = (i64, u64);
+
 /// The right to have one message under way.
 pub struct Place {
     _any: OwnedSemaphorePermit,
@@ -42,6 +45,8 @@ pub struct Place {
 /// A message with a place.
 pub struct Job {
     pub id: i64,
+    /// The claim it was handed out by.
+    pub claim: u64,
     pub message: Arc<Message>,
     pub progress: Option<Progress>,
     pub in_doubt: bool,
@@ -250,7 +255,11 @@ impl Worker {
 
     /// What was claimed ahead and not begun waits as before.
     async fn give_back(&self, ready: VecDeque<Claimed>) {
-        let back = ready.into_iter().map(|claimed| Settled { id: claimed.id, settlement: Settlement::Back });
+        let back = ready.into_iter().map(|claimed| Settled {
+            id: claimed.id,
+            claim: claimed.claim,
+            settlement: Settlement::Back,
+        });
         if let Err(error) = self.queue.settle(back.collect(), self.now()).await {
             tracing::warn!("Messages that were claimed and not begun are given back by the next start: {error}");
         }
@@ -260,7 +269,7 @@ impl Worker {
     async fn set_aside(&self, claimed: Claimed, reason: String) {
         tracing::error!(message_uuid = %claimed.uuid, "What is kept of a message cannot be read; it is set aside: {reason}");
         let report = serde_json::json!({"uuid": claimed.uuid, "error": reason}).to_string().into_bytes();
-        self.settle(claimed.id, Settlement::Corrupt { report }).await;
+        self.settle((claimed.id, claimed.claim), Settlement::Corrupt { report }).await;
     }
 
     /// Takes a message as far as it goes now, in its span.
@@ -271,7 +280,8 @@ impl Worker {
     }
 
     async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, message, progress, in_doubt, .. } = job;
+        let Job { id, claim, message, progress, in_doubt, .. } = job;
+        let lent = (id, claim);
         let snapshot = (self.current)();
         let mut flight = match progress {
             Some(progress) => InFlight::resume(snapshot, message, progress),
@@ -285,7 +295,7 @@ impl Worker {
             flight.advance().await;
             if flight.is_to_be_recorded() {
                 let progress = write_down(flight.progress());
-                if !self.settle(id, Settlement::Record { progress }).await {
+                if !self.settle(lent, Settlement::Record { progress }).await {
                     // Without the record the attempt must not be made. Where there is a claim it ends with its lease.
                     return;
                 }
@@ -297,14 +307,14 @@ impl Worker {
         match flight.due() {
             Some(due) => {
                 let progress = write_down(flight.progress());
-                self.settle(id, Settlement::Again { due, progress }).await;
+                self.settle(lent, Settlement::Again { due, progress }).await;
             }
-            None => self.done(id, flight).await,
+            None => self.done(lent, flight).await,
         }
         drop(permit);
     }
 
-    async fn done(&self, id: i64, flight: InFlight) {
+    async fn done(&self, lent: Lent, flight: InFlight) {
         let message = flight.message.clone();
         let report = flight.into_report();
         let tell = || events::tell(&message, &report, self.events, self.now());
@@ -312,7 +322,7 @@ impl Worker {
         let event = kept.as_ref().map(|told| told.body.clone());
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
-        if self.settle(id, Settlement::Done { state, report: written, event }).await {
+        if self.settle(lent, Settlement::Done { state, report: written, event }).await {
             if self.told.receiver_count() > 0 {
                 // By now nobody may be listening any more.
                 let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
@@ -326,9 +336,9 @@ impl Worker {
 
     /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
     /// was stopped before that was possible, or has the message no more; the message is in doubt then.
-    async fn settle(&self, id: i64, settlement: Settlement) -> bool {
+    async fn settle(&self, (id, claim): Lent, settlement: Settlement) -> bool {
         loop {
-            let settled = vec![Settled { id, settlement: settlement.clone() }];
+            let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
             match self.queue.settle(settled, self.now()).await {
                 Ok(()) => return true,
                 // It is another worker's, or nobody's: the person was forgotten.
@@ -370,6 +380,7 @@ fn job(claimed: &Claimed) -> Result<Job, String> {
     let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
     Ok(Job {
         id: claimed.id,
+        claim: claimed.claim,
         message: Arc::new(message),
         progress: progress.map_err(|e| format!("its progress: {e}"))?,
         in_doubt: claimed.in_doubt,

@@ -199,7 +199,7 @@ async fn accept(
     let accepting = tokio::spawn(async move {
         let accepted = queue.accept(vec![new], now).await?;
         if let (Some(Accepted::New(id)), Some(place)) = (accepted.first(), place) {
-            worker.begin(place, Job { id: *id, message, progress, in_doubt: false, trace });
+            worker.begin(place, Job { id: *id, claim: queue::FIRST_CLAIM, message, progress, in_doubt: false, trace });
         }
         Ok::<_, queue::QueueError>(accepted)
     });

@@ -27,6 +27,8 @@ pub struct Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     pub id: i64,
+    /// Of a message's claims this one.
+    pub claim: u64,
     pub uuid: Uuid,
     pub lane: i64,
     pub body: Vec<u8>,
@@ -51,6 +53,8 @@ pub struct Handed {
 #[derive(Debug, Clone)]
 pub struct Settled {
     pub id: i64,
+    /// The claim it was handed out by. One that has ended changes nothing: the message is another worker's by now.
+    pub claim: u64,
     pub settlement: Settlement,
 }
 
@@ -177,17 +181,20 @@ impl Writer {
             self.db
                 .prepare_cached("DELETE FROM queue WHERE lane = ?1 AND due = ?2 AND id = ?3")?
                 .execute([lane, *at, *id])?;
-            self.take(*id, lane)?;
+            self.last_claim += 1;
+            self.take(*id, lane, self.last_claim)?;
         }
         Ok(due.into_iter().map(|(_, id)| (lane, id)).collect())
     }
 
     fn hand_out(&self, lane: i64, id: i64) -> rusqlite::Result<Claimed> {
         let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted FROM messages WHERE id = ?1";
+        let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
         // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
         let read = |row: &rusqlite::Row| {
             Ok(Claimed {
                 id,
+                claim,
                 uuid: uuid(&row.get::<_, Vec<u8>>(0).unwrap_or_default()),
                 lane,
                 body: row.get(1).unwrap_or_default(),
@@ -208,7 +215,8 @@ impl Writer {
     /// Claims whose worker has not been heard of for too long wait again.
     fn end_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let instant = Instant::now();
-        let ended: Vec<i64> = self.leases.iter().filter(|(_, until)| **until <= instant).map(|(id, _)| *id).collect();
+        let ended: Vec<i64> =
+            self.leases.iter().filter(|(_, lease)| lease.until <= instant).map(|(id, _)| *id).collect();
         for id in ended {
             if let Some(lane) = self.unclaim(id)? {
                 tracing::warn!(message = id, "A worker was not heard of any more; its message waits again, in doubt.");
@@ -230,12 +238,18 @@ impl Writer {
 
     fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), Stop> {
         let id = settled.id;
+        let is_good = self.leases.get(&id).is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim));
         if let Settlement::Record { progress } = &settled.settlement {
-            let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2 AND EXISTS (SELECT 1 FROM claims WHERE id = ?2)";
-            return match self.db.prepare_cached(sql)?.execute(params![progress, id])? {
-                0 => Err(Stop::Refused(QueueError::State("its claim has ended".to_owned()))),
-                _ => Ok(()),
-            };
+            if !is_good {
+                return Err(Stop::Refused(QueueError::State("its claim has ended".to_owned())));
+            }
+            self.db
+                .prepare_cached("UPDATE messages SET progress = ?1 WHERE id = ?2")?
+                .execute(params![progress, id])?;
+            return Ok(());
+        }
+        if !is_good {
+            return Ok(());
         }
         let Some(lane) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
@@ -289,6 +303,6 @@ impl Writer {
     /// For tests: as if that much time had gone by since every claim.
     #[cfg(test)]
     pub fn age_leases(&mut self, by: std::time::Duration) {
-        self.leases.values_mut().for_each(|until| *until -= by);
+        self.leases.values_mut().for_each(|lease| lease.until -= by);
     }
 }

@@ -66,7 +66,8 @@ fn numbers(claimed: &[Claimed]) -> Vec<u128> {
 }
 
 async fn settle(queue: &Queue, claimed: &[Claimed], settlement: Settlement) {
-    let settled = claimed.iter().map(|c| Settled { id: c.id, settlement: settlement.clone() }).collect();
+    let settled =
+        claimed.iter().map(|c| Settled { id: c.id, claim: c.claim, settlement: settlement.clone() }).collect();
     queue.settle(settled, at(1_001)).await.expect("settled");
 }
 
@@ -178,7 +179,8 @@ async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
-    assert_eq!(claim(&queue, 1, 1_000).await.len(), 1);
+    let first = claim(&queue, 1, 1_000).await;
+    assert_eq!(numbers(&first), [1]);
     assert!(claim(&queue, 1, 1_000_000).await.is_empty(), "a clock that jumps ends no lease");
     let age = |writer: &mut Writer| {
         writer.age_leases(LEASE);
@@ -187,6 +189,13 @@ async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease() {
     queue.writer.write(age).await.expect("aged");
     let again = claim(&queue, 1, 1_000).await;
     assert!(again[0].in_doubt);
+    // What the first worker did after all counts no more, and it must not go on.
+    let late = |settlement| vec![Settled { id: again[0].id, claim: first[0].claim, settlement }];
+    queue.settle(late(done(State::Failed)), at(1_000)).await.expect("passed over");
+    let record = Settlement::Record { progress: b"late".to_vec() };
+    assert!(matches!(queue.settle(late(record), at(1_000)).await, Err(QueueError::State(_))));
+    settle(&queue, &again, done(State::Sent)).await;
+    assert_eq!(state(&queue, 1).await, State::Sent);
 }
 
 #[tokio::test]

@@ -143,6 +143,20 @@ async fn gather(changes: &mut mpsc::Receiver<Change>, group: &mut Vec<Change>) -
     true
 }
 
+/// A message that is under way.
+pub(super) struct Lease {
+    /// Until when it is good.
+    pub until: Instant,
+    /// Which claim of the message it is; `None` where that is not known any more.
+    pub claim: Option<u64>,
+}
+
+impl Lease {
+    fn new(claim: Option<u64>) -> Self {
+        Lease { until: Instant::now() + super::LEASE, claim }
+    }
+}
+
 /// Holds the connection for writing, and what it remembers of the tables.
 pub(super) struct Writer {
     pub db: Connection,
@@ -155,8 +169,10 @@ pub(super) struct Writer {
     last_id: i64,
     /// What is in no index yet.
     pub recent: Recent,
-    /// Until when each claim of this process is good.
-    pub leases: HashMap<i64, Instant>,
+    /// What each message that is under way is lent by.
+    pub leases: HashMap<i64, Lease>,
+    /// The number of the claim that was made last.
+    pub last_claim: u64,
     /// Lanes of batches that are paused.
     pub paused: BTreeSet<i64>,
     /// Whether the wall clock was set back, and what is being done about it.
@@ -191,6 +207,7 @@ impl Writer {
             last_id: indexed,
             recent,
             leases: HashMap::new(),
+            last_claim: super::FIRST_CLAIM,
             paused: BTreeSet::new(),
             clock,
             tallies: BTreeMap::new(),
@@ -224,13 +241,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind.
-    fn lease_anew(&mut self) -> rusqlite::Result<()> {
+    /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind. Which claim a lease is
+    /// of is forgotten where one after `last` took its place.
+    fn lease_anew(&mut self, last: u64) -> rusqlite::Result<()> {
         let mut claims = self.db.prepare_cached("SELECT id FROM claims")?;
         let claims: BTreeSet<i64> = claims.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         self.leases.retain(|id, _| claims.contains(id));
         for id in claims {
-            self.leases.entry(id).or_insert_with(|| Instant::now() + super::LEASE);
+            let lease = self.leases.entry(id).or_insert_with(|| Lease::new(None));
+            lease.claim = lease.claim.filter(|claim| *claim <= last);
         }
         Ok(())
     }
@@ -239,6 +258,7 @@ impl Writer {
     fn commit(&mut self, changes: impl Iterator<Item = Change>) {
         let mut tells = Vec::with_capacity(GROUP_MAX);
         let before = (self.unsettled, self.settled, self.paused.clone(), self.clock);
+        let last_claim = self.last_claim;
         let mut changes = changes.peekable();
         let result = self.begin().and_then(|()| {
             for change in changes.by_ref() {
@@ -263,7 +283,7 @@ impl Writer {
             (self.unsettled, self.settled, self.paused, self.clock) = before;
             self.tallies.clear();
             self.recent.drop();
-            let _ = self.lease_anew();
+            let _ = self.lease_anew(last_claim);
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
             QueueError::Unavailable(sqlite::words(&error))
@@ -325,7 +345,7 @@ impl Writer {
         self.unsettled += 1;
         self.counted.accepted += 1;
         if new.claim {
-            self.take(id, new.lane)?;
+            self.take(id, new.lane, super::FIRST_CLAIM)?;
         } else {
             let due = ms(new.not_before.unwrap_or(now).max(now));
             self.put(new.lane, due, id)?;
@@ -351,9 +371,9 @@ impl Writer {
             .map(drop)
     }
 
-    /// A message is under way.
-    pub fn take(&mut self, id: i64, lane: i64) -> rusqlite::Result<()> {
-        self.leases.insert(id, Instant::now() + super::LEASE);
+    /// A message is under way, by this claim.
+    pub fn take(&mut self, id: i64, lane: i64, claim: u64) -> rusqlite::Result<()> {
+        self.leases.insert(id, Lease::new(Some(claim)));
         self.db.prepare_cached("INSERT INTO claims (id, lane) VALUES (?1, ?2)")?.execute([id, lane]).map(drop)
     }
 

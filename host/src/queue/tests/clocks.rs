@@ -94,7 +94,8 @@ async fn retention_survives_both_directions() {
         accept_at(&queue, number, noon, None).await;
     }
     let claimed = claim(&queue, 2, noon).await;
-    let settled = |claimed: &Claimed, state| vec![Settled { id: claimed.id, settlement: done(state) }];
+    let settled =
+        |claimed: &Claimed, state| vec![Settled { id: claimed.id, claim: claimed.claim, settlement: done(state) }];
     queue.settle(settled(&claimed[0], State::Sent), at(noon)).await.expect("settled");
     queue.settle(settled(&claimed[1], State::Failed), at(noon)).await.expect("settled");
     let keep_up = async |second| while queue.keep_up(at(second)).await.expect("kept up") {};
@@ -117,7 +118,10 @@ async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock_says() {
     accept_at(&queue, 1, noon, None).await;
     let claimed = claim(&queue, 1, noon).await;
     let told = Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: Some(b"{}".to_vec()) };
-    queue.settle(vec![Settled { id: claimed[0].id, settlement: told }], at(noon)).await.expect("settled");
+    queue
+        .settle(vec![Settled { id: claimed[0].id, claim: claimed[0].claim, settlement: told }], at(noon))
+        .await
+        .expect("settled");
     let calls = async |second| queue.calls("audit".to_owned(), 10, at(second)).await.expect("asked");
     let call = calls(noon).await.remove(0);
     queue.call_again("audit".to_owned(), call.event.id, at(noon + 60)).await.expect("noted");

@@ -35,6 +35,10 @@ enum Op {
         which: usize,
         how: How,
     },
+    SettleLate {
+        which: usize,
+        how: How,
+    },
     Retry(u128),
     Discard(u128),
     Cancel(u128),
@@ -83,6 +87,7 @@ fn op() -> impl Strategy<Value = Op> {
         }),
         8 => (0_usize..12, 0_usize..12).prop_map(|(max, bulk_max)| Op::Claim { max, bulk_max }),
         10 => (any::<usize>(), how()).prop_map(|(which, how)| Op::Settle { which, how }),
+        2 => (any::<usize>(), how()).prop_map(|(which, how)| Op::SettleLate { which, how }),
         1 => number().prop_map(Op::Retry),
         1 => number().prop_map(Op::Discard),
         2 => number().prop_map(Op::Cancel),
@@ -137,6 +142,8 @@ struct Known {
     in_doubt: bool,
     /// Its worker is not heard of any more.
     is_lost: bool,
+    /// The claim it is under way by, where the queue knows that.
+    claim: Option<u64>,
 }
 
 impl Known {
@@ -304,7 +311,7 @@ impl Model {
             assert_eq!((claimed.id, claimed.lane, claimed.in_doubt), (message.id, message.lane, message.in_doubt));
             assert_eq!((&claimed.progress, claimed.accepted), (&message.progress, at(message.accepted)));
             assert_eq!(claimed.body, written(number, 0, message.other).body);
-            message.place = Place::UnderWay;
+            (message.place, message.claim) = (Place::UnderWay, Some(claimed.claim));
         }
         let earliest = |lanes: &[i64]| {
             let waiting = self.messages.values().filter(|m| lanes.contains(&m.lane));
@@ -432,7 +439,8 @@ impl Pair {
                 let handed = self.queue().claim(claim, self.now()).await.expect("claimed");
                 self.model.claim(claim, &handed);
             }
-            Op::Settle { which, how } => self.settle(which, how).await,
+            Op::Settle { which, how } => self.settle(which, how, false).await,
+            Op::SettleLate { which, how } => self.settle(which, how, true).await,
             Op::Retry(number) => {
                 let answer = self.queue().retry(Uuid::from_u128(number), self.now()).await;
                 let now = self.model.now;
@@ -527,7 +535,9 @@ impl Pair {
                 assert!(self.queue().writer.write(fail).await.is_err());
                 if self.model.unsettled() < MESSAGES_MAX {
                     // A lease that ended and was not written down is a new one.
-                    self.model.messages.values_mut().for_each(|m| m.is_lost = false);
+                    for message in self.model.messages.values_mut().filter(|m| m.is_lost) {
+                        (message.is_lost, message.claim) = (false, None);
+                    }
                 }
             }
             Op::Reopen => {
@@ -586,6 +596,7 @@ impl Pair {
                         report: None,
                         in_doubt: false,
                         is_lost: false,
+                        claim: Some(FIRST_CLAIM),
                     };
                     self.model.messages.insert(number, known);
                 }
@@ -594,10 +605,18 @@ impl Pair {
         }
     }
 
-    async fn settle(&mut self, which: usize, how: How) {
-        let under_way = |(number, m): (&u128, &Known)| (m.place == Place::UnderWay).then_some((*number, m.id));
-        let under_way: Vec<(u128, i64)> = self.model.messages.iter().filter_map(under_way).collect();
+    /// `is_late`: by a claim that has ended, after which nothing comes of it.
+    async fn settle(&mut self, which: usize, how: How, is_late: bool) {
+        let under_way = |(number, m): (&u128, &Known)| {
+            // Where the queue does not know the claim it takes any.
+            let is_meant = m.place == Place::UnderWay && (!is_late || m.claim.is_some());
+            is_meant.then_some((*number, m.id, m.claim.unwrap_or_default()))
+        };
+        let under_way: Vec<(u128, i64, u64)> = self.model.messages.iter().filter_map(under_way).collect();
         let chosen = under_way.get(which.checked_rem(under_way.len()).unwrap_or_default()).copied();
+        if is_late && chosen.is_none() {
+            return;
+        }
         let settlement = match how {
             How::Done(state, is_told) => {
                 let event = is_told.then(|| b"{}".to_vec());
@@ -610,14 +629,14 @@ impl Pair {
         };
         // Without one that is under way it is one whose claim has ended, and nothing comes of it.
         let ended = || self.model.messages.values().next().map_or(1, |m| m.id);
-        let id = chosen.map_or_else(ended, |(_, id)| id);
-        let answer = self.queue().settle(vec![Settled { id, settlement }], self.now()).await;
+        let (id, claim) = chosen.map_or_else(|| (ended(), 0), |(_, id, claim)| (id, claim + u64::from(is_late)));
+        let answer = self.queue().settle(vec![Settled { id, claim, settlement }], self.now()).await;
         match chosen {
-            Some((number, _)) => {
+            Some((number, ..)) if !is_late => {
                 assert_eq!(answer, Ok(()));
                 self.model.settle(number, how);
             }
-            None => assert_eq!(answer.is_ok(), !matches!(how, How::Record), "{answer:?}"),
+            _ => assert_eq!(answer.is_ok(), !matches!(how, How::Record), "{answer:?}"),
         }
     }
 
