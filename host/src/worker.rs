@@ -269,7 +269,7 @@ impl Worker {
     async fn set_aside(&self, claimed: Claimed, reason: String) {
         tracing::error!(message_uuid = %claimed.uuid, "What is kept of a message cannot be read; it is set aside: {reason}");
         let report = serde_json::json!({"uuid": claimed.uuid, "error": reason}).to_string().into_bytes();
-        self.settle((claimed.id, claimed.claim), Settlement::Corrupt { report }).await;
+        self.settle((claimed.id, claimed.claim), Settlement::Corrupt { report }, false).await;
     }
 
     /// Takes a message as far as it goes now, in its span.
@@ -295,7 +295,7 @@ impl Worker {
             flight.advance().await;
             if flight.is_to_be_recorded() {
                 let progress = write_down(flight.progress());
-                if !self.settle(lent, Settlement::Record { progress }).await {
+                if !self.settle(lent, Settlement::Record { progress }, true).await {
                     // Without the record the attempt must not be made. Where there is a claim it ends with its lease.
                     return;
                 }
@@ -307,7 +307,7 @@ impl Worker {
         match flight.due() {
             Some(due) => {
                 let progress = write_down(flight.progress());
-                self.settle(lent, Settlement::Again { due, progress }).await;
+                self.settle(lent, Settlement::Again { due, progress }, false).await;
             }
             None => self.done(lent, flight).await,
         }
@@ -322,7 +322,8 @@ impl Worker {
         let event = kept.as_ref().map(|told| told.body.clone());
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
-        if self.settle(lent, Settlement::Done { state, report: written, event }).await {
+        let is_awaited = self.waiting().contains_key(&message.uuid);
+        if self.settle(lent, Settlement::Done { state, report: written, event }, is_awaited).await {
             if self.told.receiver_count() > 0 {
                 // By now nobody may be listening any more.
                 let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
@@ -335,11 +336,16 @@ impl Worker {
     }
 
     /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
-    /// was stopped before that was possible, or has the message no more; the message is in doubt then.
-    async fn settle(&self, (id, claim): Lent, settlement: Settlement) -> bool {
+    /// was stopped before that was possible, or has the message no more; the message is in doubt then. `is_awaited`: it is written
+    /// at once.
+    async fn settle(&self, (id, claim): Lent, settlement: Settlement, is_awaited: bool) -> bool {
         loop {
             let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
-            match self.queue.settle(settled, self.now()).await {
+            let settled = match is_awaited {
+                true => self.queue.settle(settled, self.now()).await,
+                false => self.queue.settle_soon(settled, self.now()).await,
+            };
+            match settled {
                 Ok(()) => return true,
                 // It is another worker's, or nobody's: the person was forgotten.
                 Err(QueueError::State(why)) => {

@@ -10,12 +10,18 @@ mod sink;
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ace::Ace;
+use ace::config::Config;
+use ace::mailer::Mailer;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::measure::{Latencies, Summary, child, one_core};
 use crate::place::{DISCARD, Place};
+use crate::stages;
 use client::{Client, post_all, request};
 use server::Server;
 use sink::{Arrivals, SmtpSink};
@@ -93,18 +99,21 @@ fn accept(place: &Place, summary: &mut Summary) {
 /// Accept to settled: two policies, a mail of 12 KB, SMTP; beside the hand-written thread, smtp-source and edx-ace.
 fn whole_way(place: &Place, summary: &mut Summary) {
     let (mut ours, mut rates) = (Vec::new(), Vec::new());
-    let (mut over_onecore, mut over_edx, mut over_source) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut over_onecore, mut over_edx) = (Vec::new(), Vec::new());
+    let (mut over_source, mut mailer_over_source) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let sink = SmtpSink::start();
         let (rate, cpu) = sent(place, &relay(sink.address));
         let thread = onecore::child(SENT, sink.address);
         let source = smtp_source(sink.address);
+        let mailer = mailed(place, &relay(sink.address));
         let edx = edx_ace(place, sink.address);
         ours.push(cpu);
         rates.push(rate);
         over_onecore.push(cpu / thread);
         over_edx.push(edx / cpu);
         over_source.push(rate / source);
+        mailer_over_source.push(mailer / source);
     }
     summary.add("service_cpu_us_per_message", median(ours), "us", "accept to settled, HTTP, queue and SMTP included");
     summary.add(
@@ -115,7 +124,10 @@ fn whole_way(place: &Place, summary: &mut Summary) {
     );
     summary.add("service_cpu_vs_edx_ace", median(over_edx), "x", "aim >= 20; edx-ace's CPU over ours");
     summary.add("service_per_s", median(rates), "/s", "accept to settled, the mail server on the same cores");
-    summary.add("smtp_rate_vs_smtp_source", median(over_source), "x", "aim >= 0.8; 8 connections each");
+    let each = "8 connections each";
+    let mailer = format!("aim >= 0.8; the mailer alone, MIME included; {each}");
+    summary.add("smtp_rate_vs_smtp_source", median(mailer_over_source), "x", &mailer);
+    summary.add("service_rate_vs_smtp_source", median(over_source), "x", &format!("accept to settled; {each}"));
 }
 
 /// Messages a second and CPU microseconds of each, from the first one handed in until the last one is settled.
@@ -131,6 +143,30 @@ fn sent(place: &Place, relay: &str) -> (f64, f64) {
     });
     server.stop();
     (SENT as f64 / took, cpu * 1e6 / SENT as f64)
+}
+
+/// Mails a second of the mailer by itself, from mails that are rendered to the mail server's answers.
+fn mailed(place: &Place, relay: &str) -> f64 {
+    let config = Config::load(&place.write_config("mailer.toml", relay)).expect("a sound configuration");
+    let mailer = Arc::new(Mailer::new(&config.mailer).expect("an SMTP relay"));
+    let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let ace = two.block_on(Ace::builder(config).start()).expect("the engine starts");
+    let mails = Arc::new(stages::mails(&ace, &place.parsed()));
+    let send = |from: usize| {
+        let (mailer, mails) = (mailer.clone(), mails.clone());
+        async move {
+            for i in (from..SENT).step_by(CONNECTIONS) {
+                mailer.send(mails[i % mails.len()].clone(), &format!("{i}.bench")).await.expect("taken");
+            }
+        }
+    };
+    let begun = Instant::now();
+    two.block_on(async {
+        let mut sends = JoinSet::new();
+        (0..CONNECTIONS).for_each(|from| drop(sends.spawn(send(from))));
+        sends.join_all().await
+    });
+    SENT as f64 / begun.elapsed().as_secs_f64()
 }
 
 /// What the queue and the pipeline do where the channel drops everything.

@@ -7,7 +7,7 @@ use ace::Ace;
 use ace::channel::Channel;
 use ace::config::Config;
 use ace::mailer::{Email, Mailer};
-use ace::message::{Attempt, Denial, Fault, Message, Notes, PolicyResult};
+use ace::message::{Attempt, Denial, Fault, Message, Notes, PolicyResult, RenderedFile};
 use ace::policy::{self, Policy};
 use ace::presentation::Subject;
 use async_trait::async_trait;
@@ -57,7 +57,7 @@ async fn steps(place: &Place, summary: &mut Summary) {
         .map(|m| snapshot.presentation.render(m, &subject).expect("it renders"))
         .map(|rendered| rendered.files.into_iter().map(|f| (f.name, f.text)).collect())
         .collect();
-    let mails: Vec<Email> = parsed.iter().zip(&rendered).map(|(m, r)| email(m, r)).collect();
+    let mails = mails(&ace, &parsed);
     let clone = cpu_us(ROUND, async |i| drop(std::hint::black_box(mails[i % 64].clone()))).await;
     let mime =
         cpu_us(ROUND, async |i| drop(mailer.send(mails[i % 64].clone(), "bench").await.expect("taken"))).await - clone;
@@ -82,8 +82,23 @@ async fn steps(place: &Place, summary: &mut Summary) {
     policy_calls(&ace, &parsed, summary).await;
 }
 
-fn email(message: &Message, rendered: &[(String, String)]) -> Email {
-    let file = |name: &str| rendered.iter().find(|(n, _)| n == name).map(|(_, text)| text.clone()).unwrap_or_default();
+/// The mails of the messages, before MIME.
+pub fn mails(ace: &Ace, messages: &[Arc<Message>]) -> Vec<Email> {
+    let snapshot = ace.snapshot();
+    let channel = snapshot.channels.of_type("email")[0].clone();
+    let subject = Subject {
+        channel: channel.name(),
+        channel_type: "email",
+        files: channel.template_files(),
+        action_links: &[],
+        tracker_image_sources: &[],
+    };
+    let rendered = |message| snapshot.presentation.render(message, &subject).expect("it renders").files;
+    messages.iter().map(|message| email(message, &rendered(message))).collect()
+}
+
+fn email(message: &Message, rendered: &[RenderedFile]) -> Email {
+    let file = |name: &str| rendered.iter().find(|f| f.name == name).map(|f| f.text.clone()).unwrap_or_default();
     let address = message.recipient.as_ref().and_then(|r| r.email_address.clone());
     Email {
         sender: Some("Example Learning <no-reply@example.org>".to_owned()),

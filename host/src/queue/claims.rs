@@ -87,19 +87,18 @@ impl Queue {
 
     /// Takes them back, all with one durable write. One that is not there any more (someone had a person forgotten) is passed over.
     pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        self.settle_at(Pace::AtOnce, settled, now).await
+    }
+
+    /// As [`Queue::settle`], where nobody waits for it: a few milliseconds later, with whatever else is written.
+    pub async fn settle_soon(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        self.settle_at(Pace::Patient, settled, now).await
+    }
+
+    async fn settle_at(&self, pace: Pace, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
         let wakes = settled.iter().any(|s| matches!(s.settlement, Settlement::Again { .. } | Settlement::Back));
-        let pace = match settled.iter().any(|s| matches!(s.settlement, Settlement::Record { .. })) {
-            true => Pace::AtOnce,
-            false => Pace::Patient,
-        };
-        self.writer
-            .write_at(pace, move |writer| {
-                for one in &settled {
-                    writer.settle(one, now)?;
-                }
-                Ok(())
-            })
-            .await?;
+        let write = move |writer: &mut Writer| settled.iter().try_for_each(|one| writer.settle(one, now));
+        self.writer.write_at(pace, write).await?;
         if wakes {
             self.wake(true);
         }

@@ -143,7 +143,7 @@ impl Recent {
         self.added.add(uuid, id, hashes);
     }
 
-    /// The number of the message of that uuid, unless it was erased.
+    /// The number of the message of that uuid; whether it is there its row tells.
     pub fn find(&self, db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
         let held = self.added.uuids.get(&uuid).copied().or_else(|| self.shared.id(uuid));
         match held.filter(|id| !self.erased.contains_key(id)) {
@@ -179,7 +179,7 @@ impl Recent {
         if held.old.is_empty() {
             return Ok(());
         }
-        let mut insert = db.prepare_cached("INSERT OR IGNORE INTO uuids (uuid, id) VALUES (?1, ?2)")?;
+        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO uuids (uuid, id) VALUES (?1, ?2)")?;
         let from = self.done.uuid.map_or(Unbounded, Excluded);
         for (uuid, id) in held.old.uuids.range((from, Unbounded)).take(left) {
             if !self.erased.contains_key(id) {
@@ -187,7 +187,7 @@ impl Recent {
             }
             (self.next.uuid, left) = (Some(*uuid), left - 1);
         }
-        let mut insert = db.prepare_cached("INSERT OR IGNORE INTO recipients (hash, id) VALUES (?1, ?2)")?;
+        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO recipients (hash, id) VALUES (?1, ?2)")?;
         let from = self.done.recipient.map_or(Unbounded, Excluded);
         for (hash, id) in held.old.recipients.range((from, Unbounded)).take(left) {
             if !self.erased.contains_key(id) {
@@ -227,7 +227,7 @@ impl Recent {
     }
 
     /// The transaction is void.
-    pub fn drop(&mut self) {
+    pub fn undo(&mut self) {
         self.added = Keys::default();
         self.erased.clear();
         self.next = self.done;

@@ -282,7 +282,7 @@ impl Writer {
             }
             (self.unsettled, self.settled, self.paused, self.clock) = before;
             self.tallies.clear();
-            self.recent.drop();
+            self.recent.undo();
             let _ = self.lease_anew(last_claim);
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
@@ -359,8 +359,11 @@ impl Writer {
         let Some(id) = self.recent.find(&self.db, new.uuid)? else { return Ok(None) };
         let read = |row: &rusqlite::Row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?));
         let mut found = self.db.prepare_cached("SELECT digest, state FROM messages WHERE id = ?1")?;
-        let (digest, state): (Vec<u8>, i64) = found.query_one([id], read)?;
-        Ok(Some(if digest == new.digest { Accepted::Same(State::of(state)) } else { Accepted::Conflict }))
+        let found: Option<(Vec<u8>, i64)> = found.query_row([id], read).optional()?;
+        Ok(found.map(|(digest, state)| match digest == new.digest {
+            true => Accepted::Same(State::of(state)),
+            false => Accepted::Conflict,
+        }))
     }
 
     /// A message waits.
