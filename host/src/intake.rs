@@ -18,8 +18,7 @@ use crate::message::{
 use crate::plugin::{Namespace, PluginState, Runtime};
 use crate::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
 
-/// Messages that go to the disk with one write, and their bytes. Uuids and recipients fall all over their indexes: a group of
-/// 1,000 writes hardly more pages than one of 100.
+/// Messages that go to the disk with one write, and their bytes.
 const CHUNK: usize = 1_024;
 const CHUNK_BYTES: usize = 4 << 20;
 /// Chunks of one batch that are on their way to the disk at once: one that waits goes with the next write.
