@@ -1,7 +1,7 @@
 //! The messages that were accepted last, which are in no index yet. Uuids and recipients fall all over their indexes: a message that
 //! was put there at once would cost three pages. They are held here as well as in their rows, and go into the indexes in
-//! order, a few with each transaction, once there are many of them. A start finds them again by their numbers: whatever is
-//! above `meta`'s [`INDEXED`].
+//! order, a few with each transaction, once there are many of them. A start finds what was held by its numbers, which are above
+//! `meta`'s [`INDEXED`], and puts all of it there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::{hashes, uuid};
+use crate::sqlite;
 
 /// What `meta` calls the number of the last message that is in the indexes, and with it all before it.
 const INDEXED: &str = "indexed";
@@ -86,6 +87,18 @@ impl Keys {
         self.uuids.is_empty() && self.recipients.is_empty()
     }
 
+    /// Puts all of them into the indexes; `last` is the number of the last message.
+    fn index_all(&self, db: &Connection, last: i64) -> rusqlite::Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let transaction = db.unchecked_transaction()?;
+        self.uuids.iter().try_for_each(|(uuid, id)| index_uuid(&transaction, *uuid, *id))?;
+        self.recipients.iter().try_for_each(|(hash, id)| index_recipient(&transaction, *hash, *id))?;
+        set_indexed(&transaction, last)?;
+        transaction.commit()
+    }
+
     fn ids(&self, hash: i64) -> impl Iterator<Item = i64> {
         self.recipients.range((hash, i64::MIN)..=(hash, i64::MAX)).map(|(_, id)| *id)
     }
@@ -113,12 +126,26 @@ impl Shared {
     }
 }
 
+fn index_uuid(db: &Connection, uuid: Uuid, id: i64) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO uuids (uuid, id) VALUES (?1, ?2)";
+    db.prepare_cached(sql)?.execute(params![uuid.as_bytes(), id]).map(drop)
+}
+
+fn index_recipient(db: &Connection, hash: i64, id: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO recipients (hash, id) VALUES (?1, ?2)")?.execute([hash, id]).map(drop)
+}
+
+fn set_indexed(db: &Connection, last: i64) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
+    db.prepare_cached(sql)?.execute(params![INDEXED, last.to_string()]).map(drop)
+}
+
 fn list(ids: impl Iterator<Item = i64>) -> String {
     serde_json::to_string(&ids.collect::<Vec<_>>()).expect("numbers are written")
 }
 
 impl Recent {
-    /// As the tables have it; also the number of the last message that is in the indexes.
+    /// Puts what the last process held into the indexes; also the number of the last message that is there.
     pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64)> {
         let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
         let indexed: i64 = db.query_row(sql, [INDEXED], |row| row.get(0)).optional()?.unwrap_or(0);
@@ -129,9 +156,15 @@ impl Recent {
             let (user, email): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
             young.add(uuid(&row.get::<_, Vec<u8>>(1)?), row.get(0)?, hashes(user.as_deref(), email.as_deref()));
         }
+        let last = young.uuids.values().max().copied().unwrap_or(indexed);
+        if let Err(error) = young.index_all(db, last) {
+            tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error));
+        } else {
+            young = Keys::default();
+        }
         let shared = Shared(Arc::new(RwLock::new(Held { young, ..Held::default() })));
         let (added, erased) = (Keys::default(), HashMap::new());
-        Ok((Recent { shared, added, erased, done: Done::default(), next: Done::default() }, indexed))
+        Ok((Recent { shared, added, erased, done: Done::default(), next: Done::default() }, last))
     }
 
     pub fn shared(&self) -> Shared {
@@ -179,25 +212,22 @@ impl Recent {
         if held.old.is_empty() {
             return Ok(());
         }
-        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO uuids (uuid, id) VALUES (?1, ?2)")?;
         let from = self.done.uuid.map_or(Unbounded, Excluded);
         for (uuid, id) in held.old.uuids.range((from, Unbounded)).take(left) {
             if !self.erased.contains_key(id) {
-                insert.execute(params![uuid.as_bytes(), id])?;
+                index_uuid(db, *uuid, *id)?;
             }
             (self.next.uuid, left) = (Some(*uuid), left - 1);
         }
-        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO recipients (hash, id) VALUES (?1, ?2)")?;
         let from = self.done.recipient.map_or(Unbounded, Excluded);
         for (hash, id) in held.old.recipients.range((from, Unbounded)).take(left) {
             if !self.erased.contains_key(id) {
-                insert.execute([*hash, *id])?;
+                index_recipient(db, *hash, *id)?;
             }
             (self.next.recipient, left) = (Some((*hash, *id)), left - 1);
         }
         if left > 0 {
-            let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
-            db.prepare_cached(sql)?.execute(params![INDEXED, held.old_last.to_string()])?;
+            set_indexed(db, held.old_last)?;
             self.next.is_all = true;
         }
         Ok(())
