@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::{Server, home, note};
 use crate::support::assert_text;
 
-fn head(uuid: u128) -> String {
+pub fn head(uuid: u128) -> String {
     let kind = json!({"app_label": "app", "name": "note", "uuid": Uuid::from_u128(9), "context": {"text": "Hi all"}});
     format!("{}\n", json!({"uuid": Uuid::from_u128(uuid), "message_type": kind}))
 }
 
-fn members(numbers: std::ops::Range<u64>) -> String {
+pub fn members(numbers: std::ops::Range<u64>) -> String {
     numbers.fold(String::new(), |mut lines, n| {
         let member = json!({"key": n.to_string(), "recipient": {"lms_user_id": n, "email_address": format!("u{n}@example.com")}});
         writeln!(lines, "{member}").expect("written");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::batches::{head, members};
 use super::{LISTEN, Server, home, note};
 use crate::servers::Smtpd;
 
@@ -108,6 +109,35 @@ async fn nothing_accepted_is_lost_and_what_arrives_twice_says_so() {
 #[tokio::test]
 async fn at_most_once_never_arrives_twice_and_never_vanishes_without_a_word() {
     story("at-most-once").await;
+}
+
+#[tokio::test]
+async fn a_batch_that_was_killed_is_sent_again_and_each_message_is_found_once() {
+    // More than the queue holds before it writes its indexes.
+    const MEMBERS: u64 = 40_000;
+    let later = "\"options\":{\"not_before\":\"2199-01-01T00:00:00Z\"},\"app_label\"";
+    let body = head(1).replacen("\"app_label\"", later, 1) + &members(0..MEMBERS);
+    let home = home("");
+    for pause in [100, 250, 400] {
+        let server = Server::start(&home);
+        let post = server.request(reqwest::Method::POST, "/v1/batches").body(body.clone());
+        let _ = tokio::time::timeout(Duration::from_millis(pause), post.send()).await;
+        server.kill();
+    }
+    let server = Server::start(&home);
+    let (status, batch) = server.post("/v1/batches", body).await;
+    assert_eq!((status.as_u16(), &batch["by_state"]), (202, &json!({"queued": MEMBERS})));
+    for number in (0..MEMBERS).step_by(1_009) {
+        let uuid = json!(Uuid::new_v5(&Uuid::from_u128(1), number.to_string().as_bytes()));
+        let (_, one) = server.get(&format!("/v1/messages/{}", uuid.as_str().expect("a text"))).await;
+        assert_eq!(one["recipient"]["lms_user_id"], number.to_string());
+        for who in [format!("user={number}"), format!("email=u{number}@example.com")] {
+            let (_, found) = server.get(&format!("/v1/messages?{who}")).await;
+            let found: Vec<&Value> = found["messages"].as_array().into_iter().flatten().map(|m| &m["uuid"]).collect();
+            assert_eq!(found, [&uuid], "{who}");
+        }
+    }
+    server.stop();
 }
 
 #[tokio::test]
