@@ -259,7 +259,7 @@ impl Queue {
         now: Timestamp,
     ) -> Result<impl Future<Output = Result<Vec<Accepted>, QueueError>>, QueueError> {
         let waiting = || new.iter().filter(|new| !new.claim);
-        let (wakes, is_urgent) = (waiting().count() > 0, waiting().any(|new| new.lane == TRANSACTIONAL));
+        let (wakes, is_urgent) = (waiting().next().is_some(), waiting().any(|new| new.lane == TRANSACTIONAL));
         let answer = self.writer.begin(Pace::AtOnce, move |writer| writer.accept(&new, now)).await?;
         Ok(async move {
             let answer = answer.await?;

@@ -41,13 +41,7 @@ async fn steps(place: &Place, summary: &mut Summary) {
         policy::channels_for(&snapshot.policies, &types, &parsed[i % 64], Timestamp::UNIX_EPOCH, false).await;
     })
     .await;
-    let subject = Subject {
-        channel: channel.name(),
-        channel_type: "email",
-        files: channel.template_files(),
-        action_links: &[],
-        tracker_image_sources: &[],
-    };
+    let subject = subject(channel.as_ref());
     let render = cpu_us(ROUND, async |i| {
         std::hint::black_box(snapshot.presentation.render(&parsed[i % 64], &subject).expect("it renders"));
     })
@@ -82,17 +76,21 @@ async fn steps(place: &Place, summary: &mut Summary) {
     policy_calls(&ace, &parsed, summary).await;
 }
 
-/// The mails of the messages, before MIME.
-pub fn mails(ace: &Ace, messages: &[Arc<Message>]) -> Vec<Email> {
-    let snapshot = ace.snapshot();
-    let channel = snapshot.channels.of_type("email")[0].clone();
-    let subject = Subject {
+fn subject(channel: &dyn Channel) -> Subject<'_> {
+    Subject {
         channel: channel.name(),
         channel_type: "email",
         files: channel.template_files(),
         action_links: &[],
         tracker_image_sources: &[],
-    };
+    }
+}
+
+/// The mails of the messages, before MIME.
+pub fn mails(ace: &Ace, messages: &[Arc<Message>]) -> Vec<Email> {
+    let snapshot = ace.snapshot();
+    let channel = snapshot.channels.of_type("email")[0].clone();
+    let subject = subject(channel.as_ref());
     let rendered = |message| snapshot.presentation.render(message, &subject).expect("it renders").files;
     messages.iter().map(|message| email(message, &rendered(message))).collect()
 }

@@ -1,11 +1,12 @@
 //! A message type made ready for many recipients: what their messages share is JSON already, and is neither copied as values nor
 //! written value by value for each of them.
 
-use serde::ser::{Error, SerializeMap};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
+use super::context::as_it_is;
 use super::{Context, DateTime, Headers, MessageType, Recipient};
 
 pub struct Prepared {
@@ -78,10 +79,6 @@ impl Serialize for Laid<'_> {
         }
         map.end()
     }
-}
-
-fn as_it_is<E: Error>(json: &str) -> Result<&RawValue, E> {
-    serde_json::from_str(json).map_err(E::custom)
 }
 
 fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {

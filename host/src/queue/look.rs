@@ -5,7 +5,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::recent::{RECIPIENTS, Shared};
+use super::recent::{RECIPIENTS, Shared, indexed};
 use super::writer::{Stop, Writer};
 use super::{ORDINARY, Queue, QueueError, State, Stats, TRANSACTIONAL, hashes, moment, ms, uuid};
 
@@ -68,9 +68,8 @@ impl Queue {
     pub async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
         let held = self.recent.id(uuid);
         self.read(move |db| {
-            let sql = "SELECT id FROM uuids WHERE uuid = ?1";
-            let id = held.map_or_else(|| db.prepare_cached(sql)?.query_row([uuid.as_bytes()], |row| row.get(0)), Ok);
-            let Some(id) = id.optional()? else { return Ok(None) };
+            let id = if held.is_some() { held } else { indexed(db, uuid)? };
+            let Some(id) = id else { return Ok(None) };
             let sql = format!("SELECT {COLUMNS} FROM messages WHERE id = ?1");
             let found = db.prepare_cached(&sql)?.query_row([id], stored).optional()?;
             found.map(|(stored, lane)| whole(db, stored, lane)).transpose()

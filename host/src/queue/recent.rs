@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use super::writer::remember;
 use super::{hashes, uuid};
 use crate::sqlite;
 
@@ -104,6 +105,12 @@ impl Keys {
     }
 }
 
+impl Held {
+    fn ids(&self, hash: i64) -> impl Iterator<Item = i64> {
+        self.old.ids(hash).chain(self.young.ids(hash))
+    }
+}
+
 impl Shared {
     fn read(&self) -> RwLockReadGuard<'_, Held> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -122,7 +129,7 @@ impl Shared {
     /// The numbers of a recipient's messages that are held, as a list in JSON. To be asked before the tables.
     pub fn ids(&self, hash: i64) -> String {
         let held = self.read();
-        list(held.old.ids(hash).chain(held.young.ids(hash)))
+        list(held.ids(hash))
     }
 }
 
@@ -136,8 +143,13 @@ fn index_recipient(db: &Connection, hash: i64, id: i64) -> rusqlite::Result<()> 
 }
 
 fn set_indexed(db: &Connection, last: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
-    db.prepare_cached(sql)?.execute(params![INDEXED, last.to_string()]).map(drop)
+    remember(db, INDEXED, &last.to_string())
+}
+
+/// The number of the message of that uuid, as the index has it.
+pub(super) fn indexed(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
+    let mut found = db.prepare_cached("SELECT id FROM uuids WHERE uuid = ?1")?;
+    found.query_row([uuid.as_bytes()], |row| row.get(0)).optional()
 }
 
 fn list(ids: impl Iterator<Item = i64>) -> String {
@@ -181,17 +193,14 @@ impl Recent {
         let held = self.added.uuids.get(&uuid).copied().or_else(|| self.shared.id(uuid));
         match held.filter(|id| !self.erased.contains_key(id)) {
             Some(id) => Ok(Some(id)),
-            None => db
-                .prepare_cached("SELECT id FROM uuids WHERE uuid = ?1")?
-                .query_row([uuid.as_bytes()], |row| row.get(0))
-                .optional(),
+            None => indexed(db, uuid),
         }
     }
 
     /// The numbers of a recipient's messages that are held, as a list in JSON; some may be erased.
     pub fn ids(&self, hash: i64) -> String {
         let held = self.shared.read();
-        list(held.old.ids(hash).chain(held.young.ids(hash)).chain(self.added.ids(hash)))
+        list(held.ids(hash).chain(self.added.ids(hash)))
     }
 
     /// A message was erased.

@@ -143,6 +143,12 @@ async fn gather(changes: &mut mpsc::Receiver<Change>, group: &mut Vec<Change>) -
     true
 }
 
+/// Sets a fact of the queue's own.
+pub(super) fn remember(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
+    db.prepare_cached(sql)?.execute([key, value]).map(drop)
+}
+
 /// A message that is under way.
 pub(super) struct Lease {
     /// Until when it is good.
@@ -398,9 +404,7 @@ impl Writer {
     }
 
     pub fn remember(&mut self, key: &str, value: &str) -> Result<(), Stop> {
-        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
-        self.db.prepare_cached(sql)?.execute([key, value])?;
-        Ok(())
+        Ok(remember(&self.db, key, value)?)
     }
 
     /// The number, lane and state of a message.
