@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::engine::Ace;
 use crate::message::{
-    Context, DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Prepared, Recipient, ResolveError,
+    DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Personal, Recipient, ResolveError,
 };
 use crate::plugin::{Namespace, PluginState, Runtime};
 use crate::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
@@ -52,7 +52,7 @@ pub fn new(message: &Message, lane: i64) -> Result<New, FieldErrors> {
     Ok(written(message.to_json(), message.uuid, message.recipient.as_ref(), message.unique_name(), lane, not_before))
 }
 
-/// A message whose JSON is written.
+/// A message whose JSON is written, or its own part of it.
 fn written(
     json: String,
     uuid: Uuid,
@@ -94,16 +94,13 @@ type Chunk<'a> = (Vec<Uuid>, BoxFuture<'a, Result<Vec<Accepted>, QueueError>>);
 pub struct Member {
     /// The same key again is the same message.
     pub key: String,
-    pub recipient: Recipient,
-    pub language: Option<String>,
-    pub user_context: Context,
+    pub personal: Personal,
 }
 
-/// A batch that is coming in.
+/// A batch that is coming in. What its messages share is kept with the batch; of each its own part is stored.
 pub struct Intake<'a> {
     queue: &'a Queue,
     batch: &'a Batch,
-    kind: Prepared,
     name: String,
     not_before: Option<Timestamp>,
     chunk: Vec<New>,
@@ -113,18 +110,18 @@ pub struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(queue: &'a Queue, batch: &'a Batch, kind: MessageType) -> Result<Self, FieldErrors> {
+    pub fn new(queue: &'a Queue, batch: &'a Batch, kind: &MessageType) -> Result<Self, FieldErrors> {
         let (name, not_before) = (kind.unique_name(), not_before(&kind.options)?);
-        let (kind, chunk) = (Prepared::new(kind), Vec::with_capacity(CHUNK));
-        Ok(Intake { queue, batch, kind, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
+        let chunk = Vec::with_capacity(CHUNK);
+        Ok(Intake { queue, batch, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
     }
 
     /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
     pub async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
-        let Member { key, recipient, language, user_context } = member;
-        let uuid = Uuid::new_v5(&self.batch.uuid, key.as_bytes());
-        let json = self.kind.to_json(uuid, &recipient, language.as_deref(), &user_context);
-        let new = written(json, uuid, Some(&recipient), self.name.clone(), self.batch.lane, self.not_before);
+        let Member { key, personal } = member;
+        let (uuid, recipient) = (Uuid::new_v5(&self.batch.uuid, key.as_bytes()), Some(&personal.recipient));
+        let lane = self.batch.lane;
+        let new = written(personal.to_json(), uuid, recipient, self.name.clone(), lane, self.not_before);
         self.bytes += new.body.len();
         self.chunk.push(new);
         if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
@@ -261,12 +258,12 @@ async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<
             "the page after this one would be this one again: its cursor is the same".to_owned(),
         ));
     }
-    let mut intake = Intake::new(queue, batch, kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
+    let mut intake = Intake::new(queue, batch, &kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
     for item in items {
         let key = item.key.unwrap_or_else(|| serde_json::to_string(&item.recipient).unwrap_or_default());
         let user_context = item.user_context.unwrap_or_default().into();
-        let member = Member { key, recipient: item.recipient, language: item.language, user_context };
-        intake.add(member, ace.now()).await?;
+        let personal = Personal { recipient: item.recipient, language: item.language, user_context };
+        intake.add(Member { key, personal }, ace.now()).await?;
     }
     intake.flush(ace.now()).await?;
     Ok(next)

@@ -24,7 +24,7 @@ pub use answers::{
 };
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
-pub use prepared::Prepared;
+pub use prepared::{Personal, Prepared};
 pub use report::{
     Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, OnError, Outcome, PolicyReport, Reason,
     Report, Rule, Verdict,

@@ -6,6 +6,7 @@
 //!
 //! - [`database`]: the file, its lock, its tables
 //! - [`writer`]: the one thread that writes, many changes to a transaction
+//! - [`waiting`]: what waits, in rows of many
 //! - [`claims`]: handing messages out and taking them back
 //! - [`batches`]: many messages of one kind, and how far they are
 //! - [`resolving`]: batches whose recipients a resolver names
@@ -29,6 +30,7 @@ mod resolving;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod waiting;
 mod writer;
 
 use std::path::PathBuf;
@@ -260,6 +262,7 @@ impl Queue {
     ) -> Result<impl Future<Output = Result<Vec<Accepted>, QueueError>>, QueueError> {
         let waiting = || new.iter().filter(|new| !new.claim);
         let (wakes, is_urgent) = (waiting().next().is_some(), waiting().any(|new| new.lane == TRANSACTIONAL));
+        let new = with_hashes(new);
         let answer = self.writer.begin(Pace::AtOnce, move |writer| writer.accept(&new, now)).await?;
         Ok(async move {
             let answer = answer.await?;
@@ -328,9 +331,19 @@ fn hash(kind: &str, value: &str) -> i64 {
     i64::from_le_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-/// The keys of those two that are there.
-fn hashes(user: Option<&str>, email: Option<&str>) -> impl Iterator<Item = i64> {
-    user.map(|user| hash("user:", user)).into_iter().chain(email.map(|email| hash("email:", email)))
+/// The keys of a user id and of an address.
+type Hashes = [Option<i64>; 2];
+
+fn with_hashes(new: Vec<New>) -> Vec<(New, Hashes)> {
+    let hashed = |new: New| {
+        let hashes = hashes(new.user.as_deref(), new.email.as_deref());
+        (new, hashes)
+    };
+    new.into_iter().map(hashed).collect()
+}
+
+fn hashes(user: Option<&str>, email: Option<&str>) -> Hashes {
+    [user.map(|user| hash("user:", user)), email.map(|email| hash("email:", email))]
 }
 
 fn ms(at: Timestamp) -> i64 {

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::events::{self, Told};
-use crate::message::{Message, Outcome, Report};
+use crate::message::{Message, MessageType, Outcome, Personal, Prepared, Report};
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Progress, Snapshot};
 use crate::queue::{Claim, Claimed, Handed, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
@@ -26,6 +26,8 @@ const RESERVED_PART: usize = 4;
 const AHEAD: usize = 32;
 /// Settlements on their way to the disk at once.
 const SETTLING_MAX: usize = 1_024;
+/// Batches whose message types are kept ready.
+const BATCHES_MAX: usize = 64;
 /// Events that a slow listener may be behind.
 const TOLD_MAX: usize = 1_024;
 /// The longest the queue is not looked at.
@@ -90,6 +92,8 @@ pub struct Worker {
     any: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
+    /// Message types of batches by lane, as they were stored and made ready.
+    batches: Mutex<HashMap<i64, (Arc<[u8]>, Arc<Prepared>)>>,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
     told: broadcast::Sender<Arc<Told>>,
     tasks: TaskTracker,
@@ -112,6 +116,7 @@ impl Worker {
             any: Arc::new(Semaphore::new(places)),
             bulk: Arc::new(Semaphore::new((places - reserved).max(1))),
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
+            batches: Mutex::default(),
             waiting_for: Mutex::default(),
             told: broadcast::Sender::new(TOLD_MAX),
             tasks: TaskTracker::new(),
@@ -141,7 +146,7 @@ impl Worker {
     fn begin_claimed(self: &Arc<Self>, place: Place, claimed: Claimed) {
         let worker = self.clone();
         self.tasks.spawn(async move {
-            match job(&claimed) {
+            match worker.job(&claimed) {
                 Ok(job) => worker.send(place, job).await,
                 Err(reason) => worker.set_aside(claimed, reason).await,
             }
@@ -265,6 +270,44 @@ impl Worker {
         }
     }
 
+    fn job(&self, claimed: &Claimed) -> Result<Job, String> {
+        let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
+        Ok(Job {
+            id: claimed.id,
+            claim: claimed.claim,
+            message: Arc::new(self.message(claimed)?),
+            progress: progress.map_err(|e| format!("its progress: {e}"))?,
+            in_doubt: claimed.in_doubt,
+            trace: claimed.trace.clone(),
+        })
+    }
+
+    fn message(&self, claimed: &Claimed) -> Result<Message, String> {
+        match &claimed.kind {
+            Some(kind) if Personal::is_one(&claimed.body) => {
+                let personal = Personal::from_own_json(&claimed.body).map_err(|e| e.to_string())?;
+                Ok(self.prepared(claimed.lane, kind)?.message(claimed.uuid, personal))
+            }
+            _ => Message::from_own_json(&claimed.body).map_err(|errors| errors.to_string()),
+        }
+    }
+
+    /// What the messages of a batch share.
+    fn prepared(&self, lane: i64, kind: &Arc<[u8]>) -> Result<Arc<Prepared>, String> {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        // A lane's number may be another batch's by now.
+        if let Some((_, prepared)) = batches.get(&lane).filter(|(known, _)| known == kind) {
+            return Ok(prepared.clone());
+        }
+        let read = MessageType::from_json(kind).map_err(|e| format!("its batch's message type: {e}"))?;
+        let prepared = Arc::new(Prepared::new(read));
+        if batches.len() >= BATCHES_MAX {
+            batches.clear();
+        }
+        batches.insert(lane, (kind.clone(), prepared.clone()));
+        Ok(prepared)
+    }
+
     /// A message that cannot be read any more stops nobody else.
     async fn set_aside(&self, claimed: Claimed, reason: String) {
         tracing::error!(message_uuid = %claimed.uuid, "What is kept of a message cannot be read; it is set aside: {reason}");
@@ -379,19 +422,6 @@ impl Worker {
 
 fn write_down(progress: &Progress) -> Vec<u8> {
     serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
-}
-
-fn job(claimed: &Claimed) -> Result<Job, String> {
-    let message = Message::from_own_json(&claimed.body).map_err(|errors| errors.to_string())?;
-    let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
-    Ok(Job {
-        id: claimed.id,
-        claim: claimed.claim,
-        message: Arc::new(message),
-        progress: progress.map_err(|e| format!("its progress: {e}"))?,
-        in_doubt: claimed.in_doubt,
-        trace: claimed.trace.clone(),
-    })
 }
 
 /// Where the message stands as a whole.

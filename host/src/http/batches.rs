@@ -18,7 +18,7 @@ use super::described::RecipientForm;
 use super::problem::{ApiError, Problem};
 use super::shown::BatchShown;
 use crate::intake::{self, Intake};
-use crate::message::{Context, MessageType, Object, Recipient};
+use crate::message::{Context, MessageType, Object, Personal, Recipient};
 use crate::queue::{self, Batch, BatchState, Resolver};
 
 /// Batches that are listed.
@@ -96,7 +96,7 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
     }
     let batch = api.queue.begin_batch(uuid, queue::digest(&text), text, api.ace.now()).await?;
     is_open(&batch)?;
-    let mut intake = Intake::new(&api.queue, &batch, kind)?;
+    let mut intake = Intake::new(&api.queue, &batch, &kind)?;
     let read = take_lines(&api, &mut intake, &mut lines).await;
     // What stands before a line that makes no sense, or before the cut, is taken.
     intake.flush(api.ace.now()).await?;
@@ -126,7 +126,7 @@ fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
     let recipient = Recipient::from_value(recipient).map_err(|errors| wrong(errors.to_string()))?;
     // The head is line 1.
     let key = key.unwrap_or_else(|| (number - 1).to_string());
-    Ok(intake::Member { key, recipient, language, user_context })
+    Ok(intake::Member { key, personal: Personal { recipient, language, user_context } })
 }
 
 /// Begins a batch whose recipients a plugin names; it is asked in the background, also after a restart.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa::openapi::link::Link;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, Response};
@@ -25,7 +26,32 @@ pub fn complete(described: &mut OpenApi, is_guarded: bool) {
     for (path, item) in &mut described.paths.paths {
         let is_open = OPEN.contains(&path.as_str());
         for operation in operations(item) {
+            name(operation);
             answers(operation, is_open);
+        }
+    }
+    for path in ["/v1/messages", "/v1/batches"] {
+        lead_on(described, path);
+    }
+}
+
+/// An operation is called by its tag too: every tag has one that is called `list`.
+fn name(operation: &mut Operation) {
+    let tags = operation.tags.iter().flatten().map(String::as_str);
+    operation.operation_id = Some(tags.chain(operation.operation_id.as_deref()).collect::<Vec<_>>().join("_"));
+}
+
+/// Whoever has handed something in is led to all that can be asked of it and done with it.
+fn lead_on(described: &mut OpenApi, path: &str) {
+    let below = format!("{path}/{{uuid}}");
+    let paths = described.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(&below));
+    let names: Vec<String> =
+        paths.flat_map(|(_, item)| operations(item)).filter_map(|operation| operation.operation_id.clone()).collect();
+    let handing_in = described.paths.paths.get_mut(path).and_then(|item| item.post.as_mut());
+    if let Some(RefOr::T(accepted)) = handing_in.and_then(|post| post.responses.responses.get_mut("202")) {
+        for name in names {
+            let link = Link::builder().operation_id(&name).parameter("uuid", "$response.body#/uuid").build();
+            accepted.links.insert(name, RefOr::T(link));
         }
     }
 }

@@ -30,6 +30,16 @@ impl Context {
         Context { json: "{}".to_owned(), values: Vec::new() }
     }
 
+    /// Of keys and their values as JSON text, as another one has them.
+    pub(super) fn of(entries: &[(&str, &str)]) -> Self {
+        let room = entries.iter().map(|(key, value)| key.len() + value.len() + r#""":,"#.len()).sum::<usize>();
+        let mut writing = Writing::new(room + "{}".len());
+        for (key, value) in entries {
+            writing.push(key, |json| json.write_all(value.as_bytes())).expect("a text is written to memory");
+        }
+        writing.end()
+    }
+
     /// The whole, as JSON text.
     pub fn as_json(&self) -> &str {
         &self.json

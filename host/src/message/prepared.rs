@@ -1,97 +1,122 @@
-//! A message type made ready for many recipients: what their messages share is JSON already, and is neither copied as values nor
-//! written value by value for each of them.
+//! A message of a batch in its two parts: what all of the batch share, made ready once for many recipients, and what is one
+//! recipient's own, which is all that is stored of each.
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserializer, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::context::as_it_is;
-use super::{Context, DateTime, Headers, MessageType, Recipient};
+use super::context::Reader;
+use super::{Context, Headers, Message, MessageType, Recipient};
 
+/// One recipient's own part. As JSON it is a list of the three.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Personal {
+    pub recipient: Recipient,
+    pub language: Option<String>,
+    /// Laid over the type's context.
+    pub user_context: Context,
+}
+
+impl Personal {
+    pub fn to_json(&self) -> String {
+        let (recipient, language) = (text(&self.recipient), text(&self.language));
+        ["[", &recipient, ",", &language, ",", self.user_context.as_json(), "]"].concat()
+    }
+
+    /// Whether it is one, of what may be a whole [`Message`] too.
+    pub fn is_one(json: &[u8]) -> bool {
+        json.first() == Some(&b'[')
+    }
+
+    /// From what [`Personal::to_json`] wrote.
+    pub fn from_own_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let personal = deserializer.deserialize_seq(Parts)?;
+        deserializer.end().map(|()| personal)
+    }
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("it has only string keys")
+}
+
+struct Parts;
+
+impl<'de> Visitor<'de> for Parts {
+    type Value = Personal;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a recipient, a language and a context")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Personal, A::Error> {
+        let missing = |n| A::Error::invalid_length(n, &"three parts");
+        let recipient: Value = parts.next_element()?.ok_or_else(|| missing(0))?;
+        let recipient = Recipient::from_value(recipient).map_err(A::Error::custom)?;
+        let language = parts.next_element()?.ok_or_else(|| missing(1))?;
+        let user_context = parts.next_element_seed(Reader { is_ours: true })?.ok_or_else(|| missing(2))?;
+        Ok(Personal { recipient, language, user_context })
+    }
+}
+
+/// A message type for many recipients.
 pub struct Prepared {
-    pub kind: MessageType,
-    /// The values of the type's context, in their order.
-    context: Vec<Box<RawValue>>,
-    options: Box<RawValue>,
-}
-
-/// A [`super::Message`], field by field.
-#[derive(Serialize)]
-struct Personal<'a> {
-    app_label: &'a str,
-    name: &'a str,
-    recipient: &'a Recipient,
-    expiration_time: Option<&'a DateTime>,
-    context: Laid<'a>,
-    uuid: Uuid,
-    send_uuid: Uuid,
-    options: &'a RawValue,
-    headers: Headers,
-    language: Option<&'a str>,
-    log_level: Option<i64>,
-}
-
-/// The user's context laid over the type's.
-struct Laid<'a> {
-    prepared: &'a Prepared,
-    user: &'a Context,
+    kind: MessageType,
+    context: Context,
+    /// Where each key of the context is among its keys.
+    places: HashMap<String, usize>,
 }
 
 impl Prepared {
     pub fn new(kind: MessageType) -> Self {
-        let context = kind.context.values().map(raw).collect();
-        let options = raw(&kind.options);
-        Prepared { kind, context, options }
+        let context = Context::from(kind.context.clone());
+        let places = kind.context.keys().cloned().zip(0..).collect();
+        Prepared { kind, context, places }
     }
 
-    /// The JSON of [`MessageType::personalize`] with this uuid, as [`super::Message::to_json`] writes it.
-    pub fn to_json(&self, uuid: Uuid, recipient: &Recipient, language: Option<&str>, user: &Context) -> String {
-        let personal = Personal {
-            app_label: &self.kind.app_label,
-            name: &self.kind.name,
-            recipient,
-            expiration_time: self.kind.expiration_time.as_ref(),
-            context: Laid { prepared: self, user },
+    /// The message of [`MessageType::personalize`], with this uuid.
+    pub fn message(&self, uuid: Uuid, personal: Personal) -> Message {
+        let Personal { recipient, language, user_context } = personal;
+        let kind = &self.kind;
+        Message {
+            app_label: kind.app_label.clone(),
+            name: kind.name.clone(),
+            recipient: Some(recipient),
+            expiration_time: kind.expiration_time.clone(),
+            context: self.laid(&user_context),
             uuid,
-            send_uuid: self.kind.uuid,
-            options: &self.options,
+            send_uuid: Some(kind.uuid),
+            options: kind.options.clone(),
             headers: Headers::default(),
             language,
-            log_level: self.kind.log_level,
-        };
-        serde_json::to_string(&personal).expect("a message has only string keys and finite numbers")
+            log_level: kind.log_level,
+        }
     }
-}
 
-impl Serialize for Laid<'_> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let shared = &self.prepared.kind.context;
-        let mut map = s.serialize_map(None)?;
-        for (key, value) in shared.keys().zip(&self.prepared.context) {
-            match self.user.get(key) {
-                Some(own) => map.serialize_entry(key, as_it_is(own)?)?,
-                None => map.serialize_entry(key, value)?,
+    /// A user's context laid over the type's.
+    fn laid(&self, user: &Context) -> Context {
+        let mut entries: Vec<(&str, &str)> = self.context.iter().collect();
+        for (key, value) in user.iter() {
+            match self.places.get(key) {
+                Some(place) => entries[*place].1 = value,
+                None => entries.push((key, value)),
             }
         }
-        for (key, own) in self.user.iter().filter(|(key, _)| !shared.contains_key(*key)) {
-            map.serialize_entry(key, as_it_is(own)?)?;
-        }
-        map.end()
+        Context::of(&entries)
     }
-}
-
-fn raw(value: &(impl Serialize + ?Sized)) -> Box<RawValue> {
-    to_raw_value(value).expect("a message has only string keys and finite numbers")
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
-    use crate::message::Object;
+    use crate::message::{DateTime, Object};
 
     fn object(keys: &[(String, u8)]) -> Object {
         let value = |n: &u8| match n % 4 {
@@ -105,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_writes_what_the_personalized_message_writes(
+        fn it_is_the_personalized_message(
             shared in proptest::collection::vec(("[a-e]", any::<u8>()), 0..6),
             user in proptest::collection::vec(("[a-g]", any::<u8>()), 0..6),
             language in proptest::option::of("[a-z]{2}"),
@@ -113,15 +138,35 @@ mod tests {
         ) {
             let mut kind = MessageType::new("app", "name");
             (kind.context, kind.options) = (object(&shared), object(&user));
+            let mut recipient = Recipient::new(1, "a@b.c");
             if has_all {
                 kind.expiration_time = Some(DateTime::parse("2026-01-02T03:04:05Z").expect("a time"));
                 kind.log_level = Some(10);
+                recipient.contacts = vec![("phone".to_owned(), "+1".to_owned()), ("phone".to_owned(), "+2".to_owned())];
             }
-            let (recipient, user) = (Recipient::new(1, "a@b.c"), object(&user));
+            let user = object(&user);
             let mut message = kind.personalize(recipient.clone(), language.clone(), user.clone());
             message.uuid = Uuid::from_u128(7);
-            let json = Prepared::new(kind).to_json(message.uuid, &recipient, language.as_deref(), &user.into());
-            prop_assert_eq!(json, message.to_json());
+            let personal = Personal { recipient, language, user_context: user.into() };
+            let stored = personal.to_json();
+            prop_assert!(Personal::is_one(stored.as_bytes()) && !Personal::is_one(message.to_json().as_bytes()));
+            let again = Personal::from_own_json(stored.as_bytes()).expect("what it wrote it reads");
+            prop_assert_eq!(&again, &personal);
+            let prepared = Prepared::new(kind);
+            prop_assert_eq!(prepared.message(message.uuid, again).to_json(), message.to_json());
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_says_why() {
+        for (json, why) in [
+            ("[]", "three parts"),
+            (r#"[{"lms_user_id":1},null]"#, "three parts"),
+            ("[1,2,3]", "must be a JSON object"),
+            ("[", "EOF"),
+        ] {
+            let error = Personal::from_own_json(json.as_bytes()).expect_err("refused").to_string();
+            assert!(error.contains(why), "{json}: {error}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Many messages of one kind: a lane of their own, and how far they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -9,10 +10,10 @@ use uuid::Uuid;
 
 use super::resolving::{self, ResolverReport};
 use super::writer::{Stop, Writer};
-use super::{ORDINARY, Queue, QueueError, State, moment, ms, uuid};
+use super::{ORDINARY, Queue, QueueError, State, moment, ms, uuid, waiting};
 
 /// Messages that one step of a cancellation takes back.
-const STEP: i64 = 500;
+const STEP: usize = 500;
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -182,6 +183,15 @@ impl Writer {
         Ok(state == Some(BatchState::Cancelled as i64))
     }
 
+    /// What the messages of a lane share.
+    pub fn kind(&self, lane: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
+        if lane <= ORDINARY {
+            return Ok(None);
+        }
+        let mut kind = self.db.prepare_cached("SELECT kind FROM batches WHERE lane = ?1")?;
+        kind.query_row([lane], |row| row.get::<_, Vec<u8>>(0).map(Arc::from)).optional()
+    }
+
     /// Drops batches that were begun before that moment and of whose messages none is kept any more.
     pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
         self.write_tallies()?;
@@ -201,14 +211,11 @@ impl Writer {
 
     /// Takes back a few messages of a lane; whether there may be more.
     fn cancel_some(&mut self, lane: i64, now: Timestamp) -> rusqlite::Result<bool> {
-        let sql = "DELETE FROM queue WHERE (lane, due, id) IN
-            (SELECT lane, due, id FROM queue WHERE lane = ?1 LIMIT ?2) RETURNING id";
-        let ids: Vec<i64> =
-            self.db.prepare_cached(sql)?.query_map([lane, STEP], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let ids = waiting::take_due(&self.db, lane, i64::MAX, STEP)?;
         for id in &ids {
             self.done(*id, lane, (State::Cancelled, b""), now)?;
         }
-        Ok(ids.len() as i64 == STEP)
+        Ok(ids.len() == STEP)
     }
 }
 

@@ -1,5 +1,8 @@
 //! Handing messages out, and taking them back: settled, to be tried again, or given back.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -7,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
 use super::writer::{Pace, Stop, Writer};
-use super::{ORDINARY, Queue, QueueError, State, TRANSACTIONAL, moment, ms, uuid};
+use super::{ORDINARY, Queue, QueueError, State, TRANSACTIONAL, moment, ms, uuid, waiting};
 
 /// Lanes that are looked at in one claim.
 const LANES_MAX: usize = 64;
@@ -31,6 +34,8 @@ pub struct Claimed {
     pub claim: u64,
     pub uuid: Uuid,
     pub lane: i64,
+    /// What it shares with the others of its batch, where it is of one: the batch's `kind`.
+    pub kind: Option<Arc<[u8]>>,
     pub body: Vec<u8>,
     pub progress: Option<Vec<u8>>,
     /// A process ended, or a worker died, while it was under way: it may have been delivered then.
@@ -112,7 +117,7 @@ impl Writer {
         self.end_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
         let next_transactional = match found.len() < claim.max && !is_catching_up {
-            true => self.next_due(TRANSACTIONAL)?,
+            true => waiting::next_due(&self.db, TRANSACTIONAL)?,
             false => Some(ms(now)),
         };
         let mut left = claim.bulk_max.min(claim.max - found.len());
@@ -121,7 +126,7 @@ impl Writer {
         while left > 0 && served {
             served = false;
             for lane in &lanes {
-                let due = self.due(*lane, left.min(TURN), now)?;
+                let due = self.due(*lane, if lanes.len() == 1 { left } else { left.min(TURN) }, now)?;
                 if !due.is_empty() {
                     (served, self.turn) = (true, *lane);
                     left -= due.len();
@@ -134,23 +139,29 @@ impl Writer {
         }
         let mut next = next_transactional;
         for lane in lanes.iter().filter(|_| claim.bulk_max > 0) {
-            next = next.into_iter().chain(self.next_due(*lane)?).min();
+            next = next.into_iter().chain(waiting::next_due(&self.db, *lane)?).min();
         }
         if found.len() == claim.max {
             next = Some(ms(now));
         }
-        let messages = found.into_iter().map(|(lane, id)| self.hand_out(lane, id)).collect::<Result<_, _>>()?;
+        let mut kinds = BTreeMap::new();
+        let mut messages = Vec::with_capacity(found.len());
+        for (lane, id) in found {
+            let kind = match kinds.entry(lane) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.kind(lane)?),
+            };
+            messages.push(self.hand_out(lane, id, kind.clone())?);
+        }
         Ok(Handed { messages, next: next.map(moment), next_transactional: next_transactional.map(moment) })
     }
 
     /// The lanes after the transactional one that hold something and are not paused, beginning after the one that had its turn
     /// last.
     fn lanes(&self) -> rusqlite::Result<Vec<i64>> {
-        let mut next = self.db.prepare_cached("SELECT lane FROM queue WHERE lane > ?1 ORDER BY lane LIMIT 1")?;
-        let mut after = |lane: i64| next.query_row([lane], |row| row.get::<_, i64>(0)).optional();
         let (mut lanes, mut at, mut wrapped) = (Vec::new(), self.turn, false);
         while lanes.len() < LANES_MAX {
-            match after(at)? {
+            match waiting::next_lane(&self.db, at)? {
                 Some(lane) if wrapped && lane > self.turn => break,
                 Some(lane) => {
                     at = lane;
@@ -167,26 +178,15 @@ impl Writer {
 
     /// Takes what is due out of a lane, the earliest first.
     fn due(&mut self, lane: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
-        if max == 0 {
-            return Ok(Vec::new());
-        }
-        let sql = "SELECT due, id FROM queue WHERE lane = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3";
-        let due: Vec<(i64, i64)> = self
-            .db
-            .prepare_cached(sql)?
-            .query_map(params![lane, ms(now), max as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        for (at, id) in &due {
-            self.db
-                .prepare_cached("DELETE FROM queue WHERE lane = ?1 AND due = ?2 AND id = ?3")?
-                .execute([lane, *at, *id])?;
+        let ids = waiting::take_due(&self.db, lane, ms(now), max)?;
+        for id in &ids {
             self.last_claim += 1;
             self.take(*id, lane, self.last_claim)?;
         }
-        Ok(due.into_iter().map(|(_, id)| (lane, id)).collect())
+        Ok(ids.into_iter().map(|id| (lane, id)).collect())
     }
 
-    fn hand_out(&self, lane: i64, id: i64) -> rusqlite::Result<Claimed> {
+    fn hand_out(&self, lane: i64, id: i64, kind: Option<Arc<[u8]>>) -> rusqlite::Result<Claimed> {
         let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted FROM messages WHERE id = ?1";
         let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
         // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
@@ -196,6 +196,7 @@ impl Writer {
                 claim,
                 uuid: uuid(&row.get::<_, Vec<u8>>(0).unwrap_or_default()),
                 lane,
+                kind: kind.clone(),
                 body: row.get(1).unwrap_or_default(),
                 progress: row.get(2).unwrap_or_default(),
                 in_doubt: row.get(3).unwrap_or_default(),
@@ -204,11 +205,6 @@ impl Writer {
             })
         };
         self.db.prepare_cached(sql)?.query_row([id], read)
-    }
-
-    fn next_due(&self, lane: i64) -> rusqlite::Result<Option<i64>> {
-        let mut first = self.db.prepare_cached("SELECT due FROM queue WHERE lane = ?1 ORDER BY due LIMIT 1")?;
-        first.query_row([lane], |row| row.get(0)).optional()
     }
 
     /// Claims whose worker has not been heard of for too long wait again.

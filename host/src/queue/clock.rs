@@ -58,6 +58,7 @@ impl Writer {
             let sql = "UPDATE calls SET due = max(?1, due - ?2) WHERE due > ?1";
             self.db.execute(sql, [is, was - is])?;
         }
+        // Of a run none is begun.
         let sql = "SELECT q.lane, q.due, q.id, m.progress IS NOT NULL FROM queue q JOIN messages m ON m.id = q.id
             WHERE (q.lane, q.due, q.id) > (?1, ?2, ?3) ORDER BY q.lane, q.due, q.id LIMIT ?4";
         let rows: Vec<(i64, i64, i64, bool)> = self

@@ -24,8 +24,8 @@ const CHECKPOINT_PAGES: i32 = 4_000;
 /// What each version of the tables added, the first version first. What is released is never edited.
 ///
 /// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
-/// a message in neither is settled. `uuids` and `recipients` are indexes that are written later (see [`super::recent`]).
-pub(super) const VERSIONS: [&str; 3] = [
+/// a message in neither is settled (see [`super::waiting`]). `uuids` and `recipients` are indexes that are written later (see [`super::recent`]).
+pub(super) const VERSIONS: [&str; 4] = [
     "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
@@ -113,6 +113,10 @@ pub(super) const VERSIONS: [&str; 3] = [
     DROP TABLE messages_before;
     CREATE INDEX settled ON messages (settled) WHERE settled IS NOT NULL;
     CREATE INDEX dead ON messages (id) WHERE state IN (4, 5, 6);
+",
+    // A row of `queue` can stand for a run of messages, and a batch's messages are stored without what they share.
+    "
+    ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
 ",
 ];
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::recent::{RECIPIENTS, Shared, indexed};
 use super::writer::{Stop, Writer};
-use super::{ORDINARY, Queue, QueueError, State, Stats, TRANSACTIONAL, hashes, moment, ms, uuid};
+use super::{ORDINARY, Queue, QueueError, State, Stats, TRANSACTIONAL, hashes, moment, ms, uuid, waiting};
 
 /// Messages that are looked at for one page where no index leads to them.
 const SCAN_MAX: i64 = 5_000;
@@ -116,8 +116,7 @@ impl Queue {
                 let Some((id, lane, _)) = writer.find(uuid)? else {
                     return Err(Stop::Refused(QueueError::Unknown("message")));
                 };
-                let taken = writer.db.execute("DELETE FROM queue WHERE lane = ?1 AND id = ?2", [lane, id])?;
-                if taken == 0 {
+                if !waiting::take_one(&writer.db, lane, id)? {
                     let text = "it does not wait: it is under way, or settled already".to_owned();
                     return Err(Stop::Refused(QueueError::State(text)));
                 }
@@ -232,10 +231,9 @@ fn stored(row: &Row) -> rusqlite::Result<(Stored, i64)> {
 
 /// With what stands in other tables.
 fn whole(db: &Connection, stored: Stored, lane: i64) -> rusqlite::Result<Stored> {
-    let number = |sql| db.prepare_cached(sql)?.query_row([lane, stored.id], |row| row.get::<_, i64>(0)).optional();
     let is_queued = stored.state == State::Queued;
     let due = match is_queued {
-        true => number("SELECT due FROM queue WHERE lane = ?1 AND id = ?2")?,
+        true => waiting::due(db, lane, stored.id)?,
         false => None,
     };
     let batch = match lane > ORDINARY {
@@ -250,15 +248,15 @@ fn whole(db: &Connection, stored: Stored, lane: i64) -> rusqlite::Result<Stored>
 }
 
 fn page(db: &Connection, recent: &Shared, filter: &Filter, cursor: Option<i64>, max: usize) -> rusqlite::Result<Page> {
-    let people: Vec<i64> = hashes(filter.user.as_deref(), filter.email.as_deref()).collect();
+    let people = hashes(filter.user.as_deref(), filter.email.as_deref());
     let mut wheres = vec!["id < ?".to_owned()];
     let mut values: Vec<Value> = vec![cursor.unwrap_or(i64::MAX).into()];
-    for hash in &people {
+    for hash in people.iter().flatten() {
         wheres.push(format!("id IN {RECIPIENTS}"));
         values.extend([(*hash).into(), recent.ids(*hash).into()]);
     }
     // With an index to go by, every row that is looked at is one of those wanted, or nearly so.
-    let has_index = !people.is_empty() || filter.is_dead || filter.state.is_some_and(State::is_dead);
+    let has_index = people.iter().any(Option::is_some) || filter.is_dead || filter.state.is_some_and(State::is_dead);
     if has_index && (filter.is_dead || filter.state.is_some_and(State::is_dead)) {
         wheres.push("state IN (4, 5, 6)".to_owned());
     }
@@ -302,7 +300,7 @@ impl Filter {
 
 fn stats(db: &Connection) -> rusqlite::Result<Stats> {
     let number = |sql: &str| db.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
-    let lane = |condition: &str| number(&format!("SELECT count(*) FROM queue WHERE lane {condition}"));
+    let lane = |condition: &str| number(&format!("SELECT ifnull(sum(n), 0) FROM queue WHERE lane {condition}"));
     let oldest = "SELECT accepted FROM messages WHERE id =
         (SELECT min(id) FROM (SELECT min(id) AS id FROM queue UNION ALL SELECT min(id) FROM claims))";
     let oldest: Option<i64> = db.prepare_cached(oldest)?.query_row([], |row| row.get(0)).optional()?;

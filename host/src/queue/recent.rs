@@ -3,21 +3,20 @@
 //! order, a few with each transaction, once there are many of them. A start finds what was held by its numbers, which are above
 //! `meta`'s [`INDEXED`], and puts all of it there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::writer::remember;
-use super::{hashes, uuid};
+use super::{Hashes, hashes, uuid};
 use crate::sqlite;
 
 /// What `meta` calls the number of the last message that is in the indexes, and with it all before it.
 const INDEXED: &str = "indexed";
 /// So many are held before they go into the indexes: the more, the fewer pages each costs there.
-const HELD_MAX: usize = if cfg!(test) { 6 } else { 16_384 };
+const HELD_MAX: usize = if cfg!(test) { 6 } else { 65_536 };
 /// Entries that go into the indexes with one transaction, beside [`KEYS`] for each message that it accepts.
 const STEP: usize = if cfg!(test) { 2 } else { 512 };
 /// Entries of one message: a uuid, a user id, an address.
@@ -29,9 +28,9 @@ pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash = ? U
 /// What leads to messages.
 #[derive(Debug, Default)]
 struct Keys {
-    uuids: BTreeMap<Uuid, i64>,
-    /// (hash, number).
-    recipients: BTreeSet<(i64, i64)>,
+    uuids: HashMap<Uuid, i64>,
+    /// (hash, number). A message that was erased may still have its own here.
+    recipients: Vec<(i64, i64)>,
 }
 
 /// What is held, for those who read.
@@ -39,9 +38,8 @@ struct Keys {
 pub(super) struct Held {
     /// In no index.
     young: Keys,
-    /// On their way into the indexes, up to the message of this number.
+    /// On their way into the indexes.
     old: Keys,
-    old_last: i64,
 }
 
 /// Shared by the writer, which alone changes it, and the readers.
@@ -53,55 +51,44 @@ pub(super) struct Shared(Arc<RwLock<Held>>);
 pub(super) struct Recent {
     shared: Shared,
     added: Keys,
-    erased: HashMap<i64, (Uuid, Vec<i64>)>,
-    done: Done,
+    erased: HashMap<i64, Uuid>,
+    /// The old ones in the order of the indexes.
+    order: Order,
+    /// Entries of it that are in the indexes.
+    done: usize,
     /// `done` once the transaction is on the disk.
-    next: Done,
+    next: usize,
+    /// Messages up to this number are in the indexes.
+    indexed: i64,
+    /// Later ones that were erased.
+    gone: HashSet<i64>,
 }
 
-/// How far the old ones are in the indexes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Done {
-    uuid: Option<Uuid>,
-    recipient: Option<(i64, i64)>,
-    /// All of them are there.
-    is_all: bool,
+/// Entries of the two indexes, one after the other.
+#[derive(Debug, Default)]
+struct Order {
+    uuids: Vec<(Uuid, i64)>,
+    recipients: Vec<(i64, i64)>,
+    /// The number of the last message among them.
+    last: i64,
+    is_sorted: bool,
 }
 
 impl Keys {
-    fn add(&mut self, uuid: Uuid, id: i64, hashes: impl Iterator<Item = i64>) {
+    fn add(&mut self, uuid: Uuid, id: i64, hashes: Hashes) {
         self.uuids.insert(uuid, id);
-        self.recipients.extend(hashes.map(|hash| (hash, id)));
+        self.recipients.extend(hashes.into_iter().flatten().map(|hash| (hash, id)));
     }
 
-    fn remove(&mut self, uuid: Uuid, id: i64, hashes: &[i64]) {
+    fn remove(&mut self, uuid: Uuid, id: i64) {
         // Another message may have its uuid by now.
         if self.uuids.get(&uuid) == Some(&id) {
             self.uuids.remove(&uuid);
         }
-        for hash in hashes {
-            self.recipients.remove(&(*hash, id));
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.uuids.is_empty() && self.recipients.is_empty()
-    }
-
-    /// Puts all of them into the indexes; `last` is the number of the last message.
-    fn index_all(&self, db: &Connection, last: i64) -> rusqlite::Result<()> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let transaction = db.unchecked_transaction()?;
-        self.uuids.iter().try_for_each(|(uuid, id)| index_uuid(&transaction, *uuid, *id))?;
-        self.recipients.iter().try_for_each(|(hash, id)| index_recipient(&transaction, *hash, *id))?;
-        set_indexed(&transaction, last)?;
-        transaction.commit()
     }
 
     fn ids(&self, hash: i64) -> impl Iterator<Item = i64> {
-        self.recipients.range((hash, i64::MIN)..=(hash, i64::MAX)).map(|(_, id)| *id)
+        self.recipients.iter().filter(move |(known, _)| *known == hash).map(|(_, id)| *id)
     }
 }
 
@@ -133,17 +120,39 @@ impl Shared {
     }
 }
 
-fn index_uuid(db: &Connection, uuid: Uuid, id: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO uuids (uuid, id) VALUES (?1, ?2)";
-    db.prepare_cached(sql)?.execute(params![uuid.as_bytes(), id]).map(drop)
-}
+impl Order {
+    fn of(keys: &Keys, last: i64) -> Self {
+        let uuids = keys.uuids.iter().map(|(uuid, id)| (*uuid, *id)).collect();
+        Order { uuids, recipients: keys.recipients.clone(), last, is_sorted: false }
+    }
 
-fn index_recipient(db: &Connection, hash: i64, id: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO recipients (hash, id) VALUES (?1, ?2)")?.execute([hash, id]).map(drop)
-}
+    fn len(&self) -> usize {
+        self.uuids.len() + self.recipients.len()
+    }
 
-fn set_indexed(db: &Connection, last: i64) -> rusqlite::Result<()> {
-    remember(db, INDEXED, &last.to_string())
+    /// Puts the entries from one to another into the indexes, as far as their messages are there.
+    fn index(
+        &mut self,
+        db: &Connection,
+        (from, to): (usize, usize),
+        is_there: impl Fn(&i64) -> bool,
+    ) -> rusqlite::Result<()> {
+        if !std::mem::replace(&mut self.is_sorted, true) {
+            self.uuids.sort_unstable();
+            self.recipients.sort_unstable();
+        }
+        let n = self.uuids.len();
+        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO uuids (uuid, id) VALUES (?1, ?2)")?;
+        for (uuid, id) in self.uuids[from.min(n)..to.min(n)].iter().filter(|(_, id)| is_there(id)) {
+            insert.execute(params![uuid.as_bytes(), id])?;
+        }
+        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO recipients (hash, id) VALUES (?1, ?2)")?;
+        let recipients = &self.recipients[from.saturating_sub(n)..to.saturating_sub(n)];
+        for (hash, id) in recipients.iter().filter(|(_, id)| is_there(id)) {
+            insert.execute([*hash, *id])?;
+        }
+        if to == self.len() { remember(db, INDEXED, &self.last.to_string()) } else { Ok(()) }
+    }
 }
 
 /// The number of the message of that uuid, as the index has it.
@@ -152,31 +161,70 @@ pub(super) fn indexed(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i6
     found.query_row([uuid.as_bytes()], |row| row.get(0)).optional()
 }
 
+/// As [`indexed`], of many: asked in the order of the index, which is half the way.
+pub(super) fn all_indexed(db: &Connection, uuids: &[Uuid]) -> rusqlite::Result<HashMap<Uuid, i64>> {
+    let mut sorted = uuids.to_vec();
+    sorted.sort_unstable();
+    let mut found = db.prepare_cached("SELECT id FROM uuids WHERE uuid = ?1")?;
+    let mut all = HashMap::new();
+    for uuid in sorted {
+        let id = found.query_row([uuid.as_bytes()], |row| row.get(0)).optional()?;
+        all.extend(id.map(|id| (uuid, id)));
+    }
+    Ok(all)
+}
+
 fn list(ids: impl Iterator<Item = i64>) -> String {
     serde_json::to_string(&ids.collect::<Vec<_>>()).expect("numbers are written")
+}
+
+/// What the last process held, and the number of the last message that it had put into the indexes.
+fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
+    let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
+    let indexed: i64 = db.query_row(sql, [INDEXED], |row| row.get(0)).optional()?.unwrap_or(0);
+    let mut keys = Keys::default();
+    let mut rows = db.prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1")?;
+    let mut rows = rows.query([indexed])?;
+    while let Some(row) = rows.next()? {
+        let (user, email): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+        keys.add(uuid(&row.get::<_, Vec<u8>>(1)?), row.get(0)?, hashes(user.as_deref(), email.as_deref()));
+    }
+    Ok((keys, indexed))
+}
+
+/// Puts all of them into the indexes.
+fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    let mut order = Order::of(keys, last);
+    let all = (0, order.len());
+    order.index(&transaction, all, |_| true)?;
+    transaction.commit()
 }
 
 impl Recent {
     /// Puts what the last process held into the indexes; also the number of the last message that is there.
     pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64)> {
-        let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
-        let indexed: i64 = db.query_row(sql, [INDEXED], |row| row.get(0)).optional()?.unwrap_or(0);
-        let mut young = Keys::default();
-        let mut rows = db.prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1")?;
-        let mut rows = rows.query([indexed])?;
-        while let Some(row) = rows.next()? {
-            let (user, email): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-            young.add(uuid(&row.get::<_, Vec<u8>>(1)?), row.get(0)?, hashes(user.as_deref(), email.as_deref()));
+        let (mut young, mut indexed) = left(db)?;
+        if let Some(last) = young.uuids.values().max().copied() {
+            match index_all(db, &young, last) {
+                Ok(()) => (young, indexed) = (Keys::default(), last),
+                Err(error) => {
+                    tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error))
+                }
+            }
         }
         let last = young.uuids.values().max().copied().unwrap_or(indexed);
-        if let Err(error) = young.index_all(db, last) {
-            tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error));
-        } else {
-            young = Keys::default();
-        }
-        let shared = Shared(Arc::new(RwLock::new(Held { young, ..Held::default() })));
-        let (added, erased) = (Keys::default(), HashMap::new());
-        Ok((Recent { shared, added, erased, done: Done::default(), next: Done::default() }, last))
+        let recent = Recent {
+            shared: Shared(Arc::new(RwLock::new(Held { young, ..Held::default() }))),
+            added: Keys::default(),
+            erased: HashMap::new(),
+            order: Order::default(),
+            done: 0,
+            next: 0,
+            indexed,
+            gone: HashSet::new(),
+        };
+        Ok((recent, last))
     }
 
     pub fn shared(&self) -> Shared {
@@ -184,17 +232,19 @@ impl Recent {
     }
 
     /// A message was accepted.
-    pub fn add(&mut self, uuid: Uuid, id: i64, hashes: impl Iterator<Item = i64>) {
+    pub fn add(&mut self, uuid: Uuid, id: i64, hashes: Hashes) {
         self.added.add(uuid, id, hashes);
     }
 
     /// The number of the message of that uuid; whether it is there its row tells.
     pub fn find(&self, db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
+        self.held(uuid).map_or_else(|| indexed(db, uuid), |id| Ok(Some(id)))
+    }
+
+    /// As [`Recent::find`], of what is in no index.
+    pub fn held(&self, uuid: Uuid) -> Option<i64> {
         let held = self.added.uuids.get(&uuid).copied().or_else(|| self.shared.id(uuid));
-        match held.filter(|id| !self.erased.contains_key(id)) {
-            Some(id) => Ok(Some(id)),
-            None => indexed(db, uuid),
-        }
+        held.filter(|id| !self.erased.contains_key(id))
     }
 
     /// The numbers of a recipient's messages that are held, as a list in JSON; some may be erased.
@@ -204,40 +254,24 @@ impl Recent {
     }
 
     /// A message was erased.
-    pub fn erase(&mut self, db: &Connection, uuid: Uuid, id: i64, hashes: Vec<i64>) -> rusqlite::Result<()> {
+    pub fn erase(&mut self, db: &Connection, uuid: Uuid, id: i64, hashes: Hashes) -> rusqlite::Result<()> {
         db.prepare_cached("DELETE FROM uuids WHERE uuid = ?1 AND id = ?2")?.execute(params![uuid.as_bytes(), id])?;
-        for hash in &hashes {
-            db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([*hash, id])?;
+        for hash in hashes.into_iter().flatten() {
+            db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([hash, id])?;
         }
-        self.added.remove(uuid, id, &hashes);
-        self.erased.insert(id, (uuid, hashes));
+        self.added.remove(uuid, id);
+        self.erased.insert(id, uuid);
         Ok(())
     }
 
     /// Puts the next few of the old ones into the indexes. To be done last in a transaction.
     pub fn index(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let held = self.shared.read();
-        let mut left = STEP + KEYS * self.added.uuids.len();
-        if held.old.is_empty() {
-            return Ok(());
-        }
-        let from = self.done.uuid.map_or(Unbounded, Excluded);
-        for (uuid, id) in held.old.uuids.range((from, Unbounded)).take(left) {
-            if !self.erased.contains_key(id) {
-                index_uuid(db, *uuid, *id)?;
-            }
-            (self.next.uuid, left) = (Some(*uuid), left - 1);
-        }
-        let from = self.done.recipient.map_or(Unbounded, Excluded);
-        for (hash, id) in held.old.recipients.range((from, Unbounded)).take(left) {
-            if !self.erased.contains_key(id) {
-                index_recipient(db, *hash, *id)?;
-            }
-            (self.next.recipient, left) = (Some((*hash, *id)), left - 1);
-        }
-        if left > 0 {
-            set_indexed(db, held.old_last)?;
-            self.next.is_all = true;
+        let step = STEP + KEYS * self.added.uuids.len();
+        let next = self.order.len().min(self.done + step);
+        if next > self.done {
+            let is_there = |id: &i64| !self.gone.contains(id) && !self.erased.contains_key(id);
+            self.order.index(db, (self.done, next), is_there)?;
+            self.next = next;
         }
         Ok(())
     }
@@ -245,23 +279,31 @@ impl Recent {
     /// The transaction is on the disk; `last_id` is the number of the last message that was accepted.
     pub fn keep(&mut self, last_id: i64) {
         self.done = self.next;
-        if self.added.uuids.is_empty() && self.erased.is_empty() && !self.done.is_all {
+        let is_all = self.done == self.order.len();
+        if self.added.uuids.is_empty() && self.erased.is_empty() && !(is_all && self.done > 0) {
             return;
         }
         let mut held = self.shared.write();
-        for (id, (uuid, hashes)) in self.erased.drain() {
-            held.young.remove(uuid, id, &hashes);
-            held.old.remove(uuid, id, &hashes);
+        for (id, uuid) in self.erased.drain().filter(|(id, _)| *id > self.indexed) {
+            held.young.remove(uuid, id);
+            held.old.remove(uuid, id);
+            self.gone.insert(id);
         }
         let added = std::mem::take(&mut self.added);
         held.young.uuids.extend(added.uuids);
         held.young.recipients.extend(added.recipients);
-        if self.done.is_all || held.old.is_empty() {
+        if !is_all {
+            return;
+        }
+        if self.done > 0 {
+            self.indexed = self.order.last;
+            self.gone.retain(|id| *id > self.indexed);
             held.old = Keys::default();
-            (self.done, self.next) = (Done::default(), Done::default());
-            if held.young.uuids.len() >= HELD_MAX {
-                (held.old, held.old_last) = (std::mem::take(&mut held.young), last_id);
-            }
+        }
+        (self.order, self.done, self.next) = (Order::default(), 0, 0);
+        if held.young.uuids.len() >= HELD_MAX {
+            held.old = std::mem::take(&mut held.young);
+            self.order = Order::of(&held.old, last_id);
         }
     }
 

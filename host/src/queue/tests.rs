@@ -514,7 +514,7 @@ async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_a
             let user = new.user.as_deref();
             let values = rusqlite::params![number as i64, new.uuid.as_bytes(), new.digest, user, new.body];
             db.execute(insert, values).expect("a message of before");
-            db.execute("INSERT INTO queue VALUES (1, 0, ?1)", [number as i64]).expect("it waits");
+            db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, ?1)", [number as i64]).expect("it waits");
             let hash = hash("user:", user.expect("a user"));
             db.execute("INSERT INTO recipients VALUES (?1, ?2)", [hash, number as i64]).expect("its recipient");
         }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::recent::RECIPIENTS;
 use super::writer::Writer;
-use super::{Queue, QueueError, State, hash, hashes, ms, uuid};
+use super::{Queue, QueueError, State, hash, hashes, ms, uuid, waiting};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
@@ -138,7 +138,7 @@ impl Writer {
         let sql = "DELETE FROM messages WHERE id = ?1 RETURNING lane, state, uuid, user, email";
         let read = |row: &rusqlite::Row| {
             let (user, email): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
-            let hashes: Vec<i64> = hashes(user.as_deref(), email.as_deref()).collect();
+            let hashes = hashes(user.as_deref(), email.as_deref());
             Ok((row.get::<_, i64>(0)?, row.get(1)?, uuid(&row.get::<_, Vec<u8>>(2)?), hashes))
         };
         let found = self.db.prepare_cached(sql)?.query_row([id], read).optional()?;
@@ -158,7 +158,7 @@ impl Writer {
         if self.unclaim(id)?.is_some() {
             return Ok(Some(Held::UnderWay));
         }
-        self.db.prepare_cached("DELETE FROM queue WHERE lane = ?1 AND id = ?2")?.execute([lane, id])?;
+        waiting::take_one(&self.db, lane, id)?;
         Ok(Some(Held::Waiting))
     }
 }

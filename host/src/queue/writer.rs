@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::clock::Clock;
 use super::meter::{Counted, Meter};
-use super::recent::Recent;
-use super::{Accepted, New, QueueError, State, hashes, ms};
+use super::recent::{self, Recent};
+use super::waiting::{self, Run};
+use super::{Accepted, Hashes, New, QueueError, State, ms};
 use crate::{config, sqlite};
 
 /// Changes in one transaction at most.
@@ -237,7 +239,7 @@ impl Writer {
     /// What is kept in memory, from the tables.
     fn look(&mut self) -> rusqlite::Result<()> {
         let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let unsettled = number("SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM claims)")?;
+        let unsettled = number("SELECT (SELECT ifnull(sum(n), 0) FROM queue) + (SELECT count(*) FROM claims)")?;
         let settled = number("SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
         let paused = super::batches::paused(&self.db)?;
@@ -310,23 +312,42 @@ impl Writer {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
-    pub fn accept(&mut self, new: &[New], now: Timestamp) -> Result<Vec<Accepted>, Stop> {
+    pub fn accept(&mut self, new: &[(New, Hashes)], now: Timestamp) -> Result<Vec<Accepted>, Stop> {
         if self.unsettled + new.len() as u64 > self.settings.max_messages {
             return Err(Stop::Refused(QueueError::Full(self.unsettled)));
         }
-        let batches: BTreeSet<i64> = new.iter().map(|new| new.lane).filter(|lane| *lane > super::ORDINARY).collect();
-        for lane in batches {
+        let lanes: BTreeSet<i64> = new.iter().map(|(new, _)| new.lane).collect();
+        for lane in lanes {
             if self.is_cancelled(lane)? {
                 return Err(Stop::Refused(QueueError::State("the batch was cancelled".to_owned())));
             }
         }
-        new.iter().map(|one| self.accept_one(one, now)).collect()
+        let uuids: Vec<Uuid> = new.iter().map(|(one, _)| one.uuid).collect();
+        let indexed = recent::all_indexed(&self.db, &uuids)?;
+        let (mut answers, mut run) = (Vec::with_capacity(new.len()), Run::default());
+        for (one, hashes) in new {
+            let known = self.recent.held(one.uuid).or_else(|| indexed.get(&one.uuid).copied());
+            if let Some(same) = self.same(one, known)? {
+                answers.push(same);
+                continue;
+            }
+            let id = self.accept_one(one, *hashes, now)?;
+            answers.push(Accepted::New(id));
+            let waits = Run::one(one.lane, ms(one.not_before.unwrap_or(now).max(now)), id);
+            if one.claim {
+                self.take(id, one.lane, super::FIRST_CLAIM)?;
+            } else if one.progress.is_some() {
+                waiting::put(&self.db, waits)?;
+            } else if !run.grow(waits) {
+                waiting::put(&self.db, std::mem::replace(&mut run, waits))?;
+            }
+        }
+        waiting::put(&self.db, run)?;
+        Ok(answers)
     }
 
-    fn accept_one(&mut self, new: &New, now: Timestamp) -> Result<Accepted, Stop> {
-        if let Some(same) = self.same(new)? {
-            return Ok(same);
-        }
+    /// Its number.
+    fn accept_one(&mut self, new: &New, hashes: Hashes, now: Timestamp) -> rusqlite::Result<i64> {
         let id = self.last_id + 1;
         self.db
             .prepare_cached(
@@ -347,22 +368,16 @@ impl Writer {
                 new.progress
             ])?;
         self.last_id = id;
-        self.recent.add(new.uuid, id, hashes(new.user.as_deref(), new.email.as_deref()));
+        self.recent.add(new.uuid, id, hashes);
         self.unsettled += 1;
         self.counted.accepted += 1;
-        if new.claim {
-            self.take(id, new.lane, super::FIRST_CLAIM)?;
-        } else {
-            let due = ms(new.not_before.unwrap_or(now).max(now));
-            self.put(new.lane, due, id)?;
-        }
         self.tally(new.lane, State::Queued, 1);
-        Ok(Accepted::New(id))
+        Ok(id)
     }
 
-    /// The message of this uuid, where there is one already.
-    fn same(&self, new: &New) -> rusqlite::Result<Option<Accepted>> {
-        let Some(id) = self.recent.find(&self.db, new.uuid)? else { return Ok(None) };
+    /// The message of this uuid, where there is one already: `known` may be its number.
+    fn same(&self, new: &New, known: Option<i64>) -> rusqlite::Result<Option<Accepted>> {
+        let Some(id) = known else { return Ok(None) };
         let read = |row: &rusqlite::Row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?));
         let mut found = self.db.prepare_cached("SELECT digest, state FROM messages WHERE id = ?1")?;
         let found: Option<(Vec<u8>, i64)> = found.query_row([id], read).optional()?;
@@ -374,10 +389,7 @@ impl Writer {
 
     /// A message waits.
     pub fn put(&self, lane: i64, due: i64, id: i64) -> rusqlite::Result<()> {
-        self.db
-            .prepare_cached("INSERT OR IGNORE INTO queue (lane, due, id) VALUES (?1, ?2, ?3)")?
-            .execute([lane, due, id])
-            .map(drop)
+        waiting::put(&self.db, Run::one(lane, due, id))
     }
 
     /// A message is under way, by this claim.
@@ -408,7 +420,7 @@ impl Writer {
     }
 
     /// The number, lane and state of a message.
-    pub fn find(&self, uuid: uuid::Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
+    pub fn find(&self, uuid: Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
         let Some(id) = self.recent.find(&self.db, uuid)? else { return Ok(None) };
         let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1")?;
         found.query_row([id], |row| Ok((id, row.get(0)?, State::of(row.get(1)?)))).optional()

@@ -85,6 +85,36 @@ async fn a_batch_is_paused_and_cancelled() {
 }
 
 #[tokio::test]
+async fn what_messages_share_is_kept_once_and_messages_of_before_are_whole() {
+    let home = home("[relays.main]\nkind = 'file'\ndir = 'mails'\n");
+    let server = Server::start(&home);
+    let later = head(1)
+        .replace("\"message_type\":{", "\"message_type\":{\"options\":{\"not_before\":\"2199-01-01T00:00:00Z\"},");
+    let (_, batch) = server.post("/v1/batches", later + &members(0..2)).await;
+    assert_eq!(batch["by_state"], json!({"queued": 2}));
+    assert_eq!(server.stop().0, Some(0));
+
+    let db = rusqlite::Connection::open(home.path("ace.db")).expect("it is there");
+    let ask = |sql| db.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).expect("a message waits");
+    let stored = ask("SELECT body FROM messages WHERE id = 1");
+    assert!(!String::from_utf8_lossy(&stored).contains("Hi all"), "{}", String::from_utf8_lossy(&stored));
+    // As ACE stored the messages of a batch before.
+    let uuid = Uuid::new_v5(&Uuid::from_u128(1), b"1");
+    let mut whole = note(uuid.as_u128(), json!({"context": {"text": "All of it"}}));
+    whole["send_uuid"] = json!(Uuid::from_u128(9));
+    db.execute("UPDATE messages SET body = ?1 WHERE id = 2", [whole.to_string().into_bytes()]).expect("written");
+    db.execute("UPDATE queue SET due = 0", []).expect("written");
+    drop(db);
+
+    let server = Server::start(&home);
+    assert_eq!(until(&server, 1, "done").await["by_state"], json!({"sent": 2}));
+    let mails: Vec<String> = home.list("mails").iter().map(|mail| home.read(&format!("mails/{mail}"))).collect();
+    for text in ["Hi all", "All of it"] {
+        assert_eq!(mails.iter().filter(|mail| mail.contains(text)).count(), 1, "{text}: {mails:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_command_line_sends_a_csv_file() {
     let home = home("");
     let server = Server::start(&home);

@@ -48,7 +48,7 @@ async fn every_answer_is_one_that_the_description_has() {
         .args(["--header", &format!("Authorization: {bearer}"), "--checks", CHECKS])
         // It has no end.
         .args(["--exclude-path", "/v1/events"])
-        .args(["--phases", "coverage,fuzzing", "--max-examples", EXAMPLES, "--seed", SEED])
+        .args(["--phases", "coverage,fuzzing,stateful", "--max-examples", EXAMPLES, "--seed", SEED])
         .args(["--request-timeout", "20", "--continue-on-failure", "--no-shrink", "--no-color", "--warnings", "off"])
         .stdout(output.try_clone().expect("cloned"))
         .stderr(output);

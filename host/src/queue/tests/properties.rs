@@ -526,7 +526,7 @@ impl Pair {
             }
             Op::Clock(by) => self.model.now += by,
             Op::Fail => {
-                let (news, now) = ([new(NUMBERS, ORDINARY)], self.now());
+                let (news, now) = (with_hashes(vec![new(NUMBERS, ORDINARY)]), self.now());
                 let fail = move |writer: &mut Writer| {
                     writer.accept(&news, now)?;
                     writer.claim(Claim { max: 9, bulk_max: 9 }, now)?;
