@@ -38,6 +38,9 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// A message's number, and the claim it was handed out by.
 type Lent = (i64, u64);
 
+/// What the messages of a batch share, as it was stored and made ready.
+type Ready = (Arc<[u8]>, Arc<Prepared>);
+
 /// The right to have one message under way.
 pub struct Place {
     _any: OwnedSemaphorePermit,
@@ -92,8 +95,8 @@ pub struct Worker {
     any: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
-    /// Message types of batches by lane, as they were stored and made ready.
-    batches: Mutex<HashMap<i64, (Arc<[u8]>, Arc<Prepared>)>>,
+    /// By lane.
+    batches: Mutex<HashMap<i64, Ready>>,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
     told: broadcast::Sender<Arc<Told>>,
     tasks: TaskTracker,
