@@ -119,13 +119,8 @@ impl fmt::Debug for Context {
 impl Serialize for Context {
     /// By serde_json: as it stands.
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        as_it_is::<S::Error>(&self.json)?.serialize(s)
+        serde_json::from_str::<&RawValue>(&self.json).map_err(serde::ser::Error::custom)?.serialize(s)
     }
-}
-
-/// JSON text that serde_json writes as it stands.
-pub(super) fn as_it_is<E: serde::ser::Error>(json: &str) -> Result<&RawValue, E> {
-    serde_json::from_str(json).map_err(E::custom)
 }
 
 impl<'de> Deserialize<'de> for Context {

@@ -151,7 +151,7 @@ impl Writer {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.kind(lane)?),
             };
-            messages.push(self.hand_out(lane, id, kind.clone())?);
+            messages.push(self.hand_out(lane, id, kind.as_ref())?);
         }
         Ok(Handed { messages, next: next.map(moment), next_transactional: next_transactional.map(moment) })
     }
@@ -186,7 +186,7 @@ impl Writer {
         Ok(ids.into_iter().map(|id| (lane, id)).collect())
     }
 
-    fn hand_out(&self, lane: i64, id: i64, kind: Option<Arc<[u8]>>) -> rusqlite::Result<Claimed> {
+    fn hand_out(&self, lane: i64, id: i64, kind: Option<&Arc<[u8]>>) -> rusqlite::Result<Claimed> {
         let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted FROM messages WHERE id = ?1";
         let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
         // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
@@ -196,7 +196,7 @@ impl Writer {
                 claim,
                 uuid: uuid(&row.get::<_, Vec<u8>>(0).unwrap_or_default()),
                 lane,
-                kind: kind.clone(),
+                kind: kind.cloned(),
                 body: row.get(1).unwrap_or_default(),
                 progress: row.get(2).unwrap_or_default(),
                 in_doubt: row.get(3).unwrap_or_default(),

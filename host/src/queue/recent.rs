@@ -25,6 +25,9 @@ const KEYS: usize = 3;
 /// The numbers of a recipient's messages, in SQL: of a hash, and the list of those that are held.
 pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash = ? UNION SELECT value FROM json_each(?))";
 
+/// The number of a uuid's message, in SQL.
+const NUMBER: &str = "SELECT id FROM uuids WHERE uuid = ?1";
+
 /// What leads to messages.
 #[derive(Debug, Default)]
 struct Keys {
@@ -157,15 +160,14 @@ impl Order {
 
 /// The number of the message of that uuid, as the index has it.
 pub(super) fn indexed(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
-    let mut found = db.prepare_cached("SELECT id FROM uuids WHERE uuid = ?1")?;
-    found.query_row([uuid.as_bytes()], |row| row.get(0)).optional()
+    db.prepare_cached(NUMBER)?.query_row([uuid.as_bytes()], |row| row.get(0)).optional()
 }
 
-/// As [`indexed`], of many: asked in the order of the index, which is half the way.
+/// As [`indexed`], of many; they are looked for in the order of the index, so that the next one is near.
 pub(super) fn all_indexed(db: &Connection, uuids: &[Uuid]) -> rusqlite::Result<HashMap<Uuid, i64>> {
     let mut sorted = uuids.to_vec();
     sorted.sort_unstable();
-    let mut found = db.prepare_cached("SELECT id FROM uuids WHERE uuid = ?1")?;
+    let mut found = db.prepare_cached(NUMBER)?;
     let mut all = HashMap::new();
     for uuid in sorted {
         let id = found.query_row([uuid.as_bytes()], |row| row.get(0)).optional()?;

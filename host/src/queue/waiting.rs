@@ -1,7 +1,7 @@
 //! What waits: the table `queue`. A row stands for one message or for a run of messages with numbers in a row that came in
 //! together, have the same due time and have not been begun; a batch takes a row a chunk, not a row a recipient.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 /// Messages of one lane that are due at one moment: `n` from the number `first` on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,21 +49,23 @@ fn drop_row(db: &Connection, run: Run) -> rusqlite::Result<()> {
 /// Takes messages out of a lane that are due by then, the earliest first.
 pub(super) fn take_due(db: &Connection, lane: i64, by: i64, max: usize) -> rusqlite::Result<Vec<i64>> {
     let (mut ids, mut left) = (Vec::new(), max as i64);
-    if max == 0 {
-        return Ok(ids);
-    }
-    let sql = "SELECT due, id, n FROM queue WHERE lane = ?1 AND due <= ?2 ORDER BY due, id LIMIT ?3";
-    let read = |row: &rusqlite::Row| Ok(Run { lane, due: row.get(0)?, first: row.get(1)?, n: row.get(2)? });
-    let rows: Vec<Run> = db.prepare_cached(sql)?.query_map(params![lane, by, left], read)?.collect::<Result<_, _>>()?;
-    for row in rows {
-        let n = row.n.min(left);
-        if n == 0 {
-            break;
-        }
-        drop_row(db, row)?;
-        put(db, row.after(n))?;
-        ids.extend(row.first..row.first + n);
+    let sql = "SELECT lane, due, id, n FROM queue WHERE lane = ?1 AND due <= ?2 ORDER BY due, id";
+    let (mut found, mut runs) = (db.prepare_cached(sql)?, Vec::new());
+    let mut rows = found.query([lane, by])?;
+    while left > 0
+        && let Some(row) = rows.next()?
+    {
+        let run = read(row)?;
+        let n = run.n.min(left);
+        runs.push((run, n));
         left -= n;
+    }
+    // Nothing reads the table while it is changed.
+    drop(rows);
+    for (run, n) in runs {
+        drop_row(db, run)?;
+        put(db, run.after(n))?;
+        ids.extend(run.first..run.first + n);
     }
     Ok(ids)
 }
@@ -96,7 +98,10 @@ pub(super) fn next_lane(db: &Connection, after: i64) -> rusqlite::Result<Option<
 
 /// The row that a message stands in.
 fn find(db: &Connection, lane: i64, id: i64) -> rusqlite::Result<Option<Run>> {
-    let sql = "SELECT due, id, n FROM queue WHERE lane = ?1 AND id <= ?2 AND ?2 < id + n";
-    let read = |row: &rusqlite::Row| Ok(Run { lane, due: row.get(0)?, first: row.get(1)?, n: row.get(2)? });
+    let sql = "SELECT lane, due, id, n FROM queue WHERE lane = ?1 AND id <= ?2 AND ?2 < id + n";
     db.prepare_cached(sql)?.query_row([lane, id], read).optional()
+}
+
+fn read(row: &Row) -> rusqlite::Result<Run> {
+    Ok(Run { lane: row.get(0)?, due: row.get(1)?, first: row.get(2)?, n: row.get(3)? })
 }
