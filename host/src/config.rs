@@ -21,7 +21,9 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};
@@ -38,11 +40,34 @@ use tree::Place;
 /// The longest ace.toml.
 const FILE_BYTES_MAX: usize = 4 * values::MIB;
 
+/// A file, and how it looked: its length, its last change and its inode; none where it could not be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    file: PathBuf,
+    stamp: Option<(u64, Option<SystemTime>, u64)>,
+}
+
+impl Seen {
+    /// As it looks now. Blocks.
+    pub fn look(file: PathBuf) -> Self {
+        let found = std::fs::metadata(&file).ok();
+        let stamp = found.map(|found| (found.len(), found.modified().ok(), found.ino()));
+        Seen { file, stamp }
+    }
+
+    /// The same file, as it looks now. Blocks.
+    pub fn again(&self) -> Self {
+        Seen::look(self.file.clone())
+    }
+}
+
 /// Everything the operator decides. The default has every default and no plugin folder.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// The file it was read from; relative paths in it start at its folder.
     pub file: Option<PathBuf>,
+    /// How that file looked before it was read, where [`Config::load`] read it.
+    pub seen: Option<Seen>,
     /// Folder of `*.wasm` plugins and their manifests.
     pub plugin_dir: Option<PathBuf>,
     /// Folders of templates; the first that has a file wins.
@@ -82,11 +107,12 @@ pub struct Config {
 impl Config {
     /// Reads a file and this process's environment. Variables that are not UTF-8 count as not set. Blocks.
     pub fn load(file: &Path) -> Result<Config, Problems> {
+        let seen = Some(Seen::look(file.to_owned()));
         let text = decode::read_bounded(file, FILE_BYTES_MAX).map_err(|message| {
             Problems(vec![Problem { file: None, line: 0, variable: None, key: String::new(), message }])
         })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Config::read(&text, Some(file), variables)
+        Config::read(&text, Some(file), variables).map(|config| Config { seen, ..config })
     }
 
     /// What holds where there is no ace.toml, for the author of a plugin: every default, and compiled plugins are kept in this

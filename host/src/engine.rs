@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::channel::gates::{Gates, gates};
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
+pub use crate::config::Seen;
 use crate::config::{Config, Mode, Problem, Problems};
 use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
@@ -239,7 +240,7 @@ impl Ace {
         let current = self.current.load();
         let config = &current.config;
         Watched {
-            config: config.file.clone(),
+            config: config.seen.clone().or_else(|| config.file.clone().map(Seen::look)),
             plugins: config.plugin_dir.clone(),
             templates: config.template_dirs.clone(),
         }
@@ -354,7 +355,8 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
 /// Where changes are to be looked for.
 #[derive(Debug, Clone, Default)]
 pub struct Watched {
-    pub config: Option<PathBuf>,
+    /// As it was when it was read: what has changed since is a change.
+    pub config: Option<Seen>,
     pub plugins: Option<PathBuf>,
     pub templates: Vec<PathBuf>,
 }

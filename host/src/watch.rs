@@ -1,17 +1,15 @@
 //! Reloads what changes: plugins, templates and ace.toml, as soon as their files are still for a moment, and on SIGHUP.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use crate::engine::{Ace, Watched};
+use crate::engine::{Ace, Seen, Watched};
 
 /// Files must have been still for so long.
 const STILL: Duration = Duration::from_millis(50);
@@ -24,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// What watches over one engine.
 pub struct Watch {
     ace: Arc<Ace>,
-    config: Option<ConfigFile>,
+    config: Option<Seen>,
     changed: Arc<Notify>,
     hangups: Option<Signal>,
     /// Watches for as long as it lives.
@@ -32,7 +30,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From here on no change is missed, and SIGHUP does not end the process. Needs a tokio runtime.
+    /// No change of ace.toml since it was read is missed, and of other files none from here on; SIGHUP does not end the process. Needs a tokio runtime.
     pub fn start(ace: Arc<Ace>) -> Self {
         let hangups = signal(SignalKind::hangup()).ok();
         let changed = Arc::new(Notify::new());
@@ -40,8 +38,7 @@ impl Watch {
         let watcher = watcher(&watched, changed.clone()).inspect_err(|error| {
             tracing::error!("Files cannot be watched; send SIGHUP to have them read again: {error}");
         });
-        let config = watched.config.map(ConfigFile::new);
-        Watch { ace, config, changed, hangups, _watcher: watcher.ok() }
+        Watch { ace, config: watched.config, changed, hangups, _watcher: watcher.ok() }
     }
 
     /// Reloads what changes, for as long as it is polled. Never ends.
@@ -66,45 +63,30 @@ async fn hangup(signal: &mut Option<Signal>) {
     }
 }
 
-/// ace.toml, and how it looked.
-struct ConfigFile {
-    file: PathBuf,
-    stamp: Stamp,
-}
-
-/// Length, last change and inode; none where it cannot be read.
-type Stamp = Option<(u64, Option<SystemTime>, u64)>;
-
-impl ConfigFile {
-    fn new(file: PathBuf) -> Self {
-        let stamp = std::fs::metadata(&file).ok().map(stamp);
-        ConfigFile { file, stamp }
-    }
-}
-
-fn stamp(found: Metadata) -> (u64, Option<SystemTime>, u64) {
-    (found.len(), found.modified().ok(), found.ino())
-}
-
 /// Completes when the file is another one than before, and has been still.
-async fn changed(config: &mut Option<ConfigFile>) {
+async fn changed(config: &mut Option<Seen>) {
     let Some(config) = config else { return std::future::pending().await };
     loop {
         tokio::time::sleep(LOOK).await;
-        let mut now = tokio::fs::metadata(&config.file).await.ok().map(stamp);
-        if now == config.stamp {
+        let mut now = again(config).await;
+        if now == *config {
             continue;
         }
         loop {
             tokio::time::sleep(STILL).await;
-            let later = tokio::fs::metadata(&config.file).await.ok().map(stamp);
+            let later = again(config).await;
             if later == now {
-                config.stamp = now;
+                *config = now;
                 return;
             }
             now = later;
         }
     }
+}
+
+async fn again(seen: &Seen) -> Seen {
+    let seen = seen.clone();
+    tokio::task::spawn_blocking(move || seen.again()).await.expect("looking does not panic")
 }
 
 /// True where it must be done again soon.

@@ -38,6 +38,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
     let limits = s.section("limits", limits);
     Config {
         file: None,
+        seen: None,
         plugin_dir: s.get("plugin-dir", values::existing_folder(s.folder())),
         template_dirs: s.list("template-dirs", values::existing_folder(s.folder())).unwrap_or_default(),
         cache_dir: s.get("cache-dir", values::path(s.folder())),
