@@ -16,7 +16,8 @@ const STILL: Duration = Duration::from_millis(50);
 /// How often ace.toml is looked at. Its folder is not watched: the queue's database may be in it, and each of its writes would
 /// wake the watcher.
 const LOOK: Duration = Duration::from_millis(250);
-/// When to look again at a file that is wrong and was being written.
+/// When to look again after something was taken up, or was wrong and being written: the watcher says nothing of a file that came and
+/// went between two of its words, and the first of them may have been taken up for another's sake.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 /// What watches over one engine.
@@ -43,15 +44,15 @@ impl Watch {
 
     /// Reloads what changes, for as long as it is polled. Never ends.
     pub async fn run(mut self) {
+        let mut looks_again = false;
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
                 () = changed(&mut self.config) => {}
                 () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: everything is read again."),
+                () = tokio::time::sleep(LOOK_AGAIN), if looks_again => {}
             }
-            while reload(&self.ace).await {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            looks_again = reload(&self.ace).await;
         }
     }
 }
@@ -89,10 +90,10 @@ async fn again(seen: &Seen) -> Seen {
     tokio::task::spawn_blocking(move || seen.again()).await.expect("looking does not panic")
 }
 
-/// True where it must be done again soon.
+/// True where it is to be done again soon.
 async fn reload(ace: &Ace) -> bool {
     match ace.reload().await {
-        Ok(reload) => reload.is_unsettled,
+        Ok(reload) => reload.is_unsettled || !reload.changes.is_empty(),
         Err(error) => {
             tracing::error!("Nothing was reloaded, and what ran before goes on: {error}");
             false

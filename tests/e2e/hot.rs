@@ -330,6 +330,7 @@ fn a_policy_in_shadow_leaves_no_trace() {
 fn an_editors_own_files_are_no_plugins_and_its_way_of_saving_is_followed() {
     let home = home(&stub("stub_policy", "[]"));
     let mut host = Host::start(&home);
+    host.send_until("sent");
     let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
     for name in ["4913", ".stub_policy.toml.swp", "stub_policy.toml~", "#stub_policy.toml#", ".#stub_policy.wasm"] {
         home.file(&format!("plugins/{name}"), "neither here nor there");
