@@ -124,17 +124,17 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", described))
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
-        .layer(from_fn(in_words))
         .layer(from_fn(traced))
         .with_state(api)
 }
 
-/// A span for each request, below the trace context it came with.
+/// A span for each request, below the trace context it came with; every refusal is a problem.
 async fn traced(request: Request, next: Next) -> Response {
     let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), next.run(request)).await
+    let answer = async { in_words(next.run(request).await).await };
+    trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), answer).await
 }
 
 /// Ends a request that takes too long; `?wait` comes on top.
@@ -149,8 +149,7 @@ async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
 }
 
 /// What axum itself refuses (a path or a query that makes no sense) is told as a problem, too.
-async fn in_words(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+async fn in_words(response: Response) -> Response {
     let is_plain = |response: &Response| {
         let kind = response.headers().get(http::header::CONTENT_TYPE);
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))

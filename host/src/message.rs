@@ -157,7 +157,7 @@ impl Serialize for Recipient {
 }
 
 /// One message to one recipient. Fields and their order are edx-ace's.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     pub app_label: String,
     pub name: String,
@@ -193,7 +193,19 @@ impl Message {
     /// edx-ace's JSON form.
     pub fn to_json(&self) -> String {
         let mut json = Vec::with_capacity(self.context.as_json().len() + JSON_BYTES_USUAL);
-        serde_json::to_writer(&mut json, self).expect("a message has only string keys and finite numbers");
+        write_field(&mut json, "app_label", &self.app_label);
+        write_field(&mut json, "name", &self.name);
+        write_field(&mut json, "recipient", &self.recipient);
+        write_field(&mut json, "expiration_time", &self.expiration_time);
+        json.extend_from_slice(br#","context":"#);
+        json.extend_from_slice(self.context.as_json().as_bytes());
+        write_field(&mut json, "uuid", &self.uuid);
+        write_field(&mut json, "send_uuid", &self.send_uuid);
+        write_field(&mut json, "options", &self.options);
+        write_field(&mut json, "headers", &self.headers);
+        write_field(&mut json, "language", &self.language);
+        write_field(&mut json, "log_level", &self.log_level);
+        json.push(b'}');
         String::from_utf8(json).expect("JSON is UTF-8")
     }
 
@@ -224,6 +236,13 @@ impl Message {
     pub fn idempotency_key(&self, channel: &str) -> String {
         format!("{}.{channel}", self.uuid)
     }
+}
+
+fn write_field(json: &mut Vec<u8>, name: &str, value: &impl Serialize) {
+    json.extend_from_slice(if json.is_empty() { b"{\"" } else { b",\"" });
+    json.extend_from_slice(name.as_bytes());
+    json.extend_from_slice(b"\":");
+    serde_json::to_writer(json, value).expect("it has only string keys and finite numbers");
 }
 
 /// What all messages of one kind share; a bulk send personalises it for each recipient.

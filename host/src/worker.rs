@@ -322,7 +322,8 @@ impl Worker {
     async fn send(&self, place: Place, job: Job) {
         let message = job.message.clone();
         let trace = job.trace.as_deref().and_then(TraceContext::parse);
-        trace::in_message(&message, trace, self.go_on(place, job)).await;
+        // Kept where it is: a future is copied into each one that wraps it.
+        trace::in_message(&message, trace, Box::pin(self.go_on(place, job))).await;
     }
 
     async fn go_on(&self, place: Place, job: Job) {

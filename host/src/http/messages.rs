@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -22,8 +23,8 @@ use crate::intake;
 use crate::message::{DateTime, Message, Report};
 use crate::monitoring::trace;
 use crate::pipeline::InFlight;
-use crate::queue::{self, Accepted, Filter, ORDINARY, Stored, TRANSACTIONAL};
-use crate::worker::{Awaited, Job};
+use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
+use crate::worker::{Awaited, Job, Place};
 
 /// The longest `?wait`, in seconds.
 const WAIT_MAX_S: u64 = 120;
@@ -194,16 +195,13 @@ async fn accept(
     new.claim = place.is_some();
     let uuid = message.uuid;
     let outcome = wait.map(|_| api.worker.outcome(uuid));
-    let (queue, worker) = (api.queue.clone(), api.worker.clone());
-    // Apart from the request: a client that goes away leaves no claimed message without its worker.
-    let accepting = tokio::spawn(async move {
-        let accepted = queue.accept(vec![new], now).await?;
-        if let (Some(Accepted::New(id)), Some(place)) = (accepted.first(), place) {
-            worker.begin(place, Job { id: *id, claim: queue::FIRST_CLAIM, message, progress, in_doubt: false, trace });
+    let accepted = match place {
+        None => api.queue.accept(vec![new], now).await?,
+        Some(place) => {
+            let job = move |id| Job { id, claim: queue::FIRST_CLAIM, message, progress, in_doubt: false, trace };
+            accept_and_begin(api, new, now, place, job).await?
         }
-        Ok::<_, queue::QueueError>(accepted)
-    });
-    let accepted = accepting.await.map_err(|e| ApiError::Internal(e.to_string()))??;
+    };
     let (state, repeated) = match accepted[..] {
         [Accepted::New(_)] => (queue::State::Queued, false),
         [Accepted::Same(state)] => (state, true),
@@ -217,6 +215,25 @@ async fn accept(
         await_outcome(api, &mut taken, wait, outcome).await?;
     }
     Ok(taken)
+}
+
+/// Apart from the request: a client that goes away leaves no claimed message without its worker.
+async fn accept_and_begin(
+    api: &Api,
+    new: New,
+    now: Timestamp,
+    place: Place,
+    job: impl FnOnce(i64) -> Job + Send + 'static,
+) -> Result<Vec<Accepted>, ApiError> {
+    let (queue, worker) = (api.queue.clone(), api.worker.clone());
+    let accepting = tokio::spawn(async move {
+        let accepted = queue.accept(vec![new], now).await?;
+        if let Some(Accepted::New(id)) = accepted.first() {
+            worker.begin(place, job(*id));
+        }
+        Ok::<_, queue::QueueError>(accepted)
+    });
+    Ok(accepting.await.map_err(|e| ApiError::Internal(e.to_string()))??)
 }
 
 async fn await_outcome(api: &Api, taken: &mut Taken, wait: Duration, mut outcome: Awaited<'_>) -> Result<(), ApiError> {

@@ -41,7 +41,8 @@ impl State {
     /// Runs host work with the guest's clock stopped.
     async fn outside<T>(&mut self, work: impl AsyncFnOnce(&mut State) -> T) -> T {
         self.call.enter_host();
-        let answer = work(self).await;
+        // Kept where it is: a future is copied into each one that wraps it, and the guest's call is wrapped often.
+        let answer = Box::pin(work(self)).await;
         self.call.leave_host();
         answer
     }

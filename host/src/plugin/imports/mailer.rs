@@ -39,8 +39,11 @@ impl State {
         let services = self.services.clone();
         let email = mailer::Email::from(email);
         let answer = match &services.trial {
-            None => services.mailer.send(email, message_id).await,
-            Some(trial) => trial.mail(&email, message_id, services.mailer.send(email.clone(), message_id)).await,
+            None => Box::pin(services.mailer.send(email, message_id)).await,
+            Some(trial) => {
+                let sending = Box::pin(services.mailer.send(email.clone(), message_id));
+                trial.mail(&email, message_id, sending).await
+            }
         };
         let uncertain = matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. }));
         if !uncertain {
