@@ -99,7 +99,7 @@ fn accept(place: &Place, summary: &mut Summary) {
 /// Accept to settled: two policies, a mail of 12 KB, SMTP; beside the hand-written thread, smtp-source and edx-ace.
 fn whole_way(place: &Place, summary: &mut Summary) {
     let (mut ours, mut rates) = (Vec::new(), Vec::new());
-    let (mut over_onecore, mut over_edx) = (Vec::new(), Vec::new());
+    let (mut over_onecore, mut over_edx, mut onecore_over_edx) = (Vec::new(), Vec::new(), Vec::new());
     let (mut over_source, mut mailer_over_source) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let sink = SmtpSink::start();
@@ -112,6 +112,7 @@ fn whole_way(place: &Place, summary: &mut Summary) {
         rates.push(rate);
         over_onecore.push(cpu / thread);
         over_edx.push(edx / cpu);
+        onecore_over_edx.push(edx / thread);
         over_source.push(rate / source);
         mailer_over_source.push(mailer / source);
     }
@@ -123,6 +124,12 @@ fn whole_way(place: &Place, summary: &mut Summary) {
         "aim <= 1.25; one hand-written thread with SQLite",
     );
     summary.add("service_cpu_vs_edx_ace", median(over_edx), "x", "aim >= 20; edx-ace's CPU over ours");
+    summary.add(
+        "onecore_cpu_vs_edx_ace",
+        median(onecore_over_edx),
+        "x",
+        "edx-ace's CPU over the hand-written thread's",
+    );
     summary.add("service_per_s", median(rates), "/s", "accept to settled, the mail server on the same cores");
     let each = "8 connections each";
     let mailer = format!("aim >= 0.8; the mailer alone, MIME included; {each}");
