@@ -21,7 +21,7 @@ use crate::{config, sqlite};
 const GROUP_MAX: usize = 512;
 /// How long a change that nobody waits for waits for others.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// Changes that wait at once; a further one waits for its place.
+/// Changes of one pace that wait at once; a further one waits for its place.
 const WAITING_MAX: usize = 1_024;
 
 /// Why a change was not made.
@@ -43,11 +43,6 @@ type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
 /// Makes a change, and says how to tell. The error voids the transaction.
 type Make = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
 
-struct Change {
-    make: Make,
-    pace: Pace,
-}
-
 /// How soon a change goes to the disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
@@ -59,7 +54,8 @@ pub(super) enum Pace {
 
 /// The way to the writer's thread, which ends when this is dropped.
 pub(super) struct Sender {
-    changes: mpsc::Sender<Change>,
+    at_once: mpsc::Sender<Make>,
+    patient: mpsc::Sender<Make>,
     broken: Broken,
 }
 
@@ -84,8 +80,8 @@ impl Sender {
         self.begin(pace, work).await?.await
     }
 
-    /// As [`Sender::write`], in two steps: done when the change has its place in the order of all, and the future it gives when
-    /// it is on the disk.
+    /// As [`Sender::write`], in two steps: done when the change has its place in the order of all of its pace, and the future it
+    /// gives when it is on the disk.
     pub async fn begin<T: Send + 'static>(
         &self,
         pace: Pace,
@@ -104,7 +100,11 @@ impl Sender {
             };
             (Box::new(tell) as Tell, broken)
         };
-        self.changes.send(Change { make: Box::new(make), pace }).await.map_err(|_| self.gone())?;
+        let changes = match pace {
+            Pace::AtOnce => &self.at_once,
+            Pace::Patient => &self.patient,
+        };
+        changes.send(Box::new(make)).await.map_err(|_| self.gone())?;
         Ok(async { answered.await.map_err(|_| self.gone())? })
     }
 
@@ -117,32 +117,48 @@ impl Sender {
 
 /// Starts the thread.
 pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
-    let (sender, mut changes) = mpsc::channel(WAITING_MAX);
-    let broken = writer.broken.clone();
+    let ((at_once, urgent), (patient, other)) = (mpsc::channel(WAITING_MAX), mpsc::channel(WAITING_MAX));
+    let (mut waiting, broken) = (Waiting { at_once: urgent, patient: other }, writer.broken.clone());
     // For its clock alone.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
-        let mut group: Vec<Change> = Vec::with_capacity(GROUP_MAX);
-        while runtime.block_on(gather(&mut changes, &mut group)) {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        while runtime.block_on(waiting.gather(&mut group)) {
             writer.commit(group.drain(..));
         }
     })?;
-    Ok(Sender { changes: sender, broken })
+    Ok(Sender { at_once, patient, broken })
 }
 
-/// Waits for what makes a transaction; false once nothing more can come.
-async fn gather(changes: &mut mpsc::Receiver<Change>, group: &mut Vec<Change>) -> bool {
-    if changes.recv_many(group, GROUP_MAX).await == 0 {
-        return false;
-    }
-    let until = tokio::time::Instant::now() + PATIENCE;
-    while group.len() < GROUP_MAX && group.iter().all(|change| change.pace == Pace::Patient) {
-        match tokio::time::timeout_at(until, changes.recv_many(group, GROUP_MAX)).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => break,
+/// Changes that wait for the thread.
+struct Waiting {
+    at_once: mpsc::Receiver<Make>,
+    patient: mpsc::Receiver<Make>,
+}
+
+impl Waiting {
+    /// Waits for what makes a transaction; false once nothing more can come.
+    async fn gather(&mut self, group: &mut Vec<Make>) -> bool {
+        let urgent = tokio::select! {
+            biased;
+            change = self.at_once.recv() => change,
+            change = self.patient.recv() => {
+                group.extend(change);
+                // Those that come meanwhile do not wake the thread.
+                tokio::time::timeout(PATIENCE, self.at_once.recv()).await.ok().flatten()
+            }
+        };
+        group.extend(urgent);
+        // Half of it is for the patient, so that however much comes in does not hold them up.
+        for (changes, at_most) in [(&mut self.patient, GROUP_MAX / 2), (&mut self.at_once, GROUP_MAX)] {
+            while group.len() < at_most
+                && let Ok(change) = changes.try_recv()
+            {
+                group.push(change);
+            }
         }
+        !group.is_empty()
     }
-    true
 }
 
 /// Sets a fact of the queue's own.
@@ -263,14 +279,14 @@ impl Writer {
     }
 
     /// Makes all changes in one transaction, and tells each what came of it.
-    fn commit(&mut self, changes: impl Iterator<Item = Change>) {
+    fn commit(&mut self, changes: impl Iterator<Item = Make>) {
         let mut tells = Vec::with_capacity(GROUP_MAX);
         let before = (self.unsettled, self.settled, self.paused.clone(), self.clock);
         let last_claim = self.last_claim;
         let mut changes = changes.peekable();
         let result = self.begin().and_then(|()| {
             for change in changes.by_ref() {
-                let (tell, broken) = (change.make)(self);
+                let (tell, broken) = change(self);
                 tells.push(tell);
                 broken?;
             }
