@@ -47,7 +47,9 @@ impl Server {
         let file = folder.join("ace.toml");
         let settings = "[server]\nlisten = \"127.0.0.1:0\"\n[queue]\ndatabase = \"ace.db\"\n";
         std::fs::write(&file, format!("{config}{settings}")).expect("written");
-        let mut command = Command::new(place.target.join("release/ace"));
+        // As it is built for this benchmark, or `dist`: as `make dist` leaves it.
+        let profile = std::env::var("BENCH_PROFILE").unwrap_or_else(|_| "release".to_owned());
+        let mut command = Command::new(place.target.join(profile).join("ace"));
         command
             .args(["--log", "error", "--config"])
             .arg(&file)
