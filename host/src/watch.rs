@@ -31,7 +31,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// No change of ace.toml since it was read is missed, and of other files none from here on; SIGHUP does not end the process. Needs a tokio runtime.
+    /// No change of ace.toml since it was read is missed, and of other files none from here on; SIGHUP does not end the process.
+    /// Needs a tokio runtime.
     pub fn start(ace: Arc<Ace>) -> Self {
         let hangups = signal(SignalKind::hangup()).ok();
         let changed = Arc::new(Notify::new());

@@ -44,7 +44,7 @@ type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
 type Make = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
 
 /// How soon a change goes to the disk.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Pace {
     /// With the next transaction, which begins as soon as the one before it has ended.
     AtOnce,
@@ -117,8 +117,7 @@ impl Sender {
 
 /// Starts the thread.
 pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
-    let ((at_once, urgent), (patient, other)) = (mpsc::channel(WAITING_MAX), mpsc::channel(WAITING_MAX));
-    let (mut waiting, broken) = (Waiting { at_once: urgent, patient: other }, writer.broken.clone());
+    let (sender, mut waiting) = channels(writer.broken.clone());
     // For its clock alone.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
@@ -127,7 +126,13 @@ pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
             writer.commit(group.drain(..));
         }
     })?;
-    Ok(Sender { at_once, patient, broken })
+    Ok(sender)
+}
+
+fn channels(broken: Broken) -> (Sender, Waiting) {
+    let (at_once, urgent) = mpsc::channel(WAITING_MAX);
+    let (patient, others) = mpsc::channel(WAITING_MAX);
+    (Sender { at_once, patient, broken }, Waiting { at_once: urgent, patient: others })
 }
 
 /// Changes that wait for the thread.
@@ -440,5 +445,40 @@ impl Writer {
         let Some(id) = self.recent.find(&self.db, uuid)? else { return Ok(None) };
         let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1")?;
         found.query_row([id], |row| Ok((id, row.get(0)?, State::of(row.get(1)?)))).optional()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change() -> Make {
+        Box::new(|_| (Box::new(|_: Result<(), &QueueError>| {}) as Tell, Ok(())))
+    }
+
+    #[tokio::test]
+    async fn what_is_patient_goes_with_whatever_goes_however_much_that_is() {
+        let (sender, mut waiting) = channels(Broken::default());
+        for _ in 0..WAITING_MAX {
+            sender.at_once.try_send(change()).expect("a place");
+            sender.patient.try_send(change()).expect("a place");
+        }
+        let mut group = Vec::new();
+        assert!(waiting.gather(&mut group).await);
+        assert_eq!((group.len(), waiting.patient.len()), (GROUP_MAX, WAITING_MAX - GROUP_MAX / 2 + 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_patient_waits_so_long_and_no_longer() {
+        let (sender, mut waiting) = channels(Broken::default());
+        sender.patient.try_send(change()).expect("a place");
+        let (begun, mut group) = (tokio::time::Instant::now(), Vec::new());
+        assert!(waiting.gather(&mut group).await);
+        assert!(group.len() == 1 && begun.elapsed() >= PATIENCE, "nothing else came");
+        sender.patient.try_send(change()).expect("a place");
+        drop(sender);
+        group.clear();
+        assert!(waiting.gather(&mut group).await, "what was handed in is made");
+        assert!(group.len() == 1 && !waiting.gather(&mut Vec::new()).await, "nothing more can come");
     }
 }

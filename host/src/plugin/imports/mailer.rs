@@ -38,12 +38,11 @@ impl State {
         self.call.handover.begun = Some("mail was handed to the relay".to_owned());
         let services = self.services.clone();
         let email = mailer::Email::from(email);
+        // Large, and so not held once for each of the two ways.
+        let sending = |email| Box::pin(services.mailer.send(email, message_id));
         let answer = match &services.trial {
-            None => Box::pin(services.mailer.send(email, message_id)).await,
-            Some(trial) => {
-                let sending = Box::pin(services.mailer.send(email.clone(), message_id));
-                trial.mail(&email, message_id, sending).await
-            }
+            None => sending(email).await,
+            Some(trial) => trial.mail(&email, message_id, sending(email.clone())).await,
         };
         let uncertain = matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. }));
         if !uncertain {
