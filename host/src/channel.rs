@@ -1,6 +1,7 @@
 //! Which channel carries a message: edx-ace's rules, with our departures; [`gates`] keeps to the channels' quotas.
 
 pub mod gates;
+mod rate_limiter;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -176,6 +177,17 @@ impl Limit {
             }
         }
         Ok(limit)
+    }
+
+    /// What the requests for one message limited it to, together; an empty list among them limits nothing. A name that is nobody's
+    /// any more allows nothing.
+    pub fn of_all(lists: &[Vec<String>], map: &ChannelMap) -> Self {
+        if lists.iter().any(Vec::is_empty) {
+            return Limit::default();
+        }
+        let known = map.types();
+        let (types, channels) = lists.iter().flatten().cloned().partition(|name| known.contains(name));
+        Limit { types, channels }
     }
 
     /// Whether anything of this type may be used.

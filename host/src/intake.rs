@@ -72,7 +72,7 @@ fn written(
         not_before,
         trace: None,
         body,
-        progress: None,
+        limit: None,
         claim: false,
     }
 }

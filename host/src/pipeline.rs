@@ -8,8 +8,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::channel::gates::{Gates, Pass};
-use crate::channel::{ChannelMap, Limit};
+use crate::channel::ChannelMap;
+pub use crate::channel::Limit;
+use crate::channel::gates::{Entry, Gates, Pass};
 use crate::config::{Delivery, Routing};
 use crate::message::{ChannelReport, ChannelType, Message, Outcome, Report};
 use crate::monitoring;
@@ -88,6 +89,9 @@ struct Carrying {
     tried: Vec<String>,
     /// The attempt that comes next was written down: it must not be made twice.
     is_recorded: bool,
+    /// It was told to come back by the channel's quota.
+    #[serde(default)]
+    is_back: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -144,6 +148,27 @@ impl InFlight {
             }
         }
         flight
+    }
+
+    /// A message that was settled goes on, as far as [`InFlight::allow`] opens further channel types.
+    pub fn reopen(snapshot: Arc<Snapshot>, message: Arc<Message>, report: Report) -> Self {
+        let todo = report.channels.iter().map(|_| Todo::Nothing).collect();
+        let limit = Limit::default();
+        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: None };
+        InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None }
+    }
+
+    /// Sets where it may go anew. Channel types that were excluded before and are not any more are asked for; those that were
+    /// asked for stay as they are.
+    pub fn allow(&mut self, limit: Limit) {
+        let now = (self.snapshot.now)();
+        for (todo, report) in self.progress.todo.iter_mut().zip(&mut self.progress.report.channels) {
+            if report.outcome == Outcome::Excluded && limit.allows_type(&report.channel_type, &self.snapshot.channels) {
+                *todo = Todo::Ask(now);
+                report.outcome = Outcome::Retry { at: now, error: String::new() };
+            }
+        }
+        self.progress.limit = limit;
     }
 
     /// Notes that the host ended while the message was under way: what it was doing then may be done twice.
@@ -282,7 +307,7 @@ impl InFlight {
     async fn carry(&mut self, i: usize, mut carrying: Carrying) {
         let mut pass = self.held.take();
         loop {
-            let step = match self.admit(i, &carrying, &mut pass).await {
+            let step = match self.admit(i, &mut carrying, &mut pass).await {
                 Some(step) => step,
                 None => self.step(i, &mut carrying).await,
             };
@@ -322,13 +347,16 @@ impl InFlight {
     }
 
     /// Before a channel is used: what its quotas leave. `None`: go on.
-    async fn admit(&self, i: usize, carrying: &Carrying, pass: &mut Option<Pass>) -> Option<Step> {
+    async fn admit(&self, i: usize, carrying: &mut Carrying, pass: &mut Option<Pass>) -> Option<Step> {
         if self.dry || pass.is_some() || matches!(carrying.stage, Stage::Choose) {
             return None;
         }
         let name = self.progress.report.channels[i].channel.as_deref()?;
         let gate = self.snapshot.gates.get(name)?;
-        match gate.enter(self.message.is_transactional(), (self.snapshot.now)()).await {
+        let entry = Entry { is_transactional: self.message.is_transactional(), is_back: carrying.is_back };
+        let entered = gate.enter(entry, (self.snapshot.now)()).await;
+        carrying.is_back = entered.is_err();
+        match entered {
             Ok(entered) => {
                 *pass = Some(entered);
                 None
@@ -357,6 +385,7 @@ impl Carrying {
             opened: None,
             tried: Vec::new(),
             is_recorded: false,
+            is_back: false,
         }
     }
 }

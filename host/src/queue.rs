@@ -8,6 +8,7 @@
 //! - [`writer`]: the one thread that writes, many changes to a transaction
 //! - [`waiting`]: what waits, in rows of many
 //! - [`claims`]: handing messages out and taking them back
+//! - [`limits`]: the same message for further channel types
 //! - [`batches`]: many messages of one kind, and how far they are
 //! - [`resolving`]: batches whose recipients a resolver names
 //! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
@@ -22,6 +23,7 @@ mod batches;
 mod claims;
 mod clock;
 mod database;
+mod limits;
 mod look;
 mod meter;
 mod outgoing;
@@ -48,6 +50,7 @@ use crate::config;
 pub use batches::{Batch, BatchState};
 pub use claims::{Claim, Claimed, Handed, Settled, Settlement};
 pub use database::OpenError;
+pub use limits::Limits;
 pub use look::{Filter, Page, Stored};
 pub use meter::{Rate, Rates};
 pub use outgoing::{Call, Event, Events};
@@ -171,8 +174,8 @@ pub struct New {
     /// The W3C trace context of the request.
     pub trace: Option<String>,
     pub body: Vec<u8>,
-    /// Where it stands already, if not at the beginning.
-    pub progress: Option<Vec<u8>>,
+    /// The channel types or channel names that its request limited it to, sorted. `None`: it had no limit.
+    pub limit: Option<Vec<String>>,
     /// It has a worker that begins as soon as it is accepted: it is claimed with the same write.
     pub claim: bool,
 }
@@ -190,6 +193,10 @@ pub enum Accepted {
     New(i64),
     /// It has been there; that is its state now.
     Same(State),
+    /// It has been there, and goes on with the channel types of this request.
+    Extended,
+    /// It has been there, and nothing can be added to it: someone took it back or gave it up, or it cannot be read any more.
+    Ended(State),
     /// Another message has this uuid.
     Conflict,
 }
@@ -266,8 +273,9 @@ impl Queue {
         let answer = self.writer.begin(Pace::AtOnce, move |writer| writer.accept(&new, now)).await?;
         Ok(async move {
             let answer = answer.await?;
-            if wakes {
-                self.wake(is_urgent);
+            let is_extended = answer.contains(&Accepted::Extended);
+            if wakes || is_extended {
+                self.wake(is_urgent || is_extended);
             }
             Ok(answer)
         })

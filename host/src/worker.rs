@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::events::{self, Told};
 use crate::message::{Message, MessageType, Outcome, Personal, Prepared, Report};
 use crate::monitoring::trace::{self, TraceContext};
-use crate::pipeline::{InFlight, Progress, Snapshot};
-use crate::queue::{Claim, Claimed, Handed, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
+use crate::pipeline::{InFlight, Limit, Progress, Snapshot};
+use crate::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
 
 /// Of the places, one in so many is for transactional messages alone.
 const RESERVED_PART: usize = 4;
@@ -47,13 +47,23 @@ pub struct Place {
     _bulk: Option<OwnedSemaphorePermit>,
 }
 
+/// How far a message is.
+pub enum Stands {
+    AtTheBeginning,
+    Under(Progress),
+    /// It was settled, and is asked for further channel types.
+    Settled(Report),
+}
+
 /// A message with a place.
 pub struct Job {
     pub id: i64,
     /// The claim it was handed out by.
     pub claim: u64,
     pub message: Arc<Message>,
-    pub progress: Option<Progress>,
+    pub stands: Stands,
+    /// What its requests limited it to; `None`: nothing.
+    pub limits: Option<Limits>,
     pub in_doubt: bool,
     /// The trace context it came with, as it was stored.
     pub trace: Option<String>,
@@ -274,12 +284,17 @@ impl Worker {
     }
 
     fn job(&self, claimed: &Claimed) -> Result<Job, String> {
-        let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
+        let stands = match (&claimed.progress, &claimed.report) {
+            (Some(progress), _) => serde_json::from_slice(progress).map(Stands::Under),
+            (None, Some(report)) => serde_json::from_slice(report).map(Stands::Settled),
+            (None, None) => Ok(Stands::AtTheBeginning),
+        };
         Ok(Job {
             id: claimed.id,
             claim: claimed.claim,
             message: Arc::new(self.message(claimed)?),
-            progress: progress.map_err(|e| format!("its progress: {e}"))?,
+            stands: stands.map_err(|e| format!("its progress: {e}"))?,
+            limits: claimed.limits.clone(),
             in_doubt: claimed.in_doubt,
             trace: claimed.trace.clone(),
         })
@@ -327,13 +342,18 @@ impl Worker {
     }
 
     async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, claim, message, progress, in_doubt, .. } = job;
+        let Job { id, claim, message, stands, limits, in_doubt, .. } = job;
         let lent = (id, claim);
         let snapshot = (self.current)();
-        let mut flight = match progress {
-            Some(progress) => InFlight::resume(snapshot, message, progress),
-            None => InFlight::new(snapshot, message, Default::default(), false),
+        let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
+        let mut flight = match stands {
+            Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
+            Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
+            Stands::Settled(report) => InFlight::reopen(snapshot, message, report),
         };
+        if let Some(limit) = limit {
+            flight.allow(limit);
+        }
         if in_doubt {
             flight.was_interrupted(self.now());
         }

@@ -4,6 +4,7 @@ mod api;
 mod auth;
 mod batches;
 mod crash;
+mod limit_to;
 mod limits;
 mod openapi;
 mod resolvers;

@@ -1,5 +1,6 @@
 //! Messages: handing them in, and what became of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +23,8 @@ use super::shown::{MessageShown, Timeline};
 use crate::intake;
 use crate::message::{DateTime, Message, Report};
 use crate::monitoring::trace;
-use crate::pipeline::InFlight;
 use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
-use crate::worker::{Awaited, Job, Place};
+use crate::worker::{Awaited, Job, Place, Stands};
 
 /// The longest `?wait`, in seconds.
 const WAIT_MAX_S: u64 = 120;
@@ -58,6 +58,8 @@ pub struct Taken {
     pub state: &'static str,
     /// It had been handed in before.
     pub repeated: bool,
+    /// It had been handed in for other channel types (`limit_to`), and goes on with those of this request.
+    pub extended: bool,
     /// What became of it, where the request waited for that and it is settled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -178,14 +180,9 @@ async fn accept(
 ) -> Result<Taken, ApiError> {
     let message = Arc::new(message);
     let mut new = intake::new(&message, lane(&message))?;
-    let progress = match limit {
-        [] => None,
-        limit => {
-            let limit = api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
-            Some(InFlight::new(api.ace.snapshot(), message.clone(), limit, false).progress().clone())
-        }
-    };
-    new.progress = progress.as_ref().map(|p| serde_json::to_vec(p).expect("only string keys and finite numbers"));
+    api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
+    new.limit = (!limit.is_empty()).then(|| limit.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect());
+    let limits = new.limit.clone().map(|limit| vec![limit]);
     new.trace = trace.clone();
     let now = api.ace.now();
     let place = match new.not_before {
@@ -198,19 +195,33 @@ async fn accept(
     let accepted = match place {
         None => api.queue.accept(vec![new], now).await?,
         Some(place) => {
-            let job = move |id| Job { id, claim: queue::FIRST_CLAIM, message, progress, in_doubt: false, trace };
+            let job = move |id| Job {
+                id,
+                claim: queue::FIRST_CLAIM,
+                message,
+                stands: Stands::AtTheBeginning,
+                limits,
+                in_doubt: false,
+                trace,
+            };
             accept_and_begin(api, new, now, place, job).await?
         }
     };
-    let (state, repeated) = match accepted[..] {
-        [Accepted::New(_)] => (queue::State::Queued, false),
-        [Accepted::Same(state)] => (state, true),
+    let (state, repeated, extended) = match accepted[..] {
+        [Accepted::New(_)] => (queue::State::Queued, false, false),
+        [Accepted::Same(state)] => (state, true, false),
+        [Accepted::Extended] => (queue::State::Queued, true, true),
+        [Accepted::Ended(state)] => {
+            let state = state.as_str();
+            let why = format!("the message {uuid} is {state}: no channel type can be added to it (limit_to)");
+            return Err(ApiError::Conflict(why));
+        }
         _ => {
             let why = format!("another message has the uuid {uuid}; send this one under a uuid of its own");
             return Err(ApiError::Conflict(why));
         }
     };
-    let mut taken = Taken { uuid, state: state.as_str(), repeated, report: None };
+    let mut taken = Taken { uuid, state: state.as_str(), repeated, extended, report: None };
     if let (Some(wait), Some(outcome)) = (wait, outcome) {
         await_outcome(api, &mut taken, wait, outcome).await?;
     }

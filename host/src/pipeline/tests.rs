@@ -65,7 +65,7 @@ impl Channel for Arc<Script> {
         self.name
     }
     fn channel_type(&self) -> &str {
-        "email"
+        if self.name == "push" { "push" } else { "email" }
     }
     fn template_files(&self) -> &[TemplateFile] {
         &[]
@@ -404,14 +404,23 @@ async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
     let channel = Script::new("smtp", vec![]);
     let rate = crate::config::Rate { count: 1, per: std::time::Duration::from_secs(3600) };
     let settings = crate::config::Channel { rate: Some(rate), ..Default::default() };
-    let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
     let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
-    snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
-    let snapshot = Arc::new(snapshot);
+    let with_quota = || {
+        let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
+        snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
+        Arc::new(snapshot)
+    };
+    let snapshot = with_quota();
     let mut first = flight(&snapshot);
     assert_eq!(run(&mut first).await, [0]);
     let mut second = flight(&snapshot);
-    assert_eq!(run(&mut second).await, [0, 3600], "an hour later, twelve windows");
+    second.advance().await;
+    let due = second.due().expect("it waits").as_second();
+    assert!((1_000 + HOUR - 60..=1_000 + HOUR).contains(&due), "an hour later, twelve windows: {due}");
+    NOW.set(due + 1);
+    // Its quota's hour is over.
+    second.adopt(with_quota());
+    second.advance().await;
     assert_eq!((email(&second).outcome.state(), email(&second).attempts), ("sent", 1));
 }
 
@@ -497,4 +506,23 @@ async fn a_provider_that_wants_to_be_left_alone_is_left_alone_by_every_message()
         assert_eq!(email(flight).outcome.state(), "sent");
     }
     assert_eq!((email(&second).attempts, channel.attempts()), (1, vec![1, 2, 1]));
+}
+
+#[tokio::test]
+async fn a_settled_message_goes_on_with_the_channel_types_it_was_not_asked_for() {
+    let (mail, push) = (Script::new("smtp", vec![]), Script::new("push", vec![]));
+    let snapshot = snapshot(vec![], &[&mail, &push], &[]);
+    let limit =
+        |names: &[&str]| Limit::of_all(&[names.iter().map(|name| (*name).to_owned()).collect()], &snapshot.channels);
+    let message = Arc::new(Message::new("app", "name", None));
+    let mut first = InFlight::new(snapshot.clone(), message.clone(), limit(&["email"]), false);
+    run(&mut first).await;
+    let report = first.into_report();
+    let states = |report: &Report| report.channels.iter().map(|c| c.outcome.state()).collect::<Vec<_>>();
+    assert_eq!(states(&report), ["sent", "excluded"]);
+    let mut second = InFlight::reopen(snapshot.clone(), message, report);
+    second.allow(limit(&["push", "nobody"]));
+    run(&mut second).await;
+    assert_eq!(states(second.report()), ["sent", "sent"]);
+    assert_eq!((mail.attempts().len(), push.attempts().len()), (1, 1), "each once");
 }

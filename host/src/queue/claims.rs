@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
 use super::writer::{Pace, Stop, Writer};
-use super::{ORDINARY, Queue, QueueError, State, TRANSACTIONAL, moment, ms, uuid, waiting};
+use super::{Limits, ORDINARY, Queue, QueueError, State, TRANSACTIONAL, limits, moment, ms, uuid, waiting};
 
 /// Lanes that are looked at in one claim.
 const LANES_MAX: usize = 64;
@@ -38,6 +38,10 @@ pub struct Claimed {
     pub kind: Option<Arc<[u8]>>,
     pub body: Vec<u8>,
     pub progress: Option<Vec<u8>>,
+    /// What became of it before it was asked for further channel types.
+    pub report: Option<Vec<u8>>,
+    /// What its requests limited it to, where the first of them did.
+    pub limits: Option<Limits>,
     /// A process ended, or a worker died, while it was under way: it may have been delivered then.
     pub in_doubt: bool,
     pub trace: Option<String>,
@@ -187,7 +191,7 @@ impl Writer {
     }
 
     fn hand_out(&self, lane: i64, id: i64, kind: Option<&Arc<[u8]>>) -> rusqlite::Result<Claimed> {
-        let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted FROM messages WHERE id = ?1";
+        let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted, report, limits FROM messages WHERE id = ?1";
         let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
         // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
         let read = |row: &rusqlite::Row| {
@@ -202,6 +206,8 @@ impl Writer {
                 in_doubt: row.get(3).unwrap_or_default(),
                 trace: row.get(4).unwrap_or_default(),
                 accepted: moment(row.get(5).unwrap_or_default()),
+                report: row.get(6).unwrap_or_default(),
+                limits: limits::read(row.get(7).unwrap_or_default()),
             })
         };
         self.db.prepare_cached(sql)?.query_row([id], read)
@@ -233,13 +239,15 @@ impl Writer {
 
     fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), Stop> {
         let id = settled.id;
-        let is_good = self.leases.get(&id).is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim));
+        let lease = self.leases.get(&id);
+        let is_good = lease.is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim));
+        let is_extended = lease.is_some_and(|lease| lease.is_extended);
         if let Settlement::Record { progress } = &settled.settlement {
             if !is_good {
                 return Err(Stop::Refused(QueueError::State("its claim has ended".to_owned())));
             }
             self.db
-                .prepare_cached("UPDATE messages SET progress = ?1 WHERE id = ?2")?
+                .prepare_cached("UPDATE messages SET progress = ?1, report = NULL WHERE id = ?2")?
                 .execute(params![progress, id])?;
             return Ok(());
         }
@@ -252,6 +260,11 @@ impl Writer {
             Settlement::Again { .. } | Settlement::Back if self.is_cancelled(lane)? => {
                 self.done(id, lane, (State::Cancelled, b""), now)?;
             }
+            Settlement::Done { report, .. } if is_extended => {
+                let sql = "UPDATE messages SET report = ?1, progress = NULL, in_doubt = 0 WHERE id = ?2";
+                self.db.prepare_cached(sql)?.execute(params![report, id])?;
+                self.put(lane, ms(now), id)?;
+            }
             Settlement::Done { state, report, event } => {
                 self.done(id, lane, (*state, report), now)?;
                 if let Some(body) = event {
@@ -260,9 +273,9 @@ impl Writer {
             }
             Settlement::Corrupt { report } => self.done(id, lane, (State::Corrupt, report), now)?,
             Settlement::Again { due, progress } => {
-                let sql = "UPDATE messages SET progress = ?1, in_doubt = 0 WHERE id = ?2";
+                let sql = "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0 WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.put(lane, ms(*due), id)?;
+                self.put(lane, if is_extended { ms(now) } else { ms(*due) }, id)?;
             }
             Settlement::Back => self.put(lane, ms(now), id)?,
             Settlement::Record { .. } => {}

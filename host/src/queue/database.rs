@@ -25,7 +25,7 @@ const CHECKPOINT_PAGES: i32 = 4_000;
 ///
 /// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
 /// a message in neither is settled (see [`super::waiting`]). `uuids` and `recipients` are indexes that are written later (see [`super::recent`]).
-pub(super) const VERSIONS: [&str; 4] = [
+pub(super) const VERSIONS: [&str; 5] = [
     "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
@@ -117,6 +117,17 @@ pub(super) const VERSIONS: [&str; 4] = [
     // A row of `queue` can stand for a run of messages, and a batch's messages are stored without what they share.
     "
     ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
+",
+    // `limits`: what each request for a message limited it to (see [`super::limits`]).
+    "
+    ALTER TABLE messages ADD COLUMN limits TEXT;
+    UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
+            SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.types')
+            UNION SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.channels')))
+        WHERE progress IS NOT NULL AND CASE WHEN json_valid(CAST(progress AS TEXT))
+            THEN json_array_length(CAST(progress AS TEXT), '$.limit.types')
+                + json_array_length(CAST(progress AS TEXT), '$.limit.channels') > 0
+            ELSE 0 END;
 ",
 ];
 

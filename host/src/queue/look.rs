@@ -192,11 +192,8 @@ impl Writer {
         if self.db.prepare_cached(sql)?.execute([id])? == 0 {
             return Ok(false);
         }
-        self.unsettled += 1;
-        self.settled = self.settled.saturating_sub(1);
+        self.reopened(lane, state);
         self.put(lane, ms(now), id)?;
-        self.tally(lane, state, -1);
-        self.tally(lane, State::Queued, 1);
         Ok(true)
     }
 

@@ -3,8 +3,10 @@
 //!
 //! - [`properties`]: random work beside a model
 //! - [`clocks`]: a wall clock that jumps
+//! - [`limits`]: the same message for further channel types
 
 mod clocks;
+mod limits;
 mod properties;
 
 use std::path::Path;
@@ -46,7 +48,7 @@ fn new(number: u128, lane: i64) -> New {
         not_before: None,
         trace: None,
         body,
-        progress: None,
+        limit: None,
         claim: false,
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::clock::Clock;
+use super::limits;
 use super::meter::{Counted, Meter};
 use super::recent::{self, Recent};
 use super::waiting::{self, Run};
@@ -178,11 +179,13 @@ pub(super) struct Lease {
     pub until: Instant,
     /// Which claim of the message it is; `None` where that is not known any more.
     pub claim: Option<u64>,
+    /// Further channel types were asked for, which its worker does not know of.
+    pub is_extended: bool,
 }
 
 impl Lease {
     fn new(claim: Option<u64>) -> Self {
-        Lease { until: Instant::now() + super::LEASE, claim }
+        Lease { until: Instant::now() + super::LEASE, claim, is_extended: false }
     }
 }
 
@@ -348,8 +351,10 @@ impl Writer {
         let (mut answers, mut run) = (Vec::with_capacity(new.len()), Run::default());
         for (one, hashes) in new {
             let known = self.recent.held(one.uuid).or_else(|| indexed.get(&one.uuid).copied());
-            if let Some(same) = self.same(one, known)? {
-                answers.push(same);
+            if let Some(id) = known
+                && let Some(again) = self.again(one, id, now)?
+            {
+                answers.push(again);
                 continue;
             }
             let id = self.accept_one(one, *hashes, now)?;
@@ -357,8 +362,6 @@ impl Writer {
             let waits = Run::one(one.lane, ms(one.not_before.unwrap_or(now).max(now)), id);
             if one.claim {
                 self.take(id, one.lane, super::FIRST_CLAIM)?;
-            } else if one.progress.is_some() {
-                waiting::put(&self.db, waits)?;
             } else if !run.grow(waits) {
                 waiting::put(&self.db, std::mem::replace(&mut run, waits))?;
             }
@@ -372,7 +375,7 @@ impl Writer {
         let id = self.last_id + 1;
         self.db
             .prepare_cached(
-                "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, email, trace, body, progress)
+                "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, email, trace, body, limits)
                 VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
@@ -386,7 +389,7 @@ impl Writer {
                 new.email,
                 new.trace,
                 new.body,
-                new.progress
+                new.limit.as_ref().map(|limit| limits::written(&vec![limit.clone()]))
             ])?;
         self.last_id = id;
         self.recent.add(new.uuid, id, hashes);
@@ -394,18 +397,6 @@ impl Writer {
         self.counted.accepted += 1;
         self.tally(new.lane, State::Queued, 1);
         Ok(id)
-    }
-
-    /// The message of this uuid, where there is one already: `known` may be its number.
-    fn same(&self, new: &New, known: Option<i64>) -> rusqlite::Result<Option<Accepted>> {
-        let Some(id) = known else { return Ok(None) };
-        let read = |row: &rusqlite::Row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?));
-        let mut found = self.db.prepare_cached("SELECT digest, state FROM messages WHERE id = ?1")?;
-        let found: Option<(Vec<u8>, i64)> = found.query_row([id], read).optional()?;
-        Ok(found.map(|(digest, state)| match digest == new.digest {
-            true => Accepted::Same(State::of(state)),
-            false => Accepted::Conflict,
-        }))
     }
 
     /// A message waits.
