@@ -27,7 +27,7 @@ use std::time::SystemTime;
 
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};
-pub use plugins::{BucketGrant, Grants, Http, Isolation, Limits, Mode, Plugin, Secret, Signatures};
+pub use plugins::{BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Secret, Signatures};
 pub use problem::{Problem, Problems};
 pub use sending::{
     Channel, Delivery, Guarantee, Keyvalue, Mailer, Presentation, Rate, Relay, RelayKind, Routing, Smtp, Tls,
@@ -74,6 +74,7 @@ pub struct Config {
     pub template_dirs: Vec<PathBuf>,
     /// Folder of compiled plugins. `None`: they are compiled at every start.
     pub cache_dir: Option<PathBuf>,
+    pub cache: CacheLimits,
     /// edx-ace's ACE_ENABLED_CHANNELS: only these, in this order. `None`: every channel in the plugin folder, by name.
     pub enabled_channels: Option<Vec<String>>,
     /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.

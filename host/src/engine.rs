@@ -327,20 +327,22 @@ impl Own {
 
 /// What a reload cannot change: what was opened at the start.
 fn keep_the_fixed(new: Config, before: &Config) -> Config {
-    let fixed = |c: &Config| (c.plugin_dir.clone(), c.cache_dir.clone(), c.mailer.clone(), c.keyvalue.clone());
+    let cache = |c: &Config| (c.cache_dir.clone(), c.cache.clone());
+    let fixed = |c: &Config| (c.plugin_dir.clone(), cache(c), c.mailer.clone(), c.keyvalue.clone());
     let opened = |c: &Config| {
         let outside = (c.server.clone(), c.queue.clone(), c.events.clone(), c.webhooks.clone());
         (c.limits.clone(), c.http.clone(), c.signatures.clone(), outside)
     };
     if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
         tracing::warn!(
-            "ace.toml has changes that need a new start: plugin-dir, cache-dir, mailer, relays, keyvalue, http, server, \
+            "ace.toml has changes that need a new start: plugin-dir, cache-*, mailer, relays, keyvalue, http, server, \
              queue, events, webhooks, plugin-signatures or limits."
         );
     }
     Config {
         plugin_dir: before.plugin_dir.clone(),
         cache_dir: before.cache_dir.clone(),
+        cache: before.cache.clone(),
         mailer: before.mailer.clone(),
         keyvalue: before.keyvalue.clone(),
         http: before.http.clone(),

@@ -1,6 +1,6 @@
 //! The plugin runtime: components from a folder, each bounded, granted and isolated.
 //!
-//! - [`engine`]: wasmtime, its clock, the cache of compiled code
+//! - [`engine`]: wasmtime, its clock; [`cache`]: compiled code on disk
 //! - [`registry`]: the folder as a whole, and what a reload means for it; [`loader`]: one plugin from its files
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
@@ -14,6 +14,7 @@
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
 mod bindings;
+pub mod cache;
 mod calls;
 pub mod circuit;
 pub mod engine;

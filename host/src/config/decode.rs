@@ -10,8 +10,9 @@ use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode, Otlp,
-    Plugin, Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls, Webhook,
+    CacheLimits, Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode,
+    Otlp, Plugin, Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls,
+    Webhook,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -42,6 +43,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         plugin_dir: s.get("plugin-dir", values::existing_folder(s.folder())),
         template_dirs: s.list("template-dirs", values::existing_folder(s.folder())).unwrap_or_default(),
         cache_dir: s.get("cache-dir", values::path(s.folder())),
+        cache: cache(s),
         enabled_channels: distinct_names(s, "enabled-channels"),
         enabled_policies: distinct_names(s, "enabled-policies"),
         presentation: s.section("presentation", presentation),
@@ -64,6 +66,14 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         limits,
         enforced_before: Default::default(),
         places: Default::default(),
+    }
+}
+
+fn cache(s: &mut Section<'_>) -> CacheLimits {
+    let default = CacheLimits::default();
+    CacheLimits {
+        max_bytes: s.get("cache-max-size", values::size(MIB..=1024 * GIB)).unwrap_or(default.max_bytes),
+        max_age: s.get("cache-max-age", values::duration(HOUR..=3650 * DAY)).unwrap_or(default.max_age),
     }
 }
 

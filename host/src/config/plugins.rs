@@ -89,6 +89,21 @@ impl Default for Limits {
     }
 }
 
+/// How much compiled code is kept in `cache-dir`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// All of it together. What is in use stays, even if that is more. 2 GiB.
+    pub max_bytes: usize,
+    /// Code that was not used for longer is removed. 30 days.
+    pub max_age: Duration,
+}
+
+impl Default for CacheLimits {
+    fn default() -> Self {
+        CacheLimits { max_bytes: 2 * values::GIB, max_age: Duration::from_secs(30 * 86_400) }
+    }
+}
+
 /// Who must vouch for plugins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signatures {

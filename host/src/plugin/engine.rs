@@ -1,11 +1,13 @@
-//! The wasmtime engine, its clock, and the cache of compiled plugins.
+//! The wasmtime engine, its clock, and how a component becomes code.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Component;
 use wasmtime::{Enabled, PoolingAllocationConfig};
+
+use super::cache::{Cache, InUse, Key};
 
 /// How often guests are looked at. A guest's time is measured to about this.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -27,25 +29,32 @@ const MEMORY_KEPT: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Engine {
     pub(super) inner: wasmtime::Engine,
-    cache_dir: Option<PathBuf>,
+    cache: Option<Arc<Cache>>,
     /// Names the compiler, its version and its settings; compiled code of another is never loaded.
     settings_hash: u64,
     /// Whether it counts instructions.
     pub(super) is_metered: bool,
 }
 
+/// A component whose code can run.
+pub struct Compiled {
+    pub component: Component,
+    /// Where its code is mapped from the cache: keep it as long as the component.
+    pub in_use: Option<InUse>,
+}
+
 impl Engine {
     /// `memory_max`: what any instance may have. Fails only where the machine cannot run wasmtime.
-    pub fn new(cache_dir: Option<PathBuf>, memory_max: usize) -> wasmtime::Result<Self> {
-        Engine::with(cache_dir, memory_max, false)
+    pub fn new(cache: Option<Cache>, memory_max: usize) -> wasmtime::Result<Self> {
+        Engine::with(cache, memory_max, false)
     }
 
     /// One that counts instructions (wasmtime's fuel) for `ace plugin run`; it is slower by up to a half.
-    pub fn metered(cache_dir: Option<PathBuf>, memory_max: usize) -> wasmtime::Result<Self> {
-        Engine::with(cache_dir, memory_max, true)
+    pub fn metered(cache: Option<Cache>, memory_max: usize) -> wasmtime::Result<Self> {
+        Engine::with(cache, memory_max, true)
     }
 
-    fn with(cache_dir: Option<PathBuf>, memory_max: usize, is_metered: bool) -> wasmtime::Result<Self> {
+    fn with(cache: Option<Cache>, memory_max: usize, is_metered: bool) -> wasmtime::Result<Self> {
         let mut config = wasmtime::Config::new();
         config.allocation_strategy(pool(memory_max));
         config.epoch_interruption(true);
@@ -56,7 +65,7 @@ impl Engine {
         let mut hasher = DefaultHasher::new();
         inner.precompile_compatibility_hash().hash(&mut hasher);
         start_ticker(&inner);
-        Ok(Engine { settings_hash: hasher.finish(), inner, cache_dir, is_metered })
+        Ok(Engine { settings_hash: hasher.finish(), inner, cache: cache.map(Arc::new), is_metered })
     }
 
     /// wasmtime's own engine, for whoever measures against it.
@@ -67,41 +76,24 @@ impl Engine {
     /// Compiles a component, or maps what was compiled of it before. Where there is a cache, what runs is always mapped from its
     /// file: the kernel can drop such pages and share them with another process. `digest` is its SHA-256. Takes long: not for
     /// an async thread.
-    pub fn compile(&self, wasm: &[u8], digest: &[u8]) -> wasmtime::Result<Component> {
-        let Some(cached) = self.cache_file(digest) else {
-            return Component::from_binary(&self.inner, wasm);
-        };
-        if let Some(component) = self.load_cached(&cached) {
-            return Ok(component);
+    pub fn compile(&self, wasm: &[u8], digest: [u8; 32]) -> wasmtime::Result<Compiled> {
+        let key = Key { component: digest, settings: self.settings_hash };
+        let cached = self.cache.as_ref().and_then(|cache| cache.open(&key)?.load(&self.inner));
+        if let Some((component, in_use)) = cached {
+            return Ok(Compiled { component, in_use: Some(in_use) });
         }
         let component = Component::from_binary(&self.inner, wasm)?;
-        match write_atomically(&cached, &component.serialize()?) {
-            Ok(()) => Ok(self.load_cached(&cached).unwrap_or(component)),
-            Err(error) => {
-                tracing::warn!(file = %cached.display(), %error, "The compiled plugin could not be cached; it will be compiled again at the next start.");
-                Ok(component)
-            }
+        let Some(cache) = &self.cache else { return Ok(Compiled { component, in_use: None }) };
+        let code = component.serialize()?;
+        match cache.store(&key, &code[..], b"").and_then(|entry| entry.load(&self.inner)) {
+            Some((component, in_use)) => Ok(Compiled { component, in_use: Some(in_use) }),
+            None => Ok(Compiled { component, in_use: None }),
         }
     }
 
-    fn cache_file(&self, digest: &[u8]) -> Option<PathBuf> {
-        let name = format!("{}-{:016x}.cwasm", hex(digest), self.settings_hash);
-        Some(self.cache_dir.as_ref()?.join(name))
-    }
-
-    fn load_cached(&self, file: &Path) -> Option<Component> {
-        if !file.exists() {
-            return None;
-        }
-        // SAFETY: wasmtime checks that this very engine wrote the format. That nobody else wrote the content rests on the
-        // folder's permissions, as it does for the program itself; docs/configuration.md says so.
-        match unsafe { Component::deserialize_file(&self.inner, file) } {
-            Ok(component) => Some(component),
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "A compiled plugin in the cache cannot be used; it is compiled anew.");
-                None
-            }
-        }
+    /// Removes compiled code that is not needed any more. Call it when everything that is needed is loaded; it blocks.
+    pub fn prune_cache(&self) {
+        self.cache.iter().for_each(|cache| cache.prune());
     }
 }
 
@@ -138,19 +130,6 @@ fn start_ticker(engine: &wasmtime::Engine) {
             }
         })
         .expect("a thread can be started");
-}
-
-/// Readers see the whole file or none, and only this user can have written it.
-fn write_atomically(file: &Path, content: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    let dir = file.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let temporary = file.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
-    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    out.write_all(content)
-        .and_then(|()| std::fs::rename(&temporary, file))
-        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
 
 /// Lower-case hexadecimal.

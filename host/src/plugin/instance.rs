@@ -11,6 +11,7 @@ use wasmtime::component::{InstancePre, Resource};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{channel, policy, recipient_resolver};
+use super::cache::InUse;
 use super::circuit::Circuit;
 use super::engine::HANDLES_MAX;
 use super::grants::Grants;
@@ -35,6 +36,8 @@ pub struct Runtime {
     services: Arc<Services>,
     pre: InstancePre<State>,
     exports: ExportIndices,
+    /// Its code stays in the cache as long as it may run.
+    _code: Option<InUse>,
     /// Whether its engine counts instructions.
     is_metered: bool,
     /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
@@ -45,6 +48,13 @@ pub struct Runtime {
     metrics: PluginMetrics,
     /// For work that outlives a call: making the next spare.
     this: Weak<Runtime>,
+}
+
+/// A component that is tied to the host.
+pub struct Linked {
+    pub pre: InstancePre<State>,
+    pub exports: ExportIndices,
+    pub in_use: Option<InUse>,
 }
 
 /// Which interfaces the component exports, and where.
@@ -108,7 +118,7 @@ impl Runtime {
         settings: Arc<Settings>,
         grants: Arc<Grants>,
         services: Arc<Services>,
-        (pre, exports): (InstancePre<State>, ExportIndices),
+        linked: Linked,
         is_metered: bool,
     ) -> Arc<Self> {
         let permits = Semaphore::new(settings.limits.instances);
@@ -118,8 +128,9 @@ impl Runtime {
             settings,
             grants,
             services,
-            pre,
-            exports,
+            pre: linked.pre,
+            exports: linked.exports,
+            _code: linked.in_use,
             is_metered,
             idle: Mutex::default(),
             permits,

@@ -4,17 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit;
-use super::engine::hex;
+use super::engine::{Compiled, hex};
 use super::grants::{self, Grants};
 use super::inspection::{Inspection, Metadata, starting_memory};
-use super::instance::{ExportIndices, Runtime};
+use super::instance::{ExportIndices, Linked, Runtime};
 use super::registry::{Host, is_wanted};
 use super::signature;
-use super::state::State;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
 
@@ -33,7 +31,7 @@ pub(super) struct Loader {
 
 /// What was read from disk and compiled, before any of its code runs.
 struct Prepared {
-    component: Component,
+    compiled: Compiled,
     manifest: Manifest,
     grants: Grants,
 }
@@ -84,8 +82,9 @@ impl Loader {
         // Compiling is long, and what asks for more than any plugin may have will not run.
         let starts_with = starting_memory(&wasm);
         fits(starts_with, self.config.limits.memory, "limits.memory in ace.toml")?;
-        let component = self.host.engine.compile(&wasm, &code).map_err(|e| format!("it does not compile: {e:#}"))?;
-        let (imports, exports) = names(&component);
+        let compiled =
+            self.host.engine.compile(&wasm, code.into()).map_err(|e| format!("it does not compile: {e:#}"))?;
+        let (imports, exports) = names(&compiled.component);
         plugin.namespaces = namespaces(&exports);
         plugin.imports = imports;
         // The manifest comes after the exports, so that a policy with a bad manifest is known to be a policy.
@@ -107,7 +106,7 @@ impl Loader {
             None => fits(starts_with, limit, "runtime.memory in its manifest")?,
         }
         let grants = Grants::open(&plugin.settings.grants)?;
-        Ok(Prepared { component, manifest, grants })
+        Ok(Prepared { compiled, manifest, grants })
     }
 
     /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
@@ -122,8 +121,8 @@ impl Loader {
                 Err(why) => (Manifest::default(), Vec::new(), limits, Some(why)),
                 Ok(prepared) => {
                     let limits = self.limits(&plugin.namespaces, &plugin.settings, &prepared.manifest);
-                    let exports = names(&prepared.component).1;
-                    let misfit = self.link(&plugin, &prepared.component).err();
+                    let exports = names(&prepared.compiled.component).1;
+                    let misfit = self.link(&plugin, prepared.compiled).err();
                     (prepared.manifest, exports, limits, misfit)
                 }
             };
@@ -134,9 +133,9 @@ impl Loader {
     }
 
     /// Ties its imports to the host and looks its exports up. Runs none of its code.
-    fn link(&self, plugin: &Plugin, component: &Component) -> Result<(InstancePre<State>, ExportIndices), String> {
+    fn link(&self, plugin: &Plugin, Compiled { component, in_use }: Compiled) -> Result<Linked, String> {
         let pre =
-            self.host.linker.instantiate_pre(component).map_err(|e| format!("{}: {e:#}", misfit(&plugin.imports)))?;
+            self.host.linker.instantiate_pre(&component).map_err(|e| format!("{}: {e:#}", misfit(&plugin.imports)))?;
         let is = |namespace| plugin.namespaces.contains(&namespace);
         let unfit = |e: wasmtime::Error| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {e:#}");
         let exports = ExportIndices {
@@ -147,12 +146,12 @@ impl Loader {
                 .transpose()
                 .map_err(unfit)?,
         };
-        Ok((pre, exports))
+        Ok(Linked { pre, exports, in_use })
     }
 
     /// Links it, makes the first instance, and asks it whether it can work.
     async fn start(&self, plugin: &mut Plugin, prepared: Prepared) -> Result<(), String> {
-        let linked = self.link(plugin, &prepared.component)?;
+        let linked = self.link(plugin, prepared.compiled)?;
         let settled = Settings {
             name: plugin.name.clone(),
             revision: plugin.revision.clone(),
@@ -271,7 +270,7 @@ pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The names of what a component imports and exports.
-fn names(component: &Component) -> (Vec<String>, Vec<String>) {
+fn names(component: &wasmtime::component::Component) -> (Vec<String>, Vec<String>) {
     let kind = component.component_type();
     let engine = component.engine();
     let imports = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::Component;
 
+use super::cache::Cache;
 use super::inspection::Inspection;
 use super::loader::{self, Loader};
 use super::registry::{Host, RegistryError};
@@ -20,7 +21,7 @@ pub struct Single {
 impl Single {
     /// Prepares a host. `is_metered`: it counts instructions, and is slower for it.
     pub fn new(config: &Config, services: Arc<Services>, is_metered: bool) -> Result<Self, RegistryError> {
-        let (cache, memory) = (config.cache_dir.clone(), config.limits.memory);
+        let (cache, memory) = (Cache::configured(config), config.limits.memory);
         let engine = if is_metered { Engine::metered(cache, memory)? } else { Engine::new(cache, memory)? };
         let linker = imports::linker(&engine.inner)?;
         Ok(Single { host: Arc::new(Host { dir: PathBuf::new(), engine, linker, services }) })

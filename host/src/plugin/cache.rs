@@ -1,0 +1,411 @@
+//! Compiled plugins on disk: written once, mapped at every start after that.
+//!
+//! What is mapped runs as native code, so an entry is used only after two questions, both asked of the very descriptor that is
+//! then mapped: can anybody but this user and root have written it (owner, mode and number of links, of the folder too), and is
+//! every byte of it as it was stored (length and checksum)? Anything else is a miss: the plugin is compiled again, a WARN says
+//! why, and the new entry takes the old one's place.
+//!
+//! An entry holds, one after the other:
+//!
+//! - the code as wasmtime serialized it; it comes first, so that it can be mapped where it lies;
+//! - metadata: JSON that whoever compiled the component wants to read again, opaque to this module;
+//! - a trailer of [`TRAILER_BYTES`]: the lengths of both, the [`Key`], [`MAGIC`], and the XXH3-128 of everything before it.
+//!
+//! Entries are made under a temporary name, synced and renamed. A lock (`flock`) says who is at work: a temporary file that is
+//! locked is being written, an entry that is locked is mapped. What a process left behind when it was killed is not locked.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, Metadata, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
+use twox_hash::XxHash3_128;
+use wasmtime::component::Component;
+
+use super::engine::hex;
+use crate::config::{CacheLimits, Config};
+
+/// Ends an entry of this format; another format gets another one.
+const MAGIC: [u8; 8] = *b"ACECODE1";
+const CHECKSUM_BYTES: usize = 16;
+/// Two lengths, the key (a SHA-256 and a number), the magic, the checksum.
+const TRAILER_BYTES: usize = 8 + 8 + 32 + 8 + MAGIC.len() + CHECKSUM_BYTES;
+/// The longest metadata of an entry.
+pub(super) const METADATA_BYTES_MAX: usize = 1 << 20;
+/// How much of a file is read at once.
+const CHUNK_BYTES: usize = 256 << 10;
+/// An entry can be read by this user alone, and not be written in place: that would change what runs.
+const ENTRY_MODE: u32 = 0o400;
+/// Bits of a mode that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+/// How often a temporary name is tried: another process may take a new file for one that was left behind.
+const NAMES_MAX: usize = 5;
+
+/// The folder of compiled plugins. Everything here blocks.
+pub struct Cache {
+    dir: PathBuf,
+    limits: CacheLimits,
+    /// Whether it was told that the folder is not used.
+    is_refusal_told: AtomicBool,
+}
+
+/// What an entry is the code of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// The component's SHA-256.
+    pub component: [u8; 32],
+    /// Names the compiler, its version and its settings.
+    pub settings: u64,
+}
+
+/// An entry that nobody else can have written, and that is as it was stored.
+pub struct Entry {
+    /// Locked, shared.
+    file: File,
+    path: PathBuf,
+    code_bytes: usize,
+    metadata: Vec<u8>,
+}
+
+/// Keeps an entry from being pruned, by any process, while its code is in use.
+pub struct InUse(#[expect(dead_code, reason = "the lock ends when the file is closed")] File);
+
+/// Why an entry, or the whole folder, is not used.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("other users may write into {} (mode {mode:03o}): run `chmod go-w {}`", path.display(), path.display())]
+    OthersWrite { path: PathBuf, mode: u32 },
+    #[error("{} belongs to the user with id {owner}, and ACE runs as the one with id {me}: change its owner, or remove it", path.display())]
+    Owner { path: PathBuf, owner: u32, me: u32 },
+    #[error("{} has {links} names (hard links), and whoever knows another one may write it", path.display())]
+    Links { path: PathBuf, links: u64 },
+    #[error("{} is no {wanted}", path.display())]
+    Kind { path: PathBuf, wanted: &'static str },
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged { path: PathBuf, what: &'static str },
+    #[error("{} cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+}
+
+impl Cache {
+    pub fn new(dir: PathBuf, limits: CacheLimits) -> Self {
+        Cache { dir, limits, is_refusal_told: AtomicBool::new(false) }
+    }
+
+    /// The one that `cache-dir` names, where it does.
+    pub fn configured(config: &Config) -> Option<Self> {
+        Some(Cache::new(config.cache_dir.clone()?, config.cache.clone()))
+    }
+
+    /// The entry of this key, checked. `None`: there is none that may be used; unless there simply is none, a WARN says why.
+    pub fn open(&self, key: &Key) -> Option<Entry> {
+        let folder = self.folder()?;
+        match Entry::open(&folder, self.dir.join(key.file_name()), key) {
+            Ok(entry) => entry,
+            Err(refusal) => {
+                tracing::warn!("Compiled code in the cache is not used, and its plugin is compiled again: {refusal}");
+                None
+            }
+        }
+    }
+
+    /// Stores code with its metadata (at most [`METADATA_BYTES_MAX`]), and opens the new entry. `None`: that did not work, and a
+    /// WARN says why.
+    pub fn store(&self, key: &Key, code: impl Read, metadata: &[u8]) -> Option<Entry> {
+        match self.write(key, code, metadata) {
+            Ok(()) => self.open(key),
+            Err(error) => {
+                let file = self.dir.join(key.file_name());
+                tracing::warn!(file = %file.display(), %error, "A compiled plugin could not be stored; it is compiled again at the next start.");
+                None
+            }
+        }
+    }
+
+    /// The folder, if nobody else may write into it. It is judged anew each time; that it is refused is told once.
+    fn folder(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let refusal = match rustix::fs::open(&self.dir, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return None,
+            Err(rustix::io::Errno::NOTDIR) => Refusal::Kind { path: self.dir.clone(), wanted: "folder" },
+            Err(errno) => Refusal::Unreadable { path: self.dir.clone(), source: errno.into() },
+            Ok(folder) => {
+                let folder = File::from(folder);
+                match folder.metadata() {
+                    Err(source) => Refusal::Unreadable { path: self.dir.clone(), source },
+                    Ok(metadata) => match check_writers(&self.dir, &metadata) {
+                        Err(refusal) => refusal,
+                        Ok(()) => return Some(folder.into()),
+                    },
+                }
+            }
+        };
+        if !self.is_refusal_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "The folder of compiled plugins (cache-dir) is not used, and plugins are compiled at every start: {refusal}"
+            );
+        }
+        None
+    }
+
+    fn write(&self, key: &Key, mut code: impl Read, metadata: &[u8]) -> io::Result<()> {
+        if metadata.len() > METADATA_BYTES_MAX {
+            return Err(io::Error::other(format!("its metadata is longer than {METADATA_BYTES_MAX} bytes")));
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        // That it is refused was told.
+        let Some(folder) = self.folder() else { return Ok(()) };
+        let (temporary, file) = create_temporary(&folder, key)?;
+        let mut written = || -> io::Result<()> {
+            let mut out = Summed { file: &file, sum: XxHash3_128::new() };
+            let code_bytes = io::copy(&mut code, &mut out)?;
+            out.write_all(metadata)?;
+            out.write_all(&lengths_and_key(code_bytes, metadata.len() as u64, key))?;
+            let sum = out.sum.finish_128();
+            (&file).write_all(&sum.to_le_bytes())?;
+            file.sync_all()?;
+            rustix::fs::renameat(&folder, &temporary, &folder, key.file_name())?;
+            Ok(rustix::fs::fsync(&folder)?)
+        };
+        let written = written();
+        if written.is_err() {
+            let _ = rustix::fs::unlinkat(&folder, &temporary, AtFlags::empty());
+        }
+        written
+    }
+
+    /// Removes entries that were used last longer ago than `cache-max-age`, then those used longest ago until the rest fits into
+    /// `cache-max-size`, and what killed processes left behind. What is mapped now, by any process, stays, and so does every
+    /// file that is none of this module's. Call it when everything that is needed is loaded.
+    pub fn prune(&self) {
+        let Some(folder) = self.folder() else { return };
+        match self.prune_folder(&folder) {
+            Ok(0) => {}
+            Ok(removed) => {
+                tracing::info!(folder = %self.dir.display(), "Removed {removed} files of compiled plugins that were not in use.");
+            }
+            Err(error) => {
+                tracing::warn!(folder = %self.dir.display(), %error, "The folder of compiled plugins could not be cleaned up.");
+            }
+        }
+    }
+
+    fn prune_folder(&self, folder: &OwnedFd) -> io::Result<usize> {
+        let (mut entries, mut removed) = (Vec::new(), 0);
+        for file in Dir::read_from(folder)? {
+            let Ok(name) = file?.file_name().to_str().map(str::to_owned) else { continue };
+            match kind(&name) {
+                Some(Kind::Temporary) => removed += usize::from(remove_unlocked(folder, &name)),
+                Some(Kind::Entry) => {
+                    let Ok(stat) = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                    let used = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+                    entries.push((used, stat.st_size as u64, name));
+                }
+                None => {}
+            }
+        }
+        entries.sort();
+        let mut bytes: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        for (used, size, name) in entries {
+            let is_old = used.elapsed().is_ok_and(|age| age > self.limits.max_age);
+            if (is_old || bytes > self.limits.max_bytes as u64) && remove_unlocked(folder, &name) {
+                bytes -= size;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl Key {
+    fn file_name(&self) -> String {
+        format!("{}-{:016x}.cwasm", hex(&self.component), self.settings)
+    }
+}
+
+impl Entry {
+    /// `Ok(None)`: there is none.
+    fn open(folder: &OwnedFd, path: PathBuf, key: &Key) -> Result<Option<Self>, Refusal> {
+        let unreadable = |source: io::Error| Refusal::Unreadable { path: path.clone(), source };
+        // A link is not followed, and a pipe keeps nobody waiting.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(folder, key.file_name(), flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            Err(rustix::io::Errno::LOOP) => return Err(Refusal::Kind { path, wanted: "regular file" }),
+            Err(errno) => return Err(unreadable(errno.into())),
+        };
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(Refusal::Kind { path, wanted: "regular file" });
+        }
+        check_writers(&path, &metadata)?;
+        match file.try_lock_shared() {
+            // It is being pruned.
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // A file system without locks: nothing is pruned there.
+            Err(TryLockError::Error(_)) | Ok(()) => {}
+        }
+        match file.metadata().map_err(unreadable)?.nlink() {
+            0 => return Ok(None),
+            1 => {}
+            links => return Err(Refusal::Links { path, links }),
+        }
+        let (code_bytes, metadata) = verify(&file, metadata.len(), key).map_err(|fault| match fault {
+            Fault::Damage(what) => Refusal::Damaged { path: path.clone(), what },
+            Fault::Reading(source) => unreadable(source),
+        })?;
+        // When it was used last. Where it belongs to root, that stays when it was made.
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let _ = rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
+        Ok(Some(Entry { file, path, code_bytes, metadata }))
+    }
+
+    /// What was stored with the code.
+    pub fn metadata(&self) -> &[u8] {
+        &self.metadata
+    }
+
+    /// Maps the code: the kernel can drop such pages, and share them with another process. `None`: wasmtime does not take it,
+    /// and a WARN says so.
+    pub fn load(self, engine: &wasmtime::Engine) -> Option<(Component, InUse)> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        // SAFETY: the content was written by this user or root, by this module (`verify`), from what wasmtime serialized; nobody
+        // else may write the file, and this program replaces files instead of writing into them.
+        let loaded = unsafe { Component::deserialize_file(engine, path) }.or_else(|error| {
+            // Without /proc, or from a file system that is mounted `noexec`, it is copied into memory.
+            let mut code = vec![0; self.code_bytes];
+            self.file.read_exact_at(&mut code, 0).map_err(|_| error)?;
+            // SAFETY: the same as above.
+            unsafe { Component::deserialize(engine, code) }
+        });
+        match loaded {
+            Ok(component) => Some((component, InUse(self.file))),
+            Err(_) => {
+                tracing::warn!(file = %self.path.display(), "wasmtime does not take this compiled code from the cache; its plugin is compiled again.");
+                None
+            }
+        }
+    }
+}
+
+/// Who may write a file or folder: this user and root, nobody else.
+fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
+    let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != me && owner != 0 {
+        return Err(Refusal::Owner { path: path.to_owned(), owner, me });
+    }
+    // Where there is an access control list, the group's bits are the most that it gives anybody.
+    match metadata.mode() & 0o7777 {
+        mode if mode & OTHERS_WRITE != 0 => Err(Refusal::OthersWrite { path: path.to_owned(), mode }),
+        _ => Ok(()),
+    }
+}
+
+enum Fault {
+    Damage(&'static str),
+    Reading(io::Error),
+}
+
+/// The length of an entry's code, and its metadata, after every byte of it was looked at.
+fn verify(file: &File, length: u64, key: &Key) -> Result<(usize, Vec<u8>), Fault> {
+    let trailer_at = length.checked_sub(TRAILER_BYTES as u64).ok_or(Fault::Damage("it is cut"))?;
+    let mut trailer = [0; TRAILER_BYTES];
+    file.read_exact_at(&mut trailer, trailer_at).map_err(Fault::Reading)?;
+    let number = |at: usize| u64::from_le_bytes(trailer[at..at + 8].try_into().expect("eight bytes"));
+    let (code_bytes, metadata_bytes) = (number(0), number(8));
+    let (head, checksum) = trailer.split_at(TRAILER_BYTES - CHECKSUM_BYTES);
+    if !head.ends_with(&MAGIC) {
+        return Err(Fault::Damage("it does not end as an entry does"));
+    }
+    if *head != lengths_and_key(code_bytes, metadata_bytes, key) {
+        return Err(Fault::Damage("it is the code of another plugin, or made with other settings"));
+    }
+    if code_bytes.checked_add(metadata_bytes) != Some(trailer_at) || metadata_bytes > METADATA_BYTES_MAX as u64 {
+        return Err(Fault::Damage("it has not the length it should have"));
+    }
+    let (mut sum, mut chunk, mut at) = (XxHash3_128::new(), vec![0; CHUNK_BYTES], 0);
+    while at < trailer_at {
+        let part = &mut chunk[..CHUNK_BYTES.min((trailer_at - at) as usize)];
+        file.read_exact_at(part, at).map_err(Fault::Reading)?;
+        sum.write(part);
+        at += part.len() as u64;
+    }
+    sum.write(head);
+    if sum.finish_128().to_le_bytes() != *checksum {
+        return Err(Fault::Damage("its checksum is wrong"));
+    }
+    let mut metadata = vec![0; metadata_bytes as usize];
+    file.read_exact_at(&mut metadata, code_bytes).map_err(Fault::Reading)?;
+    let code_bytes = usize::try_from(code_bytes).map_err(|_| Fault::Damage("it is too long for this machine"))?;
+    Ok((code_bytes, metadata))
+}
+
+/// The trailer without its checksum.
+fn lengths_and_key(code_bytes: u64, metadata_bytes: u64, key: &Key) -> Vec<u8> {
+    let numbers = [code_bytes, metadata_bytes].map(u64::to_le_bytes).concat();
+    [&numbers[..], &key.component, &key.settings.to_le_bytes(), &MAGIC].concat()
+}
+
+/// What is written, and its checksum so far.
+struct Summed<'a> {
+    file: &'a File,
+    sum: XxHash3_128,
+}
+
+impl Write for Summed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.sum.write(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A new file under a name of its own, locked: what is not locked was left behind.
+fn create_temporary(folder: &OwnedFd, key: &Key) -> io::Result<(String, File)> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..NAMES_MAX {
+        let name = format!("{}.{}.tmp", key.file_name(), uuid::Uuid::new_v4());
+        let file = File::from(rustix::fs::openat(folder, &name, flags, Mode::from_raw_mode(ENTRY_MODE))?);
+        if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && file.metadata()?.nlink() == 1 {
+            return Ok((name, file));
+        }
+    }
+    Err(io::Error::other("another process removes its temporary files"))
+}
+
+/// The files that this module makes.
+enum Kind {
+    Entry,
+    Temporary,
+}
+
+fn kind(name: &str) -> Option<Kind> {
+    let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let (stem, suffix) = name.split_once('.')?;
+    let (component, settings) = stem.split_once('-')?;
+    let is_ours = is_hex(component, 64) && is_hex(settings, 16);
+    match suffix {
+        "cwasm" if is_ours => Some(Kind::Entry),
+        _ if is_ours && suffix.ends_with(".tmp") => Some(Kind::Temporary),
+        _ => None,
+    }
+}
+
+/// Removes a file that no process is writing or has mapped.
+fn remove_unlocked(folder: &OwnedFd, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()).map(File::from) else { return false };
+    file.try_lock().is_ok() && rustix::fs::unlinkat(folder, name, AtFlags::empty()).is_ok()
+}
