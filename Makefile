@@ -63,8 +63,9 @@ bench: build plugins test-plugins target/.tools ## Measure, against references i
 	cargo bench -p ace --bench ace
 	cargo bench -p ace --bench presentation
 
-soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service under load, a batch of a million, other random cases
+soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service under load, a batch of a million, every odd SMTP reply, other random cases
 	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace --test e2e -- serve::crash serve::batches
+	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
 	for round in {1..20}; do cargo test --release -q -p ace --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60

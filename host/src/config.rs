@@ -27,10 +27,13 @@ use std::time::SystemTime;
 
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};
-pub use plugins::{BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Secret, Signatures};
+pub use plugins::{
+    BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Secret, SecretSource, Signatures,
+};
 pub use problem::{Problem, Problems};
 pub use sending::{
-    Channel, Delivery, Guarantee, Keyvalue, Mailer, Presentation, Rate, Relay, RelayKind, Routing, Smtp, Tls,
+    Channel, Delivery, Guarantee, Keyvalue, Login, Mailer, Presentation, Proof, Rate, Relay, RelayKind, Routing, Smtp,
+    Tls,
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
 pub use values::is_bucket;

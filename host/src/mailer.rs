@@ -1,8 +1,9 @@
 //! The relays behind the `mailer` import: checked, built, and handed to a mail server, a folder or nobody.
 //!
 //! `address` checks mailboxes, `mime` builds the bytes, `smtp` keeps the connections and `session` speaks over one of
-//! them through lettre, `wire` and `tls` are what lies under it, `folder` writes files. An answer is judged by its code
-//! alone: 4xx and everything about the connection may be tried again, 5xx may not.
+//! them: `wire` and `tls` lie under it, `reply` reads what the server says, `features` and `login` are the steps before the
+//! first mail, `failure` says where it failed. `folder` writes files. An answer is judged by its code alone: 4xx and
+//! everything about the connection may be tried again, 5xx may not.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,14 +11,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::extension::ClientId;
 
 use crate::config::{self, RelayKind, Tls};
 
 mod address;
+mod failure;
+mod features;
 mod folder;
+mod login;
 mod mime;
+mod reply;
 mod session;
 mod smtp;
 #[cfg(test)]
@@ -25,6 +29,7 @@ mod tests;
 mod tls;
 mod wire;
 
+pub use failure::{FailureDetail, Refusal, Stage};
 pub use mime::{ATTACHMENTS_MAX, HEADERS_MAX, MAIL_BYTES_MAX, RECIPIENTS_MAX};
 
 use address::{Address, Mailbox, Shown};
@@ -78,8 +83,8 @@ pub struct Accepted {
     pub answer: String,
     /// The mail's Message-ID, with its angle brackets.
     pub message_id: String,
-    /// Recipients the server refused, with its answer for each; not empty only where it took others.
-    pub refused: Vec<(String, String)>,
+    /// Recipients the server refused; not empty only where it took others.
+    pub refused: Vec<Refusal>,
 }
 
 /// Why a mail was not taken over, by what can be done about it.
@@ -94,12 +99,21 @@ pub enum MailError {
         message: String,
         /// The relay's own wish; none of today's kinds has one.
         next_attempt_time: Option<Timestamp>,
-        /// The whole mail was sent and no answer came: another attempt may bring it twice.
+        /// The whole mail was sent and no answer came that tells whether it was taken: another attempt may bring it twice.
         maybe_sent: bool,
+        detail: FailureDetail,
     },
     /// 5xx: the server will never take this mail.
-    #[error("{0}")]
-    Permanent(String),
+    #[error("{message}")]
+    Permanent { message: String, detail: FailureDetail },
+}
+
+impl MailError {
+    /// One that no server answered with.
+    pub fn temporary(message: String) -> MailError {
+        let detail = FailureDetail::default();
+        MailError::Temporary { message, next_attempt_time: None, maybe_sent: false, detail }
+    }
 }
 
 /// Settings that no mail could be sent with.
@@ -175,11 +189,8 @@ impl Mailer {
             }
             Way::File(folder) => {
                 let written = folder.write(&built.safe_id, built.parcel.content).await;
-                let file = written.map_err(|e| MailError::Temporary {
-                    message: format!("relay {name}: {}.eml: {e}", built.safe_id),
-                    next_attempt_time: None,
-                    maybe_sent: false,
-                })?;
+                let file =
+                    written.map_err(|e| MailError::temporary(format!("relay {name}: {}.eml: {e}", built.safe_id)))?;
                 (format!("written to {file}"), Vec::new())
             }
             Way::Discard => ("discarded".to_owned(), Vec::new()),
@@ -315,15 +326,14 @@ fn target(smtp: &config::Smtp) -> Result<Target, String> {
     if let Some((setting, _)) = zeros.iter().find(|(_, is_zero)| *is_zero) {
         return Err(format!("{setting} must be at least 1"));
     }
-    if smtp.credentials.is_some() && smtp.tls == Tls::None && !is_loopback(&smtp.host) {
-        return Err("a password would cross the network in plain text; set tls to \"starttls\" or \"implicit\"".into());
+    if smtp.login.is_some() && smtp.tls == Tls::None && !is_loopback(&smtp.host) {
+        return Err("the login would cross the network in plain text; set tls to \"starttls\" or \"implicit\"".into());
     }
-    let credentials = smtp.credentials.as_ref();
     Ok(Target {
         host: smtp.host.clone(),
         port: smtp.port,
         security: tls::security(smtp)?,
-        credentials: credentials.map(|(name, password)| Credentials::new(name.clone(), password.expose().to_owned())),
+        login: smtp.login.clone(),
         hello: hello(smtp.hello_name.as_deref())?,
         timeout: smtp.timeout,
     })
@@ -334,15 +344,15 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// RFC 5321, section 4.1.1.1: a domain name or an address literal.
-fn hello(name: Option<&str>) -> Result<ClientId, String> {
+fn hello(name: Option<&str>) -> Result<String, String> {
     let is_domain = |text: &str| Address::parse(&format!("x@{text}")).is_ok_and(|address| address.domain() == text);
     match name {
-        Some(name) if is_domain(name) => Ok(ClientId::Domain(name.to_owned())),
+        Some(name) if is_domain(name) => Ok(name.to_owned()),
         Some(name) => Err(format!("hello_name {} is no domain name", Shown(name))),
-        None => match ClientId::default() {
-            ClientId::Domain(own) if !is_domain(&own) => Ok(ClientId::Ipv4([127, 0, 0, 1].into())),
-            own => Ok(own),
-        },
+        None => {
+            let own = ClientId::default().to_string();
+            Ok(if is_domain(&own) { own } else { "[127.0.0.1]".to_owned() })
+        }
     }
 }
 

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
-    CacheLimits, Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Mailer, Mode,
-    Otlp, Plugin, Presentation, Queue, Relay, RelayKind, Routing, Secret, Server, ServerTls, Signatures, Smtp, Tls,
-    Webhook,
+    CacheLimits, Channel, Config, Delivery, Events, Grants, Guarantee, Http, Isolation, Keyvalue, Limits, Login,
+    Mailer, Mode, Otlp, Plugin, Presentation, Proof, Queue, Relay, RelayKind, Routing, Secret, SecretSource, Server,
+    ServerTls, Signatures, Smtp, Tls, Webhook,
 };
 use crate::message::{ChannelType, OnError};
 
@@ -235,7 +235,7 @@ fn smtp(s: &mut Section<'_>) -> Smtp {
     Smtp {
         tls,
         port: s.get("port", values::integer(1..=u16::MAX)).unwrap_or(tls.default_port()),
-        credentials: credentials(s),
+        login: login(s),
         ca_file: s.get("ca-file", values::existing_file(s.folder())),
         hello_name: s.get("hello-name", values::hello_name),
         connections: s.get("connections", values::integer(1..=1000)).unwrap_or(default.connections),
@@ -248,19 +248,32 @@ fn smtp(s: &mut Section<'_>) -> Smtp {
     }
 }
 
-fn credentials(s: &mut Section<'_>) -> Option<(String, Secret)> {
+/// A user name with a password or a token, one of them.
+fn login(s: &mut Section<'_>) -> Option<Login> {
     let username = s.get("username", values::line);
-    let password = s.field("password").and_then(secret);
-    match (s.is_written("username"), s.is_written("password")) {
-        (true, false) => s.fail("username", "needs a password beside it"),
-        (false, true) => s.fail("password", "needs a username beside it"),
+    let password = s.field("password").and_then(secret_source).map(Proof::Password);
+    let token = s.field("oauth-token").and_then(secret_source).map(Proof::Token);
+    match (s.is_written("username"), s.is_written("password"), s.is_written("oauth-token")) {
+        (true, false, false) => s.fail("username", "needs a password or an oauth-token beside it"),
+        (false, true, _) => s.fail("password", "needs a username beside it"),
+        (false, _, true) => s.fail("oauth-token", "needs a username beside it"),
+        (true, true, true) => s.fail("oauth-token", "a password stands beside it; a login has one of them"),
         _ => {}
     }
-    username.zip(password)
+    Some(Login { username: username?, proof: password.or(token)? })
 }
 
-/// `{ env = "VAR" }` or `{ file = "path" }`. No message holds a value.
-fn secret(mut field: Field<'_>) -> Option<Secret> {
+fn secret(field: Field<'_>) -> Option<Secret> {
+    found_secret(field).map(|(secret, _)| secret)
+}
+
+/// A secret whose file is read again whenever it is needed.
+fn secret_source(field: Field<'_>) -> Option<SecretSource> {
+    found_secret(field).map(|(secret, file)| file.map_or(SecretSource::Value(secret), SecretSource::File))
+}
+
+/// `{ env = "VAR" }` or `{ file = "path" }`, and the file where it is in one. No message holds a value.
+fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
     if !matches!(field.node().value, Value::Table(_)) {
         field.fail("a secret is never written here; write { env = \"VARIABLE\" } or { file = \"path\" }");
         return None;
@@ -269,8 +282,11 @@ fn secret(mut field: Field<'_>) -> Option<Secret> {
         let variable = s.get("env", values::line);
         let file = s.get("file", values::path(s.folder()));
         match (variable, file) {
-            (Some(variable), None) => secret_variable(s, variable),
-            (None, Some(file)) => read_secret(&file).map_err(|message| s.fail("file", message)).ok(),
+            (Some(variable), None) => secret_variable(s, variable).map(|secret| (secret, None)),
+            (None, Some(file)) => {
+                let secret = read_secret(&file).map_err(|message| s.fail("file", message)).ok();
+                secret.map(|secret| (secret, Some(file)))
+            }
             (Some(_), Some(_)) => {
                 s.fail("file", "env stands beside it; a secret has one source");
                 None
@@ -295,7 +311,7 @@ fn secret_variable(s: &mut Section<'_>, variable: String) -> Option<Secret> {
     None
 }
 
-fn read_secret(path: &Path) -> Result<Secret, String> {
+pub(super) fn read_secret(path: &Path) -> Result<Secret, String> {
     let text = read_bounded(path, SECRET_BYTES_MAX)?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(format!("{} is empty", path.display())),

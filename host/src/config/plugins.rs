@@ -217,3 +217,28 @@ impl fmt::Debug for Secret {
         f.write_str("[secret]")
     }
 }
+
+/// Where a secret is that may be changed while the program runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    Value(Secret),
+    /// Read again whenever the secret is needed.
+    File(PathBuf),
+}
+
+impl SecretSource {
+    /// The secret as it is now.
+    ///
+    /// # Errors
+    /// Names the file that is empty, too long, not UTF-8, or cannot be read.
+    pub async fn read(&self) -> Result<Secret, String> {
+        match self {
+            SecretSource::Value(secret) => Ok(secret.clone()),
+            SecretSource::File(file) => {
+                let file = file.clone();
+                let reading = tokio::task::spawn_blocking(move || super::decode::read_secret(&file));
+                reading.await.unwrap_or_else(|e| Err(e.to_string()))
+            }
+        }
+    }
+}

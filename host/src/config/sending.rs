@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use super::{Secret, values};
+use super::{SecretSource, values};
 use crate::message::ChannelType;
 
 /// What messages look like, beyond their templates.
@@ -166,8 +166,8 @@ pub struct Smtp {
     pub host: String,
     pub port: u16,
     pub tls: Tls,
-    /// AUTH with this name and password.
-    pub credentials: Option<(String, Secret)>,
+    /// `None`: no AUTH.
+    pub login: Option<Login>,
     /// Roots trusted besides the system's: PEM.
     pub ca_file: Option<PathBuf>,
     /// What EHLO says. `None`: this machine's name.
@@ -189,7 +189,7 @@ impl Smtp {
             host: host.into(),
             port: Tls::Starttls.default_port(),
             tls: Tls::Starttls,
-            credentials: None,
+            login: None,
             ca_file: None,
             hello_name: None,
             connections: 4,
@@ -198,6 +198,21 @@ impl Smtp {
             idle_timeout: Duration::from_secs(30),
         }
     }
+}
+
+/// AUTH: who logs in, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub username: String,
+    pub proof: Proof,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// PLAIN, or LOGIN where the server has only that.
+    Password(SecretSource),
+    /// XOAUTH2 with this access token.
+    Token(SecretSource),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,7 +96,8 @@ fn the_page_shows_a_configuration_that_works() {
     assert_eq!(config.plugin_dir, Some(folder.0.join("plugins")));
     assert_eq!(config.routing.default["email"], "django_email");
     let RelayKind::Smtp(smtp) = &config.mailer.relays["main"].kind else { panic!("not SMTP") };
-    assert_eq!(smtp.credentials.as_ref().map(|(_, password)| password.expose()), Some("hunter2"));
+    let password = Proof::Password(SecretSource::Value(Secret::new("hunter2")));
+    assert_eq!(smtp.login.as_ref().map(|login| &login.proof), Some(&password));
     assert_eq!(config.plugins["django_email"].grants.keyvalue, []);
     assert_eq!(config.plugins["braze_email"].secrets["api-key"].expose(), "k");
 }
@@ -346,7 +347,12 @@ fn a_relay_that_cannot_work_is_refused() {
     let cases = [
         ("tls = \"yes\"", "must be one of \"none\", \"starttls\", \"implicit\""),
         ("port = 0", "must be a whole number from 1 to 65535"),
-        ("username = \"u\"", "relays.r.username: needs a password beside it"),
+        ("username = \"u\"", "relays.r.username: needs a password or an oauth-token beside it"),
+        ("oauth-token = { env = \"P\" }", "relays.r.oauth-token: needs a username beside it"),
+        (
+            "username = \"u\"\npassword = { env = \"P\" }\noauth-token = { env = \"P\" }",
+            "relays.r.oauth-token: a password stands beside it",
+        ),
         ("password = { env = \"P\" }\nusername = \"\"", "relays.r.username: must not be empty"),
         ("from = \"nobody\"", "\"nobody\" is no sender"),
         ("return-path = \"B <b@example.com>\"", "has a display name; write the address alone"),
@@ -538,7 +544,7 @@ fn the_environment_lies_over_the_file() {
     let config = read_with(text, &env).unwrap();
     assert_eq!((config.delivery.concurrency, config.delivery.retry_delay), (16, Duration::from_secs(7)));
     let RelayKind::Smtp(smtp) = &config.mailer.relays["main"].kind else { panic!("not SMTP") };
-    assert_eq!((smtp.host.as_str(), smtp.credentials.as_ref().unwrap().0.as_str()), ("smtp.example.com", "12345"));
+    assert_eq!((smtp.host.as_str(), smtp.login.as_ref().unwrap().username.as_str()), ("smtp.example.com", "12345"));
     let plugin = &config.plugins["my-channel"];
     assert_eq!((plugin.enabled, plugin.order, plugin.line), (false, 3, 3));
     let campaigns = serde_json::to_string(&config.plugins["django_email"].config).unwrap();

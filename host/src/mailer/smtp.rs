@@ -7,7 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::MailError;
-use super::session::{Failure, Parcel, Session, Taken, Target};
+use super::failure::{Failure, Kind};
+use super::session::{Parcel, Session, Taken, Target};
 
 /// Saying goodbye is a courtesy; nobody waits longer for it.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,21 +45,14 @@ impl Pool {
         let permit = self.permit().await?;
         if let Some(mut session) = self.take_idle() {
             match session.deliver(parcel).await {
-                Err(Failure::Closed(reason)) => {
-                    tracing::debug!(
-                        relay = self.relay,
-                        reason,
-                        "An idle connection had been closed; a new one is opened."
-                    );
-                }
+                Err(failure) if failure.kind == Kind::Unusable => self.note_unusable(&failure.to_string()),
                 outcome => {
                     self.put_back(session, permit);
                     return outcome.map_err(|failure| self.error(failure));
                 }
             }
         }
-        let opened = Session::open(&self.target).await;
-        let mut session = opened.map_err(|message| self.error(Failure::Temporary { message, maybe_sent: false }))?;
+        let mut session = Session::open(&self.target).await.map_err(|failure| self.error(failure))?;
         let outcome = session.deliver(parcel).await;
         self.put_back(session, permit);
         outcome.map_err(|failure| self.error(failure))
@@ -84,17 +78,30 @@ impl Pool {
                 format!("all {} connections were busy for {} s", self.connections, self.target.timeout.as_secs_f32())
             }
         };
-        Err(self.error(Failure::Temporary { message, maybe_sent: false }))
+        Err(self.error(Failure::local(Kind::Temporary, message)))
     }
 
+    /// The connection that was used last and that the server has neither closed nor said anything on since.
     fn take_idle(&self) -> Option<Session> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|session| session.idle_time() <= self.idle_timeout);
-        idle.pop()
+        loop {
+            let mut session = {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                idle.retain(|session| session.idle_time() <= self.idle_timeout);
+                idle.pop()?
+            };
+            if session.is_quiet() {
+                return Some(session);
+            }
+            self.note_unusable(&session.unasked());
+        }
+    }
+
+    fn note_unusable(&self, reason: &str) {
+        tracing::debug!(relay = self.relay, reason, "An idle connection is of no use any more; opening a new one.");
     }
 
     fn put_back(&self, session: Session, permit: OwnedSemaphorePermit) {
-        if !session.is_sound() {
+        if !session.is_usable() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,13 +119,16 @@ impl Pool {
     }
 
     fn error(&self, failure: Failure) -> MailError {
-        let relay = &self.relay;
-        let (message, maybe_sent) = match failure {
-            Failure::Permanent(message) => return MailError::Permanent(format!("relay {relay}: {message}")),
-            Failure::Temporary { message, maybe_sent } => (message, maybe_sent),
-            Failure::Closed(message) => (message, false),
-        };
-        MailError::Temporary { message: format!("relay {relay}: {message}"), next_attempt_time: None, maybe_sent }
+        let message = format!("relay {}: {failure}", self.relay);
+        match failure.kind {
+            Kind::Permanent => MailError::Permanent { message, detail: failure.detail },
+            kind => MailError::Temporary {
+                message,
+                next_attempt_time: None,
+                maybe_sent: kind == Kind::MaybeSent,
+                detail: failure.detail,
+            },
+        }
     }
 }
 

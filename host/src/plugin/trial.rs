@@ -194,9 +194,7 @@ impl Trial {
         let answer = match self.scripted(&request, |e| e.mail_request()) {
             Scripted::World if self.catches_mail => exchange::MailAnswer::caught().into_outcome(message_id),
             Scripted::World => world.await,
-            Scripted::Nothing(message) => {
-                Err(mailer::MailError::Temporary { message, next_attempt_time: None, maybe_sent: false })
-            }
+            Scripted::Nothing(message) => Err(mailer::MailError::temporary(message)),
             Scripted::Answer(Exchange::Mail { answer, .. }) => answer.into_outcome(message_id),
             Scripted::Answer(Exchange::Http { .. }) => unreachable!("the script was asked for mail"),
         };

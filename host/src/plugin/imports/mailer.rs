@@ -51,10 +51,11 @@ impl State {
         match answer {
             Ok(accepted) => {
                 self.call.handover.done = Some(format!("{} {}", accepted.message_id, accepted.answer));
-                Ok(Accepted { answer: accepted.answer, message_id: accepted.message_id, refused: accepted.refused })
+                let refused = accepted.refused.into_iter().map(|refusal| (refusal.address, refusal.answer)).collect();
+                Ok(Accepted { answer: accepted.answer, message_id: accepted.message_id, refused })
             }
             Err(Failure::Invalid(text)) => Err(MailError::Invalid(text)),
-            Err(Failure::Permanent(text)) => Err(MailError::Permanent(text)),
+            Err(Failure::Permanent { message, .. }) => Err(MailError::Permanent(message)),
             Err(Failure::Temporary { message, next_attempt_time, .. }) => Err(MailError::Temporary(RecoverableError {
                 message,
                 next_attempt_time: next_attempt_time.map(|t| t.as_millisecond().max(0) as u64),

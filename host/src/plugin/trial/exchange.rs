@@ -141,7 +141,7 @@ impl MailAnswer {
             Ok(accepted) => MailAnswer::Accepted(accepted.answer.clone()),
             Err(mailer::MailError::Invalid(text)) => MailAnswer::Invalid(text.clone()),
             Err(mailer::MailError::Temporary { message, .. }) => MailAnswer::Temporary(message.clone()),
-            Err(mailer::MailError::Permanent(text)) => MailAnswer::Permanent(text.clone()),
+            Err(mailer::MailError::Permanent { message, .. }) => MailAnswer::Permanent(message.clone()),
         }
     }
 
@@ -151,10 +151,10 @@ impl MailAnswer {
                 Ok(mailer::Accepted { answer, message_id: format!("<{message_id}@test.invalid>"), refused: Vec::new() })
             }
             MailAnswer::Invalid(text) => Err(mailer::MailError::Invalid(text)),
-            MailAnswer::Temporary(message) => {
-                Err(mailer::MailError::Temporary { message, next_attempt_time: None, maybe_sent: false })
+            MailAnswer::Temporary(message) => Err(mailer::MailError::temporary(message)),
+            MailAnswer::Permanent(message) => {
+                Err(mailer::MailError::Permanent { message, detail: mailer::FailureDetail::default() })
             }
-            MailAnswer::Permanent(text) => Err(mailer::MailError::Permanent(text)),
         }
     }
 }

@@ -1,0 +1,272 @@
+//! Replies of a mail server, read as bytes (RFC 5321, section 4.2): the code decides and the text only informs, so that no
+//! text, however odd, changes what a reply means or hides that there was one.
+
+use std::fmt;
+
+/// The longest reply, all its lines together. A server that goes on is cut off.
+pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// How much of a server's text goes into answers, reasons and logs.
+const SHOWN_CHARS_MAX: usize = 400;
+/// How much of something that is no reply an error quotes.
+const QUOTED_CHARS_MAX: usize = 80;
+/// Most replies fit; a server that answers several commands at once is read in few pieces.
+const READ_BYTES: usize = 1024;
+
+/// One reply, positive or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reply {
+    /// Of the last line: where lines disagree, that is the server's last word.
+    pub(super) code: u16,
+    /// Its lines without their codes, one below the other. What is not UTF-8 in them is replaced.
+    text: String,
+    /// Some line, not always the last one, has a code of the class 2.
+    has_positive_line: bool,
+}
+
+impl Reply {
+    /// Reads the lines of a reply, complete or cut short. `None`: its first line has no code.
+    fn parse(bytes: &[u8]) -> Option<Reply> {
+        let mut reply: Option<Reply> = None;
+        for line in bytes.split(|&b| b == b'\n') {
+            let code = code(line);
+            let text = String::from_utf8_lossy(if code.is_some() { line.get(4..).unwrap_or_default() } else { line });
+            match &mut reply {
+                None => reply = Some(Reply { code: code?, text: text.trim().to_owned(), has_positive_line: false }),
+                Some(reply) => {
+                    reply.code = code.unwrap_or(reply.code);
+                    reply.text.push('\n');
+                    reply.text.push_str(text.trim());
+                }
+            }
+            if let Some(reply) = &mut reply {
+                reply.has_positive_line |= reply.is_positive();
+            }
+        }
+        reply
+    }
+
+    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text.split('\n')
+    }
+
+    /// The same answer with something to read before its own text.
+    pub(super) fn with_text(self, text: &str) -> Reply {
+        Reply { text: format!("{text} {}", self.text), ..self }
+    }
+
+    pub(super) fn is_positive(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// The server waits for more: content after DATA, a response in AUTH.
+    pub(super) fn is_intermediate(&self) -> bool {
+        (300..400).contains(&self.code)
+    }
+
+    /// The server says no, for now (4xx) or for good (5xx).
+    pub(super) fn is_refusal(&self) -> bool {
+        (400..600).contains(&self.code)
+    }
+
+    /// 530, 534, 535 and 538 are about the login (RFC 4954, section 6): the settings are at fault, not the mail.
+    pub(super) fn is_permanent(&self) -> bool {
+        (500..600).contains(&self.code) && !matches!(self.code, 530 | 534 | 535 | 538)
+    }
+
+    /// Whether this reply to the end of a mail means that the server took it. Where the lines disagree, one that says so
+    /// counts: a client may decide by the code of any line (RFC 5321, section 4.2.1), and a mail is never repeated after
+    /// the server said that it has it.
+    pub(super) fn takes_the_mail(&self) -> bool {
+        self.has_positive_line
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = clipped(&self.text);
+        write!(f, "{:03}{}{text}", self.code, if text.is_empty() { "" } else { " " })
+    }
+}
+
+/// The code of a line: its first three bytes. A client looks at nothing else to decide (RFC 5321, section 4.2).
+fn code(line: &[u8]) -> Option<u16> {
+    let digits = line.first_chunk::<3>().filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    Some(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')))
+}
+
+/// The server's words go into logs and outcomes: one line of bounded length.
+pub(super) fn clipped(text: &str) -> String {
+    text.trim().chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Why what came from the server is no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// The first line has no code.
+    NoCode,
+    /// It goes on past [`REPLY_BYTES_MAX`].
+    TooLong,
+}
+
+/// What came from the server and was not used yet: replies that wait for their turn, and the one that is being read.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+    /// Where the reply that is being read starts.
+    start: usize,
+    /// Where its present line starts.
+    line: usize,
+    /// No line ends between the start of the present line and here.
+    scanned: usize,
+}
+
+impl Inbox {
+    /// Takes the next reply, if all of it is there. After an error nothing more can be read.
+    pub(super) fn take(&mut self) -> Result<Option<Reply>, Malformed> {
+        while let Some(found) = self.bytes[self.scanned..].iter().position(|&b| b == b'\n') {
+            let (start, line, end) = (self.start, self.line, self.scanned + found);
+            let code = code(&self.bytes[line..end]);
+            if line == start && code.is_none() {
+                return Err(Malformed::NoCode);
+            }
+            if end - start > REPLY_BYTES_MAX {
+                return Err(Malformed::TooLong);
+            }
+            (self.line, self.scanned) = (end + 1, end + 1);
+            // A hyphen announces another line, and nothing else does. A line without a code is text between two others.
+            if code.is_some() && self.bytes.get(line + 3) != Some(&b'-') {
+                self.start = end + 1;
+                return Ok(Reply::parse(&self.bytes[start..end]));
+            }
+        }
+        self.scanned = self.bytes.len();
+        if self.bytes.len() - self.start > REPLY_BYTES_MAX {
+            return Err(Malformed::TooLong);
+        }
+        Ok(None)
+    }
+
+    /// The reply that is being read, as far as it came. `None`: not even its code did.
+    pub(super) fn unfinished(&self) -> Option<Reply> {
+        Reply::parse(&self.bytes[self.start..])
+    }
+
+    /// What of the present reply was read, quoted and cut.
+    pub(super) fn quoted(&self) -> String {
+        let unread = &self.bytes[self.start..];
+        let text = String::from_utf8_lossy(&unread[..unread.len().min(4 * QUOTED_CHARS_MAX)]);
+        let shown: String = text.trim_end().chars().take(QUOTED_CHARS_MAX).collect();
+        format!("{shown:?}{}", if shown.len() < text.trim_end().len() { "…" } else { "" })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Where the next bytes go.
+    pub(super) fn space(&mut self) -> &mut Vec<u8> {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            (self.line, self.scanned) = (self.line - self.start, self.scanned - self.start);
+            self.start = 0;
+        }
+        self.bytes.reserve(READ_BYTES);
+        &mut self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the bytes in pieces of every length.
+    fn read(bytes: &[u8]) -> Vec<Result<Reply, Malformed>> {
+        let mut readings = (1..=bytes.len()).map(|length| {
+            let (mut inbox, mut found) = (Inbox::default(), Vec::new());
+            for piece in bytes.chunks(length) {
+                inbox.space().extend_from_slice(piece);
+                while let Some(reply) = inbox.take().transpose() {
+                    found.push(reply);
+                    if found.last().is_some_and(Result::is_err) {
+                        return found;
+                    }
+                }
+            }
+            found
+        });
+        let first = readings.next().unwrap();
+        assert!(readings.all(|other| other == first), "{:?}", String::from_utf8_lossy(bytes));
+        first
+    }
+
+    fn shown(bytes: &[u8]) -> Vec<String> {
+        read(bytes).into_iter().map(|reply| reply.map_or_else(|e| format!("{e:?}"), |r| r.to_string())).collect()
+    }
+
+    #[test]
+    fn the_first_three_bytes_are_the_code_and_the_text_does_not_matter() {
+        let table: [(&[u8], &[&str]); 20] = [
+            (b"250 ok\r\n", &["250 ok"]),
+            (b"250 ok\n", &["250 ok"]),
+            (b"250\r\n", &["250"]),
+            (b"250 \r\n", &["250"]),
+            (b"250\tok\r\n", &["250 ok"]),
+            (b"250:ok\r\n", &["250 ok"]),
+            (b"250 \xe9t\xe9\r\n", &["250 \u{fffd}t\u{fffd}"]),
+            (b"250 a\rb\0c\r\n", &["250 a b c"]),
+            (b"999 what\r\n", &["999 what"]),
+            (b"2500\r\n", &["250"]),
+            (b"250-a\r\n250 b\r\n", &["250 a b"]),
+            (b"250-a\n250-\n250\n", &["250 a"]),
+            (b"250-a\r\nb\r\n250 c\r\n", &["250 a b c"]),
+            (b"250-a\r\n550 b\r\n", &["550 a b"]),
+            (b"250 a\r\n354 b\r\n", &["250 a", "354 b"]),
+            (b"250 a\r\n25", &["250 a"]),
+            (b"\r\n", &["NoCode"]),
+            (b" 250 ok\r\n", &["NoCode"]),
+            (b"HTTP/1.1 400 Bad Request\r\n", &["NoCode"]),
+            (b"\xff\xfe\r\n250 ok\r\n", &["NoCode"]),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(shown(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_reply_has_a_bound_however_it_is_made_up() {
+        let long_line = [b"250 ", &[b'x'; REPLY_BYTES_MAX][..]].concat();
+        let without_code = vec![b'x'; REPLY_BYTES_MAX + 1];
+        let lines = b"250-more\r\n".repeat(REPLY_BYTES_MAX / 10 + 1);
+        for bytes in [long_line, without_code, lines] {
+            let mut inbox = Inbox::default();
+            for piece in bytes.chunks(1000) {
+                inbox.space().extend_from_slice(piece);
+                if let Err(malformed) = inbox.take() {
+                    assert_eq!(malformed, Malformed::TooLong);
+                }
+            }
+            assert_eq!(inbox.take(), Err(Malformed::TooLong));
+            assert!(inbox.quoted().len() < 200, "{}", inbox.quoted());
+        }
+        let longest = [b"250 ", &[b'x'; REPLY_BYTES_MAX - 5][..], b"\r\n"].concat();
+        let mut inbox = Inbox::default();
+        inbox.space().extend_from_slice(&longest);
+        assert_eq!(inbox.take().unwrap().unwrap().to_string().len(), 4 + SHOWN_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_reply_that_was_cut_short_has_its_code() {
+        let unfinished = |bytes: &[u8]| {
+            let mut inbox = Inbox::default();
+            inbox.space().extend_from_slice(bytes);
+            assert_eq!(inbox.take(), Ok(None));
+            inbox.unfinished().map(|reply| (reply.code, reply.takes_the_mail()))
+        };
+        assert_eq!(unfinished(b"25"), None);
+        assert_eq!(unfinished(b"250"), Some((250, true)));
+        assert_eq!(unfinished(b"250 o\r"), Some((250, true)));
+        assert_eq!(unfinished(b"250-ok\r\n4"), Some((250, true)));
+        assert_eq!(unfinished(b"250-ok\r\n451 n"), Some((451, true)));
+        assert_eq!(unfinished(b"451-no"), Some((451, false)));
+    }
+}
