@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use crate::http::{self, Api, Rates, listen};
 use crate::intake;
 use crate::monitoring::{self, Exposition};
 use crate::queue::{OpenError, Queue, QueueError};
+use crate::tasks::{self, Panicked, Pauses, Tasks};
 use crate::tls::{self, TlsError};
 use crate::tokens::{TokenError, Tokens};
 use crate::watch::Watch;
@@ -43,6 +45,8 @@ pub enum ServeError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     #[error("server.tokens-file {0} holds no token\nhint: ace token create NAME --scope send")]
     NoToken(String),
 }
@@ -58,8 +62,7 @@ impl App {
     /// Builds everything from one configuration. Nothing is sent and nobody is listened to yet.
     pub async fn start(mut config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
         let settings = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&settings, Timestamp::now));
-        let (queue, tokens, tls, hooks) = opened.await.expect("opening does not panic")?;
+        let (queue, tokens, tls, hooks) = tasks::blocking(move || open(&settings, Timestamp::now)).await??;
         let before = queue.recall(ENFORCED).await?.unwrap_or_default();
         config.enforced_before = serde_json::from_str(&before).unwrap_or_default();
         let ace = Arc::new(Ace::builder(config.clone()).start().await?);
@@ -69,6 +72,7 @@ impl App {
         let shown = events::Shown { context: config.events.context, are_kept };
         let places = config.delivery.concurrency.max(2);
         let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
+        let stop = CancellationToken::new();
         let api = Api {
             ace,
             queue,
@@ -79,40 +83,111 @@ impl App {
             events_are_kept: are_kept,
             settings: config.server.clone(),
             max_body_bytes: config.delivery.max_message_bytes,
-            stop: CancellationToken::new(),
+            tasks: Tasks::new(Pauses::default(), stop.clone()),
+            stop,
         };
         Ok(App { api: Arc::new(api), tls, hooks })
     }
 
-    /// Serves until `shutdown` completes, then finishes what is under way, within `server.drain`. Whether all of it was.
-    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> bool {
+    /// Serves until `shutdown` completes, then finishes what is under way, within `server.drain`; or until it cannot go on.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Ending {
         let App { api, tls, hooks } = self;
-        let stop = api.stop.clone();
-        for hook in hooks {
-            tokio::spawn(hook.run(api.worker.listen(), stop.clone()));
-        }
-        let watching = tokio::spawn(Watch::start(api.ace.clone()).run());
-        let upkeep = tokio::spawn(keep_up(api.clone()));
-        let working = tokio::spawn(api.worker.clone().run());
-        let resolving = tokio::spawn(intake::resolve_batches(api.ace.clone(), api.queue.clone(), stop.clone()));
-        let router = http::router(api.clone());
-        let serving = listen::serve(listener, tls, router, &api.settings, stop.clone());
-        tokio::pin!(serving);
-        tokio::select! {
-            () = &mut serving => {}
-            () = shutdown => {
-                tracing::info!("The server stops: what is under way is finished, and the rest stays in the queue.");
-                stop.cancel();
-                serving.await;
+        let running = start_tasks(&api, hooks);
+        let ending = tokio::select! {
+            ending = serve(&api, listener, tls, shutdown) => ending,
+            part = lost(&api) => {
+                tracing::error!(
+                    "Because of a bug {part} has ended. It cannot be started again, so the process ends. What was accepted \
+                     is kept: start the server again."
+                );
+                Ending::Lost
             }
-        }
-        let is_drained = api.worker.drain(api.settings.drain).await;
-        resolving.abort();
-        watching.abort();
-        upkeep.abort();
-        working.abort();
+        };
+        running.iter().for_each(JoinHandle::abort);
         api.ace.close().await;
-        is_drained
+        ending
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was stopped, and everything under way was finished.
+    Drained,
+    /// It was stopped before everything under way was finished.
+    Cut,
+    /// A part of it has ended that cannot be started again.
+    Lost,
+}
+
+/// What goes on beside the requests. Each is started again when it fails.
+fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
+    let (tasks, stop) = (&api.tasks, &api.stop);
+    let mut running = Vec::new();
+    for hook in hooks {
+        let (hook, api, stop) = (Arc::new(hook), api.clone(), stop.clone());
+        running.push(tasks.keep(format!("webhook {}", hook.name()), move || {
+            let (hook, told, stop) = (hook.clone(), api.worker.listen(), stop.clone());
+            async move {
+                hook.run(told, stop).await;
+                Ok(())
+            }
+        }));
+    }
+    let ace = api.ace.clone();
+    running.push(tasks.keep("watch", move || Watch::start(ace.clone()).run()));
+    let kept = api.clone();
+    running.push(tasks.keep("upkeep", move || keep_up(kept.clone())));
+    let worker = api.worker.clone();
+    running.push(tasks.keep("worker", move || {
+        let worker = worker.clone();
+        async move {
+            worker.run().await;
+            Ok(())
+        }
+    }));
+    let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
+    running.push(tasks.keep("resolvers", move || {
+        let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());
+        async move {
+            resolving.await;
+            Ok(())
+        }
+    }));
+    running
+}
+
+/// Serves requests until `shutdown` completes, and drains.
+async fn serve(
+    api: &Arc<Api>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shutdown: impl Future<Output = ()>,
+) -> Ending {
+    let stop = api.stop.clone();
+    let router = http::router(api.clone());
+    let serving = tasks::caught(listen::serve(listener, tls, router, &api.settings, stop.clone()));
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = shutdown => {
+            tracing::info!("The server stops: what is under way is finished, and the rest stays in the queue.");
+            stop.cancel();
+            serving.await
+        }
+    };
+    if let Err(panicked) = served {
+        tracing::error!("No connection can be taken any more, so the process ends: {panicked}");
+        return Ending::Lost;
+    }
+    if api.worker.drain(api.settings.drain).await { Ending::Drained } else { Ending::Cut }
+}
+
+/// Completes when something has ended that cannot be started again.
+async fn lost(api: &Api) -> &'static str {
+    tokio::select! {
+        () = api.queue.ended() => "the thread that writes the queue",
+        part = api.ace.ended() => part,
     }
 }
 
@@ -137,7 +212,7 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
 }
 
 /// What is to be done again and again: retention, room, tokens, metrics.
-async fn keep_up(api: Arc<Api>) {
+async fn keep_up(api: Arc<Api>) -> Result<(), String> {
     let mut ticks = tokio::time::interval(UPKEEP);
     let mut remembered = BTreeSet::new();
     loop {
@@ -164,5 +239,25 @@ async fn keep_up(api: Arc<Api>) {
             Ok(stats) => monitoring::queue(&stats),
             Err(error) => tracing::error!("What is old cannot be thrown out: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one thread that writes panics in a real change: nothing more could be accepted or settled.
+    #[tokio::test]
+    async fn a_server_ends_when_its_store_cannot_be_written_any_more() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config::default();
+        config.queue.database = folder.path().join("ace.db");
+        let app = App::start(config, None).await.expect("it starts");
+        let api = app.api.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let running = tokio::spawn(app.run(listener, std::future::pending()));
+        api.queue.break_writer().await;
+        let ending = tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends by itself");
+        assert_eq!(ending.expect("no panic"), Ending::Lost);
     }
 }

@@ -34,6 +34,8 @@ const OK: u8 = 0;
 const FAILED: u8 = 1;
 /// Nothing was begun: wrong usage, a configuration with problems, a file that cannot be read.
 const NOT_BEGUN: u8 = 2;
+/// A part of the server ended that cannot be started again (EX_SOFTWARE of sysexits.h).
+const LOST: u8 = 70;
 /// Interrupted; what was under way was finished.
 const INTERRUPTED: u8 = 130;
 
@@ -41,6 +43,7 @@ const EXIT_CODES: &str = "Exit codes:
   0    everything went as asked
   1    a message failed, or a check found a problem
   2    nothing was begun: wrong usage, or a configuration with problems
+  70   `ace serve`: a part of the server ended that cannot be started again
   130  interrupted; what was under way was finished";
 
 /// ACE, the automated communication engine.

@@ -27,6 +27,7 @@ use crate::policy::shadow::ShadowLog;
 use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
 use crate::retry;
+use crate::tasks::{self, Panicked};
 
 /// The translatable texts of templates.
 pub mod texts {
@@ -47,6 +48,8 @@ pub enum StartError {
     Facts(#[from] keyvalue::FileError),
     #[error(transparent)]
     Http(#[from] http::ClientError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// A running engine.
@@ -157,15 +160,14 @@ impl Survey {
 /// Reads what the configuration points to: relays, facts, templates, plugins.
 pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, StartError> {
     let (settings, http) = (config.clone(), config.http.clone());
-    let http = tokio::task::spawn_blocking(move || http::Client::new(&http));
-    let (mailer, keyvalue, presentation) = tokio::task::spawn_blocking(move || {
+    let http = tasks::blocking(move || http::Client::new(&http));
+    let opened = tasks::blocking(move || {
         let mailer = Mailer::new(&settings.mailer)?;
         let keyvalue = Keyvalue::load(&settings.keyvalue, now())?;
         Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
-    })
-    .await
-    .expect("reading at the start does not panic")?;
-    let http = http.await.expect("reading at the start does not panic")?;
+    });
+    let (opened, http) = tokio::join!(opened, http);
+    let ((mailer, keyvalue, presentation), http) = (opened??, http??);
     let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(http));
     let services = Arc::new(Services { mailer, keyvalue, http, now, trial: None });
     let registry = match &config.plugin_dir {
@@ -249,8 +251,11 @@ impl Ace {
     /// Looks at files and configuration again and publishes what is new in one step: sends under way finish on what they
     /// began with. What cannot serve leaves the version before serving; a configuration with problems changes nothing.
     /// Of ace.toml, what concerns plugins, routing and delivery is taken up; relays, facts and limits need a new start.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or the folders, or a panic; what ran before goes on.
     pub async fn reload(&self) -> Result<Reload, StartError> {
-        let reloaded = self.read_again().await;
+        let reloaded = tasks::caught(self.read_again()).await.unwrap_or_else(|panicked| Err(panicked.into()));
         monitoring::reloaded(reloaded.is_ok());
         reloaded
     }
@@ -260,7 +265,7 @@ impl Ace {
         let running = self.current.load_full();
         let (file, templates) = (running.config.file.clone(), running.snapshot.presentation.clone());
         let before = running.config.clone();
-        let (config, presentation) = tokio::task::spawn_blocking(move || {
+        let read = tasks::blocking(move || {
             let config = match file {
                 Some(file) => keep_the_fixed(Config::load(&file)?, &before),
                 None => before,
@@ -276,12 +281,21 @@ impl Ace {
             }
             Ok::<_, StartError>((config, presentation))
         })
-        .await
-        .expect("reading does not panic")?;
+        .await;
+        let (config, presentation) = read??;
         let registry::Reloaded { registry, changes, is_unsettled } = running.registry.reload_now(&config).await?;
         let next = self.own.running(config, registry, presentation, Some(&running.snapshot))?;
         self.current.store(Arc::new(next));
         Ok(Reload { changes, is_unsettled })
+    }
+
+    /// Completes when a part of it has ended that cannot be started again, with what that is. That takes a bug.
+    pub async fn ended(&self) -> &'static str {
+        let registry = self.registry();
+        tokio::select! {
+            () = registry.ended() => "the clock that bounds the time of plugins",
+            () = self.services.keyvalue.ended() => "the thread that writes the key-value store",
+        }
     }
 
     /// Closes what is open: idle connections to relays.

@@ -38,6 +38,7 @@ use crate::engine::Ace;
 use crate::monitoring::Exposition;
 use crate::monitoring::trace::{self, TraceContext};
 use crate::queue::Queue;
+use crate::tasks::Tasks;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
 pub use guard::Rates;
@@ -55,6 +56,8 @@ pub struct Api {
     pub events_are_kept: bool,
     pub settings: config::Server,
     pub max_body_bytes: usize,
+    /// What goes on beside the requests.
+    pub tasks: Arc<Tasks>,
     pub stop: CancellationToken,
 }
 

@@ -146,6 +146,14 @@ impl Keyvalue {
         self.write(bucket, key, change, now).await
     }
 
+    /// Completes when the thread that writes has ended, which it does by itself only after a bug. Never, where there is none.
+    pub async fn ended(&self) {
+        match &self.store {
+            Store::Memory(_) => std::future::pending().await,
+            Store::File { writer, .. } => writer.ended().await,
+        }
+    }
+
     /// Refuses names and values that the store does not take.
     fn check(&self, bucket: &str, key: &str, value: Option<&[u8]>) -> Result<(), KeyvalueError> {
         check(bucket, key, value.map_or(0, <[u8]>::len), self.max_value_bytes)

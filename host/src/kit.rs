@@ -32,6 +32,7 @@ use crate::mailer::{Mailer, MailerError};
 use crate::plugin::inspection::Inspection;
 use crate::plugin::registry::RegistryError;
 use crate::plugin::{Services, Single, Trial, http};
+use crate::tasks::{self, Panicked};
 
 /// What the author's tools cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,8 @@ pub enum KitError {
     Facts(#[from] keyvalue::FileError),
     #[error(transparent)]
     Http(#[from] http::ClientError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// Reads a component and its manifest without running any of it.
@@ -63,7 +66,7 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitErro
 /// What a plugin by itself is served with: the operator's relays and HTTP client, and facts that are kept in memory alone.
 async fn services(config: &Config, trial: Option<Arc<Trial>>) -> Result<Arc<Services>, KitError> {
     let config = config.clone();
-    let built = tokio::task::spawn_blocking(move || {
+    let built = tasks::blocking(move || {
         let keyvalue = Keyvalue::load(&config::Keyvalue { database: None, ..config.keyvalue }, Timestamp::now())?;
         let (mailer, client) = (Mailer::new(&config.mailer)?, http::Client::new(&config.http)?);
         let client = match &trial {
@@ -73,7 +76,7 @@ async fn services(config: &Config, trial: Option<Arc<Trial>>) -> Result<Arc<Serv
         let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(client));
         Ok::<_, KitError>(Services { mailer, keyvalue, http, now: Timestamp::now, trial })
     });
-    Ok(Arc::new(built.await.expect("making services does not panic")?))
+    Ok(Arc::new(built.await??))
 }
 
 /// A plugin's own settings where no ace.toml says anything of it: granted is what its manifest requests, so that it can be

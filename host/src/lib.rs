@@ -16,7 +16,7 @@
 //!
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
-//!   what changes; [`monitoring`]: events and metrics
+//!   what changes; [`monitoring`]: events and metrics; [`tasks`]: what is started again when it fails
 //!
 //! And [`django`] brings templates over that were written for Django.
 //! What `ace plugin` does for the author of a plugin is in [`kit`].
@@ -46,6 +46,7 @@ pub mod presentation;
 pub mod queue;
 pub mod retry;
 mod sqlite;
+pub mod tasks;
 pub mod tls;
 pub mod tokens;
 pub mod watch;

@@ -46,6 +46,8 @@ const PLUGIN_CIRCUIT_OPEN: &str = "ace_plugin_circuit_open";
 const PLUGIN_UP: &str = "ace_plugin_up";
 /// Reloads, by `result` (`ok`, `refused`).
 const RELOADS: &str = "ace_reloads_total";
+/// Tasks of the server that failed and were started again, by `task`.
+const TASK_FAILURES: &str = "ace_task_failures_total";
 /// Verdicts, by `policy`, `revision` and `verdict` (`pass`, `deny`, `delay`, `broken`).
 const POLICY_VERDICTS: &str = "ace_policy_verdicts_total";
 /// Delivery attempts, by `channel`, `revision` and `result`.
@@ -171,6 +173,11 @@ pub fn plugin_up(plugin: &str, is_up: bool) {
 /// A reload that was taken up, or one that changed nothing because something is wrong.
 pub fn reloaded(is_taken_up: bool) {
     counter!(RELOADS, "result" => if is_taken_up { "ok" } else { "refused" }).increment(1);
+}
+
+/// A task of the server that failed, and is started again.
+pub fn task_failed(task: &str) {
+    counter!(TASK_FAILURES, "task" => task.to_owned()).increment(1);
 }
 
 /// How full the queue is.

@@ -318,6 +318,18 @@ impl Queue {
         self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
     }
 
+    /// Completes when the thread that writes has ended, which it does by itself only after a bug: nothing can be written any more.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
+    /// Ends the thread that writes, as a bug in a change would.
+    #[cfg(test)]
+    pub(crate) async fn break_writer(&self) {
+        let broken: Result<(), _> = self.writer.write(|_| panic!("on purpose")).await;
+        broken.expect_err("its thread has ended");
+    }
+
     /// Asks on a thread where waiting is allowed.
     async fn read<T: Send + 'static>(
         &self,

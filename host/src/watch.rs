@@ -1,5 +1,6 @@
 //! Reloads what changes: plugins, templates and ace.toml, as soon as their files are still for a moment, and on SIGHUP.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,26 +9,92 @@ use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::{Ace, Seen, Watched};
+use crate::tasks::{self, Panicked};
 
 /// Files must have been still for so long.
 const STILL: Duration = Duration::from_millis(50);
-/// How often ace.toml is looked at. Its folder is not watched: the queue's database may be in it, and each of its writes would
-/// wake the watcher.
+/// How often ace.toml is looked at, and whether the folders are still the same ones. The folder of ace.toml is not watched: the
+/// queue's database may be in it, and each of its writes would wake the watcher.
 const LOOK: Duration = Duration::from_millis(250);
 /// When to look again after something was taken up, or was wrong and being written: the watcher says nothing of a file that came and
 /// went between two of its words, and the first of them may have been taken up for another's sake.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// How often everything is looked at where the system cannot watch it.
+const POLL: Duration = Duration::from_secs(5);
 
 /// What watches over one engine.
 pub struct Watch {
     ace: Arc<Ace>,
-    config: Option<Seen>,
+    seen: Looked,
     changed: Arc<Notify>,
     hangups: Option<Signal>,
-    /// Watches for as long as it lives.
-    _watcher: Option<Watcher>,
+    /// Watches for as long as it lives; `None` where the system cannot.
+    watcher: Option<Watcher>,
+    /// Whether that was told.
+    is_told: bool,
+}
+
+/// How the files looked that are not watched.
+#[derive(Clone, PartialEq)]
+struct Looked {
+    config: Option<Seen>,
+    folders: Vec<Folder>,
+}
+
+/// A watched folder. What is watched is the folder itself, not its name: under that another one may be found later.
+#[derive(Clone, PartialEq)]
+struct Folder {
+    path: PathBuf,
+    /// With all that is below it.
+    is_recursive: bool,
+    /// Device and inode; `None` where it is not there.
+    identity: Option<(u64, u64)>,
+}
+
+impl Folder {
+    fn look(path: PathBuf, is_recursive: bool) -> Self {
+        let identity = std::fs::metadata(&path).ok().map(|found| (found.dev(), found.ino()));
+        Folder { path, is_recursive, identity }
+    }
+}
+
+impl Looked {
+    fn new(watched: Watched) -> Self {
+        let plugins = watched.plugins.into_iter().map(|path| Folder::look(path, false));
+        let templates = watched.templates.into_iter().map(|path| Folder::look(path, true));
+        Looked { config: watched.config, folders: plugins.chain(templates).collect() }
+    }
+
+    async fn again(&self) -> Result<Looked, Panicked> {
+        let seen = self.clone();
+        tasks::blocking(move || Looked {
+            config: seen.config.map(|config| config.again()),
+            folders: seen.folders.into_iter().map(|folder| Folder::look(folder.path, folder.is_recursive)).collect(),
+        })
+        .await
+    }
+
+    /// Completes with how things look when they look different than before, and have been still.
+    async fn changed(&self) -> Result<Looked, Panicked> {
+        if self.config.is_none() && self.folders.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let mut now = self.again().await?;
+            while now != *self {
+                tokio::time::sleep(STILL).await;
+                let later = now.again().await?;
+                if later == now {
+                    return Ok(now);
+                }
+                now = later;
+            }
+        }
+    }
 }
 
 impl Watch {
@@ -35,26 +102,73 @@ impl Watch {
     /// Needs a tokio runtime.
     pub fn start(ace: Arc<Ace>) -> Self {
         let hangups = signal(SignalKind::hangup()).ok();
-        let changed = Arc::new(Notify::new());
-        let watched = ace.watched();
-        let watcher = watcher(&watched, changed.clone()).inspect_err(|error| {
-            tracing::error!("Files cannot be watched; send SIGHUP to have them read again: {error}");
-        });
-        Watch { ace, config: watched.config, changed, hangups, _watcher: watcher.ok() }
+        let seen = Looked::new(ace.watched());
+        let mut watch = Watch { ace, seen, changed: Arc::new(Notify::new()), hangups, watcher: None, is_told: false };
+        let watcher = Watcher::start(&watch.seen.folders, watch.changed.clone());
+        watch.watch_with(watcher);
+        watch
     }
 
-    /// Reloads what changes, for as long as it is polled. Never ends.
-    pub async fn run(mut self) {
-        let mut looks_again = false;
+    /// Reloads what changes, for as long as it is polled.
+    ///
+    /// # Errors
+    /// It cannot go on, which takes a bug; another one can take its place.
+    pub async fn run(mut self) -> Result<(), String> {
+        // What changed after it was read, and while nobody watched.
+        let mut looks_again = true;
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = changed(&mut self.config) => {}
+                seen = self.seen.changed() => self.look_different(seen.map_err(|e| e.to_string())?).await?,
                 () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: everything is read again."),
                 () = tokio::time::sleep(LOOK_AGAIN), if looks_again => {}
+                () = tokio::time::sleep(POLL), if self.watcher.is_none() => self.watch_anew().await?,
+                () = ended(&self.watcher) => return Err("the thread that watches files has ended".to_owned()),
             }
             looks_again = reload(&self.ace).await;
+            self.follow().await?;
         }
+    }
+
+    /// Remembers how things look now, and watches a folder that took the place of another.
+    async fn look_different(&mut self, now: Looked) -> Result<(), String> {
+        let are_same = self.seen.folders == now.folders;
+        self.seen = now;
+        if are_same { Ok(()) } else { self.watch_anew().await }
+    }
+
+    /// Watches the folders that a reload named.
+    async fn follow(&mut self) -> Result<(), String> {
+        let watched = self.ace.watched();
+        let named = watched.plugins.iter().chain(&watched.templates);
+        if named.eq(self.seen.folders.iter().map(|folder| &folder.path)) {
+            return Ok(());
+        }
+        let folders = tasks::blocking(move || Looked::new(watched).folders).await;
+        self.seen.folders = folders.map_err(|e| e.to_string())?;
+        self.watch_anew().await?;
+        // What changed in them before they were watched.
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    async fn watch_anew(&mut self) -> Result<(), String> {
+        let (folders, changed) = (self.seen.folders.clone(), self.changed.clone());
+        let watcher = tasks::blocking(move || Watcher::start(&folders, changed)).await;
+        self.watch_with(watcher.map_err(|e| e.to_string())?);
+        Ok(())
+    }
+
+    fn watch_with(&mut self, watcher: notify::Result<Watcher>) {
+        let told = std::mem::replace(&mut self.is_told, watcher.is_err());
+        match &watcher {
+            Err(error) if !told => {
+                tracing::error!("Files cannot be watched; they are looked at every {POLL:?} instead: {error}");
+            }
+            Ok(_) if told => tracing::info!("Files are watched again."),
+            _ => {}
+        }
+        self.watcher = watcher.ok();
     }
 }
 
@@ -65,30 +179,11 @@ async fn hangup(signal: &mut Option<Signal>) {
     }
 }
 
-/// Completes when the file is another one than before, and has been still.
-async fn changed(config: &mut Option<Seen>) {
-    let Some(config) = config else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let mut now = again(config).await;
-        if now == *config {
-            continue;
-        }
-        loop {
-            tokio::time::sleep(STILL).await;
-            let later = again(config).await;
-            if later == now {
-                *config = now;
-                return;
-            }
-            now = later;
-        }
+async fn ended(watcher: &Option<Watcher>) {
+    match watcher {
+        Some(watcher) => watcher.ended.cancelled().await,
+        None => std::future::pending().await,
     }
-}
-
-async fn again(seen: &Seen) -> Seen {
-    let seen = seen.clone();
-    tokio::task::spawn_blocking(move || seen.again()).await.expect("looking does not panic")
 }
 
 /// True where it is to be done again soon.
@@ -102,23 +197,45 @@ async fn reload(ace: &Ace) -> bool {
     }
 }
 
-type Watcher = Debouncer<RecommendedWatcher, RecommendedCache>;
+/// A thread that says when something in the folders changes.
+struct Watcher {
+    _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
+    /// Cancelled when the thread ends.
+    ended: CancellationToken,
+}
 
-fn watcher(watched: &Watched, changed: Arc<Notify>) -> notify::Result<Watcher> {
-    let folders: Vec<PathBuf> = watched.plugins.iter().chain(&watched.templates).cloned().collect();
-    let concerns = move |path: &Path| {
-        folders.iter().any(|dir| path.starts_with(dir) || dir.canonicalize().is_ok_and(|d| path.starts_with(d)))
-    };
-    let mut watcher = new_debouncer(STILL, None, move |events: DebounceEventResult| match events {
-        Ok(events) if events.iter().all(|e| e.kind.is_access() || !e.paths.iter().any(|p| concerns(p))) => {}
-        // Also after an error: events may have been lost.
-        _ => changed.notify_one(),
-    })?;
-    if let Some(dir) = &watched.plugins {
-        watcher.watch(dir, RecursiveMode::NonRecursive)?;
+impl Watcher {
+    fn start(folders: &[Folder], changed: Arc<Notify>) -> notify::Result<Watcher> {
+        let ended = CancellationToken::new();
+        let listener = Listener { folders: folders.to_vec(), changed, _ended: ended.clone().drop_guard() };
+        let mut debouncer = new_debouncer(STILL, None, move |events| listener.hear(events))?;
+        // A folder that is not there is watched once it is.
+        for folder in folders.iter().filter(|folder| folder.identity.is_some()) {
+            let mode = if folder.is_recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
+            debouncer.watch(&folder.path, mode)?;
+        }
+        Ok(Watcher { _debouncer: debouncer, ended })
     }
-    for dir in &watched.templates {
-        watcher.watch(dir, RecursiveMode::Recursive)?;
+}
+
+/// Belongs to the watching thread, and is dropped with it.
+struct Listener {
+    folders: Vec<Folder>,
+    changed: Arc<Notify>,
+    _ended: DropGuard,
+}
+
+impl Listener {
+    fn hear(&self, events: DebounceEventResult) {
+        match events {
+            Ok(events) if events.iter().all(|e| e.kind.is_access() || !e.paths.iter().any(|p| self.concerns(p))) => {}
+            // Also after an error: events may have been lost.
+            _ => self.changed.notify_one(),
+        }
     }
-    Ok(watcher)
+
+    fn concerns(&self, path: &Path) -> bool {
+        let mut folders = self.folders.iter().map(|folder| &folder.path);
+        folders.any(|dir| path.starts_with(dir) || dir.canonicalize().is_ok_and(|dir| path.starts_with(dir)))
+    }
 }

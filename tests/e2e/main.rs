@@ -29,6 +29,7 @@ mod manifests;
 mod mistakes;
 mod moving;
 mod outgoing_http;
+mod panics;
 mod plugin_folder;
 mod serve;
 mod server_answers;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Server};
 use super::{FAILED, INTERRUPTED, OK, counted, open, put, say};
@@ -17,6 +18,7 @@ use crate::Ace;
 use crate::config::Config;
 use crate::dispatch::{self, Done, Limits, Sink};
 use crate::message::{ChannelReport, FieldErrors, Outcome, Report};
+use crate::tasks::{Pauses, Tasks};
 use crate::watch::Watch;
 pub use remote::run as remote;
 
@@ -82,13 +84,12 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         }
     };
     let ace = Arc::new(ace);
-    let watch = Watch::start(ace.clone());
+    let tasks = Tasks::new(Pauses::default(), CancellationToken::new());
+    let watched = ace.clone();
+    let watching = tasks.keep("watch", move || Watch::start(watched.clone()).run());
     let current = ace.clone();
-    let sending = dispatch::run(move || current.snapshot(), input, limits, stop, tally.clone());
-    let read = tokio::select! {
-        read = sending => read,
-        () = watch.run() => unreachable!("watching never ends"),
-    };
+    let read = dispatch::run(move || current.snapshot(), input, limits, stop, tally.clone()).await;
+    watching.abort();
     ace.close().await;
     let code = tally.finish();
     read.map_err(|e| anyhow::anyhow!("{}: {e}", args.file.display()))?;

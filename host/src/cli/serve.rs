@@ -3,8 +3,8 @@
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{FAILED, OK, say};
-use crate::app::App;
+use super::{FAILED, LOST, OK, say};
+use crate::app::{App, Ending};
 use crate::config::Config;
 use crate::monitoring::{self, otlp::Exporter};
 
@@ -16,7 +16,8 @@ SIGTERM or SIGINT stops it: what is under way is finished (server.drain), the re
 queue. A second one stops it at once; what was under way then is sent again at the next start.
 SIGHUP reads plugins, templates and ace.toml again.
 
-Exit code 1 where it was stopped before everything under way was finished.";
+Exit code 1 where it was stopped before everything under way was finished, 70 where a part of it
+ended that cannot be started again: start the server again then (systemd: Restart=on-failure).";
 
 /// `spans`: what exports them, which is stopped in the end.
 pub async fn run(config: Config, spans: Option<Exporter>) -> anyhow::Result<u8> {
@@ -27,11 +28,15 @@ pub async fn run(config: Config, spans: Option<Exporter>) -> anyhow::Result<u8> 
     let listener = TcpListener::bind(listen).await.map_err(|e| anyhow::anyhow!("server.listen {listen}: {e}"))?;
     // Whoever asked for port 0 is told which one it is.
     say(&format!("ace serves {scheme}://{}", listener.local_addr()?));
-    let is_drained = app.run(listener, stopped()?).await;
+    let ending = app.run(listener, stopped()?).await;
     if let Some(spans) = spans {
         spans.stop().await;
     }
-    Ok(if is_drained { OK } else { FAILED })
+    Ok(match ending {
+        Ending::Drained => OK,
+        Ending::Cut => FAILED,
+        Ending::Lost => LOST,
+    })
 }
 
 /// Completes at the first SIGTERM or SIGINT; the second one ends the process.

@@ -66,8 +66,12 @@ impl Hook {
         Ok(Hook { name: name.to_owned(), settings: settings.clone(), signer, client, queue, now })
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Calls, for as long as the host runs.
-    pub async fn run(self, mut told: broadcast::Receiver<Arc<Told>>, stop: CancellationToken) {
+    pub async fn run(&self, mut told: broadcast::Receiver<Arc<Told>>, stop: CancellationToken) {
         loop {
             let calls = match self.queue.calls(self.name.clone(), AT_ONCE, (self.now)()).await {
                 Ok(calls) => calls,

@@ -19,8 +19,35 @@ use crate::plugin::PluginState;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ready {
     pub is_ready: bool,
-    /// What is in the way.
+    /// Why no message can be accepted.
     pub reasons: Vec<String>,
+    /// What does not work as it should while messages are accepted.
+    pub degraded: Vec<Degraded>,
+}
+
+/// One thing that does not work as it should.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Degraded {
+    /// `plugin`: it should be active and is not. `task`: a part of the server failed and was started again.
+    pub kind: &'static str,
+    /// Which one.
+    pub name: String,
+    pub reason: String,
+}
+
+/// Everything that does not work as it should, by kind.
+fn degraded(api: &Api) -> Vec<Degraded> {
+    let mut found = Vec::new();
+    let mut note = |kind, name, reason| found.push(Degraded { kind, name, reason });
+    for (task, why) in api.tasks.unwell() {
+        note("task", task, why);
+    }
+    for plugin in api.ace.registry().plugins.values() {
+        if let PluginState::Broken(why) = &plugin.state {
+            note("plugin", plugin.name.clone(), format!("it is broken: {why}"));
+        }
+    }
+    found
 }
 
 /// The process lives.
@@ -29,27 +56,22 @@ pub async fn healthz() -> &'static str {
     "ok"
 }
 
-/// It takes messages: the store answers, and every plugin that should serve does. Without a token only the bare answer is
-/// given.
+/// Whether it takes messages. What does not work as it should meanwhile is under `degraded`, with the status 200: a plugin that
+/// is broken, a task that was started again.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
     (status = 200, description = "It takes messages", body = Ready),
-    (status = 503, description = "It does not, or not as it should", body = Ready),
+    (status = 503, description = "It does not: the store cannot be used, or the server is being stopped", body = Ready),
 ))]
 pub async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
     let mut reasons = Vec::new();
     if let Err(error) = api.queue.answers().await {
         reasons.push(error.to_string());
     }
-    for plugin in api.ace.registry().plugins.values() {
-        if matches!(plugin.state, PluginState::Broken(_)) {
-            reasons.push(format!("the plugin {} is broken", plugin.name));
-        }
-    }
     if api.is_stopping() {
         reasons.push("the server is being stopped".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { is_ready: reasons.is_empty(), reasons }))
+    (status, Json(Ready { is_ready: reasons.is_empty(), reasons, degraded: degraded(&api) }))
 }
 
 /// Metrics in Prometheus' text format.

@@ -268,6 +268,11 @@ impl Queue {
         self.0.send((write, answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
+
+    /// Completes when the thread has ended.
+    pub async fn ended(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// Starts the thread. It commits whatever waits in one transaction: the next batch gathers while the disk is at work.

@@ -15,6 +15,7 @@ use super::registry::{Host, is_wanted};
 use super::signature;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
+use crate::tasks::{self, Panicked};
 
 /// The largest component that is read.
 const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -37,25 +38,37 @@ struct Prepared {
 }
 
 impl Loader {
-    /// What the files of one plugin come to; what does not fit is broken, with its reason.
+    /// What the files of one plugin come to; what does not fit is broken, with its reason, and so is what this program cannot
+    /// load without a panic. A task of its own, so that plugins are compiled and asked side by side.
     pub async fn load(self, name: String, file: PathBuf) -> Plugin {
+        let unread = self.unread(name, file);
+        match tokio::spawn(self.load_files(unread.clone())).await {
+            Ok(Ok(plugin)) => plugin,
+            Ok(Err(panicked)) => Plugin { state: PluginState::Broken(panicked.to_string()), ..unread },
+            Err(error) => Plugin { state: PluginState::Broken(Panicked::from(error).to_string()), ..unread },
+        }
+    }
+
+    fn unread(&self, name: String, file: PathBuf) -> Plugin {
         let settings = self.config.plugins.get(&name).cloned().unwrap_or_default();
-        let mut plugin = Plugin::unread(name, file, settings, self.config.limits.clone());
-        let (loader, mut plugin, prepared) = tokio::task::spawn_blocking(move || {
+        Plugin::unread(name, file, settings, self.config.limits.clone())
+    }
+
+    async fn load_files(self, mut plugin: Plugin) -> Result<Plugin, Panicked> {
+        let (loader, mut plugin, prepared) = tasks::blocking(move || {
             let prepared = self.prepare(&mut plugin);
             (self, plugin, prepared)
         })
-        .await
-        .expect("preparing a plugin does not panic");
+        .await?;
         if !is_wanted(&plugin, &loader.config) {
-            return plugin;
+            return Ok(plugin);
         }
         let started = match prepared {
             Err(reason) => Err(reason),
             Ok(prepared) => loader.start(&mut plugin, prepared).await,
         };
         plugin.state = started.map_or_else(|why| PluginState::Broken(printable(&why)), |()| PluginState::Active);
-        plugin
+        Ok(plugin)
     }
 
     /// Reads the files, compiles, and looks at what the component says of itself. Runs none of its code.
@@ -111,9 +124,10 @@ impl Loader {
 
     /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
     pub async fn inspect(self, name: String, file: PathBuf) -> Inspection {
-        let settings = self.config.plugins.get(&name).cloned().unwrap_or_default();
-        let mut plugin = Plugin::unread(name, file, settings, self.config.limits.clone());
-        tokio::task::spawn_blocking(move || {
+        let mut plugin = self.unread(name, file);
+        let unread = plugin.clone();
+        let limits_unread = self.limits(&[], &plugin.settings, &Manifest::default());
+        let inspected = tasks::blocking(move || {
             let metadata = read_component(&plugin.file).map(|wasm| Metadata::read(&wasm)).unwrap_or_default();
             let prepared = self.prepare(&mut plugin);
             let limits = self.limits(&plugin.namespaces, &plugin.settings, &Manifest::default());
@@ -127,9 +141,15 @@ impl Loader {
                 }
             };
             Inspection { plugin, manifest, exports, metadata, limits, misfit: misfit.map(|why| printable(&why)) }
+        });
+        inspected.await.unwrap_or_else(|panicked| Inspection {
+            plugin: unread,
+            manifest: Manifest::default(),
+            exports: Vec::new(),
+            metadata: Metadata::default(),
+            limits: limits_unread,
+            misfit: Some(panicked.to_string()),
         })
-        .await
-        .expect("reading a plugin does not panic")
     }
 
     /// Ties its imports to the host and looks its exports up. Runs none of its code.

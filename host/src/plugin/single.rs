@@ -12,6 +12,7 @@ use super::loader::{self, Loader};
 use super::registry::{Host, RegistryError};
 use super::{Engine, Plugin, Services, imports};
 use crate::config::Config;
+use crate::tasks;
 
 /// A host for one plugin at a time.
 pub struct Single {
@@ -47,14 +48,13 @@ impl Single {
     /// How long it takes to make machine code of a component, whatever the cache has.
     pub async fn time_compilation(&self, file: &Path) -> Result<Duration, String> {
         let (file, host) = (file.to_owned(), self.host.clone());
-        tokio::task::spawn_blocking(move || {
+        let timed = tasks::blocking(move || {
             let wasm = loader::read_component(&file)?;
             let begun = Instant::now();
             let compiled = Component::from_binary(&host.engine.inner, &wasm);
             compiled.map(|_| begun.elapsed()).map_err(|e| format!("it does not compile: {e:#}"))
-        })
-        .await
-        .expect("compiling does not panic")
+        });
+        timed.await.map_err(|panicked| panicked.to_string())?
     }
 
     fn loader(&self, config: &Config) -> Loader {

@@ -109,6 +109,11 @@ impl Sender {
         Ok(async { answered.await.map_err(|_| self.gone())? })
     }
 
+    /// Completes when the thread has ended.
+    pub async fn ended(&self) {
+        self.at_once.closed().await;
+    }
+
     /// Of a change that was not even tried, which has no error of its own.
     fn gone(&self) -> QueueError {
         let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -1,0 +1,166 @@
+//! Panics of the host itself, made by what an embedding application brings: its clock, its channel. They end what they happen in
+//! and nothing else.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use ace::channel::Channel;
+use ace::message::{Attempt, DeliveryError, Message, Notes, Receipt, TemplateFile};
+use ace::plugin::PluginState;
+use ace::watch::Watch;
+use ace::{Ace, Config};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::{Home, assert_text, wait_for};
+
+/// A policy that asks for the time while it is asked whether it can work.
+fn clocked() -> String {
+    let clock = r#"
+      (import "wasi:clocks/wall-clock@0.2.0" (instance $clock
+        (type $datetime' (record (field "seconds" u64) (field "nanoseconds" u32)))
+        (export "datetime" (type $datetime (eq $datetime')))
+        (export "now" (func (result $datetime)))))
+      (core module $room (memory (export "memory") 1))
+      (core instance $room (instantiate $room))
+      (core func $now (canon lower (func $clock "now") (memory (core memory $room "memory"))))"#;
+    include_str!("hostile/policy.wat")
+        .replace(
+            "(memory (export \"memory\") 1)",
+            "(import \"clock\" \"now\" (func $now (param i32))) (memory (export \"memory\") 1)",
+        )
+        .replace(
+            "(func (export \"enabled\") (result i32)",
+            "(func (export \"enabled\") (result i32) (call $now (i32.const 0))",
+        )
+        .replace(
+            "(instantiate $module)",
+            "(instantiate $module (with \"clock\" (instance (export \"now\" (func $now)))))",
+        )
+        .replace("(;component;)", clock)
+}
+
+/// Writes a component that counts as another one with each `note`, and as one that nobody is writing just now.
+fn install(home: &Home, plugin: &str, text: &str, note: &str) {
+    let component = text.trim_end().strip_suffix(')').expect("a component");
+    let custom = format!("{component} (@custom \"note\" \"{note}\"))");
+    let wasm = wat::parse_str(custom).unwrap_or_else(|e| panic!("{e}"));
+    let written = home.file("written", wasm);
+    set_old(&written);
+    std::fs::rename(written, home.path(&format!("plugins/{plugin}.wasm"))).expect("renamed");
+}
+
+fn set_old(file: &Path) {
+    let file = std::fs::File::options().append(true).open(file).expect("there");
+    file.set_modified(SystemTime::UNIX_EPOCH).expect("it is ours");
+}
+
+fn config(home: &Home) -> Config {
+    home.config("");
+    Config::load(&home.path("ace.toml")).expect("a sound configuration")
+}
+
+async fn reload(ace: &Ace) -> Value {
+    json!(ace.reload().await.unwrap_or_else(|e| panic!("{e}")).changes)
+}
+
+static CLOCK_IS_BROKEN: AtomicBool = AtomicBool::new(false);
+
+fn clock() -> Timestamp {
+    assert!(!CLOCK_IS_BROKEN.load(Ordering::Relaxed), "the clock is broken");
+    Timestamp::now()
+}
+
+/// The host panics while it loads one plugin: that one is broken, its version before goes on, and the others are loaded.
+#[tokio::test]
+async fn a_panic_while_a_plugin_loads_is_that_plugins_fault_alone() {
+    let home = Home::empty();
+    let config = config(&home);
+    install(&home, "clocked", &clocked(), "one");
+    let ace = Ace::builder(config).clock(clock, || 0.5).start().await.expect("it starts");
+    assert_eq!(ace.registry().plugins["clocked"].state, PluginState::Active);
+    let before = ace.registry().plugins["clocked"].revision.clone();
+
+    CLOCK_IS_BROKEN.store(true, Ordering::Relaxed);
+    install(&home, "clocked", &clocked(), "two");
+    install(&home, "second_clocked", &clocked(), "one");
+    install(&home, "sound", include_str!("hostile/policy.wat"), "one");
+    let changes = reload(&ace).await;
+    let of = |plugin: &str| {
+        let mut changes = changes.as_array().expect("a list").iter();
+        changes.find(|change| change["plugin"] == plugin).unwrap_or_else(|| panic!("{plugin} in {changes:?}"))
+    };
+    assert_eq!((&of("clocked")["change"], &of("clocked")["serving"]), (&json!("rejected"), &json!(before)));
+    assert_text(&of("clocked")["reason"], "a bug in ACE (it panicked: the clock is broken)");
+    assert_eq!((&of("second_clocked")["change"], &of("sound")["change"]), (&json!("broken"), &json!("added")));
+
+    CLOCK_IS_BROKEN.store(false, Ordering::Relaxed);
+    install(&home, "clocked", &clocked(), "three");
+    assert_eq!(reload(&ace).await[0]["change"], "replaced", "the next reload works");
+}
+
+static CHANNEL_IS_BROKEN: AtomicBool = AtomicBool::new(false);
+static CHANNEL_PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// A channel of the application's own with a bug: asked for its type while the engine is built anew, it panics.
+struct Buggy;
+
+#[async_trait]
+impl Channel for Buggy {
+    fn name(&self) -> &str {
+        "buggy"
+    }
+
+    fn channel_type(&self) -> &str {
+        if CHANNEL_IS_BROKEN.load(Ordering::Relaxed) {
+            CHANNEL_PANICKED.store(true, Ordering::Relaxed);
+            panic!("it has forgotten its type");
+        }
+        "buggy"
+    }
+
+    fn template_files(&self) -> &[TemplateFile] {
+        &[]
+    }
+
+    async fn deliver(
+        &self,
+        _: &Arc<Message>,
+        _: &[(String, String)],
+        _: &Attempt,
+        _: &Notes,
+    ) -> Result<Receipt, DeliveryError> {
+        Ok(Receipt { provider_id: None, detail: None })
+    }
+}
+
+/// A panic in the midst of a reload is told, and the next change is taken up as if nothing had been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_a_reload_does_not_end_hot_reload() {
+    let home = Home::empty();
+    let config = config(&home);
+    install(&home, "policy", include_str!("hostile/policy.wat"), "one");
+    let ace = Arc::new(Ace::builder(config).channel(Buggy).start().await.expect("it starts"));
+    let revision = || ace.registry().plugins["policy"].revision.clone();
+    let before = revision();
+    let watching = tokio::spawn(Watch::start(ace.clone()).run());
+
+    CHANNEL_IS_BROKEN.store(true, Ordering::Relaxed);
+    let told = ace.reload().await.expect_err("it panicked").to_string();
+    assert_eq!(told, "a bug in ACE (it panicked: it has forgotten its type)");
+    CHANNEL_PANICKED.store(false, Ordering::Relaxed);
+    install(&home, "policy", include_str!("hostile/policy.wat"), "two");
+    tokio::task::block_in_place(|| {
+        wait_for("the watch's own panic", || CHANNEL_PANICKED.load(Ordering::Relaxed).then_some(()));
+    });
+    assert_eq!(revision(), before, "what ran before goes on");
+
+    CHANNEL_IS_BROKEN.store(false, Ordering::Relaxed);
+    install(&home, "policy", include_str!("hostile/policy.wat"), "three");
+    tokio::task::block_in_place(|| wait_for("the next version", || (revision() != before).then_some(())));
+    assert!(!watching.is_finished());
+    watching.abort();
+}
