@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use crate::config;
+use crate::sqlite::Held;
 use writer::{Change, Queue, Write, Writer};
 
 pub use overlay::Overlay;
@@ -76,7 +77,7 @@ enum Store {
     /// One connection serves all: nothing it does waits for a disk.
     Memory(Mutex<Writer>),
     File {
-        readers: Vec<Mutex<Connection>>,
+        readers: Vec<Mutex<Held>>,
         writer: Queue,
     },
 }
@@ -93,10 +94,12 @@ impl Keyvalue {
             return Ok(Keyvalue { store: Store::Memory(Mutex::new(writer)), max_value_bytes });
         };
         let fail = |message| FileError { file: file.clone(), line: None, message };
-        let mut writer = Writer::new(database::open(file).map_err(fail)?, settings.max_entries);
+        let mut writer = Writer::new(database::open(file, settings.access).map_err(fail)?, settings.max_entries);
         facts::load(&mut writer, settings, now)?;
+        writer.db.renew();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
-        let reader = |_| database::reader(file).map(Mutex::new);
+        let hold = writer.db.hold().cloned().expect("a file is held");
+        let reader = |_| database::reader(file, hold.clone()).map(Mutex::new);
         let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(crate::sqlite::words(&e)))?;
         let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
         Ok(Keyvalue { store: Store::File { readers, writer }, max_value_bytes })

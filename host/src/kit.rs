@@ -87,6 +87,7 @@ fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
         keyvalue: requests.keyvalue.clone(),
         mailer: requests.mailer,
         outbox: requests.outbox.then(|| outbox.to_owned()),
+        ..config::Grants::default()
     };
     let secrets = requests.secrets.iter().map(|name| (name.clone(), Secret::new(format!("test-{name}"))));
     config::Plugin { grants, secrets: secrets.collect(), ..config::Plugin::default() }

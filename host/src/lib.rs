@@ -32,6 +32,7 @@ pub mod dispatch;
 pub mod django;
 pub mod engine;
 pub mod events;
+pub mod files;
 pub mod http;
 pub mod intake;
 mod keyvalue;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use lettre::transport::smtp::extension::ClientId;
 
 use crate::config::{self, RelayKind, Tls};
+use crate::files::Access;
 
 mod address;
 mod failure;
@@ -161,7 +162,7 @@ impl Mailer {
         };
         let mut relays = BTreeMap::new();
         for (name, relay) in &settings.relays {
-            relays.insert(name.clone(), Relay::new(name, relay)?);
+            relays.insert(name.clone(), Relay::new(name, relay, settings.access)?);
         }
         if let Some(name) = &settings.default_relay
             && !relays.contains_key(name)
@@ -277,7 +278,7 @@ impl Draft {
 }
 
 impl Relay {
-    fn new(name: &str, settings: &config::Relay) -> Result<Relay, MailerError> {
+    fn new(name: &str, settings: &config::Relay, access: Access) -> Result<Relay, MailerError> {
         let refused = |problem: String| MailerError::Relay { relay: name.to_owned(), problem };
         let from = settings.from.as_deref().map(Mailbox::parse).transpose();
         let return_path = settings.return_path.as_deref().map(ReturnPath::parse).transpose();
@@ -287,7 +288,7 @@ impl Relay {
                 Way::Smtp(Box::new(Pool::new(name, target, smtp)))
             }
             RelayKind::File { dir } => {
-                let folder = Folder::new(dir).map_err(|source| MailerError::Folder {
+                let folder = Folder::new(dir, access).map_err(|source| MailerError::Folder {
                     relay: name.to_owned(),
                     dir: dir.clone(),
                     source,

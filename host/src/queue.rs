@@ -47,6 +47,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::config;
+use crate::sqlite::Held;
 pub use batches::{Batch, BatchState};
 pub use claims::{Claim, Claimed, Handed, Settled, Settlement};
 pub use database::OpenError;
@@ -224,7 +225,7 @@ pub struct Stats {
 /// The store. One process has it open.
 pub struct Queue {
     writer: writer::Sender,
-    readers: Vec<Arc<Mutex<Connection>>>,
+    readers: Vec<Arc<Mutex<Held>>>,
     recent: recent::Shared,
     file: PathBuf,
     /// Something can be claimed that could not before.
@@ -234,7 +235,6 @@ pub struct Queue {
     /// A page of recipients may be due that was not before.
     resolving: Notify,
     meter: Arc<meter::Meter>,
-    _lock: database::Lock,
 }
 
 impl Queue {
@@ -242,17 +242,18 @@ impl Queue {
     pub fn open(settings: &config::Queue, now: Timestamp) -> Result<Self, OpenError> {
         let file = settings.database.clone();
         let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
-        let lock = database::lock(&file)?;
-        let db = database::open(&file)?;
-        let reader = |_| database::reader(&file).map(|db| Arc::new(Mutex::new(db)));
+        let db = database::open(&file, settings.access)?;
+        let hold = db.hold().expect("a file is held");
+        let reader = |_| database::reader(&file, hold.clone()).map(|db| Arc::new(Mutex::new(db)));
         let readers =
             (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
         let meter = Arc::new(meter::Meter::new(Instant::now()));
-        let writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let mut writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        writer.db.renew();
         let recent = writer.recent.shared();
         let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         let (changed, urgent, resolving) = (Notify::new(), watch::Sender::new(()), Notify::new());
-        Ok(Queue { writer, readers, recent, file, changed, urgent, resolving, meter, _lock: lock })
+        Ok(Queue { writer, readers, recent, file, changed, urgent, resolving, meter })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.

@@ -1,7 +1,108 @@
 //! What is the same for every SQLite database of the host.
+//!
+//! - [`hold`]: the lock on the file itself
+//! - [`opening`]: what is done before SQLite opens a file
+//! - [`identity`]: whether an open database is still the file at its path
+//! - [`wal`]: what is in a write-ahead log
+
+mod hold;
+mod identity;
+mod opening;
+mod wal;
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, ErrorCode};
+
+pub use hold::{Hold, HoldError, Use};
+pub use identity::Lost;
+use identity::Identity;
+pub use opening::prepare;
+
+/// A connection that is closed before its file is let go.
+pub struct Held {
+    db: Connection,
+    file: Option<(PathBuf, Hold)>,
+    /// Of a connection that writes.
+    identity: Option<Identity>,
+}
+
+impl Held {
+    /// A connection to a file that is held.
+    pub fn new(db: Connection, file: &Path, hold: Hold) -> Self {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        Held { db, file: Some((file, hold)), identity: None }
+    }
+
+    /// Begins to watch over the file and its write-ahead log, for [`Held::check`].
+    ///
+    /// # Errors
+    /// The file is another one already, or it cannot be looked at.
+    pub fn watch(&mut self) -> Result<(), String> {
+        if let Some((path, hold)) = &self.file {
+            self.identity = Some(Identity::new(hold.clone(), &self.db, path)?);
+        }
+        Ok(())
+    }
+
+    /// To be called before each transaction of a connection that is watched.
+    ///
+    /// # Errors
+    /// Nothing may be written: the database is not the file at its path any more, or something other than SQLite wrote into it.
+    pub fn check(&mut self) -> Result<(), Lost> {
+        self.identity.as_mut().map_or(Ok(()), |identity| identity.check(&self.db))
+    }
+
+    /// To be called after each transaction, and each checkpoint, of a connection that is watched.
+    pub fn renew(&mut self) {
+        if let Some(identity) = &mut self.identity {
+            identity.renew();
+        }
+    }
+
+    /// What holds its file; `None` in memory.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.file.as_ref().map(|(_, hold)| hold)
+    }
+
+    /// A connection to a database in memory.
+    pub fn in_memory(db: Connection) -> Self {
+        Held { db, file: None, identity: None }
+    }
+}
+
+impl Deref for Held {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.db
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The last connection that is closed removes the write-ahead log by its name. Where another file has taken the database's
+        // place that log is the other's.
+        if self.file.as_ref().is_some_and(|(path, hold)| !hold.is_at(path)) {
+            let _ = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        }
+    }
+}
+
+/// The file that SQLite or ACE keeps beside a database: its name, and something appended.
+pub fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    file.with_file_name(name)
+}
 
 /// A statement is planned once. Without this it is planned anew for each other `LIMIT`.
 pub fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
@@ -11,6 +112,22 @@ pub fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
 /// Whether another process, or another connection, is in the way just now.
 pub fn is_busy(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// As [`words`], of what the operating system says of the file or its folder.
+pub fn io_words(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let meaning = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "it cannot be written; the file and its folder must be writable"
+        }
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+            "it cannot be opened; its folder must be there and be writable"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full",
+        _ => return error.to_string(),
+    };
+    format!("{meaning} ({error})")
 }
 
 /// What is wrong, in words for the operator.

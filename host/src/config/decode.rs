@@ -14,6 +14,7 @@ use super::{
     Mailer, Mode, Otlp, Plugin, Presentation, Proof, Queue, Relay, RelayKind, Routing, Secret, SecretSource, Server,
     ServerTls, Signatures, Smtp, Tls, Webhook,
 };
+use crate::files::Access;
 use crate::message::{ChannelType, OnError};
 
 /// Kinds of events, as `events` names them.
@@ -37,6 +38,7 @@ pub(super) const INSTANCES_MAX: usize = 1000;
 /// The whole document.
 pub(super) fn config(s: &mut Section<'_>) -> Config {
     let limits = s.section("limits", limits);
+    let access = Access { group: s.get("file-group", values::group) };
     Config {
         file: None,
         seen: None,
@@ -50,9 +52,9 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
         channels: s.named("channels", |_, field| field.section(channel)),
-        mailer: mailer(s),
-        keyvalue: s.section("keyvalue", keyvalue),
-        queue: s.section("queue", queue),
+        mailer: Mailer { access, ..mailer(s) },
+        keyvalue: Keyvalue { access, ..s.section("keyvalue", keyvalue) },
+        queue: Queue { access, ..s.section("queue", queue) },
         http: s.section("http", http),
         signatures: s.section("plugin-signatures", signatures),
         server: s.section("server", server),
@@ -62,7 +64,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         }),
         webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
         otlp: s.field("otlp").and_then(|field| field.section(otlp).flatten()),
-        plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits))),
+        plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits, access))),
         limits,
         enforced_before: Default::default(),
         places: Default::default(),
@@ -189,7 +191,8 @@ fn mailer(s: &mut Section<'_>) -> Mailer {
             }
             _ => {}
         }
-        Mailer { default_relay, default_from: s.get("default-from", values::sender), relays: relays.clone() }
+        let default_from = s.get("default-from", values::sender);
+        Mailer { default_relay, default_from, relays: relays.clone(), access: Access::default() }
     })
 }
 
@@ -337,6 +340,7 @@ fn keyvalue(s: &mut Section<'_>) -> Keyvalue {
         files: s.list("files", values::existing_file(s.folder())).unwrap_or(default.files),
         max_entries: s.get("max-entries", values::integer(1..=100_000_000)).unwrap_or(default.max_entries),
         max_value_bytes: s.get("max-value-bytes", values::size(1..=16 * MIB)).unwrap_or(default.max_value_bytes),
+        access: default.access,
     }
 }
 
@@ -351,6 +355,7 @@ fn queue(s: &mut Section<'_>) -> Queue {
         max_settled: s.get("max-settled", values::integer(0..=1_000_000_000)).unwrap_or(default.max_settled),
         dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
         event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
+        access: default.access,
     }
 }
 
@@ -474,7 +479,7 @@ fn limits(s: &mut Section<'_>) -> Limits {
     }
 }
 
-fn plugin(s: &mut Section<'_>, maxima: &Limits) -> Plugin {
+fn plugin(s: &mut Section<'_>, maxima: &Limits, access: Access) -> Plugin {
     let default = Plugin::default();
     let mode = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
     let on_error = [("retry", OnError::Retry), ("deny", OnError::Deny), ("allow", OnError::Allow)];
@@ -486,7 +491,7 @@ fn plugin(s: &mut Section<'_>, maxima: &Limits) -> Plugin {
         shadow_of: s.get("shadow-of", values::line),
         order: s.get("order", values::integer(-1_000_000..=1_000_000)).unwrap_or(default.order),
         on_error: s.get("on-error", values::one_of(&on_error)).unwrap_or(default.on_error),
-        grants: s.section("grants", grants),
+        grants: Grants { access, ..s.section("grants", grants) },
         config: s.get("config", values::object).unwrap_or_default(),
         secrets: s.named("secrets", |_, field| secret(field)),
         memory: runtime.memory,
@@ -503,6 +508,7 @@ fn grants(s: &mut Section<'_>) -> Grants {
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
         mailer: s.get("mailer", values::boolean).unwrap_or_default(),
         outbox: s.get("outbox", values::path(s.folder())),
+        access: Access::default(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values;
+use crate::files::Access;
 use crate::message::{Object, OnError};
 
 /// The client behind the `http` and `wasi:http` imports, one for all plugins.
@@ -187,6 +188,8 @@ pub struct Grants {
     pub mailer: bool,
     /// The folder the plugin may write files into.
     pub outbox: Option<PathBuf>,
+    /// Who may read the files in it: `file-group`.
+    pub access: Access,
 }
 
 /// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.

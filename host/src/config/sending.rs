@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use url::Url;
 
 use super::{SecretSource, values};
+use crate::files::Access;
 use crate::message::ChannelType;
 
 /// What messages look like, beyond their templates.
@@ -137,6 +138,8 @@ pub struct Mailer {
     /// edx-ace's DEFAULT_FROM_EMAIL: the sender where neither the mail nor the relay has one.
     pub default_from: Option<String>,
     pub relays: BTreeMap<String, Relay>,
+    /// Who may read the mails of `file` relays: `file-group`.
+    pub access: Access,
 }
 
 /// One way out for mail.
@@ -247,10 +250,18 @@ pub struct Keyvalue {
     pub max_entries: usize,
     /// The longest value. 64 KiB.
     pub max_value_bytes: usize,
+    /// Who may read the database and what is kept beside it: `file-group`.
+    pub access: Access,
 }
 
 impl Default for Keyvalue {
     fn default() -> Self {
-        Keyvalue { database: None, files: Vec::new(), max_entries: 100_000, max_value_bytes: 64 * values::KIB }
+        Keyvalue {
+            database: None,
+            files: Vec::new(),
+            max_entries: 100_000,
+            max_value_bytes: 64 * values::KIB,
+            access: Access::default(),
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Secret, values};
+use crate::files::Access;
 
 /// The durable queue of `ace serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Queue {
     pub dead_letter_retention: Duration,
     /// How long an event can be asked for again by an interrupted stream. 1 hour.
     pub event_retention: Duration,
+    /// Who may read the database and what is kept beside it: `file-group`.
+    pub access: Access,
 }
 
 impl Default for Queue {
@@ -33,6 +36,7 @@ impl Default for Queue {
             max_settled: 10_000_000,
             dead_letter_retention: Duration::from_secs(7 * 86_400),
             event_retention: Duration::from_secs(3_600),
+            access: Access::default(),
         }
     }
 }

@@ -208,6 +208,24 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T
     }
 }
 
+/// The number of a group, which may be written as its name in /etc/group.
+pub(super) fn group(node: &Node) -> Result<u32, String> {
+    if let Ok(number) = integer(0..=u32::MAX - 1)(node) {
+        return Ok(number);
+    }
+    let name = line(node)?;
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let mut known = groups.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        Some((fields.next()?, fields.nth(1)?.parse().ok()?))
+    });
+    let found = known.find(|(known, _)| *known == name).map(|(_, number)| number);
+    found.ok_or_else(|| format!("there is no group {name:?} in /etc/group; a group from elsewhere is written as its number"))
+}
+
 /// A path; a relative one starts at `folder`.
 pub(super) fn path(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
     move |node| {

@@ -204,6 +204,7 @@ pub async fn write_eml(
         default_relay: None,
         default_from: Some(config.mailer.default_from.clone().unwrap_or_else(|| NOBODY.to_owned())),
         relays: [("preview".to_owned(), relay)].into(),
+        access: config.mailer.access,
     };
     let mailer = Mailer::new(&settings).map_err(|e| e.to_string())?;
     mailer.send(email, name).await.map(|accepted| accepted.answer).map_err(|e| e.to_string())

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::sqlite::{is_busy, keep_plans, words};
+use crate::files::Access;
+use crate::sqlite::{self, Held, Hold, HoldError, Use, is_busy, keep_plans, words};
 
 /// Marks a database as this store's ("ACEk"), so that no other program's is written to.
 const APPLICATION_ID: i32 = 0x4143_456b;
@@ -44,16 +45,21 @@ const TABLES: &str = "
 ";
 
 /// An empty database that ends with its connection.
-pub(super) fn in_memory() -> rusqlite::Result<Connection> {
-    let db = Connection::open_in_memory()?;
+pub(super) fn in_memory() -> rusqlite::Result<Held> {
+    let db = Held::in_memory(Connection::open_in_memory()?);
     db.execute_batch(TABLES)?;
     Ok(db)
 }
 
 /// The connection for writing; a file that is not there is begun. Blocks, for [`WRITER_PATIENCE`] where another process
 /// holds the file.
-pub(super) fn open(file: &Path) -> Result<Connection, String> {
-    let mut db = connect(file, OpenFlags::SQLITE_OPEN_CREATE, WRITER_PATIENCE).map_err(|e| words(&e))?;
+pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
+    let hold = sqlite::prepare(file, Use::Shared, access, &[]).map_err(|error| match error {
+        HoldError::Taken(_) => "another program holds it for itself; name another file (keyvalue.database)".to_owned(),
+        HoldError::Io(culprit, error) if culprit == file => sqlite::io_words(&error),
+        HoldError::Io(culprit, error) => format!("{}: {}", culprit.display(), sqlite::io_words(&error)),
+    })?;
+    let mut db = connect(file, hold, WRITER_PATIENCE).map_err(|e| words(&e))?;
     make_tables(&mut db)?;
     // The change of mode does not wait for its lock: two processes that begin one file at once meet here.
     let give_up = std::time::Instant::now() + WRITER_PATIENCE;
@@ -68,21 +74,23 @@ pub(super) fn open(file: &Path) -> Result<Connection, String> {
     if mode != "wal" {
         return Err("SQLite cannot keep a write-ahead log here; the database must be on a local disk".to_owned());
     }
+    db.watch()?;
     Ok(db)
 }
 
 /// A connection that only reads a database which [`open`] has opened.
-pub(super) fn reader(file: &Path) -> rusqlite::Result<Connection> {
-    let db = connect(file, OpenFlags::empty(), READER_PATIENCE)?;
+pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
+    let db = connect(file, hold, READER_PATIENCE)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
 
-fn connect(file: &Path, create: OpenFlags, patience: Duration) -> rusqlite::Result<Connection> {
+/// The file is there already: it was created by whoever took hold of it.
+fn connect(file: &Path, hold: Hold, patience: Duration) -> rusqlite::Result<Held> {
     // An absolute path is never one of the names that mean something else to SQLite, as `:memory:`.
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
-    let db = Connection::open_with_flags(file, flags)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Held::new(Connection::open_with_flags(&file, flags)?, &file, hold);
     db.busy_timeout(patience)?;
     keep_plans(&db)?;
     // Each commit is on the disk before it is answered.

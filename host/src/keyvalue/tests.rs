@@ -7,7 +7,8 @@ use super::*;
 const KEEP: Option<Duration> = None;
 
 fn settings(database: Option<&Path>, max_entries: usize) -> config::Keyvalue {
-    config::Keyvalue { database: database.map(Path::to_owned), files: Vec::new(), max_entries, max_value_bytes: 8 }
+    let database = database.map(Path::to_owned);
+    config::Keyvalue { database, max_entries, max_value_bytes: 8, ..Default::default() }
 }
 
 fn memory(max_entries: usize) -> Keyvalue {
@@ -345,7 +346,7 @@ async fn a_damaged_file_is_unavailable() {
 
 /// A writer that waits for nobody.
 fn impatient(file: &Path) -> Writer {
-    let db = database::open(file).expect("opened");
+    let db = database::open(file, Default::default()).unwrap_or_else(|e| panic!("{e}"));
     db.busy_timeout(Duration::ZERO).expect("set");
     Writer::new(db, 100_000)
 }

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{KeyvalueError, count, no_counter, unavailable};
+use crate::sqlite::Held;
 
 /// Writes in one transaction at most.
 const BATCH_MAX: usize = 256;
@@ -47,22 +48,44 @@ type Answer = Result<i64, KeyvalueError>;
 
 /// Holds the connection for writing.
 pub(super) struct Writer {
-    pub db: Connection,
+    pub db: Held,
     max_entries: i64,
+    /// The file is not the one that was opened any more.
+    is_lost: bool,
 }
 
 impl Writer {
-    pub fn new(db: Connection, max_entries: usize) -> Self {
+    pub fn new(db: Held, max_entries: usize) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Writer { db, max_entries: i64::try_from(max_entries).unwrap_or(i64::MAX) }
+        Writer { db, max_entries: i64::try_from(max_entries).unwrap_or(i64::MAX), is_lost: false }
     }
 
     /// Writes all in one transaction. Where the database fails nothing of it is written, and every answer says so.
     pub fn commit(&mut self, writes: &[Write]) -> Vec<Answer> {
-        self.try_commit(writes).unwrap_or_else(|error| {
-            let error = unavailable(error);
-            writes.iter().map(|_| Err(error.clone())).collect()
-        })
+        let answers = match self.check() {
+            Ok(()) => self.try_commit(writes).map_err(unavailable),
+            Err(error) => Err(error),
+        };
+        self.db.renew();
+        answers.unwrap_or_else(|error| writes.iter().map(|_| Err(error.clone())).collect())
+    }
+
+    /// Whether the file is still the one that was opened. That it is not is logged once.
+    fn check(&mut self) -> Result<(), KeyvalueError> {
+        match self.db.check() {
+            Ok(()) if std::mem::take(&mut self.is_lost) => {
+                tracing::warn!("The key-value database is there again as it was; it is written to again.");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+            Err(lost) => {
+                if !std::mem::replace(&mut self.is_lost, true) {
+                    tracing::error!("The key-value database cannot be written: {lost}");
+                }
+                let text = "the key-value store: its file was moved, deleted or changed from outside; ACE's log says more";
+                Err(KeyvalueError::Unavailable(text.to_owned()))
+            }
+        }
     }
 
     pub fn commit_one(&mut self, write: &Write) -> Answer {

@@ -223,6 +223,7 @@ fn settings(kind: RelayKind) -> config::Mailer {
         default_relay: None,
         default_from: Some("Campus <no-reply@campus.example>".into()),
         relays: BTreeMap::from([("main".to_owned(), config::Relay { kind, from: None, return_path: None })]),
+        access: Default::default(),
     }
 }
 

@@ -7,6 +7,7 @@ use cap_std::fs::Dir;
 use url::Url;
 
 use crate::config::{self, BucketGrant, Requests, Secret};
+use crate::files;
 
 /// What one plugin may reach: what ace.toml granted, opened and ready.
 pub struct Grants {
@@ -31,9 +32,12 @@ impl Grants {
         let outbox = match &granted.outbox {
             None => None,
             Some(folder) => {
-                let opened = std::fs::create_dir_all(folder)
+                let opened = granted
+                    .access
+                    .create_folder(folder)
                     .and_then(|()| Dir::open_ambient_dir(folder, cap_std::ambient_authority()))
                     .map_err(|e| format!("grants.outbox: {}: {e}", folder.display()))?;
+                granted.access.restrict_folder(folder, |_| true);
                 Some(Arc::new(opened))
             }
         };
@@ -74,6 +78,11 @@ impl Grants {
     /// The folder it may write into.
     pub fn outbox(&self) -> Result<Arc<Dir>, String> {
         self.outbox.clone().ok_or_else(|| not_granted("outbox = \"FOLDER\""))
+    }
+
+    /// Who may read the files in that folder.
+    pub fn access(&self) -> files::Access {
+        self.granted.access
     }
 
     /// What was granted, for people to read.
@@ -186,6 +195,7 @@ mod tests {
             keyvalue: vec![facts],
             mailer: true,
             outbox: Some("out".into()),
+            ..Default::default()
         };
         assert_eq!(ungranted(&imports, &granted), Vec::<String>::new());
     }

@@ -1,13 +1,12 @@
-//! The file of the queue: locking it, opening it, its tables and their versions.
+//! The file of the queue: opening it, its tables and their versions.
 
-use std::fs::File;
-use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::sqlite;
+use crate::files::{self, Access};
+use crate::sqlite::{self, Held, Hold, HoldError, Use, beside};
 
 /// Marks a database as a queue's ("ACEq").
 const APPLICATION_ID: i32 = 0x4143_4571;
@@ -140,39 +139,18 @@ pub enum OpenError {
     Database { file: PathBuf, reason: String },
 }
 
-/// The right to use a file, for as long as it lives.
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
-
-/// One process a file. The lock ends with the process, however that ends.
-pub(super) fn lock(file: &Path) -> Result<Lock, OpenError> {
-    let path = beside(file, "lock");
-    let failed = |e: std::io::Error| OpenError::Database { file: path.clone(), reason: e.to_string() };
-    let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-    if lock.try_lock().is_err() {
-        let mut holder = String::new();
-        let _ = lock.take(20).read_to_string(&mut holder);
-        let holder = if holder.trim().is_empty() { "unknown".to_owned() } else { holder.trim().to_owned() };
-        return Err(OpenError::Taken { file: file.to_owned(), holder });
-    }
-    let write = |lock: &mut File| {
-        lock.set_len(0)?;
-        lock.rewind()?;
-        write!(lock, "{}", std::process::id())
-    };
-    write(&mut lock).map_err(failed)?;
-    Ok(Lock(lock))
+/// The connection that writes, and what holds the file for this process alone. A file that is not there is begun; tables of an
+/// earlier version are brought forward, after a copy was made.
+pub(super) fn open(file: &Path, access: Access) -> Result<Held, OpenError> {
+    open_as(file, access, &VERSIONS)
 }
 
-/// The connection that writes. A file that is not there is begun; tables of an earlier version are brought forward, after a
-/// copy was made.
-pub(super) fn open(file: &Path) -> Result<Connection, OpenError> {
-    open_as(file, &VERSIONS)
-}
-
-pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Connection, OpenError> {
+pub(super) fn open_as(file: &Path, access: Access, versions: &[&str]) -> Result<Held, OpenError> {
+    let copies: Vec<String> = (1..versions.len()).map(copy_of).collect();
+    let hold = sqlite::prepare(file, Use::Alone, access, &copies).map_err(|error| not_held(file, error))?;
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| failed(sqlite::words(&e));
-    let mut db = connect(file, OpenFlags::SQLITE_OPEN_CREATE).map_err(sql)?;
+    let mut db = connect(file, hold).map_err(sql)?;
     // Both hold only for a file that is still empty.
     db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
@@ -185,27 +163,28 @@ pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Connection, Open
     // What is erased is overwritten with zeros wherever its page is written anyway.
     db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
     let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
-    if version == versions.len() {
-        return Ok(db);
+    if version > 0 && version < versions.len() {
+        back_up(&db, version, &beside(file, &copy_of(version)), access).map_err(failed)?;
     }
-    if version > 0 {
-        back_up(&db, &beside(file, &format!("version-{version}"))).map_err(sql)?;
+    if version < versions.len() {
+        bring_forward(&mut db, version, versions).map_err(sql)?;
     }
-    bring_forward(&mut db, version, versions).map_err(sql)?;
+    db.watch().map_err(failed)?;
     Ok(db)
 }
 
 /// A connection that only reads.
-pub(super) fn reader(file: &Path) -> rusqlite::Result<Connection> {
-    let db = connect(file, OpenFlags::empty())?;
+pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
+    let db = connect(file, hold)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
 
-fn connect(file: &Path, create: OpenFlags) -> rusqlite::Result<Connection> {
+/// The file is there already: it was created by whoever took hold of it.
+fn connect(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
-    let db = Connection::open_with_flags(file, flags)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Held::new(Connection::open_with_flags(&file, flags)?, &file, hold);
     db.busy_timeout(PATIENCE)?;
     sqlite::keep_plans(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
@@ -238,20 +217,52 @@ fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlit
     transaction.commit()
 }
 
-/// A whole copy, made by SQLite; one that is there already is kept, for it is older.
-fn back_up(db: &Connection, to: &Path) -> rusqlite::Result<()> {
-    if to.exists() {
-        return Ok(());
-    }
-    tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
-    db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop)
+/// What the copy of a database whose tables had that version is called, after the database's name.
+fn copy_of(version: usize) -> String {
+    format!(".version-{version}")
 }
 
-/// `ace.db.lock` beside `ace.db`.
-fn beside(file: &Path, what: &str) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{what}"));
-    file.with_file_name(name)
+/// A whole copy, made by SQLite; one that is there already is kept, for it is older. It has its name only once it is whole: whoever
+/// is killed before leaves none, or what an earlier version left is replaced.
+fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result<(), String> {
+    if to.exists() {
+        match is_whole(to, version) {
+            true => return Ok(()),
+            false => tracing::warn!(copy = %to.display(), "A copy of the queue was cut short by an earlier start; it is made anew."),
+        }
+    }
+    tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
+    let temporary = beside(to, ".tmp");
+    let failed = |e: &dyn std::fmt::Display| format!("the copy {} cannot be made: {e}", to.display());
+    // SQLite writes into an empty file that is there, and leaves its mode as it is.
+    let copied = files::replace(&temporary, b"", files::Readers::Only(access)).map_err(|e| failed(&e)).and_then(|()| {
+        db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]).map_err(|e| failed(&sqlite::words(&e)))?;
+        files::put_in_place(&temporary, to).map_err(|e| failed(&e))
+    });
+    copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+}
+
+/// Whether a copy is a queue's database of that version, with all the pages it says it has.
+fn is_whole(copy: &Path, of: usize) -> bool {
+    let look = || -> rusqlite::Result<bool> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(copy, flags)?;
+        let number = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+        let is_long_enough = copy.metadata().is_ok_and(|found| i64::try_from(found.len()).is_ok_and(|len| len >= bytes));
+        Ok(is_long_enough && version(&db, of)? == Ok(of))
+    };
+    look().unwrap_or(false)
+}
+
+fn not_held(file: &Path, error: HoldError) -> OpenError {
+    match error {
+        HoldError::Taken(holder) => {
+            let holder = holder.map_or("unknown".to_owned(), |number| number.to_string());
+            OpenError::Taken { file: file.to_owned(), holder }
+        }
+        HoldError::Io(culprit, error) => OpenError::Database { file: culprit, reason: sqlite::io_words(&error) },
+    }
 }
 
 #[cfg(test)]
@@ -267,21 +278,22 @@ mod tests {
         let count =
             |db: &Connection| db.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0)).expect("asked");
         let first = [VERSIONS[0]];
-        let db = open_as(&file, &first).unwrap_or_else(|e| panic!("{e}"));
+        let db = open_as(&file, Access::default(), &first).unwrap_or_else(|e| panic!("{e}"));
         db.execute("INSERT INTO meta (key, value) VALUES ('a', '1')", []).expect("written");
         drop(db);
 
         let broken = [VERSIONS[0], "CREATE TABLE half (a); ALTER TABLE nowhere ADD COLUMN note TEXT"];
-        assert!(open_as(&file, &broken).is_err(), "and nothing of it is left");
+        assert!(open_as(&file, Access::default(), &broken).is_err(), "and nothing of it is left");
         let versions = [VERSIONS[0], next];
-        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
+        let db = open_as(&file, Access::default(), &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2);
         drop(db);
-        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
+        let db = open_as(&file, Access::default(), &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2, "once");
-        let copy = open_as(&beside(&file, "version-1"), &first).unwrap_or_else(|e| panic!("{e}"));
+        let copy = open_as(&beside(&file, ".version-1"), Access::default(), &first).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&copy), 1, "the copy is as it was");
-        let refused = open_as(&file, &first).expect_err("refused").to_string();
+        drop((db, copy));
+        let refused = open_as(&file, Access::default(), &first).err().expect("refused").to_string();
         assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
     }
 }

@@ -16,6 +16,7 @@ use super::meter::{Counted, Meter};
 use super::recent::{self, Recent};
 use super::waiting::{self, Run};
 use super::{Accepted, Hashes, New, QueueError, State, ms};
+use crate::sqlite::Held;
 use crate::{config, sqlite};
 
 /// Changes in one transaction at most.
@@ -196,7 +197,7 @@ impl Lease {
 
 /// Holds the connection for writing, and what it remembers of the tables.
 pub(super) struct Writer {
-    pub db: Connection,
+    pub db: Held,
     pub settings: config::Queue,
     /// Messages that are not settled.
     pub unsettled: u64,
@@ -233,7 +234,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// What the last process had under way waits again, in doubt.
-    pub fn new(db: Connection, settings: &config::Queue, meter: Arc<Meter>, now: Timestamp) -> rusqlite::Result<Self> {
+    pub fn new(db: Held, settings: &config::Queue, meter: Arc<Meter>, now: Timestamp) -> rusqlite::Result<Self> {
         let clock = Clock::new(&db)?;
         let (recent, indexed) = Recent::new(&db)?;
         let mut writer = Writer {
@@ -293,6 +294,10 @@ impl Writer {
 
     /// Makes all changes in one transaction, and tells each what came of it.
     fn commit(&mut self, changes: impl Iterator<Item = Make>) {
+        if let Err(lost) = self.db.check() {
+            self.refuse(changes, &lost.to_string());
+            return;
+        }
         let mut tells = Vec::with_capacity(GROUP_MAX);
         let before = (self.unsettled, self.settled, self.paused.clone(), self.clock);
         let last_claim = self.last_claim;
@@ -330,10 +335,22 @@ impl Writer {
             let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             self.folded = Instant::now();
         }
+        self.db.renew();
         for tell in tells {
             tell(error.as_ref().map_or(Ok(()), Err));
         }
         // Those that were not tried any more: without an answer they are told that the writer gave them up.
+        changes.for_each(drop);
+    }
+
+    /// Makes none of the changes; whoever asked is told why.
+    fn refuse(&mut self, changes: impl Iterator<Item = Make>, why: &str) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if *broken != why {
+            tracing::error!("The queue cannot be written: {why}");
+            *broken = why.to_owned();
+        }
+        drop(broken);
         changes.for_each(drop);
     }
 

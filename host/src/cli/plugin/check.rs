@@ -88,6 +88,7 @@ fn unrequested(found: &Inspection) -> Vec<String> {
         keyvalue: requests.keyvalue.clone(),
         mailer: requests.mailer,
         outbox: requests.outbox.then(PathBuf::new),
+        ..Grants::default()
     };
     grants::ungranted(&found.plugin.imports, &grants)
 }

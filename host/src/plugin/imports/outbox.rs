@@ -1,10 +1,11 @@
 //! Files in the one folder the operator granted.
 
 use std::io::{ErrorKind, Write};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 
+use crate::files::{self, Access};
 use crate::plugin::bindings::outbox::{Host, OutboxError};
 use crate::plugin::state::State;
 
@@ -14,6 +15,7 @@ const NAME_BYTES_MAX: usize = 255;
 impl Host for State {
     async fn write(&mut self, name: String, content: Vec<u8>) -> wasmtime::Result<Result<(), OutboxError>> {
         self.count_host_call()?;
+        let access = self.grants.access();
         let dir = match self.grants.outbox() {
             Ok(dir) => dir,
             Err(why) => return Ok(Err(OutboxError::Denied(self.refuse("outbox", why)))),
@@ -25,7 +27,7 @@ impl Host for State {
             .outside(async |state| {
                 let label = state.settings.clean(&name);
                 state.call.handover.begun = Some(format!("{label} was being written"));
-                let written = tokio::task::spawn_blocking(move || write_new(&dir, &name, &content)).await;
+                let written = tokio::task::spawn_blocking(move || write_new(&dir, access, &name, &content)).await;
                 state.call.handover.begun = None;
                 if matches!(written, Ok(Ok(()))) {
                     state.call.handover.done = Some(format!("{label} was written"));
@@ -37,8 +39,9 @@ impl Host for State {
     }
 }
 
-/// Writes a file that was not there. It appears whole or not at all; no link leads out of the folder (cap-std sees to it).
-fn write_new(dir: &Dir, name: &str, content: &[u8]) -> Result<(), OutboxError> {
+/// Writes a file that was not there. It appears whole or not at all, and then survives a power failure; no link leads out of the
+/// folder (cap-std sees to it).
+fn write_new(dir: &Dir, access: Access, name: &str, content: &[u8]) -> Result<(), OutboxError> {
     let path = Path::new(name);
     let sound = !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
@@ -54,14 +57,41 @@ fn write_new(dir: &Dir, name: &str, content: &[u8]) -> Result<(), OutboxError> {
     };
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         let no_folder = |e| OutboxError::Unavailable(format!("{}: {e}", parent.display()));
-        dir.create_dir_all(parent).map_err(no_folder)?;
+        create_folders(dir, access, parent).map_err(no_folder)?;
     }
-    let temporary = path.with_file_name(format!(".{}.tmp", uuid::Uuid::new_v4()));
-    let mut file = dir.open_with(&temporary, OpenOptions::new().write(true).create_new(true)).map_err(failed)?;
+    let temporary = path.with_file_name(files::temporary_name());
     // A hard link, unlike a rename, refuses to replace.
-    let linked = file.write_all(content).and_then(|()| dir.hard_link(&temporary, dir, path));
-    dir.remove_file(&temporary).map_err(failed)?;
-    linked.map_err(failed)
+    let linked = write_temporary(dir, access, &temporary, content).and_then(|()| dir.hard_link(&temporary, dir, path));
+    let removed = dir.remove_file(&temporary);
+    linked.and(removed).and_then(|()| sync_folder_of(dir, path)).map_err(failed)
+}
+
+fn write_temporary(dir: &Dir, access: Access, temporary: &Path, content: &[u8]) -> std::io::Result<()> {
+    let file = dir.open_with(temporary, OpenOptions::new().write(true).create_new(true).mode(0o600))?;
+    let mut file = file.into_std();
+    file.write_all(content)?;
+    access.apply(&file)?;
+    file.sync_all()
+}
+
+/// Each folder on the way that is not there yet, with the access of the files in it.
+fn create_folders(dir: &Dir, access: Access, path: &Path) -> std::io::Result<()> {
+    let mut folder = PathBuf::new();
+    for name in path.components() {
+        folder.push(name);
+        let mut builder = DirBuilder::new();
+        match dir.create_dir_with(&folder, builder.mode(access.folder_mode())) {
+            Ok(()) => access.apply_to_folder(&dir.open_dir(&folder)?.into_std_file())?,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder_of(dir: &Dir, path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    dir.open(folder)?.sync_all()
 }
 
 #[cfg(test)]
@@ -76,13 +106,13 @@ mod tests {
         std::os::unix::fs::symlink(root.path(), folder.join("up")).expect("linked");
         let dir = Dir::open_ambient_dir(&folder, cap_std::ambient_authority()).expect("opened");
 
-        write_new(&dir, "a/b.html", b"one").expect("written");
+        write_new(&dir, Access::default(), "a/b.html", b"one").expect("written");
         assert_eq!(std::fs::read(folder.join("a/b.html")).expect("there"), b"one");
-        assert!(matches!(write_new(&dir, "a/b.html", b"two"), Err(OutboxError::Exists(_))));
+        assert!(matches!(write_new(&dir, Access::default(), "a/b.html", b"two"), Err(OutboxError::Exists(_))));
         for name in ["", "../x", "/etc/x", "a/../../x", "a\nb", ".."] {
-            assert!(matches!(write_new(&dir, name, b""), Err(OutboxError::Invalid(_))), "{name:?}");
+            assert!(matches!(write_new(&dir, Access::default(), name, b""), Err(OutboxError::Invalid(_))), "{name:?}");
         }
-        assert!(matches!(write_new(&dir, "up/x", b""), Err(OutboxError::Unavailable(_))), "a link out");
+        assert!(matches!(write_new(&dir, Access::default(), "up/x", b""), Err(OutboxError::Unavailable(_))), "a link out");
         let left: Vec<_> = std::fs::read_dir(folder.join("a")).expect("there").collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
     }

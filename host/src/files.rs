@@ -1,0 +1,362 @@
+//! Files that are found by their name: written as a whole or not at all, and readable by nobody whom they do not concern.
+//!
+//! A process can be killed, and a machine can lose power, between any two system calls. A file is therefore written under a
+//! temporary name, synchronized, renamed, and its folder is synchronized too: after that the file survives a power failure, and at
+//! no moment does its final name lead to a part of it.
+
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Names of temporary files are made of these and a uuid.
+const TEMPORARY: (&str, &str) = (".ace-", ".tmp");
+/// A temporary file that is older was left behind by a process that was killed.
+const ABANDONED: Duration = Duration::from_secs(3_600);
+/// Files that [`Access::restrict_folder`] looks at.
+const FILES_MAX: usize = 200_000;
+/// Folders below one another that it looks into.
+const DEPTH_MAX: usize = 16;
+/// The bits of a mode that say who may do what.
+const MODE_BITS: u32 = 0o7777;
+
+/// Who may read files that hold people's data: the user ACE runs as and, where one is named, a group. Nobody else, whatever the
+/// umask is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The number of the group. `None`: no group.
+    pub group: Option<u32>,
+}
+
+/// Who may read a file that [`replace`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Only these: it holds people's data or a secret.
+    Only(Access),
+    /// Those who could read the file it replaces, which keeps its owner; those whom the umask allows where there was none.
+    AsBefore,
+}
+
+impl Access {
+    /// The mode of a file: 0600, or 0640 with a group.
+    pub fn file_mode(self) -> u32 {
+        if self.group.is_some() { 0o640 } else { 0o600 }
+    }
+
+    /// The mode of a folder of such files: 0700, or 0750 with a group.
+    pub fn folder_mode(self) -> u32 {
+        if self.group.is_some() { 0o750 } else { 0o700 }
+    }
+
+    /// Makes a folder, and those above it, where there is none. One that is there is left as it is.
+    ///
+    /// # Errors
+    /// Those of the operating system; also where the group cannot be given to it.
+    pub fn create_folder(self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        DirBuilder::new().recursive(true).mode(self.folder_mode()).create(folder)?;
+        self.apply_to_folder(&File::open(folder)?)
+    }
+
+    /// Gives a file that this process created, with mode 0600, its mode and its group.
+    ///
+    /// # Errors
+    /// Those of the operating system, above all that this user cannot give files to the group.
+    pub fn apply(self, file: &File) -> io::Result<()> {
+        self.give(file, self.file_mode())
+    }
+
+    /// As [`Access::apply`], for a folder that was created with [`Access::folder_mode`].
+    ///
+    /// # Errors
+    /// As those of [`Access::apply`].
+    pub fn apply_to_folder(self, folder: &File) -> io::Result<()> {
+        self.give(folder, self.folder_mode())
+    }
+
+    fn give(self, file: &File, mode: u32) -> io::Result<()> {
+        // Without a group the mode it was created with is right.
+        let Some(group) = self.group else { return Ok(()) };
+        fchown(file, None, Some(group)).map_err(|e| about_group(group, &e))?;
+        // The umask may have taken bits away.
+        file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Gives the file at a path its mode and its group without opening it (closing a descriptor of a database would end SQLite's
+    /// locks). True where others could read or write it before. A file that is not there, or that belongs to another user, is left
+    /// alone.
+    ///
+    /// # Errors
+    /// Those of the operating system, above all that this user cannot give files to the group.
+    pub fn restrict(self, path: &Path) -> io::Result<bool> {
+        let found = match path.symlink_metadata() {
+            Ok(found) => found,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        if !found.is_file() || !is_ours(&found) {
+            return Ok(false);
+        }
+        if let Some(group) = self.group.filter(|group| *group != found.gid()) {
+            chown(path, None, Some(group)).map_err(|e| about_group(group, &e))?;
+        }
+        let (mode, wanted) = (found.mode() & MODE_BITS, self.file_mode());
+        let is_wider = mode & 0o077 & !wanted != 0;
+        // Without a group a mode that is narrower than ours is the operator's wish.
+        if is_wider || (self.group.is_some() && mode != wanted) {
+            std::fs::set_permissions(path, Permissions::from_mode(wanted))?;
+        }
+        Ok(is_wider)
+    }
+
+    /// As [`Access::restrict`] for all files in a folder, and in those below it, whose names are `wanted`; also removes temporary
+    /// files that a killed process left there. Files that others could read are named once, in one warning. A folder that cannot
+    /// be read is passed over: whoever writes into it says so.
+    pub fn restrict_folder(self, folder: &Path, wanted: impl Fn(&OsStr) -> bool) {
+        // Nobody else gets as far as the files in a folder that is this user's alone.
+        let is_private = self.group.is_none() && folder.metadata().is_ok_and(|found| found.mode() & 0o077 == 0);
+        let wanted = |name: &OsStr| !is_private && wanted(name);
+        let (mut folders, mut seen) = (vec![(folder.to_owned(), 0)], 0);
+        let mut wider: Vec<PathBuf> = Vec::new();
+        while let Some((folder, depth)) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                seen += 1;
+                let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+                if seen > FILES_MAX {
+                    break;
+                } else if kind.is_dir() && depth < DEPTH_MAX {
+                    folders.push((path, depth + 1));
+                } else if kind.is_file() && is_abandoned(&path) {
+                    let _ = std::fs::remove_file(&path);
+                } else if kind.is_file() && wanted(&entry.file_name()) && self.restrict(&path).unwrap_or(false) {
+                    wider.push(path);
+                }
+            }
+        }
+        self.name_wider(&wider);
+    }
+
+    /// Says once which files others could read until now.
+    pub fn name_wider(self, files: &[PathBuf]) {
+        let Some(first) = files.first() else { return };
+        let (count, mode) = (files.len(), format!("{:04o}", self.file_mode()));
+        tracing::warn!(
+            file = %first.display(), count, mode,
+            "Files with people's data could be read by other users; ACE restricted them. To let a group read them, set file-group."
+        );
+    }
+}
+
+/// Whether this process may change its mode, and it is not somebody else's where root runs this.
+fn is_ours(found: &Metadata) -> bool {
+    found.uid() == rustix::process::geteuid().as_raw()
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let is_temporary = name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1);
+    let age = || path.symlink_metadata().ok()?.modified().ok()?.elapsed().ok();
+    is_temporary && age().is_some_and(|age| age > ABANDONED)
+}
+
+fn about_group(group: u32, error: &io::Error) -> io::Error {
+    let hint = "file-group must be a group that the user ACE runs as belongs to";
+    io::Error::new(error.kind(), format!("it cannot be given to the group {group}: {error}; {hint}"))
+}
+
+/// A name for a file that is being written, in the same folder.
+pub fn temporary_name() -> String {
+    format!("{}{}{}", TEMPORARY.0, uuid::Uuid::new_v4().simple(), TEMPORARY.1)
+}
+
+/// Writes a file in place of what is there, or as a new one. Afterwards it survives a power failure; where it fails, what was there
+/// before is untouched. A symbolic link at `path` is replaced, not followed. Blocks.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
+    put(path, readers, |file| file.write_all(content))
+}
+
+/// Copies a file as [`replace`] writes one. Blocks.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn copy(from: &Path, to: &Path, readers: Readers) -> io::Result<()> {
+    let mut from = File::open(from)?;
+    put(to, readers, |file| io::copy(&mut from, file).map(drop))
+}
+
+/// Gives a file that is written its final name, in place of what is there. Then it survives a power failure. Blocks.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn put_in_place(temporary: &Path, path: &Path) -> io::Result<()> {
+    File::open(temporary)?.sync_all()?;
+    std::fs::rename(temporary, path)?;
+    sync_folder_of(path)
+}
+
+fn put(path: &Path, readers: Readers, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let temporary = path.with_file_name(temporary_name());
+    let written = write(&temporary, path, readers, fill).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
+    sync_folder_of(path)
+}
+
+/// As [`replace`]; a symbolic link at `path` stays, and what it leads to is replaced.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn replace_linked(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
+    match path.canonicalize() {
+        Ok(path) => replace(&path, content, readers),
+        Err(_) => replace(path, content, readers),
+    }
+}
+
+fn write(
+    temporary: &Path,
+    path: &Path,
+    readers: Readers,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let before = match readers {
+        Readers::AsBefore => path.symlink_metadata().ok().filter(Metadata::is_file),
+        Readers::Only(_) => None,
+    };
+    let is_open_to_umask = readers == Readers::AsBefore && before.is_none();
+    let mode = if is_open_to_umask { 0o666 } else { 0o600 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    fill(&mut file)?;
+    match (readers, before) {
+        (Readers::Only(access), _) => access.apply(&file)?,
+        (Readers::AsBefore, Some(before)) => {
+            // Only root can; for any other user the file is its own already, or becomes so.
+            let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
+            file.set_permissions(Permissions::from_mode(before.mode() & MODE_BITS))?;
+        }
+        (Readers::AsBefore, None) => {}
+    }
+    file.sync_all()
+}
+
+/// Makes what was created, renamed or removed in the folder of a file survive a power failure.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).expect("it is there").mode() & 0o777
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<_> = entries.map(|e| e.expect("one").file_name().into_string().expect("a name")).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_keeps_its_mode() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ace.toml");
+        replace(&path, b"one", Readers::AsBefore).expect("written");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o604)).expect("changed");
+        replace(&path, b"two", Readers::AsBefore).expect("written");
+        assert_eq!((std::fs::read(&path).expect("there"), mode(&path)), (b"two".to_vec(), 0o604));
+        replace(&path, b"three", Readers::Only(Access::default())).expect("written");
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(names(folder.path()), ["ace.toml"], "no temporary file stays");
+    }
+
+    #[test]
+    fn what_was_there_stays_where_it_cannot_be_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("taken");
+        std::fs::create_dir(&path).expect("made");
+        assert!(replace(&path, b"one", Readers::AsBefore).is_err(), "a file does not replace a folder");
+        assert_eq!(names(folder.path()), ["taken"], "no temporary file stays");
+        assert!(replace(&folder.path().join("nowhere/x"), b"", Readers::AsBefore).is_err());
+    }
+
+    #[test]
+    fn a_link_is_replaced_or_followed_as_asked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&file, "old").expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("linked");
+        replace_linked(&link, b"new", Readers::AsBefore).expect("written");
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).expect("there"), b"new");
+        replace(&link, b"other", Readers::AsBefore).expect("written");
+        assert!(!link.is_symlink());
+        assert_eq!(std::fs::read(&file).expect("there"), b"new", "a link in a mail folder leads nowhere");
+    }
+
+    #[test]
+    fn files_that_others_can_read_are_restricted_and_others_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        std::fs::create_dir(root.join("below")).expect("made");
+        std::fs::set_permissions(root, Permissions::from_mode(0o755)).expect("changed");
+        let all = [("a.eml", 0o644), ("below/b.eml", 0o666), ("c.eml", 0o400), ("notes.txt", 0o644)];
+        for (name, bits) in all {
+            std::fs::write(root.join(name), "").expect("written");
+            std::fs::set_permissions(root.join(name), Permissions::from_mode(bits)).expect("changed");
+        }
+        std::os::unix::fs::symlink(root.join("notes.txt"), root.join("d.eml")).expect("linked");
+        let (fresh, left) = (root.join(temporary_name()), root.join(temporary_name()));
+        for file in [&fresh, &left] {
+            std::fs::write(file, "half").expect("written");
+        }
+        let long_ago = std::fs::metadata(&left).and_then(|m| m.modified()).expect("there") - 2 * ABANDONED;
+        File::options().write(true).open(&left).and_then(|f| f.set_modified(long_ago)).expect("changed");
+
+        Access::default().restrict_folder(root, |name| Path::new(name).extension().is_some_and(|e| e == "eml"));
+        let modes = all.map(|(name, _)| mode(&root.join(name)));
+        assert_eq!(modes, [0o600, 0o600, 0o400, 0o644]);
+        assert!(fresh.exists() && !left.exists(), "what a killed process left is removed");
+    }
+
+    #[test]
+    fn a_group_can_read_where_one_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Root may give files to any group; every user may give them to its own.
+        let is_root = rustix::process::geteuid().is_root();
+        let group = if is_root { 4_711 } else { rustix::process::getegid().as_raw() };
+        let access = Access { group: Some(group) };
+        let below = folder.path().join("out/mails");
+        access.create_folder(&below).expect("made");
+        let path = below.join("a.eml");
+        replace(&path, b"one", Readers::Only(access)).expect("written");
+        let found = |path: &Path| {
+            let found = std::fs::metadata(path).expect("there");
+            (found.mode() & 0o777, found.gid())
+        };
+        assert_eq!((found(&path), found(&below)), ((0o640, group), (0o750, group)));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("changed");
+        assert!(!access.restrict(&path).expect("changed"), "nobody else could read it");
+        assert_eq!(found(&path), (0o640, group));
+        if !is_root {
+            let foreign = Access { group: Some(0) };
+            let refused = replace(&path, b"two", Readers::Only(foreign)).expect_err("not a member").to_string();
+            assert!(refused.contains("file-group"), "{refused}");
+        }
+    }
+}
