@@ -15,6 +15,7 @@
 //! What serves them:
 //!
 //! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
+//! - [`files`]: files written as a whole or not at all, and who may read them
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
 //!   what changes; [`monitoring`]: events and metrics; [`tasks`]: what is started again when it fails
 //!

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Error, ErrorCode};
 
+use crate::files::Access;
+
 pub use hold::{Hold, HoldError, Use};
-pub use identity::Lost;
 use identity::Identity;
+pub use identity::Lost;
 pub use opening::prepare;
 
 /// A connection that is closed before its file is let go.
@@ -26,7 +28,7 @@ pub struct Held {
     db: Connection,
     file: Option<(PathBuf, Hold)>,
     /// Of a connection that writes.
-    identity: Option<Identity>,
+    identity: Option<Box<Identity>>,
 }
 
 impl Held {
@@ -36,15 +38,20 @@ impl Held {
         Held { db, file: Some((file, hold)), identity: None }
     }
 
-    /// Begins to watch over the file and its write-ahead log, for [`Held::check`].
+    /// Begins to watch over the file and its write-ahead log, for [`Held::check`]. What SQLite created beside the file has its access
+    /// then.
     ///
     /// # Errors
-    /// The file is another one already, or it cannot be looked at.
-    pub fn watch(&mut self) -> Result<(), String> {
-        if let Some((path, hold)) = &self.file {
-            self.identity = Some(Identity::new(hold.clone(), &self.db, path)?);
-        }
-        Ok(())
+    /// The file is another one already, it cannot be looked at, or it cannot be given to a group.
+    pub fn watch(&mut self, access: Access) -> Result<(), String> {
+        let Some((path, hold)) = &self.file else { return Ok(()) };
+        self.identity = Some(Box::new(Identity::new(hold.clone(), &self.db, path)?));
+        // SQLite gives them the mode of the database, but not its group.
+        let real = path.canonicalize().map_err(|e| io_words(&e))?;
+        ["-wal", "-shm"]
+            .iter()
+            .try_for_each(|suffix| access.restrict(&beside(&real, suffix)).map(drop))
+            .map_err(|e| io_words(&e))
     }
 
     /// To be called before each transaction of a connection that is watched.

@@ -587,6 +587,19 @@ fn a_problem_of_the_environment_names_its_variable() {
 }
 
 #[test]
+fn a_group_is_a_name_or_a_number() {
+    let group = |text: &str| read(text).map(|config| (config.queue.access.group, config.mailer.access.group));
+    assert_eq!(group("").unwrap(), (None, None));
+    assert_eq!(group("file-group = \"root\"").unwrap(), (Some(0), Some(0)));
+    assert_eq!(group("file-group = 4711").unwrap(), (Some(4711), Some(4711)));
+    let config = read("file-group = \"4711\"\nplugins.p = { grants = { outbox = 'out' } }").unwrap();
+    assert_eq!((config.keyvalue.access.group, config.plugins["p"].grants.access.group), (Some(4711), Some(4711)));
+    let unknown = group("file-group = \"no such group\"").unwrap_err().concat();
+    assert!(unknown.contains("file-group") && unknown.contains("there is no group"), "{unknown}");
+    assert!(group("file-group = -1").is_err());
+}
+
+#[test]
 fn relative_paths_start_at_the_files_folder() {
     let folder = Folder::new("paths");
     fs::create_dir(folder.0.join("plugins")).unwrap();

@@ -223,7 +223,9 @@ pub(super) fn group(node: &Node) -> Result<u32, String> {
         Some((fields.next()?, fields.nth(1)?.parse().ok()?))
     });
     let found = known.find(|(known, _)| *known == name).map(|(_, number)| number);
-    found.ok_or_else(|| format!("there is no group {name:?} in /etc/group; a group from elsewhere is written as its number"))
+    found.ok_or_else(|| {
+        format!("there is no group {name:?} in /etc/group; a group from elsewhere is written as its number")
+    })
 }
 
 /// A path; a relative one starts at `folder`.

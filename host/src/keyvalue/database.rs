@@ -74,7 +74,7 @@ pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
     if mode != "wal" {
         return Err("SQLite cannot keep a write-ahead log here; the database must be on a local disk".to_owned());
     }
-    db.watch()?;
+    db.watch(access)?;
     Ok(db)
 }
 

@@ -82,7 +82,8 @@ impl Writer {
                 if !std::mem::replace(&mut self.is_lost, true) {
                     tracing::error!("The key-value database cannot be written: {lost}");
                 }
-                let text = "the key-value store: its file was moved, deleted or changed from outside; ACE's log says more";
+                let text =
+                    "the key-value store: its file was moved, deleted or changed from outside; ACE's log says more";
                 Err(KeyvalueError::Unavailable(text.to_owned()))
             }
         }

@@ -142,10 +142,16 @@ pub enum OpenError {
 /// The connection that writes, and what holds the file for this process alone. A file that is not there is begun; tables of an
 /// earlier version are brought forward, after a copy was made.
 pub(super) fn open(file: &Path, access: Access) -> Result<Held, OpenError> {
-    open_as(file, access, &VERSIONS)
+    open_with(file, access, &VERSIONS)
 }
 
-pub(super) fn open_as(file: &Path, access: Access, versions: &[&str]) -> Result<Held, OpenError> {
+/// As [`open`], with tables of these versions.
+#[cfg(test)]
+pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Held, OpenError> {
+    open_with(file, Access::default(), versions)
+}
+
+fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, OpenError> {
     let copies: Vec<String> = (1..versions.len()).map(copy_of).collect();
     let hold = sqlite::prepare(file, Use::Alone, access, &copies).map_err(|error| not_held(file, error))?;
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
@@ -169,7 +175,7 @@ pub(super) fn open_as(file: &Path, access: Access, versions: &[&str]) -> Result<
     if version < versions.len() {
         bring_forward(&mut db, version, versions).map_err(sql)?;
     }
-    db.watch().map_err(failed)?;
+    db.watch(access).map_err(failed)?;
     Ok(db)
 }
 
@@ -228,7 +234,9 @@ fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result
     if to.exists() {
         match is_whole(to, version) {
             true => return Ok(()),
-            false => tracing::warn!(copy = %to.display(), "A copy of the queue was cut short by an earlier start; it is made anew."),
+            false => {
+                tracing::warn!(copy = %to.display(), "A copy of the queue was cut short by an earlier start; it is made anew.")
+            }
         }
     }
     tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
@@ -249,7 +257,8 @@ fn is_whole(copy: &Path, of: usize) -> bool {
         let db = Connection::open_with_flags(copy, flags)?;
         let number = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
-        let is_long_enough = copy.metadata().is_ok_and(|found| i64::try_from(found.len()).is_ok_and(|len| len >= bytes));
+        let is_long_enough =
+            copy.metadata().is_ok_and(|found| i64::try_from(found.len()).is_ok_and(|len| len >= bytes));
         Ok(is_long_enough && version(&db, of)? == Ok(of))
     };
     look().unwrap_or(false)
@@ -278,22 +287,22 @@ mod tests {
         let count =
             |db: &Connection| db.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0)).expect("asked");
         let first = [VERSIONS[0]];
-        let db = open_as(&file, Access::default(), &first).unwrap_or_else(|e| panic!("{e}"));
+        let db = open_as(&file, &first).unwrap_or_else(|e| panic!("{e}"));
         db.execute("INSERT INTO meta (key, value) VALUES ('a', '1')", []).expect("written");
         drop(db);
 
         let broken = [VERSIONS[0], "CREATE TABLE half (a); ALTER TABLE nowhere ADD COLUMN note TEXT"];
-        assert!(open_as(&file, Access::default(), &broken).is_err(), "and nothing of it is left");
+        assert!(open_as(&file, &broken).is_err(), "and nothing of it is left");
         let versions = [VERSIONS[0], next];
-        let db = open_as(&file, Access::default(), &versions).unwrap_or_else(|e| panic!("{e}"));
+        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2);
         drop(db);
-        let db = open_as(&file, Access::default(), &versions).unwrap_or_else(|e| panic!("{e}"));
+        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2, "once");
-        let copy = open_as(&beside(&file, ".version-1"), Access::default(), &first).unwrap_or_else(|e| panic!("{e}"));
+        let copy = open_as(&beside(&file, ".version-1"), &first).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&copy), 1, "the copy is as it was");
         drop((db, copy));
-        let refused = open_as(&file, Access::default(), &first).err().expect("refused").to_string();
+        let refused = open_as(&file, &first).err().expect("refused").to_string();
         assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! - [`properties`]: random work beside a model
 //! - [`clocks`]: a wall clock that jumps
+//! - [`files`]: what happens to the file from outside
 //! - [`limits`]: the same message for further channel types
 
 mod clocks;
+mod files;
 mod limits;
 mod properties;
 
@@ -510,7 +512,7 @@ async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_a
         VALUES (?1, ?2, ?3, 1, 0, 0, 0, 'app.note', ?4, ?5)";
     {
         let db =
-            database::open_as(&home.settings().database, Default::default(), &database::VERSIONS[..2]).unwrap_or_else(|e| panic!("{e}"));
+            database::open_as(&home.settings().database, &database::VERSIONS[..2]).unwrap_or_else(|e| panic!("{e}"));
         for number in 1..=3 {
             let new = new(number, ORDINARY);
             let user = new.user.as_deref();

@@ -166,7 +166,8 @@ fn lock_beside(path: &Path, access: Access) -> Result<Vec<File>, HoldError> {
     for path in paths {
         let io = |e| HoldError::Io(path.clone(), e);
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(HoldError::Taken(holder(&[file]))),

@@ -288,7 +288,7 @@ mod tests {
             let mut db = Held::new(Connection::open(&file).expect("opened"), &file, hold);
             db.pragma_update(None, "journal_mode", "WAL").expect("set");
             db.execute_batch("CREATE TABLE IF NOT EXISTS t (a)").expect("made");
-            db.watch().expect("it is there");
+            db.watch(Default::default()).expect("it is there");
             write(&mut db, 1).expect("it is whole");
             db
         }
@@ -422,7 +422,8 @@ mod tests {
         let cut = |file: &Path, len: u64| {
             std::fs::File::options().write(true).open(file).and_then(|file| file.set_len(len)).expect("cut");
         };
-        let ways: [(&str, &dyn Fn(&Home)); 6] = [
+        type Way<'a> = (&'static str, &'a dyn Fn(&Home));
+        let ways: [Way; 6] = [
             ("another database, longer", &|home| std::fs::write(home.path("a.db"), &other).expect("written")),
             ("emptied", &|home| cut(&home.path("a.db"), 0)),
             ("cut", &|home| cut(&home.path("a.db"), 4_096)),

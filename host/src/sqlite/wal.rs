@@ -216,7 +216,8 @@ mod tests {
         let log = log();
         let frames = (log.len() - HEADER_BYTES) / FRAME;
         let second = HEADER_BYTES + FRAME;
-        for (what, at) in [("page", second + 100), ("checksum", second + 16), ("salt", second + 8), ("number", second)] {
+        for (what, at) in [("page", second + 100), ("checksum", second + 16), ("salt", second + 8), ("number", second)]
+        {
             let mut bad = log.clone();
             bad[at] ^= 0x40;
             let scan = scanned(&bad);

@@ -112,7 +112,10 @@ mod tests {
         for name in ["", "../x", "/etc/x", "a/../../x", "a\nb", ".."] {
             assert!(matches!(write_new(&dir, Access::default(), name, b""), Err(OutboxError::Invalid(_))), "{name:?}");
         }
-        assert!(matches!(write_new(&dir, Access::default(), "up/x", b""), Err(OutboxError::Unavailable(_))), "a link out");
+        assert!(
+            matches!(write_new(&dir, Access::default(), "up/x", b""), Err(OutboxError::Unavailable(_))),
+            "a link out"
+        );
         let left: Vec<_> = std::fs::read_dir(folder.join("a")).expect("there").collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
     }
