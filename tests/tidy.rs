@@ -113,10 +113,11 @@ const MAY_IMPORT: [(&str, &[&str]); 30] = [
 ];
 
 /// The one home of each dependency.
-const HOMES: [(&str, &[&str]); 27] = [
+const HOMES: [(&str, &[&str]); 28] = [
     ("wasmtime", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
     ("wasmparser", &["plugin"]),
+    ("rayon", &["plugin"]),
     ("minisign", &["plugin"]),
     ("include_dir", &["kit"]),
     ("cap_std", &["plugin"]),
@@ -253,4 +254,33 @@ fn only_the_command_line_prints() {
         }
     }
     assert!(wrong.is_empty(), "these print: {}", wrong.join(", "));
+}
+
+/// A crafted plugin file takes all memory or the whole stack of what parses or compiles it: that is done in one file, which the
+/// program runs in a process of its own.
+#[test]
+fn one_file_parses_and_compiles_plugins() {
+    let is_a_test = |file: &Path| file.ends_with("tests.rs") || file.iter().any(|part| part == "tests");
+    let does = [
+        "wasmparser::",
+        ".precompile_component",
+        ".precompile_module",
+        "::from_binary(",
+        "Component::new(",
+        "Component::from_file(",
+        "Module::",
+    ];
+    for (file, text) in sources().iter().filter(|(file, _)| !file.ends_with("plugin/reading.rs") && !is_a_test(file)) {
+        let found: Vec<&str> = does.iter().filter(|word| code(text).contains(**word)).copied().collect();
+        assert!(found.is_empty(), "{}: {found:?} belongs in plugin/reading.rs", file.display());
+    }
+}
+
+/// Every configuration of the program names the program as its own compiler.
+#[test]
+fn the_command_line_reads_configurations_in_one_place() {
+    for (file, text) in sources().iter().filter(|(file, _)| module(file) == "cli" && !file.ends_with("cli.rs")) {
+        let reads = ["Config::load(", "Config::without_file("];
+        assert!(!reads.iter().any(|word| code(text).contains(word)), "{}: cli.rs reads configurations", file.display());
+    }
 }

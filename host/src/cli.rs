@@ -24,9 +24,10 @@ use tokio::io::{AsyncBufRead, BufReader};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
-use crate::config::Config;
+use crate::config::{Compile, Config};
 use crate::dispatch::Lines;
 use crate::monitoring::otlp::Exporter;
+use crate::plugin::compiler::child::compile_child;
 
 /// Everything went as asked.
 const OK: u8 = 0;
@@ -121,6 +122,10 @@ enum Command {
 
 /// Runs the program named by the process's arguments.
 pub fn main() -> ExitCode {
+    // First of all: a process that compiles a plugin bounds itself before anything else is begun.
+    if let Some(code) = compile_child() {
+        return code.into();
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -188,7 +193,18 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
             file.display()
         );
     }
-    Ok(Config::load(file)?)
+    Ok(with_compiler(Config::load(file)?))
+}
+
+/// This program compiles plugins itself, in processes of its own.
+fn with_compiler(mut config: Config) -> Config {
+    config.compiler.compile = Compile::Command { program: "/proc/self/exe".into(), arguments: Vec::new() };
+    config
+}
+
+/// What holds for the author of a plugin where there is no ace.toml.
+fn without_file() -> Config {
+    with_compiler(Config::without_file())
 }
 
 /// Lines on stderr, and spans to a collector where there is one.

@@ -3,6 +3,7 @@
 //! Reading reports every problem at once, each with its file, line and the nearest known name; an engine never starts
 //! on a configuration with a problem in it.
 
+mod compiling;
 mod decode;
 mod environment;
 mod granting;
@@ -25,6 +26,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use compiling::{Compile, Compiler};
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};
 pub use plugins::{
@@ -36,7 +38,7 @@ pub use sending::{
     Tls,
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
-pub use values::is_bucket;
+pub use values::{is_bucket, show_duration, show_size};
 
 use tree::Place;
 
@@ -98,6 +100,7 @@ pub struct Config {
     /// Where spans go. `None`: nowhere.
     pub otlp: Option<Otlp>,
     pub limits: Limits,
+    pub compiler: Compiler,
     pub signatures: Signatures,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::channel::gates::{Gates, gates};
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
 pub use crate::config::Seen;
-use crate::config::{Config, Mode, Problem, Problems};
+use crate::config::{Compile, Config, Mode, Problem, Problems};
 use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
 use crate::message::{Message, OnError, Report};
@@ -130,6 +130,13 @@ impl Builder {
     /// Replaces the clock, which the plugins are told as well, and the source of jitter.
     pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
         (self.own.now, self.own.jitter) = (now, jitter);
+        self
+    }
+
+    /// Where plugins are read and compiled: in this process unless this says otherwise. The process in which plugins from
+    /// anybody are loaded should name a [`Compile::Command`].
+    pub fn compiler(mut self, compile: Compile) -> Self {
+        self.config.compiler.compile = compile;
         self
     }
 
@@ -340,17 +347,19 @@ impl Own {
 }
 
 /// What a reload cannot change: what was opened at the start.
-fn keep_the_fixed(new: Config, before: &Config) -> Config {
+fn keep_the_fixed(mut new: Config, before: &Config) -> Config {
+    // No key of ace.toml, so that a new reading never has it.
+    new.compiler.compile = before.compiler.compile.clone();
     let cache = |c: &Config| (c.cache_dir.clone(), c.cache.clone());
     let fixed = |c: &Config| (c.plugin_dir.clone(), cache(c), c.mailer.clone(), c.keyvalue.clone());
     let opened = |c: &Config| {
         let outside = (c.server.clone(), c.queue.clone(), c.events.clone(), c.webhooks.clone());
-        (c.limits.clone(), c.http.clone(), c.signatures.clone(), outside)
+        (c.limits.clone(), c.compiler.clone(), c.http.clone(), c.signatures.clone(), outside)
     };
     if fixed(&new) != fixed(before) || opened(&new) != opened(before) {
         tracing::warn!(
             "ace.toml has changes that need a new start: plugin-dir, cache-*, mailer, relays, keyvalue, http, server, \
-             queue, events, webhooks, plugin-signatures or limits."
+             queue, events, webhooks, plugin-signatures, compiler or limits."
         );
     }
     Config {
@@ -363,6 +372,7 @@ fn keep_the_fixed(new: Config, before: &Config) -> Config {
         server: before.server.clone(),
         enforced_before: before.enforced_before.clone(),
         limits: before.limits.clone(),
+        compiler: before.compiler.clone(),
         signatures: before.signatures.clone(),
         ..new
     }

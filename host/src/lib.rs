@@ -54,6 +54,7 @@ pub mod tokens;
 pub mod watch;
 pub mod worker;
 
-pub use config::Config;
+pub use config::{Compile, Config};
 pub use engine::{Ace, StartError};
 pub use message::{Message, MessageType, Outcome, Recipient, Report};
+pub use plugin::compiler::child::compile_child;

@@ -1,6 +1,7 @@
 //! The plugin runtime: components from a folder, each bounded, granted and isolated.
 //!
 //! - [`engine`]: wasmtime, its clock; [`cache`]: compiled code on disk
+//! - [`compiler`]: components made into machine code, in a process of their own; [`reading`]: the part that looks at their bytes
 //! - [`registry`]: the folder as a whole, and what a reload means for it; [`loader`]: one plugin from its files
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
@@ -17,12 +18,14 @@ mod bindings;
 pub mod cache;
 mod calls;
 pub mod circuit;
+pub mod compiler;
 pub mod engine;
 pub mod grants;
 mod imports;
 pub mod inspection;
 pub mod instance;
 mod loader;
+mod reading;
 pub mod registry;
 mod shown;
 pub mod signature;

@@ -87,7 +87,7 @@ fn author_config(file: &Path) -> anyhow::Result<Config> {
     let is_default = file == Path::new("ace.toml");
     match file.exists() {
         true => super::read_config(file),
-        false if is_default => Ok(Config::without_file()),
+        false if is_default => Ok(super::without_file()),
         false => anyhow::bail!("there is no configuration at {}", file.display()),
     }
 }

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::compiling;
 use super::reader::{Field, Section, nearest};
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
@@ -34,7 +35,6 @@ pub(super) const MEMORY_MAX: usize = 4 * GIB;
 pub(super) const TIME_MAX: Duration = MINUTE;
 pub(super) const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub(super) const INSTANCES_MAX: usize = 1000;
-
 /// The whole document.
 pub(super) fn config(s: &mut Section<'_>) -> Config {
     let limits = s.section("limits", limits);
@@ -66,6 +66,7 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         otlp: s.field("otlp").and_then(|field| field.section(otlp).flatten()),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &limits, access))),
         limits,
+        compiler: s.section("compiler", compiling::compiler),
         enforced_before: Default::default(),
         places: Default::default(),
     }

@@ -175,7 +175,7 @@ fn with_unit(text: &str, units: impl IntoIterator<Item = (&'static str, u128)>) 
 }
 
 /// In the largest unit that divides it, as it is written in ace.toml.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let divides = |(_, factor): &&(&str, u64)| millis.is_multiple_of(u128::from(*factor));
     // Nothing is written as "0d", and the first unit, milliseconds, divides everything.
@@ -185,7 +185,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// In the largest binary unit that divides it, as it is written in ace.toml.
-pub(super) fn show_size(bytes: usize) -> String {
+pub fn show_size(bytes: usize) -> String {
     let binary = &SIZE_UNITS[..3];
     match binary.iter().rev().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
-use super::cache::{Cache, InUse, Key};
+use super::cache::{Cache, Entry, InUse, Key};
+use super::compiler::{Compiler, Job, Machine};
+use super::reading::{FACTS_VERSION, Facts, Refusal};
+use crate::config::Config;
 
 /// How often guests are looked at. A guest's time is measured to about this.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -35,6 +38,7 @@ pub struct Engine {
     settings_hash: u64,
     /// Cancelled when the ticker's thread ends, for whatever reason.
     ticker_ended: CancellationToken,
+    compiler: Arc<Compiler>,
     /// Whether it counts instructions.
     pub(super) is_metered: bool,
 }
@@ -47,28 +51,27 @@ pub struct Compiled {
 }
 
 impl Engine {
-    /// `memory_max`: what any instance may have. Fails only where the machine cannot run wasmtime.
-    pub fn new(cache: Option<Cache>, memory_max: usize) -> wasmtime::Result<Self> {
-        Engine::with(cache, memory_max, false)
+    /// With the limits, the compiler and the cache of a configuration. Fails only where the machine cannot run wasmtime.
+    pub fn new(config: &Config) -> wasmtime::Result<Self> {
+        Engine::with(config, false)
     }
 
     /// One that counts instructions (wasmtime's fuel) for `ace plugin run`; it is slower by up to a half.
-    pub fn metered(cache: Option<Cache>, memory_max: usize) -> wasmtime::Result<Self> {
-        Engine::with(cache, memory_max, true)
+    pub fn metered(config: &Config) -> wasmtime::Result<Self> {
+        Engine::with(config, true)
     }
 
-    fn with(cache: Option<Cache>, memory_max: usize, is_metered: bool) -> wasmtime::Result<Self> {
-        let mut config = wasmtime::Config::new();
-        config.allocation_strategy(pool(memory_max));
-        config.epoch_interruption(true);
-        config.consume_fuel(is_metered);
-        // Component-model threads are not used; without them a call is 0.3 to 0.8 us cheaper.
-        config.concurrency_support(false);
-        let inner = wasmtime::Engine::new(&config)?;
-        let mut hasher = DefaultHasher::new();
-        inner.precompile_compatibility_hash().hash(&mut hasher);
+    fn with(config: &Config, is_metered: bool) -> wasmtime::Result<Self> {
+        let memory_max = config.limits.memory;
+        let mut settings = settings(is_metered);
+        settings.allocation_strategy(pool(memory_max));
+        let inner = wasmtime::Engine::new(&settings)?;
         let ticker_ended = start_ticker(&inner);
-        Ok(Engine { settings_hash: hasher.finish(), inner, cache: cache.map(Arc::new), ticker_ended, is_metered })
+        let settings_hash = settings_hash(&inner);
+        let job = Job { is_metered, memory_max };
+        let compiler = Arc::new(Compiler::new(&config.compiler, job, settings_hash));
+        let cache = Cache::configured(config).map(Arc::new);
+        Ok(Engine { inner, cache, settings_hash, compiler, ticker_ended, is_metered })
     }
 
     /// Completes when the ticker has ended, which it does before the engine only after a bug: no guest's time is measured then.
@@ -81,28 +84,69 @@ impl Engine {
         &self.inner
     }
 
-    /// Compiles a component, or maps what was compiled of it before. Where there is a cache, what runs is always mapped from its
-    /// file: the kernel can drop such pages and share them with another process. `digest` is its SHA-256. Takes long: not for
-    /// an async thread.
-    pub fn compile(&self, wasm: &[u8], digest: [u8; 32]) -> wasmtime::Result<Compiled> {
+    /// Maps what was compiled of a component before, or has it compiled. Where there is a cache, what runs is always mapped from
+    /// its file: the kernel can drop such pages and share them with another process. `digest` is its SHA-256. Takes long: not
+    /// for an async thread.
+    pub(super) fn load(&self, wasm: &[u8], digest: [u8; 32]) -> Result<(Compiled, Facts), Refusal> {
         let key = Key { component: digest, settings: self.settings_hash };
-        let cached = self.cache.as_ref().and_then(|cache| cache.open(&key)?.load(&self.inner));
-        if let Some((component, in_use)) = cached {
-            return Ok(Compiled { component, in_use: Some(in_use) });
+        if let Some(known) = self.cache.as_ref().and_then(|cache| self.map(cache.open(&key)?)) {
+            return Ok(known);
         }
-        let component = Component::from_binary(&self.inner, wasm)?;
-        let Some(cache) = &self.cache else { return Ok(Compiled { component, in_use: None }) };
-        let code = component.serialize()?;
-        match cache.store(&key, &code[..], b"").and_then(|entry| entry.load(&self.inner)) {
-            Some((component, in_use)) => Ok(Compiled { component, in_use: Some(in_use) }),
-            None => Ok(Compiled { component, in_use: None }),
+        let Machine { facts, code, .. } = self.compiler.compile(&self.inner, wasm, &digest)?;
+        if let Some(cache) = &self.cache {
+            let json = serde_json::to_vec(&facts).expect("texts and numbers");
+            if let Some(stored) = cache.store(&key, &code[..], &json).and_then(|entry| self.map(entry)) {
+                return Ok(stored);
+            }
         }
+        // SAFETY: the compiler that this host trusts has just made the code, for this engine.
+        let component = unsafe { Component::deserialize(&self.inner, code) };
+        let component = component.map_err(|error| Refusal {
+            reason: format!("its code cannot be loaded: {error:#}"),
+            ..Refusal::default()
+        })?;
+        Ok((Compiled { component, in_use: None }, facts))
+    }
+
+    /// What an entry of the cache holds. `None`: it is to be made anew.
+    fn map(&self, entry: Entry) -> Option<(Compiled, Facts)> {
+        let facts = serde_json::from_slice(entry.metadata()).ok()?;
+        let (component, in_use) = entry.load(&self.inner)?;
+        Some((Compiled { component, in_use: Some(in_use) }, facts))
+    }
+
+    /// How long it takes to make machine code of a component, whatever the cache has.
+    pub(super) fn time_compilation(&self, wasm: &[u8], digest: [u8; 32]) -> Result<Duration, Refusal> {
+        Ok(self.compiler.compile(&self.inner, wasm, &digest)?.took)
     }
 
     /// Removes compiled code that is not needed any more. Call it when everything that is needed is loaded; it blocks.
     pub fn prune_cache(&self) {
         self.cache.iter().for_each(|cache| cache.prune());
     }
+}
+
+/// What the code that is made depends on.
+fn settings(is_metered: bool) -> wasmtime::Config {
+    let mut settings = wasmtime::Config::new();
+    settings.epoch_interruption(true);
+    settings.consume_fuel(is_metered);
+    // Component-model threads are not used; without them a call is 0.3 to 0.8 us cheaper.
+    settings.concurrency_support(false);
+    settings
+}
+
+/// An engine that makes code for an [`Engine`], and has no pool: that would reserve terabytes of address space.
+pub(super) fn compiling(is_metered: bool) -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&settings(is_metered))
+}
+
+/// Names the compiler, its version and its settings, and the form of the facts beside the code.
+pub(super) fn settings_hash(engine: &wasmtime::Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    FACTS_VERSION.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Instances come from a pool: their memories are mapped beforehand and reset by dropping what was written. The numbers
@@ -146,4 +190,20 @@ fn start_ticker(engine: &wasmtime::Engine) -> CancellationToken {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_compiles_and_what_runs_agree_on_the_code() {
+        for is_metered in [false, true] {
+            let runs = Engine::with(&Config::default(), is_metered).expect("wasmtime runs here");
+            let compiles = compiling(is_metered).expect("wasmtime runs here");
+            assert_eq!(runs.settings_hash, settings_hash(&compiles), "metered: {is_metered}");
+        }
+        let [plain, metered] = [false, true].map(|is_metered| settings_hash(&compiling(is_metered).expect("it runs")));
+        assert_ne!(plain, metered);
+    }
 }

@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit;
 use super::engine::{Compiled, hex};
 use super::grants::{self, Grants};
-use super::inspection::{Inspection, Metadata, starting_memory};
+use super::inspection::Inspection;
 use super::instance::{ExportIndices, Linked, Runtime};
+use super::reading::Facts;
 use super::registry::{Host, is_wanted};
 use super::signature;
+use super::state::State;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
 use crate::tasks::{self, Panicked};
@@ -56,7 +59,7 @@ impl Loader {
 
     async fn load_files(self, mut plugin: Plugin) -> Result<Plugin, Panicked> {
         let (loader, mut plugin, prepared) = tasks::blocking(move || {
-            let prepared = self.prepare(&mut plugin);
+            let prepared = self.prepare(&mut plugin, &mut Facts::default());
             (self, plugin, prepared)
         })
         .await?;
@@ -71,8 +74,9 @@ impl Loader {
         Ok(plugin)
     }
 
-    /// Reads the files, compiles, and looks at what the component says of itself. Runs none of its code.
-    fn prepare(&self, plugin: &mut Plugin) -> Result<Prepared, String> {
+    /// Reads the files, compiles, and looks at what the component says of itself, which goes into `facts` as far as it is
+    /// known. Runs none of its code.
+    fn prepare(&self, plugin: &mut Plugin, facts: &mut Facts) -> Result<Prepared, String> {
         check_name(&plugin.name)?;
         let wasm = read_component(&plugin.file)?;
         plugin.size = wasm.len() as u64;
@@ -92,21 +96,27 @@ impl Loader {
             signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
                 .map_err(|why| format!("{why} (plugin-signatures.required)"))?;
         }
-        // Compiling is long, and what asks for more than any plugin may have will not run.
-        let starts_with = starting_memory(&wasm);
-        fits(starts_with, self.config.limits.memory, "limits.memory in ace.toml")?;
-        let compiled =
-            self.host.engine.compile(&wasm, code.into()).map_err(|e| format!("it does not compile: {e:#}"))?;
-        let (imports, exports) = names(&compiled.component);
-        plugin.namespaces = namespaces(&exports);
-        plugin.imports = imports;
+        let compiled = match self.host.engine.load(&wasm, code.into()) {
+            Ok((compiled, known)) => {
+                *facts = known;
+                compiled
+            }
+            Err(refusal) => {
+                *facts = *refusal.facts;
+                return Err(refusal.reason);
+            }
+        };
+        plugin.namespaces = namespaces(&facts.exports);
+        plugin.imports.clone_from(&facts.imports);
+        // Code from the cache may have been made where more was allowed.
+        fits(facts.starting_memory, self.config.limits.memory, "limits.memory in ace.toml")?;
         // The manifest comes after the exports, so that a policy with a bad manifest is known to be a policy.
         let manifest =
             Manifest::read(&manifest_text, Some(&manifest_file)).map_err(|e| format!("its manifest is wrong: {e}"))?;
         plugin.version = manifest.version.clone();
         plugin.description = manifest.description.clone();
         plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &plugin.settings.secrets);
-        check_interfaces(&plugin.imports, &exports)?;
+        check_interfaces(&plugin.imports, &facts.exports)?;
         if plugin.namespaces.is_empty() {
             let wanted = Namespace::ALL.map(|n| format!("openedx:ace/{}", n.interface())).join(", ");
             return Err(format!(
@@ -115,8 +125,10 @@ impl Loader {
         }
         let limit = self.limits(&plugin.namespaces, &plugin.settings, &manifest).memory;
         match plugin.settings.memory {
-            Some(_) => fits(starts_with, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?,
-            None => fits(starts_with, limit, "runtime.memory in its manifest")?,
+            Some(_) => {
+                fits(facts.starting_memory, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?
+            }
+            None => fits(facts.starting_memory, limit, "runtime.memory in its manifest")?,
         }
         let grants = Grants::open(&plugin.settings.grants)?;
         Ok(Prepared { compiled, manifest, grants })
@@ -128,25 +140,21 @@ impl Loader {
         let unread = plugin.clone();
         let limits_unread = self.limits(&[], &plugin.settings, &Manifest::default());
         let inspected = tasks::blocking(move || {
-            let metadata = read_component(&plugin.file).map(|wasm| Metadata::read(&wasm)).unwrap_or_default();
-            let prepared = self.prepare(&mut plugin);
-            let limits = self.limits(&plugin.namespaces, &plugin.settings, &Manifest::default());
-            let (manifest, exports, limits, misfit) = match prepared {
-                Err(why) => (Manifest::default(), Vec::new(), limits, Some(why)),
-                Ok(prepared) => {
-                    let limits = self.limits(&plugin.namespaces, &plugin.settings, &prepared.manifest);
-                    let exports = names(&prepared.compiled.component).1;
-                    let misfit = self.link(&plugin, prepared.compiled).err();
-                    (prepared.manifest, exports, limits, misfit)
-                }
+            let mut facts = Facts::default();
+            let prepared = self.prepare(&mut plugin, &mut facts);
+            let (manifest, misfit) = match prepared {
+                Err(why) => (Manifest::default(), Some(why)),
+                Ok(Prepared { compiled, manifest, .. }) => (manifest, self.link(&plugin, compiled).err()),
             };
+            let limits = self.limits(&plugin.namespaces, &plugin.settings, &manifest);
+            let Facts { exports, metadata, .. } = facts;
             Inspection { plugin, manifest, exports, metadata, limits, misfit: misfit.map(|why| printable(&why)) }
         });
         inspected.await.unwrap_or_else(|panicked| Inspection {
             plugin: unread,
             manifest: Manifest::default(),
             exports: Vec::new(),
-            metadata: Metadata::default(),
+            metadata: Facts::default().metadata,
             limits: limits_unread,
             misfit: Some(panicked.to_string()),
         })
@@ -154,18 +162,7 @@ impl Loader {
 
     /// Ties its imports to the host and looks its exports up. Runs none of its code.
     fn link(&self, plugin: &Plugin, Compiled { component, in_use }: Compiled) -> Result<Linked, String> {
-        let pre =
-            self.host.linker.instantiate_pre(&component).map_err(|e| format!("{}: {e:#}", misfit(&plugin.imports)))?;
-        let is = |namespace| plugin.namespaces.contains(&namespace);
-        let unfit = |e: wasmtime::Error| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {e:#}");
-        let exports = ExportIndices {
-            policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-            channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-            resolver: is(Namespace::RecipientResolver)
-                .then(|| recipient_resolver::GuestIndices::new(&pre))
-                .transpose()
-                .map_err(unfit)?,
-        };
+        let (pre, exports) = link(&self.host.linker, &component, &plugin.imports, &plugin.namespaces)?;
         Ok(Linked { pre, exports, in_use })
     }
 
@@ -222,8 +219,29 @@ impl Loader {
     }
 }
 
+/// Ties what a component imports to the host and looks up what it exports. Runs none of its code.
+pub(super) fn link(
+    linker: &Linker<State>,
+    component: &Component,
+    imports: &[String],
+    namespaces: &[Namespace],
+) -> Result<(InstancePre<State>, ExportIndices), String> {
+    let pre = linker.instantiate_pre(component).map_err(|e| format!("{}: {e:#}", misfit(imports)))?;
+    let is = |namespace| namespaces.contains(&namespace);
+    let unfit = |e: wasmtime::Error| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {e:#}");
+    let exports = ExportIndices {
+        policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
+        channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
+        resolver: is(Namespace::RecipientResolver)
+            .then(|| recipient_resolver::GuestIndices::new(&pre))
+            .transpose()
+            .map_err(unfit)?,
+    };
+    Ok((pre, exports))
+}
+
 /// Whether a component can start within a limit, and which one to raise where it cannot.
-fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
+pub(super) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
     if starts_with <= limit as u64 {
         return Ok(());
     }
@@ -289,15 +307,6 @@ pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The names of what a component imports and exports.
-fn names(component: &wasmtime::component::Component) -> (Vec<String>, Vec<String>) {
-    let kind = component.component_type();
-    let engine = component.engine();
-    let imports = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
-    let exports = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    (imports, exports)
-}
-
 /// `openedx:ace/policy@1.0.0`, taken apart.
 struct InterfaceName<'a> {
     package: &'a str,
@@ -319,7 +328,7 @@ const SERVED: [&str; 9] =
 const WASI_SERVED: [&str; 7] =
     ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
 
-fn namespaces(exports: &[String]) -> Vec<Namespace> {
+pub(super) fn namespaces(exports: &[String]) -> Vec<Namespace> {
     let exported = |namespace: &Namespace| {
         exports.iter().map(|e| parse(e)).any(|e| e.package == OURS && e.interface == namespace.interface())
     };

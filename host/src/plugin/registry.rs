@@ -10,7 +10,6 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use wasmtime::component::Linker;
 
-use super::cache::Cache;
 use super::imports;
 use super::loader::Loader;
 use super::signature;
@@ -91,7 +90,7 @@ impl Registry {
 
     /// Reads, compiles and asks every plugin of the folder. What does not fit is in the result too, with its reason.
     pub async fn load(config: &Config, dir: &Path, services: Arc<Services>) -> Result<Self, RegistryError> {
-        let engine = Engine::new(Cache::configured(config), config.limits.memory)?;
+        let engine = Engine::new(config)?;
         let linker = imports::linker(&engine.inner)?;
         let host = Arc::new(Host { dir: dir.to_owned(), engine, linker, services });
         let nothing = Registry { plugins: BTreeMap::new(), host: Some(host) };

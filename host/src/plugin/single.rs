@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wasmtime::component::Component;
+use sha2::{Digest, Sha256};
 
-use super::cache::Cache;
 use super::inspection::Inspection;
 use super::loader::{self, Loader};
 use super::registry::{Host, RegistryError};
@@ -22,8 +21,7 @@ pub struct Single {
 impl Single {
     /// Prepares a host. `is_metered`: it counts instructions, and is slower for it.
     pub fn new(config: &Config, services: Arc<Services>, is_metered: bool) -> Result<Self, RegistryError> {
-        let (cache, memory) = (Cache::configured(config), config.limits.memory);
-        let engine = if is_metered { Engine::metered(cache, memory)? } else { Engine::new(cache, memory)? };
+        let engine = if is_metered { Engine::metered(config)? } else { Engine::new(config)? };
         let linker = imports::linker(&engine.inner)?;
         Ok(Single { host: Arc::new(Host { dir: PathBuf::new(), engine, linker, services }) })
     }
@@ -50,9 +48,8 @@ impl Single {
         let (file, host) = (file.to_owned(), self.host.clone());
         let timed = tasks::blocking(move || {
             let wasm = loader::read_component(&file)?;
-            let begun = Instant::now();
-            let compiled = Component::from_binary(&host.engine.inner, &wasm);
-            compiled.map(|_| begun.elapsed()).map_err(|e| format!("it does not compile: {e:#}"))
+            let took = host.engine.time_compilation(&wasm, Sha256::digest(&wasm).into());
+            took.map_err(|refusal| loader::printable(&refusal.reason))
         });
         timed.await.map_err(|panicked| panicked.to_string())?
     }

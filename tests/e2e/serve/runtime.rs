@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{Server, configure, home, note};
+use crate::crafted;
 use crate::support::assert_text;
 
 #[tokio::test]
@@ -28,6 +29,33 @@ async fn a_reload_is_asked_for_and_tells_what_changed() {
     let problem = server.post("/v1/reload", "").await;
     assert_eq!(problem.0, StatusCode::CONFLICT);
     assert_text(&problem.1["detail"], "did you mean \"stub_policy\"?");
+}
+
+/// Each of them ended the server a tenth of a second after it was there.
+#[tokio::test]
+async fn a_crafted_file_beside_a_running_server_breaks_itself_alone() {
+    let home = home("");
+    configure(&home, "[compiler]\nmemory = '256MiB'\ncpu-time = '2s'\n");
+    let server = Server::start(&home);
+    let files =
+        [("nested_types", crafted::nested_types(1_200)), ("wide_components", crafted::multiplied_components(4, 60))];
+    for (name, bytes) in &files {
+        let file = home.file("new", bytes);
+        std::fs::rename(file, home.path(&format!("plugins/{name}.wasm"))).expect("in place");
+        // The watcher may be faster than this, or not; while a file was written a moment ago, it is not told of.
+        let mut told = json!(null);
+        for _ in 0..600 {
+            server.post("/v1/reload", "").await;
+            told = server.get(&format!("/v1/plugins/{name}")).await.1;
+            if told["state"]["state"] == "broken" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(told["state"]["state"], "broken", "{name}: {told}");
+    }
+    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent");
+    server.stop();
 }
 
 #[tokio::test]

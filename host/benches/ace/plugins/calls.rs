@@ -41,7 +41,7 @@ pub fn calls(place: &Place, summary: &mut Summary) {
 /// What the policy costs through the registry, over the same component called by wasmtime alone, and over plain Rust.
 async fn against_bare(place: &Place, reader: &Runtime, summary: &mut Summary) {
     let message = message(SMALL);
-    let engine = Engine::new(None, 64 << 20).expect("wasmtime runs here");
+    let engine = Engine::new(&ace::Config::default()).expect("wasmtime runs here");
     let bare = Bare::new(engine.wasmtime(), &place.component("context_reader"));
     let mut instance = bare.instantiate().await;
     for _ in 0..CALLS / 10 {

@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::{bytes, duration};
+use crate::cli::without_file;
 use crate::cli::{FAILED, OK, put, say};
-use crate::config::Config;
 use crate::kit;
 use crate::kit::build::Project;
 use crate::kit::project;
@@ -97,7 +97,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
 pub async fn build(args: &BuildArgs, json: bool) -> anyhow::Result<u8> {
     let project = Project::detect(&args.dir)?;
     let built = project.build(args.install).await?;
-    let found = kit::inspect(&Config::without_file(), &built.file).await?;
+    let found = kit::inspect(&without_file(), &built.file).await?;
     let file = shown(&built.file);
     match json {
         true => {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::duration;
+use crate::cli::without_file;
 use crate::cli::{FAILED, NOT_BEGUN, OK, counted, put, say};
-use crate::config::Config;
 use crate::kit::test::{self, Plan};
 
 pub const EXAMPLES: &str = "Examples:
@@ -49,7 +49,7 @@ pub struct Args {
 pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     let begun = Instant::now();
     let mut plan = Plan::read(&args.dir, &args.cases)?;
-    let results = plan.run(&Config::without_file(), args.record, args.only.as_deref()).await?;
+    let results = plan.run(&without_file(), args.record, args.only.as_deref()).await?;
     for result in &results {
         let is_sound = result.faults.is_empty();
         match json {

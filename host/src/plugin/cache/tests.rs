@@ -35,7 +35,11 @@ impl Story {
     fn with(limits: CacheLimits) -> Story {
         let dir = tempfile::tempdir().expect("a folder");
         let cache = Cache::new(dir.path().join("compiled"), limits);
-        Story { dir, cache, engine: Engine::new(None, 1 << 20).expect("wasmtime runs here").wasmtime().clone() }
+        Story {
+            dir,
+            cache,
+            engine: Engine::new(&crate::Config::default()).expect("wasmtime runs here").wasmtime().clone(),
+        }
     }
 
     fn stored(&self, n: u8) -> PathBuf {

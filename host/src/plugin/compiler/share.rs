@@ -1,0 +1,67 @@
+//! How many children compile at once, and with how much memory each.
+
+use std::path::Path;
+
+use crate::config;
+
+/// The part of the machine's memory that all children together may have where ace.toml does not say: 1 / this.
+const PART: usize = 2;
+
+/// The number of children at once, and the address space of one with the key of ace.toml that says so. Together they never
+/// have more than `total-memory`; one child there is always.
+pub(super) fn of(
+    settings: &config::Compiler,
+    processors: usize,
+    machine_memory: impl FnOnce() -> usize,
+) -> (usize, (usize, &'static str)) {
+    let total = settings.total_memory.unwrap_or_else(|| machine_memory() / PART);
+    let children = settings.processes.unwrap_or(processors).min(total / settings.memory).max(1);
+    match total < settings.memory {
+        true => (children, (total, "compiler.total-memory")),
+        false => (children, (settings.memory, "compiler.memory")),
+    }
+}
+
+/// Bytes of memory that this process may use: the machine's, or less where a control group (version 2) around it has a limit.
+pub(super) fn machine_memory() -> usize {
+    let whole = rustix::system::sysinfo();
+    let whole = (whole.totalram as usize).saturating_mul(whole.mem_unit as usize);
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let limits = root
+        .join(path)
+        .ancestors()
+        .take_while(|dir| dir.starts_with(root))
+        .map(Path::to_owned)
+        .filter_map(|dir| std::fs::read_to_string(dir.join("memory.max")).ok()?.trim().parse().ok())
+        .collect::<Vec<usize>>();
+    limits.into_iter().fold(whole, usize::min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: usize = 1 << 30;
+
+    fn settings(total_memory: Option<usize>, processes: Option<usize>) -> config::Compiler {
+        config::Compiler { memory: GIB, total_memory, processes, ..config::Compiler::default() }
+    }
+
+    #[test]
+    fn children_share_what_there_is() {
+        let share = |total, processes, machine| of(&settings(total, processes), 4, || machine);
+        assert_eq!(share(None, None, 64 * GIB), (4, (GIB, "compiler.memory")));
+        assert_eq!(share(None, None, 4 * GIB), (2, (GIB, "compiler.memory")));
+        assert_eq!(share(None, None, GIB), (1, (GIB / 2, "compiler.total-memory")));
+        assert_eq!(share(Some(3 * GIB), None, GIB), (3, (GIB, "compiler.memory")));
+        assert_eq!(share(Some(3 * GIB), Some(2), GIB), (2, (GIB, "compiler.memory")));
+        assert_eq!(share(Some(64 * GIB), Some(16), GIB), (16, (GIB, "compiler.memory")));
+    }
+
+    #[test]
+    fn the_machine_has_memory() {
+        assert!(machine_memory() > 64 << 20);
+    }
+}

@@ -1,0 +1,209 @@
+//! The only place where a plugin file is parsed and compiled. Whoever made the file can make that take all memory, all time
+//! or the whole stack, so the `ace` program does it in a process of its own ([`compiler`](super::compiler)). What a host
+//! needs to know of the file besides its code is found out here once, as [`Facts`], and kept beside the code.
+
+use serde::{Deserialize, Serialize};
+use wasmparser::{KnownCustom, Parser, Payload, ProducersSectionReader};
+use wasmtime::component::Component;
+
+use super::inspection::Metadata;
+use super::loader::fits;
+
+/// Bytes of one piece of metadata that are kept.
+const TEXT_BYTES_MAX: usize = 500;
+/// Entries of one kind that are kept: a component may have a module for each of its libraries.
+const ENTRIES_MAX: usize = 50;
+/// Imports or exports of one component. A guest that imports all of WASI 0.2 has about 40.
+const NAMES_MAX: usize = 300;
+/// Bytes of the name of an import or export.
+const NAME_BYTES_MAX: usize = 500;
+/// A page of memory is 64 KiB.
+const PAGE_BITS: u32 = 16;
+
+/// Counts the forms of [`Facts`]: what was kept in another form is found out anew.
+pub(super) const FACTS_VERSION: u32 = 1;
+
+/// What a component says of itself. Less than 1 MiB as JSON, whatever the component is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Facts {
+    /// The names of what it imports.
+    pub imports: Vec<String>,
+    /// The names of what it exports.
+    pub exports: Vec<String>,
+    /// Bytes of the largest memory that one of its modules starts with; 0 where none has one.
+    pub starting_memory: u64,
+    pub metadata: Metadata,
+}
+
+/// Why there is no code of a component.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub reason: String,
+    /// What could be read all the same.
+    pub facts: Box<Facts>,
+    /// Whether there was not enough memory for it.
+    pub lacks_memory: bool,
+}
+
+/// Reads a component and compiles it to what [`Component::deserialize`] takes. One that starts with more than `memory_max`
+/// bytes is refused before the long part.
+pub(super) fn compile(engine: &wasmtime::Engine, wasm: &[u8], memory_max: usize) -> Result<(Facts, Vec<u8>), Refusal> {
+    let facts = scan(wasm);
+    let refuse = |reason, lacks_memory| Refusal { reason, lacks_memory, facts: Box::new(facts.clone()) };
+    fits(facts.starting_memory, memory_max, "limits.memory in ace.toml").map_err(|reason| refuse(reason, false))?;
+    let unfit = |error: wasmtime::Error| refuse(format!("it does not compile: {error:#}"), is_out_of_memory(&error));
+    let code = engine.precompile_component(wasm).map_err(unfit)?;
+    // SAFETY: this engine has just made the code.
+    let component = unsafe { Component::deserialize(engine, &code) }.map_err(unfit)?;
+    let (imports, exports) = names(&component).map_err(|reason| refuse(reason, false))?;
+    Ok((Facts { imports, exports, ..facts }, code))
+}
+
+fn is_out_of_memory(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<wasmtime::error::OutOfMemory>()
+            || cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
+            || cause.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == std::io::ErrorKind::OutOfMemory)
+    })
+}
+
+/// What is written in the bytes, as far as they are sound; imports and exports are found when it is compiled.
+fn scan(wasm: &[u8]) -> Facts {
+    let mut facts = Facts::default();
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::MemorySection(memories) => {
+                for memory in memories.into_iter().flatten() {
+                    let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BITS)).unwrap_or(u64::MAX);
+                    facts.starting_memory = facts.starting_memory.max(memory.initial.saturating_mul(page));
+                }
+            }
+            Payload::CustomSection(section) => {
+                let name = section.name();
+                if let KnownCustom::Producers(producers) = section.as_known() {
+                    facts.metadata.add_producers(producers);
+                } else if depth == 0
+                    && Metadata::FIELDS.contains(&name)
+                    && let Ok(text) = std::str::from_utf8(section.data())
+                {
+                    facts.metadata.fields.insert(name.to_owned(), shown(text));
+                }
+            }
+            _ => {}
+        }
+    }
+    facts
+}
+
+impl Metadata {
+    fn add_producers(&mut self, section: ProducersSectionReader<'_>) {
+        for field in section.into_iter().flatten() {
+            // The parser knows three names, and takes no other.
+            let entries = self.producers.entry(shown(field.name)).or_default();
+            for value in field.values.into_iter().flatten() {
+                let entry = shown(format!("{} {}", value.name, value.version).trim());
+                if entries.len() < ENTRIES_MAX && !entries.contains(&entry) {
+                    entries.push(entry);
+                }
+            }
+        }
+    }
+}
+
+/// The names of what a component imports and exports.
+fn names(component: &Component) -> Result<(Vec<String>, Vec<String>), String> {
+    let (kind, engine) = (component.component_type(), component.engine());
+    let bounded = |what: &str, names: &mut dyn Iterator<Item = &str>| {
+        let kept: Vec<String> = names.take(NAMES_MAX + 1).map(str::to_owned).collect();
+        match kept.iter().find(|name| name.len() > NAME_BYTES_MAX) {
+            _ if kept.len() > NAMES_MAX => Err(format!("it has more than {NAMES_MAX} {what}s")),
+            Some(name) => Err(format!("the name of an {what} has {} bytes, more than {NAME_BYTES_MAX}", name.len())),
+            None => Ok(kept),
+        }
+    };
+    let imports = bounded("import", &mut kind.imports(engine).map(|(name, _)| name))?;
+    let exports = bounded("export", &mut kind.exports(engine).map(|(name, _)| name))?;
+    Ok((imports, exports))
+}
+
+/// One line, not long: whoever made the file chose the text.
+fn shown(text: &str) -> String {
+    let mut text = text.replace(char::is_control, " ");
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A custom section, its name and its content.
+    fn section(name: &str, content: &[u8]) -> Vec<u8> {
+        let mut body = vec![name.len() as u8];
+        body.extend(name.as_bytes());
+        body.extend(content);
+        [vec![0, body.len() as u8], body].concat()
+    }
+
+    fn component(sections: &[Vec<u8>]) -> Vec<u8> {
+        [b"\0asm\x0d\0\x01\0".to_vec(), sections.concat()].concat()
+    }
+
+    #[test]
+    fn the_largest_memory_counts_wherever_its_module_stands() {
+        let read = |text: &str| scan(&wat::parse_str(text).expect("WAT")).starting_memory;
+        assert_eq!(read("(component)"), 0);
+        assert_eq!(read("(component (core module (memory 3)) (component (core module (memory 17 20))))"), 17 << 16);
+        assert_eq!(scan(b"not wasm"), Facts::default());
+    }
+
+    #[test]
+    fn fields_and_producers_are_read_and_control_characters_are_not_shown() {
+        let metadata = scan(&component(&[
+            section("licenses", b"Apache-2.0"),
+            section("source", b"https://example.com/\x1b[2J"),
+            section("else", b"nothing"),
+            section("producers", b"\x01\x08language\x01\x04Rust\x042024"),
+        ]))
+        .metadata;
+        assert_eq!(metadata.fields["licenses"], "Apache-2.0");
+        assert_eq!(metadata.fields["source"], "https://example.com/ [2J");
+        assert_eq!(metadata.fields.len(), 2);
+        assert_eq!(metadata.producers["language"], ["Rust 2024"]);
+    }
+
+    #[test]
+    fn metadata_is_small_however_much_there_is() {
+        let producer = |n: usize| section("producers", format!("\x01\x03sdk\x01\x04v{n:03}\x01b").as_bytes());
+        let sections: Vec<Vec<u8>> = (0..90).map(producer).collect();
+        assert_eq!(scan(&component(&sections)).metadata.producers["sdk"].len(), ENTRIES_MAX);
+    }
+
+    #[test]
+    fn imports_and_exports_are_named_and_bounded() {
+        let engine = wasmtime::Engine::default();
+        let read = |text: &str| compile(&engine, &wat::parse_str(text).expect("WAT"), 1 << 20);
+        let (facts, code) =
+            read("(component (import \"a:b/c\" (instance $c)) (export \"d\" (instance $c)))").expect("small");
+        assert_eq!((facts.imports, facts.exports), (vec!["a:b/c".to_owned()], vec!["d".to_owned()]));
+        assert!(!code.is_empty());
+        let many: String = (0..=NAMES_MAX).map(|n| format!("(import \"i{n}\" (func))")).collect();
+        let refused = read(&format!("(component {many})")).expect_err("many");
+        assert_eq!(refused.reason, "it has more than 300 imports");
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        let refused = read(&format!("(component (import \"{long}\" (func)))")).expect_err("long");
+        assert_eq!(refused.reason, "the name of an import has 501 bytes, more than 500");
+    }
+
+    #[test]
+    fn what_starts_with_too_much_memory_is_not_compiled_and_its_metadata_is_known() {
+        let wasm = wat::parse_str("(component (core module (memory 17)))").expect("WAT");
+        let wasm = [wasm, section("licenses", b"MIT")].concat();
+        let refused = compile(&wasmtime::Engine::default(), &wasm, 1 << 20).expect_err("17 pages are more than 1 MiB");
+        assert!(refused.reason.starts_with("it starts with 1114112 bytes of memory"), "{}", refused.reason);
+        assert_eq!(refused.facts.metadata.fields["licenses"], "MIT");
+    }
+}
