@@ -52,7 +52,7 @@ pub use batches::{Batch, BatchState};
 pub use claims::{Claim, Claimed, Handed, Settled, Settlement};
 pub use database::OpenError;
 pub use limits::Limits;
-pub use look::{Filter, Page, Stored};
+pub use look::{Filter, Page, Selection, Stored};
 pub use meter::{Rate, Rates};
 pub use outgoing::{Call, Event, Events};
 pub use resolving::{Resolver, ResolverReport, Resolving};

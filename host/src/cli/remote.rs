@@ -7,8 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, Server};
+use super::client::{Client, NDJSON, Server};
 use super::{OK, counted, put};
+
+/// Messages that are listed where `--limit` names no number.
+const LISTED: u64 = 50;
 
 #[derive(clap::Args)]
 pub struct ReloadArgs {
@@ -37,6 +40,7 @@ pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
 #[derive(clap::Args)]
 pub struct MessagesArgs {
     /// One message: its whole timeline
+    #[arg(conflicts_with_all = ["state", "name", "user", "email", "since", "until", "limit"])]
     uuid: Option<uuid::Uuid>,
 
     /// queued, sent, maybe_sent, not_sent, failed, expired, corrupt, cancelled, discarded, or dead
@@ -63,11 +67,11 @@ pub struct MessagesArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 
-    /// Messages at most
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    /// Messages at most, the latest first: 50 are listed without it, and all that are found are changed; 0 is none
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
 
-    /// Try the message, or every failed one that is listed by the filters, again
+    /// Retry the message, or the failed ones that the filters find (--limit of them)
     #[arg(long, conflicts_with_all = ["cancel", "discard"])]
     retry: bool,
 
@@ -75,7 +79,7 @@ pub struct MessagesArgs {
     #[arg(long, requires = "uuid", conflicts_with = "discard")]
     cancel: bool,
 
-    /// Give the message, or every failed one of the filters, up
+    /// Discard the message, or the failed ones that the filters find (--limit of them)
     #[arg(long)]
     discard: bool,
 
@@ -99,8 +103,15 @@ pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
         }
         (None, Some(change)) => {
             let path = format!("/v1/dead-letters/{change}");
-            let changed: Value = client.ask(client.request(Method::POST, &path)?.query(&args.filter())).await?;
-            put(&counted(changed["changed"].as_u64().unwrap_or_default(), "message"));
+            let mut request = client.request(Method::POST, &path)?.query(&args.filter());
+            if let Some(limit) = args.limit {
+                request = request.query(&[("limit", limit)]);
+            }
+            let changed: Value = client.ask(request).await?;
+            match json {
+                true => put(&changed.to_string()),
+                false => put(&counted(changed["changed"].as_u64().unwrap_or_default(), "message")),
+            }
         }
         (None, None) => list(&client, &args, json).await?,
     }
@@ -123,7 +134,7 @@ impl MessagesArgs {
 
 async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Result<()> {
     let mut table = table(["accepted", "uuid", "message", "user", "state"]);
-    let (mut cursor, mut left): (Option<i64>, usize) = (None, args.limit);
+    let (mut cursor, mut left): (Option<i64>, u64) = (None, args.limit.unwrap_or(LISTED));
     while left > 0 {
         let mut request =
             client.request(Method::GET, "/v1/messages")?.query(&args.filter()).query(&[("limit", left.min(500))]);
@@ -132,7 +143,7 @@ async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Resul
         }
         let page: Value = client.ask(request).await?;
         let messages = page["messages"].as_array().cloned().unwrap_or_default();
-        left = left.saturating_sub(messages.len());
+        left = left.saturating_sub(messages.len() as u64);
         for message in messages {
             if json {
                 put(&message.to_string());
@@ -228,7 +239,8 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
             put(&answer.text().await?);
         }
         KvCommand::Set { bucket, key, value, ttl } => {
-            let mut request = client.request(Method::PUT, &path(&bucket, &key))?.body(value);
+            let mut request = client.request(Method::PUT, &path(&bucket, &key))?;
+            request = request.header("content-type", "application/octet-stream").body(value);
             if let Some(seconds) = ttl {
                 request = request.query(&[("ttl_ms", seconds.saturating_mul(1000))]);
             }
@@ -240,7 +252,8 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
         KvCommand::Load { file } => {
             let opened = tokio::fs::File::open(&file).await;
             let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
-            let request = client.request(Method::POST, "/v1/keyvalue")?.body(reqwest::Body::from(opened));
+            let request = client.request(Method::POST, "/v1/keyvalue")?;
+            let request = request.header("content-type", NDJSON).body(reqwest::Body::from(opened));
             let applied: Value = client.ask(request).await?;
             put(&counted(applied["applied"].as_u64().unwrap_or_default(), "fact"));
         }

@@ -23,7 +23,7 @@ use super::shown::{MessageShown, Timeline};
 use crate::intake;
 use crate::message::{DateTime, Message, Report};
 use crate::monitoring::trace;
-use crate::queue::{self, Accepted, Filter, New, ORDINARY, Stored, TRANSACTIONAL};
+use crate::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
 use crate::worker::{Awaited, Job, Place, Stands};
 
 /// The longest `?wait`, in seconds.
@@ -104,8 +104,9 @@ pub struct Wanted {
     until: Option<String>,
     /// Where the page before ended.
     cursor: Option<i64>,
-    /// Messages on a page, 500 at most.
-    limit: Option<usize>,
+    /// Messages at most: those on a page (50 without it, and never more than 500), or those that are changed (all that are
+    /// found without it). 0 is none.
+    limit: Option<u64>,
 }
 
 /// A part of a list, the latest first.
@@ -278,7 +279,11 @@ pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<
     (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn list(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Listed>, ApiError> {
-    let max = wanted.limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let max = wanted.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    if max == 0 {
+        wanted.filter()?;
+        return Ok(Json(Listed { messages: Vec::new(), next: wanted.cursor }));
+    }
     let page = api.queue.messages(wanted.filter()?, wanted.cursor, max).await?;
     Ok(Json(Listed { messages: page.messages.iter().map(MessageShown::from).collect(), next: page.next }))
 }
@@ -316,25 +321,29 @@ pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Res
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tries every message of a filter that failed or expired again.
+/// Retries the messages of a filter that failed or expired, the latest first; `limit` of them at most.
 #[utoipa::path(post, path = "/v1/dead-letters/retry", tag = "messages", params(Wanted), responses(
     (status = 200, description = "How many wait again", body = Changed),
     (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn retry_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Changed>, ApiError> {
-    Ok(Json(Changed { changed: api.queue.retry_all(wanted.filter()?, api.ace.now()).await? }))
+    Ok(Json(Changed { changed: api.queue.retry_all(wanted.selection()?, api.ace.now()).await? }))
 }
 
-/// Gives every message of a filter that failed or expired up.
+/// Discards the messages of a filter that failed or expired, the latest first; `limit` of them at most.
 #[utoipa::path(post, path = "/v1/dead-letters/discard", tag = "messages", params(Wanted), responses(
     (status = 200, description = "How many were given up", body = Changed),
     (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn discard_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Changed>, ApiError> {
-    Ok(Json(Changed { changed: api.queue.discard_all(wanted.filter()?).await? }))
+    Ok(Json(Changed { changed: api.queue.discard_all(wanted.selection()?).await? }))
 }
 
 impl Wanted {
+    fn selection(&self) -> Result<Selection, ApiError> {
+        Ok(Selection { filter: self.filter()?, cursor: self.cursor, limit: self.limit })
+    }
+
     fn filter(&self) -> Result<Filter, ApiError> {
         let moment = |name: &str, text: &Option<String>| {
             let read = |text: &String| DateTime::parse(text).map(|at| at.timestamp());

@@ -53,6 +53,16 @@ pub struct Filter {
     pub until: Option<Timestamp>,
 }
 
+/// Which messages a change of many is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub filter: Filter,
+    /// Where to go on, as in [`Page::next`]; `None`: at the latest message.
+    pub cursor: Option<i64>,
+    /// Messages that are changed at most; `None`: all that are found.
+    pub limit: Option<u64>,
+}
+
 /// Some messages, the latest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -136,28 +146,35 @@ impl Queue {
             .await
     }
 
-    /// Tries every dead letter of a filter again that can be; how many that were.
-    pub async fn retry_all(&self, filter: Filter, now: Timestamp) -> Result<u64, QueueError> {
+    /// Retries the dead letters of a selection that can be retried, the latest first; how many that were.
+    pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
         let tried =
-            self.each_dead(filter, move |writer, id, lane, state| writer.try_again(id, lane, state, now)).await?;
+            self.each_dead(selection, move |writer, id, lane, state| writer.try_again(id, lane, state, now)).await?;
         self.wake(true);
         Ok(tried)
     }
 
-    /// Gives every dead letter of a filter up; how many that were.
-    pub async fn discard_all(&self, filter: Filter) -> Result<u64, QueueError> {
-        self.each_dead(filter, |writer, id, lane, state| writer.give_up(id, lane, state).map(|()| true)).await
+    /// Discards the dead letters of a selection, the latest first; how many that were.
+    pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
+        self.each_dead(selection, |writer, id, lane, state| writer.give_up(id, lane, state).map(|()| true)).await
     }
 
     async fn each_dead(
         &self,
-        filter: Filter,
+        selection: Selection,
         change: impl Fn(&mut Writer, i64, i64, State) -> rusqlite::Result<bool> + Clone + Send + 'static,
     ) -> Result<u64, QueueError> {
+        let Selection { filter, mut cursor, limit } = selection;
         let filter = Filter { is_dead: true, ..filter };
-        let (mut cursor, mut changed) = (None, 0);
+        let mut changed = 0;
         loop {
-            let page = self.messages(filter.clone(), cursor, STEP).await?;
+            let left = limit.map_or(u64::MAX, |limit| limit - changed);
+            // One that cannot be changed counts for nothing, so a page may yield less than it holds, never more.
+            let step = usize::try_from(left).unwrap_or(STEP).min(STEP);
+            if step == 0 {
+                return Ok(changed);
+            }
+            let page = self.messages(filter.clone(), cursor, step).await?;
             let (uuids, change) = (page.messages.into_iter().map(|m| m.uuid).collect::<Vec<_>>(), change.clone());
             changed += self
                 .writer

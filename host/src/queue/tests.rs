@@ -243,9 +243,31 @@ async fn dead_letters_are_kept_whole_tried_again_and_discarded() {
     let sent = queue.retry(Uuid::from_u128(4), at(1_100)).await.expect_err("it was sent").to_string();
     assert!(sent.starts_with("it is sent, and only"), "{sent}");
     assert_eq!(queue.retry(Uuid::from_u128(9), at(0)).await, Err(QueueError::Unknown("message")));
-    assert_eq!(queue.discard_all(Filter::default()).await, Ok(2));
+    assert_eq!(queue.discard_all(Selection::default()).await, Ok(2));
     assert_eq!(state(&queue, 2).await, State::Discarded);
     assert!(queue.retry(Uuid::from_u128(2), at(0)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_change_of_many_changes_no_more_than_its_limit() {
+    let home = Home::new();
+    let queue = home.open();
+    // More than one step takes, and among the latest one that cannot be retried.
+    accept(&queue, 1..=1_200, ORDINARY).await;
+    let claimed = claim(&queue, 1_200, 1_000).await;
+    settle(&queue, &claimed[..1_198], done(State::Failed)).await;
+    settle(&queue, &claimed[1_198..1_199], done(State::Corrupt)).await;
+    settle(&queue, &claimed[1_199..], done(State::Failed)).await;
+    let of = |limit| Selection { limit: Some(limit), ..Selection::default() };
+    assert_eq!(queue.retry_all(of(0), at(1_100)).await, Ok(0));
+    assert_eq!(queue.discard_all(of(0)).await, Ok(0));
+    assert_eq!(queue.retry_all(of(2), at(1_100)).await, Ok(2), "the corrupt one counts for nothing");
+    assert_eq!((state(&queue, 1_200).await, state(&queue, 1_198).await), (State::Queued, State::Queued));
+    assert_eq!((state(&queue, 1_199).await, state(&queue, 1_197).await), (State::Corrupt, State::Failed));
+    assert_eq!(queue.retry_all(of(1_001), at(1_100)).await, Ok(1_001));
+    assert_eq!(queue.discard_all(Selection { cursor: Some(101), ..of(1) }).await, Ok(1));
+    assert_eq!((state(&queue, 100).await, state(&queue, 101).await), (State::Discarded, State::Failed));
+    assert_eq!(queue.discard_all(Selection::default()).await, Ok(196), "all that are left");
 }
 
 #[tokio::test]

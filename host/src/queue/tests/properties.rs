@@ -758,8 +758,9 @@ impl Pair {
     }
 }
 
-fn of_user(user: Option<u128>) -> Filter {
-    Filter { user: user.map(|n| n.to_string()), ..Filter::default() }
+fn of_user(user: Option<u128>) -> Selection {
+    let filter = Filter { user: user.map(|n| n.to_string()), ..Filter::default() };
+    Selection { filter, ..Selection::default() }
 }
 
 proptest! {
