@@ -3,6 +3,7 @@
 //! Reading reports every problem at once, each with its file, line and the nearest known name; an engine never starts
 //! on a configuration with a problem in it.
 
+mod authority;
 mod compiling;
 mod decode;
 mod environment;
@@ -26,6 +27,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use authority::{Authority, Host};
 pub use compiling::{Compile, Compiler};
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests, Runtime};

@@ -1,19 +1,23 @@
 //! The HTTP API of `ace serve`: routes, what goes in and comes out, and who may. No rules of sending are here.
 //!
 //! - [`messages`], [`batches`]: handing in, and what became of it; [`keyvalue`]: facts; [`plugins`]; [`stream`]: events; [`status`]
+//! - [`admission`]: what every request must pass, whatever it asks for; [`operations`]: its query and its body's type
 //! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: what is wrong, as RFC 9457
-//! - [`shown`]: what goes out; [`described`]: what holds for every route in the description
+//! - [`shown`]: what goes out; [`described`]: what holds for every route in the description; [`docs`]: the description itself
 //! - [`listen`]: connections, TLS, and their limits
 //!
 //! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
 
+mod admission;
 mod batches;
 mod body;
 mod described;
+mod docs;
 mod guard;
 mod keyvalue;
 pub mod listen;
 mod messages;
+mod operations;
 mod plugins;
 mod problem;
 mod shown;
@@ -25,13 +29,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
 
 use crate::config;
 use crate::engine::Ace;
@@ -41,7 +45,9 @@ use crate::queue::Queue;
 use crate::tasks::Tasks;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
+use admission::Admission;
 pub use guard::Rates;
+use operations::Operations;
 use problem::ApiError;
 
 /// What the routes work on.
@@ -123,20 +129,29 @@ pub fn router(api: Arc<Api>) -> Router {
     let (router, mut described) =
         OpenApiRouter::with_openapi(Described::openapi()).merge(unbounded).merge(bounded_routes).split_for_parts();
     described::complete(&mut described, api.tokens.is_some());
+    let admission = Arc::new(Admission::new(Operations::of(&described), &api.settings));
     router
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", described))
+        .merge(docs::router(&described))
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
-        .layer(from_fn(traced))
+        .layer(from_fn_with_state(admission, enter))
         .with_state(api)
 }
 
-/// A span for each request, below the trace context it came with; every refusal is a problem.
-async fn traced(request: Request, next: Next) -> Response {
+/// The door of every route: a span for each request, below the trace context it came with; what [`Admission`] does not let in
+/// goes no further; every refusal is a problem; no browser guesses what an answer is.
+async fn enter(State(admission): State<Arc<Admission>>, request: Request, next: Next) -> Response {
     let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let answer = async { in_words(next.run(request).await).await };
+    let answer = async {
+        let mut response = match admission.check(&request) {
+            Ok(()) => in_words(next.run(request).await).await,
+            Err(error) => error.into_response(),
+        };
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    };
     trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), answer).await
 }
 
@@ -154,7 +169,7 @@ async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
 /// What axum itself refuses (a path or a query that makes no sense) is told as a problem, too.
 async fn in_words(response: Response) -> Response {
     let is_plain = |response: &Response| {
-        let kind = response.headers().get(http::header::CONTENT_TYPE);
+        let kind = response.headers().get(header::CONTENT_TYPE);
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
     };
     if response.status() != http::StatusCode::BAD_REQUEST || !is_plain(&response) {

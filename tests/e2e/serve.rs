@@ -1,5 +1,6 @@
 //! A running `ace serve`, asked over HTTP and by the command line.
 
+mod admission;
 mod api;
 mod auth;
 mod batches;
@@ -9,6 +10,7 @@ mod limits;
 mod openapi;
 mod resolvers;
 mod runtime;
+mod selection;
 mod stopping;
 mod traces;
 mod webhooks;
@@ -73,7 +75,18 @@ impl Server {
         Server { child, url: url.expect("it said so"), http, log: Some(log) }
     }
 
+    /// A request whose body, if it gets one, is of the type that the route takes.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let kind = match path.split(['?', '#']).next().unwrap_or_default() {
+            "/v1/messages" => "application/json",
+            "/v1/batches" | "/v1/keyvalue" => "application/x-ndjson",
+            _ => "application/octet-stream",
+        };
+        self.bare(method, path).header("content-type", kind)
+    }
+
+    /// A request without any header of its own.
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).timeout(Duration::from_secs(60))
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
 
-use super::client::{Client, Server};
+use super::client::{Client, NDJSON, Server};
 use super::{FAILED, OK, put, say};
 
 pub const EXAMPLES: &str = "Examples:
@@ -78,7 +78,8 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
         None => Body::from(head.to_string()),
         Some(file) => streamed(head.to_string(), Recipients::open(file).await?, bar.clone()),
     };
-    let mut batch: Value = client.ask(client.request(Method::POST, "/v1/batches")?.body(body)).await?;
+    let request = client.request(Method::POST, "/v1/batches")?.header("content-type", NDJSON);
+    let mut batch: Value = client.ask(request.body(body)).await?;
     if args.wait {
         batch = settled(&client, uuid, &bar).await?;
     }

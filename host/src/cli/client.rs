@@ -10,6 +10,8 @@ use crate::tls;
 
 /// How long any answer may take, but for streams.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// The type of a body that is a JSON value a line.
+pub const NDJSON: &str = "application/x-ndjson";
 
 /// Where the server is.
 #[derive(clap::Args, Clone)]

@@ -390,6 +390,7 @@ fn server(s: &mut Section<'_>) -> Server {
     let server = Server {
         listen: s.get("listen", values::socket_address).unwrap_or(default.listen),
         tokens_file: s.get("tokens-file", values::kept_file(s.folder())),
+        hosts: s.list("hosts", values::authority).unwrap_or_default(),
         tls: server_tls(s),
         connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
         read_timeout: s.get("read-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.read_timeout),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Secret, values};
+use super::{Authority, Secret, values};
 use crate::files::Access;
 
 /// The durable queue of `ace serve`.
@@ -48,6 +48,9 @@ pub struct Server {
     pub listen: SocketAddr,
     /// The tokens that `ace token` makes. `None`: nobody needs one, and only this machine is listened to.
     pub tokens_file: Option<PathBuf>,
+    /// The names it is reached by. Where there are some, a request for another one is refused; this machine's own always count.
+    /// Without tokens an empty list is only those.
+    pub hosts: Vec<Authority>,
     /// TLS with this certificate chain and key, both PEM. `None`: plain HTTP.
     pub tls: Option<ServerTls>,
     /// Connections at once; a further one waits to be taken. 1,000.
@@ -119,6 +122,7 @@ impl Default for Server {
         Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8025)),
             tokens_file: None,
+            hosts: Vec::new(),
             tls: None,
             connections: 1_000,
             read_timeout: Duration::from_secs(10),

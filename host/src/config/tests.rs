@@ -181,6 +181,18 @@ fn a_wrong_type_is_reported_for_every_key_at_once_on_its_line() {
 }
 
 #[test]
+fn the_servers_own_names_are_hosts() {
+    let config =
+        Config::read("[server]\nhosts = ['ACE.example.org', 'bücher.example', '[::1]:8025']", None, []).unwrap();
+    let names: Vec<_> = ["ace.example.org", "xn--bcher-kva.example", "[::1]:8025"].map(Authority::parse).into();
+    assert_eq!(config.server.hosts.into_iter().map(Some).collect::<Vec<_>>(), names);
+    for wrong in ["https://ace.example.org", "*.example.org", "a@b", "a:b", "10.0.0.0/8"] {
+        let problem = refusal(&format!("[server]\nhosts = ['x', '{wrong}']"));
+        assert!(problem.starts_with("line 2: server.hosts[1]: must be a host name"), "{problem}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_reported_in_every_table_at_once_on_its_line() {
     let text = "\
 nonsense = 1

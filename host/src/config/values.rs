@@ -11,7 +11,7 @@ use url::Url;
 
 use super::reader::nearest;
 use super::tree::{Node, Value};
-use super::{BucketGrant, Rate};
+use super::{Authority, BucketGrant, Rate};
 use crate::message::Object;
 
 pub(super) const KIB: usize = 1024;
@@ -333,6 +333,16 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
 pub(super) fn socket_address(node: &Node) -> Result<SocketAddr, String> {
     let address = line(node)?;
     address.parse().map_err(|_| "must be an IP address and a port, as in \"127.0.0.1:8025\" or \"[::]:443\"".to_owned())
+}
+
+/// A name or an address that a server is reached by, and perhaps a port. International names become ASCII, as clients send them.
+pub(super) fn authority(node: &Node) -> Result<Authority, String> {
+    let text = line(node)?;
+    let ascii = if text.is_ascii() { Some(text) } else { idna::domain_to_ascii(&text).ok() };
+    ascii.and_then(|text| Authority::parse(&text)).ok_or_else(|| {
+        "must be a host name or an IP address, with or without a port, as in \"ace.example.org\" or \"[2001:db8::1]:8025\""
+            .to_owned()
+    })
 }
 
 /// What EHLO says: a name, or an address in brackets (RFC 5321, 4.1.1.1).

@@ -67,14 +67,24 @@ fn answers(operation: &mut Operation, is_open: bool) {
         response.content.insert(PROBLEM.to_owned(), RefOr::T(problem));
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     };
+    answer("400", "A part of the request makes no sense");
     answer("408", "The request took too long");
+    answer("415", "The body has a type or a content coding that the route does not take");
+    answer("501", "The body is in a transfer coding besides `chunked`");
     if is_open {
+        answer(
+            "403",
+            "The request names another host, is of another site's page, or came through a proxy without tokens",
+        );
         operation.security = Some(Vec::new());
         return;
     }
-    answer("400", "A part of the request makes no sense");
     answer("401", "A bearer token is needed");
-    answer("403", "The token has not the scope");
+    answer(
+        "403",
+        "The token has not the scope, or the request names another host, is of another site's page, or came through a \
+                   proxy without tokens",
+    );
     answer("429", "More requests than `server.requests-per-second`; come back after `Retry-After` seconds");
     answer("503", "The store cannot be used just now; come back after `Retry-After` seconds");
     if operation.request_body.is_some() {

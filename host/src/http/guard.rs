@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::problem::ApiError;
-use crate::tokens::Scope;
+use crate::tokens::{Scope, Tokens};
 
 /// Lets the request on whose bearer has one of the scopes.
 pub async fn may_send(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -51,6 +51,12 @@ fn admit(api: &Api, scopes: &[Scope], headers: &HeaderMap) -> Result<(), ApiErro
         [Scope::Read, ..] => "read",
         _ => "admin",
     }))
+}
+
+/// Whether what only readers may know is for this one: its bearer has the scope, or nobody needs a token.
+pub fn may_know(api: &Api, headers: &HeaderMap) -> bool {
+    let granted = |tokens: &Tokens| bearer(headers).and_then(|secret| tokens.bearer(secret)).map(|(_, scopes)| scopes);
+    api.tokens.as_ref().is_none_or(|tokens| granted(tokens).is_some_and(|scopes| scopes.contains(&Scope::Read)))
 }
 
 /// RFC 6750: the scheme's name is read in any case.

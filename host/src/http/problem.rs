@@ -51,10 +51,18 @@ pub enum ApiError {
     Unauthorized,
     /// The token has not this scope.
     Forbidden(&'static str),
+    /// Nobody may ask for it in this way: the kind of the problem, and why.
+    Refused(&'static str, String),
     NotFound(&'static str),
     NoMethod,
     Conflict(String),
     TooLarge(usize),
+    /// The body has a type that the route does not take.
+    MediaType(String),
+    /// The body is in a content coding.
+    ContentCoding(String),
+    /// The body came in a transfer coding besides `chunked`.
+    TransferCoding(String),
     TooSlow,
     TooMany,
     /// It may pass: come back.
@@ -68,11 +76,13 @@ impl ApiError {
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
-            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+            ApiError::Forbidden(_) | ApiError::Refused(..) => StatusCode::FORBIDDEN,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::Conflict(_) => StatusCode::CONFLICT,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::MediaType(_) | ApiError::ContentCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::TransferCoding(_) => StatusCode::NOT_IMPLEMENTED,
             ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::TooMany => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -98,6 +108,16 @@ impl ApiError {
             }
             ApiError::Conflict(why) => ("conflict", why, Vec::new()),
             ApiError::TooLarge(max) => ("too-large", format!("the body is longer than {max} bytes"), Vec::new()),
+            ApiError::Refused(kind, why) => (kind, why, Vec::new()),
+            ApiError::MediaType(why) => ("unsupported-media-type", why, Vec::new()),
+            ApiError::ContentCoding(coding) => {
+                let why = format!("Content-Encoding: {coding:?} is not supported; send the body as it is");
+                ("unsupported-content-coding", why, Vec::new())
+            }
+            ApiError::TransferCoding(coding) => {
+                let why = format!("Transfer-Encoding: {coding:?} is not supported, only chunked is");
+                ("unsupported-transfer-coding", why, Vec::new())
+            }
             ApiError::TooSlow => ("too-slow", "the request did not come in in time".to_owned(), Vec::new()),
             ApiError::TooMany => {
                 ("too-many-requests", "more requests than server.requests-per-second allows".to_owned(), Vec::new())
@@ -112,7 +132,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status();
+        let (status, is_coding) = (self.status(), matches!(self, ApiError::ContentCoding(_)));
         let problem = self.problem();
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
@@ -120,6 +140,10 @@ impl IntoResponse for ApiError {
         match status {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // RFC 9110, 15.5.16: what would have been taken.
+            StatusCode::UNSUPPORTED_MEDIA_TYPE if is_coding => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }
             StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::guard;
 use super::problem::{ApiError, Problem};
 use super::shown::Depth;
 use crate::monitoring;
@@ -50,6 +51,18 @@ fn degraded(api: &Api) -> Vec<Degraded> {
     found
 }
 
+impl Ready {
+    /// As everybody may see it: names and reasons tell of plugins and files.
+    fn bare(self) -> Self {
+        let told = || "a token with the scope `read` is told more".to_owned();
+        let Ready { is_ready, reasons, degraded } = self;
+        let bare = |one: Degraded| Degraded { name: String::new(), reason: told(), ..one };
+        let mut degraded: Vec<Degraded> = degraded.into_iter().map(bare).collect();
+        degraded.dedup();
+        Ready { is_ready, reasons: reasons.first().map(|_| told()).into_iter().collect(), degraded }
+    }
+}
+
 /// The process lives.
 #[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "It lives", body = str)))]
 pub async fn healthz() -> &'static str {
@@ -62,7 +75,7 @@ pub async fn healthz() -> &'static str {
     (status = 200, description = "It takes messages", body = Ready),
     (status = 503, description = "It does not: the store cannot be used, or the server is being stopped", body = Ready),
 ))]
-pub async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
+pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     let mut reasons = Vec::new();
     if let Err(error) = api.queue.answers().await {
         reasons.push(error.to_string());
@@ -71,7 +84,8 @@ pub async fn readyz(State(api): State<Arc<Api>>) -> impl IntoResponse {
         reasons.push("the server is being stopped".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Ready { is_ready: reasons.is_empty(), reasons, degraded: degraded(&api) }))
+    let ready = Ready { is_ready: reasons.is_empty(), reasons, degraded: degraded(&api) };
+    (status, Json(if guard::may_know(&api, &headers) { ready } else { ready.bare() }))
 }
 
 /// Metrics in Prometheus' text format.

@@ -28,9 +28,9 @@ async fn who_sends_slowly_is_cut_and_others_are_served() {
     let server = Server::start(&home("[server]\nlisten = '127.0.0.1:0'\nread-timeout = '300ms'\nconnections = 4\n"));
     let begun = Instant::now();
     let mut head = connect(&server);
-    head.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nX-Slow").expect("written");
+    head.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nX-Slow").expect("written");
     let mut body = connect(&server);
-    body.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{").expect("written");
+    body.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{").expect("written");
     let answer = rest(body);
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("application/problem+json"), "{answer}");
@@ -53,7 +53,7 @@ async fn what_is_too_large_is_refused() {
     let line = format!("{{\"message_type\": {{\"app_label\": \"app\", \"name\": \"{}\"}}}}", "x".repeat(5_000));
     assert_eq!(server.post("/v1/batches", line).await.0, StatusCode::BAD_REQUEST);
     let mut stream = connect(&server);
-    let head = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(400_000));
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(400_000));
     let _ = stream.write_all(head.as_bytes());
     let answer = rest(stream);
     assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
