@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::engine::{Ace, StartError};
 use crate::events;
 use crate::events::webhooks::{Hook, WebhookError};
-use crate::http::{self, Api, Rates, listen};
+use crate::http::{self, Api, Rates, Terms, listen};
 use crate::intake;
 use crate::monitoring::{self, Exposition};
 use crate::queue::{OpenError, Queue, QueueError};
@@ -73,6 +73,8 @@ impl App {
         let places = config.delivery.concurrency.max(2);
         let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
         let stop = CancellationToken::new();
+        let server = &config.server;
+        let reading = Terms { timeout: server.read_timeout, least_rate: server.min_rate, stop: stop.clone() };
         let api = Api {
             ace,
             queue,
@@ -84,6 +86,7 @@ impl App {
             settings: config.server.clone(),
             max_body_bytes: config.delivery.max_message_bytes,
             tasks: Tasks::new(Pauses::default(), stop.clone()),
+            reading: Arc::new(reading),
             stop,
         };
         Ok(App { api: Arc::new(api), tls, hooks })

@@ -4,7 +4,8 @@
 //! - [`admission`]: what every request must pass, whatever it asks for; [`operations`]: its query and its body's type
 //! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: what is wrong, as RFC 9457
 //! - [`shown`]: what goes out; [`described`]: what holds for every route in the description; [`docs`]: the description itself
-//! - [`listen`]: connections, TLS, and their limits
+//! - [`listen`]: connections and TLS; [`slots`]: how many, and whose; [`patience`]: how long a client is waited for, where bodies come in
+//!   ([`body`]), where answers go out ([`timed`]), and in each HTTP/2 stream ([`streams`])
 //!
 //! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
 
@@ -18,11 +19,15 @@ mod keyvalue;
 pub mod listen;
 mod messages;
 mod operations;
+mod patience;
 mod plugins;
 mod problem;
 mod shown;
+mod slots;
 mod status;
 mod stream;
+mod streams;
+mod timed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +53,10 @@ use crate::worker::Worker;
 use admission::Admission;
 pub use guard::Rates;
 use operations::Operations;
+use patience::Patience;
+pub use patience::Terms;
 use problem::ApiError;
+use slots::{Spare, Verdict};
 
 /// What the routes work on.
 pub struct Api {
@@ -64,12 +72,19 @@ pub struct Api {
     pub max_body_bytes: usize,
     /// What goes on beside the requests.
     pub tasks: Arc<Tasks>,
+    /// How long the body of a request is waited for.
+    pub reading: Arc<Terms>,
     pub stop: CancellationToken,
 }
 
 impl Api {
     fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// A new request's.
+    fn patience(&self) -> Patience {
+        Patience::new(self.reading.clone())
     }
 }
 
@@ -134,21 +149,27 @@ pub fn router(api: Arc<Api>) -> Router {
         .merge(docs::router(&described))
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
-        .layer(from_fn_with_state(admission, enter))
+        .layer(from_fn_with_state((admission, api.clone()), enter))
         .with_state(api)
 }
 
 /// The door of every route: a span for each request, below the trace context it came with; what [`Admission`] does not let in
-/// goes no further; every refusal is a problem; no browser guesses what an answer is.
-async fn enter(State(admission): State<Arc<Admission>>, request: Request, next: Next) -> Response {
+/// goes no further, nor what there is no slot for; every refusal is a problem; no browser guesses what an answer is.
+async fn enter(State((admission, api)): State<(Arc<Admission>, Arc<Api>)>, request: Request, next: Next) -> Response {
     let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let spare = request.extensions().get::<Arc<Spare>>();
+    let verdict = spare.map_or(Verdict::Stay, |spare| spare.decide(guard::asker(&api, &request)));
     let answer = async {
         let mut response = match admission.check(&request) {
-            Ok(()) => in_words(next.run(request).await).await,
             Err(error) => error.into_response(),
+            Ok(()) if verdict == Verdict::Full => ApiError::no_slot().into_response(),
+            Ok(()) => in_words(next.run(request).await).await,
         };
+        if verdict != Verdict::Stay {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
     };

@@ -4,6 +4,7 @@ mod admission;
 mod api;
 mod auth;
 mod batches;
+mod connections;
 mod crash;
 mod limit_to;
 mod limits;

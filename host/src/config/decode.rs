@@ -393,7 +393,10 @@ fn server(s: &mut Section<'_>) -> Server {
         hosts: s.list("hosts", values::authority).unwrap_or_default(),
         tls: server_tls(s),
         connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
+        spare_connections: s.get("spare-connections", values::integer(1..=10_000)).unwrap_or(default.spare_connections),
         read_timeout: s.get("read-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.read_timeout),
+        write_timeout: s.get("write-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.write_timeout),
+        min_rate: s.get("min-rate", values::size(0..=MIB)).unwrap_or(default.min_rate),
         request_timeout: s
             .get("request-timeout", values::duration(MILLISECOND..=HOUR))
             .unwrap_or(default.request_timeout),

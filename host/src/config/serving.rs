@@ -53,10 +53,16 @@ pub struct Server {
     pub hosts: Vec<Authority>,
     /// TLS with this certificate chain and key, both PEM. `None`: plain HTTP.
     pub tls: Option<ServerTls>,
-    /// Connections at once; a further one waits to be taken. 1,000.
+    /// Connections at once that anyone may have. 1,000.
     pub connections: usize,
-    /// For the head of a request, and for each pause in its body. 10 s.
+    /// Connections beyond those, on which heads are read and health checks answered; and as many again for bearers of a token. 64.
+    pub spare_connections: usize,
+    /// For a TLS handshake, for the head of a request, and for the body while nothing of it comes in. 10 s.
     pub read_timeout: Duration,
+    /// The longest that a client takes nothing of what is written to it. 30 s.
+    pub write_timeout: Duration,
+    /// Bytes a second that a client sends or takes on average, while it is waited for; 0: any byte will do. 1 KiB.
+    pub min_rate: usize,
     /// For a whole request that is no stream, `?wait` not included. 60 s.
     pub request_timeout: Duration,
     /// Bytes of a request's head. 32 KiB.
@@ -125,7 +131,10 @@ impl Default for Server {
             hosts: Vec::new(),
             tls: None,
             connections: 1_000,
+            spare_connections: 64,
             read_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            min_rate: values::KIB,
             request_timeout: Duration::from_secs(60),
             max_head_bytes: 32 * values::KIB,
             requests_per_second: None,

@@ -78,7 +78,7 @@ pub struct Member {
     (status = 503, description = "The queue is full, or cannot be written; send the same again", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
-    let mut lines = Lines::new(Pieces::new(body, api.settings.read_timeout), api.max_body_bytes);
+    let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
     let (_, first) = lines.next().await?.ok_or_else(|| ApiError::BadRequest("the body is empty".to_owned()))?;
     let head: Head = serde_json::from_slice(&first).map_err(|e| {
         ApiError::BadRequest(format!("line 1: {e}; it holds the message type, as in {{\"message_type\": {{…}}}}"))
@@ -107,6 +107,9 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
 
 async fn take_lines(api: &Api, intake: &mut Intake<'_>, lines: &mut Lines) -> Result<(), ApiError> {
     while let Some((number, line)) = lines.next().await? {
+        if api.is_stopping() {
+            return Err(ApiError::stopping());
+        }
         intake.add(member(number, &line)?, api.ace.now()).await?;
     }
     Ok(())

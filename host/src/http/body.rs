@@ -1,36 +1,47 @@
 //! Reading bodies: so long, and so slowly, and no more.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 
+use super::patience::Patience;
 use super::problem::ApiError;
 
-/// A body that is read a piece at a time; no piece may take longer than `patience`.
+/// A body that is read a piece at a time, as long as the client keeps the server's patience.
 pub struct Pieces {
     body: Body,
-    patience: Duration,
+    patience: Patience,
 }
 
 impl Pieces {
-    pub fn new(body: Body, patience: Duration) -> Self {
+    pub fn new(body: Body, patience: Patience) -> Self {
         Pieces { body, patience }
     }
 
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
-            let frame = tokio::time::timeout(self.patience, self.body.frame()).await.map_err(|_| ApiError::TooSlow)?;
-            match frame {
+            let Pieces { body, patience } = self;
+            let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                Poll::Pending => patience.poll_over(cx).map(Err),
+            });
+            let frame = match frame.await {
+                Ok(frame) => frame,
+                Err(()) if patience.is_stopping() => return Err(ApiError::stopping()),
+                Err(()) => return Err(ApiError::TooSlow),
+            };
+            let data = match frame {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(ApiError::BadRequest(format!("the body was cut off: {error}"))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            patience.used(data.len());
+            if !data.is_empty() {
+                return Ok(Some(data));
             }
         }
     }

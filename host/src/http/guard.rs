@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::problem::ApiError;
+use super::slots::Asker;
 use crate::tokens::{Scope, Tokens};
 
 /// Lets the request on whose bearer has one of the scopes.
@@ -51,6 +52,16 @@ fn admit(api: &Api, scopes: &[Scope], headers: &HeaderMap) -> Result<(), ApiErro
         [Scope::Read, ..] => "read",
         _ => "admin",
     }))
+}
+
+/// Who a request is of, as far as a slot for its connection goes.
+pub fn asker(api: &Api, request: &Request) -> Asker {
+    let bears_a_token = |tokens: &Tokens| bearer(request.headers()).and_then(|secret| tokens.bearer(secret)).is_some();
+    match request.uri().path() {
+        "/healthz" | "/readyz" => Asker::Probe,
+        _ if api.tokens.as_ref().is_some_and(bears_a_token) => Asker::Bearer,
+        _ => Asker::Anyone,
+    }
 }
 
 /// Whether what only readers may know is for this one: its bearer has the scope, or nobody needs a token.

@@ -77,7 +77,7 @@ pub async fn put(
     Query(Ttl { ttl_ms }): Query<Ttl>,
     body: Body,
 ) -> Result<impl IntoResponse, ApiError> {
-    let value = Pieces::new(body, api.settings.read_timeout).whole(api.max_body_bytes).await?;
+    let value = Pieces::new(body, api.patience()).whole(api.max_body_bytes).await?;
     let ttl = ttl_ms.map(Duration::from_millis);
     api.ace.keyvalue().set(&bucket, &key, value, ttl, api.ace.now()).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -105,10 +105,13 @@ pub async fn delete(
     (status = 422, description = "A line names what cannot be", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
-    let mut lines = Lines::new(Pieces::new(body, api.settings.read_timeout), api.max_body_bytes);
+    let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
     let mut under_way = FuturesUnordered::new();
     let mut applied = 0;
     while let Some((number, line)) = lines.next().await? {
+        if api.is_stopping() {
+            return Err(ApiError::stopping());
+        }
         let fact: Fact = serde_json::from_slice(&line)
             .map_err(|e| ApiError::BadRequest(format!("line {number}: {e}; {applied} lines before it were applied")))?;
         if under_way.len() == UNDER_WAY_MAX

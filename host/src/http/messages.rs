@@ -144,7 +144,7 @@ pub async fn hand_in(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = Pieces::new(body, api.settings.read_timeout).whole(api.max_body_bytes).await?;
+    let body = Pieces::new(body, api.patience()).whole(api.max_body_bytes).await?;
     let message = Message::from_json_or(&body, key(&headers)?)?;
     let limit: Vec<String> =
         handing.limit_to.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
@@ -249,8 +249,15 @@ async fn accept_and_begin(
 }
 
 async fn await_outcome(api: &Api, taken: &mut Taken, wait: Duration, mut outcome: Awaited<'_>) -> Result<(), ApiError> {
-    if taken.state == queue::State::Queued.as_str() && !outcome.is_settled_within(wait).await {
-        return Ok(());
+    if taken.state == queue::State::Queued.as_str() {
+        let is_settled = tokio::select! {
+            is_settled = outcome.is_settled_within(wait) => is_settled,
+            // What is under way is finished, but nobody is kept waiting for it.
+            () = api.stop.cancelled() => false,
+        };
+        if !is_settled {
+            return Ok(());
+        }
     }
     if let Some(stored) = api.queue.message(taken.uuid).await? {
         taken.state = stored.state.as_str();

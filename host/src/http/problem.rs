@@ -71,6 +71,16 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// All connections are taken.
+    pub fn no_slot() -> Self {
+        ApiError::Unavailable("all connections of server.connections are taken; come back later".to_owned())
+    }
+
+    /// The server stops while a body still comes in.
+    pub fn stopping() -> Self {
+        ApiError::Unavailable("the server is being stopped; send the same again later".to_owned())
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -146,7 +146,10 @@ impl Reader {
                 }
                 Err(error) => {
                     tracing::error!("A listener's events cannot be read, and it is tried again soon: {error}");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(PAUSE) => {}
+                        () = self.api.stop.cancelled() => {}
+                    }
                 }
             }
         }
