@@ -70,6 +70,8 @@ pub struct Ace {
     current: ArcSwap<Running>,
     own: Own,
     services: Arc<Services>,
+    /// As applications write to it.
+    keyvalue: Arc<Keyvalue>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -143,10 +145,10 @@ impl Builder {
     /// Reads plugins, templates and facts, and checks the configuration against them.
     pub async fn start(self) -> Result<Ace, StartError> {
         let Builder { config, own } = self;
-        let Survey { registry, presentation, services } = survey(&config, own.now).await?;
+        let Survey { registry, presentation, services, keyvalue } = survey(&config, own.now).await?;
         let first = own.running(config, registry, Arc::new(presentation), None)?;
         let current = ArcSwap::from_pointee(first);
-        Ok(Ace { current, own, services, reloading: tokio::sync::Mutex::new(()) })
+        Ok(Ace { current, own, services, keyvalue, reloading: tokio::sync::Mutex::new(()) })
     }
 }
 
@@ -155,6 +157,8 @@ pub struct Survey {
     pub registry: Registry,
     pub presentation: Presentation,
     services: Arc<Services>,
+    /// As applications write to it.
+    keyvalue: Arc<Keyvalue>,
 }
 
 impl Survey {
@@ -175,13 +179,13 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     });
     let (opened, http) = tokio::join!(opened, http);
     let ((mailer, keyvalue, presentation), http) = (opened??, http??);
-    let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(http));
-    let services = Arc::new(Services { mailer, keyvalue, http, now, trial: None });
+    let (mailer, http, for_plugins) = (Arc::new(mailer), Arc::new(http), Arc::new(keyvalue.for_plugins()));
+    let services = Arc::new(Services { mailer, keyvalue: for_plugins, http, now, trial: None });
     let registry = match &config.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
         None => Registry::empty(),
     };
-    Ok(Survey { registry, presentation, services })
+    Ok(Survey { registry, presentation, services, keyvalue: Arc::new(keyvalue) })
 }
 
 impl Ace {
@@ -223,7 +227,7 @@ impl Ace {
 
     /// The facts and counters.
     pub fn keyvalue(&self) -> &Arc<Keyvalue> {
-        &self.services.keyvalue
+        &self.keyvalue
     }
 
     /// When to try again what has failed so many times in a row.

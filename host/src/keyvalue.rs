@@ -5,6 +5,7 @@
 //! - [`database`]: opening a file, its tables, reading
 //! - [`writer`]: changes, many to a transaction
 //! - [`facts`]: the NDJSON files loaded at the start
+//! - [`places`]: caps over a sliding window
 //! - [`overlay`]: what calls write that must change nothing
 //!
 //! Reads run on the caller's thread: microseconds, on a connection of their own, never waiting for a writer. Writes to a file
@@ -14,13 +15,14 @@
 mod database;
 mod facts;
 mod overlay;
+mod places;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,9 +30,11 @@ use rusqlite::Connection;
 
 use crate::config;
 use crate::sqlite::Held;
-use writer::{Change, Queue, Write, Writer};
+use places::Wanted;
+use writer::{Change, Queue, Reply, Write, Writer};
 
 pub use overlay::Overlay;
+pub use places::Place;
 
 /// The longest key and the longest once-token, in bytes of UTF-8.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -41,8 +45,12 @@ const READERS_MAX: usize = 8;
 /// Why a call could not be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyvalueError {
+    /// A name, token or value that the store does not take.
     #[error("{0}")]
     Quota(String),
+    /// No further entry fits. Entries that are there can be written and deleted all the same.
+    #[error("{0}")]
+    Full(String),
     #[error("{0}")]
     Unavailable(String),
 }
@@ -67,10 +75,29 @@ pub struct Step<'a> {
     pub once: Option<&'a str>,
 }
 
-/// The store. Dropping a future of a write leaves it open whether it is written.
+/// What a token was counted as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The count when this token was counted, its own part included. Where that is not known, the count now.
+    pub at: i64,
+    /// The count now.
+    pub total: i64,
+    /// This call counted it.
+    pub is_first_time: bool,
+}
+
+/// Who writes: plugins do not get all the room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Application,
+    Plugin,
+}
+
+/// The store, as applications or as plugins write to it. Dropping a future of a write leaves it open whether it is written.
 pub struct Keyvalue {
-    store: Store,
+    store: Arc<Store>,
     max_value_bytes: usize,
+    origin: Origin,
 }
 
 enum Store {
@@ -86,15 +113,18 @@ impl Keyvalue {
     /// Opens the database, or begins one, and loads the configured files into it. Reads and writes files: not for an async
     /// thread.
     pub fn load(settings: &config::Keyvalue, now: Timestamp) -> Result<Self, FileError> {
-        let max_value_bytes = settings.max_value_bytes;
+        let opened = |store| {
+            let max_value_bytes = settings.max_value_bytes;
+            Keyvalue { store: Arc::new(store), max_value_bytes, origin: Origin::Application }
+        };
         let Some(file) = &settings.database else {
             let fail = |e| FileError { file: "keyvalue".into(), line: None, message: crate::sqlite::words(&e) };
-            let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings.max_entries);
+            let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings);
             facts::load(&mut writer, settings, now)?;
-            return Ok(Keyvalue { store: Store::Memory(Mutex::new(writer)), max_value_bytes });
+            return Ok(opened(Store::Memory(Mutex::new(writer))));
         };
         let fail = |message| FileError { file: file.clone(), line: None, message };
-        let mut writer = Writer::new(database::open(file, settings.access).map_err(fail)?, settings.max_entries);
+        let mut writer = Writer::new(database::open(file, settings.access).map_err(fail)?, settings);
         facts::load(&mut writer, settings, now)?;
         writer.db.renew();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
@@ -102,7 +132,12 @@ impl Keyvalue {
         let reader = |_| database::reader(file, hold.clone()).map(Mutex::new);
         let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(crate::sqlite::words(&e)))?;
         let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
-        Ok(Keyvalue { store: Store::File { readers, writer }, max_value_bytes })
+        Ok(opened(Store::File { readers, writer }))
+    }
+
+    /// The same store as plugins write to it: they leave a tenth of it to applications, and have a share of each bucket.
+    pub fn for_plugins(&self) -> Keyvalue {
+        Keyvalue { store: self.store.clone(), max_value_bytes: self.max_value_bytes, origin: Origin::Plugin }
     }
 
     /// The value, unless it is not there or its time is over.
@@ -111,9 +146,31 @@ impl Keyvalue {
         self.read(|db| database::value(db, bucket, key, now.as_millisecond()))
     }
 
-    /// Whether a counter that is there has counted this token.
-    fn has_counted(&self, bucket: &str, key: &str, token: &str, now: Timestamp) -> Result<bool, KeyvalueError> {
-        self.read(|db| database::has_counted(db, bucket, key, token, now.as_millisecond()))
+    /// Whether a counter that is there has counted this token, and as what where that is known.
+    fn counted(
+        &self,
+        bucket: &str,
+        key: &str,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Option<Option<i64>>, KeyvalueError> {
+        self.read(|db| database::counted(db, bucket, key, token, now.as_millisecond()))
+    }
+
+    /// The places that are in use, of which so many more are in use elsewhere.
+    fn used(
+        &self,
+        bucket: &str,
+        key: &str,
+        (wanted, elsewhere): (&Wanted, i64),
+        now: Timestamp,
+    ) -> Result<database::Used, KeyvalueError> {
+        let now = now.as_millisecond();
+        let span = (now.saturating_sub(wanted.window_ms), now);
+        let limit = i64::from(wanted.limit) - elsewhere;
+        let mut used = self.read(|db| database::used(db, (bucket, key), (&wanted.token, limit), span))?;
+        used.n += elsewhere;
+        Ok(used)
     }
 
     /// Stores a value, for `ttl` or until it is deleted.
@@ -146,12 +203,91 @@ impl Keyvalue {
         self.check_step(bucket, key, step)?;
         let Step { by, ttl, once } = step;
         let change = Change::Increment { by, expires: expiry(ttl, now), once: once.map(str::to_owned) };
-        self.write(bucket, key, change, now).await
+        match self.write(bucket, key, change, now).await? {
+            Reply::Count(count) => Ok(count),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Adds to a counter once for each token, atomically, and says what the token was counted as.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Full`] where a new token does not fit,
+    /// [`KeyvalueError::Unavailable`] where the key holds no counter or the store cannot be written.
+    pub async fn count_once(
+        &self,
+        bucket: &str,
+        key: &str,
+        token: &str,
+        (by, ttl): (i64, Option<Duration>),
+        now: Timestamp,
+    ) -> Result<Counted, KeyvalueError> {
+        self.check_step(bucket, key, Step { once: Some(token), ..Step::default() })?;
+        let change = Change::CountOnce { by, expires: expiry(ttl, now), token: token.to_owned() };
+        match self.write(bucket, key, change, now).await? {
+            Reply::Counted(counted) => Ok(counted),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Takes one of `limit` places for a token, where one is free within the last `window`. A token that gets none uses none. All
+    /// calls for one key name the same window.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keyvalue::count_once`]; also [`KeyvalueError::Quota`] for a limit of 0.
+    pub async fn take_place(
+        &self,
+        bucket: &str,
+        key: &str,
+        token: &str,
+        (limit, window): (u32, Duration),
+        now: Timestamp,
+    ) -> Result<Place, KeyvalueError> {
+        let wanted = self.wanted(bucket, key, token, limit, window)?;
+        match self.write(bucket, key, Change::TakePlace(wanted), now).await? {
+            Reply::Place(place) => Ok(place),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Gives a token's place back; none is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Unavailable`] where the key holds no places or the
+    /// store cannot be written.
+    pub async fn give_place_back(
+        &self,
+        bucket: &str,
+        key: &str,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(), KeyvalueError> {
+        self.check_step(bucket, key, Step { once: Some(token), ..Step::default() })?;
+        self.write(bucket, key, Change::GivePlaceBack { token: token.to_owned() }, now).await.map(drop)
+    }
+
+    fn wanted(
+        &self,
+        bucket: &str,
+        key: &str,
+        token: &str,
+        limit: u32,
+        window: Duration,
+    ) -> Result<Wanted, KeyvalueError> {
+        self.check_step(bucket, key, Step { once: Some(token), ..Step::default() })?;
+        if limit == 0 {
+            return Err(KeyvalueError::Quota(format!("{bucket}/{key}: a limit of 0 places leaves none to take")));
+        }
+        let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+        Ok(Wanted { token: token.to_owned(), limit, window_ms })
     }
 
     /// Completes when the thread that writes has ended, which it does by itself only after a bug. Never, where there is none.
     pub async fn ended(&self) {
-        match &self.store {
+        match &*self.store {
             Store::Memory(_) => std::future::pending().await,
             Store::File { writer, .. } => writer.ended().await,
         }
@@ -168,7 +304,7 @@ impl Keyvalue {
     }
 
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, KeyvalueError> {
-        let answer = match &self.store {
+        let answer = match &*self.store {
             Store::Memory(writer) => ask(&lock(writer).db),
             Store::File { readers, .. } => {
                 let free = readers.iter().find_map(|reader| reader.try_lock().ok());
@@ -178,9 +314,10 @@ impl Keyvalue {
         answer.map_err(unavailable)
     }
 
-    async fn write(&self, bucket: &str, key: &str, change: Change, now: Timestamp) -> Result<i64, KeyvalueError> {
-        let write = Write { bucket: bucket.to_owned(), key: key.to_owned(), change, now: now.as_millisecond() };
-        match &self.store {
+    async fn write(&self, bucket: &str, key: &str, change: Change, now: Timestamp) -> Result<Reply, KeyvalueError> {
+        let (bucket, key, origin) = (bucket.to_owned(), key.to_owned(), self.origin);
+        let write = Write { bucket, key, change, origin, now: now.as_millisecond() };
+        match &*self.store {
             Store::Memory(writer) => lock(writer).commit_one(&write),
             Store::File { writer, .. } => writer.commit(write).await,
         }
@@ -230,6 +367,10 @@ fn expiry(ttl: Option<Duration>, now: Timestamp) -> Option<i64> {
 /// What a counter's digits say.
 fn count(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn unexpected(reply: Reply) -> KeyvalueError {
+    KeyvalueError::Unavailable(format!("the key-value store answered {reply:?}"))
 }
 
 fn no_counter(bucket: &str, key: &str) -> KeyvalueError {

@@ -56,7 +56,7 @@ pub use single::Single;
 pub use trial::Trial;
 
 /// The version of the WIT package this host serves.
-pub const INTERFACE_VERSION: &str = "1.0.0";
+pub const INTERFACE_VERSION: &str = "1.1.0";
 
 /// What the host serves its guests with.
 pub struct Services {

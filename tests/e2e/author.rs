@@ -176,6 +176,46 @@ fn what_a_compiler_says_is_shown() {
     assert!(done.stdout.contains("\"refused\": \"enabled: "), "{}", done.stdout);
 }
 
+/// The one block of docs/authoring.md with this mark.
+fn block(mark: &str) -> String {
+    let text = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");
+    let block = text.split(&format!("```{mark}\n")).nth(1).expect("it is there");
+    block.split("```").next().expect("an end").to_owned()
+}
+
+#[test]
+fn the_cap_of_the_guide_works_as_it_is_written() {
+    let home = Home::empty();
+    plugin(&home, &["new", "cap", "--kind", "policy", "--lang", "js"]).ok();
+    home.file("cap/cap.js", block("js cap"));
+    home.file("cap/cap.toml", block("toml cap"));
+    let urgent = json!({"options": {"transactional": true}});
+    let case = |fields: Value, taken: Value, expect: Value| json!({"message": crate::support::message("note", fields), "facts_after": {"caps": {"mails/7": taken}}, "expect": expect});
+    let cases = [case(json!({}), json!(1), json!("pass")), case(urgent, Value::Null, json!("pass"))];
+    home.file("cap/tests/cases.json", json!(cases).to_string());
+    plugin(&home, &["build", "cap"]).ok();
+    plugin(&home, &["test", "cap"]).ok().says("2 cases, 0 failed");
+
+    home.file("templates/app/edx_ace/note/email/body.txt", "Hi");
+    std::fs::create_dir(home.path("plugins")).expect("made");
+    for file in ["cap.wasm", "cap.toml"] {
+        std::fs::copy(home.path(&format!("cap/{file}")), home.path(&format!("plugins/{file}"))).expect("copied");
+    }
+    home.guest("faulty_channel", "mail");
+    home.config(
+        "[relays.main]\nkind = 'discard'\n[keyvalue]\ndatabase = 'kv.db'\n\
+         [plugins.cap]\ngrants = { keyvalue = ['caps'] }\n[plugins.mail]\ngrants = { mailer = true }\n",
+    );
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    let note = || crate::support::message("note", json!({"expiration_time": soon.to_string()}));
+    let explained = home.ace(&["explain", "--json", "-"]).input(note().to_string()).run();
+    assert_eq!(explained.lines()[0]["channels"][0]["state"], "ready", "it takes no place: {}", explained.stdout);
+    let lines = home.send(&[note(), note(), note()]).lines();
+    let mut states: Vec<Value> = lines.iter().map(|line| crate::support::email(line)["state"].clone()).collect();
+    states.sort_by_key(Value::to_string);
+    assert_eq!(states, ["expired", "sent", "sent"], "two, and the third would be tomorrow: {lines:#?}");
+}
+
 /// The commands of docs/authoring.md that are marked as the tutorial, in their order.
 fn tutorial() -> String {
     let text = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");

@@ -86,18 +86,18 @@ fn states(guests: &[&str]) -> BTreeMap<String, Value> {
 
 #[test]
 fn a_newer_plugin_runs_where_it_uses_nothing_new_and_is_refused_by_name_where_it_does() {
-    let states = states(&["from_1_1_0", "needs_1_1_0"]);
-    assert_eq!(states["from_1_1_0"]["state"], "active");
-    let refused = &states["needs_1_1_0"];
+    let states = states(&["from_1_2_0", "needs_1_2_0"]);
+    assert_eq!(states["from_1_2_0"]["state"], "active");
+    let refused = &states["needs_1_2_0"];
     assert_eq!(refused["state"], "broken");
-    assert_text(&refused["reason"], "built against openedx:ace@1.1.0, and this host serves openedx:ace@1.0.0");
+    assert_text(&refused["reason"], "built against openedx:ace@1.2.0, and this host serves openedx:ace@1.1.0");
     assert_text(&refused["reason"], "[method]message.priority");
 }
 
 #[test]
 fn a_newer_plugin_that_fits_is_asked() {
     let home = Home::new(&[], "");
-    home.guest("from_1_1_0", "from_1_1_0");
+    home.guest("from_1_2_0", "from_1_2_0");
     let lines = home.send(&[message("note", json!({}))]).lines();
     assert_eq!(lines[0]["report"]["policies"][0]["result"]["deny"][0]["reason"], "app.note");
 }

@@ -8,7 +8,8 @@ use crate::support::{Home, message};
 
 /// Denies push with what the helpers found.
 const JAVASCRIPT: &str = r#"
-import { contact, context, fact, isTrue, option, reading, setting, settingJson, text, utf8 } from "./ace.js";
+import { contact, context, countOnce, fact, givePlaceBack, isTrue, option, reading } from "./ace.js";
+import { setting, settingJson, takePlace, text, utf8 } from "./ace.js";
 
 export const policy = {
   enabled() {},
@@ -21,15 +22,24 @@ export const policy = {
       context(message, "/key"),
     ]);
     const held = key === undefined ? undefined : fact(bucket, key);
+    if (bucket === "caps") return { deny: [{ channelType: "push", reason: caps() }], delay: [] };
     const found = [setting("greeting"), setting("none"), settingJson("list")?.[1], settingJson("greeting"), phone, held, is];
     const reason = text(utf8(found.map((one) => String(one ?? "-")).join("|")));
     return { deny: [{ channelType: "push", reason }], delay: [] };
   },
 };
+
+function caps() {
+  const counted = ["m1", "m2", "m1"].map((token) => countOnce("caps", "n", token, 1000)).map((c) => `${c.at}/${c.total}`);
+  const placed = ["m1", "m2"].map((token) => takePlace("caps", "p", token, 1, 1000)).map((p) => `${p.isGranted}/${p.used}`);
+  const next = takePlace("caps", "p", "m2", 1, 1000).nextFree;
+  givePlaceBack("caps", "p", "m1");
+  return [...counted, ...placed, next, takePlace("caps", "p", "m2", 1, 1000).isGranted].join("|");
+}
 "#;
 
 const PYTHON: &str = r#"
-from ace import contact, context, fact, option, setting, setting_json
+from ace import contact, context, count_once, fact, give_place_back, option, setting, setting_json, take_place
 from wit_world import exports
 from wit_world.exports.policy import Denial, PolicyResult
 
@@ -44,10 +54,21 @@ class Policy(exports.Policy):
             phone = contact(message.recipient(), "phone")
             bucket, key = context(message, "/bucket"), context(message, "/key")
         held = None if key is None else fact(bucket, key)
+        if bucket == "caps":
+            return PolicyResult(deny=[Denial("push", caps())], delay=[])
         second = setting_json("list")[1]
         found = [setting("greeting"), setting("none"), second, setting_json("greeting"), phone, held, str(transactional).lower()]
         reason = "|".join("-" if one is None else str(one) for one in found)
         return PolicyResult(deny=[Denial("push", reason)], delay=[])
+
+
+def caps():
+    counted = [count_once("caps", "n", token, 1000) for token in ("m1", "m2", "m1")]
+    placed = [take_place("caps", "p", token, 1, 1000) for token in ("m1", "m2")]
+    next_free = take_place("caps", "p", "m2", 1, 1000).next_free
+    give_place_back("caps", "p", "m1")
+    found = [f"{c.at}/{c.total}" for c in counted] + [f"{str(p.is_granted).lower()}/{p.used}" for p in placed]
+    return "|".join([*found, str(next_free), str(take_place("caps", "p", "m2", 1, 1000).is_granted).lower()])
 "#;
 
 /// Denies push with a greeting, or with what is wrong, where the option is true.
@@ -55,6 +76,24 @@ const C: &str = r#"
 #include "gen/policy_plugin.h"
 #define ACE_WORLD policy_plugin
 #include "ace.h"
+
+// Two are counted, the first once; one of them gets the only place, until it gives it back.
+static bool caps(ace_text *err) {
+  ace_text key = ace_borrowed("n"), one = ace_borrowed("m1"), two = ace_borrowed("m2");
+  openedx_ace_keyvalue_counted_t counted;
+  openedx_ace_keyvalue_place_t place;
+  if (!ace_count_once("caps", key, one, 1000, &counted, err) || !ace_count_once("caps", key, two, 0, &counted, err) ||
+      !ace_count_once("caps", key, one, 0, &counted, err)) return false;
+  bool is_right = counted.at == 1 && counted.total == 2 && !counted.first_time;
+  key = ace_borrowed("p");
+  if (!ace_take_place("caps", key, one, 1, 1000, &place, err)) return false;
+  is_right = is_right && place.is_granted && place.used == 1;
+  if (!ace_take_place("caps", key, two, 1, 1000, &place, err)) return false;
+  is_right = is_right && !place.is_granted && place.next_free.is_some;
+  if (!ace_give_place_back("caps", key, one, err) || !ace_take_place("caps", key, two, 1, 1000, &place, err)) return false;
+  if (!is_right || !place.is_granted) abort();
+  return true;
+}
 
 bool exports_openedx_ace_policy_enabled(ace_text *err) {
   ace_text greeting;
@@ -75,13 +114,13 @@ bool exports_openedx_ace_policy_check(
   verdict->deny.len = 1;
   verdict->deny.ptr->channel_type = ace_copy("push");
   verdict->deny.ptr->reason.is_some = ace_setting("greeting", &verdict->deny.ptr->reason.val);
-  return true;
+  return caps(err);
 }
 "#;
 
 const MANIFEST: &str = "
 [requests]
-keyvalue = ['facts:read']
+keyvalue = ['facts:read', 'caps:read-write']
 
 [defaults]
 greeting = 'Grüß Zoë'
@@ -128,6 +167,8 @@ fn found() -> Vec<Value> {
         case(nothing, denied("Grüß Zoë|-|2|-|-|-|false")),
         case(others, json!({"fault": {"kind": "error", "message": refused}})),
     ];
+    let caps = "1/1|2/2|1/2|true/1|false/1|1767268801000|true";
+    cases.push(case(json!({"context": {"bucket": "caps", "key": "n"}}), denied(caps)));
     cases.extend(truths().into_iter().map(|(value, is)| {
         case(json!({"options": {"transactional": value}}), denied(&format!("Grüß Zoë|-|2|-|-|-|{is}")))
     }));

@@ -44,7 +44,7 @@ fn a_component_is_read_without_running_it() {
         "license       Apache-2.0",
         "wit-bindgen-rust",
         "is            openedx.ace.channel",
-        "exports       openedx:ace/channel@1.0.0",
+        "exports       openedx:ace/channel@1.1.0",
         "requests      mailer",
         "grants = { mailer = true }",
         "runs here     yes",
@@ -64,8 +64,8 @@ fn a_component_is_read_without_running_it() {
 #[test]
 fn what_this_host_cannot_run_is_told_with_the_reason() {
     for (guest, words) in [
-        ("from_the_future", "it was built for openedx:ace@2.0.0, and this host serves openedx:ace@1.0.0"),
-        ("needs_1_1_0", "it was built against openedx:ace@1.1.0"),
+        ("from_the_future", "it was built for openedx:ace@2.0.0, and this host serves openedx:ace@1.1.0"),
+        ("needs_1_2_0", "it was built against openedx:ace@1.2.0"),
         ("stranger", "it imports what this host does not serve"),
     ] {
         let home = author(&format!("target/test-plugins/{guest}.wasm"), guest);
@@ -85,7 +85,7 @@ fn what_this_host_cannot_run_is_told_with_the_reason() {
 fn what_is_imported_and_not_requested_is_told() {
     let home = author("target/test-plugins/http_probe.wasm", "http_probe");
     let done = plugin(&home, &["check", "http_probe.wasm"]).ok();
-    assert!(done.stdout.contains("not requested openedx:ace/http@1.0.0"), "{}", done.stdout);
+    assert!(done.stdout.contains("not requested openedx:ace/http@1.1.0"), "{}", done.stdout);
     home.file("http_probe.toml", "[requests]\nhttps = ['https://a.example/']\n");
     plugin(&home, &["check", "http_probe.wasm"]).code(1).says("http_probe.toml:2: requests.https");
 }

@@ -63,7 +63,7 @@ async fn load(home: &Home) -> Ace {
 /// Small components: by hand, and by a compiler.
 fn components() -> [Vec<u8>; 2] {
     let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
-    let compiled = std::fs::read(repository("target/test-plugins/from_1_1_0.wasm")).expect("a plugin");
+    let compiled = std::fs::read(repository("target/test-plugins/from_1_2_0.wasm")).expect("a plugin");
     [by_hand, compiled]
 }
 

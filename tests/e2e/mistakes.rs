@@ -85,7 +85,7 @@ fn core_module() -> String {
 }
 
 fn missing_function() -> String {
-    check_wat("(component (instance $nothing) (export \"openedx:ace/policy@1.0.0\" (instance $nothing)))")
+    check_wat("(component (instance $nothing) (export \"openedx:ace/policy@1.1.0\" (instance $nothing)))")
 }
 
 fn missing_object_in_javascript() -> String {
@@ -98,12 +98,12 @@ fn missing_object_in_javascript() -> String {
 
 fn old_interface() -> String {
     let old = check_wat("(component (instance $policy) (export \"openedx:ace/policy@0.9.0\" (instance $policy)))");
-    assert!(old.contains("it was built for openedx:ace@0.9.0, and this host serves openedx:ace@1.0.0"), "{old}");
+    assert!(old.contains("it was built for openedx:ace@0.9.0, and this host serves openedx:ace@1.1.0"), "{old}");
     check_guest("from_the_future")
 }
 
 fn newer_interface() -> String {
-    check_guest("needs_1_1_0")
+    check_guest("needs_1_2_0")
 }
 
 fn stranger() -> String {

@@ -12,7 +12,7 @@ const BAD: [(&str, &str); 12] = [
     ("bystander", "exports none of openedx:ace/policy, openedx:ace/channel, openedx:ace/recipient-resolver"),
     ("core_module", "core WebAssembly module, not a component"),
     ("empty", "not a WebAssembly component"),
-    ("from_the_future", "built for openedx:ace@2.0.0, and this host serves openedx:ace@1.0.0"),
+    ("from_the_future", "built for openedx:ace@2.0.0, and this host serves openedx:ace@1.1.0"),
     ("garbage", "not a WebAssembly component"),
     ("refusing", "it says it cannot work: config key \"enabled\": it says refuse"),
     ("stranger", "imports what this host does not serve: acme:billing/ledger@1.0.0"),
@@ -160,14 +160,14 @@ fn what_a_plugin_imports_and_is_not_granted_is_shown() {
     let home = Home::new(&[], "[relays.main]\nkind = 'discard'\n[plugins.hostile]\ngrants = { keyvalue = ['loot'] }\n");
     home.guest("hostile", "hostile");
     let plugin = &home.ace(&["plugins", "--json", "hostile"]).run().ok().lines()[0];
-    let in_vain = json!(["openedx:ace/mailer@1.0.0", "openedx:ace/outbox@1.0.0"]);
+    let in_vain = json!(["openedx:ace/mailer@1.1.0", "openedx:ace/outbox@1.1.0"]);
     let told: std::collections::BTreeSet<&str> =
         plugin["imports_not_granted"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     assert_eq!(json!(told), in_vain, "{plugin}");
     let table = home.ace(&["plugins"]).run().ok().stdout;
     assert!(table.contains("hostile") && table.contains("keyvalue:loot:read-write"), "{table}");
     let full = home.ace(&["plugins", "hostile"]).run().ok().stdout;
-    for words in ["imports      ", "openedx:ace/mailer@1.0.0\n", "granted      keyvalue:loot:read-write", "revision"] {
+    for words in ["imports      ", "openedx:ace/mailer@1.1.0\n", "granted      keyvalue:loot:read-write", "revision"] {
         assert!(full.contains(words), "{words:?} is not in:\n{full}");
     }
     home.ace(&["plugins", "hostle"]).run().code(2).says("no plugin is called \"hostle\"");

@@ -340,6 +340,7 @@ fn keyvalue(s: &mut Section<'_>) -> Keyvalue {
         database: s.get("database", values::kept_file(s.folder())),
         files: s.list("files", values::existing_file(s.folder())).unwrap_or(default.files),
         max_entries: s.get("max-entries", values::integer(1..=100_000_000)).unwrap_or(default.max_entries),
+        max_bucket_entries: s.get("max-bucket-entries", values::integer(1..=100_000_000)),
         max_value_bytes: s.get("max-value-bytes", values::size(1..=16 * MIB)).unwrap_or(default.max_value_bytes),
         access: default.access,
     }

@@ -248,6 +248,8 @@ pub struct Keyvalue {
     pub files: Vec<PathBuf>,
     /// Entries and once-tokens at most, in all buckets. 100,000.
     pub max_entries: usize,
+    /// Of these, what plugins may put into one bucket. A quarter of `max_entries`.
+    pub max_bucket_entries: Option<usize>,
     /// The longest value. 64 KiB.
     pub max_value_bytes: usize,
     /// Who may read the database and what is kept beside it: `file-group`.
@@ -260,6 +262,7 @@ impl Default for Keyvalue {
             database: None,
             files: Vec::new(),
             max_entries: 100_000,
+            max_bucket_entries: None,
             max_value_bytes: 64 * values::KIB,
             access: Access::default(),
         }

@@ -70,6 +70,7 @@ pub async fn get(
     (status = 204, description = "It is on the disk"),
     (status = 422, description = "No such bucket, key or value can be", body = Problem, content_type = "application/problem+json"),
     (status = 413, description = "The value is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "No further key fits", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn put(
     State(api): State<Arc<Api>>,
@@ -103,6 +104,7 @@ pub async fn delete(
     (status = 200, description = "All are on the disk", body = Applied),
     (status = 400, description = "A line is wrong; those before it are on the disk", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "A line names what cannot be", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "No further key fits; the lines before it are on the disk", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
     let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
@@ -150,6 +152,7 @@ impl From<KeyvalueError> for ApiError {
             KeyvalueError::Quota(why) => {
                 ApiError::Invalid(crate::message::FieldErrors(vec![crate::message::FieldError::new("", why)]))
             }
+            KeyvalueError::Full(why) => ApiError::Full(why),
             KeyvalueError::Unavailable(why) => ApiError::Unavailable(why),
         }
     }

@@ -67,6 +67,8 @@ pub enum ApiError {
     TooMany,
     /// It may pass: come back.
     Unavailable(String),
+    /// There is no room for more (RFC 4918, 11.5).
+    Full(String),
     Internal(String),
 }
 
@@ -96,6 +98,7 @@ impl ApiError {
             ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             ApiError::TooMany => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -133,6 +136,7 @@ impl ApiError {
                 ("too-many-requests", "more requests than server.requests-per-second allows".to_owned(), Vec::new())
             }
             ApiError::Unavailable(why) => ("unavailable", why, Vec::new()),
+            ApiError::Full(why) => ("full", why, Vec::new()),
             ApiError::Internal(why) => ("internal", why, Vec::new()),
         };
         let title = status.canonical_reason().unwrap_or_default().to_owned();

@@ -12,7 +12,7 @@ use crate::sqlite::{self, Held, Hold, HoldError, Use, is_busy, keep_plans, words
 const APPLICATION_ID: i32 = 0x4143_456b;
 
 /// The version of the tables.
-const TABLES_VERSION: i32 = 1;
+const TABLES_VERSION: i32 = 2;
 
 /// How long a writer waits for another process, and a start for another start.
 const WRITER_PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +24,8 @@ const READER_PATIENCE: Duration = Duration::from_millis(20);
 const CACHE_KIB: i32 = 8 * 1024;
 
 /// Without rowids a read is one descent of one tree. `counter` numbers those entries that have tokens; `expires` is in
-/// milliseconds since 1970. `size` counts entries and tokens together.
+/// milliseconds since 1970. `kind` is 1 for places. A token's `at` is the count when it was counted (`NULL` where nobody will ask), or the
+/// moment when it took its place. `size` counts entries and tokens together.
 const TABLES: &str = "
     CREATE TABLE entries (
         bucket TEXT NOT NULL,
@@ -32,17 +33,33 @@ const TABLES: &str = "
         value BLOB NOT NULL,
         expires INTEGER,
         counter INTEGER,
+        kind INTEGER,
         PRIMARY KEY (bucket, key)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX expiring ON entries (expires) WHERE expires IS NOT NULL;
     CREATE TABLE tokens (
         counter INTEGER NOT NULL,
         token TEXT NOT NULL,
+        at INTEGER,
         PRIMARY KEY (counter, token)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE buckets (bucket TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE store (size INTEGER NOT NULL) STRICT;
     INSERT INTO store VALUES (0);
 ";
+
+/// What brings tables of version 1 forward.
+const TO_VERSION_2: &str = "
+    ALTER TABLE entries ADD COLUMN kind INTEGER;
+    ALTER TABLE tokens ADD COLUMN at INTEGER;
+    CREATE TABLE buckets (bucket TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO buckets (bucket, size) SELECT bucket, count(*) FROM (
+        SELECT bucket FROM entries UNION ALL SELECT bucket FROM entries JOIN tokens USING (counter)
+    ) GROUP BY bucket;
+";
+
+/// The kind of an entry that holds places.
+pub(super) const PLACES: i64 = 1;
 
 /// An empty database that ends with its connection.
 pub(super) fn in_memory() -> rusqlite::Result<Held> {
@@ -104,10 +121,11 @@ fn make_tables(db: &mut Connection) -> Result<(), String> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| words(&e))?;
     match marks(&transaction).map_err(|e| words(&e))? {
         (APPLICATION_ID, TABLES_VERSION, _) => Ok(()),
+        (APPLICATION_ID, 1, _) => fill(transaction, TO_VERSION_2).map_err(|e| words(&e)),
         (APPLICATION_ID, later, _) => {
             Err(format!("a later ACE wrote it: its tables have version {later}, this one knows {TABLES_VERSION}"))
         }
-        (0, 0, 0) => fill(transaction).map_err(|e| words(&e)),
+        (0, 0, 0) => fill(transaction, TABLES).map_err(|e| words(&e)),
         _ => Err("it is the database of another program; name another file".to_owned()),
     }
 }
@@ -119,8 +137,8 @@ fn marks(db: &Connection) -> rusqlite::Result<(i32, i32, i32)> {
     Ok((number("PRAGMA application_id")?, number("PRAGMA user_version")?, tables))
 }
 
-fn fill(transaction: Transaction) -> rusqlite::Result<()> {
-    transaction.execute_batch(TABLES)?;
+fn fill(transaction: Transaction, tables: &str) -> rusqlite::Result<()> {
+    transaction.execute_batch(tables)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", TABLES_VERSION)?;
     transaction.commit()
@@ -132,9 +150,47 @@ pub(super) fn value(db: &Connection, bucket: &str, key: &str, now: i64) -> rusql
     db.prepare_cached(sql)?.query_row(params![bucket, key, now], |row| row.get(0)).optional()
 }
 
-/// Whether a live counter has counted a token.
-pub(super) fn has_counted(db: &Connection, bucket: &str, key: &str, token: &str, now: i64) -> rusqlite::Result<bool> {
-    let sql = "SELECT 1 FROM entries JOIN tokens USING (counter)
-        WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3) AND token = ?4";
-    db.prepare_cached(sql)?.exists(params![bucket, key, now, token])
+/// A token that a live counter has counted: what it was counted as, where that is known.
+pub(super) fn counted(
+    db: &Connection,
+    bucket: &str,
+    key: &str,
+    token: &str,
+    now: i64,
+) -> rusqlite::Result<Option<Option<i64>>> {
+    let sql = "SELECT at FROM entries JOIN tokens USING (counter)
+        WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3) AND kind IS NULL AND token = ?4";
+    db.prepare_cached(sql)?.query_row(params![bucket, key, now, token], |row| row.get(0)).optional()
+}
+
+/// The places of a key that are in use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used {
+    pub n: i64,
+    /// This token has one.
+    pub is_held: bool,
+    /// When the place was taken that has to come free before there are fewer than the limit.
+    pub in_the_way: Option<i64>,
+}
+
+/// The places that were taken after `since` and before `now`, as `token` finds them under `limit`.
+pub(super) fn used(
+    db: &Connection,
+    (bucket, key): (&str, &str),
+    (token, limit): (&str, i64),
+    (since, now): (i64, i64),
+) -> rusqlite::Result<Used> {
+    let places = "FROM entries JOIN tokens USING (counter)
+        WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3) AND kind = 1 AND at > ?4";
+    let sql = format!("SELECT count(*), ifnull(max(token = ?5), 0) {places}");
+    let read = |row: &rusqlite::Row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?));
+    let (n, is_held) = db.prepare_cached(&sql)?.query_row(params![bucket, key, now, since, token], read)?;
+    let too_many = n - limit;
+    let in_the_way = if too_many >= 0 {
+        let sql = format!("SELECT at {places} ORDER BY at LIMIT 1 OFFSET ?5");
+        db.prepare_cached(&sql)?.query_row(params![bucket, key, now, since, too_many], |row| row.get(0)).optional()?
+    } else {
+        None
+    };
+    Ok(Used { n, is_held, in_the_way })
 }

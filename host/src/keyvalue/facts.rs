@@ -7,8 +7,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::writer::{Batch, Stop, Writer};
-use super::{FileError, KEY_BYTES_MAX, check};
+use super::writer::{Batch, Stop, Target, Writer};
+use super::{FileError, KEY_BYTES_MAX, Origin, check};
 use crate::config;
 
 /// Expired entries thrown out at a time.
@@ -63,7 +63,8 @@ fn load_line(batch: &mut Batch, line: &[u8], max_value_bytes: usize) -> Result<(
         other => other.to_string().into_bytes(),
     };
     check(&fact.bucket, &fact.key, value.len(), max_value_bytes).map_err(|e| e.to_string())?;
-    batch.set(&fact.bucket, &fact.key, &value, None).map_err(|stop| match stop {
+    let target = Target { bucket: &fact.bucket, key: &fact.key, origin: Origin::Application };
+    batch.set(target, &value, None).map_err(|stop| match stop {
         Stop::Refused(error) => error.to_string(),
         Stop::Broken(error) => format!("the database: {}", crate::sqlite::words(&error)),
     })

@@ -1,10 +1,13 @@
 //! What calls write that must change nothing (`explain`, shadow): kept beside the store, and read before it.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Keyvalue, KeyvalueError, Step, count, no_counter};
+use super::database::Used;
+use super::places::{Place, no_places};
+use super::{Counted, Keyvalue, KeyvalueError, Step, count, no_counter};
 
 /// The writes of one call. They last no longer than the call, so times to live are not kept.
 #[derive(Default)]
@@ -19,9 +22,18 @@ pub struct Overlay {
 struct Entry {
     /// `None`: deleted.
     value: Option<Vec<u8>>,
-    tokens: HashSet<String>,
+    /// What counted, and as what.
+    tokens: HashMap<String, i64>,
+    /// Places that were taken and given back, where it holds places.
+    places: Option<Places>,
     /// It goes on counting from the store's counter, whose tokens hold.
     is_continued: bool,
+}
+
+#[derive(Default)]
+struct Places {
+    taken: HashSet<String>,
+    given_back: HashSet<String>,
 }
 
 impl Overlay {
@@ -67,25 +79,126 @@ impl Overlay {
         step: Step,
         now: Timestamp,
     ) -> Result<i64, KeyvalueError> {
+        let (before, counted) = self.counted(store, bucket, key, step, now)?;
+        if counted.is_some() || (step.by == 0 && step.once.is_none()) {
+            return Ok(before);
+        }
+        self.count(bucket, key, step, before)
+    }
+
+    /// As [`Keyvalue::count_once`], without the quota of entries.
+    pub fn count_once(
+        &mut self,
+        store: &Keyvalue,
+        bucket: &str,
+        key: &str,
+        (token, by): (&str, i64),
+        now: Timestamp,
+    ) -> Result<Counted, KeyvalueError> {
+        let step = Step { by, ttl: None, once: Some(token) };
+        let (total, counted) = self.counted(store, bucket, key, step, now)?;
+        if let Some(at) = counted {
+            return Ok(Counted { at: at.unwrap_or(total), total, is_first_time: false });
+        }
+        let total = self.count(bucket, key, step, total)?;
+        Ok(Counted { at: total, total, is_first_time: true })
+    }
+
+    /// As [`Keyvalue::take_place`], without the quota of entries.
+    pub fn take_place(
+        &mut self,
+        store: &Keyvalue,
+        bucket: &str,
+        key: &str,
+        (token, limit, window): (&str, u32, Duration),
+        now: Timestamp,
+    ) -> Result<Place, KeyvalueError> {
+        let wanted = store.wanted(bucket, key, token, limit, window)?;
+        let place = place(bucket, key);
+        let entry = self.entries.get(&place);
+        if entry.is_some_and(|entry| entry.value.is_some() && entry.places.is_none()) {
+            return Err(no_places(bucket, key));
+        }
+        let places = entry.and_then(|entry| entry.places.as_ref());
+        let elsewhere = places.map_or(0, |places| places.taken.len() as i64 - places.given_back.len() as i64);
+        let mut used = match entry {
+            Some(entry) if !entry.is_continued => Used { n: elsewhere, ..Used::default() },
+            _ => store.used(bucket, key, (&wanted, elsewhere), now)?,
+        };
+        if let Some(places) = places {
+            used.is_held = places.taken.contains(token) || (used.is_held && !places.given_back.contains(token));
+        }
+        let answer = wanted.judge(used);
+        if answer.is_granted && !used.is_held {
+            self.take(bucket.len() + key.len() + token.len())?;
+            let is_continued = self.entries.get(&place).is_none_or(|entry| entry.is_continued);
+            let entry = self.entries.entry(place).or_default();
+            entry.is_continued = is_continued;
+            entry.value = Some(answer.used.to_string().into_bytes());
+            let places = entry.places.get_or_insert_default();
+            if !places.given_back.remove(token) {
+                places.taken.insert(token.to_owned());
+            }
+        }
+        Ok(answer)
+    }
+
+    /// As [`Keyvalue::give_place_back`].
+    pub fn give_place_back(
+        &mut self,
+        store: &Keyvalue,
+        bucket: &str,
+        key: &str,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<(), KeyvalueError> {
+        // With every moment in its window, the store says whether the token has a place at all.
+        let wanted = store.wanted(bucket, key, token, 1, Duration::MAX)?;
+        let Some(held) = self.get(store, bucket, key, now)? else { return Ok(()) };
+        self.take(bucket.len() + key.len() + token.len())?;
+        let entry = self.entries.entry(place(bucket, key)).or_insert_with(|| Entry {
+            value: Some(held),
+            is_continued: true,
+            ..Entry::default()
+        });
+        let is_stored = entry.is_continued && store.used(bucket, key, (&wanted, 0), now)?.is_held;
+        let places = entry.places.get_or_insert_default();
+        if !places.taken.remove(token) && is_stored {
+            places.given_back.insert(token.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The count of a counter, and whether it has counted the step's token, and as what where that is known.
+    fn counted(
+        &self,
+        store: &Keyvalue,
+        bucket: &str,
+        key: &str,
+        step: Step,
+        now: Timestamp,
+    ) -> Result<(i64, Option<Option<i64>>), KeyvalueError> {
         store.check_step(bucket, key, step)?;
         let before = match self.get(store, bucket, key, now)? {
             Some(digits) => count(&digits).ok_or_else(|| no_counter(bucket, key))?,
             None => 0,
         };
-        let place = place(bucket, key);
-        let counted = step.once.map_or(Ok(false), |token| match self.entries.get(&place) {
-            Some(entry) if entry.tokens.contains(token) => Ok(true),
-            Some(entry) if !entry.is_continued => Ok(false),
-            _ => store.has_counted(bucket, key, token, now),
-        })?;
-        if counted || (step.by == 0 && step.once.is_none()) {
-            return Ok(before);
-        }
+        let Some(token) = step.once else { return Ok((before, None)) };
+        let counted = match self.entries.get(&place(bucket, key)) {
+            Some(entry) if entry.tokens.contains_key(token) => entry.tokens.get(token).map(|at| Some(*at)),
+            Some(entry) if !entry.is_continued => None,
+            _ => store.counted(bucket, key, token, now)?,
+        };
+        Ok((before, counted))
+    }
+
+    fn count(&mut self, bucket: &str, key: &str, step: Step, before: i64) -> Result<i64, KeyvalueError> {
         self.take(bucket.len() + key.len() + step.once.map_or(0, str::len))?;
         let after = before.saturating_add(step.by);
-        let entry = self.entries.entry(place).or_insert_with(|| Entry { is_continued: true, ..Entry::default() });
+        let entry =
+            self.entries.entry(place(bucket, key)).or_insert_with(|| Entry { is_continued: true, ..Entry::default() });
         entry.value = Some(after.to_string().into_bytes());
-        entry.tokens.extend(step.once.map(str::to_owned));
+        entry.tokens.extend(step.once.map(|token| (token.to_owned(), after)));
         Ok(after)
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 
+mod caps;
+
 const KEEP: Option<Duration> = None;
 
 fn settings(database: Option<&Path>, max_entries: usize) -> config::Keyvalue {
@@ -115,7 +117,7 @@ async fn it_refuses_what_is_too_many_and_makes_room_from_the_expired() {
         let set = async |key, ttl, second| kv.set("b", key, vec![], ttl, at(second)).await;
         set("1", seconds(1), 0).await.expect("fits");
         set("2", KEEP, 0).await.expect("fits");
-        assert!(matches!(set("3", KEEP, 0).await, Err(KeyvalueError::Quota(_))));
+        assert!(matches!(set("3", KEEP, 0).await, Err(KeyvalueError::Full(_))));
         set("2", KEEP, 0).await.expect("replacing needs no room");
         set("3", KEEP, 1).await.expect("the first has expired");
         kv.delete("b", "3", at(1)).await.expect("deleted");
@@ -131,13 +133,13 @@ async fn tokens_fill_the_store_as_entries_do() {
             kv.increment("b", "k", Step { by: 1, ttl: seconds(10), once: Some(token) }, at(second)).await
         };
         assert_eq!([count("1", 0).await, count("2", 0).await, count("3", 0).await], [Ok(1), Ok(2), Ok(3)]);
-        assert!(matches!(count("4", 0).await, Err(KeyvalueError::Quota(_))));
+        assert!(matches!(count("4", 0).await, Err(KeyvalueError::Full(_))));
         assert_eq!(count("3", 0).await, Ok(3), "a repeated one needs no room");
         assert_eq!(kv.increment("b", "k", step(1), at(0)).await, Ok(4), "nor one without a token");
         for key in ["1", "2", "3", "4"] {
             kv.set("other", key, vec![], KEEP, at(10)).await.expect("they went with their counter");
         }
-        assert!(matches!(kv.set("other", "5", vec![], KEEP, at(10)).await, Err(KeyvalueError::Quota(_))));
+        assert!(matches!(kv.set("other", "5", vec![], KEEP, at(10)).await, Err(KeyvalueError::Full(_))));
     }
 }
 
@@ -179,7 +181,7 @@ async fn a_file_keeps_everything() {
     assert_eq!(kv.increment("b", "n", once, at(60)).await, Ok(1), "the window is over");
     drop(kv);
     let full = Keyvalue::load(&settings(Some(&file), 1), at(60)).expect("a store may be fuller than is now allowed");
-    assert!(matches!(full.set("b", "new", vec![], KEEP, at(60)).await, Err(KeyvalueError::Quota(_))));
+    assert!(matches!(full.set("b", "new", vec![], KEEP, at(60)).await, Err(KeyvalueError::Full(_))));
     assert_eq!(full.get("b", "stays", at(60)), Ok(Some(b"v".to_vec())));
 }
 
@@ -297,8 +299,8 @@ fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
 
     let later = folder.path().join("later.db");
     drop(on_disk(&later));
-    Connection::open(&later).unwrap().pragma_update(None, "user_version", 2).unwrap();
-    assert!(refusal(&settings(Some(&later), 1)).contains("a later ACE wrote it: its tables have version 2"));
+    Connection::open(&later).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    assert!(refusal(&settings(Some(&later), 1)).contains("a later ACE wrote it: its tables have version 3"));
 }
 
 #[test]
@@ -348,11 +350,17 @@ async fn a_damaged_file_is_unavailable() {
 fn impatient(file: &Path) -> Writer {
     let db = database::open(file, Default::default()).unwrap_or_else(|e| panic!("{e}"));
     db.busy_timeout(Duration::ZERO).expect("set");
-    Writer::new(db, 100_000)
+    Writer::new(db, &settings(None, 100_000))
 }
 
 fn set(key: &str, value: Vec<u8>) -> Write {
-    Write { bucket: "b".into(), key: key.into(), change: Change::Set { value, expires: None }, now: 0 }
+    Write {
+        bucket: "b".into(),
+        key: key.into(),
+        change: Change::Set { value, expires: None },
+        origin: Origin::Application,
+        now: 0,
+    }
 }
 
 #[test]
@@ -386,7 +394,7 @@ fn on_a_full_disk_a_whole_batch_fails_and_the_store_goes_on() {
             "{answer:?}"
         );
     }
-    assert_eq!(writer.commit_one(&set("after", b"v".to_vec())), Ok(0));
+    assert_eq!(writer.commit_one(&set("after", b"v".to_vec())), Ok(Reply::Done));
     let reader = on_disk(&file);
     let found = ["before", "small", "large", "after"].map(|key| reader.get("b", key, at(0)).expect("read").is_some());
     assert_eq!(found, [true, false, false, true]);
@@ -396,9 +404,12 @@ fn on_a_full_disk_a_whole_batch_fails_and_the_store_goes_on() {
 
 #[tokio::test]
 async fn a_refused_write_takes_nothing_from_the_others() {
-    let mut writer = Writer::new(database::in_memory().expect("opened"), 2);
+    let mut writer = Writer::new(database::in_memory().expect("opened"), &settings(None, 2));
     let answers = writer.commit(&[set("1", vec![]), set("2", vec![]), set("3", vec![]), set("1", b"v".to_vec())]);
-    assert!(matches!(answers[..], [Ok(0), Ok(0), Err(KeyvalueError::Quota(_)), Ok(0)]), "{answers:?}");
+    assert!(
+        matches!(answers[..], [Ok(Reply::Done), Ok(Reply::Done), Err(KeyvalueError::Full(_)), Ok(Reply::Done)]),
+        "{answers:?}"
+    );
     assert_eq!(database::value(&writer.db, "b", "1", 0), Ok(Some(b"v".to_vec())));
 }
 

@@ -1,11 +1,15 @@
 //! The one that changes the store: many changes to a transaction, each with its own answer.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{KeyvalueError, count, no_counter, unavailable};
+use super::database::{self, PLACES};
+use super::places::{Place, Wanted};
+use super::{Counted, KeyvalueError, Origin, count, no_counter, unavailable};
+use crate::config;
 use crate::sqlite::Held;
 
 /// Writes in one transaction at most.
@@ -25,6 +29,7 @@ pub(super) struct Write {
     pub bucket: String,
     pub key: String,
     pub change: Change,
+    pub origin: Origin,
     /// Milliseconds since 1970, as all times here.
     pub now: i64,
 }
@@ -41,23 +46,67 @@ pub(super) enum Change {
         expires: Option<i64>,
         once: Option<String>,
     },
+    CountOnce {
+        by: i64,
+        /// Of a counter that is made by it.
+        expires: Option<i64>,
+        token: String,
+    },
+    TakePlace(Wanted),
+    GivePlaceBack {
+        token: String,
+    },
 }
 
-/// The count after an increment, 0 after anything else.
-type Answer = Result<i64, KeyvalueError>;
+/// What a change came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    Done,
+    Count(i64),
+    Counted(Counted),
+    Place(Place),
+}
+
+type Answer = Result<Reply, KeyvalueError>;
+
+/// Of all entries, one part in so many is for applications alone.
+const RESERVED_PART: i64 = 10;
+/// Of all entries, one part in so many may be what plugins put into one bucket, where nothing else is set.
+const BUCKET_PART: i64 = 4;
 
 /// Holds the connection for writing.
 pub(super) struct Writer {
     pub db: Held,
-    max_entries: i64,
+    room: Room,
     /// The file is not the one that was opened any more.
     is_lost: bool,
 }
 
+/// How many entries and tokens there may be.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    all: i64,
+    /// In one bucket, by plugins.
+    bucket: i64,
+}
+
+impl Room {
+    fn new(settings: &config::Keyvalue) -> Self {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let all = number(settings.max_entries);
+        Room { all, bucket: settings.max_bucket_entries.map_or_else(|| (all / BUCKET_PART).max(1), number) }
+    }
+
+    /// What plugins leave to applications.
+    fn reserve(self) -> i64 {
+        self.all / RESERVED_PART
+    }
+}
+
 impl Writer {
-    pub fn new(db: Held, max_entries: usize) -> Self {
+    pub fn new(db: Held, settings: &config::Keyvalue) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Writer { db, max_entries: i64::try_from(max_entries).unwrap_or(i64::MAX), is_lost: false }
+        Writer { db, room: Room::new(settings), is_lost: false }
     }
 
     /// Writes all in one transaction. Where the database fails nothing of it is written, and every answer says so.
@@ -101,7 +150,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(writes.len());
         for write in writes {
             answers.push(match batch.apply(write) {
-                Ok(count) => Ok(count),
+                Ok(reply) => Ok(reply),
                 Err(Stop::Refused(error)) => Err(error),
                 Err(Stop::Broken(error)) => return Err(error),
             });
@@ -114,7 +163,7 @@ impl Writer {
     pub fn begin(&mut self) -> rusqlite::Result<Batch<'_>> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let size = transaction.prepare_cached("SELECT size FROM store")?.query_one([], |row| row.get(0))?;
-        Ok(Batch { transaction, size, size_before: size, max_entries: self.max_entries })
+        Ok(Batch { transaction, size, grown: BTreeMap::new(), room: self.room })
     }
 }
 
@@ -137,8 +186,9 @@ pub(super) struct Batch<'a> {
     transaction: Transaction<'a>,
     /// Entries and tokens, in all buckets, the expired ones too.
     size: i64,
-    size_before: i64,
-    max_entries: i64,
+    /// By how much each bucket grows.
+    grown: BTreeMap<String, i64>,
+    room: Room,
 }
 
 /// What an entry has besides its name.
@@ -146,31 +196,56 @@ struct Entry {
     value: Vec<u8>,
     expires: Option<i64>,
     counter: Option<i64>,
+    kind: Option<i64>,
+}
+
+/// What a write is about.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub bucket: &'a str,
+    pub key: &'a str,
+    pub origin: Origin,
 }
 
 impl Batch<'_> {
-    pub fn apply(&mut self, write: &Write) -> Result<i64, Stop> {
-        let Write { bucket, key, change, now } = write;
-        match change {
-            Change::Set { value, expires } => self.set(bucket, key, value, *expires).map(|()| 0),
-            Change::Delete => Ok(self.remove(bucket, key).map(|()| 0)?),
-            Change::Increment { by, expires, once } => {
-                self.increment((bucket, key), (*by, once.as_deref()), *expires, *now)
+    pub fn apply(&mut self, write: &Write) -> Result<Reply, Stop> {
+        let Write { bucket, key, change, origin, now } = write;
+        let target = Target { bucket, key, origin: *origin };
+        Ok(match change {
+            Change::Set { value, expires } => {
+                self.set(target, value, *expires)?;
+                Reply::Done
             }
-        }
+            Change::Delete => {
+                self.remove(bucket, key)?;
+                Reply::Done
+            }
+            Change::Increment { by, expires, once } => {
+                Reply::Count(self.increment(target, (*by, once.as_deref()), *expires, *now)?)
+            }
+            Change::CountOnce { by, expires, token } => {
+                Reply::Counted(self.count_once(target, (*by, token), *expires, *now)?)
+            }
+            Change::TakePlace(wanted) => Reply::Place(self.take_place(target, wanted, *now)?),
+            Change::GivePlaceBack { token } => {
+                self.give_place_back(target, token, *now)?;
+                Reply::Done
+            }
+        })
     }
 
-    pub fn set(&mut self, bucket: &str, key: &str, value: &[u8], expires: Option<i64>) -> Result<(), Stop> {
+    pub fn set(&mut self, target: Target, value: &[u8], expires: Option<i64>) -> Result<(), Stop> {
+        let Target { bucket, key, .. } = target;
         let sql = "SELECT counter FROM entries WHERE bucket = ?1 AND key = ?2";
         let old: Option<Option<i64>> =
             self.transaction.prepare_cached(sql)?.query_row([bucket, key], |row| row.get(0)).optional()?;
         match old {
-            None => self.make_room(1)?,
-            Some(counter) => self.forget_tokens(counter)?,
+            None => self.make_room(target, 1)?,
+            Some(counter) => self.forget_tokens(bucket, counter)?,
         }
         // What stands there already is not written again: facts loaded at each start cost no disk.
         let sql = "INSERT INTO entries (bucket, key, value, expires) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT DO UPDATE SET value = excluded.value, expires = excluded.expires, counter = NULL
+            ON CONFLICT DO UPDATE SET value = excluded.value, expires = excluded.expires, counter = NULL, kind = NULL
             WHERE value <> excluded.value OR expires IS NOT excluded.expires OR counter IS NOT NULL";
         self.transaction.prepare_cached(sql)?.execute(params![bucket, key, value, expires])?;
         Ok(())
@@ -181,44 +256,133 @@ impl Batch<'_> {
         let removed: Option<Option<i64>> =
             self.transaction.prepare_cached(sql)?.query_row([bucket, key], |row| row.get(0)).optional()?;
         if let Some(counter) = removed {
-            self.size -= 1;
-            self.forget_tokens(counter)?;
+            self.grow(bucket, -1);
+            self.forget_tokens(bucket, counter)?;
         }
         Ok(())
     }
 
     fn increment(
         &mut self,
-        (bucket, key): (&str, &str),
+        target: Target,
         (by, once): (i64, Option<&str>),
         expires: Option<i64>,
         now: i64,
     ) -> Result<i64, Stop> {
-        let old = self.live_entry(bucket, key, now)?;
-        let before = match &old {
-            Some(entry) => count(&entry.value).ok_or_else(|| Stop::Refused(no_counter(bucket, key)))?,
-            None => 0,
-        };
-        let mut counter = old.as_ref().and_then(|entry| entry.counter);
-        if (by == 0 && once.is_none()) || self.has_token(counter, once)? {
+        let (before, old) = self.counter(target, now)?;
+        let counter = old.as_ref().and_then(|entry| entry.counter);
+        let is_counted = once.map_or(Ok(false), |token| self.token(counter, token).map(|token| token.is_some()))?;
+        if (by == 0 && once.is_none()) || is_counted {
             return Ok(before);
         }
-        self.make_room(i64::from(old.is_none()) + i64::from(once.is_some()))?;
-        if let Some(token) = once {
-            counter = Some(self.add_token(counter, token)?);
+        let after = before.saturating_add(by);
+        self.make_room(target, i64::from(old.is_none()) + i64::from(once.is_some()))?;
+        let counter = once.map_or(Ok(counter), |token| self.add_token(counter, token, None).map(Some))?;
+        self.write_digits(target, after, (expires, counter, None))?;
+        Ok(after)
+    }
+
+    fn count_once(
+        &mut self,
+        target: Target,
+        (by, token): (i64, &str),
+        expires: Option<i64>,
+        now: i64,
+    ) -> Result<Counted, Stop> {
+        let (before, old) = self.counter(target, now)?;
+        let counter = old.as_ref().and_then(|entry| entry.counter);
+        if let Some(at) = self.token(counter, token)? {
+            return Ok(Counted { at: at.unwrap_or(before), total: before, is_first_time: false });
         }
         let after = before.saturating_add(by);
-        let sql = "INSERT INTO entries (bucket, key, value, expires, counter) VALUES (?1, ?2, ?3, ?4, ?5)
-            ON CONFLICT DO UPDATE SET value = excluded.value, counter = excluded.counter";
-        let digits = after.to_string().into_bytes();
-        self.transaction.prepare_cached(sql)?.execute(params![bucket, key, digits, expires, counter])?;
-        Ok(after)
+        self.make_room(target, 1 + i64::from(old.is_none()))?;
+        let counter = self.add_token(counter, token, Some(after))?;
+        self.write_digits(target, after, (expires, Some(counter), None))?;
+        Ok(Counted { at: after, total: after, is_first_time: true })
+    }
+
+    fn take_place(&mut self, target: Target, wanted: &Wanted, now: i64) -> Result<Place, Stop> {
+        let Target { bucket, key, .. } = target;
+        let Wanted { token, limit, window_ms } = wanted;
+        let old = self.places(target, now)?;
+        let counter = old.as_ref().and_then(|entry| entry.counter);
+        let since = now.saturating_sub(*window_ms);
+        let lapsed = self.drop_lapsed(counter, since, now)?;
+        self.grow(bucket, -lapsed);
+        let used = database::used(&self.transaction, (bucket, key), (token, i64::from(*limit)), (since, now))?;
+        let place = wanted.judge(used);
+        if used.is_held || !place.is_granted {
+            return Ok(place);
+        }
+        self.make_room(target, 1 + i64::from(old.is_none()))?;
+        let counter = self.add_token(counter, token, Some(now))?;
+        let expires = old.and_then(|entry| entry.expires).unwrap_or(i64::MIN).max(now.saturating_add(*window_ms));
+        self.write_digits(target, used.n + 1, (Some(expires), Some(counter), Some(PLACES)))?;
+        Ok(place)
+    }
+
+    fn give_place_back(&mut self, target: Target, token: &str, now: i64) -> Result<(), Stop> {
+        let Some(Entry { counter: Some(counter), expires, .. }) = self.places(target, now)? else { return Ok(()) };
+        let sql = "DELETE FROM tokens WHERE counter = ?1 AND token = ?2";
+        let given_back = self.transaction.prepare_cached(sql)?.execute(params![counter, token])?;
+        self.grow(target.bucket, -(given_back as i64));
+        let sql = "SELECT count(*) FROM tokens WHERE counter = ?1";
+        let left: i64 = self.transaction.prepare_cached(sql)?.query_one([counter], |row| row.get(0))?;
+        match left {
+            0 => self.remove(target.bucket, target.key)?,
+            left => self.write_digits(target, left, (expires, Some(counter), Some(PLACES)))?,
+        }
+        Ok(())
+    }
+
+    /// The count of a live counter, 0 where there is none, and its entry.
+    fn counter(&mut self, target: Target, now: i64) -> Result<(i64, Option<Entry>), Stop> {
+        let Target { bucket, key, .. } = target;
+        let Some(entry) = self.live_entry(bucket, key, now)? else { return Ok((0, None)) };
+        let before = count(&entry.value).filter(|_| entry.kind.is_none());
+        Ok((before.ok_or_else(|| Stop::Refused(no_counter(bucket, key)))?, Some(entry)))
+    }
+
+    /// The live entry of places.
+    fn places(&mut self, target: Target, now: i64) -> Result<Option<Entry>, Stop> {
+        let Target { bucket, key, .. } = target;
+        let found = self.live_entry(bucket, key, now)?;
+        if found.as_ref().is_some_and(|entry| entry.kind != Some(PLACES)) {
+            return Err(Stop::Refused(super::places::no_places(bucket, key)));
+        }
+        Ok(found)
+    }
+
+    /// Drops the places of a window that has moved on; how many those were. A clock that was set back keeps none for longer.
+    fn drop_lapsed(&self, counter: Option<i64>, since: i64, now: i64) -> rusqlite::Result<i64> {
+        let Some(counter) = counter else { return Ok(0) };
+        let sql = "UPDATE tokens SET at = ?2 WHERE counter = ?1 AND at > ?2";
+        self.transaction.prepare_cached(sql)?.execute([counter, now])?;
+        let sql = "DELETE FROM tokens WHERE counter = ?1 AND at <= ?2";
+        self.transaction.prepare_cached(sql)?.execute([counter, since]).map(|n| n as i64)
+    }
+
+    fn write_digits(
+        &self,
+        target: Target,
+        digits: i64,
+        (expires, counter, kind): (Option<i64>, Option<i64>, Option<i64>),
+    ) -> rusqlite::Result<()> {
+        // A counter lives as long as it was to when it was made; places as long as the latest of them.
+        let sql = "INSERT INTO entries (bucket, key, value, expires, counter, kind) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            ON CONFLICT DO UPDATE SET value = excluded.value, counter = excluded.counter,
+                expires = iif(excluded.kind = 1, excluded.expires, expires)";
+        let digits = digits.to_string().into_bytes();
+        let values = params![target.bucket, target.key, digits, expires, counter, kind];
+        self.transaction.prepare_cached(sql)?.execute(values).map(drop)
     }
 
     /// The entry; one whose time is over is removed.
     fn live_entry(&mut self, bucket: &str, key: &str, now: i64) -> rusqlite::Result<Option<Entry>> {
-        let sql = "SELECT value, expires, counter FROM entries WHERE bucket = ?1 AND key = ?2";
-        let read = |row: &rusqlite::Row| Ok(Entry { value: row.get(0)?, expires: row.get(1)?, counter: row.get(2)? });
+        let sql = "SELECT value, expires, counter, kind FROM entries WHERE bucket = ?1 AND key = ?2";
+        let read = |row: &rusqlite::Row| {
+            Ok(Entry { value: row.get(0)?, expires: row.get(1)?, counter: row.get(2)?, kind: row.get(3)? })
+        };
         let found = self.transaction.prepare_cached(sql)?.query_row([bucket, key], read).optional()?;
         if found.as_ref().is_some_and(|entry| entry.expires.is_some_and(|at| at <= now)) {
             self.remove(bucket, key)?;
@@ -227,24 +391,25 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    fn has_token(&self, counter: Option<i64>, once: Option<&str>) -> rusqlite::Result<bool> {
-        let (Some(counter), Some(token)) = (counter, once) else { return Ok(false) };
-        let sql = "SELECT 1 FROM tokens WHERE counter = ?1 AND token = ?2";
-        self.transaction.prepare_cached(sql)?.exists(params![counter, token])
+    /// A token that was counted, and what it was counted as, where that is known.
+    fn token(&self, counter: Option<i64>, token: &str) -> rusqlite::Result<Option<Option<i64>>> {
+        let Some(counter) = counter else { return Ok(None) };
+        let sql = "SELECT at FROM tokens WHERE counter = ?1 AND token = ?2";
+        self.transaction.prepare_cached(sql)?.query_row(params![counter, token], |row| row.get(0)).optional()
     }
 
     /// Notes a token under a counter's number; a counter without one is given the next.
-    fn add_token(&self, counter: Option<i64>, token: &str) -> rusqlite::Result<i64> {
-        let sql = "INSERT INTO tokens (counter, token)
-            VALUES (ifnull(?1, (SELECT ifnull(max(counter), 0) + 1 FROM tokens)), ?2) RETURNING counter";
-        self.transaction.prepare_cached(sql)?.query_one(params![counter, token], |row| row.get(0))
+    fn add_token(&self, counter: Option<i64>, token: &str, at: Option<i64>) -> rusqlite::Result<i64> {
+        let sql = "INSERT INTO tokens (counter, token, at)
+            VALUES (ifnull(?1, (SELECT ifnull(max(counter), 0) + 1 FROM tokens)), ?2, ?3) RETURNING counter";
+        self.transaction.prepare_cached(sql)?.query_one(params![counter, token, at], |row| row.get(0))
     }
 
-    fn forget_tokens(&mut self, counter: Option<i64>) -> rusqlite::Result<()> {
+    fn forget_tokens(&mut self, bucket: &str, counter: Option<i64>) -> rusqlite::Result<()> {
         if let Some(counter) = counter {
             let forgotten =
                 self.transaction.prepare_cached("DELETE FROM tokens WHERE counter = ?1")?.execute([counter])?;
-            self.size -= forgotten as i64;
+            self.grow(bucket, -(forgotten as i64));
         }
         Ok(())
     }
@@ -264,17 +429,57 @@ impl Batch<'_> {
     }
 
     /// Counts what will be added, or refuses it.
-    fn make_room(&mut self, wanted: i64) -> Result<(), Stop> {
-        if wanted > 0 && self.size + wanted > self.max_entries {
-            let text = format!("the store is full: {} entries (keyvalue.max-entries)", self.max_entries);
-            return Err(Stop::Refused(KeyvalueError::Quota(text)));
+    fn make_room(&mut self, target: Target, wanted: i64) -> Result<(), Stop> {
+        let full = |text: String| Err(Stop::Refused(KeyvalueError::Full(text)));
+        let Room { all, bucket: share } = self.room;
+        let for_plugins = all - self.room.reserve();
+        match target.origin {
+            _ if wanted <= 0 => {}
+            Origin::Application if self.size + wanted > all => {
+                return full(format!("the store is full: {all} entries (keyvalue.max-entries)"));
+            }
+            Origin::Plugin if self.size + wanted > for_plugins => {
+                return full(format!(
+                    "the store is full for plugins: {for_plugins} entries, the rest of {all} is for applications (keyvalue.max-entries)"
+                ));
+            }
+            Origin::Plugin if self.bucket_size(target.bucket)? + wanted > share => {
+                let bucket = target.bucket;
+                return full(format!(
+                    "the bucket {bucket} is full for plugins: {share} entries (keyvalue.max-bucket-entries)"
+                ));
+            }
+            Origin::Application | Origin::Plugin => {}
         }
-        self.size += wanted;
+        self.grow(target.bucket, wanted);
         Ok(())
     }
 
-    pub fn commit(self) -> rusqlite::Result<()> {
-        if self.size != self.size_before {
+    fn bucket_size(&self, bucket: &str) -> rusqlite::Result<i64> {
+        let sql = "SELECT size FROM buckets WHERE bucket = ?1";
+        let stored: Option<i64> =
+            self.transaction.prepare_cached(sql)?.query_row([bucket], |row| row.get(0)).optional()?;
+        Ok(stored.unwrap_or_default() + self.grown.get(bucket).copied().unwrap_or_default())
+    }
+
+    fn grow(&mut self, bucket: &str, by: i64) {
+        if by != 0 {
+            self.size += by;
+            match self.grown.get_mut(bucket) {
+                Some(grown) => *grown += by,
+                None => drop(self.grown.insert(bucket.to_owned(), by)),
+            }
+        }
+    }
+
+    pub fn commit(mut self) -> rusqlite::Result<()> {
+        let grown = std::mem::take(&mut self.grown);
+        let sql =
+            "INSERT INTO buckets (bucket, size) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET size = size + excluded.size";
+        for (bucket, by) in grown.iter().filter(|(_, by)| **by != 0) {
+            self.transaction.prepare_cached(sql)?.execute(params![bucket, by])?;
+        }
+        if grown.values().any(|by| *by != 0) {
             self.transaction.prepare_cached("UPDATE store SET size = ?1")?.execute([self.size])?;
         }
         self.transaction.commit()

@@ -6,25 +6,25 @@ wasmtime::component::bindgen!({
     inline: "
         package host:ace;
         world host {
-            import openedx:ace/common@1.0.0;
-            import openedx:ace/messages@1.0.0;
-            import openedx:ace/config@1.0.0;
-            import openedx:ace/logging@1.0.0;
-            import openedx:ace/keyvalue@1.0.0;
-            import openedx:ace/http@1.0.0;
-            import openedx:ace/mailer@1.0.0;
-            import openedx:ace/outbox@1.0.0;
-            import openedx:ace/time-zones@1.0.0;
-            export openedx:ace/policy@1.0.0;
-            export openedx:ace/channel@1.0.0;
-            export openedx:ace/recipient-resolver@1.0.0;
+            import openedx:ace/common@1.1.0;
+            import openedx:ace/messages@1.1.0;
+            import openedx:ace/config@1.1.0;
+            import openedx:ace/logging@1.1.0;
+            import openedx:ace/keyvalue@1.1.0;
+            import openedx:ace/http@1.1.0;
+            import openedx:ace/mailer@1.1.0;
+            import openedx:ace/outbox@1.1.0;
+            import openedx:ace/time-zones@1.1.0;
+            export openedx:ace/policy@1.1.0;
+            export openedx:ace/channel@1.1.0;
+            export openedx:ace/recipient-resolver@1.1.0;
         }
     ",
     imports: {
-        "openedx:ace/keyvalue@1.0.0": async | trappable,
-        "openedx:ace/http@1.0.0": async | trappable,
-        "openedx:ace/mailer@1.0.0": async | trappable,
-        "openedx:ace/outbox@1.0.0": async | trappable,
+        "openedx:ace/keyvalue@1.1.0": async | trappable,
+        "openedx:ace/http@1.1.0": async | trappable,
+        "openedx:ace/mailer@1.1.0": async | trappable,
+        "openedx:ace/outbox@1.1.0": async | trappable,
         default: trappable,
     },
     exports: { default: async },

@@ -307,7 +307,7 @@ pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// `openedx:ace/policy@1.0.0`, taken apart.
+/// `openedx:ace/policy@1.1.0`, taken apart.
 struct InterfaceName<'a> {
     package: &'a str,
     interface: &'a str,

@@ -9,15 +9,15 @@ wit_bindgen::generate!({
     inline: "
         package openedx:ace-sdk;
         world imports {
-            include openedx:ace/capabilities@1.0.0;
-            import openedx:ace/mailer@1.0.0;
-            import openedx:ace/outbox@1.0.0;
+            include openedx:ace/capabilities@1.1.0;
+            import openedx:ace/mailer@1.1.0;
+            import openedx:ace/outbox@1.1.0;
         }
     ",
     generate_all,
     generate_unused_types: true,
     additional_derives: [PartialEq, Eq, Hash],
-    additional_type_attributes: { "openedx:ace/mailer@1.0.0/email": [#[derive(Default)]] },
+    additional_type_attributes: { "openedx:ace/mailer@1.1.0/email": [#[derive(Default)]] },
 });
 
 pub mod policy {
@@ -25,18 +25,18 @@ pub mod policy {
         path: "../../wit",
         inline: "
             package openedx:ace-sdk;
-            world policy { export openedx:ace/policy@1.0.0; }
+            world policy { export openedx:ace/policy@1.1.0; }
         ",
         with: {
-            "openedx:ace/common@1.0.0": crate::bindings::openedx::ace::common,
-            "openedx:ace/messages@1.0.0": crate::bindings::openedx::ace::messages,
+            "openedx:ace/common@1.1.0": crate::bindings::openedx::ace::common,
+            "openedx:ace/messages@1.1.0": crate::bindings::openedx::ace::messages,
         },
         generate_all,
         pub_export_macro: true,
         export_macro_name: "export_policy_world",
         default_bindings_module: "ace_plugin::export::policy",
         additional_derives: [PartialEq, Eq, Hash],
-        additional_type_attributes: { "openedx:ace/policy@1.0.0/policy-result": [#[derive(Default)]] },
+        additional_type_attributes: { "openedx:ace/policy@1.1.0/policy-result": [#[derive(Default)]] },
     });
 }
 
@@ -45,18 +45,18 @@ pub mod channel {
         path: "../../wit",
         inline: "
             package openedx:ace-sdk;
-            world channel { export openedx:ace/channel@1.0.0; }
+            world channel { export openedx:ace/channel@1.1.0; }
         ",
         with: {
-            "openedx:ace/common@1.0.0": crate::bindings::openedx::ace::common,
-            "openedx:ace/messages@1.0.0": crate::bindings::openedx::ace::messages,
+            "openedx:ace/common@1.1.0": crate::bindings::openedx::ace::common,
+            "openedx:ace/messages@1.1.0": crate::bindings::openedx::ace::messages,
         },
         generate_all,
         pub_export_macro: true,
         export_macro_name: "export_channel_world",
         default_bindings_module: "ace_plugin::export::channel",
         additional_derives: [PartialEq, Eq, Hash],
-        additional_type_attributes: { "openedx:ace/channel@1.0.0/receipt": [#[derive(Default)]] },
+        additional_type_attributes: { "openedx:ace/channel@1.1.0/receipt": [#[derive(Default)]] },
     });
 }
 
@@ -65,10 +65,10 @@ pub mod recipient_resolver {
         path: "../../wit",
         inline: "
             package openedx:ace-sdk;
-            world recipient-resolver { export openedx:ace/recipient-resolver@1.0.0; }
+            world recipient-resolver { export openedx:ace/recipient-resolver@1.1.0; }
         ",
         with: {
-            "openedx:ace/common@1.0.0": crate::bindings::openedx::ace::common,
+            "openedx:ace/common@1.1.0": crate::bindings::openedx::ace::common,
         },
         generate_all,
         pub_export_macro: true,

@@ -2,10 +2,45 @@
 //!
 //! The manifest requests a bucket: `keyvalue = ["course-optouts:read"]`.
 
-use crate::channel::DeliveryError;
+use std::time::Duration;
 
-pub use crate::bindings::openedx::ace::keyvalue::KeyvalueError;
-pub use crate::imports::keyvalue::{delete, get, increment, set};
+use crate::channel::DeliveryError;
+use crate::imports::keyvalue;
+
+pub use crate::bindings::openedx::ace::keyvalue::{Counted, KeyvalueError, Place};
+pub use crate::imports::keyvalue::{delete, get, give_place_back, increment, set};
+
+/// Adds 1 to a counter once for each token (a message's uuid), and tells what that token was counted as: the same at each
+/// repetition. `ttl`: how long a counter lives that this call makes. Needs the bucket for writing.
+///
+/// # Errors
+///
+/// Where the bucket is not granted, a new token does not fit, or the key holds no counter.
+pub fn count_once(bucket: &str, key: &str, token: &str, ttl: Option<Duration>) -> Result<Counted, KeyvalueError> {
+    keyvalue::count_once(bucket, key, token, 1, ttl.map(ms))
+}
+
+/// Takes one of `limit` places (at least 1) within the last `window` for a token (a message's uuid). A token that gets none uses
+/// none and may try again, so that a cap starves nobody. Needs the bucket for writing.
+///
+/// ```no_run
+/// # fn example(uuid: &str) -> Result<(), String> {
+/// let place = ace_plugin::keyvalue::take_place("caps", "mails/7", uuid, 2, std::time::Duration::from_secs(86_400))?;
+/// assert!(place.is_granted || place.next_free.is_some());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Where the bucket is not granted, a new token does not fit, or the key holds no places.
+pub fn take_place(bucket: &str, key: &str, token: &str, limit: u32, window: Duration) -> Result<Place, KeyvalueError> {
+    keyvalue::take_place(bucket, key, token, limit, ms(window))
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Whether there is a value under a key. Needs the bucket for reading.
 ///

@@ -4,7 +4,7 @@
 ;;   module     in the core module: tables, a start function
 ;;   check      in its `check`, before it lets the message pass
 (component
-  (import "openedx:ace/messages@1.0.0" (instance $messages (export "message" (type (sub resource)))))
+  (import "openedx:ace/messages@1.1.0" (instance $messages (export "message" (type (sub resource)))))
   (alias export $messages "message" (type $message))
   (;component;)
   (core module $module
@@ -53,4 +53,4 @@
     (with "policy-result" (type $result'))
     (with "enabled" (func $enabled))
     (with "check" (func $check))))
-  (export "openedx:ace/policy@1.0.0" (instance $policy)))
+  (export "openedx:ace/policy@1.1.0" (instance $policy)))

@@ -12,11 +12,11 @@ wasmtime::component::bindgen!({
     inline: "
         package host:bench;
         world measured {
-            import openedx:ace/common@1.0.0;
-            import openedx:ace/messages@1.0.0;
-            import openedx:ace/config@1.0.0;
-            import openedx:ace/logging@1.0.0;
-            export openedx:ace/policy@1.0.0;
+            import openedx:ace/common@1.1.0;
+            import openedx:ace/messages@1.1.0;
+            import openedx:ace/config@1.1.0;
+            import openedx:ace/logging@1.1.0;
+            export openedx:ace/policy@1.1.0;
         }
     ",
     imports: { default: trappable },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::keyvalue::{self, Step};
-use crate::plugin::bindings::keyvalue::{Host, KeyvalueError};
+use crate::plugin::bindings::keyvalue::{Counted, Host, KeyvalueError, Place};
 use crate::plugin::grants::Access;
 use crate::plugin::state::State;
 
@@ -77,6 +77,80 @@ impl Host for State {
             .await;
         Ok(counted.map_err(KeyvalueError::from))
     }
+
+    async fn count_once(
+        &mut self,
+        bucket: String,
+        key: String,
+        token: String,
+        by: i64,
+        ttl_ms: Option<u64>,
+    ) -> Answer<Counted> {
+        self.traced(|| format!("keyvalue.count-once {bucket} {key} by {by}"));
+        let dry = match self.begin_write(&bucket)? {
+            Ok(dry) => dry,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let counted = self
+            .outside(async |Self { call, services, .. }| {
+                let (store, now) = (&services.keyvalue, services.now());
+                if dry {
+                    return call.overlay.count_once(store, &bucket, &key, (&token, by), now);
+                }
+                store.count_once(&bucket, &key, &token, (by, ttl_ms.map(Duration::from_millis)), now).await
+            })
+            .await;
+        let told = |keyvalue::Counted { at, total, is_first_time }| Counted { at, total, first_time: is_first_time };
+        Ok(counted.map(told).map_err(KeyvalueError::from))
+    }
+
+    async fn take_place(
+        &mut self,
+        bucket: String,
+        key: String,
+        token: String,
+        limit: u32,
+        window_ms: u64,
+    ) -> Answer<Place> {
+        self.traced(|| format!("keyvalue.take-place {bucket} {key}, {limit} within {window_ms} ms"));
+        let dry = match self.begin_write(&bucket)? {
+            Ok(dry) => dry,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let place = self
+            .outside(async |Self { call, services, .. }| {
+                let (store, now, window) = (&services.keyvalue, services.now(), Duration::from_millis(window_ms));
+                if dry {
+                    return call.overlay.take_place(store, &bucket, &key, (&token, limit, window), now);
+                }
+                store.take_place(&bucket, &key, &token, (limit, window), now).await
+            })
+            .await;
+        let told = |keyvalue::Place { is_granted, used, next_free }| Place {
+            is_granted,
+            used,
+            next_free: next_free.map(|at| u64::try_from(at).unwrap_or_default()),
+        };
+        Ok(place.map(told).map_err(KeyvalueError::from))
+    }
+
+    async fn give_place_back(&mut self, bucket: String, key: String, token: String) -> Answer<()> {
+        self.traced(|| format!("keyvalue.give-place-back {bucket} {key}"));
+        let dry = match self.begin_write(&bucket)? {
+            Ok(dry) => dry,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let given_back = self
+            .outside(async |Self { call, services, .. }| {
+                let (store, now) = (&services.keyvalue, services.now());
+                match dry {
+                    true => call.overlay.give_place_back(store, &bucket, &key, &token, now),
+                    false => store.give_place_back(&bucket, &key, &token, now).await,
+                }
+            })
+            .await;
+        Ok(given_back.map_err(KeyvalueError::from))
+    }
 }
 
 impl State {
@@ -103,7 +177,7 @@ fn word(answer: &Result<Option<Vec<u8>>, KeyvalueError>) -> String {
 impl From<keyvalue::KeyvalueError> for KeyvalueError {
     fn from(error: keyvalue::KeyvalueError) -> Self {
         match error {
-            keyvalue::KeyvalueError::Quota(text) => KeyvalueError::Quota(text),
+            keyvalue::KeyvalueError::Quota(text) | keyvalue::KeyvalueError::Full(text) => KeyvalueError::Quota(text),
             keyvalue::KeyvalueError::Unavailable(text) => KeyvalueError::Unavailable(text),
         }
     }

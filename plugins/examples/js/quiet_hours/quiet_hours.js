@@ -1,7 +1,7 @@
 // Quiet hours: what can wait is delayed until the recipient's night is over.
 
-import { get } from "openedx:ace/config@1.0.0";
-import { offsetMs } from "openedx:ace/time-zones@1.0.0";
+import { get } from "openedx:ace/config@1.1.0";
+import { offsetMs } from "openedx:ace/time-zones@1.1.0";
 
 const MINUTE = 60_000;
 const DAY = 24 * 60 * MINUTE;

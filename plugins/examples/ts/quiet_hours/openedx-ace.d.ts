@@ -1,21 +1,21 @@
-// The part of the package openedx:ace@1.0.0 that a policy needs, as QuickJS sees it: a timestamp is a number, and an error
+// The part of the package openedx:ace@1.1.0 that a policy needs, as QuickJS sees it: a timestamp is a number, and an error
 // that an import returns is thrown with its text in `payload`.
 
-declare module "openedx:ace/config@1.0.0" {
+declare module "openedx:ace/config@1.1.0" {
   /** A string comes as it is, everything else as JSON text. */
   export function get(key: string): string | undefined;
 }
 
-declare module "openedx:ace/time-zones@1.0.0" {
+declare module "openedx:ace/time-zones@1.1.0" {
   /** Milliseconds east of Greenwich. Throws where the zone is unknown. */
   export function offsetMs(zone: string, at: number): number;
 }
 
-declare module "openedx:ace/logging@1.0.0" {
+declare module "openedx:ace/logging@1.1.0" {
   export function log(level: "debug" | "info" | "warn" | "error", message: string): void;
 }
 
-declare module "openedx:ace/messages@1.0.0" {
+declare module "openedx:ace/messages@1.1.0" {
   export interface Message extends Disposable {
     uuid(): string;
     sendUuid(): string | undefined;
@@ -33,8 +33,8 @@ declare module "openedx:ace/messages@1.0.0" {
   }
 }
 
-declare module "openedx:ace/policy@1.0.0" {
-  import type { Message } from "openedx:ace/messages@1.0.0";
+declare module "openedx:ace/policy@1.1.0" {
+  import type { Message } from "openedx:ace/messages@1.1.0";
 
   export interface Denial {
     channelType: string;

@@ -1,9 +1,9 @@
 // Posts messages into a Slack channel by its incoming webhook.
 
-import type { ActionLink, ChannelInfo, DeliveryError, Receipt, Rendered } from "openedx:ace/channel@1.0.0";
-import { get } from "openedx:ace/config@1.0.0";
-import { fetch, type HttpError, type Response } from "openedx:ace/http@1.0.0";
-import type { Message } from "openedx:ace/messages@1.0.0";
+import type { ActionLink, ChannelInfo, DeliveryError, Receipt, Rendered } from "openedx:ace/channel@1.1.0";
+import { get } from "openedx:ace/config@1.1.0";
+import { fetch, type HttpError, type Response } from "openedx:ace/http@1.1.0";
+import type { Message } from "openedx:ace/messages@1.1.0";
 
 const TIMEOUT_MS = 10_000;
 /** Characters of Slack's longest error code, and some more. */

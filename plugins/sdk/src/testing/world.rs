@@ -19,8 +19,10 @@ pub struct World {
     secrets: BTreeMap<String, String>,
     requests: Requests,
     facts: BTreeMap<(String, String), Vec<u8>>,
-    /// What counted already: bucket, key, token.
-    tokens: BTreeSet<(String, String, String)>,
+    /// What counted already, and as what: bucket, key, token.
+    tokens: BTreeMap<(String, String, String), i64>,
+    /// Places that were taken: bucket and key; token and moment.
+    places: BTreeMap<(String, String), BTreeMap<String, u64>>,
     now: Timestamp,
     random: Vec<u8>,
     random_at: usize,
@@ -63,7 +65,8 @@ impl World {
             secrets,
             requests: manifest.requests.clone(),
             facts: facts.collect(),
-            tokens: BTreeSet::new(),
+            tokens: BTreeMap::new(),
+            places: BTreeMap::new(),
             now: case.now()?,
             random: random_bytes(case.seed.unwrap_or_default()),
             random_at: 0,
@@ -211,7 +214,7 @@ pub mod imports {
     }
 
     pub mod keyvalue {
-        use crate::keyvalue::KeyvalueError;
+        use crate::keyvalue::{Counted, KeyvalueError, Place};
         use crate::testing::world::{World, with};
 
         /// The value under a key. `None`: there is none. Needs the bucket for reading.
@@ -234,7 +237,8 @@ pub mod imports {
         pub fn delete(bucket: &str, key: &str) -> Result<(), KeyvalueError> {
             write(bucket, |world| {
                 world.facts.remove(&(bucket.to_owned(), key.to_owned()));
-                world.tokens.retain(|(of, under, _)| (of.as_str(), under.as_str()) != (bucket, key));
+                world.tokens.retain(|(of, under, _), _| (of.as_str(), under.as_str()) != (bucket, key));
+                world.places.remove(&(bucket.to_owned(), key.to_owned()));
                 Ok(())
             })
         }
@@ -247,20 +251,90 @@ pub mod imports {
             _ttl_ms: Option<u64>,
             once: Option<&str>,
         ) -> Result<i64, KeyvalueError> {
+            write(bucket, |world| Ok(count(world, bucket, key, by, once)?.total))
+        }
+
+        /// Adds once for each token and tells what it was counted as. Needs the bucket for writing.
+        pub fn count_once(
+            bucket: &str,
+            key: &str,
+            token: &str,
+            by: i64,
+            _ttl_ms: Option<u64>,
+        ) -> Result<Counted, KeyvalueError> {
+            write(bucket, |world| count(world, bucket, key, by, Some(token)))
+        }
+
+        /// Takes one of `limit` places within the last `window_ms`. Needs the bucket for writing.
+        pub fn take_place(
+            bucket: &str,
+            key: &str,
+            token: &str,
+            limit: u32,
+            window_ms: u64,
+        ) -> Result<Place, KeyvalueError> {
+            write(bucket, |world| {
+                if limit == 0 {
+                    return Err(KeyvalueError::Quota(format!(
+                        "{bucket}/{key}: a limit of 0 places leaves none to take"
+                    )));
+                }
+                let place = (bucket.to_owned(), key.to_owned());
+                if world.facts.contains_key(&place) && !world.places.contains_key(&place) {
+                    return Err(KeyvalueError::Unavailable(format!("{bucket}/{key} holds a value that is not places")));
+                }
+                let now = u64::try_from(world.now.as_millisecond()).unwrap_or_default();
+                let taken = world.places.entry(place.clone()).or_default();
+                taken.retain(|_, at| *at > now.saturating_sub(window_ms));
+                let is_granted = taken.contains_key(token) || taken.len() < limit as usize;
+                if is_granted {
+                    taken.entry(token.to_owned()).or_insert(now);
+                }
+                let mut moments: Vec<u64> = taken.values().copied().collect();
+                moments.sort_unstable();
+                let in_the_way = moments.get(moments.len().saturating_sub(limit as usize));
+                let next_free = in_the_way.filter(|_| !is_granted).map(|at| at + window_ms);
+                let used = moments.len() as u32;
+                world.facts.insert(place, used.to_string().into_bytes());
+                Ok(Place { is_granted, used, next_free })
+            })
+        }
+
+        /// Gives a token's place back; none is no error. Needs the bucket for writing.
+        pub fn give_place_back(bucket: &str, key: &str, token: &str) -> Result<(), KeyvalueError> {
             write(bucket, |world| {
                 let place = (bucket.to_owned(), key.to_owned());
-                let held = world.facts.get(&place).map(|bytes| String::from_utf8_lossy(bytes).parse::<i64>());
-                let no_counter = || KeyvalueError::Unavailable(format!("{key:?} in {bucket:?} is no counter"));
-                let count = held.transpose().map_err(|_| no_counter())?.unwrap_or(0);
-                let is_new =
-                    once.is_none_or(|token| world.tokens.insert((place.0.clone(), place.1.clone(), token.to_owned())));
-                if !is_new || by == 0 {
-                    return Ok(count);
+                let Some(taken) = world.places.get_mut(&place) else { return Ok(()) };
+                taken.remove(token);
+                match taken.len() {
+                    0 => drop((world.places.remove(&place), world.facts.remove(&place))),
+                    left => drop(world.facts.insert(place, left.to_string().into_bytes())),
                 }
-                let count = count.saturating_add(by);
-                world.facts.insert(place, count.to_string().into_bytes());
-                Ok(count)
+                Ok(())
             })
+        }
+
+        fn count(
+            world: &mut World,
+            bucket: &str,
+            key: &str,
+            by: i64,
+            once: Option<&str>,
+        ) -> Result<Counted, KeyvalueError> {
+            let place = (bucket.to_owned(), key.to_owned());
+            let held = world.facts.get(&place).map(|bytes| String::from_utf8_lossy(bytes).parse::<i64>());
+            let no_counter = || KeyvalueError::Unavailable(format!("{key:?} in {bucket:?} is no counter"));
+            let before = held.transpose().map_err(|_| no_counter())?.unwrap_or(0);
+            let token = once.map(|token| (place.0.clone(), place.1.clone(), token.to_owned()));
+            if let Some(at) = token.as_ref().and_then(|token| world.tokens.get(token)) {
+                return Ok(Counted { at: *at, total: before, first_time: false });
+            }
+            let total = before.saturating_add(by);
+            if by != 0 || token.is_some() {
+                world.facts.insert(place, total.to_string().into_bytes());
+            }
+            world.tokens.extend(token.map(|token| (token, total)));
+            Ok(Counted { at: total, total, first_time: true })
         }
 
         fn write<T>(

@@ -85,6 +85,45 @@ static inline bool ace_option_is_true(openedx_ace_messages_borrow_message_t mess
   return is;
 }
 
+// What openedx_ace_keyvalue_* said went wrong, for the operator. Frees it.
+static inline void ace_keyvalue_failed(openedx_ace_keyvalue_keyvalue_error_t *error, ace_text *err) {
+  *err = ace_copy("keyvalue: ");
+  ace_append(err, error->val.denied.ptr, error->val.denied.len);
+  openedx_ace_keyvalue_keyvalue_error_free(error);
+}
+
+// Adds 1 to a counter once for each token (a message's uuid), and tells what that token was counted as: the same at each repetition.
+// `ttl_ms`: how long a counter lives that this call makes; 0: until it is deleted. False: `err` says why. Needs the bucket for writing.
+static inline bool ace_count_once(
+    const char *bucket, ace_text key, ace_text token, uint64_t ttl_ms, openedx_ace_keyvalue_counted_t *counted, ace_text *err) {
+  ace_text in = ace_borrowed(bucket);
+  openedx_ace_keyvalue_keyvalue_error_t error;
+  if (openedx_ace_keyvalue_count_once(&in, &key, &token, 1, ttl_ms ? &ttl_ms : NULL, counted, &error)) return true;
+  ace_keyvalue_failed(&error, err);
+  return false;
+}
+
+// Takes one of `limit` places within the last `window_ms` milliseconds for a token (a message's uuid): a cap that starves nobody,
+// since a token that gets none uses none. False: `err` says why that cannot be said. Needs the bucket for writing.
+static inline bool ace_take_place(
+    const char *bucket, ace_text key, ace_text token, uint32_t limit, uint64_t window_ms, openedx_ace_keyvalue_place_t *place,
+    ace_text *err) {
+  ace_text in = ace_borrowed(bucket);
+  openedx_ace_keyvalue_keyvalue_error_t error;
+  if (openedx_ace_keyvalue_take_place(&in, &key, &token, limit, window_ms, place, &error)) return true;
+  ace_keyvalue_failed(&error, err);
+  return false;
+}
+
+// Gives the place of a token back; none is no error. False: `err` says why it cannot. Needs the bucket for writing.
+static inline bool ace_give_place_back(const char *bucket, ace_text key, ace_text token, ace_text *err) {
+  ace_text in = ace_borrowed(bucket);
+  openedx_ace_keyvalue_keyvalue_error_t error;
+  if (openedx_ace_keyvalue_give_place_back(&in, &key, &token, &error)) return true;
+  ace_keyvalue_failed(&error, err);
+  return false;
+}
+
 // A decimal number.
 static inline void ace_append_number(ace_text *line, int64_t number) {
   char digits[20];

@@ -2,14 +2,16 @@
 // works in a policy, a channel and a resolver; what needs a grant says so. What is not there is undefined, where an import may answer
 // null.
 
-import { get as config } from "openedx:ace/config@1.0.0";
-import { fetch } from "openedx:ace/http@1.0.0";
-import { get as stored } from "openedx:ace/keyvalue@1.0.0";
+import { get as config } from "openedx:ace/config@1.1.0";
+import { fetch } from "openedx:ace/http@1.1.0";
+import * as keyvalue from "openedx:ace/keyvalue@1.1.0";
 
-/** @typedef {import("openedx:ace/messages@1.0.0").Message} Message */
-/** @typedef {import("openedx:ace/channel@1.0.0").DeliveryError} DeliveryError */
-/** @typedef {import("openedx:ace/http@1.0.0").Request} Request */
-/** @typedef {import("openedx:ace/http@1.0.0").Response} Response */
+/** @typedef {import("openedx:ace/messages@1.1.0").Message} Message */
+/** @typedef {import("openedx:ace/channel@1.1.0").DeliveryError} DeliveryError */
+/** @typedef {import("openedx:ace/http@1.1.0").Request} Request */
+/** @typedef {import("openedx:ace/http@1.1.0").Response} Response */
+/** @typedef {import("openedx:ace/keyvalue@1.1.0").Counted} Counted */
+/** @typedef {import("openedx:ace/keyvalue@1.1.0").Place} Place */
 
 /**
  * A setting or secret: a text as it is, anything else as JSON text.
@@ -96,14 +98,56 @@ export const contact = (message, kind) => message.recipient()?.contacts.find(([o
  * @returns {string | undefined}
  */
 export function fact(bucket, key) {
-  let value;
+  const value = asked(() => keyvalue.get(bucket, key));
+  return value ? text(value) : undefined;
+}
+
+/**
+ * Adds 1 to a counter once for each token (a message's uuid), and tells what that token was counted as: the same at each repetition.
+ * `ttlMs`: how long a counter lives that this call makes. Throws a text where it cannot be counted. Needs the bucket for writing.
+ * @param {string} bucket
+ * @param {string} key
+ * @param {string} token
+ * @param {number} [ttlMs]
+ * @returns {Counted}
+ */
+export const countOnce = (bucket, key, token, ttlMs) =>
+  asked(() => keyvalue.countOnce(bucket, key, token, 1, ttlMs));
+
+/**
+ * Takes one of `limit` places within the last `windowMs` milliseconds for a token (a message's uuid): a cap that starves nobody,
+ * since a token that gets none uses none. Throws a text where that cannot be said. Needs the bucket for writing.
+ * @param {string} bucket
+ * @param {string} key
+ * @param {string} token
+ * @param {number} limit
+ * @param {number} windowMs
+ * @returns {Place}
+ */
+export const takePlace = (bucket, key, token, limit, windowMs) =>
+  asked(() => keyvalue.takePlace(bucket, key, token, limit, windowMs));
+
+/**
+ * Gives the place of a token back; none is no error. Throws a text where it cannot. Needs the bucket for writing.
+ * @param {string} bucket
+ * @param {string} key
+ * @param {string} token
+ */
+export const givePlaceBack = (bucket, key, token) => asked(() => keyvalue.givePlaceBack(bucket, key, token));
+
+/**
+ * What the store answers; its error is thrown as a text for the operator.
+ * @template T
+ * @param {() => T} ask
+ * @returns {T}
+ */
+function asked(ask) {
   try {
-    value = stored(bucket, key);
+    return ask();
   } catch (error) {
     const { payload } = /** @type {{ payload?: { tag: string, val: string } }} */ (error);
     throw `keyvalue: ${payload?.val ?? error}`;
   }
-  return value ? text(value) : undefined;
 }
 
 /**
@@ -158,7 +202,7 @@ export function fetchOk(request) {
   try {
     response = fetch(request);
   } catch (error) {
-    const { payload } = /** @type {{ payload?: import("openedx:ace/http@1.0.0").HttpError }} */ (error);
+    const { payload } = /** @type {{ payload?: import("openedx:ace/http@1.1.0").HttpError }} */ (error);
     if (payload?.tag === "timed-out") throw recoverable("http: no answer in time");
     if (payload?.tag === "connection") throw recoverable(`http: connection failed: ${payload.val}`);
     throw fatal(`http: ${payload?.val ?? error}`);

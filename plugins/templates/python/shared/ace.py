@@ -4,6 +4,7 @@ Every function works in a policy, a channel and a resolver, but for what a chann
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from componentize_py_types import Err
@@ -56,11 +57,39 @@ def contact(recipient: Recipient | None, kind: str) -> str | None:
 
 def fact(bucket: str, key: str) -> str | None:
     """A fact as text. Raises a text where the bucket cannot be read. Needs the bucket for reading."""
+    value = asked(keyvalue.get, bucket, key)
+    return None if value is None else value.decode()
+
+
+def count_once(bucket: str, key: str, token: str, ttl_ms: int | None = None) -> keyvalue.Counted:
+    """Adds 1 to a counter once for each token (a message's uuid), and tells what that token was counted as.
+
+    The answer is the same at each repetition. `ttl_ms`: how long a counter lives that this call makes. Raises a text where it cannot
+    be counted. Needs the bucket for writing.
+    """
+    return asked(keyvalue.count_once, bucket, key, token, 1, ttl_ms)
+
+
+def take_place(bucket: str, key: str, token: str, limit: int, window_ms: int) -> keyvalue.Place:
+    """Takes one of `limit` places within the last `window_ms` milliseconds for a token (a message's uuid).
+
+    A cap that starves nobody, since a token that gets none uses none. Raises a text where that cannot be said. Needs the bucket for
+    writing.
+    """
+    return asked(keyvalue.take_place, bucket, key, token, limit, window_ms)
+
+
+def give_place_back(bucket: str, key: str, token: str) -> None:
+    """Gives the place of a token back; none is no error. Raises a text where it cannot. Needs the bucket for writing."""
+    asked(keyvalue.give_place_back, bucket, key, token)
+
+
+def asked(ask: Callable[..., Any], *arguments: Any) -> Any:
+    """What the store answers; its error is raised as a text for the operator."""
     try:
-        value = keyvalue.get(bucket, key)
+        return ask(*arguments)
     except Err as error:
         raise Err(f"keyvalue: {error.value.value}") from None
-    return None if value is None else value.decode()
 
 
 def fatal(why: str) -> Err:

@@ -1,7 +1,7 @@
 // Delivers text messages through a gateway.
 
-import type { ActionLink, Attempt, ChannelInfo, Receipt, Rendered } from "openedx:ace/channel@1.0.0";
-import type { Message } from "openedx:ace/messages@1.0.0";
+import type { ActionLink, Attempt, ChannelInfo, Receipt, Rendered } from "openedx:ace/channel@1.1.0";
+import type { Message } from "openedx:ace/messages@1.1.0";
 
 import { contact, postJson, reading, required, skipped } from "./ace.js";
 

@@ -1,7 +1,7 @@
 // Holds back what is not transactional.
 
-import type { Message } from "openedx:ace/messages@1.0.0";
-import type { PolicyResult } from "openedx:ace/policy@1.0.0";
+import type { Message } from "openedx:ace/messages@1.1.0";
+import type { PolicyResult } from "openedx:ace/policy@1.1.0";
 
 import { isTrue, option, reading, settingJson } from "./ace.js";
 

@@ -1,7 +1,7 @@
 // Resolves a list of user ids.
 
-import type { Recipient } from "openedx:ace/messages@1.0.0";
-import type { Page } from "openedx:ace/recipient-resolver@1.0.0";
+import type { Recipient } from "openedx:ace/messages@1.1.0";
+import type { Page } from "openedx:ace/recipient-resolver@1.1.0";
 
 const recipient = (id: number): Recipient => ({ userId: String(id), lmsUserId: id, contacts: [] });
 

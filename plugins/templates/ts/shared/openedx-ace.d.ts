@@ -1,21 +1,21 @@
-// The package openedx:ace@1.0.0 as QuickJS sees it: 64-bit numbers are numbers, an option is `undefined` or left out, and an
+// The package openedx:ace@1.1.0 as QuickJS sees it: 64-bit numbers are numbers, an option is `undefined` or left out, and an
 // error that an import returns is thrown with its value in `payload`. The words of each item stand in wit/.
 
-declare module "openedx:ace/config@1.0.0" {
+declare module "openedx:ace/config@1.1.0" {
   /** A string comes as it is, everything else as JSON text. */
   export function get(key: string): string | undefined;
 }
 
-declare module "openedx:ace/logging@1.0.0" {
+declare module "openedx:ace/logging@1.1.0" {
   export function log(level: "debug" | "info" | "warn" | "error", message: string): void;
 }
 
-declare module "openedx:ace/time-zones@1.0.0" {
+declare module "openedx:ace/time-zones@1.1.0" {
   /** Milliseconds east of Greenwich. Throws where the zone is unknown. */
   export function offsetMs(zone: string, at: number): number;
 }
 
-declare module "openedx:ace/keyvalue@1.0.0" {
+declare module "openedx:ace/keyvalue@1.1.0" {
   /** What `payload` holds. */
   export type KeyvalueError = { tag: "denied" | "quota" | "unavailable"; val: string };
   export function get(bucket: string, key: string): Uint8Array | undefined;
@@ -23,9 +23,22 @@ declare module "openedx:ace/keyvalue@1.0.0" {
   function remove(bucket: string, key: string): void;
   export { remove as delete };
   export function increment(bucket: string, key: string, by: number, ttlMs?: number, once?: string): number;
+  export interface Counted {
+    at: number;
+    total: number;
+    firstTime: boolean;
+  }
+  export function countOnce(bucket: string, key: string, token: string, by: number, ttlMs?: number): Counted;
+  export interface Place {
+    isGranted: boolean;
+    used: number;
+    nextFree?: number;
+  }
+  export function takePlace(bucket: string, key: string, token: string, limit: number, windowMs: number): Place;
+  export function givePlaceBack(bucket: string, key: string, token: string): void;
 }
 
-declare module "openedx:ace/http@1.0.0" {
+declare module "openedx:ace/http@1.1.0" {
   export interface Request {
     method: string;
     url: string;
@@ -48,7 +61,7 @@ declare module "openedx:ace/http@1.0.0" {
   export function fetch(request: Request): Response;
 }
 
-declare module "openedx:ace/messages@1.0.0" {
+declare module "openedx:ace/messages@1.1.0" {
   export interface Recipient {
     userId?: string;
     lmsUserId?: number;
@@ -74,7 +87,7 @@ declare module "openedx:ace/messages@1.0.0" {
   }
 }
 
-declare module "openedx:ace/policy@1.0.0" {
+declare module "openedx:ace/policy@1.1.0" {
   export interface PolicyResult {
     deny: { channelType: string; reason?: string }[];
     /** `notBefore`: milliseconds since 1970. */
@@ -82,7 +95,7 @@ declare module "openedx:ace/policy@1.0.0" {
   }
 }
 
-declare module "openedx:ace/channel@1.0.0" {
+declare module "openedx:ace/channel@1.1.0" {
   export interface ChannelInfo {
     channelType: string;
     templateFiles: { name: string; required: boolean }[];
@@ -114,8 +127,8 @@ declare module "openedx:ace/channel@1.0.0" {
     | { tag: "fatal" | "skipped"; val: string };
 }
 
-declare module "openedx:ace/recipient-resolver@1.0.0" {
-  import type { Recipient } from "openedx:ace/messages@1.0.0";
+declare module "openedx:ace/recipient-resolver@1.1.0" {
+  import type { Recipient } from "openedx:ace/messages@1.1.0";
 
   export interface Page {
     items: { key?: string; recipient: Recipient; language?: string; userContext?: string }[];

@@ -9,7 +9,7 @@ wit_bindgen::generate!({
         }
         world stranger {
             import ledger;
-            export openedx:ace/policy@1.0.0;
+            export openedx:ace/policy@1.1.0;
         }
     ",
     generate_all,

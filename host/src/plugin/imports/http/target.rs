@@ -29,20 +29,52 @@ pub fn parse(text: &str) -> Result<Url, String> {
     if path.split('/').any(is_unclear) {
         return Err("the URL's path holds a dot segment or an encoded slash".to_owned());
     }
+    if path.split('/').any(is_mangled) {
+        return Err(
+            "the URL's path holds an encoded control character, a faulty encoding, or bytes that are not UTF-8"
+                .to_owned(),
+        );
+    }
     let mut url = Url::parse(text).map_err(|e| format!("the URL cannot be read: {e}"))?;
     url.set_fragment(None);
     Ok(url)
 }
 
-/// A segment that some server takes for several, or for a step up: encoded once or more often, or with parameters behind
-/// a semicolon (`..;x`), which servlet containers cut off.
+/// A segment that some server takes for several, or for a step up: encoded once or more often, with parameters behind
+/// a semicolon (`..;x`), which servlet containers cut off, or with spaces or dots around it, which Windows cuts off.
 fn is_unclear(segment: &str) -> bool {
+    let segment = decoded_once(segment);
+    let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".").replace("%20", " ");
+    let is_step = matches!(name.trim_matches(' '), "." | "..") || name.split(' ').all(|part| matches!(part, "" | "."));
+    (is_step && name.contains('.')) || segment.contains("%2f") || segment.contains("%5c")
+}
+
+/// What servers read in different ways: a control character (`..%00`, `..%09`), which some cut off or stop at; bytes that are not
+/// UTF-8, as an overlong slash or dot (`%c0%ae`) is not; a `%` that encodes nothing, or UTF-16 (`%u002e`); and the wide dots and
+/// slashes that compatibility normalisation makes narrow.
+fn is_mangled(segment: &str) -> bool {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    let text = decoded_once(segment);
+    let is_utf16 = |rest: &str| rest.starts_with('u') && is_escape(&rest[1..]);
+    if segment.split('%').skip(1).any(|rest| !is_escape(rest)) || text.split('%').skip(1).any(is_utf16) {
+        return true;
+    }
+    let decoded: Vec<u8> = percent_encoding::percent_decode_str(&text).collect();
+    let is_dot = |c: char| matches!(c, '.' | '\u{2024}' | '\u{2025}' | '\u{fe52}' | '\u{ff0e}');
+    let is_slash = |c: char| matches!(c, '\u{ff0f}' | '\u{ff3c}' | '\u{fe68}');
+    std::str::from_utf8(&decoded).map_or(true, |text| {
+        let are_wide_dots = !text.is_ascii() && text.chars().all(is_dot);
+        are_wide_dots || text.contains(|c: char| c.is_control() || is_slash(c))
+    })
+}
+
+/// As it reads once every layer of encoding but the last is off.
+fn decoded_once(segment: &str) -> String {
     let mut segment = segment.to_ascii_lowercase();
     while segment.contains("%25") {
         segment = segment.replace("%25", "%");
     }
-    let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".");
-    matches!(name.as_str(), "." | "..") || segment.contains("%2f") || segment.contains("%5c")
+    segment
 }
 
 /// A URL as it may be shown: without its query, which may hold secrets.
@@ -75,6 +107,8 @@ mod tests {
             ("https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/"),
             ("https://a.example/..a/a../...;x/%2ea", "https://a.example/..a/a../...;x/%2ea"),
             ("https://a.example/50%25", "https://a.example/50%25"),
+            ("https://a.example/100%25unique/a%20b/%20", "https://a.example/100%25unique/a%20b/%20"),
+            ("https://a.example/a.%20b/%C3%BC…", "https://a.example/a.%20b/%C3%BC%E2%80%A6"),
         ];
         for (text, expected) in table {
             assert_eq!(parse(text).map(String::from), Ok(expected.to_owned()), "{text}");
@@ -110,6 +144,33 @@ mod tests {
             (
                 "encoded slash",
                 &["https://a.example/a%5C..%5Cb", "https://a.example/..%2fb", "https://a.example/a%252fb"],
+            ),
+            ("dot segment", &["https://a.example/..%20/b", "https://a.example/a/%20../b", "https://a.example/.%20./b"]),
+            (
+                "encoded control",
+                &["https://a.example/..%00/b", "https://a.example/..%09/b", "https://a.example/a%0d%0ab"],
+            ),
+            ("encoded control", &["https://a.example/%2500", "https://a.example/a%7f", "https://a.example/a%c2%85b"]),
+            (
+                "not UTF-8",
+                &["https://a.example/%c0%ae%c0%ae/b", "https://a.example/a%c0%afb", "https://a.example/%e0%80%af"],
+            ),
+            (
+                "faulty encoding",
+                &[
+                    "https://a.example/%zz",
+                    "https://a.example/a%",
+                    "https://a.example/a%2",
+                    "https://a.example/%25u002e",
+                ],
+            ),
+            (
+                "faulty encoding",
+                &["https://a.example/．．/b", "https://a.example/%ef%bc%8e%ef%bc%8e/b", "https://a.example/a／b"],
+            ),
+            (
+                "not UTF-8",
+                &["https://a.example/%25c0%25ae/", "https://a.example/%ff", "https://a.example/%u002e%u002e/"],
             ),
             ("cannot be read", &["https://a.example:99999/", "https://[::1/", "https://a%00b/", "https://256.1.1.1/"]),
             ("cannot be read", &["https://a%2eb%2f/", "https://exa<mple/", "https://:443/"]),

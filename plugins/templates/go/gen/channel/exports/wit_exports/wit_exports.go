@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package wit_exports
 
@@ -22,7 +22,7 @@ var staticPinner = runtime.Pinner{}
 var exportReturnArea = uintptr(witRuntime.Allocate(&staticPinner, (24 + 4*4), 8))
 var syncExportPinner = runtime.Pinner{}
 
-//go:wasmexport openedx:ace/channel@1.0.0#describe
+//go:wasmexport openedx:ace/channel@1.1.0#describe
 func wasm_export_openedx_ace_channel_describe() uintptr {
 
 	pinner := &syncExportPinner
@@ -56,12 +56,12 @@ func wasm_export_openedx_ace_channel_describe() uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/channel@1.0.0#describe
+//go:wasmexport cabi_post_openedx:ace/channel@1.1.0#describe
 func wasm_export_post_return_openedx_ace_channel_describe(result uintptr) {
 	syncExportPinner.Unpin()
 }
 
-//go:wasmexport openedx:ace/channel@1.0.0#enabled
+//go:wasmexport openedx:ace/channel@1.1.0#enabled
 func wasm_export_openedx_ace_channel_enabled() uintptr {
 
 	pinner := &syncExportPinner
@@ -87,12 +87,12 @@ func wasm_export_openedx_ace_channel_enabled() uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/channel@1.0.0#enabled
+//go:wasmexport cabi_post_openedx:ace/channel@1.1.0#enabled
 func wasm_export_post_return_openedx_ace_channel_enabled(result uintptr) {
 	syncExportPinner.Unpin()
 }
 
-//go:wasmexport openedx:ace/channel@1.0.0#overrides-delivery-for-message
+//go:wasmexport openedx:ace/channel@1.1.0#overrides-delivery-for-message
 func wasm_export_openedx_ace_channel_overrides_delivery_for_message(arg0 int32) int32 {
 
 	result := export_openedx_ace_channel.OverridesDeliveryForMessage(openedx_ace_messages.MessageFromOwnHandle(int32(uintptr(arg0))))
@@ -106,7 +106,7 @@ func wasm_export_openedx_ace_channel_overrides_delivery_for_message(arg0 int32) 
 
 }
 
-//go:wasmexport openedx:ace/channel@1.0.0#action-links
+//go:wasmexport openedx:ace/channel@1.1.0#action-links
 func wasm_export_openedx_ace_channel_action_links(arg0 int32) uintptr {
 
 	pinner := &syncExportPinner
@@ -140,12 +140,12 @@ func wasm_export_openedx_ace_channel_action_links(arg0 int32) uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/channel@1.0.0#action-links
+//go:wasmexport cabi_post_openedx:ace/channel@1.1.0#action-links
 func wasm_export_post_return_openedx_ace_channel_action_links(result uintptr) {
 	syncExportPinner.Unpin()
 }
 
-//go:wasmexport openedx:ace/channel@1.0.0#tracker-image-sources
+//go:wasmexport openedx:ace/channel@1.1.0#tracker-image-sources
 func wasm_export_openedx_ace_channel_tracker_image_sources(arg0 int32) uintptr {
 
 	pinner := &syncExportPinner
@@ -168,12 +168,12 @@ func wasm_export_openedx_ace_channel_tracker_image_sources(arg0 int32) uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/channel@1.0.0#tracker-image-sources
+//go:wasmexport cabi_post_openedx:ace/channel@1.1.0#tracker-image-sources
 func wasm_export_post_return_openedx_ace_channel_tracker_image_sources(result uintptr) {
 	syncExportPinner.Unpin()
 }
 
-//go:wasmexport openedx:ace/channel@1.0.0#deliver
+//go:wasmexport openedx:ace/channel@1.1.0#deliver
 func wasm_export_openedx_ace_channel_deliver(arg0 int32, arg1 uintptr, arg2 uint32, arg3 int32, arg4 uintptr, arg5 uint32) uintptr {
 
 	pinner := &syncExportPinner
@@ -280,7 +280,7 @@ func wasm_export_openedx_ace_channel_deliver(arg0 int32, arg1 uintptr, arg2 uint
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/channel@1.0.0#deliver
+//go:wasmexport cabi_post_openedx:ace/channel@1.1.0#deliver
 func wasm_export_post_return_openedx_ace_channel_deliver(result uintptr) {
 	syncExportPinner.Unpin()
 }

@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_mailer
 
@@ -134,7 +134,7 @@ func MakeMailErrorPermanent(value string) MailError {
 	return MailError{MailError_Permanent, value}
 }
 
-//go:wasmimport openedx:ace/mailer@1.0.0 send
+//go:wasmimport openedx:ace/mailer@1.1.0 send
 func wasm_import_send(arg0 uintptr, arg1 uintptr)
 
 func Send(email Email, idempotencyKey string) witTypes.Result[Accepted, MailError] {

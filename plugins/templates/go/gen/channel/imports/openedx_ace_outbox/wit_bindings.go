@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_outbox
 
@@ -78,7 +78,7 @@ func MakeOutboxErrorUnavailable(value string) OutboxError {
 	return OutboxError{OutboxError_Unavailable, value}
 }
 
-//go:wasmimport openedx:ace/outbox@1.0.0 write
+//go:wasmimport openedx:ace/outbox@1.1.0 write
 func wasm_import_write(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr)
 
 func Write(name string, content []uint8) witTypes.Result[witTypes.Unit, OutboxError] {

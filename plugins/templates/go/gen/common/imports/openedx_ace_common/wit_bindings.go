@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_common
 

@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_config
 
@@ -15,7 +15,7 @@ import (
 	"unsafe"
 )
 
-//go:wasmimport openedx:ace/config@1.0.0 get
+//go:wasmimport openedx:ace/config@1.1.0 get
 func wasm_import_get(arg0 uintptr, arg1 uint32, arg2 uintptr)
 
 func Get(key string) witTypes.Option[string] {

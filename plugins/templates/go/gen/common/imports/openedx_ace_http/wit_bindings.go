@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_http
 
@@ -108,7 +108,7 @@ func MakeHttpErrorTooLarge(value uint64) HttpError {
 	return HttpError{HttpError_TooLarge, value}
 }
 
-//go:wasmimport openedx:ace/http@1.0.0 fetch
+//go:wasmimport openedx:ace/http@1.1.0 fetch
 func wasm_import_fetch(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr, arg5 uint32, arg6 int32, arg7 uintptr, arg8 uint32, arg9 int32, arg10 int32, arg11 uintptr)
 
 func Fetch(request Request) witTypes.Result[Response, HttpError] {

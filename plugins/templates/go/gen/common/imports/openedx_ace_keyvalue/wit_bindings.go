@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_keyvalue
 
@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"unsafe"
 )
+
+type Timestamp = uint64
 
 const (
 	// The operator did not grant this bucket, or not for this use. The text names the grant.
@@ -65,7 +67,28 @@ func MakeKeyvalueErrorUnavailable(value string) KeyvalueError {
 	return KeyvalueError{KeyvalueError_Unavailable, value}
 }
 
-//go:wasmimport openedx:ace/keyvalue@1.0.0 get
+// What a token was counted as.
+type Counted struct {
+	// The count when this token was counted, its own part included: the same at each repetition. For a token that `increment`
+	// counted it is the total now.
+	At int64
+	// The count now.
+	Total int64
+	// Whether this call counted it.
+	FirstTime bool
+}
+
+// Whether a token has one of the places of a sliding window.
+type Place struct {
+	// It has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
+	IsGranted bool
+	// Places in use within the window.
+	Used uint32
+	// When the next one comes free. None: one is free, or the token has its own.
+	NextFree witTypes.Option[uint64]
+}
+
+//go:wasmimport openedx:ace/keyvalue@1.1.0 get
 func wasm_import_get(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr)
 
 func Get(bucket string, key string) witTypes.Result[witTypes.Option[[]uint8], KeyvalueError] {
@@ -126,7 +149,7 @@ func Get(bucket string, key string) witTypes.Result[witTypes.Option[[]uint8], Ke
 
 }
 
-//go:wasmimport openedx:ace/keyvalue@1.0.0 set
+//go:wasmimport openedx:ace/keyvalue@1.1.0 set
 func wasm_import_set(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr, arg5 uint32, arg6 int32, arg7 int64, arg8 uintptr)
 
 func Set(bucket string, key string, value []uint8, ttlMs witTypes.Option[uint64]) witTypes.Result[witTypes.Unit, KeyvalueError] {
@@ -192,7 +215,7 @@ func Set(bucket string, key string, value []uint8, ttlMs witTypes.Option[uint64]
 
 }
 
-//go:wasmimport openedx:ace/keyvalue@1.0.0 delete
+//go:wasmimport openedx:ace/keyvalue@1.1.0 delete
 func wasm_import_delete(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr)
 
 func Delete(bucket string, key string) witTypes.Result[witTypes.Unit, KeyvalueError] {
@@ -241,7 +264,7 @@ func Delete(bucket string, key string) witTypes.Result[witTypes.Unit, KeyvalueEr
 
 }
 
-//go:wasmimport openedx:ace/keyvalue@1.0.0 increment
+//go:wasmimport openedx:ace/keyvalue@1.1.0 increment
 func wasm_import_increment(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 int64, arg5 int32, arg6 int64, arg7 int32, arg8 uintptr, arg9 uint32, arg10 uintptr)
 
 func Increment(bucket string, key string, by int64, ttlMs witTypes.Option[uint64], once witTypes.Option[string]) witTypes.Result[int64, KeyvalueError] {
@@ -322,5 +345,184 @@ func Increment(bucket string, key string, by int64, ttlMs witTypes.Option[uint64
 	}
 	result8 := result
 	return result8
+
+}
+
+//go:wasmimport openedx:ace/keyvalue@1.1.0 count-once
+func wasm_import_count_once(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr, arg5 uint32, arg6 int64, arg7 int32, arg8 int64, arg9 uintptr)
+
+func CountOnce(bucket string, key string, token string, by int64, ttlMs witTypes.Option[uint64]) witTypes.Result[Counted, KeyvalueError] {
+	pinner := &runtime.Pinner{}
+	defer pinner.Unpin()
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 32, 8))
+	utf8 := unsafe.Pointer(unsafe.StringData(bucket))
+	pinner.Pin(utf8)
+	utf80 := unsafe.Pointer(unsafe.StringData(key))
+	pinner.Pin(utf80)
+	utf81 := unsafe.Pointer(unsafe.StringData(token))
+	pinner.Pin(utf81)
+	var option int32
+	var option2 int64
+	switch ttlMs.Tag() {
+	case witTypes.OptionNone:
+
+		option = int32(0)
+		option2 = 0
+	case witTypes.OptionSome:
+		payload := ttlMs.Some()
+
+		option = int32(1)
+		option2 = int64(payload)
+	default:
+		panic("unreachable")
+	}
+	wasm_import_count_once(uintptr(utf8), uint32(len(bucket)), uintptr(utf80), uint32(len(key)), uintptr(utf81), uint32(len(token)), by, option, option2, returnArea)
+	var result witTypes.Result[Counted, KeyvalueError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[Counted, KeyvalueError](Counted{At: *(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 8)), Total: *(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 16)), FirstTime: (uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24))) != 0)})
+	case 1:
+		var variant KeyvalueError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			variant = MakeKeyvalueErrorDenied(value)
+
+		case 1:
+			value3 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			variant = MakeKeyvalueErrorQuota(value3)
+
+		case 2:
+			value4 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			variant = MakeKeyvalueErrorUnavailable(value4)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[Counted, KeyvalueError](variant)
+	default:
+		panic("unreachable")
+	}
+	result5 := result
+	return result5
+
+}
+
+//go:wasmimport openedx:ace/keyvalue@1.1.0 take-place
+func wasm_import_take_place(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr, arg5 uint32, arg6 int32, arg7 int64, arg8 uintptr)
+
+func TakePlace(bucket string, key string, token string, limit uint32, windowMs uint64) witTypes.Result[Place, KeyvalueError] {
+	pinner := &runtime.Pinner{}
+	defer pinner.Unpin()
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, 32, 8))
+	utf8 := unsafe.Pointer(unsafe.StringData(bucket))
+	pinner.Pin(utf8)
+	utf80 := unsafe.Pointer(unsafe.StringData(key))
+	pinner.Pin(utf80)
+	utf81 := unsafe.Pointer(unsafe.StringData(token))
+	pinner.Pin(utf81)
+	wasm_import_take_place(uintptr(utf8), uint32(len(bucket)), uintptr(utf80), uint32(len(key)), uintptr(utf81), uint32(len(token)), int32(limit), int64(windowMs), returnArea)
+	var result witTypes.Result[Place, KeyvalueError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+		var option witTypes.Option[uint64]
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))) {
+		case 0:
+
+			option = witTypes.None[uint64]()
+		case 1:
+
+			option = witTypes.Some[uint64](uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 24))))
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Ok[Place, KeyvalueError](Place{IsGranted: (uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) != 0), Used: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 12))), NextFree: option})
+	case 1:
+		var variant KeyvalueError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+		case 0:
+			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			variant = MakeKeyvalueErrorDenied(value)
+
+		case 1:
+			value2 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			variant = MakeKeyvalueErrorQuota(value2)
+
+		case 2:
+			value3 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
+
+			variant = MakeKeyvalueErrorUnavailable(value3)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[Place, KeyvalueError](variant)
+	default:
+		panic("unreachable")
+	}
+	result4 := result
+	return result4
+
+}
+
+//go:wasmimport openedx:ace/keyvalue@1.1.0 give-place-back
+func wasm_import_give_place_back(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 uintptr, arg5 uint32, arg6 uintptr)
+
+func GivePlaceBack(bucket string, key string, token string) witTypes.Result[witTypes.Unit, KeyvalueError] {
+	pinner := &runtime.Pinner{}
+	defer pinner.Unpin()
+
+	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
+	utf8 := unsafe.Pointer(unsafe.StringData(bucket))
+	pinner.Pin(utf8)
+	utf80 := unsafe.Pointer(unsafe.StringData(key))
+	pinner.Pin(utf80)
+	utf81 := unsafe.Pointer(unsafe.StringData(token))
+	pinner.Pin(utf81)
+	wasm_import_give_place_back(uintptr(utf8), uint32(len(bucket)), uintptr(utf80), uint32(len(key)), uintptr(utf81), uint32(len(token)), returnArea)
+	var result witTypes.Result[witTypes.Unit, KeyvalueError]
+	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+	case 0:
+
+		result = witTypes.Ok[witTypes.Unit, KeyvalueError](witTypes.Unit{})
+	case 1:
+		var variant KeyvalueError
+		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+		case 0:
+			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeKeyvalueErrorDenied(value)
+
+		case 1:
+			value2 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeKeyvalueErrorQuota(value2)
+
+		case 2:
+			value3 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
+
+			variant = MakeKeyvalueErrorUnavailable(value3)
+
+		default:
+			panic("unreachable")
+		}
+
+		result = witTypes.Err[witTypes.Unit, KeyvalueError](variant)
+	default:
+		panic("unreachable")
+	}
+	result4 := result
+	return result4
 
 }

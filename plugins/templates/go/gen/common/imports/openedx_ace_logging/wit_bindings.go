@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_logging
 
@@ -27,7 +27,7 @@ const (
 // How much a line matters.
 type Level = uint8
 
-//go:wasmimport openedx:ace/logging@1.0.0 log
+//go:wasmimport openedx:ace/logging@1.1.0 log
 func wasm_import_log(arg0 int32, arg1 uintptr, arg2 uint32)
 
 func Log(level Level, message string) {

@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_messages
 
@@ -20,7 +20,7 @@ type Json = string
 type Timestamp = uint64
 type Recipient = openedx_ace_common.Recipient
 
-//go:wasmimport openedx:ace/messages@1.0.0 [resource-drop]message
+//go:wasmimport openedx:ace/messages@1.1.0 [resource-drop]message
 func resourceDropMessage(handle int32)
 
 // One message to one recipient, read through getters. It cannot be changed.
@@ -71,7 +71,7 @@ func MessageFromBorrowHandle(handleValue int32) *Message {
 	return &Message{handle}
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.uuid
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.uuid
 func wasm_import_method_message_uuid(arg0 int32, arg1 uintptr)
 
 func (self *Message) Uuid() string {
@@ -86,7 +86,7 @@ func (self *Message) Uuid() string {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.send-uuid
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.send-uuid
 func wasm_import_method_message_send_uuid(arg0 int32, arg1 uintptr)
 
 func (self *Message) SendUuid() witTypes.Option[string] {
@@ -112,7 +112,7 @@ func (self *Message) SendUuid() witTypes.Option[string] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.app-label
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.app-label
 func wasm_import_method_message_app_label(arg0 int32, arg1 uintptr)
 
 func (self *Message) AppLabel() string {
@@ -127,7 +127,7 @@ func (self *Message) AppLabel() string {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.name
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.name
 func wasm_import_method_message_name(arg0 int32, arg1 uintptr)
 
 func (self *Message) Name() string {
@@ -142,7 +142,7 @@ func (self *Message) Name() string {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.unique-name
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.unique-name
 func wasm_import_method_message_unique_name(arg0 int32, arg1 uintptr)
 
 func (self *Message) UniqueName() string {
@@ -157,7 +157,7 @@ func (self *Message) UniqueName() string {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.language
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.language
 func wasm_import_method_message_language(arg0 int32, arg1 uintptr)
 
 func (self *Message) Language() witTypes.Option[string] {
@@ -183,7 +183,7 @@ func (self *Message) Language() witTypes.Option[string] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.expiration-time
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.expiration-time
 func wasm_import_method_message_expiration_time(arg0 int32, arg1 uintptr)
 
 func (self *Message) ExpirationTime() witTypes.Option[uint64] {
@@ -208,7 +208,7 @@ func (self *Message) ExpirationTime() witTypes.Option[uint64] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.recipient
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.recipient
 func wasm_import_method_message_recipient(arg0 int32, arg1 uintptr)
 
 func (self *Message) Recipient() witTypes.Option[openedx_ace_common.Recipient] {
@@ -276,7 +276,7 @@ func (self *Message) Recipient() witTypes.Option[openedx_ace_common.Recipient] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.headers
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.headers
 func wasm_import_method_message_headers(arg0 int32, arg1 uintptr)
 
 func (self *Message) Headers() []witTypes.Tuple2[string, string] {
@@ -299,7 +299,7 @@ func (self *Message) Headers() []witTypes.Tuple2[string, string] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.options
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.options
 func wasm_import_method_message_options(arg0 int32, arg1 uintptr, arg2 uint32, arg3 uintptr)
 
 func (self *Message) Options(pointer string) witTypes.Option[string] {
@@ -327,7 +327,7 @@ func (self *Message) Options(pointer string) witTypes.Option[string] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.context
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.context
 func wasm_import_method_message_context(arg0 int32, arg1 uintptr, arg2 uint32, arg3 uintptr)
 
 func (self *Message) Context(pointer string) witTypes.Option[string] {
@@ -355,7 +355,7 @@ func (self *Message) Context(pointer string) witTypes.Option[string] {
 
 }
 
-//go:wasmimport openedx:ace/messages@1.0.0 [method]message.to-json
+//go:wasmimport openedx:ace/messages@1.1.0 [method]message.to-json
 func wasm_import_method_message_to_json(arg0 int32, arg1 uintptr)
 
 func (self *Message) ToJson() string {

@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package openedx_ace_time_zones
 
@@ -15,7 +15,7 @@ import (
 	"unsafe"
 )
 
-//go:wasmimport openedx:ace/time-zones@1.0.0 offset-ms
+//go:wasmimport openedx:ace/time-zones@1.1.0 offset-ms
 func wasm_import_offset_ms(arg0 uintptr, arg1 uint32, arg2 int64, arg3 uintptr)
 
 func OffsetMs(zone string, at uint64) witTypes.Result[int32, string] {

@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package wit_exports
 
@@ -21,7 +21,7 @@ var staticPinner = runtime.Pinner{}
 var exportReturnArea = uintptr(witRuntime.Allocate(&staticPinner, (5 * 4), 4))
 var syncExportPinner = runtime.Pinner{}
 
-//go:wasmexport openedx:ace/policy@1.0.0#enabled
+//go:wasmexport openedx:ace/policy@1.1.0#enabled
 func wasm_export_openedx_ace_policy_enabled() uintptr {
 
 	pinner := &syncExportPinner
@@ -47,12 +47,12 @@ func wasm_export_openedx_ace_policy_enabled() uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/policy@1.0.0#enabled
+//go:wasmexport cabi_post_openedx:ace/policy@1.1.0#enabled
 func wasm_export_post_return_openedx_ace_policy_enabled(result uintptr) {
 	syncExportPinner.Unpin()
 }
 
-//go:wasmexport openedx:ace/policy@1.0.0#check
+//go:wasmexport openedx:ace/policy@1.1.0#check
 func wasm_export_openedx_ace_policy_check(arg0 int32) uintptr {
 
 	pinner := &syncExportPinner
@@ -139,7 +139,7 @@ func wasm_export_openedx_ace_policy_check(arg0 int32) uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/policy@1.0.0#check
+//go:wasmexport cabi_post_openedx:ace/policy@1.1.0#check
 func wasm_export_post_return_openedx_ace_policy_check(result uintptr) {
 	syncExportPinner.Unpin()
 }

@@ -4,7 +4,7 @@
 //     wasi:io@0.2.12
 //     wasi:clocks@0.2.12
 //     wasi:random@0.2.12
-//     openedx:ace@1.0.0
+//     openedx:ace@1.1.0
 
 package wit_exports
 
@@ -21,7 +21,7 @@ var staticPinner = runtime.Pinner{}
 var exportReturnArea = uintptr(witRuntime.Allocate(&staticPinner, (32 + 2*4), 8))
 var syncExportPinner = runtime.Pinner{}
 
-//go:wasmexport openedx:ace/recipient-resolver@1.0.0#enabled
+//go:wasmexport openedx:ace/recipient-resolver@1.1.0#enabled
 func wasm_export_openedx_ace_recipient_resolver_enabled() uintptr {
 
 	pinner := &syncExportPinner
@@ -47,12 +47,12 @@ func wasm_export_openedx_ace_recipient_resolver_enabled() uintptr {
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/recipient-resolver@1.0.0#enabled
+//go:wasmexport cabi_post_openedx:ace/recipient-resolver@1.1.0#enabled
 func wasm_export_post_return_openedx_ace_recipient_resolver_enabled(result uintptr) {
 	syncExportPinner.Unpin()
 }
 
-//go:wasmexport openedx:ace/recipient-resolver@1.0.0#resolve
+//go:wasmexport openedx:ace/recipient-resolver@1.1.0#resolve
 func wasm_export_openedx_ace_recipient_resolver_resolve(arg0 uintptr, arg1 uint32, arg2 uintptr, arg3 uint32, arg4 int32, arg5 uintptr, arg6 uint32, arg7 int32) uintptr {
 
 	pinner := &syncExportPinner
@@ -260,7 +260,7 @@ func wasm_export_openedx_ace_recipient_resolver_resolve(arg0 uintptr, arg1 uint3
 
 }
 
-//go:wasmexport cabi_post_openedx:ace/recipient-resolver@1.0.0#resolve
+//go:wasmexport cabi_post_openedx:ace/recipient-resolver@1.1.0#resolve
 func wasm_export_post_return_openedx_ace_recipient_resolver_resolve(result uintptr) {
 	syncExportPinner.Unpin()
 }

@@ -1,6 +1,6 @@
-//! A policy built against tests/compat/wit-1.1.0. It uses nothing that came after 1.0.0.
+//! A policy built against tests/compat/wit-1.2.0. It uses nothing that came after 1.0.0.
 
-wit_bindgen::generate!({ path: "../../compat/wit-1.1.0", world: "policy-plugin" });
+wit_bindgen::generate!({ path: "../../compat/wit-1.2.0", world: "policy-plugin" });
 
 use exports::openedx::ace::policy::{Denial, Guest, PolicyResult};
 use openedx::ace::messages::Message;

@@ -1,6 +1,6 @@
-//! A policy built against tests/compat/wit-1.1.0. It calls the getter that 1.0.0 has not.
+//! A policy built against tests/compat/wit-1.2.0. It calls the getter that 1.0.0 has not.
 
-wit_bindgen::generate!({ path: "../../compat/wit-1.1.0", world: "policy-plugin" });
+wit_bindgen::generate!({ path: "../../compat/wit-1.2.0", world: "policy-plugin" });
 
 use exports::openedx::ace::policy::{Denial, Guest, PolicyResult};
 use openedx::ace::messages::Message;
