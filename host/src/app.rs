@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Defaults};
 use crate::engine::{Ace, StartError};
 use crate::events;
 use crate::events::webhooks::{Hook, WebhookError};
@@ -64,6 +64,7 @@ impl App {
         let settings = config.clone();
         let (queue, tokens, tls, hooks) = tasks::blocking(move || open(&settings, Timestamp::now)).await??;
         let before = queue.recall(ENFORCED).await?.unwrap_or_default();
+        config.delivery.defaults = Defaults::Serve;
         config.enforced_before = serde_json::from_str(&before).unwrap_or_default();
         let ace = Arc::new(Ace::builder(config.clone()).start().await?);
         queue.set_hooks(config.webhooks.keys().cloned().collect()).await?;
@@ -146,6 +147,22 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         let worker = worker.clone();
         async move {
             worker.run().await;
+            Ok(())
+        }
+    }));
+    let worker = api.worker.clone();
+    running.push(tasks.keep("parked messages", move || {
+        let worker = worker.clone();
+        async move {
+            worker.release_parked().await;
+            Ok(())
+        }
+    }));
+    let worker = api.worker.clone();
+    running.push(tasks.keep("destination events", move || {
+        let worker = worker.clone();
+        async move {
+            worker.tell_of_destinations().await;
             Ok(())
         }
     }));

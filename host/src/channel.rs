@@ -297,17 +297,17 @@ pub async fn choose(
     Ok(candidates.into_iter().next())
 }
 
-/// The channel to turn to after others failed.
+/// The channels to turn to after others failed, in the configured order.
 pub fn failover(
     map: &ChannelMap,
     routing: &Routing,
     limit: &Limit,
     channel_type: &str,
     tried: &[String],
-) -> Option<Arc<dyn Channel>> {
-    let list = routing.failover.get(channel_type)?;
+) -> Vec<Arc<dyn Channel>> {
+    let list = routing.failover.get(channel_type).map_or(&[][..], Vec::as_slice);
     let untried = list.iter().filter(|name| !tried.contains(name));
-    untried.filter_map(|name| map.find(channel_type, name)).find(|c| limit.allows(c.as_ref())).cloned()
+    untried.filter_map(|name| map.find(channel_type, name)).filter(|c| limit.allows(c.as_ref())).cloned().collect()
 }
 
 #[cfg(test)]

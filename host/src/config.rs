@@ -36,8 +36,8 @@ pub use plugins::{
 };
 pub use problem::{Problem, Problems};
 pub use sending::{
-    Channel, Delivery, Guarantee, Keyvalue, Login, Mailer, Presentation, Proof, Rate, Relay, RelayKind, Routing, Smtp,
-    Tls,
+    Channel, Defaults, Delivery, Guarantee, Keyvalue, Login, Mailer, Presentation, Proof, Rate, Relay, RelayKind,
+    Routing, Smtp, Tls,
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
 pub use values::{is_bucket, show_duration, show_size};

@@ -14,7 +14,8 @@ use serde::Serialize;
 use crate::channel::gates::{Gates, gates};
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
 pub use crate::config::Seen;
-use crate::config::{Compile, Config, Mode, Problem, Problems};
+use crate::config::{self, Compile, Config, Mode, Problem, Problems};
+use crate::destination::Destinations;
 use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
 use crate::message::{Message, OnError, Report};
@@ -72,6 +73,7 @@ pub struct Ace {
     services: Arc<Services>,
     /// As applications write to it.
     keyvalue: Arc<Keyvalue>,
+    destinations: Arc<Destinations>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -145,10 +147,10 @@ impl Builder {
     /// Reads plugins, templates and facts, and checks the configuration against them.
     pub async fn start(self) -> Result<Ace, StartError> {
         let Builder { config, own } = self;
-        let Survey { registry, presentation, services, keyvalue } = survey(&config, own.now).await?;
-        let first = own.running(config, registry, Arc::new(presentation), None)?;
+        let Survey { registry, presentation, services, keyvalue, destinations } = survey(&config, own.now).await?;
+        let first = own.running((config, registry, Arc::new(presentation)), &destinations, None)?;
         let current = ArcSwap::from_pointee(first);
-        Ok(Ace { current, own, services, keyvalue, reloading: tokio::sync::Mutex::new(()) })
+        Ok(Ace { current, own, services, keyvalue, destinations, reloading: tokio::sync::Mutex::new(()) })
     }
 }
 
@@ -159,6 +161,7 @@ pub struct Survey {
     services: Arc<Services>,
     /// As applications write to it.
     keyvalue: Arc<Keyvalue>,
+    destinations: Arc<Destinations>,
 }
 
 impl Survey {
@@ -180,12 +183,15 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let (opened, http) = tokio::join!(opened, http);
     let ((mailer, keyvalue, presentation), http) = (opened??, http??);
     let (mailer, http, for_plugins) = (Arc::new(mailer), Arc::new(http), Arc::new(keyvalue.for_plugins()));
-    let services = Arc::new(Services { mailer, keyvalue: for_plugins, http, now, trial: None });
+    let destinations = Destinations::new(&config.delivery, fastrand::f64);
+    let served = Some(destinations.clone());
+    let services = Services { mailer, keyvalue: for_plugins, http, destinations: served, now, trial: None };
+    let services = Arc::new(services);
     let registry = match &config.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
         None => Registry::empty(),
     };
-    Ok(Survey { registry, presentation, services, keyvalue: Arc::new(keyvalue) })
+    Ok(Survey { registry, presentation, services, keyvalue: Arc::new(keyvalue), destinations })
 }
 
 impl Ace {
@@ -228,6 +234,11 @@ impl Ace {
     /// The facts and counters.
     pub fn keyvalue(&self) -> &Arc<Keyvalue> {
         &self.keyvalue
+    }
+
+    /// Which relays and origins can be used now.
+    pub fn destinations(&self) -> &Arc<Destinations> {
+        &self.destinations
     }
 
     /// When to try again what has failed so many times in a row.
@@ -295,7 +306,8 @@ impl Ace {
         .await;
         let (config, presentation) = read??;
         let registry::Reloaded { registry, changes, is_unsettled } = running.registry.reload_now(&config).await?;
-        let next = self.own.running(config, registry, presentation, Some(&running.snapshot))?;
+        let next = self.own.running((config, registry, presentation), &self.destinations, Some(&running.snapshot))?;
+        self.destinations.set_schedule(&next.config.delivery);
         self.current.store(Arc::new(next));
         Ok(Reload { changes, is_unsettled })
     }
@@ -320,9 +332,8 @@ impl Own {
     /// name in the configuration is nobody's. Quotas and comparisons go on counting from `before`.
     fn running(
         &self,
-        config: Config,
-        registry: Registry,
-        presentation: Arc<Presentation>,
+        (config, registry, presentation): (Config, Registry, Arc<Presentation>),
+        destinations: &Arc<Destinations>,
         before: Option<&Snapshot>,
     ) -> Result<Running, StartError> {
         let problems = check_names(&config, &registry, &self.policies, &self.channels);
@@ -340,6 +351,7 @@ impl Own {
             routing: config.routing.clone(),
             delivery: config.delivery.clone(),
             gates,
+            destinations: destinations.clone(),
             now: self.now,
             jitter: self.jitter,
         };
@@ -378,6 +390,7 @@ fn keep_the_fixed(mut new: Config, before: &Config) -> Config {
         limits: before.limits.clone(),
         compiler: before.compiler.clone(),
         signatures: before.signatures.clone(),
+        delivery: config::Delivery { defaults: before.delivery.defaults, ..new.delivery },
         ..new
     }
 }

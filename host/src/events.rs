@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::destination::Notice;
 use crate::message::{Message, Outcome, Report};
 
 /// At least one channel delivered the message.
@@ -16,8 +17,12 @@ pub const SENT: &str = "message.sent";
 pub const FAILED: &str = "message.failed";
 /// Nobody got it, as policies or the lack of an address would have it.
 pub const NOT_SENT: &str = "message.not_sent";
+/// A relay or an HTTP origin went down: messages wait for it.
+pub const DOWN: &str = "destination.down";
+/// It can be used again.
+pub const UP: &str = "destination.up";
 /// Every kind of event.
-pub const KINDS: [&str; 3] = [SENT, FAILED, NOT_SENT];
+pub const KINDS: [&str; 5] = [SENT, FAILED, NOT_SENT, DOWN, UP];
 
 /// What events show, and whether they are kept for those who call back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +36,7 @@ pub struct Shown {
 #[derive(Debug, Clone)]
 pub struct Told {
     pub kind: &'static str,
+    /// Of the message; nil where it is about none.
     pub uuid: Uuid,
     /// JSON in the form of Standard Webhooks: `type`, `timestamp`, `data`.
     pub body: Vec<u8>,
@@ -71,4 +77,13 @@ pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) ->
     }
     let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
     Told { kind, uuid: message.uuid, body }
+}
+
+/// What is told of a relay or an origin that went down, or came back.
+pub fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
+    let kind = if notice.is_up { UP } else { DOWN };
+    let Notice { destination, reason, since, .. } = notice;
+    let data = json!({"kind": destination.kind(), "name": destination.name(), "since": since, "reason": reason});
+    let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
+    Told { kind, uuid: Uuid::nil(), body }
 }

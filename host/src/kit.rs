@@ -74,7 +74,7 @@ async fn services(config: &Config, trial: Option<Arc<Trial>>) -> Result<Arc<Serv
             None => client,
         };
         let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(client));
-        Ok::<_, KitError>(Services { mailer, keyvalue, http, now: Timestamp::now, trial })
+        Ok::<_, KitError>(Services { mailer, keyvalue, http, destinations: None, now: Timestamp::now, trial })
     });
     Ok(Arc::new(built.await??))
 }

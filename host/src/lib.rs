@@ -29,6 +29,7 @@ pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod destination;
 pub mod dispatch;
 pub mod django;
 pub mod engine;

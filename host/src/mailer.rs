@@ -199,6 +199,11 @@ impl Mailer {
         Ok(Accepted { answer, message_id, refused })
     }
 
+    /// The configured relay that a mail naming this one goes to; `None` where there is none.
+    pub fn relay_name<'a>(&'a self, wanted: Option<&str>) -> Option<&'a str> {
+        self.relay(wanted).ok().map(|(name, _)| name)
+    }
+
     /// Takes no further mail over SMTP and says goodbye on every idle connection.
     pub async fn close(&self) {
         for relay in self.relays.values() {
@@ -208,7 +213,7 @@ impl Mailer {
         }
     }
 
-    fn relay(&self, wanted: Option<&str>) -> Result<(&str, &Relay), String> {
+    fn relay<'a>(&'a self, wanted: Option<&str>) -> Result<(&'a str, &'a Relay), String> {
         let Some(name) = wanted.or(self.default_relay.as_deref()) else {
             return Err(format!("relay: the mail names none and there is no default_relay; {}", known(&self.relays)));
         };

@@ -7,6 +7,7 @@
 mod answers;
 mod context;
 mod decode;
+mod destination;
 mod prepared;
 mod report;
 
@@ -24,6 +25,7 @@ pub use answers::{
 };
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
+pub use destination::{Destination, Unreached};
 pub use prepared::{Personal, Prepared};
 pub use report::{
     Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, OnError, Outcome, PolicyReport, Reason,

@@ -9,11 +9,12 @@ pub mod trace;
 use std::fmt::Display;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
-use crate::message::{AttemptReport, ChannelReport, FaultKind, Message, Outcome, PolicyReport, Verdict};
+use crate::message::{AttemptReport, ChannelReport, Destination, FaultKind, Message, Outcome, PolicyReport, Verdict};
 
 /// edx-ace's `message_name`.
 pub const MESSAGE_NAME: &str = "message_name";
@@ -56,6 +57,13 @@ const DELIVERY_ATTEMPTS: &str = "ace_delivery_attempts_total";
 const DELIVERY_SECONDS: &str = "ace_delivery_duration_seconds";
 /// Settled channel types of messages, by `channel_type`, `channel` and `state`.
 const SETTLED: &str = "ace_settled_total";
+
+/// 0 while a relay or an origin that messages were handed to is down, by `kind` (`relay`, `origin`) and `name`.
+const DESTINATION_UP: &str = "ace_destination_up";
+/// How often it went down, by `kind` and `name`.
+const DESTINATION_OUTAGES: &str = "ace_destination_outages_total";
+/// Messages that wait for it, by `kind` and `name`.
+const DESTINATION_WAITING: &str = "ace_destination_waiting";
 
 /// Messages that wait, by `lane` (`transactional`, `ordinary`, `batches`).
 const QUEUE_WAITING: &str = "ace_queue_waiting";
@@ -195,6 +203,35 @@ pub fn queue(stats: &crate::queue::Stats) {
     gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
     gauge!(QUEUE_BYTES).set(stats.bytes as f64);
     gauge!(WEBHOOK_CALLS).set(stats.calls as f64);
+}
+
+/// A relay or an origin went down. Told once, however many messages wait for it.
+pub fn destination_down(destination: &Destination, reason: &str) {
+    let (kind, name) = (destination.kind(), destination.name().to_owned());
+    counter!(DESTINATION_OUTAGES, "kind" => kind, "name" => name).increment(1);
+    destination_is_up(destination, false);
+    tracing::warn!(
+        destination = %destination,
+        "{destination} is down: {reason}. Its messages wait and use up no attempt; one at a time is tried, at most a minute apart."
+    );
+}
+
+/// A relay or an origin can be used again.
+pub fn destination_up(destination: &Destination, down: SignedDuration) {
+    destination_is_up(destination, true);
+    let down = SignedDuration::from_secs(down.as_secs());
+    tracing::warn!(destination = %destination, "{destination} can be reached again after {down:#}; the messages that wait for it go out.");
+}
+
+fn destination_is_up(destination: &Destination, is_up: bool) {
+    let (kind, name) = (destination.kind(), destination.name().to_owned());
+    gauge!(DESTINATION_UP, "kind" => kind, "name" => name).set(f64::from(u8::from(is_up)));
+}
+
+/// How many messages wait for a relay or an origin that is down.
+pub fn destination_waiting(destination: &Destination, waiting: u64) {
+    let (kind, name) = (destination.kind(), destination.name().to_owned());
+    gauge!(DESTINATION_WAITING, "kind" => kind, "name" => name).set(waiting as f64);
 }
 
 /// What the policies said of one message.

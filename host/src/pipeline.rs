@@ -12,7 +12,8 @@ use crate::channel::ChannelMap;
 pub use crate::channel::Limit;
 use crate::channel::gates::{Entry, Gates, Pass};
 use crate::config::{Delivery, Routing};
-use crate::message::{ChannelReport, ChannelType, Message, Outcome, Report};
+use crate::destination::Destinations;
+use crate::message::{ChannelReport, ChannelType, Destination, Message, Outcome, Report};
 use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};
 use crate::presentation::Presentation;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub routing: Routing,
     pub delivery: Delivery,
     pub gates: Gates,
+    /// Which relays and origins can be used now.
+    pub destinations: Arc<Destinations>,
     /// The clock; tests bring their own.
     pub now: fn() -> Timestamp,
     /// A number in 0..1 for each retry.
@@ -62,6 +65,9 @@ pub struct Progress {
     /// When it was looked at last: a clock that says less by now was set back.
     #[serde(default)]
     seen: Option<Timestamp>,
+    /// When it was accepted; for progress of an earlier version the moment it was first taken up again.
+    #[serde(default)]
+    accepted: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -92,6 +98,9 @@ struct Carrying {
     /// It was told to come back by the channel's quota.
     #[serde(default)]
     is_back: bool,
+    /// The relay or origin that it waits for: it was down when the message was to be handed over.
+    #[serde(default)]
+    waits_for: Option<Destination>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -132,14 +141,17 @@ impl InFlight {
             policies: Vec::new(),
             channels,
         };
-        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: Some(now) };
+        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: Some(now), accepted: Some(now) };
         InFlight { message, snapshot, dry, progress, is_to_be_recorded: false, held: None }
     }
 
     /// A message that was put away goes on. An attempt that was recorded and has no result is not made again.
     pub fn resume(snapshot: Arc<Snapshot>, message: Arc<Message>, progress: Progress) -> Self {
         let mut flight = InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None };
-        flight.follow_clock((flight.snapshot.now)());
+        let now = (flight.snapshot.now)();
+        flight.progress.accepted.get_or_insert(now);
+        flight.stop_waiting(now);
+        flight.follow_clock(now);
         for i in 0..flight.progress.todo.len() {
             if matches!(&flight.progress.todo[i], Todo::Carry(carrying) if carrying.is_recorded) {
                 flight.progress.todo[i] = Todo::Nothing;
@@ -154,7 +166,8 @@ impl InFlight {
     pub fn reopen(snapshot: Arc<Snapshot>, message: Arc<Message>, report: Report) -> Self {
         let todo = report.channels.iter().map(|_| Todo::Nothing).collect();
         let limit = Limit::default();
-        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: None };
+        let accepted = Some((snapshot.now)());
+        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: None, accepted };
         InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None }
     }
 
@@ -169,6 +182,49 @@ impl InFlight {
             }
         }
         self.progress.limit = limit;
+    }
+
+    /// When the message was accepted, where that was before it was first taken up.
+    pub fn was_accepted(&mut self, accepted: Timestamp) {
+        self.progress.accepted = Some(accepted);
+    }
+
+    /// Who takes a message up before it is due has seen that what it waits for may be tried.
+    fn stop_waiting(&mut self, now: Timestamp) {
+        for todo in &mut self.progress.todo {
+            if let Todo::Carry(carrying) = todo
+                && carrying.waits_for.is_some()
+                && carrying.due > now
+            {
+                let early = carrying.due.duration_since(now);
+                carrying.opened = carrying.opened.map(|opened| opened.checked_sub(early).unwrap_or(opened));
+                carrying.due = now;
+            }
+        }
+    }
+
+    /// The relays and origins that it waits for, where they are down, and until when: then something is due in any case.
+    pub fn waits_for(&self) -> Option<(Vec<&Destination>, Timestamp)> {
+        let waiting = |todo: &'_ Todo| match todo {
+            Todo::Carry(Carrying { waits_for: Some(_), .. }) => Some(self.waiting_end()),
+            Todo::Carry(carrying) => Some(carrying.due),
+            Todo::Ask(at) => Some(*at),
+            Todo::Nothing => None,
+        };
+        let down = self.progress.todo.iter().filter_map(|todo| match todo {
+            Todo::Carry(carrying) => carrying.waits_for.as_ref(),
+            _ => None,
+        });
+        let down: Vec<&Destination> = down.collect();
+        let until = self.progress.todo.iter().filter_map(waiting).min()?;
+        (!down.is_empty()).then_some((down, until))
+    }
+
+    /// When it does not wait any longer for what is down.
+    fn waiting_end(&self) -> Timestamp {
+        let accepted = self.progress.accepted.unwrap_or_else(|| (self.snapshot.now)());
+        let own = self.message.expiration_time.as_ref().map(|t| t.timestamp());
+        retry::waiting_end(accepted, own, self.message.is_transactional(), &self.snapshot.delivery)
     }
 
     /// Notes that the host ended while the message was under way: what it was doing then may be done twice.
@@ -311,6 +367,9 @@ impl InFlight {
                 Some(step) => step,
                 None => self.step(i, &mut carrying).await,
             };
+            if !matches!(step, Step::Next(_) | Step::Record | Step::Down(_)) {
+                carrying.waits_for = None;
+            }
             match step {
                 Step::Next(stage) => carrying.stage = stage,
                 Step::Settled(outcome) => return self.note(i, outcome),
@@ -333,6 +392,14 @@ impl InFlight {
                     Next::At(at) => return self.wait(i, carrying, at, error),
                     Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
                 },
+                Step::Down(paused) if self.pass_over(i, &mut carrying, &paused) => pass = None,
+                Step::Down(paused) => {
+                    let error = format!("{}: {}", paused.destination, paused.reason);
+                    match self.wait_for(&mut carrying, paused) {
+                        Next::At(at) => return self.wait(i, carrying, at, error),
+                        Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
+                    }
+                }
             }
         }
     }
@@ -346,12 +413,16 @@ impl InFlight {
         self.progress.todo[i] = Todo::Carry(carrying);
     }
 
-    /// Before a channel is used: what its quotas leave. `None`: go on.
+    /// Before a channel is used: whether what it hands over to is down, and what its quotas leave. `None`: go on.
     async fn admit(&self, i: usize, carrying: &mut Carrying, pass: &mut Option<Pass>) -> Option<Step> {
         if self.dry || pass.is_some() || matches!(carrying.stage, Stage::Choose) {
             return None;
         }
         let name = self.progress.report.channels[i].channel.as_deref()?;
+        let (waits_for, now) = (carrying.waits_for.as_ref(), (self.snapshot.now)());
+        if let Some(paused) = self.snapshot.destinations.paused(name, waits_for, self.message.uuid, now) {
+            return Some(Step::Down(paused));
+        }
         let gate = self.snapshot.gates.get(name)?;
         let entry = Entry { is_transactional: self.message.is_transactional(), is_back: carrying.is_back };
         let entered = gate.enter(entry, (self.snapshot.now)()).await;
@@ -386,6 +457,7 @@ impl Carrying {
             tried: Vec::new(),
             is_recorded: false,
             is_back: false,
+            waits_for: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
+//! - [`contacts`]: what a call met on its way out
 //! - [`shown`]: what a plugin shows of itself
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
@@ -19,6 +20,7 @@ pub mod cache;
 mod calls;
 pub mod circuit;
 pub mod compiler;
+mod contacts;
 pub mod engine;
 pub mod grants;
 mod imports;
@@ -43,6 +45,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Isolation, Requests, Secret};
+use crate::destination::Destinations;
 use crate::keyvalue::Keyvalue;
 use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile};
@@ -63,6 +66,8 @@ pub struct Services {
     pub mailer: Arc<Mailer>,
     pub keyvalue: Arc<Keyvalue>,
     pub http: Arc<http::Client>,
+    /// Which relays and origins can be used now. `None`: nothing is remembered of them, as where an author tries a plugin.
+    pub destinations: Option<Arc<Destinations>>,
     /// The time of day that guests are told: the engine's own.
     pub now: fn() -> Timestamp,
     /// What stands in for the world, and watches, while an author tries a plugin; no serving host has one.

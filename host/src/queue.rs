@@ -9,6 +9,7 @@
 //! - [`waiting`]: what waits, in rows of many
 //! - [`claims`]: handing messages out and taking them back
 //! - [`limits`]: the same message for further channel types
+//! - [`parked`]: waiting for a relay or an origin that is down
 //! - [`batches`]: many messages of one kind, and how far they are
 //! - [`resolving`]: batches whose recipients a resolver names
 //! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
@@ -27,6 +28,7 @@ mod limits;
 mod look;
 mod meter;
 mod outgoing;
+mod parked;
 mod recent;
 mod resolving;
 #[cfg(test)]
@@ -227,6 +229,7 @@ pub struct Queue {
     writer: writer::Sender,
     readers: Vec<Arc<Mutex<Held>>>,
     recent: recent::Shared,
+    parked: parked::Shared,
     file: PathBuf,
     /// Something can be claimed that could not before.
     changed: Notify,
@@ -250,10 +253,10 @@ impl Queue {
         let meter = Arc::new(meter::Meter::new(Instant::now()));
         let mut writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
         writer.db.renew();
-        let recent = writer.recent.shared();
+        let (recent, parked) = (writer.recent.shared(), writer.parked.clone());
         let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         let (changed, urgent, resolving) = (Notify::new(), watch::Sender::new(()), Notify::new());
-        Ok(Queue { writer, readers, recent, file, changed, urgent, resolving, meter })
+        Ok(Queue { writer, readers, recent, parked, file, changed, urgent, resolving, meter })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.

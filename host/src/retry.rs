@@ -18,11 +18,33 @@ pub enum Next {
 const AT_ONCE_MAX: u32 = 3;
 
 /// The moment after which a message is not delivered any more. The window opens at the first delivery attempt and is as
-/// long as `expiration_delay`, or as the message says, but never longer than `max_expiration_delay` (edx-ace: 120 s, 300 s).
-pub fn window_end(opened: Timestamp, expiration_time: Option<Timestamp>, settings: &Delivery) -> Timestamp {
-    let cap = opened.saturating_add_duration(settings.max_expiration_delay);
-    let own = expiration_time.unwrap_or_else(|| opened.saturating_add_duration(settings.expiration_delay));
+/// long as [`Delivery::window`], or as the message says, but never longer than [`Delivery::max_window`] (edx-ace: 120 s, 300 s).
+pub fn window_end(
+    opened: Timestamp,
+    expiration_time: Option<Timestamp>,
+    is_transactional: bool,
+    settings: &Delivery,
+) -> Timestamp {
+    let cap = opened.saturating_add_duration(settings.max_window(is_transactional));
+    let own = expiration_time.unwrap_or_else(|| opened.saturating_add_duration(settings.window(is_transactional)));
     own.min(cap)
+}
+
+/// The moment after which a message does not wait any longer for a relay or an origin that is down: its own expiration time,
+/// or [`Delivery::max_age`] after it was accepted.
+pub fn waiting_end(
+    accepted: Timestamp,
+    expiration_time: Option<Timestamp>,
+    is_transactional: bool,
+    settings: &Delivery,
+) -> Timestamp {
+    match settings.max_age(is_transactional) {
+        Some(max_age) => {
+            let end = accepted.saturating_add_duration(max_age);
+            expiration_time.map_or(end, |own| own.min(end))
+        }
+        None => window_end(accepted, expiration_time, is_transactional, settings),
+    }
 }
 
 /// When to try again after attempt number `attempt` (from 1) failed. `suggested` is when the other side said to come back;
@@ -62,14 +84,12 @@ impl SaturatingAdd for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Defaults};
 
     fn settings() -> Delivery {
         Delivery {
             retry_delay: Duration::from_secs(5),
             max_retry_delay: Duration::from_secs(60),
-            expiration_delay: Duration::from_secs(120),
-            max_expiration_delay: Duration::from_secs(300),
             ..Config::default().delivery
         }
     }
@@ -80,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_whole_schedule_of_a_message_that_never_gets_through() {
-        let end = window_end(at(0), None, &settings());
+        let end = window_end(at(0), None, false, &settings());
         let mut now = at(0);
         let mut attempts = vec![0];
         while let Next::At(next) = next(now, attempts.len() as u32, None, end, &settings(), 0.0) {
@@ -92,10 +112,39 @@ mod tests {
 
     #[test]
     fn the_window_is_the_messages_own_but_never_over_the_cap() {
-        assert_eq!(window_end(at(0), None, &settings()), at(120));
-        assert_eq!(window_end(at(0), Some(at(200)), &settings()), at(200));
-        assert_eq!(window_end(at(0), Some(at(5000)), &settings()), at(300));
-        assert_eq!(window_end(at(100), Some(at(50)), &settings()), at(50));
+        assert_eq!(window_end(at(0), None, false, &settings()), at(120));
+        assert_eq!(window_end(at(0), Some(at(200)), false, &settings()), at(200));
+        assert_eq!(window_end(at(0), Some(at(5000)), true, &settings()), at(300));
+        assert_eq!(window_end(at(100), Some(at(50)), false, &settings()), at(50));
+    }
+
+    #[test]
+    fn a_server_keeps_trying_for_hours_or_days_unless_a_setting_says_otherwise() {
+        let (minute, hour) = (60, 3_600);
+        let serving = Delivery { defaults: Defaults::Serve, ..settings() };
+        assert_eq!(window_end(at(0), None, true, &serving), at(4 * hour));
+        assert_eq!(window_end(at(0), None, false, &serving), at(48 * hour));
+        assert_eq!(window_end(at(0), Some(at(99 * hour)), false, &serving), at(48 * hour), "the most rises with it");
+        assert_eq!(window_end(at(0), Some(at(minute)), false, &serving), at(minute), "its own time binds");
+        for defaults in [Defaults::Send, Defaults::Serve] {
+            let window = Some(Duration::from_secs(600));
+            let explicit = Delivery { expiration_delay: window, defaults, ..settings() };
+            assert_eq!(window_end(at(0), None, true, &explicit), at(600), "{defaults:?}");
+            let capped = Delivery { max_expiration_delay: Some(Duration::from_secs(60)), defaults, ..settings() };
+            assert_eq!(window_end(at(0), None, false, &capped), at(60), "{defaults:?}");
+        }
+    }
+
+    #[test]
+    fn waiting_for_a_relay_that_is_down_ends_by_the_time_of_acceptance() {
+        let hour = 3_600;
+        let serving = Delivery { defaults: Defaults::Serve, ..settings() };
+        assert_eq!(waiting_end(at(0), None, true, &serving), at(24 * hour));
+        assert_eq!(waiting_end(at(0), None, false, &serving), at(120 * hour));
+        assert_eq!(waiting_end(at(0), Some(at(hour)), false, &serving), at(hour), "its own time binds");
+        assert_eq!(waiting_end(at(0), None, true, &settings()), at(120), "where somebody waits, edx-ace's window");
+        let explicit = Delivery { max_age: Some(Duration::from_secs(7)), ..settings() };
+        assert_eq!(waiting_end(at(0), Some(at(99)), true, &explicit), at(7));
     }
 
     #[test]

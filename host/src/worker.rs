@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::events::{self, Told};
-use crate::message::{Message, MessageType, Outcome, Personal, Prepared, Report};
+use crate::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Limit, Progress, Snapshot};
 use crate::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
@@ -37,6 +37,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A message's number, and the claim it was handed out by.
 type Lent = (i64, u64);
+
+mod parking;
 
 /// What the messages of a batch share, as it was stored and made ready.
 type Ready = (Arc<[u8]>, Arc<Prepared>);
@@ -67,6 +69,8 @@ pub struct Job {
     pub in_doubt: bool,
     /// The trace context it came with, as it was stored.
     pub trace: Option<String>,
+    pub lane: i64,
+    pub accepted: Timestamp,
 }
 
 /// An outcome that is waited for, for as long as this lives.
@@ -105,6 +109,8 @@ pub struct Worker {
     any: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
+    /// Lanes of batches that wait for a relay or an origin that is down.
+    held: Mutex<HashMap<i64, Destination>>,
     /// By lane.
     batches: Mutex<HashMap<i64, Ready>>,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
@@ -129,6 +135,7 @@ impl Worker {
             any: Arc::new(Semaphore::new(places)),
             bulk: Arc::new(Semaphore::new((places - reserved).max(1))),
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
+            held: Mutex::default(),
             batches: Mutex::default(),
             waiting_for: Mutex::default(),
             told: broadcast::Sender::new(TOLD_MAX),
@@ -297,6 +304,8 @@ impl Worker {
             limits: claimed.limits.clone(),
             in_doubt: claimed.in_doubt,
             trace: claimed.trace.clone(),
+            lane: claimed.lane,
+            accepted: claimed.accepted,
         })
     }
 
@@ -342,10 +351,11 @@ impl Worker {
     }
 
     async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, claim, message, stands, limits, in_doubt, .. } = job;
+        let Job { id, claim, message, stands, limits, in_doubt, lane, accepted, .. } = job;
         let lent = (id, claim);
         let snapshot = (self.current)();
         let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
+        let is_reopened = matches!(stands, Stands::Settled(_));
         let mut flight = match stands {
             Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
             Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
@@ -353,6 +363,9 @@ impl Worker {
         };
         if let Some(limit) = limit {
             flight.allow(limit);
+        }
+        if !is_reopened {
+            flight.was_accepted(accepted);
         }
         if in_doubt {
             flight.was_interrupted(self.now());
@@ -372,6 +385,7 @@ impl Worker {
         let permit = self.settling.clone().acquire_owned().await;
         drop(place);
         match flight.due() {
+            Some(_) if flight.waits_for().is_some() => self.park(lent, lane, &flight).await,
             Some(due) => {
                 let progress = write_down(flight.progress());
                 self.settle(lent, Settlement::Again { due, progress }, false).await;

@@ -180,7 +180,7 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         return Ok(OK);
     }
     let mut table = table(["", ""]);
-    for (key, value) in stats.as_object().into_iter().flatten().filter(|(key, _)| *key != "rates") {
+    for (key, value) in stats.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "rates" | "destinations")) {
         let age = if key == "oldest" { age(value) } else { String::new() };
         table.add_row([key.replace('_', " "), text(value) + &age]);
     }
@@ -191,10 +191,25 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         table.add_row([format!("{key} a second"), rates]);
     }
     put(&table.to_string());
+    if let Some(destinations) = stats["destinations"].as_array().filter(|all| !all.is_empty()) {
+        show_destinations(destinations);
+    }
     if !batches.is_empty() {
         super::batches::show(&batches);
     }
     Ok(OK)
+}
+
+/// Relays and origins that are down or recovering.
+fn show_destinations(destinations: &[Value]) {
+    let mut table = table(["destination", "state", "since", "waiting", "next attempt", "reason"]);
+    for one in destinations {
+        let name = format!("{} {}", text(&one["kind"]), text(&one["name"]));
+        let since = text(&one["since"]) + &age(&one["since"]);
+        let (waiting, next) = (text(&one["waiting"]), text(&one["next_attempt"]));
+        table.add_row([name, text(&one["state"]), since, waiting, next, text(&one["reason"])]);
+    }
+    put(&table.to_string());
 }
 
 #[derive(clap::Args)]

@@ -69,7 +69,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let delivery = &config.delivery;
     let concurrency = args.concurrency.map_or(delivery.concurrency, usize::from);
     let (waiting_max, bytes_max) = (delivery.max_waiting, delivery.max_message_bytes);
-    let patience = args.patience.map_or(delivery.max_expiration_delay, Duration::from_secs);
+    let patience = args.patience.map_or_else(|| delivery.max_window(false), Duration::from_secs);
     let ace = Ace::builder(config).start().await?;
     let limit_to_channels = ace.limit(&args.limit_to).map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
     let limits = Limits { concurrency, waiting_max, patience, limit_to_channels };

@@ -19,7 +19,8 @@ use crate::files::Access;
 use crate::message::{ChannelType, OnError};
 
 /// Kinds of events, as `events` names them.
-const EVENTS: [&str; 3] = ["message.sent", "message.failed", "message.not_sent"];
+const EVENTS: [&str; 5] =
+    ["message.sent", "message.failed", "message.not_sent", "destination.down", "destination.up"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -134,12 +135,10 @@ fn by_type<T>(
 fn delivery(s: &mut Section<'_>) -> Delivery {
     let default = Delivery::default();
     let delivery = Delivery {
-        expiration_delay: s
-            .get("expiration-delay", values::duration(Duration::ZERO..=30 * DAY))
-            .unwrap_or(default.expiration_delay),
-        max_expiration_delay: s
-            .get("max-expiration-delay", values::duration(Duration::ZERO..=30 * DAY))
-            .unwrap_or(default.max_expiration_delay),
+        expiration_delay: s.get("expiration-delay", values::duration(Duration::ZERO..=30 * DAY)),
+        max_expiration_delay: s.get("max-expiration-delay", values::duration(Duration::ZERO..=30 * DAY)),
+        max_age: s.get("max-age", values::duration(Duration::ZERO..=30 * DAY)),
+        defaults: default.defaults,
         retry_delay: s.get("retry-delay", values::duration(MILLISECOND..=DAY)).unwrap_or(default.retry_delay),
         max_retry_delay: s
             .get("max-retry-delay", values::duration(MILLISECOND..=DAY))
@@ -151,8 +150,9 @@ fn delivery(s: &mut Section<'_>) -> Delivery {
         max_waiting: s.get("max-waiting", values::integer(1..=10_000_000)).unwrap_or(default.max_waiting),
     };
     if s.is_sound() {
-        let windows = (delivery.expiration_delay, delivery.max_expiration_delay);
-        at_most(s, ("expiration-delay", "max-expiration-delay"), windows);
+        if let (Some(window), Some(max)) = (delivery.expiration_delay, delivery.max_expiration_delay) {
+            at_most(s, ("expiration-delay", "max-expiration-delay"), (window, max));
+        }
         at_most(s, ("retry-delay", "max-retry-delay"), (delivery.retry_delay, delivery.max_retry_delay));
     }
     delivery

@@ -70,12 +70,18 @@ pub struct Routing {
 }
 
 /// When deliveries are tried, and tried again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
-    /// edx-ace's ACE_DEFAULT_EXPIRATION_DELAY: how long after the first attempt a message is still tried. 120 s.
-    pub expiration_delay: Duration,
-    /// edx-ace's fixed 300 s: no window is longer, whatever a message says.
-    pub max_expiration_delay: Duration,
+    /// edx-ace's ACE_DEFAULT_EXPIRATION_DELAY: how long after the first attempt a message is still tried. `None`: as
+    /// [`Delivery::window`] says.
+    pub expiration_delay: Option<Duration>,
+    /// edx-ace's fixed 300 s: no window is longer, whatever a message says. `None`: as [`Delivery::max_window`] says.
+    pub max_expiration_delay: Option<Duration>,
+    /// How long after it was accepted a message still waits for a relay or an origin that is down. `None`: as
+    /// [`Delivery::max_age`] says.
+    pub max_age: Option<Duration>,
+    /// Whose defaults hold for what is not set.
+    pub defaults: Defaults,
     /// The first pause between attempts, where the channel names no time. It doubles. 5 s.
     pub retry_delay: Duration,
     /// The longest pause between attempts. 60 s.
@@ -88,11 +94,63 @@ pub struct Delivery {
     pub max_waiting: usize,
 }
 
+/// Who sends, where the settings leave it open for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Defaults {
+    /// `ace send` and the library, where somebody waits: edx-ace's 120 s and 300 s.
+    #[default]
+    Send,
+    /// `ace serve`, which keeps messages: 4 hours for transactional messages, 2 days for others; 24 hours and 5 days for what
+    /// waits for a relay that is down.
+    Serve,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Defaults {
+    /// edx-ace's, or those of a server.
+    pub fn window(self, is_transactional: bool) -> Duration {
+        match (self, is_transactional) {
+            (Defaults::Send, _) => 2 * MINUTE,
+            (Defaults::Serve, true) => 4 * HOUR,
+            (Defaults::Serve, false) => 2 * DAY,
+        }
+    }
+}
+
+impl Delivery {
+    /// How long after the first attempt a message of this kind is still tried, where it names no expiration time of its own.
+    pub fn window(&self, is_transactional: bool) -> Duration {
+        let window = self.expiration_delay.unwrap_or_else(|| self.defaults.window(is_transactional));
+        self.max_expiration_delay.map_or(window, |max| window.min(max))
+    }
+
+    /// No window is longer, whatever a message says: edx-ace's 300 s, or the window where that is longer.
+    pub fn max_window(&self, is_transactional: bool) -> Duration {
+        self.max_expiration_delay.unwrap_or_else(|| (5 * MINUTE).max(self.window(is_transactional)))
+    }
+
+    /// How long after it was accepted a message still waits for a relay or an origin that is down, by the wall clock. `None`:
+    /// as long as its window is.
+    pub fn max_age(&self, is_transactional: bool) -> Option<Duration> {
+        let default = match (self.defaults, is_transactional) {
+            (Defaults::Send, _) => None,
+            (Defaults::Serve, true) => Some(DAY),
+            (Defaults::Serve, false) => Some(5 * DAY),
+        };
+        self.max_age.or(default)
+    }
+}
+
 impl Default for Delivery {
     fn default() -> Self {
         Delivery {
-            expiration_delay: Duration::from_secs(120),
-            max_expiration_delay: Duration::from_secs(300),
+            expiration_delay: None,
+            max_expiration_delay: None,
+            max_age: None,
+            defaults: Defaults::default(),
             retry_delay: Duration::from_secs(5),
             max_retry_delay: Duration::from_secs(60),
             concurrency: 8,

@@ -287,7 +287,7 @@ fn values_out_of_range_are_refused() {
         ("[delivery]\nretry-delay = \"99999999999999999999d\"", "must be a duration from 1ms to 1d"),
         ("[delivery]\nretry-delay = \"2m\"", "retry-delay (2m) must be at most max-retry-delay (1m)"),
         (
-            "[delivery]\nmax-expiration-delay = \"100s\"",
+            "[delivery]\nexpiration-delay = \"2m\"\nmax-expiration-delay = \"100s\"",
             "expiration-delay (2m) must be at most max-expiration-delay (100s)",
         ),
         ("[delivery]\nmax-message-bytes = -1", "must be a size from 1KiB to 256MiB"),
@@ -323,8 +323,8 @@ fn durations_and_sizes_have_units() {
     let config = config.unwrap();
     assert_eq!(config.delivery.retry_delay, Duration::from_millis(250));
     assert_eq!(config.delivery.max_retry_delay, Duration::from_secs(300));
-    assert_eq!(config.delivery.expiration_delay, Duration::ZERO);
-    assert_eq!(config.delivery.max_expiration_delay, Duration::from_secs(7200));
+    assert_eq!(config.delivery.expiration_delay, Some(Duration::ZERO));
+    assert_eq!(config.delivery.max_expiration_delay, Some(Duration::from_secs(7200)));
     assert_eq!((config.limits.memory, config.limits.output_bytes, config.limits.log_bytes), (65_536, 2048, 10_000));
 }
 

@@ -196,6 +196,7 @@ async fn accept(
     let accepted = match place {
         None => api.queue.accept(vec![new], now).await?,
         Some(place) => {
+            let lane = new.lane;
             let job = move |id| Job {
                 id,
                 claim: queue::FIRST_CLAIM,
@@ -204,6 +205,8 @@ async fn accept(
                 limits,
                 in_doubt: false,
                 trace,
+                lane,
+                accepted: now,
             };
             accept_and_begin(api, new, now, place, job).await?
         }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::destination::View;
 use crate::queue::{Batch, Forgotten, Rate, Stats, Stored};
 
 /// How full the queue is, and how fast it moves.
@@ -29,6 +30,36 @@ pub struct Depth {
     /// Webhook calls that wait.
     calls: u64,
     rates: Speeds,
+    /// Relays and HTTP origins that are down or recovering; none where all is well.
+    destinations: Vec<DestinationShown>,
+}
+
+/// A relay or an HTTP origin that is down or recovering.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DestinationShown {
+    /// `relay` or `origin`.
+    kind: &'static str,
+    name: String,
+    /// `down`, or `recovering` while more and more messages go out over it again.
+    state: &'static str,
+    /// Since when it is, or was, down.
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    reason: String,
+    /// When a message is tried next, where it is down.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_attempt: Option<Timestamp>,
+    /// Messages that wait for it, as far as they were claimed once. A batch that is held for it has more.
+    waiting: u64,
+}
+
+impl DestinationShown {
+    pub fn new(view: View, waiting: u64) -> Self {
+        let View { destination, is_recovering, since, reason, next_attempt } = view;
+        let state = if is_recovering { "recovering" } else { "down" };
+        let (kind, name) = (destination.kind(), destination.name().to_owned());
+        DestinationShown { kind, name, state, since, reason, next_attempt, waiting }
+    }
 }
 
 /// Averages over the last minute and the last five, or since the start where that is later.
@@ -48,8 +79,8 @@ pub struct Speed {
     failed: f64,
 }
 
-impl From<Stats> for Depth {
-    fn from(stats: Stats) -> Self {
+impl Depth {
+    pub fn new(stats: Stats, destinations: Vec<DestinationShown>) -> Self {
         let speed = |rate: Rate| Speed { accepted: rate.accepted, settled: rate.settled, failed: rate.failed };
         Depth {
             waiting_transactional: stats.waiting_transactional,
@@ -61,6 +92,7 @@ impl From<Stats> for Depth {
             bytes: stats.bytes,
             calls: stats.calls,
             rates: Speeds { minute: speed(stats.rates.minute), five_minutes: speed(stats.rates.five_minutes) },
+            destinations,
         }
     }
 }

@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use super::Api;
 use super::guard;
 use super::problem::{ApiError, Problem};
-use super::shown::Depth;
+use super::shown::{Depth, DestinationShown};
+use crate::destination::View;
 use crate::monitoring;
 use crate::plugin::PluginState;
 
@@ -29,7 +30,8 @@ pub struct Ready {
 /// One thing that does not work as it should.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Degraded {
-    /// `plugin`: it should be active and is not. `task`: a part of the server failed and was started again.
+    /// `plugin`: it should be active and is not. `task`: a part of the server failed and was started again. `relay`, `origin`:
+    /// messages wait for it, because it is down.
     pub kind: &'static str,
     /// Which one.
     pub name: String,
@@ -47,6 +49,10 @@ fn degraded(api: &Api) -> Vec<Degraded> {
         if let PluginState::Broken(why) = &plugin.state {
             note("plugin", plugin.name.clone(), format!("it is broken: {why}"));
         }
+    }
+    let troubles = api.ace.destinations().troubles(api.ace.now());
+    for View { destination, reason, .. } in troubles.into_iter().filter(|view| !view.is_recovering) {
+        note(destination.kind(), destination.name().to_owned(), format!("it is down: {reason}"));
     }
     found
 }
@@ -105,5 +111,17 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
     (status = 503, description = "The store cannot answer", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<Depth>, ApiError> {
-    Ok(Json(api.queue.stats().await?.into()))
+    let destinations = destinations(&api);
+    Ok(Json(Depth::new(api.queue.stats().await?, destinations)))
+}
+
+/// What is down or recovering, and what messages still wait for.
+fn destinations(api: &Api) -> Vec<DestinationShown> {
+    let mut parked = api.queue.parked();
+    let troubles = api.ace.destinations().troubles(api.ace.now());
+    let troubles = troubles.into_iter().map(|view| {
+        let waiting = parked.remove(&view.destination.to_string()).unwrap_or_default();
+        DestinationShown::new(view, waiting)
+    });
+    troubles.collect()
 }

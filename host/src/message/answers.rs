@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ChannelType, Object, Recipient};
+use super::{ChannelType, Object, Recipient, Unreached};
 
 /// A channel type that must not carry a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,12 +214,13 @@ pub enum ResolveError {
     Fatal(String),
 }
 
-/// What the host noted while it asked a policy or a channel: the calls it refused, and whether the provider wants to be left
-/// alone. Whoever asks hands it in, and reads it afterwards.
+/// What the host noted while it asked a policy or a channel: the calls it refused, whether the provider wants to be left
+/// alone, and what could not be reached. Whoever asks hands it in, and reads it afterwards.
 #[derive(Debug, Default)]
 pub struct Notes {
     refused: Mutex<Vec<String>>,
     throttled: Mutex<Option<Duration>>,
+    unreached: Mutex<Option<Unreached>>,
 }
 
 impl Notes {
@@ -240,6 +241,17 @@ impl Notes {
     /// For how long the provider wants to be left alone, where it said so.
     pub fn pause(&self) -> Option<Duration> {
         *self.throttled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a relay or an origin could not be used and nothing was handed over: whatever the channel answers, that was no
+    /// attempt.
+    pub fn unreached(&self, unreached: Unreached) {
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(unreached);
+    }
+
+    /// What could not be used, where nothing was handed over.
+    pub fn take_unreached(&self) -> Option<Unreached> {
+        self.unreached.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What was noted.

@@ -243,6 +243,8 @@ pub enum AttemptResult {
     Skipped,
     /// A passing failure.
     Recoverable,
+    /// The relay or origin was down, and nothing was handed over: no attempt was used up.
+    Unreachable,
     Fatal,
 }
 
@@ -290,6 +292,7 @@ impl AttemptResult {
             AttemptResult::MaybeSent => "maybe_sent",
             AttemptResult::Skipped => "skipped",
             AttemptResult::Recoverable => "recoverable",
+            AttemptResult::Unreachable => "unreachable",
             AttemptResult::Fatal => "fatal",
         }
     }

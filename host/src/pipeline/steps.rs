@@ -1,7 +1,7 @@
 //! The stages of one channel type: choose a channel, render, deliver; and what follows from each that fails.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::Instrument;
@@ -10,8 +10,10 @@ use super::{CLOCK_SLACK, Carrying, InFlight, Stage};
 use crate::channel::{self, Channel};
 use crate::config::Guarantee;
 use crate::delivery::{self, Delivered};
+use crate::destination::Paused;
 use crate::message::{
-    Attempt, AttemptReport, ChannelReport, FaultKind, HISTORY_MAX, Notes, Outcome, Rendered, RenderedFile, Rule,
+    Attempt, AttemptReport, AttemptResult, ChannelReport, FaultKind, HISTORY_MAX, Notes, Outcome, Rendered,
+    RenderedFile, Rule, Unreached,
 };
 use crate::monitoring;
 use crate::presentation::Subject;
@@ -28,6 +30,8 @@ pub(super) enum Step {
         error: String,
         suggested: Option<Timestamp>,
     },
+    /// What the channel hands over to is down: nothing was handed over, and nothing is used up.
+    Down(Paused),
     /// The channel was not asked. `at`: when to come back, where that is known.
     Later {
         error: String,
@@ -151,18 +155,33 @@ impl InFlight {
         let delivering = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes);
         let delivered = delivering.instrument(span).await;
         carrying.is_recorded = false;
+        if let (Some(destination), Delivered::Settled(Outcome::Sent { .. })) = (&carrying.waits_for, &delivered) {
+            self.snapshot.destinations.bypassed(destination, (self.snapshot.now)());
+        }
         let pause = notes.pause().filter(|_| matches!(delivered, Delivered::Recoverable { .. }));
         if let (Some(gate), Some(pause)) = (gate, pause) {
             // Nobody else need be told the same.
             gate.close(pause, (self.snapshot.now)());
         }
+        let (unreached, took) = (notes.take_unreached(), started.elapsed());
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(notes.into_refused());
+        let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
+        let number = attempt.number;
+        let told = |result, answer| {
+            AttemptReport { at, channel: name, revision, number, took_us: took.as_micros() as u64, result, answer }
+        };
+        if let Some(unreached) = unreached {
+            carrying.stage = Stage::Deliver(rendered);
+            if unreached.is_contacted {
+                remember(report, told(AttemptResult::Unreachable, unreached.reason.clone()));
+            }
+            return self.unreached(channel.name(), unreached);
+        }
         if let Delivered::Unavailable(error) = delivered {
             carrying.stage = Stage::Deliver(rendered);
             return Step::Later { error, at: None };
         }
-        let took = started.elapsed();
         let opened = *carrying.opened.get_or_insert(at);
         let now = (self.snapshot.now)();
         let jumped = now.duration_since(at) - SignedDuration::try_from(took).unwrap_or_default();
@@ -174,10 +193,7 @@ impl InFlight {
         carrying.attempts += 1;
         report.attempts += 1;
         let (result, answer) = delivered.told();
-        let took_us = took.as_micros() as u64;
-        let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
-        let number = attempt.number;
-        remember(report, AttemptReport { at, channel: name, revision, number, took_us, result, answer });
+        remember(report, told(result, answer));
         match delivered {
             Delivered::Settled(outcome) => Step::Settled(outcome),
             Delivered::Fatal(error) => Step::Failed(error),
@@ -197,7 +213,8 @@ impl InFlight {
         }
         let opened = *carrying.opened.get_or_insert(now);
         let expiration_time = self.message.expiration_time.as_ref().map(|t| t.timestamp());
-        let end = retry::window_end(opened, expiration_time, &self.snapshot.delivery);
+        let settings = &self.snapshot.delivery;
+        let end = retry::window_end(opened, expiration_time, self.message.is_transactional(), settings);
         retry::next(now, carrying.failures, suggested, end, &self.snapshot.delivery, (self.snapshot.jitter)())
     }
 
@@ -217,30 +234,81 @@ impl InFlight {
         Next::At(at)
     }
 
-    /// Turns to the next channel of the failover list, where there is one.
+    /// What an attempt met that was down, and when to come back.
+    fn unreached(&self, channel: &str, Unreached { destination, reason, .. }: Unreached) -> Step {
+        let (now, settings) = ((self.snapshot.now)(), &self.snapshot.delivery);
+        let paused = self.snapshot.destinations.paused(channel, Some(&destination), self.message.uuid, now);
+        let soon = retry::pause(1, settings, (self.snapshot.jitter)()).min(SOON);
+        let until = paused.map_or(now, |paused| paused.until).max(now.checked_add(soon).unwrap_or(now));
+        Step::Down(Paused { destination, reason, until })
+    }
+
+    /// Waits for what is down. An open window is as much longer.
+    pub(super) fn wait_for(&self, carrying: &mut Carrying, paused: Paused) -> Next {
+        let (now, end) = ((self.snapshot.now)(), self.waiting_end());
+        if now >= end {
+            return Next::Expired;
+        }
+        let at = paused.until.min(end);
+        carrying.opened = carrying.opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
+        carrying.waits_for = Some(paused.destination);
+        Next::At(at)
+    }
+
+    /// Turns to the next channel of the failover list, where there is one: one that can be used, before one that cannot.
     pub(super) fn fail_over(&mut self, i: usize, carrying: &mut Carrying) -> bool {
+        self.turn_over(i, carrying, "failed", false)
+    }
+
+    /// Turns to a channel of the failover list that can be used, where there is one: what the present one needs is down.
+    pub(super) fn pass_over(&mut self, i: usize, carrying: &mut Carrying, paused: &Paused) -> bool {
+        self.turn_over(i, carrying, &format!("{} is down", paused.destination), true)
+    }
+
+    fn turn_over(&mut self, i: usize, carrying: &mut Carrying, why: &str, only_open: bool) -> bool {
         let report = &mut self.progress.report.channels[i];
-        let Some(failed) = report.channel.clone() else { return false };
-        carrying.tried.push(failed.clone());
-        let snapshot = &self.snapshot;
+        let Some(left) = report.channel.clone() else { return false };
+        let (snapshot, now) = (&self.snapshot, (self.snapshot.now)());
+        let tried: Vec<String> = carrying.tried.iter().cloned().chain([left.clone()]).collect();
         let next = channel::failover(
             &snapshot.channels,
             &snapshot.routing,
             &self.progress.limit,
             &report.channel_type,
-            &carrying.tried,
+            &tried,
         );
-        let Some(next) = next else { return false };
-        report.passed_over.push(format!("{failed}: failed"));
+        let is_open = |channel: &Arc<dyn Channel>| {
+            snapshot.destinations.paused(channel.name(), None, self.message.uuid, now).is_none()
+        };
+        let open = next.iter().find(|channel| is_open(channel));
+        let Some(next) = open.or(next.first().filter(|_| !only_open)).cloned() else {
+            if !only_open {
+                carrying.tried = tried;
+            }
+            return false;
+        };
+        report.passed_over.push(format!("{left}: {why}"));
         take(report, next.as_ref(), Rule::Failover);
-        let tried = std::mem::take(&mut carrying.tried);
         *carrying = Carrying { tried, ..Carrying::new(Stage::Render, carrying.due) };
         true
     }
 }
 
+/// The longest pause before a destination that a message could not use is asked about again, where nothing says when.
+const SOON: Duration = Duration::from_secs(1);
+
+/// Keeps an attempt. Those in a row that could not reach anything are one entry: the latest.
 fn remember(report: &mut ChannelReport, attempt: AttemptReport) {
     monitoring::attempted(&attempt);
+    let is_unreachable = |one: &AttemptReport| one.result == AttemptResult::Unreachable;
+    if let Some(last) = report.history.last_mut()
+        && is_unreachable(last)
+        && is_unreachable(&attempt)
+        && last.channel == attempt.channel
+    {
+        *last = attempt;
+        return;
+    }
     if report.history.len() == HISTORY_MAX {
         report.history.remove(0);
     }

@@ -105,6 +105,7 @@ fn snapshot(policies: Vec<(Arc<dyn Policy>, OnError)>, channels: &[&Arc<Script>]
         routing: Routing { failover: BTreeMap::from([("email".to_owned(), failover)]), ..Routing::default() },
         delivery: Config::default().delivery,
         gates: Gates::new(),
+        destinations: Destinations::new(&Config::default().delivery, || 0.0),
         now,
         jitter: || 0.0,
     })

@@ -153,7 +153,7 @@ impl Runtime {
         let attempt = channel::Attempt { number: attempt.number, idempotency_key: key.to_owned() };
         let called: Called<Result<channel::Receipt, channel::DeliveryError>> =
             call!(self, purpose, channel.call_deliver, message, rendered, &attempt);
-        let Called { answer, handover, denied } = self.noted(called.and_then(|answer| self.delivered(answer)));
+        let Called { answer, mut handover, denied } = self.noted(called.and_then(|answer| self.delivered(answer)));
         let answer = match answer {
             Ok(answer) => Ok(answer),
             Err(fault) => match (&handover.done, &handover.begun) {
@@ -162,6 +162,15 @@ impl Runtime {
                 (None, None) => Err(fault),
             },
         };
+        let is_handed_over = match &answer {
+            Ok(Ok(_)) => handover.done.is_some(),
+            Ok(Err(DeliveryError::SentWithFault { .. } | DeliveryError::MaybeSent { .. })) => true,
+            Ok(Err(_)) => handover.begun.is_some(),
+            Err(_) => false,
+        };
+        if is_handed_over {
+            handover.unreached = None;
+        }
         Called { answer, handover, denied }
     }
 

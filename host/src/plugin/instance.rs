@@ -92,10 +92,12 @@ pub struct Called<T> {
 }
 
 impl<T> Called<T> {
-    /// The answer; what was refused meanwhile goes to the notes, and whether the provider wants to be left alone.
+    /// The answer; what was refused meanwhile goes to the notes, whether the provider wants to be left alone, and what could not
+    /// be reached.
     pub fn told(self, notes: &Notes) -> Result<T, Fault> {
         notes.refused(self.denied);
         self.handover.throttled.into_iter().for_each(|pause| notes.throttled(pause));
+        self.handover.unreached.into_iter().for_each(|unreached| notes.unreached(unreached));
         self.answer
     }
 
@@ -344,6 +346,7 @@ impl Lease<'_> {
         }
         let state = self.instance.store.data_mut();
         let is_worn = state.end_exchanges();
+        state.end_contacts();
         let (handover, denied) = state.call.end();
         let fault = answer.as_ref().err().map(|fault| fault.kind);
         self.runtime.metrics.called(self.begun.elapsed(), fault, denied.len());

@@ -10,7 +10,8 @@ use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::keyvalue::Overlay;
-use crate::message::Message;
+use crate::message::{Message, Unreached};
+use crate::plugin::contacts::{Caller, Contacts};
 use crate::plugin::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
 use crate::plugin::grants::Grants;
 use crate::plugin::http::wasi::Outbound;
@@ -31,6 +32,7 @@ pub struct State {
     pub call: Call,
     pub memory: MemoryLimit,
     pub outbound: Outbound,
+    pub contacts: Contacts,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -45,6 +47,7 @@ impl State {
             grants,
             call: Call::default(),
             outbound: Outbound::default(),
+            contacts: Contacts::default(),
             wasi: wasi(&services),
             services,
             table,
@@ -72,6 +75,20 @@ impl State {
 }
 
 impl State {
+    /// On whose behalf a destination is contacted; `None` outside deliveries.
+    pub fn caller(&self) -> Option<Caller> {
+        let (services, message) = (&self.services, self.call.message.as_ref()?);
+        self.call.delivery_key.as_ref()?;
+        let destinations = services.destinations.clone()?;
+        Some(Caller { destinations, message: message.uuid, now: services.now })
+    }
+
+    /// The call has ended: what it could not use.
+    pub fn end_contacts(&mut self) {
+        let caller = self.caller();
+        self.call.handover.unreached = self.contacts.end(caller, &self.settings.name);
+    }
+
     /// What wasmtime's side of wasi:http works on.
     pub fn wasi_http(&mut self) -> WasiHttpCtxView<'_> {
         self.outbound.view(&mut self.table)
@@ -118,6 +135,8 @@ pub struct Handover {
     pub done: Option<String>,
     /// Turned down, with word of how long to stay away.
     pub throttled: Option<Duration>,
+    /// A relay or an origin that could not be used, where nothing was handed over elsewhere.
+    pub unreached: Option<Unreached>,
 }
 
 /// One call into the guest: what it may use, and what it has used.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
+use super::parked::RELEASED;
 use super::writer::{Pace, Stop, Writer};
 use super::{Limits, ORDINARY, Queue, QueueError, State, TRANSACTIONAL, limits, moment, ms, uuid, waiting};
 
@@ -45,6 +46,7 @@ pub struct Claimed {
     /// A process ended, or a worker died, while it was under way: it may have been delivered then.
     pub in_doubt: bool,
     pub trace: Option<String>,
+    /// When it was accepted, or last told to be tried again.
     pub accepted: Timestamp,
 }
 
@@ -78,6 +80,8 @@ pub enum Settlement {
     },
     /// To be taken up again then.
     Again { due: Timestamp, progress: Vec<u8> },
+    /// As `Again`, where what it waits for is down: it is due then at the latest, and earlier with [`Queue::unpark`].
+    Park { due: Timestamp, progress: Vec<u8>, destinations: Vec<String> },
     /// It stays under way; where it stands is written down. `QueueError::State` where its claim has ended: whoever asked has it
     /// no more.
     Record { progress: Vec<u8> },
@@ -125,12 +129,13 @@ impl Writer {
             false => Some(ms(now)),
         };
         let mut left = claim.bulk_max.min(claim.max - found.len());
-        let lanes = self.lanes()?;
+        let (lanes, held) = (self.lanes()?, self.parked.held());
         let mut served = true;
         while left > 0 && served {
             served = false;
             for lane in &lanes {
-                let due = self.due(*lane, if lanes.len() == 1 { left } else { left.min(TURN) }, now)?;
+                let by = if held.contains(lane) { moment(RELEASED) } else { now };
+                let due = self.due(*lane, if lanes.len() == 1 { left } else { left.min(TURN) }, by)?;
                 if !due.is_empty() {
                     (served, self.turn) = (true, *lane);
                     left -= due.len();
@@ -143,7 +148,8 @@ impl Writer {
         }
         let mut next = next_transactional;
         for lane in lanes.iter().filter(|_| claim.bulk_max > 0) {
-            next = next.into_iter().chain(waiting::next_due(&self.db, *lane)?).min();
+            let due = waiting::next_due(&self.db, *lane)?.filter(|due| *due <= RELEASED || !held.contains(lane));
+            next = next.into_iter().chain(due).min();
         }
         if found.len() == claim.max {
             next = Some(ms(now));
@@ -191,7 +197,7 @@ impl Writer {
     }
 
     fn hand_out(&self, lane: i64, id: i64, kind: Option<&Arc<[u8]>>) -> rusqlite::Result<Claimed> {
-        let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted, report, limits FROM messages WHERE id = ?1";
+        let sql = "SELECT uuid, body, progress, in_doubt, trace, ifnull(retried, accepted), report, limits FROM messages WHERE id = ?1";
         let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
         // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
         let read = |row: &rusqlite::Row| {
@@ -257,7 +263,7 @@ impl Writer {
         let Some(lane) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
             // Its batch was cancelled meanwhile: it is not tried again.
-            Settlement::Again { .. } | Settlement::Back if self.is_cancelled(lane)? => {
+            Settlement::Again { .. } | Settlement::Park { .. } | Settlement::Back if self.is_cancelled(lane)? => {
                 self.done(id, lane, (State::Cancelled, b""), now)?;
             }
             Settlement::Done { report, .. } if is_extended => {
@@ -277,6 +283,11 @@ impl Writer {
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
                 self.put(lane, if is_extended { ms(now) } else { ms(*due) }, id)?;
             }
+            Settlement::Park { due, progress, destinations } => {
+                let sql = "UPDATE messages SET progress = ?1, in_doubt = 0 WHERE id = ?2";
+                self.db.prepare_cached(sql)?.execute(params![progress, id])?;
+                self.park(id, lane, ms(*due), destinations)?;
+            }
             Settlement::Back => self.put(lane, ms(now), id)?,
             Settlement::Record { .. } => {}
         }
@@ -291,6 +302,7 @@ impl Writer {
         (state, report): (State, &[u8]),
         now: Timestamp,
     ) -> rusqlite::Result<()> {
+        self.unpark(id)?;
         // A dead letter may be tried again, so what it needs for that stays for a while.
         let sql = match state.is_dead() {
             true => "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4",

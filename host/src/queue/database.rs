@@ -117,7 +117,8 @@ pub(super) const VERSIONS: [&str; 5] = [
     "
     ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
 ",
-    // `limits`: what each request for a message limited it to (see [`super::limits`]).
+    // `limits`: what each request for a message limited it to (see [`super::limits`]). `parked`: messages that wait for a relay or
+    // an origin that is down (see [`super::parked`]). `retried`: when someone last had a failed message tried again.
     "
     ALTER TABLE messages ADD COLUMN limits TEXT;
     UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
@@ -127,6 +128,16 @@ pub(super) const VERSIONS: [&str; 5] = [
             THEN json_array_length(CAST(progress AS TEXT), '$.limit.types')
                 + json_array_length(CAST(progress AS TEXT), '$.limit.channels') > 0
             ELSE 0 END;
+    ALTER TABLE messages ADD COLUMN retried INTEGER;
+    CREATE TABLE parked (
+        destination TEXT,
+        lane INTEGER,
+        seq INTEGER,
+        id INTEGER NOT NULL,
+        PRIMARY KEY (destination, lane, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX parked_in_turn ON parked (destination, seq);
+    CREATE INDEX parked_ids ON parked (id);
 ",
 ];
 

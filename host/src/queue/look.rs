@@ -204,9 +204,9 @@ fn not_dead(state: State) -> String {
 impl Writer {
     /// Whether it could be: without its body there is nothing to try.
     fn try_again(&mut self, id: i64, lane: i64, state: State, now: Timestamp) -> rusqlite::Result<bool> {
-        let sql = "UPDATE messages SET state = 0, settled = NULL, report = NULL, progress = NULL
+        let sql = "UPDATE messages SET state = 0, settled = NULL, report = NULL, progress = NULL, retried = ?2
             WHERE id = ?1 AND state IN (4, 5) AND body IS NOT NULL";
-        if self.db.prepare_cached(sql)?.execute([id])? == 0 {
+        if self.db.prepare_cached(sql)?.execute([id, ms(now)])? == 0 {
             return Ok(false);
         }
         self.reopened(lane, state);

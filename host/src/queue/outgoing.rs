@@ -66,6 +66,11 @@ impl Queue {
         .await
     }
 
+    /// Keeps an event that is about no message.
+    pub async fn tell(&self, body: Vec<u8>, now: Timestamp) -> Result<(), QueueError> {
+        self.writer.write(move |writer| Ok(writer.tell(0, &body, now)?)).await
+    }
+
     /// A call was taken, or given up.
     pub async fn called(&self, hook: String, event: i64) -> Result<(), QueueError> {
         self.writer

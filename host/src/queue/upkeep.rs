@@ -158,6 +158,7 @@ impl Writer {
         if self.unclaim(id)?.is_some() {
             return Ok(Some(Held::UnderWay));
         }
+        self.unpark(id)?;
         waiting::take_one(&self.db, lane, id)?;
         Ok(Some(Held::Waiting))
     }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::clock::Clock;
 use super::limits;
 use super::meter::{Counted, Meter};
+use super::parked;
 use super::recent::{self, Recent};
 use super::waiting::{self, Run};
 use super::{Accepted, Hashes, New, QueueError, State, ms};
@@ -213,6 +214,8 @@ pub(super) struct Writer {
     pub last_claim: u64,
     /// Lanes of batches that are paused.
     pub paused: BTreeSet<i64>,
+    /// What waits for a relay or an origin that is down.
+    pub parked: parked::Shared,
     /// Whether the wall clock was set back, and what is being done about it.
     pub clock: Clock,
     /// How many messages each batch has more in each state than its table says. Written with the transaction: a group changes
@@ -247,6 +250,7 @@ impl Writer {
             leases: HashMap::new(),
             last_claim: super::FIRST_CLAIM,
             paused: BTreeSet::new(),
+            parked: parked::Shared::default(),
             clock,
             tallies: BTreeMap::new(),
             counted: Counted::default(),
@@ -273,6 +277,7 @@ impl Writer {
         let settled = number("SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
         let paused = super::batches::paused(&self.db)?;
+        self.parked.load(&self.db)?;
         (self.unsettled, self.settled) = (unsettled.unsigned_abs(), settled.unsigned_abs());
         // Numbers of pruned messages may come again, but not before the process ends, and none that was in the indexes.
         (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
@@ -326,6 +331,7 @@ impl Writer {
             self.tallies.clear();
             self.recent.undo();
             let _ = self.lease_anew(last_claim);
+            let _ = self.parked.load(&self.db);
             tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
             *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
             QueueError::Unavailable(sqlite::words(&error))
@@ -428,6 +434,7 @@ impl Writer {
 
     /// A message is under way, by this claim.
     pub fn take(&mut self, id: i64, lane: i64, claim: u64) -> rusqlite::Result<()> {
+        self.unpark(id)?;
         self.leases.insert(id, Lease::new(Some(claim)));
         self.db.prepare_cached("INSERT INTO claims (id, lane) VALUES (?1, ?2)")?.execute([id, lane]).map(drop)
     }

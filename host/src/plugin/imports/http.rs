@@ -10,14 +10,16 @@ pub mod wasi;
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 pub use client::{Client, ClientError};
 use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Patience, effect, throttled};
 pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as Answer};
 
+use crate::destination::Cause;
 use crate::monitoring::trace;
 use crate::plugin::bindings::http::{Host, HttpError, Request, Response};
+use crate::plugin::contacts::{Came, Target};
 use crate::plugin::state::State;
 
 /// Bytes of a method's name.
@@ -102,6 +104,24 @@ impl State {
     async fn exchange(&mut self, outgoing: Outgoing, patience: Patience) -> Result<client::Response, Failure> {
         let client = self.services.http.clone();
         let turn = client.turn(&self.settings.name, patience).await?;
+        let (caller, settings) = (self.caller(), self.settings.clone());
+        let begun = caller.map(|caller| (self.contacts.begin(&caller, &settings.name, Target::Origin(&outgoing.url)), caller));
+        let begun = begun.map(|(contact, caller)| Ok((contact.map_err(Failure::unconnected)?, caller))).transpose()?;
+        let (url, method) = (outgoing.url.clone(), outgoing.method.clone());
+        let outcome = self.hand_over_request(&client, turn, outgoing).await;
+        if let Some((contact, caller)) = begun {
+            let came = came(&outcome, &method, &url);
+            self.contacts.settle(&caller, &settings.name, (contact, came), Target::Origin(&url));
+        }
+        outcome
+    }
+
+    async fn hand_over_request(
+        &mut self,
+        client: &Client,
+        turn: client::Turn,
+        outgoing: Outgoing,
+    ) -> Result<client::Response, Failure> {
         let Some(begun) = self.handing_over(&outgoing) else { return client.send(turn, outgoing).await };
         let host = outgoing.url.host_str().unwrap_or_default().to_owned();
         let earlier = self.call.handover.begun.replace(begun);
@@ -130,6 +150,32 @@ impl State {
             FailureKind::TimedOut => HttpError::TimedOut,
             FailureKind::TooLarge(max) => HttpError::TooLarge(max),
         }
+    }
+}
+
+/// What an exchange says of the origin. A message's own trouble is told by 4xx, and so is not the origin's; that an origin
+/// wants to be left alone (Retry-After) has its own way ([`throttled`]).
+fn came(outcome: &Result<client::Response, Failure>, method: &Method, url: &reqwest::Url) -> Came {
+    let (status, failure) = match outcome {
+        Ok(response) => (Some(response.status), None),
+        Err(failure) => (failure.status, Some(&failure.kind)),
+    };
+    let asks_for_time = outcome.as_ref().is_ok_and(|response| response.headers.contains_key(RETRY_AFTER));
+    let host = url.host_str().unwrap_or_default();
+    match (status.map(|status| status.as_u16()), failure) {
+        (Some(200..300), _) => Came::Reached { is_taken: !is_safe(method) },
+        (Some(status @ (401 | 407)), _) => Came::LoginRefused(format!("HTTP {status} from {host}")),
+        (Some(status @ (502..=504)), _) if !asks_for_time => {
+            Came::Failed(Cause::Destination, format!("HTTP {status} from {host}"))
+        }
+        (Some(status @ 500..), _) if !asks_for_time => Came::Failed(Cause::Unclear, format!("HTTP {status} from {host}")),
+        (Some(_), _) => Came::Reached { is_taken: false },
+        (None, Some(FailureKind::Unconnected(why))) => Came::Failed(Cause::Destination, why.clone()),
+        (None, Some(FailureKind::Broken(why))) if is_safe(method) => Came::Failed(Cause::Destination, why.clone()),
+        (None, Some(FailureKind::TimedOut)) if is_safe(method) => {
+            Came::Failed(Cause::Destination, format!("no answer from {host} in time"))
+        }
+        _ => Came::Unknown,
     }
 }
 

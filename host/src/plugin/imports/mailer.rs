@@ -1,8 +1,13 @@
 //! Mail, handed to the operator's relays.
 
-use crate::mailer::{self, MailError as Failure};
+use jiff::Timestamp;
+
+use crate::destination::Cause;
+use crate::mailer::{self, MailError as Failure, Stage};
+use crate::plugin::Services;
 use crate::plugin::bindings::common::RecoverableError;
 use crate::plugin::bindings::mailer::{Accepted, Email, Host, MailError};
+use crate::plugin::contacts::{Came, Target};
 use crate::plugin::engine::hex;
 use crate::plugin::state::State;
 
@@ -35,18 +40,19 @@ impl State {
     }
 
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
-        self.call.handover.begun = Some("mail was handed to the relay".to_owned());
-        let services = self.services.clone();
-        let email = mailer::Email::from(email);
-        // Large, and so not held once for each of the two ways.
-        let sending = |email| Box::pin(services.mailer.send(email, message_id));
-        let answer = match &services.trial {
-            None => sending(email).await,
-            Some(trial) => trial.mail(&email, message_id, sending(email.clone())).await,
+        let (services, settings) = (self.services.clone(), self.settings.clone());
+        let relay = services.mailer.relay_name(email.relay.as_deref());
+        let begun = match relay.and_then(|relay| Some((relay, self.caller()?))) {
+            None => None,
+            Some((relay, caller)) => match self.contacts.begin(&caller, &settings.name, Target::Relay(relay)) {
+                Ok(contact) => Some((contact, caller, relay)),
+                Err(why) => return Err(temporary(why, None)),
+            },
         };
-        let uncertain = matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. }));
-        if !uncertain {
-            self.call.handover.begun = None;
+        let answer = self.send_mail(&services, email, message_id).await;
+        if let Some((contact, caller, relay)) = begun {
+            let came = came(&answer, relay);
+            self.contacts.settle(&caller, &settings.name, (contact, came), Target::Relay(relay));
         }
         match answer {
             Ok(accepted) => {
@@ -56,11 +62,51 @@ impl State {
             }
             Err(Failure::Invalid(text)) => Err(MailError::Invalid(text)),
             Err(Failure::Permanent { message, .. }) => Err(MailError::Permanent(message)),
-            Err(Failure::Temporary { message, next_attempt_time, .. }) => Err(MailError::Temporary(RecoverableError {
-                message,
-                next_attempt_time: next_attempt_time.map(|t| t.as_millisecond().max(0) as u64),
-            })),
+            Err(Failure::Temporary { message, next_attempt_time, .. }) => Err(temporary(message, next_attempt_time)),
         }
+    }
+
+    async fn send_mail(
+        &mut self,
+        services: &Services,
+        email: Email,
+        message_id: &str,
+    ) -> Result<mailer::Accepted, Failure> {
+        self.call.handover.begun = Some("mail was handed to the relay".to_owned());
+        let email = mailer::Email::from(email);
+        // Large, and so not held once for each of the two ways.
+        let sending = |email| Box::pin(services.mailer.send(email, message_id));
+        let answer = match &services.trial {
+            None => sending(email).await,
+            Some(trial) => trial.mail(&email, message_id, sending(email.clone())).await,
+        };
+        if !matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. })) {
+            self.call.handover.begun = None;
+        }
+        answer
+    }
+}
+
+fn temporary(message: String, next_attempt_time: Option<Timestamp>) -> MailError {
+    let next_attempt_time = next_attempt_time.map(|t| t.as_millisecond().max(0) as u64);
+    MailError::Temporary(RecoverableError { message, next_attempt_time })
+}
+
+/// What an answer says of the relay. What came after a recipient was named says nothing against it; the answer to MAIL may be
+/// about the sender or the size of this mail.
+fn came(answer: &Result<mailer::Accepted, Failure>, relay: &str) -> Came {
+    let (message, detail) = match answer {
+        Ok(_) => return Came::Reached { is_taken: true },
+        Err(Failure::Invalid(_)) => return Came::Unknown,
+        Err(Failure::Temporary { message, detail, .. } | Failure::Permanent { message, detail }) => (message, detail),
+    };
+    let prefix = format!("relay {relay}: ");
+    let reason = || message.strip_prefix(&prefix).unwrap_or(message).to_owned();
+    match detail.stage {
+        None => Came::Unknown,
+        Some(stage) if stage.has_named_recipients() => Came::Reached { is_taken: false },
+        Some(Stage::Sender) => Came::Failed(Cause::Unclear, reason()),
+        Some(_) => Came::Failed(Cause::Destination, reason()),
     }
 }
 

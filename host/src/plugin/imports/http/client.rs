@@ -80,6 +80,13 @@ pub struct Failure {
     pub kind: FailureKind,
 }
 
+impl Failure {
+    /// Nothing was sent.
+    pub fn unconnected(why: String) -> Self {
+        Failure { status: None, kind: FailureKind::Unconnected(why) }
+    }
+}
+
 /// What is known of a request's effect on the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -189,7 +196,7 @@ impl Client {
             }),
             Err(_) => {
                 let text = format!("{} requests of the plugin were under way all the time", self.requests_per_plugin);
-                Err(Failure { status: None, kind: FailureKind::Unconnected(text) })
+                Err(Failure::unconnected(text))
             }
         }
     }

@@ -30,8 +30,9 @@ use wasmtime_wasi_http::{
 };
 
 use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect, throttled};
-use super::{Refusal, is_hosts, read_method, taken};
+use super::{Refusal, came, is_hosts, read_method, taken};
 use crate::plugin::Settings;
+use crate::plugin::contacts::{Caller, Contacts, Target};
 use crate::plugin::state::{Handover, State};
 
 /// Requests of one call that are under way, or whose responses are not read to the end.
@@ -150,6 +151,7 @@ impl State {
             ledger,
             open,
             now: self.services.now(),
+            caller: self.caller(),
         };
         Ok(HostFutureIncomingResponse::Pending(spawn(exchange.run(alive))))
     }
@@ -176,11 +178,13 @@ impl State {
     /// much behind that it must not be called again.
     pub fn end_exchanges(&mut self) -> bool {
         if let Some(exchanges) = self.outbound.exchanges.take() {
-            let Ledger { begun, done, denied, bodies, throttled } = std::mem::take(&mut *lock(&exchanges.ledger));
+            let ledger = std::mem::take(&mut *lock(&exchanges.ledger));
+            let Ledger { begun, done, denied, bodies, throttled, contacts } = ledger;
+            self.contacts.extend(contacts);
             for why in denied {
                 self.refuse("http", why);
             }
-            let Handover { begun: earlier, done: before, throttled: asked } = &mut self.call.handover;
+            let Handover { begun: earlier, done: before, throttled: asked, .. } = &mut self.call.handover;
             *asked = (*asked).max(throttled);
             *before = before.take().or(done);
             *earlier = earlier.take().or(begun.into_values().next());
@@ -214,6 +218,7 @@ struct Ledger {
     bodies: Vec<Weak<Mutex<Option<Bytes>>>>,
     /// How long the other side wants to be left alone.
     throttled: Option<Duration>,
+    contacts: Contacts,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -233,6 +238,8 @@ struct Exchange {
     ledger: Arc<Mutex<Ledger>>,
     open: OwnedSemaphorePermit,
     now: Timestamp,
+    /// `None`: not in a delivery.
+    caller: Option<Caller>,
 }
 
 type Answered = Result<(http::Response<HyperIncomingBody>, AbortOnDropJoinHandle<()>), Error>;
@@ -254,13 +261,25 @@ impl Exchange {
         let outcome = self.client.turn(&self.settings.name, self.patience).await;
         let turn = outcome.map_err(|failure| self.failed(failure))?;
         let host = self.outgoing.url.host_str().unwrap_or_default().to_owned();
+        let (url, method) = (self.outgoing.url.clone(), self.outgoing.method.clone());
+        let contact = match &self.caller {
+            None => None,
+            Some(caller) => {
+                let begun = lock(&self.ledger).contacts.begin(caller, &self.settings.name, Target::Origin(&url));
+                Some(begun.map_err(|why| self.failed(Failure::unconnected(why)))?)
+            }
+        };
         let number = self.handing_over.take().map(|text| lock(&self.ledger).begin(text));
-        let Exchange { client, outgoing, ledger, open, now, .. } = self;
+        let Exchange { client, outgoing, ledger, open, now, caller, settings, .. } = self;
         let outcome = client.send(turn, outgoing).await;
         if let Some(number) = number {
             let mut ledger = lock(&ledger);
             ledger.settle(number, effect(&outcome), &host);
             ledger.throttled = ledger.throttled.max(throttled(&outcome, now));
+        }
+        if let (Some(contact), Some(caller)) = (contact, caller) {
+            let came = came(&outcome, &method, &url);
+            lock(&ledger).contacts.settle(&caller, &settings.name, (contact, came), Target::Origin(&url));
         }
         match outcome {
             Ok(response) => Ok((hold(response, &ledger, open), spawn(async {}))),

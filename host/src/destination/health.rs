@@ -1,0 +1,327 @@
+//! One destination's health: in order, down with probes, or recovering. A pure state machine: time is passed in.
+//!
+//! A failure before anything of a message was shown ([`Cause::Destination`]) puts a destination down at once. One that the
+//! message itself may have brought about ([`Cause::Unclear`]: the answer to MAIL, HTTP 5xx) does so with the first message
+//! only until another one gets through: any other message is tried at once, and where it gets through, the failure was the
+//! first message's own from then on.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+/// The longest time between two probes.
+pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// When to look again while a probe is in flight, or while every permit of a ramp is in use.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_RAMP: Duration = Duration::from_millis(200);
+/// After so many messages at once have got through, a destination has recovered …
+const RAMP_FULL: u32 = 32;
+/// … or after so long without a failure.
+const RAMP_TIME_MAX: Duration = Duration::from_secs(10);
+/// Messages that are remembered because a failure may have been their own.
+const SUSPECTS_MAX: usize = 64;
+/// … and for how long.
+const SUSPECT_TIME_MAX: Duration = Duration::from_secs(3_600);
+
+/// What a failure says of the destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Nothing of a message was shown yet: it is the destination, or the way to it.
+    Destination,
+    /// A part of the message was shown: it may be the message.
+    Unclear,
+}
+
+/// The right to contact a destination now. It ends with [`Health::reached`], [`Health::failed`] or [`Health::left`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    Free,
+    Probe,
+    Ramp,
+}
+
+/// What became known of a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// It is down.
+    Down,
+    /// It can be reached again, and has been down for so long.
+    Up(SignedDuration),
+}
+
+/// Whose failure it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failed {
+    /// The destination's, as far as is known.
+    Destination(Change),
+    /// The message's: others get through.
+    Message,
+}
+
+/// What a destination shows of itself while it is not in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub is_recovering: bool,
+    pub since: Timestamp,
+    pub reason: String,
+    pub next_probe: Timestamp,
+}
+
+#[derive(Debug, Default)]
+pub struct Health {
+    outage: Option<Outage>,
+    /// Messages that failed for an unclear cause, and when.
+    suspects: VecDeque<(Uuid, Timestamp)>,
+    /// When the contact began that last got through, of those that began while it was watched.
+    reached: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Outage {
+    since: Timestamp,
+    reason: String,
+    /// Failed contacts in a row.
+    failures: u32,
+    next_probe: Timestamp,
+    is_probing: bool,
+    /// The only message that has met it so far, where the cause is unclear.
+    witness: Option<Uuid>,
+    /// [`Change::Down`] was given.
+    is_announced: bool,
+    ramp: Option<Ramp>,
+}
+
+#[derive(Debug)]
+struct Ramp {
+    since: Timestamp,
+    /// Messages at once; one more with each that gets through.
+    allowed: u32,
+    busy: u32,
+}
+
+impl Health {
+    /// Down before this process began; a probe is due.
+    pub fn down_before(reason: String, now: Timestamp) -> Self {
+        let outage = Outage { is_announced: true, ..Outage::new(reason, None, now, now) };
+        Health { outage: Some(outage), ..Health::default() }
+    }
+
+    /// Whether there is nothing to remember of it.
+    pub fn is_in_order(&mut self, now: Timestamp) -> bool {
+        self.end_ramp(now);
+        self.suspects.retain(|(_, at)| now.duration_since(*at).abs() < signed(SUSPECT_TIME_MAX));
+        self.outage.is_none() && self.suspects.is_empty()
+    }
+
+    /// Whether a message may contact it now; if not, when to ask again.
+    pub fn check(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
+        self.end_ramp(now);
+        let Some(outage) = &self.outage else { return Ok(Permit::Free) };
+        match &outage.ramp {
+            Some(ramp) if ramp.busy < ramp.allowed => Ok(Permit::Ramp),
+            Some(_) => Err(later(now, LOOK_AGAIN_RAMP)),
+            None if outage.is_probing => Err(later(now, LOOK_AGAIN)),
+            None if outage.is_probe_due(now) || outage.witness.is_some_and(|witness| witness != message) => {
+                Ok(Permit::Probe)
+            }
+            None => Err(outage.next_probe),
+        }
+    }
+
+    /// As [`Health::check`], and takes the permit.
+    pub fn admit(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
+        let permit = self.check(message, now)?;
+        if let Some(outage) = &mut self.outage {
+            match (&mut outage.ramp, permit) {
+                (Some(ramp), Permit::Ramp) => ramp.busy += 1,
+                (None, Permit::Probe) => outage.is_probing = true,
+                _ => {}
+            }
+        }
+        Ok(permit)
+    }
+
+    /// A message got through, by a contact that began at that moment.
+    pub fn reached(&mut self, permit: Permit, begun: Timestamp, now: Timestamp) -> Change {
+        self.reached = self.reached.max(Some(begun));
+        let Some(outage) = &mut self.outage else { return Change::None };
+        let announced = outage.is_announced.then(|| now.duration_since(outage.since).max(SignedDuration::ZERO));
+        match (permit, &mut outage.ramp) {
+            (Permit::Ramp, Some(ramp)) => {
+                (ramp.busy, ramp.allowed) = (ramp.busy.saturating_sub(1), ramp.allowed + 1);
+                if ramp.allowed > RAMP_FULL {
+                    self.outage = None;
+                }
+                Change::None
+            }
+            // One message's trouble, that is all.
+            (Permit::Probe, None) if announced.is_none() => {
+                self.outage = None;
+                Change::None
+            }
+            (Permit::Probe, None) => {
+                outage.begin_ramp(now);
+                announced.map_or(Change::None, Change::Up)
+            }
+            _ => Change::None,
+        }
+    }
+
+    /// A message waited for this destination and was handed over elsewhere: whatever it was, it is not waited for any more.
+    pub fn bypassed(&mut self, now: Timestamp) -> Change {
+        match &mut self.outage {
+            Some(outage) if outage.ramp.is_none() && !outage.is_probing => {
+                let down = now.duration_since(outage.since).max(SignedDuration::ZERO);
+                let was_announced = outage.is_announced;
+                outage.begin_ramp(now);
+                if was_announced { Change::Up(down) } else { Change::None }
+            }
+            _ => Change::None,
+        }
+    }
+
+    /// A contact failed before a recipient was named. `pause`: after so many failures in a row.
+    pub fn failed(
+        &mut self,
+        permit: Permit,
+        message: Uuid,
+        (cause, reason): (Cause, String),
+        now: Timestamp,
+        pause: impl FnOnce(u32) -> Duration,
+    ) -> Failed {
+        if cause == Cause::Unclear {
+            if self.is_cleared_since(message) {
+                self.left(permit, now);
+                return Failed::Message;
+            }
+            self.suspect(message, now);
+        }
+        let witness = (cause == Cause::Unclear).then_some(message);
+        let after = |failures| later(now, pause(failures).min(PROBE_PAUSE_MAX));
+        let outage = match &mut self.outage {
+            None => self.outage.insert(Outage::new(reason, witness, now, after(1))),
+            Some(outage) => {
+                if permit != Permit::Free {
+                    outage.failures += 1;
+                    (outage.is_probing, outage.ramp, outage.reason) = (false, None, reason);
+                    outage.next_probe = after(outage.failures);
+                }
+                if outage.witness != witness {
+                    outage.witness = None;
+                }
+                outage
+            }
+        };
+        let is_known = outage.witness.is_none() || outage.failures > 1;
+        match is_known && outage.ramp.is_none() && !std::mem::replace(&mut outage.is_announced, is_known) {
+            true => Failed::Destination(Change::Down),
+            false => Failed::Destination(Change::None),
+        }
+    }
+
+    /// A contact told nothing of the destination: it was cut off, or the mail could not be built.
+    pub fn left(&mut self, permit: Permit, now: Timestamp) {
+        let Some(outage) = &mut self.outage else { return };
+        match (permit, &mut outage.ramp) {
+            (Permit::Ramp, Some(ramp)) => ramp.busy = ramp.busy.saturating_sub(1),
+            (Permit::Probe, None) => {
+                outage.is_probing = false;
+                outage.next_probe = outage.next_probe.max(later(now, LOOK_AGAIN));
+            }
+            _ => {}
+        }
+    }
+
+    /// How many of the messages that wait are to be tried now, at most so many.
+    pub fn wanted(&mut self, at_most: u32, now: Timestamp) -> u32 {
+        self.end_ramp(now);
+        let wanted = match &self.outage {
+            None => at_most,
+            Some(Outage { ramp: Some(ramp), .. }) => ramp.allowed.saturating_sub(ramp.busy),
+            Some(outage) if outage.is_probing => 0,
+            Some(outage) => u32::from(outage.is_probe_due(now) || outage.witness.is_some()),
+        };
+        wanted.min(at_most)
+    }
+
+    /// Why it is not in order; empty where it is.
+    pub fn reason(&self) -> &str {
+        self.outage.as_ref().map_or("", |outage| &outage.reason)
+    }
+
+    /// What is to be told of it; a failure that may have been one message's own is not.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let outage = self.outage.as_ref().filter(|outage| outage.is_announced || outage.ramp.is_some())?;
+        Some(Trouble {
+            is_recovering: outage.ramp.is_some(),
+            since: outage.since,
+            reason: outage.reason.clone(),
+            next_probe: outage.next_probe,
+        })
+    }
+
+    /// Whether others got through after this message had failed.
+    fn is_cleared_since(&self, message: Uuid) -> bool {
+        let suspected = self.suspects.iter().find(|(suspect, _)| *suspect == message);
+        suspected.is_some_and(|(_, at)| self.reached.is_some_and(|reached| reached > *at))
+    }
+
+    fn suspect(&mut self, message: Uuid, now: Timestamp) {
+        match self.suspects.iter_mut().find(|(suspect, _)| *suspect == message) {
+            Some((_, at)) => *at = now,
+            None => {
+                if self.suspects.len() == SUSPECTS_MAX {
+                    self.suspects.pop_front();
+                }
+                self.suspects.push_back((message, now));
+            }
+        }
+    }
+
+    fn end_ramp(&mut self, now: Timestamp) {
+        let since = self.outage.as_ref().and_then(|outage| Some(outage.ramp.as_ref()?.since));
+        // A clock that was set back must not make it longer.
+        if since.is_some_and(|since| now.duration_since(since).abs() >= signed(RAMP_TIME_MAX)) {
+            self.outage = None;
+        }
+    }
+}
+
+impl Outage {
+    fn new(reason: String, witness: Option<Uuid>, now: Timestamp, next_probe: Timestamp) -> Self {
+        Outage {
+            since: now,
+            reason,
+            failures: 1,
+            next_probe,
+            is_probing: false,
+            witness,
+            is_announced: false,
+            ramp: None,
+        }
+    }
+
+    fn begin_ramp(&mut self, now: Timestamp) {
+        (self.is_probing, self.is_announced, self.witness) = (false, false, None);
+        self.ramp = Some(Ramp { since: now, allowed: 2, busy: 0 });
+    }
+
+    fn is_probe_due(&self, now: Timestamp) -> bool {
+        // One that is further away than any pause was set by a clock that has been set back since.
+        self.next_probe <= now || self.next_probe > later(now, PROBE_PAUSE_MAX)
+    }
+}
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests;

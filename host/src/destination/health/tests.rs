@@ -1,0 +1,173 @@
+use super::*;
+
+const A: Uuid = Uuid::from_u128(1);
+const B: Uuid = Uuid::from_u128(2);
+const C: Uuid = Uuid::from_u128(3);
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+/// 5 s, doubling.
+fn pause(failures: u32) -> Duration {
+    Duration::from_secs(5) * (1 << (failures - 1).min(20))
+}
+
+fn fails(health: &mut Health, message: Uuid, cause: Cause, second: i64) -> Failed {
+    let permit = health.admit(message, at(second)).expect("admitted");
+    health.failed(permit, message, (cause, "refused".to_owned()), at(second), pause)
+}
+
+fn succeeds(health: &mut Health, message: Uuid, second: i64) -> Change {
+    let permit = health.admit(message, at(second)).expect("admitted");
+    health.reached(permit, at(second), at(second))
+}
+
+fn down(message: Uuid, second: i64) -> Health {
+    let mut health = Health::default();
+    assert_eq!(fails(&mut health, message, Cause::Destination, second), Failed::Destination(Change::Down));
+    health
+}
+
+#[test]
+fn one_failure_puts_it_down_and_probes_come_at_most_a_minute_apart() {
+    let mut health = down(A, 0);
+    let (mut now, mut probes) = (0, Vec::new());
+    while probes.len() < 8 {
+        let until = health.check(B, at(now)).expect_err("it waits");
+        now = until.as_second();
+        assert_eq!(health.wanted(9, at(now)), 1, "one message");
+        let permit = health.admit(B, at(now)).expect("the probe");
+        assert!(health.check(C, at(now)).is_err() && health.wanted(9, at(now)) == 0, "one at a time");
+        let failed = health.failed(permit, B, (Cause::Destination, "still".to_owned()), at(now), pause);
+        assert_eq!(failed, Failed::Destination(Change::None), "told once");
+        probes.push(now);
+    }
+    assert_eq!(probes, [5, 15, 35, 75, 135, 195, 255, 315]);
+    assert_eq!(health.trouble().map(|t| (t.since, t.reason)), Some((at(0), "still".to_owned())));
+}
+
+#[test]
+fn after_a_probe_got_through_more_and_more_do() {
+    let mut health = down(A, 0);
+    assert_eq!(succeeds(&mut health, B, 5), Change::Up(SignedDuration::from_secs(5)));
+    let mut rounds = Vec::new();
+    loop {
+        let mut permits = Vec::new();
+        while permits.len() < 100
+            && let Ok(permit) = health.admit(C, at(6))
+        {
+            permits.push(permit);
+        }
+        rounds.push(permits.len());
+        if permits[0] == Permit::Free {
+            break;
+        }
+        permits.into_iter().for_each(|permit| drop(health.reached(permit, at(6), at(6))));
+    }
+    assert_eq!(rounds, [2, 4, 8, 16, 32, 100]);
+    assert!(health.is_in_order(at(6)) && health.trouble().is_none());
+}
+
+#[test]
+fn a_failure_while_it_recovers_puts_it_down_again_with_the_longer_pause() {
+    let mut health = down(A, 0);
+    assert!(matches!(succeeds(&mut health, B, 5), Change::Up(_)));
+    assert_eq!(fails(&mut health, C, Cause::Destination, 6), Failed::Destination(Change::Down));
+    assert_eq!(health.check(B, at(6)), Err(at(16)));
+}
+
+#[test]
+fn few_messages_end_a_ramp_by_time() {
+    let mut health = down(A, 0);
+    succeeds(&mut health, B, 5);
+    assert!(!health.is_in_order(at(14)));
+    assert!(health.is_in_order(at(15)));
+}
+
+#[test]
+fn a_message_that_may_itself_be_the_reason_stops_no_other() {
+    let mut health = Health::default();
+    assert_eq!(fails(&mut health, A, Cause::Unclear, 0), Failed::Destination(Change::None));
+    assert!(health.trouble().is_none(), "nothing to tell yet");
+    assert!(health.check(A, at(1)).is_err(), "it waits itself");
+    assert_eq!(succeeds(&mut health, B, 1), Change::None, "another one is tried at once");
+    assert_eq!(health.check(C, at(1)), Ok(Permit::Free));
+    assert_eq!(fails(&mut health, A, Cause::Unclear, 5), Failed::Message, "from here on it is its own failure");
+    assert_eq!(health.check(C, at(5)), Ok(Permit::Free));
+}
+
+#[test]
+fn two_messages_with_the_same_unclear_failure_show_that_it_is_the_destination() {
+    let mut health = Health::default();
+    fails(&mut health, A, Cause::Unclear, 0);
+    assert_eq!(fails(&mut health, B, Cause::Unclear, 1), Failed::Destination(Change::Down));
+    assert!(health.check(C, at(1)).is_err());
+}
+
+#[test]
+fn the_only_message_there_is_tries_again_by_itself_and_then_it_is_told() {
+    let mut health = Health::default();
+    fails(&mut health, A, Cause::Unclear, 0);
+    assert_eq!(health.check(A, at(1)), Err(at(5)));
+    assert_eq!(fails(&mut health, A, Cause::Unclear, 5), Failed::Destination(Change::Down));
+    assert_eq!(health.check(A, at(5)), Err(at(15)));
+    assert_eq!(health.check(B, at(5)), Ok(Permit::Probe), "and others are still tried at once");
+    assert!(matches!(succeeds(&mut health, A, 15), Change::Up(_)));
+}
+
+#[test]
+fn a_contact_from_before_clears_nothing_and_counts_nothing() {
+    let mut health = Health::default();
+    let before = [health.admit(B, at(0)), health.admit(C, at(0))].map(|permit| permit.expect("admitted"));
+    fails(&mut health, A, Cause::Destination, 1);
+    assert_eq!(health.reached(before[0], at(0), at(2)), Change::None);
+    let late = health.failed(before[1], C, (Cause::Destination, "late".to_owned()), at(3), pause);
+    assert_eq!(late, Failed::Destination(Change::None));
+    assert_eq!(health.check(B, at(3)), Err(at(6)), "the first pause");
+}
+
+#[test]
+fn a_probe_that_told_nothing_leaves_its_place_to_another() {
+    let mut health = down(A, 0);
+    let permit = health.admit(B, at(5)).expect("the probe");
+    health.left(permit, at(5));
+    assert_eq!(health.check(C, at(5)), Err(at(6)));
+    assert_eq!(health.check(C, at(6)), Ok(Permit::Probe));
+}
+
+#[test]
+fn what_goes_out_elsewhere_is_not_waited_for() {
+    let mut health = down(A, 0);
+    assert!(matches!(health.bypassed(at(5)), Change::Up(_)));
+    assert_eq!(health.wanted(9, at(5)), 2);
+    assert_eq!(Health::default().bypassed(at(5)), Change::None);
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_no_probe_up() {
+    let mut health = down(A, 10_000);
+    assert_eq!(health.check(B, at(0)), Ok(Permit::Probe));
+    let mut health = down(A, 10_000);
+    succeeds(&mut health, B, 10_005);
+    assert!(health.is_in_order(at(0)), "nor a ramp");
+}
+
+#[test]
+fn what_was_down_before_a_restart_is_tried_at_once_and_by_one() {
+    let mut health = Health::down_before("before".to_owned(), at(0));
+    assert_eq!(health.wanted(500, at(0)), 1);
+    assert!(matches!(succeeds(&mut health, A, 0), Change::Up(_)));
+}
+
+#[test]
+fn suspects_are_bounded_and_forgotten() {
+    let mut health = Health::default();
+    for n in 10..110 {
+        fails(&mut health, Uuid::from_u128(n), Cause::Unclear, 0);
+        succeeds(&mut health, A, 1);
+        health = Health { outage: None, ..health };
+    }
+    assert_eq!(health.suspects.len(), SUSPECTS_MAX);
+    assert!(!health.is_in_order(at(60)) && health.is_in_order(at(3_700)));
+}

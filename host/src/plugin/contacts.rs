@@ -1,0 +1,164 @@
+//! What a channel's deliveries meet on their way out. The host's imports write it, and no guest sees it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use reqwest::Url;
+use uuid::Uuid;
+
+use crate::destination::{Cause, Contact, Destinations, Failure};
+use crate::message::{Destination, Unreached};
+
+/// Refused log-ins of one call that may still be followed by a better one.
+const LOGINS_MAX: usize = 8;
+/// Destinations that are remembered of one instance.
+const KNOWN_MAX: usize = 16;
+
+/// On whose behalf a destination is contacted: a channel's delivery of one message.
+#[derive(Clone)]
+pub struct Caller {
+    pub destinations: Arc<Destinations>,
+    pub message: Uuid,
+    pub now: fn() -> Timestamp,
+}
+
+/// A destination as the imports have it.
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    Relay(&'a str),
+    Origin(&'a Url),
+}
+
+impl Target<'_> {
+    fn destination(self) -> Destination {
+        match self {
+            Target::Relay(name) => Destination::Relay(name.to_owned()),
+            Target::Origin(url) => Destination::Origin(url.origin().ascii_serialization()),
+        }
+    }
+
+    fn is(self, destination: &Destination) -> bool {
+        match (self, destination) {
+            (Target::Relay(name), Destination::Relay(known)) => name == known,
+            (Target::Origin(_), Destination::Origin(_)) => self.destination() == *destination,
+            _ => false,
+        }
+    }
+}
+
+/// What came of a contact.
+pub enum Came {
+    /// It came to the recipients, whatever was said of them. `is_taken`: and took something.
+    Reached { is_taken: bool },
+    /// It failed before a recipient was named.
+    Failed(Cause, String),
+    /// The log-in was refused, over HTTP: final only where the call ends without a better answer.
+    LoginRefused(String),
+    /// Nothing is known of the destination.
+    Unknown,
+}
+
+/// The contacts of one call, and what the instance knows of those before.
+#[derive(Default)]
+pub struct Contacts {
+    /// The destination that was met last and could not be used.
+    unreached: Option<Unreached>,
+    /// A guest whose token had expired gets another one and comes again.
+    logins: Vec<(Destination, Contact, String)>,
+    /// Destinations that took something, in this call or one before; which one did last in this call; which one was told.
+    known: Vec<Destination>,
+    took: Option<usize>,
+    told: Option<usize>,
+}
+
+impl Contacts {
+    /// Before a contact. The error: it is left alone for now, in words for the guest.
+    pub fn begin(&mut self, caller: &Caller, channel: &str, target: Target<'_>) -> Result<Contact, String> {
+        if let Some(at) = self.logins.iter().position(|(known, ..)| target.is(known)) {
+            return Ok(self.logins.swap_remove(at).1);
+        }
+        let begun = caller.destinations.begin(&|| target.destination(), channel, caller.message, caller.now);
+        begun.map_err(|paused| {
+            let text = format!("{} is left alone until {}: {}", paused.destination, paused.until, paused.reason);
+            let (destination, reason) = (paused.destination, paused.reason);
+            self.unreached = Some(Unreached { destination, reason, is_contacted: false });
+            text
+        })
+    }
+
+    /// What came of a contact.
+    pub fn settle(&mut self, caller: &Caller, channel: &str, (contact, came): (Contact, Came), target: Target<'_>) {
+        match came {
+            Came::Reached { is_taken } => {
+                contact.reached(caller.now);
+                if is_taken {
+                    self.note_taken(target);
+                }
+                if self.unreached.as_ref().is_some_and(|unreached| target.is(&unreached.destination)) {
+                    self.unreached = None;
+                }
+            }
+            Came::Failed(cause, reason) => {
+                self.failed(caller, channel, (target.destination(), contact), (cause, reason))
+            }
+            Came::LoginRefused(reason) if self.logins.len() < LOGINS_MAX => {
+                self.logins.push((target.destination(), contact, reason));
+            }
+            Came::LoginRefused(_) | Came::Unknown => {}
+        }
+    }
+
+    fn note_taken(&mut self, target: Target<'_>) {
+        self.took = self.known.iter().position(|known| target.is(known));
+        if self.took.is_none() && self.known.len() < KNOWN_MAX {
+            self.took = Some(self.known.len());
+            self.known.push(target.destination());
+        }
+    }
+
+    fn failed(
+        &mut self,
+        caller: &Caller,
+        channel: &str,
+        (destination, contact): (Destination, Contact),
+        (cause, reason): (Cause, String),
+    ) {
+        let failure = Failure { destination: &destination, channel, cause, reason: &reason };
+        if contact.failed(failure, (caller.now)()) {
+            self.unreached = Some(Unreached { destination, reason, is_contacted: true });
+        }
+    }
+
+    /// Takes in what exchanges apart from the call met.
+    pub fn extend(&mut self, other: Contacts) {
+        self.logins.extend(other.logins);
+        self.unreached = other.unreached.or(self.unreached.take());
+        if let Some(took) = other.took.and_then(|at| other.known.into_iter().nth(at)) {
+            let Some(at) = self.known.iter().position(|known| *known == took) else {
+                if self.known.len() < KNOWN_MAX {
+                    self.took = Some(self.known.len());
+                    self.known.push(took);
+                }
+                return;
+            };
+            self.took = Some(at);
+        }
+    }
+
+    /// The call has ended: what it could not use.
+    pub fn end(&mut self, caller: Option<Caller>, channel: &str) -> Option<Unreached> {
+        let (took, logins) = (self.took.take(), std::mem::take(&mut self.logins));
+        if let Some(caller) = caller {
+            for (destination, contact, reason) in logins {
+                self.failed(&caller, channel, (destination, contact), (Cause::Destination, reason));
+            }
+            if let (Some(took), None) = (took, &self.unreached)
+                && self.told != Some(took)
+            {
+                self.told = Some(took);
+                caller.destinations.took(channel, self.known[took].clone());
+            }
+        }
+        self.unreached.take()
+    }
+}
