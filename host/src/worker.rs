@@ -70,7 +70,8 @@ pub struct Job {
     /// The trace context it came with, as it was stored.
     pub trace: Option<String>,
     pub lane: i64,
-    pub accepted: Timestamp,
+    /// What its age counts from.
+    pub since: Timestamp,
 }
 
 /// An outcome that is waited for, for as long as this lives.
@@ -305,7 +306,7 @@ impl Worker {
             in_doubt: claimed.in_doubt,
             trace: claimed.trace.clone(),
             lane: claimed.lane,
-            accepted: claimed.accepted,
+            since: claimed.since,
         })
     }
 
@@ -351,7 +352,7 @@ impl Worker {
     }
 
     async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, claim, message, stands, limits, in_doubt, lane, accepted, .. } = job;
+        let Job { id, claim, message, stands, limits, in_doubt, lane, since, .. } = job;
         let lent = (id, claim);
         let snapshot = (self.current)();
         let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
@@ -365,7 +366,7 @@ impl Worker {
             flight.allow(limit);
         }
         if !is_reopened {
-            flight.was_accepted(accepted);
+            flight.was_accepted(since);
         }
         if in_doubt {
             flight.was_interrupted(self.now());

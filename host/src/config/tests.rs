@@ -287,7 +287,7 @@ fn values_out_of_range_are_refused() {
         ("[delivery]\nretry-delay = \"99999999999999999999d\"", "must be a duration from 1ms to 1d"),
         ("[delivery]\nretry-delay = \"2m\"", "retry-delay (2m) must be at most max-retry-delay (1m)"),
         (
-            "[delivery]\nexpiration-delay = \"2m\"\nmax-expiration-delay = \"100s\"",
+            "[delivery]\nmax-expiration-delay = \"100s\"\nexpiration-delay = \"2m\"",
             "expiration-delay (2m) must be at most max-expiration-delay (100s)",
         ),
         ("[delivery]\nmax-message-bytes = -1", "must be a size from 1KiB to 256MiB"),

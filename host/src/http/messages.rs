@@ -206,7 +206,7 @@ async fn accept(
                 in_doubt: false,
                 trace,
                 lane,
-                accepted: now,
+                since: now,
             };
             accept_and_begin(api, new, now, place, job).await?
         }

@@ -14,6 +14,8 @@ use crate::message::{
 };
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
 
+mod down;
+
 thread_local! {
     static NOW: Cell<i64> = const { Cell::new(1_000) };
 }

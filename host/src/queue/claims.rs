@@ -46,8 +46,9 @@ pub struct Claimed {
     /// A process ended, or a worker died, while it was under way: it may have been delivered then.
     pub in_doubt: bool,
     pub trace: Option<String>,
-    /// When it was accepted, or last told to be tried again.
     pub accepted: Timestamp,
+    /// When it was accepted, or last told to be tried again after it had failed: its age counts from there.
+    pub since: Timestamp,
 }
 
 /// What a claim came to.
@@ -197,7 +198,8 @@ impl Writer {
     }
 
     fn hand_out(&self, lane: i64, id: i64, kind: Option<&Arc<[u8]>>) -> rusqlite::Result<Claimed> {
-        let sql = "SELECT uuid, body, progress, in_doubt, trace, ifnull(retried, accepted), report, limits FROM messages WHERE id = ?1";
+        let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted, report, limits, ifnull(retried, accepted)
+            FROM messages WHERE id = ?1";
         let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
         // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
         let read = |row: &rusqlite::Row| {
@@ -212,6 +214,7 @@ impl Writer {
                 in_doubt: row.get(3).unwrap_or_default(),
                 trace: row.get(4).unwrap_or_default(),
                 accepted: moment(row.get(5).unwrap_or_default()),
+                since: moment(row.get(8).unwrap_or_default()),
                 report: row.get(6).unwrap_or_default(),
                 limits: limits::read(row.get(7).unwrap_or_default()),
             })

@@ -4,11 +4,13 @@
 //! - [`properties`]: random work beside a model
 //! - [`clocks`]: a wall clock that jumps
 //! - [`files`]: what happens to the file from outside
+//! - [`parked`]: messages that wait for a relay that is down
 //! - [`limits`]: the same message for further channel types
 
 mod clocks;
 mod files;
 mod limits;
+mod parked;
 mod properties;
 
 use std::path::Path;
