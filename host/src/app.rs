@@ -247,6 +247,7 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
         if let Some(tokens) = &api.tokens {
             tokens.refresh();
         }
+        monitoring::digest::tell_due();
         if let Some(metrics) = &api.metrics {
             metrics.upkeep();
         }

@@ -14,6 +14,7 @@ mod send;
 mod serve;
 mod templates;
 mod token;
+mod windows;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -56,8 +57,9 @@ struct Cli {
     config: PathBuf,
 
     /// What to log on stderr: error, warn, info, debug, or a tracing filter such as "ace=debug,warn"
-    #[arg(long, global = true, env = "ACE_LOG", default_value = "error", value_name = "FILTER")]
-    log: String,
+    /// [default: info for `ace serve`, error for every other command]
+    #[arg(long, global = true, env = "ACE_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// How to log: text or json
     #[arg(long, global = true, env = "ACE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
@@ -70,6 +72,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// What a server logs: what it is about, once, and nothing of each message. What plugins say at info may be of each message.
+const SERVE_LOG: &str = "info,ace::plugin::imports::logging=warn";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum LogFormat {
@@ -150,7 +155,11 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
     }
     let (json, file) = (cli.json, cli.config);
     let config = || read_config(&file);
-    let log = |spans: Option<&Exporter>| start_logging(&cli.log, cli.log_format, spans);
+    let filter = cli.log.as_deref().unwrap_or(match &cli.command {
+        Command::Serve => SERVE_LOG,
+        _ => "error",
+    });
+    let log = |spans: Option<&Exporter>| start_logging(filter, cli.log_format, spans);
     // A server may export spans, and only its configuration says so.
     if !matches!(cli.command, Command::Serve) {
         log(None)?;

@@ -3,6 +3,7 @@
 //! Metrics go to whatever recorder the process has installed; without one ([`install`]) they cost next to nothing. Labels are
 //! names from the configuration, revisions, and words from short lists: never anything of a message.
 
+pub mod digest;
 pub mod otlp;
 pub mod trace;
 
@@ -262,8 +263,9 @@ pub fn attempted(attempt: &AttemptReport) {
     histogram!(DELIVERY_SECONDS, "channel" => channel).record(Duration::from_micros(attempt.took_us));
 }
 
-/// One INFO line for a settled channel type (WARN where the recipient got nothing because something failed). It carries
-/// nothing of the context; a relay's or provider's own words may name an address.
+/// A settled channel type: one line at DEBUG; where the recipient got nothing because something failed, or may have, it counts
+/// towards one WARN a minute ([`digest`]). Both carry nothing of the context; a relay's or provider's own words may name an
+/// address.
 pub fn settled(message: &Message, report: &ChannelReport) {
     let (channel_type, channel) = (report.channel_type.as_str(), report.channel.as_deref());
     let (state, attempts) = (report.outcome.state(), report.attempts);
@@ -273,32 +275,24 @@ pub fn settled(message: &Message, report: &ChannelReport) {
         "channel_type" => channel_type.to_owned(), "channel" => channel.unwrap_or_default().to_owned(), "state" => state
     )
     .increment(1);
-    macro_rules! event {
-        ($level:ident, $key:expr, $text:expr) => {
-            tracing::$level!(
-                message_uuid = %message.uuid,
-                message_name = %format_args!("{}.{}", message.app_label, message.name),
-                channel_type, channel, revision, state, attempts, key = $key,
-                "{}", $text
-            )
-        };
-    }
+    tracing::debug!(
+        message_uuid = %message.uuid,
+        message_name = %format_args!("{}.{}", message.app_label, message.name),
+        channel_type, channel, revision, state, attempts,
+        "The message is settled."
+    );
+    let failed = |text: &str| {
+        let (source, uuid) = (channel.unwrap_or(channel_type), Some(message.uuid));
+        digest::failed(&digest::Failure { source, kind: state, message: uuid, text });
+    };
     match &report.outcome {
-        Outcome::Sent { fault: None, .. } => event!(info, DELIVERY_SUCCEEDED, "The message was delivered."),
-        Outcome::Sent { fault: Some(fault), .. } => {
-            event!(warn, DELIVERY_SUCCEEDED, format!("The message was delivered; then {fault}"))
-        }
-        Outcome::MaybeSent { reason } => event!(warn, ERROR, format!("The message may have been delivered: {reason}")),
-        Outcome::Failed { error } => event!(warn, ERROR, format!("The message was not delivered: {error}")),
-        Outcome::Expired { error } => {
-            event!(
-                warn,
-                DELIVERY_EXPIRED,
-                format!("The message expired{}", error.as_ref().map(|e| format!(": {e}")).unwrap_or_default())
-            )
-        }
-        Outcome::TemplateError { message: error, absent: false } => event!(warn, TEMPLATE_ERROR, error),
-        other => event!(debug, other.state(), "Nothing was delivered."),
+        Outcome::Sent { fault: Some(fault), .. } => failed(&format!("The message was delivered; then {fault}")),
+        Outcome::MaybeSent { reason } => failed(&format!("The message may have been delivered: {reason}")),
+        Outcome::Failed { error } => failed(&format!("The message was not delivered: {error}")),
+        Outcome::Expired { error: Some(error) } => failed(&format!("The message expired: {error}")),
+        Outcome::Expired { error: None } => failed("The message expired"),
+        Outcome::TemplateError { message: error, absent: false } => failed(error),
+        _ => {}
     }
     report_settled(message, report);
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::Instrument;
 
+use crate::monitoring::digest::{self, Failure};
 use crate::message::{
     Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
     Verdict,
@@ -172,7 +173,8 @@ async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
         Ok(result) => Verdict::Result(result),
         Err(fault) => {
             let (policy, on_error) = (slot.policy.name(), slot.on_error);
-            tracing::warn!(message_uuid = %message.uuid, policy, ?on_error, "The policy broke: {fault}");
+            let text = format!("The policy broke (on-error: {on_error:?}): {fault}");
+            digest::failed(&Failure { source: policy, kind: "policy", message: Some(message.uuid), text: &text });
             Verdict::Broken { fault, on_error }
         }
     };

@@ -40,7 +40,7 @@ fn home(provider: &Provider, channel: &str, config: &str, toml: &str) -> Home {
 const BRAZE: &str = "app-id = 'app-1', default-from-email = 'Campus <no-reply@campus.example>', timeout-seconds = 1";
 const SAILTHRU: &str = "template-name = 'ACE', timeout-seconds = 1";
 
-fn braze(provider: &Provider, toml: &str) -> Home {
+pub fn braze(provider: &Provider, toml: &str) -> Home {
     home(provider, "braze_email", BRAZE, toml)
 }
 

@@ -9,6 +9,7 @@ mod crash;
 mod limit_to;
 mod limits;
 mod openapi;
+mod outages;
 mod resolvers;
 mod runtime;
 mod selection;

@@ -1,10 +1,12 @@
 //! Mail servers on loopback, gone when their guard is; and certificates for them.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use mail_parser::{MessageParser, MimeHeaders};
 use serde_json::Value;
@@ -189,6 +191,98 @@ impl Drop for SmtpSink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A mail server that can come and go at one port, and answers MAIL as it is told.
+pub struct MailServer {
+    pub port: u16,
+    state: Arc<MailState>,
+}
+
+#[derive(Default)]
+struct MailState {
+    is_over: AtomicBool,
+    connections: AtomicUsize,
+    mails: Mutex<Vec<String>>,
+}
+
+/// What a server says to a MAIL command; `None`: it hangs up.
+pub type ToMail = fn(&str) -> Option<&'static str>;
+
+impl MailServer {
+    /// One that takes everything.
+    pub fn start(port: u16) -> MailServer {
+        MailServer::answering(port, "220 ready", |_| Some("250 ok"))
+    }
+
+    pub fn answering(port: u16, greeting: &'static str, to_mail: ToMail) -> MailServer {
+        let state = Arc::new(MailState::default());
+        let listener = wait_for("the port", || TcpListener::bind(("127.0.0.1", port)).ok());
+        let shared = state.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if shared.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let shared = shared.clone();
+                // Whatever ends a conversation ends it.
+                std::thread::spawn(move || drop(converse(stream, &shared, greeting, to_mail)));
+            }
+        });
+        MailServer { port, state }
+    }
+
+    /// The recipients it took mail for, one entry a mail.
+    pub fn mails(&self) -> Vec<String> {
+        self.state.mails.lock().expect("no panic").clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for MailServer {
+    fn drop(&mut self) {
+        self.state.is_over.store(true, Ordering::SeqCst);
+        // The listener wakes up, sees that it is over, and goes with its port.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn converse(stream: TcpStream, state: &MailState, greeting: &str, to_mail: ToMail) -> std::io::Result<()> {
+    let mut answers = stream.try_clone()?;
+    let mut lines = BufReader::new(stream).lines();
+    write!(answers, "{greeting}\r\n")?;
+    let mut recipients = String::new();
+    while let Some(line) = lines.next() {
+        let line = line?;
+        if state.is_over.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let answer = match line.split(' ').next().unwrap_or_default() {
+            "EHLO" => "250 mail.example",
+            "MAIL" => match to_mail(&line) {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
+            "RCPT" => {
+                recipients.push_str(&line);
+                "250 ok"
+            }
+            "DATA" => {
+                write!(answers, "354 go on\r\n")?;
+                while lines.next().transpose()?.is_some_and(|line| line != ".") {}
+                state.mails.lock().expect("no panic").push(std::mem::take(&mut recipients));
+                "250 taken"
+            }
+            _ => "250 ok",
+        };
+        write!(answers, "{answer}\r\n")?;
+    }
+    Ok(())
 }
 
 /// A port that nobody listens on now.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, put, say};
+use super::{FAILED, OK, counted, put, say, windows};
 use crate::config::{Config, Problem};
 use crate::engine::{self, Survey};
 use crate::plugin::PluginState;
@@ -11,6 +11,8 @@ use crate::plugin::PluginState;
 pub const EXAMPLES: &str = "Examples:
   ace check
   ace check --json | jq .message
+
+It prints on stderr for how long messages are tried, and whose setting that is.
 
 Exit code 1 where there is a problem.";
 
@@ -28,6 +30,9 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
             true => put(&json!({"place": problem.place, "message": problem.message}).to_string()),
             false => put(&format!("{}: {}", problem.place, problem.message)),
         }
+    }
+    for one in windows::in_force(&config) {
+        say(&one.line());
     }
     let plugins = counted(survey.registry.plugins.len() as u64, "plugin");
     let templates = counted(survey.presentation.messages().count() as u64, "message template");
@@ -60,7 +65,7 @@ fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
     found
 }
 
-fn place(problem: &Problem) -> String {
+pub fn place(problem: &Problem) -> String {
     match (&problem.variable, &problem.file) {
         (Some(variable), _) => variable.clone(),
         (None, Some(file)) => format!("{}:{}", file.display(), problem.line),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::send::detail;
+use super::windows::{self, InForce};
 use super::{FAILED, OK, open, put, say};
 use crate::Ace;
 use crate::config::Config;
@@ -30,6 +31,7 @@ pub struct Args {
 
 pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let bytes_max = config.delivery.max_message_bytes;
+    let windows = windows::in_force(&config);
     let ace = Ace::builder(config).start().await?;
     let (mut input, _) = open(&args.file, bytes_max).await?;
     let mut failed = false;
@@ -49,11 +51,21 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         let report = ace.explain(message, &args.limit_to).await.map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
         failed |= report.is_failure();
         match json {
-            true => put(&json!({"line": number, "failed": report.is_failure(), "report": report}).to_string()),
-            false => put(&trace(&report)),
+            true => {
+                let delivery: Vec<_> = windows.iter().map(InForce::json).collect();
+                let line = json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
+                put(&line.to_string());
+            }
+            false => put(&(trace(&report) + &tried_for(&windows))),
         }
     }
     Ok(if failed { FAILED } else { OK })
+}
+
+/// For how long it would be tried, for people.
+fn tried_for(windows: &[InForce]) -> String {
+    let lines = windows.iter().map(|window| format!("  {}\n", window.line()));
+    format!("\ntried for\n{}", lines.collect::<String>())
 }
 
 /// The decision trace, for people.

@@ -14,6 +14,7 @@ use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings;
 use super::state::State;
+use crate::monitoring::digest;
 
 impl bindings::common::Host for State {}
 
@@ -59,7 +60,9 @@ impl State {
         if self.call.denied.len() < DENIALS_KEPT_MAX {
             // The guest may have chosen a part of the text.
             let text = self.settings.clean(&format!("{capability}: {why}"));
-            tracing::warn!(plugin = %self.settings.name, message_uuid = self.message_uuid(), "A call was refused: {text}");
+            let (source, message) = (self.settings.name.as_str(), self.call.message.as_ref().map(|m| m.uuid));
+            let line = format!("A call was refused: {text}");
+            digest::failed(&digest::Failure { source, kind: "refused", message, text: &line });
             self.call.denied.push(text);
         }
         why

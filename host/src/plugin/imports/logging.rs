@@ -1,27 +1,26 @@
 //! The host's log, with the plugin's name and the message's uuid in every line.
 
+use crate::monitoring::digest::{self, Failure};
 use crate::plugin::bindings::logging::{Host, Level};
 use crate::plugin::state::State;
 
 impl Host for State {
-    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+    fn log(&mut self, level: Level, line: String) -> wasmtime::Result<()> {
         self.count_host_call()?;
         let max = self.settings.limits.log_bytes;
         let before = self.call.log_bytes;
-        self.call.log_bytes = before.saturating_add(message.len());
+        self.call.log_bytes = before.saturating_add(line.len());
         let (plugin, message_uuid) = (self.settings.name.as_str(), self.message_uuid());
+        let message = self.call.message.as_ref().map(|message| message.uuid);
         if self.call.log_bytes > max {
             if before <= max {
-                tracing::warn!(
-                    plugin,
-                    message_uuid,
-                    "The plugin logs more than {max} bytes in one call; the rest is dropped."
-                );
+                let text = format!("The plugin logs more than {max} bytes in one call; the rest is dropped.");
+                digest::failed(&Failure { source: plugin, kind: "log", message, text: &text });
             }
             return Ok(());
         }
         // Control characters would let a guest forge lines.
-        let text: String = self.settings.redact(&message).replace(|c: char| c.is_control() && c != '\t', " ");
+        let text: String = self.settings.redact(&line).replace(|c: char| c.is_control() && c != '\t', " ");
         if let Some(trial) = &self.services.trial {
             trial.logged(word(level), &text);
         }

@@ -9,6 +9,12 @@ fn park(due: i64, destinations: &[&str]) -> Settlement {
     Settlement::Park { due: at(due), progress: b"{}".to_vec(), destinations }
 }
 
+/// A batch of its own: its lane.
+async fn batch(queue: &Queue, uuid: u128) -> i64 {
+    let batch = queue.begin_batch(Uuid::from_u128(uuid), digest(b"t"), b"t".to_vec(), at(1_000)).await;
+    batch.expect("begun").lane
+}
+
 async fn unpark(queue: &Queue, max: usize, in_turn: bool) -> usize {
     queue.unpark(RELAY.to_owned(), max, in_turn).await.expect("brought back")
 }

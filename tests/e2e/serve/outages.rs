@@ -1,0 +1,200 @@
+//! Relays and providers that go down and come back.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::batches::{head, members};
+use super::{LISTEN, Server, home, note, settled};
+use crate::http_channels::provider::{Answer, Provider};
+use crate::servers::{MailServer, free_port, relay};
+use crate::support::{Home, assert_text, wait_for};
+
+/// A home whose relay is at this port; a window much shorter than the outages here.
+fn home_at(port: u16, toml: &str) -> Home {
+    home(&format!("{}expiration-delay = '300ms'\n{LISTEN}{toml}", relay(port, "tls = 'none'")))
+}
+
+/// Asks for /v1/queue until it says so.
+async fn queue_until(server: &Server, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (_, queue) = server.get("/v1/queue").await;
+        if is(&queue) {
+            return queue;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}: {queue}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn hand_in(server: &Server, numbers: std::ops::Range<u128>, fields: &Value) -> Vec<Value> {
+    let mut uuids = Vec::new();
+    for number in numbers {
+        let message = note(number, fields.clone());
+        assert_eq!(server.post("/v1/messages", &message).await.0, StatusCode::ACCEPTED);
+        uuids.push(message["uuid"].clone());
+    }
+    uuids
+}
+
+#[tokio::test]
+async fn a_relay_that_is_down_costs_no_message_and_is_told_once() {
+    let port = free_port();
+    let home = home_at(port, "[events]\nkeep = true\n");
+    let server = Server::of(home.ace(&["serve"]));
+    let mut uuids = hand_in(&server, 1..4, &json!({})).await;
+    uuids.extend(hand_in(&server, 4..5, &json!({"options": {"transactional": true}})).await);
+    let queue = queue_until(&server, "four to wait", |queue| queue["destinations"][0]["waiting"] == 4).await;
+    let down = &queue["destinations"][0];
+    assert_eq!((&down["kind"], &down["name"], &down["state"]), (&json!("relay"), &json!("main"), &json!("down")));
+    assert_text(&down["reason"], "onnection refused");
+    let (status, ready) = server.get("/readyz").await;
+    assert_eq!((status, &ready["is_ready"]), (StatusCode::OK, &json!(true)));
+    let degraded = ready["degraded"].as_array().expect("a list").iter().find(|one| one["kind"] == "relay");
+    assert_text(&degraded.expect("it is named")["reason"], "it is down: ");
+    let shown = home.ace(&["queue", "--server", &server.url]).run().ok();
+    assert!(shown.stdout.contains("relay main") && shown.stdout.contains("down"), "{}", shown.stdout);
+    assert_text(&server.get("/metrics").await.1, "ace_destination_up{kind=\"relay\",name=\"main\"} 0");
+    // Longer than the window of each.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+
+    let mails = MailServer::start(port);
+    for uuid in &uuids {
+        let sent = settled(&server, uuid, "sent").await;
+        let channel = &sent["report"]["channels"][0];
+        assert_eq!((&channel["attempts"], &channel["state"]), (&json!(1), &json!("sent")), "{sent}");
+    }
+    assert_eq!(mails.mails().len(), 4, "each once");
+    assert_text(&server.get("/metrics").await.1, "ace_destination_outages_total{kind=\"relay\",name=\"main\"} 1");
+    let events = server.request(reqwest::Method::GET, "/v1/events").header("last-event-id", "0").send().await;
+    let mut events = events.expect("a stream");
+    let mut heard = String::new();
+    while !heard.contains("destination.up") {
+        let chunk = events.chunk().await.expect("it goes on").expect("it goes on");
+        heard.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert_eq!(heard.matches("event: destination.down").count(), 1, "{heard}");
+    let (_, log) = server.stop();
+    assert_eq!(log.matches("relay main is down: ").count(), 1, "{log}");
+    assert_eq!(log.matches("relay main can be reached again").count(), 1, "{log}");
+    assert!(!log.contains("INFO") || !log.contains("zoe@"), "nothing of a message: {log}");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_everybody_before_a_recipient_is_named_is_down() {
+    for (greeting, to_mail) in [
+        ("421 too busy", (|_| Some("250 ok")) as fn(&str) -> Option<&'static str>),
+        ("554 go away", |_| Some("250 ok")),
+        ("220 ready", |_| Some("451 later")),
+        ("220 ready", |_| Some("550 not from you")),
+        ("220 ready", |_| None),
+    ] {
+        let port = free_port();
+        let refusing = MailServer::answering(port, greeting, to_mail);
+        let server = Server::of(home_at(port, "").ace(&["serve"]));
+        let uuids = hand_in(&server, 1..4, &json!({})).await;
+        queue_until(&server, "three to wait", |queue| queue["destinations"][0]["waiting"] == 3).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        drop(refusing);
+        let taking = MailServer::start(port);
+        for uuid in &uuids {
+            settled(&server, uuid, "sent").await;
+        }
+        assert_eq!(taking.mails().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn one_message_that_makes_the_server_hang_up_stops_no_other() {
+    let port = free_port();
+    let mails = MailServer::answering(port, "220 ready", |line| {
+        if line.contains("poison@") { None } else { Some("250 ok") }
+    });
+    let server = Server::of(home_at(port, "").ace(&["serve"]));
+    let poison = json!({"options": {"from_address": "poison@campus.example"}});
+    let poison = hand_in(&server, 1..2, &poison).await;
+    for number in 2..12 {
+        server.send(&note(number, json!({}))).await;
+    }
+    assert_eq!(mails.mails().len(), 10);
+    let given_up = settled(&server, &poison[0], "expired").await;
+    assert_text(&given_up["report"]["channels"][0]["error"], "MAIL");
+    let (_, log) = server.stop();
+    assert_eq!(log.matches("is down: ").count(), 0, "{log}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_costs_no_message() {
+    let bad = [Answer::new(503, ""), Answer::new(401, ""), Answer::new(502, ""), Answer::new(500, "")];
+    let good = Answer::new(201, "{\"message\": \"success\"}");
+    let provider = Provider::start(bad.into_iter().chain([good]).collect::<Vec<_>>());
+    let home = crate::http_channels::braze(
+        &provider,
+        &format!("{LISTEN}[delivery]\nretry-delay = '150ms'\nmax-retry-delay = '200ms'\nexpiration-delay = '100ms'\n"),
+    );
+    let server = Server::of(home.ace(&["serve"]));
+    let uuids = hand_in(&server, 1..2, &json!({})).await;
+    let queue = queue_until(&server, "it to wait", |queue| queue["destinations"][0]["kind"] == "origin").await;
+    assert_eq!(queue["destinations"][0]["name"], json!(provider.url()));
+    let sent = settled(&server, &uuids[0], "sent").await;
+    assert_eq!(sent["report"]["channels"][0]["attempts"], 1, "{sent}");
+}
+
+/// 100,000 messages wait for a dead relay: they cost no attempts, no lines in the log and no slots.
+#[tokio::test]
+async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {
+    let n = if std::env::var_os("ACE_TEST_LARGE").is_some() { 1_000_000 } else { 100_000 };
+    let toml = "[delivery]\nmax-retry-delay = '60s'\n[plugins.file_email]\ngrants = { outbox = 'out' }\n[routing]\n\
+                default = { email = 'django_email' }\n";
+    let dead = relay(free_port(), "tls = 'none'").replace("[delivery]\nretry-delay = '10ms'\nmax-retry-delay = '50ms'\n", "");
+    let home = home(&format!("{dead}{LISTEN}{toml}"));
+    home.plugin("file_email");
+    std::fs::create_dir(home.path("out")).expect("made");
+    let server = Server::of(home.ace(&["serve"]));
+    let (status, batch) = server.post("/v1/batches", head(1) + &members(0..n)).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{batch}");
+    queue_until(&server, "the batch to be held", |queue| {
+        queue["destinations"][0]["waiting"].as_u64() > Some(0) && queue["under_way"] == 0
+    })
+    .await;
+    let begun = Instant::now();
+    let around = json!({"options": {"override_default_channel": "file_email"}});
+    for number in 1..6 {
+        server.send(&note(number, around.clone())).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "other channels go on: {:?}", begun.elapsed());
+    let (_, queue) = server.get("/v1/queue").await;
+    assert_eq!((&queue["waiting_batches"], &queue["under_way"]), (&json!(n), &json!(0)), "{queue}");
+    assert!(queue["destinations"][0]["waiting"].as_u64() < Some(1_000), "the rest was not even claimed: {queue}");
+    let attempts = server.get("/metrics").await.1;
+    let attempts = attempts.as_str().expect("text").lines().find(|line| {
+        line.starts_with("ace_delivery_attempts_total{channel=\"django_email\"") && line.contains("unreachable")
+    });
+    let attempts: f64 = attempts.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a number");
+    assert!(attempts < 100.0, "{attempts}");
+    let (_, log) = server.stop();
+    let lines = log.lines().filter(|line| !line.starts_with("ace serves")).count();
+    assert!(lines <= 12, "{lines} lines:\n{log}");
+}
+
+#[test]
+fn a_failover_channel_has_its_turn_at_once_and_the_dead_relay_is_not_asked_again() {
+    let port = free_port();
+    let closing = MailServer::answering(port, "421 not now", |_| None);
+    let toml = format!(
+        "{}[routing]\ndefault = {{ email = 'django_email' }}\nfailover = {{ email = ['django_email', 'file_email'] }}\n\
+         [plugins.file_email]\ngrants = {{ outbox = 'out' }}\n",
+        relay(port, "tls = 'none'").replace("'10ms'", "'50s'").replace("'50ms'", "'50s'")
+    );
+    let home = crate::support::mail_home(&toml);
+    home.plugin("file_email");
+    std::fs::create_dir(home.path("out")).expect("made");
+    let messages: Vec<Value> = (1..20).map(|n| note(n, json!({}))).collect();
+    let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
+    let done = home.ace(&["send", "--json", "--concurrency", "1", "-"]).input(lines.join("\n")).run().ok();
+    assert!(done.lines().iter().all(|line| line["report"]["channels"][0]["channel"] == "file_email"));
+    wait_for("the files", || (home.list("out").len() == 19).then_some(()));
+    assert_eq!(closing.connections(), 1, "one fact, not nineteen");
+}
