@@ -110,11 +110,7 @@ impl Destinations {
     pub fn new(schedule: &Delivery, jitter: fn() -> f64) -> Arc<Self> {
         Arc::new(Destinations {
             watched: AtomicUsize::new(0),
-            state: Mutex::new(State {
-                health: HashMap::new(),
-                channels: BTreeMap::new(),
-                schedule: schedule.clone(),
-            }),
+            state: Mutex::new(State { health: HashMap::new(), channels: BTreeMap::new(), schedule: schedule.clone() }),
             changed: Notify::new(),
             notices: broadcast::Sender::new(NOTICES_MAX),
             jitter,

@@ -14,11 +14,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::Instrument;
 
-use crate::monitoring::digest::{self, Failure};
 use crate::message::{
     Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
     Verdict,
 };
+use crate::monitoring::digest::{self, Failure};
 use crate::monitoring::trace;
 use crate::plugin::Runtime;
 use shadow::ShadowLog;

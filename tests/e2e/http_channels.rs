@@ -146,14 +146,17 @@ enum End {
     Retry(i64, i64),
     /// To be tried again on the host's own schedule.
     RetryByTheHost,
+    /// The provider is down, or refuses the log-in: the message waits for it, and no attempt is used up.
+    Down,
 }
 
-/// Sends one message for each answer and checks how it ends, with these words in the report. A Retry-After holds for the whole
-/// channel, so that such an answer is a run of its own.
+/// Sends one message for each answer and checks how it ends, with these words in the report. A Retry-After, or a
+/// provider that is down, holds for the whole channel, so that such an answer is a run of its own.
 #[track_caller]
 fn check_answers(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
     let asks = |answer: &Answer| matches!(answer, Answer::Reply { headers, .. } if headers.iter().any(|(name, _)| name == "Retry-After"));
-    let (alone, together): (Vec<_>, Vec<_>) = cases.into_iter().partition(|(answer, ..)| asks(answer));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        cases.into_iter().partition(|(answer, end, _)| asks(answer) || matches!(end, End::Down));
     check_run(channel, config, together);
     alone.into_iter().for_each(|case| check_run(channel, config, vec![case]));
 }
@@ -180,6 +183,10 @@ fn check_run(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
             }
             End::Failed => assert_eq!(state, "failed", "{answer:?} {outcome}"),
             End::Retry(..) | End::RetryByTheHost => assert_eq!(state, "retry", "{answer:?} {outcome}"),
+            End::Down => {
+                assert_eq!((state, &outcome["attempts"]), ("retry", &json!(0)), "{answer:?} {outcome}");
+                assert_eq!(outcome["history"][0]["result"], "unreachable", "{answer:?} {outcome}");
+            }
         }
         if let End::Retry(earliest, latest) = end {
             assert!((*earliest..=latest + took).contains(&at()), "{answer:?}: in {} s", at());
@@ -213,7 +220,7 @@ fn every_answer_of_braze_ends_as_it_should() {
                 End::Failed,
                 "answered 400: Bad Request: Missing recipients",
             ),
-            (error(401, "Invalid API Key"), End::Failed, "Braze answered 401: Invalid API Key"),
+            (error(401, "Invalid API Key"), End::Down, "Braze answered 401: Invalid API Key"),
             (error(403, "Forbidden"), End::Failed, "Braze answered 403: Forbidden"),
             (error(404, "Not Found"), End::Failed, "Braze answered 404: Not Found"),
             (Answer::new(400, "<html>\nBad"), End::Failed, "Braze answered 400: <html> Bad"),
@@ -222,8 +229,8 @@ fn every_answer_of_braze_ends_as_it_should() {
             (error(429, "slow").with("Retry-After", "70"), End::Retry(70, 70), "429"),
             (error(429, "slow").with("Retry-After", date), End::Retry(30, 80), "429"),
             (error(429, "slow").with("X-RateLimit-Reset", reset), End::Retry(49, 50), "429"),
-            (error(500, "Internal Server Error"), End::Retry(28, 32), "Braze answered 500: Internal Server Error"),
-            (Answer::new(502, "<html>Bad Gateway</html>"), End::Retry(28, 32), "502: <html>Bad Gateway</html>"),
+            (error(500, "Internal Server Error"), End::Down, "Braze answered 500: Internal Server Error"),
+            (Answer::new(502, "<html>Bad Gateway</html>"), End::Down, "502: <html>Bad Gateway</html>"),
             (Answer::new(503, "").with("Retry-After", "70"), End::Retry(70, 70), "Braze answered 503"),
             (Answer::Silence, End::RetryByTheHost, "http: "),
             (Answer::Cut, End::RetryByTheHost, "http: "),
@@ -244,22 +251,23 @@ fn every_answer_of_sailthru_ends_as_it_should() {
         (Answer::new(200, r#"{"send_id":"s-1"}"#), End::Sent(Some("s-1")), ""),
         (Answer::new(200, "{}"), End::Sent(None), "without a send_id"),
         (Answer::new(200, "<html>"), End::Failed, "Sailthru answered 200: <html>"),
-        (error(500, 9, "Internal Error"), End::Retry(8, 12), "Sailthru answered 500 with error 9: Internal Error"),
+        (error(500, 9, "Internal Error"), End::Down, "Sailthru answered 500 with error 9: Internal Error"),
         (limited().with("X-Rate-Limit-Remaining", "0"), End::Retry(49, 50), "with error 43: Too many POST requests"),
         (limited().with("X-Rate-Limit-Remaining", "3"), End::Retry(8, 12), "with error 43"),
         (error(429, 43, "Too many"), End::Retry(8, 12), "with error 43: Too many"),
         (Answer::new(429, "").with("Retry-After", "70"), End::Retry(70, 70), "Sailthru answered 429"),
-        (Answer::new(503, "<html>down"), End::Retry(8, 12), "Sailthru answered 503: <html>down"),
+        (Answer::new(503, "<html>down"), End::Down, "Sailthru answered 503: <html>down"),
         (Answer::Silence, End::RetryByTheHost, "http: "),
         (Answer::Cut, End::RetryByTheHost, "http: "),
         (Answer::CutMidway, End::RetryByTheHost, "http: "),
         (Answer::new(301, "").with("Location", "/other"), End::Failed, "a redirect to /other"),
     ];
     for (status, code) in
-        [(401, 3), (403, 5), (400, 11), (400, 14), (400, 32), (400, 33), (400, 34), (400, 35), (400, 37), (400, 99)]
+        [(403, 5), (400, 11), (400, 14), (400, 32), (400, 33), (400, 34), (400, 35), (400, 37), (400, 99)]
     {
         cases.push((error(status, code, "No."), End::Failed, "No."));
     }
+    cases.push((error(401, 3, "No."), End::Down, "No."));
     check_answers("sailthru_email", SAILTHRU, cases);
 }
 

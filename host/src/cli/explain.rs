@@ -53,7 +53,8 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         match json {
             true => {
                 let delivery: Vec<_> = windows.iter().map(InForce::json).collect();
-                let line = json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
+                let line =
+                    json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
                 put(&line.to_string());
             }
             false => put(&(trace(&report) + &tried_for(&windows))),

@@ -180,7 +180,9 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         return Ok(OK);
     }
     let mut table = table(["", ""]);
-    for (key, value) in stats.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "rates" | "destinations")) {
+    for (key, value) in
+        stats.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "rates" | "destinations"))
+    {
         let age = if key == "oldest" { age(value) } else { String::new() };
         table.add_row([key.replace('_', " "), text(value) + &age]);
     }

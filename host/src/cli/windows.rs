@@ -38,7 +38,9 @@ pub fn in_force(config: &Config) -> Vec<InForce> {
         };
         match is_set {
             true => all.push(of(None, Defaults::Serve, super::check::place(&config.problem(key, "")))),
-            false => all.extend(COMMANDS.map(|(name, defaults)| of(Some(name), defaults, format!("default of {name}")))),
+            false => {
+                all.extend(COMMANDS.map(|(name, defaults)| of(Some(name), defaults, format!("default of {name}"))))
+            }
         }
     }
     all

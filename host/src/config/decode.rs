@@ -19,8 +19,7 @@ use crate::files::Access;
 use crate::message::{ChannelType, OnError};
 
 /// Kinds of events, as `events` names them.
-const EVENTS: [&str; 5] =
-    ["message.sent", "message.failed", "message.not_sent", "destination.down", "destination.up"];
+const EVENTS: [&str; 5] = ["message.sent", "message.failed", "message.not_sent", "destination.down", "destination.up"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -165,7 +165,8 @@ mod tests {
         for (source, text) in [("a", "550 no"), ("a", "551 no"), ("b", "550 no")] {
             assert!(digest.note(&failure(source, 1, text), now).is_some(), "{source} {text}");
         }
-        let word = |n: u32| String::from_utf8((0..4).map(|i| b'a' + ((n >> (i * 4)) & 15) as u8).collect()).expect("text");
+        let word =
+            |n: u32| String::from_utf8((0..4).map(|i| b'a' + ((n >> (i * 4)) & 15) as u8).collect()).expect("text");
         let told = (0..10_000).filter(|n| digest.note(&failure("a", 1, &word(*n)), now).is_some()).count();
         assert!(told <= REASONS_MAX, "{told}");
     }

@@ -168,13 +168,22 @@ impl InFlight {
         report.refused.extend(notes.into_refused());
         let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
         let number = attempt.number;
-        let told = |result, answer| {
-            AttemptReport { at, channel: name, revision, number, took_us: took.as_micros() as u64, result, answer }
+        let told = |result, answer| AttemptReport {
+            at,
+            channel: name,
+            revision,
+            number,
+            took_us: took.as_micros() as u64,
+            result,
+            answer,
         };
         if let Some(unreached) = unreached {
             carrying.stage = Stage::Deliver(rendered);
             if unreached.is_contacted {
-                remember(report, told(AttemptResult::Unreachable, unreached.reason.clone()));
+                // The channel's own words say more, where it has some.
+                let words = Some(delivered.told().1).filter(|words| !words.is_empty());
+                let words = words.unwrap_or_else(|| unreached.reason.clone());
+                remember(report, told(AttemptResult::Unreachable, words));
             }
             return self.unreached(channel.name(), unreached);
         }

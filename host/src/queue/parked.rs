@@ -96,12 +96,7 @@ impl Queue {
 
     /// Has at most so many of them tried now; how many that are. The transactional ones go first; `in_turn`: the one that has not
     /// been tried for longest.
-    pub async fn unpark(
-        &self,
-        destination: String,
-        max: usize,
-        in_turn: bool,
-    ) -> Result<usize, QueueError> {
+    pub async fn unpark(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
         let released = self.writer.write(move |writer| Ok(writer.unpark_some(&destination, max, in_turn)?)).await?;
         if !released.is_empty() {
             self.wake(released.contains(&TRANSACTIONAL));

@@ -109,9 +109,8 @@ async fn a_server_that_refuses_everybody_before_a_recipient_is_named_is_down() {
 #[tokio::test]
 async fn one_message_that_makes_the_server_hang_up_stops_no_other() {
     let port = free_port();
-    let mails = MailServer::answering(port, "220 ready", |line| {
-        if line.contains("poison@") { None } else { Some("250 ok") }
-    });
+    let mails =
+        MailServer::answering(port, "220 ready", |line| if line.contains("poison@") { None } else { Some("250 ok") });
     let server = Server::of(home_at(port, "").ace(&["serve"]));
     let poison = json!({"options": {"from_address": "poison@campus.example"}});
     let poison = hand_in(&server, 1..2, &poison).await;
@@ -148,7 +147,8 @@ async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {
     let n = if std::env::var_os("ACE_TEST_LARGE").is_some() { 1_000_000 } else { 100_000 };
     let toml = "[delivery]\nmax-retry-delay = '60s'\n[plugins.file_email]\ngrants = { outbox = 'out' }\n[routing]\n\
                 default = { email = 'django_email' }\n";
-    let dead = relay(free_port(), "tls = 'none'").replace("[delivery]\nretry-delay = '10ms'\nmax-retry-delay = '50ms'\n", "");
+    let dead =
+        relay(free_port(), "tls = 'none'").replace("[delivery]\nretry-delay = '10ms'\nmax-retry-delay = '50ms'\n", "");
     let home = home(&format!("{dead}{LISTEN}{toml}"));
     home.plugin("file_email");
     std::fs::create_dir(home.path("out")).expect("made");

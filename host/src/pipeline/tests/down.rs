@@ -121,7 +121,8 @@ async fn a_message_outlives_an_outage_whatever_its_guest_answers() {
 
 #[tokio::test]
 async fn waiting_ends_with_the_age_or_with_the_messages_own_time() {
-    let (day, moments) = (24 * 3_600, [(true, None, 24 * 3_600), (false, None, 120 * 3_600), (false, Some(7_000), 6_000)]);
+    let (day, moments) =
+        (24 * 3_600, [(true, None, 24 * 3_600), (false, None, 120 * 3_600), (false, Some(7_000), 6_000)]);
     for (is_transactional, expiration, end) in moments {
         let (snapshot, _) = world(false, fatal);
         NOW.set(1_000);
@@ -183,16 +184,15 @@ async fn a_thousand_messages_cost_a_dead_relay_a_contact_a_minute_and_their_chan
 async fn a_channel_whose_relay_is_down_gives_way_at_once_where_a_failover_is_configured() {
     let (snapshot, [one, two]) = world(true, fatal);
     for n in 0..3 {
-        let mut flight = InFlight::new(
-            snapshot.clone(),
-            Arc::new(Message::new("app", "name", None)),
-            Limit::default(),
-            false,
-        );
+        let mut flight =
+            InFlight::new(snapshot.clone(), Arc::new(Message::new("app", "name", None)), Limit::default(), false);
         flight.advance().await;
         let report = email(&flight);
         assert_eq!((report.outcome.state(), report.channel.as_deref()), ("sent", Some("two")), "{n}");
-        assert_eq!((report.rule, &report.passed_over[..]), (Some(Rule::Failover), &["one: relay a is down".to_owned()][..]));
+        assert_eq!(
+            (report.rule, &report.passed_over[..]),
+            (Some(Rule::Failover), &["one: relay a is down".to_owned()][..])
+        );
     }
     assert_eq!(one.calls.load(Ordering::Relaxed), 1, "the others did not ask it");
     two.is_down.store(true, Ordering::Relaxed);

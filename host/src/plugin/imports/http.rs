@@ -105,7 +105,8 @@ impl State {
         let client = self.services.http.clone();
         let turn = client.turn(&self.settings.name, patience).await?;
         let (caller, settings) = (self.caller(), self.settings.clone());
-        let begun = caller.map(|caller| (self.contacts.begin(&caller, &settings.name, Target::Origin(&outgoing.url)), caller));
+        let begun =
+            caller.map(|caller| (self.contacts.begin(&caller, &settings.name, Target::Origin(&outgoing.url)), caller));
         let begun = begun.map(|(contact, caller)| Ok((contact.map_err(Failure::unconnected)?, caller))).transpose()?;
         let (url, method) = (outgoing.url.clone(), outgoing.method.clone());
         let outcome = self.hand_over_request(&client, turn, outgoing).await;
@@ -168,7 +169,9 @@ fn came(outcome: &Result<client::Response, Failure>, method: &Method, url: &reqw
         (Some(status @ (502..=504)), _) if !asks_for_time => {
             Came::Failed(Cause::Destination, format!("HTTP {status} from {host}"))
         }
-        (Some(status @ 500..), _) if !asks_for_time => Came::Failed(Cause::Unclear, format!("HTTP {status} from {host}")),
+        (Some(status @ 500..), _) if !asks_for_time => {
+            Came::Failed(Cause::Unclear, format!("HTTP {status} from {host}"))
+        }
         (Some(_), _) => Came::Reached { is_taken: false },
         (None, Some(FailureKind::Unconnected(why))) => Came::Failed(Cause::Destination, why.clone()),
         (None, Some(FailureKind::Broken(why))) if is_safe(method) => Came::Failed(Cause::Destination, why.clone()),
