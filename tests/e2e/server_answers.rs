@@ -96,6 +96,9 @@ fn after_a_server_that_is_not_there_the_failover_channel_has_its_turn() {
     let done = home.send(&[message("note", json!({}))]).ok();
     let outcome = done.email();
     assert_eq!((&outcome["state"], &outcome["channel"]), (&json!("sent"), &json!("file_email")));
-    assert_eq!((&outcome["rule"], &outcome["passed_over"]), (&json!("failover"), &json!(["django_email: relay main is down"])));
+    assert_eq!(
+        (&outcome["rule"], &outcome["passed_over"]),
+        (&json!("failover"), &json!(["django_email: relay main is down"]))
+    );
     assert_eq!(home.list("out").len(), 1);
 }
