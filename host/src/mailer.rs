@@ -200,7 +200,7 @@ impl Mailer {
     }
 
     /// The configured relay that a mail naming this one goes to; `None` where there is none.
-    pub fn relay_name<'a>(&'a self, wanted: Option<&str>) -> Option<&'a str> {
+    pub fn relay_name(&self, wanted: Option<&str>) -> Option<&str> {
         self.relay(wanted).ok().map(|(name, _)| name)
     }
 
@@ -213,7 +213,7 @@ impl Mailer {
         }
     }
 
-    fn relay<'a>(&'a self, wanted: Option<&str>) -> Result<(&'a str, &'a Relay), String> {
+    fn relay(&self, wanted: Option<&str>) -> Result<(&str, &Relay), String> {
         let Some(name) = wanted.or(self.default_relay.as_deref()) else {
             return Err(format!("relay: the mail names none and there is no default_relay; {}", known(&self.relays)));
         };
