@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,7 +31,7 @@ mod tests;
 mod tls;
 mod wire;
 
-pub use failure::{FailureDetail, Refusal, Stage};
+pub use failure::{FailureDetail, Progress, Refusal, Stage};
 pub use mime::{ATTACHMENTS_MAX, HEADERS_MAX, MAIL_BYTES_MAX, RECIPIENTS_MAX};
 
 use address::{Address, Mailbox, Shown};
@@ -179,16 +180,27 @@ impl Mailer {
     /// `message_id` is the left part of the Message-ID and must stay the same for one message over one channel: another
     /// attempt then sends the same bytes, but for the date. Dropping the call closes its connection.
     pub async fn send(&self, mail: Email, message_id: &str) -> Result<Accepted, MailError> {
+        self.send_watched(mail, message_id, Arc::default()).await
+    }
+
+    /// As [`Mailer::send`]; `progress` says how far it has come, also after the call was dropped.
+    pub async fn send_watched(
+        &self,
+        mail: Email,
+        message_id: &str,
+        progress: Arc<Progress>,
+    ) -> Result<Accepted, MailError> {
         let (name, relay) = self.relay(mail.relay.as_deref()).map_err(MailError::Invalid)?;
         let draft = self.draft(relay, mail, message_id).map_err(MailError::Invalid)?;
         let built = draft.build_off_thread_if_long().await?;
         let message_id = built.message_id;
         let (answer, refused) = match &relay.way {
             Way::Smtp(pool) => {
-                let taken = pool.send(&built.parcel).await?;
+                let taken = pool.send(&built.parcel, &progress).await?;
                 (taken.answer, taken.refused)
             }
             Way::File(folder) => {
+                progress.reach(Stage::Content);
                 let written = folder.write(&built.safe_id, built.parcel.content).await;
                 let file =
                     written.map_err(|e| MailError::temporary(format!("relay {name}: {}.eml: {e}", built.safe_id)))?;

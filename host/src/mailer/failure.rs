@@ -1,6 +1,7 @@
 //! Why a mail server did not take a mail: at which stage, by which code, and what follows from it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::reply::{Reply, clipped};
 
@@ -53,6 +54,30 @@ impl fmt::Display for Stage {
             Stage::Content => "sending the mail",
             Stage::FinalDot => "the end of the mail",
         })
+    }
+}
+
+/// How far a mail has come, for whoever may stop waiting for it: a stage, or that it waits for a free connection.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicU8);
+
+impl Progress {
+    pub(super) fn reach(&self, stage: Stage) {
+        self.0.store(stage as u8 + 1, Ordering::Relaxed);
+    }
+
+    fn stage(&self) -> Option<u8> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// A connection was being made, and nothing of the mail was shown to the server yet.
+    pub fn is_connecting(&self) -> bool {
+        self.stage().is_some_and(|stage| stage < Stage::Sender as u8)
+    }
+
+    /// The mail itself was being sent: it may have been taken.
+    pub fn is_handing_over(&self) -> bool {
+        self.stage().is_some_and(|stage| stage >= Stage::Content as u8)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
-use super::failure::{Failure, Kind, Refusal, Stage};
+use super::failure::{Failure, Kind, Progress, Refusal, Stage};
 use super::features::Features;
 use super::reply::Reply;
 use super::wire::{NoReply, Wire};
@@ -183,14 +183,18 @@ impl Session {
 
     /// Hands over one mail. Afterwards `is_usable` says whether the connection is of further use; a call that is dropped
     /// half-way leaves it in the middle of a mail, so the session must be dropped with it.
-    pub(super) async fn deliver(&mut self, parcel: &Parcel) -> Result<Taken, Failure> {
+    pub(super) async fn deliver(&mut self, parcel: &Parcel, progress: &Progress) -> Result<Taken, Failure> {
+        progress.reach(Stage::Sender);
         let command = self.mail_command(parcel)?;
         let replies = match self.features.pipelining {
             true => self.ask_at_once(&command, parcel).await,
             false => self.ask_in_turn(&command, parcel).await,
         }?;
         let outcome = match replies.verdict(parcel) {
-            Ok(refused) => self.hand_over(parcel, refused).await,
+            Ok(refused) => {
+                progress.reach(Stage::Content);
+                self.hand_over(parcel, refused).await
+            }
             Err(failure) => {
                 // A server that waits for the content, or whose answer says neither yes nor no, may be anywhere.
                 if replies.leaves_a_known_state() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::MailError;
 use super::failure::{Failure, Kind};
 use super::session::{Parcel, Session, Taken, Target};
+use super::{MailError, Progress, Stage};
 
 /// Saying goodbye is a courtesy; nobody waits longer for it.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,10 +41,10 @@ impl Pool {
     /// Sends one mail over an idle connection or a new one; waits for its turn where all are in use.
     ///
     /// A session belongs to this call until it has ended well: dropping the call closes the connection.
-    pub(super) async fn send(&self, parcel: &Parcel) -> Result<Taken, MailError> {
+    pub(super) async fn send(&self, parcel: &Parcel, progress: &Progress) -> Result<Taken, MailError> {
         let permit = self.permit().await?;
         if let Some(mut session) = self.take_idle() {
-            match session.deliver(parcel).await {
+            match session.deliver(parcel, progress).await {
                 Err(failure) if failure.kind == Kind::Unusable => self.note_unusable(&failure.to_string()),
                 outcome => {
                     self.put_back(session, permit);
@@ -52,8 +52,9 @@ impl Pool {
                 }
             }
         }
+        progress.reach(Stage::Connect);
         let mut session = Session::open(&self.target).await.map_err(|failure| self.error(failure))?;
-        let outcome = session.deliver(parcel).await;
+        let outcome = session.deliver(parcel, progress).await;
         self.put_back(session, permit);
         outcome.map_err(|failure| self.error(failure))
     }

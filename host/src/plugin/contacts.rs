@@ -7,6 +7,7 @@ use reqwest::Url;
 use uuid::Uuid;
 
 use crate::destination::{Cause, Contact, Destinations, Failure};
+use crate::mailer::Progress;
 use crate::message::{Destination, Unreached};
 
 /// Refused log-ins of one call that may still be followed by a better one.
@@ -58,11 +59,20 @@ pub enum Came {
     Unknown,
 }
 
+/// A mail on its way.
+struct Mail {
+    relay: String,
+    contact: Contact,
+    progress: Arc<Progress>,
+}
+
 /// The contacts of one call, and what the instance knows of those before.
 #[derive(Default)]
 pub struct Contacts {
     /// The destination that was met last and could not be used.
     unreached: Option<Unreached>,
+    /// A mail that is on its way to a relay. One that is still here when the call has ended was cut off.
+    mail: Option<Mail>,
     /// A guest whose token had expired gets another one and comes again.
     logins: Vec<(Destination, Contact, String)>,
     /// Destinations that took something, in this call or one before; which one did last in this call; which one was told.
@@ -84,6 +94,32 @@ impl Contacts {
             self.unreached = Some(Unreached { destination, reason, is_contacted: false });
             text
         })
+    }
+
+    /// A mail goes to this relay.
+    pub fn open(&mut self, relay: &str, contact: Contact) {
+        self.mail = Some(Mail { relay: relay.to_owned(), contact, progress: Arc::default() });
+    }
+
+    /// How far that mail has come.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.mail.as_ref().map(|mail| mail.progress.clone()).unwrap_or_default()
+    }
+
+    /// It was answered: its contact and relay.
+    pub fn close(&mut self) -> Option<(Contact, String)> {
+        self.mail.take().map(|mail| (mail.contact, mail.relay))
+    }
+
+    /// The call was cut off while a mail was on its way: whether that was before the mail itself was sent. A relay that had not
+    /// come to ask for it by then cannot be reached.
+    pub fn cut_off(&mut self, caller: &Caller, channel: &str) -> bool {
+        let Some(Mail { relay, contact, progress }) = self.mail.take() else { return false };
+        if progress.is_connecting() {
+            let reason = "no connection within the time of a call (call-timeout)".to_owned();
+            self.failed(caller, channel, (Destination::Relay(relay), contact), (Cause::Destination, reason));
+        }
+        !progress.is_handing_over()
     }
 
     /// What came of a contact.

@@ -86,6 +86,11 @@ impl State {
     /// The call has ended: what it could not use.
     pub fn end_contacts(&mut self) {
         let caller = self.caller();
+        if let Some(caller) = &caller
+            && self.contacts.cut_off(caller, &self.settings.name)
+        {
+            self.call.handover.begun = None;
+        }
         self.call.handover.unreached = self.contacts.end(caller, &self.settings.name);
     }
 

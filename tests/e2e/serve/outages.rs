@@ -142,6 +142,24 @@ async fn a_provider_that_is_down_costs_no_message() {
     assert_eq!(sent["report"]["channels"][0]["attempts"], 1, "{sent}");
 }
 
+#[tokio::test]
+async fn a_relay_that_never_answers_is_down_and_nothing_counts_as_sent() {
+    // The system takes the connections, and nobody greets.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("bound").port();
+    let limits = "[limits]\nchannel-call-timeout = '200ms'\ncircuit-pause = '100ms'\n";
+    let server = Server::of(home_at(port, limits).ace(&["serve"]));
+    let uuids = hand_in(&server, 1..3, &json!({})).await;
+    let queue = queue_until(&server, "them to wait", |queue| queue["destinations"][0]["waiting"] == 2).await;
+    assert_text(&queue["destinations"][0]["reason"], "call-timeout");
+    drop(silent);
+    let mails = MailServer::start(port);
+    for uuid in &uuids {
+        settled(&server, uuid, "sent").await;
+    }
+    assert_eq!(mails.mails().len(), 2);
+}
+
 /// 100,000 messages wait for a dead relay: they cost no attempts, no lines in the log and no slots.
 #[tokio::test]
 async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {

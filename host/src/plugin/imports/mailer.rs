@@ -42,17 +42,16 @@ impl State {
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
         let (services, settings) = (self.services.clone(), self.settings.clone());
         let relay = services.mailer.relay_name(email.relay.as_deref());
-        let begun = match relay.and_then(|relay| Some((relay, self.caller()?))) {
-            None => None,
-            Some((relay, caller)) => match self.contacts.begin(&caller, &settings.name, Target::Relay(relay)) {
-                Ok(contact) => Some((contact, caller, relay)),
+        if let Some((relay, caller)) = relay.and_then(|relay| Some((relay, self.caller()?))) {
+            match self.contacts.begin(&caller, &settings.name, Target::Relay(relay)) {
+                Ok(contact) => self.contacts.open(relay, contact),
                 Err(why) => return Err(temporary(why, None)),
-            },
-        };
+            }
+        }
         let answer = self.send_mail(&services, email, message_id).await;
-        if let Some((contact, caller, relay)) = begun {
-            let came = came(&answer, relay);
-            self.contacts.settle(&caller, &settings.name, (contact, came), Target::Relay(relay));
+        if let (Some((contact, relay)), Some(caller)) = (self.contacts.close(), self.caller()) {
+            let came = came(&answer, &relay);
+            self.contacts.settle(&caller, &settings.name, (contact, came), Target::Relay(&relay));
         }
         match answer {
             Ok(accepted) => {
@@ -75,7 +74,8 @@ impl State {
         self.call.handover.begun = Some("mail was handed to the relay".to_owned());
         let email = mailer::Email::from(email);
         // Large, and so not held once for each of the two ways.
-        let sending = |email| Box::pin(services.mailer.send(email, message_id));
+        let progress = self.contacts.progress();
+        let sending = |email| Box::pin(services.mailer.send_watched(email, message_id, progress));
         let answer = match &services.trial {
             None => sending(email).await,
             Some(trial) => trial.mail(&email, message_id, sending(email.clone())).await,
