@@ -188,6 +188,15 @@ async fn code_comes_through_memory_where_there_is_no_cache() {
     assert_eq!(ace.registry().plugins["stub_policy"].state, PluginState::Active);
 }
 
+/// A host that is itself bounded, as by `ulimit`, hands its bounds on.
+#[test]
+fn a_lower_bound_of_the_host_holds() {
+    let home = home(&[]);
+    let script = format!("ulimit -t 30; ulimit -n 64; ulimit -f 4096; exec {} plugins", env!("CARGO_BIN_EXE_ace"));
+    let done = Command::new("/bin/sh").args(["-c", &script]).current_dir(home.path("")).output().expect("a shell");
+    assert!(done.status.success(), "{done:?}");
+}
+
 /// What a script that stands for a compiler wrote down, a line each.
 fn log(home: &Home) -> Vec<String> {
     std::fs::read_to_string(home.path("log")).unwrap_or_default().lines().map(str::to_owned).collect()

@@ -56,6 +56,11 @@ impl Place {
         std::fs::read(file).expect("it can be read")
     }
 
+    /// A plugin of plugins/examples, where `make examples` has built it.
+    pub fn example(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.target.join("plugins-examples").join(format!("{name}.wasm"))).ok()
+    }
+
     /// An empty folder of target/bench.
     pub fn folder(&self, name: &str) -> PathBuf {
         let folder = self.bench.join(name);

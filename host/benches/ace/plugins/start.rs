@@ -7,6 +7,8 @@ use crate::measure::{Latencies, Summary, child};
 use crate::place::{DISCARD, Place};
 
 const PLUGINS: usize = 20;
+/// Python plugins beside them, of 18 MiB each.
+const PYTHON: usize = 3;
 /// Of these, each in five revisions: two policies and two channels that need no settings.
 const KINDS: [&str; 4] = ["stub_policy", "bulk_email_optout", "django_email", "file_email"];
 
@@ -30,6 +32,16 @@ pub fn start(place: &Place, summary: &mut Summary) {
     let whole = "the whole process, an empty input";
     summary.add("start_ms_20_plugins_cold", cold.median() / 1e3, "ms", "everything is compiled");
     summary.add("start_ms_20_plugins_cached", cached.median() / 1e3, "ms", &format!("aim <= 60; {whole}"));
+    if let Some(wasm) = place.example("quiet_hours_python") {
+        let python = (0..PYTHON).map(|i| (format!("python_{i}"), tagged(&wasm, &format!("start {i}"))));
+        let plugins: Vec<(String, Vec<u8>)> =
+            plugins.into_iter().map(|(n, w)| (n.to_owned(), w)).chain(python).collect();
+        let plugins: Vec<(&str, Vec<u8>)> = plugins.iter().map(|(name, wasm)| (name.as_str(), wasm.clone())).collect();
+        let home = Home::new(place, "start_python", &plugins, &toml);
+        starts(place, &home, 1, || {});
+        let cached = starts(place, &home, 15, || {});
+        summary.add("start_ms_20_plugins_and_3_python_cached", cached.median() / 1e3, "ms", whole);
+    }
     summary.add("start_ms_no_plugins", nothing.median() / 1e3, "ms", whole);
 }
 

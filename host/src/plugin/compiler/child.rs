@@ -99,18 +99,23 @@ fn bound(task: &Task) -> std::io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     close_others()?;
-    let limits = [
+    for (resource, most) in [
         (Resource::Core, 0),
         (Resource::Nofile, FILES_MAX),
         (Resource::Fsize, task.code_bytes.saturating_add(ANSWER_BYTES_MAX as u64)),
         (Resource::As, task.memory),
-    ];
-    for (resource, most) in limits {
-        rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+    ] {
+        lower(resource, most, most)?;
     }
     // First comes a signal that says why, a second later the end.
-    let cpu = Rlimit { current: Some(task.cpu_seconds), maximum: Some(task.cpu_seconds + 1) };
-    Ok(rustix::process::setrlimit(Resource::Cpu, cpu)?)
+    lower(Resource::Cpu, task.cpu_seconds, task.cpu_seconds + 1)
+}
+
+/// Sets a limit, unless a lower one holds already.
+fn lower(resource: Resource, current: u64, maximum: u64) -> std::io::Result<()> {
+    let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let limit = Rlimit { current: Some(current.min(most)), maximum: Some(maximum.min(most)) };
+    Ok(rustix::process::setrlimit(resource, limit)?)
 }
 
 /// Closes what the parent was itself started with, and did not mark to be closed.
