@@ -18,7 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     ("tokens", &["files", "message"]),
     ("monitoring", &["config", "message", "queue", "tls"]),
     ("tasks", &["monitoring"]),
-    ("presentation", &["config", "message", "monitoring"]),
+    ("presentation", &["config", "files", "message", "monitoring"]),
     // The pipeline asks it, the imports tell it: what both know, and neither of the other.
     ("destination", &["config", "message", "monitoring", "retry"]),
     ("plugin", &["config", "destination", "files", "keyvalue", "mailer", "message", "monitoring", "tasks", "tls"]),
@@ -41,7 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
         ],
     ),
     // Text in, text out: a translator of templates knows nothing of what renders them.
-    ("django", &[]),
+    ("django", &["files"]),
     ("dispatch", &["channel", "message", "monitoring", "pipeline"]),
     ("watch", &["engine", "tasks"]),
     (
@@ -104,7 +104,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
         ],
     ),
     // The author's tools have one plugin at a time, and no engine.
-    ("kit", &["config", "keyvalue", "mailer", "message", "plugin", "tasks"]),
+    ("kit", &["config", "files", "keyvalue", "mailer", "message", "plugin", "tasks"]),
     // The command line talks to the application; what it prints are the values it is given.
     (
         "cli",
@@ -114,6 +114,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
             "dispatch",
             "django",
             "engine",
+            "files",
             "kit",
             "message",
             "monitoring",

@@ -182,6 +182,20 @@ pub fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> 
     put(path, readers, |file| file.write_all(content))
 }
 
+/// As [`replace`], where there must be nothing yet: what is there stays. Blocks.
+///
+/// # Errors
+/// Those of the operating system; [`ErrorKind::AlreadyExists`] where there is something.
+pub fn create(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    let temporary = path.with_file_name(temporary_name());
+    // A hard link, unlike a rename, refuses to replace.
+    let written = write(&temporary, path, Readers::Only(access), |file| file.write_all(content));
+    let created = written.and_then(|()| std::fs::hard_link(&temporary, path));
+    let removed = std::fs::remove_file(&temporary);
+    created.and(removed)?;
+    sync_folder_of(path)
+}
+
 /// Copies a file as [`replace`] writes one. Blocks.
 ///
 /// # Errors
@@ -283,6 +297,17 @@ mod tests {
         replace(&path, b"three", Readers::Only(Access::default())).expect("written");
         assert_eq!(mode(&path), 0o600);
         assert_eq!(names(folder.path()), ["ace.toml"], "no temporary file stays");
+    }
+
+    #[test]
+    fn a_new_file_replaces_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        create(&path, b"one", Access::default()).expect("written");
+        let refused = create(&path, b"two", Access::default()).expect_err("it is there");
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        assert_eq!((std::fs::read(&path).expect("there"), mode(&path)), (b"one".to_vec(), 0o600));
+        assert_eq!(names(folder.path()), ["key"], "no temporary file stays");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Bearer tokens of the HTTP API: 256 random bits each, of which only a hash is kept, in a file that `ace token` writes and the
 //! server reads again when it changes.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,6 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::files::{self, Access, Readers};
 
 /// What a token's bearer may do. Each is its own; `admin` does not include the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,20 +125,9 @@ impl TokenFile {
 
     /// Readers see the whole file or the one before; nobody but this user can read it.
     fn write(&self, tokens: Vec<Token>) -> Result<(), TokenError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let text = serde_json::to_string_pretty(&Listed { tokens }).expect("only strings");
-        let temporary = self.path.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
-        let written = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| writeln!(file, "{text}").and_then(|()| file.sync_all()))
-            .and_then(|()| std::fs::rename(&temporary, &self.path));
-        written.map_err(|e| {
-            let _ = std::fs::remove_file(&temporary);
-            self.wrong(e)
-        })
+        let text = serde_json::to_string_pretty(&Listed { tokens }).expect("only strings") + "\n";
+        let readers = Readers::Only(Access::default());
+        files::replace_linked(&self.path, text.as_bytes(), readers).map_err(|e| self.wrong(e))
     }
 
     fn wrong(&self, reason: impl std::fmt::Display) -> TokenError {

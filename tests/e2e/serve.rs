@@ -14,6 +14,7 @@ mod resolvers;
 mod runtime;
 mod selection;
 mod stopping;
+mod store_files;
 mod traces;
 mod webhooks;
 

@@ -10,6 +10,7 @@ use super::{FAILED, OK, counted, open, put, say};
 use crate::Ace;
 use crate::config::Config;
 use crate::engine::preview::{self, Preview};
+use crate::files::{self, Readers};
 use crate::message::{Message, Rendered};
 
 const EXAMPLES: &str = "Examples:
@@ -169,11 +170,14 @@ async fn write(
         }
         None => pages.extend(rendered.files.iter().map(|file| (format!("{stem}--{}", file.name), file.text.clone()))),
     }
-    tokio::fs::create_dir_all(dir).await.with_context(|| dir.display().to_string())?;
+    // What is rendered shows what the message says of its recipient.
+    let access = config.mailer.access;
+    let readers = Readers::Only(access);
+    access.create_folder(dir).with_context(|| dir.display().to_string())?;
     let mut written = Vec::new();
     for (name, page) in pages {
         let file = dir.join(name);
-        tokio::fs::write(&file, page).await.with_context(|| file.display().to_string())?;
+        files::replace(&file, page.as_bytes(), readers).with_context(|| file.display().to_string())?;
         written.push(file);
     }
     if text("body.html").is_some() {

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::Import;
+use crate::files::{self, Readers};
 
 /// A template or catalogue larger than this is a file in the wrong place.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -84,7 +85,8 @@ fn resolved(folder: &Path) -> PathBuf {
 
 fn write(file: &Path, text: &str) -> Result<(), ImportError> {
     let folder = file.parent().unwrap_or(file);
-    let written = fs::create_dir_all(folder).and_then(|()| fs::write(file, text));
+    let written =
+        fs::create_dir_all(folder).and_then(|()| files::replace_linked(file, text.as_bytes(), Readers::AsBefore));
     written.map_err(|source| ImportError::Write { file: file.to_owned(), source })
 }
 

@@ -9,6 +9,7 @@ use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADA
 
 use super::KitError;
 use super::project::Language;
+use crate::files::{self, Readers};
 use crate::plugin::single;
 
 /// Bytes of a tool's last words that are shown when it fails.
@@ -138,7 +139,8 @@ impl Project {
         let work = self.work()?;
         let [core, typed, adapter, out] =
             ["core.wasm", "typed.wasm", "adapter.wasm", "component.wasm"].map(|file| work.join(file));
-        std::fs::write(&adapter, ADAPTER).map_err(|source| KitError::File { file: adapter.clone(), source })?;
+        files::replace(&adapter, ADAPTER, Readers::AsBefore)
+            .map_err(|source| KitError::File { file: adapter.clone(), source })?;
         let mut compile = Command::new(go);
         // `-mod=mod` fills in go.sum; the bindings link to a function of Go's runtime that is not exported.
         compile.args(["build", "-mod=mod", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w -checklinkname=0"]);
@@ -292,9 +294,7 @@ fn put(from: &Path, to: &Path) -> std::io::Result<()> {
     if std::fs::read(to).is_ok_and(|there| there == content) {
         return Ok(());
     }
-    let new = to.with_extension("wasm.new");
-    std::fs::write(&new, content)?;
-    std::fs::rename(&new, to)
+    files::replace(to, &content, Readers::AsBefore)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use include_dir::{Dir, DirEntry, include_dir};
 
 use super::KitError;
+use crate::files::{self, Readers};
 
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/templates");
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
@@ -130,8 +131,8 @@ pub fn create(folder: &Path, name: &str, kind: Kind, language: Language) -> Resu
     let files = files(name, kind, language);
     for (path, content) in &files {
         let file = folder.join(path);
-        let written =
-            file.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&file, content));
+        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = made.and_then(|()| files::replace(&file, content, Readers::AsBefore));
         written.map_err(|source| KitError::File { file, source })?;
     }
     Ok(files.into_iter().map(|(path, _)| path).collect())

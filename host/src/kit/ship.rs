@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{KitError, manifest_text};
+use crate::files::{self, Access, Readers};
 use crate::plugin::signature::{self, SignatureError};
 use crate::plugin::{single, single::read};
 
@@ -25,13 +26,9 @@ pub fn verify(component: &Path, keys: &[String]) -> Result<String, KitError> {
 
 /// Makes a key pair: the secret key into a file that only this user can read, the public key beside it. Gives the latter.
 pub fn new_key(file: &Path) -> Result<String, KitError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
     let (secret, public) = signature::generate().map_err(|e| fail(file, e.to_string()))?;
     let source = |source| KitError::File { file: file.to_owned(), source };
-    let mut options = std::fs::OpenOptions::new();
-    let mut out = options.write(true).create_new(true).mode(0o600).open(file).map_err(source)?;
-    out.write_all(secret.as_bytes()).map_err(source)?;
+    files::create(file, secret.as_bytes(), Access::default()).map_err(source)?;
     let mut beside = file.as_os_str().to_owned();
     beside.push(".pub");
     write(Path::new(&beside), format!("untrusted comment: public key for plugins of ACE\n{public}\n").as_bytes())?;
@@ -87,9 +84,7 @@ pub fn remove(name: &str, folder: &Path) -> Result<Vec<PathBuf>, KitError> {
 }
 
 fn write(file: &Path, content: &[u8]) -> Result<(), KitError> {
-    let mut new = file.as_os_str().to_owned();
-    new.push(".new");
-    let written = std::fs::write(&new, content).and_then(|()| std::fs::rename(&new, file));
+    let written = files::replace(file, content, Readers::AsBefore);
     written.map_err(|source| KitError::File { file: file.to_owned(), source })
 }
 

@@ -10,6 +10,7 @@ use super::KitError;
 use super::case::{Case, Table};
 use super::run::{Runner, Tried, World, faults};
 use crate::config::Config;
+use crate::files::{self, Readers};
 use crate::message::Object;
 use crate::plugin::single;
 use crate::plugin::trial::Line;
@@ -84,7 +85,7 @@ impl Plan {
     pub fn write(&self) -> Result<(), KitError> {
         for table in &self.tables {
             let fail = |source| KitError::File { file: table.file.clone(), source };
-            std::fs::write(&table.file, table.text()).map_err(fail)?;
+            files::replace_linked(&table.file, table.text().as_bytes(), Readers::AsBefore).map_err(fail)?;
         }
         Ok(())
     }

@@ -118,10 +118,12 @@ fn take_now(path: &Path, usage: Use, access: Access) -> Result<(Hold, bool), Hol
         };
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
-        let is_alone = lock(&file, usage).map_err(io)?.ok_or_else(|| HoldError::Taken(holder(&beside)))?;
+        let is_alone = lock(&file, usage).map_err(io)?;
         let id = file.metadata().map(|found| (found.dev(), found.ino())).map_err(io)?;
+        let is_alone = is_alone.ok_or_else(|| HoldError::Taken(holder_of(id)))?;
         // Another file may have been put in its place since it was opened.
         if path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == id) {
+            beside.iter().for_each(name_holder);
             let shared = Arc::new(Shared { file, id, is_exclusive: usage == Use::Alone, beside });
             held.push((id, Arc::downgrade(&shared)));
             return Ok((Hold(shared), is_alone));
@@ -166,27 +168,39 @@ fn lock_beside(path: &Path, access: Access) -> Result<Vec<File>, HoldError> {
     for path in paths {
         let io = |e| HoldError::Io(path.clone(), e);
         let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(HoldError::Taken(holder(&[file]))),
+            Err(TryLockError::WouldBlock) => return Err(HoldError::Taken(named_holder(&file))),
             Err(TryLockError::Error(e)) => return Err(io(e)),
         }
         let _ = access.restrict(&path);
-        // Who it is, is a help and no more: on a full disk it cannot be written.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
         locked.push(file);
     }
     Ok(locked)
 }
 
-fn holder(files: &[File]) -> Option<u32> {
+/// Writes who has it into a file beside the database. That is a help and no more: on a full disk it cannot be written.
+fn name_holder(mut file: &File) {
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+}
+
+fn named_holder(mut file: &File) -> Option<u32> {
     let mut text = String::new();
-    let mut file = files.first()?;
     file.rewind().ok()?;
     file.take(20).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// The process that has locked a file, where the system says so (Linux: proc_locks(5)).
+fn holder_of((device, inode): Id) -> Option<u32> {
+    let file = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let mut holders = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&file.as_str())).then(|| fields[4].parse().ok())?
+    });
+    holders.next()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::duration;
 use crate::cli::without_file;
 use crate::cli::{FAILED, NOT_BEGUN, OK, counted, put, say};
+use crate::files::{self, Readers};
 use crate::kit::test::{self, Plan};
 
 pub const EXAMPLES: &str = "Examples:
@@ -63,7 +64,8 @@ pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     }
     if let Some(file) = &args.junit {
         let report = test::junit(&plan.name, &results);
-        std::fs::write(file, report).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+        files::replace_linked(file, report.as_bytes(), Readers::AsBefore)
+            .map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
     }
     if args.record {
         plan.write()?;

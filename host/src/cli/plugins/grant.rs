@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cli::{FAILED, OK, put, say};
 use crate::config::{self, Config};
+use crate::files::{self, Readers};
 use crate::plugin::Plugin;
 
 #[derive(clap::Args)]
@@ -53,7 +54,7 @@ pub fn run(config: &Config, plugin: &Plugin, args: &Args, json: bool) -> anyhow:
     if std::fs::read_to_string(file)? != text {
         anyhow::bail!("{} has changed meanwhile; nothing was written", file.display());
     }
-    replace(file, &new)?;
+    files::replace_linked(file, new.as_bytes(), Readers::AsBefore)?;
     if json {
         put(&json!({"plugin": plugin.name, "file": file, "diff": difference}).to_string());
     }
@@ -89,15 +90,4 @@ fn difference(old: &str, new: &str) -> String {
     shown.extend(into.iter().map(|line| format!("+{line}")));
     shown.extend(around(&old[old.len() - after..][..after.min(CONTEXT)]));
     shown.join("\n")
-}
-
-/// In one step, so that a running host never reads half of it; a link stays a link.
-fn replace(file: &Path, content: &str) -> anyhow::Result<()> {
-    let file = file.canonicalize()?;
-    let temporary = file.with_extension(format!("{}.tmp", uuid::Uuid::new_v4()));
-    std::fs::copy(&file, &temporary)
-        .and_then(|_| std::fs::write(&temporary, content))
-        .and_then(|()| std::fs::rename(&temporary, &file))
-        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
-    Ok(())
 }

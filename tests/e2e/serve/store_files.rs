@@ -1,0 +1,107 @@
+//! What happens to the files of a running server from outside, and who can read them.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use super::{LISTEN, Server, home, note, settled};
+use crate::support::{Home, message};
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode() & 0o777
+}
+
+fn errors(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains("ERROR")).collect()
+}
+
+#[tokio::test]
+async fn a_second_server_on_one_file_is_refused_whatever_leads_to_it() {
+    let home = home("");
+    let server = Server::start(&home);
+    symlink(home.path("ace.db"), home.path("link.db")).expect("linked");
+    std::fs::hard_link(home.path("ace.db"), home.path("hard.db")).expect("linked");
+    std::fs::remove_file(home.path("ace.db.lock")).expect("removed");
+    for name in ["ace.db", "link.db", "hard.db"] {
+        let path = home.path(name).display().to_string();
+        home.ace(&["serve"]).env("ACE_QUEUE__DATABASE", &path).run().code(2).says("another ace (process ");
+    }
+    server.send(&message("note", json!({}))).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_moved_away_takes_nothing_until_it_is_back() {
+    let home = home("");
+    let server = Server::start(&home);
+    server.send(&note(1, json!({}))).await;
+    std::fs::rename(home.path("ace.db"), home.path("moved.db")).expect("moved");
+    for number in 2..6 {
+        let (status, problem) = server.post("/v1/messages", note(number, json!({}))).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("deleted or moved away") && detail.contains("move it back"), "{detail}");
+    }
+    std::fs::rename(home.path("moved.db"), home.path("ace.db")).expect("moved back");
+    server.send(&note(6, json!({}))).await;
+    let (code, log) = server.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(errors(&log).iter().filter(|line| line.contains("cannot be written")).count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_log_that_a_crash_left_is_copied_only_where_commits_are_lost() {
+    let crashed = async |spoil: &dyn Fn(&mut Vec<u8>)| {
+        let home: Home = home("");
+        let server = Server::start(&home);
+        for number in 1..9 {
+            server.send(&note(number, json!({}))).await;
+        }
+        server.kill();
+        let mut log = std::fs::read(home.path("ace.db-wal")).expect("there");
+        spoil(&mut log);
+        std::fs::write(home.path("ace.db-wal"), log).expect("written");
+        let server = Server::start(&home);
+        let (status, _) = server.get("/v1/queue").await;
+        assert_eq!(status, StatusCode::OK);
+        let (code, said) = server.stop();
+        assert_eq!(code, Some(0), "{said}");
+        let copies = home.list(".").into_iter().filter(|name| name.contains("-wal.damaged-")).count();
+        (copies, said)
+    };
+    let (copies, said) = crashed(&|log| log.truncate(log.len() - 3_000)).await;
+    assert_eq!((copies, errors(&said).len()), (0, 0), "a torn tail is what a crash leaves: {said}");
+    let (copies, said) = crashed(&|log| {
+        let middle = log.len() / 2;
+        log[middle] ^= 0xff;
+    })
+    .await;
+    let told = errors(&said);
+    assert!(copies == 1 && told.len() == 1 && told[0].contains("is damaged in the middle"), "{said}");
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_what_the_server_writes() {
+    let toml = format!("{LISTEN}[relays.main]\nkind = 'file'\ndir = 'mails'\n[keyvalue]\ndatabase = 'facts.db'\n");
+    let home = home(&toml);
+    // As an earlier version left them.
+    for name in ["ace.db", "facts.db", "mails/old.eml"] {
+        home.file(name, "");
+        std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(0o644)).expect("changed");
+    }
+    std::fs::set_permissions(home.path("mails"), std::fs::Permissions::from_mode(0o755)).expect("changed");
+    let server = Server::start(&home);
+    let sent = server.send(&note(1, json!({}))).await;
+    settled(&server, &sent["uuid"], "sent").await;
+    let mails = home.list("mails");
+    assert_eq!(mails.len(), 2, "{mails:?}");
+    let databases = ["ace.db", "facts.db"].map(|name| ["", "-wal", "-shm"].map(|suffix| format!("{name}{suffix}")));
+    let others = databases.concat().into_iter().chain(["ace.db.lock".to_owned()]);
+    for name in others.chain(mails.iter().map(|name| format!("mails/{name}"))) {
+        assert_eq!(mode(&home.path(&name)), 0o600, "{name}");
+    }
+    let (code, log) = server.stop();
+    let named: Vec<&str> = log.lines().filter(|line| line.contains("could be read by other users")).collect();
+    assert_eq!((code, named.len()), (Some(0), 3), "each place once: {log}");
+}
