@@ -50,7 +50,7 @@ fn a_log_is_cut_and_nothing_in_it_forges_a_line() {
 fn refusals_neither_flood_the_log_nor_forge_a_line() {
     let done = send(&home("", ""), &["refusals"]).ok();
     let refused = done.stderr.lines().filter(|line| line.contains("A call was refused")).count();
-    assert_eq!(refused, 16, "so many are told of one call");
+    assert!((1..=16).contains(&refused), "the same reason is told once a minute: {refused}");
     assert!(done.stderr.len() < 40_000, "{} bytes", done.stderr.len());
     assert!(!done.stderr.lines().any(|line| line.starts_with("ERROR")), "{}", done.stderr);
     let told = &done.lines()[0]["report"]["policies"][0];
