@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::io::{AsyncBufRead, BufReader};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::prelude::*;
 
 use crate::config::{Compile, Config};
@@ -159,7 +160,9 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Serve => SERVE_LOG,
         _ => "error",
     });
-    let log = |spans: Option<&Exporter>| start_logging(filter, cli.log_format, spans);
+    // A span of each request and message costs time, and a server's lines do without unless more is asked for.
+    let with_spans = cli.log.is_some() || !matches!(cli.command, Command::Serve);
+    let log = |spans: Option<&Exporter>| start_logging((filter, with_spans), cli.log_format, spans);
     // A server may export spans, and only its configuration says so.
     if !matches!(cli.command, Command::Serve) {
         log(None)?;
@@ -216,9 +219,14 @@ fn without_file() -> Config {
     with_compiler(Config::without_file())
 }
 
-/// Lines on stderr, and spans to a collector where there is one.
-fn start_logging(filter: &str, format: LogFormat, spans: Option<&Exporter>) -> anyhow::Result<()> {
+/// Lines on stderr, with the spans they are in or without, and spans to a collector where there is one.
+fn start_logging(
+    (filter, with_spans): (&str, bool),
+    format: LogFormat,
+    spans: Option<&Exporter>,
+) -> anyhow::Result<()> {
     let chosen = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log {filter:?}: {error}"))?;
+    let chosen = chosen.and(filter_fn(move |metadata| with_spans || metadata.is_event()));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
