@@ -1,5 +1,5 @@
 //! Files that were cut or changed anywhere, as plugins: loading them ends, in time and without a panic, and each is told.
-//! tests/fuzz looks further than this.
+//! hostile_files.rs and tests/fuzz look further than this.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use ace::{Ace, Config};
 use crate::support::{Home, repository};
 
 /// A generator of numbers that gives the same ones every time (SplitMix64).
-struct Numbers(u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
-    fn below(&mut self, end: usize) -> usize {
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut n = self.0;
         n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Numbers {
     }
 
     /// The bytes with one to four changes: a byte set, a bit flipped, a part taken out, doubled, or put elsewhere.
-    fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..=self.below(4) {
             let at = self.below(bytes.len());
