@@ -300,3 +300,40 @@ fn the_command_line_reads_configurations_in_one_place() {
         assert!(!reads.iter().any(|word| code(text).contains(word)), "{}: cli.rs reads configurations", file.display());
     }
 }
+
+/// wasmtime's errors quote names of a guest's choice, and its formatting of a stack decodes them, which may take all memory. Where
+/// wasmtime is used, an error called `e`, `err` or `error` may be one of its own; others are called by what they are.
+#[test]
+fn only_one_place_formats_the_errors_of_wasmtime() {
+    const HOME: &str = "plugin/errors.rs";
+    let names = ["e", "err", "error"];
+    let formats = names.iter().flat_map(|name| {
+        [
+            format!("{{{name}}}"),
+            format!("{{{name}:"),
+            format!("%{name},"),
+            format!("?{name},"),
+            format!("{name}.to_string()"),
+        ]
+    });
+    let formats: Vec<String> = formats.collect();
+    let is_word = |code: &str, at: usize| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let code = code(&text);
+        if file == Path::new(HOME) || !code.contains("wasmtime") {
+            continue;
+        }
+        for word in ["WasmBacktrace>", "WasmBacktrace::", ".root_cause()", ".backtrace()"] {
+            if code.contains(word) {
+                wrong.push(format!("{}: {word} belongs in {HOME}", file.display()));
+            }
+        }
+        for format in &formats {
+            if code.match_indices(format).any(|(at, _)| is_word(&code, at)) {
+                wrong.push(format!("{}: {format} may format an error of wasmtime: use {HOME}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -10,6 +10,7 @@ mod decode;
 mod destination;
 mod prepared;
 mod report;
+pub mod text;
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,8 @@ pub use decode::{FieldError, FieldErrors};
 pub use destination::{Destination, Unreached};
 pub use prepared::{Personal, Prepared};
 pub use report::{
-    Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, OnError, Outcome, PolicyReport, Reason,
-    Report, Rule, Verdict,
+    Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, LINES_MAX, OnError, Outcome, PolicyReport,
+    REPORT_BYTES_MAX, Reason, Report, Rule, Verdict,
 };
 
 /// A JSON object whose keys keep their order.

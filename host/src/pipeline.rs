@@ -285,6 +285,7 @@ impl InFlight {
                 other => self.progress.todo[i] = other,
             }
         }
+        self.progress.report.bound();
     }
 
     /// A window is used up by the pauses between attempts alone: not by what came on top of them (a queue, a paused batch, no

@@ -9,6 +9,7 @@
 //! - [`contacts`]: what a call met on its way out
 //! - [`shown`]: what a plugin shows of itself
 //! - [`grants`]: the one place that decides what a plugin may reach
+//! - [`errors`]: wasmtime's errors and a guest's stack in words
 //! - [`imports`]: what a guest may call, one file for each interface
 //! - [`signature`]: who vouches for a plugin
 //! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
@@ -22,6 +23,7 @@ pub mod circuit;
 pub mod compiler;
 mod contacts;
 pub mod engine;
+mod errors;
 pub mod grants;
 mod imports;
 pub mod inspection;
@@ -35,6 +37,7 @@ pub mod single;
 mod state;
 pub mod trial;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -48,7 +51,7 @@ use crate::config::{self, Isolation, Requests, Secret};
 use crate::destination::Destinations;
 use crate::keyvalue::Keyvalue;
 use crate::mailer::Mailer;
-use crate::message::{ChannelType, Object, TemplateFile};
+use crate::message::{ChannelType, Object, TemplateFile, text};
 
 pub use engine::Engine;
 pub use imports::http;
@@ -144,27 +147,30 @@ pub struct Limits {
     pub circuit: circuit::Limits,
 }
 
-/// Bytes of a text from a guest that is kept: a reason, an error, a fault.
-const TEXT_BYTES_MAX: usize = 1_000;
-
 impl Settings {
     /// A guest's text without the plugin's secrets.
-    pub fn redact(&self, text: &str) -> String {
-        let secrets = self.secrets.values().map(Secret::expose).filter(|s| !s.is_empty());
-        secrets.fold(text.to_owned(), |text, secret| match text.contains(secret) {
-            true => text.replace(secret, "[secret]"),
-            false => text,
-        })
+    pub fn redact<'a>(&'a self, text: &'a str) -> Cow<'a, str> {
+        text::redact(text, self.secrets.values().map(Secret::expose))
     }
 
-    /// A guest's text as it may be kept and shown: no secrets, one line, not long.
+    /// A guest's text as it may be kept and shown: no secrets, one line, not long, nothing hidden in it.
     pub fn clean(&self, text: &str) -> String {
-        let mut text = self.redact(text).replace(char::is_control, " ");
-        if text.len() > TEXT_BYTES_MAX {
-            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-            text.push('…');
+        self.cut(text, text::TEXT_BYTES_MAX)
+    }
+
+    /// The same, with this many bytes at most.
+    pub fn cut(&self, text: &str, bytes_max: usize) -> String {
+        // Little of what is cut off is looked at, and no part of a secret is left where it is cut.
+        let margin = self.secrets.values().map(|secret| secret.expose().len()).max().unwrap_or(0);
+        let beginning = &text[..text.floor_char_boundary(bytes_max.saturating_add(margin))];
+        let mut kept = self.redact(beginning);
+        if beginning.len() < text.len() {
+            let end = kept.floor_char_boundary(kept.len().saturating_sub(margin));
+            kept = Cow::Owned(format!("{}…", &kept[..end]));
         }
-        text
+        let line = text::one_line(&kept, bytes_max);
+        // What was hidden in a secret is gone now.
+        if kept.contains(text::is_hidden) { self.redact(&line).into_owned() } else { line }
     }
 }
 
@@ -240,5 +246,55 @@ impl Plugin {
     /// The interfaces it imports that answer nothing but "not granted".
     pub fn ungranted(&self) -> Vec<String> {
         grants::ungranted(&self.imports, &self.settings.grants)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "hunter2-is-no-password";
+
+    fn settings() -> Settings {
+        let circuit = circuit::Limits { faults: 1, window: Duration::ZERO, pause: Duration::ZERO };
+        let limits = Limits {
+            memory: 0,
+            time: Duration::ZERO,
+            call_timeout: Duration::ZERO,
+            instances: 1,
+            isolation: Isolation::Pooled,
+            calls_per_instance: 1,
+            output_bytes: 0,
+            log_bytes: 0,
+            host_calls: 0,
+            circuit,
+        };
+        let secrets = BTreeMap::from([("token".to_owned(), Secret::new(SECRET))]);
+        Settings { name: "p".to_owned(), revision: String::new(), config: Object::new(), secrets, limits }
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_left_wherever_a_text_is_cut() {
+        let settings = settings();
+        for before in 950..1_030 {
+            for text in ["x".repeat(before) + SECRET, SECRET.repeat(40) + &"x".repeat(before - 900) + SECRET] {
+                let text = text + &"y".repeat(before % 60);
+                let cleaned = settings.clean(&text);
+                assert!(!cleaned.contains("hu"), "{before}: {cleaned}");
+                assert!(cleaned.len() <= text::TEXT_BYTES_MAX + '…'.len_utf8(), "{before}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_with_something_hidden_in_it_is_one_all_the_same() {
+        let cleaned = settings().clean("a hunter2\u{200b}-is-no-\u{202e}password\r\nb");
+        assert_eq!(cleaned, "a [secret]  b");
+    }
+
+    #[test]
+    fn a_short_text_is_as_the_guest_wrote_it() {
+        assert_eq!(settings().clean("Zoë – 日本語"), "Zoë – 日本語");
+        assert_eq!(settings().cut("abcdef", 3), "abc…");
     }
 }

@@ -10,6 +10,7 @@ mod circuit;
 mod functions;
 mod growth;
 mod languages;
+pub mod names;
 mod reach;
 
 use std::sync::Arc;

@@ -1,11 +1,15 @@
 //! What has happened to a message: outcomes, and the report that holds them.
 
+mod bounds;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ChannelType;
 use super::answers::{Fault, PolicyResult, Receipt, RenderedFile};
+
+pub use bounds::{LINES_MAX, REPORT_BYTES_MAX};
 
 /// Who said no or not yet, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -96,6 +96,8 @@ enum Refusal {
 
 impl Cache {
     pub fn new(dir: PathBuf, limits: CacheLimits) -> Self {
+        // As operators can use it, wherever they are.
+        let dir = std::path::absolute(&dir).unwrap_or(dir);
         Cache { dir, limits, is_refusal_told: AtomicBool::new(false) }
     }
 
@@ -121,9 +123,9 @@ impl Cache {
     pub fn store(&self, key: &Key, code: impl Read, metadata: &[u8]) -> Option<Entry> {
         match self.write(key, code, metadata) {
             Ok(()) => self.open(key),
-            Err(error) => {
+            Err(io) => {
                 let file = self.dir.join(key.file_name());
-                tracing::warn!(file = %file.display(), %error, "A compiled plugin could not be stored; it is compiled again at the next start.");
+                tracing::warn!(file = %file.display(), "A compiled plugin could not be stored, and is compiled again at the next start: {io}");
                 None
             }
         }
@@ -191,8 +193,8 @@ impl Cache {
             Ok(removed) => {
                 tracing::info!(folder = %self.dir.display(), "Removed {removed} files of compiled plugins that were not in use.");
             }
-            Err(error) => {
-                tracing::warn!(folder = %self.dir.display(), %error, "The folder of compiled plugins could not be cleaned up.");
+            Err(io) => {
+                tracing::warn!(folder = %self.dir.display(), "The folder of compiled plugins could not be cleaned up: {io}");
             }
         }
     }

@@ -7,19 +7,26 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::instance::{Called, Purpose, Runtime};
 use super::{ChannelInfo, Namespace};
 use crate::message::{
     ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, Message, Page, PolicyResult,
-    Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId,
+    Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId, text,
 };
 
 /// Entries of any list a guest returns.
 const LIST_MAX: usize = 256;
 /// Bytes of a receipt's detail.
 const DETAIL_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a name that a guest gives: a template file's, as it stands in an error.
+const NAME_BYTES_MAX: usize = 100;
+/// Bytes of a link, or of its text.
+const LINK_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a text in what a resolver returns: a key, an address, where the next page begins.
+const RESOLVED_BYTES_MAX: usize = 4 * 1024;
 
 /// Calls one function of one exported interface with the message and further arguments, bounded.
 macro_rules! call {
@@ -110,9 +117,12 @@ impl Runtime {
         self.at_most(LIST_MAX, info.template_files.len(), "template files")?;
         for file in &info.template_files {
             let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-            if file.name.is_empty() || file.name.starts_with('.') || !file.name.chars().all(sound) {
-                let message =
-                    format!("{:?} cannot be a template file's name: letters, digits, \".\", \"_\", \"-\"", file.name);
+            let fits = (1..=NAME_BYTES_MAX).contains(&file.name.len());
+            if !fits || file.name.starts_with('.') || !file.name.chars().all(sound) {
+                let name = text::one_line(&file.name, NAME_BYTES_MAX);
+                let message = format!(
+                    "{name:?} cannot be a template file's name: letters, digits, \".\", \"_\", \"-\", at most {NAME_BYTES_MAX}"
+                );
                 return Err(self.fault(FaultKind::Answer, message));
             }
         }
@@ -130,6 +140,8 @@ impl Runtime {
         let called: Called<Vec<channel::ActionLink>> = call!(self, quiet(message), channel.call_action_links, message);
         self.noted(called.and_then(|links| {
             self.at_most(LIST_MAX, links.len(), "action links")?;
+            let longest = links.iter().map(|link| link.url.len().max(link.text.len())).max().unwrap_or(0);
+            self.at_most(LINK_BYTES_MAX, longest, "bytes in one action link")?;
             let links = links.into_iter();
             Ok(links.map(|l| ActionLink { url: l.url, text: l.text, unsubscribe: l.unsubscribe }).collect())
         }))
@@ -138,7 +150,11 @@ impl Runtime {
     /// Addresses of tracking images for the templates.
     pub async fn tracker_image_sources(&self, message: &Arc<Message>) -> Called<Vec<String>> {
         let called: Called<Vec<String>> = call!(self, quiet(message), channel.call_tracker_image_sources, message);
-        self.noted(called.and_then(|sources| self.at_most(LIST_MAX, sources.len(), "tracker images").map(|()| sources)))
+        self.noted(called.and_then(|sources| {
+            self.at_most(LIST_MAX, sources.len(), "tracker images")?;
+            let longest = sources.iter().map(String::len).max().unwrap_or(0);
+            self.at_most(LINK_BYTES_MAX, longest, "bytes in one tracker image's address").map(|()| sources)
+        }))
     }
 
     /// Hands the rendered message over, once. A fault after, or in the middle of, a handover is not a plain failure.
@@ -214,12 +230,24 @@ impl Runtime {
 
     fn page(&self, page: recipient_resolver::Page, limit: u32) -> Result<Page, Fault> {
         self.at_most(limit as usize, page.items.len(), "recipients")?;
+        let fits = |text: &Option<String>, what: &str| {
+            self.at_most(RESOLVED_BYTES_MAX, text.as_ref().map_or(0, String::len), what)
+        };
+        fits(&page.next, "bytes of where the next page begins")?;
         let items = page.items.into_iter().map(|item| {
             let user_context = item.user_context.map(|json| {
-                let bad = |e| self.fault(FaultKind::Answer, format!("the user context is no JSON object: {e}"));
-                serde_json::from_str(&json).map_err(bad)
+                // It quotes what it found.
+                let words = |e| format!("the user context is no JSON object: {}", text::shown(e, text::TEXT_BYTES_MAX));
+                serde_json::from_str(&json).map_err(|e: serde_json::Error| self.fault(FaultKind::Answer, words(e)))
             });
             let recipient = item.recipient;
+            fits(&item.key, "bytes in a recipient's key")?;
+            fits(&item.language, "bytes in a recipient's language")?;
+            fits(&recipient.user_id, "bytes in a recipient's user id")?;
+            fits(&recipient.email_address, "bytes in a recipient's e-mail address")?;
+            self.at_most(LIST_MAX, recipient.contacts.len(), "contacts of one recipient")?;
+            let contacts = recipient.contacts.iter().map(|(name, value)| name.len().max(value.len()));
+            self.at_most(RESOLVED_BYTES_MAX, contacts.max().unwrap_or(0), "bytes in a recipient's contact")?;
             let lms_user_id = match (recipient.lms_user_id, recipient.user_id) {
                 (Some(number), _) => UserId::Number(number),
                 (None, Some(text)) => UserId::Text(text),
@@ -238,11 +266,10 @@ impl Runtime {
             Some(json) => {
                 self.at_most(DETAIL_BYTES_MAX, json.len(), "bytes of receipt detail")?;
                 let json = self.settings.redact(&json);
-                let parsed = serde_json::from_str(&json);
-                Some(
-                    parsed
-                        .map_err(|e| self.fault(FaultKind::Answer, format!("the receipt's detail is not JSON: {e}")))?,
-                )
+                let mut detail = serde_json::from_str(&json)
+                    .map_err(|e| self.fault(FaultKind::Answer, format!("the receipt's detail is not JSON: {e}")))?;
+                clean_texts(&mut detail);
+                Some(detail)
             }
         };
         Ok(Receipt { provider_id: self.reason(receipt.provider_id), detail })
@@ -264,6 +291,7 @@ impl Runtime {
         if name == EVERY_TYPE || (!name.is_empty() && name.len() <= 64 && name.chars().all(sound)) {
             return Ok(name);
         }
+        let name = text::one_line(&name, NAME_BYTES_MAX);
         let message = format!("{name:?} cannot be a channel type: lower-case letters, digits, \"_\", \"-\", or \"*\"");
         Err(self.fault(FaultKind::Answer, message))
     }
@@ -273,6 +301,20 @@ impl Runtime {
         at.ok_or_else(|| {
             self.fault(FaultKind::Answer, format!("{ms} milliseconds is no moment anyone will live to see"))
         })
+    }
+}
+
+/// Cleans every text of a receipt's detail; its length was looked at.
+fn clean_texts(value: &mut Value) {
+    let clean = |text: &str| text::lines(text, DETAIL_BYTES_MAX);
+    match value {
+        Value::String(text) => *text = clean(text),
+        Value::Array(items) => items.iter_mut().for_each(clean_texts),
+        Value::Object(fields) => {
+            *fields = std::mem::take(fields).into_iter().map(|(key, value)| (clean(&key), value)).collect();
+            fields.values_mut().for_each(clean_texts);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

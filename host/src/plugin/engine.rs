@@ -1,15 +1,17 @@
 //! The wasmtime engine, its clock, and how a component becomes code.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
-use wasmtime::{Enabled, PoolingAllocationConfig};
+use wasmtime::{Enabled, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::cache::{Cache, Entry, InUse, Key};
 use super::compiler::{Compiler, Job, Machine};
+use super::errors;
 use super::reading::{FACTS_VERSION, Facts, Refusal};
 use crate::config::Config;
 
@@ -101,8 +103,8 @@ impl Engine {
         }
         // SAFETY: the compiler that this host trusts has just made the code, for this engine.
         let component = unsafe { Component::deserialize(&self.inner, code) };
-        let component = component.map_err(|error| Refusal {
-            reason: format!("its code cannot be loaded: {error:#}"),
+        let component = component.map_err(|e| Refusal {
+            reason: format!("its code cannot be loaded: {}", errors::describe(&e)),
             ..Refusal::default()
         })?;
         Ok((Compiled { component, in_use: None }, facts))
@@ -133,6 +135,9 @@ fn settings(is_metered: bool) -> wasmtime::Config {
     settings.consume_fuel(is_metered);
     // Component-model threads are not used; without them a call is 0.3 to 0.8 us cheaper.
     settings.concurrency_support(false);
+    // A guest's debug information is not read, whatever the environment says; names in a stack are cut by `errors`.
+    settings.wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    settings.wasm_backtrace_max_frames(NonZeroUsize::new(errors::FRAMES_MAX));
     settings
 }
 

@@ -14,6 +14,7 @@ use super::bindings::{channel, policy, recipient_resolver};
 use super::cache::InUse;
 use super::circuit::Circuit;
 use super::engine::HANDLES_MAX;
+use super::errors;
 use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
 use super::trial::Usage;
@@ -254,19 +255,20 @@ impl Runtime {
             }
             Ok(Err(error)) => error,
         };
+        let cause = errors::root_cause(&error);
         let mut fault = if state.call.out_of_time {
             self.fault(FaultKind::Time, format!("it computed for longer than {:?} (time)", limits.time))
         } else if state.memory.refused {
-            let message = format!("it wanted more than {} bytes of memory (memory): {}", limits.memory, root(&error));
+            let message = format!("it wanted more than {} bytes of memory (memory): {}", limits.memory, cause);
             self.fault(FaultKind::Memory, message)
-        } else if root(&error).starts_with(TOO_MUCH_DATA) {
+        } else if cause.starts_with(TOO_MUCH_DATA) {
             let message =
                 format!("it handed over more than {} bytes at once (limits.output-bytes)", limits.output_bytes);
             self.fault(FaultKind::Answer, message)
         } else {
-            self.fault(FaultKind::Trap, root(&error))
+            self.fault(FaultKind::Trap, cause)
         };
-        fault.backtrace = error.downcast_ref::<wasmtime::WasmBacktrace>().map(|trace| trace.to_string());
+        fault.backtrace = errors::stack(&error);
         Err(fault)
     }
 
@@ -323,10 +325,6 @@ struct Loaded {
     policy: Option<policy::Guest>,
     channel: Option<channel::Guest>,
     resolver: Option<recipient_resolver::Guest>,
-}
-
-fn root(error: &wasmtime::Error) -> String {
-    error.root_cause().to_string()
 }
 
 impl Lease<'_> {

@@ -9,6 +9,7 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit;
 use super::engine::{Compiled, hex};
+use super::errors;
 use super::grants::{self, Grants};
 use super::inspection::Inspection;
 use super::instance::{ExportIndices, Linked, Runtime};
@@ -18,6 +19,7 @@ use super::signature;
 use super::state::State;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
+use crate::message::text;
 use crate::tasks::{self, Panicked};
 
 /// The largest component that is read.
@@ -84,8 +86,8 @@ impl Loader {
         let manifest_text = match read_bounded(&manifest_file, MANIFEST_BYTES_MAX).map(String::from_utf8) {
             Ok(Ok(text)) => text,
             Ok(Err(_)) => return Err(format!("its manifest is not UTF-8: {}", manifest_file.display())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(e) => return Err(format!("its manifest cannot be read: {}: {e}", manifest_file.display())),
+            Err(io) if io.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(io) => return Err(format!("its manifest cannot be read: {}: {io}", manifest_file.display())),
         };
         let code = Sha256::digest(&wasm);
         let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
@@ -111,10 +113,10 @@ impl Loader {
         // Code from the cache may have been made where more was allowed.
         fits(facts.starting_memory, self.config.limits.memory, "limits.memory in ace.toml")?;
         // The manifest comes after the exports, so that a policy with a bad manifest is known to be a policy.
-        let manifest =
-            Manifest::read(&manifest_text, Some(&manifest_file)).map_err(|e| format!("its manifest is wrong: {e}"))?;
-        plugin.version = manifest.version.clone();
-        plugin.description = manifest.description.clone();
+        let manifest = Manifest::read(&manifest_text, Some(&manifest_file))
+            .map_err(|problems| format!("its manifest is wrong: {problems}"))?;
+        plugin.version = manifest.version.as_deref().map(|line| text::one_line(line, text::TEXT_BYTES_MAX));
+        plugin.description = manifest.description.as_deref().map(|line| text::one_line(line, text::TEXT_BYTES_MAX));
         plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &plugin.settings.secrets);
         check_interfaces(&plugin.imports, &facts.exports)?;
         if plugin.namespaces.is_empty() {
@@ -226,9 +228,10 @@ pub(super) fn link(
     imports: &[String],
     namespaces: &[Namespace],
 ) -> Result<(InstancePre<State>, ExportIndices), String> {
-    let pre = linker.instantiate_pre(component).map_err(|e| format!("{}: {e:#}", misfit(imports)))?;
+    let pre =
+        linker.instantiate_pre(component).map_err(|e| format!("{}: {}", misfit(imports), errors::describe(&e)))?;
     let is = |namespace| namespaces.contains(&namespace);
-    let unfit = |e: wasmtime::Error| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {e:#}");
+    let unfit = |e| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {}", errors::describe(&e));
     let exports = ExportIndices {
         policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
         channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
@@ -261,17 +264,9 @@ fn merge(defaults: crate::message::Object, config: crate::message::Object) -> cr
     merged
 }
 
-/// Bytes of a reason that are kept.
-const REASON_BYTES_MAX: usize = 4_000;
-
-/// A reason as it may be shown on a terminal: a compiler's error quotes what it finds in the file, whatever that is.
+/// A reason as it may be shown on a terminal: it quotes what stands in the files, whatever that is.
 pub(super) fn printable(reason: &str) -> String {
-    let mut text = reason.replace(|c: char| c.is_control() && c != '\n', " ");
-    if text.len() > REASON_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
-        text.push('…');
-    }
-    text
+    text::lines(reason, errors::ERROR_BYTES_MAX)
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -297,7 +292,7 @@ pub(super) fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
 }
 
 pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
-    let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|e| format!("the file cannot be read: {e}"))?;
+    let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|io| format!("the file cannot be read: {io}"))?;
     match (wasm.get(..4), wasm.get(4..8)) {
         (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(wasm),
         (Some(b"\0asm"), Some([1, 0, 0, 0])) => {

@@ -3,11 +3,13 @@
 //! needs to know of the file besides its code is found out here once, as [`Facts`], and kept beside the code.
 
 use serde::{Deserialize, Serialize};
-use wasmparser::{KnownCustom, Parser, Payload, ProducersSectionReader};
+use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, ProducersSectionReader};
 use wasmtime::component::Component;
 
+use super::errors;
 use super::inspection::Metadata;
 use super::loader::fits;
+use crate::message::text;
 
 /// Bytes of one piece of metadata that are kept.
 const TEXT_BYTES_MAX: usize = 500;
@@ -48,10 +50,14 @@ pub(super) struct Refusal {
 /// Reads a component and compiles it to what [`Component::deserialize`] takes. One that starts with more than `memory_max`
 /// bytes is refused before the long part.
 pub(super) fn compile(engine: &wasmtime::Engine, wasm: &[u8], memory_max: usize) -> Result<(Facts, Vec<u8>), Refusal> {
-    let facts = scan(wasm);
+    let (facts, longest_name) = scan(wasm);
     let refuse = |reason, lacks_memory| Refusal { reason, lacks_memory, facts: Box::new(facts.clone()) };
     fits(facts.starting_memory, memory_max, "limits.memory in ace.toml").map_err(|reason| refuse(reason, false))?;
-    let unfit = |error: wasmtime::Error| refuse(format!("it does not compile: {error:#}"), is_out_of_memory(&error));
+    if longest_name > errors::FUNCTION_NAME_BYTES_MAX {
+        return Err(refuse(function_name_is_long(longest_name), false));
+    }
+    let unfit =
+        |e: wasmtime::Error| refuse(format!("it does not compile: {}", errors::describe(&e)), is_out_of_memory(&e));
     let code = engine.precompile_component(wasm).map_err(unfit)?;
     // SAFETY: this engine has just made the code.
     let component = unsafe { Component::deserialize(engine, &code) }.map_err(unfit)?;
@@ -67,9 +73,18 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     })
 }
 
-/// What is written in the bytes, as far as they are sound; imports and exports are found when it is compiled.
-fn scan(wasm: &[u8]) -> Facts {
-    let mut facts = Facts::default();
+/// A stack copies the names of its functions, each as long as it is.
+fn function_name_is_long(bytes: usize) -> String {
+    let max = errors::FUNCTION_NAME_BYTES_MAX;
+    format!(
+        "the name of one of its functions has {bytes} bytes, more than {max}: take the names out (`wasm-tools strip --all`)"
+    )
+}
+
+/// What is written in the bytes, as far as they are sound, and the length of the longest name of a function; imports and exports
+/// are found when it is compiled.
+fn scan(wasm: &[u8]) -> (Facts, usize) {
+    let (mut facts, mut longest_name) = (Facts::default(), 0);
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
         match payload {
@@ -85,6 +100,8 @@ fn scan(wasm: &[u8]) -> Facts {
                 let name = section.name();
                 if let KnownCustom::Producers(producers) = section.as_known() {
                     facts.metadata.add_producers(producers);
+                } else if let KnownCustom::Name(names) = section.as_known() {
+                    longest_name = longest_name.max(longest(names));
                 } else if depth == 0
                     && Metadata::FIELDS.contains(&name)
                     && let Ok(text) = std::str::from_utf8(section.data())
@@ -95,7 +112,17 @@ fn scan(wasm: &[u8]) -> Facts {
             _ => {}
         }
     }
-    facts
+    (facts, longest_name)
+}
+
+/// Bytes of the longest name of a function.
+fn longest(names: NameSectionReader<'_>) -> usize {
+    let functions = names.map_while(Result::ok).filter_map(|subsection| match subsection {
+        Name::Function(functions) => Some(functions),
+        _ => None,
+    });
+    let lengths = functions.flat_map(|map| map.into_iter().map_while(Result::ok).map(|naming| naming.name.len()));
+    lengths.max().unwrap_or(0)
 }
 
 impl Metadata {
@@ -131,9 +158,7 @@ fn names(component: &Component) -> Result<(Vec<String>, Vec<String>), String> {
 
 /// One line, not long: whoever made the file chose the text.
 fn shown(text: &str) -> String {
-    let mut text = text.replace(char::is_control, " ");
-    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-    text
+    text::one_line(text, TEXT_BYTES_MAX)
 }
 
 #[cfg(test)]
@@ -154,10 +179,10 @@ mod tests {
 
     #[test]
     fn the_largest_memory_counts_wherever_its_module_stands() {
-        let read = |text: &str| scan(&wat::parse_str(text).expect("WAT")).starting_memory;
+        let read = |text: &str| scan(&wat::parse_str(text).expect("WAT")).0.starting_memory;
         assert_eq!(read("(component)"), 0);
         assert_eq!(read("(component (core module (memory 3)) (component (core module (memory 17 20))))"), 17 << 16);
-        assert_eq!(scan(b"not wasm"), Facts::default());
+        assert_eq!(scan(b"not wasm"), (Facts::default(), 0));
     }
 
     #[test]
@@ -168,6 +193,7 @@ mod tests {
             section("else", b"nothing"),
             section("producers", b"\x01\x08language\x01\x04Rust\x042024"),
         ]))
+        .0
         .metadata;
         assert_eq!(metadata.fields["licenses"], "Apache-2.0");
         assert_eq!(metadata.fields["source"], "https://example.com/ [2J");
@@ -179,7 +205,7 @@ mod tests {
     fn metadata_is_small_however_much_there_is() {
         let producer = |n: usize| section("producers", format!("\x01\x03sdk\x01\x04v{n:03}\x01b").as_bytes());
         let sections: Vec<Vec<u8>> = (0..90).map(producer).collect();
-        assert_eq!(scan(&component(&sections)).metadata.producers["sdk"].len(), ENTRIES_MAX);
+        assert_eq!(scan(&component(&sections)).0.metadata.producers["sdk"].len(), ENTRIES_MAX);
     }
 
     #[test]

@@ -10,12 +10,14 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use wasmtime::component::Linker;
 
+use super::errors;
 use super::imports;
 use super::loader::Loader;
 use super::signature;
 use super::state::State;
 use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Services};
 use crate::config::{self, Config};
+use crate::tasks;
 
 /// Why no plugin could be loaded at all.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +25,13 @@ pub enum RegistryError {
     #[error("the plugin folder {} cannot be read: {source}", dir.display())]
     Folder { dir: PathBuf, source: std::io::Error },
     #[error("wasmtime cannot run here: {0}")]
-    Engine(#[from] wasmtime::Error),
+    Engine(String),
+}
+
+impl From<wasmtime::Error> for RegistryError {
+    fn from(error: wasmtime::Error) -> Self {
+        RegistryError::Engine(errors::describe(&error))
+    }
 }
 
 /// All plugins of the folder, by name.
@@ -140,7 +148,9 @@ impl Registry {
             change.log();
         }
         let engine = host.engine.clone();
-        tokio::task::spawn_blocking(move || engine.prune_cache());
+        tasks::blocking(move || engine.prune_cache()).await.unwrap_or_else(|panicked| {
+            tracing::error!("Compiled code could not be pruned: {panicked}");
+        });
         Ok(Reloaded { registry: Registry { plugins, host: Some(host.clone()) }, changes, is_unsettled })
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::circuit;
 use super::{ChannelInfo, Plugin, PluginState};
+use crate::message::text;
 
 /// Everything that is known of one plugin. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,8 +64,9 @@ impl Plugin {
         granted.extend(grants.mailer.then(|| "mailer".to_owned()));
         granted.extend(grants.outbox.iter().map(|dir| format!("outbox:{}", dir.display())));
         Shown {
-            name: self.name.clone(),
-            file: self.file.display().to_string(),
+            // Whoever may write into the folder names the files.
+            name: text::one_line(&self.name, text::TEXT_BYTES_MAX),
+            file: text::shown(self.file.display(), text::TEXT_BYTES_MAX * 4),
             namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
             version: self.version.clone(),
             description: self.description.clone(),

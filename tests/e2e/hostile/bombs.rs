@@ -51,7 +51,7 @@ fn wide_type(depth: usize) -> Vec<u8> {
 }
 
 /// An engine with these as policies, beside a sound one.
-async fn engine(components: impl IntoIterator<Item = (&'static str, Vec<u8>)>) -> Engine {
+pub(super) async fn engine(components: impl IntoIterator<Item = (&'static str, Vec<u8>)>) -> Engine {
     let home = Home::new(&["stub_policy"], "");
     for (name, bytes) in components {
         home.file(&format!("plugins/{name}.wasm"), bytes);

@@ -76,8 +76,8 @@ pub fn compile_child() -> Option<u8> {
     Some(match bound(&task).and_then(|()| answer(&task)) {
         Ok(()) => 0,
         // Its standard error goes to the parent.
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
+        Err(io) => {
+            let _ = writeln!(std::io::stderr(), "{io}");
             FAILED
         }
     })
@@ -178,6 +178,6 @@ fn on_stack<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + '
     Ok(thread.join().unwrap_or_else(|_| std::process::exit(i32::from(FAILED))))
 }
 
-fn no_thread(error: impl std::fmt::Display) -> Refusal {
-    Refusal { reason: format!("no thread could be started: {error}"), facts: Box::default(), lacks_memory: true }
+fn no_thread(io: impl std::fmt::Display) -> Refusal {
+    Refusal { reason: format!("no thread could be started: {io}"), facts: Box::default(), lacks_memory: true }
 }

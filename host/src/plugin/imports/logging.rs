@@ -20,7 +20,7 @@ impl Host for State {
             return Ok(());
         }
         // Control characters would let a guest forge lines.
-        let text: String = self.settings.redact(&line).replace(|c: char| c.is_control() && c != '\t', " ");
+        let text = self.settings.cut(&line, max);
         if let Some(trial) = &self.services.trial {
             trial.logged(word(level), &text);
         }

@@ -35,7 +35,7 @@ impl Host for State {
                 written
             })
             .await;
-        Ok(written.unwrap_or_else(|e| Err(OutboxError::Unavailable(e.to_string()))))
+        Ok(written.unwrap_or_else(|join| Err(OutboxError::Unavailable(join.to_string()))))
     }
 }
 
@@ -51,12 +51,12 @@ fn write_new(dir: &Dir, access: Access, name: &str, content: &[u8]) -> Result<()
         let rule = format!("a relative name of at most {NAME_BYTES_MAX} bytes, without \"..\" or control characters");
         return Err(OutboxError::Invalid(format!("{name:?} cannot be a file in the outbox: it must be {rule}")));
     }
-    let failed = |e: std::io::Error| match e.kind() {
+    let failed = |io: std::io::Error| match io.kind() {
         ErrorKind::AlreadyExists => OutboxError::Exists(name.to_owned()),
-        _ => OutboxError::Unavailable(format!("{name}: {e}")),
+        _ => OutboxError::Unavailable(format!("{name}: {io}")),
     };
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        let no_folder = |e| OutboxError::Unavailable(format!("{}: {e}", parent.display()));
+        let no_folder = |io| OutboxError::Unavailable(format!("{}: {io}", parent.display()));
         create_folders(dir, access, parent).map_err(no_folder)?;
     }
     let temporary = path.with_file_name(files::temporary_name());

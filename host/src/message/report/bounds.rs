@@ -1,0 +1,225 @@
+//! How long a report may get: it is kept with every message, and most of its texts are chosen by plugins and providers.
+
+use super::{ChannelReport, Fault, HISTORY_MAX, Outcome, PolicyReport, Report, Verdict};
+use crate::message::text;
+
+/// Bytes of all texts in a report together, without what `explain` rendered.
+pub const REPORT_BYTES_MAX: usize = 256 << 10;
+/// Lines that a report keeps of each of its lists, the latest.
+pub const LINES_MAX: usize = 50;
+/// Bytes of one text. Plugins and providers have less; an error of a template may quote more.
+const TEXT_BYTES_MAX: usize = 4_000;
+/// Bytes of one text, and lines of one list, where the whole would be too long.
+const SHORT_BYTES: usize = 100;
+const SHORT_LINES: usize = 5;
+
+impl Report {
+    /// Keeps its bounds: of each list the latest [`LINES_MAX`]; of all texts together [`REPORT_BYTES_MAX`]. Where they have more,
+    /// stacks and receipts' details go first, then every text and list is kept short. What was decided always stays.
+    pub fn bound(&mut self) {
+        self.shorten(LINES_MAX, TEXT_BYTES_MAX);
+        if self.weight() <= REPORT_BYTES_MAX {
+            return;
+        }
+        for fault in self.policies.iter_mut().filter_map(|policy| match &mut policy.verdict {
+            Verdict::Broken { fault, .. } => Some(fault),
+            Verdict::Result(_) => None,
+        }) {
+            fault.backtrace = None;
+        }
+        for channel in &mut self.channels {
+            if let Outcome::Sent { receipt, fault } = &mut channel.outcome {
+                receipt.detail = None;
+                fault.iter_mut().for_each(|fault| fault.backtrace = None);
+            }
+        }
+        if self.weight() > REPORT_BYTES_MAX {
+            self.shorten(SHORT_LINES, SHORT_BYTES);
+        }
+    }
+
+    fn shorten(&mut self, lines: usize, bytes: usize) {
+        for policy in &mut self.policies {
+            keep_latest(&mut policy.refused, lines);
+        }
+        for channel in &mut self.channels {
+            keep_latest(&mut channel.refused, lines);
+            keep_latest(&mut channel.passed_over, lines);
+            keep_latest(&mut channel.templates, lines);
+            keep_latest(&mut channel.history, lines.min(HISTORY_MAX));
+            if let Outcome::Denied { reasons } | Outcome::Delayed { reasons, .. } = &mut channel.outcome {
+                // Who spoke first is the first reason.
+                reasons.truncate(lines.max(LINES_MAX));
+            }
+        }
+        self.each_text(&mut |text| {
+            if text.len() > bytes {
+                *text = text::lines(text, bytes);
+            }
+        });
+    }
+
+    fn weight(&mut self) -> usize {
+        let mut bytes = 0;
+        self.each_text(&mut |text| bytes += text.len());
+        let stacks = self.policies.iter().map(|policy| match &policy.verdict {
+            Verdict::Broken { fault, .. } => stack_bytes(fault),
+            Verdict::Result(_) => 0,
+        });
+        let sent = self.channels.iter().map(|channel| match &channel.outcome {
+            Outcome::Sent { receipt, fault } => {
+                let detail = receipt.detail.as_ref().map_or(0, |detail| detail.to_string().len());
+                detail + fault.as_ref().map_or(0, stack_bytes)
+            }
+            _ => 0,
+        });
+        bytes + stacks.sum::<usize>() + sent.sum::<usize>()
+    }
+
+    /// Visits every text that somebody else chose, but for stacks and receipts' details.
+    fn each_text(&mut self, visit: &mut impl FnMut(&mut String)) {
+        self.policies.iter_mut().for_each(|policy| policy.each_text(visit));
+        self.channels.iter_mut().for_each(|channel| channel.each_text(visit));
+    }
+}
+
+fn stack_bytes(fault: &Fault) -> usize {
+    fault.backtrace.as_ref().map_or(0, String::len)
+}
+
+fn keep_latest<T>(list: &mut Vec<T>, max: usize) {
+    if list.len() > max {
+        list.drain(..list.len() - max);
+    }
+}
+
+impl PolicyReport {
+    fn each_text(&mut self, visit: &mut impl FnMut(&mut String)) {
+        match &mut self.verdict {
+            Verdict::Result(result) => {
+                result.deny.iter_mut().filter_map(|deny| deny.reason.as_mut()).for_each(&mut *visit);
+                result.delay.iter_mut().filter_map(|delay| delay.reason.as_mut()).for_each(&mut *visit);
+            }
+            Verdict::Broken { fault, .. } => visit(&mut fault.message),
+        }
+        self.refused.iter_mut().for_each(visit);
+    }
+}
+
+impl ChannelReport {
+    fn each_text(&mut self, visit: &mut impl FnMut(&mut String)) {
+        let lists = [&mut self.refused, &mut self.passed_over, &mut self.templates];
+        lists.into_iter().flatten().for_each(&mut *visit);
+        self.language_note.iter_mut().for_each(&mut *visit);
+        self.history.iter_mut().for_each(|attempt| visit(&mut attempt.answer));
+        match &mut self.outcome {
+            Outcome::Sent { receipt, fault } => {
+                receipt.provider_id.iter_mut().for_each(&mut *visit);
+                fault.iter_mut().for_each(|fault| visit(&mut fault.message));
+            }
+            Outcome::Denied { reasons } | Outcome::Delayed { reasons, .. } => {
+                reasons.iter_mut().filter_map(|one| one.reason.as_mut()).for_each(&mut *visit);
+            }
+            Outcome::MaybeSent { reason: text }
+            | Outcome::Retry { error: text, .. }
+            | Outcome::Failed { error: text }
+            | Outcome::Skipped { reason: text }
+            | Outcome::Unsupported { reason: text }
+            | Outcome::TemplateError { message: text, .. } => visit(text),
+            Outcome::Expired { error } => error.iter_mut().for_each(visit),
+            Outcome::Excluded | Outcome::Ready => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::message::{AttemptReport, AttemptResult, Denial, FaultKind, OnError, PolicyResult, Reason, Receipt};
+
+    fn fault(bytes: usize) -> Fault {
+        let (message, backtrace) = ("m".repeat(1_000), Some("b".repeat(bytes)));
+        Fault { plugin: "p".to_owned(), kind: FaultKind::Trap, message, backtrace }
+    }
+
+    fn report(policies: usize, outcome: Outcome) -> Report {
+        let verdict = |at: usize| match at % 2 {
+            0 => Verdict::Broken { fault: fault(8_000), on_error: OnError::Allow },
+            _ => {
+                let denial = || Denial { channel_type: "*".to_owned(), reason: Some("r".repeat(1_000)) };
+                Verdict::Result(PolicyResult { deny: (0..256).map(|_| denial()).collect(), delay: Vec::new() })
+            }
+        };
+        let policy = |at| PolicyReport {
+            policy: format!("p{at}"),
+            revision: "0123456789ab".to_owned(),
+            verdict: verdict(at),
+            took_us: 1,
+            shadow: None,
+            refused: vec!["x".repeat(1_000); 16],
+        };
+        let mut channel = ChannelReport::new("email".to_owned(), outcome);
+        channel.refused = (0..2_000).map(|n| format!("{n}")).collect();
+        channel.passed_over = vec!["y".repeat(1_000); 500];
+        channel.history = (0..50)
+            .map(|number| AttemptReport {
+                at: Timestamp::UNIX_EPOCH,
+                channel: "c".to_owned(),
+                revision: String::new(),
+                number,
+                took_us: 1,
+                result: AttemptResult::Recoverable,
+                answer: "日".repeat(2_000),
+            })
+            .collect();
+        Report {
+            uuid: Uuid::nil(),
+            name: "app.note".to_owned(),
+            interruptions: Vec::new(),
+            policies: (0..policies).map(policy).collect(),
+            channels: vec![channel],
+        }
+    }
+
+    #[test]
+    fn a_report_is_no_longer_than_its_bound_whatever_plugins_say() {
+        let receipt = Receipt { provider_id: Some("i".repeat(9_000)), detail: Some(json!({"d": "d".repeat(16_000)})) };
+        for policies in [0, 4, 40] {
+            for outcome in [
+                Outcome::Sent { receipt: receipt.clone(), fault: Some(fault(8_000)) },
+                Outcome::TemplateError { message: "t".repeat(1 << 20), absent: false },
+                Outcome::Denied {
+                    reasons: vec![Reason { policy: "p".to_owned(), reason: Some("z".repeat(1_000)) }; 9_000],
+                },
+            ] {
+                let mut report = report(policies, outcome.clone());
+                report.bound();
+                let bytes = serde_json::to_string(&report).expect("JSON").len();
+                // Names, numbers and the marks of JSON come on top of the texts.
+                assert!(
+                    bytes < 2 * REPORT_BYTES_MAX + policies * 256 * 140,
+                    "{policies} policies, {outcome:?}: {bytes}"
+                );
+                assert_eq!(report.channels[0].outcome.state(), outcome.state());
+                assert_eq!(report.policies.len(), policies);
+                assert_eq!(report.channels[0].refused.last().map(String::as_str), Some("1999"), "the latest stay");
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_stays_as_it_is() {
+        let mut report = report(1, Outcome::Failed { error: "gone".to_owned() });
+        report.channels[0].refused.truncate(LINES_MAX);
+        report.channels[0].passed_over.truncate(LINES_MAX);
+        report.channels[0].history.truncate(2);
+        report.channels[0].history.iter_mut().for_each(|attempt| attempt.answer.truncate(900));
+        let before = report.clone();
+        report.bound();
+        assert_eq!(report, before);
+    }
+}

@@ -1,0 +1,112 @@
+//! Texts that somebody else chose (a plugin, its file, a provider), as they may be kept and shown. The one place that cuts and
+//! cleans them.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+/// Bytes that are kept of one such text: a reason, an error, an answer.
+pub const TEXT_BYTES_MAX: usize = 1_000;
+
+/// What stands for a part that was cut off.
+const ELLIPSIS: char = '…';
+
+/// A text as one line: control characters and line breaks become spaces, hidden characters ([`is_hidden`]) are left out, and what is
+/// longer than `bytes_max` is cut and ends in an ellipsis. No more is copied than is kept.
+pub fn one_line(text: &str, bytes_max: usize) -> String {
+    cleaned(text, bytes_max, false)
+}
+
+/// The same, with its line breaks.
+pub fn lines(text: &str, bytes_max: usize) -> String {
+    cleaned(text, bytes_max, true)
+}
+
+fn cleaned(text: impl fmt::Display, bytes_max: usize, keeps_lines: bool) -> String {
+    let mut kept = Kept { text: String::new(), bytes_max, keeps_lines };
+    // An error says that there was enough of it.
+    if write!(kept, "{text}").is_err() {
+        kept.text.push(ELLIPSIS);
+    }
+    kept.text
+}
+
+/// What a value writes of itself, as [`one_line`]. Its writing ends as soon as there is enough.
+pub fn shown(value: impl fmt::Display, bytes_max: usize) -> String {
+    cleaned(value, bytes_max, false)
+}
+
+struct Kept {
+    text: String,
+    bytes_max: usize,
+    keeps_lines: bool,
+}
+
+impl Write for Kept {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars().filter(|&c| !is_hidden(c)) {
+            let c = match c {
+                '\n' if self.keeps_lines => c,
+                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => ' ',
+                c => c,
+            };
+            if self.text.len() + c.len_utf8() > self.bytes_max {
+                return Err(fmt::Error);
+            }
+            self.text.push(c);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a character shows nothing by itself, or turns the direction of its neighbours: what holds one is not what it looks
+/// like. Unicode's `Default_Ignorable_Code_Point` and `Bidi_Control`, interlinear annotations, and blank fillers.
+pub fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A text without these secrets. Nothing is copied where none of them is in it.
+pub fn redact<'a>(text: &'a str, secrets: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
+    secrets.filter(|secret| !secret.is_empty()).fold(Cow::Borrowed(text), |text, secret| match text.contains(secret) {
+        true => Cow::Owned(text.replace(secret, "[secret]")),
+        false => text,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_one_line_without_hidden_characters() {
+        let text = "a\r\nb\u{1b}[2Jc\u{202e}d\u{200b}e\u{feff}f\u{2066}g\u{ad}h\u{e0041}i\u{2028}j\u{85}k";
+        assert_eq!(one_line(text, 100), "a  b [2Jcdefghi j k");
+        assert_eq!(lines("a\nb\tc", 100), "a\nb c");
+        assert_eq!(one_line("Zoë 日本語 🎓 مرحبا", 100), "Zoë 日本語 🎓 مرحبا");
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_what_fits_is_whole() {
+        assert_eq!(one_line("abc", 3), "abc");
+        assert_eq!(one_line("abcd", 3), "abc…");
+        assert_eq!(one_line("日本", 5), "日…");
+        assert_eq!(one_line("", 0), "");
+        assert_eq!(one_line("\u{200b}\u{200b}", 0), "");
+    }
+
+    #[test]
+    fn what_writes_without_end_is_stopped() {
+        struct Endless;
+        impl fmt::Display for Endless {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                loop {
+                    f.write_str("again and ")?;
+                }
+            }
+        }
+        assert_eq!(shown(Endless, 10), "again and …");
+    }
+}
