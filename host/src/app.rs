@@ -29,6 +29,8 @@ use crate::worker::Worker;
 const ENFORCED: &str = "enforced-policies";
 /// How often what is old is looked for, and metrics are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How long a stop waits for its own note.
+const NOTE_END: Duration = Duration::from_secs(2);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +195,7 @@ async fn serve(
         () = shutdown => {
             tracing::info!("The server stops: what is under way is finished, and the rest stays in the queue.");
             stop.cancel();
+            note_end(&api.queue).await;
             serving.await
         }
     };
@@ -231,6 +234,17 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
     Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))
 }
 
+/// What is still under way at the end of a process that was asked to end is no reason to suspect it.
+async fn note_end(queue: &Queue) {
+    match tokio::time::timeout(NOTE_END, queue.end()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!("The stop could not be written down; the next start takes it for a crash: {error}")
+        }
+        Err(_) => tracing::warn!("The stop could not be written down in time; the next start takes it for a crash."),
+    }
+}
+
 /// What is to be done again and again: retention, room, tokens, metrics.
 async fn keep_up(api: Arc<Api>) -> Result<(), String> {
     let mut ticks = tokio::time::interval(UPKEEP);
@@ -252,13 +266,17 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
             metrics.upkeep();
         }
         let kept = async {
+            api.queue.probe(api.ace.now()).await?;
             while api.queue.keep_up(api.ace.now()).await? {}
             while api.queue.give_room_back().await? {}
             api.queue.stats().await
         };
         match kept.await {
             Ok(stats) => monitoring::queue(&stats),
-            Err(error) => tracing::error!("What is old cannot be thrown out: {error}"),
+            // That the store cannot be written it tells by itself, once.
+            Err(error) => {
+                tracing::debug!("What is old cannot be thrown out, and it is tried again in {UPKEEP:?}: {error}")
+            }
         }
     }
 }

@@ -241,6 +241,9 @@ async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<()
 /// Asks for a page and takes its recipients in; where the next one begins.
 async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<String>, Missed> {
     let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
+    if let Some(damage) = &resolving.damage {
+        return Err(Missed::Failed(format!("what is stored of it is damaged: {damage}")));
+    }
     let text = String::from_utf8_lossy(&batch.kind).into_owned();
     let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
     let runtime = resolver(ace, &resolving.resolver.plugin).map_err(|why| Missed::Later(why, None))?;
@@ -272,6 +275,8 @@ async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<
 impl From<IntakeError> for Missed {
     fn from(error: IntakeError) -> Self {
         match error {
+            // The store has it against this page alone: the others go on.
+            IntakeError::Queue(error @ QueueError::Damaged(_)) => Missed::Later(error.to_string(), None),
             IntakeError::Queue(error) => Missed::Store(error),
             other => Missed::Failed(other.to_string()),
         }

@@ -8,6 +8,7 @@ mod answers;
 mod context;
 mod decode;
 mod destination;
+mod person;
 mod prepared;
 mod report;
 pub mod text;
@@ -27,6 +28,7 @@ pub use answers::{
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
 pub use destination::{Destination, Unreached};
+pub use person::{check_asked_address, normal_address, normal_user};
 pub use prepared::{Personal, Prepared};
 pub use report::{
     Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, LINES_MAX, OnError, Outcome, PolicyReport,

@@ -72,6 +72,10 @@ const QUEUE_WAITING: &str = "ace_queue_waiting";
 const QUEUE_UNDER_WAY: &str = "ace_queue_under_way";
 /// Messages that failed or expired and can be tried again.
 const QUEUE_DEAD: &str = "ace_queue_dead_letters";
+/// Messages that wait to be tried alone.
+const QUEUE_SUSPECTS: &str = "ace_queue_suspects";
+/// Messages that were set aside because their rows are damaged.
+const QUEUE_DAMAGED: &str = "ace_queue_damaged";
 /// When the message that has waited longest was accepted, in seconds since 1970; 0 where none waits.
 const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
 /// Bytes of the queue's database.
@@ -201,6 +205,8 @@ pub fn queue(stats: &crate::queue::Stats) {
     }
     gauge!(QUEUE_UNDER_WAY).set(stats.under_way as f64);
     gauge!(QUEUE_DEAD).set(stats.dead as f64);
+    gauge!(QUEUE_SUSPECTS).set(stats.suspects as f64);
+    gauge!(QUEUE_DAMAGED).set(stats.damaged as f64);
     gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
     gauge!(QUEUE_BYTES).set(stats.bytes as f64);
     gauge!(WEBHOOK_CALLS).set(stats.calls as f64);

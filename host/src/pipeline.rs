@@ -227,9 +227,22 @@ impl InFlight {
         retry::waiting_end(accepted, own, self.message.is_transactional(), &self.snapshot.delivery)
     }
 
-    /// Notes that the host ended while the message was under way: what it was doing then may be done twice.
-    pub fn was_interrupted(&mut self, noticed: Timestamp) {
-        self.progress.report.interruptions.push(noticed);
+    /// Notes when it was noticed that the host had ended while the message was under way: what it was doing then may be done
+    /// twice. A moment that was noted before is noted once.
+    pub fn was_interrupted(&mut self, noticed: &[Timestamp]) {
+        let interruptions = &mut self.progress.report.interruptions;
+        interruptions.extend_from_slice(noticed);
+        interruptions.sort_unstable();
+        interruptions.dedup();
+    }
+
+    /// Nothing more is tried: every channel type that is not settled has failed.
+    pub fn abandon(&mut self, error: &str) {
+        for i in 0..self.progress.todo.len() {
+            if !matches!(std::mem::replace(&mut self.progress.todo[i], Todo::Nothing), Todo::Nothing) {
+                self.note(i, Outcome::Failed { error: error.to_owned() });
+            }
+        }
     }
 
     /// What must be kept for [`InFlight::resume`].

@@ -5,7 +5,8 @@
 //! are bytes here.
 //!
 //! - [`database`]: the file, its lock, its tables
-//! - [`writer`]: the one thread that writes, many changes to a transaction
+//! - [`changes`]: the way to the one thread that writes; [`writer`]: its transactions, of many changes each
+//! - [`health`]: whether that works
 //! - [`waiting`]: what waits, in rows of many
 //! - [`claims`]: handing messages out and taking them back
 //! - [`limits`]: the same message for further channel types
@@ -14,6 +15,9 @@
 //! - [`resolving`]: batches whose recipients a resolver names
 //! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
 //! - [`look`]: what is read; [`recent`]: finding what is in no index yet
+//! - [`rows`]: reading rows that may be damaged; [`damage`]: setting them aside
+//! - [`suspects`]: messages that processes ended with, one after the other
+//! - [`people`]: whom messages are for, as they are looked for
 //! - [`upkeep`]: retention, erasure, room
 //! - [`outgoing`]: events for webhooks and streams
 //!
@@ -21,16 +25,22 @@
 //! comes back *in doubt*. Within a process a claim is a lease: a worker that dies gives its messages back when it runs out.
 
 mod batches;
+mod changes;
 mod claims;
 mod clock;
+mod damage;
 mod database;
+mod health;
 mod limits;
 mod look;
 mod meter;
 mod outgoing;
 mod parked;
+mod people;
 mod recent;
 mod resolving;
+mod rows;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -38,6 +48,7 @@ mod waiting;
 mod writer;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,15 +62,17 @@ use uuid::Uuid;
 use crate::config;
 use crate::sqlite::Held;
 pub use batches::{Batch, BatchState};
+use changes::Pace;
 pub use claims::{Claim, Claimed, Handed, Settled, Settlement};
 pub use database::OpenError;
+pub use health::{Failing, Health};
 pub use limits::Limits;
 pub use look::{Filter, Page, Selection, Stored};
 pub use meter::{Rate, Rates};
 pub use outgoing::{Call, Event, Events};
 pub use resolving::{Resolver, ResolverReport, Resolving};
 pub use upkeep::Forgotten;
-use writer::{Pace, Writer};
+use writer::Writer;
 
 /// Lane of transactional messages: always before the others.
 pub const TRANSACTIONAL: i64 = 0;
@@ -153,6 +166,9 @@ pub enum QueueError {
     /// The disk is full, the file is locked or damaged: it may pass. Nothing was changed.
     #[error("the queue: {0}")]
     Unavailable(String),
+    /// What was asked for met a damaged part of the file. Nothing was changed, and everything else goes on.
+    #[error("a part of the queue is damaged: {0}")]
+    Damaged(String),
     /// There is no such message or batch.
     #[error("there is no {0}")]
     Unknown(&'static str),
@@ -213,8 +229,12 @@ pub struct Stats {
     pub waiting_batches: u64,
     /// Messages with a worker.
     pub under_way: u64,
+    /// Those that wait that are tried alone, since several processes ended while they were being sent.
+    pub suspects: u64,
     /// Messages by state, the settled ones that are still kept.
     pub dead: u64,
+    /// Messages that were set aside because their rows are damaged.
+    pub damaged: u64,
     /// When the message that has waited longest was accepted.
     pub oldest: Option<Timestamp>,
     /// Bytes of the database, its log included.
@@ -226,7 +246,7 @@ pub struct Stats {
 
 /// The store. One process has it open.
 pub struct Queue {
-    writer: writer::Sender,
+    writer: changes::Sender,
     readers: Vec<Arc<Mutex<Held>>>,
     recent: recent::Shared,
     parked: parked::Shared,
@@ -238,6 +258,9 @@ pub struct Queue {
     /// A page of recipients may be due that was not before.
     resolving: Notify,
     meter: Arc<meter::Meter>,
+    pulse: Arc<health::Pulse>,
+    /// Recipients that were indexed by the rule of an earlier version may be there.
+    is_rehashing: AtomicBool,
 }
 
 impl Queue {
@@ -251,12 +274,16 @@ impl Queue {
         let readers =
             (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
         let meter = Arc::new(meter::Meter::new(Instant::now()));
-        let mut writer = Writer::new(db, settings, meter.clone(), now).map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let pulse = Arc::new(health::Pulse::default());
+        let writer = Writer::new(db, settings, (meter.clone(), pulse.clone()));
+        let mut writer = writer.map_err(|e| failed(crate::sqlite::words(&e)))?;
         writer.db.renew();
+        writer.recover(now).map_err(|e| failed(e.to_string()))?;
         let (recent, parked) = (writer.recent.shared(), writer.parked.clone());
-        let writer = writer::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
+        let is_rehashing = AtomicBool::new(people::is_rehashing(&writer.db));
+        let writer = changes::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         let (changed, urgent, resolving) = (Notify::new(), watch::Sender::new(()), Notify::new());
-        Ok(Queue { writer, readers, recent, parked, file, changed, urgent, resolving, meter })
+        Ok(Queue { writer, readers, recent, parked, file, changed, urgent, resolving, meter, pulse, is_rehashing })
     }
 
     /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.
@@ -273,10 +300,16 @@ impl Queue {
     ) -> Result<impl Future<Output = Result<Vec<Accepted>, QueueError>>, QueueError> {
         let waiting = || new.iter().filter(|new| !new.claim);
         let (wakes, is_urgent) = (waiting().next().is_some(), waiting().any(|new| new.lane == TRANSACTIONAL));
-        let new = with_hashes(new);
+        let new = people::with_hashes(new);
         let answer = self.writer.begin(Pace::AtOnce, move |writer| writer.accept(&new, now)).await?;
         Ok(async move {
-            let answer = answer.await?;
+            let answer = answer.await;
+            match &answer {
+                Ok(_) => self.pulse.accepted(),
+                Err(QueueError::Damaged(reason)) => self.pulse.accept_failed(reason),
+                Err(_) => {}
+            }
+            let answer = answer?;
             let is_extended = answer.contains(&Accepted::Extended);
             if wakes || is_extended {
                 self.wake(is_urgent || is_extended);
@@ -303,6 +336,11 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
+    /// The process ends as it was asked to: what is under way at its end did not end it.
+    pub async fn end(&self) -> Result<(), QueueError> {
+        self.writer.write(|writer| Ok(writer.note_end()?)).await
+    }
+
     /// A remembered fact of the host's own.
     pub async fn remember(&self, key: &'static str, value: String) -> Result<(), QueueError> {
         self.writer.write(move |writer| writer.remember(key, &value)).await
@@ -312,9 +350,24 @@ impl Queue {
     pub async fn recall(&self, key: &'static str) -> Result<Option<String>, QueueError> {
         self.read(move |db| {
             use rusqlite::OptionalExtension;
-            db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()
+            let mut value = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+            value.query_row([key], |row| Ok(rows::Reading::of(row).text(0))).optional()
         })
         .await
+        .map(Option::flatten)
+    }
+
+    /// Whether the store works, as far as it has been used.
+    pub fn health(&self) -> Health {
+        self.pulse.told()
+    }
+
+    /// Where nothing could be written, sees whether that works again: nobody hands messages in to a server that is not ready.
+    pub async fn probe(&self, now: Timestamp) -> Result<(), QueueError> {
+        match self.pulse.wants_probe() {
+            true => self.remember("probed", now.to_string()).await,
+            false => Ok(()),
+        }
     }
 
     /// Whether the store can be read.
@@ -345,29 +398,8 @@ impl Queue {
             ask(&db)
         });
         let answer = asked.await.map_err(|e| QueueError::Unavailable(e.to_string()))?;
-        answer.map_err(|e| QueueError::Unavailable(crate::sqlite::words(&e)))
+        answer.map_err(|e| changes::void(&e))
     }
-}
-
-/// A lookup key for a recipient's user id or address.
-fn hash(kind: &str, value: &str) -> i64 {
-    let hash = Sha256::new().chain_update(kind).chain_update(value.trim().to_lowercase()).finalize();
-    i64::from_le_bytes(std::array::from_fn(|i| hash[i]))
-}
-
-/// The keys of a user id and of an address.
-type Hashes = [Option<i64>; 2];
-
-fn with_hashes(new: Vec<New>) -> Vec<(New, Hashes)> {
-    let hashed = |new: New| {
-        let hashes = hashes(new.user.as_deref(), new.email.as_deref());
-        (new, hashes)
-    };
-    new.into_iter().map(hashed).collect()
-}
-
-fn hashes(user: Option<&str>, email: Option<&str>) -> Hashes {
-    [user.map(|user| hash("user:", user)), email.map(|email| hash("email:", email))]
 }
 
 fn ms(at: Timestamp) -> i64 {
@@ -376,10 +408,6 @@ fn ms(at: Timestamp) -> i64 {
 
 fn moment(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
-}
-
-fn uuid(bytes: &[u8]) -> Uuid {
-    Uuid::from_slice(bytes).unwrap_or_default()
 }
 
 /// Long enough for any call into a channel, and for the waiting around it.

@@ -137,6 +137,31 @@ pub fn io_words(error: &std::io::Error) -> String {
     format!("{meaning} ({error})")
 }
 
+/// Whether a failure is the whole database's, or passes by itself: the disk, a lock, memory. Any other is the fault of what was
+/// looked at or written: a damaged page, a row that is not as its table has it.
+pub fn is_general(error: &Error) -> bool {
+    // A page that the disk cannot give back is damaged; one that ends too early was cut off.
+    let is_page = |failure: &rusqlite::ffi::Error| {
+        [rusqlite::ffi::SQLITE_IOERR_READ, rusqlite::ffi::SQLITE_IOERR_SHORT_READ].contains(&failure.extended_code)
+    };
+    match error {
+        Error::SqliteFailure(failure, _) if is_page(failure) => false,
+        Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::NotADatabase
+                | ErrorCode::OutOfMemory
+                | ErrorCode::OperationInterrupted
+        ),
+        _ => false,
+    }
+}
+
 /// What is wrong, in words for the operator.
 pub fn words(error: &Error) -> String {
     let meaning = match error.sqlite_error_code() {

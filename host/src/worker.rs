@@ -4,6 +4,8 @@
 //! that has taken all others delays none of them. A message that is accepted while a place is free goes straight to it, with no
 //! way through the queue's waiting rows.
 
+mod alone;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use crate::message::{Destination, Message, MessageType, Outcome, Personal, Prepa
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Limit, Progress, Snapshot};
 use crate::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
+use alone::Alone;
 
 /// Of the places, one in so many is for transactional messages alone.
 const RESERVED_PART: usize = 4;
@@ -66,7 +69,8 @@ pub struct Job {
     pub stands: Stands,
     /// What its requests limited it to; `None`: nothing.
     pub limits: Option<Limits>,
-    pub in_doubt: bool,
+    /// When it was noticed that a process had ended, or a worker had died, with it under way.
+    pub interrupted: Vec<Timestamp>,
     /// The trace context it came with, as it was stored.
     pub trace: Option<String>,
     pub lane: i64,
@@ -108,6 +112,8 @@ pub struct Worker {
     /// What events show.
     events: events::Shown,
     any: Arc<Semaphore>,
+    /// All there are of them.
+    places: u32,
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
     /// Lanes of batches that wait for a relay or an origin that is down.
@@ -134,6 +140,7 @@ impl Worker {
             current: Box::new(current),
             events,
             any: Arc::new(Semaphore::new(places)),
+            places: u32::try_from(places).unwrap_or(u32::MAX),
             bulk: Arc::new(Semaphore::new((places - reserved).max(1))),
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
             held: Mutex::default(),
@@ -166,12 +173,15 @@ impl Worker {
     /// As [`Worker::begin`], for what the queue handed out.
     fn begin_claimed(self: &Arc<Self>, place: Place, claimed: Claimed) {
         let worker = self.clone();
-        self.tasks.spawn(async move {
-            match worker.job(&claimed) {
-                Ok(job) => worker.send(place, job).await,
-                Err(reason) => worker.set_aside(claimed, reason).await,
-            }
-        });
+        self.tasks.spawn(async move { worker.send_claimed(place, claimed).await });
+    }
+
+    async fn send_claimed(&self, place: Place, claimed: Claimed) {
+        match self.job(&claimed) {
+            Ok(job) if claimed.is_culprit => self.give_up(job, claimed.interruptions).await,
+            Ok(job) => self.send(place, job).await,
+            Err(reason) => self.set_aside(claimed, reason).await,
+        }
     }
 
     /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.
@@ -193,8 +203,18 @@ impl Worker {
         let mut urgent = self.queue.urgent();
         // Nothing transactional is due before that.
         let mut quiet_until = Instant::now();
+        let mut alone = Alone::default();
         while let Some(mut places) = self.free_places().await {
             self.begin_ready(&mut ready, &mut places);
+            if alone.is_due() {
+                // Nothing more is claimed before it, and what is claimed ends before it begins.
+                drop(places);
+                match ready.is_empty() {
+                    true => alone.ended(self.send_alone().await),
+                    false => self.free_for_bulk().await,
+                }
+                continue;
+            }
             if places.is_empty() {
                 continue;
             }
@@ -214,19 +234,22 @@ impl Worker {
             urgent.mark_unchanged();
             let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
             match self.queue.claim(Claim { max: places.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
-                Ok(Handed { messages, next, next_transactional }) => {
+                Ok(Handed { messages, next, next_transactional, next_suspect }) => {
                     quiet_until = Instant::now() + self.left(next_transactional);
+                    let until = |at: Timestamp| Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+                    alone.wanted(next_suspect.map(until));
                     let is_nothing = messages.is_empty();
                     ready.extend(messages);
                     self.begin_ready(&mut ready, &mut places);
                     let is_full_of_bulk = places.iter().all(|place| place._bulk.is_none());
                     drop(places);
                     if is_nothing && !is_full_of_bulk {
-                        self.rest(changed, self.left(next)).await;
+                        self.rest(changed, self.left(next).min(alone.left())).await;
                     }
                 }
                 Err(error) => {
-                    tracing::error!("Nothing can be claimed, and it is tried again soon: {error}");
+                    // The queue tells the operator, once.
+                    tracing::debug!("Nothing can be claimed, and it is tried again soon: {error}");
                     drop(places);
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
@@ -292,6 +315,9 @@ impl Worker {
     }
 
     fn job(&self, claimed: &Claimed) -> Result<Job, String> {
+        if let Some(damage) = &claimed.damage {
+            return Err(damage.clone());
+        }
         let stands = match (&claimed.progress, &claimed.report) {
             (Some(progress), _) => serde_json::from_slice(progress).map(Stands::Under),
             (None, Some(report)) => serde_json::from_slice(report).map(Stands::Settled),
@@ -303,7 +329,7 @@ impl Worker {
             message: Arc::new(self.message(claimed)?),
             stands: stands.map_err(|e| format!("its progress: {e}"))?,
             limits: claimed.limits.clone(),
-            in_doubt: claimed.in_doubt,
+            interrupted: claimed.interrupted.clone(),
             trace: claimed.trace.clone(),
             lane: claimed.lane,
             since: claimed.since,
@@ -336,9 +362,35 @@ impl Worker {
         Ok(prepared)
     }
 
+    fn flight(
+        &self,
+        message: Arc<Message>,
+        stands: Stands,
+        limits: Option<Limits>,
+        interrupted: &[Timestamp],
+    ) -> InFlight {
+        let snapshot = (self.current)();
+        let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
+        let mut flight = match stands {
+            Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
+            Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
+            Stands::Settled(report) => InFlight::reopen(snapshot, message, report),
+        };
+        if let Some(limit) = limit {
+            flight.allow(limit);
+        }
+        flight.was_interrupted(interrupted);
+        flight
+    }
+
     /// A message that cannot be read any more stops nobody else.
     async fn set_aside(&self, claimed: Claimed, reason: String) {
-        tracing::error!(message_uuid = %claimed.uuid, "What is kept of a message cannot be read; it is set aside: {reason}");
+        let uuid = claimed.uuid;
+        tracing::error!(
+            message = claimed.id, message_uuid = %uuid,
+            "What is stored of a message cannot be read; it is set aside, and all others go on: {reason}. \
+             Look at it with: ace messages {uuid}"
+        );
         let report = serde_json::json!({"uuid": claimed.uuid, "error": reason}).to_string().into_bytes();
         self.settle((claimed.id, claimed.claim), Settlement::Corrupt { report }, false).await;
     }
@@ -352,24 +404,12 @@ impl Worker {
     }
 
     async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, claim, message, stands, limits, in_doubt, lane, since, .. } = job;
+        let Job { id, claim, message, stands, limits, interrupted, lane, since, .. } = job;
         let lent = (id, claim);
-        let snapshot = (self.current)();
-        let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
         let is_reopened = matches!(stands, Stands::Settled(_));
-        let mut flight = match stands {
-            Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
-            Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
-            Stands::Settled(report) => InFlight::reopen(snapshot, message, report),
-        };
-        if let Some(limit) = limit {
-            flight.allow(limit);
-        }
+        let mut flight = self.flight(message, stands, limits, &interrupted);
         if !is_reopened {
             flight.was_accepted(since);
-        }
-        if in_doubt {
-            flight.was_interrupted(self.now());
         }
         // What is due at once is gone on with; anything else waits in the queue.
         while flight.due().is_some_and(|due| due <= self.now()) {
@@ -434,7 +474,8 @@ impl Worker {
                     tracing::warn!("A message is not gone on with: {why}");
                     return false;
                 }
-                Err(error) => tracing::error!("A settlement cannot be written, and is tried again: {error}"),
+                // The queue tells the operator, once.
+                Err(error) => tracing::debug!("A settlement cannot be written, and is tried again: {error}"),
             }
             tokio::select! {
                 () = tokio::time::sleep(STORE_PAUSE) => {}

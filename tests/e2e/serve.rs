@@ -6,6 +6,7 @@ mod auth;
 mod batches;
 mod connections;
 mod crash;
+mod damage;
 mod limit_to;
 mod limits;
 mod openapi;
@@ -15,6 +16,7 @@ mod runtime;
 mod selection;
 mod stopping;
 mod store_files;
+mod suspects;
 mod traces;
 mod webhooks;
 

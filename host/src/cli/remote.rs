@@ -303,6 +303,9 @@ pub async fn forget(args: ForgetArgs, json: bool) -> anyhow::Result<u8> {
     } else {
         let n = |key: &str| forgotten[key].as_u64().unwrap_or_default();
         put(&format!("{} waiting, {} under way, {} settled", n("waiting"), n("under_way"), n("settled")));
+        if n("damaged") > 0 {
+            put(&format!("{} whose rows are damaged are still there; see the server's log", n("damaged")));
+        }
     }
     Ok(OK)
 }

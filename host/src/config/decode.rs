@@ -357,6 +357,7 @@ fn queue(s: &mut Section<'_>) -> Queue {
         dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
         event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
         access: default.access,
+        max_interruptions: s.get("max-interruptions", values::integer(4..=1_000)).unwrap_or(default.max_interruptions),
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Queue {
     pub event_retention: Duration,
     /// Who may read the database and what is kept beside it: `file-group`.
     pub access: Access,
+    /// A message that so many processes ended unexpectedly with, one after the other, is set aside; the last of them while it was
+    /// sent alone. 5.
+    pub max_interruptions: u32,
 }
 
 impl Default for Queue {
@@ -37,6 +40,7 @@ impl Default for Queue {
             dead_letter_retention: Duration::from_secs(7 * 86_400),
             event_retention: Duration::from_secs(3_600),
             access: Access::default(),
+            max_interruptions: 5,
         }
     }
 }

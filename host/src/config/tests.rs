@@ -291,6 +291,7 @@ fn values_out_of_range_are_refused() {
             "expiration-delay (2m) must be at most max-expiration-delay (100s)",
         ),
         ("[delivery]\nmax-message-bytes = -1", "must be a size from 1KiB to 256MiB"),
+        ("[queue]\nmax-interruptions = 3", "must be a whole number from 4 to 1000"),
         ("[http]\ntimeout = \"0s\"", "must be a duration from 1ms to 10m"),
         ("[http]\nmax-response-bytes = 1", "must be a size from 1KiB to 256MiB"),
         ("[http]\nca-file = \"no-such-ca.pem\"", "there is no file no-such-ca.pem"),

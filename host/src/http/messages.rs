@@ -21,7 +21,7 @@ use super::described::MessageForm;
 use super::problem::{ApiError, Problem};
 use super::shown::{MessageShown, Timeline};
 use crate::intake;
-use crate::message::{DateTime, Message, Report};
+use crate::message::{DateTime, Message, Report, check_asked_address};
 use crate::monitoring::trace;
 use crate::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
 use crate::worker::{Awaited, Job, Place, Stands};
@@ -96,7 +96,7 @@ pub struct Wanted {
     name: Option<String>,
     /// The recipient's lms_user_id.
     user: Option<String>,
-    /// The recipient's address, in any case.
+    /// The recipient's address, in any case. In a URL a `+` is written `%2B`.
     email: Option<String>,
     /// Accepted at that moment or later (ISO 8601).
     since: Option<String>,
@@ -203,7 +203,7 @@ async fn accept(
                 message,
                 stands: Stands::AtTheBeginning,
                 limits,
-                in_doubt: false,
+                interrupted: Vec::new(),
                 trace,
                 lane,
                 since: now,
@@ -349,6 +349,11 @@ pub async fn discard_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wante
     Ok(Json(Changed { changed: api.queue.discard_all(wanted.selection()?).await? }))
 }
 
+/// Refuses an address that cannot have been meant.
+pub fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
+    check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
+}
+
 impl Wanted {
     fn selection(&self) -> Result<Selection, ApiError> {
         Ok(Selection { filter: self.filter()?, cursor: self.cursor, limit: self.limit })
@@ -366,6 +371,9 @@ impl Wanted {
             }
             _ => None,
         };
+        if let Some(email) = &self.email {
+            asked_for("email", email)?;
+        }
         Ok(Filter {
             state,
             is_dead,

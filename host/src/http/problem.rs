@@ -192,6 +192,7 @@ impl From<QueueError> for ApiError {
         match error {
             QueueError::Unknown(what) => ApiError::NotFound(what),
             QueueError::State(why) => ApiError::Conflict(why),
+            damaged @ QueueError::Damaged(_) => ApiError::Internal(damaged.to_string()),
             full_or_broken => ApiError::Unavailable(full_or_broken.to_string()),
         }
     }

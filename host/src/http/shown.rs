@@ -20,8 +20,12 @@ pub struct Depth {
     waiting_batches: u64,
     /// Messages with a worker.
     under_way: u64,
+    /// Those that wait that are tried alone, since several processes ended while they were being sent.
+    suspects: u64,
     /// Messages that failed, expired or are corrupt, and are still kept.
     dead: u64,
+    /// Messages that were set aside because their rows are damaged.
+    damaged: u64,
     /// When the message that has waited longest was accepted.
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest: Option<Timestamp>,
@@ -87,7 +91,9 @@ impl Depth {
             waiting_ordinary: stats.waiting_ordinary,
             waiting_batches: stats.waiting_batches,
             under_way: stats.under_way,
+            suspects: stats.suspects,
             dead: stats.dead,
+            damaged: stats.damaged,
             oldest: stats.oldest,
             bytes: stats.bytes,
             calls: stats.calls,
@@ -200,10 +206,17 @@ pub struct Erased {
     under_way: u64,
     /// Messages that were settled.
     settled: u64,
+    /// Messages that are still there: their rows are damaged, and cannot be erased one by one. They are not sent.
+    damaged: u64,
 }
 
 impl From<Forgotten> for Erased {
     fn from(forgotten: Forgotten) -> Self {
-        Erased { waiting: forgotten.waiting, under_way: forgotten.under_way, settled: forgotten.settled }
+        Erased {
+            waiting: forgotten.waiting,
+            under_way: forgotten.under_way,
+            settled: forgotten.settled,
+            damaged: forgotten.damaged,
+        }
     }
 }

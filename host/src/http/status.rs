@@ -16,6 +16,7 @@ use super::shown::{Depth, DestinationShown};
 use crate::destination::View;
 use crate::monitoring;
 use crate::plugin::PluginState;
+use crate::queue::{Failing, Health};
 
 /// What a ready server says of itself.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,13 +26,38 @@ pub struct Ready {
     pub reasons: Vec<String>,
     /// What does not work as it should while messages are accepted.
     pub degraded: Vec<Degraded>,
+    pub queue: Pulse,
+}
+
+/// How the queue's file is doing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Pulse {
+    /// Seconds since something was written; none was since the start where it is null.
+    pub last_write_s: Option<u64>,
+    /// Seconds since messages were asked for with success.
+    pub last_claim_s: Option<u64>,
+    /// For how many seconds nothing can be written; null where it can.
+    pub writes_failing_s: Option<u64>,
+    /// For how many seconds no message can be taken up to be sent; null where they can.
+    pub claims_failing_s: Option<u64>,
+}
+
+impl From<&Health> for Pulse {
+    fn from(health: &Health) -> Self {
+        Pulse {
+            last_write_s: health.last_write.map(|ago| ago.as_secs()),
+            last_claim_s: health.last_claim.map(|ago| ago.as_secs()),
+            writes_failing_s: health.writes.as_ref().map(|failing| failing.since.as_secs()),
+            claims_failing_s: health.claims.as_ref().map(|failing| failing.since.as_secs()),
+        }
+    }
 }
 
 /// One thing that does not work as it should.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Degraded {
     /// `plugin`: it should be active and is not. `task`: a part of the server failed and was started again. `relay`, `origin`:
-    /// messages wait for it, because it is down.
+    /// messages wait for it, because it is down. `queue`: what was accepted is not sent, or a part of the file is damaged.
     pub kind: &'static str,
     /// Which one.
     pub name: String,
@@ -39,7 +65,7 @@ pub struct Degraded {
 }
 
 /// Everything that does not work as it should, by kind.
-fn degraded(api: &Api) -> Vec<Degraded> {
+fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
     let mut found = Vec::new();
     let mut note = |kind, name, reason| found.push(Degraded { kind, name, reason });
     for (task, why) in api.tasks.unwell() {
@@ -54,6 +80,12 @@ fn degraded(api: &Api) -> Vec<Degraded> {
     for View { destination, reason, .. } in troubles.into_iter().filter(|view| !view.is_recovering) {
         note(destination.kind(), destination.name().to_owned(), format!("it is down: {reason}"));
     }
+    if let Some(Failing { since, reason }) = &health.claims {
+        note("queue", "claims".to_owned(), format!("no message has been sent for {} s: {reason}", since.as_secs()));
+    }
+    for damage in &health.damaged {
+        note("queue", "file".to_owned(), format!("it is damaged: {damage}"));
+    }
     found
 }
 
@@ -61,11 +93,11 @@ impl Ready {
     /// As everybody may see it: names and reasons tell of plugins and files.
     fn bare(self) -> Self {
         let told = || "a token with the scope `read` is told more".to_owned();
-        let Ready { is_ready, reasons, degraded } = self;
+        let Ready { is_ready, reasons, degraded, queue } = self;
         let bare = |one: Degraded| Degraded { name: String::new(), reason: told(), ..one };
         let mut degraded: Vec<Degraded> = degraded.into_iter().map(bare).collect();
         degraded.dedup();
-        Ready { is_ready, reasons: reasons.first().map(|_| told()).into_iter().collect(), degraded }
+        Ready { is_ready, reasons: reasons.first().map(|_| told()).into_iter().collect(), degraded, queue }
     }
 }
 
@@ -86,11 +118,16 @@ pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl Int
     if let Err(error) = api.queue.answers().await {
         reasons.push(error.to_string());
     }
+    let health = api.queue.health();
+    if let Some(Failing { since, reason }) = &health.writes {
+        reasons.push(format!("the queue has not been writable for {} s: {reason}", since.as_secs()));
+    }
     if api.is_stopping() {
         reasons.push("the server is being stopped".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let ready = Ready { is_ready: reasons.is_empty(), reasons, degraded: degraded(&api) };
+    let degraded = degraded(&api, &health);
+    let ready = Ready { is_ready: reasons.is_empty(), reasons, degraded, queue: Pulse::from(&health) };
     (status, Json(if guard::may_know(&api, &headers) { ready } else { ready.bare() }))
 }
 

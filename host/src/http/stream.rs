@@ -21,6 +21,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
 
 use super::Api;
+use super::messages::asked_for;
 use super::problem::{ApiError, Problem};
 use super::shown::Erased;
 use crate::events::Told;
@@ -44,7 +45,7 @@ type Events = BoxStream<'static, Result<Event, Infallible>>;
 pub struct Person {
     /// The lms_user_id.
     user: Option<String>,
-    /// The address, in any case.
+    /// The address, in any case. In a URL a `+` is written `%2B`.
     email: Option<String>,
 }
 
@@ -167,9 +168,15 @@ impl Reader {
 /// Erases everything about the messages to a person: what waits will not go out, what is settled is not kept.
 #[utoipa::path(post, path = "/v1/forget", tag = "people", params(Person), responses(
     (status = 200, description = "How many messages that were", body = Erased),
-    (status = 400, description = "Nobody is named", body = Problem, content_type = "application/problem+json"),
+    (status = 400, description = "Nobody is named, or an address has a space that was a +", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn forget(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<Erased>, ApiError> {
+    if let Some(email) = &person.email {
+        asked_for("email", email)?;
+    }
+    if person.user.as_ref().is_some_and(|user| user.trim().is_empty()) {
+        return Err(ApiError::BadRequest("user: is empty; give a user id".to_owned()));
+    }
     if person.user.is_none() && person.email.is_none() {
         return Err(ApiError::BadRequest("name who is to be forgotten: ?user=ID or ?email=ADDRESS".to_owned()));
     }

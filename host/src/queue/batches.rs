@@ -8,9 +8,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::damage::Place;
 use super::resolving::{self, ResolverReport};
+use super::rows::Reading;
 use super::writer::{Stop, Writer};
-use super::{ORDINARY, Queue, QueueError, State, moment, ms, uuid, waiting};
+use super::{ORDINARY, Queue, QueueError, State, moment, ms, waiting};
+use crate::sqlite;
 
 /// Messages that one step of a cancellation takes back.
 const STEP: usize = 500;
@@ -144,8 +147,11 @@ impl Queue {
     pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
         self.read(move |db| {
             let mut latest = db.prepare_cached("SELECT uuid FROM batches ORDER BY lane DESC LIMIT ?1")?;
-            let uuids: Vec<Vec<u8>> = latest.query_map([max as i64], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            uuids.iter().filter_map(|bytes| read(db, uuid(bytes)).transpose()).collect()
+            let uuids = latest.query_map([max as i64], |row| Ok(Reading::of(row).uuid(0)))?;
+            let uuids = uuids.collect::<rusqlite::Result<Vec<Uuid>>>()?;
+            let found = uuids.into_iter().filter_map(|uuid| read(db, uuid).transpose());
+            // One that is damaged is in no list; asked for by itself it is an error.
+            found.filter(|batch| batch.as_ref().err().is_none_or(sqlite::is_general)).collect()
         })
         .await
     }
@@ -160,8 +166,8 @@ impl Writer {
         let values = params![ORDINARY + 1, uuid.as_bytes(), digest, ms(now), kind];
         let is_new = self.db.prepare_cached(sql)?.execute(values)? > 0;
         let sql = "SELECT digest FROM batches WHERE uuid = ?1";
-        let is: Vec<u8> = self.db.query_row(sql, [uuid.as_bytes()], |row| row.get(0))?;
-        if is != digest {
+        let is = self.db.query_row(sql, [uuid.as_bytes()], |row| Ok(Reading::of(row).bytes(0)))?;
+        if is.as_deref() != Some(&digest) {
             let text = "another batch has this uuid: its message type or resolver is a different one".to_owned();
             return Err(Stop::Refused(QueueError::State(text)));
         }
@@ -174,13 +180,15 @@ impl Writer {
     }
 
     /// Whether the lane is a batch's that was cancelled: it takes no more, and tries nothing again.
-    pub fn is_cancelled(&self, lane: i64) -> rusqlite::Result<bool> {
+    pub fn is_cancelled(&mut self, lane: i64) -> rusqlite::Result<bool> {
         if lane <= ORDINARY {
             return Ok(false);
         }
-        let sql = "SELECT state FROM batches WHERE lane = ?1";
-        let state: Option<i64> = self.db.prepare_cached(sql)?.query_row([lane], |row| row.get(0)).optional()?;
-        Ok(state == Some(BatchState::Cancelled as i64))
+        let state = self.attempt(Place::Batch(lane), |writer| {
+            let mut state = writer.db.prepare_cached("SELECT state FROM batches WHERE lane = ?1")?;
+            state.query_row([lane], |row| Ok(Reading::of(row).number(0))).optional()
+        })?;
+        Ok(state.ok().flatten().flatten() == Some(BatchState::Cancelled as i64))
     }
 
     /// What the messages of a lane share.
@@ -212,23 +220,35 @@ impl Writer {
     /// Takes back a few messages of a lane; whether there may be more.
     fn cancel_some(&mut self, lane: i64, now: Timestamp) -> rusqlite::Result<bool> {
         let ids = waiting::take_due(&self.db, lane, i64::MAX, STEP)?;
-        for id in &ids {
-            self.done(*id, lane, (State::Cancelled, b""), now)?;
+        let is_more = ids.len() == STEP;
+        for id in ids.into_iter().chain(self.take_suspects(lane)?) {
+            match self.attempt(Place::Message(id), |writer| writer.done(id, lane, (State::Cancelled, b""), now))? {
+                Ok(()) => {}
+                Err(damage) => self.put_aside(id, lane, &damage, now)?,
+            }
         }
-        Ok(ids.len() == STEP)
+        Ok(is_more)
     }
 }
 
 pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
     let sql = "SELECT lane, state, begun, kind FROM batches WHERE uuid = ?1";
-    let read = |row: &rusqlite::Row| Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?));
+    let read = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        let (lane, state) = (row.number_or(0, ORDINARY), row.number_or(1, BatchState::Sending as i64));
+        Ok((lane, state, row.number_or(2, 0), row.bytes(3).unwrap_or_default()))
+    };
     let Some((lane, state, begun, kind)) = db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()?
     else {
         return Ok(None);
     };
     let mut by_state = BTreeMap::new();
     let mut tallies = db.prepare_cached("SELECT state, n FROM tallies WHERE lane = ?1")?;
-    for tally in tallies.query_map([lane], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))? {
+    let tally = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        Ok((row.number_or(0, State::Corrupt as i64), row.number_or(1, 0)))
+    };
+    for tally in tallies.query_map([lane], tally)? {
         let (state, n) = tally?;
         if n > 0 {
             by_state.insert(State::of(state), n.unsigned_abs());
@@ -246,5 +266,6 @@ pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch
 /// The lanes of the batches that are paused.
 pub(super) fn paused(db: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut paused = db.prepare_cached("SELECT lane FROM batches WHERE state = ?1")?;
-    paused.query_map([BatchState::Paused as i64], |row| row.get(0))?.collect()
+    let lanes = paused.query_map([BatchState::Paused as i64], |row| Ok(Reading::of(row).number(0)))?;
+    lanes.filter_map(Result::transpose).collect()
 }

@@ -9,14 +9,21 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
+use super::changes::Pace;
+use super::damage::Place;
 use super::parked::RELEASED;
-use super::writer::{Pace, Stop, Writer};
-use super::{Limits, ORDINARY, Queue, QueueError, State, TRANSACTIONAL, limits, moment, ms, uuid, waiting};
+use super::rows::Reading;
+use super::writer::{Stop, Writer};
+use super::{Limits, ORDINARY, Queue, QueueError, State, TRANSACTIONAL, limits, moment, ms, waiting};
 
 /// Lanes that are looked at in one claim.
 const LANES_MAX: usize = 64;
 /// Messages of one lane in its turn.
 const TURN: usize = 8;
+/// What the operator reads of the table `queue` where it is damaged.
+pub(super) const WAITING: &str = "what waits";
+/// Moments of interruptions that a row keeps.
+const MOMENTS_MAX: i64 = 1_000;
 
 /// What is to be claimed.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +50,14 @@ pub struct Claimed {
     pub report: Option<Vec<u8>>,
     /// What its requests limited it to, where the first of them did.
     pub limits: Option<Limits>,
-    /// A process ended, or a worker died, while it was under way: it may have been delivered then.
-    pub in_doubt: bool,
+    /// When it was noticed that a process had ended, or a worker had died, while it was under way: it may have been delivered then.
+    pub interrupted: Vec<Timestamp>,
+    /// Processes that ended unexpectedly with it under way, and nothing has come of it since.
+    pub interruptions: u32,
+    /// It is not to be tried again: `queue.max-interruptions` processes have ended with it.
+    pub is_culprit: bool,
+    /// What is wrong with its row: it is to be set aside.
+    pub damage: Option<String>,
     pub trace: Option<String>,
     pub accepted: Timestamp,
     /// When it was accepted, or last told to be tried again after it had failed: its age counts from there.
@@ -59,7 +72,21 @@ pub struct Handed {
     pub next: Option<Timestamp>,
     /// The same of transactional messages alone.
     pub next_transactional: Option<Timestamp>,
+    /// When the next suspect is due, which [`Queue::claim_suspect`] hands out.
+    pub next_suspect: Option<Timestamp>,
 }
+
+/// What stands behind a row that waited.
+pub(super) enum Found {
+    Message(Box<Claimed>),
+    /// No message, or one that is settled.
+    Nothing,
+    /// A message that cannot be read.
+    Damaged(String),
+}
+
+/// What the messages of a lane share, or why that cannot be read.
+type Kind = Result<Option<Arc<[u8]>>, String>;
 
 /// What became of a message that was handed out.
 #[derive(Debug, Clone)]
@@ -92,11 +119,23 @@ pub enum Settlement {
     Corrupt { report: Vec<u8> },
 }
 
+impl Claimed {
+    /// It may have been delivered before.
+    pub fn is_in_doubt(&self) -> bool {
+        !self.interrupted.is_empty()
+    }
+}
+
 impl Queue {
     /// Messages that are due, the transactional ones first, then a few of each other lane in turn. Each is this process's for
     /// [`super::LEASE`].
     pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<Handed, QueueError> {
-        self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await
+        let handed = self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await;
+        match &handed {
+            Ok(_) => self.pulse.claimed(),
+            Err(error) => self.pulse.claim_failed(&error.to_string()),
+        }
+        handed
     }
 
     /// Takes them back, all with one durable write. One that is not there any more (someone had a person forgotten) is passed over.
@@ -126,7 +165,7 @@ impl Writer {
         self.end_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
         let next_transactional = match found.len() < claim.max && !is_catching_up {
-            true => waiting::next_due(&self.db, TRANSACTIONAL)?,
+            true => self.next_due(TRANSACTIONAL)?,
             false => Some(ms(now)),
         };
         let mut left = claim.bulk_max.min(claim.max - found.len());
@@ -149,27 +188,61 @@ impl Writer {
         }
         let mut next = next_transactional;
         for lane in lanes.iter().filter(|_| claim.bulk_max > 0) {
-            let due = waiting::next_due(&self.db, *lane)?.filter(|due| *due <= RELEASED || !held.contains(lane));
+            let due = self.next_due(*lane)?.filter(|due| *due <= RELEASED || !held.contains(lane));
             next = next.into_iter().chain(due).min();
         }
         if found.len() == claim.max {
             next = Some(ms(now));
         }
-        let mut kinds = BTreeMap::new();
+        let messages = self.hand_all_out(found, now)?;
+        let next_suspect = self.next_suspect()?;
+        Ok(Handed {
+            messages,
+            next: next.map(moment),
+            next_transactional: next_transactional.map(moment),
+            next_suspect,
+        })
+    }
+
+    /// Those that can be read; the others are set aside.
+    fn hand_all_out(&mut self, found: Vec<(i64, i64)>, now: Timestamp) -> rusqlite::Result<Vec<Claimed>> {
+        let (mut kinds, mut orphans) = (BTreeMap::new(), Vec::new());
         let mut messages = Vec::with_capacity(found.len());
         for (lane, id) in found {
-            let kind = match kinds.entry(lane) {
+            let kind: &Kind = match kinds.entry(lane) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(self.kind(lane)?),
+                Entry::Vacant(new) => new.insert(self.attempt(Place::Batch(lane), |writer| writer.kind(lane))?),
             };
-            messages.push(self.hand_out(lane, id, kind.as_ref())?);
+            match self.hand_out(lane, id, kind, now)? {
+                Found::Message(claimed) => messages.push(*claimed),
+                Found::Nothing => orphans.push(id),
+                Found::Damaged(damage) => self.put_aside(id, lane, &damage, now)?,
+            }
         }
-        Ok(Handed { messages, next: next.map(moment), next_transactional: next_transactional.map(moment) })
+        self.tell_of_orphans("rows", &orphans);
+        Ok(messages)
+    }
+
+    fn next_due(&mut self, lane: i64) -> rusqlite::Result<Option<i64>> {
+        Ok(self.attempt(Place::Lane(lane), |writer| waiting::next_due(&writer.db, lane))?.ok().flatten())
     }
 
     /// The lanes after the transactional one that hold something and are not paused, beginning after the one that had its turn
     /// last.
-    fn lanes(&self) -> rusqlite::Result<Vec<i64>> {
+    fn lanes(&mut self) -> rusqlite::Result<Vec<i64>> {
+        let waiting = self.attempt(Place::Part(WAITING), |writer| writer.waiting_lanes())?;
+        let Err(damage) = waiting else { return Ok(waiting.unwrap_or_default()) };
+        self.pulse.damaged(WAITING, "some of it is not sent", &damage);
+        // Each lane that may hold something is looked at by itself.
+        let part = ("the batches", "batches are not sent");
+        let batches = self.attempt_part(part, |writer| {
+            let mut lanes = writer.db.prepare_cached("SELECT lane FROM batches ORDER BY lane LIMIT ?1")?;
+            lanes.query_map([LANES_MAX as i64], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
+        })?;
+        Ok([ORDINARY].into_iter().chain(batches).filter(|lane| !self.paused.contains(lane)).collect())
+    }
+
+    fn waiting_lanes(&self) -> rusqlite::Result<Vec<i64>> {
         let (mut lanes, mut at, mut wrapped) = (Vec::new(), self.turn, false);
         while lanes.len() < LANES_MAX {
             match waiting::next_lane(&self.db, at)? {
@@ -189,37 +262,42 @@ impl Writer {
 
     /// Takes what is due out of a lane, the earliest first.
     fn due(&mut self, lane: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
-        let ids = waiting::take_due(&self.db, lane, ms(now), max)?;
-        for id in &ids {
+        let ids = self.attempt(Place::Lane(lane), |writer| waiting::take_due(&writer.db, lane, ms(now), max))?;
+        let ids = ids.unwrap_or_else(|damage| {
+            self.pulse.damaged(WAITING, "some of it is not sent", &damage);
+            Vec::new()
+        });
+        let mut taken = Vec::with_capacity(ids.len());
+        for id in ids {
             self.last_claim += 1;
-            self.take(*id, lane, self.last_claim)?;
+            if self.take(id, lane, self.last_claim)? {
+                taken.push((lane, id));
+            }
         }
-        Ok(ids.into_iter().map(|id| (lane, id)).collect())
+        Ok(taken)
     }
 
-    fn hand_out(&self, lane: i64, id: i64, kind: Option<&Arc<[u8]>>) -> rusqlite::Result<Claimed> {
-        let sql = "SELECT uuid, body, progress, in_doubt, trace, accepted, report, limits, ifnull(retried, accepted)
-            FROM messages WHERE id = ?1";
+    /// A message that was taken, as it is to be handed out. What stands for none is taken back.
+    pub(super) fn hand_out(&mut self, lane: i64, id: i64, kind: &Kind, now: Timestamp) -> rusqlite::Result<Found> {
+        let sql =
+            "SELECT uuid, body, progress, in_doubt, trace, accepted, doubts, interruptions, state, name, user, email,
+            report, limits, ifnull(retried, accepted) FROM messages WHERE id = ?1";
         let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
-        // Whatever is wrong with the row, the message is handed out: the worker sees that it cannot be read.
+        let most = self.settings.max_interruptions;
         let read = |row: &rusqlite::Row| {
-            Ok(Claimed {
-                id,
-                claim,
-                uuid: uuid(&row.get::<_, Vec<u8>>(0).unwrap_or_default()),
-                lane,
-                kind: kind.cloned(),
-                body: row.get(1).unwrap_or_default(),
-                progress: row.get(2).unwrap_or_default(),
-                in_doubt: row.get(3).unwrap_or_default(),
-                trace: row.get(4).unwrap_or_default(),
-                accepted: moment(row.get(5).unwrap_or_default()),
-                since: moment(row.get(8).unwrap_or_default()),
-                report: row.get(6).unwrap_or_default(),
-                limits: limits::read(row.get(7).unwrap_or_default()),
-            })
+            let is_queued = matches!(row.get_ref(8), Ok(rusqlite::types::ValueRef::Integer(0)));
+            Ok(is_queued.then(|| claimed((id, claim, lane), kind, Reading::of(row), (most, now))))
         };
-        self.db.prepare_cached(sql)?.query_row([id], read)
+        let look = |writer: &mut Writer| writer.db.prepare_cached(sql)?.query_row([id], read).optional();
+        match self.attempt(Place::Message(id), look)? {
+            Ok(Some(Some(claimed))) => Ok(Found::Message(Box::new(claimed))),
+            Ok(_) => {
+                self.unclaim(id)?;
+                self.unsettled = self.unsettled.saturating_sub(1);
+                Ok(Found::Nothing)
+            }
+            Err(damage) => Ok(Found::Damaged(damage)),
+        }
     }
 
     /// Claims whose worker has not been heard of for too long wait again.
@@ -228,10 +306,16 @@ impl Writer {
         let ended: Vec<i64> =
             self.leases.iter().filter(|(_, lease)| lease.until <= instant).map(|(id, _)| *id).collect();
         for id in ended {
-            if let Some(lane) = self.unclaim(id)? {
+            let Some(lane) = self.unclaim(id)? else { continue };
+            let ended = self.attempt(Place::Message(id), |writer| {
                 tracing::warn!(message = id, "A worker was not heard of any more; its message waits again, in doubt.");
-                self.db.execute("UPDATE messages SET in_doubt = 1 WHERE id = ?1", [id])?;
-                self.put(lane, ms(now), id)?;
+                match writer.doubt(id, false, now)? {
+                    Some(interruptions) => writer.put_back(id, lane, interruptions, now),
+                    None => Ok(()),
+                }
+            })?;
+            if let Err(damage) = ended {
+                self.put_aside(id, lane, &damage, now)?;
             }
         }
         Ok(())
@@ -239,7 +323,8 @@ impl Writer {
 
     /// Ends a claim; its lane, where there was one.
     pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
-        self.leases.remove(&id);
+        let lease = self.leases.remove(&id);
+        self.extended.extend(lease.filter(|lease| lease.is_extended).map(|_| id));
         self.db
             .prepare_cached("DELETE FROM claims WHERE id = ?1 RETURNING lane")?
             .query_row([id], |row| row.get(0))
@@ -250,19 +335,44 @@ impl Writer {
         let id = settled.id;
         let lease = self.leases.get(&id);
         let is_good = lease.is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim));
-        let is_extended = lease.is_some_and(|lease| lease.is_extended);
-        if let Settlement::Record { progress } = &settled.settlement {
-            if !is_good {
-                return Err(Stop::Refused(QueueError::State("its claim has ended".to_owned())));
-            }
-            self.db
-                .prepare_cached("UPDATE messages SET progress = ?1, report = NULL WHERE id = ?2")?
-                .execute(params![progress, id])?;
-            return Ok(());
-        }
         if !is_good {
-            return Ok(());
+            return match &settled.settlement {
+                Settlement::Record { .. } => Err(Stop::Refused(QueueError::State("its claim has ended".to_owned()))),
+                _ => Ok(()),
+            };
         }
+        if let Settlement::Record { progress } = &settled.settlement {
+            let record = |writer: &mut Writer| {
+                let sql = "UPDATE messages SET progress = ?1, report = NULL WHERE id = ?2";
+                writer.db.prepare_cached(sql)?.execute(params![progress, id]).map(drop)
+            };
+            let Err(damage) = self.attempt(Place::Message(id), record)? else { return Ok(()) };
+            self.settle_damaged(id, &damage, now)?;
+            return Err(Stop::Refused(QueueError::State(format!("it was set aside: {damage}"))));
+        }
+        let whole = |writer: &mut Writer| writer.settle_one(settled, true, now);
+        let Err(damage) = self.attempt(Place::Event(id), whole)? else { return Ok(()) };
+        // What is told to the outside may be what is damaged: the outcome counts more.
+        let untold = |writer: &mut Writer| writer.settle_one(settled, false, now);
+        let Err(damage) = self.attempt(Place::Message(id), untold)? else {
+            let consequence = "what becomes of messages is told neither to webhooks nor to streams";
+            self.pulse.damaged("the events", consequence, &damage);
+            return Ok(());
+        };
+        Ok(self.settle_damaged(id, &damage, now)?)
+    }
+
+    /// What came of it cannot be written: it is not sent again.
+    fn settle_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
+        match self.unclaim(id)? {
+            Some(lane) => self.put_aside(id, lane, damage, now),
+            None => Ok(()),
+        }
+    }
+
+    fn settle_one(&mut self, settled: &Settled, is_told: bool, now: Timestamp) -> rusqlite::Result<()> {
+        let id = settled.id;
+        let is_extended = self.leases.get(&id).is_some_and(|lease| lease.is_extended);
         let Some(lane) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
             // Its batch was cancelled meanwhile: it is not tried again.
@@ -270,24 +380,30 @@ impl Writer {
                 self.done(id, lane, (State::Cancelled, b""), now)?;
             }
             Settlement::Done { report, .. } if is_extended => {
-                let sql = "UPDATE messages SET report = ?1, progress = NULL, in_doubt = 0 WHERE id = ?2";
+                let sql =
+                    "UPDATE messages SET report = ?1, progress = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![report, id])?;
                 self.put(lane, ms(now), id)?;
             }
             Settlement::Done { state, report, event } => {
                 self.done(id, lane, (*state, report), now)?;
-                if let Some(body) = event {
+                if let Some(body) = event.as_ref().filter(|_| is_told) {
                     self.tell(id, body, now)?;
                 }
             }
             Settlement::Corrupt { report } => self.done(id, lane, (State::Corrupt, report), now)?,
             Settlement::Again { due, progress } => {
-                let sql = "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0 WHERE id = ?2";
+                // Something came of it: it ends no process, and what interrupted it before is in its progress.
+                let sql =
+                    "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
                 self.put(lane, if is_extended { ms(now) } else { ms(*due) }, id)?;
             }
             Settlement::Park { due, progress, destinations } => {
-                let sql = "UPDATE messages SET progress = ?1, in_doubt = 0 WHERE id = ?2";
+                let sql =
+                    "UPDATE messages SET progress = ?1, in_doubt = 0, doubts = NULL, interruptions = 0 WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
                 self.park(id, lane, ms(*due), destinations)?;
             }
@@ -323,9 +439,70 @@ impl Writer {
         Ok(())
     }
 
+    /// A message that was under way may have been delivered. `is_unclean`: the process ended, and the message may be why. Its
+    /// interruptions; `None` where there is no such message that is not settled.
+    pub(super) fn doubt(&mut self, id: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<Option<i64>> {
+        let sql = "UPDATE messages SET in_doubt = 1, interruptions = interruptions + ?2, doubts = CASE
+                WHEN NOT json_valid(ifnull(doubts, '[]')) THEN json_array(?3)
+                WHEN json_array_length(ifnull(doubts, '[]')) >= ?4 THEN doubts
+                ELSE json_insert(ifnull(doubts, '[]'), '$[#]', ?3) END
+            WHERE id = ?1 AND state = 0 RETURNING interruptions";
+        let values = params![id, i64::from(is_unclean), ms(now), MOMENTS_MAX];
+        let mut doubt = self.db.prepare_cached(sql)?;
+        doubt.query_row(values, |row| Ok(Reading::of(row).number_or(0, 0))).optional()
+    }
+
     /// For tests: as if that much time had gone by since every claim.
     #[cfg(test)]
     pub fn age_leases(&mut self, by: std::time::Duration) {
         self.leases.values_mut().for_each(|lease| lease.until -= by);
+    }
+}
+
+/// A row of `messages` as it is handed out, with what is wrong with it.
+fn claimed(
+    (id, claim, lane): (i64, u64, i64),
+    kind: &Kind,
+    mut row: Reading,
+    (most, now): (u32, Timestamp),
+) -> Claimed {
+    let (uuid, body, progress) = (row.uuid(0), row.bytes(1), row.bytes(2));
+    let (is_in_doubt, trace, accepted) = (row.number_or(3, 0) != 0, row.text(4), row.number_or(5, 0));
+    let (doubts, interruptions) = (row.text(6), row.number_or(7, 0));
+    let _ = (row.text(9), row.text(10), row.text(11));
+    let (report, limited) = (row.bytes(12), row.text(13));
+    let since = moment(row.number_or(14, 0));
+    let limits = limited.as_deref().map(limits::read).transpose();
+    let moments: Vec<i64> = doubts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut interrupted: Vec<Timestamp> = moments.into_iter().map(moment).collect();
+    if is_in_doubt && interrupted.is_empty() {
+        // Of a version that did not write down when.
+        interrupted.push(now);
+    }
+    let interruptions = u32::try_from(interruptions).unwrap_or(u32::MAX);
+    let mut faults = std::mem::take(&mut row.faults);
+    if let Err(error) = &limits {
+        faults.push(format!("limits is no list of lists of texts ({error})"));
+    }
+    if let Err(error) = kind {
+        faults.push(format!("its batch cannot be read: {error}"));
+    }
+    Claimed {
+        id,
+        claim,
+        uuid,
+        lane,
+        kind: kind.as_ref().ok().cloned().flatten(),
+        body: body.unwrap_or_default(),
+        progress,
+        report,
+        limits: limits.ok().flatten(),
+        interrupted,
+        interruptions,
+        is_culprit: interruptions >= most,
+        damage: (!faults.is_empty()).then(|| faults.join(", ")),
+        trace,
+        accepted: moment(accepted),
+        since,
     }
 }

@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ms;
+use super::rows::Reading;
+use super::suspects::SUSPECTS;
 use super::writer::Writer;
+use crate::sqlite;
 
 /// A clock that is corrected by less is as good as right.
 const SLACK_MS: i64 = 2_000;
@@ -33,7 +36,10 @@ struct Behind {
 impl Clock {
     /// As the tables have it: nothing in them happened later than that.
     pub fn new(db: &Connection) -> rusqlite::Result<Self> {
-        let latest = |sql| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional();
+        let latest = |sql| match db.query_row(sql, [], |row| Ok(Reading::of(row).number(0))).optional() {
+            Err(error) if !sqlite::is_general(&error) => Ok(None),
+            latest => latest,
+        };
         let accepted = latest("SELECT accepted FROM messages ORDER BY id DESC LIMIT 1")?;
         let settled = latest("SELECT max(settled) FROM messages WHERE settled IS NOT NULL")?;
         Ok(Clock { last: accepted.flatten().max(settled.flatten()).unwrap_or(i64::MIN), behind: None })
@@ -53,18 +59,29 @@ impl Writer {
     /// Sees to it that a clock that was set back holds nothing up; whether there is more to do.
     pub fn follow_clock(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
         self.clock.notice(ms(now));
-        let Some(Behind { was, is, seen }) = self.clock.behind else { return Ok(false) };
+        let Some(behind) = self.clock.behind else { return Ok(false) };
+        let part = (
+            "what waits, by a clock that was set back",
+            "after a clock that was set back some of it waits for the moment it had before",
+        );
+        let behind = self.attempt_part(part, |writer| writer.move_some(behind))?;
+        self.clock.behind = behind;
+        Ok(behind.is_some())
+    }
+
+    /// Moves some of what waits; what is left to do.
+    fn move_some(&mut self, Behind { was, is, seen }: Behind) -> rusqlite::Result<Option<Behind>> {
         if seen.0 == i64::MIN {
             let sql = "UPDATE calls SET due = max(?1, due - ?2) WHERE due > ?1";
             self.db.execute(sql, [is, was - is])?;
         }
         // Of a run none is begun.
-        let sql = "SELECT q.lane, q.due, q.id, m.progress IS NOT NULL FROM queue q JOIN messages m ON m.id = q.id
+        let sql = "SELECT q.lane, q.due, q.id, q.lane = ?5 OR m.progress IS NOT NULL FROM queue q JOIN messages m ON m.id = q.id
             WHERE (q.lane, q.due, q.id) > (?1, ?2, ?3) ORDER BY q.lane, q.due, q.id LIMIT ?4";
         let rows: Vec<(i64, i64, i64, bool)> = self
             .db
             .prepare_cached(sql)?
-            .query_map(params![seen.0, seen.1, seen.2, STEP], |row| {
+            .query_map(params![seen.0, seen.1, seen.2, STEP, SUSPECTS], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?
             .collect::<Result<_, _>>()?;
@@ -79,8 +96,6 @@ impl Writer {
             self.db.prepare_cached(sql)?.execute([*lane, *due, *id, moved])?;
         }
         let is_more = rows.len() as i64 == STEP;
-        self.clock.behind =
-            rows.last().filter(|_| is_more).map(|(lane, due, id, _)| Behind { was, is, seen: (*lane, *due, *id) });
-        Ok(is_more)
+        Ok(rows.last().filter(|_| is_more).map(|(lane, due, id, _)| Behind { was, is, seen: (*lane, *due, *id) }))
     }
 }

@@ -118,7 +118,10 @@ pub(super) const VERSIONS: [&str; 5] = [
     ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
 ",
     // `limits`: what each request for a message limited it to (see [`super::limits`]). `parked`: messages that wait for a relay or
-    // an origin that is down (see [`super::parked`]). `retried`: when someone last had a failed message tried again.
+    // an origin that is down (see [`super::parked`]). `retried`: when someone last had a failed message tried again. `interruptions`
+    // counts the processes that ended unexpectedly with the message under way, `doubts` is a JSON list of the moments at which it
+    // came back in doubt; both begin anew when something comes of it (see [`super::suspects`]). `damaged` names messages whose rows
+    // are left as they are. Recipients that were indexed before are indexed anew, up to the number in `meta`.
     "
     ALTER TABLE messages ADD COLUMN limits TEXT;
     UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
@@ -138,6 +141,10 @@ pub(super) const VERSIONS: [&str; 5] = [
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX parked_in_turn ON parked (destination, seq);
     CREATE INDEX parked_ids ON parked (id);
+    ALTER TABLE messages ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN doubts TEXT;
+    CREATE TABLE damaged (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;
+    INSERT INTO meta (key, value) SELECT 'rehash-through', max(id) FROM messages HAVING max(id) IS NOT NULL;
 ",
 ];
 

@@ -4,8 +4,10 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
+use super::damage::Place;
+use super::rows::Reading;
 use super::writer::Writer;
-use super::{Accepted, New, State, ms, waiting};
+use super::{Accepted, New, ORDINARY, State, ms, waiting};
 
 /// Channel types or channel names, as the requests for one message named them, one list for each request; an empty list is no limit.
 pub type Limits = Vec<Vec<String>>;
@@ -15,9 +17,9 @@ pub(super) fn written(limits: &Limits) -> String {
     serde_json::to_string(limits).expect("lists of strings")
 }
 
-/// As it was stored; what cannot be read limits nothing.
-pub(super) fn read(text: Option<String>) -> Option<Limits> {
-    serde_json::from_str(&text?).ok()
+/// As it was stored.
+pub(super) fn read(text: &str) -> serde_json::Result<Limits> {
+    serde_json::from_str(text)
 }
 
 /// A message that is in the store already.
@@ -33,7 +35,12 @@ impl Writer {
     /// What becomes of a message whose uuid has number `id` already, where that is still kept: the same once more, the same for
     /// further channel types, or another one.
     pub(super) fn again(&mut self, new: &New, id: i64, now: Timestamp) -> rusqlite::Result<Option<Accepted>> {
-        let Some(known) = self.known(id)? else { return Ok(None) };
+        let known = match self.attempt(Place::Message(id), |writer| writer.known(id))? {
+            Ok(Some(known)) => known,
+            Ok(None) => return Ok(None),
+            // It is there, and cannot be read: another one is not made.
+            Err(_) => return Ok(Some(Accepted::Same(State::Corrupt))),
+        };
         if known.digest != new.digest {
             return Ok(Some(Accepted::Conflict));
         }
@@ -53,13 +60,12 @@ impl Writer {
     fn known(&self, id: i64) -> rusqlite::Result<Option<Known>> {
         let sql = "SELECT digest, state, lane, limits, progress IS NOT NULL FROM messages WHERE id = ?1";
         let read = |row: &rusqlite::Row| {
-            Ok(Known {
-                digest: row.get(0)?,
-                state: State::of(row.get(1)?),
-                lane: row.get(2)?,
-                limits: read(row.get(3)?),
-                is_begun: row.get(4)?,
-            })
+            let mut row = Reading::of(row);
+            let (digest, state) = (row.bytes(0).unwrap_or_default(), row.number_or(1, State::Corrupt as i64));
+            let (lane, limits, is_begun) = (row.number_or(2, ORDINARY), row.text(3), row.number_or(4, 0) != 0);
+            // What is limited by something that cannot be read is set aside when it is taken up.
+            let limits = limits.and_then(|text| read(&text).ok());
+            Ok(Known { digest, state: State::of(state), lane, limits, is_begun })
         };
         self.db.prepare_cached(sql)?.query_row([id], read).optional()
     }

@@ -1,10 +1,12 @@
 //! What is told to the outside: events, written with the settlement they tell of, and the webhook calls that carry them.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::rows::{self, Order, Reading};
 use super::writer::Writer;
 use super::{Queue, QueueError, moment, ms};
+use crate::sqlite;
 
 /// What `meta` calls the number of the latest event that was thrown out.
 const PRUNED: &str = "events-pruned";
@@ -41,29 +43,36 @@ impl Queue {
     pub async fn set_hooks(&self, hooks: Vec<String>) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
-                let mut known = writer.db.prepare("SELECT DISTINCT hook FROM calls")?;
-                let known: Vec<String> = known.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-                for gone in known.iter().filter(|hook| !hooks.contains(hook)) {
-                    writer.db.execute("DELETE FROM calls WHERE hook = ?1", [gone])?;
-                }
-                writer.hooks = hooks;
-                Ok(())
+                writer.hooks.clone_from(&hooks);
+                let part =
+                    ("the webhook calls", "some are not made, or are kept for webhooks that are configured no more");
+                let hooks = serde_json::to_string(&hooks).expect("texts are written");
+                Ok(writer.attempt_part(part, |writer| {
+                    let sql = "DELETE FROM calls WHERE hook NOT IN (SELECT value FROM json_each(?1))";
+                    writer.db.execute(sql, [hooks]).map(drop)
+                })?)
             })
             .await
     }
 
     /// Calls to a webhook that are due, the oldest event first.
     pub async fn calls(&self, hook: String, max: usize, now: Timestamp) -> Result<Vec<Call>, QueueError> {
-        self.read(move |db| {
-            let sql = "SELECT e.id, e.at, e.body, c.attempts FROM calls c JOIN events e ON e.id = c.event
-                WHERE c.hook = ?1 AND c.due <= ?2 ORDER BY c.due, c.event LIMIT ?3";
-            let read = |row: &rusqlite::Row| {
-                let event = Event { id: row.get(0)?, at: moment(row.get(1)?), body: row.get(2)? };
-                Ok(Call { event, attempts: row.get(3)? })
-            };
-            db.prepare_cached(sql)?.query_map(params![hook, ms(now), max as i64], read)?.collect()
-        })
-        .await
+        loop {
+            let asked = hook.clone();
+            let (calls, lost) = self.read(move |db| due_calls(db, &asked, max, now)).await?;
+            if lost.is_empty() {
+                return Ok(calls);
+            }
+            let file = self.file.display();
+            tracing::error!(
+                webhook = %hook, events = ?lost,
+                "Stored events cannot be read, and the webhook is not told of them; all others go on. \
+                 Look at one with: sqlite3 {file} \"SELECT * FROM events WHERE id = {}\"", lost[0]
+            );
+            for event in lost {
+                self.called(hook.clone(), event).await?;
+            }
+        }
     }
 
     /// Keeps an event that is about no message.
@@ -98,19 +107,53 @@ impl Queue {
         self.read(move |db| {
             // One look at both, so that what is thrown out in between is not overlooked.
             let looking = db.unchecked_transaction()?;
-            let read = |row: &rusqlite::Row| Ok(Event { id: row.get(0)?, at: moment(row.get(1)?), body: row.get(2)? });
             let events = looking
                 .prepare_cached("SELECT id, at, body FROM events WHERE id > ?1 ORDER BY id LIMIT ?2")?
-                .query_map([after, max as i64], read)?
-                .collect::<Result<_, _>>()?;
+                .query_map([after, max as i64], event)?
+                .collect::<Result<_, _>>();
+            let events = match events {
+                Err(error) if !sqlite::is_general(&error) => {
+                    let one = "SELECT id, at, body FROM events WHERE id = ?1";
+                    rows::each(&looking, ("events", one), (after, Order::Up), max, event)?
+                }
+                events => events?,
+            };
+            let number = |row: &rusqlite::Row| Ok(Reading::of(row).number(0).unwrap_or_default());
             let last = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
-            let last = looking.prepare_cached(last)?.query_row([], |row| row.get(0)).optional()?;
+            let last = looking.prepare_cached(last)?.query_row([], number).optional()?;
             let pruned = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
-            let pruned = looking.prepare_cached(pruned)?.query_row([PRUNED], |row| row.get(0)).optional()?;
+            let pruned = looking.prepare_cached(pruned)?.query_row([PRUNED], number).optional()?;
             Ok(Events { events, last: last.unwrap_or_default(), pruned: pruned.unwrap_or_default() })
         })
         .await
     }
+}
+
+fn event(row: &rusqlite::Row) -> rusqlite::Result<Event> {
+    let mut row = Reading::of(row);
+    let (id, at, body) = (row.number_or(0, 0), row.number_or(1, 0), row.bytes(2).unwrap_or_default());
+    Ok(Event { id, at: moment(at), body })
+}
+
+/// Calls that are due, and the numbers of those events that are not there or cannot be read.
+fn due_calls(db: &Connection, hook: &str, max: usize, now: Timestamp) -> rusqlite::Result<(Vec<Call>, Vec<i64>)> {
+    let sql = "SELECT event, attempts FROM calls WHERE hook = ?1 AND due <= ?2 ORDER BY due, event LIMIT ?3";
+    let read = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        Ok((row.number_or(0, 0), u32::try_from(row.number_or(1, 0)).unwrap_or_default()))
+    };
+    let due: Vec<(i64, u32)> =
+        db.prepare_cached(sql)?.query_map(params![hook, ms(now), max as i64], read)?.collect::<Result<_, _>>()?;
+    let (mut calls, mut lost) = (Vec::new(), Vec::new());
+    let mut events = db.prepare_cached("SELECT id, at, body FROM events WHERE id = ?1")?;
+    for (id, attempts) in due {
+        match events.query_row([id], event).optional() {
+            Ok(Some(event)) => calls.push(Call { event, attempts }),
+            Err(error) if sqlite::is_general(&error) => return Err(error),
+            Ok(None) | Err(_) => lost.push(id),
+        }
+    }
+    Ok((calls, lost))
 }
 
 impl Writer {

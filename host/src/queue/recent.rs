@@ -9,8 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use super::people::{Hashes, hashes};
+use super::rows::{self, Reading};
 use super::writer::remember;
-use super::{Hashes, hashes, uuid};
 use crate::sqlite;
 
 /// What `meta` calls the number of the last message that is in the indexes, and with it all before it.
@@ -22,8 +23,9 @@ const STEP: usize = if cfg!(test) { 2 } else { 512 };
 /// Entries of one message: a uuid, a user id, an address.
 const KEYS: usize = 3;
 
-/// The numbers of a recipient's messages, in SQL: of a hash, and the list of those that are held.
-pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash = ? UNION SELECT value FROM json_each(?))";
+/// The numbers of a recipient's messages, in SQL: of a list of hashes, and the list of those that are held.
+pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash IN (SELECT value FROM json_each(?))
+    UNION SELECT value FROM json_each(?))";
 
 /// The number of a uuid's message, in SQL.
 const NUMBER: &str = "SELECT id FROM uuids WHERE uuid = ?1";
@@ -65,6 +67,8 @@ pub(super) struct Recent {
     indexed: i64,
     /// Later ones that were erased.
     gone: HashSet<i64>,
+    /// The indexes are damaged: nothing more goes into them, and all is held.
+    is_stopped: bool,
 }
 
 /// Entries of the two indexes, one after the other.
@@ -90,14 +94,14 @@ impl Keys {
         }
     }
 
-    fn ids(&self, hash: i64) -> impl Iterator<Item = i64> {
-        self.recipients.iter().filter(move |(known, _)| *known == hash).map(|(_, id)| *id)
+    fn ids(&self, hashes: &[i64]) -> impl Iterator<Item = i64> {
+        self.recipients.iter().filter(|(known, _)| hashes.contains(known)).map(|(_, id)| *id)
     }
 }
 
 impl Held {
-    fn ids(&self, hash: i64) -> impl Iterator<Item = i64> {
-        self.old.ids(hash).chain(self.young.ids(hash))
+    fn ids(&self, hashes: &[i64]) -> impl Iterator<Item = i64> {
+        self.old.ids(hashes).chain(self.young.ids(hashes))
     }
 }
 
@@ -117,9 +121,9 @@ impl Shared {
     }
 
     /// The numbers of a recipient's messages that are held, as a list in JSON. To be asked before the tables.
-    pub fn ids(&self, hash: i64) -> String {
+    pub fn ids(&self, hashes: &[i64]) -> String {
         let held = self.read();
-        list(held.ids(hash))
+        list(held.ids(hashes))
     }
 }
 
@@ -176,7 +180,7 @@ pub(super) fn all_indexed(db: &Connection, uuids: &[Uuid]) -> rusqlite::Result<H
     Ok(all)
 }
 
-fn list(ids: impl Iterator<Item = i64>) -> String {
+pub(super) fn list(ids: impl Iterator<Item = i64>) -> String {
     serde_json::to_string(&ids.collect::<Vec<_>>()).expect("numbers are written")
 }
 
@@ -184,12 +188,26 @@ fn list(ids: impl Iterator<Item = i64>) -> String {
 fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
     let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
     let indexed: i64 = db.query_row(sql, [INDEXED], |row| row.get(0)).optional()?.unwrap_or(0);
+    let read = |row: &rusqlite::Row| {
+        // A damaged value is as good a key as another: what it leads to is told of when it is taken up.
+        let mut row = Reading::of(row);
+        let (id, uuid, user, email) = (row.number_or(0, 0), row.uuid(1), row.text(2), row.text(3));
+        Ok((uuid, id, hashes(user.as_deref(), email.as_deref())))
+    };
+    let found = db
+        .prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1")?
+        .query_map([indexed], read)?
+        .collect::<rusqlite::Result<Vec<_>>>();
+    let found = match found {
+        Err(error) if !sqlite::is_general(&error) => {
+            let sql = "SELECT id, uuid, user, email FROM messages WHERE id = ?1";
+            rows::each(db, ("messages", sql), (indexed, rows::Order::Up), usize::MAX, read)?
+        }
+        found => found?,
+    };
     let mut keys = Keys::default();
-    let mut rows = db.prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1")?;
-    let mut rows = rows.query([indexed])?;
-    while let Some(row) = rows.next()? {
-        let (user, email): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
-        keys.add(uuid(&row.get::<_, Vec<u8>>(1)?), row.get(0)?, hashes(user.as_deref(), email.as_deref()));
+    for (uuid, id, hashes) in found {
+        keys.add(uuid, id, hashes);
     }
     Ok((keys, indexed))
 }
@@ -204,15 +222,18 @@ fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
 }
 
 impl Recent {
-    /// Puts what the last process held into the indexes; also the number of the last message that is there.
-    pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64)> {
+    /// Puts what the last process held into the indexes; also the number of the last message that is there, and the damage that
+    /// the indexes have.
+    pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64, Option<rusqlite::Error>)> {
         let (mut young, mut indexed) = left(db)?;
+        let mut damage = None;
         if let Some(last) = young.uuids.values().max().copied() {
             match index_all(db, &young, last) {
                 Ok(()) => (young, indexed) = (Keys::default(), last),
-                Err(error) => {
+                Err(error) if sqlite::is_general(&error) => {
                     tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error))
                 }
+                Err(error) => damage = Some(error),
             }
         }
         let last = young.uuids.values().max().copied().unwrap_or(indexed);
@@ -225,8 +246,14 @@ impl Recent {
             next: 0,
             indexed,
             gone: HashSet::new(),
+            is_stopped: damage.is_some(),
         };
-        Ok((recent, last))
+        Ok((recent, last, damage))
+    }
+
+    /// The indexes are damaged: what is held stays in memory, and the next start tries again.
+    pub fn stop(&mut self) {
+        self.is_stopped = true;
     }
 
     pub fn shared(&self) -> Shared {
@@ -250,27 +277,22 @@ impl Recent {
     }
 
     /// The numbers of a recipient's messages that are held, as a list in JSON; some may be erased.
-    pub fn ids(&self, hash: i64) -> String {
+    pub fn ids(&self, hashes: &[i64]) -> String {
         let held = self.shared.read();
-        list(held.ids(hash).chain(self.added.ids(hash)))
+        list(held.ids(hashes).chain(self.added.ids(hashes)))
     }
 
     /// A message was erased.
-    pub fn erase(&mut self, db: &Connection, uuid: Uuid, id: i64, hashes: Hashes) -> rusqlite::Result<()> {
-        db.prepare_cached("DELETE FROM uuids WHERE uuid = ?1 AND id = ?2")?.execute(params![uuid.as_bytes(), id])?;
-        for hash in hashes.into_iter().flatten() {
-            db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([hash, id])?;
-        }
+    pub fn erase(&mut self, uuid: Uuid, id: i64) {
         self.added.remove(uuid, id);
         self.erased.insert(id, uuid);
-        Ok(())
     }
 
     /// Puts the next few of the old ones into the indexes. To be done last in a transaction.
     pub fn index(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let step = STEP + KEYS * self.added.uuids.len();
         let next = self.order.len().min(self.done + step);
-        if next > self.done {
+        if next > self.done && !self.is_stopped {
             let is_there = |id: &i64| !self.gone.contains(id) && !self.erased.contains_key(id);
             self.order.index(db, (self.done, next), is_there)?;
             self.next = next;
@@ -303,7 +325,7 @@ impl Recent {
             held.old = Keys::default();
         }
         (self.order, self.done, self.next) = (Order::default(), 0, 0);
-        if held.young.uuids.len() >= HELD_MAX {
+        if held.young.uuids.len() >= HELD_MAX && !self.is_stopped {
             held.old = std::mem::take(&mut held.young);
             self.order = Order::of(&held.old, last_id);
         }

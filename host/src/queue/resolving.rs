@@ -6,8 +6,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::batches::{self, Batch, BatchState};
+use super::rows::Reading;
 use super::writer::{Stop, Writer};
-use super::{Queue, QueueError, moment, ms, uuid};
+use super::{Queue, QueueError, moment, ms};
+use crate::sqlite;
 
 /// Who names a batch's recipients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Resolving {
     pub cursor: Option<String>,
     /// How often it was asked for in vain, one time after the other.
     pub failures: u32,
+    /// What is wrong with its row: it cannot be asked for.
+    pub damage: Option<String>,
 }
 
 impl Queue {
@@ -47,11 +51,12 @@ impl Queue {
         let begun = self
             .writer
             .write(move |writer| {
-                let (uuid, digest, kind) = batch;
-                if writer.begin_batch(uuid, digest, &kind, now)? {
+                let (uuid, digest, kind) = &batch;
+                let uuid = *uuid;
+                if writer.begin_batch(uuid, *digest, kind, now)? {
                     let sql = "INSERT INTO resolving (lane, plugin, arguments, failures, due)
                         SELECT lane, ?2, ?3, 0, ?4 FROM batches WHERE uuid = ?1";
-                    let Resolver { plugin, arguments } = resolver;
+                    let Resolver { plugin, arguments } = &resolver;
                     writer.db.execute(sql, params![uuid.as_bytes(), plugin, arguments, ms(now)])?;
                 }
                 writer.batch(uuid)
@@ -79,7 +84,7 @@ impl Queue {
     pub async fn page_taken(&self, lane: i64, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
-                match next {
+                match &next {
                     Some(next) => {
                         let sql =
                             "UPDATE resolving SET cursor = ?2, failures = 0, due = ?3, error = NULL WHERE lane = ?1";
@@ -130,14 +135,20 @@ fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<Reso
         WHERE due <= ?1 AND state = ?2 ORDER BY due LIMIT ?3";
     let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params![ms(now), BatchState::Receiving as i64, max as i64], |row| {
-        let uuid: Vec<u8> = row.get(0)?;
-        Ok((uuid, Resolver { plugin: row.get(1)?, arguments: row.get(2)? }, row.get(3)?, row.get(4)?))
+        let mut row = Reading::of(row);
+        let (uuid, plugin, arguments) = (row.uuid(0), row.text(1).unwrap_or_default(), row.text(2).unwrap_or_default());
+        let (cursor, failures) = (row.text(3), u32::try_from(row.number_or(4, 0)).unwrap_or_default());
+        let damage = (!row.faults.is_empty()).then(|| row.faults.join(", "));
+        Ok((uuid, Resolver { plugin, arguments }, cursor, failures, damage))
     })?;
     let mut found = Vec::new();
     for row in rows {
-        let (bytes, resolver, cursor, failures) = row?;
-        if let Some(batch) = batches::read(db, uuid(&bytes))? {
-            found.push(Resolving { batch, resolver, cursor, failures });
+        let (uuid, resolver, cursor, failures, damage) = row?;
+        match batches::read(db, uuid) {
+            Ok(Some(batch)) => found.push(Resolving { batch, resolver, cursor, failures, damage }),
+            Err(error) if sqlite::is_general(&error) => return Err(error),
+            // Without its batch there is nothing to ask for.
+            Ok(None) | Err(_) => {}
         }
     }
     Ok(found)
@@ -145,14 +156,18 @@ fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<Reso
 
 fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
     let sql = "SELECT min(due) FROM resolving JOIN batches USING (lane) WHERE due > ?1 AND state = ?2";
-    let next: Option<i64> =
-        db.prepare_cached(sql)?.query_row([ms(now), BatchState::Receiving as i64], |row| row.get(0))?;
+    let next: Option<i64> = db
+        .prepare_cached(sql)?
+        .query_row([ms(now), BatchState::Receiving as i64], |row| Ok(Reading::of(row).number(0)))?;
     Ok(next.map(moment))
 }
 
 /// What is told of a batch's resolver, while it is not at its end.
 pub(super) fn report(db: &Connection, lane: i64) -> rusqlite::Result<Option<ResolverReport>> {
     let sql = "SELECT plugin, error FROM resolving WHERE lane = ?1";
-    let read = |row: &rusqlite::Row| Ok(ResolverReport { plugin: row.get(0)?, error: row.get(1)? });
+    let read = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        Ok(ResolverReport { plugin: row.text(0).unwrap_or_default(), error: row.text(1) })
+    };
     db.prepare_cached(sql)?.query_row([lane], read).optional()
 }

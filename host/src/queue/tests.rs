@@ -3,15 +3,21 @@
 //!
 //! - [`properties`]: random work beside a model
 //! - [`clocks`]: a wall clock that jumps
+//! - [`damage`]: files as no ACE writes them
 //! - [`files`]: what happens to the file from outside
 //! - [`parked`]: messages that wait for a relay that is down
 //! - [`limits`]: the same message for further channel types
+//! - [`recipients`]: one rule for whom a message is for
+//! - [`suspects`]: processes that end with messages under way
 
 mod clocks;
+mod damage;
 mod files;
 mod limits;
 mod parked;
 mod properties;
+mod recipients;
+mod suspects;
 
 use std::path::Path;
 
@@ -96,7 +102,7 @@ async fn a_message_is_accepted_claimed_and_settled_once() {
     accept(&queue, [1], ORDINARY).await;
     let claimed = claim(&queue, 10, 1_000).await;
     assert_eq!(claimed[0].body, b"{\"n\": 1}");
-    assert!(!claimed[0].in_doubt && claimed[0].progress.is_none());
+    assert!(!claimed[0].is_in_doubt() && claimed[0].progress.is_none());
     assert!(claim(&queue, 10, 2_000).await.is_empty(), "it is under way");
     settle(&queue, &claimed, done(State::Sent)).await;
     assert!(claim(&queue, 10, 9_000).await.is_empty());
@@ -155,7 +161,7 @@ async fn a_message_waits_for_its_time() {
     assert!(claim(&queue, 5, 1_599).await.is_empty());
     let taken_up = claim(&queue, 5, 1_600).await;
     assert_eq!(taken_up[0].progress.as_deref(), Some(&b"half-way"[..]));
-    assert!(!taken_up[0].in_doubt);
+    assert!(!taken_up[0].is_in_doubt());
 }
 
 #[tokio::test]
@@ -172,12 +178,12 @@ async fn nothing_accepted_is_lost_with_the_process_and_what_was_under_way_comes_
 
     let queue = home.open();
     let claimed = claim(&queue, 10, 2_000).await;
-    let doubtful: Vec<u128> = claimed.iter().filter(|c| c.in_doubt).map(|c| c.uuid.as_u128()).collect();
+    let doubtful: Vec<u128> = claimed.iter().filter(|c| c.is_in_doubt()).map(|c| c.uuid.as_u128()).collect();
     let mut all = numbers(&claimed);
     all.sort_unstable();
     assert_eq!((all, doubtful), (vec![2, 3, 4, 5, 6, 7], vec![3, 4, 7]));
     settle(&queue, &claimed, again(2_000)).await;
-    assert!(claim(&queue, 10, 2_000).await.iter().all(|c| !c.in_doubt), "told once");
+    assert!(claim(&queue, 10, 2_000).await.iter().all(|c| !c.is_in_doubt()), "told once");
 }
 
 #[tokio::test]
@@ -194,7 +200,7 @@ async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease() {
     };
     queue.writer.write(age).await.expect("aged");
     let again = claim(&queue, 1, 1_000).await;
-    assert!(again[0].in_doubt);
+    assert!(again[0].is_in_doubt());
     // What the first worker did after all counts no more, and it must not go on.
     let late = |settlement| vec![Settled { id: again[0].id, claim: first[0].claim, settlement }];
     queue.settle(late(done(State::Failed)), at(1_000)).await.expect("passed over");
@@ -370,9 +376,9 @@ async fn a_person_is_forgotten_everywhere() {
     let event = Some(b"{\"to\": 1}".to_vec());
     settle(&queue, &claimed[..3], Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event }).await;
     let forgotten = queue.forget(Some("3".to_owned()), None).await.expect("forgotten");
-    assert_eq!(forgotten, Forgotten { waiting: 2, under_way: 0, settled: 1 });
+    assert_eq!(forgotten, Forgotten { waiting: 2, under_way: 0, settled: 1, damaged: 0 });
     let forgotten = queue.forget(None, Some("User4@Example.com".to_owned())).await.expect("forgotten");
-    assert_eq!(forgotten, Forgotten { waiting: 2, under_way: 1, settled: 0 });
+    assert_eq!(forgotten, Forgotten { waiting: 2, under_way: 1, settled: 0, damaged: 0 });
     settle(&queue, &claimed[3..], done(State::Sent)).await;
     for number in [3, 4, 10, 11, 17, 18] {
         assert_eq!(queue.message(Uuid::from_u128(number)).await.expect("asked"), None, "{number}");
@@ -543,8 +549,8 @@ async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_a
             let values = rusqlite::params![number as i64, new.uuid.as_bytes(), new.digest, user, new.body];
             db.execute(insert, values).expect("a message of before");
             db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, ?1)", [number as i64]).expect("it waits");
-            let hash = hash("user:", user.expect("a user"));
-            db.execute("INSERT INTO recipients VALUES (?1, ?2)", [hash, number as i64]).expect("its recipient");
+            let [hash, _] = people::hashes_before(user, None);
+            db.execute("INSERT INTO recipients VALUES (?1, ?2)", [hash, Some(number as i64)]).expect("its recipient");
         }
     }
     let queue = home.open();

@@ -5,10 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
+use uuid::Uuid;
 
-use super::recent::RECIPIENTS;
+use super::damage::{Place, SET_ASIDE};
+use super::people::{all_hashes, asked};
+use super::recent::{RECIPIENTS, list};
+use super::rows::Reading;
 use super::writer::Writer;
-use super::{Queue, QueueError, State, hash, hashes, ms, uuid, waiting};
+use super::{ORDINARY, Queue, QueueError, State, ms};
+use crate::message::{normal_address, normal_user};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
@@ -26,12 +31,46 @@ pub struct Forgotten {
     pub under_way: u64,
     /// Messages that were settled.
     pub settled: u64,
+    /// Messages that are still there: their rows are damaged, and cannot be erased one by one. They are not sent.
+    pub damaged: u64,
+}
+
+/// By what a person is known.
+#[derive(Clone, Copy)]
+enum Known {
+    User,
+    Email,
+}
+
+impl Known {
+    fn column(self) -> &'static str {
+        match self {
+            Known::User => "user",
+            Known::Email => "email",
+        }
+    }
+
+    fn form(self, text: &str) -> String {
+        match self {
+            Known::User => normal_user(text),
+            Known::Email => normal_address(text),
+        }
+    }
+
+    fn hashes(self, text: &str) -> Vec<i64> {
+        let [users, emails] = match self {
+            Known::User => asked(Some(text), None, false),
+            Known::Email => asked(None, Some(text), false),
+        };
+        users.into_iter().chain(emails).collect()
+    }
 }
 
 impl Queue {
     /// Does a part of what is due by `[queue]`; whether there is more. To be called again and again.
     pub async fn keep_up(&self, now: Timestamp) -> Result<bool, QueueError> {
-        self.writer.write(move |writer| Ok(writer.keep_up(now)?)).await
+        let is_rehash_left = self.rehash().await?;
+        Ok(self.writer.write(move |writer| Ok(writer.keep_up(now)?)).await? || is_rehash_left)
     }
 
     /// Gives room that is not needed any more back to the disk, a part at a time; whether there is more.
@@ -54,25 +93,25 @@ impl Queue {
 
     /// Erases everything about the messages to a user id, or to an address.
     pub async fn forget(&self, user: Option<String>, email: Option<String>) -> Result<Forgotten, QueueError> {
-        let people: Vec<(&'static str, &'static str, String)> = [("user:", "user", user), ("email:", "email", email)]
-            .into_iter()
-            .filter_map(|(kind, column, value)| value.map(|value| (kind, column, value)))
-            .collect();
+        // What was indexed by the rule of before is found by it alone.
+        while self.rehash().await? {}
+        let people = [(Known::User, user), (Known::Email, email)];
+        let people = people.into_iter().filter_map(|(known, value)| Some((known, value?)));
         let mut all = Forgotten::default();
-        for (kind, column, value) in people {
-            loop {
+        for (known, value) in people {
+            let mut after = Some(0);
+            while let Some(from) = after {
                 let value = value.clone();
                 let step = move |writer: &mut Writer| {
                     writer.wants_checkpoint = true;
-                    Ok(writer.forget_some(kind, column, &value)?)
+                    Ok(writer.forget_some(known, &value, from)?)
                 };
-                let (some, is_more) = self.writer.write(step).await?;
+                let (some, next) = self.writer.write(step).await?;
                 all.waiting += some.waiting;
                 all.under_way += some.under_way;
                 all.settled += some.settled;
-                if !is_more {
-                    break;
-                }
+                all.damaged += some.damaged;
+                after = next;
             }
         }
         Ok(all)
@@ -82,90 +121,154 @@ impl Queue {
 impl Writer {
     fn keep_up(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
         let before = |age: Duration| ms(now).saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        let aged = "SELECT id FROM messages WHERE settled < ?1 ORDER BY settled LIMIT ?2";
-        let mut ids = self.ids(aged, before(self.settings.retention))?;
+        let (aged, dead) = (before(self.settings.retention), before(self.settings.dead_letter_retention));
+        let events = before(self.settings.event_retention);
+        let is_more = self.prune_messages(aged, now)?;
+        let erased = self.erase_bodies(dead, now)?;
+        let part = ("the events", "events are kept longer than queue.event-retention");
+        let told = self.attempt_part(part, |writer| writer.prune_events(events, STEP))?;
+        let part = ("the batches", "batches are kept longer than queue.retention");
+        self.attempt_part(part, |writer| writer.drop_batches(aged))?;
+        Ok(is_more || erased >= STEP || told >= STEP)
+    }
+
+    /// Erases settled messages that are old or too many; whether there are more.
+    fn prune_messages(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<bool> {
+        let part = ("the index of settled messages", "messages are kept longer than queue.retention");
         let surplus = self.settled.saturating_sub(self.settings.max_settled);
-        if ids.is_empty() && surplus > 0 {
-            let oldest = "SELECT id FROM messages WHERE settled IS NOT NULL AND ?1 > 0 ORDER BY settled LIMIT ?2";
-            ids = self.ids(oldest, 1)?;
-            ids.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
-        }
+        let ids = self.attempt_part(part, |writer| {
+            let aged = format!(
+                "SELECT id FROM messages WHERE settled < ?1 AND id NOT IN {SET_ASIDE} ORDER BY settled LIMIT ?2"
+            );
+            let mut ids = writer.ids(&aged, before)?;
+            if ids.is_empty() && surplus > 0 {
+                let oldest = format!(
+                    "SELECT id FROM messages WHERE settled IS NOT NULL AND ?1 > 0 AND id NOT IN {SET_ASIDE}
+                    ORDER BY settled LIMIT ?2"
+                );
+                ids = writer.ids(&oldest, 1)?;
+                ids.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
+            }
+            Ok(ids)
+        })?;
         for id in &ids {
-            self.erase(*id)?;
+            if let Err(damage) = self.attempt(Place::Message(*id), |writer| writer.erase(*id))? {
+                self.note_damaged(*id, &damage, now)?;
+            }
         }
-        let dead = before(self.settings.dead_letter_retention);
-        let erased = self
-            .db
-            .prepare_cached(
+        Ok(!ids.is_empty() && (self.settled > self.settings.max_settled || ids.len() as i64 >= STEP))
+    }
+
+    /// Erases what only another attempt of a dead letter would need; of how many messages.
+    fn erase_bodies(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<i64> {
+        let all = self.attempt(Place::Part("the contexts of dead letters"), |writer| {
+            let sql = format!(
                 "UPDATE messages SET body = NULL WHERE id IN (SELECT id FROM messages
-                WHERE state IN (4, 5, 6) AND settled < ?1 AND body IS NOT NULL LIMIT ?2)",
-            )?
-            .execute([dead, STEP])?;
-        let told = self.prune_events(before(self.settings.event_retention), STEP)?;
-        self.drop_batches(before(self.settings.retention))?;
-        let is_surplus_left = self.settled > self.settings.max_settled;
-        Ok(is_surplus_left || ids.len() as i64 >= STEP || erased as i64 >= STEP || told >= STEP)
+                WHERE state IN (4, 5, 6) AND settled < ?1 AND body IS NOT NULL AND id NOT IN {SET_ASIDE} LIMIT ?2)"
+            );
+            writer.db.prepare_cached(&sql)?.execute([before, STEP])
+        })?;
+        if let Ok(erased) = all {
+            return Ok(erased as i64);
+        }
+        // One of them is damaged: the index of the dead leads to each.
+        let part = ("the index of dead letters", "their contexts are kept longer than queue.dead-letter-retention");
+        let ids =
+            format!("SELECT id FROM messages WHERE state IN (4, 5, 6) AND id NOT IN {SET_ASIDE} AND ?1 > 0 LIMIT ?2");
+        let ids = self.attempt_part(part, |writer| writer.ids(&ids, 1))?;
+        let sql = "UPDATE messages SET body = NULL WHERE id = ?1 AND settled < ?2 AND body IS NOT NULL";
+        let mut erased = 0;
+        for id in ids {
+            let erase = |writer: &mut Writer| writer.db.prepare_cached(sql)?.execute([id, before]);
+            match self.attempt(Place::Message(id), erase)? {
+                Ok(n) => erased += n as i64,
+                Err(damage) => drop(self.note_damaged(id, &damage, now)?),
+            }
+        }
+        Ok(erased)
     }
 
     fn ids(&self, sql: &str, first: i64) -> rusqlite::Result<Vec<i64>> {
         self.db.prepare_cached(sql)?.query_map([first, STEP], |row| row.get(0))?.collect()
     }
 
-    fn forget_some(&mut self, kind: &str, column: &str, value: &str) -> rusqlite::Result<(Forgotten, bool)> {
-        // The key is a hash, so what it finds is compared.
-        let sql = format!(
-            "SELECT id FROM messages WHERE id IN {RECIPIENTS} AND lower(trim({column})) = lower(trim(?3)) LIMIT ?4"
-        );
-        let hash = hash(kind, value);
-        let ids: Vec<i64> = self
-            .db
-            .prepare_cached(&sql)?
-            .query_map(params![hash, self.recent.ids(hash), value, STEP], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        let mut forgotten = Forgotten::default();
+    /// Erases some of a person's messages with higher numbers than one; where to go on, unless that was all.
+    fn forget_some(&mut self, known: Known, value: &str, after: i64) -> rusqlite::Result<(Forgotten, Option<i64>)> {
+        let hashes = known.hashes(value);
+        let sql = format!("SELECT id FROM {RECIPIENTS} WHERE id > ? ORDER BY id LIMIT ?");
+        let values = params![list(hashes.iter().copied()), self.recent.ids(&hashes), after, STEP];
+        let ids =
+            self.db.prepare_cached(&sql)?.query_map(values, |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+        let (mut forgotten, form) = (Forgotten::default(), known.form(value));
         for id in &ids {
-            match self.erase(*id)? {
-                Some(Held::Waiting) => forgotten.waiting += 1,
-                Some(Held::UnderWay) => forgotten.under_way += 1,
-                None => forgotten.settled += 1,
+            match self.attempt(Place::Message(*id), |writer| writer.erase_if(*id, known, &form))? {
+                Ok(None) => {}
+                Ok(Some(Held::Waiting)) => forgotten.waiting += 1,
+                Ok(Some(Held::UnderWay)) => forgotten.under_way += 1,
+                Ok(Some(Held::Settled)) => forgotten.settled += 1,
+                Err(_) => forgotten.damaged += 1,
             }
         }
-        Ok((forgotten, ids.len() as i64 == STEP))
+        Ok((forgotten, ids.last().copied().filter(|_| ids.len() as i64 == STEP)))
+    }
+
+    /// Erases a message where it is the person's: the key that led to it is a hash.
+    fn erase_if(&mut self, id: i64, known: Known, form: &str) -> rusqlite::Result<Option<Held>> {
+        let sql = format!("SELECT {} FROM messages WHERE id = ?1", known.column());
+        let found = self.db.prepare_cached(&sql)?.query_row([id], |row| Ok(Reading::of(row).text(0))).optional()?;
+        match found.flatten() {
+            Some(text) if known.form(&text) == form => self.erase(id),
+            _ => Ok(None),
+        }
     }
 
     /// Takes a message out of every table.
     fn erase(&mut self, id: i64) -> rusqlite::Result<Option<Held>> {
         let sql = "DELETE FROM messages WHERE id = ?1 RETURNING lane, state, uuid, user, email";
         let read = |row: &rusqlite::Row| {
-            let (user, email): (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
-            let hashes = hashes(user.as_deref(), email.as_deref());
-            Ok((row.get::<_, i64>(0)?, row.get(1)?, uuid(&row.get::<_, Vec<u8>>(2)?), hashes))
+            let mut row = Reading::of(row);
+            let (lane, state) = (row.number_or(0, ORDINARY), State::of(row.number_or(1, State::Corrupt as i64)));
+            let (uuid, user, email) = (row.uuid(2), row.text(3), row.text(4));
+            Ok((lane, state, uuid, all_hashes(user.as_deref(), email.as_deref())))
         };
         let found = self.db.prepare_cached(sql)?.query_row([id], read).optional()?;
         let Some((lane, state, uuid, hashes)) = found else { return Ok(None) };
-        self.recent.erase(&self.db, uuid, id, hashes)?;
+        self.recent.erase(uuid, id);
+        // What stays in an index that is damaged leads to no message.
+        let part = ("the keys of erased messages", "what was erased leaves hashes there");
+        self.attempt_part(part, |writer| writer.erase_keys(id, uuid, &hashes))?;
         self.db
             .prepare_cached("DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)")?
             .execute([id])?;
         self.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([id])?;
-        let state = State::of(state);
         self.tally(lane, state, -1);
         if state != State::Queued {
             self.settled = self.settled.saturating_sub(1);
-            return Ok(None);
+            return Ok(Some(Held::Settled));
         }
         self.unsettled = self.unsettled.saturating_sub(1);
         if self.unclaim(id)?.is_some() {
             return Ok(Some(Held::UnderWay));
         }
         self.unpark(id)?;
-        waiting::take_one(&self.db, lane, id)?;
+        self.take_waiting(lane, id)?;
         Ok(Some(Held::Waiting))
+    }
+
+    fn erase_keys(&mut self, id: i64, uuid: Uuid, hashes: &[i64]) -> rusqlite::Result<()> {
+        self.db
+            .prepare_cached("DELETE FROM uuids WHERE uuid = ?1 AND id = ?2")?
+            .execute(params![uuid.as_bytes(), id])?;
+        for hash in hashes {
+            self.db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([*hash, id])?;
+        }
+        Ok(())
     }
 }
 
-/// Where an unsettled message was.
+/// Where a message was.
 enum Held {
     Waiting,
     UnderWay,
+    Settled,
 }

@@ -1,31 +1,27 @@
-//! The one thread that writes. It takes whatever waits into one transaction: while the disk is at work the next one gathers.
+//! What writes: one connection, what it remembers of the tables, and the transactions that it makes of changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::changes::{self, Change};
 use super::clock::Clock;
+use super::damage::{Damage, Place};
+use super::health::Pulse;
 use super::limits;
 use super::meter::{Counted, Meter};
 use super::parked;
+use super::people::Hashes;
 use super::recent::{self, Recent};
+use super::rows::{self, Reading};
 use super::waiting::{self, Run};
-use super::{Accepted, Hashes, New, QueueError, State, ms};
+use super::{Accepted, New, QueueError, State, ms};
 use crate::sqlite::Held;
 use crate::{config, sqlite};
-
-/// Changes in one transaction at most.
-const GROUP_MAX: usize = 512;
-/// How long a change that nobody waits for waits for others.
-const PATIENCE: Duration = Duration::from_millis(5);
-/// Changes of one pace that wait at once; a further one waits for its place.
-const WAITING_MAX: usize = 1_024;
 
 /// Why a change was not made.
 pub(super) enum Stop {
@@ -41,138 +37,8 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
-/// Tells whoever asked what came of it, once the transaction is on the disk or void.
-type Tell = Box<dyn FnOnce(Result<(), &QueueError>) + Send>;
-/// Makes a change, and says how to tell. The error voids the transaction.
-type Make = Box<dyn FnOnce(&mut Writer) -> (Tell, Result<(), rusqlite::Error>) + Send>;
-
-/// How soon a change goes to the disk.
-#[derive(Clone, Copy)]
-pub(super) enum Pace {
-    /// With the next transaction, which begins as soon as the one before it has ended.
-    AtOnce,
-    /// Nobody waits for it: within [`PATIENCE`], with whatever goes before.
-    Patient,
-}
-
-/// The way to the writer's thread, which ends when this is dropped.
-pub(super) struct Sender {
-    at_once: mpsc::Sender<Make>,
-    patient: mpsc::Sender<Make>,
-    broken: Broken,
-}
-
-/// Why the last transaction that failed did.
-type Broken = Arc<Mutex<String>>;
-
-impl Sender {
-    /// Makes a change; done means that it is on the disk. Dropping the future leaves it open whether it is made.
-    pub async fn write<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
-    ) -> Result<T, QueueError> {
-        self.write_at(Pace::AtOnce, work).await
-    }
-
-    /// As [`Sender::write`], at a pace of its own.
-    pub async fn write_at<T: Send + 'static>(
-        &self,
-        pace: Pace,
-        work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
-    ) -> Result<T, QueueError> {
-        self.begin(pace, work).await?.await
-    }
-
-    /// As [`Sender::write`], in two steps: done when the change has its place in the order of all of its pace, and the future it
-    /// gives when it is on the disk.
-    pub async fn begin<T: Send + 'static>(
-        &self,
-        pace: Pace,
-        work: impl FnOnce(&mut Writer) -> Result<T, Stop> + Send + 'static,
-    ) -> Result<impl Future<Output = Result<T, QueueError>>, QueueError> {
-        let (answer, answered) = oneshot::channel();
-        let make = move |writer: &mut Writer| {
-            let (outcome, broken) = match work(writer) {
-                Ok(value) => (Ok(value), Ok(())),
-                Err(Stop::Refused(error)) => (Err(error), Ok(())),
-                Err(Stop::Broken(error)) => (Err(QueueError::Unavailable(sqlite::words(&error))), Err(error)),
-            };
-            let tell = move |committed: Result<(), &QueueError>| {
-                // Whoever was cut off waits for no answer.
-                let _ = answer.send(committed.map_err(QueueError::clone).and(outcome));
-            };
-            (Box::new(tell) as Tell, broken)
-        };
-        let changes = match pace {
-            Pace::AtOnce => &self.at_once,
-            Pace::Patient => &self.patient,
-        };
-        changes.send(Box::new(make)).await.map_err(|_| self.gone())?;
-        Ok(async { answered.await.map_err(|_| self.gone())? })
-    }
-
-    /// Completes when the thread has ended.
-    pub async fn ended(&self) {
-        self.at_once.closed().await;
-    }
-
-    /// Of a change that was not even tried, which has no error of its own.
-    fn gone(&self) -> QueueError {
-        let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        QueueError::Unavailable(if why.is_empty() { "it could not be written".to_owned() } else { why })
-    }
-}
-
-/// Starts the thread.
-pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
-    let (sender, mut waiting) = channels(writer.broken.clone());
-    // For its clock alone.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
-        let mut group = Vec::with_capacity(GROUP_MAX);
-        while runtime.block_on(waiting.gather(&mut group)) {
-            writer.commit(group.drain(..));
-        }
-    })?;
-    Ok(sender)
-}
-
-fn channels(broken: Broken) -> (Sender, Waiting) {
-    let (at_once, urgent) = mpsc::channel(WAITING_MAX);
-    let (patient, others) = mpsc::channel(WAITING_MAX);
-    (Sender { at_once, patient, broken }, Waiting { at_once: urgent, patient: others })
-}
-
-/// Changes that wait for the thread.
-struct Waiting {
-    at_once: mpsc::Receiver<Make>,
-    patient: mpsc::Receiver<Make>,
-}
-
-impl Waiting {
-    /// Waits for what makes a transaction; false once nothing more can come.
-    async fn gather(&mut self, group: &mut Vec<Make>) -> bool {
-        let urgent = tokio::select! {
-            biased;
-            change = self.at_once.recv() => change,
-            change = self.patient.recv() => {
-                group.extend(change);
-                // Those that come meanwhile do not wake the thread.
-                tokio::time::timeout(PATIENCE, self.at_once.recv()).await.ok().flatten()
-            }
-        };
-        group.extend(urgent);
-        // Half of it is for the patient, so that however much comes in does not hold them up.
-        for (changes, at_most) in [(&mut self.patient, GROUP_MAX / 2), (&mut self.at_once, GROUP_MAX)] {
-            while group.len() < at_most
-                && let Ok(change) = changes.try_recv()
-            {
-                group.push(change);
-            }
-        }
-        !group.is_empty()
-    }
-}
+/// What the operator reads of them where they are damaged.
+pub(super) const INDEXES: &str = "the index of uuids and recipients";
 
 /// Sets a fact of the queue's own.
 pub(super) fn remember(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
@@ -180,7 +46,15 @@ pub(super) fn remember(db: &Connection, key: &str, value: &str) -> rusqlite::Res
     db.prepare_cached(sql)?.execute([key, value]).map(drop)
 }
 
+/// Why a transaction is void.
+struct Void {
+    error: rusqlite::Error,
+    /// One of its changes failed, not the transaction as a whole.
+    is_by_one: bool,
+}
+
 /// A message that is under way.
+#[derive(Clone, Copy)]
 pub(super) struct Lease {
     /// Until when it is good.
     pub until: Instant,
@@ -205,7 +79,7 @@ pub(super) struct Writer {
     /// Messages that are settled and still kept.
     pub settled: u64,
     /// The number of the message that was accepted last.
-    last_id: i64,
+    pub last_id: i64,
     /// What is in no index yet.
     pub recent: Recent,
     /// What each message that is under way is lent by.
@@ -220,11 +94,16 @@ pub(super) struct Writer {
     pub clock: Clock,
     /// How many messages each batch has more in each state than its table says. Written with the transaction: a group changes
     /// the same few numbers many times.
-    tallies: BTreeMap<(i64, State), i64>,
+    pub tallies: BTreeMap<(i64, State), i64>,
     /// What was done and is not on the disk yet, for the rates.
     pub counted: Counted,
     meter: Arc<Meter>,
-    broken: Broken,
+    pub pulse: Arc<Pulse>,
+    pub damage: Damage,
+    /// Messages that were asked for further channel types, and whose claims this transaction ends.
+    pub extended: Vec<i64>,
+    /// Messages that wait to be tried alone.
+    pub suspects: u64,
     /// The lane that had its turn last.
     pub turn: i64,
     /// Events and their calls, one for each of these.
@@ -236,10 +115,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// What the last process had under way waits again, in doubt.
-    pub fn new(db: Held, settings: &config::Queue, meter: Arc<Meter>, now: Timestamp) -> rusqlite::Result<Self> {
+    /// To be followed by [`Writer::recover`].
+    pub fn new(db: Held, settings: &config::Queue, (meter, pulse): (Arc<Meter>, Arc<Pulse>)) -> rusqlite::Result<Self> {
         let clock = Clock::new(&db)?;
-        let (recent, indexed) = Recent::new(&db)?;
+        let (recent, indexed, damage) = Recent::new(&db)?;
         let mut writer = Writer {
             db,
             settings: settings.clone(),
@@ -255,30 +134,44 @@ impl Writer {
             tallies: BTreeMap::new(),
             counted: Counted::default(),
             meter,
-            broken: Broken::default(),
+            pulse,
+            damage: Damage::default(),
+            extended: Vec::new(),
+            suspects: 0,
             turn: super::ORDINARY,
             hooks: Vec::new(),
             wants_checkpoint: false,
             folded: Instant::now(),
         };
-        let transaction = writer.db.unchecked_transaction()?;
-        transaction.execute("UPDATE messages SET in_doubt = 1 WHERE id IN (SELECT id FROM claims)", [])?;
-        transaction.execute("INSERT INTO queue (lane, due, id) SELECT lane, ?1, id FROM claims", [ms(now)])?;
-        transaction.execute("DELETE FROM claims", [])?;
-        transaction.commit()?;
+        if let Some(damage) = damage {
+            writer.stop_indexing(&sqlite::words(&damage));
+        }
         writer.look()?;
         Ok(writer)
     }
 
-    /// What is kept in memory, from the tables.
+    /// The indexes of uuids and recipients are damaged, and messages are accepted all the same.
+    fn stop_indexing(&mut self, damage: &str) {
+        let consequence =
+            "what comes in is found by memory alone, which grows with it, until the next start tries again";
+        self.pulse.damaged(INDEXES, consequence, damage);
+        self.recent.stop();
+    }
+
+    /// What is kept in memory, from the tables; how much waits is counted when all of it does.
     fn look(&mut self) -> rusqlite::Result<()> {
-        let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
-        let unsettled = number("SELECT (SELECT ifnull(sum(n), 0) FROM queue) + (SELECT count(*) FROM claims)")?;
-        let settled = number("SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
-        let last_id = number("SELECT ifnull(max(id), 0) FROM messages")?;
-        let paused = super::batches::paused(&self.db)?;
-        self.parked.load(&self.db)?;
-        (self.unsettled, self.settled) = (unsettled.unsigned_abs(), settled.unsigned_abs());
+        let number = |part, sql| {
+            let number = self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
+            self.or_tell(part, "how many messages there are is not known", number)
+        };
+        let settled =
+            number("the index of settled messages", "SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
+        let last_id = rows::next_id(&self.db, "messages", i64::MAX, rows::Order::Down)?.unwrap_or(0);
+        let paused = super::batches::paused(&self.db);
+        let paused = self.or_tell("the batches", "batches that were paused may go on", paused)?;
+        let parked = self.parked.load(&self.db);
+        self.or_tell("what waits for a relay", "it waits until its time is over", parked)?;
+        self.settled = settled.unsigned_abs();
         // Numbers of pruned messages may come again, but not before the process ends, and none that was in the indexes.
         (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
         Ok(())
@@ -297,67 +190,114 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes all changes in one transaction, and tells each what came of it.
-    fn commit(&mut self, changes: impl Iterator<Item = Make>) {
+    /// Makes all changes in one transaction, and tells each what came of it. One that fails for a reason of its own makes that
+    /// transaction void, and each is made in one of its own then: only whose change it was is told.
+    pub fn commit(&mut self, changes: &mut [Box<dyn Change>]) {
         if let Err(lost) = self.db.check() {
-            self.refuse(changes, &lost.to_string());
-            return;
+            let why = lost.to_string();
+            self.pulse.write_failed(&why);
+            let error = QueueError::Unavailable(why);
+            return changes.iter_mut().for_each(|change| change.tell(Err(&error)));
         }
-        let mut tells = Vec::with_capacity(GROUP_MAX);
-        let before = (self.unsettled, self.settled, self.paused.clone(), self.clock);
-        let last_claim = self.last_claim;
-        let mut changes = changes.peekable();
-        let result = self.begin().and_then(|()| {
-            for change in changes.by_ref() {
-                let (tell, broken) = change(self);
-                tells.push(tell);
-                broken?;
-            }
-            self.write_tallies()?;
-            self.recent.index(&self.db)?;
-            self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
-        });
-        let counted = std::mem::take(&mut self.counted);
-        if result.is_ok() {
-            self.meter.add(counted);
-            self.recent.keep(self.last_id);
+        let result = self.transact_around(changes);
+        if let Err(Void { error, is_by_one: true }) = &result
+            && changes.len() > 1
+            && !sqlite::is_general(error)
+        {
+            return self.commit_each(changes);
         }
-        let error = result.err().map(|error| {
-            if !self.db.is_autocommit() {
-                // Where even this fails the connection is gone, and every later change says so.
-                let _ = self.db.execute_batch("ROLLBACK");
+        self.answer(changes, result);
+    }
+
+    fn commit_each(&mut self, changes: &mut [Box<dyn Change>]) {
+        for i in 0..changes.len() {
+            let result = self.transact_around(&mut changes[i..=i]);
+            if matches!(&result, Err(Void { error, .. }) if sqlite::is_general(error)) {
+                // The others would fare no better, and each might wait as long for a lock.
+                return self.answer(&mut changes[i..], result);
             }
-            (self.unsettled, self.settled, self.paused, self.clock) = before;
-            self.tallies.clear();
-            self.recent.undo();
-            let _ = self.lease_anew(last_claim);
-            let _ = self.parked.load(&self.db);
-            tracing::error!("The queue could not be written, and nothing of this was taken: {}", sqlite::words(&error));
-            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = sqlite::words(&error);
-            QueueError::Unavailable(sqlite::words(&error))
-        });
+            self.answer(&mut changes[i..=i], result);
+        }
+    }
+
+    /// One transaction, made again without what turns out to be damaged.
+    fn transact_around(&mut self, changes: &mut [Box<dyn Change>]) -> Result<(), Void> {
+        loop {
+            self.damage.begin();
+            match self.transact(changes) {
+                Ok(()) => {
+                    self.damage.tell();
+                    return Ok(());
+                }
+                Err(void) if sqlite::is_general(&void.error) || !self.damage.learn() => return Err(void),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, changes: &mut [Box<dyn Change>], result: Result<(), Void>) {
         if std::mem::take(&mut self.wants_checkpoint) {
             // A reader that is in the way only puts it off.
             let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             self.folded = Instant::now();
         }
         self.db.renew();
-        for tell in tells {
-            tell(error.as_ref().map_or(Ok(()), Err));
+        let error = result.err().map(|void| {
+            let words = sqlite::words(&void.error);
+            match void.is_by_one && !sqlite::is_general(&void.error) {
+                true => tracing::debug!("A change could not be written: {words}"),
+                false => self.pulse.write_failed(&words),
+            }
+            changes::void(&void.error)
+        });
+        for change in changes {
+            change.tell(error.as_ref().map_or(Ok(()), Err));
         }
-        // Those that were not tried any more: without an answer they are told that the writer gave them up.
-        changes.for_each(drop);
     }
 
-    /// Makes none of the changes; whoever asked is told why.
-    fn refuse(&mut self, changes: impl Iterator<Item = Make>, why: &str) {
-        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        if *broken != why {
-            tracing::error!("The queue cannot be written: {why}");
-            *broken = why.to_owned();
+    /// One transaction, on the disk or void. What is remembered is as it was then.
+    fn transact(&mut self, changes: &mut [Box<dyn Change>]) -> Result<(), Void> {
+        let before = (self.unsettled, self.settled, self.last_id, self.suspects, self.paused.clone(), self.clock);
+        let (last_claim, changed) = (self.last_claim, self.db.total_changes());
+        let result = self.make(changes);
+        let counted = std::mem::take(&mut self.counted);
+        if result.is_ok() {
+            self.meter.add(counted);
+            self.recent.keep(self.last_id);
+            self.extended.clear();
+            if self.db.total_changes() != changed {
+                self.pulse.written();
+            }
+            return Ok(());
         }
-        drop(broken);
-        changes.for_each(drop);
+        if !self.db.is_autocommit() {
+            // Where even this fails the connection is gone, and every later change says so.
+            let _ = self.db.execute_batch("ROLLBACK");
+        }
+        (self.unsettled, self.settled, self.last_id, self.suspects, self.paused, self.clock) = before;
+        self.tallies.clear();
+        self.recent.undo();
+        let _ = self.lease_anew(last_claim);
+        let _ = self.parked.load(&self.db);
+        for id in std::mem::take(&mut self.extended) {
+            self.leases.entry(id).and_modify(|lease| lease.is_extended = true);
+        }
+        result
+    }
+
+    fn make(&mut self, changes: &mut [Box<dyn Change>]) -> Result<(), Void> {
+        let by_one = |error| Void { error, is_by_one: true };
+        let of_all = |error| Void { error, is_by_one: false };
+        self.begin().map_err(of_all)?;
+        for change in changes {
+            change.make(self).map_err(by_one)?;
+        }
+        self.write_tallies().map_err(by_one)?;
+        let indexed = self.attempt(Place::Part(INDEXES), |writer| writer.recent.index(&writer.db)).map_err(of_all)?;
+        if let Err(damage) = indexed {
+            self.stop_indexing(&damage);
+        }
+        self.db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map(drop).map_err(of_all)
     }
 
     fn begin(&self) -> rusqlite::Result<()> {
@@ -427,16 +367,37 @@ impl Writer {
         Ok(id)
     }
 
+    /// What was read outside of a transaction, or nothing where damage is in the way, which is told of once.
+    fn or_tell<T: Default>(
+        &self,
+        part: &'static str,
+        consequence: &str,
+        read: rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        match read {
+            Err(error) if !sqlite::is_general(&error) => {
+                self.pulse.damaged(part, consequence, &sqlite::words(&error));
+                Ok(T::default())
+            }
+            read => read,
+        }
+    }
+
     /// A message waits.
     pub fn put(&self, lane: i64, due: i64, id: i64) -> rusqlite::Result<()> {
         waiting::put(&self.db, Run::one(lane, due, id))
     }
 
-    /// A message is under way, by this claim.
-    pub fn take(&mut self, id: i64, lane: i64, claim: u64) -> rusqlite::Result<()> {
+    /// A message is under way, by this claim; false where it was already, by another one.
+    pub fn take(&mut self, id: i64, lane: i64, claim: u64) -> rusqlite::Result<bool> {
+        let mut claims = self.db.prepare_cached("INSERT OR IGNORE INTO claims (id, lane) VALUES (?1, ?2)")?;
+        if claims.execute([id, lane])? == 0 {
+            return Ok(false);
+        }
+        drop(claims);
         self.unpark(id)?;
         self.leases.insert(id, Lease::new(Some(claim)));
-        self.db.prepare_cached("INSERT INTO claims (id, lane) VALUES (?1, ?2)")?.execute([id, lane]).map(drop)
+        Ok(true)
     }
 
     /// Counts a batch's messages by state.
@@ -450,10 +411,16 @@ impl Writer {
     pub fn write_tallies(&mut self) -> rusqlite::Result<()> {
         let sql =
             "INSERT INTO tallies (lane, state, n) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET n = n + excluded.n";
-        for ((lane, state), by) in std::mem::take(&mut self.tallies) {
-            self.db.prepare_cached(sql)?.execute([lane, state as i64, by])?;
+        let tallies = std::mem::take(&mut self.tallies);
+        if tallies.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.attempt_part(("the tallies of batches", "how far batches are is told wrongly"), |writer| {
+            for ((lane, state), by) in &tallies {
+                writer.db.prepare_cached(sql)?.execute([*lane, *state as i64, *by])?;
+            }
+            Ok(())
+        })
     }
 
     pub fn remember(&mut self, key: &str, value: &str) -> Result<(), Stop> {
@@ -464,41 +431,10 @@ impl Writer {
     pub fn find(&self, uuid: Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
         let Some(id) = self.recent.find(&self.db, uuid)? else { return Ok(None) };
         let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1")?;
-        found.query_row([id], |row| Ok((id, row.get(0)?, State::of(row.get(1)?)))).optional()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn change() -> Make {
-        Box::new(|_| (Box::new(|_: Result<(), &QueueError>| {}) as Tell, Ok(())))
-    }
-
-    #[tokio::test]
-    async fn what_is_patient_goes_with_whatever_goes_however_much_that_is() {
-        let (sender, mut waiting) = channels(Broken::default());
-        for _ in 0..WAITING_MAX {
-            sender.at_once.try_send(change()).expect("a place");
-            sender.patient.try_send(change()).expect("a place");
-        }
-        let mut group = Vec::new();
-        assert!(waiting.gather(&mut group).await);
-        assert_eq!((group.len(), waiting.patient.len()), (GROUP_MAX, WAITING_MAX - GROUP_MAX / 2 + 1));
-    }
-
-    #[tokio::test]
-    async fn what_is_patient_waits_so_long_and_no_longer() {
-        let (sender, mut waiting) = channels(Broken::default());
-        sender.patient.try_send(change()).expect("a place");
-        let (begun, mut group) = (tokio::time::Instant::now(), Vec::new());
-        assert!(waiting.gather(&mut group).await);
-        assert!(group.len() == 1 && begun.elapsed() >= PATIENCE, "nothing else came");
-        sender.patient.try_send(change()).expect("a place");
-        drop(sender);
-        group.clear();
-        assert!(waiting.gather(&mut group).await, "what was handed in is made");
-        assert!(group.len() == 1 && !waiting.gather(&mut Vec::new()).await, "nothing more can come");
+        let read = |row: &rusqlite::Row| {
+            let mut row = Reading::of(row);
+            Ok((id, row.number_or(0, super::ORDINARY), State::of(row.number_or(1, State::Corrupt as i64))))
+        };
+        found.query_row([id], read).optional()
     }
 }

@@ -38,7 +38,8 @@ fn with_token(toml: &str) -> (Home, String) {
 
 #[tokio::test]
 async fn without_tokens_every_route_is_for_this_machine_alone() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let port = server.url.rsplit_once(':').expect("a port").1;
     for path in ["/healthz", "/readyz", "/v1/queue", "/v1/events", "/metrics", "/docs/", "/openapi.json", "/none"] {
         let is = |headers: &str| ask(&server, &format!("GET {path}"), headers);
@@ -147,7 +148,8 @@ async fn a_page_of_another_site_changes_nothing() {
 
 #[tokio::test]
 async fn each_route_describes_the_bodies_that_it_takes() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let (_, described) = server.get("/openapi.json").await;
     let types = |path: &str, method: &str| {
         let content = described["paths"][path][method]["requestBody"]["content"].as_object();
@@ -162,7 +164,8 @@ async fn each_route_describes_the_bodies_that_it_takes() {
 
 #[tokio::test]
 async fn answers_cannot_be_framed_or_guessed_at() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     for path in
         ["/docs/", "/docs/swagger-ui-bundle.js", "/docs/none", "/openapi.json", "/healthz", "/v1/queue", "/none"]
     {

@@ -13,7 +13,8 @@ use crate::support::{assert_text, channel, message};
 #[tokio::test]
 async fn a_message_is_accepted_sent_and_its_timeline_told() {
     let smtp = Smtpd::start(&[]);
-    let server = Server::start(&home(&smtp.relay()));
+    let home = home(&smtp.relay());
+    let server = Server::start(&home);
     let (status, taken) =
         server.post("/v1/messages", message("note", json!({"context": {"text": "secret-link"}}))).await;
     assert_eq!((status, &taken["state"], &taken["repeated"]), (StatusCode::ACCEPTED, &json!("queued"), &json!(false)));
@@ -39,7 +40,8 @@ async fn a_message_is_accepted_sent_and_its_timeline_told() {
 
 #[tokio::test]
 async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let first = server.send(&note(1, json!({}))).await;
     assert_eq!((&first["state"], &first["repeated"]), (&json!("sent"), &json!(false)));
     let (status, again) = server.post("/v1/messages?wait=5", note(1, json!({}))).await;
@@ -59,7 +61,8 @@ async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
 
 #[tokio::test]
 async fn every_wrong_field_is_a_problem_of_its_own() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let request = server.request(Method::POST, "/v1/messages").body("{\"app_label\": 7, \"nam\": \"x\"}");
     let response = request.send().await.expect("answered");
     assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
@@ -89,7 +92,8 @@ async fn every_wrong_field_is_a_problem_of_its_own() {
 
 #[tokio::test]
 async fn dry_run_tells_everything_and_sends_nothing() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let (status, told) = server.post("/v1/messages?dry_run", note(1, json!({}))).await;
     assert_eq!(status, StatusCode::OK);
     let email = channel(&told, "email");
@@ -99,7 +103,8 @@ async fn dry_run_tells_everything_and_sends_nothing() {
 
 #[tokio::test]
 async fn not_before_schedules_and_cancel_takes_back() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let later = note(1, json!({"options": {"not_before": "2199-01-01T00:00:00Z"}}));
     server.post("/v1/messages", later).await;
     let (_, message) = server.get(&format!("/v1/messages/{}", Uuid::from_u128(1))).await;
@@ -166,7 +171,7 @@ async fn facts_reach_policies_and_people_are_forgotten() {
     let (_, found) = server.get("/v1/messages?user=7").await;
     assert_eq!(found["messages"].as_array().map(Vec::len), Some(2));
     let (_, forgotten) = server.post("/v1/forget?email=ZOE@learner.example", "").await;
-    assert_eq!(forgotten, json!({"waiting": 0, "under_way": 0, "settled": 2}));
+    assert_eq!(forgotten, json!({"waiting": 0, "under_way": 0, "settled": 2, "damaged": 0}));
     assert_eq!(server.get("/v1/messages?user=7").await.1["messages"], json!([]));
     assert_eq!(server.post("/v1/forget", "").await.0, StatusCode::BAD_REQUEST);
 }
@@ -213,7 +218,8 @@ async fn the_command_line_asks_a_running_server() {
 
 #[tokio::test]
 async fn the_api_describes_itself() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let (status, described) = server.get("/openapi.json").await;
     assert_eq!((status, &described["openapi"]), (StatusCode::OK, &json!("3.1.0")));
     let paths = described["paths"].as_object().expect("paths");

@@ -37,7 +37,8 @@ pub async fn until(server: &Server, uuid: u128, state: &str) -> Value {
 
 #[tokio::test]
 async fn a_batch_that_was_cut_off_is_sent_again_and_each_message_once() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let cut = format!("{}{}{{\"recipient\": ", head(1), members(0..300));
     let (status, problem) = server.post("/v1/batches", cut).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -62,7 +63,8 @@ async fn a_batch_that_was_cut_off_is_sent_again_and_each_message_once() {
 
 #[tokio::test]
 async fn a_batch_is_paused_and_cancelled() {
-    let server = Server::start(&home("[channels.django_email]\nrate = '20/s'\n"));
+    let home = home("[channels.django_email]\nrate = '20/s'\n");
+    let server = Server::start(&home);
     server.post("/v1/batches", head(1) + &members(0..2_000)).await;
     let path = format!("/v1/batches/{}", Uuid::from_u128(1));
     let (_, paused) = server.post(&format!("{path}/pause"), "").await;
@@ -166,7 +168,8 @@ fn streamed(uuid: u128, count: u64) -> reqwest::Body {
 /// Many messages, and a transactional one among them now and then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_batch_holds_no_transactional_message_up_and_memory_stays_flat() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let patience = Duration::from_secs(300 + large() / 500);
     let request = server.request(reqwest::Method::POST, "/v1/batches").timeout(patience).body(streamed(1, large()));
     let intake = tokio::spawn(async move { request.send().await.expect("taken").status() });

@@ -112,7 +112,8 @@ async fn a_stop_waits_for_no_client() {
 
 #[tokio::test]
 async fn who_dribbles_is_cut_and_who_keeps_the_rate_is_not() {
-    let server = Server::start(&home(&format!("{IMPATIENT}min-rate = '100B'\n")));
+    let home = home(&format!("{IMPATIENT}min-rate = '100B'\n"));
+    let server = Server::start(&home);
     let dribble = |path: &str, kind: &str, lines: &[u8], step: usize, pause: u64| {
         let head = format!("PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nConnection: close\r\n");
         let head = if path == "/v1/keyvalue/b/k" { head } else { head.replace("PUT", "POST") };
@@ -147,7 +148,8 @@ async fn who_dribbles_is_cut_and_who_keeps_the_rate_is_not() {
 
 #[tokio::test]
 async fn who_reads_slowly_gets_it_all() {
-    let server = Server::start(&home(&format!("{IMPATIENT}min-rate = '10KiB'\n")));
+    let home = home(&format!("{IMPATIENT}min-rate = '10KiB'\n"));
+    let server = Server::start(&home);
     let whole = server.bare(Method::GET, "/docs/swagger-ui-bundle.js").send().await.expect("answered");
     let length = whole.bytes().await.expect("a body").len();
     // Pipelined, so that the last of several answers is as far away as can be.

@@ -25,7 +25,8 @@ fn rest(mut stream: TcpStream) -> String {
 
 #[tokio::test]
 async fn who_sends_slowly_is_cut_and_others_are_served() {
-    let server = Server::start(&home("[server]\nlisten = '127.0.0.1:0'\nread-timeout = '300ms'\nconnections = 4\n"));
+    let home = home("[server]\nlisten = '127.0.0.1:0'\nread-timeout = '300ms'\nconnections = 4\n");
+    let server = Server::start(&home);
     let begun = Instant::now();
     let mut head = connect(&server);
     head.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nX-Slow").expect("written");
@@ -44,7 +45,8 @@ async fn who_sends_slowly_is_cut_and_others_are_served() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused() {
-    let server = Server::start(&home("[delivery]\nmax-message-bytes = '4KiB'\n"));
+    let home = home("[delivery]\nmax-message-bytes = '4KiB'\n");
+    let server = Server::start(&home);
     let large = message("note", json!({"context": {"text": "x".repeat(5_000)}}));
     let (status, problem) = server.post("/v1/messages", large).await;
     assert_eq!((status, &problem["type"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("too-large")));
@@ -62,7 +64,8 @@ async fn what_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn who_asks_too_often_waits() {
-    let server = Server::start(&home("[server]\nlisten = '127.0.0.1:0'\nrequests-per-second = 5\n"));
+    let home = home("[server]\nlisten = '127.0.0.1:0'\nrequests-per-second = 5\n");
+    let server = Server::start(&home);
     let mut refused = 0;
     for _ in 0..20 {
         let response = server.request(Method::GET, "/v1/queue").send().await.expect("answered");
@@ -76,7 +79,8 @@ async fn who_asks_too_often_waits() {
 
 #[tokio::test]
 async fn a_full_queue_is_an_answer() {
-    let server = Server::start(&home("[queue]\nmax-messages = 2\n[channels.django_email]\nrate = '1/h'\n"));
+    let home = home("[queue]\nmax-messages = 2\n[channels.django_email]\nrate = '1/h'\n");
+    let server = Server::start(&home);
     let mut last = None;
     for _ in 0..6 {
         last = Some(

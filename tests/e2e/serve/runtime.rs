@@ -118,7 +118,8 @@ async fn a_policy_in_shadow_is_compared_on_live_traffic() {
 
 #[tokio::test]
 async fn metrics_count_what_happens() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     server.send(&note(1, json!({}))).await;
     let metrics = server.get("/metrics").await.1;
     for line in [

@@ -158,7 +158,8 @@ async fn spans_reach_the_collector_as_one_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_gone_stops_no_message() {
     let otlp = "[otlp]\nendpoint = 'http://127.0.0.1:1'\ntimeout = '500ms'\nservice-name = 'mail'\nsample = 1\n";
-    let server = Server::start(&home(otlp));
+    let home = home(otlp);
+    let server = Server::start(&home);
     for number in 1..=20 {
         let taken = server.send(&note(number, json!({}))).await;
         assert_eq!(taken["state"], "sent", "{taken}");

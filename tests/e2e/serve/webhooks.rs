@@ -100,7 +100,8 @@ impl Listener {
 
 #[tokio::test]
 async fn a_listener_hears_of_every_message() {
-    let server = Server::start(&home(""));
+    let home = home("");
+    let server = Server::start(&home);
     let mut listener = Listener::connect(&server, None).await;
     server.send(&note(1, json!({}))).await;
     let heard = listener.next().await;
@@ -158,7 +159,8 @@ async fn a_listener_that_was_cut_off_is_told_what_it_missed() {
 
 #[tokio::test]
 async fn what_is_not_kept_any_more_is_a_gap_with_a_name() {
-    let server = Server::start(&home("[events]\nkeep = true\n[queue]\nevent-retention = '0s'\n"));
+    let home = home("[events]\nkeep = true\n[queue]\nevent-retention = '0s'\n");
+    let server = Server::start(&home);
     server.send(&note(1, json!({}))).await;
     for _ in 0..100 {
         let heard = Listener::connect(&server, Some("0")).await.next().await;

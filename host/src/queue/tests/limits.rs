@@ -23,7 +23,8 @@ fn lists(lists: &[&[&str]]) -> Option<Limits> {
 
 #[tokio::test]
 async fn one_that_waits_is_handed_out_with_all_it_was_asked_for() {
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::New(1));
     assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::Same(State::Queued));
     assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Extended);
@@ -37,7 +38,8 @@ async fn one_that_waits_is_handed_out_with_all_it_was_asked_for() {
 
 #[tokio::test]
 async fn one_without_a_limit_was_asked_for_everything() {
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::New(1));
     assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Same(State::Queued));
     assert_eq!(only(&queue, 1_000).await.limits, None);
@@ -45,14 +47,16 @@ async fn one_without_a_limit_was_asked_for_everything() {
 
 #[tokio::test]
 async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_time() {
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], again(9_000)).await;
     hand_in(&queue, limited(&["push"])).await;
     let claimed = only(&queue, 1_001).await;
     assert_eq!((claimed.progress.as_deref(), claimed.report), (Some(&b"half-way"[..]), None));
 
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     let scheduled = |limit: &[&str]| New { not_before: Some(at(5_000)), ..limited(limit) };
     hand_in(&queue, scheduled(&["email"])).await;
     assert_eq!(hand_in(&queue, scheduled(&["push"])).await, Accepted::Extended);
@@ -97,11 +101,13 @@ async fn one_that_is_settled_is_opened_again_and_counted_as_such() {
 
 #[tokio::test]
 async fn one_that_was_taken_back_or_given_up_stays_so() {
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     queue.cancel(Uuid::from_u128(1), at(1_000)).await.expect("cancelled");
     assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Cancelled));
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
     queue.discard(Uuid::from_u128(1)).await.expect("discarded");
@@ -110,7 +116,8 @@ async fn one_that_was_taken_back_or_given_up_stays_so() {
 
 #[tokio::test]
 async fn a_dead_letter_that_is_tried_again_keeps_its_limit() {
-    let queue = Home::new().open();
+    let home = Home::new();
+    let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
     queue.retry(Uuid::from_u128(1), at(1_000)).await.expect("it waits again");

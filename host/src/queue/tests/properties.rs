@@ -55,7 +55,11 @@ enum Op {
     KeepUp,
     LeasesEnd,
     Clock(i64),
-    Reopen,
+    ClaimSuspect,
+    /// `is_clean`: the process was asked to end.
+    Reopen {
+        is_clean: bool,
+    },
     /// A write that the disk does not take.
     Fail,
 }
@@ -99,7 +103,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::KeepUp),
         1 => Just(Op::LeasesEnd),
         4 => prop_oneof![4 => 0..600_i64, 1 => -5 * HOUR..0, 1 => 0..8 * HOUR].prop_map(Op::Clock),
-        2 => Just(Op::Reopen),
+        2 => Just(Op::ClaimSuspect),
+        4 => (0..3).prop_map(|n| Op::Reopen { is_clean: n == 0 }),
         1 => Just(Op::Fail),
     ]
 }
@@ -140,6 +145,10 @@ struct Known {
     progress: Option<Vec<u8>>,
     report: Option<Vec<u8>>,
     in_doubt: bool,
+    /// Processes that ended unexpectedly with it, and nothing came of it since.
+    interruptions: u32,
+    /// It waits to be tried alone.
+    is_suspect: bool,
     /// Its worker is not heard of any more.
     is_lost: bool,
     /// The claim it is under way by, where the queue knows that.
@@ -164,6 +173,7 @@ impl Known {
     fn settle(&mut self, state: State, report: &[u8], now: i64) {
         self.place = Place::Settled(state, now);
         (self.progress, self.report) = (None, Some(report.to_vec()));
+        self.is_suspect = false;
         self.has_body = state.is_dead();
     }
 
@@ -174,6 +184,7 @@ impl Known {
     fn retry(&mut self, now: i64) {
         self.place = Place::Waiting(now);
         (self.progress, self.report) = (None, None);
+        (self.in_doubt, self.interruptions) = (false, 0);
     }
 
     fn discard(&mut self) {
@@ -239,7 +250,7 @@ impl Model {
             .messages
             .iter()
             .filter_map(|(number, m)| match m.place {
-                Place::Waiting(at) if m.lane == lane && at <= self.now => Some((at, m.id, *number)),
+                Place::Waiting(at) if m.lane == lane && !m.is_suspect && at <= self.now => Some((at, m.id, *number)),
                 _ => None,
             })
             .collect();
@@ -260,7 +271,7 @@ impl Model {
             if let Place::Waiting(due) = &mut message.place {
                 if *due > now && *due <= was {
                     *due = now;
-                } else if *due > was && message.progress.is_some() && *due - was <= HOUR {
+                } else if *due > was && (message.is_suspect || message.progress.is_some()) && *due - was <= HOUR {
                     *due -= was - now;
                 }
             }
@@ -272,16 +283,45 @@ impl Model {
         }
     }
 
-    fn come_back(&mut self, which: impl Fn(&Known) -> bool) {
+    fn come_back(&mut self, is_unclean: bool, which: impl Fn(&Known) -> bool) {
         for message in self.messages.values_mut().filter(|m| m.place == Place::UnderWay && which(m)) {
-            (message.place, message.in_doubt, message.is_lost) = (Place::Waiting(self.now), true, false);
+            message.interruptions += u32::from(is_unclean);
+            message.is_suspect = message.interruptions >= 3;
+            let pause = match message.interruptions {
+                3 | 4 => 1 << (message.interruptions - 3),
+                _ => 0,
+            };
+            (message.place, message.in_doubt, message.is_lost) = (Place::Waiting(self.now + pause), true, false);
         }
+    }
+
+    /// The suspects that may be tried, the earliest first: when they are due, and their numbers.
+    fn suspects(&self) -> Vec<(i64, u128)> {
+        let mut suspects: Vec<(i64, i64, u128)> = self
+            .messages
+            .iter()
+            .filter(|(_, m)| m.is_suspect && !self.is_paused(m.lane))
+            .filter_map(|(number, m)| if let Place::Waiting(due) = m.place { Some((due, m.id, *number)) } else { None })
+            .collect();
+        suspects.sort_unstable();
+        suspects.into_iter().map(|(due, _, number)| (due, number)).collect()
+    }
+
+    fn claim_suspect(&mut self, claimed: Option<&Claimed>) {
+        let due = self.suspects().into_iter().find(|(due, _)| *due <= self.now).map(|(_, number)| number);
+        assert_eq!(claimed.map(|claimed| claimed.uuid.as_u128()), due);
+        let (Some(number), Some(claimed)) = (due, claimed) else { return };
+        let message = self.messages.get_mut(&number).expect("it is there");
+        assert_eq!((claimed.id, claimed.lane, claimed.is_in_doubt()), (message.id, message.lane, true));
+        assert_eq!((claimed.interruptions, claimed.is_culprit), (message.interruptions, message.interruptions >= 5));
+        assert!(claimed.interrupted.len() >= claimed.interruptions as usize, "each end has its moment");
+        (message.place, message.claim, message.is_suspect) = (Place::UnderWay, Some(claimed.claim), false);
     }
 
     fn claim(&mut self, claim: Claim, handed: &Handed) {
         let claimed = &handed.messages;
         self.follow_clock();
-        self.come_back(|m| m.is_lost);
+        self.come_back(false, |m| m.is_lost);
         let all = numbers(claimed);
         let mut urgent = self.due(TRANSACTIONAL);
         urgent.truncate(claim.max);
@@ -308,13 +348,13 @@ impl Model {
         for claimed in claimed {
             let number = claimed.uuid.as_u128();
             let message = self.messages.get_mut(&number).expect("one that waits");
-            assert_eq!((claimed.id, claimed.lane, claimed.in_doubt), (message.id, message.lane, message.in_doubt));
+            assert_eq!((claimed.id, claimed.lane, claimed.is_in_doubt()), (message.id, message.lane, message.in_doubt));
             assert_eq!((&claimed.progress, claimed.accepted), (&message.progress, at(message.accepted)));
             assert_eq!(claimed.body, written(number, 0, message.other).body);
             (message.place, message.claim) = (Place::UnderWay, Some(claimed.claim));
         }
         let earliest = |lanes: &[i64]| {
-            let waiting = self.messages.values().filter(|m| lanes.contains(&m.lane));
+            let waiting = self.messages.values().filter(|m| lanes.contains(&m.lane) && !m.is_suspect);
             waiting.filter_map(|m| if let Place::Waiting(due) = m.place { Some(due) } else { None }).min()
         };
         let of_turn = |is_full: bool, lanes: &[i64]| if is_full { Some(self.now) } else { earliest(lanes) }.map(at);
@@ -323,6 +363,7 @@ impl Model {
         assert_eq!(handed.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
         let transactional = of_turn(urgent.len() == claim.max, &[TRANSACTIONAL]);
         assert_eq!(handed.next_transactional, transactional, "when to come back for what is transactional");
+        assert_eq!(handed.next_suspect, self.suspects().first().map(|(due, _)| at(*due)), "when a suspect is due");
     }
 
     fn settle(&mut self, number: u128, how: How) {
@@ -342,7 +383,7 @@ impl Model {
             How::Corrupt => message.settle(State::Corrupt, b"{}", now),
             How::Again(_) | How::Back if is_cancelled => message.settle(State::Cancelled, b"", now),
             How::Again(pause) => {
-                (message.place, message.in_doubt) = (Place::Waiting(now + pause), false);
+                (message.place, message.in_doubt, message.interruptions) = (Place::Waiting(now + pause), false, 0);
                 message.progress = Some(b"half-way".to_vec());
             }
             How::Record => message.progress = Some(b"recorded".to_vec()),
@@ -526,7 +567,7 @@ impl Pair {
             }
             Op::Clock(by) => self.model.now += by,
             Op::Fail => {
-                let (news, now) = (with_hashes(vec![new(NUMBERS, ORDINARY)]), self.now());
+                let (news, now) = (people::with_hashes(vec![new(NUMBERS, ORDINARY)]), self.now());
                 let fail = move |writer: &mut Writer| {
                     writer.accept(&news, now)?;
                     writer.claim(Claim { max: 9, bulk_max: 9 }, now)?;
@@ -540,11 +581,18 @@ impl Pair {
                     }
                 }
             }
-            Op::Reopen => {
+            Op::ClaimSuspect => {
+                let claimed = self.queue().claim_suspect(self.now()).await.expect("claimed");
+                self.model.claim_suspect(claimed.as_ref());
+            }
+            Op::Reopen { is_clean } => {
+                if is_clean {
+                    self.queue().end().await.expect("noted");
+                }
                 self.open().await;
                 let latest = self.model.messages.values().max_by_key(|m| m.id).map(|m| m.accepted);
                 self.model.clock = latest.max(self.model.messages.values().filter_map(Known::settled).max());
-                self.model.come_back(|_| true);
+                self.model.come_back(!is_clean, |_| true);
             }
         }
         self.compare().await;
@@ -595,6 +643,8 @@ impl Pair {
                         progress: None,
                         report: None,
                         in_doubt: false,
+                        interruptions: 0,
+                        is_suspect: false,
                         is_lost: false,
                         claim: Some(FIRST_CLAIM),
                     };
@@ -723,6 +773,8 @@ impl Pair {
             waiting_ordinary: waiting(|lane| lane == ORDINARY),
             waiting_batches: waiting(|lane| lane > ORDINARY),
             under_way: model.messages.values().filter(|m| m.place == Place::UnderWay).count() as u64,
+            suspects: model.messages.values().filter(|m| m.is_suspect).count() as u64,
+            damaged: 0,
             dead: model.messages.values().filter(|m| m.state().is_dead()).count() as u64,
             oldest: oldest.map(|m| at(m.accepted)),
             bytes: stats.bytes,

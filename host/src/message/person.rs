@@ -1,0 +1,140 @@
+//! Whom a message is for, as people are looked for: one form of a user id and of an address, whatever way it was written. The
+//! queue's index, its lists and its erasure all go by it.
+
+use std::borrow::Cow;
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+
+/// A user id as it is compared: in lower case (Unicode), composed (NFC), without what the eye does not see.
+pub fn normal_user(user: &str) -> String {
+    normal(&visible(user))
+}
+
+/// An address as it is compared. `Name <address>` is its address; the domain is in ASCII (IDNA), everything in lower case and
+/// composed (NFC); spaces around it, marks that the eye does not see, quotes around the local part and a dot after the domain are
+/// left out. A text that is no address is compared as a user id is.
+pub fn normal_address(address: &str) -> String {
+    let seen = visible(address);
+    let bare = bare(&seen);
+    let Some((local, domain)) = bare.rsplit_once('@') else { return normal(bare) };
+    let domain = domain.trim().trim_end_matches('.');
+    let domain = match domain.is_ascii() {
+        true => domain.to_ascii_lowercase(),
+        false => idna::domain_to_ascii(domain).unwrap_or_else(|_| normal(domain)),
+    };
+    let local = local.trim();
+    let unquoted = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(local);
+    format!("{}@{domain}", normal(unquoted))
+}
+
+/// Refuses an address that a query cannot mean: nothing, or one with a space that was a `+` before the URL was decoded. The error
+/// says how to write it.
+pub fn check_asked_address(address: &str) -> Result<(), String> {
+    let bare = bare(address);
+    if bare.trim().is_empty() {
+        return Err("is empty; give an address".to_owned());
+    }
+    let (local, domain) = bare.rsplit_once('@').unwrap_or((bare, ""));
+    // A quoted local part may hold spaces (RFC 5321, section 4.1.2).
+    let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
+    if domain.contains(' ') || (!is_quoted && local.contains(' ')) {
+        let (meant, written) = (bare.replace(' ', "+"), bare.replace(' ', "%2B"));
+        return Err(format!(
+            "{address:?} has a space, and no address has one; in a URL a + is written %2B: {written} for {meant}"
+        ));
+    }
+    Ok(())
+}
+
+/// The address of `Name <address>`; any other text as it is.
+fn bare(text: &str) -> &str {
+    let inner = text.trim_end().strip_suffix('>').and_then(|text| text.rsplit_once('<'));
+    inner.map_or(text.trim_end_matches(' '), |(_, address)| address.trim())
+}
+
+fn normal(text: &str) -> String {
+    let text = text.trim();
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let nfc = ComposingNormalizerBorrowed::new_nfc();
+    nfc.normalize(&nfc.normalize(text).to_lowercase()).into_owned()
+}
+
+/// Without marks that are not seen, white space around it too.
+fn visible(text: &str) -> Cow<'_, str> {
+    let text = text.trim();
+    match !text.is_ascii() && text.contains(is_unseen) {
+        true => Cow::Owned(text.replace(is_unseen, "").trim().to_owned()),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// Zero-width characters, marks of direction, soft hyphens, byte order marks, variation selectors.
+fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_one_form_however_it_is_written() {
+        let table = [
+            (
+                "a@example.com",
+                &["A@Example.COM", " a@example.com ", "a@example.com\u{a0}", "\u{feff}a@example.com"][..],
+            ),
+            (
+                "éva@example.com",
+                &["ÉVA@EXAMPLE.com", "E\u{301}va@example.com", "é\u{200b}va@example.com", "\u{a0}Éva@example.com"],
+            ),
+            (
+                "a@xn--bcher-kva.example",
+                &["a@bücher.example", "A@BÜCHER.example", "a@bu\u{308}cher.example", "a@XN--BCHER-KVA.example"],
+            ),
+            (
+                "zoë@example.com",
+                &["Zoë <ZOË@example.com>", "<zoë@example.com>", "zoë@example.com.", "\"zoë\"@example.com"],
+            ),
+            ("john doe@example.com", &["\"John Doe\"@example.com"]),
+            ("taro..suzuki@docomo.example", &["\"taro..suzuki\"@docomo.example"]),
+            ("no address", &[" No Address\u{3000}"]),
+            ("οδυσσευς@example.com", &["ΟΔΥΣΣΕΥΣ@example.com"]),
+        ];
+        for (normal, forms) in table {
+            for form in forms.iter().chain([&normal]) {
+                assert_eq!(normal_address(form), normal, "{form:?}");
+            }
+        }
+        assert_ne!(normal_address("ı@example.com"), normal_address("i@example.com"), "other letters are other people");
+        assert_ne!(normal_address("a+tag@example.com"), normal_address("a@example.com"));
+        assert_eq!((normal_user(" ÉVA\u{a0}"), normal_user("7")), ("éva".to_owned(), "7".to_owned()));
+    }
+
+    #[test]
+    fn a_space_in_an_address_that_is_asked_for_was_a_plus() {
+        for address in ["a tag@x.example", " tag@x.example", "a b c@x.example", "a@x .example"] {
+            let error = check_asked_address(address).expect_err(address);
+            assert!(error.contains("%2B"), "{error}");
+        }
+        for address in ["", " ", "Ann <>"] {
+            assert!(check_asked_address(address).expect_err("empty").contains("empty"), "{address:?}");
+        }
+        for address in [
+            "a+tag@x.example",
+            "a@x.example\u{a0}",
+            "a@x.example ",
+            "\"john doe\"@x.example",
+            "Ann B <a@x.example>",
+            "7",
+        ] {
+            assert_eq!(check_asked_address(address), Ok(()), "{address:?}");
+        }
+    }
+}
