@@ -102,7 +102,7 @@ impl Channel for WasmChannel {
         attempt: &Attempt,
         notes: &Notes,
     ) -> Result<Receipt, DeliveryError> {
-        match self.runtime.deliver(message, rendered, attempt).await.told(notes) {
+        match self.runtime.deliver_the_rest(message, rendered, attempt, notes.mails()).await.told(notes) {
             Ok(answer) => answer,
             Err(fault) if fault.kind == FaultKind::Unavailable => Err(DeliveryError::Unavailable(fault.to_string())),
             Err(fault) => Err(DeliveryError::Recoverable { message: fault.to_string(), next_attempt_time: None }),

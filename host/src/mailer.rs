@@ -16,6 +16,7 @@ use lettre::transport::smtp::extension::ClientId;
 
 use crate::config::{self, RelayKind, Tls};
 use crate::files::Access;
+use crate::message::{MailRecord, RecipientState};
 
 mod address;
 mod failure;
@@ -23,6 +24,7 @@ mod features;
 mod folder;
 mod login;
 mod mime;
+mod recipients;
 mod reply;
 mod session;
 mod smtp;
@@ -37,7 +39,8 @@ pub use mime::{ATTACHMENTS_MAX, HEADERS_MAX, MAIL_BYTES_MAX, RECIPIENTS_MAX};
 use address::{Address, Mailbox, Shown};
 use folder::Folder;
 use mime::Mailboxes;
-use session::{Parcel, Target};
+use recipients::Attempt;
+use session::{Parcel, Taken, Target};
 use smtp::Pool;
 
 /// Building a longer mail takes milliseconds and is done beside the async threads.
@@ -110,6 +113,12 @@ pub enum MailError {
     Permanent { message: String, detail: FailureDetail },
 }
 
+/// What a mail came to of which nothing is left to send; `None` where something is, or may be.
+pub fn answered(record: &MailRecord) -> Option<Result<Accepted, MailError>> {
+    let is_over = record.main().is_some() && !record.has(RecipientState::Deferred);
+    (is_over || record.recipients.is_empty()).then(|| recipients::answer(record))
+}
+
 impl MailError {
     /// One that no server answered with.
     pub fn temporary(message: String) -> MailError {
@@ -177,10 +186,20 @@ impl Mailer {
 
     /// Checks and builds a mail and hands it to its relay, once.
     ///
-    /// `message_id` is the left part of the Message-ID and must stay the same for one message over one channel: another
-    /// attempt then sends the same bytes, but for the date. Dropping the call closes its connection.
-    pub async fn send(&self, mail: Email, message_id: &str) -> Result<Accepted, MailError> {
-        self.send_watched(mail, message_id, Arc::default()).await
+    /// `message_id` is the left part of the Message-ID and must stay the same for one message over one channel. `record` is
+    /// what is known of this mail from earlier attempts: whom the relay accepted it for, or refused for good, is left out of
+    /// the envelope, and the bytes are the same. It is brought up to date, and is there afterwards only where the relay
+    /// accepted the mail for somebody. Dropping the call closes its connection.
+    ///
+    /// # Errors
+    /// Says what can be done about it, and where a server was asked, at which stage it failed.
+    pub async fn send(
+        &self,
+        mail: Email,
+        message_id: &str,
+        record: &mut Option<MailRecord>,
+    ) -> Result<Accepted, MailError> {
+        self.send_watched(mail, message_id, record, Arc::default()).await
     }
 
     /// As [`Mailer::send`]; `progress` says how far it has come, also after the call was dropped.
@@ -188,27 +207,32 @@ impl Mailer {
         &self,
         mail: Email,
         message_id: &str,
+        record: &mut Option<MailRecord>,
         progress: Arc<Progress>,
     ) -> Result<Accepted, MailError> {
         let (name, relay) = self.relay(mail.relay.as_deref()).map_err(MailError::Invalid)?;
         let draft = self.draft(relay, mail, message_id).map_err(MailError::Invalid)?;
-        let built = draft.build_off_thread_if_long().await?;
-        let message_id = built.message_id;
-        let (answer, refused) = match &relay.way {
-            Way::Smtp(pool) => {
-                let taken = pool.send(&built.parcel, &progress).await?;
-                (taken.answer, taken.refused)
-            }
+        let date = record.as_ref().map_or_else(|| Timestamp::now().as_second(), |known| known.date);
+        let recipients = draft.recipients(record.as_ref());
+        if let Some(known) = record.as_ref().filter(|_| recipients.is_empty()) {
+            return recipients::answer(known);
+        }
+        let Built { safe_id, message_id: full_id, parcel } = draft.build_off_thread_if_long(recipients, date).await?;
+        let outcome = match &relay.way {
+            Way::Smtp(pool) => pool.send(&parcel, &progress).await,
             Way::File(folder) => {
                 progress.reach(Stage::Content);
-                let written = folder.write(&built.safe_id, built.parcel.content).await;
-                let file =
-                    written.map_err(|e| MailError::temporary(format!("relay {name}: {}.eml: {e}", built.safe_id)))?;
-                (format!("written to {file}"), Vec::new())
+                let written = folder.write(&safe_id, parcel.content).await;
+                let failed = |e| MailError::temporary(format!("relay {name}: {safe_id}.eml: {e}"));
+                written.map(|file| Taken::by_all(format!("written to {file}"))).map_err(failed)
             }
-            Way::Discard => ("discarded".to_owned(), Vec::new()),
+            Way::Discard => Ok(Taken::by_all("discarded".to_owned())),
         };
-        Ok(Accepted { answer, message_id, refused })
+        let attempt = Attempt { key: message_id, message_id: full_id, date, recipients: parcel.recipients };
+        match outcome {
+            Ok(taken) => Ok(attempt.accepted(record, taken)),
+            Err(error) => attempt.failed(record, error),
+        }
     }
 
     /// The configured relay that a mail naming this one goes to; `None` where there is none.
@@ -270,25 +294,29 @@ struct Built {
 }
 
 impl Draft {
-    async fn build_off_thread_if_long(self) -> Result<Built, MailError> {
+    /// Everybody in the envelope, or those that the record leaves.
+    fn recipients(&self, record: Option<&MailRecord>) -> Vec<Address> {
+        let envelope = self.mailboxes.envelope().into_iter();
+        envelope.filter(|to| record.is_none_or(|known| !known.is_settled(to.as_str()))).cloned().collect()
+    }
+
+    async fn build_off_thread_if_long(self, recipients: Vec<Address>, date: i64) -> Result<Built, MailError> {
         let attachments: usize = self.mail.attachments.iter().map(|a| a.content.len()).sum();
         let html = self.mail.html.as_ref().map_or(0, String::len);
         let built = if self.mail.text.len() + html + attachments <= INLINE_BUILD_BYTES_MAX {
-            self.build()
+            self.build(recipients, date)
         } else {
-            let task = tokio::task::spawn_blocking(move || self.build());
+            let task = tokio::task::spawn_blocking(move || self.build(recipients, date));
             task.await.unwrap_or_else(|e| Err(format!("the mail cannot be built: {e}")))
         };
         built.map_err(MailError::Invalid)
     }
 
-    fn build(self) -> Result<Built, String> {
+    fn build(self, recipients: Vec<Address>, date: i64) -> Result<Built, String> {
         let message_id = format!("{}@{}", self.safe_id, self.mailboxes.sender.address.domain());
-        let now = Timestamp::now().as_second();
-        let mail = mime::build(&self.mail, &self.mailboxes, &message_id, now)?;
+        let mail = mime::build(&self.mail, &self.mailboxes, &message_id, date)?;
         let size = mail.len();
         let content = if self.is_framed { smtp::framed(mail) } else { mail };
-        let recipients = self.mailboxes.envelope().into_iter().cloned().collect();
         let parcel = Parcel { from: self.return_path.0, recipients, content, size };
         Ok(Built { safe_id: self.safe_id, message_id: format!("<{message_id}>"), parcel })
     }

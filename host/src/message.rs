@@ -8,6 +8,7 @@ mod answers;
 mod context;
 mod decode;
 mod destination;
+mod mail_record;
 mod person;
 mod prepared;
 mod report;
@@ -28,6 +29,7 @@ pub use answers::{
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
 pub use destination::{Destination, Unreached};
+pub use mail_record::{MailRecord, RecipientRecord, RecipientState};
 pub use person::{check_asked_address, normal_address, normal_user};
 pub use prepared::{Personal, Prepared};
 pub use report::{

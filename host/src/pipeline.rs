@@ -1,6 +1,7 @@
 //! One message's way: policies, channel, presentation, delivery. No storage and no sleeping: what is not settled says when
 //! it wants to be taken up again, and whoever runs the pipeline sees to it. The stages after the policies are in [`steps`].
 
+mod mails;
 mod steps;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};
 use crate::presentation::Presentation;
 use crate::retry::{self, Next};
+use mails::Mails;
 use steps::Step;
 
 /// A clock that is corrected by less is as good as right.
@@ -101,6 +103,9 @@ struct Carrying {
     /// The relay or origin that it waits for: it was down when the message was to be handed over.
     #[serde(default)]
     waits_for: Option<Destination>,
+    /// What was mailed and must not be mailed again.
+    #[serde(default, skip_serializing_if = "Mails::is_empty")]
+    mails: Mails,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -153,10 +158,13 @@ impl InFlight {
         flight.stop_waiting(now);
         flight.follow_clock(now);
         for i in 0..flight.progress.todo.len() {
-            if matches!(&flight.progress.todo[i], Todo::Carry(carrying) if carrying.is_recorded) {
+            if let Todo::Carry(carrying) = &mut flight.progress.todo[i]
+                && carrying.is_recorded
+            {
+                let mails = std::mem::take(&mut carrying.mails);
                 flight.progress.todo[i] = Todo::Nothing;
                 let reason = "the host ended during the attempt, and its channel delivers at most once".to_owned();
-                flight.note(i, Outcome::MaybeSent { reason });
+                flight.settle(i, mails, Outcome::MaybeSent { reason });
             }
         }
         flight
@@ -386,7 +394,7 @@ impl InFlight {
             }
             match step {
                 Step::Next(stage) => carrying.stage = stage,
-                Step::Settled(outcome) => return self.note(i, outcome),
+                Step::Settled(outcome) => return self.settle(i, carrying.mails, outcome),
                 Step::Record => {
                     (carrying.is_recorded, self.is_to_be_recorded) = (true, true);
                     (carrying.due, self.held) = ((self.snapshot.now)(), pass);
@@ -395,27 +403,40 @@ impl InFlight {
                 }
                 Step::Failed(error) => match self.fail_over(i, &mut carrying) {
                     true => pass = None,
-                    false => return self.note(i, Outcome::Failed { error }),
+                    false => return self.settle(i, carrying.mails, Outcome::Failed { error }),
                 },
                 Step::Recoverable { error, suggested } => match self.again(&mut carrying, suggested) {
                     Next::At(at) => return self.wait(i, carrying, at, error),
                     Next::Expired if self.fail_over(i, &mut carrying) => pass = None,
-                    Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
+                    Next::Expired => return self.settle(i, carrying.mails, Outcome::Expired { error: Some(error) }),
                 },
                 Step::Later { error, at } => match self.put_off(&mut carrying, at) {
                     Next::At(at) => return self.wait(i, carrying, at, error),
-                    Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
+                    Next::Expired => return self.settle(i, carrying.mails, Outcome::Expired { error: Some(error) }),
                 },
                 Step::Down(paused) if self.pass_over(i, &mut carrying, &paused) => pass = None,
                 Step::Down(paused) => {
                     let error = format!("{}: {}", paused.destination, paused.reason);
                     match self.wait_for(&mut carrying, paused) {
                         Next::At(at) => return self.wait(i, carrying, at, error),
-                        Next::Expired => return self.note(i, Outcome::Expired { error: Some(error) }),
+                        Next::Expired => {
+                            return self.settle(i, carrying.mails, Outcome::Expired { error: Some(error) });
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Ends a delivery. What was mailed outweighs how it ended.
+    fn settle(&mut self, i: usize, mut mails: Mails, outcome: Outcome) {
+        let outcome = mails.settle(&self.delivery_key(i), outcome);
+        self.note(i, outcome);
+    }
+
+    /// The key of the message over the channel that its report names.
+    fn delivery_key(&self, i: usize) -> String {
+        self.message.idempotency_key(self.progress.report.channels[i].channel.as_deref().unwrap_or_default())
     }
 
     fn wait(&mut self, i: usize, mut carrying: Carrying, at: Timestamp, error: String) {
@@ -472,6 +493,7 @@ impl Carrying {
             is_recorded: false,
             is_back: false,
             waits_for: None,
+            mails: Mails::default(),
         }
     }
 }

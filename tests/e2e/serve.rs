@@ -11,6 +11,7 @@ mod limit_to;
 mod limits;
 mod openapi;
 mod outages;
+mod recipients;
 mod resolvers;
 mod runtime;
 mod selection;

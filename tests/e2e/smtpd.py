@@ -29,6 +29,13 @@ def address_and_code(text):
     return address, code
 
 
+def address_and_count(text):
+    address, separator, count = text.rpartition("=")
+    if not separator or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected ADDRESS=N, for example a@example.com=2")
+    return address, int(count)
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dump", required=True, type=Path, metavar="DIR", help="where the mails are written")
@@ -40,6 +47,8 @@ def arguments():
     parser.add_argument("--password", default="")
     parser.add_argument("--refuse", type=address_and_code, action="append", default=[], metavar="ADDRESS=CODE",
                         help="answers CODE to this recipient; may be given more than once")
+    parser.add_argument("--defer", type=address_and_count, action="append", default=[], metavar="ADDRESS=N",
+                        help="answers 452 to this recipient the first N times; may be given more than once")
     parser.add_argument("--close-after", nargs=2, metavar=("data|dot", "N"),
                         help="closes the connection after DATA, or after the final dot and before the answer, "
                              "for the first N mails")
@@ -62,6 +71,7 @@ class Handler:
     def __init__(self, options):
         self.options = options
         self.refuse = {address.lower(): code for address, code in options.refuse}
+        self.deferrals = {address.lower(): count for address, count in options.defer}
         self.closings = dict([options.close_after]) if options.close_after else {}
         self.tempfails = options.tempfail
         self.count = 0
@@ -76,6 +86,9 @@ class Handler:
         code = self.refuse.get(address.lower())
         if code:
             return f"{code} {code[0]}.1.1 <{address}> is refused here"
+        if self.deferrals.get(address.lower(), 0) > 0:
+            self.deferrals[address.lower()] -= 1
+            return f"452 4.2.2 <{address}> is full"
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 Ok"
 

@@ -17,7 +17,7 @@ use super::{FAILED, INTERRUPTED, OK, counted, open, put, say};
 use crate::Ace;
 use crate::config::Config;
 use crate::dispatch::{self, Done, Limits, Sink};
-use crate::message::{ChannelReport, FieldErrors, Outcome, Report};
+use crate::message::{ChannelReport, FieldErrors, Outcome, RecipientState, Report};
 use crate::tasks::{Pauses, Tasks};
 use crate::watch::Watch;
 pub use remote::run as remote;
@@ -262,7 +262,11 @@ pub fn detail(report: &ChannelReport) -> String {
         each.collect::<Vec<_>>().join("; ")
     };
     match &report.outcome {
-        Outcome::Sent { receipt, fault: None } => receipt.provider_id.clone().unwrap_or_default(),
+        Outcome::Sent { receipt, fault: None } => {
+            let others = report.recipients.iter().filter(|recipient| recipient.state != RecipientState::Accepted);
+            let others = others.map(|other| format!("; not accepted for {}: {}", other.address, other.answer));
+            format!("{}{}", receipt.provider_id.as_deref().unwrap_or_default(), others.collect::<String>())
+        }
         Outcome::Sent { receipt, fault: Some(fault) } => {
             format!("{}; then {fault}", receipt.provider_id.as_deref().unwrap_or_default())
         }

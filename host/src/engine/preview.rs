@@ -207,7 +207,7 @@ pub async fn write_eml(
         access: config.mailer.access,
     };
     let mailer = Mailer::new(&settings).map_err(|e| e.to_string())?;
-    mailer.send(email, name).await.map(|accepted| accepted.answer).map_err(|e| e.to_string())
+    mailer.send(email, name, &mut None).await.map(|accepted| accepted.answer).map_err(|e| e.to_string())
 }
 
 /// edx-ace's page around the two rendered files.

@@ -146,6 +146,13 @@ impl Inbox {
         Ok(None)
     }
 
+    /// Passes over a line that is no reply.
+    pub(super) fn skip_line(&mut self) {
+        let end = self.bytes[self.start..].iter().position(|&b| b == b'\n');
+        self.start = end.map_or(self.bytes.len(), |end| self.start + end + 1);
+        (self.line, self.scanned) = (self.start, self.start);
+    }
+
     /// The reply that is being read, as far as it came. `None`: not even its code did.
     pub(super) fn unfinished(&self) -> Option<Reply> {
         Reply::parse(&self.bytes[self.start..])

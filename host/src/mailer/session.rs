@@ -62,6 +62,12 @@ pub(super) struct Taken {
     pub(super) refused: Vec<Refusal>,
 }
 
+impl Taken {
+    pub(super) fn by_all(answer: String) -> Taken {
+        Taken { answer, refused: Vec::new() }
+    }
+}
+
 /// The answers to MAIL, to each RCPT and to DATA, as far as they were asked for.
 struct Replies {
     mail: Reply,
@@ -279,6 +285,10 @@ impl Session {
             Err(_) => format!("no answer within {} s{}", self.timeout.as_secs_f32(), self.wire.read_so_far()),
         };
         self.is_usable = false;
+        // Nothing else is waited for: a reply that comes after junk, or late, is the one to this mail.
+        if let Ok(Ok(reply)) = timeout(REASON_TIMEOUT.min(self.timeout), self.wire.reply_after_junk()).await {
+            return self.judge(&reply, refused);
+        }
         // The code comes first, and it alone decides: a mail that was taken is not sent again because the rest of the
         // reply is missing, or without end.
         match self.wire.unfinished() {

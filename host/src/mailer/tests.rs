@@ -1,6 +1,7 @@
 //! The mailer through its one door, against servers on loopback: a scripted one for what goes wrong, postfix's smtp-sink
 //! for what a real one says.
 
+mod login;
 mod odd_replies;
 
 use std::collections::VecDeque;
@@ -32,20 +33,22 @@ struct Script {
 #[derive(Clone)]
 enum Turn {
     Say(&'static str),
+    /// The same, instead of the offers in an answer to EHLO.
+    Refuse(&'static str),
     /// Answers, and closes after it.
     Last(&'static str),
     Close,
     Silence,
 }
 
-use Turn::{Close, Last, Say, Silence};
+use Turn::{Close, Last, Refuse, Say, Silence};
 
 impl Script {
     fn new(offers: &[&'static str], turns: &[(&'static str, Turn)]) -> Script {
         Script { offers: offers.to_vec(), turns: turns.to_vec(), ..Script::default() }
     }
 
-    /// The answer to a line that starts so; "." is the end of the content, "" the greeting.
+    /// The answer to a line that starts so; "." is the end of the content, "" the greeting, "\n" an empty line.
     fn turn(&self, line: &str) -> Turn {
         let matches =
             |start: &str| if start.is_empty() || start == "." { line == start } else { line.starts_with(start) };
@@ -161,7 +164,8 @@ impl Talk {
             self.lines.lock().unwrap().push(format!("<{}> {command}", self.number));
             let is_ready =
                 command == "DATA" && matches!(self.script.turn("DATA"), Say(text) if text.starts_with("354"));
-            if !self.answer(&mut stream, command).await {
+            let asked = if command.is_empty() { "\n" } else { command };
+            if !self.answer(&mut stream, asked).await {
                 return None;
             }
             if command == "STARTTLS" {
@@ -202,7 +206,7 @@ impl Talk {
                 return false;
             }
             Say(_) if line.starts_with("EHLO") => (self.offers(), true),
-            Say(text) => (text.to_owned(), true),
+            Say(text) | Refuse(text) => (text.to_owned(), true),
             Last(text) => (text.to_owned(), false),
         };
         stream.get_mut().write_all(format!("{text}\r\n").as_bytes()).await.is_ok() && goes_on
@@ -265,10 +269,10 @@ async fn two_mails_share_a_connection_with_pipelining_and_without() {
     for offers in [ALL_OFFERS, &[]] {
         let server = Server::start([Script::new(offers, &[])]).await;
         let mailer = server.mailer();
-        let accepted = mailer.send(email(), "id-1").await.unwrap();
+        let accepted = mailer.send(email(), "id-1", &mut None).await.unwrap();
         assert_eq!(accepted.answer, "250 2.0.0 queued as 1");
         assert_eq!(accepted.message_id, "<id-1@campus.example>");
-        mailer.send(email(), "id-2").await.unwrap();
+        mailer.send(email(), "id-2", &mut None).await.unwrap();
         mailer.close().await;
         let size = server.mails.lock().unwrap()[0].len();
         let mail = match offers {
@@ -290,7 +294,7 @@ async fn some_recipients_refused_is_a_success_with_their_answers() {
         let turns = [("RCPT TO:<bad@", Say("550 5.1.1 unknown")), ("RCPT TO:<full@", Say("452 4.2.2 full"))];
         let server = Server::start([Script::new(offers, &turns)]).await;
         let mail = to(&["bad@example.com", "ann@example.com", "full@example.com"]);
-        let accepted = server.mailer().send(mail, "id").await.unwrap();
+        let accepted = server.mailer().send(mail, "id", &mut None).await.unwrap();
         let refused = |address: &str, answer: &str, is_permanent| Refusal {
             address: address.to_owned(),
             answer: answer.to_owned(),
@@ -299,6 +303,61 @@ async fn some_recipients_refused_is_a_success_with_their_answers() {
         let bad = refused("bad@example.com", "550 5.1.1 unknown", true);
         assert_eq!(accepted.refused, [bad, refused("full@example.com", "452 4.2.2 full", false)]);
     }
+}
+
+#[tokio::test]
+async fn a_later_attempt_goes_to_whom_the_server_deferred_and_is_the_same_mail() {
+    for offers in [ALL_OFFERS, &[]] {
+        let deferring = [("RCPT TO:<full@", Say("452 4.2.2 full")), ("RCPT TO:<bad@", Say("550 5.1.1 unknown"))];
+        let server = Server::start([Script::new(offers, &deferring), Script::new(offers, &[])]).await;
+        let mailer = mailer(RelayKind::Smtp(Smtp { mails_per_connection: 1, ..server.settings() }));
+        let mail = || to(&["ann@example.com", "full@example.com", "bad@example.com"]);
+        let mut record = None;
+        let first = mailer.send(mail(), "id", &mut record).await.unwrap();
+        assert_eq!(first.refused.len(), 2);
+        let stored = serde_json::to_string(&record).unwrap();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        // As after a restart.
+        let mut record: Option<MailRecord> = serde_json::from_str(&stored).unwrap();
+        let second = mailer.send(mail(), "id", &mut record).await.unwrap();
+        assert_eq!(second.message_id, first.message_id);
+        let refused: Vec<_> = second.refused.iter().map(|r| (r.address.as_str(), r.is_permanent)).collect();
+        assert_eq!(refused, [("bad@example.com", true)]);
+        assert_eq!((server.count("RCPT"), server.count("RCPT TO:<full@example.com>")), (4, 2));
+        let mails = server.mails.lock().unwrap().clone();
+        assert_eq!(mails.len(), 2);
+        assert_eq!(mails[0], mails[1], "the date, too, is the first attempt's");
+        // Nobody is left: nothing is sent, and the answer is the same.
+        assert_eq!(mailer.send(mail(), "id", &mut record).await.unwrap(), second);
+        assert_eq!(server.mails.lock().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_a_record_keeps_is_what_a_later_attempt_must_know() {
+    async fn record(turns: &[(&'static str, Turn)]) -> (Option<MailRecord>, Result<Accepted, MailError>) {
+        let server = Server::start([Script::new(ALL_OFFERS, turns)]).await;
+        let mut record = None;
+        let sent = server.mailer().send(to(&["ann@example.com", "bob@example.com"]), "id", &mut record).await;
+        (record, sent)
+    }
+    let accepted_by_all = record(&[]).await.0.unwrap();
+    assert!(accepted_by_all.recipients.is_empty() && accepted_by_all.is_main_accepted());
+    // Nobody has it, and everybody is to be asked again, or nobody.
+    for turns in
+        [[("RCPT", Say("450 busy")), ("DATA", Say("503 no"))], [("RCPT", Say("550 no")), ("DATA", Say("503 no"))]]
+    {
+        let (kept, sent) = record(&turns).await;
+        assert!(kept.is_none() && sent.is_err());
+    }
+    for turn in [(".", Say("451 later")), (".", Close), ("MAIL", Say("550 no"))] {
+        assert!(record(&[turn]).await.0.is_none());
+    }
+    let mixed = [("RCPT TO:<ann", Say("550 gone")), ("RCPT", Say("450 busy")), ("DATA", Say("503 no"))];
+    let (kept, sent) = record(&mixed).await;
+    temporary(sent.unwrap_err());
+    let kept = kept.unwrap();
+    assert!(kept.is_settled("ann@example.com") && !kept.is_settled("bob@example.com") && !kept.is_main_accepted());
 }
 
 /// Where the mail is refused, by which code, and what follows for it and for its connection.
@@ -337,7 +396,7 @@ async fn answers_are_judged_by_their_code() {
             let server = Server::start([Script::new(offers, turns)]).await;
             let mailer = server.mailer();
             for id in ["1", "2"] {
-                let error = mailer.send(to(&["ann@example.com", "bob@example.com"]), id).await.unwrap_err();
+                let error = mailer.send(to(&["ann@example.com", "bob@example.com"]), id, &mut None).await.unwrap_err();
                 let (message, maybe_sent, found) = match error {
                     MailError::Permanent { message, .. } => (message, false, true),
                     MailError::Temporary { message, maybe_sent, .. } => (message, maybe_sent, false),
@@ -352,11 +411,21 @@ async fn answers_are_judged_by_their_code() {
 }
 
 #[tokio::test]
+async fn a_mail_is_taken_where_any_line_of_the_last_reply_says_so() {
+    for reply in ["250-queued\r\n451 but later", "550-no\r\n250 yes", "250-queued\r\n250-and\r\n550 so on"] {
+        let server = Server::start([Script::new(ALL_OFFERS, &[(".", Say(reply))])]).await;
+        server.mailer().send(email(), "id", &mut None).await.unwrap();
+    }
+    let server = Server::start([Script::new(ALL_OFFERS, &[(".", Say("451-later\r\n550 never"))])]).await;
+    permanent(server.mailer().send(email(), "id", &mut None).await.unwrap_err());
+}
+
+#[tokio::test]
 async fn a_server_that_waits_for_content_although_it_took_no_recipient_gets_none() {
     let server = Server::start([Script::new(ALL_OFFERS, &[("RCPT", Say("550 gone"))])]).await;
     let mailer = server.mailer();
     for id in ["1", "2"] {
-        assert!(permanent(mailer.send(email(), id).await.unwrap_err()).contains("550 gone"));
+        assert!(permanent(mailer.send(email(), id, &mut None).await.unwrap_err()).contains("550 gone"));
     }
     assert!(server.mails.lock().unwrap().is_empty());
     assert!(server.lines().iter().any(|line| line.starts_with("<2> MAIL")), "{:?}", server.lines());
@@ -368,7 +437,7 @@ async fn a_closed_idle_connection_is_replaced_once() {
         let server = Server::start([Script::new(ALL_OFFERS, &turns)]).await;
         let mailer = server.mailer();
         for id in ["1", "2", "3"] {
-            mailer.send(email(), id).await.unwrap();
+            mailer.send(email(), id, &mut None).await.unwrap();
         }
         assert_eq!(server.mails.lock().unwrap().len(), 3);
     }
@@ -376,8 +445,8 @@ async fn a_closed_idle_connection_is_replaced_once() {
     let scripts = [Script::new(ALL_OFFERS, &[(".", Last("250 ok"))]), Script::new(ALL_OFFERS, &[("MAIL", Close)])];
     let server = Server::start(scripts).await;
     let mailer = server.mailer();
-    mailer.send(email(), "1").await.unwrap();
-    let (_, maybe_sent) = temporary(mailer.send(email(), "2").await.unwrap_err());
+    mailer.send(email(), "1", &mut None).await.unwrap();
+    let (_, maybe_sent) = temporary(mailer.send(email(), "2", &mut None).await.unwrap_err());
     assert!(!maybe_sent);
     assert_eq!(server.count("EHLO"), 2);
 }
@@ -406,7 +475,7 @@ async fn a_break_is_told_by_what_the_server_can_have() {
             let timeout = if matches!(turn, Silence) { 100 } else { 2000 };
             let settings = Smtp { timeout: Duration::from_millis(timeout), ..server.settings() };
             let (message, maybe_sent) =
-                temporary(mailer(RelayKind::Smtp(settings)).send(email(), "id").await.unwrap_err());
+                temporary(mailer(RelayKind::Smtp(settings)).send(email(), "id", &mut None).await.unwrap_err());
             assert_eq!(maybe_sent, expected, "{at}: {message}");
             assert!(message.starts_with("relay main: "), "{message}");
         }
@@ -433,7 +502,7 @@ async fn a_server_that_stops_reading_has_not_got_the_mail() {
         drop(stream.into_inner());
     });
     let mail = Email { text: "x\n".repeat(3 * 1024 * 1024), html: None, ..email() };
-    let (message, maybe_sent) = temporary(server.mailer().send(mail, "id").await.unwrap_err());
+    let (message, maybe_sent) = temporary(server.mailer().send(mail, "id", &mut None).await.unwrap_err());
     assert!(!maybe_sent, "{message}");
 }
 
@@ -442,9 +511,9 @@ async fn a_dropped_send_closes_its_connection() {
     let scripts = [Script::new(ALL_OFFERS, &[("MAIL FROM", Silence)]), Script::new(ALL_OFFERS, &[])];
     let server = Server::start(scripts).await;
     let mailer = server.mailer();
-    let cut = tokio::time::timeout(Duration::from_millis(100), mailer.send(email(), "1")).await;
+    let cut = tokio::time::timeout(Duration::from_millis(100), mailer.send(email(), "1", &mut None)).await;
     assert!(cut.is_err());
-    mailer.send(email(), "2").await.unwrap();
+    mailer.send(email(), "2", &mut None).await.unwrap();
     assert_eq!(server.mails.lock().unwrap().len(), 1);
     assert_eq!(server.count("EHLO"), 2);
 }
@@ -453,7 +522,8 @@ async fn a_dropped_send_closes_its_connection() {
 async fn no_more_connections_than_configured_and_no_longer_wait_than_the_timeout() {
     let server = Server::start([Script::new(ALL_OFFERS, &[("MAIL", Silence)])]).await;
     let mailer = mailer(RelayKind::Smtp(Smtp { timeout: Duration::from_millis(200), ..server.settings() }));
-    let (a, b, c) = tokio::join!(mailer.send(email(), "1"), mailer.send(email(), "2"), mailer.send(email(), "3"));
+    let send = async |id| mailer.send(email(), id, &mut None).await;
+    let (a, b, c) = tokio::join!(send("1"), send("2"), send("3"));
     for error in [a, b] {
         assert!(temporary(error.unwrap_err()).0.contains("no answer within 0.2 s"));
     }
@@ -469,14 +539,14 @@ async fn connections_are_replaced_by_mails_and_by_age() {
     let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
     let by_mails = mailer(RelayKind::Smtp(Smtp { mails_per_connection: 2, ..server.settings() }));
     for id in ["1", "2", "3", "4", "5"] {
-        by_mails.send(email(), id).await.unwrap();
+        by_mails.send(email(), id, &mut None).await.unwrap();
     }
     assert_eq!(server.count("EHLO"), 3);
 
     let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
     let by_age = mailer(RelayKind::Smtp(Smtp { idle_timeout: Duration::ZERO, ..server.settings() }));
     for id in ["1", "2"] {
-        by_age.send(email(), id).await.unwrap();
+        by_age.send(email(), id, &mut None).await.unwrap();
     }
     assert_eq!(server.count("EHLO"), 2);
 }
@@ -485,10 +555,10 @@ async fn connections_are_replaced_by_mails_and_by_age() {
 async fn a_closed_mailer_takes_nothing() {
     let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
     let mailer = server.mailer();
-    mailer.send(email(), "1").await.unwrap();
+    mailer.send(email(), "1", &mut None).await.unwrap();
     mailer.close().await;
     assert_eq!(server.count("QUIT"), 1);
-    assert!(temporary(mailer.send(email(), "2").await.unwrap_err()).0.contains("closed"));
+    assert!(temporary(mailer.send(email(), "2", &mut None).await.unwrap_err()).0.contains("closed"));
 }
 
 #[tokio::test]
@@ -502,8 +572,8 @@ async fn the_envelope_has_every_recipient_once_and_the_configured_return_path() 
         bcc: vec!["bcc@example.com".into()],
         ..email()
     };
-    mailer.send(mail, "1").await.unwrap();
-    mailer.send(Email { return_path: Some("<>".into()), ..email() }, "2").await.unwrap();
+    mailer.send(mail, "1", &mut None).await.unwrap();
+    mailer.send(Email { return_path: Some("<>".into()), ..email() }, "2", &mut None).await.unwrap();
     assert_eq!(server.count("RCPT"), 4);
     assert_eq!(server.count("MAIL FROM:<bounce@campus.example>"), 1);
     assert_eq!(server.count("MAIL FROM:<> "), 1);
@@ -514,12 +584,12 @@ async fn what_the_server_cannot_take_is_not_offered_to_it() {
     let server = Server::start([Script::new(&["SIZE 2000"], &[])]).await;
     let mailer = server.mailer();
     let big = Email { text: "x\n".repeat(1500), ..email() };
-    assert!(permanent(mailer.send(big, "1").await.unwrap_err()).contains("the server takes 2000"));
-    assert!(permanent(mailer.send(to(&["zoë@example.com"]), "2").await.unwrap_err()).contains("SMTPUTF8"));
+    assert!(permanent(mailer.send(big, "1", &mut None).await.unwrap_err()).contains("the server takes 2000"));
+    assert!(permanent(mailer.send(to(&["zoë@example.com"]), "2", &mut None).await.unwrap_err()).contains("SMTPUTF8"));
     assert_eq!((server.count("MAIL"), server.count("EHLO")), (0, 1));
 
     let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
-    server.mailer().send(to(&["zoë@bücher.example"]), "1").await.unwrap();
+    server.mailer().send(to(&["zoë@bücher.example"]), "1", &mut None).await.unwrap();
     assert_eq!(server.count("RCPT TO:<zoë@xn--bcher-kva.example>"), 1);
     assert!(server.lines()[1].ends_with(" SMTPUTF8 BODY=8BITMIME"), "{:?}", server.lines());
 }
@@ -529,7 +599,7 @@ async fn a_refused_connection_is_temporary() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server { address: listener.local_addr().unwrap(), lines: Arc::default(), mails: Arc::default() };
     drop(listener);
-    let (message, maybe_sent) = temporary(server.mailer().send(email(), "1").await.unwrap_err());
+    let (message, maybe_sent) = temporary(server.mailer().send(email(), "1", &mut None).await.unwrap_err());
     assert!(message.contains("connecting: 127.0.0.1 port ") && !maybe_sent, "{message}");
 }
 
@@ -567,14 +637,14 @@ async fn tls_both_ways_with_a_login() {
             ..server.settings()
         };
         let relay = mailer(RelayKind::Smtp(trusting.clone()));
-        relay.send(email(), "1").await.unwrap();
-        relay.send(email(), "2").await.unwrap();
+        relay.send(email(), "1", &mut None).await.unwrap();
+        relay.send(email(), "2", &mut None).await.unwrap();
         assert_eq!(server.mails.lock().unwrap().len(), 2);
         assert_eq!(server.count("AUTH PLAIN AHVzZXIAZ2VoZWlt"), 1, "{:?}", server.lines());
 
         // Without the CA the name on the certificate is worth nothing.
         let strict = mailer(RelayKind::Smtp(Smtp { ca_file: None, ..trusting }));
-        let (message, _) = temporary(strict.send(email(), "3").await.unwrap_err());
+        let (message, _) = temporary(strict.send(email(), "3", &mut None).await.unwrap_err());
         assert!(message.contains("certificate"), "{message}");
         assert_eq!(server.mails.lock().unwrap().len(), 2);
     }
@@ -590,7 +660,8 @@ async fn starttls_that_is_not_offered_or_tampered_with_sends_nothing() {
         let server = Server::start([script]).await;
         let settings =
             Smtp { host: "localhost".into(), tls: Tls::Starttls, ca_file: Some(ca_file.clone()), ..server.settings() };
-        let (message, maybe_sent) = temporary(mailer(RelayKind::Smtp(settings)).send(email(), "1").await.unwrap_err());
+        let (message, maybe_sent) =
+            temporary(mailer(RelayKind::Smtp(settings)).send(email(), "1", &mut None).await.unwrap_err());
         assert!(message.contains(told) && !maybe_sent, "{message}");
         assert_eq!(server.count("MAIL"), 0);
     }
@@ -605,7 +676,7 @@ async fn a_failed_login_keeps_the_mail_and_the_password() {
         let server = Server::start([Script::new(offers, turns)]).await;
         let login = Some(password());
         let mailer = mailer(RelayKind::Smtp(Smtp { login, ..server.settings() }));
-        let (message, _) = temporary(mailer.send(email(), "1").await.unwrap_err());
+        let (message, _) = temporary(mailer.send(email(), "1", &mut None).await.unwrap_err());
         assert!(message.starts_with("relay main: ") && message.contains(told), "{message}");
         assert!(!message.contains("geheim") && !message.contains("AHVzZXIAZ2VoZWlt"), "{message}");
     }
@@ -627,7 +698,7 @@ async fn senders_and_relays_are_found_in_their_order() {
     let mailer = Mailer::new(&settings).unwrap();
     let send = async |sender: Option<&str>, relay: Option<&str>| {
         let mail = Email { sender: sender.map(Into::into), relay: relay.map(Into::into), ..email() };
-        mailer.send(mail, "id/1").await.map(|accepted| {
+        mailer.send(mail, "id/1", &mut None).await.map(|accepted| {
             let file = dir.path().join("out").join(accepted.answer.strip_prefix("written to ").unwrap());
             std::fs::read_to_string(file).unwrap().lines().next().unwrap().to_owned()
         })
@@ -650,8 +721,8 @@ async fn senders_and_relays_are_found_in_their_order() {
 
     let nobody =
         Mailer::new(&config::Mailer { default_from: None, ..super::tests::settings(RelayKind::Discard) }).unwrap();
-    assert!(nobody.send(email(), "1").await.unwrap_err().to_string().contains("default_from"));
-    let discarded = super::tests::mailer(RelayKind::Discard).send(email(), "1").await.unwrap();
+    assert!(nobody.send(email(), "1", &mut None).await.unwrap_err().to_string().contains("default_from"));
+    let discarded = super::tests::mailer(RelayKind::Discard).send(email(), "1", &mut None).await.unwrap();
     assert_eq!(discarded.answer, "discarded");
 }
 
@@ -717,7 +788,7 @@ async fn smtp_sink_takes_every_mail() {
     let mut sends = tokio::task::JoinSet::new();
     for number in 0..400 {
         let mailer = Arc::clone(&mailer);
-        sends.spawn(async move { mailer.send(email(), &format!("id-{number}")).await });
+        sends.spawn(async move { mailer.send(email(), &format!("id-{number}"), &mut None).await });
     }
     while let Some(sent) = sends.join_next().await {
         sent.unwrap().unwrap();

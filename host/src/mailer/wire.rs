@@ -71,6 +71,16 @@ impl Wire {
         }
     }
 
+    /// The next reply, whatever lines that are none stand before it.
+    pub(super) async fn reply_after_junk(&mut self) -> Result<Reply, NoReply> {
+        loop {
+            match self.reply().await {
+                Err(NoReply::Malformed(Malformed::NoCode)) => self.inbox.skip_line(),
+                other => return other,
+            }
+        }
+    }
+
     async fn read(&mut self) -> io::Result<usize> {
         let space = self.inbox.space();
         match &mut self.stream {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ChannelType, Object, Recipient, Unreached};
+use super::{ChannelType, MailRecord, Object, Recipient, Unreached};
 
 /// A channel type that must not carry a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,9 +221,50 @@ pub struct Notes {
     refused: Mutex<Vec<String>>,
     throttled: Mutex<Option<Duration>>,
     unreached: Mutex<Option<Unreached>>,
+    mails: Mutex<Vec<MailRecord>>,
+    uncertain: Mutex<Option<String>>,
 }
 
 impl Notes {
+    /// For a delivery that is tried again: what is known of its mails.
+    pub fn with_mails(mails: Vec<MailRecord>) -> Notes {
+        Notes { mails: Mutex::new(mails), ..Notes::default() }
+    }
+
+    /// What is known of the delivery's mails.
+    pub fn mails(&self) -> Vec<MailRecord> {
+        self.mails.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what became of mails, over what was known of the same ones before.
+    pub fn mailed(&self, mails: Vec<MailRecord>) {
+        if mails.is_empty() {
+            return;
+        }
+        let mut known = self.mails.lock().unwrap_or_else(PoisonError::into_inner);
+        for mail in mails {
+            match known.iter_mut().find(|other| other.key == mail.key) {
+                Some(other) => *other = mail,
+                None => known.push(mail),
+            }
+        }
+    }
+
+    /// Notes that something was handed over without an answer that tells what became of it.
+    pub fn uncertain(&self, what: String) {
+        *self.uncertain.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
+
+    /// What was handed over without an answer, if anything was.
+    pub fn take_uncertain(&self) -> Option<String> {
+        self.uncertain.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What is known of the delivery's mails by now.
+    pub fn take_mails(&self) -> Vec<MailRecord> {
+        std::mem::take(&mut *self.mails.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Notes calls that were refused, each in one line.
     pub fn refused(&self, calls: Vec<String>) {
         if !calls.is_empty() {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::ChannelType;
 use super::answers::{Fault, PolicyResult, Receipt, RenderedFile};
+use super::mail_record::RecipientRecord;
 
 pub use bounds::{LINES_MAX, REPORT_BYTES_MAX};
 
@@ -190,6 +191,9 @@ pub struct ChannelReport {
     /// The latest of them, at most [`HISTORY_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AttemptReport>,
+    /// For each recipient of a mail that a relay did not accept for all of them at once: what became of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<RecipientRecord>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -210,6 +214,7 @@ impl ChannelReport {
             refused: Vec::new(),
             attempts: 0,
             history: Vec::new(),
+            recipients: Vec::new(),
             outcome,
         }
     }

@@ -146,6 +146,7 @@ fn report(outcomes: Vec<Outcome>) -> Report {
         refused: Vec::new(),
         attempts: 0,
         history: Vec::new(),
+        recipients: Vec::new(),
         outcome,
     });
     Report {

@@ -148,13 +148,26 @@ impl InFlight {
             carrying.stage = Stage::Deliver(rendered);
             return Step::Record;
         }
-        let (at, started, notes) = ((self.snapshot.now)(), Instant::now(), Notes::default());
+        let (at, started) = ((self.snapshot.now)(), Instant::now());
+        let notes = Notes::with_mails(carrying.mails.records());
         let attempt =
             Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
         let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
         let delivering = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes);
         let delivered = delivering.instrument(span).await;
         carrying.is_recorded = false;
+        let delivered = carrying.mails.judge(&attempt.idempotency_key, notes.take_mails(), delivered);
+        let delivered = match (gate.map(|g| g.settings.delivery), notes.take_uncertain(), delivered) {
+            (
+                Some(Guarantee::AtMostOnce),
+                Some(what),
+                Delivered::Recoverable { error, .. } | Delivered::Fatal(error),
+            ) => {
+                let reason = format!("{what}, and its channel delivers at most once: {error}");
+                Delivered::Settled(Outcome::MaybeSent { reason })
+            }
+            (_, _, delivered) => delivered,
+        };
         if let (Some(destination), Delivered::Settled(Outcome::Sent { .. })) = (&carrying.waits_for, &delivered) {
             self.snapshot.destinations.bypassed(destination, (self.snapshot.now)());
         }
@@ -166,6 +179,7 @@ impl InFlight {
         let (unreached, took) = (notes.take_unreached(), started.elapsed());
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(notes.into_refused());
+        report.recipients = carrying.mails.recipients();
         let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
         let number = attempt.number;
         let told = |result, answer| AttemptReport {
@@ -275,6 +289,11 @@ impl InFlight {
     }
 
     fn turn_over(&mut self, i: usize, carrying: &mut Carrying, why: &str, only_open: bool) -> bool {
+        let key = self.delivery_key(i);
+        // Whom the mail is for has it already.
+        if carrying.mails.is_main_accepted(&key) {
+            return false;
+        }
         let report = &mut self.progress.report.channels[i];
         let Some(left) = report.channel.clone() else { return false };
         let (snapshot, now) = (&self.snapshot, (self.snapshot.now)());
@@ -298,7 +317,9 @@ impl InFlight {
         };
         report.passed_over.push(format!("{left}: {why}"));
         take(report, next.as_ref(), Rule::Failover);
-        *carrying = Carrying { tried, ..Carrying::new(Stage::Render, carrying.due) };
+        let mut mails = std::mem::take(&mut carrying.mails);
+        mails.move_to(&key, &self.message.idempotency_key(next.name()));
+        *carrying = Carrying { tried, mails, ..Carrying::new(Stage::Render, carrying.due) };
         true
     }
 }

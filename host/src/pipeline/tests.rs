@@ -1,7 +1,9 @@
+mod mails;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 
@@ -9,8 +11,8 @@ use super::*;
 use crate::channel::Channel;
 use crate::config::{Config, Guarantee};
 use crate::message::{
-    ActionLink, Attempt, AttemptResult, Delay, DeliveryError, Fault, FaultKind, Notes, OnError, PolicyResult, Receipt,
-    Rule, TemplateFile,
+    ActionLink, Attempt, AttemptResult, Delay, DeliveryError, Fault, FaultKind, MailRecord, Notes, OnError,
+    PolicyResult, Receipt, Rule, TemplateFile,
 };
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
 
@@ -42,6 +44,12 @@ struct Script {
     sets_clock: AtomicI64,
     /// Seconds for which its provider wants to be left alone, when it fails.
     retry_after: AtomicI64,
+    /// What each attempt mails; the last one is mailed again by each further one.
+    mailed: Mutex<Vec<MailRecord>>,
+    /// What each attempt was told of the ones before.
+    known: Mutex<Vec<Vec<MailRecord>>>,
+    /// Whether it hands over something without an answer.
+    is_uncertain: AtomicBool,
 }
 
 impl Script {
@@ -53,7 +61,18 @@ impl Script {
             breaks_before: false,
             sets_clock: AtomicI64::new(0),
             retry_after: AtomicI64::new(0),
+            mailed: Mutex::default(),
+            known: Mutex::default(),
+            is_uncertain: AtomicBool::new(false),
         })
+    }
+
+    fn mails(&self, mailed: &[&MailRecord]) {
+        *self.mailed.lock().expect("no panic") = mailed.iter().map(|mail| (*mail).clone()).collect();
+    }
+
+    fn known(&self) -> Vec<Vec<MailRecord>> {
+        self.known.lock().expect("no panic").clone()
     }
 
     fn attempts(&self) -> Vec<u32> {
@@ -91,6 +110,15 @@ impl Channel for Arc<Script> {
             notes.throttled(std::time::Duration::from_secs(pause.unsigned_abs()));
         }
         self.seen.lock().expect("no panic").push((attempt.number, attempt.idempotency_key.clone()));
+        self.known.lock().expect("no panic").push(notes.mails());
+        let mut mailed = self.mailed.lock().expect("no panic");
+        notes.mailed(mailed.first().cloned().into_iter().collect());
+        if mailed.len() > 1 {
+            mailed.remove(0);
+        }
+        if self.is_uncertain.load(Ordering::Relaxed) {
+            notes.uncertain("mail was handed to the relay".into());
+        }
         NOW.set(NOW.get() + self.sets_clock.load(Ordering::Relaxed));
         let mut answers = self.answers.lock().expect("no panic");
         if answers.is_empty() { Ok(Receipt::default()) } else { answers.remove(0) }

@@ -13,8 +13,8 @@ use super::bindings::{channel, policy, recipient_resolver};
 use super::instance::{Called, Purpose, Runtime};
 use super::{ChannelInfo, Namespace};
 use crate::message::{
-    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, Message, Page, PolicyResult,
-    Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId, text,
+    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, MailRecord, Message, Page,
+    PolicyResult, Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId, text,
 };
 
 /// Entries of any list a guest returns.
@@ -74,7 +74,7 @@ impl Runtime {
 
     /// A policy's verdict.
     pub async fn check(&self, message: &Arc<Message>, dry: bool) -> Called<PolicyResult> {
-        let purpose = Purpose { message: Some(message), dry, delivery_key: None };
+        let purpose = Purpose { message: Some(message), dry, ..Purpose::default() };
         let called: Called<Result<policy::PolicyResult, String>> = call!(self, purpose, policy.call_check, message);
         self.noted(called.and_then(|answer| match answer {
             Ok(result) => self.verdict(result),
@@ -164,8 +164,19 @@ impl Runtime {
         rendered: &[(String, String)],
         attempt: &Attempt,
     ) -> Called<Result<Receipt, DeliveryError>> {
+        self.deliver_the_rest(message, rendered, attempt, Vec::new()).await
+    }
+
+    /// The same after other attempts: `mails` is what they mailed, and is not mailed again.
+    pub async fn deliver_the_rest(
+        &self,
+        message: &Arc<Message>,
+        rendered: &[(String, String)],
+        attempt: &Attempt,
+        mails: Vec<MailRecord>,
+    ) -> Called<Result<Receipt, DeliveryError>> {
         let key = attempt.idempotency_key.as_str();
-        let purpose = Purpose { message: Some(message), dry: false, delivery_key: Some(key) };
+        let purpose = Purpose { message: Some(message), dry: false, delivery_key: Some(key), mails };
         let attempt = channel::Attempt { number: attempt.number, idempotency_key: key.to_owned() };
         let called: Called<Result<channel::Receipt, channel::DeliveryError>> =
             call!(self, purpose, channel.call_deliver, message, rendered, &attempt);
@@ -320,5 +331,5 @@ fn clean_texts(value: &mut Value) {
 
 /// Questions before the delivery have no effects.
 fn quiet(message: &Arc<Message>) -> Purpose<'_> {
-    Purpose { message: Some(message), dry: true, delivery_key: None }
+    Purpose { message: Some(message), dry: true, ..Purpose::default() }
 }

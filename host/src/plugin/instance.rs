@@ -20,7 +20,7 @@ use super::state::{Handover, MessageHandle, State};
 use super::trial::Usage;
 use super::{Services, Settings};
 use crate::config::Isolation;
-use crate::message::{Fault, FaultKind, Message, Notes};
+use crate::message::{Fault, FaultKind, MailRecord, Message, Notes};
 use crate::monitoring::PluginMetrics;
 
 /// Fresh instances kept ready for a plugin that gives each call its own.
@@ -82,6 +82,8 @@ pub struct Purpose<'a> {
     pub dry: bool,
     /// Set for deliveries alone: the key of this message over this channel.
     pub delivery_key: Option<&'a str>,
+    /// What earlier attempts of this delivery mailed.
+    pub mails: Vec<MailRecord>,
 }
 
 /// What came of a call.
@@ -99,6 +101,8 @@ impl<T> Called<T> {
         notes.refused(self.denied);
         self.handover.throttled.into_iter().for_each(|pause| notes.throttled(pause));
         self.handover.unreached.into_iter().for_each(|unreached| notes.unreached(unreached));
+        self.handover.begun.into_iter().for_each(|what| notes.uncertain(what));
+        notes.mailed(self.handover.mails);
         self.answer
     }
 
@@ -171,6 +175,7 @@ impl Runtime {
         let key = purpose.delivery_key.map(str::to_owned);
         let begun = Instant::now();
         let number = state.call.begin(purpose.message.cloned(), purpose.dry, key, begun);
+        state.call.handover.mails = purpose.mails;
         instance.store.set_epoch_deadline(1);
         if self.is_metered {
             instance.store.set_fuel(u64::MAX).expect("a metered engine takes fuel");

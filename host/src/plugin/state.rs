@@ -10,13 +10,15 @@ use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
 use crate::keyvalue::Overlay;
-use crate::message::{Message, Unreached};
+use crate::message::{MailRecord, Message, Unreached};
 use crate::plugin::contacts::{Caller, Contacts};
 use crate::plugin::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
 use crate::plugin::grants::Grants;
 use crate::plugin::http::wasi::Outbound;
 use crate::plugin::{Services, Settings};
 
+/// Mails of one delivery of which account is kept.
+const MAILS_MAX: usize = 100;
 /// Bytes of randomness a guest gets from one call.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
@@ -142,6 +144,28 @@ pub struct Handover {
     pub throttled: Option<Duration>,
     /// A relay or an origin that could not be used, where nothing was handed over elsewhere.
     pub unreached: Option<Unreached>,
+    /// Mails that were accepted for somebody, in this call or by an earlier attempt.
+    pub mails: Vec<MailRecord>,
+}
+
+impl Handover {
+    /// What is known of the mail with this key.
+    pub fn mail(&self, key: &str) -> Option<&MailRecord> {
+        self.mails.iter().find(|mail| mail.key == key)
+    }
+
+    /// The same, to be brought up to date and kept again.
+    pub fn take_mail(&mut self, key: &str) -> Option<MailRecord> {
+        let position = self.mails.iter().position(|mail| mail.key == key)?;
+        Some(self.mails.swap_remove(position))
+    }
+
+    /// Keeps what is known of a mail by now. A delivery of very many mails is answered for as one that keeps no account.
+    pub fn keep_mail(&mut self, record: Option<MailRecord>) {
+        if self.mails.len() < MAILS_MAX {
+            self.mails.extend(record);
+        }
+    }
 }
 
 /// One call into the guest: what it may use, and what it has used.

@@ -63,8 +63,9 @@ enum Form {
     ManyLines,
     OddSeparators,
     LineWithoutCode,
-    // From here on it never comes to its end.
+    // From here on it never comes to its end, or does not start with its code.
     CarriageReturnOnly,
+    AfterJunk,
     CutShort,
     Endless,
     EndlessLines,
@@ -79,7 +80,7 @@ enum Form {
 
 use Form::*;
 
-const FORMS: [Form; 23] = [
+const FORMS: [Form; 24] = [
     Plain,
     NotUtf8,
     NoText,
@@ -94,6 +95,7 @@ const FORMS: [Form; 23] = [
     OddSeparators,
     LineWithoutCode,
     CarriageReturnOnly,
+    AfterJunk,
     CutShort,
     Endless,
     EndlessLines,
@@ -227,6 +229,7 @@ impl Case {
             OddSeparators => whole(&format!("{code}-one\n{code}-\n{code}_two\n")),
             LineWithoutCode => whole(&format!("{code}-one\r\ntwo\r\n\r\n{code} three\r\n")),
             CarriageReturnOnly => whole(&format!("{code} said\r")),
+            AfterJunk => whole(&format!("\r\nWillkommen! Welcome!\r\n{code} said\r\n")),
             CutShort => whole(&format!("{code} sai")),
             Endless => whole(&format!("{code} {}", long.repeat(8))),
             EndlessLines => whole(&format!("{code}-{long}\r\n").repeat(8)),
@@ -366,7 +369,8 @@ async fn try_case(case: Case, timeout: Duration) -> Result<(), String> {
         Smtp { port: server.address.port(), login, tls, mails_per_connection, timeout, ..Smtp::new("localhost") };
     let mailer = mailer(RelayKind::Smtp(Smtp { host: "127.0.0.1".into(), ..settings }));
     let mail = || to(&["ann@example.com", "bob@example.com"]);
-    let first = tokio::time::timeout(timeout * 10, mailer.send(mail(), "1")).await.map_err(|_| "it hangs")?;
+    let first =
+        tokio::time::timeout(timeout * 10, mailer.send(mail(), "1", &mut None)).await.map_err(|_| "it hangs")?;
     let (verdict, reason) = match first {
         Ok(_) => (Verdict::Taken, None),
         Err(MailError::Permanent { message, .. }) => (Verdict::Refused, Some(message)),
@@ -395,7 +399,8 @@ async fn try_case(case: Case, timeout: Duration) -> Result<(), String> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let second = tokio::time::timeout(timeout * 10, mailer.send(mail(), "2")).await.map_err(|_| "it hangs later")?;
+    let second =
+        tokio::time::timeout(timeout * 10, mailer.send(mail(), "2", &mut None)).await.map_err(|_| "it hangs later")?;
     let accepted = second.map_err(|error| format!("the next mail: {error}"))?;
     if !accepted.refused.is_empty() || server.kept.load(Ordering::SeqCst) != kept + 1 {
         return Err(format!("the next mail got an answer that was not meant for it: {accepted:?}"));

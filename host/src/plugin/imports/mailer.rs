@@ -40,6 +40,10 @@ impl State {
     }
 
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
+        // The relay is not asked about what it has answered already.
+        if let Some(answer) = self.call.handover.mail(message_id).and_then(mailer::answered) {
+            return self.told_of_mail(answer);
+        }
         let (services, settings) = (self.services.clone(), self.settings.clone());
         let relay = services.mailer.relay_name(email.relay.as_deref());
         if let Some((relay, caller)) = relay.and_then(|relay| Some((relay, self.caller()?))) {
@@ -53,6 +57,11 @@ impl State {
             let came = came(&answer, &relay);
             self.contacts.settle(&caller, &settings.name, (contact, came), Target::Relay(&relay));
         }
+        self.told_of_mail(answer)
+    }
+
+    /// An answer as the guest gets it.
+    fn told_of_mail(&mut self, answer: Result<mailer::Accepted, Failure>) -> Result<Accepted, MailError> {
         match answer {
             Ok(accepted) => {
                 self.call.handover.done = Some(format!("{} {}", accepted.message_id, accepted.answer));
@@ -73,13 +82,18 @@ impl State {
     ) -> Result<mailer::Accepted, Failure> {
         self.call.handover.begun = Some("mail was handed to the relay".to_owned());
         let email = mailer::Email::from(email);
-        // Large, and so not held once for each of the two ways.
+        // A call that is dropped half-way leaves what was known before with whoever asked for the delivery.
+        let mut record = self.call.handover.take_mail(message_id);
         let progress = self.contacts.progress();
-        let sending = |email| Box::pin(services.mailer.send_watched(email, message_id, progress));
+        // Large, and so boxed.
         let answer = match &services.trial {
-            None => sending(email).await,
-            Some(trial) => trial.mail(&email, message_id, sending(email.clone())).await,
+            None => Box::pin(services.mailer.send_watched(email, message_id, &mut record, progress)).await,
+            Some(trial) => {
+                let sending = Box::pin(services.mailer.send_watched(email.clone(), message_id, &mut record, progress));
+                trial.mail(&email, message_id, sending).await
+            }
         };
+        self.call.handover.keep_mail(record);
         if !matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. })) {
             self.call.handover.begun = None;
         }
