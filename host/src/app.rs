@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Defaults};
-use crate::engine::{Ace, StartError};
+use crate::engine::{Ace, Notice, StartError};
 use crate::events;
 use crate::events::webhooks::{Hook, WebhookError};
 use crate::http::{self, Api, Rates, Terms, listen};
 use crate::intake;
 use crate::monitoring::{self, Exposition};
+use crate::plugin::registry::What;
 use crate::queue::{OpenError, Queue, QueueError};
 use crate::tasks::{self, Panicked, Pauses, Tasks};
 use crate::tls::{self, TlsError};
@@ -168,6 +171,8 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
             Ok(())
         }
     }));
+    let told = api.clone();
+    running.push(tasks.keep("notices", move || tell_of_reloads(told.clone(), told.ace.notices())));
     let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
     running.push(tasks.keep("resolvers", move || {
         let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());
@@ -242,6 +247,34 @@ async fn note_end(queue: &Queue) {
             tracing::warn!("The stop could not be written down; the next start takes it for a crash: {error}")
         }
         Err(_) => tracing::warn!("The stop could not be written down in time; the next start takes it for a crash."),
+    }
+}
+
+/// Makes events of what reloads come to.
+async fn tell_of_reloads(api: Arc<Api>, mut notices: broadcast::Receiver<Notice>) -> Result<(), String> {
+    loop {
+        let notice = match notices.recv().await {
+            Ok(notice) => notice,
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "Events of reloads were dropped, because there were too many at once.");
+                continue;
+            }
+            Err(RecvError::Closed) => return Ok(()),
+        };
+        let (kind, data) = match notice {
+            Notice::Refused(reason) => (events::RELOAD_REFUSED, json!({"reason": reason})),
+            Notice::Changed(change) => (kind(&change.what), json!(change)),
+        };
+        api.worker.tell(events::of_server(kind, data, api.ace.now())).await;
+    }
+}
+
+fn kind(what: &What) -> &'static str {
+    match what {
+        What::Added { .. } | What::Replaced { .. } => events::PLUGIN_ACTIVE,
+        What::Rejected { .. } => events::PLUGIN_REJECTED,
+        What::Broken { .. } => events::PLUGIN_BROKEN,
+        What::Removed => events::PLUGIN_REMOVED,
     }
 }
 

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub use authority::{Authority, Host};
 pub use compiling::{Compile, Compiler};
@@ -60,6 +60,11 @@ impl Seen {
         let found = std::fs::metadata(&file).ok();
         let stamp = found.map(|found| (found.len(), found.modified().ok(), found.ino()));
         Seen { file, stamp }
+    }
+
+    /// How long ago it was changed last; `None` where that is not known, or lies ahead.
+    pub fn age(&self) -> Option<Duration> {
+        self.stamp?.1?.elapsed().ok()
     }
 
     /// The same file, as it looks now. Blocks.

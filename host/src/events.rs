@@ -1,11 +1,12 @@
-//! What the outside is told of a settled message: edx-ace's ACE_MESSAGE_SENT, and the signal of failure its users ask for.
+//! What the outside is told of a settled message: edx-ace's ACE_MESSAGE_SENT, and the signal of failure its users ask for; and what
+//! an operator should know of the server itself.
 //!
 //! - [`webhooks`]: signed calls, kept in the queue until they are taken
 
 pub mod webhooks;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::destination::Notice;
@@ -21,8 +22,19 @@ pub const NOT_SENT: &str = "message.not_sent";
 pub const DOWN: &str = "destination.down";
 /// It can be used again.
 pub const UP: &str = "destination.up";
+/// A plugin serves, in a new revision or for the first time.
+pub const PLUGIN_ACTIVE: &str = "plugin.active";
+/// Files of a plugin were refused, and an earlier revision goes on.
+pub const PLUGIN_REJECTED: &str = "plugin.rejected";
+/// A plugin should serve and cannot.
+pub const PLUGIN_BROKEN: &str = "plugin.broken";
+/// A plugin does not serve any more, as the operator wants it.
+pub const PLUGIN_REMOVED: &str = "plugin.removed";
+/// A reload changed nothing because something is wrong, with ace.toml or a name in it.
+pub const RELOAD_REFUSED: &str = "reload.refused";
 /// Every kind of event.
-pub const KINDS: [&str; 5] = [SENT, FAILED, NOT_SENT, DOWN, UP];
+pub const KINDS: [&str; 10] =
+    [SENT, FAILED, NOT_SENT, DOWN, UP, PLUGIN_ACTIVE, PLUGIN_REJECTED, PLUGIN_BROKEN, PLUGIN_REMOVED, RELOAD_REFUSED];
 
 /// What events show, and whether they are kept for those who call back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,6 +96,11 @@ pub fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
     let kind = if notice.is_up { UP } else { DOWN };
     let Notice { destination, reason, since, .. } = notice;
     let data = json!({"kind": destination.kind(), "name": destination.name(), "since": since, "reason": reason});
+    of_server(kind, data, now)
+}
+
+/// What is told of the server itself.
+pub fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Told {
     let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
     Told { kind, uuid: Uuid::nil(), body }
 }

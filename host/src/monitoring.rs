@@ -46,6 +46,11 @@ const PLUGIN_REFUSED: &str = "ace_plugin_refused_calls_total";
 const PLUGIN_CIRCUIT_OPEN: &str = "ace_plugin_circuit_open";
 /// 1 where a plugin serves, 0 where it should and cannot, by `plugin`.
 const PLUGIN_UP: &str = "ace_plugin_up";
+/// 1 while a plugin goes on in an earlier revision because the files that are there cannot serve, by `plugin`: at the next start it
+/// would be broken.
+const PLUGIN_REJECTED: &str = "ace_plugin_rejected";
+/// Revisions that were refused, by `plugin` and `revision`.
+const PLUGIN_REJECTIONS: &str = "ace_plugin_rejections_total";
 /// Reloads, by `result` (`ok`, `refused`).
 const RELOADS: &str = "ace_reloads_total";
 /// Tasks of the server that failed and were started again, by `task`.
@@ -181,6 +186,16 @@ impl PluginMetrics {
 /// Whether a plugin that should serve does.
 pub fn plugin_up(plugin: &str, is_up: bool) {
     gauge!(PLUGIN_UP, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_up)));
+}
+
+/// Whether a plugin goes on in an earlier revision than that of its files.
+pub fn plugin_is_behind(plugin: &str, is_behind: bool) {
+    gauge!(PLUGIN_REJECTED, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_behind)));
+}
+
+/// A revision that was refused.
+pub fn plugin_rejected(plugin: &str, revision: &str) {
+    counter!(PLUGIN_REJECTIONS, "plugin" => plugin.to_owned(), "revision" => revision.to_owned()).increment(1);
 }
 
 /// A reload that was taken up, or one that changed nothing because something is wrong.

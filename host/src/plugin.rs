@@ -2,7 +2,8 @@
 //!
 //! - [`engine`]: wasmtime, its clock; [`cache`]: compiled code on disk
 //! - [`compiler`]: components made into machine code, in a process of their own; [`reading`]: the part that looks at their bytes
-//! - [`registry`]: the folder as a whole, and what a reload means for it; [`loader`]: one plugin from its files
+//! - [`registry`]: the folder as a whole, and what a reload means for it; [`loading`]: plugins on their way in; [`loader`]: one
+//!   plugin from its files
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
@@ -29,6 +30,7 @@ mod imports;
 pub mod inspection;
 pub mod instance;
 mod loader;
+mod loading;
 mod reading;
 pub mod registry;
 mod shown;
@@ -192,6 +194,24 @@ pub enum PluginState {
     Broken(String),
 }
 
+/// Files of a plugin that cannot serve, while an earlier revision goes on. At the next start there is no earlier one: the plugin
+/// would be broken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Of the files; empty where they could not be read.
+    pub revision: String,
+    /// Why they cannot serve.
+    pub reason: String,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rejected { revision, reason } = self;
+        let name = if revision.is_empty() { "what is in the plugin folder" } else { revision.as_str() };
+        write!(f, "{name} was refused, and at the next start the plugin would be broken: {reason}")
+    }
+}
+
 /// One plugin of the folder, whether it serves or not.
 #[derive(Clone)]
 pub struct Plugin {
@@ -210,8 +230,10 @@ pub struct Plugin {
     pub settings: config::Plugin,
     limits: config::Limits,
     stamp: registry::Stamp,
-    /// Why the files that are there now cannot serve, where an earlier revision goes on instead.
-    pub rejected: Option<String>,
+    /// The files that are there now, where they cannot serve and an earlier revision goes on instead.
+    pub rejected: Option<Rejected>,
+    /// What was made of its files, where that could be done; of the files before, where those of now were refused.
+    code: Option<Arc<loader::Code>>,
     /// What it requests and is not granted.
     pub missing: Requests,
     pub state: PluginState,
@@ -236,6 +258,7 @@ impl Plugin {
             limits,
             stamp: registry::Stamp::default(),
             rejected: None,
+            code: None,
             missing: Requests::default(),
             state: PluginState::Disabled,
             channel: None,

@@ -116,15 +116,18 @@ impl Watch {
     pub async fn run(mut self) -> Result<(), String> {
         // What changed after it was read, and while nobody watched.
         let mut looks_again = true;
+        let mut loaded = self.ace.loaded();
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
                 seen = self.seen.changed() => self.look_different(seen.map_err(|e| e.to_string())?).await?,
                 () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: everything is read again."),
                 () = tokio::time::sleep(LOOK_AGAIN), if looks_again => {}
+                Ok(()) = loaded.changed() => {}
                 () = tokio::time::sleep(POLL), if self.watcher.is_none() => self.watch_anew().await?,
                 () = ended(&self.watcher) => return Err("the thread that watches files has ended".to_owned()),
             }
+            loaded.mark_unchanged();
             looks_again = reload(&self.ace).await;
             self.follow().await?;
         }
@@ -188,7 +191,7 @@ async fn ended(watcher: &Option<Watcher>) {
 
 /// True where it is to be done again soon.
 async fn reload(ace: &Ace) -> bool {
-    match ace.reload().await {
+    match ace.reload_ready().await {
         Ok(reload) => reload.is_unsettled || !reload.changes.is_empty(),
         Err(error) => {
             tracing::error!("Nothing was reloaded, and what ran before goes on: {error}");

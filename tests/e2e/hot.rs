@@ -98,7 +98,9 @@ fn new_settings_are_taken_up_and_wrong_ones_change_nothing() {
     host.send_until("denied");
     home.config(&format!("{RELAY}{GRANTED}{}\nnonsense = 1\n", stub("stub_policy", "[]")));
     host.hang_up();
-    for _ in 0..20 {
+    // It is read when it has been still for a moment.
+    let until = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < until {
         assert_eq!(channel(&host.send(), "email")["state"], "denied", "what ran before goes on");
     }
     assert_text(&json!(host.end()), "nonsense");
@@ -455,4 +457,47 @@ fn reloads_under_load_lose_fail_and_double_nothing() {
     let revisions: std::collections::BTreeSet<String> = told.iter().map(|t| Host::revision(t, "stub_policy")).collect();
     assert!(revisions.len() == 2 && revisions.contains(&Host::revision(&first, "stub_policy")), "{revisions:?}");
     assert!(grown < 64 * 1024, "{grown} KiB more after {reloads} reloads");
+}
+
+/// As releases are put in place: the name leads to another folder from one moment to the next.
+#[test]
+fn a_folder_that_takes_the_place_of_another_is_taken_up_and_watched() {
+    let home = home("");
+    std::fs::rename(home.path("plugins"), home.path("release-1")).expect("renamed");
+    let point_at = |release: &str| {
+        std::os::unix::fs::symlink(release, home.path("next")).expect("linked");
+        std::fs::rename(home.path("next"), home.path("plugins")).expect("renamed");
+    };
+    point_at("release-1");
+    let mut host = Host::start(&home);
+    host.send_until("sent");
+    home.file("release-2/second.toml", "[defaults]\ndeny = [\"email\"]\n");
+    for (from, to) in [("django_email", "django_email"), ("stub_policy", "stub_policy"), ("stub_policy", "second")] {
+        install(&home.path(&format!("release-1/{from}.wasm")), &home.path(&format!("release-2/{to}.wasm")));
+    }
+    point_at("release-2");
+    host.send_until("denied");
+    std::fs::remove_file(home.path("release-2/second.wasm")).expect("removed");
+    host.send_until("sent");
+    host.end();
+}
+
+#[test]
+fn template_folders_that_a_reload_named_are_watched() {
+    let home = home("");
+    home.config(&format!("[relays.main]\nkind = \"file\"\ndir = \"mails\"\n{GRANTED}"));
+    let mut host = Host::start(&home);
+    host.send_until("sent");
+    let file = "other/app/edx_ace/note/email/body.txt";
+    home.file(file, "Other");
+    home.file("ace.toml", home.read("ace.toml").replace("['templates'", "['other', 'templates'"));
+    for text in ["Other", "Newer"] {
+        home.file(file, text);
+        wait_for(text, || {
+            let told = host.send();
+            let uuid = told["report"]["uuid"].as_str().expect("a uuid");
+            home.read(&format!("mails/{uuid}.django_email.eml")).contains(text).then_some(())
+        });
+    }
+    host.end();
 }

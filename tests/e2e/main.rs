@@ -38,5 +38,6 @@ mod plugin_folder;
 mod serve;
 mod server_answers;
 mod slack;
+mod slow_plugins;
 mod templates;
 mod transport;

@@ -12,6 +12,7 @@ mod limits;
 mod openapi;
 mod outages;
 mod recipients;
+mod rejected;
 mod resolvers;
 mod runtime;
 mod selection;

@@ -20,7 +20,8 @@ pub const EXAMPLES: &str = "Examples:
   ace plugins --server http://127.0.0.1:8025 --shadow
   ace plugins --json | jq 'select(.state.state == \"broken\")'
 
-Exit code 1 where a plugin that should serve cannot.";
+Exit code 1 where a plugin that should serve cannot, or could not after a restart: the server goes
+on with an earlier revision, because the files in the plugin folder cannot serve.";
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -98,7 +99,7 @@ fn list(mut shown: Vec<Shown>, name: Option<&str>, json: bool) -> anyhow::Result
     } else {
         put(&table(&shown));
     }
-    let is_broken = shown.iter().any(|p| matches!(p.state, PluginState::Broken(_)));
+    let is_broken = shown.iter().any(|p| matches!(p.state, PluginState::Broken(_)) || p.rejected.is_some());
     Ok(if is_broken { FAILED } else { OK })
 }
 
@@ -189,6 +190,6 @@ fn state(plugin: &Shown) -> String {
         Some(circuit) if circuit.faults > 0 => format!("; {} faults", circuit.faults),
         _ => String::new(),
     };
-    let rejected = plugin.rejected.as_ref().map(|why| format!("; the files there now cannot serve: {why}"));
+    let rejected = plugin.rejected.as_ref().map(|rejected| format!("; {rejected}"));
     format!("{state}{circuit}{}", rejected.unwrap_or_default())
 }

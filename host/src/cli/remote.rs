@@ -31,7 +31,7 @@ pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
         put("nothing has changed");
     }
     for change in changes {
-        let detail = ["reason", "revision", "to", "serving"].iter().filter_map(|key| change[*key].as_str()).next();
+        let detail = ["reason", "to", "revision", "serving"].iter().filter_map(|key| change[*key].as_str()).next();
         put(&format!("{} {}  {}", text(&change["plugin"]), text(&change["change"]), detail.unwrap_or_default()));
     }
     Ok(OK)

@@ -19,7 +19,18 @@ use crate::files::Access;
 use crate::message::{ChannelType, OnError};
 
 /// Kinds of events, as `events` names them.
-const EVENTS: [&str; 5] = ["message.sent", "message.failed", "message.not_sent", "destination.down", "destination.up"];
+const EVENTS: [&str; 10] = [
+    "message.sent",
+    "message.failed",
+    "message.not_sent",
+    "destination.down",
+    "destination.up",
+    "plugin.active",
+    "plugin.rejected",
+    "plugin.broken",
+    "plugin.removed",
+    "reload.refused",
+];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -491,7 +502,6 @@ fn plugin(s: &mut Section<'_>, maxima: &Limits, access: Access) -> Plugin {
     let on_error = [("retry", OnError::Retry), ("deny", OnError::Deny), ("allow", OnError::Allow)];
     let runtime = s.section("limits", |s| runtime(s, &Maxima::of(maxima)));
     Plugin {
-        line: s.line(),
         enabled: s.get("enabled", values::boolean).unwrap_or(default.enabled),
         mode: s.get("mode", values::one_of(&mode)).unwrap_or(default.mode),
         shadow_of: s.get("shadow-of", values::line),

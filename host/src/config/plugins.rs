@@ -114,11 +114,9 @@ pub struct Signatures {
     pub keys: Vec<String>,
 }
 
-/// What ace.toml says of one plugin.
+/// What ace.toml says of one plugin. Where it says so is in [`super::Places`]: two settings are equal wherever they stand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plugin {
-    /// The line of its section, for problems found later.
-    pub line: usize,
     pub enabled: bool,
     pub mode: Mode,
     /// For a policy in shadow: the policy whose verdicts its own are compared with. `None`: with what all policies decided.
@@ -160,7 +158,6 @@ pub enum Isolation {
 impl Default for Plugin {
     fn default() -> Self {
         Plugin {
-            line: 0,
             enabled: true,
             mode: Mode::Enforce,
             shadow_of: None,
@@ -175,6 +172,22 @@ impl Default for Plugin {
             instances: None,
             isolation: None,
         }
+    }
+}
+
+impl Plugin {
+    /// Whether an instance that was started with these settings may go on under those: whatever it can see or reach, and whatever
+    /// bounds it, is the same. When a policy is asked, and whether it is obeyed, is none of that.
+    pub fn runs_as(&self, other: &Plugin) -> bool {
+        let outside = |plugin: &Plugin| Plugin {
+            enabled: true,
+            mode: Mode::default(),
+            shadow_of: None,
+            order: 0,
+            on_error: OnError::default(),
+            ..plugin.clone()
+        };
+        outside(self) == outside(other)
     }
 }
 

@@ -251,10 +251,6 @@ impl Section<'_> {
         self.walk.variables.get(name).cloned()
     }
 
-    pub(super) fn line(&self) -> usize {
-        self.place.line()
-    }
-
     pub(super) fn folder(&self) -> PathBuf {
         self.walk.folder()
     }

@@ -102,6 +102,36 @@ fn the_page_shows_a_configuration_that_works() {
     assert_eq!(config.plugins["braze_email"].secrets["api-key"].expose(), "k");
 }
 
+/// What a reload compares are settings, wherever they stand.
+#[test]
+fn settings_are_equal_wherever_they_stand() {
+    let folder = Folder::new("moved");
+    fs::create_dir(folder.0.join("plugins")).unwrap();
+    fs::create_dir(folder.0.join("templates")).unwrap();
+    folder.write("optouts.ndjson", "");
+    folder.write("ca.pem", "");
+    let env = [("SMTP_PASSWORD", "hunter2"), ("BRAZE_API_KEY", "k")];
+    let example = block("## An example");
+    let moved = format!("# A note.\n\n{}", example.replace('\n', "\n# Another one.\n"));
+    assert_eq!(folder.read(example, &env).unwrap(), folder.read(&moved, &env).unwrap());
+}
+
+#[test]
+fn an_instance_goes_on_under_settings_that_it_cannot_tell_apart() {
+    let text = "[plugins.a]\nconfig = { a = 1 }\ngrants = { mailer = true }\n";
+    let plugin = |more: &str| read(&format!("{text}{more}")).unwrap().plugins["a"].clone();
+    let before = plugin("");
+    for same in ["mode = 'shadow'", "order = 3", "on-error = 'allow'", "enabled = false"] {
+        assert!(before.runs_as(&plugin(same)) && plugin(same) != before, "{same}");
+    }
+    for other in ["limits = { time = '1ms' }", "isolation = 'message'"] {
+        assert!(!before.runs_as(&plugin(other)), "{other}");
+    }
+    let plugins = |text: &str| read(text).unwrap().plugins["a"].clone();
+    assert!(!before.runs_as(&plugins("[plugins.a]\nconfig = { a = 2 }\ngrants = { mailer = true }\n")));
+    assert!(!before.runs_as(&plugins("[plugins.a]\nconfig = { a = 1 }\n")));
+}
+
 /// Every key that the walk asks for, `*` for a name, from a document in which each kind of section stands once.
 fn every_key() -> BTreeSet<String> {
     let text = r#"
@@ -566,7 +596,7 @@ fn the_environment_lies_over_the_file() {
     let RelayKind::Smtp(smtp) = &config.mailer.relays["main"].kind else { panic!("not SMTP") };
     assert_eq!((smtp.host.as_str(), smtp.login.as_ref().unwrap().username.as_str()), ("smtp.example.com", "12345"));
     let plugin = &config.plugins["my-channel"];
-    assert_eq!((plugin.enabled, plugin.order, plugin.line), (false, 3, 3));
+    assert_eq!((plugin.enabled, plugin.order), (false, 3));
     let campaigns = serde_json::to_string(&config.plugins["django_email"].config).unwrap();
     assert_eq!(campaigns, r#"{"campaigns":{"b":"x","a":"1979-05-27"}}"#);
     assert_eq!(config.routing.default["email"], "django_email");

@@ -56,13 +56,18 @@ impl From<&Health> for Pulse {
 /// One thing that does not work as it should.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Degraded {
-    /// `plugin`: it should be active and is not. `task`: a part of the server failed and was started again. `relay`, `origin`:
-    /// messages wait for it, because it is down. `queue`: what was accepted is not sent, or a part of the file is damaged.
+    /// `plugin`: it should be active and is not. `revision`: files of a plugin were refused, and an earlier revision goes on.
+    /// `reload`: ace.toml, or a name in it, is wrong, and what was read before goes on. `template`: a template or catalogue is
+    /// broken. `task`: a part of the server failed and was started again. `relay`, `origin`: messages wait for it, because it is
+    /// down. `queue`: what was accepted is not sent, or a part of the file is damaged.
     pub kind: &'static str,
     /// Which one.
     pub name: String,
     pub reason: String,
 }
+
+/// Broken templates that are listed.
+const TEMPLATES_MAX: usize = 20;
 
 /// Everything that does not work as it should, by kind.
 fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
@@ -75,6 +80,15 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
         if let PluginState::Broken(why) = &plugin.state {
             note("plugin", plugin.name.clone(), format!("it is broken: {why}"));
         }
+        if let Some(rejected) = &plugin.rejected {
+            note("revision", plugin.name.clone(), format!("{} goes on; {rejected}", plugin.revision));
+        }
+    }
+    if let Some(why) = api.ace.refused() {
+        note("reload", "ace.toml".to_owned(), format!("nothing was reloaded, and ACE would not start again: {why}"));
+    }
+    for problem in api.ace.snapshot().presentation.problems().iter().take(TEMPLATES_MAX) {
+        note("template", problem.file.display().to_string(), problem.to_string());
     }
     let troubles = api.ace.destinations().troubles(api.ace.now());
     for View { destination, reason, .. } in troubles.into_iter().filter(|view| !view.is_recovering) {
@@ -108,7 +122,7 @@ pub async fn healthz() -> &'static str {
 }
 
 /// Whether it takes messages. What does not work as it should meanwhile is under `degraded`, with the status 200: a plugin that
-/// is broken, a task that was started again.
+/// is broken or whose new files were refused, a broken template, a task that was started again.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
     (status = 200, description = "It takes messages", body = Ready),
     (status = 503, description = "It does not: the store cannot be used, or the server is being stopped", body = Ready),

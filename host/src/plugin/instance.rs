@@ -11,9 +11,8 @@ use wasmtime::component::{InstancePre, Resource};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{channel, policy, recipient_resolver};
-use super::cache::InUse;
 use super::circuit::Circuit;
-use super::engine::HANDLES_MAX;
+use super::engine::{Compiled, HANDLES_MAX};
 use super::errors;
 use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
@@ -38,7 +37,7 @@ pub struct Runtime {
     pre: InstancePre<State>,
     exports: ExportIndices,
     /// Its code stays in the cache as long as it may run.
-    _code: Option<InUse>,
+    _code: Arc<Compiled>,
     /// Whether its engine counts instructions.
     is_metered: bool,
     /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
@@ -55,7 +54,8 @@ pub struct Runtime {
 pub struct Linked {
     pub pre: InstancePre<State>,
     pub exports: ExportIndices,
-    pub in_use: Option<InUse>,
+    /// Kept in the cache as long as it may run.
+    pub code: Arc<Compiled>,
 }
 
 /// Which interfaces the component exports, and where.
@@ -137,7 +137,7 @@ impl Runtime {
             services,
             pre: linked.pre,
             exports: linked.exports,
-            _code: linked.in_use,
+            _code: linked.code,
             is_metered,
             idle: Mutex::default(),
             permits,

@@ -20,7 +20,7 @@ use super::state::State;
 use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
 use crate::message::text;
-use crate::tasks::{self, Panicked};
+use crate::tasks;
 
 /// The largest component that is read.
 const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -30,28 +30,61 @@ const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
 const REVISION_DIGITS: usize = 12;
 
 /// What one plugin's loading needs.
+#[derive(Clone)]
 pub(super) struct Loader {
     pub config: Arc<Config>,
     pub host: Arc<Host>,
 }
 
-/// What was read from disk and compiled, before any of its code runs.
-struct Prepared {
-    compiled: Compiled,
+/// What was read from disk and compiled, before any of it runs and whatever ace.toml says of it.
+pub(super) struct Code {
+    compiled: Arc<Compiled>,
     manifest: Manifest,
-    grants: Grants,
+    /// Bytes of memory that an instance starts with.
+    starts_with: u64,
 }
 
 impl Loader {
     /// What the files of one plugin come to; what does not fit is broken, with its reason, and so is what this program cannot
-    /// load without a panic. A task of its own, so that plugins are compiled and asked side by side.
-    pub async fn load(self, name: String, file: PathBuf) -> Plugin {
+    /// load without a panic.
+    pub async fn load(&self, name: String, file: PathBuf) -> Plugin {
+        self.start(self.read(name, file).await).await
+    }
+
+    /// The first half, which takes long and has nothing to do with the plugin's settings: its code, or the reason why it has none.
+    pub async fn read(&self, name: String, file: PathBuf) -> Plugin {
         let unread = self.unread(name, file);
-        match tokio::spawn(self.load_files(unread.clone())).await {
-            Ok(Ok(plugin)) => plugin,
-            Ok(Err(panicked)) => Plugin { state: PluginState::Broken(panicked.to_string()), ..unread },
-            Err(error) => Plugin { state: PluginState::Broken(Panicked::from(error).to_string()), ..unread },
+        let (loader, mut plugin) = (self.clone(), unread.clone());
+        let read = tasks::blocking(move || {
+            let code = loader.prepare(&mut plugin, &mut Facts::default());
+            (plugin, code)
+        });
+        match read.await {
+            Ok((plugin, Ok(code))) => Plugin { code: Some(Arc::new(code)), ..plugin },
+            Ok((plugin, Err(why))) => Plugin { state: PluginState::Broken(printable(&why)), ..plugin },
+            Err(panicked) => Plugin { state: PluginState::Broken(panicked.to_string()), ..unread },
         }
+    }
+
+    /// The second half: a plugin that was read, or served before, started with the settings of this configuration.
+    pub async fn start(&self, read: Plugin) -> Plugin {
+        let Plugin { settings, limits, .. } = self.unread(read.name.clone(), read.file.clone());
+        let mut plugin = Plugin { settings, limits, rejected: None, channel: None, runtime: None, ..read };
+        if let Some(code) = &plugin.code {
+            let requests = &code.manifest.requests;
+            plugin.missing = grants::missing(requests, &plugin.settings.grants, &plugin.settings.secrets);
+        }
+        if !is_wanted(&plugin, &self.config) {
+            return Plugin { state: PluginState::Disabled, ..plugin };
+        }
+        // Without code its state says why.
+        let Some(code) = plugin.code.clone() else { return plugin };
+        plugin.state = match tasks::caught(self.ask(&mut plugin, &code)).await {
+            Ok(Ok(())) => PluginState::Active,
+            Ok(Err(why)) => PluginState::Broken(printable(&why)),
+            Err(panicked) => PluginState::Broken(panicked.to_string()),
+        };
+        plugin
     }
 
     fn unread(&self, name: String, file: PathBuf) -> Plugin {
@@ -59,26 +92,9 @@ impl Loader {
         Plugin::unread(name, file, settings, self.config.limits.clone())
     }
 
-    async fn load_files(self, mut plugin: Plugin) -> Result<Plugin, Panicked> {
-        let (loader, mut plugin, prepared) = tasks::blocking(move || {
-            let prepared = self.prepare(&mut plugin, &mut Facts::default());
-            (self, plugin, prepared)
-        })
-        .await?;
-        if !is_wanted(&plugin, &loader.config) {
-            return Ok(plugin);
-        }
-        let started = match prepared {
-            Err(reason) => Err(reason),
-            Ok(prepared) => loader.start(&mut plugin, prepared).await,
-        };
-        plugin.state = started.map_or_else(|why| PluginState::Broken(printable(&why)), |()| PluginState::Active);
-        Ok(plugin)
-    }
-
     /// Reads the files, compiles, and looks at what the component says of itself, which goes into `facts` as far as it is
     /// known. Runs none of its code.
-    fn prepare(&self, plugin: &mut Plugin, facts: &mut Facts) -> Result<Prepared, String> {
+    fn prepare(&self, plugin: &mut Plugin, facts: &mut Facts) -> Result<Code, String> {
         check_name(&plugin.name)?;
         let wasm = read_component(&plugin.file)?;
         plugin.size = wasm.len() as u64;
@@ -125,15 +141,17 @@ impl Loader {
                 "it exports none of {wanted}: build it for the world policy-plugin, channel-plugin or resolver-plugin"
             ));
         }
-        let limit = self.limits(&plugin.namespaces, &plugin.settings, &manifest).memory;
+        Ok(Code { compiled: Arc::new(compiled), manifest, starts_with: facts.starting_memory })
+    }
+
+    /// What the settings let it reach; an error where it cannot run within them.
+    fn fit(&self, plugin: &Plugin, code: &Code) -> Result<Grants, String> {
+        let limit = self.limits(&plugin.namespaces, &plugin.settings, &code.manifest).memory;
         match plugin.settings.memory {
-            Some(_) => {
-                fits(facts.starting_memory, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?
-            }
-            None => fits(facts.starting_memory, limit, "runtime.memory in its manifest")?,
+            Some(_) => fits(code.starts_with, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?,
+            None => fits(code.starts_with, limit, "runtime.memory in its manifest")?,
         }
-        let grants = Grants::open(&plugin.settings.grants)?;
-        Ok(Prepared { compiled, manifest, grants })
+        Grants::open(&plugin.settings.grants)
     }
 
     /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
@@ -146,7 +164,10 @@ impl Loader {
             let prepared = self.prepare(&mut plugin, &mut facts);
             let (manifest, misfit) = match prepared {
                 Err(why) => (Manifest::default(), Some(why)),
-                Ok(Prepared { compiled, manifest, .. }) => (manifest, self.link(&plugin, compiled).err()),
+                Ok(code) => {
+                    let misfit = self.fit(&plugin, &code).err().or_else(|| self.link(&plugin, &code).err());
+                    (code.manifest, misfit)
+                }
             };
             let limits = self.limits(&plugin.namespaces, &plugin.settings, &manifest);
             let Facts { exports, metadata, .. } = facts;
@@ -163,23 +184,26 @@ impl Loader {
     }
 
     /// Ties its imports to the host and looks its exports up. Runs none of its code.
-    fn link(&self, plugin: &Plugin, Compiled { component, in_use }: Compiled) -> Result<Linked, String> {
-        let (pre, exports) = link(&self.host.linker, &component, &plugin.imports, &plugin.namespaces)?;
-        Ok(Linked { pre, exports, in_use })
+    fn link(&self, plugin: &Plugin, code: &Code) -> Result<Linked, String> {
+        let component = &code.compiled.component;
+        let (pre, exports) = link(&self.host.linker, component, &plugin.imports, &plugin.namespaces)?;
+        Ok(Linked { pre, exports, code: code.compiled.clone() })
     }
 
     /// Links it, makes the first instance, and asks it whether it can work.
-    async fn start(&self, plugin: &mut Plugin, prepared: Prepared) -> Result<(), String> {
-        let linked = self.link(plugin, prepared.compiled)?;
+    async fn ask(&self, plugin: &mut Plugin, code: &Arc<Code>) -> Result<(), String> {
+        let (loader, fitted, its_code) = (self.clone(), plugin.clone(), code.clone());
+        let grants = tasks::blocking(move || loader.fit(&fitted, &its_code)).await.map_err(|e| e.to_string())??;
+        let linked = self.link(plugin, code)?;
         let settled = Settings {
             name: plugin.name.clone(),
             revision: plugin.revision.clone(),
-            limits: self.limits(&plugin.namespaces, &plugin.settings, &prepared.manifest),
-            config: merge(prepared.manifest.defaults, plugin.settings.config.clone()),
+            limits: self.limits(&plugin.namespaces, &plugin.settings, &code.manifest),
+            config: merge(code.manifest.defaults.clone(), plugin.settings.config.clone()),
             secrets: plugin.settings.secrets.clone(),
         };
         let (services, is_metered) = (self.host.services.clone(), self.host.engine.is_metered);
-        let runtime = Runtime::start(Arc::new(settled), Arc::new(prepared.grants), services, linked, is_metered);
+        let runtime = Runtime::start(Arc::new(settled), Arc::new(grants), services, linked, is_metered);
         if plugin.namespaces.contains(&Namespace::Channel) {
             plugin.channel =
                 Some(runtime.describe().await.answer.map_err(|fault| format!("describe: {}", fault.message))?);

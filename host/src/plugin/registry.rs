@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::{StreamExt, stream};
 use serde::Serialize;
+use tokio::sync::watch;
 use wasmtime::component::Linker;
 
 use super::errors;
 use super::imports;
-use super::loader::Loader;
+use super::loading::{Loads, Taken, Wanted};
 use super::signature;
 use super::state::State;
-use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Services};
-use crate::config::{self, Config};
+use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Rejected, Services};
+use crate::config::Config;
+use crate::monitoring;
 use crate::tasks;
 
 /// Why no plugin could be loaded at all.
@@ -37,7 +38,10 @@ impl From<wasmtime::Error> for RegistryError {
 /// All plugins of the folder, by name.
 pub struct Registry {
     pub plugins: BTreeMap<String, Arc<Plugin>>,
-    host: Option<Arc<Host>>,
+    /// Plugins whose files are still being loaded, or written: what is among `plugins` under the same name serves until then.
+    pub loading: BTreeSet<String>,
+    /// What plugins are loaded with; `None` where there is no folder.
+    loads: Option<Arc<Loads>>,
 }
 
 /// What every plugin is loaded with, at the start and at every reload.
@@ -48,20 +52,31 @@ pub(super) struct Host {
     pub services: Arc<Services>,
 }
 
+/// The components of a folder by the names of the plugins they are, and how their files look.
+pub type Files = BTreeMap<String, (PathBuf, Stamp)>;
+
 /// What a reload came to.
 pub struct Reloaded {
     pub registry: Registry,
     pub changes: Vec<Change>,
     /// A file is wrong and was being written a moment ago: look again soon.
     pub is_unsettled: bool,
+    /// Plugins whose files are still being loaded.
+    pub loading: BTreeSet<String>,
 }
 
-/// What one file of the folder came to.
-struct Found {
-    name: String,
-    stamp: Stamp,
-    /// `None`: the plugin that is there already is still it.
-    loaded: Option<Plugin>,
+impl Reloaded {
+    fn new(registry: Registry) -> Self {
+        Reloaded { registry, changes: Vec::new(), is_unsettled: false, loading: BTreeSet::new() }
+    }
+
+    /// One plugin as it is now. One that is gone and stood for nothing is no more.
+    fn add(&mut self, before: Option<&Arc<Plugin>>, now: Arc<Plugin>) {
+        self.changes.extend(change(before, &now));
+        if now.stamp.component.is_some() || now.is_broken() {
+            self.registry.plugins.insert(now.name.clone(), now);
+        }
+    }
 }
 
 /// One plugin that is not what it was.
@@ -79,21 +94,23 @@ pub enum What {
     Added { revision: String },
     /// It serves in a new revision or with new settings.
     Replaced { from: String, to: String },
-    /// The new files cannot serve; the revision before goes on.
-    Rejected { reason: String, serving: String },
+    /// The new files cannot serve; the revision before goes on. At the next start the plugin would be broken.
+    Rejected { revision: String, reason: String, serving: String },
     /// It should serve and cannot.
     Broken { reason: String },
     /// It does not serve any more, as the operator wants it.
     Removed,
 }
 
+/// How long a reload waits for plugins that have to be loaded, before it goes on without those that take longer.
+const READY: Duration = Duration::from_millis(100);
 /// A file that is wrong may still be being written this long after its last change.
-const SETTLING: Duration = Duration::from_secs(1);
+pub(super) const SETTLING: Duration = Duration::from_secs(1);
 
 impl Registry {
     /// No plugins: an application that registers its own policies and channels needs none.
     pub fn empty() -> Self {
-        Registry { plugins: BTreeMap::new(), host: None }
+        Registry { plugins: BTreeMap::new(), loading: BTreeSet::new(), loads: None }
     }
 
     /// Reads, compiles and asks every plugin of the folder. What does not fit is in the result too, with its reason.
@@ -101,75 +118,83 @@ impl Registry {
         let engine = Engine::new(config)?;
         let linker = imports::linker(&engine.inner)?;
         let host = Arc::new(Host { dir: dir.to_owned(), engine, linker, services });
-        let nothing = Registry { plugins: BTreeMap::new(), host: Some(host) };
-        Ok(nothing.reload(config, Duration::ZERO).await?.registry)
+        let loads = Arc::new(Loads::new(host, Arc::new(config.clone())));
+        let nothing = Registry { loads: Some(loads), ..Registry::empty() };
+        let files = nothing.look(config, None).await?;
+        let Reloaded { registry, changes, .. } = nothing.collect(&files, config, Duration::ZERO);
+        changes.iter().for_each(Change::log);
+        Ok(registry)
     }
 
-    /// What the folder and the configuration say now. What did not change stays as it is; what cannot serve leaves the
-    /// revision before it serving, where there is one.
-    pub async fn reload_now(&self, config: &Config) -> Result<Reloaded, RegistryError> {
-        self.reload(config, SETTLING).await
+    /// Changes when one of the plugins that are being loaded is ready for the next reload, from now on.
+    pub fn load_ended(&self) -> watch::Receiver<u64> {
+        self.loads.as_ref().map_or_else(|| watch::Sender::new(0).subscribe(), |loads| loads.ended())
     }
 
-    async fn reload(&self, config: &Config, settling: Duration) -> Result<Reloaded, RegistryError> {
-        let Some(host) = &self.host else {
-            return Ok(Reloaded { registry: Registry::empty(), changes: Vec::new(), is_unsettled: false });
-        };
-        let files =
-            component_files(&host.dir).map_err(|source| RegistryError::Folder { dir: host.dir.clone(), source })?;
-        let config = Arc::new(config.clone());
-        let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-        let looked_at = stream::iter(files).map(|file| self.look_at(file, host, &config)).buffered(at_once);
-        let looked_at: Vec<Found> = looked_at.collect().await;
-        let (mut plugins, mut changes, mut is_unsettled) = (BTreeMap::new(), Vec::new(), false);
-        for Found { name, stamp, loaded } in looked_at {
-            let before = self.plugins.get(&name);
-            let plugin = match (loaded, before) {
-                (None, Some(before)) => before.clone(),
-                (None, None) => continue,
-                (Some(loaded), _) if loaded.is_broken() && stamp.is_younger_than(settling) => {
-                    is_unsettled = true;
-                    plugins.extend(before.map(|before| (before.name.clone(), before.clone())));
-                    continue;
-                }
-                (Some(loaded), _) => Arc::new(Plugin { stamp, ..loaded }.or_else(before, &config)),
-            };
-            changes.extend(change(before, &plugin));
-            plugins.insert(plugin.name.clone(), plugin);
-        }
-        for gone in self.plugins.values().filter(|before| !plugins.contains_key(&before.name)).collect::<Vec<_>>() {
-            let left = gone.without_its_file(&config);
-            changes.extend(change(Some(gone), &left));
-            if left.is_broken() {
-                plugins.insert(left.name.clone(), left);
+    /// The first part of a reload: looks at the folder, has loaded what is new there or in the configuration, and waits a moment
+    /// for it.
+    pub async fn look_again(&self, config: &Config) -> Result<Files, RegistryError> {
+        self.look(config, Some(READY)).await
+    }
+
+    /// The second part, with the same configuration: what the folder and the configuration say now. What did not change stays as
+    /// it is; what cannot serve leaves the revision before it serving, where there is one; and so does what is not loaded yet.
+    pub fn reload(&self, files: &Files, config: &Config) -> Reloaded {
+        self.collect(files, config, SETTLING)
+    }
+
+    /// `at_most`: how long to wait for plugins that have to be loaded. `None`: until all of them are.
+    async fn look(&self, config: &Config, at_most: Option<Duration>) -> Result<Files, RegistryError> {
+        let Some(loads) = &self.loads else { return Ok(Files::new()) };
+        let files = component_files(loads.host.dir.clone()).await?;
+        loads.set_config(Arc::new(config.clone()));
+        let is_new = |name: &str, stamp: &Stamp| !self.plugins.get(name).is_some_and(|b| b.is_current(stamp, config));
+        loads.retain(|name| files.get(name).is_some_and(|(_, stamp)| is_new(name, stamp)));
+        for (name, (file, stamp)) in &files {
+            if is_new(name, stamp) {
+                let before = self.plugins.get(name).cloned();
+                loads.see_to(Wanted { name: name.clone(), file: file.clone(), stamp: stamp.clone(), before });
             }
         }
-        for change in &changes {
-            change.log();
-        }
-        let engine = host.engine.clone();
-        tasks::blocking(move || engine.prune_cache()).await.unwrap_or_else(|panicked| {
-            tracing::error!("Compiled code could not be pruned: {panicked}");
-        });
-        Ok(Reloaded { registry: Registry { plugins, host: Some(host.clone()) }, changes, is_unsettled })
+        loads.settle(at_most).await;
+        Ok(files)
     }
 
-    /// Loads one file, unless it is what it was.
-    async fn look_at(&self, file: PathBuf, host: &Arc<Host>, config: &Arc<Config>) -> Found {
-        let name = file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        let stamp = Stamp::of(&file);
-        if self.plugins.get(&name).is_some_and(|before| before.is_current(&stamp, config)) {
-            return Found { name, stamp, loaded: None };
+    /// `settling`: for how long after its last change a file that is wrong may still be being written.
+    fn collect(&self, files: &Files, config: &Config, settling: Duration) -> Reloaded {
+        let Some(loads) = &self.loads else { return Reloaded::new(Registry::empty()) };
+        let mut reloaded = Reloaded::new(Registry { loads: Some(loads.clone()), ..Registry::empty() });
+        for (name, (_, stamp)) in files {
+            let before = self.plugins.get(name);
+            if let Some(same) = before.filter(|before| before.is_current(stamp, config)) {
+                reloaded.add(before, same.with_settings_of(config));
+                continue;
+            }
+            match loads.take(name, stamp, settling) {
+                Taken::Loaded(loaded) => {
+                    reloaded.add(before, Arc::new(loaded.or_else(before, config)));
+                    continue;
+                }
+                Taken::Unsettled => reloaded.is_unsettled = true,
+                Taken::Loading => drop(reloaded.loading.insert(name.clone())),
+            }
+            reloaded.registry.loading.insert(name.clone());
+            before.into_iter().for_each(|before| reloaded.add(Some(before), before.until_loaded(config)));
         }
-        let loader = Loader { config: config.clone(), host: host.clone() };
-        let loaded = loader.load(name.clone(), file).await;
-        Found { name, stamp, loaded: Some(loaded) }
+        for gone in self.plugins.values().filter(|before| !files.contains_key(&before.name)) {
+            reloaded.add(Some(gone), gone.without_its_file(config));
+        }
+        if reloaded.registry.loading.is_empty() {
+            let engine = loads.host.engine.clone();
+            tokio::task::spawn_blocking(move || engine.prune_cache());
+        }
+        reloaded
     }
 
     /// Completes when the clock that bounds the guests' time has ended, which it does only after a bug.
     pub async fn ended(&self) {
-        match &self.host {
-            Some(host) => host.engine.ended().await,
+        match &self.loads {
+            Some(loads) => loads.host.engine.ended().await,
             None => std::future::pending().await,
         }
     }
@@ -209,7 +234,7 @@ impl Stamp {
         }
     }
 
-    fn is_younger_than(&self, age: Duration) -> bool {
+    pub(super) fn is_younger_than(&self, age: Duration) -> bool {
         let files = self.component.iter().chain(&self.manifest).chain(&self.signature);
         files.filter_map(|f| f.modified?.elapsed().ok()).any(|elapsed| elapsed < age)
     }
@@ -221,13 +246,31 @@ impl Plugin {
     }
 
     /// Whether loading it again could come to anything else.
-    fn is_current(&self, stamp: &Stamp, config: &Config) -> bool {
+    pub(super) fn is_current(&self, stamp: &Stamp, config: &Config) -> bool {
         let settings = config.plugins.get(&self.name).cloned().unwrap_or_default();
         self.stamp == *stamp
-            // Where its section stands in ace.toml changes nothing.
-            && self.settings == config::Plugin { line: self.settings.line, ..settings }
+            && self.settings.runs_as(&settings)
             && self.limits == config.limits
             && (self.state == PluginState::Disabled) != is_wanted(self, config)
+    }
+
+    /// Whether what was made of its files is what these come to.
+    pub(super) fn has_code_of(&self, stamp: &Stamp) -> bool {
+        self.stamp == *stamp && self.rejected.is_none() && self.code.is_some()
+    }
+
+    /// Whether it may be started anew with the settings of `next`, a later version that cannot serve.
+    pub(super) fn goes_on_instead_of(&self, next: &Plugin, config: &Config) -> bool {
+        self.runtime.is_some()
+            && self.revision != next.revision
+            && !self.settings.runs_as(&next.settings)
+            && is_wanted(self, config)
+    }
+
+    /// The same with what ace.toml says of it now, where an instance of it cannot tell the difference.
+    fn with_settings_of(self: &Arc<Self>, config: &Config) -> Arc<Plugin> {
+        let settings = config.plugins.get(&self.name).cloned().unwrap_or_default();
+        if self.settings == settings { self.clone() } else { Arc::new(Plugin { settings, ..self.as_ref().clone() }) }
     }
 
     /// A new version that cannot serve leaves the one before serving. Not so where the settings have changed: nothing goes
@@ -236,21 +279,40 @@ impl Plugin {
         let PluginState::Broken(reason) = &self.state else { return self };
         match before {
             Some(before)
-                if before.runtime.is_some() && before.settings == self.settings && is_wanted(before, config) =>
+                if before.runtime.is_some() && before.settings.runs_as(&self.settings) && is_wanted(before, config) =>
             {
-                Plugin { rejected: Some(reason.clone()), stamp: self.stamp, ..before.as_ref().clone() }
+                let rejected = Rejected { reason: reason.clone(), revision: self.revision };
+                Plugin {
+                    rejected: Some(rejected),
+                    stamp: self.stamp,
+                    settings: self.settings,
+                    ..before.as_ref().clone()
+                }
             }
             _ => self,
         }
     }
 
+    /// What goes on while other files, or other settings, are being loaded.
+    fn until_loaded(self: &Arc<Self>, config: &Config) -> Arc<Plugin> {
+        if is_wanted(self, config) || self.state == PluginState::Disabled {
+            return self.clone();
+        }
+        Arc::new(Plugin { state: PluginState::Disabled, runtime: None, channel: None, ..self.as_ref().clone() })
+    }
+
     /// What is left of it when its file is gone: nothing, unless ace.toml names it.
-    fn without_its_file(&self, config: &Config) -> Arc<Plugin> {
+    fn without_its_file(self: &Arc<Self>, config: &Config) -> Arc<Plugin> {
         let state = match is_enforced(self, config) && is_wanted(self, config) {
             true => PluginState::Broken("its file is gone from the plugin folder".to_owned()),
             false => PluginState::Disabled,
         };
-        Arc::new(Plugin { state, runtime: None, channel: None, stamp: Stamp::default(), ..self.clone() })
+        let stamp = Stamp::default();
+        let nothing =
+            Plugin { state, stamp, runtime: None, channel: None, rejected: None, code: None, ..self.as_ref().clone() };
+        // It was gone before.
+        let is_same = self.state == nothing.state && self.stamp == nothing.stamp;
+        if is_same { self.clone() } else { Arc::new(nothing) }
     }
 }
 
@@ -259,9 +321,12 @@ fn change(before: Option<&Arc<Plugin>>, now: &Arc<Plugin>) -> Option<Change> {
         return None;
     }
     let served = before.filter(|b| b.runtime.is_some()).map(|b| b.revision.clone());
-    let what = match (&now.state, &now.rejected, served) {
-        (PluginState::Active, Some(reason), _) => {
-            What::Rejected { reason: reason.clone(), serving: now.revision.clone() }
+    // Told once, whatever else changes meanwhile.
+    let rejected = now.rejected.as_ref().filter(|new| before.and_then(|before| before.rejected.as_ref()) != Some(new));
+    let what = match (&now.state, rejected, served) {
+        (PluginState::Active, Some(rejected), _) => {
+            let Rejected { revision, reason } = rejected.clone();
+            What::Rejected { revision, reason, serving: now.revision.clone() }
         }
         (PluginState::Active, None, None) => What::Added { revision: now.revision.clone() },
         (PluginState::Active, None, Some(from)) => What::Replaced { from, to: now.revision.clone() },
@@ -273,16 +338,27 @@ fn change(before: Option<&Arc<Plugin>>, now: &Arc<Plugin>) -> Option<Change> {
 }
 
 impl Change {
-    fn log(&self) {
+    /// Tells the operator.
+    pub fn log(&self) {
         let plugin = self.plugin.as_str();
         match &self.what {
             What::Added { revision } => tracing::info!(plugin, revision, "The plugin serves."),
+            What::Replaced { from, to } if from == to => tracing::info!(plugin, to, "The plugin has new settings."),
             What::Replaced { from, to } => tracing::info!(plugin, from, to, "The plugin serves in a new revision."),
-            What::Rejected { reason, serving } => {
-                tracing::error!(plugin, serving, "The new version cannot serve, and the one before goes on: {reason}");
+            What::Rejected { revision, reason, serving } => {
+                monitoring::plugin_rejected(plugin, revision);
+                tracing::error!(
+                    plugin,
+                    revision,
+                    serving,
+                    "The new version cannot serve, and the one before goes on; at the next start the plugin would be broken: {reason}"
+                );
             }
             What::Broken { reason } => tracing::error!(plugin, "The plugin cannot serve: {reason}"),
-            What::Removed => tracing::info!(plugin, "The plugin does not serve any more."),
+            What::Removed => {
+                monitoring::plugin_is_behind(plugin, false);
+                tracing::info!(plugin, "The plugin does not serve any more.");
+            }
         }
     }
 }
@@ -299,16 +375,24 @@ pub(super) fn is_wanted(plugin: &Plugin, config: &Config) -> bool {
             }))
 }
 
-fn component_files(dir: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
-    let mut files = BTreeSet::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.extension().is_some_and(|e| e == "wasm") && !hidden {
-            files.insert(path);
+/// The components of the folder.
+async fn component_files(dir: PathBuf) -> Result<Files, RegistryError> {
+    let found = dir.clone();
+    let read = tasks::blocking(move || {
+        let mut files = Files::new();
+        for entry in std::fs::read_dir(found)? {
+            let path = entry?.path();
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if path.extension().is_some_and(|e| e == "wasm") && !hidden {
+                let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+                let stamp = Stamp::of(&path);
+                files.insert(name, (path, stamp));
+            }
         }
-    }
-    Ok(files)
+        Ok::<_, std::io::Error>(files)
+    });
+    let read = read.await.map_err(std::io::Error::other).flatten();
+    read.map_err(|source| RegistryError::Folder { dir, source })
 }
 
 /// Whether a plugin that cannot serve stands for a policy that must not fail open: ace.toml names it, and it is a policy, or

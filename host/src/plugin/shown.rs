@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::circuit;
-use super::{ChannelInfo, Plugin, PluginState};
+use super::{ChannelInfo, Plugin, PluginState, Rejected};
 use crate::message::text;
 
 /// Everything that is known of one plugin. No secret is in it.
@@ -29,9 +29,10 @@ pub struct Shown {
     pub imports_not_granted: Vec<String>,
     pub channel: Option<ChannelInfo>,
     pub state: PluginState,
-    /// Why the files that are there now cannot serve, where an earlier revision goes on instead.
+    /// The files that are there now, where they cannot serve and `revision` goes on instead. At the next start the plugin would be
+    /// broken.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected: Option<String>,
+    pub rejected: Option<Rejected>,
     /// How it fares in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit: Option<circuit::Shown>,

@@ -45,22 +45,22 @@ async fn a_webhook_is_called_signed_and_again_until_it_answers() {
 }
 
 /// A client of the event stream.
-struct Listener {
+pub(super) struct Listener {
     chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     heard: String,
 }
 
 /// What it hears: id, kind and data.
 #[derive(Debug)]
-struct Heard {
-    id: String,
-    kind: String,
-    data: Value,
+pub(super) struct Heard {
+    pub id: String,
+    pub kind: String,
+    pub data: Value,
 }
 
 impl Listener {
     /// `last`: the id of the last event it knows.
-    async fn connect(server: &Server, last: Option<&str>) -> Listener {
+    pub async fn connect(server: &Server, last: Option<&str>) -> Listener {
         let mut request = server.request(Method::GET, "/v1/events");
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
@@ -70,7 +70,7 @@ impl Listener {
         Listener { chunks: answer.bytes_stream().boxed(), heard: String::new() }
     }
 
-    async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> Heard {
         loop {
             if let Some((event, rest)) = self.heard.split_once("\n\n") {
                 let field = |name: &str| {

@@ -189,7 +189,7 @@ async fn taken_up(client: &Client, round: &Round) -> anyhow::Result<Duration> {
         tokio::time::sleep(PAUSE).await;
     }
     match rejected {
-        Some(why) => anyhow::bail!("{why}"),
+        Some(rejected) => anyhow::bail!("{}", rejected.reason),
         None => anyhow::bail!(
             "the server has not taken revision {revision} up in {PATIENCE:?}\nhint: does it run with this ace.toml?"
         ),

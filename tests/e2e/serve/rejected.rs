@@ -1,0 +1,130 @@
+//! Files and settings that a running server refuses: what served before goes on, and whoever looks is told that the next start
+//! would break.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::webhooks::Listener;
+use super::{Server, configure, home, note};
+use crate::support::{Home, assert_text};
+
+/// Puts a file in the plugin folder in one step, as one that nobody is writing any more.
+fn install(home: &Home, plugin: &str, content: &[u8]) {
+    let written = home.file("written", content);
+    let manifest = home.path(&format!("plugins/{plugin}.toml"));
+    for file in [&written, &manifest].into_iter().filter(|file| file.exists()) {
+        let file = std::fs::File::options().append(true).open(file).expect("there");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("it is ours");
+    }
+    std::fs::rename(written, home.path(&format!("plugins/{plugin}.wasm"))).expect("renamed");
+}
+
+async fn degraded(server: &Server) -> Vec<Value> {
+    let (status, ready) = server.get("/readyz").await;
+    assert_eq!((status, &ready["is_ready"]), (StatusCode::OK, &json!(true)), "messages are accepted: {ready}");
+    ready["degraded"].as_array().expect("a list").clone()
+}
+
+async fn reload(server: &Server) {
+    let (status, told) = server.post("/v1/reload", "").await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+}
+
+const STUB: &str = "[plugins.stub_policy]\nconfig = { deny = ['push'] }\n";
+
+#[tokio::test]
+async fn a_refused_revision_shows_wherever_an_operator_looks() {
+    let home = home("");
+    home.plugin("stub_policy");
+    configure(&home, STUB);
+    let server = Server::start(&home);
+    let mut listener = Listener::connect(&server, None).await;
+    let plugin = async || server.get("/v1/plugins/stub_policy").await.1;
+    let (serving, good) = (plugin().await["revision"].clone(), home.read_bytes("plugins/stub_policy.wasm"));
+
+    // An edit above its section is no change of its settings.
+    home.file("ace.toml", format!("# A note.\n\n{}", home.read("ace.toml")));
+    install(&home, "stub_policy", &good[..good.len() / 2]);
+    reload(&server).await;
+    let shown = plugin().await;
+    assert_eq!((&shown["state"]["state"], &shown["revision"]), (&json!("active"), &serving), "{shown}");
+    let refused = shown["rejected"]["revision"].as_str().expect("a revision").to_owned();
+    assert_ne!(json!(refused), serving);
+    assert_text(&shown["rejected"]["reason"], "it does not compile");
+
+    let found = degraded(&server).await;
+    assert_eq!((&found[0]["kind"], &found[0]["name"], found.len()), (&json!("revision"), &json!("stub_policy"), 1));
+    assert_text(
+        &found[0]["reason"],
+        &format!("{refused} was refused, and at the next start the plugin would be broken"),
+    );
+    let metrics = server.get("/metrics").await.1;
+    assert_text(&metrics, "ace_plugin_rejected{plugin=\"stub_policy\"} 1");
+    let count = format!("ace_plugin_rejections_total{{plugin=\"stub_policy\",revision=\"{refused}\"}} 1");
+    assert_text(&metrics, &count);
+    let heard = listener.next().await;
+    let data = &heard.data["data"];
+    assert_eq!((heard.kind.as_str(), &data["plugin"]), ("plugin.rejected", &json!("stub_policy")));
+    assert_eq!((&data["revision"], &data["serving"]), (&json!(refused), &serving));
+    let listed = home.ace(&["plugins", "stub_policy", "--server", &server.url]).run().code(1).stdout;
+    assert!(listed.contains(&format!("active; {refused} was refused, and at the next start")), "{listed}");
+
+    // Whether it is obeyed is nothing that an instance knows: the one that serves goes on.
+    configure(&home, &format!("{STUB}mode = 'shadow'\n"));
+    reload(&server).await;
+    let (_, compared) = server.get("/v1/shadow").await;
+    assert_eq!((&compared[0]["policy"], &compared[0]["revision"]), (&json!("stub_policy"), &serving));
+    // With other settings the revision that serves is started anew.
+    configure(&home, "[plugins.stub_policy]\nconfig = { deny = ['email'] }\n");
+    reload(&server).await;
+    let denied = server.send(&note(1, json!({}))).await;
+    assert_eq!((&denied["state"], &denied["report"]["policies"][0]["revision"]), (&json!("not_sent"), &serving));
+    assert_eq!(plugin().await["rejected"]["revision"], refused);
+    assert_text(&server.get("/metrics").await.1, &count);
+
+    install(&home, "stub_policy", &good);
+    reload(&server).await;
+    assert_eq!((plugin().await["rejected"].clone(), degraded(&server).await), (Value::Null, Vec::new()));
+    assert_text(&server.get("/metrics").await.1, "ace_plugin_rejected{plugin=\"stub_policy\"} 0");
+    let heard = listener.next().await;
+    assert_eq!((heard.kind.as_str(), &heard.data["data"]["to"]), ("plugin.active", &serving));
+}
+
+#[tokio::test]
+async fn settings_that_were_refused_show_until_they_are_right() {
+    let home = home("[events]\nkeep = true\n");
+    let server = Server::start(&home);
+    let mut listener = Listener::connect(&server, None).await;
+    configure(&home, "[events]\nkeep = true\n[plugins.djagno_email]\n");
+    for _ in 0..2 {
+        assert_eq!(server.post("/v1/reload", "").await.0, StatusCode::CONFLICT);
+    }
+    let found = degraded(&server).await;
+    assert_eq!((&found[0]["kind"], found.len()), (&json!("reload"), 1), "{found:?}");
+    assert_text(&found[0]["reason"], "did you mean \"django_email\"?");
+    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent", "what ran before goes on");
+    let heard = listener.next().await;
+    assert_eq!(heard.kind, "reload.refused");
+    assert_text(&heard.data["data"]["reason"], "djagno_email");
+    assert_eq!(listener.next().await.kind, "message.sent", "it is told once");
+
+    configure(&home, "[events]\nkeep = true\n");
+    reload(&server).await;
+    assert_eq!(degraded(&server).await, Vec::<Value>::new());
+}
+
+/// A template whose last version is broken is degraded service; a plugin that is broken is, too.
+#[tokio::test]
+async fn what_is_broken_does_not_keep_messages_out() {
+    let home = home("");
+    install(&home, "damaged", b"damaged");
+    let server = Server::start(&home);
+    home.file("templates/app/edx_ace/note/email/body.txt", "v2\n{{ broken");
+    reload(&server).await;
+    let found = degraded(&server).await;
+    let kinds: Vec<&str> = found.iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert_eq!(kinds, ["plugin", "template"], "{found:?}");
+    assert_text(&found[1]["reason"], "body.txt:2");
+    let response = server.request(Method::GET, "/readyz").send().await.expect("answered");
+    assert_eq!(response.status(), StatusCode::OK);
+}
