@@ -66,7 +66,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     ),
     ("intake", &["engine", "message", "plugin", "queue"]),
     ("events", &["config", "destination", "message", "queue", "tls"]),
-    ("worker", &["destination", "events", "message", "monitoring", "pipeline", "queue"]),
+    ("worker", &["destination", "events", "message", "monitoring", "pipeline", "queue", "tasks"]),
     (
         "http",
         &[
@@ -258,6 +258,17 @@ fn every_dependency_has_one_home() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a file of ours");
+    let (code, page) = (code(&read("src/monitoring.rs")), read("../docs/serving.md"));
+    let names: Vec<&str> = code.split('"').filter(|text| text.starts_with("ace_") && !text.contains(' ')).collect();
+    assert!(names.len() > 20, "{names:?}");
+    let missing: Vec<&&str> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/serving.md does not name {missing:?}");
 }
 
 #[test]

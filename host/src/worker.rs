@@ -18,9 +18,13 @@ use uuid::Uuid;
 
 use crate::events::{self, Told};
 use crate::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
+use crate::monitoring;
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Limit, Progress, Snapshot};
-use crate::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
+use crate::queue::{
+    Claim, Claimed, Handed, LEASE, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL,
+};
+use crate::tasks;
 use alone::Alone;
 
 /// Of the places, one in so many is for transactional messages alone.
@@ -194,6 +198,17 @@ impl Worker {
     /// Every event from now on.
     pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
         self.told.subscribe()
+    }
+
+    /// Tells whoever listens of something that is about no message, and keeps it where events are kept.
+    pub async fn tell(&self, told: Told) {
+        if self.events.are_kept
+            && let Err(error) = self.queue.tell(told.body.clone(), self.now()).await
+        {
+            tracing::error!("An event of the kind {} cannot be kept: {error}", told.kind);
+        }
+        // Nobody may be listening.
+        let _ = self.told.send(Arc::new(told));
     }
 
     /// Claims and sends until [`Worker::drain`].
@@ -395,12 +410,20 @@ impl Worker {
         self.settle((claimed.id, claimed.claim), Settlement::Corrupt { report }, false).await;
     }
 
-    /// Takes a message as far as it goes now, in its span.
+    /// Takes a message as far as it goes now, in its span. A panic on the way is that message's alone.
     async fn send(&self, place: Place, job: Job) {
         let message = job.message.clone();
         let trace = job.trace.as_deref().and_then(TraceContext::parse);
         // Kept where it is: a future is copied into each one that wraps it.
-        trace::in_message(&message, trace, Box::pin(self.go_on(place, job))).await;
+        let sending = trace::in_message(&message, trace, Box::pin(self.go_on(place, job)));
+        if let Err(panicked) = tasks::caught(sending).await {
+            monitoring::task_failed("message");
+            // What was under way may have been handed over.
+            tracing::error!(
+                message_uuid = %message.uuid,
+                "Sending a message failed; it is sent again in {LEASE:?}, and its report says that it may arrive twice: {panicked}"
+            );
+        }
     }
 
     async fn go_on(&self, place: Place, job: Job) {

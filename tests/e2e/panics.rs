@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use ace::channel::Channel;
-use ace::message::{Attempt, DeliveryError, Message, Notes, Receipt, TemplateFile};
+use ace::message::{Attempt, DeliveryError, Message, MessageType, Notes, Receipt, Recipient, TemplateFile};
 use ace::plugin::PluginState;
+use ace::queue::{Queue, State};
 use ace::watch::Watch;
+use ace::worker::Worker;
 use ace::{Ace, Config};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,7 +20,7 @@ use serde_json::{Value, json};
 use crate::support::{Home, assert_text, wait_for};
 
 /// A policy that asks for the time while it is asked whether it can work.
-fn clocked() -> String {
+pub fn clocked() -> String {
     let clock = r#"
       (import "wasi:clocks/wall-clock@0.2.0" (instance $clock
         (type $datetime' (record (field "seconds" u64) (field "nanoseconds" u32)))
@@ -44,7 +46,7 @@ fn clocked() -> String {
 }
 
 /// Writes a component that counts as another one with each `note`, and as one that nobody is writing just now.
-fn install(home: &Home, plugin: &str, text: &str, note: &str) {
+pub fn install(home: &Home, plugin: &str, text: &str, note: &str) {
     let component = text.trim_end().strip_suffix(')').expect("a component");
     let custom = format!("{component} (@custom \"note\" \"{note}\"))");
     let wasm = wat::parse_str(custom).unwrap_or_else(|e| panic!("{e}"));
@@ -163,4 +165,65 @@ async fn a_panic_in_a_reload_does_not_end_hot_reload() {
     tokio::task::block_in_place(|| wait_for("the next version", || (revision() != before).then_some(())));
     assert!(!watching.is_finished());
     watching.abort();
+}
+
+/// A channel with a bug in its delivery, over which a message of one user fails.
+struct BuggyDelivery(Vec<TemplateFile>);
+
+#[async_trait]
+impl Channel for BuggyDelivery {
+    fn name(&self) -> &str {
+        "buggy_delivery"
+    }
+
+    fn channel_type(&self) -> &str {
+        "inbox"
+    }
+
+    fn template_files(&self) -> &[TemplateFile] {
+        &self.0
+    }
+
+    async fn deliver(
+        &self,
+        _: &Arc<Message>,
+        rendered: &[(String, String)],
+        _: &Attempt,
+        _: &Notes,
+    ) -> Result<Receipt, DeliveryError> {
+        assert_ne!(rendered[0].1, "7", "it cannot bear a seven");
+        Ok(Receipt { provider_id: None, detail: None })
+    }
+}
+
+/// A panic while a message is sent keeps that message, and no place: the next one goes out.
+#[tokio::test]
+async fn a_panic_over_one_message_is_that_messages_alone() {
+    let home = Home::empty();
+    let config = config(&home);
+    home.file("templates/app/edx_ace/note/inbox/body.txt", "{{ n }}");
+    let channel = BuggyDelivery(vec![TemplateFile::required("body.txt")]);
+    let ace = Arc::new(Ace::builder(config).channel(channel).start().await.expect("it starts"));
+    let settings = ace::config::Queue { database: home.path("ace.db"), ..Default::default() };
+    let queue = Arc::new(Queue::open(&settings, Timestamp::now()).expect("a database"));
+    let current = ace.clone();
+    let worker = Worker::new(queue.clone(), move || current.snapshot(), 2, Default::default());
+    let working = tokio::spawn(worker.clone().run());
+    let mut uuids = Vec::new();
+    for n in [7, 8, 9] {
+        let mut kind = MessageType::new("app", "note");
+        kind.context.insert("n".to_owned(), n.into());
+        let message = kind.personalize(Recipient::new(n, "zoe@learner.example"), None, ace::message::Object::new());
+        let new = ace::intake::new(&message, ace::queue::ORDINARY).expect("a sound message");
+        let mut outcome = worker.outcome(message.uuid);
+        queue.accept(vec![new], Timestamp::now()).await.expect("accepted");
+        uuids.push(message.uuid);
+        if n != 7 {
+            assert!(outcome.is_settled_within(std::time::Duration::from_secs(60)).await, "{n} goes out");
+        }
+    }
+    let stored = queue.message(uuids[0]).await.expect("the store answers").expect("it is kept");
+    assert_eq!(stored.state, State::Queued);
+    assert!(worker.drain(std::time::Duration::from_secs(60)).await);
+    working.await.expect("no panic");
 }

@@ -71,13 +71,7 @@ impl Worker {
                 Err(RecvError::Closed) => return,
             };
             let told = events::tell_of_destination(&notice, self.now());
-            if self.events.are_kept
-                && let Err(error) = self.queue.tell(told.body.clone(), self.now()).await
-            {
-                tracing::error!("An event about {} cannot be kept: {error}", notice.destination);
-            }
-            // Nobody may be listening.
-            let _ = self.told.send(Arc::new(told));
+            self.tell(told).await;
         }
     }
 
