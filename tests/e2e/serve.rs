@@ -55,6 +55,7 @@ pub struct Server {
     pub url: String,
     http: reqwest::Client,
     log: Option<std::thread::JoinHandle<String>>,
+    _dir: std::sync::Arc<tempfile::TempDir>,
 }
 
 impl Server {
@@ -63,6 +64,7 @@ impl Server {
     }
 
     pub fn of(run: Run) -> Server {
+        let dir = run.dir.clone();
         let mut child = run.start_open();
         let mut log = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let (mut url, mut before) = (None, String::new());
@@ -79,7 +81,7 @@ impl Server {
         });
         let tls = ace::tls::client_config(None).expect("sound");
         let http = reqwest::Client::builder().use_preconfigured_tls(tls).no_proxy().build().expect("a client");
-        Server { child, url: url.expect("it said so"), http, log: Some(log) }
+        Server { child, url: url.expect("it said so"), http, log: Some(log), _dir: dir }
     }
 
     /// A request whose body, if it gets one, is of the type that the route takes.

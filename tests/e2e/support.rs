@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -37,13 +38,13 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// A folder with an `ace.toml`, plugins, and templates.
 pub struct Home {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Home {
     /// An empty one.
     pub fn empty() -> Home {
-        Home { dir: tempfile::tempdir().expect("a temporary folder") }
+        Home { dir: Arc::new(tempfile::tempdir().expect("a temporary folder")) }
     }
 
     /// One with these plugins of target/plugins and the templates of the repository, `django_email` for e-mail, quick
@@ -144,7 +145,7 @@ impl Home {
             }
         }
         command.args(arguments).current_dir(self.dir.path());
-        Run { command, input: Vec::new() }
+        Run { command, input: Vec::new(), dir: self.dir.clone() }
     }
 
     /// `ace send --json -` with these messages, one a line.
@@ -158,6 +159,8 @@ impl Home {
 pub struct Run {
     command: Command,
     input: Vec<u8>,
+    /// Where it runs: a server keeps it, and so its database, for as long as it lives.
+    pub dir: Arc<tempfile::TempDir>,
 }
 
 impl Run {
