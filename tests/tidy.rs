@@ -95,6 +95,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
             "http",
             "intake",
             "monitoring",
+            "plugin",
             "queue",
             "tasks",
             "tls",
