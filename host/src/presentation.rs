@@ -25,6 +25,7 @@ mod rendering;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod text;
 mod translate;
 mod written;
 

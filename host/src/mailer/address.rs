@@ -30,10 +30,13 @@ impl Address {
         if let Some(control) = text.chars().find(|c| c.is_control()) {
             return Err(format!("control character {control:?} in an address"));
         }
+        if let Some(invisible) = text.chars().find(|&c| is_invisible(c)) {
+            return Err(format!("an invisible character (U+{:04X}) in an address", u32::from(invisible)));
+        }
         let Some((local, domain)) = text.rsplit_once('@') else {
             return Err("an address is written name@domain".into());
         };
-        check_local_part(local)?;
+        let local = checked_local_part(local)?;
         let domain = ascii_domain(domain)?;
         let address = Address { text: format!("{local}@{domain}"), at: local.len() };
         if address.text.len() > ADDRESS_BYTES_MAX {
@@ -103,24 +106,72 @@ impl<'a> Named<'a> {
         let Some((name, address)) = inner.rsplit_once('<') else {
             return Err(format!("{}: \">\" without \"<\"", Shown(text)));
         };
-        let name = unquote(name.trim());
-        Ok(Named { name: (!name.is_empty()).then(|| name.into_owned()), address: address.trim() })
+        let phrase = Phrase::read(name);
+        if phrase.is_list() {
+            return Err(format!("{}: more than one address; give each as an entry of its own", Shown(text)));
+        }
+        let name = phrase.text.trim();
+        Ok(Named { name: (!name.is_empty()).then(|| name.to_owned()), address: address.trim() })
     }
 }
 
-/// The text of a quoted string (RFC 5322, section 3.2.4); any other text as it is.
-fn unquote(name: &str) -> Cow<'_, str> {
-    let inner = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let Some(inner) = inner else { return Cow::Borrowed(name) };
-    if !inner.contains('\\') {
-        return Cow::Borrowed(inner.trim());
+/// A display name: words and quoted strings (RFC 5322, sections 3.2.4 and 3.2.5).
+struct Phrase {
+    /// Without the quotes.
+    text: String,
+    /// What stands outside quotes.
+    bare: String,
+}
+
+impl Phrase {
+    /// A quote that is not closed is a character as any other.
+    fn read(name: &str) -> Phrase {
+        let mut phrase = Phrase { text: String::with_capacity(name.len()), bare: String::new() };
+        let mut rest = name;
+        while let Some(start) = rest.find('"') {
+            let Some(end) = closing_quote(&rest[start + 1..]) else { break };
+            phrase.push_bare(&rest[..start]);
+            let mut chars = rest[start + 1..start + 1 + end].chars();
+            while let Some(c) = chars.next() {
+                phrase.text.extend(if c == '\\' { chars.next() } else { Some(c) });
+            }
+            rest = &rest[start + 1 + end + 1..];
+        }
+        phrase.push_bare(rest);
+        phrase
     }
-    let mut plain = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        plain.extend(if c == '\\' { chars.next() } else { Some(c) });
+
+    fn push_bare(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.bare.push_str(text);
     }
-    Cow::Owned(plain.trim().to_owned())
+
+    /// Whether it holds another address: what stands before the last `<` is not a name then.
+    fn is_list(&self) -> bool {
+        self.bare.contains(['<', '>']) || (self.bare.contains('@') && self.bare.contains([',', ';']))
+    }
+}
+
+/// Where a quoted string ends, from behind its first quote.
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    text.char_indices().find_map(|(at, c)| {
+        let ends = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        ends.then_some(at)
+    })
+}
+
+/// A local part as it goes out. Dots at its ends or in a row, as some providers gave them out (docomo, au), are only allowed in quotes.
+fn checked_local_part(local: &str) -> Result<Cow<'_, str>, String> {
+    let has_loose_dots = local.split('.').any(str::is_empty) && local.contains(|c| c != '.');
+    if has_loose_dots && local.chars().all(|c| is_atext(c) || c == '.') {
+        let quoted = format!("\"{local}\"");
+        check_local_part(&quoted)?;
+        return Ok(Cow::Owned(quoted));
+    }
+    check_local_part(local)?;
+    Ok(Cow::Borrowed(local))
 }
 
 /// Dot-string or quoted string (RFC 5321, section 4.1.2), with the letters of RFC 6531.
@@ -161,6 +212,15 @@ fn is_atext(c: char) -> bool {
 /// White space and the like of other scripts are left out: nobody has them in an address, and they deceive the eye.
 fn is_letter_beyond_ascii(c: char) -> bool {
     !c.is_ascii() && !c.is_whitespace() && !c.is_control()
+}
+
+/// Characters that show nothing, or turn the direction of what follows: format characters, fillers, variation selectors, tags. Two
+/// addresses that differ in them look the same.
+fn is_invisible(c: char) -> bool {
+    matches!(u32::from(c),
+        0xad | 0x34f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f | 0x202a..=0x202e
+        | 0x2060..=0x206f | 0x2800 | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffb | 0x1bca0..=0x1bca3
+        | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
 /// The domain in ASCII: names through IDNA (UTS 46), address literals of RFC 5321, section 4.1.3, as they are.
@@ -223,6 +283,14 @@ mod tests {
             (" <a@example.com> ", None, "a@example.com"),
             ("Ann <a@example.com>", Some("Ann"), "a@example.com"),
             ("Ann, of Kent <a@example.com>", Some("Ann, of Kent"), "a@example.com"),
+            (r#""Course" Staff <a@example.com>"#, Some("Course Staff"), "a@example.com"),
+            (r#"Ann "the boss" Lee <a@example.com>"#, Some("Ann the boss Lee"), "a@example.com"),
+            (r#"6" screen <a@example.com>"#, Some(r#"6" screen"#), "a@example.com"),
+            (r#""Doe, Jane <x@y>; " <a@example.com>"#, Some("Doe, Jane <x@y>;"), "a@example.com"),
+            ("a@example.com <a@example.com>", Some("a@example.com"), "a@example.com"),
+            ("taro..suzuki@docomo.example", None, r#""taro..suzuki"@docomo.example"#),
+            ("taro.@docomo.example", None, r#""taro."@docomo.example"#),
+            (".taro@docomo.example", None, r#"".taro"@docomo.example"#),
             (r#""Ann \"the\" <x>" <a@example.com>"#, Some(r#"Ann "the" <x>"#), "a@example.com"),
             ("Zoë 🎓 <z@bücher.example>", Some("Zoë 🎓"), "z@xn--bcher-kva.example"),
             (r#""john doe"@example.com"#, None, r#""john doe"@example.com"#),
@@ -251,9 +319,24 @@ mod tests {
             "a@example..com",
             "a@-x.com",
             "a@x-.com",
-            ".a@example.com",
-            "a.@example.com",
-            "a..b@example.com",
+            "..@example.com",
+            ".@example.com",
+            "a..b c@example.com",
+            "Ann <a@x.example>, Bob <b@x.example>",
+            "Ann <a@x.example>; Bob <b@x.example>",
+            "<a@x.example>, <b@x.example>",
+            "a@x.example, Bob <b@x.example>",
+            "a@x.example; Bob <b@x.example>",
+            r#""Ann" <a@x.example>, "Bob" <b@x.example>"#,
+            "a@x.example, b@x.example",
+            "a@x.example;b@x.example",
+            "Team: a@x.example, b@x.example;",
+            "a\u{200b}b@example.com",
+            "a@exa\u{200b}mple.com",
+            "a@exam\u{ad}ple.com",
+            "\u{202e}moc.elpmaxe@a",
+            "ab\u{2066}@example.com",
+            "a\u{e0041}@example.com",
             "a b@example.com",
             "a@exa mple.com",
             "a@b@example.com",

@@ -29,9 +29,8 @@ pub const ATTACHMENTS_MAX: usize = 100;
 /// Text, HTML, headers and attachments of one mail before they are encoded; base64 adds a third.
 pub const MAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// No line may be longer than 998 bytes (RFC 5322, section 2.1.1), and a word cannot be folded. The rest of the line is
-/// left for the header's name.
-const WORD_BYTES_MAX: usize = 800;
+/// No line may be longer than 998 bytes (RFC 5322, section 2.1.1), and a word cannot be folded.
+const LINE_BYTES_MAX: usize = 998;
 const HEADER_NAME_BYTES_MAX: usize = 76;
 const FILE_NAME_BYTES_MAX: usize = 255;
 const TOKEN_BYTES_MAX: usize = 127;
@@ -176,51 +175,159 @@ fn check_header(name: &str, value: &str, mail: &Email) -> Result<(), String> {
     }
 }
 
-/// ASCII as it is, because an encoded word would spoil a structured header (List-Unsubscribe, References); anything else
-/// as encoded words.
-fn header_value<'a>(name: &str, value: &'a str) -> Result<HeaderType<'a>, String> {
-    let value = value.trim_matches([' ', '\t']);
-    if !value.is_ascii() {
-        return Ok(Text::new(value).into());
-    }
-    match longest_piece(value) {
-        ..=WORD_BYTES_MAX => Ok(Raw::new(value).into()),
-        bytes => {
-            Err(format!("headers: {name}: a word of {bytes} bytes; a line has at most 998 and cannot be broken there"))
+/// What stands in a header that a guest adds.
+enum Content {
+    /// Words for people (RFC 5322, section 2.2.1).
+    Unstructured,
+    /// A list of mailboxes.
+    Mailboxes,
+    /// `phrase <id>` (RFC 2919).
+    ListId,
+    /// `<URL>, <URL>` (RFC 2369).
+    Urls,
+    /// Names and numbers that programs read.
+    Structured,
+}
+
+impl Content {
+    fn of(header: &str) -> Content {
+        match header.to_ascii_lowercase().as_str() {
+            "reply-to"
+            | "sender"
+            | "errors-to"
+            | "return-receipt-to"
+            | "disposition-notification-to"
+            | "mail-followup-to"
+            | "mail-reply-to"
+            | "resent-from"
+            | "resent-sender"
+            | "resent-to"
+            | "resent-cc" => Content::Mailboxes,
+            "list-id" => Content::ListId,
+            "list-unsubscribe" | "list-subscribe" | "list-help" | "list-post" | "list-owner" | "list-archive" => {
+                Content::Urls
+            }
+            "references"
+            | "in-reply-to"
+            | "resent-message-id"
+            | "resent-date"
+            | "list-unsubscribe-post"
+            | "precedence"
+            | "auto-submitted"
+            | "importance"
+            | "priority"
+            | "x-priority"
+            | "feedback-id"
+            | "dkim-signature"
+            | "received"
+            | "original-message-id" => Content::Structured,
+            _ => Content::Unstructured,
         }
     }
+}
+
+/// ASCII as it is. Beyond that an encoded word may only stand where words for people do: in a structured header it would spoil the
+/// address or the URL (RFC 2047, section 5), so there the name alone is encoded.
+fn header_value<'a>(name: &str, value: &'a str) -> Result<HeaderType<'a>, String> {
+    let value = value.trim_matches([' ', '\t']);
+    if value.is_ascii() {
+        return raw(name, value);
+    }
+    let wrong = |why: String| format!("headers: {name}: {why}");
+    match Content::of(name) {
+        Content::Unstructured => Ok(Text::new(value).into()),
+        Content::Mailboxes => {
+            let list = split_mailboxes(value).map(Mailbox::parse).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+            let all = list.iter().map(header_address).collect();
+            Ok(HeaderAddress::new_list(all).into())
+        }
+        Content::ListId => {
+            let parts = value.strip_suffix('>').and_then(|rest| rest.rsplit_once('<'));
+            let (phrase, id) = parts.filter(|(_, id)| id.is_ascii()).ok_or_else(|| {
+                wrong(format!(
+                    "{}: an id of ASCII letters between \"<\" and \">\" is expected at its end",
+                    Shown(value)
+                ))
+            })?;
+            let phrase = phrase.trim().trim_matches('"').to_owned();
+            Ok(HeaderAddress::new_address(Some(phrase), id.trim().to_owned()).into())
+        }
+        Content::Urls => raw(name, ascii_urls(value).map_err(wrong)?),
+        Content::Structured => Err(wrong(format!("{}: only ASCII can stand in it", Shown(value)))),
+    }
+}
+
+fn raw<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> Result<HeaderType<'a>, String> {
+    let value = value.into();
+    match longest_line(name, &value) {
+        ..=LINE_BYTES_MAX => Ok(Raw::new(value).into()),
+        bytes => Err(format!(
+            "headers: {name}: a line of {bytes} bytes that cannot be broken; a line has at most {LINE_BYTES_MAX}"
+        )),
+    }
+}
+
+/// The mailboxes of a list, parted at commas outside quotes.
+fn split_mailboxes(list: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    list.split(move |c| {
+        let is_quote = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && is_quoted && !is_escaped;
+        is_quoted ^= is_quote;
+        c == ',' && !is_quoted
+    })
+}
+
+/// The URLs of `<URL>, <URL>` in the form that the URL standard gives them, which is ASCII: hosts by IDNA, the rest percent-encoded.
+fn ascii_urls(value: &str) -> Result<String, String> {
+    let url = |part: &str| {
+        let inner = part.trim().strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+        let inner = inner.ok_or_else(|| format!("{}: a URL between \"<\" and \">\" is expected", Shown(part)))?;
+        url::Url::parse(inner).map(|url| format!("<{url}>")).map_err(|e| format!("{}: {e}", Shown(inner)))
+    };
+    Ok(value.split(',').map(url).collect::<Result<Vec<_>, _>>()?.join(", "))
 }
 
 /// ASCII that folds well stays readable on the wire, anything else becomes encoded words.
 fn subject(subject: &str) -> HeaderType<'_> {
     let plain = subject.bytes().all(|b| (b' '..=b'~').contains(&b))
         && subject.trim() == subject
-        && longest_piece(subject) <= PLAIN_WORD_BYTES_MAX;
+        && longest_piece(subject).1 <= PLAIN_WORD_BYTES_MAX;
     if plain { Raw::new(subject).into() } else { Text::new(subject).into() }
 }
 
-/// The most bytes between two places where a line can be folded: a run of white space and the word after it.
-fn longest_piece(value: &str) -> usize {
-    let (mut longest, mut piece, mut in_word) = (0, 0, false);
+/// The longest line that folding leaves: the first one begins with the header's name.
+fn longest_line(name: &str, value: &str) -> usize {
+    let (first, longest) = longest_piece(value);
+    longest.max(name.len() + 2 + first)
+}
+
+/// The bytes before the first place where a line can be folded, and the most between two of them: a run of white space and the word
+/// after it.
+fn longest_piece(value: &str) -> (usize, usize) {
+    let (mut first, mut longest, mut piece, mut in_word) = (None, 0, 0, false);
     for byte in value.bytes() {
         let is_space = byte == b' ' || byte == b'\t';
         if is_space && in_word {
+            first = first.or(Some(piece));
             piece = 0;
         }
         in_word = !is_space;
         piece += 1;
         longest = longest.max(piece);
     }
-    longest
+    (first.unwrap_or(piece), longest)
 }
 
 fn header_addresses(list: &[Mailbox]) -> HeaderType<'_> {
-    let one =
-        |mailbox: &'_ Mailbox| HeaderAddress::new_address(mailbox.name.clone(), mailbox.address.as_str().to_owned());
     match list {
-        [single] => one(single).into(),
-        many => HeaderAddress::new_list(many.iter().map(one).collect()).into(),
+        [single] => header_address(single).into(),
+        many => HeaderAddress::new_list(many.iter().map(header_address).collect()).into(),
     }
+}
+
+fn header_address(mailbox: &Mailbox) -> HeaderAddress<'static> {
+    HeaderAddress::new_address(mailbox.name.clone(), mailbox.address.as_str().to_owned())
 }
 
 /// text and html as multipart/alternative (RFC 2046, section 5.1.4: the plainest first), the inline images with the html

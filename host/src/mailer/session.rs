@@ -50,8 +50,11 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
+    /// An address in the envelope or in a header (From, Reply-To) may have letters beyond ASCII; all else in headers is encoded.
     fn needs_smtputf8(&self) -> bool {
+        let header = memchr::memmem::find(self.content.as_bytes(), b"\r\n\r\n").unwrap_or(self.content.len());
         self.from.iter().chain(&self.recipients).any(|address| !address.is_ascii())
+            || !self.content.as_bytes()[..header].is_ascii()
     }
 }
 
@@ -229,7 +232,7 @@ impl Session {
         }
         if parcel.needs_smtputf8() {
             if !self.features.smtputf8 {
-                let message = "an address has letters beyond ASCII before the \"@\", and the server lacks SMTPUTF8";
+                let message = "an address (of the envelope, From, To, Cc or Reply-To) has letters beyond ASCII before the \"@\", and the server lacks SMTPUTF8";
                 return Err(Failure::local(Kind::Permanent, message));
             }
             command.push_str(" SMTPUTF8");

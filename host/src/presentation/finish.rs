@@ -3,6 +3,7 @@
 
 use super::html::{self, Piece};
 use super::inline::Inliner;
+use super::text;
 use crate::config;
 use crate::message::RenderedFile;
 
@@ -11,8 +12,6 @@ pub(super) const CHANNEL_TYPE: &str = "email";
 pub(super) const BODY_HTML: &str = "body.html";
 pub(super) const BODY_TXT: &str = "body.txt";
 const HEAD_HTML: &str = "head.html";
-/// RFC 5322 recommends lines of at most 78 characters.
-const TEXT_WIDTH: usize = 78;
 /// Elements in which whitespace is part of the text.
 const PREFORMATTED: [&str; 2] = ["pre", "textarea"];
 
@@ -27,9 +26,11 @@ pub(super) fn email(
     let Some(body) = find(files, BODY_HTML) else { return Ok(()) };
     let head = find(files, HEAD_HTML);
     let head_text = head.map_or("", |head| files[head].text.as_str());
-    let text = match derives_text {
+    let derived = match derives_text {
         None => None,
-        Some(at) => Some((at, plain_text(head_text, &files[body].text)?)),
+        Some(at) => {
+            Some((at, text::of_html(head_text, &files[body].text).map_err(|why| format!("{BODY_HTML}: {why}"))?))
+        }
     };
     if settings.inline_css
         && let Some(inlined) = inliner.inlined(head_text, &files[body].text)?
@@ -41,19 +42,11 @@ pub(super) fn email(
             files[at].text = minified(&files[at].text);
         }
     }
-    if let Some((at, text)) = text {
+    if let Some((at, text)) = derived {
         let source = format!("{} (as text)", files[body].source);
         files.insert(at.min(files.len()), RenderedFile { name: BODY_TXT.to_owned(), source, text });
     }
     Ok(())
-}
-
-/// The words of a mail, its links as footnotes. What is not shown is left out.
-fn plain_text(head: &str, body: &str) -> Result<String, String> {
-    html::check_nest(body, &html::pieces(body))?;
-    let page = format!("<html><head>{head}</head><body>{body}</body></html>");
-    let config = html2text::config::plain().use_doc_css().no_table_borders().allow_width_overflow();
-    config.string_from_read(page.as_bytes(), TEXT_WIDTH).map_err(|e| format!("no text can be made of {BODY_HTML}: {e}"))
 }
 
 /// Without comments (but for those that Outlook reads) and with the least whitespace that looks the same.

@@ -152,7 +152,10 @@ fn headers_of(message: &Message) -> Vec<Header> {
     // The context is the template's: what is no text there is none of our business.
     match message.context::<String>("/unsubscribe_url") {
         Ok(Some(url)) if !message.is_transactional() && !message.context_is_true("/omit_unsubscribe_link") => {
-            headers::with_one_click_unsubscribe(given, &url)
+            headers::with_one_click_unsubscribe(given, &url).unwrap_or_else(|(given, why)| {
+                crate::warn!("context /unsubscribe_url makes no List-Unsubscribe: {why}");
+                given
+            })
         }
         _ => given,
     }

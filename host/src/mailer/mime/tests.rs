@@ -312,3 +312,81 @@ proptest! {
         }
     }
 }
+
+fn with_header(name: &str, value: &str) -> Email {
+    Email { headers: vec![(name.to_owned(), value.to_owned())], ..email() }
+}
+
+#[test]
+fn of_a_structured_header_the_words_alone_are_encoded() {
+    for (name, value) in [
+        ("Reply-To", "Zoë <z@example.com>, \"Bob, B.\" <b@example.com>"),
+        ("Sender", "Zoë <z@example.com>"),
+        ("Errors-To", "Zoë <z@bücher.example>"),
+    ] {
+        let bytes = built(&with_header(name, value));
+        let line =
+            header_lines(&bytes).into_iter().find(|line| line.starts_with(name)).expect("it is there").to_owned();
+        assert!(
+            line.is_ascii() && line.contains("=?utf-8?") && line.contains('<') && line.contains("example"),
+            "{line}"
+        );
+    }
+    let bytes = built(&with_header("Reply-To", "Zoë <z@example.com>, \"Bob, B.\" <b@example.com>"));
+    let expected = [
+        (Some("Zoë".to_owned()), "z@example.com".to_owned()),
+        (Some("Bob, B.".to_owned()), "b@example.com".to_owned()),
+    ];
+    assert_eq!(names_and_addresses(parsed(&bytes).reply_to()), expected);
+    let bytes = built(&with_header("List-ID", "Kurs für Anfänger <kurs.example.com>"));
+    assert!(bytes.contains(" <kurs.example.com>\r\n") && !bytes.contains("für"), "{bytes}");
+    let bytes = built(&with_header("List-Unsubscribe", "<https://bücher.example/é?a=b>, <mailto:u@example.com>"));
+    let expected = "List-Unsubscribe: <https://xn--bcher-kva.example/%C3%A9?a=b>,\r\n <mailto:u@example.com>\r\n";
+    assert!(bytes.replace(">, <", ">,\r\n <").contains(expected), "{bytes}");
+    let bytes = built(&with_header("X-Course", "Kurs für Anfänger"));
+    assert!(bytes.contains("X-Course: =?utf-8?"), "{bytes}");
+}
+
+#[test]
+fn what_a_structured_header_cannot_hold_is_refused_by_name() {
+    for (name, value) in [
+        ("Reply-To", "Zoë"),
+        ("Sender", "Zoë <z@example.com"),
+        ("List-ID", "Kurs für Anfänger"),
+        ("List-ID", "Kurs <für.example.com>"),
+        ("List-Unsubscribe", "https://é.example/"),
+        ("References", "<é@example.com>"),
+        ("List-Unsubscribe-Post", "List-Unsubscribe=Eins-Klick-ü"),
+    ] {
+        let refused = try_build(&with_header(name, value)).expect_err(value);
+        assert!(refused.starts_with(&format!("headers: {name}: ")), "{refused}");
+    }
+}
+
+#[test]
+fn a_url_of_800_characters_fits_and_one_that_is_too_long_is_refused_by_name() {
+    let url = |bytes: usize| format!("<https://campus.example/{}>", "x".repeat(bytes - 25));
+    let fits = 998 - "List-Unsubscribe: ".len();
+    for bytes in [800, fits] {
+        assert!(built(&with_header("List-Unsubscribe", &url(bytes))).contains(&url(bytes)));
+    }
+    let refused = try_build(&with_header("List-Unsubscribe", &url(fits + 1))).expect_err("too long");
+    assert!(refused.contains("List-Unsubscribe: a line of 999 bytes"), "{refused}");
+    let second = format!("<mailto:u@example.com>, {}", url(997));
+    assert!(built(&with_header("List-Unsubscribe", &second)).contains(&url(997)));
+}
+
+#[test]
+fn two_addresses_in_one_string_are_refused_in_every_field() {
+    let both = || vec!["Ann <a@x.example>, Bob <b@x.example>".to_owned()];
+    for (field, mail) in [
+        ("recipients", Email { recipients: both(), ..email() }),
+        ("cc", Email { cc: both(), ..email() }),
+        ("bcc", Email { bcc: both(), ..email() }),
+        ("reply_to", Email { reply_to: both(), ..email() }),
+        ("", Email { sender: both().pop(), ..email() }),
+    ] {
+        let refused = try_build(&mail).expect_err(field);
+        assert!(refused.starts_with(field) && refused.contains("more than one address"), "{refused}");
+    }
+}
