@@ -73,6 +73,7 @@ pub struct Progress {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "a message has one for each channel type, and most are being carried")]
 enum Todo {
     Nothing,
     /// Ask the policies again then.

@@ -163,7 +163,7 @@ fn mailed(place: &Place, relay: &str) -> f64 {
         let (mailer, mails) = (mailer.clone(), mails.clone());
         async move {
             for i in (from..SENT).step_by(CONNECTIONS) {
-                mailer.send(mails[i % mails.len()].clone(), &format!("{i}.bench")).await.expect("taken");
+                mailer.send(mails[i % mails.len()].clone(), &format!("{i}.bench"), &mut None).await.expect("taken");
             }
         }
     };

@@ -124,7 +124,7 @@ fn with_words(text: &str, words: &[&str]) -> String {
 
 /// A line, broken at spaces; what follows stands under its beginning (in a list, in a quotation).
 fn push_wrapped(line: &str, out: &mut String) {
-    let marks = line.len() - line.trim_start_matches(|c: char| matches!(c, ' ' | '>' | '*')).len();
+    let marks = line.len() - line.trim_start_matches([' ', '>', '*']).len();
     let (mut room, mut is_first) = (WIDTH - line[..marks].len().min(WIDTH), true);
     let margin: String = line[..marks].chars().map(|c| if c == '*' { ' ' } else { c }).collect();
     out.push_str(&line[..marks]);
