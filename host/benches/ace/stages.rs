@@ -54,7 +54,9 @@ async fn steps(place: &Place, summary: &mut Summary) {
     let mails = mails(&ace, &parsed);
     let clone = cpu_us(ROUND, async |i| drop(std::hint::black_box(mails[i % 64].clone()))).await;
     let mime =
-        cpu_us(ROUND, async |i| drop(mailer.send(mails[i % 64].clone(), "bench", &mut None).await.expect("taken"))).await - clone;
+        cpu_us(ROUND, async |i| drop(mailer.send(mails[i % 64].clone(), "bench", &mut None).await.expect("taken")))
+            .await
+            - clone;
     let deliver = cpu_us(ROUND, async |i| deliver(channel.as_ref(), &parsed[i % 64], &rendered[i % 64]).await).await;
     let whole = cpu_us(ROUND, async |i| {
         let message = Message::from_json(&place.messages[i % 64]).expect("a message");
