@@ -193,7 +193,9 @@ impl Loader {
     /// Links it, makes the first instance, and asks it whether it can work.
     async fn ask(&self, plugin: &mut Plugin, code: &Arc<Code>) -> Result<(), String> {
         let (loader, fitted, its_code) = (self.clone(), plugin.clone(), code.clone());
-        let grants = tasks::blocking(move || loader.fit(&fitted, &its_code)).await.map_err(|e| e.to_string())??;
+        let grants = tasks::blocking(move || loader.fit(&fitted, &its_code))
+            .await
+            .map_err(|panicked| panicked.to_string())??;
         let linked = self.link(plugin, code)?;
         let settled = Settings {
             name: plugin.name.clone(),
