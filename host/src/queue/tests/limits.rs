@@ -67,7 +67,8 @@ async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_tim
 #[tokio::test]
 async fn one_that_is_under_way_goes_on_once_its_worker_is_done() {
     for settlement in [done(State::Sent), again(9_000)] {
-        let queue = Home::new().open();
+        let home = Home::new();
+        let queue = home.open();
         hand_in(&queue, limited(&["email"])).await;
         let claimed = only(&queue, 1_000).await;
         assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Extended);
