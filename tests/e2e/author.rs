@@ -196,7 +196,7 @@ fn the_cap_of_the_guide_works_as_it_is_written() {
     plugin(&home, &["build", "cap"]).ok();
     plugin(&home, &["test", "cap"]).ok().says("2 cases, 0 failed");
 
-    home.file("templates/app/edx_ace/note/email/body.txt", "Hi");
+    home.email_templates("note", "Hi", "<p>Hi</p>", "Hi");
     std::fs::create_dir(home.path("plugins")).expect("made");
     for file in ["cap.wasm", "cap.toml"] {
         std::fs::copy(home.path(&format!("cap/{file}")), home.path(&format!("plugins/{file}"))).expect("copied");
@@ -209,7 +209,12 @@ fn the_cap_of_the_guide_works_as_it_is_written() {
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
     let note = || crate::support::message("note", json!({"expiration_time": soon.to_string()}));
     let explained = home.ace(&["explain", "--json", "-"]).input(note().to_string()).run();
-    assert_eq!(explained.lines()[0]["channels"][0]["state"], "ready", "it takes no place: {}", explained.stdout);
+    assert_eq!(
+        crate::support::email(&explained.lines()[0])["state"],
+        "ready",
+        "it takes no place: {}",
+        explained.stdout
+    );
     let lines = home.send(&[note(), note(), note()]).lines();
     let mut states: Vec<Value> = lines.iter().map(|line| crate::support::email(line)["state"].clone()).collect();
     states.sort_by_key(Value::to_string);

@@ -1,6 +1,7 @@
 //! Every harm in every function: which fault it is, and that what comes after is sound.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use ace::message::{Attempt, DeliveryError, FaultKind};
@@ -117,21 +118,49 @@ async fn a_handle_serves_one_call_and_is_dropped_once() {
     assert_fault(&twice, FaultKind::Trap, "unknown handle index");
 }
 
-/// A mail server that takes connections and says nothing, ever.
+/// A mail server that reads the mail, and then says nothing any more.
+fn silent_after_the_mail() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || speak(stream));
+        }
+    });
+    port
+}
+
+fn speak(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"220 here\r\n")?;
+    let (lines, mut is_content) = (BufReader::new(stream.try_clone()?).lines(), false);
+    for line in lines {
+        let line = line?;
+        match line.as_str() {
+            "." if is_content => std::thread::sleep(Duration::from_secs(60)),
+            _ if is_content => {}
+            "DATA" => {
+                is_content = true;
+                stream.write_all(b"354 go on\r\n")?;
+            }
+            _ => stream.write_all(b"250 well\r\n")?,
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_delivery_that_is_cut_while_a_mail_is_under_way_may_have_sent() {
-    let tarpit = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = tarpit.local_addr().expect("bound").port();
+    let port = silent_after_the_mail();
     let home = Home::empty();
     home.guest("hostile", "hostile");
-    let plugin = "[plugins.hostile]\ngrants = { mailer = true }\nlimits = { call-timeout = '150ms' }";
+    let plugin = "[plugins.hostile]\ngrants = { mailer = true }\nlimits = { call-timeout = '2s' }";
     configure(&home, "", &format!("{}\n{plugin}", relay(port, "tls = 'none'")));
     let notes = ["mail", ""].map(|harm| super::message("note", json!({"context": {"in": "deliver", "do": harm}})));
     let lines = home.send(&notes).code(1).lines();
     assert_eq!(email(&lines[0])["state"], "maybe_sent");
     assert_text(
         &email(&lines[0])["reason"],
-        "mail was handed to the relay; then hostile: the call took longer than 150ms",
+        "mail was handed to the relay; then hostile: the call took longer than 2s",
     );
     assert_eq!(email(&lines[1])["state"], "sent", "the next message");
 }

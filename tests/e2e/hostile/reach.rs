@@ -76,8 +76,8 @@ fn the_guest_is_told_which_quota_it_hit() {
     let done = send(&home("time = '5s'\nchannel-call-timeout = '10s'", LOOT), &["long-keys", "loot", "long-keys"]);
     done.says("0 keys, then ");
     done.says("a key or token of 2097153 bytes, the limit is 512");
-    done.says("50 entries, then ");
-    done.says("(keyvalue.max-entries)");
+    done.says("12 entries, then ");
+    done.says("(keyvalue.max-bucket-entries)");
 }
 
 /// A dry call's writes are the host's memory until it ends, so they have a bound of their own.

@@ -121,7 +121,7 @@ async fn not_before_schedules_and_cancel_takes_back() {
 #[tokio::test]
 async fn dead_letters_are_listed_tried_again_and_discarded() {
     let home = home(
-        "[relays.main]\nkind = 'smtp'\nhost = '127.0.0.1'\nport = 1\ntls = 'none'\n[delivery]\nretry-delay = '50ms'\nexpiration-delay = '100ms'\n",
+        "[relays.main]\nkind = 'smtp'\nhost = '127.0.0.1'\nport = 1\ntls = 'none'\n[delivery]\nretry-delay = '50ms'\nexpiration-delay = '100ms'\nmax-age = '200ms'\n",
     );
     let server = Server::start(&home);
     for number in 1..=3 {
