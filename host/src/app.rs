@@ -32,6 +32,8 @@ use crate::worker::Worker;
 const ENFORCED: &str = "enforced-policies";
 /// How often what is old is looked for, and metrics are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How long to wait for room on a full disk before the queue is opened again.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// How long a stop waits for its own note.
 const NOTE_END: Duration = Duration::from_secs(2);
 
@@ -67,7 +69,7 @@ impl App {
     /// Builds everything from one configuration. Nothing is sent and nobody is listened to yet.
     pub async fn start(mut config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
         let settings = config.clone();
-        let (queue, tokens, tls, hooks) = tasks::blocking(move || open(&settings, Timestamp::now)).await??;
+        let (queue, tokens, tls, hooks) = open_with_room(settings).await?;
         let before = queue.recall(ENFORCED).await?.unwrap_or_default();
         config.delivery.defaults = Defaults::Serve;
         config.enforced_before = serde_json::from_str(&before).unwrap_or_default();
@@ -220,6 +222,23 @@ async fn lost(api: &Api) -> &'static str {
 }
 
 type Opened = (Arc<Queue>, Option<Tokens>, Option<TlsAcceptor>, Vec<Hook>);
+
+/// As [`open`]; where the disk is full it waits until there is room. That is told once.
+async fn open_with_room(settings: Config) -> Result<Opened, ServeError> {
+    let mut is_told = false;
+    loop {
+        let config = settings.clone();
+        match tasks::blocking(move || open(&config, Timestamp::now)).await? {
+            Err(ServeError::Queue(error @ OpenError::Full { .. })) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::error!("The server cannot start yet, and tries again every second: the queue {error}");
+                }
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+}
 
 fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
     let server = &config.server;

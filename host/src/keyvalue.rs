@@ -22,6 +22,7 @@ mod writer;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,7 @@ enum Store {
     File {
         readers: Vec<Mutex<Held>>,
         writer: Queue,
+        is_lost: Arc<AtomicBool>,
     },
 }
 
@@ -131,13 +133,24 @@ impl Keyvalue {
         let hold = writer.db.hold().cloned().expect("a file is held");
         let reader = |_| database::reader(file, hold.clone()).map(Mutex::new);
         let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(crate::sqlite::words(&e)))?;
+        let is_lost = writer.lost();
         let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
-        Ok(opened(Store::File { readers, writer }))
+        Ok(opened(Store::File { readers, writer, is_lost }))
     }
 
     /// The same store as plugins write to it: they leave a tenth of it to applications, and have a share of each bucket.
     pub fn for_plugins(&self) -> Keyvalue {
         Keyvalue { store: self.store.clone(), max_value_bytes: self.max_value_bytes, origin: Origin::Plugin }
+    }
+
+    /// Why nothing can be written, where that lasts.
+    pub fn fault(&self) -> Option<&'static str> {
+        match &*self.store {
+            Store::File { is_lost, .. } if is_lost.load(Ordering::Relaxed) => Some(
+                "its file was moved, deleted or changed from outside, and nothing is written to it; ACE's log says more",
+            ),
+            _ => None,
+        }
     }
 
     /// The value, unless it is not there or its time is over.

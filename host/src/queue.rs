@@ -18,6 +18,7 @@
 //! - [`rows`]: reading rows that may be damaged; [`damage`]: setting them aside
 //! - [`suspects`]: messages that processes ended with, one after the other
 //! - [`people`]: whom messages are for, as they are looked for
+//! - [`reserve`]: room for what was accepted, on a disk that is full otherwise
 //! - [`upkeep`]: retention, erasure, room
 //! - [`outgoing`]: events for webhooks and streams
 //!
@@ -38,6 +39,7 @@ mod outgoing;
 mod parked;
 mod people;
 mod recent;
+mod reserve;
 mod resolving;
 mod rows;
 mod suspects;
@@ -166,6 +168,9 @@ pub enum QueueError {
     /// The disk is full, the file is locked or damaged: it may pass. Nothing was changed.
     #[error("the queue: {0}")]
     Unavailable(String),
+    /// The disk is full. Nothing was changed, and what was accepted is still sent.
+    #[error("the queue: {0}")]
+    NoRoom(String),
     /// What was asked for met a damaged part of the file. Nothing was changed, and everything else goes on.
     #[error("a part of the queue is damaged: {0}")]
     Damaged(String),
@@ -266,19 +271,29 @@ pub struct Queue {
 impl Queue {
     /// Opens the database, or begins one. What was under way when the last process ended waits again, in doubt. Blocks.
     pub fn open(settings: &config::Queue, now: Timestamp) -> Result<Self, OpenError> {
+        match Queue::open_file(settings, now) {
+            Err(OpenError::Full { .. }) if reserve::Reserve::of(settings).release() => Queue::open_file(settings, now),
+            opened => opened,
+        }
+    }
+
+    fn open_file(settings: &config::Queue, now: Timestamp) -> Result<Self, OpenError> {
         let file = settings.database.clone();
         let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
         let db = database::open(&file, settings.access)?;
         let hold = db.hold().expect("a file is held");
         let reader = |_| database::reader(&file, hold.clone()).map(|db| Arc::new(Mutex::new(db)));
-        let readers =
-            (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let readers = (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| OpenError::of(&file, &e))?;
         let meter = Arc::new(meter::Meter::new(Instant::now()));
         let pulse = Arc::new(health::Pulse::default());
         let writer = Writer::new(db, settings, (meter.clone(), pulse.clone()));
-        let mut writer = writer.map_err(|e| failed(crate::sqlite::words(&e)))?;
+        let mut writer = writer.map_err(|e| OpenError::of(&file, &e))?;
         writer.db.renew();
-        writer.recover(now).map_err(|e| failed(e.to_string()))?;
+        writer.has_room();
+        writer.recover(now).map_err(|error| match error {
+            QueueError::NoRoom(reason) => OpenError::Full { file: file.clone(), reason },
+            other => failed(other.to_string()),
+        })?;
         let (recent, parked) = (writer.recent.shared(), writer.parked.clone());
         let is_rehashing = AtomicBool::new(people::is_rehashing(&writer.db));
         let writer = changes::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;

@@ -121,6 +121,19 @@ pub fn is_busy(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
+/// Whether there is no room on the disk.
+pub fn is_full(error: &Error) -> bool {
+    // The memory that connections share has a file of its own, which cannot be made then.
+    let is_shared_memory =
+        |failure: &rusqlite::ffi::Error| failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+    matches!(error, Error::SqliteFailure(failure, _) if failure.code == ErrorCode::DiskFull || is_shared_memory(failure))
+}
+
+/// As [`is_full`], of what the operating system says.
+pub fn is_full_disk(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 /// As [`words`], of what the operating system says of the file or its folder.
 pub fn io_words(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
@@ -131,7 +144,7 @@ pub fn io_words(error: &std::io::Error) -> String {
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
             "it cannot be opened; its folder must be there and be writable"
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full",
+        _ if is_full_disk(error) => "the disk is full",
         _ => return error.to_string(),
     };
     format!("{meaning} ({error})")

@@ -367,6 +367,9 @@ fn queue(s: &mut Section<'_>) -> Queue {
         max_settled: s.get("max-settled", values::integer(0..=1_000_000_000)).unwrap_or(default.max_settled),
         dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
         event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
+        disk_reserve: s
+            .get("disk-reserve", values::size(0..=64 * GIB))
+            .map_or(default.disk_reserve, |bytes| bytes as u64),
         access: default.access,
         max_interruptions: s.get("max-interruptions", values::integer(4..=1_000)).unwrap_or(default.max_interruptions),
     }

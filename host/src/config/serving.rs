@@ -23,6 +23,8 @@ pub struct Queue {
     pub dead_letter_retention: Duration,
     /// How long an event can be asked for again by an interrupted stream. 1 hour.
     pub event_retention: Duration,
+    /// Room on the disk that is kept for what was accepted: when the disk is full it serves that. 96 MiB; 0: none.
+    pub disk_reserve: u64,
     /// Who may read the database and what is kept beside it: `file-group`.
     pub access: Access,
     /// A message that so many processes ended unexpectedly with, one after the other, is set aside; the last of them while it was
@@ -39,6 +41,7 @@ impl Default for Queue {
             max_settled: 10_000_000,
             dead_letter_retention: Duration::from_secs(7 * 86_400),
             event_retention: Duration::from_secs(3_600),
+            disk_reserve: 96 * values::MIB as u64,
             access: Access::default(),
             max_interruptions: 5,
         }

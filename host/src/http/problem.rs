@@ -162,7 +162,7 @@ impl IntoResponse for ApiError {
             StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
             }
             _ => {}
@@ -192,6 +192,7 @@ impl From<QueueError> for ApiError {
         match error {
             QueueError::Unknown(what) => ApiError::NotFound(what),
             QueueError::State(why) => ApiError::Conflict(why),
+            no_room @ QueueError::NoRoom(_) => ApiError::Full(no_room.to_string()),
             damaged @ QueueError::Damaged(_) => ApiError::Internal(damaged.to_string()),
             full_or_broken => ApiError::Unavailable(full_or_broken.to_string()),
         }

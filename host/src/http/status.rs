@@ -59,7 +59,8 @@ pub struct Degraded {
     /// `plugin`: it should be active and is not. `revision`: files of a plugin were refused, and an earlier revision goes on.
     /// `reload`: ace.toml, or a name in it, is wrong, and what was read before goes on. `template`: a template or catalogue is
     /// broken. `task`: a part of the server failed and was started again. `relay`, `origin`: messages wait for it, because it is
-    /// down. `queue`: what was accepted is not sent, or a part of the file is damaged.
+    /// down. `queue`: what was accepted is not sent, or a part of the file is damaged. `keyvalue`: nothing can be written to the
+    /// database of facts.
     pub kind: &'static str,
     /// Which one.
     pub name: String,
@@ -96,6 +97,9 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
     }
     if let Some(Failing { since, reason }) = &health.claims {
         note("queue", "claims".to_owned(), format!("no message has been sent for {} s: {reason}", since.as_secs()));
+    }
+    if let Some(why) = api.ace.keyvalue().fault() {
+        note("keyvalue", "database".to_owned(), why.to_owned());
     }
     for damage in &health.damaged {
         note("queue", "file".to_owned(), format!("it is damaged: {damage}"));

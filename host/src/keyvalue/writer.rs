@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
@@ -78,8 +80,8 @@ const BUCKET_PART: i64 = 4;
 pub(super) struct Writer {
     pub db: Held,
     room: Room,
-    /// The file is not the one that was opened any more.
-    is_lost: bool,
+    /// Shared with the store: the file is not the one that was opened any more.
+    is_lost: Arc<AtomicBool>,
 }
 
 /// How many entries and tokens there may be.
@@ -106,7 +108,7 @@ impl Room {
 impl Writer {
     pub fn new(db: Held, settings: &config::Keyvalue) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Writer { db, room: Room::new(settings), is_lost: false }
+        Writer { db, room: Room::new(settings), is_lost: Arc::default() }
     }
 
     /// Writes all in one transaction. Where the database fails nothing of it is written, and every answer says so.
@@ -119,16 +121,21 @@ impl Writer {
         answers.unwrap_or_else(|error| writes.iter().map(|_| Err(error.clone())).collect())
     }
 
+    /// Whether the file is not the one that was opened any more.
+    pub fn lost(&self) -> Arc<AtomicBool> {
+        self.is_lost.clone()
+    }
+
     /// Whether the file is still the one that was opened. That it is not is logged once.
     fn check(&mut self) -> Result<(), KeyvalueError> {
         match self.db.check() {
-            Ok(()) if std::mem::take(&mut self.is_lost) => {
+            Ok(()) if self.is_lost.swap(false, Ordering::Relaxed) => {
                 tracing::warn!("The key-value database is there again as it was; it is written to again.");
                 Ok(())
             }
             Ok(()) => Ok(()),
             Err(lost) => {
-                if !std::mem::replace(&mut self.is_lost, true) {
+                if !self.is_lost.swap(true, Ordering::Relaxed) {
                     tracing::error!("The key-value database cannot be written: {lost}");
                 }
                 let text =

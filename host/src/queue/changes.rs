@@ -69,6 +69,7 @@ pub(super) fn at_once<T: Send + 'static>(
 /// What is told of a change that the database did not take.
 pub(super) fn void(error: &rusqlite::Error) -> QueueError {
     match sqlite::is_general(error) {
+        true if sqlite::is_full(error) => QueueError::NoRoom(sqlite::words(error)),
         true => QueueError::Unavailable(sqlite::words(error)),
         false => QueueError::Damaged(sqlite::words(error)),
     }

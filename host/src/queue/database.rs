@@ -15,10 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Pages kept in memory by the writing connection, in KiB.
 const CACHE_KIB: i32 = 64 * 1024;
 /// A message has 2 KB, or 10: pages of 4 KiB would hold one each.
-const PAGE_BYTES: i32 = 16 * 1024;
+pub(super) const PAGE_BYTES: i32 = 16 * 1024;
 /// The log is folded into the database when it has so many pages (64 MiB): a page of an index is written there once for many
 /// changes.
-const CHECKPOINT_PAGES: i32 = 4_000;
+pub(super) const CHECKPOINT_PAGES: i32 = 4_000;
 
 /// What each version of the tables added, the first version first. What is released is never edited.
 ///
@@ -155,6 +155,27 @@ pub enum OpenError {
     Taken { file: PathBuf, holder: String },
     #[error("{}: {reason}", file.display())]
     Database { file: PathBuf, reason: String },
+    /// There is no room on the disk to open it, or to begin with what it holds. It may pass.
+    #[error("{}: {reason}; make room, and it goes on by itself", file.display())]
+    Full { file: PathBuf, reason: String },
+}
+
+impl OpenError {
+    pub(super) fn of(file: &Path, error: &rusqlite::Error) -> OpenError {
+        let (file, reason) = (file.to_owned(), sqlite::words(error));
+        match sqlite::is_full(error) {
+            true => OpenError::Full { file, reason },
+            false => OpenError::Database { file, reason },
+        }
+    }
+
+    fn io(file: &Path, error: &std::io::Error) -> OpenError {
+        let (file, reason) = (file.to_owned(), sqlite::io_words(error));
+        match sqlite::is_full_disk(error) {
+            true => OpenError::Full { file, reason },
+            false => OpenError::Database { file, reason },
+        }
+    }
 }
 
 /// The connection that writes, and what holds the file for this process alone. A file that is not there is begun; tables of an
@@ -173,7 +194,7 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     let copies: Vec<String> = (1..versions.len()).map(copy_of).collect();
     let hold = sqlite::prepare(file, Use::Alone, access, &copies).map_err(|error| not_held(file, error))?;
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
-    let sql = |e: rusqlite::Error| failed(sqlite::words(&e));
+    let sql = |e: rusqlite::Error| OpenError::of(file, &e);
     let mut db = connect(file, hold).map_err(sql)?;
     // Both hold only for a file that is still empty.
     db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
@@ -188,7 +209,7 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
     let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
     if version > 0 && version < versions.len() {
-        back_up(&db, version, &beside(file, &copy_of(version)), access).map_err(failed)?;
+        back_up(&db, version, &beside(file, &copy_of(version)), access)?;
     }
     if version < versions.len() {
         bring_forward(&mut db, version, versions).map_err(sql)?;
@@ -248,7 +269,7 @@ fn copy_of(version: usize) -> String {
 
 /// A whole copy, made by SQLite; one that is there already is kept, for it is older. It has its name only once it is whole: whoever
 /// is killed before leaves none, or what an earlier version left is replaced.
-fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result<(), String> {
+fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
     if to.exists() {
         match is_whole(to, version) {
             true => return Ok(()),
@@ -259,11 +280,12 @@ fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result
     }
     tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
     let temporary = beside(to, ".tmp");
-    let failed = |e: &dyn std::fmt::Display| format!("the copy {} cannot be made: {e}", to.display());
     // SQLite writes into an empty file that is there, and leaves its mode as it is.
-    let copied = files::replace(&temporary, b"", files::Readers::Only(access)).map_err(|e| failed(&e)).and_then(|()| {
-        db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]).map_err(|e| failed(&sqlite::words(&e)))?;
-        files::put_in_place(&temporary, to).map_err(|e| failed(&e))
+    let failed = |e: std::io::Error| OpenError::io(to, &e);
+    let copied = files::replace(&temporary, b"", files::Readers::Only(access)).map_err(failed).and_then(|()| {
+        let copied = db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]);
+        copied.map_err(|e| OpenError::of(to, &e))?;
+        files::put_in_place(&temporary, to).map_err(failed)
     });
     copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
@@ -288,7 +310,7 @@ fn not_held(file: &Path, error: HoldError) -> OpenError {
             let holder = holder.map_or("unknown".to_owned(), |number| number.to_string());
             OpenError::Taken { file: file.to_owned(), holder }
         }
-        HoldError::Io(culprit, error) => OpenError::Database { file: culprit, reason: sqlite::io_words(&error) },
+        HoldError::Io(culprit, error) => OpenError::io(&culprit, &error),
     }
 }
 

@@ -46,6 +46,7 @@ struct Kept {
     writes: Course,
     claims: Course,
     accepts: Course,
+    room: Course,
     damaged: BTreeMap<&'static str, String>,
 }
 
@@ -122,6 +123,19 @@ impl Pulse {
         }
     }
 
+    /// The disk is full; what was accepted is served from what was kept for that.
+    pub fn no_room(&self, reason: &str) {
+        if self.kept().room.failed(reason) {
+            tracing::error!("The queue accepts nothing: {reason}");
+        }
+    }
+
+    pub fn has_room(&self) {
+        if let Some(after) = self.kept().room.went() {
+            tracing::warn!("There is room on the disk again, after {after:.0?}; messages are accepted again.");
+        }
+    }
+
     pub fn accepted(&self) {
         self.kept().accepts.went();
     }
@@ -154,7 +168,7 @@ impl Pulse {
         Health {
             last_write: ago(&kept.writes),
             last_claim: ago(&kept.claims),
-            writes: kept.writes.failing().or(refusing),
+            writes: kept.writes.failing().or(kept.room.failing()).or(refusing),
             claims: kept.claims.failing(),
             damaged: kept.damaged.values().cloned().collect(),
         }

@@ -38,7 +38,7 @@ impl Home {
     }
 
     fn settings(&self) -> config::Queue {
-        config::Queue { database: self.0.path().join("ace.db"), ..Default::default() }
+        config::Queue { database: self.0.path().join("ace.db"), disk_reserve: 0, ..Default::default() }
     }
 
     fn open(&self) -> Queue {
@@ -582,8 +582,9 @@ async fn a_file_of_another_program_or_of_a_later_ace_is_left_alone() {
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Option<SmallDisk> {
-        let args = ["-t", "tmpfs", "-o", "size=600k", "tmpfs"];
+    fn mount(at: &Path, size: &str) -> Option<SmallDisk> {
+        let size = format!("size={size}");
+        let args = ["-t", "tmpfs", "-o", &size, "tmpfs"];
         let mounted = std::process::Command::new("mount").args(args).arg(at).output().ok()?;
         mounted.status.success().then(|| SmallDisk(at.to_owned()))
     }
@@ -598,7 +599,7 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn a_full_disk_is_an_answer_and_nothing_that_was_accepted_is_lost() {
     let home = Home::new();
-    let Some(disk) = SmallDisk::mount(home.0.path()) else {
+    let Some(disk) = SmallDisk::mount(home.0.path(), "600k") else {
         assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
         return;
     };
@@ -614,7 +615,7 @@ async fn a_full_disk_is_an_answer_and_nothing_that_was_accepted_is_lost() {
             }
         }
     }
-    let Some(QueueError::Unavailable(reason)) = refused else { panic!("{refused:?} after {}", accepted.len()) };
+    let Some(QueueError::NoRoom(reason)) = refused else { panic!("{refused:?} after {}", accepted.len()) };
     assert!(reason.contains("the disk is full"), "{reason}");
     drop(queue);
     let _ = std::process::Command::new("mount").args(["-o", "remount,size=8m"]).arg(&disk.0).output();

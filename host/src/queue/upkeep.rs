@@ -120,6 +120,7 @@ impl Queue {
 
 impl Writer {
     fn keep_up(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
+        self.has_room();
         let before = |age: Duration| ms(now).saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         let (aged, dead) = (before(self.settings.retention), before(self.settings.dead_letter_retention));
         let events = before(self.settings.event_retention);

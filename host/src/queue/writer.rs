@@ -11,12 +11,14 @@ use uuid::Uuid;
 use super::changes::{self, Change};
 use super::clock::Clock;
 use super::damage::{Damage, Place};
+use super::database::{CHECKPOINT_PAGES, PAGE_BYTES};
 use super::health::Pulse;
 use super::limits;
 use super::meter::{Counted, Meter};
 use super::parked;
 use super::people::Hashes;
 use super::recent::{self, Recent};
+use super::reserve::Reserve;
 use super::rows::{self, Reading};
 use super::waiting::{self, Run};
 use super::{Accepted, New, QueueError, State, ms};
@@ -99,6 +101,10 @@ pub(super) struct Writer {
     pub counted: Counted,
     meter: Arc<Meter>,
     pub pulse: Arc<Pulse>,
+    /// Room for what was accepted already, on a disk that is full otherwise.
+    reserve: Reserve,
+    /// There is room for new messages; `None`: that was not looked at yet.
+    has_room: Option<bool>,
     pub damage: Damage,
     /// Messages that were asked for further channel types, and whose claims this transaction ends.
     pub extended: Vec<i64>,
@@ -135,6 +141,8 @@ impl Writer {
             counted: Counted::default(),
             meter,
             pulse,
+            reserve: Reserve::of(settings),
+            has_room: None,
             damage: Damage::default(),
             extended: Vec::new(),
             suspects: 0,
@@ -199,20 +207,54 @@ impl Writer {
             let error = QueueError::Unavailable(why);
             return changes.iter_mut().for_each(|change| change.tell(Err(&error)));
         }
-        let result = self.transact_around(changes);
-        if let Err(Void { error, is_by_one: true }) = &result
+        let mut result = self.transact_around(changes);
+        if matches!(&result, Err(void) if sqlite::is_full(&void.error)) && self.make_room() {
+            result = self.transact_around(changes);
+        }
+        if let Err(Void { error, is_by_one }) = &result
             && changes.len() > 1
-            && !sqlite::is_general(error)
+            && (*is_by_one && !sqlite::is_general(error) || sqlite::is_full(error))
         {
             return self.commit_each(changes);
         }
         self.answer(changes, result);
     }
 
+    /// The disk is full: what is kept for that serves what was accepted. Whether something was gained by it.
+    fn make_room(&mut self) -> bool {
+        let is_released = self.reserve.release();
+        self.limit_log();
+        // Whatever is in the database already need not be in the log.
+        let log = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        self.db.renew();
+        is_released || log == Ok(0)
+    }
+
+    /// Whether there is room for new messages, beside that which is kept for those that were accepted.
+    pub fn has_room(&mut self) -> bool {
+        let has = self.reserve.is_there();
+        if self.has_room.replace(has) != Some(has) {
+            self.limit_log();
+            if has {
+                self.pulse.has_room();
+            }
+        }
+        if !has {
+            self.pulse.no_room(&self.reserve.words());
+        }
+        has
+    }
+
+    fn limit_log(&self) {
+        let pages = self.reserve.log_pages(PAGE_BYTES, CHECKPOINT_PAGES);
+        // It cannot fail, and where it did the log would be as long as it was.
+        let _ = self.db.pragma_update(None, "wal_autocheckpoint", pages);
+    }
+
     fn commit_each(&mut self, changes: &mut [Box<dyn Change>]) {
         for i in 0..changes.len() {
             let result = self.transact_around(&mut changes[i..=i]);
-            if matches!(&result, Err(Void { error, .. }) if sqlite::is_general(error)) {
+            if matches!(&result, Err(Void { error, .. }) if sqlite::is_general(error) && !sqlite::is_full(error)) {
                 // The others would fare no better, and each might wait as long for a lock.
                 return self.answer(&mut changes[i..], result);
             }
@@ -305,6 +347,9 @@ impl Writer {
     }
 
     pub fn accept(&mut self, new: &[(New, Hashes)], now: Timestamp) -> Result<Vec<Accepted>, Stop> {
+        if !self.has_room() {
+            return Err(Stop::Refused(QueueError::NoRoom(self.reserve.words())));
+        }
         if self.unsettled + new.len() as u64 > self.settings.max_messages {
             return Err(Stop::Refused(QueueError::Full(self.unsettled)));
         }

@@ -1,7 +1,9 @@
 //! What happens to the files of a running server from outside, and who can read them.
 
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -43,6 +45,8 @@ async fn a_database_that_is_moved_away_takes_nothing_until_it_is_back() {
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains("deleted or moved away") && detail.contains("move it back"), "{detail}");
     }
+    let (status, ready) = server.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{ready}");
     std::fs::rename(home.path("moved.db"), home.path("ace.db")).expect("moved back");
     server.send(&note(6, json!({}))).await;
     let (code, log) = server.stop();
@@ -104,4 +108,89 @@ async fn nobody_else_can_read_what_the_server_writes() {
     let (code, log) = server.stop();
     let named: Vec<&str> = log.lines().filter(|line| line.contains("could be read by other users")).collect();
     assert_eq!((code, named.len()), (Some(0), 3), "each place once: {log}");
+}
+
+/// A file system of 16 MiB, where this process may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Option<SmallDisk> {
+        let args = ["-t", "tmpfs", "-o", "size=16m", "tmpfs"];
+        let mounted = Command::new("mount").args(args).arg(&at).output().ok()?;
+        mounted.status.success().then_some(SmallDisk(at))
+    }
+
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.join("ballast");
+        let mut file = std::fs::File::create(&ballast).expect("created");
+        for size in [1 << 16, 1 << 12, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+        ballast
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn a_server_starts_on_a_full_disk_and_sends_what_waits() {
+    let home = home(&format!("{LISTEN}[queue]\ndatabase = 'disk/ace.db'\n"));
+    home.file("disk/.keep", "");
+    let Some(disk) = SmallDisk::mount(home.path("disk")) else {
+        assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
+        return;
+    };
+    let server = Server::start(&home);
+    let soon = jiff::Timestamp::now() + std::time::Duration::from_secs(2);
+    let waiting = note(1, json!({"options": {"not_before": soon.to_string()}}));
+    let (status, answer) = server.post("/v1/messages", &waiting).await;
+    assert!(status.is_success(), "{status} {answer}");
+    server.kill();
+    let ballast = disk.fill();
+
+    let server = Server::start(&home);
+    let (status, problem) = server.post("/v1/messages", note(2, json!({}))).await;
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("the disk is full")), "{problem}");
+    let (status, ready) = server.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{ready}");
+    settled(&server, &waiting["uuid"], "sent").await;
+    std::fs::remove_file(ballast).expect("removed");
+    let mut status = StatusCode::INSUFFICIENT_STORAGE;
+    for number in 3..200 {
+        status = server.post("/v1/messages", note(number, json!({}))).await.0;
+        if status.is_success() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(status.is_success(), "{status}");
+    let (code, log) = server.stop();
+    assert_eq!((code, errors(&log).len()), (Some(0), 1), "{log}");
+}
+
+#[tokio::test]
+async fn facts_are_not_written_to_a_file_that_was_deleted() {
+    let home = home(&format!("{LISTEN}[keyvalue]\ndatabase = 'facts.db'\n"));
+    let server = Server::start(&home);
+    let put = async |value: &'static str| {
+        server.ask(server.request(reqwest::Method::PUT, "/v1/keyvalue/facts/key").body(value)).await
+    };
+    assert!(put("one").await.0.is_success());
+    std::fs::rename(home.path("facts.db"), home.path("moved.db")).expect("moved");
+    for _ in 0..3 {
+        let (status, problem) = put("two").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+        assert!(!problem.to_string().contains("facts.db"), "where it is, is in the log: {problem}");
+    }
+    let (_, ready) = server.get("/readyz").await;
+    assert_eq!(ready["degraded"][0]["kind"], "keyvalue", "{ready}");
+    std::fs::rename(home.path("moved.db"), home.path("facts.db")).expect("moved back");
+    assert!(put("three").await.0.is_success());
+    let (_, log) = server.stop();
+    assert_eq!(errors(&log).len(), 1, "{log}");
 }

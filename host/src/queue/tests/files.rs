@@ -202,3 +202,104 @@ async fn nobody_else_can_read_the_database_or_what_is_beside_it() {
     }
     assert!(beside(&home.file("ace.db"), "-wal").exists());
 }
+
+/// Leaves nothing of a disk.
+fn fill(folder: &Path) -> PathBuf {
+    use std::io::Write;
+    let ballast = folder.join("ballast");
+    let mut file = std::fs::File::create(&ballast).expect("created");
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    ballast
+}
+
+async fn refused(queue: &Queue) -> String {
+    match queue.accept(vec![new(9_999, ORDINARY)], at(1_000)).await {
+        Err(QueueError::NoRoom(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_what_waits_is_sent_and_nothing_more_is_accepted() {
+    let home = Home::new();
+    let Some(_disk) = SmallDisk::mount(home.0.path(), "16m") else {
+        assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
+        return;
+    };
+    let settings = config::Queue { disk_reserve: 96 << 20, ..home.settings() };
+    let open = || Queue::open(&settings, at(1_000)).unwrap_or_else(|e| panic!("{e}"));
+    let queue = open();
+    accept(&queue, 1..=20, ORDINARY).await;
+    assert_eq!(home.file("ace.db.reserve").metadata().expect("it is kept").len(), 2 << 20, "an eighth of the disk");
+    drop(queue);
+    // Its thread ends a little later, and what it gives back is to be filled too.
+    while home.file("ace.db-wal").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ballast = fill(home.0.path());
+
+    let queue = open();
+    let reason = refused(&queue).await;
+    assert!(reason.contains("the disk is full") && reason.contains("Make 3 MiB free"), "{reason}");
+    assert!(queue.health().writes.is_some(), "it is not ready");
+    let claimed = claim(&queue, 10, 1_000).await;
+    for one in &claimed {
+        settle(&queue, std::slice::from_ref(one), done(State::Sent)).await;
+    }
+    drop(queue);
+    let queue = open();
+    refused(&queue).await;
+    let rest = claim(&queue, 99, 1_000).await;
+    settle(&queue, &rest, done(State::Sent)).await;
+    let mut sent = [numbers(&claimed), numbers(&rest)].concat();
+    sent.sort_unstable();
+    assert_eq!(sent, (1..=20).collect::<Vec<_>>(), "each once, over a restart");
+
+    std::fs::remove_file(ballast).expect("removed");
+    for _ in 0..100 {
+        if queue.accept(vec![new(21, ORDINARY)], at(1_000)).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [21], "it is accepted by itself");
+    assert_eq!(queue.health().writes, None);
+    drop(queue);
+}
+
+#[tokio::test]
+async fn a_queue_that_fills_the_disk_itself_can_be_emptied() {
+    let home = Home::new();
+    let Some(_disk) = SmallDisk::mount(home.0.path(), "8m") else {
+        assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
+        return;
+    };
+    let settings = config::Queue { disk_reserve: 96 << 20, ..home.settings() };
+    let queue = Queue::open(&settings, at(1_000)).unwrap_or_else(|e| panic!("{e}"));
+    let mut accepted = Vec::new();
+    for number in (1..100_000).step_by(20) {
+        let numbers = number..number + 20;
+        let some = numbers.clone().map(|n| New { body: vec![b'x'; 4_000], ..new(n, ORDINARY) }).collect();
+        match queue.accept(some, at(1_000)).await {
+            Ok(_) => accepted.extend(numbers),
+            Err(QueueError::NoRoom(_)) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(accepted.len() > 200, "{}", accepted.len());
+    refused(&queue).await;
+    let mut sent = Vec::new();
+    loop {
+        let claimed = claim(&queue, 40, 1_000).await;
+        if claimed.is_empty() {
+            break;
+        }
+        sent.extend(numbers(&claimed));
+        settle(&queue, &claimed, done(State::Sent)).await;
+    }
+    sent.sort_unstable();
+    assert_eq!(sent, accepted);
+    drop(queue);
+}
