@@ -2,6 +2,7 @@
 //! it shows as "after" is built and answers the same ones.
 
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::author::{cargo_test, plugin};
 use crate::support::{Home, repository};
@@ -22,8 +23,12 @@ fn before(kind: &str) {
     assert!(output.status.success(), "{kind}: {}\n{}", said(&output.stdout), said(&output.stderr));
 }
 
+/// Two projects of one name in one target folder replace each other's programs while they run.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// A project of `ace plugin new` with the page's source, manifest and cases in it.
 fn after(kind: &str, language: &str, source: &str) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let home = Home::empty();
     plugin(&home, &["new", "moved", "--kind", kind, "--lang", language]).ok();
     for (file, info) in [
