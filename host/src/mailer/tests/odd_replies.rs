@@ -195,6 +195,11 @@ impl Case {
         }
     }
 
+    /// Its line ends with the next answer's, and by its code the session ends there.
+    fn ends_at_once(&self) -> bool {
+        matches!((self.form, self.class), (CarriageReturnOnly, Class::Closing))
+    }
+
     /// What the reason must say.
     fn stage(&self) -> &'static str {
         match self.at {
@@ -204,7 +209,11 @@ impl Case {
             At::Starttls => "STARTTLS",
             At::Auth | At::AuthName | At::AuthPassword => "AUTH",
             // The answer to the next command is read in its place, and the last one is waited for.
-            At::Mail | At::FirstRecipient | At::LastRecipient if self.form.waits() && self.is_pipelined => "DATA",
+            At::Mail | At::FirstRecipient | At::LastRecipient
+                if self.form.waits() && self.is_pipelined && !self.ends_at_once() =>
+            {
+                "DATA"
+            }
             At::Mail | At::Reset => "MAIL",
             At::FirstRecipient | At::LastRecipient => "RCPT",
             At::Data => "DATA",
