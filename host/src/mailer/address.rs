@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::message::text::is_hidden;
+
 /// RFC 5321, section 4.5.3.1.1.
 const LOCAL_PART_BYTES_MAX: usize = 64;
 /// RFC 5321, section 4.5.3.1.3: a path of 256, less its angle brackets.
@@ -30,7 +32,7 @@ impl Address {
         if let Some(control) = text.chars().find(|c| c.is_control()) {
             return Err(format!("control character {control:?} in an address"));
         }
-        if let Some(invisible) = text.chars().find(|&c| is_invisible(c)) {
+        if let Some(invisible) = text.chars().find(|&c| is_hidden(c)) {
             return Err(format!("an invisible character (U+{:04X}) in an address", u32::from(invisible)));
         }
         let Some((local, domain)) = text.rsplit_once('@') else {
@@ -212,15 +214,6 @@ fn is_atext(c: char) -> bool {
 /// White space and the like of other scripts are left out: nobody has them in an address, and they deceive the eye.
 fn is_letter_beyond_ascii(c: char) -> bool {
     !c.is_ascii() && !c.is_whitespace() && !c.is_control()
-}
-
-/// Characters that show nothing, or turn the direction of what follows: format characters, fillers, variation selectors, tags. Two
-/// addresses that differ in them look the same.
-fn is_invisible(c: char) -> bool {
-    matches!(u32::from(c),
-        0xad | 0x34f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f | 0x200b..=0x200f | 0x202a..=0x202e
-        | 0x2060..=0x206f | 0x2800 | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffb | 0x1bca0..=0x1bca3
-        | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
 /// The domain in ASCII: names through IDNA (UTS 46), address literals of RFC 5321, section 4.1.3, as they are.
