@@ -37,7 +37,7 @@ struct Hostile {
 impl Hostile {
     fn new(seed: u64) -> Hostile {
         let built =
-            ["plugins/stub_policy", "plugins/file_email", "test-plugins/from_1_1_0", "test-plugins/faulty_policy"];
+            ["plugins/stub_policy", "plugins/file_email", "test-plugins/from_1_2_0", "test-plugins/faulty_policy"];
         let built = built.map(|name| std::fs::read(repository(&format!("target/{name}.wasm"))).expect("a plugin"));
         let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
         Hostile { numbers: Numbers(seed), sound: built.into_iter().chain([by_hand]).collect() }
