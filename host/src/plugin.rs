@@ -172,7 +172,7 @@ impl Settings {
         }
         let line = text::one_line(&kept, bytes_max);
         // What was hidden in a secret is gone now.
-        if kept.contains(text::is_hidden) { self.redact(&line).into_owned() } else { line }
+        if !kept.is_ascii() && kept.contains(text::is_hidden) { self.redact(&line).into_owned() } else { line }
     }
 }
 

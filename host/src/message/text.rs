@@ -21,6 +21,16 @@ pub fn lines(text: &str, bytes_max: usize) -> String {
     cleaned(text, bytes_max, true)
 }
 
+/// Whether a text certainly stays as it is, by [`one_line`] and [`lines`]: short, and printable ASCII alone. Quick to ask.
+pub fn is_plain(text: &str, bytes_max: usize) -> bool {
+    text.len() <= bytes_max && plain_bytes(text) == text.len()
+}
+
+/// How much at the beginning of a text is printable ASCII, which most texts are.
+fn plain_bytes(text: &str) -> usize {
+    text.bytes().take_while(|byte| matches!(byte, b' '..=b'~')).count()
+}
+
 fn cleaned(text: impl fmt::Display, bytes_max: usize, keeps_lines: bool) -> String {
     let mut kept = Kept { text: String::new(), bytes_max, keeps_lines };
     // An error says that there was enough of it.
@@ -42,9 +52,19 @@ struct Kept {
 }
 
 impl Write for Kept {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars().filter(|&c| !is_hidden(c)) {
+    fn write_str(&mut self, mut text: &str) -> fmt::Result {
+        loop {
+            let plain = plain_bytes(text);
+            let kept = plain.min(self.bytes_max.saturating_sub(self.text.len()));
+            self.text.push_str(&text[..kept]);
+            if kept < plain {
+                return Err(fmt::Error);
+            }
+            let mut rest = text[plain..].chars();
+            let Some(c) = rest.next() else { return Ok(()) };
+            text = rest.as_str();
             let c = match c {
+                c if is_hidden(c) => continue,
                 '\n' if self.keeps_lines => c,
                 c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => ' ',
                 c => c,
@@ -54,7 +74,6 @@ impl Write for Kept {
             }
             self.text.push(c);
         }
-        Ok(())
     }
 }
 
@@ -95,6 +114,9 @@ mod tests {
         assert_eq!(one_line("日本", 5), "日…");
         assert_eq!(one_line("", 0), "");
         assert_eq!(one_line("\u{200b}\u{200b}", 0), "");
+        for (text, is_plain) in [("abc", true), ("abcd", false), ("a\tb", false), ("ä", false), ("", true)] {
+            assert_eq!(super::is_plain(text, 3), is_plain, "{text:?}");
+        }
     }
 
     #[test]

@@ -317,12 +317,16 @@ impl Runtime {
 
 /// Cleans every text of a receipt's detail; its length was looked at.
 fn clean_texts(value: &mut Value) {
+    let is_clean = |text: &String| text::is_plain(text, DETAIL_BYTES_MAX);
     let clean = |text: &str| text::lines(text, DETAIL_BYTES_MAX);
     match value {
-        Value::String(text) => *text = clean(text),
+        Value::String(text) if !is_clean(text) => *text = clean(text),
+        Value::String(_) => {}
         Value::Array(items) => items.iter_mut().for_each(clean_texts),
         Value::Object(fields) => {
-            *fields = std::mem::take(fields).into_iter().map(|(key, value)| (clean(&key), value)).collect();
+            if !fields.keys().all(is_clean) {
+                *fields = std::mem::take(fields).into_iter().map(|(key, value)| (clean(&key), value)).collect();
+            }
             fields.values_mut().for_each(clean_texts);
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}

@@ -37,6 +37,9 @@ pub fn start(place: &Place, summary: &mut Summary) {
         let plugins: Vec<(String, Vec<u8>)> =
             plugins.into_iter().map(|(n, w)| (n.to_owned(), w)).chain(python).collect();
         let plugins: Vec<(&str, Vec<u8>)> = plugins.iter().map(|(name, wasm)| (name.as_str(), wasm.clone())).collect();
+        let hours = "config = { start = \"22:00\", end = \"08:00\", time-zone = \"UTC\", channel-types = [\"push\"] }";
+        let sections = (0..PYTHON).map(|i| format!("\n[plugins.python_{i}]\n{hours}"));
+        let toml: String = std::iter::once(toml).chain(sections).collect();
         let home = Home::new(place, "start_python", &plugins, &toml);
         starts(place, &home, 1, || {});
         let cached = starts(place, &home, 15, || {});

@@ -1,5 +1,7 @@
 //! How long a report may get: it is kept with every message, and most of its texts are chosen by plugins and providers.
 
+use serde_json::Value;
+
 use super::{ChannelReport, Fault, HISTORY_MAX, Outcome, PolicyReport, Report, Verdict};
 use crate::message::text;
 
@@ -68,7 +70,7 @@ impl Report {
         });
         let sent = self.channels.iter().map(|channel| match &channel.outcome {
             Outcome::Sent { receipt, fault } => {
-                let detail = receipt.detail.as_ref().map_or(0, |detail| detail.to_string().len());
+                let detail = receipt.detail.as_ref().map_or(0, value_bytes);
                 detail + fault.as_ref().map_or(0, stack_bytes)
             }
             _ => 0,
@@ -85,6 +87,18 @@ impl Report {
 
 fn stack_bytes(fault: &Fault) -> usize {
     fault.backtrace.as_ref().map_or(0, String::len)
+}
+
+/// Bytes of a value's texts, and some for each number and mark.
+fn value_bytes(value: &Value) -> usize {
+    const MARKS: usize = 8;
+    MARKS
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(value_bytes).sum(),
+            Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + value_bytes(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
 }
 
 fn keep_latest<T>(list: &mut Vec<T>, max: usize) {
