@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist plugins test-plugins examples languages demo test lint fixtures bench fuzz soak docs clean
+.PHONY: help build dist plugins test-plugins examples languages demo test lint fixtures importing bench fuzz soak docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ lint: ## Formatting and lints
 
 fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 	target/venv/bin/python tests/fixtures/make.py
+
+importing: build target/.tools ## Count what of real Django projects' mail templates is imported whole; fetches them from PyPI
+	target/venv/bin/python tests/importing/measure.py target/release/ace --left
 
 docs: ## Write docs/wit.md, the reference of the plugin interface, from wit/
 	ACE_WRITE_DOCS=1 cargo test --release -p ace --test wit

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""How many mail templates of real Django projects `ace templates import` brings over whole.
+
+    tests/importing/measure.py ACE [PROJECT ...] [--left]
+
+ACE is the program to ask. The projects of packages.txt are fetched from the package index that pip uses, once, into
+target/importing. All template folders of a project become one, as Django's loaders see them; that folder is imported; and of
+its mail files those count whose import leaves nothing to be written anew: neither in the file nor in what it extends or
+includes. `--left` lists what is in the way, by how many mail files it keeps from being whole.
+"""
+
+import collections
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import urllib.parse
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from pip._internal.models.index import PyPI
+
+HERE = Path(__file__).resolve().parent
+PLACE = HERE.parents[1] / "target" / "importing"
+SIMPLE = "application/vnd.pypi.simple.v1+json"
+
+# What a project sends: files in a folder for mails, or with a name as Django and its packages give to mails.
+MAIL = re.compile(r"(^|/)(e?mails?|mail_templates|notifications?)/.*\.(txt|html|subject)$"
+                  r"|(_e?mail|^e?mail|/e?mail)[^/]*\.(txt|html)$|_subject\.txt$|_message\.txt$", re.IGNORECASE)
+# Copies for tests and demonstrations, and pages about mails.
+APART = re.compile(r"(^|/)(tests?|testproject|sandbox|demo|examples?|docs|node_modules)/")
+NAMED = re.compile(r"{%-?\s*(?:extends|include)\s+[\"']([^\"']+)[\"']")
+
+
+def main():
+    arguments = [word for word in sys.argv[1:] if word != "--left"]
+    if not arguments:
+        sys.exit(__doc__)
+    ace, chosen = arguments[0], set(arguments[1:])
+    lines = (line.split() for line in (HERE / "packages.txt").read_text().splitlines() if line[:1] not in ("#", ""))
+    whole = total = 0
+    reasons = collections.Counter()
+    for name, version in lines:
+        if chosen and name not in chosen:
+            continue
+        folder = PLACE / f"{name}-{version}"
+        if not folder.exists():
+            fetch(name, version, folder)
+        if not folder.exists():
+            sys.exit(f"{name} {version}: no template folders in it")
+        mails = sorted(path for path in files(folder) if MAIL.search(path) and not is_page(folder, path))
+        problems = imported(ace, folder)
+        chains = {mail: chain(folder, mail) for mail in mails}
+        stopped = {mail: [why for file in files for why in problems[file]] for mail, files in chains.items()}
+        good = sum(not why for why in stopped.values())
+        print(f"{name:24} {good:4} of {len(mails):4}")
+        whole, total = whole + good, total + len(mails)
+        for why in stopped.values():
+            reasons.update(why)
+    print(f"{'all':24} {whole:4} of {total:4}")
+    if "--left" in sys.argv:
+        for reason, count in reasons.most_common():
+            print(f"{count:4}  {reason}")
+
+
+def files(folder):
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+
+
+def fetch(name, version, folder):
+    """The template folders of a project, together."""
+    page = urllib.parse.urljoin(PyPI.simple_url + "/", f"{name}/")
+    request = urllib.request.Request(page, headers={"Accept": SIMPLE})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        listed = json.load(answer)["files"]
+    stem = re.compile(re.sub(r"[-_.]+", "[-_.]+", f"{name}-{version}") + r"\.(tar\.gz|zip|tar\.bz2)", re.IGNORECASE)
+    found = [entry for entry in listed if stem.fullmatch(entry["filename"])]
+    if not found:
+        sys.exit(f"{name} {version}: the index has no sdist of that version")
+    archive = PLACE / found[0]["filename"]
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with urllib.request.urlopen(urllib.parse.urljoin(page, found[0]["url"]), timeout=300) as answer:
+        archive.write_bytes(answer.read())
+    for path, content in members(archive):
+        _, _, inner = path.partition("/templates/")
+        if inner and not APART.search(path) and not (folder / inner).exists():
+            (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+            (folder / inner).write_bytes(content)
+    archive.unlink()
+
+
+def members(archive):
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as opened:
+            yield from ((name, opened.read(name)) for name in opened.namelist() if safe(name))
+    else:
+        with tarfile.open(archive) as opened:
+            yield from ((m.name, opened.extractfile(m).read()) for m in opened if m.isfile() and safe(m.name))
+
+
+def safe(name):
+    return "/templates/" in name and ".." not in name.split("/") and not name.endswith("/")
+
+
+def imported(ace, folder):
+    """What the import says of each file: what is left to be written anew, and what it does not find."""
+    out = PLACE / "out"
+    command = [ace, "templates", "import", str(folder), "--out", str(out), "--force", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        sys.exit(f"{folder.name}: {done.stderr}")
+    problems = collections.defaultdict(list)
+    for line in done.stdout.splitlines():
+        problem = json.loads(line)
+        if problem.get("weight") == "left" or "not among the imported" in problem.get("why", ""):
+            problems[problem["file"]].append(f"{problem['why']}: {problem['source']}"[:120])
+    return problems
+
+
+def chain(folder, file):
+    """A file, and all that it extends and includes."""
+    found, waiting = [], [file]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.append(file)
+            waiting += NAMED.findall(text(folder, file))
+    return found
+
+
+def is_page(folder, file):
+    """Whether it is for a browser: a mail has no forms."""
+    return any("csrf_token" in text(folder, part) for part in chain(folder, file))
+
+
+def text(folder, file):
+    path = folder / file
+    return path.read_text(errors="replace") if path.is_file() else ""
+
+
+
+main()
