@@ -44,6 +44,7 @@ test: lint plugins test-plugins examples languages target/.tools ## Everything t
 	target/venv/bin/python tests/fixtures/make.py --check
 	target/venv/bin/python tests/fixtures/record_http.py --check
 	target/venv/bin/python tests/django/make.py --check
+	target/venv/bin/python tests/django/conventions.py --check
 	cargo test --release -p ace
 	tests/demo/run.sh
 	cargo test --release --workspace --exclude ace

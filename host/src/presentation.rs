@@ -6,6 +6,7 @@
 //! is data and is never parsed.
 
 mod context;
+mod conventions;
 mod extract;
 mod files;
 mod filters;
@@ -80,6 +81,8 @@ struct Theme {
     tera: Tera,
     index: Index,
     languages: Languages,
+    /// Whether any template may read `message.context`.
+    reads_context: bool,
     /// Template name to the file it came from, for faults.
     paths: HashMap<String, String>,
     /// The text of each template that can be rendered, for when its next version cannot.
@@ -191,7 +194,8 @@ impl Presentation {
         let theme = self.theme(message);
         let Asked { entries, derives_text } = self.entries(theme, message, subject)?;
         let Resolved { language, note } = theme.languages.resolve(message.language.as_deref());
-        let context = context::build(message, subject).map_err(|e| TemplateFault::new(e.to_string()))?;
+        let context =
+            context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
         let output_bytes = self.settings.max_output_bytes;
         let bounds = Bounds { steps: self.settings.max_steps, time: self.settings.render_timeout, output_bytes };
         let code = language.code.clone();

@@ -4,8 +4,9 @@
     make.py            write them anew
     make.py --check    exit code 1 where one is not what Django gives
 
-A case begins with a line `=== name [options]`. Options: a language, the main file's name (main.html otherwise), and `differs`:
-ACE is known to give something else, which stands after `--- ours`, and docs/templates.md says why. A line `@ {…}` may follow: the
+A case begins with a line `=== name [options]`. Options: a language, or `*` for each that Django has, with nothing of locale/ beside
+its own; the main file's name (main.html otherwise); `zone=Europe/Berlin` (UTC otherwise); and `differs`: ACE is known to give
+something else, which stands after `--- ours`, and docs/templates.md says why. A line `@ {…}` may follow: the
 context, in which {"$date": "…"} is a date and "$channel" says what the channel has: `links` of [address, text, whether it is for
 unsubscribing], and `trackers`. Then comes the main file, and after `--- name` others.
 """
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 import django
 from django.conf import settings
 from django.template import Context, Engine, Library
+from django.test.utils import override_settings
 from django.utils import translation
 from django.utils.html import format_html
 from django.utils.safestring import mark_safe
@@ -39,9 +41,11 @@ def cases(text):
     for part in re.split(r"^=== ", text, flags=re.M)[1:]:
         head, _, body = part.partition("\n")
         name, options = re.fullmatch(r"(.*?)(?: \[(.*)\])?", head).groups()
-        context, language, main, differs = {}, "en", "main.html", False
+        context, language, main, zone, differs = {}, "en", "main.html", "UTC", False
         for option in (options or "").split():
-            if "." in option:
+            if option.startswith("zone="):
+                zone = option.removeprefix("zone=")
+            elif "." in option:
                 main = option
             elif option == "differs":
                 differs = True
@@ -54,7 +58,7 @@ def cases(text):
         files = {FOLDER + main: pieces[0]} | dict(zip(pieces[1::2], pieces[2::2]))
         assert (files.pop("ours", None) is not None) == differs, f"{name}: what differs says what ours is, and nothing else"
         files = {file: text.removesuffix("\n") for file, text in files.items()}
-        yield name, differs, language, FOLDER + main, context, files
+        yield name, differs, zone, language, FOLDER + main, context, files
 
 
 def value(json_value):
@@ -131,6 +135,19 @@ def openedx_tags():
     return library
 
 
+def languages():
+    """Every one that Django has words or formats of."""
+    folders = pathlib.Path(django.__file__).parent.glob("conf/locale/*/LC_MESSAGES")
+    return sorted(translation.to_language(folder.parent.name) for folder in folders)
+
+
+def render_zoned(zone, language, *case):
+    with override_settings(TIME_ZONE=zone):
+        if language != "*":
+            return render(language, *case)
+        return {language: render(language, *case) for language in languages()}
+
+
 def render(language, main, context, files):
     sys.modules.setdefault("openedx_tags", types.ModuleType("openedx_tags")).register = openedx_tags()
     engine = Engine(
@@ -147,7 +164,11 @@ def render(language, main, context, files):
     context = dict(context)
     given = {
         "channel": Channel(**context.pop("$channel", {})),
-        "message": types.SimpleNamespace(app_label="app", name="case", unique_name="app.case", uuid=UUID),
+        # The attributes of edx-ace's Message, of a message that sets none of what is optional.
+        "message": types.SimpleNamespace(
+            app_label="app", name="case", unique_name="app.case", uuid=UUID, send_uuid=None, log_id=f"app.case.no_send_uuid.{UUID}",
+            recipient=None, expiration_time=None, options={}, headers={}, language=None, log_level=None, context=value(context),
+        ),
     }
     with translation.override(language):
         # Text files are not escaped in ACE, which is a documented departure.
@@ -171,7 +192,7 @@ def main():
             for name, differs, *case in cases(source.read_text()):
                 assert name not in given, f"{source.name}: two cases are called {name!r}"
                 try:
-                    given[name] = render(*case)
+                    given[name] = render_zoned(*case)
                 except Exception as error:
                     if not differs and not is_random:
                         sys.exit(f"{source.name}: {name}: {error!r}")

@@ -1,7 +1,8 @@
 //! What a template sees: `message`, `channel`, and the message's context on top, which may shadow both (as in edx-ace).
 
 use serde::Serialize;
-use tera::{Context, TeraResult, Value};
+use tera::value::Key;
+use tera::{Context, Map, TeraResult, Value};
 use uuid::Uuid;
 
 use super::Subject;
@@ -11,12 +12,13 @@ use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_
 /// The key by which a message's context or options drop the unsubscribe links.
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
 
-/// `message`: everything but the context, which stands at the top anyway.
+/// `message`, with the attributes that edx-ace's has, but for `context`.
 #[derive(Serialize)]
 struct MessageView<'a> {
     app_label: &'a str,
     name: &'a str,
     unique_name: String,
+    log_id: String,
     uuid: Uuid,
     send_uuid: Option<Uuid>,
     language: Option<&'a str>,
@@ -24,6 +26,7 @@ struct MessageView<'a> {
     expiration_time: Option<&'a DateTime>,
     options: &'a Object,
     headers: &'a Headers,
+    log_level: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -40,19 +43,29 @@ struct ChannelView<'a> {
     tracker_image_sources: &'a [String],
 }
 
-/// Built once a message and used for all of its files.
-pub(super) fn build(message: &Message, subject: &Subject) -> TeraResult<Context> {
+/// Built once a message and used for all of its files. Only with `reads_context` is `message.context` in it: its values once more.
+pub(super) fn build(message: &Message, subject: &Subject, reads_context: bool) -> TeraResult<Context> {
     let mut context = Context::new();
-    if !message.context.contains_key("message") {
-        context.insert_value("message", Value::try_from_serializable(&message_view(message))?);
-    }
+    let mut values = Map::new();
     if !message.context.contains_key("channel") {
         context.insert_value("channel", Value::try_from_serializable(&channel_view(message, subject))?);
     }
     for (key, json) in message.context.iter() {
         let mut json = serde_json::Deserializer::from_str(json);
         let value = Value::try_from_serializable(&serde_transcode::Transcoder::new(&mut json))?;
+        if reads_context {
+            values.insert(Key::String(key.into()), value.clone());
+        }
         context.insert_value(key.to_owned(), value);
+    }
+    if !message.context.contains_key("message") {
+        let mut view = Value::try_from_serializable(&message_view(message))?;
+        if let Some(map) = view.as_map().filter(|_| reads_context) {
+            let mut map = map.clone();
+            map.insert(Key::Str("context"), Value::from(values));
+            view = Value::from(map);
+        }
+        context.insert_value("message", view);
     }
     Ok(context)
 }
@@ -74,6 +87,7 @@ fn message_view(message: &Message) -> MessageView<'_> {
         app_label: &message.app_label,
         name: &message.name,
         unique_name: message.unique_name(),
+        log_id: message.log_id(),
         uuid: message.uuid,
         send_uuid: message.send_uuid,
         language: message.language.as_deref(),
@@ -84,6 +98,7 @@ fn message_view(message: &Message) -> MessageView<'_> {
         expiration_time: message.expiration_time.as_ref(),
         options: &message.options,
         headers: &message.headers,
+        log_level: message.log_level,
     }
 }
 

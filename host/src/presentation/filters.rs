@@ -9,6 +9,7 @@ mod dates;
 mod html;
 mod lists;
 mod numbers;
+mod percent;
 mod python;
 mod strings;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     html::register(tera);
     lists::register(tera);
     numbers::register(tera);
+    percent::register(tera);
     dates::register(tera, settings);
     comparisons::register(tera);
 }
@@ -49,8 +51,10 @@ fn written(value: &Value) -> TeraResult<Value> {
 }
 
 fn yesno(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
-    let default = rendering::current(|rendering| Ok(rendering.language.text(None, "yes,no,maybe").to_owned()))?;
-    let choices = kwargs.get::<&Value>("choices")?.map_or(default, python::text);
+    const WORDS: &str = "yes,no,maybe";
+    let default =
+        || rendering::current(|rendering| Ok(rendering.language.word(None, WORDS).unwrap_or(WORDS).to_owned()));
+    let choices = kwargs.get::<&Value>("choices")?.map_or_else(default, |choices| Ok(python::text(choices)))?;
     let choices: Vec<&str> = choices.split(',').collect();
     let (yes, no, maybe) = match choices[..] {
         [_] => return Ok(value.clone()),

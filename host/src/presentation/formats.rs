@@ -14,6 +14,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
+use super::conventions::Separators;
 use super::rendering;
 use crate::config;
 
@@ -178,6 +179,15 @@ pub(super) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String>
             .format(&whole.time)
             .to_string(),
     })
+}
+
+/// Between whole numbers and fractions, and between thousands, where the CLDR knows.
+pub(super) fn separators(locale: &Locale) -> Option<Separators> {
+    let formatter = DecimalFormatter::try_new(locale.into(), Default::default()).ok()?;
+    let written = formatter.format(&Decimal::try_from_str("1111111.1").ok()?).to_string();
+    let mut signs = written.chars().filter(|c| !c.is_numeric()).map(String::from);
+    let (thousand, decimal) = (signs.next()?, signs.next_back()?);
+    Some(Separators { decimal: decimal.into(), thousand: thousand.into(), grouping: 3 })
 }
 
 /// A number with the language's separators, and with so many digits after the decimal one as `digits` says.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use icu_locale_core::Locale;
 
+use super::conventions::Conventions;
 use super::placeholders;
-use super::plural::PluralRule;
+use super::plural::{Count, PluralRule};
 use super::po::{self, PoEntry, PoError, PoFile};
 
 /// A language's tag is at most as long as BCP 47 recommends room for.
@@ -22,9 +23,27 @@ const RIGHT_TO_LEFT: [&str; 14] =
 /// Scripts written from right to left, and scripts that take a language above out of it.
 const RIGHT_TO_LEFT_SCRIPTS: [&str; 4] = ["arab", "hebr", "syrc", "thaa"];
 const LEFT_TO_RIGHT_SCRIPTS: [&str; 3] = ["cyrl", "deva", "latn"];
-/// Where cutting a tag's end off does not lead to what is nearest (as in Django).
-const NEAREST: [(&str, &str); 5] =
-    [("zh-cn", "zh-hans"), ("zh-sg", "zh-hans"), ("zh-tw", "zh-hant"), ("zh-hk", "zh-hant"), ("zh-mo", "zh-hant")];
+/// Tags that mean the same, the best known first.
+const SAME: [&[&str]; 7] = [
+    &["zh-hans", "zh-cn", "zh-sg"],
+    &["zh-hant", "zh-tw"],
+    &["nb", "no"],
+    &["he", "iw"],
+    &["fil", "tl"],
+    &["id", "in"],
+    &["yi", "ji"],
+];
+/// What is nearest where cutting a tag's end off leads nowhere, or to another script.
+const NEAREST: [(&str, &[&str]); 6] = [
+    ("zh", &["zh-hans", "zh-cn"]),
+    ("zh-hk", &["zh-hant", "zh-tw"]),
+    ("zh-mo", &["zh-hant", "zh-hk", "zh-tw"]),
+    ("zh-hant", &["zh-hk", "zh-mo"]),
+    ("nn", &["nb", "no"]),
+    ("pt", &["pt-pt", "pt-br"]),
+];
+/// Its regions write in two scripts, and a reader of one does not read the other.
+const TWO_SCRIPTS: &str = "zh";
 
 /// The catalogues of one theme, and of what it is laid over.
 #[derive(Debug)]
@@ -40,8 +59,12 @@ pub(super) struct Language {
     /// `pt-br`: lower case, hyphens.
     pub code: String,
     pub locale: Locale,
+    /// As Django has them.
+    pub conventions: Conventions,
     /// Asked in turn.
     catalogs: Vec<Arc<Catalog>>,
+    /// So many of them are of the language itself; the rest, of the default one.
+    own: usize,
 }
 
 /// What a message asked for, and what it got.
@@ -57,7 +80,8 @@ pub(super) struct Resolved {
 pub(super) struct Catalog {
     /// The forms of each message that is translated, by [`po::key`].
     messages: HashMap<String, Vec<String>>,
-    rule: PluralRule,
+    /// `None`: the file's is faulty, so that no message with a plural is translated.
+    rule: Option<PluralRule>,
 }
 
 impl Languages {
@@ -87,9 +111,8 @@ impl Languages {
             let note = format!("{asked:?} is not a language; {} is used", self.default);
             return Resolved { language: self.language(&self.default), note: Some(note) };
         };
-        let has_catalog = fallbacks(&code).any(|code| self.catalogs.contains_key(code));
         let is_default = first_subtag(&code) == first_subtag(&self.default);
-        if has_catalog || is_default || self.catalogs.is_empty() {
+        if self.nearest(&code).is_some() || is_default || self.catalogs.is_empty() {
             return Resolved { language: self.language(&code), note: None };
         }
         let note = format!("there is no catalogue for the language {code}; {} is used", self.default);
@@ -97,41 +120,62 @@ impl Languages {
     }
 
     fn language(&self, code: &str) -> Language {
+        let mut catalogs: Vec<_> = self.own(code).cloned().collect();
+        let own = catalogs.len();
         // The default language's catalogue helps out only where the source's own texts would be foreign, too.
-        let codes = fallbacks(code).chain(fallbacks(&self.default).filter(|other| *other != code));
-        let catalogs = codes.filter_map(|code| self.catalogs.get(code)).flatten().cloned().collect();
-        Language { code: code.to_owned(), locale: locale(code), catalogs }
+        if code != self.default {
+            catalogs.extend(self.own(&self.default).cloned());
+        }
+        let own_conventions = Some(Conventions::of(fallbacks(code))).filter(Conventions::is_known);
+        let conventions = own_conventions.unwrap_or_else(|| Conventions::of(nearest(code).iter().copied()));
+        Language { code: code.to_owned(), locale: locale(code), conventions, catalogs, own }
+    }
+
+    /// The catalogues of a language; those of one near it where it has none.
+    fn own<'a>(&'a self, code: &'a str) -> impl Iterator<Item = &'a Arc<Catalog>> {
+        let first = self.nearest(code);
+        let is_near = first.is_some_and(|first| fallbacks(code).all(|other| other != first));
+        let codes = first.into_iter().filter(move |_| is_near).chain(fallbacks(code).filter(move |_| !is_near));
+        codes.filter_map(|code| self.catalogs.get(code)).flatten()
+    }
+
+    /// The language whose catalogue is asked first: this one, what its tag begins with, what is nearest, else another region's.
+    fn nearest<'a>(&'a self, code: &'a str) -> Option<&'a str> {
+        let is_there = |code: &&str| self.catalogs.contains_key(*code);
+        let language = first_subtag(code);
+        let of_region = || {
+            let mut codes = self.catalogs.keys().map(String::as_str);
+            codes.find(|other| first_subtag(other) == language).filter(|_| language != TWO_SCRIPTS)
+        };
+        fallbacks(code).find(is_there).or_else(|| nearest(code).iter().copied().find(is_there)).or_else(of_region)
     }
 }
 
 impl Language {
     /// A text in this language; the text itself where nobody has translated it.
     pub fn text<'a>(&'a self, context: Option<&str>, id: &'a str) -> &'a str {
-        self.known(context, id).unwrap_or(id)
-    }
-
-    /// The translation, where there is one.
-    pub fn known(&self, context: Option<&str>, id: &str) -> Option<&str> {
-        self.find(context, id).and_then(|(forms, _)| forms.first()).map(String::as_str)
+        find(&self.catalogs, context, id).and_then(|(forms, _)| forms.first()).map_or(id, String::as_str)
     }
 
     /// The form of a text for a number.
-    pub fn plural<'a>(&'a self, context: Option<&str>, id: &'a str, plural: &'a str, n: u64) -> &'a str {
-        match self.find(context, id) {
-            // A catalogue may translate the message without its plural: one form for all.
-            Some((forms, rule)) => forms.get(rule.form(n)).or(forms.last()).map_or(id, String::as_str),
-            None if PluralRule::germanic().form(n) == 0 => id,
-            None => plural,
-        }
+    pub fn plural<'a>(&'a self, context: Option<&str>, id: &'a str, plural: &'a str, count: Count) -> &'a str {
+        let found = find(&self.catalogs, context, id).and_then(|(forms, rule)| form(forms, rule, count));
+        found.unwrap_or(if count.is_one() { id } else { plural })
     }
 
-    fn find(&self, context: Option<&str>, id: &str) -> Option<(&[String], &PluralRule)> {
-        let key = match context {
-            None => Cow::Borrowed(id),
-            Some(context) => Cow::Owned(po::key(Some(context), id)),
-        };
-        let key: &str = &key;
-        self.catalogs.iter().find_map(|catalog| Some((catalog.messages.get(key)?.as_slice(), &catalog.rule)))
+    /// A word of Django's: by the language's catalogues, else as Django itself has it. `None` where Django does not have the
+    /// language either.
+    pub fn word<'a>(&'a self, context: Option<&str>, id: &'a str) -> Option<&'a str> {
+        let own = find(&self.catalogs[..self.own], context, id).and_then(|(forms, _)| forms.first());
+        let django = || self.conventions.word(context, id).or_else(|| self.conventions.is_known().then_some(id));
+        own.map(String::as_str).or_else(django)
+    }
+
+    /// The form of a word of Django's for a number.
+    pub fn plural_word<'a>(&'a self, id: &'a str, plural: &'a str, count: Count) -> &'a str {
+        let own = find(&self.catalogs[..self.own], None, id).and_then(|(forms, rule)| form(forms, rule, count));
+        let word = own.or_else(|| self.conventions.plural(id, count));
+        word.unwrap_or(if count.is_one() { id } else { plural })
     }
 
     /// Whether it is written from right to left.
@@ -141,58 +185,102 @@ impl Language {
     }
 }
 
+/// A message's forms in the first catalogue that has it, and that one's rule.
+fn find<'a>(
+    catalogs: &'a [Arc<Catalog>],
+    context: Option<&str>,
+    id: &str,
+) -> Option<(&'a [String], Option<&'a PluralRule>)> {
+    let key = match context {
+        None => Cow::Borrowed(id),
+        Some(context) => Cow::Owned(po::key(Some(context), id)),
+    };
+    let key: &str = &key;
+    catalogs.iter().find_map(|catalog| Some((catalog.messages.get(key)?.as_slice(), catalog.rule.as_ref())))
+}
+
+/// The form for a number, where it is translated. A catalogue may have the message without its plural: one form for all.
+fn form<'a>(forms: &'a [String], rule: Option<&PluralRule>, count: Count) -> Option<&'a str> {
+    let form = match forms {
+        [only] => only,
+        forms => forms.get(rule?.form(count)?)?,
+    };
+    (!form.is_empty()).then_some(form)
+}
+
 impl Catalog {
-    /// Reads a `.po` file: what can be used of it, and what is wrong with it. A file that is malformed as a whole is `None`;
-    /// an entry that is wrong counts as not translated.
+    /// Reads a `.po` file: what can be used of it, and what is wrong with it. An entry that is wrong counts as not translated,
+    /// and so do those with a plural where the rule for plurals is. A file of which nothing can be used is `None`.
     pub fn read(text: &str) -> (Option<Catalog>, Vec<PoError>) {
-        let po = match PoFile::parse(text) {
-            Ok(po) => po,
-            Err(error) => return (None, vec![error]),
-        };
-        // Whoever is about to write it has emptied it first.
+        let (po, mut problems) = PoFile::read(text);
         if po.entries.is_empty() {
-            return (None, vec![PoError { line: 1, message: "there is no message in it".to_owned() }]);
+            // Whoever is about to write it has emptied it first.
+            let is_empty = problems.is_empty();
+            problems.extend(is_empty.then(|| PoError { line: 1, message: "there is no message in it".to_owned() }));
+            return (None, problems);
         }
-        let line = po.header().map_or(1, |header| header.line);
         // What gettext's tools leave in a new file stands for no rule.
         let rule = match po.header_field("Plural-Forms").filter(|rule| !rule.contains("EXPRESSION")) {
             None => Ok(PluralRule::germanic()),
             Some(rule) => PluralRule::parse(rule),
         };
-        let rule = match rule {
-            Ok(rule) => rule,
-            Err(message) => return (None, vec![PoError { line, message: format!("Plural-Forms: {message}") }]),
-        };
-        let mut problems = Vec::new();
-        let mut messages = HashMap::new();
-        for entry in po.messages().filter(|entry| entry.is_translated()) {
-            match checked(entry, &rule) {
-                Err(message) => problems.push(PoError { line: entry.line, message }),
-                Ok(()) => {
-                    messages.insert(entry.key(), entry.translations.clone());
-                }
-            }
+        if let Err(message) = &rule {
+            let line = po.header().map_or(1, |header| header.line);
+            problems.push(PoError { line, message: format!("Plural-Forms: {message}") });
         }
+        let rule = rule.ok();
+        let mut messages: HashMap<String, Vec<String>> = HashMap::new();
+        let mut lines: HashMap<String, usize> = HashMap::new();
+        for entry in po.messages().filter(|entry| entry.is_used()) {
+            let mut forms = entry.translations.clone();
+            match (&rule, &entry.plural) {
+                (None, Some(_)) => continue,
+                // A form that no number has is of no use.
+                (Some(rule), Some(_)) => forms.truncate(rule.forms()),
+                (_, None) => {}
+            }
+            let key = entry.key();
+            let found = match messages.get(&key) {
+                Some(other) if *other == forms => continue,
+                Some(_) => Err(format!("it is translated already in line {}, which is used", lines[&key])),
+                None => placeholders_checked(entry),
+            };
+            let problem = match found {
+                Err(message) => Some(message),
+                Ok(()) => {
+                    lines.insert(key.clone(), entry.line);
+                    messages.insert(key, forms);
+                    forms_lacking(entry, rule.as_ref())
+                }
+            };
+            problems.extend(problem.map(|message| PoError { line: entry.line, message }));
+        }
+        problems.sort_by_key(|problem| problem.line);
         (Some(Catalog { messages, rule }), problems)
     }
 }
 
 /// A translation that cannot be used as it stands would break a mail when it is sent; it is refused when it is read.
-fn checked(entry: &PoEntry, rule: &PluralRule) -> Result<(), String> {
-    let forms = entry.translations.len();
-    if entry.plural.is_some() && forms != rule.forms() {
-        return Err(format!("it has {forms} forms, where the catalogue's Plural-Forms says {}", rule.forms()));
-    }
-    let known = |name: &str| {
-        let sources = [Some(&entry.id), entry.plural.as_ref()];
-        sources.into_iter().flatten().any(|source| placeholders::names(source).any(|known| known == name))
-    };
+fn placeholders_checked(entry: &PoEntry) -> Result<(), String> {
+    let sources = || std::iter::once(&entry.id).chain(&entry.plural);
+    let known: Vec<&str> = sources().flat_map(|source| placeholders::names(source)).collect();
     for text in &entry.translations {
-        if let Some(name) = placeholders::names(text).find(|name| !known(name)) {
+        if let Some(name) = placeholders::names(text).find(|name| !known.contains(name)) {
             return Err(format!("the translation has %({name})s, which the message does not have"));
+        }
+        let is_new = |broken: &&str| !known.is_empty() && sources().all(|source| !source.contains(*broken));
+        if let Some(broken) = placeholders::broken(text).find(is_new) {
+            return Err(format!("the translation has `{broken}`, which is no placeholder; write it as in %(name)s"));
         }
     }
     Ok(())
+}
+
+/// Numbers whose form is not there get the source's text.
+fn forms_lacking(entry: &PoEntry, rule: Option<&PluralRule>) -> Option<String> {
+    let (forms, wanted) = (entry.translations.len(), rule?.forms());
+    let lacks = entry.plural.is_some() && forms < wanted;
+    lacks.then(|| format!("it has {forms} forms, where the catalogue's Plural-Forms says {wanted}"))
 }
 
 /// `pt_BR`, `PT-br`, `pt_BR.UTF-8` as `pt-br`; `None` for what is no language tag.
@@ -209,12 +297,20 @@ fn first_subtag(code: &str) -> &str {
     code.split('-').next().unwrap_or_default()
 }
 
-/// `zh-hant-tw`, `zh-hant`, `zh`.
+/// `zh-hant-tw`, `zh-hant` and what means the same, `zh`.
 fn fallbacks(code: &str) -> impl Iterator<Item = &str> {
-    let nearest = NEAREST.iter().find(|(from, _)| *from == code).map(|(_, to)| *to);
     let shorter = std::iter::successors(Some(code), |code| code.rsplit_once('-').map(|(shorter, _)| shorter));
-    let (whole, rest) = (shorter.clone().take(1), shorter.skip(1));
-    whole.chain(nearest).chain(rest)
+    shorter.flat_map(|code| {
+        let same = SAME.iter().find(|same| same.contains(&code)).copied().unwrap_or_default();
+        std::iter::once(code).chain(same.iter().copied().filter(move |other| *other != code))
+    })
+}
+
+/// What is nearest to a tag, or to what it begins with.
+fn nearest(code: &str) -> &'static [&'static str] {
+    let whole_or_shorter = fallbacks(code).filter(|other| *other == code || *other != TWO_SCRIPTS);
+    let mut found = whole_or_shorter.filter_map(|code| NEAREST.iter().find(|(from, _)| *from == code));
+    found.next().map_or(&[], |(_, near)| near)
 }
 
 fn locale(code: &str) -> Locale {
@@ -294,6 +390,78 @@ mod tests {
         assert_eq!((french.text(None, "yes"), french.text(None, "old")), ("oui", "old"));
         let (_, problems) = self::languages(&[("fr", "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=9\\n\"\n")]);
         assert_eq!(problems, ["1: Plural-Forms: it needs plural=EXPRESSION"]);
+    }
+
+    #[test]
+    fn duplicates_broken_placeholders_and_surplus_forms_cost_an_entry_at_most() {
+        let head = "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=2; plural=n>1;\\n\"\n\n";
+        let text = format!(
+            "{head}msgid \"a\"\nmsgstr \"1\"\n\nmsgid \"a\"\nmsgstr \"2\"\n\nmsgid \"a\"\nmsgstr \"1\"\n\n\
+             msgid \"%(n)s x\"\nmsgstr \"% (n)s y\"\n\nmsgid \"%(n)s byte\"\nmsgid_plural \"%(n)s bytes\"\n\
+             msgstr[0] \"%(n)s octet\"\nmsgstr[1] \"%(n)s octets\"\nmsgstr[2] \"\"\n\n\
+             #~ msgid \"a\"\n#~ msgstr \"3\"\n\nmsgid \"b\"\nmsgid_plural \"bs\"\nmsgstr[0] \"B\"\nmsgstr[1] \"\"\n"
+        );
+        let (languages, problems) = languages(&[("fr", &text)]);
+        assert_eq!(
+            problems,
+            [
+                "7: it is translated already in line 4, which is used",
+                "13: the translation has `% (n)s`, which is no placeholder; write it as in %(name)s",
+            ]
+        );
+        let french = languages.resolve(Some("fr")).language;
+        assert_eq!((french.text(None, "a"), french.text(None, "%(n)s x")), ("1", "%(n)s x"));
+        let plural = |id, plural, n| french.plural(None, id, plural, Count::Whole(n));
+        assert_eq!([0, 2].map(|n| plural("%(n)s byte", "%(n)s bytes", n)), ["%(n)s octet", "%(n)s octets"]);
+        assert_eq!([1, 2].map(|n| plural("b", "bs", n)), ["B", "bs"]);
+    }
+
+    #[test]
+    fn a_faulty_plural_rule_costs_what_has_plurals() {
+        let text = "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=2; plural=n;\\n\"\n\nmsgid \"a\"\nmsgstr \"1\"\n\n\
+                    msgid \"b\"\nmsgid_plural \"bs\"\nmsgstr[0] \"B\"\nmsgstr[1] \"Bs\"\n";
+        let (languages, problems) = languages(&[("fr", text)]);
+        assert_eq!(problems, ["1: Plural-Forms: the rule gives none of the 2 forms for n = 2"]);
+        let french = languages.resolve(Some("fr")).language;
+        assert_eq!((french.text(None, "a"), french.plural(None, "b", "bs", Count::Whole(2))), ("1", "bs"));
+    }
+
+    #[test]
+    fn tags_that_mean_the_same_or_are_near_find_each_others_catalogues() {
+        let catalog = "msgid \"a\"\nmsgstr \"TAG\"\n";
+        let found = |asked: &str, there: &[&str]| {
+            let texts: Vec<_> = there.iter().map(|tag| (*tag, catalog.replace("TAG", tag))).collect();
+            let texts: Vec<_> = texts.iter().map(|(tag, text)| (*tag, text.as_str())).collect();
+            languages(&texts).0.resolve(Some(asked)).language.text(None, "a").to_owned()
+        };
+        for (asked, there, expected) in [
+            ("zh-hans", &["zh-cn", "zh-tw"][..], "zh-cn"),
+            ("zh-hant", &["zh-cn", "zh-tw"], "zh-tw"),
+            ("zh-Hant-TW", &["zh-cn", "zh-tw"], "zh-tw"),
+            ("zh-hant", &["zh-cn", "zh-hk"], "zh-hk"),
+            ("zh-hk", &["zh-cn", "zh-tw"], "zh-tw"),
+            ("zh-hant", &["zh-cn"], "a"),
+            ("zh_CN", &["zh-hans"], "zh-hans"),
+            ("zh", &["zh-cn", "zh-tw"], "zh-cn"),
+            ("pt", &["pt-br", "pt-pt"], "pt-pt"),
+            ("pt", &["pt-br"], "pt-br"),
+            ("pt-ao", &["pt-br", "pt-pt"], "pt-pt"),
+            ("no", &["nb"], "nb"),
+            ("nb-no", &["no"], "no"),
+            ("nn", &["nb"], "nb"),
+            ("iw", &["he"], "he"),
+            ("he-il", &["iw"], "iw"),
+            ("tl", &["fil"], "fil"),
+            ("tl-ph", &["fil"], "fil"),
+            ("es-mx", &["es-419", "es-es"], "es-419"),
+            ("de", &["fr"], "a"),
+        ] {
+            assert_eq!(found(asked, there), expected, "{asked} of {there:?}");
+        }
+        let dates = |tag: &str| languages(&[]).0.resolve(Some(tag)).language.conventions.word(None, "Monday");
+        for (tag, same) in [("no", "nb"), ("iw", "he"), ("zh", "zh-hans"), ("zh-cn", "zh-hans"), ("zh-hk", "zh-hant")] {
+            assert!(dates(tag).is_some() && dates(tag) == dates(same), "{tag}");
+        }
     }
 
     #[test]

@@ -155,6 +155,7 @@ impl Workshop<'_> {
             tera,
             index: index(&paths, &broken),
             languages: Languages::new(catalogs, &self.settings.default_language),
+            reads_context: texts.values().any(|text| text.contains(".context") || text.contains("context\"]")),
             paths: paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
             texts,
         }

@@ -49,6 +49,25 @@ pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// What looks like a placeholder and is none: `% (name)s`, `%(name)d`, `%(name`.
+pub(super) fn broken(text: &str) -> impl Iterator<Item = &str> {
+    let percents = text.match_indices('%').map(|(at, _)| at);
+    // `%%` is one sign, and the second of them begins nothing.
+    let mut after = 0;
+    percents.filter_map(move |at| {
+        let rest = text.get(at..).filter(|_| at >= after)?;
+        after = at + if rest.starts_with("%%") { 2 } else { 1 };
+        let name = rest[1..].trim_start().strip_prefix('(')?;
+        if matches!(first(rest), (Piece::Name(_), _)) {
+            return None;
+        }
+        // With the letter behind the parenthesis, where there is one.
+        let end = name.find(')').map_or(name.len(), |end| end + 1);
+        let letter = name[end..].chars().next().filter(|c| c.is_alphabetic()).map_or(0, char::len_utf8);
+        Some(&rest[..rest.len() - name.len() + end + letter])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +91,12 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(names("%(x)s and %(x y)s, 100 %").collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn what_looks_like_a_placeholder_and_is_none_is_found() {
+        let found: Vec<_> = broken("%(a)s %%(b) % (c)s %(d)d 5% (e %( f)s 5% of").collect();
+        assert_eq!(found, ["% (c)s", "%(d)d", "% (e %( f)s", "%( f)s"]);
+        assert_eq!(broken("100 %").next(), None);
     }
 }

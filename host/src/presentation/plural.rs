@@ -6,7 +6,14 @@ const DEPTH_MAX: usize = 64;
 /// No language of the Unicode CLDR has more than six forms.
 const FORMS_MAX: usize = 10;
 /// A rule is tried with every number up to here before it is trusted: all that real rules look at is n % 1000.
-const TRIED_MAX: u64 = 2_000;
+const TRIED_MAX: i128 = 2_000;
+
+/// The number that a text is about. A rule is reckoned as Python reckons it, which is what Django asks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Count {
+    Whole(i128),
+    Fraction(f64),
+}
 
 /// Which of a catalogue's forms belongs to a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +24,7 @@ pub(super) struct PluralRule {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expr {
-    Number(u64),
+    Number(u32),
     N,
     Not(Box<Expr>),
     Binary(Operator, Box<Expr>, Box<Expr>),
@@ -81,7 +88,7 @@ impl PluralRule {
             .filter(|n| (1..=FORMS_MAX).contains(n))
             .ok_or(format!("it needs nplurals=N with a number from 1 to {FORMS_MAX}"))?;
         let rule = PluralRule { forms, rule: rule.ok_or("it needs plural=EXPRESSION")? };
-        match (0..=TRIED_MAX).find(|n| evaluate(&rule.rule, *n).is_none_or(|form| form >= forms as u64)) {
+        match (0..=TRIED_MAX).find(|n| rule.form(Count::Whole(*n)).is_none_or(|form| form >= forms)) {
             Some(n) => Err(format!("the rule gives none of the {forms} forms for n = {n}")),
             None => Ok(rule),
         }
@@ -92,42 +99,113 @@ impl PluralRule {
         self.forms
     }
 
-    /// The form for a number, from 0.
-    pub fn form(&self, n: u64) -> usize {
-        evaluate(&self.rule, n).map_or(0, |form| (form as usize).min(self.forms - 1))
+    /// The form for a number, from 0. `None` where the rule names none: it divides by zero, or ends below 0.
+    pub fn form(&self, count: Count) -> Option<usize> {
+        match count {
+            Count::Whole(n) => usize::try_from(evaluate(&self.rule, n)?).ok(),
+            Count::Fraction(n) => {
+                let form = evaluate(&self.rule, n)?;
+                (form >= 0.0).then_some(form as usize)
+            }
+        }
+    }
+}
+
+impl Count {
+    /// Whether a text that nobody has translated is written in its singular.
+    pub fn is_one(self) -> bool {
+        match self {
+            Count::Whole(n) => n == 1,
+            Count::Fraction(n) => n == 1.0,
+        }
+    }
+}
+
+/// What rules reckon with. Division and remainder round down, as in Python.
+trait Number: Copy + PartialOrd + From<u32> {
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
+    fn times(self, other: Self) -> Self;
+    /// `None`: a division by zero.
+    fn divided(self, by: Self) -> Option<Self>;
+    fn modulo(self, by: Self) -> Option<Self>;
+}
+
+impl Number for i128 {
+    fn plus(self, other: Self) -> Self {
+        self.saturating_add(other)
+    }
+
+    fn minus(self, other: Self) -> Self {
+        self.saturating_sub(other)
+    }
+
+    fn times(self, other: Self) -> Self {
+        self.saturating_mul(other)
+    }
+
+    fn divided(self, by: Self) -> Option<Self> {
+        let whole = self.checked_div(by)?;
+        Some(if self.modulo(by)? == self.checked_rem(by)? { whole } else { whole - 1 })
+    }
+
+    fn modulo(self, by: Self) -> Option<Self> {
+        let rest = self.checked_rem(by)?;
+        Some(if rest != 0 && (rest < 0) != (by < 0) { rest + by } else { rest })
+    }
+}
+
+impl Number for f64 {
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+
+    fn minus(self, other: Self) -> Self {
+        self - other
+    }
+
+    fn times(self, other: Self) -> Self {
+        self * other
+    }
+
+    fn divided(self, by: Self) -> Option<Self> {
+        (by != 0.0).then(|| (self / by).floor())
+    }
+
+    fn modulo(self, by: Self) -> Option<Self> {
+        let rest = (by != 0.0).then_some(self % by)?;
+        Some(if rest != 0.0 && (rest < 0.0) != (by < 0.0) { rest + by } else { rest })
     }
 }
 
 /// `None`: a division by zero.
-fn evaluate(expr: &Expr, n: u64) -> Option<u64> {
+fn evaluate<N: Number>(expr: &Expr, n: N) -> Option<N> {
+    let is_true = |expr: &Expr| evaluate(expr, n).map(|value| value != N::from(0));
+    let truth = |is_true: bool| N::from(u32::from(is_true));
     Some(match expr {
-        Expr::Number(number) => *number,
+        Expr::Number(number) => N::from(*number),
         Expr::N => n,
-        Expr::Not(inner) => u64::from(evaluate(inner, n)? == 0),
-        Expr::If(condition, then, otherwise) => match evaluate(condition, n)? {
-            0 => evaluate(otherwise, n)?,
-            _ => evaluate(then, n)?,
-        },
-        Expr::Binary(Operator::Or, a, b) => u64::from(evaluate(a, n)? != 0 || evaluate(b, n)? != 0),
-        Expr::Binary(Operator::And, a, b) => u64::from(evaluate(a, n)? != 0 && evaluate(b, n)? != 0),
-        Expr::Binary(operator, a, b) => apply(*operator, evaluate(a, n)?, evaluate(b, n)?)?,
-    })
-}
-
-fn apply(operator: Operator, a: u64, b: u64) -> Option<u64> {
-    Some(match operator {
-        Operator::Or | Operator::And => return None,
-        Operator::Equal => u64::from(a == b),
-        Operator::NotEqual => u64::from(a != b),
-        Operator::LessOrEqual => u64::from(a <= b),
-        Operator::GreaterOrEqual => u64::from(a >= b),
-        Operator::Less => u64::from(a < b),
-        Operator::Greater => u64::from(a > b),
-        Operator::Plus => a.wrapping_add(b),
-        Operator::Minus => a.wrapping_sub(b),
-        Operator::Times => a.wrapping_mul(b),
-        Operator::Divide => a.checked_div(b)?,
-        Operator::Modulo => a.checked_rem(b)?,
+        Expr::Not(inner) => truth(!is_true(inner)?),
+        Expr::If(condition, then, otherwise) => evaluate(if is_true(condition)? { then } else { otherwise }, n)?,
+        Expr::Binary(Operator::Or, a, b) => truth(is_true(a)? || is_true(b)?),
+        Expr::Binary(Operator::And, a, b) => truth(is_true(a)? && is_true(b)?),
+        Expr::Binary(operator, a, b) => {
+            let (a, b) = (evaluate(a, n)?, evaluate(b, n)?);
+            match operator {
+                Operator::Or | Operator::And => return None,
+                Operator::Equal => truth(a == b),
+                Operator::NotEqual => truth(a != b),
+                Operator::LessOrEqual => truth(a <= b),
+                Operator::GreaterOrEqual => truth(a >= b),
+                Operator::Less => truth(a < b),
+                Operator::Greater => truth(a > b),
+                Operator::Plus => a.plus(b),
+                Operator::Minus => a.minus(b),
+                Operator::Times => a.times(b),
+                Operator::Divide => a.divided(b)?,
+                Operator::Modulo => a.modulo(b)?,
+            }
+        }
     })
 }
 
@@ -222,9 +300,9 @@ impl Parser<'_> {
 mod tests {
     use super::*;
 
-    fn forms(header: &str, numbers: &[u64]) -> Vec<usize> {
+    fn forms(header: &str, numbers: &[i128]) -> Vec<usize> {
         let rule = PluralRule::parse(header).unwrap();
-        numbers.iter().map(|n| rule.form(*n)).collect()
+        numbers.iter().map(|n| rule.form(Count::Whole(*n)).unwrap()).collect()
     }
 
     #[test]
@@ -239,6 +317,23 @@ mod tests {
         assert_eq!(forms("nplurals = 2 ; plural = !(n==1)", &[0, 1, 2]), [1, 0, 1]);
         assert_eq!(forms("nplurals=2; plural=!!!(n!=1)", &[0, 1, 2]), [0, 1, 0]);
         assert_eq!(PluralRule::germanic(), PluralRule::parse("nplurals=2; plural=n != 1;").unwrap());
+    }
+
+    #[test]
+    fn fractions_and_negative_numbers_are_reckoned_as_python_does() {
+        let russian =
+            PluralRule::parse("nplurals=3; plural=n%10==1 && n%100!=11 ? 0 : n%10>=2 && n%10<=4 ? 1 : 2").unwrap();
+        let forms = |numbers: &[Count]| numbers.iter().map(|n| russian.form(*n).unwrap()).collect::<Vec<_>>();
+        use Count::{Fraction, Whole};
+        assert_eq!(forms(&[Fraction(1.0), Fraction(1.5), Fraction(2.5), Fraction(21.0)]), [0, 2, 1, 0]);
+        // -1 % 10 is 9, -9 % 10 is 1.
+        assert_eq!(forms(&[Whole(-1), Whole(-9), Whole(-8), Fraction(-9.0)]), [2, 0, 1, 0]);
+        assert_eq!(PluralRule::germanic().form(Fraction(1.5)), Some(1));
+        let halves = PluralRule::parse("nplurals=2; plural=n/2 > 0").unwrap();
+        assert_eq!([1, 2, -1].map(|n| halves.form(Whole(n)).unwrap()), [0, 1, 0]);
+        let below = PluralRule::parse("nplurals=2; plural=n > 1 ? 1 : n < 0 ? 0-1 : 0").unwrap();
+        assert_eq!(below.form(Whole(-3)), None);
+        assert_eq!((-7i128).divided(2), Some(-4));
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! GNU gettext's `.po` files. Read with the line of whatever is wrong, and written with everything a translator put in, so
 //! that a merge loses nothing. (The crate polib panics on malformed files and names no lines.)
 
+mod quoting;
+
 use std::fmt::Write;
 use std::iter;
+
+use quoting::{quoted, unquoted};
 
 /// Lines of text are broken so that a translator's editor shows them whole, as gettext's tools do.
 const LINE_CHARS_MAX: usize = 79;
@@ -57,7 +61,12 @@ impl PoEntry {
 
     /// Whether every form is there and a translator stands behind it.
     pub fn is_translated(&self) -> bool {
-        !self.is_fuzzy() && !self.translations.is_empty() && self.translations.iter().all(|text| !text.is_empty())
+        self.is_used() && self.translations.iter().all(|text| !text.is_empty())
+    }
+
+    /// Whether gettext uses it: a translator stands behind its first form, whatever is there of the others.
+    pub fn is_used(&self) -> bool {
+        !self.is_fuzzy() && self.translations.first().is_some_and(|text| !text.is_empty())
     }
 
     fn is_header(&self) -> bool {
@@ -71,13 +80,23 @@ pub(super) fn key(context: Option<&str>, id: &str) -> String {
 }
 
 impl PoFile {
+    /// Reads a file that is to be written again: nothing in it may be wrong.
+    ///
+    /// # Errors
+    /// The first thing that is.
     pub fn parse(text: &str) -> Result<PoFile, PoError> {
+        let (file, errors) = PoFile::read(text);
+        errors.into_iter().next().map_or(Ok(file), Err)
+    }
+
+    /// Reads all that can be read. What is wrong costs the entry that it is in.
+    pub fn read(text: &str) -> (PoFile, Vec<PoError>) {
         let mut reader = Reader::default();
         for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
-            reader.line(number, line.trim()).map_err(|message| PoError { line: number, message })?;
+            reader.line(number, line.trim());
         }
-        reader.finish()?;
-        Ok(PoFile { entries: reader.entries })
+        reader.finish();
+        (PoFile { entries: reader.entries }, reader.errors)
     }
 
     pub fn header(&self) -> Option<&PoEntry> {
@@ -109,25 +128,66 @@ enum Field {
 #[derive(Default)]
 struct Reader {
     entries: Vec<PoEntry>,
+    errors: Vec<PoError>,
     entry: PoEntry,
     field: Option<Field>,
+    skipping: Option<Skipping>,
+}
+
+/// The rest of a faulty entry is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Skipping {
+    /// Its `msgid` comes still, and is not that of the next entry.
+    BeforeId,
+    AfterId,
 }
 
 impl Reader {
-    fn line(&mut self, number: usize, line: &str) -> Result<(), String> {
-        match line.strip_prefix("#~").map(str::trim) {
-            Some(rest) if rest.starts_with('|') => {
-                self.comment(rest);
-                return Ok(());
-            }
-            Some("") => return Ok(()),
-            Some(rest) => return self.keyword(number, rest, true),
-            None => {}
+    fn line(&mut self, number: usize, line: &str) {
+        if self.skips(line) {
+            return;
         }
-        match line.strip_prefix('#') {
-            Some(comment) => self.comment(comment),
-            None if line.is_empty() => {}
-            None => return self.keyword(number, line, false),
+        if begins_entry(line) {
+            self.close_after(|before| matches!(before, Field::Translation(_)));
+        }
+        if let Err(message) = self.read(number, line) {
+            self.fail(number, message);
+            let is_context = self.field == Some(Field::Context) || bare(line).starts_with("msgctxt");
+            self.skipping = Some(if is_context { Skipping::BeforeId } else { Skipping::AfterId });
+            self.field = None;
+        }
+    }
+
+    fn fail(&mut self, line: usize, message: String) {
+        self.errors.push(PoError { line, message });
+        self.entry = PoEntry::default();
+    }
+
+    /// Whether a line belongs to a faulty entry still.
+    fn skips(&mut self, line: &str) -> bool {
+        let Some(skipping) = self.skipping else { return false };
+        if skipping == Skipping::BeforeId && begins_entry(line) && !bare(line).starts_with("msgctxt") {
+            self.skipping = Some(Skipping::AfterId);
+            return true;
+        }
+        let is_comment = line.starts_with('#') && !line.starts_with("#~");
+        if begins_entry(line) || is_comment {
+            self.skipping = None;
+        }
+        self.skipping.is_some()
+    }
+
+    fn read(&mut self, number: usize, line: &str) -> Result<(), String> {
+        let Some(comment) = line.strip_prefix('#') else {
+            return if line.is_empty() { Ok(()) } else { self.keyword(number, line, false) };
+        };
+        match comment.strip_prefix('~').map(str::trim) {
+            None => self.comment(comment),
+            Some("") => {}
+            // What is said of an obsolete entry may be marked as the entry is.
+            Some(rest) if rest.starts_with('|') => self.comment(rest),
+            Some(rest) if rest.starts_with('#') => self.comment(&rest[1..]),
+            Some(rest) => return self.keyword(number, rest, true),
         }
         Ok(())
     }
@@ -155,8 +215,8 @@ impl Reader {
         };
         let field = match word {
             "" => self.field.ok_or("a text stands here that belongs to no msgid or msgstr")?,
-            "msgctxt" => self.begin(Field::Context, number)?,
-            "msgid" => self.begin(Field::Id, number)?,
+            "msgctxt" => self.begin(Field::Context, number),
+            "msgid" => self.begin(Field::Id, number),
             "msgid_plural" if self.field == Some(Field::Id) => Field::Plural,
             "msgstr" if self.field == Some(Field::Id) => Field::Translation(0),
             _ => Field::Translation(self.form_after(word)?),
@@ -174,14 +234,15 @@ impl Reader {
         Ok(())
     }
 
-    fn begin(&mut self, field: Field, number: usize) -> Result<Field, String> {
-        self.close_after(|before| matches!(before, Field::Translation(_)));
-        match (field, self.field) {
-            (Field::Context, None) => {}
-            (Field::Id, None | Some(Field::Context)) => self.entry.line = number,
-            _ => return Err("the message before this one has no msgstr".to_owned()),
+    fn begin(&mut self, field: Field, number: usize) -> Field {
+        let is_next = self.field.is_none() || (field, self.field) == (Field::Id, Some(Field::Context));
+        if !is_next {
+            self.fail(number, "the message before this one has no msgstr".to_owned());
         }
-        Ok(field)
+        if field == Field::Id {
+            self.entry.line = number;
+        }
+        field
     }
 
     /// `msgstr[2]`: only as the next after what is there.
@@ -208,36 +269,23 @@ impl Reader {
         }
     }
 
-    fn finish(&mut self) -> Result<(), PoError> {
-        let line = self.entry.line;
+    fn finish(&mut self) {
         if self.field.is_some_and(|field| !matches!(field, Field::Translation(_))) {
-            return Err(PoError { line: line.max(1), message: "the last message has no msgstr".to_owned() });
+            self.fail(self.entry.line.max(1), "the last message has no msgstr".to_owned());
+            return;
         }
         self.close_after(|_| true);
-        Ok(())
     }
 }
 
-/// The text of a quoted string, C's escapes undone.
-fn unquoted(quoted: &str) -> Result<String, String> {
-    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or("a closing quote is missing")?;
-    let mut text = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => return Err("a quote inside a text needs a backslash before it".to_owned()),
-            '\\' => text.push(match chars.next() {
-                Some('n') => '\n',
-                Some('t') => '\t',
-                Some('r') => '\r',
-                Some(same @ ('"' | '\\')) => same,
-                Some(other) => return Err(format!("the escape `\\{other}` is unknown")),
-                None => return Err("a closing quote is missing".to_owned()),
-            }),
-            other => text.push(other),
-        }
-    }
-    Ok(text)
+fn begins_entry(line: &str) -> bool {
+    let line = bare(line);
+    line.starts_with("msgctxt") || line.starts_with("msgid") && !line.starts_with("msgid_plural")
+}
+
+/// A line without the mark of what is obsolete.
+fn bare(line: &str) -> &str {
+    line.strip_prefix("#~").map_or(line, str::trim)
 }
 
 impl std::fmt::Display for PoFile {
@@ -320,23 +368,6 @@ fn pieces(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            '\r' => quoted.push_str("\\r"),
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,7 +432,9 @@ msgstr "Nowy"
         assert_eq!(said("msgid \"a\"\n\nmsgid \"b\"\nmsgstr \"\""), "3: the message before this one has no msgstr");
         assert_eq!(said("\"loose\""), "1: a text stands here that belongs to no msgid or msgstr");
         assert_eq!(said("msgid \"a\""), "1: the last message has no msgstr");
-        assert_eq!(said("msgid \"\\x\"\nmsgstr \"\""), "1: the escape `\\x` is unknown");
+        assert_eq!(said("msgid \"\\q\"\nmsgstr \"\""), "1: the escape `\\q` is unknown");
+        assert_eq!(said("msgid \"\\x\"\nmsgstr \"\""), "1: the escape of the number `` is not that of a byte");
+        assert_eq!(said("msgid \"a\"b\"\nmsgstr \"\""), "1: a quote inside a text needs a backslash before it");
         assert_eq!(said("msgid \"a\"\nmsgstr[0] \"\""), "2: `msgstr[0]` cannot stand here");
         let skipped = "msgid \"a\"\nmsgid_plural \"b\"\nmsgstr[0] \"\"\nmsgstr[2] \"\"";
         assert_eq!(said(skipped), "4: `msgstr[2]` stands where msgstr[1] is expected");
@@ -410,5 +443,28 @@ msgstr "Nowy"
             // None of them may panic.
             let _ = PoFile::parse(broken);
         }
+    }
+    #[test]
+    fn obsolete_entries_may_have_comments() {
+        let text = "msgid \"a\"\nmsgstr \"b\"\n\n#~ # of a translator\n#~ #: a.html:1\n#~ #, fuzzy\n#~| msgid \"c\"\n\
+                    #~ msgid \"d\"\n#~ msgstr \"e\"\n#~ \"f\"\n";
+        let file = PoFile::parse(text).unwrap();
+        assert_eq!(file.messages().map(|entry| entry.id.as_str()).collect::<Vec<_>>(), ["a"]);
+        let old = &file.entries[1];
+        assert_eq!((old.obsolete, old.id.as_str(), old.translations[0].as_str()), (true, "d", "ef"));
+        assert_eq!((old.is_fuzzy(), old.translator_comments.as_slice()), (true, &["of a translator".to_owned()][..]));
+    }
+
+    #[test]
+    fn what_is_wrong_costs_the_entry_that_it_is_in() {
+        let text = "msgid \"a\"\nmsgstr \"1\"\n\n# comment\nmsgctxt \"x\\q\"\nmsgid \"b\"\nmsgstr \"2\"\n\n\
+                    msgid \"c\nmsgid_plural \"cs\"\nmsgstr[0] \"3\"\n\nmsgid \"d\"\n\nmsgid \"e\"\nmsgstr \"5\"\nloose\n\n\
+                    #, fuzzy\nmsgid \"f\"\nmsgstr \"6\"\n#~ msgid \"g\n#~ msgstr \"7\"\nmsgid \"h\"\nmsgstr \"8\"\nmsgid \"i\"\n";
+        let (file, errors) = PoFile::read(text);
+        let ids: Vec<&str> = file.entries.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(ids, ["a", "f", "h"]);
+        assert_eq!((file.entries[1].is_fuzzy(), file.entries[1].translator_comments.len()), (true, 0));
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [5, 9, 15, 17, 22, 26], "{errors:?}");
     }
 }

@@ -197,7 +197,7 @@ fn templates_see_the_message_and_the_channel() {
     };
     let presentation = folders.load(&["a"]);
     let head = "app.hello 7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01 [] es 7 z@example.org 2030-01-01 00:00:00 \
-                r@example.org 1 false file_email email ";
+                r@example.org 1 true file_email email ";
     assert_eq!(
         presentation.render(&message, &subject).unwrap().files[0].text,
         format!("{head}stop=/stop more=/more /t.png")

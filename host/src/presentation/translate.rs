@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use tera::{ArgFromValue, Kwargs, State, Tera, TeraResult, Value};
 
 use super::placeholders::{self, Piece};
+use super::plural::Count;
 use super::rendering;
 
 /// Arguments that are not values for placeholders.
@@ -70,10 +71,14 @@ fn argument<'k, T: ArgFromValue<'k, Output = T>>(kwargs: &'k Kwargs, name: &str)
     found.map(|(_, value)| T::from_value(value)).transpose()
 }
 
-/// What a plural rule looks at: the number without its sign and fraction.
-fn number(value: &Value) -> TeraResult<u64> {
-    let whole = value.as_i128().map(|n| u64::try_from(n.unsigned_abs()).unwrap_or(u64::MAX));
-    whole.or_else(|| value.as_f64().map(|n| n.abs() as u64)).ok_or_else(|| {
+/// What a plural rule looks at; Python's truth values are numbers.
+fn number(value: &Value) -> TeraResult<Count> {
+    let truth = || value.as_bool().map(|truth| Count::Whole(i128::from(truth)));
+    let fraction = || value.as_f64().filter(|_| value.is_f64()).map(Count::Fraction);
+    let whole = || value.as_i128().map(Count::Whole);
+    // Beyond what is exact here, a number is a large one.
+    let large = || value.is_number().then_some(Count::Whole(i128::MAX));
+    truth().or_else(fraction).or_else(whole).or_else(large).ok_or_else(|| {
         tera::Error::message(match value.is_undefined() {
             true => "`blocktrans` needs a number as `count`, and that variable is not defined".to_owned(),
             false => format!("`blocktrans` needs a number as `count`, and `{value}` is {}", value.name()),
@@ -112,7 +117,9 @@ fn value_of<'a>(
     kwargs: &'a Kwargs,
     state: &State,
 ) -> TeraResult<Cow<'a, Value>> {
-    if let Some(value) = values.and_then(|values| values.get_from_path(name)) {
+    // Under the whole name first, which is how an import hands over `user.name`.
+    let whole = |values: &'a Value| values.as_map().and_then(|map| map.get(&tera::value::Key::Str(name)));
+    if let Some(value) = values.and_then(|values| whole(values).or_else(|| values.get_from_path(name))) {
         return Ok(Cow::Borrowed(value));
     }
     if let Some(value) = argument::<&Value>(kwargs, name)? {

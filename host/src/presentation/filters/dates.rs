@@ -31,15 +31,15 @@ const MONTHS: [&str; 12] = [
 const MONTHS_AP: [&str; 12] =
     ["Jan.", "Feb.", "March", "April", "May", "June", "July", "Aug.", "Sept.", "Oct.", "Nov.", "Dec."];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-/// Django's names for formats, as its English has them.
-const NAMED: [(&str, &str); 7] = [
-    ("DATE_FORMAT", "N j, Y"),
-    ("DATETIME_FORMAT", "N j, Y, P"),
-    ("TIME_FORMAT", "P"),
-    ("SHORT_DATE_FORMAT", "m/d/Y"),
-    ("SHORT_DATETIME_FORMAT", "m/d/Y P"),
-    ("YEAR_MONTH_FORMAT", "F Y"),
-    ("MONTH_DAY_FORMAT", "F j"),
+/// Django's names for formats, of which each language has its own, and what the CLDR has instead.
+const NAMED: [(&str, &[Name]); 7] = [
+    ("DATE_FORMAT", &[Name::Date]),
+    ("DATETIME_FORMAT", &[Name::Date, Name::Time]),
+    ("TIME_FORMAT", &[Name::Time]),
+    ("SHORT_DATE_FORMAT", &[Name::ShortDate]),
+    ("SHORT_DATETIME_FORMAT", &[Name::ShortDate, Name::Time]),
+    ("YEAR_MONTH_FORMAT", &[Name::YearMonth]),
+    ("MONTH_DAY_FORMAT", &[Name::MonthDay]),
 ];
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
@@ -53,96 +53,92 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     let zone = settings.time_zone.clone();
     tera.register_function("now", move |kwargs: Kwargs, _: &State| -> TeraResult<String> {
         let format = python::text(kwargs.must_get("format")?);
-        let at = Timestamp::now().to_zoned_datetime(zone.clone());
-        Ok(Moment { at: at.datetime(), zone: zone.clone(), offset: Some(at.offset()), has_time: true }.written(&format))
+        Ok(Moment::aware(Timestamp::now(), &zone).written(&format))
     });
 }
 
-/// A date, with or without a time, with or without an offset.
+/// A date, with or without a time, with or without a zone.
 struct Moment {
     at: DateTime,
+    /// Where what is not aware of its zone is thought to be.
     zone: TimeZone,
-    /// Where it is aware of its zone.
-    offset: Option<Offset>,
+    /// Where it is aware of its zone: the very moment.
+    zoned: Option<ZonedDateTime>,
     has_time: bool,
 }
 
 impl Moment {
     /// Text in ISO 8601, as JSON holds dates. What has an offset is told in `zone`, what has none as it stands.
     fn read(value: &Value, zone: &TimeZone) -> Option<Moment> {
-        // Jiff reads shorter forms as well, which are numbers more often than dates.
         let text = value.as_str()?.trim();
-        if !text.contains(['-', ':']) {
+        // Jiff reads shorter forms as well, which are numbers more often than dates.
+        if !text.contains(['-', ':', 'T']) {
             return None;
         }
         if let Ok(at) = text.parse::<Timestamp>() {
-            let at = at.to_zoned_datetime(zone.clone());
-            return Some(Moment { at: at.datetime(), zone: zone.clone(), offset: Some(at.offset()), has_time: true });
+            return Some(Moment::aware(at, zone));
         }
-        let has_time = text.contains(':');
-        let time = text.parse::<jiff::civil::Time>().ok().filter(|_| !text.contains('-'));
-        let at = match time {
-            Some(time) => jiff::civil::date(1900, 1, 1).to_datetime(time),
-            None => text.parse::<DateTime>().ok()?,
-        };
-        Some(Moment { at, zone: zone.clone(), offset: None, has_time })
+        let has_time = text.contains([':', 'T', 't', ' ']);
+        let on_a_day = |time| jiff::civil::date(1900, 1, 1).to_datetime(time);
+        let time = || text.parse::<jiff::civil::Time>().ok().filter(|_| !text.contains('-'));
+        let at = text.parse::<DateTime>().ok().or_else(|| time().map(on_a_day))?;
+        Some(Moment { at, zone: zone.clone(), zoned: None, has_time })
+    }
+
+    fn aware(at: Timestamp, zone: &TimeZone) -> Moment {
+        let at = at.to_zoned_datetime(zone.clone());
+        Moment { at: at.datetime(), zone: zone.clone(), zoned: Some(at), has_time: true }
     }
 
     fn written(&self, format: &str) -> String {
-        if let Some(written) = self.as_the_language_does(format) {
-            return written;
+        let named = NAMED.iter().find(|(name, _)| *name == format);
+        let Some((name, parts)) = named else { return self.lettered(format) };
+        // Outside a render, and where nobody knows better, Django's English.
+        let conventions = rendering::current(|rendering| Ok(rendering.language.conventions)).unwrap_or_default();
+        let by_cldr = || parts.iter().map(|part| self.by_cldr(*part)).collect::<Option<Vec<_>>>();
+        match by_cldr().filter(|_| !conventions.is_known()) {
+            Some(parts) => parts.join(" "),
+            None => self.lettered(conventions.format(name).unwrap_or_default()),
         }
-        let format = NAMED.iter().find(|(name, _)| *name == format).map_or(format, |(_, format)| format);
+    }
+
+    /// What stands behind a backslash stands for itself, and a letter also where that backslash does.
+    fn lettered(&self, format: &str) -> String {
         let mut out = String::new();
-        let mut chars = format.chars();
-        while let Some(c) = chars.next() {
-            match c {
-                '\\' => out.extend(chars.next()),
-                letter => match self.letter(letter) {
-                    Some(text) => out.push_str(&text),
-                    None => out.push(letter),
-                },
+        let (mut previous, mut is_escaped) = (' ', false);
+        for c in format.chars() {
+            match self.letter(c).filter(|_| previous != '\\') {
+                Some(text) => out.push_str(&text),
+                None if c == '\\' && !is_escaped => {
+                    (previous, is_escaped) = (c, true);
+                    continue;
+                }
+                None => out.push(c),
             }
+            (previous, is_escaped) = (c, false);
+        }
+        if is_escaped {
+            out.push('\\');
         }
         out
     }
 
-    /// A format that Django has by name, where each language has its own.
-    fn as_the_language_does(&self, format: &str) -> Option<String> {
-        if !NAMED.iter().any(|(name, _)| *name == format) {
-            return None;
-        }
-        let date = match format {
-            "DATE_FORMAT" | "DATETIME_FORMAT" => Some(Name::Date),
-            "SHORT_DATE_FORMAT" | "SHORT_DATETIME_FORMAT" => Some(Name::ShortDate),
-            "YEAR_MONTH_FORMAT" => Some(Name::YearMonth),
-            "MONTH_DAY_FORMAT" => Some(Name::MonthDay),
-            _ => None,
-        };
-        let time = format.contains("TIME").then_some(Name::Time);
-        let parts = date.into_iter().chain(time).map(|name| self.by_cldr(name)).collect::<Option<Vec<_>>>()?;
-        Some(parts.join(" "))
-    }
-
-    /// As the message's language writes it; `None` for English, of which all is known here, and outside a render.
+    /// As the CLDR has it, for a language that Django does not have.
     fn by_cldr(&self, name: Name) -> Option<String> {
-        let found = rendering::current(|rendering| {
-            let locale = &rendering.language.locale;
-            let is_english = locale.id.language.as_str() == "en";
-            Ok(if is_english { None } else { formats::named(self.at, name, locale) })
-        });
-        found.ok().flatten()
+        rendering::current(|rendering| Ok(formats::named(self.at, name, &rendering.language.locale))).ok().flatten()
     }
 
-    /// In the message's language: by its catalogue, else by the CLDR, else in English.
+    /// In the message's language: by its catalogue, else as Django has it, else by the CLDR, else in English.
     fn name(&self, context: Option<&str>, id: &str, name: Name) -> String {
-        let known = rendering::current(|rendering| Ok(rendering.language.known(context, id).map(str::to_owned)));
+        let known = rendering::current(|rendering| Ok(rendering.language.word(context, id).map(str::to_owned)));
         let known = known.ok().flatten().or_else(|| Some(self.by_cldr(name)?.trim_end_matches('.').to_owned()));
         known.unwrap_or_else(|| id.to_owned())
     }
 
+    /// Of a time that the zone's clocks show twice, the first, unless it is aware.
     fn zoned(&self) -> Option<ZonedDateTime> {
-        self.at.to_zoned_datetime(self.zone.clone()).ok()
+        let found = || self.at.to_zoned_datetime(self.zone.clone()).ok();
+        self.zoned.clone().or_else(found)
     }
 
     /// What a letter of Django's stands for; `None` where it stands for itself.
@@ -159,7 +155,7 @@ impl Moment {
             'c' => self.iso(),
             'd' => format!("{:02}", at.day()),
             'D' => self.name(None, &day[..3], Name::ShortWeekday),
-            'e' => self.offset.map_or_else(String::new, |_| self.abbreviation()),
+            'e' => self.zoned.as_ref().map_or_else(String::new, |_| self.abbreviation()),
             'E' => self.name(Some("alt. month"), MONTHS[month], Name::MonthOfDay),
             'f' => self.short_time(hour12),
             'F' => self.name(None, MONTHS[month], Name::Month),
@@ -169,17 +165,17 @@ impl Moment {
             'H' => format!("{:02}", at.hour()),
             'i' => format!("{:02}", at.minute()),
             'I' => {
-                self.if_aware(|zoned| u8::from(self.zone.to_offset_info(zoned.timestamp()).dst().is_dst()).to_string())
+                self.if_zoned(|zoned| u8::from(self.zone.to_offset_info(zoned.timestamp()).dst().is_dst()).to_string())
             }
             'j' => at.day().to_string(),
             'l' => self.name(None, day, Name::Weekday),
             'L' => if at.date().in_leap_year() { "True" } else { "False" }.to_owned(),
             'm' => format!("{:02}", at.month()),
-            'M' => capitalized(&self.name(None, &MONTHS[month][..3].to_lowercase(), Name::ShortMonth)),
+            'M' => python::title(&self.name(None, &MONTHS[month][..3].to_lowercase(), Name::ShortMonth)),
             'n' => at.month().to_string(),
             'N' => self.name(Some("abbrev. month"), MONTHS_AP[month], Name::ShortMonth),
             'o' => week.year().to_string(),
-            'O' => self.if_aware(|zoned| offset(zoned.offset())),
+            'O' => self.if_zoned(|zoned| offset(zoned.offset())),
             'P' => self.spoken_time(hour12),
             'r' => self.if_dated(|zoned| {
                 format!(
@@ -195,7 +191,7 @@ impl Moment {
             's' => format!("{:02}", at.second()),
             'S' => ordinal(at.day()).to_owned(),
             't' => at.date().days_in_month().to_string(),
-            'T' => self.if_aware(|_| self.abbreviation()),
+            'T' => self.if_zoned(|_| self.abbreviation()),
             'u' => format!("{:06}", at.subsec_nanosecond() / 1000),
             'U' => self.if_dated(|zoned| zoned.timestamp().as_second().to_string()),
             'w' => at.weekday().to_sunday_zero_offset().to_string(),
@@ -203,14 +199,15 @@ impl Moment {
             'y' => format!("{:02}", at.year() % 100),
             'Y' => format!("{:04}", at.year()),
             'z' => at.date().day_of_year().to_string(),
-            'Z' => self.if_aware(|zoned| zoned.offset().seconds().to_string()),
+            'Z' => self.if_zoned(|zoned| zoned.offset().seconds().to_string()),
             _ => return None,
         })
     }
 
-    /// A date without a time has no zone.
-    fn if_aware(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
-        self.zoned().filter(|_| self.has_time).map_or_else(String::new, |zoned| write(&zoned))
+    /// A date without a time has no zone, and neither has a time that the zone's clocks show twice or never, be it aware.
+    fn if_zoned(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
+        let is_told = self.has_time && !self.zone.to_ambiguous_zoned_datetime(self.at).is_ambiguous();
+        self.zoned().filter(|_| is_told).map_or_else(String::new, |zoned| write(&zoned))
     }
 
     fn if_dated(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
@@ -218,7 +215,7 @@ impl Moment {
     }
 
     fn abbreviation(&self) -> String {
-        self.if_aware(|zoned| self.zone.to_offset_info(zoned.timestamp()).abbreviation().to_owned())
+        self.if_zoned(|zoned| self.zone.to_offset_info(zoned.timestamp()).abbreviation().to_owned())
     }
 
     /// As Python's `isoformat`.
@@ -227,8 +224,8 @@ impl Moment {
             return self.at.date().to_string();
         }
         let fraction = if self.at.subsec_nanosecond() == 0 { "" } else { ".%6f" };
-        let zone = self.offset.map_or_else(String::new, |zone| {
-            let offset = offset(zone);
+        let zone = self.zoned.as_ref().map_or_else(String::new, |zoned| {
+            let offset = offset(zoned.offset());
             format!("{}:{}", &offset[..3], &offset[3..])
         });
         format!("{}{zone}", self.at.strftime(&format!("%Y-%m-%dT%H:%M:%S{fraction}")))
@@ -267,13 +264,8 @@ fn ordinal(day: i8) -> &'static str {
     }
 }
 
-fn capitalized(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// In the message's language, where its catalogue has the word; outside a render in English.
+/// In the message's language; outside a render, and where nobody knows it, in English.
 fn translated(word: &str) -> String {
-    rendering::current(|rendering| Ok(rendering.language.text(None, word).to_owned()))
+    rendering::current(|rendering| Ok(rendering.language.word(None, word).unwrap_or(word).to_owned()))
         .unwrap_or_else(|_| word.to_owned())
 }

@@ -1,10 +1,11 @@
 //! Django's filters for numbers.
 
-use icu_decimal::DecimalFormatter;
-use icu_decimal::input::Decimal;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::super::rendering;
+use super::super::conventions::Separators;
+use super::super::languages::Language;
+use super::super::plural::Count;
+use super::super::{formats, rendering};
 use super::python;
 
 /// Longer numbers are written as they came (Django's own bound).
@@ -23,7 +24,6 @@ pub(super) fn register(tera: &mut Tera) {
         }
     });
     tera.register_filter("get_digit", get_digit);
-    tera.register_filter("stringformat", string_format);
 }
 
 /// A number as the language writes it, without separators of thousands.
@@ -34,25 +34,17 @@ pub(super) fn localized(value: &Value) -> TeraResult<String> {
     let text = python::repr(value);
     let plain = if text.contains('e') { Number::parse(&text).map(|n| n.plain()) } else { None }.unwrap_or(text);
     match plain.contains('.') {
-        true => Ok(plain.replace('.', &separators()?.0)),
+        true => Ok(plain.replace('.', &separators()?.decimal)),
         false => Ok(plain),
     }
 }
 
-/// The language's decimal separator and that of thousands.
-fn separators() -> TeraResult<(String, String)> {
+/// The language's, as Django has them; as the CLDR does, where Django does not have the language.
+fn separators() -> TeraResult<Separators> {
     rendering::current(|rendering| {
-        let locale = &rendering.language.locale;
-        if locale.id.language.as_str() == "en" {
-            return Ok((".".to_owned(), ",".to_owned()));
-        }
-        let unwritable = || tera::Error::message(format!("numbers cannot be written in {locale}"));
-        let formatter = DecimalFormatter::try_new(locale.into(), Default::default()).map_err(|_| unwritable())?;
-        let sample = Decimal::try_from_str("1111111.1").map_err(|_| unwritable())?;
-        let written = formatter.format(&sample).to_string();
-        let mut signs = written.chars().filter(|c| !c.is_numeric());
-        let (group, decimal) = (signs.next().unwrap_or(','), signs.next_back().unwrap_or('.'));
-        Ok((decimal.to_string(), group.to_string()))
+        let Language { locale, conventions, .. } = &rendering.language;
+        let by_cldr = if conventions.is_known() { None } else { formats::separators(locale) };
+        Ok(by_cldr.unwrap_or_else(|| conventions.separators()))
     })
 }
 
@@ -144,16 +136,18 @@ impl Number {
 
     fn written(&self, localizes: bool, groups: bool) -> TeraResult<String> {
         let (whole, fraction) = self.parts();
-        let (point, separator) = if localizes { separators()? } else { (".".to_owned(), ",".to_owned()) };
+        let unlocalized = || Separators { decimal: ".".into(), thousand: "".into(), grouping: 0 };
+        let Separators { decimal, thousand, grouping } = if localizes { separators()? } else { unlocalized() };
+        let grouping = if groups { grouping } else { 0 };
         let mut out = String::from(if self.is_negative { "-" } else { "" });
         for (at, digit) in whole.chars().enumerate() {
-            if groups && localizes && at > 0 && (whole.len() - at) % 3 == 0 {
-                out.push_str(&separator);
+            if grouping > 0 && at > 0 && (whole.len() - at).is_multiple_of(grouping) {
+                out.push_str(&thousand);
             }
             out.push(digit);
         }
         if !fraction.is_empty() {
-            out.push_str(&point);
+            out.push_str(&decimal);
             out.push_str(&fraction);
         }
         Ok(out)
@@ -190,14 +184,15 @@ fn file_size(value: &Value) -> TeraResult<String> {
     // Under the ids of Django's own catalogues.
     let written = match unit {
         None => rendering::current(|rendering| {
-            let count = u64::try_from(size).unwrap_or(u64::MAX);
-            let text = rendering.language.plural(None, "%(size)d byte", "%(size)d bytes", count);
+            let count = Count::Whole(i128::try_from(size).unwrap_or(i128::MAX));
+            let text = rendering.language.plural_word("%(size)d byte", "%(size)d bytes", count);
             Ok(text.replace("%(size)d", &size.to_string()))
         })?,
         Some((name, unit)) => {
-            let number = format!("{:.1}", size as f64 / *unit as f64).replace('.', &separators()?.0);
+            let number = format!("{:.1}", size as f64 / *unit as f64).replace('.', &separators()?.decimal);
             rendering::current(|rendering| {
-                Ok(rendering.language.text(None, &format!("%s {name}")).replace("%s", &number))
+                let word = format!("%s {name}");
+                Ok(rendering.language.word(None, &word).unwrap_or(&word).replace("%s", &number))
             })?
         }
     };
@@ -227,47 +222,4 @@ fn get_digit(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let place = usize::try_from(place).unwrap_or(usize::MAX);
     let digit = digits.len().checked_sub(place).and_then(|at| digits[at..].chars().next());
     Ok(Value::from(digit.and_then(|c| c.to_digit(10)).unwrap_or(0)))
-}
-
-/// `stringformat` for `s`, `d`, `i` and `f` with flags, width and precision; with others it writes nothing, as Django does
-/// where Python refuses.
-fn string_format(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
-    let format = python::text(kwargs.must_get("format")?);
-    Ok(formatted(value, &format).map_or_else(|| Value::from(""), |text| super::marked_as(value, text)))
-}
-
-fn formatted(value: &Value, format: &str) -> Option<String> {
-    let spec = format.strip_suffix(['s', 'd', 'i', 'f'])?;
-    let kind = format.chars().next_back()?;
-    let bare = spec.trim_start_matches(['-', '+', '0', ' ']);
-    let flags = &spec[..spec.len() - bare.len()];
-    let (width, precision) = bare.split_once('.').map_or((bare, None), |(width, precision)| (width, Some(precision)));
-    let length =
-        |text: &str| if text.is_empty() { Some(0) } else { text.parse::<usize>().ok().filter(|n| *n <= DIGITS_MAX) };
-    let (width, precision) = (length(width)?, precision.map(length).map_or(Some(None), |n| n.map(Some))?);
-    let text = match kind {
-        's' => {
-            let text = python::text(value);
-            precision.map_or(text.clone(), |length| text.chars().take(length).collect())
-        }
-        'f' if !value.is_string() => {
-            let number = python::as_float(value).ok().flatten().filter(|n| n.is_finite())?;
-            format!("{number:.*}", precision.unwrap_or(6))
-        }
-        'd' | 'i' if !value.is_string() => python::int(value)?.to_string(),
-        _ => return None,
-    };
-    let is_number = kind != 's';
-    let (sign, digits) = match text.strip_prefix('-').filter(|_| is_number) {
-        Some(digits) => ("-", digits),
-        None if is_number && flags.contains('+') => ("+", text.as_str()),
-        None if is_number && flags.contains(' ') => (" ", text.as_str()),
-        None => ("", text.as_str()),
-    };
-    let missing = width.saturating_sub(sign.len() + digits.chars().count());
-    Some(match (flags.contains('-'), is_number && flags.contains('0')) {
-        (true, _) => format!("{sign}{digits}{}", " ".repeat(missing)),
-        (false, true) => format!("{sign}{}{digits}", "0".repeat(missing)),
-        (false, false) => format!("{}{sign}{digits}", " ".repeat(missing)),
-    })
 }

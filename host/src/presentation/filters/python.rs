@@ -88,6 +88,58 @@ pub fn float(number: f64) -> String {
     }
 }
 
+/// `text.splitlines()`.
+pub fn lines(text: &str) -> Vec<&str> {
+    let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let Some(end) = rest.find(is_end) else {
+            lines.push(rest);
+            break;
+        };
+        lines.push(&rest[..end]);
+        let ending =
+            if rest[end..].starts_with("\r\n") { 2 } else { rest[end..].chars().next().map_or(1, char::len_utf8) };
+        rest = &rest[end + ending..];
+    }
+    lines
+}
+
+/// `text.title()`: a capital after whatever is no letter.
+pub fn title(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    let mut is_within = false;
+    for c in text.chars() {
+        match is_within {
+            true => titled.extend(c.to_lowercase()),
+            false => extend_titlecase(&mut titled, c),
+        }
+        is_within = c.is_uppercase() || c.is_lowercase();
+    }
+    titled
+}
+
+/// A character as it begins a word, which is not always its capital.
+pub fn extend_titlecase(text: &mut String, c: char) {
+    match c {
+        // Georgian has capitals for whole words alone.
+        '\u{10d0}'..='\u{10ff}' => text.push(c),
+        // Digraphs with a form of their own.
+        '\u{1c4}'..='\u{1c6}' => text.push('\u{1c5}'),
+        '\u{1c7}'..='\u{1c9}' => text.push('\u{1c8}'),
+        '\u{1ca}'..='\u{1cc}' => text.push('\u{1cb}'),
+        '\u{1f1}'..='\u{1f3}' => text.push('\u{1f2}'),
+        // Ligatures: only the first of the letters is a capital.
+        'ß' | '\u{fb00}'..='\u{fb17}' => {
+            let mut letters = c.to_uppercase();
+            text.extend(letters.next());
+            letters.for_each(|letter| text.extend(letter.to_lowercase()));
+        }
+        c => text.extend(c.to_uppercase()),
+    }
+}
+
 /// `int(value)`.
 pub fn int(value: &Value) -> Option<i128> {
     match value.kind() {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use icu_normalizer::DecomposingNormalizerBorrowed;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use super::{check_bytes, marked_as, python};
@@ -35,8 +36,11 @@ pub(super) fn register(tera: &mut Tera) {
     });
     tera.register_filter("truncatewords", |value: &Value, kwargs: Kwargs, _: &State| shortened(value, &kwargs, words));
     tera.register_filter("wordwrap", |value: &Value, kwargs: Kwargs, _: &State| {
-        let text = python::text(value);
-        Ok::<_, tera::Error>(marked_as(value, wrapped(&text, width(&kwargs)?)))
+        let width = width(&kwargs)?;
+        if width == 0 {
+            return Err(tera::Error::message("`width` of `wordwrap` is a number from 1"));
+        }
+        Ok(marked_as(value, wrapped(&python::text(value), width)))
     });
     for (name, left, right) in [("ljust", 0, 1), ("rjust", 1, 0), ("center", 1, 1)] {
         tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| {
@@ -66,7 +70,7 @@ fn title(text: &str) -> String {
         let after_apostrophe = previous[1] == '\'' && previous[0].is_ascii_lowercase();
         let starts = !previous[1].is_alphabetic() && !previous[1].is_ascii_digit() && !after_apostrophe;
         match starts {
-            true => titled.extend(c.to_uppercase()),
+            true => python::extend_titlecase(&mut titled, c),
             false => titled.extend(c.to_lowercase()),
         }
         previous = [previous[1], titled.chars().next_back().unwrap_or(c)];
@@ -74,22 +78,17 @@ fn title(text: &str) -> String {
     titled
 }
 
+/// Letters with accents become those without; what is not ASCII then goes.
 fn slug(text: &str) -> String {
-    let kept: String = text
-        .to_lowercase()
-        .chars()
-        .filter_map(|c| match c {
-            c if c.is_ascii_alphanumeric() || c == '_' || c == '-' => Some(c),
-            c if c.is_whitespace() => Some('-'),
-            _ => None,
-        })
-        .collect();
-    let mut slug = String::with_capacity(kept.len());
-    kept.chars().for_each(|c| {
-        if c != '-' || !slug.ends_with('-') {
-            slug.push(c)
+    let plain = DecomposingNormalizerBorrowed::new_nfkd().normalize(text);
+    let mut slug = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        match c {
+            c if c.is_ascii_alphanumeric() || c == '_' => slug.push(c.to_ascii_lowercase()),
+            '-' | ' ' | '\t'..='\r' | '\x1c'..='\x1f' if !slug.ends_with('-') => slug.push('-'),
+            _ => {}
         }
-    });
+    }
     slug.trim_matches(['-', '_']).to_owned()
 }
 
@@ -173,26 +172,74 @@ fn padded(value: &Value, width: usize, sides: usize, left: usize) -> TeraResult<
     Ok(marked_as(value, format!("{}{text}{}", " ".repeat(before), " ".repeat(missing - before))))
 }
 
-/// Lines of at most `width` characters, broken at spaces; longer words stay whole.
+/// As Python's `textwrap` wraps each line: it breaks at whitespace, which is dropped there and kept elsewhere; longer words stay
+/// whole, tabs become spaces.
 fn wrapped(text: &str, width: usize) -> String {
-    let mut lines = Vec::new();
-    for line in text.lines() {
+    let mut lines: Vec<String> = Vec::new();
+    for line in python::lines(text) {
+        let before = lines.len();
         let mut current = String::new();
-        for word in line.split(' ') {
-            let is_full = current.chars().count() + 1 + word.chars().count() > width;
-            if !current.is_empty() && is_full {
-                lines.push(std::mem::take(&mut current));
-            } else if !current.is_empty() {
-                current.push(' ');
+        let mut length = 0;
+        for chunk in chunks(&with_spaces(line)) {
+            let (is_space, chars) = (chunk.trim().is_empty(), chunk.chars().count());
+            if length + chars > width && !current.is_empty() {
+                push_line(&mut lines, &mut current);
+                length = 0;
             }
-            current.push_str(word);
+            // A line does not begin with whitespace, the first one apart.
+            if !(is_space && current.is_empty() && lines.len() > before) {
+                current.push_str(chunk);
+                length += chars;
+            }
         }
-        lines.push(current);
+        push_line(&mut lines, &mut current);
+        if lines.len() == before {
+            lines.push(line.to_owned());
+        }
     }
     if text.ends_with('\n') {
         lines.push(String::new());
     }
     lines.join("\n")
+}
+
+/// The line without the whitespace at its end; nothing where there is nothing else.
+fn push_line(lines: &mut Vec<String>, current: &mut String) {
+    let line = std::mem::take(current);
+    let kept = line.trim_end();
+    if !kept.is_empty() {
+        lines.push(kept.to_owned());
+    }
+}
+
+/// Tabs go on to the next column of eight.
+fn with_spaces(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut column = 0;
+    for c in line.chars() {
+        if c == '\t' {
+            let spaces = 8 - column % 8;
+            out.extend(std::iter::repeat_n(' ', spaces));
+            column += spaces;
+        } else {
+            out.push(c);
+            column += 1;
+        }
+    }
+    out
+}
+
+/// Words and what is between them.
+fn chunks(line: &str) -> impl Iterator<Item = &str> {
+    let is_space = |c: char| matches!(c, ' ' | '\t'..='\r');
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let first = is_space(rest.chars().next()?);
+        let end = rest.find(|c| is_space(c) != first).unwrap_or(rest.len());
+        let (chunk, after) = rest.split_at(end);
+        rest = after;
+        Some(chunk)
+    })
 }
 
 /// `add`: the sum of whole numbers, else the two texts or lists in a row, else nothing.
