@@ -4,6 +4,7 @@
 //!
 //! - [`database`]: opening a file, its tables, reading
 //! - [`writer`]: changes, many to a transaction
+//! - [`damage`]: an entry that is damaged is its own fault alone
 //! - [`facts`]: the NDJSON files loaded at the start
 //! - [`places`]: caps over a sliding window
 //! - [`overlay`]: what calls write that must change nothing
@@ -12,6 +13,7 @@
 //! go through one thread that puts all that wait into one transaction: the caller's thread pays for no fsync, and a write is
 //! answered when it is on the disk.
 
+mod damage;
 mod database;
 mod facts;
 mod overlay;
@@ -103,7 +105,7 @@ pub struct Keyvalue {
 
 enum Store {
     /// One connection serves all: nothing it does waits for a disk.
-    Memory(Mutex<Writer>),
+    Memory(Box<Mutex<Writer>>),
     File {
         readers: Vec<Mutex<Held>>,
         writer: Queue,
@@ -123,7 +125,7 @@ impl Keyvalue {
             let fail = |e| FileError { file: "keyvalue".into(), line: None, message: crate::sqlite::words(&e) };
             let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings);
             facts::load(&mut writer, settings, now)?;
-            return Ok(opened(Store::Memory(Mutex::new(writer))));
+            return Ok(opened(Store::Memory(Box::new(Mutex::new(writer)))));
         };
         let fail = |message| FileError { file: file.clone(), line: None, message };
         let mut writer = Writer::new(database::open(file, settings.access).map_err(fail)?, settings);

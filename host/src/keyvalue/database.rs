@@ -53,6 +53,10 @@ const TO_VERSION_2: &str = "
     ALTER TABLE entries ADD COLUMN kind INTEGER;
     ALTER TABLE tokens ADD COLUMN at INTEGER;
     CREATE TABLE buckets (bucket TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// … and counts what is in each bucket.
+const BUCKET_SIZES: &str = "
     INSERT INTO buckets (bucket, size) SELECT bucket, count(*) FROM (
         SELECT bucket FROM entries UNION ALL SELECT bucket FROM entries JOIN tokens USING (counter)
     ) GROUP BY bucket;
@@ -121,11 +125,15 @@ fn make_tables(db: &mut Connection) -> Result<(), String> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| words(&e))?;
     match marks(&transaction).map_err(|e| words(&e))? {
         (APPLICATION_ID, TABLES_VERSION, _) => Ok(()),
-        (APPLICATION_ID, 1, _) => fill(transaction, TO_VERSION_2).map_err(|e| words(&e)),
+        (APPLICATION_ID, 1, _) => {
+            drop(transaction);
+            bring_forward(db)
+                .map_err(|e| format!("its tables have version 1 and cannot be brought forward: {}", words(&e)))
+        }
         (APPLICATION_ID, later, _) => {
             Err(format!("a later ACE wrote it: its tables have version {later}, this one knows {TABLES_VERSION}"))
         }
-        (0, 0, 0) => fill(transaction, TABLES).map_err(|e| words(&e)),
+        (0, 0, 0) => fill(transaction, &[TABLES]).map_err(|e| words(&e)),
         _ => Err("it is the database of another program; name another file".to_owned()),
     }
 }
@@ -137,8 +145,29 @@ fn marks(db: &Connection) -> rusqlite::Result<(i32, i32, i32)> {
     Ok((number("PRAGMA application_id")?, number("PRAGMA user_version")?, tables))
 }
 
-fn fill(transaction: Transaction, tables: &str) -> rusqlite::Result<()> {
-    transaction.execute_batch(tables)?;
+/// Tables of version 1. Where what is in the buckets cannot be counted for damage, they count from now on.
+fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
+    let fill_now = |db: &mut Connection, tables: &[&str]| -> rusqlite::Result<()> {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have done it meanwhile.
+        if marks(&transaction)?.1 == TABLES_VERSION { Ok(()) } else { fill(transaction, tables) }
+    };
+    match fill_now(db, &[TO_VERSION_2, BUCKET_SIZES]) {
+        Err(error) if !sqlite::is_general(&error) => {
+            fill_now(db, &[TO_VERSION_2])?;
+            tracing::error!(
+                "The key-value store is damaged, and what its buckets hold could not be counted: keyvalue.max-bucket-entries counts \
+                 what is added from now on. Put a backup in its place when you can: {}",
+                words(&error)
+            );
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn fill(transaction: Transaction, tables: &[&str]) -> rusqlite::Result<()> {
+    tables.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", TABLES_VERSION)?;
     transaction.commit()

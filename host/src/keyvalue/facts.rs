@@ -7,8 +7,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::damage::Place;
 use super::writer::{Batch, Stop, Target, Writer};
-use super::{FileError, KEY_BYTES_MAX, Origin, check};
+use super::{FileError, KEY_BYTES_MAX, KeyvalueError, Origin, check};
 use crate::config;
 
 /// Expired entries thrown out at a time.
@@ -28,17 +29,36 @@ struct Fact {
 pub(super) fn load(writer: &mut Writer, settings: &config::Keyvalue, now: Timestamp) -> Result<(), FileError> {
     let Some(first) = settings.files.first() else { return Ok(()) };
     let file = settings.database.as_ref().unwrap_or(first);
-    let broken = |e: rusqlite::Error| FileError { file: file.clone(), line: None, message: crate::sqlite::words(&e) };
-    let mut batch = writer.begin().map_err(broken)?;
-    while batch.sweep(now.as_millisecond(), SWEPT_AT_ONCE).map_err(broken)? {}
-    for file in &settings.files {
-        load_file(&mut batch, file, settings.max_value_bytes)?;
-    }
-    batch.commit().map_err(broken)
+    let mut refused = None;
+    let loaded = writer.transact(|batch| {
+        while batch.sweep(now.as_millisecond(), SWEPT_AT_ONCE)? {}
+        let mut files = settings.files.iter();
+        match files.try_for_each(|file| load_file(batch, file, settings.max_value_bytes)) {
+            Ok(()) => Ok(()),
+            Err(Failed::Database(error)) => Err(Stop::Broken(error)),
+            Err(Failed::File(error)) => {
+                let stop = Stop::Refused(KeyvalueError::Unavailable(error.to_string()));
+                refused = Some(error);
+                Err(stop)
+            }
+        }
+    });
+    let fail = |message| FileError { file: file.clone(), line: None, message };
+    loaded.map_err(|stop| match (refused, stop) {
+        (Some(error), _) => error,
+        (None, Stop::Broken(error)) => fail(crate::sqlite::words(&error)),
+        (None, Stop::Refused(error)) => fail(error.to_string()),
+    })
 }
 
-fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(), FileError> {
-    let fail = |line, message: String| FileError { file: file.to_owned(), line, message };
+/// Why facts are not loaded.
+enum Failed {
+    File(FileError),
+    Database(rusqlite::Error),
+}
+
+fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(), Failed> {
+    let fail = |line, message: String| Failed::File(FileError { file: file.to_owned(), line, message });
     let mut reader = BufReader::new(File::open(file).map_err(|e| fail(None, e.to_string()))?);
     // JSON writes a byte in six at most.
     let max = 6 * (max_value_bytes + 2 * KEY_BYTES_MAX);
@@ -50,22 +70,29 @@ fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(
             0 => break,
             length if length > max => return Err(fail(Some(number), format!("is longer than {max} bytes"))),
             _ if line.trim_ascii().is_empty() => continue,
-            _ => load_line(batch, &line, max_value_bytes).map_err(|message| fail(Some(number), message))?,
+            _ => {
+                let (fact, value) = read(&line, max_value_bytes).map_err(|message| fail(Some(number), message))?;
+                let place = || Place::Entry(fact.bucket.clone(), fact.key.clone());
+                let target = Target { bucket: &fact.bucket, key: &fact.key, origin: Origin::Application };
+                match batch.attempt(place, |batch| batch.set(target, &value, None)) {
+                    // What stands under a damaged key stays there, and was named.
+                    Ok(_) => {}
+                    Err(Stop::Refused(error)) => return Err(fail(Some(number), error.to_string())),
+                    Err(Stop::Broken(error)) => return Err(Failed::Database(error)),
+                }
+            }
         }
     }
     Ok(())
 }
 
-fn load_line(batch: &mut Batch, line: &[u8], max_value_bytes: usize) -> Result<(), String> {
-    let fact: Fact = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-    let value = match fact.value {
+/// A fact, and its value as it is stored.
+fn read(line: &[u8], max_value_bytes: usize) -> Result<(Fact, Vec<u8>), String> {
+    let mut fact: Fact = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let value = match fact.value.take() {
         serde_json::Value::String(s) => s.into_bytes(),
         other => other.to_string().into_bytes(),
     };
     check(&fact.bucket, &fact.key, value.len(), max_value_bytes).map_err(|e| e.to_string())?;
-    let target = Target { bucket: &fact.bucket, key: &fact.key, origin: Origin::Application };
-    batch.set(target, &value, None).map_err(|stop| match stop {
-        Stop::Refused(error) => error.to_string(),
-        Stop::Broken(error) => format!("the database: {}", crate::sqlite::words(&error)),
-    })
+    Ok((fact, value))
 }

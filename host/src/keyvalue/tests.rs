@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 
 mod caps;
+mod damage;
 
 const KEEP: Option<Duration> = None;
 

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
+use super::damage::{Damage, EXPIRING, Place as Damaged, SIZES};
 use super::database::{self, PLACES};
 use super::places::{Place, Wanted};
 use super::{Counted, KeyvalueError, Origin, count, no_counter, unavailable};
-use crate::config;
 use crate::sqlite::Held;
+use crate::{config, sqlite};
 
 /// Writes in one transaction at most.
 const BATCH_MAX: usize = 256;
@@ -80,6 +81,7 @@ const BUCKET_PART: i64 = 4;
 pub(super) struct Writer {
     pub db: Held,
     room: Room,
+    damage: Damage,
     /// Shared with the store: the file is not the one that was opened any more.
     is_lost: Arc<AtomicBool>,
 }
@@ -108,13 +110,15 @@ impl Room {
 impl Writer {
     pub fn new(db: Held, settings: &config::Keyvalue) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Writer { db, room: Room::new(settings), is_lost: Arc::default() }
+        let damage = Damage::of(settings.database.clone());
+        Writer { db, room: Room::new(settings), damage, is_lost: Arc::default() }
     }
 
-    /// Writes all in one transaction. Where the database fails nothing of it is written, and every answer says so.
+    /// Writes all in one transaction. Where the database fails nothing of it is written, and every answer says so; damage is the
+    /// fault of the entry it is met at alone.
     pub fn commit(&mut self, writes: &[Write]) -> Vec<Answer> {
         let answers = match self.check() {
-            Ok(()) => self.try_commit(writes).map_err(unavailable),
+            Ok(()) => self.try_commit(writes),
             Err(error) => Err(error),
         };
         self.db.renew();
@@ -146,32 +150,66 @@ impl Writer {
     }
 
     pub fn commit_one(&mut self, write: &Write) -> Answer {
-        self.try_commit(std::slice::from_ref(write)).map_err(unavailable)?.remove(0)
+        self.try_commit(std::slice::from_ref(write))?.remove(0)
     }
 
-    fn try_commit(&mut self, writes: &[Write]) -> rusqlite::Result<Vec<Answer>> {
-        let mut batch = self.begin()?;
-        if let Some(now) = writes.iter().map(|write| write.now).max() {
-            batch.sweep(now, SWEPT_PER_WRITE * writes.len() as i64)?;
-        }
-        let mut answers = Vec::with_capacity(writes.len());
-        for write in writes {
-            answers.push(match batch.apply(write) {
-                Ok(reply) => Ok(reply),
-                Err(Stop::Refused(error)) => Err(error),
-                Err(Stop::Broken(error)) => return Err(error),
-            });
-        }
-        batch.commit()?;
-        Ok(answers)
+    fn try_commit(&mut self, writes: &[Write]) -> Result<Vec<Answer>, KeyvalueError> {
+        let written = self.transact(|batch| {
+            if let Some(now) = writes.iter().map(|write| write.now).max() {
+                batch.sweep(now, SWEPT_PER_WRITE * writes.len() as i64)?;
+            }
+            let mut answers = Vec::with_capacity(writes.len());
+            for write in writes {
+                let place = || Damaged::Entry(write.bucket.clone(), write.key.clone());
+                answers.push(match batch.attempt(place, |batch| batch.apply(write)) {
+                    Ok(Ok(reply)) => Ok(reply),
+                    Ok(Err(damage)) => Err(damaged(write, &damage)),
+                    Err(Stop::Refused(error)) => Err(error),
+                    Err(Stop::Broken(error)) => return Err(Stop::Broken(error)),
+                });
+            }
+            Ok(answers)
+        });
+        written.map_err(|stop| match stop {
+            Stop::Refused(error) => error,
+            Stop::Broken(error) => unavailable(error),
+        })
     }
 
-    /// Begins a transaction; dropping it undoes it. Waits while another process writes.
-    pub fn begin(&mut self) -> rusqlite::Result<Batch<'_>> {
+    /// Does all of the work in one transaction, or nothing of it. The work is done anew without what turns out to be damaged. Waits
+    /// while another process writes.
+    pub fn transact<T>(&mut self, mut work: impl FnMut(&mut Batch) -> Result<T, Stop>) -> Result<T, Stop> {
+        loop {
+            self.damage.begin();
+            match self.transact_once(&mut work) {
+                Err(Stop::Broken(error)) if !sqlite::is_general(&error) && self.damage.learn() => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn transact_once<T>(&mut self, work: impl FnOnce(&mut Batch) -> Result<T, Stop>) -> Result<T, Stop> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let size = transaction.prepare_cached("SELECT size FROM store")?.query_one([], |row| row.get(0))?;
-        Ok(Batch { transaction, size, grown: BTreeMap::new(), room: self.room })
+        let (room, damage) = (self.room, &mut self.damage);
+        let mut batch = Batch { transaction, size: 0, grown: BTreeMap::new(), room, damage };
+        let size = batch.attempt(
+            || SIZES,
+            |batch| {
+                let mut size = batch.transaction.prepare_cached("SELECT size FROM store")?;
+                Ok(size.query_one([], |row| row.get(0))?)
+            },
+        )?;
+        batch.size = size.unwrap_or_default();
+        let done = work(&mut batch)?;
+        batch.commit()?;
+        Ok(done)
     }
+}
+
+/// What whoever writes to a damaged entry is told.
+fn damaged(write: &Write, damage: &str) -> KeyvalueError {
+    let Write { bucket, key, .. } = write;
+    KeyvalueError::Unavailable(format!("the key-value store: {bucket}/{key} is damaged: {damage}"))
 }
 
 /// Why a change was not made.
@@ -196,6 +234,7 @@ pub(super) struct Batch<'a> {
     /// By how much each bucket grows.
     grown: BTreeMap<String, i64>,
     room: Room,
+    pub(super) damage: &'a mut Damage,
 }
 
 /// What an entry has besides its name.
@@ -421,18 +460,36 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Throws out the longest expired entries; says whether there may be more.
-    pub fn sweep(&mut self, now: i64, max: i64) -> rusqlite::Result<bool> {
-        let sql = "SELECT bucket, key FROM entries WHERE expires <= ?1 ORDER BY expires LIMIT ?2";
-        let expired: Vec<(String, String)> = self
-            .transaction
-            .prepare_cached(sql)?
-            .query_map(params![now, max], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
+    /// Throws out the longest expired entries; says whether there may be more. Those that are damaged stay.
+    pub fn sweep(&mut self, now: i64, max: i64) -> Result<bool, Stop> {
+        let max = max + self.damage.len() as i64;
+        let expired = self.attempt(
+            || EXPIRING,
+            |batch| {
+                let sql = "SELECT bucket, key FROM entries WHERE expires <= ?1 ORDER BY expires LIMIT ?2";
+                let name = |row: &rusqlite::Row, i| Ok::<_, rusqlite::Error>(row.get_ref(i)?.as_bytes()?.to_vec());
+                let mut expired = batch.transaction.prepare_cached(sql)?;
+                let expired = expired.query_map(params![now, max], |row| Ok((name(row, 0)?, name(row, 1)?)))?;
+                Ok(expired.collect::<rusqlite::Result<Vec<_>>>()?)
+            },
+        )?;
+        let (expired, mut removed) = (expired.unwrap_or_default(), 0);
         for (bucket, key) in &expired {
-            self.remove(bucket, key)?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let place = || Damaged::Entry(text(bucket), text(key));
+            let gone = self.attempt(place, |batch| match (std::str::from_utf8(bucket), std::str::from_utf8(key)) {
+                (Ok(bucket), Ok(key)) => Ok(batch.remove(bucket, key)?),
+                _ => Ok(batch.remove_bytes(bucket, key)?),
+            })?;
+            removed += i64::from(gone.is_ok());
         }
-        Ok(expired.len() as i64 == max)
+        Ok(removed > 0 && expired.len() as i64 == max)
+    }
+
+    /// Removes an entry whose name is no text, which nobody can have written.
+    fn remove_bytes(&mut self, bucket: &[u8], key: &[u8]) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM entries WHERE bucket = CAST(?1 AS TEXT) AND key = CAST(?2 AS TEXT)";
+        self.transaction.prepare_cached(sql)?.execute([bucket, key]).map(drop)
     }
 
     /// Counts what will be added, or refuses it.
@@ -462,11 +519,16 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn bucket_size(&self, bucket: &str) -> rusqlite::Result<i64> {
-        let sql = "SELECT size FROM buckets WHERE bucket = ?1";
-        let stored: Option<i64> =
-            self.transaction.prepare_cached(sql)?.query_row([bucket], |row| row.get(0)).optional()?;
-        Ok(stored.unwrap_or_default() + self.grown.get(bucket).copied().unwrap_or_default())
+    fn bucket_size(&mut self, bucket: &str) -> Result<i64, Stop> {
+        let stored = self.attempt(
+            || SIZES,
+            |batch| {
+                let mut size = batch.transaction.prepare_cached("SELECT size FROM buckets WHERE bucket = ?1")?;
+                Ok(size.query_row([bucket], |row| row.get::<_, i64>(0)).optional()?)
+            },
+        )?;
+        let stored = stored.ok().flatten().unwrap_or_default();
+        Ok(stored + self.grown.get(bucket).copied().unwrap_or_default())
     }
 
     fn grow(&mut self, bucket: &str, by: i64) {
@@ -479,17 +541,24 @@ impl Batch<'_> {
         }
     }
 
-    pub fn commit(mut self) -> rusqlite::Result<()> {
+    fn commit(mut self) -> Result<(), Stop> {
         let grown = std::mem::take(&mut self.grown);
-        let sql =
-            "INSERT INTO buckets (bucket, size) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET size = size + excluded.size";
-        for (bucket, by) in grown.iter().filter(|(_, by)| **by != 0) {
-            self.transaction.prepare_cached(sql)?.execute(params![bucket, by])?;
-        }
-        if grown.values().any(|by| *by != 0) {
-            self.transaction.prepare_cached("UPDATE store SET size = ?1")?.execute([self.size])?;
-        }
-        self.transaction.commit()
+        // Where they are damaged, that was told.
+        let _ = self.attempt(
+            || SIZES,
+            |batch| {
+                let sql = "INSERT INTO buckets (bucket, size) VALUES (?1, ?2)
+                ON CONFLICT DO UPDATE SET size = size + excluded.size";
+                for (bucket, by) in grown.iter().filter(|(_, by)| **by != 0) {
+                    batch.transaction.prepare_cached(sql)?.execute(params![bucket, by])?;
+                }
+                if grown.values().any(|by| *by != 0) {
+                    batch.transaction.prepare_cached("UPDATE store SET size = ?1")?.execute([batch.size])?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(self.transaction.commit()?)
     }
 }
 
