@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::channel::Limit;
 use crate::message::{FieldError, FieldErrors, Message, Report};
+use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
+use crate::tasks::{self, Panicked};
 
 /// How much at once, and for how long.
 #[derive(Debug, Clone)]
@@ -219,7 +221,10 @@ pub async fn run<R: AsyncBufRead + Unpin + Send + 'static>(
         tokio::select! {
             () = &mut stop, if !shared.lock().is_stopped => shared.stop(),
             ended = workers.join_next() => match ended {
-                Some(ended) => ended.expect("a send does not panic"),
+                // Messages are done with whatever happens over them: only the sink is left. The other workers go on.
+                Some(ended) => if let Err(error) = ended {
+                    shared.lock().read_error.get_or_insert_with(|| std::io::Error::other(Panicked::from(error)));
+                },
                 None => break,
             },
         }
@@ -262,7 +267,7 @@ async fn work<R: AsyncBufRead + Unpin + Send, S: Sink>(shared: Arc<Shared<R, S>>
             Work::Begin(line) => begin(&shared, line).await,
             Work::Resume(mut job) => {
                 job.flight.adopt((shared.current)());
-                job.flight.advance().await;
+                advance(&mut job, shared.now).await;
                 Ok(job)
             }
         };
@@ -277,8 +282,18 @@ async fn begin<R, S>(shared: &Shared<R, S>, line: Line) -> Result<Box<Job>, Done
     let give_up = (shared.now)().checked_add(shared.limits.patience).unwrap_or(Timestamp::MAX);
     let flight = InFlight::new(snapshot, Arc::new(message), shared.limits.limit_to_channels.clone(), false);
     let mut job = Box::new(Job { line: line.number, give_up, flight });
-    job.flight.advance().await;
+    advance(&mut job, shared.now).await;
     Ok(job)
+}
+
+/// A panic over one message is that message's alone: it has failed, and its report says when and why.
+async fn advance(job: &mut Job, now: fn() -> Timestamp) {
+    if let Err(panicked) = tasks::caught(job.flight.advance()).await {
+        monitoring::task_failed("message");
+        tracing::error!(line = job.line, message_uuid = %job.flight.message.uuid, "Sending a message failed: {panicked}");
+        job.flight.was_interrupted(&[now()]);
+        job.flight.abandon(&format!("{panicked}; it may have been handed over"));
+    }
 }
 
 impl<R: AsyncBufRead + Unpin, S: Sink> Shared<R, S> {

@@ -19,7 +19,7 @@ use crate::monitoring;
 use crate::policy::{self, Ruling, Slot};
 use crate::presentation::Presentation;
 use crate::retry::{self, Next};
-use mails::Mails;
+use mails::{Mailed, Mails};
 use steps::Step;
 
 /// A clock that is corrected by less is as good as right.
@@ -70,6 +70,16 @@ pub struct Progress {
     /// When it was accepted; for progress of an earlier version the moment it was first taken up again.
     #[serde(default)]
     accepted: Option<Timestamp>,
+    /// What deliveries that failed had mailed to some recipients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mailed: Vec<Mailed>,
+}
+
+impl Progress {
+    /// Whether it comes from [`InFlight::another_try`], and nothing was done since.
+    fn is_anew(&self) -> bool {
+        self.asked_in_vain == 0 && !self.mailed.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,12 +157,18 @@ impl InFlight {
             policies: Vec::new(),
             channels,
         };
-        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: Some(now), accepted: Some(now) };
+        let (seen, accepted) = (Some(now), Some(now));
+        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen, accepted, mailed: Vec::new() };
         InFlight { message, snapshot, dry, progress, is_to_be_recorded: false, held: None }
     }
 
     /// A message that was put away goes on. An attempt that was recorded and has no result is not made again.
     pub fn resume(snapshot: Arc<Snapshot>, message: Arc<Message>, progress: Progress) -> Self {
+        if progress.is_anew() {
+            let mut flight = InFlight::new(snapshot, message, progress.limit, false);
+            flight.progress.mailed = progress.mailed;
+            return flight;
+        }
         let mut flight = InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None };
         let now = (flight.snapshot.now)();
         flight.progress.accepted.get_or_insert(now);
@@ -171,12 +187,14 @@ impl InFlight {
         flight
     }
 
-    /// A message that was settled goes on, as far as [`InFlight::allow`] opens further channel types.
-    pub fn reopen(snapshot: Arc<Snapshot>, message: Arc<Message>, report: Report) -> Self {
+    /// A message that was settled goes on, as far as [`InFlight::allow`] opens further channel types. `kept`: what
+    /// [`InFlight::another_try`] gave when it was settled.
+    pub fn reopen(snapshot: Arc<Snapshot>, message: Arc<Message>, report: Report, kept: Option<Progress>) -> Self {
         let todo = report.channels.iter().map(|_| Todo::Nothing).collect();
         let limit = Limit::default();
         let accepted = Some((snapshot.now)());
-        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: None, accepted };
+        let mailed = kept.map(|kept| kept.mailed).unwrap_or_default();
+        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen: None, accepted, mailed };
         InFlight { message, snapshot, dry: false, progress, is_to_be_recorded: false, held: None }
     }
 
@@ -245,13 +263,28 @@ impl InFlight {
         interruptions.dedup();
     }
 
-    /// Nothing more is tried: every channel type that is not settled has failed.
+    /// Nothing more is tried: every channel type that is not settled has failed. Also after a panic in [`InFlight::advance`].
     pub fn abandon(&mut self, error: &str) {
         for i in 0..self.progress.todo.len() {
-            if !matches!(std::mem::replace(&mut self.progress.todo[i], Todo::Nothing), Todo::Nothing) {
-                self.note(i, Outcome::Failed { error: error.to_owned() });
+            let mails = match std::mem::replace(&mut self.progress.todo[i], Todo::Nothing) {
+                Todo::Carry(carrying) => carrying.mails,
+                Todo::Ask(_) | Todo::Nothing => Mails::default(),
+            };
+            if !self.progress.report.channels[i].outcome.is_settled() {
+                self.settle(i, mails, Outcome::Failed { error: error.to_owned() });
             }
         }
+    }
+
+    /// What must be kept of a message that is settled, so that trying it again from the beginning mails nothing to whom a relay
+    /// accepted it for already. For [`InFlight::resume`] then; `None` where there is nothing of that kind.
+    pub fn another_try(&self) -> Option<Progress> {
+        let mailed = self.progress.mailed.clone();
+        if mailed.is_empty() {
+            return None;
+        }
+        let (snapshot, message, limit) = (self.snapshot.clone(), self.message.clone(), self.progress.limit.clone());
+        Some(Progress { mailed, ..InFlight::new(snapshot, message, limit, false).progress })
     }
 
     /// What must be kept for [`InFlight::resume`].
@@ -431,8 +464,24 @@ impl InFlight {
 
     /// Ends a delivery. What was mailed outweighs how it ended.
     fn settle(&mut self, i: usize, mut mails: Mails, outcome: Outcome) {
-        let outcome = mails.settle(&self.delivery_key(i), outcome);
+        let key = self.delivery_key(i);
+        let outcome = mails.settle(&key, outcome);
+        let (is_sent, channel_type) =
+            (matches!(outcome, Outcome::Sent { .. }), &self.progress.report.channels[i].channel_type);
+        if is_sent || !mails.is_empty() {
+            self.progress.mailed.retain(|mailed| mailed.channel_type != *channel_type);
+        }
+        if !is_sent {
+            self.progress.mailed.extend(mails.kept(channel_type, &key));
+        }
         self.note(i, outcome);
+    }
+
+    /// What was mailed over a channel type before someone had the message tried again.
+    fn mailed(&self, i: usize) -> Mails {
+        let channel_type = &self.progress.report.channels[i].channel_type;
+        let mailed = self.progress.mailed.iter().find(|mailed| mailed.channel_type == *channel_type);
+        mailed.map(|mailed| mailed.mails(&self.delivery_key(i))).unwrap_or_default()
     }
 
     /// The key of the message over the channel that its report names.

@@ -4,7 +4,7 @@
 //! same words (`tests.rs` is the suite for whichever stands here). What a message *is* stays outside: bodies, progress and reports
 //! are bytes here.
 //!
-//! - [`database`]: the file, its lock, its tables
+//! - [`database`]: the file, its lock, its tables; [`upgrade`]: earlier versions of these, in a file that is damaged
 //! - [`changes`]: the way to the one thread that writes; [`writer`]: its transactions, of many changes each
 //! - [`health`]: whether that works
 //! - [`waiting`]: what waits, in rows of many
@@ -45,6 +45,7 @@ mod rows;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod upkeep;
 mod waiting;
 mod writer;

@@ -18,12 +18,9 @@ use uuid::Uuid;
 
 use crate::events::{self, Told};
 use crate::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
-use crate::monitoring;
 use crate::monitoring::trace::{self, TraceContext};
 use crate::pipeline::{InFlight, Limit, Progress, Snapshot};
-use crate::queue::{
-    Claim, Claimed, Handed, LEASE, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL,
-};
+use crate::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
 use crate::tasks;
 use alone::Alone;
 
@@ -60,8 +57,8 @@ pub struct Place {
 pub enum Stands {
     AtTheBeginning,
     Under(Progress),
-    /// It was settled, and is asked for further channel types.
-    Settled(Report),
+    /// It was settled, and is asked for further channel types. With what another try needs to know, where there is such.
+    Settled(Report, Option<Progress>),
 }
 
 /// A message with a place.
@@ -124,6 +121,7 @@ pub struct Worker {
     held: Mutex<HashMap<i64, Destination>>,
     /// By lane.
     batches: Mutex<HashMap<i64, Ready>>,
+    panics: alone::Panics,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
     told: broadcast::Sender<Arc<Told>>,
     tasks: TaskTracker,
@@ -149,6 +147,7 @@ impl Worker {
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
             held: Mutex::default(),
             batches: Mutex::default(),
+            panics: alone::Panics::default(),
             waiting_for: Mutex::default(),
             told: broadcast::Sender::new(TOLD_MAX),
             tasks: TaskTracker::new(),
@@ -171,7 +170,12 @@ impl Worker {
     /// Sends a message that was claimed for this place.
     pub fn begin(self: &Arc<Self>, place: Place, job: Job) {
         let worker = self.clone();
-        self.tasks.spawn(async move { worker.send(place, job).await });
+        let (lent, uuid) = ((job.id, job.claim), job.message.uuid);
+        self.tasks.spawn(async move {
+            if let Err(panicked) = tasks::caught(worker.send(place, job)).await {
+                worker.interrupted(lent, uuid, panicked).await;
+            }
+        });
     }
 
     /// As [`Worker::begin`], for what the queue handed out.
@@ -180,11 +184,21 @@ impl Worker {
         self.tasks.spawn(async move { worker.send_claimed(place, claimed).await });
     }
 
+    /// A panic on the way is that message's alone.
     async fn send_claimed(&self, place: Place, claimed: Claimed) {
-        match self.job(&claimed) {
-            Ok(job) if claimed.is_culprit => self.give_up(job, claimed.interruptions).await,
-            Ok(job) => self.send(place, job).await,
-            Err(reason) => self.set_aside(claimed, reason).await,
+        let (lent, uuid, is_culprit) = ((claimed.id, claimed.claim), claimed.uuid, claimed.is_culprit);
+        let work = async {
+            match self.job(&claimed) {
+                Ok(job) if is_culprit => self.give_up(job, claimed.interruptions).await,
+                Ok(job) => self.send(place, job).await,
+                Err(reason) => self.set_aside(lent, uuid, &reason).await,
+            }
+        };
+        match tasks::caught(work).await {
+            Ok(()) => {}
+            // It cannot even be given up.
+            Err(panicked) if is_culprit => self.set_aside(lent, uuid, &panicked.to_string()).await,
+            Err(panicked) => self.interrupted(lent, uuid, panicked).await,
         }
     }
 
@@ -333,11 +347,12 @@ impl Worker {
         if let Some(damage) = &claimed.damage {
             return Err(damage.clone());
         }
-        let stands = match (&claimed.progress, &claimed.report) {
-            (Some(progress), _) => serde_json::from_slice(progress).map(Stands::Under),
-            (None, Some(report)) => serde_json::from_slice(report).map(Stands::Settled),
+        let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
+        let stands = progress.and_then(|progress| match (progress, &claimed.report) {
+            (kept, Some(report)) => Ok(Stands::Settled(serde_json::from_slice(report)?, kept)),
+            (Some(progress), None) => Ok(Stands::Under(progress)),
             (None, None) => Ok(Stands::AtTheBeginning),
-        };
+        });
         Ok(Job {
             id: claimed.id,
             claim: claimed.claim,
@@ -389,7 +404,7 @@ impl Worker {
         let mut flight = match stands {
             Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
             Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
-            Stands::Settled(report) => InFlight::reopen(snapshot, message, report),
+            Stands::Settled(report, kept) => InFlight::reopen(snapshot, message, report, kept),
         };
         if let Some(limit) = limit {
             flight.allow(limit);
@@ -399,37 +414,28 @@ impl Worker {
     }
 
     /// A message that cannot be read any more stops nobody else.
-    async fn set_aside(&self, claimed: Claimed, reason: String) {
-        let uuid = claimed.uuid;
+    async fn set_aside(&self, lent: Lent, uuid: Uuid, reason: &str) {
         tracing::error!(
-            message = claimed.id, message_uuid = %uuid,
+            message = lent.0, message_uuid = %uuid,
             "What is stored of a message cannot be read; it is set aside, and all others go on: {reason}. \
              Look at it with: ace messages {uuid}"
         );
-        let report = serde_json::json!({"uuid": claimed.uuid, "error": reason}).to_string().into_bytes();
-        self.settle((claimed.id, claimed.claim), Settlement::Corrupt { report }, false).await;
+        let report = serde_json::json!({"uuid": uuid, "error": reason}).to_string().into_bytes();
+        self.settle(lent, Settlement::Corrupt { report }, false).await;
     }
 
-    /// Takes a message as far as it goes now, in its span. A panic on the way is that message's alone.
+    /// Takes a message as far as it goes now, in its span.
     async fn send(&self, place: Place, job: Job) {
         let message = job.message.clone();
         let trace = job.trace.as_deref().and_then(TraceContext::parse);
         // Kept where it is: a future is copied into each one that wraps it.
-        let sending = trace::in_message(&message, trace, Box::pin(self.go_on(place, job)));
-        if let Err(panicked) = tasks::caught(sending).await {
-            monitoring::task_failed("message");
-            // What was under way may have been handed over.
-            tracing::error!(
-                message_uuid = %message.uuid,
-                "Sending a message failed; it is sent again in {LEASE:?}, and its report says that it may arrive twice: {panicked}"
-            );
-        }
+        trace::in_message(&message, trace, Box::pin(self.go_on(place, job))).await;
     }
 
     async fn go_on(&self, place: Place, job: Job) {
         let Job { id, claim, message, stands, limits, interrupted, lane, since, .. } = job;
         let lent = (id, claim);
-        let is_reopened = matches!(stands, Stands::Settled(_));
+        let is_reopened = matches!(stands, Stands::Settled(..));
         let mut flight = self.flight(message, stands, limits, &interrupted);
         if !is_reopened {
             flight.was_accepted(since);
@@ -460,7 +466,7 @@ impl Worker {
     }
 
     async fn done(&self, lent: Lent, flight: InFlight) {
-        let message = flight.message.clone();
+        let (message, another_try) = (flight.message.clone(), flight.another_try());
         let report = flight.into_report();
         let tell = || events::tell(&message, &report, self.events, self.now());
         let kept = self.events.are_kept.then(tell);
@@ -468,7 +474,9 @@ impl Worker {
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
         let is_awaited = self.waiting().contains_key(&message.uuid);
-        if self.settle(lent, Settlement::Done { state, report: written, event }, is_awaited).await {
+        let another_try = another_try.filter(|_| state.is_dead()).map(|progress| write_down(&progress));
+        let settlement = Settlement::Done { state, report: written, event, kept: another_try };
+        if self.settle(lent, settlement, is_awaited).await {
             if self.told.receiver_count() > 0 {
                 // By now nobody may be listening any more.
                 let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));

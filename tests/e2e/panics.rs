@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use ace::channel::Channel;
-use ace::message::{Attempt, DeliveryError, Message, MessageType, Notes, Receipt, Recipient, TemplateFile};
+use ace::dispatch::{self, Done, Limits, Lines, Sink};
+use ace::message::{
+    Attempt, DeliveryError, Message, MessageType, Notes, Outcome, Receipt, Recipient, Report, TemplateFile,
+};
 use ace::plugin::PluginState;
 use ace::queue::{Queue, State};
 use ace::watch::Watch;
@@ -17,7 +20,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{Home, assert_text, wait_for};
+use crate::support::{Home, assert_text, message, wait_for};
 
 /// A policy that asks for the time while it is asked whether it can work.
 pub fn clocked() -> String {
@@ -196,7 +199,8 @@ impl Channel for BuggyDelivery {
     }
 }
 
-/// A panic while a message is sent keeps that message, and no place: the next one goes out.
+/// A panic while a message is sent is an interruption of that message, and keeps no place: the next ones go out. It is tried again
+/// after growing pauses, and then set aside with the reason.
 #[tokio::test]
 async fn a_panic_over_one_message_is_that_messages_alone() {
     let home = Home::empty();
@@ -222,8 +226,66 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
             assert!(outcome.is_settled_within(std::time::Duration::from_secs(60)).await, "{n} goes out");
         }
     }
-    let stored = queue.message(uuids[0]).await.expect("the store answers").expect("it is kept");
-    assert_eq!(stored.state, State::Queued);
+    let stored = async || queue.message(uuids[0]).await.expect("the store answers").expect("it is kept");
+    for _ in 0..600 {
+        if stored().await.state != State::Queued {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let given_up = stored().await;
+    assert_eq!(given_up.state, State::Failed);
+    let report: Value = serde_json::from_slice(&given_up.report.expect("a report")).expect("JSON");
+    assert_eq!(report["interruptions"].as_array().map(Vec::len), Some(5), "{report}");
+    let inbox = report["channels"].as_array().expect("a list").iter().find(|c| c["channel_type"] == "inbox");
+    let wanted = "set aside: sending it was interrupted 5 times, the last time by a bug in ACE (it panicked: assertion";
+    assert_text(&inbox.expect("asked for")["error"], wanted);
+    assert_text(&inbox.expect("asked for")["error"], "it cannot bear a seven");
+    assert!(given_up.settled.expect("it is") >= given_up.accepted + jiff::SignedDuration::from_secs(3), "1 s and 2 s");
     assert!(worker.drain(std::time::Duration::from_secs(60)).await);
     working.await.expect("no panic");
+}
+
+/// What became of each line of the input.
+#[derive(Default)]
+struct Outcomes(std::sync::Mutex<Vec<(u64, Report)>>);
+
+impl Sink for Outcomes {
+    fn done(&self, done: Done) {
+        self.0.lock().expect("no panic").push((done.line, done.result.expect("a sound message")));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Without a store too: the others of the input are sent, and the report of the one says why it was not.
+#[tokio::test]
+async fn a_panic_over_one_message_of_many_fails_that_one_alone() {
+    let home = Home::empty();
+    let config = config(&home);
+    home.file("templates/app/edx_ace/note/inbox/body.txt", "{{ n }}");
+    let channel = BuggyDelivery(vec![TemplateFile::required("body.txt")]);
+    let ace = Arc::new(Ace::builder(config).channel(channel).start().await.expect("it starts"));
+    let lines: Vec<String> = [6, 7, 8, 9].map(|n| message("note", json!({"context": {"n": n}})).to_string()).into();
+    let input = Lines::new(std::io::Cursor::new(lines.join("\n").into_bytes()), 100_000);
+    let limits = Limits {
+        concurrency: 2,
+        waiting_max: 10,
+        patience: std::time::Duration::from_secs(60),
+        limit_to_channels: Default::default(),
+    };
+    let (outcomes, current) = (Arc::new(Outcomes::default()), ace.clone());
+    let run = dispatch::run(move || current.snapshot(), input, limits, std::future::pending(), outcomes.clone());
+    run.await.expect("read");
+    let mut outcomes = std::mem::take(&mut *outcomes.0.lock().expect("no panic"));
+    outcomes.sort_by_key(|(line, _)| *line);
+    let inbox = |report: &Report| {
+        let inbox = report.channels.iter().find(|channel| channel.channel_type == "inbox");
+        inbox.expect("asked for").outcome.clone()
+    };
+    let states: Vec<_> = outcomes.iter().map(|(line, report)| (*line, inbox(report).state())).collect();
+    assert_eq!(states, [(1, "sent"), (2, "failed"), (3, "sent"), (4, "sent")]);
+    let Outcome::Failed { error } = inbox(&outcomes[1].1) else { panic!("{outcomes:?}") };
+    assert!(error.starts_with("a bug in ACE (it panicked: ") && error.contains("it cannot bear a seven"), "{error}");
+    assert_eq!(outcomes[1].1.interruptions.len(), 1);
 }

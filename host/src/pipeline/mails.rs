@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivered;
-use crate::message::{MailRecord, Outcome, Receipt, RecipientRecord, RecipientState};
+use crate::message::{ChannelType, MailRecord, Outcome, Receipt, RecipientRecord, RecipientState};
 
 /// What is known of a delivery's mails. In the store it grows only by fields that have a default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -14,6 +14,28 @@ pub(super) struct Mails {
     /// The channel's answer when it held the delivery for done, and some recipients were left.
     #[serde(default)]
     receipt: Option<Receipt>,
+}
+
+/// What a delivery that failed had mailed to some recipients all the same: should someone have the message tried again, they do
+/// not get it again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Mailed {
+    pub(super) channel_type: ChannelType,
+    /// The key of the delivery.
+    key: String,
+    records: Vec<MailRecord>,
+}
+
+impl Mailed {
+    /// What the delivery of this key must know.
+    pub(super) fn mails(&self, key: &str) -> Mails {
+        let records = self.records.iter().map(|record| {
+            let tail = record.key.strip_prefix(&self.key);
+            let key = tail.map_or_else(|| record.key.clone(), |tail| format!("{key}{tail}"));
+            MailRecord { key, ..record.clone() }
+        });
+        Mails { records: records.collect(), receipt: None }
+    }
 }
 
 impl Mails {
@@ -70,6 +92,19 @@ impl Mails {
     /// Every recipient of the mails that were not accepted for all of theirs at once.
     pub(super) fn recipients(&self) -> Vec<RecipientRecord> {
         self.records.iter().flat_map(|mail| &mail.recipients).cloned().collect()
+    }
+
+    /// What is to be kept of a delivery that failed; `None` where nobody has a mail of it.
+    pub(super) fn kept(self, channel_type: &ChannelType, key: &str) -> Option<Mailed> {
+        let is_for_all = |mail: &MailRecord| mail.recipients.is_empty();
+        let accepted = |mut mail: MailRecord| {
+            let is_whole = is_for_all(&mail);
+            mail.recipients.retain(|recipient| recipient.state == RecipientState::Accepted);
+            (is_whole || !is_for_all(&mail)).then_some(mail)
+        };
+        let records: Vec<MailRecord> = self.records.into_iter().filter_map(accepted).collect();
+        let mailed = Mailed { channel_type: channel_type.clone(), key: key.to_owned(), records };
+        (!mailed.records.is_empty()).then_some(mailed)
     }
 
     /// For another channel: who has the mail does not get it again.

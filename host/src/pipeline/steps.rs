@@ -46,7 +46,11 @@ impl InFlight {
         }
         let stage = std::mem::take(&mut carrying.stage);
         if let Stage::Choose = stage {
-            return self.choose(i).await;
+            let step = self.choose(i).await;
+            if carrying.mails.is_empty() {
+                carrying.mails = self.mailed(i);
+            }
+            return step;
         }
         let report = &mut self.progress.report.channels[i];
         let name = report.channel.clone().unwrap_or_default();

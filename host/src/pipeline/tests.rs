@@ -45,7 +45,7 @@ struct Script {
     /// Seconds for which its provider wants to be left alone, when it fails.
     retry_after: AtomicI64,
     /// What each attempt mails; the last one is mailed again by each further one.
-    mailed: Mutex<Vec<MailRecord>>,
+    mailed: Mutex<Vec<Vec<MailRecord>>>,
     /// What each attempt was told of the ones before.
     known: Mutex<Vec<Vec<MailRecord>>>,
     /// Whether it hands over something without an answer.
@@ -68,7 +68,12 @@ impl Script {
     }
 
     fn mails(&self, mailed: &[&MailRecord]) {
-        *self.mailed.lock().expect("no panic") = mailed.iter().map(|mail| (*mail).clone()).collect();
+        *self.mailed.lock().expect("no panic") = mailed.iter().map(|mail| vec![(*mail).clone()]).collect();
+    }
+
+    /// Each attempt mails all of them.
+    fn mails_at_once(&self, mailed: &[&MailRecord]) {
+        *self.mailed.lock().expect("no panic") = vec![mailed.iter().map(|mail| (*mail).clone()).collect()];
     }
 
     fn known(&self) -> Vec<Vec<MailRecord>> {
@@ -112,7 +117,7 @@ impl Channel for Arc<Script> {
         self.seen.lock().expect("no panic").push((attempt.number, attempt.idempotency_key.clone()));
         self.known.lock().expect("no panic").push(notes.mails());
         let mut mailed = self.mailed.lock().expect("no panic");
-        notes.mailed(mailed.first().cloned().into_iter().collect());
+        notes.mailed(mailed.first().cloned().unwrap_or_default());
         if mailed.len() > 1 {
             mailed.remove(0);
         }
@@ -551,7 +556,7 @@ async fn a_settled_message_goes_on_with_the_channel_types_it_was_not_asked_for()
     let report = first.into_report();
     let states = |report: &Report| report.channels.iter().map(|c| c.outcome.state()).collect::<Vec<_>>();
     assert_eq!(states(&report), ["sent", "excluded"]);
-    let mut second = InFlight::reopen(snapshot.clone(), message, report);
+    let mut second = InFlight::reopen(snapshot.clone(), message, report, None);
     second.allow(limit(&["push", "nobody"]));
     run(&mut second).await;
     assert_eq!(states(second.report()), ["sent", "sent"]);

@@ -105,6 +105,8 @@ pub enum Settlement {
         report: Vec<u8>,
         /// What is told to webhooks and streams.
         event: Option<Vec<u8>>,
+        /// What [`Queue::retry`] is to begin with. Only for a dead letter.
+        kept: Option<Vec<u8>>,
     },
     /// To be taken up again then.
     Again { due: Timestamp, progress: Vec<u8> },
@@ -115,6 +117,8 @@ pub enum Settlement {
     Record { progress: Vec<u8> },
     /// It was not begun, and waits as before.
     Back,
+    /// Its worker panicked: it counts as an unexpected end of the process with this message, and is tried again as after one.
+    Interrupted,
     /// What is kept of it cannot be read: it is set aside, with the reason for its report.
     Corrupt { report: Vec<u8> },
 }
@@ -149,7 +153,9 @@ impl Queue {
     }
 
     async fn settle_at(&self, pace: Pace, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
-        let wakes = settled.iter().any(|s| matches!(s.settlement, Settlement::Again { .. } | Settlement::Back));
+        let is_back =
+            |s: &Settled| matches!(s.settlement, Settlement::Again { .. } | Settlement::Back | Settlement::Interrupted);
+        let wakes = settled.iter().any(is_back);
         let write = move |writer: &mut Writer| settled.iter().try_for_each(|one| writer.settle(one, now));
         self.writer.write_at(pace, write).await?;
         if wakes {
@@ -376,18 +382,24 @@ impl Writer {
         let Some(lane) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
             // Its batch was cancelled meanwhile: it is not tried again.
-            Settlement::Again { .. } | Settlement::Park { .. } | Settlement::Back if self.is_cancelled(lane)? => {
+            Settlement::Again { .. } | Settlement::Park { .. } | Settlement::Back | Settlement::Interrupted
+                if self.is_cancelled(lane)? =>
+            {
                 self.done(id, lane, (State::Cancelled, b""), now)?;
             }
-            Settlement::Done { report, .. } if is_extended => {
+            Settlement::Done { report, kept, .. } if is_extended => {
                 let sql =
-                    "UPDATE messages SET report = ?1, progress = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
-                    WHERE id = ?2";
-                self.db.prepare_cached(sql)?.execute(params![report, id])?;
+                    "UPDATE messages SET report = ?1, progress = ?2, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?3";
+                self.db.prepare_cached(sql)?.execute(params![report, kept, id])?;
                 self.put(lane, ms(now), id)?;
             }
-            Settlement::Done { state, report, event } => {
+            Settlement::Done { state, report, event, kept } => {
                 self.done(id, lane, (*state, report), now)?;
+                if let Some(kept) = kept.as_ref().filter(|_| state.is_dead()) {
+                    let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
+                    self.db.prepare_cached(sql)?.execute(params![kept, id])?;
+                }
                 if let Some(body) = event.as_ref().filter(|_| is_told) {
                     self.tell(id, body, now)?;
                 }
@@ -403,11 +415,17 @@ impl Writer {
             }
             Settlement::Park { due, progress, destinations } => {
                 let sql =
-                    "UPDATE messages SET progress = ?1, in_doubt = 0, doubts = NULL, interruptions = 0 WHERE id = ?2";
+                    "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.park(id, lane, ms(*due), destinations)?;
+                self.park((id, lane), ms(*due), destinations, now)?;
             }
             Settlement::Back => self.put(lane, ms(now), id)?,
+            Settlement::Interrupted => {
+                if let Some(interruptions) = self.doubt(id, true, now)? {
+                    self.put_back(id, lane, interruptions, now)?;
+                }
+            }
             Settlement::Record { .. } => {}
         }
         Ok(())

@@ -27,6 +27,10 @@ pub(super) const SET_ASIDE: &str = "(SELECT id FROM damaged)";
 pub(super) enum Place {
     /// A message's row, by its number.
     Message(i64),
+    /// What is beside a message's row, and is met when that is taken out of its table.
+    Beside(i64),
+    /// What a message waits for, by its number.
+    Parked(i64),
     /// What leads to a message by its uuid.
     Uuid(Uuid),
     /// The event that tells of a message.
@@ -49,6 +53,11 @@ pub(super) struct Damage {
 }
 
 impl Damage {
+    /// Whether rows could not be taken out for what is beside them.
+    pub fn is_beside(&self) -> bool {
+        self.known.keys().any(|place| matches!(place, Place::Beside(_)))
+    }
+
     /// A transaction begins.
     pub fn begin(&mut self) {
         self.met = None;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::upgrade;
 use crate::files::{self, Access};
 use crate::sqlite::{self, Held, Hold, HoldError, Use, beside};
 
@@ -19,6 +20,29 @@ pub(super) const PAGE_BYTES: i32 = 16 * 1024;
 /// The log is folded into the database when it has so many pages (64 MiB): a page of an index is written there once for many
 /// changes.
 pub(super) const CHECKPOINT_PAGES: i32 = 4_000;
+
+/// What moves limits of version 4 to the column that version 5 has for them.
+macro_rules! moved_limits {
+    () => {
+        "UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
+            SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.types')
+            UNION SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.channels')))
+        WHERE progress IS NOT NULL AND CASE WHEN json_valid(CAST(progress AS TEXT))
+            THEN json_array_length(CAST(progress AS TEXT), '$.limit.types')
+                + json_array_length(CAST(progress AS TEXT), '$.limit.channels') > 0
+            ELSE 0 END"
+    };
+}
+
+/// What notes the last message that is to be indexed anew.
+macro_rules! rehash_through {
+    () => {
+        "INSERT INTO meta (key, value) SELECT 'rehash-through', max(id) FROM messages HAVING max(id) IS NOT NULL"
+    };
+}
+
+pub(super) const MOVED_LIMITS: &str = moved_limits!();
+pub(super) const REHASH_THROUGH: &str = rehash_through!();
 
 /// What each version of the tables added, the first version first. What is released is never edited.
 ///
@@ -122,15 +146,12 @@ pub(super) const VERSIONS: [&str; 5] = [
     // counts the processes that ended unexpectedly with the message under way, `doubts` is a JSON list of the moments at which it
     // came back in doubt; both begin anew when something comes of it (see [`super::suspects`]). `damaged` names messages whose rows
     // are left as they are. Recipients that were indexed before are indexed anew, up to the number in `meta`.
-    "
+    concat!(
+        "
     ALTER TABLE messages ADD COLUMN limits TEXT;
-    UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
-            SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.types')
-            UNION SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.channels')))
-        WHERE progress IS NOT NULL AND CASE WHEN json_valid(CAST(progress AS TEXT))
-            THEN json_array_length(CAST(progress AS TEXT), '$.limit.types')
-                + json_array_length(CAST(progress AS TEXT), '$.limit.channels') > 0
-            ELSE 0 END;
+    ",
+        moved_limits!(),
+        ";
     ALTER TABLE messages ADD COLUMN retried INTEGER;
     CREATE TABLE parked (
         destination TEXT,
@@ -144,8 +165,11 @@ pub(super) const VERSIONS: [&str; 5] = [
     ALTER TABLE messages ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE messages ADD COLUMN doubts TEXT;
     CREATE TABLE damaged (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;
-    INSERT INTO meta (key, value) SELECT 'rehash-through', max(id) FROM messages HAVING max(id) IS NOT NULL;
-",
+    ",
+        rehash_through!(),
+        ";
+"
+    ),
 ];
 
 /// Why a queue cannot be opened.
@@ -169,7 +193,7 @@ impl OpenError {
         }
     }
 
-    fn io(file: &Path, error: &std::io::Error) -> OpenError {
+    pub(super) fn io(file: &Path, error: &std::io::Error) -> OpenError {
         let (file, reason) = (file.to_owned(), sqlite::io_words(error));
         match sqlite::is_full_disk(error) {
             true => OpenError::Full { file, reason },
@@ -209,9 +233,13 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
     let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
     if version > 0 && version < versions.len() {
-        back_up(&db, version, &beside(file, &copy_of(version)), access)?;
-    }
-    if version < versions.len() {
+        let copy = beside(file, &copy_of(version));
+        back_up(&db, version, &copy, access)?;
+        upgrade::bring_forward(&mut db, version, versions).map_err(|error| match sqlite::is_general(&error) {
+            true => sql(error),
+            false => failed(upgrade::refusal(file, &copy, version, &error)),
+        })?;
+    } else if version == 0 {
         bring_forward(&mut db, version, versions).map_err(sql)?;
     }
     db.watch(access).map_err(failed)?;
@@ -252,13 +280,24 @@ fn version(db: &Connection, known: usize) -> rusqlite::Result<Result<usize, Stri
     })
 }
 
-fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+    bring_forward_with(db, &versions[from..], versions.len(), |_| Ok(()))
+}
+
+/// Makes these tables, the last of which have that version, and does what else belongs to it, in one transaction.
+pub(super) fn bring_forward_with(
+    db: &mut Connection,
+    tables: &[impl AsRef<str>],
+    version: usize,
+    more: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    for tables in &versions[from..] {
-        transaction.execute_batch(tables)?;
+    for tables in tables {
+        transaction.execute_batch(tables.as_ref())?;
     }
+    more(&transaction)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", versions.len() as i32)?;
+    transaction.pragma_update(None, "user_version", version as i32)?;
     transaction.commit()
 }
 
@@ -267,9 +306,9 @@ fn copy_of(version: usize) -> String {
     format!(".version-{version}")
 }
 
-/// A whole copy, made by SQLite; one that is there already is kept, for it is older. It has its name only once it is whole: whoever
+/// A whole copy, made by SQLite, or page by page where a part is damaged; one that is there already is kept, for it is older. It has its name only once it is whole: whoever
 /// is killed before leaves none, or what an earlier version left is replaced.
-fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
+fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
     if to.exists() {
         match is_whole(to, version) {
             true => return Ok(()),
@@ -283,8 +322,10 @@ fn back_up(db: &Connection, version: usize, to: &Path, access: Access) -> Result
     // SQLite writes into an empty file that is there, and leaves its mode as it is.
     let failed = |e: std::io::Error| OpenError::io(to, &e);
     let copied = files::replace(&temporary, b"", files::Readers::Only(access)).map_err(failed).and_then(|()| {
-        let copied = db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]);
-        copied.map_err(|e| OpenError::of(to, &e))?;
+        match db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]) {
+            Err(error) if !sqlite::is_general(&error) => upgrade::copy_pages(db, &temporary, access)?,
+            copied => drop(copied.map_err(|e| OpenError::of(to, &e))?),
+        }
         files::put_in_place(&temporary, to).map_err(failed)
     });
     copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))

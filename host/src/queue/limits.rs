@@ -58,7 +58,7 @@ impl Writer {
     }
 
     fn known(&self, id: i64) -> rusqlite::Result<Option<Known>> {
-        let sql = "SELECT digest, state, lane, limits, progress IS NOT NULL FROM messages WHERE id = ?1";
+        let sql = "SELECT digest, state, lane, limits, progress IS NOT NULL FROM messages WHERE id = ?1 AND state >= 0";
         let read = |row: &rusqlite::Row| {
             let mut row = Reading::of(row);
             let (digest, state) = (row.bytes(0).unwrap_or_default(), row.number_or(1, State::Corrupt as i64));

@@ -89,7 +89,7 @@ impl Queue {
         self.read(move |db| {
             let id = if held.is_some() { held } else { indexed(db, uuid)? };
             let Some(id) = id else { return Ok(None) };
-            let sql = format!("SELECT {COLUMNS} FROM messages WHERE id = ?1");
+            let sql = format!("SELECT {COLUMNS} FROM messages WHERE id = ?1 AND state >= 0");
             let found = db.prepare_cached(&sql)?.query_row([id], stored).optional();
             match set_aside(db, id)? {
                 Some((at, reason)) => Ok(Some(damaged(id, uuid, (at, &reason), found.ok().flatten()))),
@@ -124,7 +124,7 @@ impl Queue {
         Ok(stats)
     }
 
-    /// A dead letter is tried again from the beginning.
+    /// A dead letter is tried again from the beginning, but for what it was settled with (`kept`).
     pub async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
@@ -233,7 +233,7 @@ fn not_dead(state: State) -> String {
 impl Writer {
     /// Whether it could be: without its body there is nothing to try.
     fn try_again(&mut self, id: i64, lane: i64, state: State, now: Timestamp) -> rusqlite::Result<bool> {
-        let sql = "UPDATE messages SET state = 0, settled = NULL, report = NULL, progress = NULL, retried = ?2,
+        let sql = "UPDATE messages SET state = 0, settled = NULL, report = NULL, retried = ?2,
             in_doubt = 0, doubts = NULL, interruptions = 0
             WHERE id = ?1 AND state IN (4, 5) AND body IS NOT NULL";
         if self.db.prepare_cached(sql)?.execute([id, ms(now)])? == 0 {
@@ -245,7 +245,7 @@ impl Writer {
     }
 
     fn give_up(&mut self, id: i64, lane: i64, state: State) -> rusqlite::Result<()> {
-        let sql = "UPDATE messages SET state = ?1, body = NULL WHERE id = ?2";
+        let sql = "UPDATE messages SET state = ?1, body = NULL, progress = NULL WHERE id = ?2";
         self.db.prepare_cached(sql)?.execute([State::Discarded as i64, id])?;
         self.tally(lane, state, -1);
         self.tally(lane, State::Discarded, 1);
@@ -366,7 +366,7 @@ fn page(db: &Connection, people: &People, filter: &Filter, cursor: Option<i64>, 
     let (mut wheres, mut values) = people.conditions();
     // With an index to go by, every row that is looked at is one of those wanted, or nearly so.
     let has_index = !wheres.is_empty() || are_dead(filter);
-    wheres.insert(0, "id < ?".to_owned());
+    wheres.insert(0, "id < ? AND state >= 0".to_owned());
     values.insert(0, cursor.unwrap_or(i64::MAX).into());
     if are_dead(filter) {
         wheres.push("state IN (4, 5, 6)".to_owned());
@@ -413,7 +413,7 @@ fn page_around(
         (false, _) => people.ids(db, from)?,
     };
     let columns = COLUMNS.replace("body, progress", "NULL, NULL");
-    let sql = format!("SELECT {columns} FROM messages WHERE id = ?1");
+    let sql = format!("SELECT {columns} FROM messages WHERE id = ?1 AND state >= 0");
     let (mut messages, mut last) = (Vec::new(), None);
     for id in &ids {
         last = Some(*id);

@@ -195,12 +195,12 @@ fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
         Ok((uuid, id, hashes(user.as_deref(), email.as_deref())))
     };
     let found = db
-        .prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1")?
+        .prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1 AND state >= 0")?
         .query_map([indexed], read)?
         .collect::<rusqlite::Result<Vec<_>>>();
     let found = match found {
         Err(error) if !sqlite::is_general(&error) => {
-            let sql = "SELECT id, uuid, user, email FROM messages WHERE id = ?1";
+            let sql = "SELECT id, uuid, user, email FROM messages WHERE id = ?1 AND state >= 0";
             rows::each(db, ("messages", sql), (indexed, rows::Order::Up), usize::MAX, read)?
         }
         found => found?,

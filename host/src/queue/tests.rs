@@ -9,6 +9,7 @@
 //! - [`limits`]: the same message for further channel types
 //! - [`recipients`]: one rule for whom a message is for
 //! - [`suspects`]: processes that end with messages under way
+//! - [`upgrade`]: tables of an earlier version in a damaged file
 
 mod clocks;
 mod damage;
@@ -18,6 +19,7 @@ mod parked;
 mod properties;
 mod recipients;
 mod suspects;
+mod upgrade;
 
 use std::path::Path;
 
@@ -84,7 +86,7 @@ async fn settle(queue: &Queue, claimed: &[Claimed], settlement: Settlement) {
 }
 
 fn done(state: State) -> Settlement {
-    Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event: None }
+    Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event: None, kept: None }
 }
 
 fn again(second: i64) -> Settlement {
@@ -257,6 +259,34 @@ async fn dead_letters_are_kept_whole_tried_again_and_discarded() {
 }
 
 #[tokio::test]
+async fn what_a_dead_letter_was_settled_with_is_there_when_it_is_tried_again_and_goes_with_its_body() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=4, ORDINARY).await;
+    let claimed = claim(&queue, 4, 1_000).await;
+    let failed = |state| Settlement::Done { state, report: b"{}".to_vec(), event: None, kept: Some(b"kept".to_vec()) };
+    settle(&queue, &claimed[..3], failed(State::Failed)).await;
+    settle(&queue, &claimed[3..], failed(State::Sent)).await;
+    queue.retry(Uuid::from_u128(1), at(1_100)).await.expect("it was dead");
+    let again = claim(&queue, 5, 1_100).await.remove(0);
+    assert_eq!((again.progress.as_deref(), again.report), (Some(&b"kept"[..]), None));
+    // Asked for a further channel type it goes on from its report, and still has it.
+    let limited = New { limit: Some(vec!["push".to_owned()]), ..new(2, ORDINARY) };
+    queue
+        .writer
+        .write(|w| Ok(w.db.execute("UPDATE messages SET limits = '[[\"email\"]]'", []).map(drop)?))
+        .await
+        .expect("set");
+    assert_eq!(queue.accept(vec![limited], at(1_200)).await.expect("accepted"), [Accepted::Extended]);
+    let extended = claim(&queue, 5, 1_200).await.remove(0);
+    assert_eq!((extended.progress.as_deref(), extended.report.as_deref()), (Some(&b"kept"[..]), Some(&b"{}"[..])));
+    queue.discard(Uuid::from_u128(3)).await.expect("it was dead");
+    for number in [3, 4] {
+        assert_eq!(queue.message(Uuid::from_u128(number)).await.expect("asked").expect("there").progress, None);
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_many_changes_no_more_than_its_limit() {
     let home = Home::new();
     let queue = home.open();
@@ -374,7 +404,8 @@ async fn a_person_is_forgotten_everywhere() {
     accept(&queue, 1..=21, ORDINARY).await;
     let claimed = claim(&queue, 4, 1_000).await;
     let event = Some(b"{\"to\": 1}".to_vec());
-    settle(&queue, &claimed[..3], Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event }).await;
+    settle(&queue, &claimed[..3], Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None })
+        .await;
     let forgotten = queue.forget(Some("3".to_owned()), None).await.expect("forgotten");
     assert_eq!(forgotten, Forgotten { waiting: 2, under_way: 0, settled: 1, damaged: 0 });
     let forgotten = queue.forget(None, Some("User4@Example.com".to_owned())).await.expect("forgotten");
@@ -423,7 +454,7 @@ async fn webhook_calls_are_kept_until_they_are_taken() {
     accept(&queue, [1, 2], ORDINARY).await;
     let claimed = claim(&queue, 2, 1_000).await;
     let event = Some(b"{}".to_vec());
-    settle(&queue, &claimed, Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event }).await;
+    settle(&queue, &claimed, Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None }).await;
     let calls = async |hook: &str, second| queue.calls(hook.to_owned(), 10, at(second)).await.expect("asked");
     let first = calls("a", 1_001).await;
     assert_eq!(first.len(), 2);

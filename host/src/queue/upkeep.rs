@@ -17,6 +17,8 @@ use crate::message::{normal_address, normal_user};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
+/// … where rows beside a damaged page are among them: each of those makes the transaction anew.
+const STEP_BESIDE: i64 = 16;
 /// The longest that what was erased stays in the database's log.
 const LOG_AGE_MAX: Duration = Duration::from_secs(60);
 /// Pages that one step gives back to the disk.
@@ -75,20 +77,8 @@ impl Queue {
 
     /// Gives room that is not needed any more back to the disk, a part at a time; whether there is more.
     pub async fn give_room_back(&self) -> Result<bool, QueueError> {
-        self.writer
-            .write(|writer| {
-                let free: i64 = writer.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
-                let mut step = writer.db.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
-                let mut rows = step.query([])?;
-                while rows.next()?.is_some() {}
-                drop(rows);
-                drop(step);
-                // What was erased is in the log until that is folded away.
-                let is_log_old = writer.folded.elapsed() > LOG_AGE_MAX;
-                writer.wants_checkpoint = (1..=PAGES).contains(&free) || is_log_old;
-                Ok(free > PAGES)
-            })
-            .await
+        let part = ("pages that are to be moved", "room that is free in the file is not given back to the disk");
+        self.writer.write(move |writer| Ok(writer.attempt_part(part, Writer::give_room_back)?)).await
     }
 
     /// Erases everything about the messages to a user id, or to an address.
@@ -133,21 +123,35 @@ impl Writer {
         Ok(is_more || erased >= STEP || told >= STEP)
     }
 
+    fn give_room_back(&mut self) -> rusqlite::Result<bool> {
+        let free: i64 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+        let mut step = self.db.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+        let mut rows = step.query([])?;
+        while rows.next()?.is_some() {}
+        drop(rows);
+        drop(step);
+        // What was erased is in the log until that is folded away.
+        let is_log_old = self.folded.elapsed() > LOG_AGE_MAX;
+        self.wants_checkpoint = (1..=PAGES).contains(&free) || is_log_old;
+        Ok(free > PAGES)
+    }
+
     /// Erases settled messages that are old or too many; whether there are more.
     fn prune_messages(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<bool> {
         let part = ("the index of settled messages", "messages are kept longer than queue.retention");
         let surplus = self.settled.saturating_sub(self.settings.max_settled);
+        let step = if self.damage.is_beside() { STEP_BESIDE } else { STEP };
         let ids = self.attempt_part(part, |writer| {
             let aged = format!(
                 "SELECT id FROM messages WHERE settled < ?1 AND id NOT IN {SET_ASIDE} ORDER BY settled LIMIT ?2"
             );
-            let mut ids = writer.ids(&aged, before)?;
+            let mut ids = writer.ids(&aged, before, step)?;
             if ids.is_empty() && surplus > 0 {
                 let oldest = format!(
                     "SELECT id FROM messages WHERE settled IS NOT NULL AND ?1 > 0 AND id NOT IN {SET_ASIDE}
                     ORDER BY settled LIMIT ?2"
                 );
-                ids = writer.ids(&oldest, 1)?;
+                ids = writer.ids(&oldest, 1, step)?;
                 ids.truncate(usize::try_from(surplus).unwrap_or(usize::MAX));
             }
             Ok(ids)
@@ -157,14 +161,14 @@ impl Writer {
                 self.note_damaged(*id, &damage, now)?;
             }
         }
-        Ok(!ids.is_empty() && (self.settled > self.settings.max_settled || ids.len() as i64 >= STEP))
+        Ok(!ids.is_empty() && (self.settled > self.settings.max_settled || ids.len() as i64 >= step))
     }
 
     /// Erases what only another attempt of a dead letter would need; of how many messages.
     fn erase_bodies(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<i64> {
         let all = self.attempt(Place::Part("the contexts of dead letters"), |writer| {
             let sql = format!(
-                "UPDATE messages SET body = NULL WHERE id IN (SELECT id FROM messages
+                "UPDATE messages SET body = NULL, progress = NULL WHERE id IN (SELECT id FROM messages
                 WHERE state IN (4, 5, 6) AND settled < ?1 AND body IS NOT NULL AND id NOT IN {SET_ASIDE} LIMIT ?2)"
             );
             writer.db.prepare_cached(&sql)?.execute([before, STEP])
@@ -176,8 +180,9 @@ impl Writer {
         let part = ("the index of dead letters", "their contexts are kept longer than queue.dead-letter-retention");
         let ids =
             format!("SELECT id FROM messages WHERE state IN (4, 5, 6) AND id NOT IN {SET_ASIDE} AND ?1 > 0 LIMIT ?2");
-        let ids = self.attempt_part(part, |writer| writer.ids(&ids, 1))?;
-        let sql = "UPDATE messages SET body = NULL WHERE id = ?1 AND settled < ?2 AND body IS NOT NULL";
+        let ids = self.attempt_part(part, |writer| writer.ids(&ids, 1, STEP))?;
+        let sql =
+            "UPDATE messages SET body = NULL, progress = NULL WHERE id = ?1 AND settled < ?2 AND body IS NOT NULL";
         let mut erased = 0;
         for id in ids {
             let erase = |writer: &mut Writer| writer.db.prepare_cached(sql)?.execute([id, before]);
@@ -189,17 +194,19 @@ impl Writer {
         Ok(erased)
     }
 
-    fn ids(&self, sql: &str, first: i64) -> rusqlite::Result<Vec<i64>> {
-        self.db.prepare_cached(sql)?.query_map([first, STEP], |row| row.get(0))?.collect()
+    fn ids(&self, sql: &str, first: i64, max: i64) -> rusqlite::Result<Vec<i64>> {
+        self.db.prepare_cached(sql)?.query_map([first, max], |row| row.get(0))?.collect()
     }
 
     /// Erases some of a person's messages with higher numbers than one; where to go on, unless that was all.
     fn forget_some(&mut self, known: Known, value: &str, after: i64) -> rusqlite::Result<(Forgotten, Option<i64>)> {
         let hashes = known.hashes(value);
         let sql = format!("SELECT id FROM {RECIPIENTS} WHERE id > ? ORDER BY id LIMIT ?");
-        let values = params![list(hashes.iter().copied()), self.recent.ids(&hashes), after, STEP];
+        let step = if self.damage.is_beside() { STEP_BESIDE } else { STEP };
+        let values = params![list(hashes.iter().copied()), self.recent.ids(&hashes), after, step];
         let ids =
             self.db.prepare_cached(&sql)?.query_map(values, |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+        let is_last = (ids.len() as i64) < step;
         let (mut forgotten, form) = (Forgotten::default(), known.form(value));
         for id in &ids {
             match self.attempt(Place::Message(*id), |writer| writer.erase_if(*id, known, &form))? {
@@ -210,7 +217,7 @@ impl Writer {
                 Err(_) => forgotten.damaged += 1,
             }
         }
-        Ok((forgotten, ids.last().copied().filter(|_| ids.len() as i64 == STEP)))
+        Ok((forgotten, ids.last().copied().filter(|_| !is_last)))
     }
 
     /// Erases a message where it is the person's: the key that led to it is a hash.
@@ -225,23 +232,17 @@ impl Writer {
 
     /// Takes a message out of every table.
     fn erase(&mut self, id: i64) -> rusqlite::Result<Option<Held>> {
-        let sql = "DELETE FROM messages WHERE id = ?1 RETURNING lane, state, uuid, user, email";
-        let read = |row: &rusqlite::Row| {
-            let mut row = Reading::of(row);
-            let (lane, state) = (row.number_or(0, ORDINARY), State::of(row.number_or(1, State::Corrupt as i64)));
-            let (uuid, user, email) = (row.uuid(2), row.text(3), row.text(4));
-            Ok((lane, state, uuid, all_hashes(user.as_deref(), email.as_deref())))
-        };
-        let found = self.db.prepare_cached(sql)?.query_row([id], read).optional()?;
-        let Some((lane, state, uuid, hashes)) = found else { return Ok(None) };
+        let Some(Erased { lane, state, uuid, hashes }) = self.erase_row(id)? else { return Ok(None) };
         self.recent.erase(uuid, id);
         // What stays in an index that is damaged leads to no message.
         let part = ("the keys of erased messages", "what was erased leaves hashes there");
         self.attempt_part(part, |writer| writer.erase_keys(id, uuid, &hashes))?;
-        self.db
-            .prepare_cached("DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)")?
-            .execute([id])?;
-        self.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([id])?;
+        let part = ("the events of erased messages", "they are kept until queue.event-retention");
+        self.attempt_part(part, |writer| {
+            let sql = "DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)";
+            writer.db.prepare_cached(sql)?.execute([id])?;
+            writer.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([id]).map(drop)
+        })?;
         self.tally(lane, state, -1);
         if state != State::Queued {
             self.settled = self.settled.saturating_sub(1);
@@ -256,6 +257,26 @@ impl Writer {
         Ok(Some(Held::Waiting))
     }
 
+    /// Takes a message's row out. SQLite joins pages that have become small, and what it joins may be damaged: then the row stays,
+    /// without anything in it.
+    fn erase_row(&mut self, id: i64) -> rusqlite::Result<Option<Erased>> {
+        let columns = "lane, state, uuid, user, email";
+        let take_out = |writer: &mut Writer| {
+            let sql = format!("DELETE FROM messages WHERE id = ?1 AND state >= 0 RETURNING {columns}");
+            writer.db.prepare_cached(&sql)?.query_row([id], Erased::of).optional()
+        };
+        if let Ok(erased) = self.attempt(Place::Beside(id), take_out)? {
+            return Ok(erased);
+        }
+        let sql = format!("SELECT {columns} FROM messages WHERE id = ?1 AND state >= 0");
+        let erased = self.db.prepare_cached(&sql)?.query_row([id], Erased::of).optional()?;
+        let sql = "UPDATE messages SET uuid = x'', digest = x'', lane = 0, state = ?2, in_doubt = 0, accepted = 0, settled = NULL, name = '',
+            user = NULL, email = NULL, trace = NULL, body = NULL, progress = NULL, report = NULL, limits = NULL, retried = NULL,
+            interruptions = 0, doubts = NULL WHERE id = ?1";
+        self.db.prepare_cached(sql)?.execute([id, EMPTIED])?;
+        Ok(erased)
+    }
+
     fn erase_keys(&mut self, id: i64, uuid: Uuid, hashes: &[i64]) -> rusqlite::Result<()> {
         self.db
             .prepare_cached("DELETE FROM uuids WHERE uuid = ?1 AND id = ?2")?
@@ -264,6 +285,26 @@ impl Writer {
             self.db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([*hash, id])?;
         }
         Ok(())
+    }
+}
+
+/// The state of a row that was emptied, as it could not be taken out. No message has it, and nothing leads to it.
+const EMPTIED: i64 = -1;
+
+/// What is to be known of a message that was erased.
+struct Erased {
+    lane: i64,
+    state: State,
+    uuid: Uuid,
+    hashes: Vec<i64>,
+}
+
+impl Erased {
+    fn of(row: &rusqlite::Row) -> rusqlite::Result<Erased> {
+        let mut row = Reading::of(row);
+        let (lane, state) = (row.number_or(0, ORDINARY), State::of(row.number_or(1, State::Corrupt as i64)));
+        let (uuid, user, email) = (row.uuid(2), row.text(3), row.text(4));
+        Ok(Erased { lane, state, uuid, hashes: all_hashes(user.as_deref(), email.as_deref()) })
     }
 }
 

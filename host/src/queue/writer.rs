@@ -475,7 +475,7 @@ impl Writer {
     /// The number, lane and state of a message.
     pub fn find(&self, uuid: Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
         let Some(id) = self.recent.find(&self.db, uuid)? else { return Ok(None) };
-        let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1")?;
+        let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1 AND state >= 0")?;
         let read = |row: &rusqlite::Row| {
             let mut row = Reading::of(row);
             Ok((id, row.number_or(0, super::ORDINARY), State::of(row.number_or(1, State::Corrupt as i64))))

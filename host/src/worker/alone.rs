@@ -1,9 +1,36 @@
-//! Messages that processes have ended with, one after the other: each is sent with nothing else under way.
+//! Messages that processes have ended with, or that panicked, one time after the other: each is sent with nothing else under way.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Job, LOOK_MAX, Place, SETTLING_MAX, STORE_PAUSE, Worker};
+use uuid::Uuid;
+
+use super::{Job, LOOK_MAX, Lent, Place, SETTLING_MAX, STORE_PAUSE, Worker};
+use crate::monitoring;
+use crate::queue::Settlement;
+use crate::tasks::Panicked;
+
+/// Messages whose panics are kept.
+const PANICS_MAX: usize = 256;
+
+/// The latest panic over each message that is to be tried again: the reason, should it be given up.
+#[derive(Default)]
+pub(super) struct Panics(Mutex<HashMap<Uuid, Panicked>>);
+
+impl Panics {
+    fn keep(&self, uuid: Uuid, panicked: Panicked) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= PANICS_MAX {
+            kept.clear();
+        }
+        kept.insert(uuid, panicked);
+    }
+
+    fn take(&self, uuid: Uuid) -> Option<Panicked> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&uuid)
+    }
+}
 
 /// When the next message is due that is to be sent alone.
 #[derive(Default)]
@@ -72,13 +99,31 @@ impl Worker {
         }
     }
 
+    /// Sending a message panicked. That counts as if the process had ended with this message alone.
+    pub(super) async fn interrupted(&self, lent: Lent, uuid: Uuid, panicked: Panicked) {
+        monitoring::task_failed("message");
+        // What was under way may have been handed over.
+        tracing::error!(
+            message_uuid = %uuid,
+            "Sending a message failed; it is tried again, up to queue.max-interruptions times, and its report says that it may \
+             arrive twice: {panicked}"
+        );
+        self.panics.keep(uuid, panicked);
+        self.settle(lent, Settlement::Interrupted, false).await;
+    }
+
     /// A message that ended one process after the other, the last of them alone, is not tried again by itself.
     pub(super) async fn give_up(&self, job: Job, interruptions: u32) {
         let (lent, uuid) = ((job.id, job.claim), job.message.uuid);
-        let reason = format!(
-            "set aside: {interruptions} processes ended unexpectedly while it was being sent, the last of them with nothing else \
-             under way (queue.max-interruptions)"
-        );
+        let reason = match self.panics.take(uuid) {
+            None => format!(
+                "set aside: sending it was interrupted {interruptions} times, by processes that ended unexpectedly or by panics, the \
+                 last time with nothing else under way (queue.max-interruptions)"
+            ),
+            Some(panicked) => format!(
+                "set aside: sending it was interrupted {interruptions} times, the last time by {panicked} (queue.max-interruptions)"
+            ),
+        };
         tracing::error!(
             message_uuid = %uuid,
             "A message was {reason}. Look at it with: ace messages {uuid}; once its cause is fixed: ace messages {uuid} --retry"

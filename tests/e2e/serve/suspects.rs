@@ -159,7 +159,11 @@ async fn a_message_that_ends_the_process_each_time_is_set_aside_and_64_innocent_
     assert_eq!(culprit["state"], "failed", "{culprit}");
     assert_eq!(culprit["report"]["interruptions"].as_array().map(Vec::len), Some(5), "each is named: {culprit}");
     let error = culprit["report"]["channels"][0]["error"].as_str().unwrap_or_default().to_owned();
-    assert!(error.contains("5 processes ended unexpectedly") && error.contains("queue.max-interruptions"), "{culprit}");
+    assert!(
+        error.contains("interrupted 5 times, by processes that ended unexpectedly")
+            && error.contains("queue.max-interruptions"),
+        "{culprit}"
+    );
     for number in 1..=INNOCENT as u128 {
         let (_, told) = server.get(&one(number)).await;
         assert_eq!(told["state"], "sent", "{told}");
@@ -172,5 +176,8 @@ async fn a_message_that_ends_the_process_each_time_is_set_aside_and_64_innocent_
     retried.run().code(0);
     let (code, log) = { (server.child.wait().expect("it is killed again").code(), server.log()) };
     assert_eq!(code, None, "{log}");
-    assert!(log.contains("set aside: 5 processes ended unexpectedly"), "{log}");
+    assert!(
+        log.contains("set aside: sending it was interrupted 5 times, by processes that ended unexpectedly"),
+        "{log}"
+    );
 }

@@ -158,3 +158,57 @@ async fn progress_of_an_earlier_version_goes_on() {
     run(&mut second).await;
     assert_eq!((email(&second).outcome.state(), states(&second)), ("sent", vec![Accepted, Deferred]));
 }
+
+/// Someone has a dead letter tried again: whoever has its mail already does not get it a second time, now or at a later try.
+#[tokio::test]
+async fn trying_a_dead_letter_again_leaves_out_who_has_the_mail() {
+    let channel = Script::new(KEY, vec![]);
+    let snapshot = snapshot(vec![], &[&channel], &[]);
+    let mut dead = flight(&snapshot);
+    let own = mail(&dead, KEY, Refused, Accepted);
+    let tail = |record: &MailRecord, tail| MailRecord { key: format!("{}{tail}", record.key), ..record.clone() };
+    let whole = MailRecord { recipients: vec![], ..tail(&own, ".second") };
+    let nobodys = MailRecord { recipients: own.recipients[..1].to_vec(), ..tail(&own, ".third") };
+    *channel.answers.lock().expect("no panic") = vec![Err(DeliveryError::Fatal("no".into()))];
+    channel.mails_at_once(&[&own, &whole, &nobodys]);
+    run(&mut dead).await;
+    assert_eq!(email(&dead).outcome.state(), "failed");
+
+    let left = MailRecord { recipients: own.recipients[1..].to_vec(), ..own.clone() };
+    for _ in 0..2 {
+        let kept = serde_json::to_value(dead.another_try().expect("a copy went out")).expect("it can be written");
+        let kept = serde_json::from_value(kept).expect("and read");
+        let mut again = InFlight::resume(snapshot.clone(), dead.message.clone(), kept);
+        assert_eq!((email(&again).outcome.state(), email(&again).attempts), ("retry", 0), "from the beginning");
+        run(&mut again).await;
+        assert_eq!(channel.known().last(), Some(&vec![left.clone(), whole.clone()]), "with the Message-IDs of before");
+        assert_eq!((email(&again).outcome.state(), states(&again)), ("failed", vec![Refused, Accepted, Refused]));
+        dead = again;
+    }
+
+    let kept = dead.another_try().expect("a copy went out");
+    channel.mails(&[&mail(&dead, KEY, Accepted, Accepted)]);
+    let mut sent = InFlight::resume(snapshot, dead.message.clone(), kept);
+    run(&mut sent).await;
+    assert_eq!((email(&sent).outcome.state(), states(&sent)), ("sent", vec![Accepted, Accepted]));
+    assert!(sent.another_try().is_none(), "nothing is left to know");
+}
+
+/// Where another channel is tried the next time, it leaves them out as well; and what is given up half-way keeps its mails.
+#[tokio::test]
+async fn another_channel_or_a_message_that_was_given_up_leaves_out_who_has_the_mail() {
+    let channel = Script::new(KEY, (0..9).map(|_| recoverable("busy", None)).collect());
+    let before = snapshot(vec![], &[&channel], &[]);
+    let mut dead = flight(&before);
+    channel.mails(&[&mail(&dead, KEY, Deferred, Accepted)]);
+    dead.advance().await;
+    dead.abandon("it ends the process");
+    assert_eq!((email(&dead).outcome.state(), dead.due()), ("failed", None));
+    let other = Script::new("other", vec![]);
+    let kept = dead.another_try().expect("a copy went out");
+    let mut again = InFlight::resume(snapshot(vec![], &[&other], &[]), dead.message.clone(), kept);
+    run(&mut again).await;
+    let known = other.known().remove(0);
+    assert_eq!((known[0].key.as_str(), known[0].recipients.len()), (&*dead.message.idempotency_key("other"), 1));
+    assert_eq!(known[0].message_id, "<id@campus.example>");
+}

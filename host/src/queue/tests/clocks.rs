@@ -117,7 +117,7 @@ async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock_says() {
     let noon = 100 * HOUR;
     accept_at(&queue, 1, noon, None).await;
     let claimed = claim(&queue, 1, noon).await;
-    let told = Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: Some(b"{}".to_vec()) };
+    let told = Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: Some(b"{}".to_vec()), kept: None };
     queue
         .settle(vec![Settled { id: claimed[0].id, claim: claimed[0].claim, settlement: told }], at(noon))
         .await

@@ -19,7 +19,7 @@ fn loosen(home: &Home, table: &str) {
 }
 
 /// Overwrites the page that holds `text`; whether there is one.
-fn spoil_page(home: &Home, text: &str) {
+pub(super) fn spoil_page(home: &Home, text: &str) {
     const PAGE: usize = 16 * 1024;
     let file = home.settings().database;
     spoil(home, "");
@@ -32,7 +32,7 @@ fn spoil_page(home: &Home, text: &str) {
 }
 
 /// Sends all that can be claimed; their numbers, without those that are to be set aside.
-async fn send_all(queue: &Queue) -> Vec<u128> {
+pub(super) async fn send_all(queue: &Queue) -> Vec<u128> {
     let mut sent = Vec::new();
     for _ in 0..50 {
         let claimed = claim(queue, 20, 2_000).await;
@@ -176,8 +176,129 @@ async fn a_page_that_is_damaged_holds_up_nobody_else() {
     let one = queue.message(Uuid::from_u128(30)).await.expect("asked").expect("it is known");
     assert_eq!(one.state, State::Corrupt);
     assert!(String::from_utf8_lossy(&one.report.expect("why")).contains("damaged"));
-    queue.keep_up(at(40 * 86_400)).await.expect("retention is not stopped");
+    let pruned = keep_up_to_the_end(&queue).await;
+    assert_eq!(pruned, lost.len() as u64, "all others are gone, those on the pages beside the damaged one too");
+    // What could not be taken out was emptied, and nothing takes it for a message: not a list, not a start, not the same message again.
+    let queue = stop_and(queue, &home, |_| {}).await;
+    let listed = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
+    assert_eq!(listed, [], "what is damaged is passed over");
+    accept(&queue, (31..=40).chain([100]), ORDINARY).await;
+    assert_eq!(send_all(&queue).await, (31..=40).chain([100]).collect::<Vec<_>>());
+    assert_eq!(keep_up_to_the_end(&queue).await, lost.len() as u64);
     assert_eq!((queue.health().writes, queue.health().claims), (None, None));
+}
+
+/// Until there is nothing more to do; how many messages are left in the file.
+async fn keep_up_to_the_end(queue: &Queue) -> u64 {
+    for _ in 0..100 {
+        if !queue.keep_up(at(40 * 86_400)).await.expect("retention is not stopped") {
+            let left = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
+            assert_eq!(left, []);
+            return queue.stats().await.expect("asked").damaged;
+        }
+    }
+    panic!("there is no end to it");
+}
+
+#[tokio::test]
+async fn who_has_messages_on_a_damaged_page_is_erased_from_all_others_and_the_damaged_ones_are_counted() {
+    for is_settled in [false, true] {
+        let home = Home::new();
+        let queue = home.open();
+        let name = |n| New { email: Some(format!("user{}@example.com", n % 2)), user: None, ..long(n, ORDINARY) };
+        queue.accept((1..=60).map(name).collect(), at(1_000)).await.expect("accepted");
+        if is_settled {
+            let claimed = claim(&queue, 60, 1_000).await;
+            settle(&queue, &claimed, done(State::Failed)).await;
+        }
+        let queue = stop_and(queue, &home, |_| {}).await;
+        let queue = stop_and(queue, &home, |home| spoil_page(home, "body-30-")).await;
+        let listed = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
+        let there: Vec<u128> = listed.iter().map(|m| m.uuid.as_u128()).collect();
+        let (lost, readable) = ((1..=60).filter(|n| n % 2 == 0 && !there.contains(n)).count() as u64, there.len());
+        let erased = queue.forget(None, Some("user0@example.com".to_owned())).await.expect("erased");
+        assert!((1..5).contains(&lost), "{lost}");
+        assert_eq!((erased.waiting + erased.settled, erased.damaged), (30 - lost, lost), "{is_settled}");
+        let listed = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
+        assert_eq!(listed.len() as u64, readable as u64 - (30 - lost), "those of others are there: {is_settled}");
+        assert!(listed.iter().all(|m| m.uuid.as_u128() % 2 == 1));
+        let again = queue.forget(None, Some("user0@example.com".to_owned())).await.expect("erased");
+        assert_eq!((again.waiting, again.settled, again.damaged), (0, 0, lost), "no more than before");
+        // Nothing of them is on the disk, on the pages beside the damaged one neither.
+        while queue.give_room_back().await.expect("given back") {}
+        let queue = stop_and(queue, &home, |home| spoil(home, "")).await;
+        drop(queue);
+        let bytes = std::fs::read(home.settings().database).expect("read");
+        let found = |n: &u128| memchr::memmem::find(&bytes, format!("body-{n}-").as_bytes()).is_some();
+        assert_eq!((1..=60).filter(|n| n % 2 == 0).filter(found).collect::<Vec<_>>(), [0_u128; 0], "{is_settled}");
+        assert!(found(&1) && found(&59));
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else() {
+    let down = || vec!["relay:main".to_owned()];
+    let park = |second| Settlement::Park { due: at(second), progress: b"half".to_vec(), destinations: down() };
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=5, ORDINARY).await;
+    let claimed = claim(&queue, 5, 1_000).await;
+    settle(&queue, &claimed, park(9_000)).await;
+    let queue = stop_and(queue, &home, |home| {
+        loosen(home, "parked");
+        spoil(home, "UPDATE parked SET destination = CAST(x'ff' AS TEXT) WHERE id = 2; UPDATE parked SET lane = 'x' WHERE id = 3");
+    })
+    .await;
+    assert_eq!(queue.parked().get("relay:main"), Some(&4));
+    assert_eq!(queue.unpark("relay:main".to_owned(), 10, false).await.expect("brought back"), 3);
+    assert_eq!(numbers(&claim(&queue, 9, 1_100).await), [1, 4, 5]);
+    assert_eq!(numbers(&claim(&queue, 9, 9_000).await), [2, 3], "when their time is over");
+
+    let home = Home::new();
+    let queue = home.open();
+    // So many that the table has several pages.
+    let many = 1..=900_u128;
+    queue.accept(many.clone().map(|n| new(n, ORDINARY)).collect(), at(1_000)).await.expect("accepted");
+    let claimed = claim(&queue, 900, 1_000).await;
+    let long = format!("relay:{}", "x".repeat(200));
+    let settled = |one: &Claimed| {
+        let settlement =
+            Settlement::Park { due: at(9_000), progress: b"half".to_vec(), destinations: vec![long.clone()] };
+        Settled { id: one.id, claim: one.claim, settlement }
+    };
+    queue.settle(claimed.iter().map(settled).collect(), at(1_000)).await.expect("parked");
+    let queue = stop_and(queue, &home, |home| spoil_leaf(home, "parked", 1)).await;
+    let mut back = Vec::new();
+    for in_turn in [true, false, true, false, true, false] {
+        queue.unpark(long.clone(), 200, in_turn).await.expect("brought back");
+        let claimed = claim(&queue, 900, 1_100).await;
+        settle(&queue, &claimed, done(State::Sent)).await;
+        back.extend(numbers(&claimed));
+    }
+    back.sort_unstable();
+    assert_eq!(back, many.collect::<Vec<_>>(), "the index leads to them all, once");
+    accept(&queue, [1_000], ORDINARY).await;
+    let claimed = claim(&queue, 9, 1_200).await;
+    settle(&queue, &claimed, Settlement::Park { due: at(9_000), progress: b"half".to_vec(), destinations: vec![long] })
+        .await;
+    assert_eq!(queue.stats().await.expect("asked").damaged, 0);
+    assert!(numbers(&claim(&queue, 9, 9_000).await).contains(&1_000), "it was parked all the same");
+}
+
+/// Overwrites one of the pages that hold the rows of a table, the first, second or … of them.
+fn spoil_leaf(home: &Home, table: &str, nth: i64) {
+    spoil(home, "");
+    let file = home.settings().database;
+    let db = Connection::open(&file).expect("opened");
+    let sql =
+        "SELECT pgoffset, pgsize FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET ?2";
+    let found =
+        db.query_row(sql, rusqlite::params![table, nth], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+    let (at, len) = found.expect("a page");
+    drop(db);
+    let mut bytes = std::fs::read(&file).expect("read");
+    bytes[at as usize..(at + len) as usize].fill(0x5a);
+    std::fs::write(&file, bytes).expect("written");
 }
 
 #[tokio::test]
@@ -222,7 +343,7 @@ async fn damaged_indexes_and_batches_and_events_stop_nothing_that_does_not_need_
     let claimed = claim(&queue, 3, 1_000).await;
     let event = |n: u8| Some(vec![b'0' + n]);
     for (n, one) in claimed.iter().enumerate() {
-        let told = Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: event(n as u8) };
+        let told = Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: event(n as u8), kept: None };
         settle(&queue, std::slice::from_ref(one), told).await;
     }
     let queue = stop_and(queue, &home, |home| {
@@ -305,4 +426,49 @@ async fn a_store_that_cannot_be_written_says_since_when_and_notices_by_itself_wh
     queue.probe(at(1_000)).await.expect("written");
     claim(&queue, 1, 1_000).await;
     assert_eq!((queue.health().writes, queue.health().claims), (None, None));
+}
+
+/// One that is submitted again, and whose row is what is damaged.
+#[tokio::test]
+async fn who_submits_a_damaged_message_again_is_told_so_and_other_messages_are_accepted() {
+    let home = Home::new();
+    let queue = home.open();
+    queue.accept((1..=60).map(|n| long(n, ORDINARY)).collect(), at(1_000)).await.expect("accepted");
+    let queue = stop_and(queue, &home, |_| {}).await;
+    let queue = stop_and(queue, &home, |home| spoil_page(home, "body-30-")).await;
+    for round in 0..5 {
+        let hold = queue.writer.write(|_| {
+            // Those after it gather meanwhile, and come into one transaction.
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(())
+        });
+        let again = queue.accept(vec![long(30, ORDINARY)], at(1_000));
+        let other = queue.accept(vec![new(100 + round, ORDINARY)], at(1_000));
+        let (hold, again, other) = tokio::join!(hold, again, other);
+        assert!(hold.is_ok());
+        assert_eq!(again.as_deref(), Ok(&[Accepted::Same(State::Corrupt)][..]));
+        assert!(matches!(other.as_deref(), Ok([Accepted::New(_)])), "{other:?}");
+    }
+    assert_eq!(queue.health().writes, None, "the store accepts messages");
+    let sent = send_all(&queue).await;
+    assert!((100..105).all(|number| sent.contains(&number)) && sent.len() > 55, "{sent:?}");
+}
+
+/// The page that every new message's row would be on: what was accepted goes out, and that nothing more is accepted is told.
+#[tokio::test]
+async fn a_damaged_last_page_lets_what_was_accepted_go_out_and_makes_the_store_unready() {
+    let home = Home::new();
+    let queue = home.open();
+    queue.accept((1..=60).map(|n| long(n, ORDINARY)).collect(), at(1_000)).await.expect("accepted");
+    let queue = stop_and(queue, &home, |_| {}).await;
+    let queue = stop_and(queue, &home, |home| spoil_page(home, "body-60-")).await;
+    for number in 100..103 {
+        let answer = queue.accept(vec![new(number, ORDINARY)], at(1_000)).await;
+        assert!(matches!(answer, Err(QueueError::Damaged(_))), "{answer:?}");
+    }
+    assert!(queue.health().writes.is_some_and(|failing| failing.reason.contains("malformed")));
+    let sent = send_all(&queue).await;
+    assert!(sent.len() > 55 && sent.contains(&1), "{sent:?}");
+    while queue.keep_up(at(40 * 86_400)).await.expect("kept up") {}
+    assert_eq!(queue.messages(Filter::default(), None, 500).await.expect("listed").messages, []);
 }

@@ -670,7 +670,7 @@ impl Pair {
         let settlement = match how {
             How::Done(state, is_told) => {
                 let event = is_told.then(|| b"{}".to_vec());
-                Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event }
+                Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event, kept: None }
             }
             How::Corrupt => Settlement::Corrupt { report: b"{}".to_vec() },
             How::Again(pause) => again(self.model.now + pause),

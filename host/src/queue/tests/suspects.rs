@@ -183,3 +183,35 @@ async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
     // Whether the version before ended as it was asked to is not known, so that counts for nothing.
     assert_eq!(told, [(1, vec![], 0), (2, vec![at(3_000)], 0), (3, vec![at(2_000)], 0)]);
 }
+
+#[tokio::test]
+async fn a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would() {
+    let home = Home::new();
+    let queue = open_at(&home, 0);
+    accept(&queue, [1, 2], ORDINARY).await;
+    let interrupt = async |claimed: &[Claimed], second| {
+        let of = |one: &Claimed| Settled { id: one.id, claim: one.claim, settlement: Settlement::Interrupted };
+        queue.settle(claimed.iter().map(of).collect(), at(second)).await.expect("settled");
+    };
+    for second in 2_000..2_002 {
+        let claimed = claim(&queue, 9, second).await;
+        assert_eq!(claimed[0].interruptions, (second - 2_000) as u32);
+        interrupt(&claimed[..1], second).await;
+        settle(&queue, &claimed[1..], done(State::Sent)).await;
+    }
+    let third = claim(&queue, 9, 2_002).await;
+    assert_eq!(third[0].interrupted, [at(2_000), at(2_001)]);
+    interrupt(&third, 2_002).await;
+    assert_eq!(
+        queue.claim(Claim { max: 9, bulk_max: 9 }, at(2_002)).await.expect("asked").next_suspect,
+        Some(at(2_003))
+    );
+    let fourth = queue.claim_suspect(at(2_003)).await.expect("asked").expect("it is due");
+    interrupt(&[fourth], 2_003).await;
+    assert_eq!(queue.claim_suspect(at(2_004)).await.expect("asked"), None, "longer than before");
+    let fifth = queue.claim_suspect(at(2_005)).await.expect("asked").expect("it is due");
+    assert_eq!((fifth.interruptions, fifth.is_culprit), (4, false));
+    interrupt(&[fifth], 2_005).await;
+    let last = queue.claim_suspect(at(2_005)).await.expect("asked").expect("there is nothing to wait for");
+    assert!(last.is_culprit && last.interrupted.len() == 5);
+}
