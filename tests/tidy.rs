@@ -187,7 +187,7 @@ fn module(file: &Path) -> String {
 
 /// The code of a file, without its tests and comments.
 fn code(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
@@ -310,6 +310,20 @@ fn the_command_line_reads_configurations_in_one_place() {
     for (file, text) in sources().iter().filter(|(file, _)| module(file) == "cli" && !file.ends_with("cli.rs")) {
         let reads = ["Config::load(", "Config::without_file("];
         assert!(!reads.iter().any(|word| code(text).contains(word)), "{}: cli.rs reads configurations", file.display());
+    }
+}
+
+/// A demangler can be made to take all memory by a crafted name, and a reader of debug sections reads what a guest wrote.
+#[test]
+fn wasmtime_is_built_without_decoders_of_names() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest = std::fs::read_to_string(manifest).expect("the manifest");
+    for package in ["wasmtime", "wasmtime-wasi", "wasmtime-wasi-http"] {
+        let line = manifest.lines().find(|line| line.starts_with(&format!("{package} = ")));
+        let line = line.unwrap_or_else(|| panic!("{package} is a dependency"));
+        assert!(line.contains("default-features = false"), "{package}: its default features have them: {line}");
+        let found = ["demangle", "addr2line"].into_iter().find(|feature| line.contains(feature));
+        assert_eq!(found, None, "{package}: {line}");
     }
 }
 

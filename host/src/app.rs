@@ -337,18 +337,30 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// The one thread that writes panics in a real change: nothing more could be accepted or settled.
-    #[tokio::test]
-    async fn a_server_ends_when_its_store_cannot_be_written_any_more() {
+    /// A server on databases of its own; what breaks it, and what then comes of it.
+    async fn ends(breaks: impl AsyncFnOnce(&Api)) -> Ending {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config::default();
         config.queue.database = folder.path().join("ace.db");
+        config.keyvalue.database = Some(folder.path().join("facts.db"));
         let app = App::start(config, None).await.expect("it starts");
         let api = app.api.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let running = tokio::spawn(app.run(listener, std::future::pending()));
-        api.queue.break_writer().await;
+        breaks(&api).await;
         let ending = tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends by itself");
-        assert_eq!(ending.expect("no panic"), Ending::Lost);
+        ending.expect("no panic")
+    }
+
+    /// The one thread that writes panics in a real change: nothing more could be accepted or settled.
+    #[tokio::test]
+    async fn a_server_ends_when_its_store_cannot_be_written_any_more() {
+        assert_eq!(ends(async |api| api.queue.break_writer().await).await, Ending::Lost);
+    }
+
+    /// The same of facts and counters: no opt-out could be kept, and no frequency cap counted.
+    #[tokio::test]
+    async fn a_server_ends_when_its_facts_cannot_be_written_any_more() {
+        assert_eq!(ends(async |api| api.ace.keyvalue().break_writer().await).await, Ending::Lost);
     }
 }

@@ -28,6 +28,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::config::{Compile, Config};
 use crate::dispatch::Lines;
+use crate::message::text::escaped;
 use crate::monitoring::otlp::Exporter;
 use crate::plugin::compiler::child::compile_child;
 
@@ -255,8 +256,14 @@ async fn open(
     Ok((Lines::new(input, bytes_max), size))
 }
 
-/// Data, on stdout. A reader that has gone away ends the program quietly, as it does for every filter.
+/// Data, on stdout. A reader that has gone away ends the program quietly, as it does for every filter. Plugins, servers and people's
+/// files have a say in it, so that nothing in it may steer a terminal.
 fn put(text: &str) {
+    put_as_it_is(&escaped(text));
+}
+
+/// A value of somebody's own, byte for byte; not for a terminal.
+fn put_as_it_is(text: &str) {
     if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         std::process::exit(i32::from(OK));
     }
@@ -277,8 +284,8 @@ fn counted(n: u64, word: &str) -> String {
     format!("{n} {word}{plural}")
 }
 
-/// Words, on stderr.
+/// Words, on stderr, as harmless to a terminal as data.
 fn say(text: &str) {
     // Nobody is left to be told that nobody listens.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text));
 }

@@ -308,6 +308,12 @@ impl Keyvalue {
         }
     }
 
+    /// Ends the thread that writes, as a bug in a change would.
+    #[cfg(test)]
+    pub(crate) async fn break_writer(&self) {
+        self.write("b", "k", Change::Panic, Timestamp::UNIX_EPOCH).await.expect_err("its thread has ended");
+    }
+
     /// Refuses names and values that the store does not take.
     fn check(&self, bucket: &str, key: &str, value: Option<&[u8]>) -> Result<(), KeyvalueError> {
         check(bucket, key, value.map_or(0, <[u8]>::len), self.max_value_bytes)

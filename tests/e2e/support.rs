@@ -174,6 +174,14 @@ impl Run {
         self
     }
 
+    /// Does this in the new process before it becomes `ace`: system calls alone.
+    pub fn before(mut self, prepare: fn() -> std::io::Result<()>) -> Run {
+        use std::os::unix::process::CommandExt;
+        // SAFETY: whoever hands it in keeps to system calls.
+        unsafe { self.command.pre_exec(prepare) };
+        self
+    }
+
     /// Begins it; the input is fed from a thread, and closed at its end.
     pub fn start(mut self) -> Child {
         let input = std::mem::take(&mut self.input);

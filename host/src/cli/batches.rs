@@ -25,6 +25,10 @@ pub struct Args {
     #[arg(long, requires = "uuid")]
     cancel: bool,
 
+    /// How many of the latest are listed at most: 100 without it, and never more than 500
+    #[arg(long, value_name = "N", conflicts_with = "uuid")]
+    limit: Option<u64>,
+
     #[command(flatten)]
     server: Server,
 }
@@ -35,7 +39,10 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     let change = [(args.pause, "pause"), (args.resume, "resume"), (args.cancel, "cancel")];
     let change = change.into_iter().find_map(|(is, name)| is.then_some(name));
     let batches: Vec<Value> = match (args.uuid, change) {
-        (None, _) => client.get("/v1/batches").await?,
+        (None, _) => {
+            let limit = args.limit.map(|limit| ("limit", limit));
+            client.ask(client.request(Method::GET, "/v1/batches")?.query(limit.as_slice())).await?
+        }
         (Some(uuid), None) => vec![client.get(&format!("/v1/batches/{uuid}")).await?],
         (Some(uuid), Some(change)) => {
             // Taking back a large batch takes as long as it takes.

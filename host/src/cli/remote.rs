@@ -1,5 +1,6 @@
 //! Commands that ask a running server: `ace reload`, `messages`, `queue`, `kv`, `forget`.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -8,7 +9,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::client::{Client, NDJSON, Server};
-use super::{OK, counted, put};
+use super::{OK, counted, put, put_as_it_is};
 
 /// Messages that are listed where `--limit` names no number.
 const LISTED: u64 = 50;
@@ -253,7 +254,11 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
     match args.command {
         KvCommand::Get { bucket, key } => {
             let answer = client.answered(client.request(Method::GET, &path(&bucket, &key))?).await?;
-            put(&answer.text().await?);
+            let value = answer.text().await?;
+            match std::io::stdout().is_terminal() {
+                true => put(&value),
+                false => put_as_it_is(&value),
+            }
         }
         KvCommand::Set { bucket, key, value, ttl } => {
             let mut request = client.request(Method::PUT, &path(&bucket, &key))?;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Api;
@@ -21,8 +21,9 @@ use crate::intake::{self, Intake};
 use crate::message::{Context, MessageType, Object, Personal, Recipient};
 use crate::queue::{self, Batch, BatchState, Resolver};
 
-/// Batches that are listed.
-const LISTED: usize = 100;
+/// Batches that are listed where the request does not say, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 500;
 
 /// The first line: which batch it is, and of what type its messages are.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -153,12 +154,26 @@ async fn resolve(
     Ok((StatusCode::ACCEPTED, Json(BatchShown::from(batch))).into_response())
 }
 
+/// Which batches.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Latest {
+    /// Batches at most: 100 without it, and never more than 500. 0 is none.
+    limit: Option<u64>,
+}
+
 /// The latest batches.
-#[utoipa::path(get, path = "/v1/batches", tag = "batches", responses(
-    (status = 200, description = "100 at most, the latest first", body = Vec<BatchShown>),
+#[utoipa::path(get, path = "/v1/batches", tag = "batches", params(Latest), responses(
+    (status = 200, description = "The latest first", body = Vec<BatchShown>),
+    (status = 400, description = "The limit makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<BatchShown>>, ApiError> {
-    Ok(Json(api.queue.batches(LISTED).await?.into_iter().map(BatchShown::from).collect()))
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Query(latest): Query<Latest>,
+) -> Result<Json<Vec<BatchShown>>, ApiError> {
+    let max = latest.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    Ok(Json(api.queue.batches(max).await?.into_iter().map(BatchShown::from).collect()))
 }
 
 /// How far a batch is: its messages by state.

@@ -159,6 +159,8 @@ impl Door {
         http2
             .timer(TokioTimer::new())
             .keep_alive_interval(self.read_timeout)
+            // A head that does not end holds up every other stream, and the answer to a ping too.
+            .keep_alive_timeout(self.read_timeout)
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(self.max_head_bytes);
         let connection = http2.serve_connection(TokioIo::new(stream), served);

@@ -59,6 +59,9 @@ pub(super) enum Change {
     GivePlaceBack {
         token: String,
     },
+    /// A bug.
+    #[cfg(test)]
+    Panic,
 }
 
 /// What a change came to.
@@ -266,6 +269,8 @@ impl Batch<'_> {
                 self.remove(bucket, key)?;
                 Reply::Done
             }
+            #[cfg(test)]
+            Change::Panic => panic!("on purpose"),
             Change::Increment { by, expires, once } => {
                 Reply::Count(self.increment(target, (*by, once.as_deref()), *expires, *now)?)
             }

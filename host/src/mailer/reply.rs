@@ -3,10 +3,12 @@
 
 use std::fmt;
 
+use crate::message::text;
+
 /// The longest reply, all its lines together. A server that goes on is cut off.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// How much of a server's text goes into answers, reasons and logs.
-const SHOWN_CHARS_MAX: usize = 400;
+const SHOWN_BYTES_MAX: usize = 400;
 /// How much of something that is no reply an error quotes.
 const QUOTED_CHARS_MAX: usize = 80;
 /// Most replies fit; a server that answers several commands at once is read in few pieces.
@@ -94,9 +96,9 @@ fn code(line: &[u8]) -> Option<u16> {
     Some(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')))
 }
 
-/// The server's words go into logs and outcomes: one line of bounded length.
+/// The server's words go into logs and outcomes: one line of bounded length, without characters that steer or hide.
 pub(super) fn clipped(text: &str) -> String {
-    text.trim().chars().take(SHOWN_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text::one_line(text.trim(), SHOWN_BYTES_MAX)
 }
 
 /// Why what came from the server is no reply.
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_first_three_bytes_are_the_code_and_the_text_does_not_matter() {
-        let table: [(&[u8], &[&str]); 20] = [
+        let table: [(&[u8], &[&str]); 21] = [
             (b"250 ok\r\n", &["250 ok"]),
             (b"250 ok\n", &["250 ok"]),
             (b"250\r\n", &["250"]),
@@ -229,6 +231,7 @@ mod tests {
             (b"250-a\r\n550 b\r\n", &["550 a b"]),
             (b"250 a\r\n354 b\r\n", &["250 a", "354 b"]),
             (b"250 a\r\n25", &["250 a"]),
+            (b"550 \x1b[2Jno \xe2\x80\xaeuser\xc2\x9b\xe2\x80\x8bhere\r\n", &["550  [2Jno user here"]),
             (b"\r\n", &["NoCode"]),
             (b" 250 ok\r\n", &["NoCode"]),
             (b"HTTP/1.1 400 Bad Request\r\n", &["NoCode"]),
@@ -258,7 +261,7 @@ mod tests {
         let longest = [b"250 ", &[b'x'; REPLY_BYTES_MAX - 5][..], b"\r\n"].concat();
         let mut inbox = Inbox::default();
         inbox.space().extend_from_slice(&longest);
-        assert_eq!(inbox.take().unwrap().unwrap().to_string().len(), 4 + SHOWN_CHARS_MAX);
+        assert_eq!(inbox.take().unwrap().unwrap().to_string().len(), 4 + SHOWN_BYTES_MAX + "…".len());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
+use super::text::is_hidden;
+
 /// A user id as it is compared: in lower case (Unicode), composed (NFC), without what the eye does not see.
 pub fn normal_user(user: &str) -> String {
     normal(&visible(user))
@@ -64,19 +66,10 @@ fn normal(text: &str) -> String {
 /// Without marks that are not seen, white space around it too.
 fn visible(text: &str) -> Cow<'_, str> {
     let text = text.trim();
-    match !text.is_ascii() && text.contains(is_unseen) {
-        true => Cow::Owned(text.replace(is_unseen, "").trim().to_owned()),
+    match !text.is_ascii() && text.contains(is_hidden) {
+        true => Cow::Owned(text.replace(is_hidden, "").trim().to_owned()),
         false => Cow::Borrowed(text),
     }
-}
-
-/// Zero-width characters, marks of direction, soft hyphens, byte order marks, variation selectors.
-fn is_unseen(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-    )
 }
 
 #[cfg(test)]

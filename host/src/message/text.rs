@@ -87,6 +87,29 @@ pub fn is_hidden(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// A text as it may go to a terminal: what would steer one (control and escape characters, but for line breaks and tabs) or turn the
+/// direction of its neighbours is written as `\u001b`. That is how JSON writes it, so that a JSON text stays the same JSON.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    let plain = |c: u8| matches!(c, b' '..=b'~' | b'\n' | b'\t');
+    if text.bytes().all(plain) || !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = String::with_capacity(text.len() + 16);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match steers(c) && !(c == '\r' && rest.peek() == Some(&'\n')) {
+            // Writing into a text cannot fail.
+            true => drop(write!(kept, "\\u{:04x}", u32::from(c))),
+            false => kept.push(c),
+        }
+    }
+    Cow::Owned(kept)
+}
+
+fn steers(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A text without these secrets. Nothing is copied where none of them is in it.
 pub fn redact<'a>(text: &'a str, secrets: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
     secrets.filter(|secret| !secret.is_empty()).fold(Cow::Borrowed(text), |text, secret| match text.contains(secret) {
@@ -116,6 +139,24 @@ mod tests {
         assert_eq!(one_line("\u{200b}\u{200b}", 0), "");
         for (text, is_plain) in [("abc", true), ("abcd", false), ("a\tb", false), ("ä", false), ("", true)] {
             assert_eq!(super::is_plain(text, 3), is_plain, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_to_a_terminal_does_not_steer_it_and_stays_the_same_json() {
+        let table = [
+            ("a\tb\nc\r\nd é 日本 👩\u{200d}🎓 مرحبا\u{200f}", None),
+            ("\u{1b}[2J\u{7}\rforged", Some("\\u001b[2J\\u0007\\u000dforged")),
+            (
+                "a\u{7f}b\u{9b}31mc\u{202e}d\u{2066}e\u{2028}f\0",
+                Some("a\\u007fb\\u009b31mc\\u202ed\\u2066e\\u2028f\\u0000"),
+            ),
+        ];
+        for (text, expected) in table {
+            assert_eq!(escaped(text), expected.unwrap_or(text));
+            let json = serde_json::to_string(text).expect("JSON");
+            let again: String = serde_json::from_str(&escaped(&json)).expect("JSON still");
+            assert_eq!(again, text);
         }
     }
 

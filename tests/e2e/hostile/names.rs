@@ -118,3 +118,45 @@ fn a_crafted_name_neither_kills_the_program_nor_fills_its_report() {
     let fault = &line["report"]["policies"][0]["broken"]["fault"];
     assert_eq!(fault["kind"], "trap", "{line}");
 }
+
+/// Names of exports and of interfaces, in a component of its own for each.
+#[tokio::test]
+async fn names_of_exports_are_cut_in_every_error() {
+    let long = "x".repeat(90_000);
+    let wasm = |text: &str| wat::parse_str(text).unwrap_or_else(|e| panic!("{e}"));
+    let engine: Engine = engine([
+        ("export", wasm(&format!("(component (instance $i) (export \"acme:a/{long}\" (instance $i)))"))),
+        ("exports", {
+            let parts: String = (0..500).map(|n| format!("(export \"acme:a/i{n}\" (instance $i))")).collect();
+            wasm(&format!("(component (instance $i) {parts})"))
+        }),
+        ("interface", wasm(&format!("(component (import \"acme:a/b@1.0.0-{long}\" (instance)))"))),
+    ])
+    .await;
+    for name in ["export", "exports", "interface"] {
+        let reason = engine.reason(name);
+        assert!(reason.len() <= 4_100 && !reason.contains(&"x".repeat(4_100)), "{name}: {reason}");
+        let shown = serde_json::to_string(&engine.ace.registry().plugins[name].show()).expect("JSON");
+        assert!(shown.len() < 5_000, "{name}: {} bytes", shown.len());
+    }
+}
+
+/// What a plugin's manifest and a message say is shown, and steers no terminal.
+#[test]
+fn texts_of_others_do_not_reach_a_terminal_as_they_are() {
+    let home: Home = mail_home("[routing.default]\nemail = 'django_email'\n");
+    home.plugin("stub_policy");
+    home.file("plugins/stub_policy.toml", "description = \"nice\\u001b[2J\\u009b31m\\u202etxt\"\n");
+    let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    for arguments in [&["plugins"][..], &["plugins", "stub_policy"], &["plugins", "--json"], &["check"]] {
+        let done = home.ace(arguments).run();
+        assert!(!done.stdout.contains(steers) && !done.stderr.contains(steers), "{arguments:?}: {done:?}");
+    }
+    let line = json!({"name": "note\u{1b}[2J\u{9b}31m", "app_label": "a", "recipient": {"lms_user_id": "\u{202e}1"}});
+    home.file("message.json", line.to_string());
+    for arguments in [&["explain", "message.json"][..], &["send", "message.json"], &["send", "--json", "message.json"]]
+    {
+        let done = home.ace(arguments).run();
+        assert!(!done.stdout.contains(steers) && !done.stderr.contains(steers), "{arguments:?}: {done:?}");
+    }
+}

@@ -74,6 +74,19 @@ async fn a_batch_is_paused_and_cancelled() {
     let n = |state: &str| cancelled["by_state"][state].as_u64().unwrap_or_default();
     assert!(n("cancelled") > 1_500 && n("cancelled") + n("sent") + n("queued") == 2_000, "{cancelled}");
     assert_eq!(server.get("/v1/batches").await.1[0]["uuid"], json!(Uuid::from_u128(1)));
+    server.post("/v1/batches", head(2) + &members(0..1)).await;
+    let listed = [("", 2), ("?limit=1", 1), ("?limit=0", 0), ("?limit=18446744073709551615", 2)];
+    for (query, count) in listed {
+        let (status, batches) = server.get(&format!("/v1/batches{query}")).await;
+        let uuids: Vec<&Value> = batches.as_array().expect("a list").iter().map(|batch| &batch["uuid"]).collect();
+        assert_eq!((status, uuids.len()), (StatusCode::OK, count), "{query}");
+        assert!(uuids.first().is_none_or(|first| **first == json!(Uuid::from_u128(2))), "the latest first: {uuids:?}");
+    }
+    for query in ["?limit=-1", "?limit=x", "?last=1"] {
+        assert_eq!(server.get(&format!("/v1/batches{query}")).await.0, StatusCode::BAD_REQUEST, "{query}");
+    }
+    let one = home.ace(&["batches", "--limit", "1", "--json", "--server", &server.url]).run().ok().lines();
+    assert_eq!((one.len(), &one[0]["uuid"]), (1, &json!(Uuid::from_u128(2))));
     // What was under way then goes out, or is not tried again.
     for _ in 0..600 {
         if server.get(&path).await.1["by_state"].get("queued").is_none() {

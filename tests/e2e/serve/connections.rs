@@ -18,7 +18,8 @@ use crate::support::{Home, wait_for};
 
 const BUNDLE: &str = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// A drain that no test waits for, and times that leave a slow machine room.
-const IMPATIENT: &str = "[server]\nlisten = '127.0.0.1:0'\ndrain = '60s'\nread-timeout = '1s'\nwrite-timeout = '1s'\n";
+pub const IMPATIENT: &str =
+    "[server]\nlisten = '127.0.0.1:0'\ndrain = '60s'\nread-timeout = '1s'\nwrite-timeout = '1s'\n";
 
 fn connect(server: &Server) -> TcpStream {
     let address = server.url.rsplit('/').next().expect("an address");
@@ -200,7 +201,7 @@ async fn probes_and_bearers_have_connections_of_their_own() {
 }
 
 /// A server that speaks TLS, and a way to it that offers HTTP/2.
-fn secure(toml: &str) -> (Home, Server, TlsConnector) {
+pub fn secure(toml: &str) -> (Home, Server, TlsConnector) {
     let home = home("");
     certificates(&home.path(""));
     configure(&home, &format!("{toml}tls-certificate = 'cert.pem'\ntls-key = 'key.pem'\n"));

@@ -113,3 +113,45 @@ async fn with_a_certificate_only_tls_is_spoken() {
     ask(&["send", "--ca-file", "ca.pem", note.to_str().expect("text")], &server.url).ok();
     assert_eq!(server.stop().0, Some(0));
 }
+
+/// Has `sleep` fail in the program that this becomes, which the standard library takes for a bug: the clock that bounds the time of
+/// plugins is a thread that sleeps between its ticks.
+fn no_sleep() -> std::io::Result<()> {
+    let jump = |number: libc::c_long, matched| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: matched,
+        jf: 0,
+        k: number as u32,
+    };
+    let statement = |code: u32, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut filter = [
+        // The number of the system call.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        jump(libc::SYS_nanosleep, 2),
+        jump(libc::SYS_clock_nanosleep, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: numbers, and a filter that lives until the calls are done.
+    let failed = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+            || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0
+    };
+    if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// It says why, ends with its own code, and has lost nothing when it is started again.
+#[tokio::test]
+async fn a_server_whose_clock_has_ended_ends_with_a_code_of_its_own() {
+    let home = home("");
+    let server = Server::start(&home);
+    let later = json!({"options": {"not_before": "2199-01-01T00:00:00Z"}});
+    assert_eq!(server.post("/v1/messages", note(1, later)).await.0, StatusCode::ACCEPTED);
+    assert_eq!(server.stop().0, Some(0));
+    let done = home.ace(&["serve"]).before(no_sleep).run().code(70);
+    done.says("Because of a bug the clock that bounds the time of plugins has ended");
+    let server = Server::start(&home);
+    settled(&server, &json!(Uuid::from_u128(1)), "queued").await;
+    assert_eq!(server.send(&note(2, json!({}))).await["state"], "sent");
+}
