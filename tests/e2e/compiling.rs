@@ -1,6 +1,7 @@
 //! Plugin files are read and compiled by a process of their own: what they do to it breaks that plugin, and nothing else.
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use ace::plugin::PluginState;
 use ace::{Ace, Compile, Config};
@@ -241,6 +242,42 @@ async fn compilers_take_turns() {
     }
     start(&home, logging(&home, "echo begins >> LOG; sleep 0.05; echo ends >> LOG; exit 1")).await;
     assert_eq!(log(&home), ["begins", "ends"].repeat(6));
+}
+
+/// A file that would never end, and one compiler: whoever comes later waits for a moment, and that file comes to its own end.
+#[tokio::test]
+async fn a_slow_file_holds_up_no_other() {
+    let home = home(&[]);
+    configure(&home, "[compiler]\nprocesses = 1\ntimeout = '60s'\n");
+    // Reading through a path of its own leaves the descriptor where it was. A slow file is refused when it has its turn again.
+    let compiler = r#"
+        if grep -q slow-file /proc/self/fd/0; then
+            echo slow >> LOG
+            test $(grep -c slow LOG) -gt 1 && exit 7
+            exec sleep 1000
+        fi
+        exec ACE "$0""#;
+    let compiler = compiler.replace("ACE", env!("CARGO_BIN_EXE_ace"));
+    let ace = start(&home, logging(&home, &compiler)).await;
+    let sound = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    let custom = |text: &str| [&sound[..], &[0, text.len() as u8 + 2, 1, b'a'], text.as_bytes()].concat();
+    home.file("plugins/slow.wasm", custom("slow-file"));
+    ace.reload_ready().await.expect("reloaded");
+    wait_for("the slow file's turn", || log(&home).contains(&"slow".to_owned()).then_some(()));
+    home.file("plugins/good.wasm", custom("good"));
+    let begun = Instant::now();
+    loop {
+        ace.reload_ready().await.expect("reloaded");
+        if ace.registry().plugins.get("good").is_some_and(|good| good.state == PluginState::Active) {
+            break;
+        }
+        // The one before it has a turn of five seconds, and would take sixty.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", log(&home));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ace.reload().await.expect("reloaded");
+    assert!(reason(&ace, "slow").contains("exit status: 7"), "{}", reason(&ace, "slow"));
+    assert_eq!(log(&home).len(), 2, "it had two turns");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use super::{Plugin, PluginState, Rejected};
 use crate::config::Config;
 use crate::tasks::Panicked;
 
+/// Plugins that are read at once where there are fewer processors: whoever waits for a compiler has to be known to it.
+const READING_MIN: usize = 8;
 /// Plugins that are asked at once whether they can work.
 const STARTING_MAX: usize = 32;
 
@@ -25,7 +27,7 @@ pub(super) struct Loads {
     by_name: Mutex<BTreeMap<String, Load>>,
     /// As the last reload read it.
     config: ArcSwap<Config>,
-    /// Reading and compiling takes a processor each.
+    /// Bytes of so many files are in memory. How many of them are compiled is the compiler's business.
     reading: Semaphore,
     starting: Semaphore,
     /// How many were begun.
@@ -69,7 +71,7 @@ impl Loads {
             host,
             by_name: Mutex::default(),
             config: ArcSwap::new(config),
-            reading: Semaphore::new(processors),
+            reading: Semaphore::new(processors.max(READING_MIN)),
             starting: Semaphore::new(STARTING_MAX),
             begun: AtomicU64::new(0),
             ended: watch::Sender::new(0),

@@ -28,13 +28,16 @@ const SIGTERM: i32 = 15;
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
-/// Has a child compile a component.
+/// How often a child's turn is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Has a child compile a component. `None`: its turn was over before.
 pub(super) fn compile(
     compiler: &Compiler,
-    program: &Path,
-    arguments: &[OsString],
+    (program, arguments): (&Path, &[OsString]),
     wasm: &[u8],
-) -> Result<Machine, Failure> {
+    is_over: &dyn Fn() -> bool,
+) -> Result<Option<Machine>, Failure> {
     let circumstance = |what: &'static str| move |error: io::Error| Failure::Circumstance(format!("{what}: {error}"));
     let input = memory_file("ace-plugin").and_then(|mut file| {
         file.write_all(wasm)?;
@@ -54,9 +57,11 @@ pub(super) fn compile(
         Failure::Circumstance(format!("its compiler {} cannot be started: {error}", program.display()))
     })?;
     drop(command);
-    let end = End::of(child, compiler.settings.timeout).map_err(circumstance("its compiler cannot be waited for"))?;
+    let end = End::of(child, compiler.settings.timeout, is_over)
+        .map_err(circumstance("its compiler cannot be waited for"))?;
     match end {
-        End::Exited(status, _) if status.success() => read(compiler, &output),
+        End::Exited(status, _) if status.success() => read(compiler, &output).map(Some),
+        End::Yielded => Ok(None),
         end => Err(end.failure(compiler)),
     }
 }
@@ -133,13 +138,15 @@ enum End {
     Exited(ExitStatus, String),
     /// It was ended, because its wall time was over.
     Late,
+    /// It was ended, because its turn was over.
+    Yielded,
 }
 
 impl End {
-    /// Waits for the end of a child, and ends it after `timeout`.
-    fn of(mut child: Child, timeout: Duration) -> io::Result<End> {
+    /// Waits for the end of a child, and ends it after `timeout`, or when its turn is over.
+    fn of(mut child: Child, timeout: Duration, is_over: &dyn Fn() -> bool) -> io::Result<End> {
         let end = Instant::now() + timeout;
-        let words = listen(&mut child, end);
+        let words = listen(&mut child, end, is_over);
         // What closes its standard error and goes on is no compiler of ours.
         let last = Instant::now() + LAST_WORDS;
         while words.is_ok() {
@@ -154,6 +161,7 @@ impl End {
         child.kill()?;
         child.wait()?;
         match words {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(End::Yielded),
             Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(error),
             _ => Ok(End::Late),
         }
@@ -188,16 +196,24 @@ impl End {
     }
 }
 
-/// What a child says on its standard error until it closes that, cut.
-fn listen(child: &mut Child, end: Instant) -> io::Result<String> {
+/// What a child says on its standard error until it closes that, cut. An error of the kind `TimedOut` where that is not before
+/// `end`, and `ResourceBusy` where its turn is over.
+fn listen(child: &mut Child, end: Instant, is_over: &dyn Fn() -> bool) -> io::Result<String> {
     let mut stderr = child.stderr.take().expect("it is a pipe");
     let (mut words, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if is_over() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let left = left.min(LOOK);
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut ready = [PollFd::new(&stderr, PollFlags::IN)];
         match poll(&mut ready, Some(&left)) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) => continue,
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
