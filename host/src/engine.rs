@@ -147,6 +147,7 @@ impl Builder {
     pub async fn start(self) -> Result<Ace, StartError> {
         let Builder { config, own } = self;
         let Survey { registry, presentation, services, keyvalue, destinations } = survey(&config, own.now).await?;
+        reload::log_problems(&presentation, "what is wrong is not used");
         let first = own.running((config, registry, Arc::new(presentation)), &destinations, None)?;
         let current = ArcSwap::from_pointee(first);
         let (reloading, refused) = (tokio::sync::Mutex::new(()), ArcSwapOption::empty());

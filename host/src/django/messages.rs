@@ -3,7 +3,7 @@
 use super::expression::{Expression, Operand};
 use super::parser::{Fault, fault};
 use super::tree::{BlockTranslate, Piece, Translate};
-use super::values::{Place, Shape, Written, name, quoted};
+use super::values::{Place, Shape, Written, member, name, quoted};
 
 /// The arguments of `blocktrans` that are not put into the text.
 const ARGUMENTS: [&str; 5] = ["message", "plural", "count", "context", "values"];
@@ -44,18 +44,16 @@ pub fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fault> {
     call.push_str(&context(place, block.context.as_ref())?);
     let mut hidden = Vec::new();
     for variable in variables(block) {
-        if variable.contains('.') {
+        if let Some((head, fields)) = variable.split_once('.').filter(|_| is_path(variable)) {
+            let value = field(place, block, head, fields)?;
+            hidden.push(format!("{}: {value}", quoted(variable)));
             continue;
         }
         if !variable.chars().all(|c| c.is_alphanumeric() || c == '_') {
             let why = format!("Django writes nothing for {{{{ {variable} }}}} inside a translated block");
             return Err(fault(why, "give the value a name with `with`"));
         }
-        let own = block.bindings.iter().chain(&block.count).rfind(|(name, _)| name == variable);
-        let value = match own {
-            Some((_, value)) => value.clone(),
-            None => Operand::Path(vec![variable.to_owned()]).into(),
-        };
+        let value = own(block, variable).cloned().unwrap_or(Operand::Path(vec![variable.to_owned()]).into());
         let value = place.escaped(place.text(&value)?).text;
         match ARGUMENTS.contains(&variable) {
             true => hidden.push(format!("{}: {value}", quoted(variable))),
@@ -67,6 +65,30 @@ pub fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fault> {
     }
     call.push(')');
     Ok(call)
+}
+
+/// The value that the block gives a name.
+fn own<'a>(block: &'a BlockTranslate, name: &str) -> Option<&'a Expression> {
+    block.bindings.iter().chain(&block.count).rfind(|(own, _)| own == name).map(|(_, value)| value)
+}
+
+/// A variable's field, of which nothing is written where it is not there.
+fn field(place: &Place, block: &BlockTranslate, head: &str, fields: &str) -> Result<String, Fault> {
+    let written = match own(block, head) {
+        Some(value) => {
+            let text = place.value(value)?.text + &fields.split('.').map(member).collect::<String>();
+            Written { text: format!("{text} | text"), shape: Shape::Text, is_safe: false, is_path: false }
+        }
+        None => {
+            let path = std::iter::once(head).chain(fields.split('.')).map(str::to_owned);
+            place.text(&Operand::Path(path.collect()).into())?
+        }
+    };
+    Ok(place.escaped(written).text)
+}
+
+fn is_path(variable: &str) -> bool {
+    variable.split('.').all(|part| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_'))
 }
 
 /// The variables with fields, which Django does not look up in a translated block.

@@ -1,6 +1,8 @@
 //! Writes Django's values and conditions in Tera.
 
-use super::expression::{Comparison, Condition, Expression, Filter, Operand};
+mod conditions;
+
+use super::expression::{Expression, Filter, Operand};
 use super::parser::{Fault, fault};
 use super::project::Escaping;
 
@@ -49,6 +51,8 @@ pub struct Place {
     pub escaping: Escaping,
     /// Whether `block.super` has something to stand for.
     pub has_super: bool,
+    /// Whether an operator of a condition is around, which is false where a filter raises an error.
+    pub is_caught: bool,
 }
 
 /// What a filter's text is compared with what it was made of.
@@ -116,8 +120,31 @@ const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 41] = {
     ]
 };
 
-/// These tell an undefined value of a condition, which Django calls `None` there, from an empty text.
-const BLIND_TO_NONE: [&str; 4] = ["length", "default", "date", "time"];
+/// These raise an error where they are given what they cannot use.
+const FAILING: [&str; 7] = ["center", "divisibleby", "first", "last", "ljust", "rjust", "wordwrap"];
+/// Names that are methods in Python, where a map has no such key: Django calls them.
+const METHODS: [&str; 20] = [
+    "capitalize",
+    "copy",
+    "isalnum",
+    "isalpha",
+    "isdigit",
+    "islower",
+    "isspace",
+    "isupper",
+    "items",
+    "keys",
+    "lower",
+    "lstrip",
+    "rstrip",
+    "split",
+    "splitlines",
+    "strip",
+    "swapcase",
+    "title",
+    "upper",
+    "values",
+];
 /// These ask whether the place is escaped.
 const ASK_ESCAPING: [&str; 3] = ["join", "linebreaks", "linebreaksbr"];
 
@@ -223,7 +250,9 @@ impl Place {
         }
         let (head, rest) = parts.split_first().unwrap_or((&"", &[]));
         let mut text = name(head)?.to_owned();
-        for part in rest {
+        let fields = rest.iter().take_while(|part| !METHODS.contains(part)).count();
+        let (fields, members) = rest.split_at(fields);
+        for part in fields {
             match part.parse::<usize>() {
                 Ok(index) => text.push_str(&format!("?[{index}]")),
                 Err(_) if is_name(part) && !matches!(*part, "true" | "True" | "false" | "False") => {
@@ -232,6 +261,7 @@ impl Place {
                 Err(_) => text.push_str(&format!("?[{}]", quoted(part))),
             }
         }
+        text.extend(members.iter().map(|part| member(part)));
         Ok(Written { is_path: true, ..Written::new(text, Shape::Any, false) })
     }
 
@@ -300,6 +330,9 @@ impl Place {
         if ASK_ESCAPING.contains(&filter.name.as_str()) && self.escaping != Escaping::AsFile {
             arguments.push(format!("autoescape={}", self.escaping == Escaping::On));
         }
+        if self.is_caught && FAILING.contains(&filter.name.as_str()) {
+            arguments.push("caught=true".to_owned());
+        }
         let arguments = if arguments.is_empty() { String::new() } else { format!("({})", arguments.join(", ")) };
         let is_safe = match safety {
             Safety::Safe => true,
@@ -315,93 +348,11 @@ impl Place {
             operand => Ok(self.operand(operand)?.text),
         }
     }
-
-    pub fn condition(&self, condition: &Condition) -> Result<String, Fault> {
-        self.part(condition, false)
-    }
-
-    fn part(&self, condition: &Condition, is_operand: bool) -> Result<String, Fault> {
-        let text = match condition {
-            Condition::Value(expression) => return self.asked(expression).map(|written| written.text),
-            Condition::Not(inner) => {
-                let text = self.part(inner, false)?;
-                // Tera reads no two of them in a row.
-                match text.starts_with("not ") || text.starts_with('-') {
-                    true => format!("not ({text})"),
-                    false => format!("not {text}"),
-                }
-            }
-            Condition::And(a, b) => format!("{} and {}", self.part(a, false)?, self.part(b, false)?),
-            Condition::Or(a, b) => format!("{} or {}", self.part(a, false)?, self.part(b, false)?),
-            Condition::Compare(comparison, a, b) => self.comparison(*comparison, a, b)?,
-        };
-        Ok(if is_operand { format!("({text})") } else { text })
-    }
-
-    /// A value in a condition: what is not there is `None`, also for its filters.
-    fn asked(&self, expression: &Expression) -> Result<Written, Fault> {
-        let first = expression.filters.first();
-        match &expression.operand {
-            Operand::Path(_) if first.is_some_and(|filter| !BLIND_TO_NONE.contains(&filter.name.as_str())) => {
-                let value = self.operand(&expression.operand)?;
-                let value = match value.is_path {
-                    true => value.piped("default(value=none)", Shape::Any, false),
-                    false => value,
-                };
-                self.filtered(value, &expression.filters)
-            }
-            _ => self.value(expression),
-        }
-    }
-
-    fn comparison(&self, comparison: Comparison, a: &Condition, b: &Condition) -> Result<String, Fault> {
-        let is_number = |condition: &Condition| match condition {
-            Condition::Value(expression) => self.asked(expression).is_ok_and(|w| w.shape == Shape::Number),
-            _ => false,
-        };
-        let is_none = |condition: &Condition| is_literal(condition, |operand| *operand == Operand::None);
-        let (left, right) = (self.part(a, true)?, self.part(b, true)?);
-        let numbers = is_number(a) && is_number(b);
-        let tested = |test: &str, name: &str| format!("{left} is {test}({name}={right})");
-        Ok(match comparison {
-            Comparison::Equal | Comparison::Is if is_none(b) => format!("{left} is absent"),
-            Comparison::NotEqual | Comparison::IsNot if is_none(b) => format!("{left} is not absent"),
-            Comparison::Equal | Comparison::Is if is_none(a) => format!("{right} is absent"),
-            Comparison::NotEqual | Comparison::IsNot if is_none(a) => format!("{right} is not absent"),
-            Comparison::Is | Comparison::IsNot if !is_literal(b, is_truth) => {
-                return Err(fault("`is` compares which object something is", "write == or !="));
-            }
-            Comparison::Equal | Comparison::Is if numbers || is_text(a) || is_text(b) => format!("{left} == {right}"),
-            Comparison::NotEqual | Comparison::IsNot if numbers || is_text(a) || is_text(b) => {
-                format!("{left} != {right}")
-            }
-            Comparison::Is => format!("{left} == {right}"),
-            Comparison::IsNot => format!("{left} != {right}"),
-            Comparison::Equal => tested("equal", "other"),
-            Comparison::NotEqual => tested("not equal", "other"),
-            Comparison::Greater | Comparison::AtLeast | Comparison::Less | Comparison::AtMost if numbers => {
-                format!("{left} {comparison} {right}")
-            }
-            Comparison::Greater => tested("greater_than", "other"),
-            Comparison::AtLeast => tested("at_least", "other"),
-            Comparison::Less => tested("less_than", "other"),
-            Comparison::AtMost => tested("at_most", "other"),
-            Comparison::In => tested("contained_in", "list"),
-            Comparison::NotIn => tested("missing_from", "list"),
-        })
-    }
 }
 
-fn is_truth(operand: &Operand) -> bool {
-    matches!(operand, Operand::True | Operand::False)
-}
-
-fn is_text(condition: &Condition) -> bool {
-    is_literal(condition, |operand| matches!(operand, Operand::Text(_)))
-}
-
-fn is_literal(condition: &Condition, is: impl Fn(&Operand) -> bool) -> bool {
-    matches!(condition, Condition::Value(Expression { operand, filters }) if filters.is_empty() && is(operand))
+/// What Django finds under a name: a key, a place, else what a method gives.
+pub fn member(name: &str) -> String {
+    format!(" | member(name={})", quoted(name))
 }
 
 fn unknown(name: &str) -> Fault {

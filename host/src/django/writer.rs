@@ -28,7 +28,7 @@ pub fn write(project: &Project, file: &str, nodes: &[Node]) -> (String, Vec<Find
         file,
         out: String::new(),
         findings: Vec::new(),
-        place: Place { loops: 0, escaping: project.escaping(file), has_super: false },
+        place: Place { loops: 0, escaping: project.escaping(file), has_super: false, is_caught: false },
         blocks: BTreeSet::new(),
         block: None,
         kept: Vec::new(),
@@ -315,24 +315,18 @@ impl Writer<'_> {
 
     /// What a loop goes over, and whether it is a map of which keys and values are named.
     fn looped(&self, loops: &For) -> Result<(String, bool), Fault> {
-        let mut values = loops.values.clone();
-        let method = match &mut values.operand {
-            Operand::Path(path) if path.len() > 1 && loops.values.filters.is_empty() => {
-                match path.last().map(String::as_str) {
-                    Some("items" | "keys" | "values") => path.pop(),
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        let text = self.place.condition(&Condition::Value(values))?;
         let reversed = if loops.is_reversed { " | reverse" } else { "" };
-        Ok(match (method.as_deref(), loops.names.len(), loops.is_reversed) {
-            (Some("items"), 2, false) => (format!("{text} | items"), true),
-            (Some("items"), ..) => (format!("{text} | items | pairs{reversed}"), false),
-            (Some("values"), ..) => (format!("{text} | items | values{reversed}"), false),
-            _ => (format!("{text} | each{reversed}"), false),
-        })
+        if let Operand::Path(path) = &loops.values.operand
+            && let [map @ .., method] = path.as_slice()
+            && !map.is_empty()
+            && (method.as_str(), loops.names.len(), loops.is_reversed) == ("items", 2, false)
+            && loops.values.filters.is_empty()
+        {
+            let map = self.place.condition(&Condition::Value(Operand::Path(map.to_vec()).into()))?;
+            return Ok((format!("{map} | items"), true));
+        }
+        let text = self.place.condition(&Condition::Value(loops.values.clone()))?;
+        Ok((format!("{text} | each{reversed}"), false))
     }
 
     fn block(&mut self, name: &str, body: &[Node]) -> Result<(), Fault> {

@@ -37,6 +37,8 @@ pub enum Notice {
 /// ace.toml is read when it has been still for so long, or after so many pauses.
 const STILL: Duration = Duration::from_millis(50);
 const STILL_TIMES_MAX: u32 = 20;
+/// Faults of templates and catalogues that are logged one by one.
+const PROBLEMS_LOGGED_MAX: usize = 20;
 /// How often one reload reads ace.toml because it changed meanwhile.
 const TIMES_MAX: u32 = 5;
 /// Notices that a slow listener may be behind.
@@ -161,16 +163,26 @@ async fn reread(running: &Running) -> Result<Reread, StartError> {
         }
         let presentation = templates.reload(&config.template_dirs, &config.presentation);
         if !Arc::ptr_eq(&presentation, &templates) {
-            for problem in presentation.problems() {
-                tracing::error!(
-                    file = %problem.file.display(),
-                    "A template or catalogue is broken; where it was whole before, that is used on: {problem}"
-                );
-            }
+            log_problems(&presentation, "the last working version stays in use");
         }
         Ok(Reread { config, needs_restart, presentation })
     });
     read.await?
+}
+
+/// Logs what is wrong with templates and catalogues, and what is done about it.
+pub(super) fn log_problems(presentation: &Presentation, consequence: &str) {
+    let problems = presentation.problems();
+    for problem in problems.iter().take(PROBLEMS_LOGGED_MAX) {
+        tracing::error!(
+            file = %problem.file.display(),
+            "A template or catalogue is broken; {consequence}: {problem}"
+        );
+    }
+    if problems.len() > PROBLEMS_LOGGED_MAX {
+        let more = problems.len() - PROBLEMS_LOGGED_MAX;
+        tracing::error!("{more} more faults of templates and catalogues; `ace check` lists all of them.");
+    }
 }
 
 /// A file that is just being written is waited for, not for long: read half-way, it might say something else and be sound.

@@ -8,6 +8,7 @@ mod comparisons;
 mod dates;
 mod html;
 mod lists;
+mod members;
 mod numbers;
 mod percent;
 mod python;
@@ -33,6 +34,7 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     strings::register(tera);
     html::register(tera);
     lists::register(tera);
+    members::register(tera);
     numbers::register(tera);
     percent::register(tera);
     dates::register(tera, settings);
@@ -84,6 +86,17 @@ fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
 /// A text that is as safe as the one it was made of.
 fn marked_as(value: &Value, text: String) -> Value {
     if value.is_string() && value.is_safe() { Value::safe_string(&text) } else { Value::from(text) }
+}
+
+/// What a filter gives. Where it fails, and the operator around it catches that, nothing, and the operator is told.
+fn caught(kwargs: &Kwargs, filter: impl FnOnce() -> TeraResult<Value>) -> TeraResult<Value> {
+    filter().or_else(|error| match kwargs.get("caught")? {
+        Some(true) => rendering::current(|rendering| {
+            rendering.fail();
+            Ok(Value::undefined())
+        }),
+        _ => Err(error),
+    })
 }
 
 fn check_bytes(bytes: usize) -> TeraResult<()> {

@@ -22,6 +22,8 @@ pub(super) struct Rendering {
     pub tracking: Tracking,
     /// Bodies (of loops, blocks, included files, components) that may still be run.
     steps_left: Cell<u32>,
+    /// Whether a filter of a condition's operand raised an error that its operator is to catch.
+    failed: Cell<bool>,
     /// Bytes that loops have written, into files or variables.
     written: Cell<usize>,
     /// When to look at the thread's own time again: it cannot have run out before.
@@ -67,6 +69,7 @@ impl Rendering {
             language,
             tracking,
             steps_left: Cell::new(bounds.steps),
+            failed: Cell::new(false),
             written: Cell::new(0),
             look_again: Cell::new(Instant::now() + bounds.time),
             deadline: thread_time() + bounds.time,
@@ -102,6 +105,16 @@ impl Rendering {
         self.written.set(written);
         let max = self.bounds.output_bytes.saturating_mul(TIMES_WRITTEN);
         if written > max { Err(Exceeded::Written(max)) } else { Ok(()) }
+    }
+
+    /// An operand of a condition has no value, because a filter raised an error.
+    pub fn fail(&self) {
+        self.failed.set(true);
+    }
+
+    /// Whether that was so since this was last asked.
+    pub fn has_failed(&self) -> bool {
+        self.failed.replace(false)
     }
 
     /// Whether one value may hold so many bytes.

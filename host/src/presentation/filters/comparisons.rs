@@ -4,11 +4,17 @@ use std::cmp::Ordering;
 
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
+use super::super::rendering;
+
 pub(super) fn register(tera: &mut Tera) {
     tera.register_test("absent", |value: &Value, _: Kwargs, _: &State| value.is_none() || value.is_undefined());
-    tera.register_test("equal", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
-        Ok(equal(value, kwargs.must_get("other")?))
-    });
+    for (name, is_wanted) in [("equal", true), ("unequal", false)] {
+        tera.register_test(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
+            Ok(!has_failed() && equal(value, kwargs.must_get("other")?) == is_wanted)
+        });
+    }
+    tera.register_test("affirmed", |value: &Value, _: Kwargs, _: &State| !has_failed() && value.is_truthy());
+    tera.register_test("refuted", |value: &Value, _: Kwargs, _: &State| !has_failed() && !value.is_truthy());
     type Holds = fn(Ordering) -> bool;
     let orderings: [(&'static str, Holds); 4] = [
         ("greater_than", Ordering::is_gt),
@@ -19,15 +25,20 @@ pub(super) fn register(tera: &mut Tera) {
     for (name, holds) in orderings {
         tera.register_test(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
             let order = number(value).partial_cmp(&number(kwargs.must_get("other")?));
-            Ok(order.is_some_and(holds) && !value.is_none() && !value.is_undefined())
+            Ok(!has_failed() && order.is_some_and(holds) && !value.is_none() && !value.is_undefined())
         });
     }
     tera.register_test("contained_in", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
-        Ok(contains(kwargs.must_get("list")?, value) == Some(true))
+        Ok(!has_failed() && contains(kwargs.must_get("list")?, value) == Some(true))
     });
     tera.register_test("missing_from", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
-        Ok(contains(kwargs.must_get("list")?, value) == Some(false))
+        Ok(!has_failed() && contains(kwargs.must_get("list")?, value) == Some(false))
     });
+}
+
+/// Whether a filter of an operand raised an error.
+fn has_failed() -> bool {
+    rendering::current(|rendering| Ok(rendering.has_failed())).unwrap_or_default()
 }
 
 /// Python's truth values are numbers.

@@ -1,24 +1,23 @@
 //! Django's filters for lists, and what its loops and tuples need.
 
-use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
+use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use super::html::escaped_once;
-use super::{check_bytes, python, strings};
+use super::{caught, check_bytes, python, strings};
 
 pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("add", strings::add);
     tera.register_filter("django_length", |value: &Value, _: Kwargs, _: &State| value.len().unwrap_or(0) as u64);
-    tera.register_filter("django_first", |value: &Value, _: Kwargs, _: &State| at(value, true));
-    tera.register_filter("django_last", |value: &Value, _: Kwargs, _: &State| at(value, false));
+    for (name, is_first) in [("django_first", true), ("django_last", false)] {
+        tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| {
+            caught(&kwargs, || at(value, is_first))
+        });
+    }
     tera.register_filter("django_join", join);
     tera.register_filter("django_slice", slice);
     tera.register_filter("dictsort", |value: &Value, kwargs: Kwargs, _: &State| sorted(value, &kwargs, false));
     tera.register_filter("dictsortreversed", |value: &Value, kwargs: Kwargs, _: &State| sorted(value, &kwargs, true));
     tera.register_filter("each", |value: &Value, _: Kwargs, _: &State| each(value).map(Value::from));
-    tera.register_filter("items", |value: &Value, _: Kwargs, _: &State| match value.is_map() {
-        true => value.clone(),
-        false => Value::from(Map::new()),
-    });
     tera.register_filter("link_pairs", |value: &Value, _: Kwargs, _: &State| {
         let field = |link: &Value, name: &str| link.get_from_path(name).cloned().unwrap_or_else(Value::none);
         let links = value.as_array().unwrap_or_default().iter();

@@ -6,7 +6,7 @@ use super::super::conventions::Separators;
 use super::super::languages::Language;
 use super::super::plural::Count;
 use super::super::{formats, rendering};
-use super::python;
+use super::{caught, python};
 
 /// Longer numbers are written as they came (Django's own bound).
 const DIGITS_MAX: usize = 200;
@@ -17,11 +17,10 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("filesizeformat", |value: &Value, _: Kwargs, _: &State| file_size(value));
     tera.register_filter("django_pluralize", pluralize);
     tera.register_filter("divisibleby", |value: &Value, kwargs: Kwargs, _: &State| {
-        let numbers = (python::int(value), python::int(kwargs.must_get("value")?));
-        match numbers {
-            (Some(a), Some(b)) if b != 0 => Ok(a % b == 0),
+        caught(&kwargs, || match (python::int(value), python::int(kwargs.must_get("value")?)) {
+            (Some(a), Some(b)) if b != 0 => Ok(Value::from(a % b == 0)),
             _ => Err(tera::Error::message("`divisibleby` needs two whole numbers, the second of them not 0")),
-        }
+        })
     });
     tera.register_filter("get_digit", get_digit);
 }

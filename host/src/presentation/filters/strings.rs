@@ -5,7 +5,7 @@ use std::fmt::Write;
 use icu_normalizer::DecomposingNormalizerBorrowed;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::{check_bytes, marked_as, python};
+use super::{caught, check_bytes, marked_as, python};
 
 /// Columns that a text is put into at most.
 const WIDTH_MAX: i128 = 10_000;
@@ -36,15 +36,14 @@ pub(super) fn register(tera: &mut Tera) {
     });
     tera.register_filter("truncatewords", |value: &Value, kwargs: Kwargs, _: &State| shortened(value, &kwargs, words));
     tera.register_filter("wordwrap", |value: &Value, kwargs: Kwargs, _: &State| {
-        let width = width(&kwargs)?;
-        if width == 0 {
-            return Err(tera::Error::message("`width` of `wordwrap` is a number from 1"));
-        }
-        Ok(marked_as(value, wrapped(&python::text(value), width)))
+        caught(&kwargs, || match width(&kwargs)? {
+            0 => Err(tera::Error::message("`width` of `wordwrap` is a number from 1")),
+            width => Ok(marked_as(value, wrapped(&python::text(value), width))),
+        })
     });
     for (name, left, right) in [("ljust", 0, 1), ("rjust", 1, 0), ("center", 1, 1)] {
         tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| {
-            padded(value, width(&kwargs)?, left + right, left)
+            caught(&kwargs, || padded(value, width(&kwargs)?, left + right, left))
         });
     }
 }
