@@ -70,10 +70,11 @@ bench: build plugins test-plugins target/.tools ## Measure, against references i
 SOAK_FILES ?= 20000
 # The test prints it: the same one makes the same files.
 SOAK_SEED ?= $(shell date +%s)
-soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, other random cases
+soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, the rates of channels, other random cases
 	ACE_SOAK_FILES=$(SOAK_FILES) ACE_SOAK_SEED=$(SOAK_SEED) cargo test --release -p ace --test e2e -- hostile_files:: --nocapture
 	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace --test e2e -- serve::crash serve::batches
 	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
+	ACE_SOAK_RATES=1 cargo test --release -p ace --test e2e -- serve::rates --nocapture
 	for round in {1..20}; do cargo test --release -q -p ace --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60

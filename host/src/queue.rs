@@ -422,6 +422,11 @@ fn ms(at: Timestamp) -> i64 {
     at.as_millisecond()
 }
 
+/// The first millisecond at which `at` has come: what is claimed then is due.
+fn ms_due(at: Timestamp) -> i64 {
+    ms(at) + i64::from(moment(ms(at)) < at)
+}
+
 fn moment(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use mail_parser::{MessageParser, MimeHeaders};
 use serde_json::Value;
@@ -203,7 +204,7 @@ pub struct MailServer {
 struct MailState {
     is_over: AtomicBool,
     connections: AtomicUsize,
-    mails: Mutex<Vec<String>>,
+    mails: Mutex<Vec<(Instant, String)>>,
 }
 
 /// What a server says to a MAIL command; `None`: it hangs up.
@@ -236,7 +237,14 @@ impl MailServer {
 
     /// The recipients it took mail for, one entry a mail.
     pub fn mails(&self) -> Vec<String> {
-        self.state.mails.lock().expect("no panic").clone()
+        self.state.mails.lock().expect("no panic").iter().map(|(_, recipients)| recipients.clone()).collect()
+    }
+
+    /// When each mail's final dot came, the earliest first.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        let mut arrivals: Vec<Instant> = self.state.mails.lock().expect("no panic").iter().map(|(at, _)| *at).collect();
+        arrivals.sort_unstable();
+        arrivals
     }
 
     pub fn connections(&self) -> usize {
@@ -253,9 +261,11 @@ impl Drop for MailServer {
 }
 
 fn converse(stream: TcpStream, state: &MailState, greeting: &str, to_mail: ToMail) -> std::io::Result<()> {
+    // Each reply goes out at once and in one piece: a client may be measured against this server.
+    stream.set_nodelay(true)?;
     let mut answers = stream.try_clone()?;
     let mut lines = BufReader::new(stream).lines();
-    write!(answers, "{greeting}\r\n")?;
+    answers.write_all(format!("{greeting}\r\n").as_bytes())?;
     let mut recipients = String::new();
     while let Some(line) = lines.next() {
         let line = line?;
@@ -273,14 +283,15 @@ fn converse(stream: TcpStream, state: &MailState, greeting: &str, to_mail: ToMai
                 "250 ok"
             }
             "DATA" => {
-                write!(answers, "354 go on\r\n")?;
+                answers.write_all(b"354 go on\r\n")?;
                 while lines.next().transpose()?.is_some_and(|line| line != ".") {}
-                state.mails.lock().expect("no panic").push(std::mem::take(&mut recipients));
+                let taken = (Instant::now(), std::mem::take(&mut recipients));
+                state.mails.lock().expect("no panic").push(taken);
                 "250 taken"
             }
             _ => "250 ok",
         };
-        write!(answers, "{answer}\r\n")?;
+        answers.write_all(format!("{answer}\r\n").as_bytes())?;
     }
     Ok(())
 }

@@ -44,6 +44,8 @@ pub struct Gate {
     pub settings: config::Channel,
     places: Option<Places>,
     limiter: Option<Mutex<RateLimiter>>,
+    /// What the moments of its log events count from.
+    created: Instant,
     /// Until then the provider wants to be left alone; milliseconds since 1970.
     closed_until: AtomicI64,
 }
@@ -75,7 +77,7 @@ impl Gate {
         });
         let before = before.and_then(|gate| gate.limiter.as_ref()).map(locked);
         let limiter = settings.rate.as_ref().map(|rate| Mutex::new(RateLimiter::new(rate, before.as_deref())));
-        Gate { settings, places, limiter, closed_until: AtomicI64::new(i64::MIN) }
+        Gate { settings, places, limiter, created: Instant::now(), closed_until: AtomicI64::new(i64::MIN) }
     }
 
     /// Lets no message through for so long, but not for longer than [`CLOSED_MAX`]: the provider asked for it.
@@ -114,8 +116,15 @@ impl Gate {
             },
         };
         if let Some(limiter) = &self.limiter {
-            let admitted = locked(limiter).admit(entry, Instant::now());
+            let (judged, admitted) = {
+                let mut limiter = locked(limiter);
+                // Read under the lock, so that the limiter's moments never go back.
+                let now = Instant::now();
+                (now, limiter.admit(entry, now))
+            };
             admitted.map_err(|at| quota(at.duration_since(asked)))?;
+            let at_us = judged.duration_since(self.created).as_micros() as u64;
+            tracing::trace!(at_us, "Admitted a message within its channel's rate");
         }
         Ok(pass)
     }

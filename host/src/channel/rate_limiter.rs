@@ -17,7 +17,8 @@ use crate::config::Rate;
 
 /// Of a rate's count, so many in a hundred are not for bulk.
 const RESERVE_PERCENT: u32 = 3;
-/// How much lateness of bulk is caught up.
+/// How much lateness of bulk is made up for, by using the whole rate for a while. The window leaves no room for more: of what a stall
+/// of the whole machine costs, all but the 3 % a second is lost whatever this is. A larger one would only let bulk burst after a rest.
 const CATCH_UP: Duration = Duration::from_millis(250);
 /// Admissions within this part of the rate's length are kept as one, dated as the latest of them.
 const LOG_PARTS: u32 = 4_096;

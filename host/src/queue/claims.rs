@@ -14,7 +14,7 @@ use super::damage::Place;
 use super::parked::RELEASED;
 use super::rows::Reading;
 use super::writer::{Stop, Writer};
-use super::{Limits, ORDINARY, Queue, QueueError, State, TRANSACTIONAL, limits, moment, ms, waiting};
+use super::{Limits, ORDINARY, Queue, QueueError, State, TRANSACTIONAL, limits, moment, ms, ms_due, waiting};
 
 /// Lanes that are looked at in one claim.
 const LANES_MAX: usize = 64;
@@ -411,14 +411,14 @@ impl Writer {
                     "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.put(lane, if is_extended { ms(now) } else { ms(*due) }, id)?;
+                self.put(lane, if is_extended { ms(now) } else { ms_due(*due) }, id)?;
             }
             Settlement::Park { due, progress, destinations } => {
                 let sql =
                     "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.park((id, lane), ms(*due), destinations, now)?;
+                self.park((id, lane), ms_due(*due), destinations, now)?;
             }
             Settlement::Back => self.put(lane, ms(now), id)?,
             Settlement::Interrupted => {

@@ -166,6 +166,25 @@ async fn a_message_waits_for_its_time() {
     assert!(!taken_up[0].is_in_doubt());
 }
 
+/// The store keeps milliseconds: rounded down, a message would be handed out before its moment, and put back for nothing.
+#[tokio::test]
+async fn a_message_is_not_handed_out_within_the_millisecond_before_its_moment() {
+    let home = Home::new();
+    let queue = home.open();
+    let ms = |ms| at(1_500) + jiff::SignedDuration::from_millis(ms);
+    let due = ms(7) + jiff::SignedDuration::from_micros(300);
+    let later = New { not_before: Some(due), ..new(1, ORDINARY) };
+    queue.accept(vec![later], at(1_000)).await.expect("accepted");
+    let ask = async |now| queue.claim(Claim { max: 5, bulk_max: 5 }, now).await.expect("claimed");
+    let early = ask(ms(7)).await;
+    assert_eq!((early.messages.len(), early.next), (0, Some(ms(8))));
+    let claimed = ask(ms(8)).await.messages;
+    let due = due + jiff::SignedDuration::from_millis(10);
+    settle(&queue, &claimed, Settlement::Again { due, progress: b"half-way".to_vec() }).await;
+    assert!(ask(ms(17)).await.messages.is_empty());
+    assert_eq!(ask(ms(18)).await.messages.len(), 1);
+}
+
 #[tokio::test]
 async fn nothing_accepted_is_lost_with_the_process_and_what_was_under_way_comes_back_in_doubt() {
     let home = Home::new();

@@ -21,7 +21,7 @@ use super::recent::{self, Recent};
 use super::reserve::Reserve;
 use super::rows::{self, Reading};
 use super::waiting::{self, Run};
-use super::{Accepted, New, QueueError, State, ms};
+use super::{Accepted, New, QueueError, State, ms, ms_due};
 use crate::sqlite::Held;
 use crate::{config, sqlite};
 
@@ -372,7 +372,8 @@ impl Writer {
             }
             let id = self.accept_one(one, *hashes, now)?;
             answers.push(Accepted::New(id));
-            let waits = Run::one(one.lane, ms(one.not_before.unwrap_or(now).max(now)), id);
+            let due = one.not_before.map_or(ms(now), |at| ms_due(at).max(ms(now)));
+            let waits = Run::one(one.lane, due, id);
             if one.claim {
                 self.take(id, one.lane, super::FIRST_CLAIM)?;
             } else if !run.grow(waits) {
