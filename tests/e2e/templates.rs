@@ -50,6 +50,19 @@ fn a_message_is_rendered_in_its_language_and_theme_and_its_report_says_so() {
 }
 
 #[test]
+fn a_faulty_entry_is_logged_at_the_start_and_costs_itself_alone() {
+    let home = home();
+    let file = "templates/locale/fr/LC_MESSAGES/django.po";
+    let faulty =
+        "msgid \"Bye %(name)s\"\nmsgstr \"Adieu % (name)s\"\n\n#~ # obsolete\n#~ msgid \"x\"\n#~ msgstr \"y\"\n\n";
+    home.file(file, format!("{faulty}{}", home.read(file)));
+    let french = hello(json!({"language": "fr"}));
+    let done = home.ace(&["explain", "--json", "-"]).input(french.to_string()).run().ok();
+    done.says("django.po:1: the translation has `% (name)s`, which is no placeholder");
+    assert_eq!(email(&done.lines()[0])["rendered"][1]["text"], "Bonjour Zoë");
+}
+
+#[test]
 fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
     let home = home();
     let file = home.file("message.json", hello(json!({})).to_string());
