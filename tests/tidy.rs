@@ -43,7 +43,7 @@ const MAY_IMPORT: [(&str, &[&str]); 31] = [
     // Text in, text out: a translator of templates knows nothing of what renders them.
     ("django", &["files"]),
     ("dispatch", &["channel", "message", "monitoring", "pipeline", "tasks"]),
-    ("watch", &["engine", "tasks"]),
+    ("watch", &["engine", "files", "tasks"]),
     (
         "engine",
         &[

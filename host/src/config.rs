@@ -23,9 +23,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 pub use authority::{Authority, Host};
 pub use compiling::{Compile, Compiler};
@@ -42,29 +41,30 @@ pub use sending::{
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
 pub use values::{is_bucket, show_duration, show_size};
 
+use crate::files::FileStamp;
 use tree::Place;
 
 /// The longest ace.toml.
 const FILE_BYTES_MAX: usize = 4 * values::MIB;
 
-/// A file, and how it looked: its length, its last change and its inode; none where it could not be read.
+/// A file, and how it looked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     file: PathBuf,
-    stamp: Option<(u64, Option<SystemTime>, u64)>,
+    /// `None` where it could not be looked at.
+    stamp: Option<FileStamp>,
 }
 
 impl Seen {
     /// As it looks now. Blocks.
     pub fn look(file: PathBuf) -> Self {
-        let found = std::fs::metadata(&file).ok();
-        let stamp = found.map(|found| (found.len(), found.modified().ok(), found.ino()));
+        let stamp = FileStamp::of(&file);
         Seen { file, stamp }
     }
 
     /// How long ago it was changed last; `None` where that is not known, or lies ahead.
     pub fn age(&self) -> Option<Duration> {
-        self.stamp?.1?.elapsed().ok()
+        self.stamp?.age()
     }
 
     /// The same file, as it looks now. Blocks.

@@ -4,12 +4,16 @@
 //! temporary name, synchronized, renamed, and its folder is synchronized too: after that the file survives a power failure, and at
 //! no moment does its final name lead to a part of it.
 
+mod stamp;
+
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use stamp::FileStamp;
 
 /// Names of temporary files are made of these and a uuid.
 const TEMPORARY: (&str, &str) = (".ace-", ".tmp");

@@ -1,6 +1,5 @@
 //! Reloads what changes: plugins, templates and ace.toml, as soon as their files are still for a moment, and on SIGHUP.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::{Ace, Seen, Watched};
+use crate::files::FileStamp;
 use crate::tasks::{self, Panicked};
 
 /// Files must have been still for so long.
@@ -24,6 +24,10 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// How often everything is looked at where the system cannot watch it.
 const POLL: Duration = Duration::from_secs(5);
+/// Links in one folder that are looked at, entries among which they are looked for, and how deep.
+const LINKS_MAX: usize = 4_096;
+const ENTRIES_MAX: usize = 20_000;
+const DEPTH_MAX: usize = 16;
 
 /// What watches over one engine.
 pub struct Watch {
@@ -52,12 +56,44 @@ struct Folder {
     is_recursive: bool,
     /// Device and inode; `None` where it is not there.
     identity: Option<(u64, u64)>,
+    /// The links in it, and how what they lead to looks. The system says nothing of what happens behind a link: that it leads
+    /// elsewhere, in two steps or more, is how Kubernetes changes what it mounts of a ConfigMap.
+    links: Vec<(PathBuf, Option<FileStamp>)>,
 }
 
 impl Folder {
+    /// Blocks.
     fn look(path: PathBuf, is_recursive: bool) -> Self {
-        let identity = std::fs::metadata(&path).ok().map(|found| (found.dev(), found.ino()));
-        Folder { path, is_recursive, identity }
+        let (mut links, mut entries_left) = (Vec::new(), ENTRIES_MAX);
+        add_links(&path, if is_recursive { DEPTH_MAX } else { 1 }, &mut entries_left, &mut links);
+        links.sort();
+        Folder { path, is_recursive, identity: None, links }.again()
+    }
+
+    /// The same folder and links, as they look now. Blocks.
+    fn again(self) -> Self {
+        let identity = FileStamp::of(&self.path).map(|stamp| stamp.id());
+        let mut folder = Folder { identity, ..self };
+        folder.links.iter_mut().for_each(|(link, stamp)| *stamp = FileStamp::of(link));
+        folder
+    }
+}
+
+/// Adds the links in a folder, and in those below it that templates are looked for in.
+fn add_links(folder: &Path, depth: usize, entries_left: &mut usize, links: &mut Vec<(PathBuf, Option<FileStamp>)>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if *entries_left == 0 || links.len() == LINKS_MAX {
+            return;
+        }
+        *entries_left -= 1;
+        let (path, is_hidden) = (entry.path(), entry.file_name().as_encoded_bytes().starts_with(b"."));
+        let kind = entry.file_type();
+        if kind.as_ref().is_ok_and(|kind| kind.is_symlink()) {
+            links.push((path.clone(), None));
+        }
+        if depth > 1 && !is_hidden && path.is_dir() {
+            add_links(&path, depth - 1, entries_left, links);
+        }
     }
 }
 
@@ -72,7 +108,7 @@ impl Looked {
         let seen = self.clone();
         tasks::blocking(move || Looked {
             config: seen.config.map(|config| config.again()),
-            folders: seen.folders.into_iter().map(|folder| Folder::look(folder.path, folder.is_recursive)).collect(),
+            folders: seen.folders.into_iter().map(Folder::again).collect(),
         })
         .await
     }
@@ -140,15 +176,15 @@ impl Watch {
         if are_same { Ok(()) } else { self.watch_anew().await }
     }
 
-    /// Watches the folders that a reload named.
+    /// Watches the folders that a reload named, and the links that are in them now.
     async fn follow(&mut self) -> Result<(), String> {
         let watched = self.ace.watched();
-        let named = watched.plugins.iter().chain(&watched.templates);
-        if named.eq(self.seen.folders.iter().map(|folder| &folder.path)) {
+        let folders = tasks::blocking(move || Looked::new(watched).folders).await;
+        let folders = folders.map_err(|e| e.to_string())?;
+        if folders == self.seen.folders {
             return Ok(());
         }
-        let folders = tasks::blocking(move || Looked::new(watched).folders).await;
-        self.seen.folders = folders.map_err(|e| e.to_string())?;
+        self.seen.folders = folders;
         self.watch_anew().await?;
         // What changed in them before they were watched.
         self.changed.notify_one();
@@ -210,7 +246,7 @@ struct Watcher {
 impl Watcher {
     fn start(folders: &[Folder], changed: Arc<Notify>) -> notify::Result<Watcher> {
         let ended = CancellationToken::new();
-        let listener = Listener { folders: folders.to_vec(), changed, _ended: ended.clone().drop_guard() };
+        let listener = Listener::new(folders, changed, ended.clone().drop_guard());
         let mut debouncer = new_debouncer(STILL, None, move |events| listener.hear(events))?;
         // A folder that is not there is watched once it is.
         for folder in folders.iter().filter(|folder| folder.identity.is_some()) {
@@ -223,12 +259,21 @@ impl Watcher {
 
 /// Belongs to the watching thread, and is dropped with it.
 struct Listener {
-    folders: Vec<Folder>,
+    /// Every name that the system may tell of a folder by: a relative one is made absolute, with the links in it or without.
+    folders: Vec<PathBuf>,
     changed: Arc<Notify>,
     _ended: DropGuard,
 }
 
 impl Listener {
+    fn new(folders: &[Folder], changed: Arc<Notify>, ended: DropGuard) -> Self {
+        let names = |folder: &Folder| {
+            let (absolute, canonical) = (std::path::absolute(&folder.path), folder.path.canonicalize());
+            [Some(folder.path.clone()), absolute.ok(), canonical.ok()]
+        };
+        Listener { folders: folders.iter().flat_map(names).flatten().collect(), changed, _ended: ended }
+    }
+
     fn hear(&self, events: DebounceEventResult) {
         match events {
             Ok(events) if events.iter().all(|e| e.kind.is_access() || !e.paths.iter().any(|p| self.concerns(p))) => {}
@@ -238,7 +283,6 @@ impl Listener {
     }
 
     fn concerns(&self, path: &Path) -> bool {
-        let mut folders = self.folders.iter().map(|folder| &folder.path);
-        folders.any(|dir| path.starts_with(dir) || dir.canonicalize().is_ok_and(|dir| path.starts_with(dir)))
+        self.folders.iter().any(|dir| path.starts_with(dir))
     }
 }

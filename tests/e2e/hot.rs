@@ -1,5 +1,7 @@
 //! A host that works while its plugins, templates and settings are replaced: `ace send -` on an open pipe.
 
+mod links;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::time::{Duration, Instant};

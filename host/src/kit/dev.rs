@@ -1,9 +1,9 @@
 //! `ace plugin dev`: a project whose sources are watched; built, tried on one case and installed each time they change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
@@ -15,6 +15,7 @@ use super::case::Case;
 use super::run::{Runner, Tried, World};
 use super::{KitError, diff, inspect, ship};
 use crate::config::Config;
+use crate::files::FileStamp;
 use crate::plugin::inspection::Inspection;
 
 /// Files must have been still for so long.
@@ -75,8 +76,8 @@ pub struct Sources {
     seen: Stamp,
 }
 
-/// A file's name, length and time of change, for each.
-type Stamp = BTreeSet<(PathBuf, u64, Option<SystemTime>)>;
+/// How each file looks.
+type Stamp = BTreeMap<PathBuf, FileStamp>;
 
 impl Sources {
     /// From here on no change is missed. Needs a tokio runtime.
@@ -178,9 +179,8 @@ fn stamp(folder: &Path, matters: &dyn Fn(&str) -> bool, out: &mut Stamp) -> Resu
     Ok(())
 }
 
-fn of_file(file: &Path) -> Option<(PathBuf, u64, Option<SystemTime>)> {
-    let metadata = file.metadata().ok()?;
-    Some((file.to_owned(), metadata.len(), metadata.modified().ok()))
+fn of_file(file: &Path) -> Option<(PathBuf, FileStamp)> {
+    Some((file.to_owned(), FileStamp::of(file)?))
 }
 
 fn unwatched(folder: &Path, error: notify::Error) -> KitError {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use super::signature;
 use super::state::State;
 use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Rejected, Services};
 use crate::config::Config;
+use crate::files::FileStamp;
 use crate::monitoring;
 use crate::tasks;
 
@@ -213,30 +214,18 @@ pub struct Stamp {
     signature: Option<FileStamp>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct FileStamp {
-    bytes: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
 impl Stamp {
     fn of(component: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let stamp = |file: &Path| {
-            let meta = std::fs::metadata(file).ok()?;
-            Some(FileStamp { bytes: meta.len(), modified: meta.modified().ok(), inode: meta.ino() })
-        };
         Stamp {
-            component: stamp(component),
-            manifest: stamp(&component.with_extension("toml")),
-            signature: stamp(&signature::file_of(component)),
+            component: FileStamp::of(component),
+            manifest: FileStamp::of(&component.with_extension("toml")),
+            signature: FileStamp::of(&signature::file_of(component)),
         }
     }
 
     pub(super) fn is_younger_than(&self, age: Duration) -> bool {
         let files = self.component.iter().chain(&self.manifest).chain(&self.signature);
-        files.filter_map(|f| f.modified?.elapsed().ok()).any(|elapsed| elapsed < age)
+        files.filter_map(FileStamp::age).any(|elapsed| elapsed < age)
     }
 }
 

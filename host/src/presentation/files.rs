@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::TemplateProblem;
 use super::languages;
+use crate::files::FileStamp;
 
 /// A template or catalogue larger than this is a file in the wrong place.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -21,9 +21,6 @@ const FILES_MAX: usize = 20_000;
 const DEPTH_MAX: usize = 16;
 /// A message that shows what its templates look like, beside the folders of its channel types.
 pub(super) const SAMPLE_FILE: &str = "sample.json";
-
-/// A file's size and the time of its last change.
-pub(super) type Stamp = (u64, Option<SystemTime>);
 
 /// The files found so far, and what is wrong with the folders.
 #[derive(Default)]
@@ -88,12 +85,15 @@ impl Files {
         self.catalogs.iter().map(|catalog| catalog.path.as_path())
     }
 
-    pub fn stamps(&self) -> BTreeMap<PathBuf, Stamp> {
-        let stamp = |path: &Path| fs::metadata(path).map(|m| (m.len(), m.modified().ok())).unwrap_or_default();
+    pub fn stamps(&self) -> BTreeMap<PathBuf, Option<FileStamp>> {
         let templates =
             self.plain.values().chain(self.themes.values().flat_map(BTreeMap::values)).map(PathBuf::as_path);
         let samples = self.samples.values().map(PathBuf::as_path);
-        templates.chain(self.catalog_paths()).chain(samples).map(|path| (path.to_owned(), stamp(path))).collect()
+        templates
+            .chain(self.catalog_paths())
+            .chain(samples)
+            .map(|path| (path.to_owned(), FileStamp::of(path)))
+            .collect()
     }
 
     fn walk(&mut self, root: &Path, dir: &Path, depth: usize) {
