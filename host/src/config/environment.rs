@@ -12,7 +12,7 @@ const LEVEL: &str = "__";
 /// Levels at most; no key of ours is half as deep.
 const LEVELS_MAX: usize = 16;
 /// These are the program's own, read by its command line.
-const RESERVED: [&str; 2] = ["ACE_CONFIG", "ACE_LOG"];
+const RESERVED: [&str; 3] = ["ACE_CONFIG", "ACE_LOG", "ACE_LOG_FORMAT"];
 const RESERVED_PREFIX: &str = "ACE_SERVER";
 
 /// edx-ace's settings that have another name here, and what takes their place.
@@ -68,9 +68,35 @@ pub(super) fn overlay(walk: &mut Walk, document: &mut Table) {
 }
 
 fn settings_in(variables: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let is_setting =
-        |name: &str| name.starts_with(PREFIX) && !name.starts_with(RESERVED_PREFIX) && !RESERVED.contains(&name);
-    variables.iter().filter(|(name, _)| is_setting(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let is_setting = |name: &str, value: &str| {
+        name.starts_with(PREFIX)
+            && !name.starts_with(RESERVED_PREFIX)
+            && !RESERVED.contains(&name)
+            && !is_service_link(name, value)
+    };
+    let settings = variables.iter().filter(|(name, value)| is_setting(name, value));
+    settings.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Whether Kubernetes sets this variable in each container for a Service called `ace` or `ace-…` (and Docker for a linked
+/// container): `ACE_SERVICE_HOST`, `ACE_SERVICE_PORT`, `ACE_SERVICE_PORT_HTTP`, `ACE_PORT=tcp://…`, `ACE_PORT_8025_TCP`,
+/// `ACE_PORT_8025_TCP_ADDR`. No setting has a name of these forms.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let mut ports = name.match_indices("_PORT_").map(|(at, part)| &name[at + part.len()..]);
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || ports.any(is_port)
+}
+
+/// `8025_TCP`, or a part of that: `8025_TCP_ADDR`.
+fn is_port(text: &str) -> bool {
+    let Some((number, rest)) = text.split_once('_') else { return false };
+    let (protocol, part) = rest.split_once('_').unwrap_or((rest, "PORT"));
+    number.parse::<u16>().is_ok()
+        && ["TCP", "UDP", "SCTP"].contains(&protocol)
+        && ["PORT", "PROTO", "ADDR"].contains(&part)
 }
 
 fn of_variable(name: &str, message: String) -> Problem {

@@ -637,6 +637,74 @@ fn a_problem_of_the_environment_names_its_variable() {
 }
 
 #[test]
+fn variables_that_kubernetes_sets_for_a_service_are_no_settings() {
+    let of_services = [
+        ("ACE_SERVICE_HOST", "10.0.0.7"),
+        ("ACE_SERVICE_PORT", "8025"),
+        ("ACE_SERVICE_PORT_HTTP", "8025"),
+        ("ACE_SERVICE_PORT_HTTP_ALT", "8026"),
+        ("ACE_PORT", "tcp://10.0.0.7:8025"),
+        ("ACE_PORT_8025_TCP", "tcp://10.0.0.7:8025"),
+        ("ACE_PORT_8025_TCP_PROTO", "tcp"),
+        ("ACE_PORT_8025_TCP_PORT", "8025"),
+        ("ACE_PORT_8025_TCP_ADDR", "10.0.0.7"),
+        ("ACE_PORT_53_UDP", "udp://10.0.0.7:53"),
+        ("ACE_PORT_3868_SCTP_ADDR", "10.0.0.7"),
+        // A Service called ace-mail.
+        ("ACE_MAIL_SERVICE_HOST", "fd00::7"),
+        ("ACE_MAIL_SERVICE_PORT_SMTP", "25"),
+        ("ACE_MAIL_PORT", "tcp://[fd00::7]:25"),
+        ("ACE_MAIL_PORT_25_TCP_ADDR", "fd00::7"),
+        // The program's own.
+        ("ACE_LOG_FORMAT", "json"),
+    ];
+    for variable in of_services {
+        assert_eq!(read_with("", &[variable]).map(|_| ()), Ok(()), "{variable:?}");
+    }
+    assert_eq!(read_with("", &of_services).map(|_| ()), Ok(()));
+    let still_refused = [
+        ("ACE_PORT", "8025"),
+        ("ACE_SERVICE", "ace"),
+        ("ACE_SERVICE_HOSTS", "10.0.0.7"),
+        ("ACE_SERVICE_PORTS", "8025"),
+        ("ACE_PORT_8025", "tcp://10.0.0.7:8025"),
+        ("ACE_PORT_80250_TCP", "tcp://10.0.0.7:8025"),
+        ("ACE_PORT_HTTP_TCP", "tcp://10.0.0.7:8025"),
+        ("ACE_PORT_8025_TCP_HOST", "10.0.0.7"),
+    ];
+    for variable in still_refused {
+        let problems = read_with("", &[variable]).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains("is no setting"), "{variable:?}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_value_without_its_quotes_is_named() {
+    let cases = [
+        ("plugin-dir = plugins", "1: not TOML: plugins is a text and needs quotes: \"plugins\""),
+        (
+            "\n[relays.r]\nhost = nothing.example # here",
+            "3: not TOML: nothing.example is a text and needs quotes: \"nothing.example\"",
+        ),
+        ("plugin-dir = /opt/ace", "1: not TOML: /opt/ace is a text and needs quotes: \"/opt/ace\""),
+        ("plugin-dir = info", "1: not TOML: info is a text and needs quotes: \"info\""),
+        ("[delivery]\nretry-delay = 10s", "2: not TOML: 10s is a text and needs quotes: \"10s\""),
+        ("[queue]\nmax-size = 2GiB", "2: not TOML: 2GiB is a text and needs quotes: \"2GiB\""),
+        ("enabled-channels = [email, 'x']", "1: not TOML: email is a text and needs quotes: \"email\""),
+        ("enabled-channels = [\n  'x',\n  nobody\n]", "3: not TOML: nobody is a text and needs quotes: \"nobody\""),
+        ("plugins.x = { enabled = True }", "1: not TOML: write true in lower case, not True"),
+        ("plugins.x.secrets = { k = { env = NAME } }", "1: not TOML: NAME is a text and needs quotes: \"NAME\""),
+        ("plugin-dir = 'plugins", "1: not TOML: "),
+        ("plugin-dir =", "1: not TOML: "),
+    ];
+    for (text, expected) in cases {
+        let problems = read_with(text, &[]).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text:?}: {problems:?}");
+        assert!(!problems[0].contains("nan"), "{text:?}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_group_is_a_name_or_a_number() {
     let group = |text: &str| read(text).map(|config| (config.queue.access.group, config.mailer.access.group));
     assert_eq!(group("").unwrap(), (None, None));

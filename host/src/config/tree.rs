@@ -70,8 +70,31 @@ pub(super) fn parse(text: &str) -> Result<Table, (usize, String)> {
     let lines = Lines::of(text);
     match DeTable::parse(text) {
         Ok(table) => Ok(own_table(table.into_inner(), &|offset| Place::Line(lines.at(offset)))),
-        Err(e) => Err((lines.at(e.span().map_or(0, |span| span.start)), e.message().to_owned())),
+        Err(e) => {
+            let at = e.span().map_or(0, |span| span.start);
+            let message = unquoted(text, at).unwrap_or_else(|| e.message().to_owned());
+            Err((lines.at(at), message))
+        }
     }
+}
+
+/// What to say where parsing stopped in a bare word that stands for a value; `None` where it did not.
+fn unquoted(text: &str, at: usize) -> Option<String> {
+    let line_start = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text[line_start..].lines().next()?;
+    // A word holds none of these, and a value follows one of the first three or begins the line of a list.
+    let ends = |c: char| "=[,]{}#\"'".contains(c);
+    let begin = line.get(..at - line_start)?.rfind(ends).map_or(0, |end| end + 1);
+    let follows_value = line[..begin].ends_with(['=', '[', ',']);
+    let word = line[begin..].split(ends).next()?.trim();
+    let is_one = !word.is_empty() && !word.contains(char::is_whitespace) && DeValue::parse(word).is_err();
+    if !is_one || !(follows_value || begin == 0) || line[begin..].contains('=') && begin == 0 {
+        return None;
+    }
+    Some(match word.to_lowercase().as_str() {
+        right @ ("true" | "false") => format!("write {right} in lower case, not {word}"),
+        _ => format!("{word} is a text and needs quotes: {word:?}"),
+    })
 }
 
 /// Reads an environment variable: a TOML value where it is one, else a string.

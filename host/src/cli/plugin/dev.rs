@@ -100,8 +100,10 @@ impl Session<'_> {
     async fn round(&mut self, number: u64) {
         match self.build().await {
             Ok((round, case)) => self.tell(number, round, case).await,
-            Err(error) if self.json => put(&json!({"round": number, "failed": format!("{error:#}")}).to_string()),
-            Err(error) => say(&format!("#{number} failed: {error:#}")),
+            Err(error) if self.json => {
+                put(&json!({"round": number, "failed": crate::cli::once(error.as_ref())}).to_string())
+            }
+            Err(error) => say(&format!("#{number} failed: {}", crate::cli::once(error.as_ref()))),
         }
     }
 
@@ -159,14 +161,14 @@ impl Served {
 
 /// Waits until the server serves a build, and asks it about the message.
 async fn served(client: &Client, round: &Round, case: Option<&Case>) -> Served {
-    let taken_up = taken_up(client, round).await.map_err(|error| format!("{error:#}"));
+    let taken_up = taken_up(client, round).await.map_err(|error| crate::cli::once(error.as_ref()));
     let asked = match (&taken_up, case) {
         (Ok(_), Some(case)) if case.resolve.is_none() => Some(decided(client, case).await),
         _ => None,
     };
     match asked.transpose() {
         Ok(decided) => Served { taken_up, decided },
-        Err(error) => Served { taken_up: Err(format!("{error:#}")), decided: None },
+        Err(error) => Served { taken_up: Err(crate::cli::once(error.as_ref())), decided: None },
     }
 }
 
