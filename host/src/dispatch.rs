@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::channel::Limit;
-use crate::message::{FieldError, FieldErrors, Message, Report};
+use crate::message::{FieldError, FieldErrors, Message, Report, without_bom};
 use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
 use crate::tasks::{self, Panicked};
@@ -114,6 +114,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         let text = std::mem::take(&mut self.line);
         let text = match std::mem::take(&mut self.too_long) {
             true => Err(too_long(self.bytes_max)),
+            false if self.number == 1 => Ok(without_bom(&text).to_vec()),
             false => Ok(text),
         };
         Line { number: self.number, text }

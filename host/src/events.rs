@@ -84,11 +84,16 @@ pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) ->
         "channels": channels,
     });
     if shown.context {
-        data["context"] = message.context.to_object().into();
         data["options"] = message.options.clone().into();
     }
-    let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
-    Told { kind, uuid: message.uuid, body }
+    let mut body = json!({"type": kind, "timestamp": now, "data": data}).to_string();
+    if shown.context
+        && let Some(open) = body.strip_suffix("}}")
+    {
+        // Not as a value: its numbers keep their digits.
+        body = format!("{open},\"context\":{}}}}}", message.context.as_json());
+    }
+    Told { kind, uuid: message.uuid, body: body.into_bytes() }
 }
 
 /// What is told of a relay or an origin that went down, or came back.

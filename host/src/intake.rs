@@ -264,7 +264,7 @@ async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<
     let mut intake = Intake::new(queue, batch, &kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
     for item in items {
         let key = item.key.unwrap_or_else(|| serde_json::to_string(&item.recipient).unwrap_or_default());
-        let user_context = item.user_context.unwrap_or_default().into();
+        let user_context = item.user_context.unwrap_or_default();
         let personal = Personal { recipient: item.recipient, language: item.language, user_context };
         intake.add(Member { key, personal }, ace.now()).await?;
     }

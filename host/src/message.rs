@@ -8,6 +8,7 @@ mod answers;
 mod context;
 mod decode;
 mod destination;
+pub mod json;
 mod mail_record;
 mod person;
 mod prepared;
@@ -29,9 +30,10 @@ pub use answers::{
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
 pub use destination::{Destination, Unreached};
+pub use json::without_bom;
 pub use mail_record::{MailRecord, RecipientRecord, RecipientState};
 pub use person::{check_asked_address, normal_address, normal_user};
-pub use prepared::{Personal, Prepared};
+pub use prepared::{Member, MemberError, Personal, Prepared};
 pub use report::{
     Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, LINES_MAX, OnError, Outcome, PolicyReport,
     REPORT_BYTES_MAX, Reason, Report, Rule, Verdict,
@@ -229,6 +231,12 @@ impl Message {
         }
     }
 
+    /// Whether `log_level` asks for what is logged at debug of it to be logged at info: it is set, not 0, and no greater than 10,
+    /// Python's DEBUG (as in edx-ace).
+    pub fn is_logged_in_full(&self) -> bool {
+        self.log_level.is_some_and(|level| level != 0 && level <= 10)
+    }
+
     /// Whether an option is set to something Python calls true.
     pub fn option_is_true(&self, key: &str) -> bool {
         self.options.get(key).is_some_and(is_truthy)
@@ -255,7 +263,7 @@ fn write_field(json: &mut Vec<u8>, name: &str, value: &impl Serialize) {
 /// What all messages of one kind share; a bulk send personalises it for each recipient.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MessageType {
-    pub context: Object,
+    pub context: Context,
     pub uuid: Uuid,
     pub expiration_time: Option<DateTime>,
     pub app_label: String,
@@ -268,7 +276,7 @@ impl MessageType {
     /// A type with a fresh random uuid and nothing optional set.
     pub fn new(app_label: impl Into<String>, name: impl Into<String>) -> Self {
         MessageType {
-            context: Object::new(),
+            context: Context::new(),
             uuid: Uuid::new_v4(),
             expiration_time: None,
             app_label: app_label.into(),
@@ -294,16 +302,14 @@ impl MessageType {
         &self,
         recipient: impl Into<Option<Recipient>>,
         language: Option<String>,
-        user_context: Object,
+        user_context: impl Into<Context>,
     ) -> Message {
-        let mut context = self.context.clone();
-        context.extend(user_context);
         Message {
             app_label: self.app_label.clone(),
             name: self.name.clone(),
             recipient: recipient.into(),
             expiration_time: self.expiration_time.clone(),
-            context: context.into(),
+            context: self.context.laid(&user_context.into()),
             uuid: Uuid::new_v4(),
             send_uuid: Some(self.uuid),
             options: self.options.clone(),

@@ -119,15 +119,23 @@ pub fn install() -> Result<Exposition, String> {
     builder.install_recorder().map(Exposition).map_err(|e| e.to_string())
 }
 
+/// A line at DEBUG; at INFO of a message whose `log_level` asks for more to be logged of it.
+macro_rules! debug_of {
+    ($message:expr, $($line:tt)*) => {
+        if $message.is_logged_in_full() { tracing::info!($($line)*) } else { tracing::debug!($($line)*) }
+    };
+}
+
 /// edx-ace's `report(key, value)`: a fact about a message, for whoever listens to the log target `ace::report`.
 pub fn report(message: &Message, key: &str, value: impl Display) {
     // As a text, so that no line break in it begins a line of the log.
-    tracing::debug!(target: "ace::report", message_uuid = %message.uuid, key, value = value.to_string());
+    debug_of!(message, target: "ace::report", message_uuid = %message.uuid, key, value = value.to_string());
 }
 
 /// As [`report`], with edx-ace's key for a channel type: `email_delivery_succeeded`.
 pub fn report_for(message: &Message, channel_type: &str, key: &str, value: impl Display) {
-    tracing::debug!(
+    debug_of!(
+        message,
         target: "ace::report",
         message_uuid = %message.uuid,
         key = %format_args!("{channel_type}_{key}"),
@@ -268,7 +276,7 @@ pub fn judged(message: &Message, reports: &[PolicyReport], allowed: impl Iterato
         let (policy, revision) = (told.policy.clone(), told.revision.clone());
         counter!(POLICY_VERDICTS, "policy" => policy, "revision" => revision, "verdict" => verdict).increment(1);
     }
-    if tracing::enabled!(target: "ace::report", tracing::Level::DEBUG) {
+    if message.is_logged_in_full() || tracing::enabled!(target: "ace::report", tracing::Level::DEBUG) {
         report(message, MESSAGE_NAME, message.unique_name());
         report(message, LANGUAGE, message.language.as_deref().unwrap_or("None"));
         let allowed: Vec<String> = allowed.map(|channel_type| channel_type.as_ref().to_owned()).collect();
@@ -296,7 +304,8 @@ pub fn settled(message: &Message, report: &ChannelReport) {
         "channel_type" => channel_type.to_owned(), "channel" => channel.unwrap_or_default().to_owned(), "state" => state
     )
     .increment(1);
-    tracing::debug!(
+    debug_of!(
+        message,
         message_uuid = %message.uuid,
         message_name = %format_args!("{}.{}", message.app_label, message.name),
         channel_type, channel, revision, state, attempts,

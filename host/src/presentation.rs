@@ -24,6 +24,7 @@ mod plural;
 mod po;
 mod rendering;
 mod scan;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -34,7 +35,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
@@ -43,8 +44,8 @@ pub use extract::{ExtractError, Extracted, extract};
 pub use listing::{MessageTemplates, TemplateListing};
 
 use crate::config;
-use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile};
-use files::Stamp;
+use crate::files::FileStamp;
+use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
 use inline::Inliner;
 use languages::{Catalog, Languages, Resolved};
 use load::Texts;
@@ -71,8 +72,8 @@ pub struct Presentation {
     problems: Vec<TemplateProblem>,
     /// The catalogues that can be used, for when their next versions cannot.
     catalogs: BTreeMap<PathBuf, Arc<Catalog>>,
-    /// Each file's size and time of its last change.
-    stamps: BTreeMap<PathBuf, Stamp>,
+    /// How each file looked before it was read.
+    stamps: BTreeMap<PathBuf, Option<FileStamp>>,
     inliner: Inliner,
 }
 
@@ -87,6 +88,8 @@ struct Theme {
     paths: HashMap<String, String>,
     /// The text of each template that can be rendered, for when its next version cannot.
     texts: Texts,
+    /// The same templates for a context with a number that Tera writes otherwise than Python; made when it is wanted.
+    shown: OnceLock<Tera>,
 }
 
 /// app label -> message name -> channel type -> files. Sorted, so that listings are stable.
@@ -194,15 +197,19 @@ impl Presentation {
         let theme = self.theme(message);
         let Asked { entries, derives_text } = self.entries(theme, message, subject)?;
         let Resolved { language, note } = theme.languages.resolve(message.language.as_deref());
-        let context =
+        let (context, has_exponent) =
             context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
+        let tera = match has_exponent {
+            true => theme.shown.get_or_init(|| load::compile_shown(&theme.texts, &self.settings)),
+            false => &theme.tera,
+        };
         let output_bytes = self.settings.max_output_bytes;
         let bounds = Bounds { steps: self.settings.max_steps, time: self.settings.render_timeout, output_bytes };
         let code = language.code.clone();
         let rendering = Rendering::new(language, context::tracking(message, subject), bounds);
         let mut files = rendering::within(rendering, || {
             let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: output_bytes, full: false };
-            let files = entries.into_iter().map(|entry| self.render_file(theme, entry, &context, &mut output));
+            let files = entries.into_iter().map(|entry| self.render_file((theme, tera), entry, &context, &mut output));
             files.collect::<Result<Vec<_>, _>>()
         })?;
         if subject.channel_type == finish::CHANNEL_TYPE {
@@ -259,15 +266,30 @@ impl Presentation {
             [] => "no template folder is configured".to_owned(),
             places => format!("looked in {}", places.join(", ")),
         };
+        let places = places + &self.near(message);
         match files {
             [file] => format!("template {folder}/{file} is missing; {places}"),
             files => format!("templates {} are missing from {folder}; {places}", files.join(", ")),
         }
     }
 
+    /// The message that one without any template may be meant to be.
+    fn near(&self, message: &Message) -> String {
+        let index = &self.theme(message).index;
+        let named = index.get(&message.app_label).map(|names| nearest(&message.name, names.keys().map(String::as_str)));
+        let near = match named {
+            _ if self.knows(message) => None,
+            Some(name) => name.map(|name| format!("{}.{name}", message.app_label)),
+            None => nearest(&message.app_label, index.keys().map(String::as_str))
+                .filter(|label| index.get(*label).is_some_and(|names| names.contains_key(&message.name)))
+                .map(|label| format!("{label}.{}", message.name)),
+        };
+        near.map_or_else(String::new, |near| format!("; did you mean the message {near}?"))
+    }
+
     fn render_file(
         &self,
-        theme: &Theme,
+        (theme, tera): (&Theme, &Tera),
         entry: &Entry,
         context: &Context,
         output: &mut Output,
@@ -276,7 +298,7 @@ impl Presentation {
             return Err(TemplateFault::new(broken));
         }
         output.bytes.clear();
-        if let Err(error) = theme.tera.render_to(&entry.template, context, &mut *output) {
+        if let Err(error) = tera.render_to(&entry.template, context, &mut *output) {
             return Err(match output.full {
                 true => TemplateFault::new(format!(
                     "{}: the message's templates wrote more than {} MiB; look for a loop that never gets small",

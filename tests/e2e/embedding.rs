@@ -82,7 +82,7 @@ fn home(server: &Smtpd) -> (Home, Config) {
 
 fn note() -> Message {
     let mut message_type = MessageType::new("app", "note");
-    message_type.context.insert("name".to_owned(), "Ada".into());
+    message_type.context.insert("name", "Ada");
     message_type.personalize(Recipient::new(7, "zoe@learner.example"), None, ace::message::Object::new())
 }
 

@@ -216,7 +216,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
     let mut uuids = Vec::new();
     for n in [7, 8, 9] {
         let mut kind = MessageType::new("app", "note");
-        kind.context.insert("n".to_owned(), n.into());
+        kind.context.insert("n", n);
         let message = kind.personalize(Recipient::new(n, "zoe@learner.example"), None, ace::message::Object::new());
         let new = ace::intake::new(&message, ace::queue::ORDINARY).expect("a sound message");
         let mut outcome = worker.outcome(message.uuid);

@@ -9,16 +9,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Api;
 use super::body::{Lines, Pieces};
-use super::described::RecipientForm;
+use super::described::MemberForm;
 use super::problem::{ApiError, Problem};
 use super::shown::BatchShown;
 use crate::intake::{self, Intake};
-use crate::message::{Context, MessageType, Object, Personal, Recipient};
+use crate::message::{Member, MessageType, Object, json};
 use crate::queue::{self, Batch, BatchState, Resolver};
 
 /// Batches that are listed where the request does not say, and at most.
@@ -33,7 +34,7 @@ pub struct Head {
     uuid: Option<Uuid>,
     /// A message type in edx-ace's JSON form.
     #[schema(value_type = Object)]
-    message_type: Value,
+    message_type: Box<RawValue>,
     /// Who names the recipients; without it they are on the lines that follow.
     resolver: Option<Named>,
 }
@@ -49,29 +50,13 @@ pub struct Named {
     arguments: Object,
 }
 
-/// Every further line: one recipient.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Member {
-    /// What tells this one from the others of the batch; its number among the lines where it is left out.
-    key: Option<String>,
-    /// As in a message.
-    #[schema(value_type = RecipientForm)]
-    recipient: Value,
-    language: Option<String>,
-    /// Laid over the type's context.
-    #[serde(default)]
-    #[schema(value_type = Object)]
-    user_context: Context,
-}
-
 /// Hands in a batch: its head on the first line, then a recipient a line.
 ///
 /// With a `resolver` in the head no line follows: the plugin is asked for recipients, page by page, in the background.
 /// Recipients go out while others still come in. A batch that was cut off can be sent again whole under the same uuid: a
 /// message's uuid is made of the batch's uuid and its key, so each comes about once.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
-    request_body(content = Member, content_type = "application/x-ndjson"), responses(
+    request_body(content = MemberForm, content_type = "application/x-ndjson"), responses(
     (status = 202, description = "All recipients are on the disk, or a resolver is asked for them", body = BatchShown),
     (status = 400, description = "A line makes no sense; those before it were taken", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another batch has this uuid, or it was cancelled", body = Problem, content_type = "application/problem+json"),
@@ -84,10 +69,10 @@ pub async fn hand_in(State(api): State<Arc<Api>>, body: Body) -> Result<Response
     let head: Head = serde_json::from_slice(&first).map_err(|e| {
         ApiError::BadRequest(format!("line 1: {e}; it holds the message type, as in {{\"message_type\": {{…}}}}"))
     })?;
-    let mut kind = MessageType::from_json(head.message_type.to_string().as_bytes())?;
+    let mut kind = MessageType::from_json(head.message_type.get().as_bytes())?;
     let uuid = head.uuid.unwrap_or_else(Uuid::new_v4);
     // The messages of one batch are of one send, also where the type has no uuid of its own.
-    if head.message_type.get("uuid").is_none_or(Value::is_null) {
+    if json::at(head.message_type.get(), "/uuid").is_none_or(|uuid| uuid == "null") {
         kind.uuid = uuid;
     }
     intake::not_before(&kind.options)?;
@@ -125,12 +110,10 @@ fn is_open(batch: &Batch) -> Result<(), ApiError> {
 
 fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
     let wrong = |why: String| ApiError::BadRequest(format!("line {number}: {why}; the lines before it were taken"));
-    let Member { key, recipient, language, user_context } =
-        serde_json::from_slice(line).map_err(|e| wrong(e.to_string()))?;
-    let recipient = Recipient::from_value(recipient).map_err(|errors| wrong(errors.to_string()))?;
+    let Member { key, personal } = Member::from_json(line).map_err(|error| wrong(error.to_string()))?;
     // The head is line 1.
     let key = key.unwrap_or_else(|| (number - 1).to_string());
-    Ok(intake::Member { key, personal: Personal { recipient, language, user_context } })
+    Ok(intake::Member { key, personal })
 }
 
 /// Begins a batch whose recipients a plugin names; it is asked in the background, also after a restart.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::patience::Patience;
 use super::problem::ApiError;
+use crate::message::without_bom;
 
 /// A body that is read a piece at a time, as long as the client keeps the server's patience.
 pub struct Pieces {
@@ -79,17 +80,18 @@ impl Lines {
     pub async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
-                let line = self.held[self.at..self.at + end].trim_ascii().to_vec();
+                let begin = self.at;
                 self.at += end + 1;
                 self.number += 1;
+                let line = trimmed(self.number, &self.held[begin..begin + end]).to_vec();
                 if !line.is_empty() {
                     return Ok(Some((self.number, line)));
                 }
             }
             self.held.drain(..std::mem::take(&mut self.at));
             if self.is_at_end {
-                let line = std::mem::take(&mut self.held).trim_ascii().to_vec();
                 self.number += 1;
+                let line = trimmed(self.number, &std::mem::take(&mut self.held)).to_vec();
                 return Ok(Some((self.number, line)).filter(|(_, line)| !line.is_empty()));
             }
             if self.held.len() > self.max {
@@ -102,4 +104,10 @@ impl Lines {
             }
         }
     }
+}
+
+/// A line without the space around it, and the first without a byte order mark.
+fn trimmed(number: u64, line: &[u8]) -> &[u8] {
+    let line = if number == 1 { without_bom(line) } else { line };
+    line.trim_ascii()
 }

@@ -129,6 +129,22 @@ pub struct MessageForm {
     log_level: Option<i64>,
 }
 
+/// Every further line of a batch: one recipient.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Member)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "it describes")]
+pub struct MemberForm {
+    /// What tells this one from the others of the batch; its number among the lines where it is left out.
+    key: Option<String>,
+    /// As in a message.
+    recipient: RecipientForm,
+    language: Option<String>,
+    /// Laid over the type's context.
+    #[schema(value_type = Option<Object>)]
+    user_context: Option<Object>,
+}
+
 /// Who a message is for.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

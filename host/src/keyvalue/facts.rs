@@ -11,6 +11,7 @@ use super::damage::Place;
 use super::writer::{Batch, Stop, Target, Writer};
 use super::{FileError, KEY_BYTES_MAX, KeyvalueError, Origin, check};
 use crate::config;
+use crate::message::without_bom;
 
 /// Expired entries thrown out at a time.
 const SWEPT_AT_ONCE: i64 = 1000;
@@ -88,7 +89,7 @@ fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(
 
 /// A fact, and its value as it is stored.
 fn read(line: &[u8], max_value_bytes: usize) -> Result<(Fact, Vec<u8>), String> {
-    let mut fact: Fact = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+    let mut fact: Fact = serde_json::from_slice(without_bom(line)).map_err(|e| e.to_string())?;
     let value = match fact.value.take() {
         serde_json::Value::String(s) => s.into_bytes(),
         other => other.to_string().into_bytes(),

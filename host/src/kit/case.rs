@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::KitError;
-use crate::message::{Message, Object};
+use crate::message::{Message, Object, without_bom};
 use crate::plugin::Namespace;
 use crate::plugin::trial::exchange::Exchange;
 
@@ -136,8 +136,8 @@ impl Table {
         let text = read_bounded(file).map_err(|source| KitError::File { file: file.to_owned(), source })?;
         let shown = file.display();
         let fail = |place: String, message: String| KitError::Case { place, message };
-        let document: Value =
-            serde_json::from_str(&text).map_err(|e| fail(shown.to_string(), format!("not JSON: {e}")))?;
+        let document: Value = serde_json::from_slice(without_bom(text.as_bytes()))
+            .map_err(|e| fail(shown.to_string(), format!("not JSON: {e}")))?;
         let entries = match &document {
             Value::Array(entries) => entries.iter().enumerate().map(|(n, e)| (format!("{shown}[{n}]"), e)).collect(),
             one => vec![(shown.to_string(), one)],

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ChannelType, MailRecord, Object, Recipient, Unreached};
+use super::{ChannelType, Context, MailRecord, Recipient, Unreached};
 
 /// A channel type that must not carry a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,7 +202,7 @@ pub struct Resolved {
     pub language: Option<String>,
     /// Laid over the message type's context, key by key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_context: Option<Object>,
+    pub user_context: Option<Context>,
 }
 
 /// Why a resolver has no page, by what happens next.

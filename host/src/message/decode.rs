@@ -10,7 +10,9 @@ use serde::{Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Context, DateTime, Headers, Message, MessageType, Object, Recipient, UserId, context, nearest};
+use super::{
+    Context, DateTime, Headers, Message, MessageType, Object, Recipient, UserId, context, nearest, without_bom,
+};
 
 /// One thing wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,6 +96,7 @@ impl Message {
     }
 
     fn read(json: &[u8], reader: context::Reader, uuid: Option<Uuid>) -> Result<Self, FieldErrors> {
+        let json = without_bom(json);
         match document(json, reader) {
             Some((fields, context)) => Self::decode(fields.into(), Some(context), uuid),
             // Something is wrong with it, or unusual about it: that is told of a value.
@@ -129,8 +132,17 @@ impl MessageType {
 
     /// Reads edx-ace's JSON form. Reports every field's error at once.
     pub fn from_json(json: &[u8]) -> Result<Self, FieldErrors> {
-        decode(parse(json)?, &Self::FIELDS, |f| MessageType {
-            context: f.optional("context", object).unwrap_or_default(),
+        let json = without_bom(json);
+        match document(json, context::Reader { is_ours: false }) {
+            Some((fields, context)) => Self::decode(fields.into(), Some(context)),
+            None => Self::decode(parse(json)?, None),
+        }
+    }
+
+    /// `context`: where it is not among the fields.
+    fn decode(value: Value, context: Option<Context>) -> Result<Self, FieldErrors> {
+        decode(value, &Self::FIELDS, |f| MessageType {
+            context: f.optional("context", object).map(Context::from).or(context).unwrap_or_default(),
             uuid: f.optional("uuid", uuid).unwrap_or_else(Uuid::new_v4),
             expiration_time: f.optional("expiration_time", date_time),
             app_label: f.required("app_label", label).unwrap_or_default(),

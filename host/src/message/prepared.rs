@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Error, SeqAccess, Visitor};
-use serde::{Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::context::Reader;
-use super::{Context, Headers, Message, MessageType, Recipient};
+use super::{Context, FieldErrors, Headers, Message, MessageType, Recipient, without_bom};
 
 /// One recipient's own part. As JSON it is a list of the three.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,48 @@ impl<'de> Visitor<'de> for Parts {
     }
 }
 
+/// A recipient of a batch, as a line of NDJSON has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// The same key again is the same message.
+    pub key: Option<String>,
+    pub personal: Personal,
+}
+
+/// Why a line is no recipient.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// It is not JSON of that form; where in the line that shows, in bytes from 1.
+    #[error("{message} at column {column}")]
+    Json { column: u64, message: String },
+    #[error("{0}")]
+    Fields(#[from] FieldErrors),
+}
+
+impl Member {
+    /// # Errors
+    /// The line is not JSON, has a field that is none of a recipient's, or a value of the wrong kind.
+    pub fn from_json(line: &[u8]) -> Result<Self, MemberError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Form {
+            key: Option<String>,
+            recipient: Value,
+            language: Option<String>,
+            #[serde(default)]
+            user_context: Context,
+        }
+        let form = serde_json::from_slice(without_bom(line)).map_err(|error| {
+            let (text, column) = (error.to_string(), error.column() as u64);
+            let message = text.rfind(" at line ").map_or(&*text, |at| &text[..at]).to_owned();
+            MemberError::Json { column, message }
+        });
+        let Form { key, recipient, language, user_context } = form?;
+        let recipient = Recipient::from_value(recipient)?;
+        Ok(Member { key, personal: Personal { recipient, language, user_context } })
+    }
+}
+
 /// A message type for many recipients.
 pub struct Prepared {
     kind: MessageType,
@@ -73,8 +115,8 @@ pub struct Prepared {
 
 impl Prepared {
     pub fn new(kind: MessageType) -> Self {
-        let context = Context::from(kind.context.clone());
-        let places = kind.context.keys().cloned().zip(0..).collect();
+        let context = kind.context.clone();
+        let places = context.iter().map(|(key, _)| key.to_owned()).zip(0..).collect();
         Prepared { kind, context, places }
     }
 
@@ -137,7 +179,7 @@ mod tests {
             has_all in any::<bool>(),
         ) {
             let mut kind = MessageType::new("app", "name");
-            (kind.context, kind.options) = (object(&shared), object(&user));
+            (kind.context, kind.options) = (object(&shared).into(), object(&user));
             let mut recipient = Recipient::new(1, "a@b.c");
             if has_all {
                 kind.expiration_time = Some(DateTime::parse("2026-01-02T03:04:05Z").expect("a time"));

@@ -104,7 +104,7 @@ fn contacts_are_written_only_when_there_are_any() {
 #[test]
 fn each_personalized_message_has_options_of_its_own() {
     let mut message_type = MessageType::new("app", "name");
-    message_type.context = json!({"a": {"deep": 1}, "b": 2}).as_object().cloned().expect("an object");
+    message_type.context = json!({"a": {"deep": 1}, "b": 2}).as_object().cloned().expect("an object").into();
     message_type.options.insert("transactional".into(), true.into());
     let user = json!({"a": {"other": 3}}).as_object().cloned().expect("an object");
     let mut one = message_type.personalize(Recipient::new(1, "a@b.c"), None, user);

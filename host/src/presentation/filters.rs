@@ -11,7 +11,7 @@ mod lists;
 mod members;
 mod numbers;
 mod percent;
-mod python;
+pub(super) mod python;
 mod strings;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
@@ -14,7 +14,8 @@ use super::files::{self, Files};
 use super::inline::Inliner;
 use super::languages::{Catalog, Languages};
 use super::{
-    Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, translate, written,
+    Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, shown, translate,
+    written,
 };
 use crate::config;
 
@@ -158,6 +159,7 @@ impl Workshop<'_> {
             reads_context: texts.values().any(|text| text.contains(".context") || text.contains("context\"]")),
             paths: paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
             texts,
+            shown: OnceLock::new(),
         }
     }
 
@@ -197,11 +199,19 @@ fn environment(settings: &config::Presentation) -> Tera {
     tera.register_function("range", range);
     guard::register(&mut tera);
     written::register(&mut tera);
+    shown::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
     links::register(&mut tera, settings);
     filters::register(&mut tera, settings);
     tera
+}
+
+/// The templates of a theme, of which each writes numbers as Python does.
+pub(super) fn compile_shown(texts: &Texts, settings: &config::Presentation) -> Tera {
+    let texts = texts.iter().map(|(name, text)| (name.clone(), shown::marked(text).into())).collect();
+    // What is broken was told of the templates as they stand.
+    compile(&texts, settings, &mut Broken::new())
 }
 
 fn compile(texts: &Texts, settings: &config::Presentation, broken: &mut Broken) -> Tera {

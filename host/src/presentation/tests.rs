@@ -1,6 +1,7 @@
 mod bounds;
 mod finish;
 mod languages;
+mod numbers;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use serde_json::Value;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
-use crate::message::Context;
+use crate::message::{Context, json};
 use crate::plugin::bindings::common::Recipient;
 use crate::plugin::bindings::messages::{Host, HostMessage};
 use crate::plugin::state::{MessageHandle, State};
@@ -84,7 +84,7 @@ fn part(context: &Context, pointer: &str) -> Result<Option<String>> {
     Ok(match split(pointer)? {
         None => Some(context.as_json().to_owned()),
         Some((key, "")) => context.get(&key).map(str::to_owned),
-        Some((key, rest)) => context.value(&key).and_then(|value| Some(value.pointer(rest)?.to_string())),
+        Some((key, rest)) => context.get(&key).and_then(|value| json::at(value, rest)).map(str::to_owned),
     })
 }
 
@@ -109,14 +109,15 @@ mod tests {
 
     #[test]
     fn pointers_reach_every_part() {
-        let json = r#"{"a": [1, {"b/c": "x"}], "": 2, "~": null}"#;
+        let json = r#"{"a": [1, {"b/c": "x"}], "": 2, "~": null, "n": [18446744073709551616]}"#;
         let context: Context = serde_json::from_str(json).expect("it is an object");
         let part = |p| part(&context, p).expect("a pointer");
         assert_eq!(part("/a/1/b~1c").as_deref(), Some("\"x\""));
         assert_eq!(part("/").as_deref(), Some("2"));
         assert_eq!(part("/~0").as_deref(), Some("null"));
         assert_eq!(part("/a/7"), None);
-        assert_eq!(part("").as_deref(), Some(r#"{"a":[1,{"b/c":"x"}],"":2,"~":null}"#));
+        assert_eq!(part("/n/0").as_deref(), Some("18446744073709551616"), "its digits");
+        assert_eq!(part("").as_deref(), Some(r#"{"a":[1,{"b/c":"x"}],"":2,"~":null,"n":[18446744073709551616]}"#));
         assert!(super::part(&context, "a").is_err());
     }
 }

@@ -70,7 +70,8 @@ fn campaigns(json: &str) -> Result<BTreeMap<String, Campaign>, String> {
         format!("a table from message names to \"campaign\" or \"campaign:variation\" is expected: {e}")
     })?;
     let mut campaigns = BTreeMap::new();
-    for (name, text) in given {
+    // As in edx-ace, an empty one is none.
+    for (name, text) in given.into_iter().filter(|(_, text)| !text.trim().is_empty()) {
         let campaign = campaign(&text).map_err(|why| format!("{name}: {why}"))?;
         campaigns.insert(name, campaign);
     }
@@ -126,7 +127,9 @@ mod tests {
             |id: &str, variation: Option<&str>| Campaign { id: id.to_owned(), variation: variation.map(str::to_owned) };
         assert_eq!(settings.campaigns["a"], campaign("c1", Some("v2")));
         assert_eq!(settings.campaigns["b"], campaign("c3", None));
-        for bad in [r#"{"a":""}"#, r#"{"a":"c:"}"#, r#"{"a":":v"}"#, r#"{"a":"c:v:w"}"#, r#"{"a":7}"#, "c:v", "[]"] {
+        let settings = given(&[("campaigns", r#"{"a":"","b":" ","c":"c1"}"#)]).expect("they are sound");
+        assert_eq!(settings.campaigns.keys().collect::<Vec<_>>(), ["c"], "an empty campaign is none");
+        for bad in [r#"{"a":"c:"}"#, r#"{"a":":v"}"#, r#"{"a":"c:v:w"}"#, r#"{"a":7}"#, "c:v", "[]"] {
             assert!(given(&[("campaigns", bad)]).expect_err(bad).starts_with("config key \"campaigns\": "), "{bad}");
         }
     }
