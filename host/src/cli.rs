@@ -142,7 +142,7 @@ pub fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(run(cli)).unwrap_or_else(|error| {
-        say(&format!("error: {error:#}"));
+        say(&format!("error: {}", once(error.as_ref())));
         NOT_BEGUN
     });
     // A read of standard input cannot be cut off; do not wait for it.
@@ -269,6 +269,20 @@ fn put_as_it_is(text: &str) {
     }
 }
 
+/// An error with its causes, of which each text is told once: many errors repeat their cause in their own words.
+fn once(error: &dyn std::error::Error) -> String {
+    let mut told = String::new();
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
+        let text = cause.to_string();
+        match told.is_empty() {
+            true => told = text,
+            false if told.contains(&text) => {}
+            false => told.push_str(&format!(": {text}")),
+        }
+    }
+    told
+}
+
 /// Columns where there is no terminal to ask.
 const WIDTH_ELSEWHERE: u16 = 160;
 
@@ -288,4 +302,29 @@ fn counted(n: u64, word: &str) -> String {
 fn say(text: &str) {
     // Nobody is left to be told that nobody listens.
     let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Nested {
+        #[error("it cannot be read: {source}")]
+        Repeats { source: std::io::Error },
+        #[error("it cannot be read")]
+        Leaves { source: std::io::Error },
+    }
+
+    #[test]
+    fn an_error_tells_each_cause_once() {
+        let denied = || std::io::Error::other("no space");
+        for error in [Nested::Repeats { source: denied() }, Nested::Leaves { source: denied() }] {
+            assert_eq!(once(&error), "it cannot be read: no space");
+            assert_eq!(
+                once(anyhow::Error::from(error).context("ace.db").as_ref()),
+                "ace.db: it cannot be read: no space"
+            );
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod limit_to;
 mod limits;
 mod openapi;
 mod outages;
+mod people;
 mod rates;
 mod recipients;
 mod rejected;

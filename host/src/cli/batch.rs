@@ -1,33 +1,40 @@
 //! `ace batch`: many recipients of one message type, to a running server.
 
-use std::path::{Path, PathBuf};
+mod checked;
+mod columns;
+mod recipients;
+mod text;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::stream;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Body, Method};
+use reqwest::Method;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use uuid::Uuid;
 
 use super::client::{Client, NDJSON, Server};
 use super::{FAILED, OK, put, say};
+use crate::message::without_bom;
+use recipients::{Reading, Recipients};
 
 pub const EXAMPLES: &str = "Examples:
   ace batch --type weekly.json --recipients users.ndjson
   ace batch --type weekly.json --recipients users.csv --wait
+  ace batch --type weekly.json --recipients export.csv --column email_address=email --typed
   ace batch --type weekly.json --resolver enrolled --arguments '{\"course\": \"demo\"}'
 
 A line of NDJSON is {\"key\": …, \"recipient\": {…}, \"language\": …, \"user_context\": {…}}. A CSV file has a
 header; its columns lms_user_id, email_address, language and key are what they are called, and
-every other one goes into user_context.
+every other one goes into user_context. Fields are separated by `,`, `;`, tabs or `|`.
+
+The whole file is read before anything is sent; one that is wrong sends nothing.
 
 A batch that was cut off is sent again with --uuid and the same files: each message comes about once.
 
 Exit code 1 where a message, or the batch itself, failed (with --wait).";
 
-/// Bytes of one line.
-const LINE_MAX: usize = 1 << 20;
 /// How often progress is asked for.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -37,9 +44,12 @@ pub struct Args {
     #[arg(long = "type", value_name = "FILE")]
     kind: PathBuf,
 
-    /// The recipients: a file that ends in .ndjson or .csv
+    /// The recipients: a file that ends in .ndjson, .csv or .tsv
     #[arg(long, value_name = "FILE", required_unless_present = "resolver", conflicts_with = "resolver")]
     recipients: Option<PathBuf>,
+
+    #[command(flatten)]
+    reading: Reading,
 
     /// The plugin of the server that names the recipients
     #[arg(long, value_name = "PLUGIN")]
@@ -65,21 +75,26 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let uuid = args.uuid.unwrap_or_else(Uuid::new_v4);
     say(&format!("batch {uuid}"));
-    let kind = std::fs::read(&args.kind).map_err(|e| anyhow::anyhow!("{}: {e}", args.kind.display()))?;
-    let kind: Value = serde_json::from_slice(&kind).map_err(|e| anyhow::anyhow!("{}: {e}", args.kind.display()))?;
-    let mut head = json!({"uuid": uuid, "message_type": kind});
-    if let Some(plugin) = &args.resolver {
-        let arguments = args.arguments.as_deref().unwrap_or("{}");
-        let arguments: Value = serde_json::from_str(arguments).map_err(|e| anyhow::anyhow!("--arguments: {e}"))?;
-        head["resolver"] = json!({"plugin": plugin, "arguments": arguments});
-    }
+    let head = head(&args, uuid)?;
     let bar = bar();
-    let body = match &args.recipients {
-        None => Body::from(head.to_string()),
-        Some(file) => streamed(head.to_string(), Recipients::open(file).await?, bar.clone()),
-    };
     let request = client.request(Method::POST, "/v1/batches")?.header("content-type", NDJSON);
-    let mut batch: Value = client.ask(request.body(body)).await?;
+    let mut batch: Value = match &args.recipients {
+        None => client.ask(request.body(head)).await?,
+        Some(file) => {
+            let recipients = Recipients::new(file, args.reading)?;
+            let counting = bar.clone();
+            let pieces = tokio::task::spawn_blocking(move || {
+                recipients.check()?;
+                let lines = recipients.chunks()?.map(move |chunk| {
+                    let (text, n) = chunk?;
+                    counting.inc(n);
+                    Ok::<_, text::FileFault>(text)
+                });
+                anyhow::Ok(std::iter::once(Ok(format!("{head}\n").into_bytes())).chain(lines))
+            });
+            client.upload(request, pieces.await??).await?
+        }
+    };
     if args.wait {
         batch = settled(&client, uuid, &bar).await?;
     }
@@ -90,15 +105,24 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     Ok(if failed || has_failed { FAILED } else { OK })
 }
 
-fn streamed(head: String, lines: Recipients, bar: ProgressBar) -> Body {
-    Body::wrap_stream(stream::try_unfold((Some(head), lines, bar), async |(head, mut lines, bar)| {
-        if let Some(head) = head {
-            return Ok(Some((format!("{head}\n"), (None, lines, bar))));
-        }
-        let chunk = lines.chunk().await?;
-        bar.inc(chunk.1);
-        Ok::<_, std::io::Error>((!chunk.0.is_empty()).then_some((chunk.0, (None, lines, bar))))
-    }))
+/// The first line of the request: which batch it is, and of what.
+fn head(args: &Args, uuid: Uuid) -> anyhow::Result<String> {
+    let name = args.kind.display();
+    let kind = std::fs::read(&args.kind).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    let kind: Box<RawValue> = serde_json::from_slice(without_bom(&kind)).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    let mut head = format!("{{\"uuid\":\"{uuid}\",\"message_type\":{}", on_one_line(kind.get()));
+    if let Some(plugin) = &args.resolver {
+        let arguments = args.arguments.as_deref().unwrap_or("{}");
+        let arguments: Value = serde_json::from_str(arguments).map_err(|e| anyhow::anyhow!("--arguments: {e}"))?;
+        let resolver = json!({"plugin": plugin, "arguments": arguments});
+        head.push_str(&format!(",\"resolver\":{resolver}"));
+    }
+    Ok(head + "}")
+}
+
+/// JSON has no line break in a string, so that all of them are between values.
+fn on_one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
 }
 
 fn bar() -> ProgressBar {
@@ -114,104 +138,5 @@ async fn settled(client: &Client, uuid: Uuid, bar: &ProgressBar) -> anyhow::Resu
             return Ok(batch);
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Lines of NDJSON, whatever the file holds.
-struct Recipients {
-    lines: tokio::io::Lines<BufReader<tokio::fs::File>>,
-    /// Of a CSV file.
-    columns: Option<Vec<String>>,
-    number: u64,
-}
-
-impl Recipients {
-    async fn open(file: &Path) -> anyhow::Result<Self> {
-        let opened = tokio::fs::File::open(file).await.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
-        let mut lines = BufReader::new(opened).lines();
-        let extension = file.extension().unwrap_or_default().to_ascii_lowercase();
-        let columns = match extension.to_str() {
-            Some("csv") => {
-                let header = lines.next_line().await?.unwrap_or_default();
-                let columns = fields(header.trim_start_matches('\u{feff}'));
-                if !columns.iter().any(|c| c == "lms_user_id") {
-                    anyhow::bail!("{}:1: a CSV file needs a header with the column lms_user_id", file.display());
-                }
-                Some(columns)
-            }
-            Some("ndjson" | "jsonl") => None,
-            _ => anyhow::bail!("{}: recipients are in a file that ends in .ndjson or .csv", file.display()),
-        };
-        Ok(Recipients { lines, columns, number: 1 })
-    }
-
-    /// Some lines, and how many they are; none at the end.
-    async fn chunk(&mut self) -> std::io::Result<(String, u64)> {
-        let (mut chunk, mut n) = (String::new(), 0);
-        while chunk.len() < 64 * 1024 {
-            let Some(line) = self.lines.next_line().await? else { break };
-            self.number += 1;
-            if line.len() > LINE_MAX {
-                return Err(std::io::Error::other(format!("line {} is longer than {LINE_MAX} bytes", self.number)));
-            }
-            match &self.columns {
-                _ if line.trim().is_empty() => continue,
-                None => chunk.push_str(&line),
-                Some(columns) => chunk.push_str(&member(columns, &fields(&line)).to_string()),
-            }
-            chunk.push('\n');
-            n += 1;
-        }
-        Ok((chunk, n))
-    }
-}
-
-/// A row of a CSV file as a line of NDJSON.
-fn member(columns: &[String], row: &[String]) -> Value {
-    let mut member = json!({"recipient": {"lms_user_id": null, "email_address": null}, "user_context": {}});
-    for (column, value) in columns.iter().zip(row).filter(|(_, value)| !value.is_empty()) {
-        match column.as_str() {
-            "lms_user_id" => {
-                member["recipient"]["lms_user_id"] = value.parse::<i64>().map_or_else(|_| json!(value), |id| json!(id));
-            }
-            "email_address" => member["recipient"]["email_address"] = json!(value),
-            "language" | "key" => member[column] = json!(value),
-            _ => member["user_context"][column] = json!(value),
-        }
-    }
-    member
-}
-
-/// The fields of one line (RFC 4180, without line breaks within a field).
-fn fields(line: &str) -> Vec<String> {
-    let (mut fields, mut field, mut is_quoted) = (Vec::new(), String::new(), false);
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if is_quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' => is_quoted = !is_quoted,
-            ',' if !is_quoted => fields.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-    }
-    fields.push(field);
-    fields
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_of_csv_is_a_recipient() {
-        let columns = fields("lms_user_id,email_address,language,course,\"a, b\"");
-        let row = fields("7,zoe@example.com,fr,\"He said \"\"hi\"\"\",");
-        let expected = json!({"recipient": {"lms_user_id": 7, "email_address": "zoe@example.com"}, "language": "fr",
-            "user_context": {"course": "He said \"hi\""}});
-        assert_eq!(member(&columns, &row), expected);
-        assert_eq!(columns[4], "a, b");
     }
 }

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response, Url};
+use futures_util::stream;
+use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::once;
 use crate::tls;
 
 /// How long any answer may take, but for streams.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// Pieces of a body that are read before the server takes them.
+const PIECES_AHEAD: usize = 4;
 /// The type of a body that is a JSON value a line.
 pub const NDJSON: &str = "application/x-ndjson";
 
@@ -17,7 +21,7 @@ pub const NDJSON: &str = "application/x-ndjson";
 #[derive(clap::Args, Clone)]
 pub struct Server {
     /// Ask a running server instead
-    #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true)]
+    #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true, value_parser = server_url)]
     url: Option<Url>,
 
     /// A file that holds a token of the server's; without it the variable ACE_SERVER_TOKEN is read
@@ -53,6 +57,20 @@ impl Server {
     }
 }
 
+/// Reads the URL of a server; `localhost:8025` is `http://localhost:8025`.
+fn server_url(text: &str) -> Result<Url, String> {
+    let url = match text.contains("://") {
+        true => Url::parse(text),
+        false => Url::parse(&format!("http://{text}")),
+    };
+    let url = url.map_err(|error| format!("{error}; write it as in http://127.0.0.1:8025"))?;
+    match url.scheme() {
+        "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(url),
+        "http" | "https" => Err("a server's URL holds no user or password; a token is in --token-file".to_owned()),
+        other => Err(format!("a server is asked over http:// or https://, not {other}://")),
+    }
+}
+
 /// A way to one server.
 #[derive(Clone)]
 pub struct Client {
@@ -84,6 +102,38 @@ impl Client {
         Ok(response.json().await?)
     }
 
+    /// As [`Client::ask`], with a body of which each piece is read on a thread of its own when the server has taken those before.
+    ///
+    /// # Errors
+    /// Where a piece cannot be read its own error: it is why the request failed.
+    pub async fn upload<T: DeserializeOwned, E: Into<anyhow::Error> + Send + 'static>(
+        &self,
+        request: RequestBuilder,
+        pieces: impl Iterator<Item = Result<Vec<u8>, E>> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(PIECES_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || {
+            for piece in pieces {
+                let (piece, error) = match piece {
+                    Ok(piece) => (Ok(piece), None),
+                    Err(error) => (Err(std::io::Error::other("the file cannot be read")), Some(error)),
+                };
+                // Nobody takes it once the server has answered.
+                let is_taken = sender.blocking_send(piece).is_ok();
+                match error {
+                    Some(error) => return Err(error.into()),
+                    None if is_taken => {}
+                    None => break,
+                }
+            }
+            Ok(())
+        });
+        let body = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+        let answer = self.ask(request.body(Body::wrap_stream(body))).await;
+        let read: anyhow::Result<()> = reading.await?;
+        read.and(answer)
+    }
+
     /// A success; a problem is an error in its words.
     pub async fn answered(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         self.sound(self.sent(request).await?).await
@@ -93,10 +143,12 @@ impl Client {
     pub async fn sent(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.map_err(|e| {
             // What is wrong with a certificate is told by the last of them.
-            let causes = std::iter::successors(std::error::Error::source(&e), |cause| cause.source());
-            let why = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-            let why = if why.is_empty() { e.to_string() } else { why };
-            anyhow::anyhow!("{} cannot be asked: {why}\nhint: does `ace serve` run there?", self.url)
+            let why = match std::error::Error::source(&e) {
+                Some(cause) => once(cause),
+                None => e.to_string(),
+            };
+            let hint = if e.is_connect() { "\nhint: does `ace serve` run there?" } else { "" };
+            anyhow::anyhow!("{} cannot be asked: {why}{hint}", self.url)
         })
     }
 
@@ -108,5 +160,36 @@ impl Client {
         let status = response.status();
         let problem: Value = response.json().await.unwrap_or_default();
         anyhow::bail!("{status}: {}", problem["detail"].as_str().unwrap_or("the server gave no reason"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_server_may_leave_http_out() {
+        let taken = [
+            ("localhost:8025", "http://localhost:8025/"),
+            ("127.0.0.1:8025", "http://127.0.0.1:8025/"),
+            ("[::1]:8025", "http://[::1]:8025/"),
+            ("ace.example", "http://ace.example/"),
+            ("ace:8025", "http://ace:8025/"),
+            ("http://localhost:8025", "http://localhost:8025/"),
+            ("https://ace.example/", "https://ace.example/"),
+        ];
+        for (text, expected) in taken {
+            assert_eq!(server_url(text).map(String::from).as_deref(), Ok(expected), "{text}");
+        }
+        let refused = [
+            ("", "empty host; write it as in http://127.0.0.1:8025"),
+            (":8025", "empty host; write it as in http://127.0.0.1:8025"),
+            ("localhost:80250", "invalid port number; write it as in http://127.0.0.1:8025"),
+            ("mailto:a@b.example", "a server's URL holds no user or password; a token is in --token-file"),
+            ("ftp://ace.example", "a server is asked over http:// or https://, not ftp://"),
+        ];
+        for (text, expected) in refused {
+            assert_eq!(server_url(text).map(String::from), Err(expected.to_owned()), "{text}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Commands that ask a running server: `ace reload`, `messages`, `queue`, `kv`, `forget`.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -13,6 +13,8 @@ use super::{OK, counted, put, put_as_it_is};
 
 /// Messages that are listed where `--limit` names no number.
 const LISTED: u64 = 50;
+/// Bytes of a file that are sent at once.
+const PIECE: u64 = 64 * 1024;
 
 #[derive(clap::Args)]
 pub struct ReloadArgs {
@@ -273,14 +275,25 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
         }
         KvCommand::Load { file } => {
             let opened = tokio::fs::File::open(&file).await;
-            let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+            let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?.into_std().await;
             let request = client.request(Method::POST, "/v1/keyvalue")?;
-            let request = request.header("content-type", NDJSON).body(reqwest::Body::from(opened));
-            let applied: Value = client.ask(request).await?;
+            let applied: Value = client.upload(request.header("content-type", NDJSON), pieces(file, opened)).await?;
             put(&counted(applied["applied"].as_u64().unwrap_or_default(), "fact"));
         }
     }
     Ok(OK)
+}
+
+/// A file, piece by piece; an error names it, and is the last.
+fn pieces(name: PathBuf, mut file: std::fs::File) -> impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send {
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        let mut piece = Vec::new();
+        let read = file.by_ref().take(PIECE).read_to_end(&mut piece);
+        let was_over = std::mem::replace(&mut is_over, read.as_ref().map_or(true, |n| *n == 0));
+        let piece = read.map(|_| piece).map_err(|e| anyhow::anyhow!("{}: {e}", name.display()));
+        Some(piece).filter(|piece| !was_over && !matches!(piece, Ok(piece) if piece.is_empty()))
+    })
 }
 
 #[derive(clap::Args)]
