@@ -153,7 +153,8 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> anyhow::Result<u8> {
     // Comes before there is a configuration.
     if let Command::Templates(templates::Args { command: Some(templates::Command::Import(args)) }) = &cli.command {
-        return import::run(args, cli.json);
+        let config = cli.config.exists().then(|| read_config(&cli.config));
+        return import::run(args, config, cli.json);
     }
     let (json, file) = (cli.json, cli.config);
     let config = || read_config(&file);

@@ -15,6 +15,7 @@ mod problem;
 mod reader;
 mod sending;
 mod serving;
+mod templates;
 mod tree;
 mod values;
 
@@ -39,6 +40,7 @@ pub use sending::{
     Routing, Smtp, Tls,
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
+pub use templates::{ROUTES_BYTES_MAX, Route, Routes, Tag, Templates};
 pub use values::{is_bucket, show_duration, show_size};
 
 use crate::files::FileStamp;
@@ -92,6 +94,8 @@ pub struct Config {
     /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.
     pub enabled_policies: Option<Vec<String>>,
     pub presentation: Presentation,
+    /// What templates that were written for Django ask of their project; its routes are also those of `presentation`.
+    pub templates: Templates,
     pub routing: Routing,
     pub delivery: Delivery,
     /// How single channels are used, by name.

@@ -15,6 +15,7 @@ mod formats;
 mod guard;
 mod html;
 mod inline;
+mod language_names;
 mod languages;
 mod links;
 mod listing;
@@ -31,7 +32,7 @@ mod text;
 mod translate;
 mod written;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -72,6 +73,12 @@ pub struct Presentation {
     problems: Vec<TemplateProblem>,
     /// The catalogues that can be used, for when their next versions cannot.
     catalogs: BTreeMap<PathBuf, Arc<Catalog>>,
+    /// The tables of routes that can be used, for when their next versions cannot.
+    route_files: BTreeMap<PathBuf, config::Routes>,
+    /// All routes, those that count first.
+    routes: Arc<config::Routes>,
+    /// The names of files that count only because templates include them.
+    included: BTreeSet<String>,
     /// How each file looked before it was read.
     stamps: BTreeMap<PathBuf, Option<FileStamp>>,
     inliner: Inliner,
@@ -200,7 +207,7 @@ impl Presentation {
         let (context, has_exponent) =
             context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
         let tera = match has_exponent {
-            true => theme.shown.get_or_init(|| load::compile_shown(&theme.texts, &self.settings)),
+            true => theme.shown.get_or_init(|| load::compile_shown(&theme.texts, &self.settings, &self.routes)),
             false => &theme.tera,
         };
         let output_bytes = self.settings.max_output_bytes;

@@ -7,11 +7,13 @@
 A case begins with a line `=== name [options]`. Options: a language, or `*` for each that Django has, with nothing of locale/ beside
 its own; the main file's name (main.html otherwise); `zone=Europe/Berlin` (UTC otherwise); and `differs`: ACE is known to give
 something else, which stands after `--- ours`, and docs/templates.md says why. A line `@ {…}` may follow: the
-context, in which {"$date": "…"} is a date and "$channel" says what the channel has: `links` of [address, text, whether it is for
+context, in which {"$date": "…"} is a date, {"$ago": 90} the moment so many seconds before now, and "$channel" says what the channel has: `links` of [address, text, whether it is for
 unsubscribing], and `trackers`. Then comes the main file, and after `--- name` others.
 """
 
+import contextlib
 import datetime
+import io
 import json
 import pathlib
 import re
@@ -24,7 +26,9 @@ from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 import django
 from django.conf import settings
 from django.template import Context, Engine, Library
+from django.template.defaultfilters import floatformat
 from django.test.utils import override_settings
+from django.urls import include, path, re_path
 from django.utils import translation
 from django.utils.html import format_html
 from django.utils.safestring import mark_safe
@@ -66,6 +70,8 @@ def value(json_value):
         return [value(item) for item in json_value]
     if not isinstance(json_value, dict):
         return json_value
+    if set(json_value) == {"$ago"}:
+        return datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=json_value["$ago"])
     if set(json_value) == {"$date"}:
         text = json_value["$date"]
         return datetime.datetime.fromisoformat(text) if "T" in text else datetime.date.fromisoformat(text)
@@ -135,6 +141,43 @@ def openedx_tags():
     return library
 
 
+def project_tags():
+    """Tags and filters of a project's own; ../django.rs says what stands for them."""
+    library = Library()
+    library.simple_tag(lambda default=None: SITE, name="base_url_setting")
+    library.simple_tag(lambda: mark_safe("The <b>Site</b>"), name="site_name")
+    library.simple_tag(lambda context, *more: context["user"]["name"], takes_context=True, name="current_user")
+    library.filter("currency", lambda value, unit=None: floatformat(value, 2))
+    library.filter("display", lambda value: value)
+    return library
+
+
+def pages():
+    """A project's pages."""
+    nobody = lambda request: None
+    return [
+        path("", nobody, name="home"),
+        path("orders/<int:pk>/", nobody, name="order"),
+        path("orders/<int:pk>/<slug:slug>/", nobody, name="order"),
+        re_path(r"^old/(\d+)/$", nobody, name="old"),
+        path("shop/", include(([
+            path("items/<str:name>", nobody, name="item"),
+            path("<int:year>/", include(([re_path(r"^deep/(?:x/)?$", nobody, name="deep")], "nested"))),
+        ], "shop"))),
+        path("<path:all>", nobody, name="any"),
+    ]
+
+
+def routes():
+    """What docs/django_routes.py prints of these pages."""
+    sys.modules["project_urls"] = types.ModuleType("project_urls")
+    sys.modules["project_urls"].urlpatterns = pages()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile((HERE.parents[1] / "docs/django_routes.py").read_text(), "django_routes.py", "exec"), {})
+    return printed.getvalue() + '"nowhere" = false\n'
+
+
 def languages():
     """Every one that Django has words or formats of."""
     folders = pathlib.Path(django.__file__).parent.glob("conf/locale/*/LC_MESSAGES")
@@ -150,12 +193,17 @@ def render_zoned(zone, language, *case):
 
 def render(language, main, context, files):
     sys.modules.setdefault("openedx_tags", types.ModuleType("openedx_tags")).register = openedx_tags()
+    sys.modules.setdefault("project_tags", types.ModuleType("project_tags")).register = project_tags()
     engine = Engine(
         loaders=[("django.template.loaders.locmem.Loader", files)],
         libraries={
             "i18n": "django.templatetags.i18n",
             "static": "django.templatetags.static",
             "l10n": "django.templatetags.l10n",
+            "tz": "django.templatetags.tz",
+            "cache": "django.templatetags.cache",
+            "humanize": "django.contrib.humanize.templatetags.humanize",
+            "project": "project_tags",
             "acetags": "edx_ace.templatetags.acetags",
             "django_markup": "xss_utils.templatetags.django_markup",
             "ace": "openedx_tags",
@@ -181,8 +229,9 @@ def main():
         for po in HERE.glob("locale/*/LC_MESSAGES/*.po"):
             compile_catalog(po, pathlib.Path(folder, po.relative_to(HERE / "locale")).with_suffix(".mo"))
         settings.configure(USE_I18N=True, USE_TZ=True, TIME_ZONE="UTC", LOCALE_PATHS=[folder], LANGUAGE_CODE="en",
-                           STATIC_URL=STATIC)
+                           STATIC_URL=STATIC, ROOT_URLCONF="project_urls")
         django.setup()
+        known = routes()
         # The cases of random_cases.py stand elsewhere, and may be ones that Django refuses.
         is_random = sys.argv[1:2] == ["--random"]
         place = pathlib.Path(sys.argv[2]) if is_random else HERE
@@ -204,6 +253,10 @@ def main():
                 golden.write_text(text)
             elif not golden.exists() or golden.read_text() != text:
                 wrong.append(golden.name)
+        if not is_random and "--check" not in sys.argv:
+            (HERE / "routes.toml").write_text(known)
+        elif not is_random and (HERE / "routes.toml").read_text() != known:
+            wrong.append("routes.toml")
         if wrong:
             sys.exit(f"{', '.join(wrong)}: not what Django gives; run {pathlib.Path(__file__).name}")
         print(f"{count} cases, Django {django.get_version()}")

@@ -69,7 +69,7 @@ fn a_folder_is_brought_over_with_its_catalogues_and_its_mails_go_out() {
 #[test]
 fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
     let home = home();
-    home.file("django/other/page.html", "a\n<a href=\"{% url 'dashboard' %}\">{{ x|frob }}</a>\n");
+    home.file("django/other/page.html", "a\n<a href=\"{% dashboard_link %}\">{{ x|frob }}</a>\n");
     home.file("django/other/logo.png", "");
     let done = home.ace(&["templates", "import", "django", "--out", "new", "--json"]).run().code(1);
     // By line; the summary has none.
@@ -78,11 +78,55 @@ fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
     assert_eq!((&summary["left"], &summary["templates"]), (&json!(2), &json!(7)));
     assert_eq!(
         (&url["line"], &url["weight"], &url["source"]),
-        (&json!(2), &json!("left"), &json!("{% url 'dashboard' %}"))
+        (&json!(2), &json!("left"), &json!("{% dashboard_link %}"))
     );
-    assert!(url["suggestion"].as_str().is_some_and(|hint| hint.contains("context")), "{url}");
-    done.says("other/logo.png is neither a template");
-    assert!(home.read("new/other/page.html").contains("{# not translated: {% url 'dashboard' %} #}"));
+    assert!(url["suggestion"].as_str().is_some_and(|hint| hint.contains("[templates.tags]")), "{url}");
+    done.says("other/logo.png is neither a template nor a catalogue");
+    assert!(home.read("new/other/page.html").contains("{# not translated: {% dashboard_link %} #}"));
     home.ace(&["templates", "import", "django", "--out", "new"]).run().code(2).says("is there already");
     home.ace(&["templates", "import", "django", "--out", "django/in"]).run().code(2).says("lies inside the folder");
+}
+
+#[test]
+fn pages_get_their_addresses_from_a_table_and_each_that_is_missing_is_named() {
+    let home = home();
+    home.file(
+        "django/other/page.txt",
+        "{% url 'orders' number=o.id %} {% url 'home' %}{% base_url as b %}{{ b }} {{ 1.5|money }}{% own %}",
+    );
+    home.file("site.toml", "template-dirs = [\"new\"]\n[templates]\ntags.base_url = \"https://x.org\"\nfilters.money = \"floatformat:2\"\nroutes.home = \"/\"\n");
+    home.file("new/.keep", "");
+    let import = ["templates", "import", "django", "--out", "new", "--config", "site.toml"];
+    let done = home.ace(&import).run().code(1);
+    done.says("1 left to write anew").says("new/routes.toml: say the address of 1 page there");
+    assert!(home.read("new/routes.toml").ends_with("\"orders\" = \"\"  # with {number}\n"));
+    assert!(
+        home.read("new/other/page.txt").contains("{% set b = \"https://x.org\""),
+        "{}",
+        home.read("new/other/page.txt")
+    );
+    let stubbed = [&import[..], &["--force", "--stub"]].concat();
+    home.ace(&stubbed).run().ok().says("0 left to write anew, 0 notes, 1 left out as stubs");
+    let check = || home.ace(&["check", "--config", "site.toml"]).run();
+    assert!(check().code(1).stdout.contains("page.txt:1: the page `orders` has no route"), "{}", check().stdout);
+    let filled = home.read("new/routes.toml").replace("= \"\"", "= \"/orders/{number}/\"");
+    home.file("new/routes.toml", &filled);
+    home.ace(&stubbed).run().ok();
+    assert_eq!(home.read("new/routes.toml"), filled, "what is filled in stays");
+    assert!(!check().stdout.contains("has no route"));
+}
+
+#[test]
+fn a_folder_of_catalogues_is_brought_over_alone() {
+    let home = home();
+    home.file("conf/locale/fr/LC_MESSAGES/django.po", "msgid \"a\"\nmsgstr \"b\"\n");
+    home.file("conf/locale/fr/LC_MESSAGES/djangojs.po", "msgid \"a\"\nmsgstr \"c\"\n");
+    home.ace(&["templates", "import", "conf/locale", "--out", "templates"])
+        .run()
+        .ok()
+        .says("0 templates and 1 catalogue written to templates: 0 left")
+        .says("fr/LC_MESSAGES/djangojs.po is neither");
+    assert!(home.read("templates/locale/fr/LC_MESSAGES/django.po").contains("msgstr \"b\""));
+    let error = home.ace(&["templates", "import", "nowhere", "--out", "templates"]).run().code(2);
+    error.says("cannot read nowhere: No such file or directory (os error 2)\n");
 }

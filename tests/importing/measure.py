@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """How many mail templates of real Django projects `ace templates import` brings over whole.
 
-    tests/importing/measure.py ACE [PROJECT ...] [--left]
+    tests/importing/measure.py ACE [PROJECT ...] [--stub] [--left]
 
 ACE is the program to ask. The projects of packages.txt are fetched from the package index that pip uses, once, into
 target/importing. All template folders of a project become one, as Django's loaders see them; that folder is imported; and of
 its mail files those count whose import leaves nothing to be written anew: neither in the file nor in what it extends or
-includes. `--left` lists what is in the way, by how many mail files it keeps from being whole.
+includes. A page's address is asked for when a mail is rendered, so that `{% url %}` is whole; `ace check` names those that
+are missing. With `--stub` tags and filters of a project's own are left out, which the count says. `--left` lists what is in
+the way, by how many mail files it keeps from being whole.
 """
 
 import collections
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -35,12 +38,12 @@ NAMED = re.compile(r"{%-?\s*(?:extends|include)\s+[\"']([^\"']+)[\"']")
 
 
 def main():
-    arguments = [word for word in sys.argv[1:] if word != "--left"]
+    arguments = [word for word in sys.argv[1:] if not word.startswith("--")]
     if not arguments:
         sys.exit(__doc__)
     ace, chosen = arguments[0], set(arguments[1:])
     lines = (line.split() for line in (HERE / "packages.txt").read_text().splitlines() if line[:1] not in ("#", ""))
-    whole = total = 0
+    whole = total = stubbed = 0
     reasons = collections.Counter()
     for name, version in lines:
         if chosen and name not in chosen:
@@ -51,15 +54,16 @@ def main():
         if not folder.exists():
             sys.exit(f"{name} {version}: no template folders in it")
         mails = sorted(path for path in files(folder) if MAIL.search(path) and not is_page(folder, path))
-        problems = imported(ace, folder)
+        problems, stubs = imported(ace, folder)
         chains = {mail: chain(folder, mail) for mail in mails}
         stopped = {mail: [why for file in files for why in problems[file]] for mail, files in chains.items()}
         good = sum(not why for why in stopped.values())
         print(f"{name:24} {good:4} of {len(mails):4}")
         whole, total = whole + good, total + len(mails)
+        stubbed += sum(not stopped[mail] and any(file in stubs for file in files) for mail, files in chains.items())
         for why in stopped.values():
             reasons.update(why)
-    print(f"{'all':24} {whole:4} of {total:4}")
+    print(f"{'all':24} {whole:4} of {total:4}" + (f", {stubbed} of them with stubs" if stubbed else ""))
     if "--left" in sys.argv:
         for reason, count in reasons.most_common():
             print(f"{count:4}  {reason}")
@@ -105,18 +109,22 @@ def safe(name):
 
 
 def imported(ace, folder):
-    """What the import says of each file: what is left to be written anew, and what it does not find."""
+    """What the import says of each file: what is left to be written anew; and the files in which something was left out."""
     out = PLACE / "out"
-    command = [ace, "templates", "import", str(folder), "--out", str(out), "--force", "--json"]
+    command = [ace, "templates", "import", str(folder), "--out", str(out), "--force", "--json", "--config", str(PLACE / "none")]
+    command += ["--stub"] if "--stub" in sys.argv else []
+    shutil.rmtree(out, ignore_errors=True)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         sys.exit(f"{folder.name}: {done.stderr}")
-    problems = collections.defaultdict(list)
+    problems, stubs = collections.defaultdict(list), set()
     for line in done.stdout.splitlines():
         problem = json.loads(line)
-        if problem.get("weight") == "left" or "not among the imported" in problem.get("why", ""):
-            problems[problem["file"]].append(f"{problem['why']}: {problem['source']}"[:120])
-    return problems
+        if problem.get("weight") in ("left", "unread"):
+            problems[problem["file"]].append(f"{problem['why']}: {problem.get('source', '')}"[:120])
+        elif problem.get("weight") == "stub":
+            stubs.add(problem["file"])
+    return problems, stubs
 
 
 def chain(folder, file):
@@ -138,7 +146,6 @@ def is_page(folder, file):
 def text(folder, file):
     path = folder / file
     return path.read_text(errors="replace") if path.is_file() else ""
-
 
 
 main()

@@ -53,7 +53,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     match args.command {
         None => list(&config, json).await,
         Some(Command::Extract(args)) => extract(&config, args, json).await,
-        Some(Command::Import(args)) => import::run(&args, json),
+        Some(Command::Import(args)) => import::run(&args, Some(Ok(config)), json),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::compiling;
 use super::reader::{Field, Section, nearest};
+use super::templates::templates;
 use super::tree::Value;
 use super::values::{self, GIB, KIB, MIB};
 use super::{
@@ -50,6 +51,7 @@ pub(super) const INSTANCES_MAX: usize = 1000;
 pub(super) fn config(s: &mut Section<'_>) -> Config {
     let limits = s.section("limits", limits);
     let access = Access { group: s.get("file-group", values::group) };
+    let templates = s.section("templates", templates);
     Config {
         file: None,
         seen: None,
@@ -59,7 +61,8 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         cache: cache(s),
         enabled_channels: distinct_names(s, "enabled-channels"),
         enabled_policies: distinct_names(s, "enabled-policies"),
-        presentation: s.section("presentation", presentation),
+        presentation: Presentation { routes: templates.routes.clone(), ..s.section("presentation", presentation) },
+        templates,
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
         channels: s.named("channels", |_, field| field.section(channel)),
@@ -109,6 +112,10 @@ fn presentation(s: &mut Section<'_>) -> Presentation {
         time_zone: s.get("time-zone", values::time_zone).unwrap_or(default.time_zone),
         base_url: s.get("base-url", values::base_url),
         static_url: s.get("static-url", values::line),
+        routes: default.routes,
+        max_catalog_bytes: s
+            .get("max-catalog-bytes", values::size(MIB..=64 * GIB))
+            .unwrap_or(default.max_catalog_bytes),
         inline_css: s.get("inline-css", values::boolean).unwrap_or(default.inline_css),
         minify_html: s.get("minify-html", values::boolean).unwrap_or(default.minify_html),
         text_from_html: s.get("text-from-html", values::boolean).unwrap_or(default.text_from_html),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use super::{SecretSource, values};
+use super::{Routes, SecretSource, values};
 use crate::files::Access;
 use crate::message::ChannelType;
 
@@ -24,6 +24,10 @@ pub struct Presentation {
     pub base_url: Option<Url>,
     /// Django's STATIC_URL: where images and other files of templates are; may start at `base_url`.
     pub static_url: Option<String>,
+    /// Addresses of the application's pages, by name: `[templates.routes]`. None.
+    pub routes: Routes,
+    /// What all catalogues may take of memory together. 256 MiB.
+    pub max_catalog_bytes: usize,
     /// Whether style sheets are put into the elements they concern. Yes.
     pub inline_css: bool,
     /// Whether comments and needless whitespace are taken out of HTML. No.
@@ -46,6 +50,8 @@ impl Default for Presentation {
             time_zone: TimeZone::UTC,
             base_url: None,
             static_url: None,
+            routes: Routes::default(),
+            max_catalog_bytes: 256 * values::MIB,
             inline_css: true,
             minify_html: false,
             text_from_html: false,

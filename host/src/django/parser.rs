@@ -1,5 +1,7 @@
 //! Builds the tree. Nothing stops it: what cannot be read becomes [`Kind::Left`], and what is around it goes on.
 
+use std::collections::HashMap;
+
 use super::expression::{Condition, Expression, Operand};
 use super::lexer::{self, Token};
 use super::tags;
@@ -11,7 +13,11 @@ const DEPTH_MAX: usize = 36;
 /// The tree of a template.
 pub fn parse(text: &str) -> Nodes {
     let tokens = lexer::tokens(text);
-    let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };
+    let ends = tokens.iter().enumerate().filter_map(|(at, token)| match token.kind {
+        lexer::Kind::Tag(content) => Some((content.split_whitespace().next()?.strip_prefix("end")?, at)),
+        _ => None,
+    });
+    let mut parser = Parser { tokens: &tokens, at: 0, depth: 0, ends: ends.collect() };
     let mut nodes = Vec::new();
     loop {
         nodes.extend(parser.until(&[]));
@@ -27,6 +33,8 @@ struct Parser<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
     depth: usize,
+    /// Where the last end of each tag is.
+    ends: HashMap<&'a str, usize>,
 }
 
 /// Why a tag could not be read, and what to do.
@@ -111,9 +119,19 @@ impl<'a> Parser<'a> {
             "autoescape" => self.enclosing(token, "endautoescape", tags::autoescape(rest), Kind::Autoescape, nodes),
             "filter" => self.enclosing(token, "endfilter", tags::filter(token), Kind::Filter, nodes),
             "spaceless" => self.enclosing(token, "endspaceless", Ok(()), |(), body| Kind::Spaceless(body), nodes),
+            "timezone" => self.enclosing(token, "endtimezone", tags::time_zone(rest), Kind::TimeZone, nodes),
+            "localtime" => {
+                let utc = || Expression::from(Operand::Text("UTC".to_owned()));
+                self.switched(token, tags::switch(rest, name), |body| Kind::TimeZone(utc(), body), nodes);
+            }
+            "localize" => self.switched(token, tags::switch(rest, name), Kind::Unlocalized, nodes),
+            // What is inside is compiled once anyway.
+            "cache" => self.switched(token, Ok(true), Kind::Unlocalized, nodes),
+            "ifchanged" => self.if_changed(token, rest, nodes),
             "comment" => self.comment(token, nodes),
             "verbatim" => self.verbatim(nodes),
             "blocktrans" | "blocktranslate" => self.block_translate(token, name, rest, nodes),
+            _ if tags::is_own(name) && self.has_end(name) => self.own(token, name, rest, nodes),
             _ => nodes.push(match tags::simple(name, rest) {
                 Ok(kind) => node(token, kind),
                 Err(fault) => node(token, Kind::Left(fault)),
@@ -140,6 +158,69 @@ impl<'a> Parser<'a> {
             }
             (Err(fault), _) => {
                 nodes.push(node(token, Kind::Left(fault)));
+                nodes.extend(body);
+            }
+        }
+    }
+
+    /// A block that changes something only where it is off.
+    fn switched(
+        &mut self,
+        token: &Token,
+        is_on: Result<bool, Fault>,
+        off: impl FnOnce(Nodes) -> Kind,
+        nodes: &mut Nodes,
+    ) {
+        let lexer::Kind::Tag(content) = token.kind else { return };
+        let end = format!("end{}", content.split_whitespace().next().unwrap_or_default());
+        let is_off = is_on.as_ref().is_ok_and(|is_on| !is_on);
+        let mut inner = Vec::new();
+        self.enclosing(token, &end, is_on, |_, body| off(body), &mut inner);
+        match inner.pop() {
+            // On is how it is anyway.
+            Some(mut whole) if !is_off && !matches!(whole.kind, Kind::Left(_)) && inner.is_empty() => {
+                whole.bodies_mut().into_iter().for_each(|body| nodes.append(body));
+            }
+            last => nodes.extend(inner.into_iter().chain(last)),
+        }
+    }
+
+    fn if_changed(&mut self, token: &Token, words: &[&str], nodes: &mut Nodes) {
+        let body = self.until(&["else", "endifchanged"]);
+        let otherwise = self.next_if(&["else"]).map(|_| self.until(&["endifchanged"]));
+        if !self.close("endifchanged") {
+            nodes.push(left(token, "its {% endifchanged %} is missing", "close it"));
+        }
+        match tags::compared(words) {
+            Ok(values) => nodes.push(node(token, Kind::IfChanged(values, body, otherwise))),
+            Err(fault) => {
+                nodes.push(node(token, Kind::Left(fault)));
+                nodes.extend(body.into_iter().chain(otherwise.into_iter().flatten()));
+            }
+        }
+    }
+
+    /// Whether a tag has an end further on.
+    fn has_end(&self, name: &str) -> bool {
+        self.ends.get(name).is_some_and(|end| *end >= self.at)
+    }
+
+    /// A block of a project's own.
+    fn own(&mut self, token: &Token, name: &str, words: &[&str], nodes: &mut Nodes) {
+        let end = format!("end{name}");
+        let mut body = self.until(&[&end]);
+        while let Some(divider) = self.next_if(&["else", "elif", "empty"]) {
+            body.push(left(
+                divider,
+                format!("it divides {{% {name} %}}, which is no tag of Django's"),
+                "write the tag as {% if %} first",
+            ));
+            body.extend(self.until(&[&end]));
+        }
+        match self.close(&end) {
+            true => nodes.push(node(token, tags::own(name, words, Some(body)))),
+            false => {
+                nodes.push(node(token, tags::own(name, words, None)));
                 nodes.extend(body);
             }
         }
@@ -273,7 +354,12 @@ impl<'a> Parser<'a> {
 
 /// Tags that only end or divide others.
 fn is_inner(word: &str) -> bool {
-    const INNER: [&str; 11] = [
+    const INNER: [&str; 16] = [
+        "endcache",
+        "endifchanged",
+        "endlocalize",
+        "endlocaltime",
+        "endtimezone",
         "elif",
         "else",
         "endif",

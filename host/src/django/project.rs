@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::expression::{Expression, Operand};
+use super::flat;
+use super::parser::Fault;
 use super::tags::file_name;
 use super::tree::{Include, Kind, Node, Nodes, walk};
 
@@ -31,9 +33,61 @@ impl Escaping {
     }
 }
 
+/// How a template is written: as it is, or as another place needs it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Variant {
+    pub file: String,
+    /// With the blocks of all files above it put in their places, so that it extends none.
+    pub is_flat: bool,
+    pub escaping: Escaping,
+    /// Whether it is written under the file's own name.
+    pub is_own: bool,
+}
+
+impl Variant {
+    /// The one that has the file's name.
+    pub fn own(file: &str, project: &Project) -> Variant {
+        let is_flat = project.fills_a_loop(file);
+        Variant { file: file.to_owned(), is_flat, escaping: project.escaping(file), is_own: true }
+    }
+
+    /// What to include where escaping is so.
+    pub fn included(file: &str, escaping: Escaping, project: &Project) -> Variant {
+        let own = Variant::own(file, project);
+        let is_flat = project.extends(file);
+        match own.escaping == escaping && own.is_flat == is_flat {
+            true => own,
+            false => Variant { file: file.to_owned(), is_flat, escaping, is_own: false },
+        }
+    }
+
+    /// The name that it is written under: the file's own, or one beside it with the same ending.
+    pub fn name(&self) -> String {
+        if self.is_own {
+            return self.file.clone();
+        }
+        let flat = if self.is_flat { ".included" } else { "" };
+        let escaping = match self.escaping {
+            Escaping::AsFile => "",
+            Escaping::Off => ".unescaped",
+            Escaping::On => ".escaped",
+        };
+        let (folder, last) =
+            self.file.rsplit_once('/').map_or(("", self.file.as_str()), |(folder, last)| (folder, last));
+        let (stem, ending) = last.rsplit_once('.').unwrap_or((last, ""));
+        let slash = if folder.is_empty() { "" } else { "/" };
+        let marks = if flat.is_empty() && escaping.is_empty() { ".plain" } else { "" };
+        format!("{folder}{slash}{stem}{flat}{escaping}{marks}.{ending}")
+    }
+}
+
 /// All templates.
 pub struct Project {
     files: BTreeMap<String, File>,
+    /// The names of templates that will be beside them.
+    elsewhere: BTreeSet<String>,
+    /// The files that names are given to, as `with template="a.html"` does.
+    named: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct File {
@@ -47,15 +101,18 @@ struct File {
     reads_outer_loop: bool,
     /// Whether it goes over the channel's tracker images itself.
     writes_trackers: bool,
+    has_looped_blocks: bool,
     /// Blocks, and how values are escaped where they stand.
     blocks: BTreeMap<String, Escaping>,
     escaping: Escaping,
 }
 
 impl Project {
-    pub fn new(trees: BTreeMap<String, Nodes>) -> Project {
+    pub fn new(trees: BTreeMap<String, Nodes>, elsewhere: BTreeSet<String>) -> Project {
         let files = trees.into_iter().map(|(name, nodes)| (name.clone(), File::new(&name, nodes)));
-        let mut project = Project { files: files.collect() };
+        let mut project = Project { files: files.collect(), elsewhere, named: BTreeMap::new() };
+        project.name_files();
+        project.include_by_variables();
         for _ in 0..FILES_DEEP_MAX {
             if !project.pass_escaping_on() {
                 break;
@@ -64,13 +121,106 @@ impl Project {
         project
     }
 
-    /// Files and their trees.
-    pub fn trees(&self) -> impl Iterator<Item = (&str, &[Node])> {
-        self.files.iter().map(|(name, file)| (name.as_str(), file.nodes.as_slice()))
-    }
-
+    /// Whether a file is among those that are translated.
     pub fn has(&self, file: &str) -> bool {
         self.files.contains_key(file)
+    }
+
+    /// Whether a file will be there.
+    pub fn finds(&self, file: &str) -> bool {
+        self.has(file) || self.elsewhere.contains(file)
+    }
+
+    pub fn nodes(&self, file: &str) -> Option<&Nodes> {
+        self.files.get(file).map(|file| &file.nodes)
+    }
+
+    /// A file with the blocks of those above it in their places.
+    pub fn flattened(&self, file: &str) -> Result<Nodes, Fault> {
+        let mut line = Vec::new();
+        let mut next = Some(file);
+        while let Some(name) = next {
+            let found = self.files.get(name).filter(|_| line.len() < FILES_DEEP_MAX);
+            let found = found.ok_or_else(|| flat::no_line(name))?;
+            line.push(&found.nodes);
+            next = found.parent.as_deref();
+        }
+        flat::flattened(&line)
+    }
+
+    /// Whether a file may fill a block that stands in a loop, where Tera has none.
+    pub fn fills_a_loop(&self, file: &str) -> bool {
+        self.ancestors(file).any(|ancestor| ancestor.has_looped_blocks) && self.flattened(file).is_ok()
+    }
+
+    /// The files that an `include` may mean: the one that it names, or those that its variable is given in some template.
+    /// None that would include the file itself.
+    pub fn candidates(&self, file: &str, target: &Expression) -> Vec<String> {
+        if let Some(name) = file_name(target) {
+            return resolved(file, name).into_iter().collect();
+        }
+        let mut names: BTreeSet<String> = target
+            .filters
+            .iter()
+            .filter(|filter| filter.name == "default")
+            .filter_map(|filter| match &filter.argument {
+                Some(Operand::Text(name)) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        match (&target.operand, target.filters.first()) {
+            (Operand::Path(path), _) if path.len() == 1 => {
+                names.extend(self.named.get(&path[0]).into_iter().flatten().cloned());
+            }
+            (Operand::Text(start), Some(filter)) if filter.name == "add" => {
+                names.extend(self.files.keys().filter(|name| name.starts_with(start.as_str())).cloned());
+            }
+            _ => {}
+        }
+        let is_free = |name: &String| name != file && self.has(name) && !self.reaches(name, file);
+        names.into_iter().filter(is_free).collect()
+    }
+
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        let mut seen = BTreeSet::new();
+        self.included(from, &mut seen, &mut |_| {});
+        seen.contains(to)
+    }
+
+    fn name_files(&mut self) {
+        let mut named: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for file in self.files.values() {
+            walk(&file.nodes, &mut |node| {
+                let bindings = match &node.kind {
+                    Kind::With(bindings, _) | Kind::Include(Include { bindings, .. }) => bindings,
+                    _ => return,
+                };
+                for (name, value) in bindings {
+                    if let Some(target) = file_name(value) {
+                        named.entry(name.clone()).or_default().insert(target.to_owned());
+                    }
+                }
+            });
+        }
+        self.named = named;
+    }
+
+    fn include_by_variables(&mut self) {
+        let mut found = Vec::new();
+        for (name, file) in &self.files {
+            walk(&file.nodes, &mut |node| {
+                if let Kind::Include(Include { file: target, .. }) = &node.kind
+                    && file_name(target).is_none()
+                {
+                    found.extend(self.candidates(name, target).into_iter().map(|target| (name.clone(), target)));
+                }
+            });
+        }
+        for (name, target) in found {
+            if let Some(file) = self.files.get_mut(&name) {
+                *file.includes.entry(target).or_default() += 1;
+            }
+        }
     }
 
     pub fn extends(&self, file: &str) -> bool {
@@ -95,11 +245,6 @@ impl Project {
         let mut line = std::iter::once(self.files.get(file)?).chain(self.ancestors(file));
         let is_known = line.all(|file| file.parent.as_ref().is_none_or(|parent| self.has(parent)));
         is_known.then_some(false)
-    }
-
-    /// Whether any other file has a block of this name.
-    pub fn shares_block(&self, file: &str, block: &str) -> bool {
-        self.files.iter().any(|(name, other)| name != file && other.blocks.contains_key(block))
     }
 
     /// How often a variable is read in what a file is written with: itself, what it extends, what extends it, what these
@@ -164,7 +309,7 @@ impl Project {
         while let Some(name) = waiting.pop() {
             let Some(file) = self.files.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
             visit(file);
-            waiting.extend(file.includes.keys().cloned());
+            waiting.extend(file.includes.keys().chain(&file.parent).cloned());
         }
     }
 
@@ -195,6 +340,7 @@ impl File {
             reads: HashMap::new(),
             reads_outer_loop: reads_outer_loop(&nodes),
             writes_trackers: false,
+            has_looped_blocks: has_looped_blocks(&nodes, false),
             blocks: BTreeMap::new(),
             escaping: Escaping::AsFile,
             nodes,
@@ -225,6 +371,14 @@ fn parent(nodes: &[Node]) -> Option<&Expression> {
         Kind::Extends(parent) => Some(parent),
         _ => None,
     }
+}
+
+fn has_looped_blocks(nodes: &[Node], in_loop: bool) -> bool {
+    nodes.iter().any(|node| {
+        let in_loop = in_loop || matches!(node.kind, Kind::For(_));
+        (in_loop && matches!(node.kind, Kind::Block(..)))
+            || node.bodies().into_iter().any(|body| has_looped_blocks(body, in_loop))
+    })
 }
 
 fn goes_over_trackers(values: &Expression) -> bool {

@@ -5,13 +5,27 @@ use strsim::jaro_winkler;
 use super::expression::{Expression, Operand};
 use super::lexer::{self, Token};
 use super::parser::{Fault, expression, fault};
-use super::tree::{Bindings, BlockTranslate, Call, Include, Kind, Translate};
+use super::tree::{Bindings, BlockTranslate, Call, Cycle, Include, Kind, Left, Own, Translate};
 
 /// Two names less alike than this are not taken for one another.
 const LIKENESS_MIN: f64 = 0.85;
 
 /// The tags that are translated.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 42] = [
+    "cache",
+    "cycle",
+    "get_language_info",
+    "get_static_prefix",
+    "ifchanged",
+    "localize",
+    "localtime",
+    "regroup",
+    "resetcycle",
+    "timezone",
+    "url",
+    "widthratio",
+    "endif",
+    "endfor",
     "autoescape",
     "block",
     "blocktrans",
@@ -43,24 +57,17 @@ const KNOWN: [&str; 28] = [
 ];
 
 /// Tags of Django's that have no counterpart, and what to do instead.
-const OTHERS: [(&str, &str); 17] = [
-    ("url", "an engine knows no routes of the application: put the address into the message's context"),
+const OTHERS: [(&str, &str); 7] = [
     ("csrf_token", "a mail has no form to protect: take it away"),
-    ("cycle", "write {{ [a, b][loop.index0 % 2] }} in the loop"),
-    ("resetcycle", "take it away with its cycle"),
-    ("ifchanged", "compare with the element before: keep it with {% set_global %}"),
-    ("regroup", "group the list where the message is made, or use Tera's group_by filter"),
-    ("widthratio", "calculate it: {{ value / max * width | round }}"),
     ("lorem", "write the text"),
     ("debug", "take it away"),
-    ("cache", "take it away: templates are compiled once"),
     ("language", "a message has one language: send one for each"),
-    ("localize", "take it away; format_decimal and format_date write by language"),
-    ("localtime", "take it away; presentation.time-zone in ace.toml sets the time zone"),
-    ("timezone", "give the filter its zone: {{ at | format_datetime(time_zone=\"…\") }}"),
-    ("get_static_prefix", "write {{ static(path=\"…\") }}"),
     ("get_media_prefix", "put the address into the message's context"),
-    ("get_language_info", "{{ get_current_language() }} and {{ text_direction() }} tell of the message's language"),
+    (
+        "get_language_info_list",
+        "{{ get_current_language() }} and {{ text_direction() }} tell of the message's language",
+    ),
+    ("get_available_languages", "a mail has one language: take it away"),
 ];
 
 pub fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
@@ -71,6 +78,26 @@ pub fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
         "trans" | "translate" => translate(words),
         "now" => named(words, |words| Ok(Call::Now(one(words, "now")?))),
         "static" => named(words, |words| Ok(Call::Static(one(words, "static")?))),
+        "get_static_prefix" => named(words, |words| nothing(words, Call::Static(Operand::Text(String::new()).into()))),
+        "url" => named(words, url),
+        "widthratio" => named(words, width_ratio),
+        "get_language_info" => named(words, |words| match words {
+            ["for", code] => Ok(Call::LanguageInfo(expression(code)?)),
+            _ => Err(fault("it is written as {% get_language_info for code as name %}", "correct it")),
+        }),
+        "cycle" => cycle(words),
+        "resetcycle" => match words {
+            [] => Ok(Kind::ResetCycle(None)),
+            [name] => Ok(Kind::ResetCycle(Some((*name).to_owned()))),
+            _ => Err(fault("it takes one name", "Django does not read it either")),
+        },
+        "regroup" => match words {
+            [list, "by", field, "as", name] => {
+                let field = field.to_string();
+                Ok(Kind::Regroup(expression(list)?, field, (*name).to_owned()))
+            }
+            _ => Err(fault("it is written as {% regroup list by field as name %}", "Django does not read it either")),
+        },
         "with_link_tracking" => named(words, |words| Ok(Call::LinkTracking(one(words, "with_link_tracking")?))),
         "get_current_language" => named(words, |words| nothing(words, Call::CurrentLanguage)),
         "get_current_language_bidi" => named(words, |words| nothing(words, Call::CurrentLanguageBidi)),
@@ -89,24 +116,98 @@ pub fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
             let candidates: Result<Vec<_>, _> = words.iter().map(|word| expression(word)).collect();
             Ok(Kind::FirstOf(candidates?, name))
         }
-        other => Err(unknown(other)),
+        other => Ok(own(other, words, None)),
     }
 }
 
-fn unknown(name: &str) -> Fault {
+/// A tag that nothing is known of; with what is inside, where it has an end.
+pub fn own(name: &str, words: &[&str], body: Option<Vec<super::tree::Node>>) -> Kind {
+    let variable = as_name(words).1;
+    Kind::Own(Own { tag: name.to_owned(), name: variable, body, fault: unknown(name) })
+}
+
+/// Whether a tag is none of Django's that are read here.
+pub fn is_own(name: &str) -> bool {
+    !KNOWN.contains(&name)
+}
+
+fn unknown(name: &str) -> Left {
     if let Some((_, suggestion)) = OTHERS.iter().find(|(other, _)| *other == name) {
         return fault(format!("{{% {name} %}} has no counterpart"), *suggestion);
     }
     let likeness = |known: &&&str| jaro_winkler(known, name);
     let nearest =
         KNOWN.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|known| likeness(known) >= LIKENESS_MIN);
+    let suggestion =
+        "say what stands for it under [templates.tags] in ace.toml (--config), or leave it out by --stub".to_owned();
     fault(
-        format!("there is no tag {name:?} among those that are translated"),
+        format!("{name:?} is no tag of Django's"),
         match nearest {
-            Some(known) => format!("did you mean {known:?}?"),
-            None => "put what it writes into the message's context, or write it in Tera".to_owned(),
+            Some(known) => format!("did you mean {known:?}? Otherwise {suggestion}"),
+            None => suggestion,
         },
     )
+}
+
+/// A page's name and the values of its address, one after the other or by name.
+fn url(words: &[&str]) -> Result<Call, Fault> {
+    let (page, rest) =
+        words.split_first().ok_or_else(|| fault("it names no page", "Django does not read it either"))?;
+    let (mut given, mut named) = (Vec::new(), Vec::new());
+    for word in rest {
+        match binding(word) {
+            Some((name, value)) => named.push((name.to_owned(), expression(value)?)),
+            None => given.push(expression(word)?),
+        }
+    }
+    match given.is_empty() || named.is_empty() {
+        true => Ok(Call::Url(expression(page)?, given, named)),
+        false => Err(fault("it mixes values with and without names", "Django does not read it either")),
+    }
+}
+
+fn width_ratio(words: &[&str]) -> Result<Call, Fault> {
+    match words {
+        [value, largest, width] => Ok(Call::WidthRatio([expression(value)?, expression(largest)?, expression(width)?])),
+        _ => Err(fault("it takes a value, the largest one and a width", "Django does not read it either")),
+    }
+}
+
+fn cycle(words: &[&str]) -> Result<Kind, Fault> {
+    let (words, is_silent) = match words {
+        [before @ .., "silent"] if before.contains(&"as") => (before, true),
+        _ => (words, false),
+    };
+    let (values, name) = as_name(words);
+    let cycle = match (values, name) {
+        ([], _) => return Err(fault("it has no values", "Django does not read it either")),
+        // One word is the name of a cycle before it.
+        ([name], None) => Cycle { values: Vec::new(), name: Some((*name).to_owned()), is_silent },
+        (values, name) => {
+            let values: Result<Vec<_>, _> = values.iter().map(|value| expression(value)).collect();
+            Cycle { values: values?, name, is_silent }
+        }
+    };
+    Ok(Kind::Cycle(cycle))
+}
+
+/// `{% localize off %}`, `{% localtime off %}`: whether it is on.
+pub fn switch(words: &[&str], tag: &str) -> Result<bool, Fault> {
+    match words {
+        [] | ["on"] => Ok(true),
+        ["off"] => Ok(false),
+        _ => Err(fault(format!("{{% {tag} %}} is on or off"), "Django does not read it either")),
+    }
+}
+
+/// `{% timezone "Europe/Paris" %}`
+pub fn time_zone(words: &[&str]) -> Result<Expression, Fault> {
+    one(words, "timezone")
+}
+
+/// The values that `ifchanged` compares.
+pub fn compared(words: &[&str]) -> Result<Vec<Expression>, Fault> {
+    words.iter().map(|word| expression(word)).collect()
 }
 
 fn one(words: &[&str], tag: &str) -> Result<Expression, Fault> {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn import_one(text: &str) -> Import {
-    import(&BTreeMap::from([("a.html".to_owned(), text.to_owned())]))
+    import(&BTreeMap::from([("a.html".to_owned(), text.to_owned())]), &Options::default())
 }
 
 fn tera(text: &str) -> String {
@@ -36,13 +36,13 @@ fn templates_stay_readable() {
 
 #[test]
 fn what_cannot_be_translated_is_named_and_stays_marked() {
-    let import = import_one("a\n{% url 'home' %}\n{{ x|frob }}{% if a b %}c{% endif %}{% endfor %}");
+    let import = import_one("a\n{% frob 'home' %}\n{{ x|frob }}{% if a b %}c{% endif %}{% endfor %}");
     let said: Vec<(usize, &str)> = import.findings.iter().map(|f| (f.line, f.source.as_str())).collect();
-    assert_eq!(said, [(2, "{% url 'home' %}"), (3, "{{ x|frob }}"), (3, "{% if a b %}"), (3, "{% endfor %}")]);
+    assert_eq!(said, [(2, "{% frob 'home' %}"), (3, "{{ x|frob }}"), (3, "{% if a b %}"), (3, "{% endfor %}")]);
     assert!(import.findings.iter().all(|f| f.weight == Weight::Left && !f.suggestion.is_empty()));
     let text = &import.files["a.html"];
     assert_eq!(text.matches("{# not translated: ").count(), 4, "{text}");
-    assert!(text.contains("{# not translated: {% url 'home' %} #}"), "{text}");
+    assert!(text.contains("{# not translated: {% frob 'home' %} #}"), "{text}");
     assert!(text.contains("{% if false %}c{% endif %}"), "{text}");
 }
 
@@ -65,7 +65,8 @@ fn what_django_refuses_is_named_and_the_rest_is_a_template() {
             "{% block a %}1{% endblock %}{# not translated: {% extends 'b' %} #}",
         ),
     ] {
-        let import = import_one(text);
+        let files = [("a.html".to_owned(), text.to_owned())].into();
+        let import = import_with(&files, &Options::default(), &["b".to_owned(), "c".to_owned()].into());
         let left: Vec<_> =
             import.findings.iter().filter(|f| f.weight == Weight::Left).map(|f| f.source.as_str()).collect();
         assert_eq!(left, [stray]);
@@ -84,7 +85,7 @@ fn a_block_that_no_file_above_has_is_named_and_ignored_as_django_does() {
         ("c", "{% block y %}{% endblock %}"),
         ("d", "{% extends 'elsewhere' %}{% block x %}4{% endblock %}"),
     ];
-    let import = import(&files.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
+    let import = import(&files.map(|(name, text)| (name.to_owned(), text.to_owned())).into(), &Options::default());
     let text = &import.files["a"];
     assert!(text.contains("{% block y %}2{% endblock %}") && !text.contains("1") && !text.contains("3"), "{text}");
     assert_eq!(text.matches("{% block").count() - text.matches("this block: {% block").count(), 1, "{text}");
@@ -105,7 +106,7 @@ fn a_folder_is_not_written_into_itself() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("django");
     std::fs::create_dir(&source).unwrap();
-    let import = |out: &std::path::Path| folder::import(&source, out, false);
+    let import = |out: &std::path::Path| folder::import(&source, out, false, &Options::default());
     assert!(matches!(import(&dir.path().join("out")), Err(folder::ImportError::Empty { .. })));
     std::fs::write(source.join("a.txt"), "{{ a }}").unwrap();
     for out in [source.clone(), source.join("deep/er"), dir.path().to_owned()] {
@@ -114,6 +115,155 @@ fn a_folder_is_not_written_into_itself() {
     import(&dir.path().join("out")).unwrap();
     assert_eq!(std::fs::read_to_string(dir.path().join("out/a.txt")).unwrap(), "{{ a | text }}");
     assert!(matches!(import(&dir.path().join("out")), Err(folder::ImportError::Exists { .. })));
+}
+
+#[test]
+fn what_stands_for_a_projects_own_tags_is_written_and_stubs_are_named() {
+    let text = "{% load x %}{% site 1 %}{% user as u %}{% base %}{{ a|money|upper }}\n{% box %}in{% endbox %}{% hook a as h %}{{ b|frob:1 }}\
+                {% filter frob %}f{% endfilter %}";
+    let tags = [
+        ("site", Tag::Text("<b>".to_owned())),
+        ("user", Tag::Value("user.name".to_owned())),
+        ("base", Tag::Setting("base-url".to_owned())),
+    ];
+    let options = Options {
+        stub: true,
+        tags: tags.map(|(name, tag)| (name.to_owned(), tag)).into(),
+        filters: [("money".to_owned(), "floatformat:2".to_owned())].into(),
+    };
+    let import = import(&[("a.html".to_owned(), text.to_owned())].into(), &options);
+    assert_eq!(
+        import.files["a.html"],
+        "{{ \"<b>\" | safe }}{% set u = user?.name | default(value=\"\") %}{{ setting(name=\"base-url\") }}\
+         {{ a | floatformat(digits=2) | django_upper }}\n{# stub: {% box %} #}in{# stub: {% hook a as h %} #}{% set h = \"\" %}{{ b | text }}f"
+    );
+    let stubs: Vec<(usize, Weight, &str)> =
+        import.findings.iter().map(|f| (f.line, f.weight, f.source.as_str())).collect();
+    let stub = |source| (2, Weight::Stub, source);
+    let expected = ["{% box %}", "{% hook a as h %}", "{{ b|frob:1 }}", "{% filter frob %}"].map(stub);
+    assert_eq!(stubs, expected);
+    let divided = import_one("{% may x %}a{% else %}b{% endmay %}{% endnothing %}");
+    let left: Vec<&str> = divided.findings.iter().map(|f| f.source.as_str()).collect();
+    assert_eq!(left, ["{% may x %}", "{% else %}", "{% endnothing %}"]);
+}
+
+#[test]
+fn the_pages_that_are_asked_for_are_listed_with_their_values() {
+    let import = import_one("{% url 'a' %}{% url 'b' 1 x %}{% url 'b' pk=1 %}{% url name %}{% url 'c' as c %}");
+    assert!(import.findings.is_empty(), "{:?}", import.findings);
+    let routes: Vec<String> = import.routes.iter().map(|(name, forms)| format!("{name} {forms:?}")).collect();
+    assert_eq!(routes, ["a {\"\"}", "b {\"{pk}\", \"{value1} {value2}\"}", "c {\"\"}"]);
+}
+
+/// A folder of files, imported.
+fn import_folder(
+    files: &[(&str, &[u8])],
+    before: impl FnOnce(&std::path::Path),
+) -> (tempfile::TempDir, folder::Imported) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let file = dir.path().join("in").join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, content).unwrap();
+    }
+    before(&dir.path().join("in"));
+    let (source, out) = (dir.path().join("in"), dir.path().join("out"));
+    let imported = folder::import(&source, &out, false, &Options::default()).unwrap();
+    (dir, imported)
+}
+
+#[test]
+fn a_file_that_cannot_be_read_costs_itself_alone() {
+    let large = vec![b'x'; (1 << 20) + 1];
+    let files: [(&str, &[u8]); 4] = [
+        ("good.html", b"{{ a }}"),
+        ("large.txt", &large),
+        ("latin.html", b"\xe9"),
+        ("app/locale/fr/LC_MESSAGES/django.po", b"msgid \"a\"\nmsgstr \"b\"\n"),
+    ];
+    let (dir, imported) = import_folder(&files, |source| {
+        std::os::unix::fs::symlink("nowhere", source.join("dangling.html")).unwrap();
+        std::os::unix::fs::symlink(".", source.join("around")).unwrap();
+    });
+    let unread: BTreeMap<&str, &str> = imported
+        .import
+        .findings
+        .iter()
+        .filter(|finding| finding.weight == Weight::Unread)
+        .map(|finding| (finding.file.as_str(), finding.why.as_str()))
+        .collect();
+    assert_eq!(unread["large.txt"], "it is larger than 1 MiB");
+    assert!(
+        unread["latin.html"].contains("not UTF-8") && unread["dangling.html"].contains("cannot be read"),
+        "{unread:?}"
+    );
+    assert!(unread.values().any(|why| why.contains("nested more than 16 deep")), "{unread:?}");
+    assert!(dir.path().join("out/good.html").exists());
+    assert!(dir.path().join("out/app/locale/fr/LC_MESSAGES/django.po").exists());
+}
+
+#[test]
+fn catalogues_of_the_django_domain_come_along_from_wherever_they_are() {
+    let large = [b"msgid \"a\"\nmsgstr \"".as_slice(), &vec![b'x'; 3 << 20], b"\"\n"].concat();
+    let too_large = vec![b'#'; (16 << 20) + 1];
+    let files: [(&str, &[u8]); 6] = [
+        ("ar/LC_MESSAGES/django.po", &large),
+        ("ar/LC_MESSAGES/djangojs.po", b""),
+        ("deep/down/app/locale/fr/LC_MESSAGES/django.po", b"1"),
+        ("else/where/app/locale/fr/LC_MESSAGES/django.po", b"2"),
+        ("locale/de/LC_MESSAGES/django.po", b"3"),
+        ("locale/ka/LC_MESSAGES/django.po", &too_large),
+    ];
+    let (dir, imported) = import_folder(&files, |_| {});
+    assert_eq!(
+        imported.catalogs,
+        [
+            "app/locale/fr/LC_MESSAGES/django.po",
+            "else-where-app/locale/fr/LC_MESSAGES/django.po",
+            "locale/ar/LC_MESSAGES/django.po",
+            "locale/de/LC_MESSAGES/django.po",
+        ]
+    );
+    assert_eq!(imported.others, ["ar/LC_MESSAGES/djangojs.po"]);
+    assert_eq!(std::fs::read(dir.path().join("out/locale/ar/LC_MESSAGES/django.po")).unwrap(), large);
+    let said: Vec<String> = imported.import.findings.iter().map(Finding::to_string).collect();
+    assert!(
+        matches!(said.as_slice(), [one] if one.starts_with("locale/ka/LC_MESSAGES/django.po: not read: it is larger")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn files_of_any_ending_that_are_named_come_along_and_those_that_are_missing_are_left() {
+    let files: [(&str, &[u8]); 5] = [
+        (
+            "mail/a.html",
+            b"{% include './style.css' %}{% include 'missing.html' %}{% with t='c.tpl' %}{% include t %}{% endwith %}",
+        ),
+        ("mail/style.css", b"{% include 'vars.scss' %}"),
+        ("vars.scss", b"x"),
+        ("c.tpl", b"{{ y }}"),
+        ("logo.png", b"\xff"),
+    ];
+    let (dir, imported) = import_folder(&files, |_| {});
+    assert_eq!(
+        imported.import.files.keys().collect::<Vec<_>>(),
+        ["c.tpl", "mail/a.html", "mail/style.css", "vars.scss"]
+    );
+    assert_eq!(imported.others, ["logo.png"]);
+    let left: Vec<&str> = imported.import.findings.iter().map(|finding| finding.why.as_str()).collect();
+    assert_eq!(left, ["missing.html is not among the imported files"]);
+    // Imported before, it is there.
+    std::fs::write(dir.path().join("out/missing.html"), "").unwrap();
+    let again = folder::import(&dir.path().join("in"), &dir.path().join("out"), true, &Options::default()).unwrap();
+    assert_eq!(again.import.findings, []);
+}
+
+#[test]
+fn an_error_says_its_reason_once() {
+    let error = folder::import("/nowhere/at/all".as_ref(), "/tmp/x".as_ref(), false, &Options::default()).unwrap_err();
+    let said = format!("{:#}", anyhow::Error::from(error));
+    assert_eq!(said, "cannot read /nowhere/at/all: No such file or directory (os error 2)");
 }
 
 proptest! {

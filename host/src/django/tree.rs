@@ -37,6 +37,19 @@ pub enum Kind {
     /// A function call that writes its value, or gives it a name.
     Call(Call, Option<String>),
     FirstOf(Vec<Expression>, Option<String>),
+    Cycle(Cycle),
+    /// `resetcycle`, of a cycle with a name or the last one.
+    ResetCycle(Option<String>),
+    /// A list, the field that its elements are grouped by, and the name of the groups.
+    Regroup(Expression, String, String),
+    /// The values that are compared, or what is written where there are none; and what is written otherwise.
+    IfChanged(Vec<Expression>, Nodes, Option<Nodes>),
+    /// The time zone of what is inside.
+    TimeZone(Expression, Nodes),
+    /// Numbers inside are not written as the language does.
+    Unlocalized(Nodes),
+    /// A tag of a project's own, or one without a counterpart.
+    Own(Own),
     /// `google_analytics_tracking_pixel`
     TrackingPixels,
     /// Libraries; nothing stands in its place.
@@ -58,6 +71,26 @@ pub struct For {
     pub is_reversed: bool,
     pub body: Nodes,
     pub empty: Option<Nodes>,
+}
+
+/// `{% cycle a b %}`, `{% cycle a b as name silent %}`, and without values one more of that name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cycle {
+    pub values: Vec<Expression>,
+    pub name: Option<String>,
+    pub is_silent: bool,
+}
+
+/// A tag that is known by its name alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Own {
+    pub tag: String,
+    /// `as name`
+    pub name: Option<String>,
+    /// What is up to its end, where it has one.
+    pub body: Option<Nodes>,
+    /// What is said where nothing stands for it.
+    pub fault: Left,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -104,9 +137,32 @@ pub enum Call {
     ActionLinks(Expression, Bindings),
     CurrentLanguage,
     CurrentLanguageBidi,
+    /// A page's name, the values of its address, and those with names.
+    Url(Expression, Vec<Expression>, Bindings),
+    /// A value, the largest one, and the width that this stands for.
+    WidthRatio([Expression; 3]),
+    LanguageInfo(Expression),
 }
 
 impl Node {
+    /// The node lists inside, to be changed.
+    pub fn bodies_mut(&mut self) -> Vec<&mut Nodes> {
+        match &mut self.kind {
+            Kind::If(branches) => branches.iter_mut().map(|(_, body)| body).collect(),
+            Kind::For(loops) => std::iter::once(&mut loops.body).chain(&mut loops.empty).collect(),
+            Kind::With(_, body)
+            | Kind::Block(_, body)
+            | Kind::Autoescape(_, body)
+            | Kind::Filter(_, body)
+            | Kind::TimeZone(_, body)
+            | Kind::Unlocalized(body)
+            | Kind::Spaceless(body) => vec![body],
+            Kind::IfChanged(_, body, otherwise) => std::iter::once(body).chain(otherwise).collect(),
+            Kind::Own(own) => own.body.iter_mut().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The node lists inside.
     pub fn bodies(&self) -> Vec<&Nodes> {
         match &self.kind {
@@ -116,7 +172,11 @@ impl Node {
             | Kind::Block(_, body)
             | Kind::Autoescape(_, body)
             | Kind::Filter(_, body)
+            | Kind::TimeZone(_, body)
+            | Kind::Unlocalized(body)
             | Kind::Spaceless(body) => vec![body],
+            Kind::IfChanged(_, body, otherwise) => std::iter::once(body).chain(otherwise).collect(),
+            Kind::Own(own) => own.body.iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -126,9 +186,16 @@ impl Node {
         self.expressions().into_iter().flat_map(Expression::heads).chain(self.other_heads()).collect()
     }
 
+    /// Values that it reads, except those of conditions.
     fn expressions(&self) -> Vec<&Expression> {
         match &self.kind {
-            Kind::Output(value) | Kind::Extends(value) | Kind::Filter(value, _) => vec![value],
+            Kind::Output(value)
+            | Kind::Extends(value)
+            | Kind::Filter(value, _)
+            | Kind::Regroup(value, ..)
+            | Kind::TimeZone(value, _) => vec![value],
+            Kind::Cycle(cycle) => cycle.values.iter().collect(),
+            Kind::IfChanged(values, ..) => values.iter().collect(),
             Kind::For(loops) => vec![&loops.values],
             Kind::With(bindings, _) => values(bindings).collect(),
             Kind::Include(include) => std::iter::once(&include.file).chain(values(&include.bindings)).collect(),
@@ -138,7 +205,11 @@ impl Node {
                 values(&block.bindings).chain(count).chain(&block.context).collect()
             }
             Kind::Call(call, _) => match call {
-                Call::Now(value) | Call::Static(value) | Call::LinkTracking(value) => vec![value],
+                Call::Now(value) | Call::Static(value) | Call::LinkTracking(value) | Call::LanguageInfo(value) => {
+                    vec![value]
+                }
+                Call::Url(page, given, named) => std::iter::once(page).chain(given).chain(values(named)).collect(),
+                Call::WidthRatio(numbers) => numbers.iter().collect(),
                 Call::InterpolateHtml(value, bindings) | Call::ActionLinks(value, bindings) => {
                     std::iter::once(value).chain(values(bindings)).collect()
                 }
@@ -176,13 +247,18 @@ impl Node {
             let arguments = expression.filters.iter().filter_map(|filter| filter.argument.as_ref());
             std::iter::once(&expression.operand).chain(arguments).any(is_parent)
         };
+        self.values().iter().any(reads)
+    }
+
+    /// Every value that it reads itself.
+    pub fn values(&self) -> Vec<&Expression> {
         let conditions = match &self.kind {
             Kind::If(branches) => {
                 branches.iter().filter_map(|(condition, _)| condition.as_ref()).flat_map(Condition::values).collect()
             }
             _ => Vec::new(),
         };
-        self.expressions().iter().chain(&conditions).any(reads)
+        self.expressions().into_iter().chain(conditions).collect()
     }
 
     /// The names that a tag gives values to until the end of what it stands in.
@@ -191,7 +267,10 @@ impl Node {
             Kind::Translate(Translate { name, .. })
             | Kind::BlockTranslate(BlockTranslate { name, .. })
             | Kind::Call(_, name)
+            | Kind::Own(Own { name, .. })
+            | Kind::Cycle(Cycle { name, .. })
             | Kind::FirstOf(_, name) => name.as_deref(),
+            Kind::Regroup(_, _, name) => Some(name),
             _ => None,
         }
     }

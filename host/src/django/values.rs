@@ -2,6 +2,7 @@
 
 mod conditions;
 
+use super::Options;
 use super::expression::{Expression, Filter, Operand};
 use super::parser::{Fault, fault};
 use super::project::Escaping;
@@ -45,7 +46,8 @@ impl Written {
 
 /// Where a value is written.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct Place<'a> {
+    pub options: &'a Options,
     /// Loops around it.
     pub loops: usize,
     pub escaping: Escaping,
@@ -53,6 +55,8 @@ pub struct Place {
     pub has_super: bool,
     /// Whether an operator of a condition is around, which is false where a filter raises an error.
     pub is_caught: bool,
+    /// Whether numbers are written as Python writes them.
+    pub is_unlocalized: bool,
 }
 
 /// What a filter's text is compared with what it was made of.
@@ -71,13 +75,14 @@ enum Arity {
 }
 
 /// Django's filters whose counterpart takes the same and gives the same: name, ours, its argument.
-const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 41] = {
+const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 53] = {
     use Arity::{None as No, One, Optional};
     use Safety::{Keeps, Loses, Safe};
     use Shape::{Any, Number, Text};
     [
         ("add", "add", One, "value", Any, Loses),
         ("addslashes", "addslashes", No, "", Text, Keeps),
+        ("apnumber", "apnumber", No, "", Any, Loses),
         ("capfirst", "capfirst", No, "", Text, Keeps),
         ("center", "center", One, "width", Text, Keeps),
         ("cut", "cut", One, "value", Text, Loses),
@@ -93,14 +98,22 @@ const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 41] = {
         ("floatformat", "floatformat", Optional, "digits", Text, Loses),
         ("force_escape", "force_escape", No, "", Text, Safe),
         ("get_digit", "get_digit", One, "value", Any, Loses),
+        ("intcomma", "intcomma", Optional, "use_l10n", Any, Loses),
+        ("intword", "intword", No, "", Any, Loses),
+        ("iriencode", "iriencode", No, "", Text, Loses),
         ("join", "django_join", One, "sep", Any, Loses),
         ("last", "django_last", No, "", Any, Loses),
         ("length", "django_length", No, "", Number, Loses),
         ("linebreaks", "linebreaks", No, "", Text, Safe),
         ("linebreaksbr", "linebreaksbr", No, "", Text, Safe),
         ("ljust", "ljust", One, "width", Text, Keeps),
+        ("localize", "localize", No, "", Text, Loses),
         ("lower", "django_lower", No, "", Text, Keeps),
         ("make_list", "make_list", No, "", Any, Loses),
+        ("naturalday", "naturalday", Optional, "format", Text, Loses),
+        ("naturaltime", "naturaltime", No, "", Any, Loses),
+        ("ordinal", "ordinal", No, "", Any, Loses),
+        ("phone2numeric", "phone2numeric", No, "", Text, Loses),
         ("pluralize", "django_pluralize", Optional, "suffix", Text, Loses),
         ("rjust", "rjust", One, "width", Text, Keeps),
         ("slice", "django_slice", One, "range", Any, Keeps),
@@ -108,11 +121,14 @@ const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 41] = {
         ("stringformat", "stringformat", One, "format", Text, Keeps),
         ("striptags", "striptags", No, "", Text, Keeps),
         ("time", "time", Optional, "format", Text, Loses),
+        ("timesince", "timesince", Optional, "from", Text, Loses),
+        ("timeuntil", "timeuntil", Optional, "from", Text, Loses),
         ("title", "django_title", No, "", Text, Keeps),
         ("truncatechars", "truncatechars", One, "length", Text, Keeps),
         ("truncatechars_html", "truncatechars_html", One, "length", Text, Keeps),
         ("truncatewords", "truncatewords", One, "length", Text, Keeps),
         ("truncatewords_html", "truncatewords_html", One, "length", Text, Keeps),
+        ("unlocalize", "unlocalize", No, "", Text, Loses),
         ("upper", "django_upper", No, "", Text, Loses),
         ("urlencode", "urlencode", Optional, "safe", Text, Loses),
         ("wordcount", "django_wordcount", No, "", Number, Loses),
@@ -148,7 +164,12 @@ const METHODS: [&str; 20] = [
 /// These ask whether the place is escaped.
 const ASK_ESCAPING: [&str; 3] = ["join", "linebreaks", "linebreaksbr"];
 
-impl Place {
+/// Whether a filter is none of Django's that are translated.
+pub fn is_own(filter: &str) -> bool {
+    !["safe", "default", "yesno"].contains(&filter) && !FILTERS.iter().any(|(name, ..)| *name == filter)
+}
+
+impl Place<'_> {
     /// A value as it is, for tags that use it.
     pub fn value(&self, expression: &Expression) -> Result<Written, Fault> {
         let mut written = self.operand(&expression.operand)?;
@@ -170,7 +191,8 @@ impl Place {
     /// A value of which only the text counts.
     pub fn text(&self, expression: &Expression) -> Result<Written, Fault> {
         let written = self.value(expression)?;
-        Ok(if written.shape == Shape::Any { written.piped("text", Shape::Text, false) } else { written })
+        let text = if self.is_unlocalized { "unlocalize" } else { "text" };
+        Ok(if written.shape == Shape::Any { written.piped(text, Shape::Text, false) } else { written })
     }
 
     /// A value as it is written into the mail.
@@ -203,7 +225,10 @@ impl Place {
                 _ => self.filter(start, filter)?,
             };
             is_safe = written.is_safe;
-            section.push(written.text.trim_start_matches(" | ").to_owned());
+            let written = written.text.trim_start_matches(" | ");
+            if !written.is_empty() {
+                section.push(written.to_owned());
+            }
         }
         Ok((section.join(" | "), is_safe))
     }
@@ -318,7 +343,7 @@ impl Place {
         let Some((_, ours, arity, argument_name, shape, safety)) =
             FILTERS.iter().find(|(name, ..)| *name == filter.name)
         else {
-            return Err(unknown(&filter.name));
+            return self.own_filter(value, &filter.name);
         };
         if (argument.is_some() && *arity == Arity::None) || (argument.is_none() && *arity == Arity::One) {
             return Err(fault(format!("the filter {} has another number of arguments", filter.name), "correct it"));
@@ -342,6 +367,23 @@ impl Place {
         Ok(value.piped(&format!("{ours}{arguments}"), *shape, is_safe || *shape == Shape::Number))
     }
 
+    /// A filter of a project's own: what stands for it, else nothing where that is wanted.
+    fn own_filter(&self, value: Written, name: &str) -> Result<Written, Fault> {
+        let Some(text) = self.options.filters.get(name) else {
+            return if self.options.stub { Ok(value) } else { Err(unknown(name)) };
+        };
+        if text.trim().is_empty() {
+            return Ok(value);
+        }
+        let wrong =
+            |why: String| fault(format!("{name:?} stands for {text:?} in [templates.filters]: {why}"), "correct it");
+        let filters = Expression::parse(&format!("value|{text}")).map_err(|e| wrong(e.to_string()))?.filters;
+        if let Some(unknown) = filters.iter().find(|filter| is_own(&filter.name)) {
+            return Err(wrong(format!("{:?} is no filter of Django's that is translated", unknown.name)));
+        }
+        self.filtered(value, &filters)
+    }
+
     fn argument(&self, operand: &Operand, is_joined: bool) -> Result<String, Fault> {
         match operand {
             Operand::Text(text) if is_joined => Ok(format!("{} | safe", quoted(text))),
@@ -357,18 +399,14 @@ pub fn member(name: &str) -> String {
 
 fn unknown(name: &str) -> Fault {
     let suggestion = match name {
-        "timesince" | "timeuntil" => "it depends on the time of sending: write the date with format_date",
         "random" => "choose where the message is made",
         "urlize" | "urlizetrunc" => "make the links where the message is made",
-        "unordered_list" => "write the list with {% for %}",
         "pprint" => "it is for finding errors: take it away",
-        "localize" | "unlocalize" => "take it away; format_decimal and format_date write by language",
-        "intcomma" | "intword" | "naturalday" | "naturaltime" | "apnumber" | "ordinal" => {
-            "format_decimal and format_date write numbers and dates as the language does"
+        _ => {
+            "say which of Django's filters stand for it under [templates.filters] in ace.toml (--config), or leave it out by --stub"
         }
-        _ => "put what it makes into the message's context",
     };
-    fault(format!("there is no filter {name:?} among those that are translated"), suggestion)
+    fault(format!("{name:?} is no filter of Django's that is translated"), suggestion)
 }
 
 /// A name that Tera reads.
@@ -379,7 +417,8 @@ pub fn name(text: &str) -> Result<&str, Fault> {
     }
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether Tera reads it as a name.
+pub fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

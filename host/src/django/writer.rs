@@ -1,17 +1,20 @@
 //! Writes a tree in Tera so that it renders to what Django renders.
 
+mod include;
+mod own;
 mod scope;
+mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::expression::{Condition, Expression, Operand};
 use super::messages;
 use super::parser::{Fault, fault};
-use super::project::{Escaping, Project, resolved};
+use super::project::{Escaping, Project, Variant, resolved};
 use super::tags::file_name;
-use super::tree::{Call, For, Include, Kind, Left, Node, Nodes, walk};
+use super::tree::{Call, For, Kind, Left, Node, Nodes, walk};
 use super::values::{Place, name, quoted};
-use super::{Finding, Weight};
+use super::{Finding, Options, Weight};
 use scope::reads_in;
 
 /// What a loop inside another one, or a file included in a loop, sees of the outer loop.
@@ -21,24 +24,51 @@ const OUTER_LOOP: &str = "{\"counter\": loop.index, \"counter0\": loop.index0, \
 const TRACKING_PIXELS: &str = "{% for source in channel?.tracker_image_sources or [] %}<img src=\"{{ source }}\" alt=\"\" \
                                role=\"presentation\" aria-hidden=\"true\" />{% endfor %}";
 
-/// A file in Tera, and what was found on the way.
-pub fn write(project: &Project, file: &str, nodes: &[Node]) -> (String, Vec<Finding>) {
+/// A file in Tera.
+pub struct Written {
+    pub text: String,
+    pub findings: Vec<Finding>,
+    /// The pages that it asks for, and with which values.
+    pub routes: Vec<(String, String)>,
+    /// What it includes beside files as they are.
+    pub variants: Vec<Variant>,
+}
+
+/// A file in Tera, and what was found on the way; `None` where there is no such file.
+pub fn write(project: &Project, options: &Options, variant: &Variant) -> Option<Written> {
+    let file = variant.file.as_str();
+    let place = Place {
+        options,
+        loops: 0,
+        escaping: variant.escaping,
+        has_super: false,
+        is_unlocalized: false,
+        is_caught: false,
+    };
     let mut writer = Writer {
         project,
         file,
         out: String::new(),
         findings: Vec::new(),
-        place: Place { loops: 0, escaping: project.escaping(file), has_super: false, is_caught: false },
+        routes: Vec::new(),
+        variants: Vec::new(),
+        place,
         blocks: BTreeSet::new(),
         block: None,
         kept: Vec::new(),
         carried: Vec::new(),
+        states: BTreeMap::new(),
+        cycles: Vec::new(),
+        regrouped: BTreeSet::new(),
     };
-    match project.extends(file) {
-        true => writer.child(nodes),
-        false => writer.nodes(nodes),
+    match (variant.is_flat, project.extends(file)) {
+        // Whoever asks for it has seen that it can be.
+        (true, _) => writer.nodes(&project.flattened(file).ok()?),
+        (false, true) => writer.child(project.nodes(file)?),
+        (false, false) => writer.nodes(project.nodes(file)?),
     }
-    (writer.out, writer.findings)
+    let Writer { out, findings, routes, variants, .. } = writer;
+    Some(Written { text: out, findings, routes, variants })
 }
 
 struct Writer<'a> {
@@ -46,7 +76,9 @@ struct Writer<'a> {
     file: &'a str,
     out: String,
     findings: Vec<Finding>,
-    place: Place,
+    routes: Vec<(String, String)>,
+    variants: Vec<Variant>,
+    place: Place<'a>,
     /// Those written so far.
     blocks: BTreeSet<String>,
     /// The one around.
@@ -55,11 +87,18 @@ struct Writer<'a> {
     kept: Vec<String>,
     /// The names whose values a loop carries from one round to the next, and where; inner loops last.
     carried: Vec<(String, String)>,
+    /// The variables that tell how far a tag is, by the tag's place in memory.
+    states: BTreeMap<usize, String>,
+    /// The cycles so far: their state, name and values.
+    cycles: Vec<state::Turns>,
+    /// The names of lists of groups.
+    regrouped: BTreeSet<String>,
 }
 
 impl Writer<'_> {
     fn nodes(&mut self, nodes: &[Node]) {
         for node in nodes {
+            self.name_stubs(node);
             if let Err(fault) = self.node(node) {
                 self.left(node, &fault);
                 // What is inside goes on without it.
@@ -168,15 +207,39 @@ impl Writer<'_> {
                 }
             }
             Kind::Call(call, name) => {
-                let (value, is_safe) = self.call(call)?;
+                let (mut value, is_safe) = self.call(call)?;
+                if let Call::Url(page, given, named) = call {
+                    self.ask_for_route(page, given, named);
+                    // A page that there is not is an empty text where it gets a name.
+                    value.insert_str(value.len() - 1, if name.is_some() { ", or_empty=true" } else { "" });
+                }
                 match name {
                     Some(name) if is_safe => self.set(name, &format!("{value} | safe"))?,
                     Some(name) => self.set(name, &value)?,
                     None if is_safe => self.put(&format!("{value} | safe")),
-                    None if self.place.escaping == Escaping::Off => self.put(&format!("{value} | safe")),
-                    None => self.put(&value),
+                    None => match self.place.escaping {
+                        Escaping::Off => self.put(&format!("{value} | safe")),
+                        Escaping::On => self.put(&format!("{value} | conditional_escape")),
+                        Escaping::AsFile => self.put(&value),
+                    },
                 }
             }
+            Kind::Cycle(cycle) => self.cycle(node, cycle)?,
+            Kind::ResetCycle(name) => self.reset_cycle(name.as_deref())?,
+            Kind::Regroup(list, field, name) => self.regroup(list, field, name)?,
+            Kind::IfChanged(values, body, otherwise) => self.if_changed(node, values, body, otherwise.as_ref())?,
+            Kind::TimeZone(zone, body) => {
+                let zone = self.place.bound(zone)?;
+                self.put(&format!("time_zone(name={zone})"));
+                self.nodes(body);
+                self.put("end_time_zone()");
+            }
+            Kind::Unlocalized(body) => {
+                let outer = std::mem::replace(&mut self.place.is_unlocalized, true);
+                self.nodes(body);
+                self.place.is_unlocalized = outer;
+            }
+            Kind::Own(own) => self.own(node, own)?,
             Kind::FirstOf(candidates, name) => {
                 // A value that is not there is `None` to its filters, as in a condition.
                 let asked = |value: &Expression| self.place.condition(&Condition::Value(value.clone()));
@@ -242,6 +305,13 @@ impl Writer<'_> {
         self.out.push_str(&format!("{{# {} #}}", text.trim()));
     }
 
+    /// A file that is named and not there. What names it stays, so that it is right when the file is.
+    fn missing(&mut self, node: &Node, file: &str) {
+        let suggestion = "import the folder that has it into the same --out first, or both as one";
+        let fault = fault(format!("{file} is not among the imported files"), suggestion);
+        self.findings.push(self.finding(node, Weight::Left, fault));
+    }
+
     fn left(&mut self, node: &Node, fault: &Left) {
         self.comment(&format!("not translated: {}", node.source));
         self.findings.push(self.finding(node, Weight::Left, fault.clone()));
@@ -284,6 +354,7 @@ impl Writer<'_> {
         let names = names?;
         let (values, is_map) = self.looped(loops)?;
         let row = names.join("_and_");
+        self.begin_states(loops);
         let carried = self.carry(loops);
         match (names.as_slice(), is_map) {
             ([name], _) => self.tag(&format!("for {name} in {values}")),
@@ -326,17 +397,18 @@ impl Writer<'_> {
             return Ok((format!("{map} | items"), true));
         }
         let text = self.place.condition(&Condition::Value(loops.values.clone()))?;
-        Ok((format!("{text} | each{reversed}"), false))
+        // Groups are pairs in Django.
+        let is_grouped = loops.names.len() == 2 && loops.values.heads().all(|head| self.regrouped.contains(head));
+        let each = if is_grouped { "group_pairs" } else { "each" };
+        Ok((format!("{text} | {each}{reversed}"), false))
     }
 
     fn block(&mut self, name: &str, body: &[Node]) -> Result<(), Fault> {
-        let is_shared = self.project.shares_block(self.file, name);
         if self.place.loops > 0 {
-            if is_shared {
-                return Err(fault("Tera allows no block inside a loop", "put the loop into the block"));
-            }
-            // Nobody fills it: it is its own content.
+            // Who fills it is written with all of this file.
+            let saved = self.keep_what_is_set_in(body);
             self.nodes(body);
+            self.restore(&saved);
             return Ok(());
         }
         let tera_name = block_name(name);
@@ -362,57 +434,19 @@ impl Writer<'_> {
         let Some(parent) = named else {
             return self.left(node, &fault("the file is not named by a text", "name the file that is meant"));
         };
-        if !self.project.has(&parent) {
-            self.note(node, format!("{parent} is not among the imported files"));
+        if !self.project.finds(&parent) {
+            self.missing(node, &parent);
         }
         self.tag(&format!("extends {}", quoted(&parent)));
     }
 
-    fn include(&mut self, node: &Node, include: &Include) -> Result<(), Fault> {
-        let target = file_name(&include.file).and_then(|target| resolved(self.file, target));
-        let target = target.ok_or_else(|| {
-            fault("the file is not named by a text", "write {% if %} with an include for each file that is meant")
-        })?;
-        if self.project.extends(&target) {
-            return Err(fault(
-                "Tera includes no file that extends another one",
-                "include the blocks' content from files",
-            ));
-        }
-        if self.project.has(&target) && self.project.escaping(&target) != self.place.escaping {
-            return Err(fault(
-                "the file is included elsewhere, too, where escaping is another",
-                "make a copy of the file for this place",
-            ));
-        }
-        if !self.project.has(&target) {
-            self.note(node, format!("{target} is not among the imported files"));
-        }
-        let mut bindings = include.bindings.clone();
-        if include.only {
-            let given: BTreeSet<&str> = include.bindings.iter().map(|(name, _)| name.as_str()).collect();
-            let hidden = self.project.variables(&target).into_iter().filter(|name| !given.contains(name));
-            let empty = |name: &str| (name.to_owned(), Operand::Text(String::new()).into());
-            let hidden: Vec<(String, Expression)> =
-                hidden.filter(|name| self::name(name).is_ok() && !BUILT_IN.contains(name)).map(empty).collect();
-            bindings.extend(hidden);
-        }
-        let (project, file) = (self.project, self.file);
-        let saved = self.bind(&bindings, |name| project.reads_included_once(file, &target, name))?;
-        if self.project.reads_outer_loop(&target) {
-            match (include.only, self.place.loops) {
-                (true, _) => self.tag("set forloop = \"\""),
-                (false, 0) => {}
-                (false, _) => self.tag(&format!("set forloop = {OUTER_LOOP}")),
-            }
-        }
-        self.tag(&format!("include {}", quoted(&target)));
-        self.restore(&saved);
-        Ok(())
-    }
-
     fn section(&mut self, filters: &Expression, body: &[Node]) -> Result<(), Fault> {
         let (section, is_safe) = self.place.section(&filters.filters)?;
+        // All of them may be ones that are left out.
+        if section.is_empty() {
+            self.nodes(body);
+            return Ok(());
+        }
         self.tag(&format!("filter {section}{}", if is_safe { "" } else { " | safe" }));
         self.nodes(body);
         self.tag("endfilter");
@@ -447,6 +481,12 @@ impl Writer<'_> {
             }
             Call::CurrentLanguage => ("get_current_language()".to_owned(), false),
             Call::CurrentLanguageBidi => ("get_current_language_bidi()".to_owned(), false),
+            Call::Url(page, given, named) => (self.url(page, given, named)?, false),
+            Call::WidthRatio([value, largest, width]) => {
+                let [value, largest, width] = [place.bound(value)?, place.bound(largest)?, place.bound(width)?];
+                (format!("widthratio(value={value}, max={largest}, width={width})"), false)
+            }
+            Call::LanguageInfo(code) => (format!("get_language_info(code={})", place.bound(code)?), false),
         })
     }
 }
@@ -454,9 +494,6 @@ impl Writer<'_> {
 fn not_first() -> Fault {
     fault("it is not the first tag", "Django does not read it either: move it up")
 }
-
-/// What every message has.
-const BUILT_IN: [&str; 2] = ["forloop", "block"];
 
 fn reads_parent_loop(body: &[Node]) -> bool {
     let mut reads = false;

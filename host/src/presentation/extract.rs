@@ -129,8 +129,8 @@ fn messages(dir: &Path) -> Result<Vec<PoEntry>, ExtractError> {
         return Err(ExtractError::File { file: problem.file.clone(), message: problem.message.clone() });
     }
     let mut paths: BTreeSet<PathBuf> = found.templates(None).into_values().collect();
-    for theme in found.themes() {
-        paths.extend(found.templates(Some(theme)).into_values());
+    for theme in found.themes(&BTreeSet::new()) {
+        paths.extend(found.templates(Some(&theme)).into_values());
     }
     for path in paths {
         let text = files::read(&path).map_err(|message| ExtractError::File { file: path.clone(), message })?;

@@ -13,14 +13,21 @@ use super::TemplateProblem;
 use super::languages;
 use crate::files::FileStamp;
 
-/// A template or catalogue larger than this is a file in the wrong place.
+/// A template larger than this is a file in the wrong place.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The same for a catalogue.
+pub(super) const CATALOG_BYTES_MAX: u64 = 16 << 20;
 /// Files in all folders together.
 const FILES_MAX: usize = 20_000;
 /// Folders inside folders; a symbolic link that leads back up ends here.
 const DEPTH_MAX: usize = 16;
 /// A message that shows what its templates look like, beside the folders of its channel types.
 pub(super) const SAMPLE_FILE: &str = "sample.json";
+
+/// Addresses of an application's pages, at the top of a template folder.
+const ROUTES_FILE: &str = "routes.toml";
+/// Texts of scripts, which Django's templates do not see either.
+const SCRIPT_DOMAIN: &str = "djangojs";
 
 /// The files found so far, and what is wrong with the folders.
 #[derive(Default)]
@@ -35,8 +42,15 @@ pub(super) struct Files {
     pub samples: BTreeMap<String, PathBuf>,
     /// A file to those that are not used because of it.
     pub shadowed: BTreeMap<PathBuf, Vec<PathBuf>>,
+    /// Tables of routes; those of earlier folders first.
+    pub routes: Vec<PathBuf>,
     pub problems: Vec<TemplateProblem>,
+    /// Files that are no templates by their names, and become some where a template includes them.
+    others: BTreeMap<String, PathBuf>,
+    /// The same for each theme.
+    theme_others: BTreeMap<String, BTreeMap<String, PathBuf>>,
     count: usize,
+    others_count: usize,
 }
 
 struct CatalogFile {
@@ -56,10 +70,14 @@ impl Files {
         files
     }
 
-    pub fn themes(&self) -> impl Iterator<Item = &str> {
+    /// `included` are the names of files that count only because templates include them.
+    pub fn themes(&self, included: &BTreeSet<String>) -> Vec<String> {
+        let has_included =
+            |(_, others): &(&String, &BTreeMap<String, PathBuf>)| included.iter().any(|name| others.contains_key(name));
+        let of_others = self.theme_others.iter().filter(has_included).map(|(theme, _)| theme.as_str());
         let of_catalogs = self.catalogs.iter().filter_map(|catalog| catalog.theme.as_deref());
-        let all: BTreeSet<&str> = self.themes.keys().map(String::as_str).chain(of_catalogs).collect();
-        all.into_iter()
+        let all: BTreeSet<&str> = self.themes.keys().map(String::as_str).chain(of_catalogs).chain(of_others).collect();
+        all.into_iter().map(str::to_owned).collect()
     }
 
     /// Template name to file, as a theme sees them.
@@ -68,6 +86,18 @@ impl Files {
         let own = theme.and_then(|theme| self.themes.get(theme)).into_iter().flatten();
         templates.extend(own.map(|(name, path)| (name.clone(), path.clone())));
         templates
+    }
+
+    /// A file that is no template by its name, as a theme sees it.
+    pub fn other(&self, theme: Option<&str>, name: &str) -> Option<&PathBuf> {
+        let own = theme.and_then(|theme| self.theme_others.get(theme)).and_then(|others| others.get(name));
+        own.or_else(|| self.others.get(name))
+    }
+
+    /// Every file that has one of the names.
+    fn others_named<'a>(&'a self, names: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Path> {
+        let all = std::iter::once(&self.others).chain(self.theme_others.values());
+        all.flat_map(|others| names.iter().filter_map(|name| others.get(name))).map(PathBuf::as_path)
     }
 
     /// Languages and catalogues as a theme sees them, its own first, then those of whole folders before applications'.
@@ -85,13 +115,15 @@ impl Files {
         self.catalogs.iter().map(|catalog| catalog.path.as_path())
     }
 
-    pub fn stamps(&self) -> BTreeMap<PathBuf, Option<FileStamp>> {
+    /// `included` are the names of files that count only because templates include them.
+    pub fn stamps(&self, included: &BTreeSet<String>) -> BTreeMap<PathBuf, Option<FileStamp>> {
         let templates =
             self.plain.values().chain(self.themes.values().flat_map(BTreeMap::values)).map(PathBuf::as_path);
-        let samples = self.samples.values().map(PathBuf::as_path);
+        let samples = self.samples.values().chain(&self.routes).map(PathBuf::as_path);
         templates
             .chain(self.catalog_paths())
             .chain(samples)
+            .chain(self.others_named(included))
             .map(|path| (path.to_owned(), FileStamp::of(path)))
             .collect()
     }
@@ -139,11 +171,12 @@ impl Files {
         };
         match name.split('/').collect::<Vec<_>>()[..] {
             ["locale", language, "LC_MESSAGES", file] | [_, "locale", language, "LC_MESSAGES", file] => {
-                if file.ends_with(".po") {
+                if file.ends_with(".po") && !file.starts_with(SCRIPT_DOMAIN) {
                     self.catalog(theme, language, path);
                 }
             }
             ["locale", ..] => {}
+            [ROUTES_FILE] if theme.is_none() => self.routes.push(path),
             [app_label, "edx_ace", message, SAMPLE_FILE] => {
                 self.samples.entry(format!("{app_label}/edx_ace/{message}")).or_insert(path);
             }
@@ -159,8 +192,23 @@ impl Files {
                     Entry::Occupied(first) => self.shadowed.entry(first.get().clone()).or_default().push(path),
                 }
             }
-            _ => self.count -= 1,
+            _ => {
+                self.count -= 1;
+                self.take_other(theme, name, path);
+            }
         }
+    }
+
+    fn take_other(&mut self, theme: Option<&str>, name: &str, path: PathBuf) {
+        if self.others_count >= FILES_MAX {
+            return;
+        }
+        self.others_count += 1;
+        let others = match theme {
+            Some(theme) => self.theme_others.entry(theme.to_owned()).or_default(),
+            None => &mut self.others,
+        };
+        others.entry(name.to_owned()).or_insert(path);
     }
 
     fn catalog(&mut self, theme: Option<&str>, folder: &str, path: PathBuf) {
@@ -188,12 +236,16 @@ fn is_template(name: &str) -> bool {
 }
 
 pub(super) fn read(path: &Path) -> Result<String, String> {
+    read_bounded(path, FILE_BYTES_MAX)
+}
+
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot be read: {e}"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is larger than {} MiB; that is no template", FILE_BYTES_MAX >> 20));
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("is larger than {} MiB, the most that is read of such a file", bytes_max >> 20));
     }
     String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();

@@ -7,12 +7,15 @@
 mod comparisons;
 mod dates;
 mod html;
+mod humanize;
 mod lists;
 mod members;
 mod numbers;
 mod percent;
 pub(super) mod python;
+mod since;
 mod strings;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +28,11 @@ pub(super) use strings::url_encoded;
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     tera.register_filter("text", |value: &Value, _: Kwargs, _: &State| written(value));
+    tera.register_filter("localize", |value: &Value, _: Kwargs, _: &State| written(value));
+    tera.register_filter("unlocalize", |value: &Value, _: Kwargs, _: &State| match value.is_string() {
+        true => value.clone(),
+        false => Value::from(python::text(value)),
+    });
     tera.register_filter("default_if_none", |value: Value, kwargs: Kwargs, _: &State| match value.is_none() {
         true => kwargs.must_get::<Value>("value"),
         false => Ok(value),
@@ -38,6 +46,9 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     numbers::register(tera);
     percent::register(tera);
     dates::register(tera, settings);
+    since::register(tera, settings);
+    humanize::register(tera, settings);
+    tags::register(tera, settings);
     comparisons::register(tera);
 }
 

@@ -209,6 +209,15 @@ fn form<'a>(forms: &'a [String], rule: Option<&PluralRule>, count: Count) -> Opt
 }
 
 impl Catalog {
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        let text = |text: &String| text.len() + size_of::<String>();
+        let entry = |(key, forms): (&String, &Vec<String>)| {
+            text(key) + size_of::<Vec<String>>() + forms.iter().map(text).sum::<usize>()
+        };
+        self.messages.iter().map(entry).sum()
+    }
+
     /// Reads a `.po` file: what can be used of it, and what is wrong with it. An entry that is wrong counts as not translated,
     /// and so do those with a plural where the rule for plurals is. A file of which nothing can be used is `None`.
     pub fn read(text: &str) -> (Option<Catalog>, Vec<PoError>) {

@@ -1,11 +1,15 @@
 //! Addresses in templates: `static`, `with_link_tracking`, and the channel's `get_action_links`. A mail has no page it could
 //! be relative to, so all of them are absolute.
 
+use std::sync::Arc;
+
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 use url::Url;
 
+use super::filters::python;
+use super::scan::{self, Kind};
 use super::{filters, rendering};
-use crate::config;
+use crate::config::{self, Route, Routes};
 
 /// The context and the argument by which the unsubscribe links are left out.
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
@@ -21,7 +25,22 @@ pub(super) struct Tracking {
     pub uuid: String,
 }
 
-pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+/// What Django leaves as it is in a page's address, beside letters, digits and `_.-`.
+const PATH_SIGNS: &str = "!$&'()*+,;=/~:@";
+
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, routes: &Arc<Routes>) {
+    let routes = routes.clone();
+    tera.register_function("url", move |kwargs: Kwargs, _: &State| {
+        let values: Vec<Value> = kwargs.get::<Vec<Value>>("values")?.unwrap_or_default();
+        let name = python::text(kwargs.must_get("name")?);
+        let given = Given { values: &values, named: kwargs.get::<&Value>("named")? };
+        match page(&name, &given, &routes) {
+            Err(NoPage::Absent | NoPage::OtherValues(_)) if kwargs.get("or_empty")?.unwrap_or(false) => {
+                Ok(String::new())
+            }
+            found => found.map_err(|why| tera::Error::message(format!("the page `{name}` {why}"))),
+        }
+    });
     let (base, statics) = (settings.base_url.clone(), settings.static_url.clone());
     tera.register_function("static", move |kwargs: Kwargs, _: &State| {
         absolute_static(kwargs.must_get("path")?, statics.as_deref(), base.as_ref())
@@ -33,6 +52,85 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     let base = settings.base_url.clone();
     tera.register_filter("with_link_tracking", move |url: &str, _: Kwargs, _: &State| tracked(url, base.as_ref()));
     tera.register_function("get_action_links", action_links);
+}
+
+/// The values of a page's address, in a row or by name.
+struct Given<'a> {
+    values: &'a [Value],
+    named: Option<&'a Value>,
+}
+
+impl Given<'_> {
+    /// What a path's parameter gets; of those without names, the first parameter gets the first.
+    fn get(&self, at: usize, parameter: &str) -> Option<String> {
+        let value = match self.named {
+            Some(named) => named.as_map()?.iter().find(|(key, _)| key.as_str() == Some(parameter))?.1,
+            None => self.values.get(at)?,
+        };
+        Some(python::text(value)).filter(|text| !text.is_empty())
+    }
+
+    fn count(&self) -> usize {
+        self.named.map_or(self.values.len(), |named| named.len().unwrap_or(0))
+    }
+}
+
+/// Why there is no address of a page.
+#[derive(Debug, thiserror::Error)]
+enum NoPage {
+    #[error("has no route: say its path under [templates.routes] in ace.toml, or in routes.toml in a template folder")]
+    NoRoute,
+    #[error("is one that the application does not have: its route is false")]
+    Absent,
+    #[error("has no route with the values that are given; there is {0}")]
+    OtherValues(String),
+}
+
+/// The path of a page, as Django's `reverse` gives it.
+fn page(name: &str, given: &Given, routes: &Routes) -> Result<String, NoPage> {
+    let paths = match routes.get(name) {
+        None => return Err(NoPage::NoRoute),
+        Some(Route::Absent) => return Err(NoPage::Absent),
+        Some(Route::Paths(paths)) => paths,
+    };
+    let path =
+        paths.iter().find_map(|path| filled(path, given)).ok_or_else(|| NoPage::OtherValues(paths.join(", ")))?;
+    let path = filters::url_encoded(&path, PATH_SIGNS);
+    // Two slashes would begin the name of another host.
+    Ok(path.strip_prefix("//").map_or(path.clone(), |rest| format!("/%2F{rest}")))
+}
+
+/// A route's path with its parameters, where those are the ones that are given.
+fn filled(path: &str, given: &Given) -> Option<String> {
+    let (mut filled, mut rest, mut count) = (String::new(), path, 0);
+    while let Some((before, (parameter, after))) = rest.split_once('{').and_then(|(b, r)| Some((b, r.split_once('}')?)))
+    {
+        filled.push_str(before);
+        filled.push_str(&given.get(count, parameter)?);
+        (rest, count) = (after, count + 1);
+    }
+    filled.push_str(rest);
+    (count == given.count()).then_some(filled)
+}
+
+/// The pages that a template asks for by a text, with the bytes where it does.
+pub(super) fn pages(text: &str) -> Vec<(usize, String)> {
+    let mut pages = Vec::new();
+    if !text.contains("url(") {
+        return pages;
+    }
+    for tag in scan::tags(text) {
+        for at in 0..tag.words.len() {
+            let is_call = tag.name(at) == Some("url")
+                && tag.is_sign(at + 1, '(')
+                && tag.name(at + 2) == Some("name")
+                && tag.is_sign(at + 3, '=');
+            if let (true, Some(Kind::Text(name))) = (is_call, tag.words.get(at + 4).map(|word| &word.kind)) {
+                pages.push((tag.words[at].range.start, name.clone()));
+            }
+        }
+    }
+    pages
 }
 
 /// A file among the static ones: `static(path="images/logo.png")`. What an address has signs for is a part of the name.

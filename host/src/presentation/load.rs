@@ -4,7 +4,9 @@
 //! the usual case and fast; only when that fails, each alone (which tells its syntax errors and what it extends), then
 //! all that are left, dropping those the error names, until the rest is accepted. Every round drops at least one.
 
-use std::collections::{BTreeMap, HashMap};
+mod sources;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +19,8 @@ use super::{
     Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, shown, translate,
     written,
 };
-use crate::config;
+use crate::config::{self, Routes};
+use crate::files::FileStamp;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
 /// anything.
@@ -41,7 +44,8 @@ pub(super) fn load_again(
     before: &Presentation,
 ) -> Option<Presentation> {
     let files = Files::find(dirs);
-    let is_same = before.dirs == dirs && before.settings == *settings && before.stamps == files.stamps();
+    let is_same =
+        before.dirs == dirs && before.settings == *settings && before.stamps == files.stamps(&before.included);
     (!is_same).then(|| build(dirs, settings, files, Some(before)))
 }
 
@@ -51,18 +55,29 @@ fn build(
     mut files: Files,
     before: Option<&Presentation>,
 ) -> Presentation {
-    let stamps = files.stamps();
+    let mut stamps = files.stamps(&BTreeSet::new());
     let mut problems = std::mem::take(&mut files.problems);
-    let catalogs = read_catalogs(&files, before, &mut problems);
-    let mut workshop = Workshop { settings, files: &files, catalogs: &catalogs, read: HashMap::new(), problems };
+    let catalogs = sources::catalogs(&files, settings, before, &mut problems);
+    let (route_files, routes) = sources::routes(&files, settings, before, &mut problems);
+    let mut workshop = Workshop {
+        settings,
+        files: &files,
+        catalogs: &catalogs,
+        routes: Arc::new(routes),
+        read: HashMap::new(),
+        included: BTreeSet::new(),
+        stamps: BTreeMap::new(),
+        problems,
+    };
     let plain = workshop.theme(None, before.map(|before| &before.plain));
-    let names: Vec<String> = files.themes().map(str::to_owned).collect();
+    let names = files.themes(&workshop.included);
     let mut themes = BTreeMap::new();
     for name in names {
         let theme = workshop.theme(Some(&name), before.and_then(|before| before.themes.get(&name)));
         themes.insert(name, theme);
     }
-    let mut problems = workshop.problems;
+    let Workshop { mut problems, included, stamps: more, routes, .. } = workshop;
+    stamps.extend(more);
     problems.sort();
     // What is wrong outside themes is wrong in every theme.
     problems.dedup();
@@ -75,36 +90,12 @@ fn build(
         shadowed: files.shadowed,
         problems,
         catalogs,
+        route_files,
+        routes,
         stamps,
+        included,
         inliner: Inliner::default(),
     }
-}
-
-/// Every catalogue that can be used. One in which anything is wrong stays as it was, where it was whole before.
-fn read_catalogs(
-    files: &Files,
-    before: Option<&Presentation>,
-    problems: &mut Vec<TemplateProblem>,
-) -> BTreeMap<PathBuf, Arc<Catalog>> {
-    let mut catalogs = BTreeMap::new();
-    for path in files.catalog_paths() {
-        let mut problem = |line, message| problems.push(TemplateProblem { file: path.to_owned(), line, message });
-        let (catalog, is_whole) = match files::read(path) {
-            Err(message) => {
-                problem(None, message);
-                (None, false)
-            }
-            Ok(text) => {
-                let (catalog, wrong) = Catalog::read(&text);
-                let is_whole = wrong.is_empty();
-                wrong.into_iter().for_each(|error| problem(Some(error.line), error.message));
-                (catalog.map(Arc::new), is_whole)
-            }
-        };
-        let kept = before.filter(|_| !is_whole).and_then(|before| before.catalogs.get(path)).cloned();
-        catalogs.extend(kept.or(catalog).map(|catalog| (path.to_owned(), catalog)));
-    }
-    catalogs
 }
 
 /// What themes are built from.
@@ -112,6 +103,11 @@ struct Workshop<'a> {
     settings: &'a config::Presentation,
     files: &'a Files,
     catalogs: &'a BTreeMap<PathBuf, Arc<Catalog>>,
+    routes: Arc<Routes>,
+    /// The files that templates include and that are none by their own names, whether they are there or not.
+    included: BTreeSet<String>,
+    /// How these looked before they were read.
+    stamps: BTreeMap<PathBuf, Option<FileStamp>>,
     /// Each file is read once, however many themes see it.
     read: HashMap<PathBuf, Result<Arc<str>, String>>,
     problems: Vec<TemplateProblem>,
@@ -119,7 +115,7 @@ struct Workshop<'a> {
 
 impl Workshop<'_> {
     fn theme(&mut self, name: Option<&str>, before: Option<&Theme>) -> Theme {
-        let paths = self.files.templates(name);
+        let mut paths = self.files.templates(name);
         let mut texts = Texts::new();
         let mut broken = Broken::new();
         for (name, path) in &paths {
@@ -132,7 +128,9 @@ impl Workshop<'_> {
                 }
             }
         }
-        let mut tera = compile(&texts, self.settings, &mut broken);
+        self.add_included(name, &mut paths, &mut texts, &mut broken);
+        self.name_missing_pages(&paths, &texts);
+        let mut tera = compile(&texts, self.settings, &self.routes, &mut broken);
         for (name, faults) in &broken {
             self.problems.extend(faults.iter().map(|(line, message)| TemplateProblem {
                 file: paths[name].clone(),
@@ -146,7 +144,7 @@ impl Workshop<'_> {
         if !kept.is_empty() {
             texts.extend(kept.into_iter().map(|(name, text)| (name.clone(), text.clone())));
             broken.clear();
-            tera = compile(&texts, self.settings, &mut broken);
+            tera = compile(&texts, self.settings, &self.routes, &mut broken);
         }
         texts.retain(|name, _| !broken.contains_key(name));
         let catalogs = self.files.catalogs(name);
@@ -160,6 +158,52 @@ impl Workshop<'_> {
             paths: paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
             texts,
             shown: OnceLock::new(),
+        }
+    }
+
+    /// A file of any name is a template where one includes or extends it.
+    fn add_included(
+        &mut self,
+        theme: Option<&str>,
+        paths: &mut BTreeMap<String, PathBuf>,
+        texts: &mut Texts,
+        broken: &mut Broken,
+    ) {
+        let mut waiting: Vec<Arc<str>> = texts.values().cloned().collect();
+        while let Some(text) = waiting.pop() {
+            for name in guard::links(&text) {
+                if paths.contains_key(&name) {
+                    continue;
+                }
+                self.included.insert(name.clone());
+                let Some(path) = self.files.other(theme, &name) else { continue };
+                paths.insert(name.clone(), path.clone());
+                self.stamps.insert(path.clone(), FileStamp::of(path));
+                match self.text(path) {
+                    Ok(text) => {
+                        waiting.push(text.clone());
+                        texts.insert(name, text);
+                    }
+                    Err(message) => drop(broken.insert(name, vec![(None, message)])),
+                }
+            }
+        }
+    }
+
+    /// Each page that a template asks for and that has no address is a problem; the template can be rendered where it does
+    /// not come to that.
+    fn name_missing_pages(&mut self, paths: &BTreeMap<String, PathBuf>, texts: &Texts) {
+        for (name, text) in texts {
+            for (at, page) in links::pages(text) {
+                if self.routes.get(&page).is_none() {
+                    let line = 1 + text[..at].matches('\n').count();
+                    let message = format!(
+                        "the page `{page}` has no route: say its path under [templates.routes] in ace.toml, or in routes.toml in \
+                         a template folder"
+                    );
+                    self.problems.push(TemplateProblem { file: paths[name].clone(), line: Some(line), message });
+                }
+            }
         }
     }
 
@@ -192,7 +236,7 @@ fn index(paths: &BTreeMap<String, PathBuf>, broken: &Broken) -> Index {
 }
 
 /// Tera as we set it up: only `.html` is escaped (edx-ace escapes text, too; a fault of its), and `range` is shorter.
-fn environment(settings: &config::Presentation) -> Tera {
+fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
     tera.set_escape_fn(filters::escape_into);
@@ -202,20 +246,20 @@ fn environment(settings: &config::Presentation) -> Tera {
     shown::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
-    links::register(&mut tera, settings);
+    links::register(&mut tera, settings, routes);
     filters::register(&mut tera, settings);
     tera
 }
 
 /// The templates of a theme, of which each writes numbers as Python does.
-pub(super) fn compile_shown(texts: &Texts, settings: &config::Presentation) -> Tera {
+pub(super) fn compile_shown(texts: &Texts, settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     let texts = texts.iter().map(|(name, text)| (name.clone(), shown::marked(text).into())).collect();
     // What is broken was told of the templates as they stand.
-    compile(&texts, settings, &mut Broken::new())
+    compile(&texts, settings, routes, &mut Broken::new())
 }
 
-fn compile(texts: &Texts, settings: &config::Presentation, broken: &mut Broken) -> Tera {
-    let empty = environment(settings);
+fn compile(texts: &Texts, settings: &config::Presentation, routes: &Arc<Routes>, broken: &mut Broken) -> Tera {
+    let empty = environment(settings, routes);
     let looped = written::looped(pairs(texts));
     let captured = written::captured(pairs(texts));
     let guarded = |name: &String, text: &str| {

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use rustix::time::{ClockId, clock_gettime};
 use tera::TeraResult;
 
@@ -20,6 +21,8 @@ const TIMES_WRITTEN: usize = 4;
 pub(super) struct Rendering {
     pub language: Language,
     pub tracking: Tracking,
+    /// The time zones that templates have entered, the inner one last; `None` stands for the default.
+    zones: RefCell<Vec<Option<TimeZone>>>,
     /// Bodies (of loops, blocks, included files, components) that may still be run.
     steps_left: Cell<u32>,
     /// Whether a filter of a condition's operand raised an error that its operator is to catch.
@@ -68,6 +71,7 @@ impl Rendering {
         Rendering {
             language,
             tracking,
+            zones: RefCell::default(),
             steps_left: Cell::new(bounds.steps),
             failed: Cell::new(false),
             written: Cell::new(0),
@@ -75,6 +79,15 @@ impl Rendering {
             deadline: thread_time() + bounds.time,
             bounds,
         }
+    }
+
+    /// Has moments told in a time zone until [`Rendering::leave_zone`].
+    pub fn enter_zone(&self, zone: Option<TimeZone>) {
+        self.zones.borrow_mut().push(zone);
+    }
+
+    pub fn leave_zone(&self) {
+        self.zones.borrow_mut().pop();
     }
 
     /// Counts one more body.
@@ -122,6 +135,12 @@ impl Rendering {
         let max = self.bounds.output_bytes;
         if bytes > max { Err(Exceeded::Value(max)) } else { Ok(()) }
     }
+}
+
+/// Where moments are told in: as the template says, else as the settings do.
+pub(super) fn zone(default: &TimeZone) -> TimeZone {
+    let entered = |rendering: &Rendering| rendering.zones.borrow().last().cloned().flatten();
+    CURRENT.with_borrow(|current| current.as_ref().and_then(entered)).unwrap_or_else(|| default.clone())
 }
 
 /// What this thread has computed so far.

@@ -2,6 +2,7 @@ mod bounds;
 mod finish;
 mod languages;
 mod numbers;
+mod projects;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,9 +5,9 @@ use crate::django::expression::{Comparison, Condition, Expression, Operand};
 use crate::django::parser::{Fault, fault};
 
 /// These tell an undefined value of a condition, which Django calls `None` there, from an empty text.
-const BLIND_TO_NONE: [&str; 4] = ["length", "default", "date", "time"];
+const BLIND_TO_NONE: [&str; 6] = ["length", "default", "date", "time", "timesince", "timeuntil"];
 
-impl Place {
+impl Place<'_> {
     pub fn condition(&self, condition: &Condition) -> Result<String, Fault> {
         self.part(condition, false)
     }

@@ -47,14 +47,24 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
         let zone = settings.time_zone.clone();
         tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<String> {
             let format = kwargs.get::<&Value>("format")?.map_or_else(|| default.to_owned(), python::text);
-            Ok(Moment::read(value, &zone).map_or_else(String::new, |moment| moment.written(&format)))
+            Ok(Moment::read(value, &rendering::zone(&zone)).map_or_else(String::new, |moment| moment.written(&format)))
         });
     }
     let zone = settings.time_zone.clone();
     tera.register_function("now", move |kwargs: Kwargs, _: &State| -> TeraResult<String> {
         let format = python::text(kwargs.must_get("format")?);
-        Ok(Moment::aware(Timestamp::now(), &zone).written(&format))
+        Ok(Moment::aware(Timestamp::now(), &rendering::zone(&zone)).written(&format))
     });
+}
+
+/// The day of a date, with or without a time, as it is told in a time zone.
+pub(super) fn day(value: &Value, zone: &TimeZone) -> Option<jiff::civil::Date> {
+    Moment::read(value, zone).map(|moment| moment.at.date())
+}
+
+/// As the filter `date` writes it.
+pub(super) fn date_text(value: &Value, zone: &TimeZone, format: &str) -> String {
+    Moment::read(value, zone).map_or_else(String::new, |moment| moment.written(format))
 }
 
 /// A date, with or without a time, with or without a zone.

@@ -26,7 +26,7 @@ pub(super) fn register(tera: &mut Tera) {
 }
 
 /// What a loop of Django's goes over: the elements of a list, the keys of a map, the characters of a text.
-fn each(value: &Value) -> TeraResult<Vec<Value>> {
+pub(super) fn each(value: &Value) -> TeraResult<Vec<Value>> {
     if let Some(list) = value.as_array() {
         return Ok(list.to_vec());
     }

@@ -47,6 +47,19 @@ fn separators() -> TeraResult<Separators> {
     })
 }
 
+/// A number with the language's separators, those of thousands among them; `None` where it is none.
+pub(super) fn grouped(text: &str) -> TeraResult<Option<String>> {
+    Number::parse(text).filter(|number| !number.is_long()).map(|number| number.written(true, true)).transpose()
+}
+
+/// A number with so many digits after the point, as the language writes it.
+pub(super) fn with_digits(number: f64, digits: usize) -> TeraResult<String> {
+    match Number::parse(&python::float(number)) {
+        Some(number) => number.rounded(digits).written(true, false),
+        None => Ok(python::float(number)),
+    }
+}
+
 /// A decimal number: digits without leading zeros, and how many of them stand after the point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Number {

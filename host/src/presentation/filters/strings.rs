@@ -31,6 +31,12 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("urlencode", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<String> {
         Ok(url_encoded(&python::text(value), kwargs.get("safe")?.unwrap_or("/")))
     });
+    tera.register_filter("iriencode", |value: &Value, _: Kwargs, _: &State| {
+        url_encoded(&python::text(value), "/#%[]=:;$&()+,!?*@'~")
+    });
+    tera.register_filter("phone2numeric", |value: &Value, _: Kwargs, _: &State| {
+        python::text(value).to_lowercase().chars().map(digit_of_letter).collect::<String>()
+    });
     tera.register_filter("truncatechars", |value: &Value, kwargs: Kwargs, _: &State| {
         shortened(value, &kwargs, |text, length| truncated(text, length, ELLIPSIS))
     });
@@ -108,6 +114,12 @@ fn cut(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let unwanted = python::text(kwargs.must_get::<&Value>("value")?);
     let text = python::text(value).replace(&unwanted, "");
     Ok(if unwanted == ";" { Value::from(text) } else { marked_as(value, text) })
+}
+
+/// The digit that a letter shares its key of a telephone with.
+fn digit_of_letter(c: char) -> char {
+    const KEYS: [&str; 8] = ["abc", "def", "ghi", "jkl", "mno", "pqrs", "tuv", "wxyz"];
+    ('2'..='9').zip(KEYS).find(|(_, letters)| letters.contains(c)).map_or(c, |(digit, _)| digit)
 }
 
 /// Python's `quote`.

@@ -1,0 +1,170 @@
+//! Tags that remember: `cycle`, `ifchanged`, and the groups of `regroup`. Tera keeps a value over a loop's rounds only where
+//! `set_global` gives it a name, before the outermost loop, as Django's tags begin anew with each rendering of their file.
+
+use super::Writer;
+use crate::django::expression::Expression;
+use crate::django::parser::{Fault, fault};
+use crate::django::tree::{Cycle, For, Kind, Node, Nodes, walk};
+use crate::django::values::{is_name, name, quoted};
+
+/// The values of a cycle, and the variable that counts its turns.
+pub(super) struct Turns {
+    state: String,
+    name: Option<String>,
+    values: Vec<Expression>,
+    is_silent: bool,
+}
+
+/// Where a node is, which tells it from others that are equal.
+fn identity(node: &Node) -> usize {
+    std::ptr::from_ref(node).addr()
+}
+
+impl Writer<'_> {
+    /// Before a loop: what its tags begin with. Those of inner loops, too, as a cycle goes on from one run of its loop to the
+    /// next; `ifchanged` begins anew with each run.
+    pub(super) fn begin_states(&mut self, loops: &For) {
+        if self.place.loops == 0 {
+            let mut cycles = Vec::new();
+            walk(&loops.body, &mut |node| {
+                if matches!(&node.kind, Kind::Cycle(cycle) if !cycle.values.is_empty()) {
+                    cycles.push(identity(node));
+                }
+            });
+            cycles.into_iter().for_each(|node| self.begin(node, "cycle", "0"));
+        }
+        let mut changes = Vec::new();
+        within_loop(&loops.body, &mut |node| {
+            if matches!(node.kind, Kind::IfChanged(..)) {
+                changes.push(identity(node));
+            }
+        });
+        changes.into_iter().for_each(|node| self.begin(node, "changed", "none"));
+    }
+
+    fn begin(&mut self, node: usize, kind: &str, value: &str) {
+        let count = self.states.len() + 1;
+        let state = self.states.entry(node).or_insert_with(|| format!("{kind}{count}")).clone();
+        self.tag(&format!("set_global {state} = {value}"));
+    }
+
+    pub(super) fn cycle(&mut self, node: &Node, cycle: &Cycle) -> Result<(), Fault> {
+        if cycle.values.is_empty() {
+            let known = self.cycles.iter().position(|turns| turns.name == cycle.name);
+            let known = known.ok_or_else(|| fault("there is no cycle of this name before it", "correct the name"))?;
+            return self.turn(known);
+        }
+        if let Some(name) = &cycle.name {
+            self::name(name)?;
+        }
+        for value in &cycle.values {
+            self.place.value(value)?;
+        }
+        let state = match self.states.get(&identity(node)) {
+            Some(state) => state.clone(),
+            None => {
+                self.begin(identity(node), "cycle", "0");
+                self.states[&identity(node)].clone()
+            }
+        };
+        self.cycles.push(Turns {
+            state,
+            name: cycle.name.clone(),
+            values: cycle.values.clone(),
+            is_silent: cycle.is_silent,
+        });
+        self.turn(self.cycles.len() - 1)
+    }
+
+    /// The next value.
+    fn turn(&mut self, at: usize) -> Result<(), Fault> {
+        let Turns { state, name, values, is_silent } = &self.cycles[at];
+        let (state, name, is_silent) = (state.clone(), name.clone(), *is_silent);
+        let written = values.iter().map(|value| self.place.bound(value)).collect::<Result<Vec<_>, _>>()?;
+        let value = format!("[{}][{state} % {}]", written.join(", "), written.len());
+        let shown = match &name {
+            Some(name) => {
+                self.set(name, &value)?;
+                name.clone()
+            }
+            None => {
+                self.tag(&format!("set {state}_value = {value}"));
+                format!("{state}_value")
+            }
+        };
+        self.tag(&format!("set_global {state} = {state} + 1"));
+        if !is_silent {
+            let shown =
+                self.place.output(&Expression::parse(&shown).map_err(|e| fault(e.to_string(), "rename it"))?)?;
+            self.put(&shown);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reset_cycle(&mut self, name: Option<&str>) -> Result<(), Fault> {
+        let known = match name {
+            Some(name) => self.cycles.iter().rfind(|turns| turns.name.as_deref() == Some(name)),
+            None => self.cycles.last(),
+        };
+        let known = known.ok_or_else(|| fault("there is no such cycle before it", "Django does not read it either"))?;
+        let state = known.state.clone();
+        self.tag(&format!("set_global {state} = 0"));
+        Ok(())
+    }
+
+    pub(super) fn regroup(&mut self, list: &Expression, field: &str, name: &str) -> Result<(), Fault> {
+        if !field.split('.').all(is_name) {
+            let why = format!("the groups' field {field:?} has filters");
+            return Err(fault(why, "group the list where the message is made"));
+        }
+        let list = self.place.bound(list)?;
+        self.set(name, &format!("{list} | regroup(field={})", quoted(field)))?;
+        self.regrouped.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// What is compared, or what is written, is remembered as a text or list.
+    pub(super) fn if_changed(
+        &mut self,
+        node: &Node,
+        values: &[Expression],
+        body: &Nodes,
+        otherwise: Option<&Nodes>,
+    ) -> Result<(), Fault> {
+        let written = values.iter().map(|value| self.place.bound(value)).collect::<Result<Vec<_>, _>>()?;
+        if !self.states.contains_key(&identity(node)) {
+            self.begin(identity(node), "changed", "none");
+        }
+        let state = self.states[&identity(node)].clone();
+        match written.is_empty() {
+            false => self.tag(&format!("set {state}_now = [{}]", written.join(", "))),
+            true => {
+                self.tag(&format!("set {state}_now"));
+                self.nodes(body);
+                self.tag("endset");
+            }
+        }
+        self.tag(&format!("if {state}_now is not equal(other={state})"));
+        self.tag(&format!("set_global {state} = {state}_now"));
+        match written.is_empty() {
+            false => self.nodes(body),
+            true => self.put(&format!("{state}_now | safe")),
+        }
+        if let Some(otherwise) = otherwise {
+            self.tag("else");
+            self.nodes(otherwise);
+        }
+        self.tag("endif");
+        Ok(())
+    }
+}
+
+/// The nodes of a loop's body that are in no loop inside.
+fn within_loop<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
+    for node in nodes {
+        visit(node);
+        if !matches!(node.kind, Kind::For(_)) {
+            node.bodies().into_iter().for_each(|body| within_loop(body, visit));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What Django's tags do, where one is neither a filter nor a statement of Tera's: time zones, groups, proportions,
+//! languages and settings.
+
+use jiff::tz::TimeZone;
+use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
+
+use super::lists::each;
+use super::python;
+use crate::config;
+use crate::presentation::language_names::LANGUAGES;
+use crate::presentation::{languages, rendering};
+
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+    tera.register_function("time_zone", |kwargs: Kwargs, _: &State| {
+        let name = python::text(kwargs.must_get("name")?);
+        let zone = match name.as_str() {
+            "" | "None" => None,
+            name => Some(TimeZone::get(name).map_err(|_| {
+                tera::Error::message(format!("there is no time zone `{name}`; write it as in Europe/Berlin"))
+            })?),
+        };
+        rendering::current(|rendering| {
+            rendering.enter_zone(zone);
+            Ok(Value::none())
+        })
+    });
+    tera.register_function("end_time_zone", |_: Kwargs, _: &State| {
+        rendering::current(|rendering| {
+            rendering.leave_zone();
+            Ok(Value::none())
+        })
+    });
+    tera.register_filter("regroup", regroup);
+    tera.register_filter("group_pairs", |value: &Value, _: Kwargs, _: &State| {
+        let field = |group: &Value, name: &str| group.get_from_path(name).cloned().unwrap_or_else(Value::none);
+        let pair = |group: &Value| Value::from(vec![field(group, "grouper"), field(group, "list")]);
+        value.as_array().unwrap_or_default().iter().map(pair).collect::<Vec<_>>()
+    });
+    tera.register_function("widthratio", width_ratio);
+    tera.register_function("get_language_info", language_info);
+    let address = |url: &Option<url::Url>| url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+    let known = [
+        ("base-url", address(&settings.base_url)),
+        ("static-url", settings.static_url.clone()),
+        ("time-zone", settings.time_zone.iana_name().map(str::to_owned)),
+        ("default-language", Some(settings.default_language.clone())),
+    ];
+    tera.register_function("setting", move |kwargs: Kwargs, _: &State| -> TeraResult<String> {
+        let name: &str = kwargs.must_get("name")?;
+        match known.iter().find(|(known, _)| *known == name) {
+            Some((_, Some(value))) => Ok(value.clone()),
+            Some((_, None)) => Err(tera::Error::message(format!("presentation.{name} is not set in ace.toml"))),
+            None => Err(tera::Error::message(format!("there is no setting `{name}` for templates"))),
+        }
+    });
+}
+
+/// The elements one after the other that are alike in a field: maps of `grouper` and `list`.
+fn regroup(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let field: &str = kwargs.must_get("field")?;
+    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    for item in each(value)? {
+        let key = item.get_from_path(field).cloned().unwrap_or_else(Value::none);
+        match groups.last_mut() {
+            Some((last, items)) if *last == key => items.push(item),
+            _ => groups.push((key, vec![item])),
+        }
+    }
+    let group = |(key, items): (Value, Vec<Value>)| {
+        let mut map = Map::new();
+        map.insert("grouper".into(), key);
+        map.insert("list".into(), Value::from(items));
+        Value::from(map)
+    };
+    Ok(Value::from(groups.into_iter().map(group).collect::<Vec<_>>()))
+}
+
+/// `value / max * width`, rounded as Python does: halves to the even number.
+fn width_ratio(kwargs: Kwargs, _: &State) -> TeraResult<String> {
+    let number = |name: &str| kwargs.must_get::<&Value>(name).map(|value| python::as_float(value).ok().flatten());
+    let width = python::int(kwargs.must_get("width")?);
+    let width = width.ok_or_else(|| tera::Error::message("`widthratio` needs a whole number as its width"))?;
+    let (Some(value), Some(max)) = (number("value")?, number("max")?) else { return Ok(String::new()) };
+    if max == 0.0 {
+        return Ok("0".to_owned());
+    }
+    let ratio = value / max * width as f64;
+    Ok(if ratio.is_finite() { format!("{:.0}", ratio.round_ties_even() + 0.0) } else { String::new() })
+}
+
+/// As Django's: `code`, `name`, `name_local`, `name_translated` and `bidi`.
+fn language_info(kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let asked = python::text(kwargs.must_get("code")?);
+    let code = languages::normalized(&asked).unwrap_or_default();
+    let generic = code.split('-').next().unwrap_or_default();
+    let find = |code: &str| LANGUAGES.binary_search_by(|(known, ..)| (*known).cmp(code)).ok().map(|at| LANGUAGES[at]);
+    let found = find(&code).or_else(|| find(generic));
+    let (_, code, name, local, bidi) =
+        found.ok_or_else(|| tera::Error::message(format!("Django knows no language `{asked}`")))?;
+    let translated = rendering::current(|rendering| Ok(rendering.language.text(None, name).to_owned()))?;
+    let mut map = Map::new();
+    for (key, text) in [("code", code), ("name", name), ("name_local", local), ("name_translated", &translated)] {
+        map.insert(key.into(), Value::from(text));
+    }
+    map.insert("bidi".into(), Value::from(bidi));
+    Ok(Value::from(map))
+}
