@@ -6,7 +6,7 @@
 ACE is the program to ask. The projects of packages.txt are fetched from the package index that pip uses, once, into
 target/importing. All template folders of a project become one, as Django's loaders see them; that folder is imported; and of
 its mail files those count whose import leaves nothing to be written anew: neither in the file nor in what it extends or
-includes. A page's address is asked for when a mail is rendered, so that `{% url %}` is whole; `ace check` names those that
+includes, and where ACE takes what was written. A page's address is asked for when a mail is rendered, so that `{% url %}` is whole; `ace check` names those that
 are missing. With `--stub` tags and filters of a project's own are left out, which the count says. `--left` lists what is in
 the way, by how many mail files it keeps from being whole.
 """
@@ -56,6 +56,8 @@ def main():
         mails = sorted(path for path in files(folder) if MAIL.search(path) and not is_page(folder, path))
         problems, stubs = imported(ace, folder)
         chains = {mail: chain(folder, mail) for mail in mails}
+        for file, why in refused(ace):
+            problems[file].append(why)
         stopped = {mail: [why for file in files for why in problems[file]] for mail, files in chains.items()}
         good = sum(not why for why in stopped.values())
         print(f"{name:24} {good:4} of {len(mails):4}")
@@ -125,6 +127,18 @@ def imported(ace, folder):
         elif problem.get("weight") == "stub":
             stubs.add(problem["file"])
     return problems, stubs
+
+
+def refused(ace):
+    """The files that ACE cannot render as they were written, and why; pages without an address are filled in later."""
+    config = PLACE / "check.toml"
+    config.write_text(f"template-dirs = [{json.dumps(str(PLACE / 'out'))}]\n")
+    done = subprocess.run([ace, "check", "--config", str(config), "--json"], capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        problem = json.loads(line)
+        file, _, _ = problem["place"].removeprefix(str(PLACE / "out") + "/").partition(":")
+        if "has no route" not in problem["message"]:
+            yield file, problem["message"][:120]
 
 
 def chain(folder, file):
