@@ -18,6 +18,7 @@ mod serving;
 mod templates;
 mod tree;
 mod values;
+mod writable;
 
 #[cfg(test)]
 mod tests;

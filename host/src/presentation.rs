@@ -5,9 +5,11 @@
 //! [`Presentation::load`]; a render touches no file. Templates are the operator's and are trusted; a message's context
 //! is data and is never parsed.
 
+mod absolute;
 mod context;
 mod conventions;
 mod extract;
+mod fallbacks;
 mod files;
 mod filters;
 mod finish;
@@ -30,6 +32,7 @@ mod shown;
 mod tests;
 mod text;
 mod translate;
+mod undefined;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -216,8 +219,9 @@ impl Presentation {
         let rendering = Rendering::new(language, context::tracking(message, subject), bounds);
         let mut files = rendering::within(rendering, || {
             let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: output_bytes, full: false };
-            let files = entries.into_iter().map(|entry| self.render_file((theme, tera), entry, &context, &mut output));
-            files.collect::<Result<Vec<_>, _>>()
+            let files = entries.iter().map(|entry| self.render_file((theme, tera), entry, &context, &mut output));
+            let files = files.collect::<Result<Vec<_>, _>>();
+            files.map_err(|fault| self.with_all_undefined((theme, tera), &entries, &context, fault))
         })?;
         if subject.channel_type == finish::CHANNEL_TYPE {
             finish::email(&mut files, &self.settings, &self.inliner, derives_text)
@@ -342,20 +346,29 @@ impl Theme {
 
 /// What Tera says, and the expression it says it of where the words alone do not name it.
 fn describe(report: &ReportError, display: &str) -> String {
-    let span = report.span();
-    let prefix = format!("{} | ", span.start_line);
-    let line = display.lines().find_map(|line| line.strip_prefix(&prefix)).filter(|_| span.start_line == span.end_line);
-    let expression = line.map(|line| {
-        let place = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
-        let (start, end) = (place(span.start_col), place(span.end_col.max(span.start_col)));
-        written::as_written(&line[..start], line[start..end].trim())
-    });
-    match expression {
+    match expression(report, display) {
         Some(e) if !e.is_empty() && !e.starts_with(guard::PREFIX) && !report.message().contains(e) => {
             format!("{} at `{e}`", report.message())
         }
         _ => report.message().to_owned(),
     }
+}
+
+/// The expression that an error is about, where it stands on one line.
+fn expression<'a>(report: &ReportError, display: &'a str) -> Option<&'a str> {
+    let (before, marked, _) = spanned(report, display)?;
+    Some(written::as_written(before, marked.trim()))
+}
+
+/// What stands before a span on its line, in it, and after it.
+fn spanned<'a>(report: &ReportError, display: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+    let span = report.span();
+    let prefix = format!("{} | ", span.start_line);
+    let line =
+        display.lines().find_map(|line| line.strip_prefix(&prefix)).filter(|_| span.start_line == span.end_line)?;
+    let place = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    let (start, end) = (place(span.start_col), place(span.end_col.max(span.start_col)));
+    Some((&line[..start], &line[start..end], &line[end..]))
 }
 
 fn shortened(text: &str) -> String {

@@ -94,6 +94,18 @@ fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
     let failed: Vec<Value> = done.lines().into_iter().filter(|line| line["failed"].is_string()).collect();
     assert!(failed.len() >= 4, "each language in each theme: {failed:?}");
     assert_text(&failed[0]["failed"], "needs a number as `count`, and that variable is not defined");
+
+    // A sample is a message wherever its folder says what it leaves out.
+    let sample = format!("templates/{app}/edx_ace/hello/sample.json");
+    let content = json!({"context": {"name": "Ann", "files": 1}});
+    home.file(&sample, serde_json::to_string_pretty(&content).expect("JSON"));
+    let done = home.ace(&["render", "--json", &sample, "--language", "fr"]).run().ok();
+    assert_eq!((done.lines().len(), &done.lines()[0]["rendered"][1]["text"]), (1, &json!("Bonjour Ann")));
+    home.file(&sample, json!({"app_label": "other", "context": {}}).to_string());
+    home.ace(&["render", &sample])
+        .run()
+        .code(1)
+        .says("is of other.hello, but stands beside the templates of app.hello");
     home.ace(&["render", file, "--channel", "emial"]).run().code(2).says("--channel: ").says("\"email\"");
 }
 
@@ -111,6 +123,40 @@ fn check_renders_the_samples_and_names_what_is_wrong_with_them() {
     assert_text(&done.lines()[0]["message"], "subject.txt:1: the text has %(name)s");
     home.file(&sample, "{");
     assert_text(&home.ace(&["check", "--json"]).run().code(1).lines()[0]["message"], "is no JSON");
+}
+
+#[test]
+fn relative_links_are_made_absolute_and_check_names_those_that_cannot_be() {
+    let home = home();
+    home.email_templates("order", "S", "<p>\n<a href=\"/orders/{{ id }}\">it</a> <img src=\"{{ logo }}\"></p>", "T");
+    let sample = json!({"context": {"id": "A-17", "logo": "logo.png"}}).to_string();
+    home.file("templates/app/edx_ace/order/sample.json", &sample);
+    let lines = home.ace(&["check", "--json"]).run().code(1).lines();
+    assert_eq!(lines.len(), 2, "each once: {lines:?}");
+    assert_text(&lines[0]["place"], "order/email/body.html:2");
+    assert_text(
+        &lines[0]["message"],
+        "the link `/orders/{{ id }}` leads nowhere from a mail: set presentation.base-url",
+    );
+    assert_text(&lines[1]["place"], "order/sample.json");
+    assert_text(&lines[1]["message"], "order/email/body.html: the link `logo.png` leads nowhere from a mail");
+
+    let config = std::fs::read_to_string(home.path("ace.toml")).expect("the configuration");
+    home.file("ace.toml", format!("{config}\n[presentation]\nbase-url = \"https://shop.example/app/\"\n"));
+    home.ace(&["check"]).run().ok();
+    let order = message("order", json!({"context": {"id": "A-17", "logo": "logo.png"}}));
+    let line = home.ace(&["explain", "--json", "-"]).input(order.to_string()).run().ok().lines().remove(0);
+    assert_eq!(
+        email(&line)["rendered"][2]["text"],
+        "<p>\n<a href=\"https://shop.example/orders/A-17\">it</a> <img src=\"https://shop.example/app/logo.png\"></p>"
+    );
+    home.file("templates/app/edx_ace/order/email/body.html", "<a href='//[x'>");
+    let lines = home.ace(&["check", "--json"]).run().code(1).lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_text(
+        &lines[0]["message"],
+        "the link `//[x` cannot be put below presentation.base-url: invalid IPv6 address",
+    );
 }
 
 #[test]

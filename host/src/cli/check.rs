@@ -42,7 +42,7 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
 
 fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
-    for problem in survey.unknown_names(config) {
+    for problem in survey.unknown_names(config).into_iter().chain(config.unwritable()) {
         found.push(Found { place: place(&problem), message: format!("{}: {}", problem.key, problem.message) });
     }
     for plugin in survey.registry.plugins.values() {
@@ -56,7 +56,7 @@ fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
             found.push(Found { place, message });
         }
     }
-    for problem in survey.presentation.problems() {
+    for problem in survey.presentation.problems().iter().chain(&survey.presentation.relative_links()) {
         let line = problem.line.map(|l| format!(":{l}")).unwrap_or_default();
         found.push(Found { place: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
     }

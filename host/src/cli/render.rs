@@ -24,7 +24,7 @@ Exit code 1 where something cannot be rendered.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A file with one JSON message, or with one a line; "-" for standard input
+    /// A file with one JSON message, or with one a line, or a sample.json beside templates; "-" for standard input
     file: Option<PathBuf>,
 
     /// For this channel or channel type alone; default: each type that the message has templates for
@@ -96,24 +96,16 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
 
 /// The messages to be shown, and how many there are that cannot be read.
 async fn messages(config: &Config, ace: &Ace, args: &Args) -> anyhow::Result<(Vec<Message>, u64)> {
-    let mut messages = Vec::new();
-    let mut failures = 0;
+    let (mut messages, mut failures) = samples(ace, args.file.as_deref());
     let Some(file) = &args.file else {
-        let presentation = ace.snapshot().presentation.clone();
-        for (path, sample) in presentation.samples() {
-            match sample {
-                Ok(message) => messages.push(message),
-                Err(why) => {
-                    failures += 1;
-                    say(&format!("{}: {why}", path.display()));
-                }
-            }
-        }
         if messages.is_empty() && failures == 0 {
             anyhow::bail!("no templates have a sample.json beside them\nhint: name a file with a message");
         }
         return Ok((messages, failures));
     };
+    if !messages.is_empty() || failures > 0 {
+        return Ok((messages, failures));
+    }
     let (mut input, _) = open(file, config.delivery.max_message_bytes).await?;
     while let Some(line) = input.next().await? {
         match line.text.and_then(|text| Message::from_json(&text)) {
@@ -125,6 +117,26 @@ async fn messages(config: &Config, ace: &Ace, args: &Args) -> anyhow::Result<(Ve
         }
     }
     Ok((messages, failures))
+}
+
+/// The messages of the samples beside templates, and how many there are that cannot be read: of all, or of the one that is this file.
+fn samples(ace: &Ace, only: Option<&Path>) -> (Vec<Message>, u64) {
+    let real = |path: &Path| path.canonicalize().ok();
+    let (mut messages, mut failures) = (Vec::new(), 0);
+    let presentation = ace.snapshot().presentation.clone();
+    for (path, sample) in presentation.samples() {
+        if only.is_some_and(|only| real(only).is_none() || real(only) != real(path)) {
+            continue;
+        }
+        match sample {
+            Ok(message) => messages.push(message),
+            Err(why) => {
+                failures += 1;
+                say(&format!("{}: {why}", path.display()));
+            }
+        }
+    }
+    (messages, failures)
 }
 
 fn looks(ace: &Ace, messages: Vec<Message>, args: &Args) -> Vec<Look> {

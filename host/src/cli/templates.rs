@@ -99,6 +99,14 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
             }
         }
     }
+    for (message, channel_type) in survey.absent_types() {
+        match json {
+            true => put(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string()),
+            false => {
+                table.add_row([&message, &channel_type, "", "", "no templates: it is not sent over this type", ""]);
+            }
+        }
+    }
     if !json {
         put(&table.to_string());
     }

@@ -1,5 +1,6 @@
 //! What messages look like, without sending them: for `ace render`, and for the samples that `ace check` looks at.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::channel::Channel;
 use crate::config::{self, Config};
 use crate::mailer::{Email, Mailer};
 use crate::message::{Message, Notes, Rendered, RenderedFile};
+use crate::plugin::ChannelInfo;
 use crate::presentation::{Presentation, Subject};
 
 /// The option that names a message's theme.
@@ -131,8 +133,32 @@ impl Survey {
         found
     }
 
+    /// The channel types that a message has no templates for, although a channel of the type needs some: such a message is not
+    /// sent over them. Each as `app_label.name` and the type.
+    pub fn absent_types(&self) -> BTreeSet<(String, String)> {
+        let needs = |info: &&ChannelInfo| info.template_files.iter().any(|file| file.required);
+        let types: Vec<&str> = self
+            .registry
+            .channels()
+            .map(|(_, info)| info)
+            .filter(needs)
+            .map(|info| info.channel_type.as_str())
+            .collect();
+        let mut written: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for message in self.presentation.messages() {
+            let name = format!("{}.{}", message.app_label, message.name);
+            written.entry(name).or_default().push(message.channel_type);
+        }
+        let absent = |(name, has): (String, Vec<&str>)| {
+            let lacks = types.iter().filter(|kind| !has.contains(kind)).map(|kind| (name.clone(), (*kind).to_owned()));
+            lacks.collect::<Vec<_>>()
+        };
+        written.into_iter().flat_map(absent).collect()
+    }
+
     /// What is wrong with the samples beside the templates: each is rendered for every channel of a type that it has
-    /// templates for, in every theme and language. The place, and what is wrong there.
+    /// templates for, in every theme and language. The place, and what is wrong there. A relative link that a template has as it
+    /// is written is told of the template ([`Presentation::relative_links`]), not of its samples.
     pub fn sample_problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let matrix = matrix(&self.presentation);
@@ -165,7 +191,10 @@ impl Survey {
                 tracker_image_sources: &[],
             };
             // A message without any template of the type was not written for it.
-            faults.extend(self.presentation.render(message, &subject).err().filter(|f| !f.absent).map(|f| f.message));
+            match self.presentation.render(message, &subject) {
+                Ok(rendered) => faults.extend(self.presentation.relative_links_of(&rendered, &subject)),
+                Err(fault) => faults.extend(Some(fault.message).filter(|_| !fault.absent)),
+            }
         }
         faults
     }

@@ -23,7 +23,7 @@ use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use super::rendering;
 use crate::config;
-pub(super) use html::escape_into;
+pub(super) use html::{escape_into, escaped, unescaped};
 pub(super) use strings::url_encoded;
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {

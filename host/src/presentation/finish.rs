@@ -1,7 +1,8 @@
-//! What is done to an e-mail's files after they are rendered: styles put into the elements, whitespace taken out, and the
-//! text part made of the HTML where the operator allows it.
+//! What is done to an e-mail's files after they are rendered: links made absolute, styles put into the elements, whitespace
+//! taken out, and the text part made of the HTML where the operator allows it.
 
-use super::html::{self, Piece};
+use super::absolute;
+use super::html::{self, Piece, Tag};
 use super::inline::Inliner;
 use super::text;
 use crate::config;
@@ -12,7 +13,9 @@ pub(super) const CHANNEL_TYPE: &str = "email";
 pub(super) const BODY_HTML: &str = "body.html";
 pub(super) const BODY_TXT: &str = "body.txt";
 const HEAD_HTML: &str = "head.html";
-/// Elements in which whitespace is part of the text.
+/// The files that are HTML.
+pub(super) const PAGES: [&str; 2] = [BODY_HTML, HEAD_HTML];
+/// Elements in which whitespace is part of the text, whatever their style is.
 const PREFORMATTED: [&str; 2] = ["pre", "textarea"];
 
 /// Finishes the files of one mail in place. `derives_text`: a `body.txt` is asked for and made of `body.html`.
@@ -25,6 +28,13 @@ pub(super) fn email(
     let find = |files: &[RenderedFile], name: &str| files.iter().position(|file| file.name == name);
     let Some(body) = find(files, BODY_HTML) else { return Ok(()) };
     let head = find(files, HEAD_HTML);
+    if let Some(base) = &settings.base_url {
+        for at in [Some(body), head].into_iter().flatten() {
+            if let Some(absolute) = absolute::made_absolute(&files[at].text, base) {
+                files[at].text = absolute;
+            }
+        }
+    }
     let head_text = head.map_or("", |head| files[head].text.as_str());
     let derived = match derives_text {
         None => None,
@@ -38,8 +48,11 @@ pub(super) fn email(
         files[body].text = inlined;
     }
     if settings.minify_html {
+        // A sheet that was not put into the elements may be for any of them.
+        let head_text = head.map_or("", |head| files[head].text.as_str());
+        let folds = settings.inline_css || !has_kept_whitespace(head_text) && !has_kept_whitespace(&files[body].text);
         for at in [Some(body), head].into_iter().flatten() {
-            files[at].text = minified(&files[at].text);
+            files[at].text = minified(&files[at].text, folds);
         }
     }
     if let Some((at, text)) = derived {
@@ -50,24 +63,55 @@ pub(super) fn email(
 }
 
 /// Without comments (but for those that Outlook reads) and with the least whitespace that looks the same.
-fn minified(html: &str) -> String {
+fn minified(html: &str, folds: bool) -> String {
     let mut out = String::with_capacity(html.len());
-    let mut preformatted = 0_usize;
+    // The outermost element whose whitespace is kept, and how many of its name are open.
+    let mut kept: Option<(&str, usize)> = None;
     for piece in html::pieces(html) {
         match piece {
             Piece::Comment(range)
                 if html[range.clone()].starts_with("<!--") && !is_conditional(&html[range.clone()]) => {}
-            Piece::Text(range) if preformatted == 0 => push_folded(&mut out, &html[range]),
+            Piece::Text(range) if folds && kept.is_none() => push_folded(&mut out, &html[range]),
             Piece::Text(range) | Piece::Comment(range) | Piece::Raw(range) => out.push_str(&html[range]),
             Piece::Tag(tag) => {
-                if PREFORMATTED.iter().any(|name| tag.is(html, name)) {
-                    preformatted = if tag.is_end { preformatted.saturating_sub(1) } else { preformatted + 1 };
-                }
+                kept = match kept {
+                    Some((name, open)) if tag.is(html, name) && tag.is_end => {
+                        Some((name, open - 1)).filter(|_| open > 1)
+                    }
+                    Some((name, open)) if tag.is(html, name) => Some((name, open + 1)),
+                    None if !tag.is_end && keeps_whitespace(html, &tag) => Some((&html[tag.name.clone()], 1)),
+                    other => other,
+                };
                 out.push_str(&html[tag.range]);
             }
         }
     }
     out
+}
+
+/// Whether an element shows its whitespace as it is written.
+fn keeps_whitespace(html: &str, tag: &Tag) -> bool {
+    let style = || tag.attributes(html).find(|attribute| html[attribute.name.clone()].eq_ignore_ascii_case("style"));
+    !tag.is_empty(html)
+        && (PREFORMATTED.iter().any(|name| tag.is(html, name))
+            || style().is_some_and(|style| has_kept_whitespace(&html[style.value])))
+}
+
+/// Whether a style, or a sheet, has a `white-space` that keeps runs of spaces or line ends.
+fn has_kept_whitespace(css: &str) -> bool {
+    const PROPERTY: &str = "white-space";
+    css.match_indices(|c: char| c.eq_ignore_ascii_case(&'w')).any(|(at, _)| {
+        let rest = &css[at..];
+        let Some(after) = rest.get(..PROPERTY.len()).filter(|name| name.eq_ignore_ascii_case(PROPERTY)) else {
+            return false;
+        };
+        let rest = rest[after.len()..].strip_prefix("-collapse").unwrap_or(&rest[after.len()..]);
+        let Some(value) = rest.trim_start().strip_prefix(':') else { return false };
+        let value = value.trim_start();
+        // `pre`, `pre-wrap`, `pre-line`, `preserve`.
+        let begins = |kept: &str| value.get(..kept.len()).is_some_and(|start| start.eq_ignore_ascii_case(kept));
+        begins("pre") || begins("break-spaces")
+    })
 }
 
 fn is_conditional(comment: &str) -> bool {

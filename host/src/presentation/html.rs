@@ -8,11 +8,10 @@ const RAW_TEXT: [&str; 4] = ["script", "style", "textarea", "title"];
 
 /// Elements inside one another. Parsers work their way down by recursion, and no mail is a hundredth as deep.
 const NEST_MAX: usize = 512;
-/// Elements that nothing stands in, and those that end where the next one begins: they make no nest by themselves.
-const FLAT: [&str; 24] = [
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "p", "li",
-    "dt", "dd", "tr", "td", "th", "option", "thead", "tbody", "tfoot",
-];
+/// Elements that end where the next one begins, and those that nothing stands in: they make no nest by themselves.
+const FLAT: [&str; 11] = ["p", "li", "dt", "dd", "tr", "td", "th", "option", "thead", "tbody", "tfoot"];
+const EMPTY: [&str; 13] =
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
@@ -80,7 +79,7 @@ pub(super) fn check_nest(html: &str, pieces: &[Piece]) -> Result<(), String> {
     for piece in pieces {
         let Piece::Tag(tag) = piece else { continue };
         match tag.is_end {
-            _ if FLAT.iter().any(|name| tag.is(html, name)) => {}
+            _ if tag.is_empty(html) || FLAT.iter().any(|name| tag.is(html, name)) => {}
             true => depth = depth.saturating_sub(1),
             false => depth += 1,
         }
@@ -150,6 +149,11 @@ fn raw_end(html: &str, tag: &Tag) -> Option<usize> {
 impl Tag {
     pub fn is(&self, html: &str, name: &str) -> bool {
         html[self.name.clone()].eq_ignore_ascii_case(name)
+    }
+
+    /// Whether nothing can stand in the element.
+    pub fn is_empty(&self, html: &str) -> bool {
+        EMPTY.iter().any(|name| self.is(html, name))
     }
 
     /// The attributes of a start tag.

@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock};
 
 use css_inline::CSSInliner;
 
+use super::fallbacks;
 use super::html::{self, Piece, Tag};
 
 /// Shapes and styles that are remembered; past that all are forgotten.
@@ -18,6 +19,8 @@ const SHAPES_MAX: usize = 1_024;
 const SHAPES_BYTES_MAX: usize = 16 << 20;
 /// Names each element for css-inline's answer.
 const MARK: &str = "data-ace-element";
+/// Keeps css-inline from a sheet of a body.
+const IGNORED: &str = " data-css-inline=\"ignore\"";
 
 /// Remembers the styles of the shapes it has seen.
 #[derive(Default)]
@@ -50,7 +53,7 @@ impl Inliner {
             Some(styles) => styles,
             None => {
                 html::check_nest(body, &pieces)?;
-                let styles = Arc::new(computed(&css, body, &starts)?);
+                let styles = Arc::new(computed(&css, body, &pieces)?);
                 self.remember(shape, styles.clone());
                 styles
             }
@@ -77,19 +80,25 @@ fn start_tag(piece: &Piece) -> Option<&Tag> {
     }
 }
 
-/// The style sheets of a head, but for those of single media.
+/// The style sheets of a head that count wherever the mail is seen on a screen.
 fn sheets(head: &str, pieces: &[Piece]) -> String {
     let mut css = String::new();
     for pair in pieces.windows(2) {
         if let [Piece::Tag(tag), Piece::Raw(raw)] = pair
             && tag.is(head, "style")
-            && !tag.attributes(head).any(|a| head[a.name].eq_ignore_ascii_case("media"))
+            && is_for_screens(head, tag)
         {
             css.push_str(&head[raw.clone()]);
             css.push('\n');
         }
     }
     css
+}
+
+fn is_for_screens(html: &str, tag: &Tag) -> bool {
+    let Some((_, media)) = attribute(html, tag, "media") else { return true };
+    let media = html[media].trim();
+    media.is_empty() || media.split(',').any(|one| ["all", "screen"].iter().any(|m| one.trim().eq_ignore_ascii_case(m)))
 }
 
 /// Whether anything of a sheet can be put into elements. In doubt it can.
@@ -176,16 +185,9 @@ fn shape(css: &str, body: &str, pieces: &[Piece]) -> Vec<u8> {
 }
 
 /// Asks css-inline.
-fn computed(css: &str, body: &str, starts: &[&Tag]) -> Result<Styles, String> {
-    let mut document = format!("<html><head><style>{css}</style></head><body>");
-    let mut from = 0;
-    for (number, tag) in starts.iter().enumerate() {
-        document.push_str(&body[from..tag.name.end]);
-        document.push_str(&format!(" {MARK}=\"{number}\""));
-        from = tag.name.end;
-    }
-    document.push_str(&body[from..]);
-    document.push_str("</body></html>");
+fn computed(css: &str, body: &str, pieces: &[Piece]) -> Result<Styles, String> {
+    let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
+    let document = marked(css, body, pieces);
     let inliner = CSSInliner::options().load_remote_stylesheets(false).build();
     let inlined =
         inliner.inline(&document).map_err(|e| format!("the style sheet cannot be put into the elements: {e}"))?;
@@ -199,11 +201,35 @@ fn computed(css: &str, body: &str, starts: &[&Tag]) -> Result<Styles, String> {
         if let (Some(style), Some(number)) = (style, number)
             && !was.is_some_and(|was| is_same(was, style))
         {
-            styles.push((number, style.to_owned()));
+            styles.push((number, fallbacks::parted(style).into_owned()));
         }
     }
     styles.sort_unstable();
     Ok(styles)
+}
+
+/// The mail as css-inline gets it: each element numbered, each sheet with one value of each property.
+fn marked(css: &str, body: &str, pieces: &[Piece]) -> String {
+    let mut document = format!("<html><head><style>{}</style></head><body>", fallbacks::joined(css));
+    let (mut number, mut is_sheet) = (0, false);
+    for piece in pieces {
+        match piece {
+            Piece::Tag(tag) if !tag.is_end => {
+                document.push_str(&body[tag.range.start..tag.name.end]);
+                document.push_str(&format!(" {MARK}=\"{number}\""));
+                is_sheet = tag.is(body, "style");
+                if is_sheet && !is_for_screens(body, tag) {
+                    document.push_str(IGNORED);
+                }
+                document.push_str(&body[tag.name.end..tag.range.end]);
+                number += 1;
+            }
+            Piece::Raw(raw) if is_sheet => document.push_str(&fallbacks::joined(&body[raw.clone()])),
+            Piece::Text(range) | Piece::Comment(range) | Piece::Raw(range) => document.push_str(&body[range.clone()]),
+            Piece::Tag(tag) => document.push_str(&body[tag.range.clone()]),
+        }
+    }
+    document + "</body></html>"
 }
 
 /// Whether two styles differ in how they are escaped and spaced alone.
@@ -285,6 +311,42 @@ mod tests {
     }
 
     #[test]
+    fn fallbacks_are_kept_for_mail_programs_that_know_the_first_alone() {
+        let of = |head: &str, body: &str| Inliner::default().inlined(head, body).unwrap().unwrap();
+        let rule = "a { background:#eee;background:linear-gradient(red, blue) } .b { color: red; color: oklch(1 2 3) }";
+        let style = "background: #eee;background: linear-gradient(red, blue);";
+        let head = format!("<style>{rule}</style>");
+        assert_eq!(of(&head, "<a>1</a>"), format!("<a style=\"{style}\">1</a>"));
+        let both = of(&head, "<a class=b style=\"margin: 0\">1</a>");
+        assert!(both.contains("background: #eee;background: linear-gradient(red, blue);"), "{both}");
+        assert!(both.contains("color: red;color: oklch(1 2 3);") && both.contains("margin: 0"), "{both}");
+        let own = format!("<style>{rule}</style><a>1</a>");
+        assert_eq!(of("", &own), format!("<style>{rule}</style><a style=\"{style}\">1</a>"));
+        let later = of(&format!("<style>{rule} a {{ background: red }}</style>"), "<a>1</a>");
+        assert_eq!(later, "<a style=\"background: red;\">1</a>", "a later rule is before all of them");
+    }
+
+    #[test]
+    fn sheets_for_all_media_and_screens_count_and_others_do_not() {
+        let rule = "p { color: red }";
+        for (media, counts) in [
+            ("", true),
+            (" media", true),
+            (" media=all", true),
+            (" MEDIA=\"All\"", true),
+            (" media='print, screen'", true),
+            (" media=print", false),
+            (" media=\"(max-width: 480px)\"", false),
+            (" media=\"screen and (max-width: 480px)\"", false),
+        ] {
+            let sheet = format!("<style{media}>{rule}</style>");
+            let red = |html: Option<String>| html.is_some_and(|html| html.contains("<p style=\"color: red;\">"));
+            assert_eq!(red(Inliner::default().inlined(&sheet, "<p>1</p>").unwrap()), counts, "{media}");
+            assert_eq!(red(Inliner::default().inlined("", &format!("{sheet}<p>1</p>")).unwrap()), counts, "{media}");
+        }
+    }
+
+    #[test]
     fn a_shape_is_computed_once_whatever_its_texts_and_addresses_are() {
         let inliner = Inliner::default();
         for n in 0..100 {
@@ -318,10 +380,9 @@ mod tests {
         ];
         let body = "<p class=a><a href=x>1</a></p>";
         let pieces = html::pieces(body);
-        let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
         for css in nothing {
             assert!(!has_rules(css), "{css}");
-            assert_eq!(computed(css, body, &starts), Ok(Styles::new()), "{css}");
+            assert_eq!(computed(css, body, &pieces), Ok(Styles::new()), "{css}");
         }
         for css in something {
             assert!(has_rules(css), "{css}");

@@ -241,6 +241,41 @@ fn undefined_variables_and_failing_filters_name_file_line_and_expression() {
 }
 
 #[test]
+fn all_undefined_variables_of_a_message_are_told_at_once() {
+    let folders = Folders::new();
+    folders.hello("subject.txt", "{{ a }}").hello(
+        "body.txt",
+        "{{ b.x.y }}{{ b.z }}\n{{ user.c }} {{ user.d | upper }} {{ n.k }}{% for x in list %}{{ x.e }}{% endfor %}{{ a }}\n{{ f }}",
+    );
+    let files = ["subject.txt", "body.txt"].map(TemplateFile::required);
+    let presentation = folders.load(&["a"]);
+    let message = hello(json!({"user": {"name": "Z"}, "list": [{}, {}], "n": 7}));
+    let fault = folders.short(&render(&presentation, &message, &files).unwrap_err().message);
+    assert!(
+        fault.starts_with("a/app/edx_ace/hello/email/subject.txt:1: Variable `a` is not defined. Available"),
+        "{fault}"
+    );
+    assert!(
+        fault.ends_with(
+            "; not defined either: `b` (body.txt:1), `user.c` (body.txt:2), `user.d` (body.txt:2), `n.k` (body.txt:2)"
+        ),
+        "up to what cannot be filled in: {fault}"
+    );
+    folders
+        .hello("body.txt", "{% for x in list %}{{ x.e }}{% endfor %}")
+        .hello("subject.txt", "{{ a }}{{ 'x' | round }}{{ g }}");
+    let fault = render(&folders.load(&["a"]), &message, &files).unwrap_err().message;
+    assert!(fault.ends_with("; not defined either: `x.e` (body.txt:1)"), "{fault}");
+    folders.hello("subject.txt", "{{ 'x' | round }}{{ a }}");
+    let fault = render(&folders.load(&["a"]), &message, &files).unwrap_err().message;
+    assert!(!fault.contains("not defined"), "another fault comes first: {fault}");
+    let many: String = (0..50).map(|n| format!("{{{{ v{n} }}}}")).collect();
+    folders.hello("subject.txt", &many);
+    let fault = render(&folders.load(&["a"]), &message, &files).unwrap_err().message;
+    assert!(fault.contains("`v9` (subject.txt:1)") && !fault.contains("`v10`"), "{fault}");
+}
+
+#[test]
 fn a_fault_in_a_layout_names_the_layout_and_the_file_asked_for() {
     let folders = Folders::new();
     folders.hello("body.txt", "{% extends 'common/base.txt' %}").write("a/common/base.txt", "\n{{ gone }}");

@@ -43,7 +43,7 @@ pub(super) fn register(tera: &mut Tera) {
 }
 
 /// A text with HTML's five special characters escaped as Django does.
-pub(super) fn escaped(text: &str) -> String {
+pub(in super::super) fn escaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len() + text.len() / 8);
     // Writing into memory does not fail, and what is written is what was read and ASCII.
     escape_into(text, &mut bytes).map(|()| String::from_utf8(bytes).unwrap_or_default()).unwrap_or_default()
@@ -303,7 +303,7 @@ fn words(text: &str) -> Vec<&str> {
 }
 
 /// The characters that references of HTML stand for, of those that mails have.
-fn unescaped(text: &str) -> String {
+pub(in super::super) fn unescaped(text: &str) -> String {
     if !text.contains('&') {
         return text.to_owned();
     }

@@ -70,6 +70,28 @@ fn minified_html_keeps_what_is_seen_and_what_outlook_reads() {
 }
 
 #[test]
+fn minified_html_keeps_the_whitespace_that_a_style_shows() {
+    let folders = folders(
+        "<p style=\"white-space: pre-wrap\">a  b\n\n<b>c  d</b><br>  e<p>f  </p></p>  <i>g  h</i>\
+         <div class=\"code\"><div>i  j</div>  k</div>  l  <s style='color:red;WHITE-SPACE : Pre-Line!important'>m\n\nn</s>  \
+         <img style=\"white-space:pre\">  <u style=\"white-space: nowrap\">o  p</u>",
+    );
+    folders.hello("body.txt", "T").write(HEAD, "<style>.code { white-space: break-spaces }</style>");
+    let of = |inline_css| {
+        let settings = config::Presentation { minify_html: true, inline_css, ..Default::default() };
+        mail(&folders, settings).unwrap()["body.html"].text.clone()
+    };
+    let html = of(true);
+    for kept in
+        ["a  b\n\n<b>c  d</b><br>  e<p>f  </p></p> <i>g h</i>", "<div>i  j</div>  k</div> l <s", "m\n\nn</s> <img"]
+    {
+        assert!(html.contains(kept), "{kept}: {html}");
+    }
+    assert!(html.ends_with("> <u style=\"white-space: nowrap\">o p</u>"), "{html}");
+    assert!(of(false).contains("<i>g  h</i>"), "a sheet may be for any element");
+}
+
+#[test]
 fn addresses_are_absolute_and_marked_with_where_they_were_followed() {
     let folders = folders(
         "{{ static(path='/img/a b.png') }} {{ with_link_tracking(url='/courses?a=1&utm_source=old&b=') }} \

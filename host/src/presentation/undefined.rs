@@ -1,0 +1,144 @@
+//! What else a message's templates need and do not get. Tera stops at the first variable that is not defined; whoever writes a
+//! template, or the message, wants to know of all. So, after such a fault alone, each one is filled in and the files rendered
+//! again, within the message's own bounds.
+
+use std::collections::BTreeSet;
+
+use tera::value::Key;
+use tera::{Context, ErrorKind, Map, ReportError, Tera, Value};
+
+use super::{Entry, Output, Presentation, TemplateFault, Theme, spanned, written};
+
+/// Names that one fault tells.
+const NAMES_MAX: usize = 10;
+
+/// A variable, or a field of one, that is not defined.
+struct Undefined {
+    /// `user.name`, as the template has it.
+    path: String,
+    /// `body.txt:3`.
+    place: String,
+}
+
+impl Presentation {
+    /// The fault, with the other names that are not defined where it is about one.
+    pub(super) fn with_all_undefined(
+        &self,
+        theme: (&Theme, &Tera),
+        entries: &[&Entry],
+        context: &Context,
+        fault: TemplateFault,
+    ) -> TemplateFault {
+        let found = self.undefined(theme, entries, context.clone());
+        let others: Vec<String> =
+            found.iter().skip(1).map(|Undefined { path, place }| format!("`{path}` ({place})")).collect();
+        match others.as_slice() {
+            [] => fault,
+            others => TemplateFault {
+                message: format!("{}; not defined either: {}", fault.message, others.join(", ")),
+                ..fault
+            },
+        }
+    }
+
+    /// Nothing where the first fault is another one.
+    fn undefined(&self, theme: (&Theme, &Tera), entries: &[&Entry], mut context: Context) -> Vec<Undefined> {
+        let mut found: Vec<Undefined> = Vec::new();
+        let mut filled = BTreeSet::new();
+        for entry in entries {
+            while let Some(fault) = self.fault_of(theme, entry, &context) {
+                let Some(undefined) = fault else { break };
+                let path = undefined.path.clone();
+                if !found.iter().any(|of| is_part(&path, &of.path)) {
+                    found.push(undefined);
+                }
+                // A loop's own variable cannot be filled in.
+                if found.len() == NAMES_MAX || !filled.insert(path.clone()) || !fill(&mut context, &path) {
+                    break;
+                }
+            }
+            if found.is_empty() && self.fault_of(theme, entry, &context).is_some() || found.len() == NAMES_MAX {
+                break;
+            }
+        }
+        found
+    }
+
+    /// What a file's render ends with: `None`, nothing; `Some(None)`, something else.
+    fn fault_of(&self, (theme, tera): (&Theme, &Tera), entry: &Entry, context: &Context) -> Option<Option<Undefined>> {
+        let mut output = Output { bytes: Vec::new(), left: self.settings.max_output_bytes, full: false };
+        let error = tera.render_to(&entry.template, context, &mut output).err()?;
+        Some(theme.undefined(&error))
+    }
+}
+
+impl Theme {
+    /// What is not defined, where that is what an error is about.
+    fn undefined(&self, error: &tera::Error) -> Option<Undefined> {
+        let ErrorKind::RenderingError(report) = error.kind() else { return None };
+        let said = report.message();
+        let display = error.to_string();
+        let path = match said.strip_prefix("Variable `").and_then(|rest| rest.split_once("` is not defined")) {
+            Some((name, _)) => name.to_owned(),
+            None if said.contains("not defined") || said.contains("undefined") => path(report, &display)?,
+            None => return None,
+        };
+        if path.is_empty() || !path.chars().all(is_of_path) {
+            return None;
+        }
+        let file = self.paths.get(report.filename()).map_or(report.filename(), String::as_str);
+        let file = file.rsplit('/').next().unwrap_or(file);
+        Some(Undefined { path, place: format!("{file}:{}", report.span().start_line) })
+    }
+}
+
+/// The path that an error is about. Of `user.name` Tera marks one part: the last one that is defined, or the missing one, where a field
+/// is asked for; the first one, where a filter gets the value.
+fn path(report: &ReportError, display: &str) -> Option<String> {
+    let (before, marked, after) = spanned(report, display)?;
+    let marked = marked.trim();
+    let expression = written::as_written(before, marked);
+    if expression != marked {
+        return Some(expression.to_owned());
+    }
+    let start = before.trim_end_matches(is_of_path).len();
+    let more = after.len() - after.trim_start_matches(is_of_path).len();
+    let rest = if report.message().starts_with("Field `") { "" } else { &after[..more] };
+    Some(format!("{}{marked}{rest}", &before[start..]))
+}
+
+fn is_of_path(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '.'
+}
+
+/// Whether a path is another one, or a field of it.
+fn is_part(path: &str, of: &str) -> bool {
+    path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Puts an empty text where a path leads. `false` where that cannot be done: what it is a field of has none.
+fn fill(context: &mut Context, path: &str) -> bool {
+    let (root, rest) = path.split_once('.').map_or((path, None), |(root, rest)| (root, Some(rest)));
+    match filled(context.get(root), rest) {
+        Some(value) => {
+            context.insert_value(root.to_owned(), value);
+            true
+        }
+        None => false,
+    }
+}
+
+fn filled(value: Option<&Value>, rest: Option<&str>) -> Option<Value> {
+    let Some(rest) = rest else { return Some(Value::from("")) };
+    let (name, rest) = rest.split_once('.').map_or((rest, None), |(name, rest)| (name, Some(rest)));
+    // An empty text is what was filled in before, and may have been meant to have fields.
+    let is_empty = |value: &&Value| value.is_undefined() || value.is_none() || value.as_str() == Some("");
+    let mut map = match value.filter(|value| !is_empty(value)) {
+        None => Map::new(),
+        Some(value) => value.as_map()?.clone(),
+    };
+    let key = Key::String(name.into());
+    let field = filled(map.get(&key), rest)?;
+    map.insert(key, field);
+    Some(Value::from(map))
+}
