@@ -340,6 +340,7 @@ impl InFlight {
                 other => self.progress.todo[i] = other,
             }
         }
+        self.leave_out_absent();
         self.progress.report.bound();
     }
 
@@ -524,8 +525,25 @@ impl InFlight {
     fn note(&mut self, i: usize, outcome: Outcome) {
         let report = &mut self.progress.report.channels[i];
         report.outcome = outcome;
-        if report.outcome.is_settled() && !self.dry {
+        if report.outcome.is_settled() && !report.outcome.is_absent() && !self.dry {
             monitoring::settled(&self.message, report);
+        }
+    }
+
+    /// The channel types that the message was not written for are no part of its report, unless nothing else says why it went
+    /// nowhere.
+    fn leave_out_absent(&mut self) {
+        let Progress { todo, report, .. } = &mut self.progress;
+        if !report.channels.iter().any(|channel| channel.outcome.is_absent()) {
+            return;
+        }
+        if report.channels.iter().any(|channel| !channel.outcome.is_passed_over()) {
+            let mut kept = report.channels.iter().map(|channel| !channel.outcome.is_absent());
+            todo.retain(|_| kept.next().unwrap_or(true));
+            report.channels.retain(|channel| !channel.outcome.is_absent());
+        } else if !self.dry {
+            let absent = report.channels.iter().filter(|channel| channel.outcome.is_absent());
+            absent.for_each(|channel| monitoring::settled(&self.message, channel));
         }
     }
 }

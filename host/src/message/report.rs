@@ -85,6 +85,16 @@ impl Outcome {
     pub fn is_settled(&self) -> bool {
         !matches!(self, Outcome::Delayed { .. } | Outcome::Retry { .. })
     }
+
+    /// Whether the message was never meant for the channel type: it has templates, and none for this one.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Outcome::TemplateError { absent: true, .. })
+    }
+
+    /// Whether the channel type was left aside: it counts only where no other type carried the message.
+    pub fn is_passed_over(&self) -> bool {
+        self.is_absent() || matches!(self, Outcome::Unsupported { .. } | Outcome::Excluded)
+    }
 }
 
 /// What one policy said of one message.
@@ -285,10 +295,7 @@ impl Report {
         let carried = |o: &Outcome| {
             matches!(o, Outcome::Sent { .. } | Outcome::Denied { .. } | Outcome::Skipped { .. } | Outcome::Ready)
         };
-        let failed = |o: &Outcome| match o {
-            Outcome::Unsupported { .. } | Outcome::Excluded | Outcome::TemplateError { absent: true, .. } => false,
-            other => !carried(other),
-        };
+        let failed = |o: &Outcome| !o.is_passed_over() && !carried(o);
         self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| carried(&c.outcome))
     }
 }

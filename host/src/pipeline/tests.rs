@@ -177,6 +177,34 @@ async fn a_message_goes_out_at_the_first_attempt() {
     assert_eq!(*channel.seen.lock().expect("no panic"), [(1, key)]);
 }
 
+#[test]
+fn channel_types_without_templates_are_left_out_unless_nothing_else_tells_why_it_failed() {
+    let absent = || Outcome::TemplateError { message: String::new(), absent: true };
+    let broken = || Outcome::TemplateError { message: String::new(), absent: false };
+    let sent = || Outcome::Sent { receipt: Receipt::default(), fault: None };
+    let unsupported = || Outcome::Unsupported { reason: String::new() };
+    let waits = || Outcome::Retry { at: at(2_000), error: String::new() };
+    let channel = Script::new("smtp", vec![]);
+    let snapshot = snapshot(vec![], &[&channel], &[]);
+    for (outcomes, kept) in [
+        ([sent(), absent()], vec!["sent"]),
+        ([absent(), waits()], vec!["retry"]),
+        ([broken(), absent()], vec!["template_error"]),
+        ([absent(), unsupported()], vec!["template_error", "unsupported"]),
+        ([Outcome::Excluded, absent()], vec!["excluded", "template_error"]),
+        ([absent(), absent()], vec!["template_error", "template_error"]),
+        ([sent(), unsupported()], vec!["sent", "unsupported"]),
+    ] {
+        let mut flight = flight(&snapshot);
+        for (channel, outcome) in flight.progress.report.channels.iter_mut().zip(outcomes) {
+            channel.outcome = outcome;
+        }
+        flight.leave_out_absent();
+        let states: Vec<&str> = flight.report().channels.iter().map(|c| c.outcome.state()).collect();
+        assert_eq!((states, flight.progress.todo.len()), (kept.clone(), kept.len()));
+    }
+}
+
 #[tokio::test]
 async fn a_passing_failure_is_tried_again_with_the_same_key_until_the_window_ends() {
     let never = (0..50).map(|i| recoverable(&format!("no {i}"), None)).collect();
