@@ -19,7 +19,7 @@ use crate::config::{Compile, Config, Mode, Problem, Problems};
 use crate::destination::Destinations;
 use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
-use crate::message::{Message, OnError, Report};
+use crate::message::{self, Message, OnError, Report};
 use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
 use crate::plugin::http;
@@ -169,7 +169,7 @@ pub struct Survey {
 impl Survey {
     /// Names in the configuration that nothing is called by.
     pub fn unknown_names(&self, config: &Config) -> Vec<Problem> {
-        check_names(config, &self.registry, &[], &[])
+        check_names(config, &self.registry, &Own::default(), false)
     }
 }
 
@@ -199,8 +199,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
 impl Ace {
     /// Lays down an engine with these settings.
     pub fn builder(config: Config) -> Builder {
-        let own = Own { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 };
-        Builder { config, own }
+        Builder { config, own: Own::default() }
     }
 
     /// Sets a message on its way: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` holds channel
@@ -287,6 +286,12 @@ impl Ace {
     }
 }
 
+impl Default for Own {
+    fn default() -> Self {
+        Own { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 }
+    }
+}
+
 impl Own {
     /// What a configuration, its plugins and templates come to beside what the application registered; an error where a
     /// name in the configuration is nobody's. Quotas and comparisons go on counting from `before`.
@@ -296,7 +301,7 @@ impl Own {
         destinations: &Arc<Destinations>,
         before: Option<&Snapshot>,
     ) -> Result<Running, StartError> {
-        let problems = check_names(&config, &registry, &self.policies, &self.channels);
+        let problems = check_names(&config, &registry, self, before.is_some());
         if !problems.is_empty() {
             return Err(Problems(problems).into());
         }
@@ -315,7 +320,10 @@ impl Own {
             now: self.now,
             jitter: self.jitter,
         };
-        for plugin in registry.plugins.values().filter(|p| p.state != PluginState::Disabled) {
+        let is_to_serve = |plugin: &&Arc<Plugin>| matches!(plugin.state, PluginState::Active | PluginState::Broken(_));
+        let serving = registry.plugins.values().filter(is_to_serve);
+        monitoring::plugins_are(serving.clone().map(|p| (p.name.clone(), p.revision.clone())).collect());
+        for plugin in serving {
             monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
             monitoring::plugin_is_behind(&plugin.name, plugin.rejected.is_some());
         }
@@ -332,20 +340,22 @@ pub struct Watched {
     pub templates: Vec<PathBuf>,
 }
 
-/// Every name in the configuration must be that of something that exists.
-fn check_names(
-    config: &Config,
-    registry: &Registry,
-    policies: &[Registered],
-    channels: &[Arc<dyn Channel>],
-) -> Vec<Problem> {
+/// Every name in the configuration must be that of something that exists; on a reload, a plugin's settings may come before its file.
+/// Not so at a start: a policy whose file is missing then would let everything pass.
+fn check_names(config: &Config, registry: &Registry, own: &Own, is_reload: bool) -> Vec<Problem> {
     let mut types: BTreeMap<String, String> =
         registry.channels().map(|(p, info)| (p.name.clone(), info.channel_type.clone())).collect();
-    types.extend(channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
+    types.extend(own.channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
     let is_policy = |p: &&Arc<Plugin>| p.namespaces.contains(&Namespace::Policy);
     let mut names: Vec<String> = registry.plugins.values().filter(is_policy).map(|p| p.name.clone()).collect();
-    names.extend(policies.iter().map(|p| p.slot.policy.name().to_owned()));
-    let all: Vec<String> = registry.plugins.keys().chain(&registry.loading).cloned().collect();
+    names.extend(own.policies.iter().map(|p| p.slot.policy.name().to_owned()));
+    let (awaited, present): (Vec<_>, Vec<_>) =
+        registry.plugins.values().partition(|plugin| plugin.state == PluginState::AwaitingFile);
+    let present: Vec<&str> = present.iter().map(|plugin| plugin.name.as_str()).collect();
+    let may_come = |plugin: &&&Arc<Plugin>| is_reload && !message::is_misspelt(&plugin.name, present.iter().copied());
+    let awaited = awaited.iter().filter(may_come).map(|plugin| &plugin.name);
+    let loading = registry.loading.iter().chain(awaited).cloned();
+    let all: Vec<String> = present.iter().map(|name| (*name).to_owned()).chain(loading).collect();
     config.check_names(&types, &names, &all)
 }
 

@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod otlp;
+mod series;
 pub mod trace;
 
 use std::fmt::Display;
@@ -12,8 +13,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_util::MetricKindMask;
+
+pub use series::{Exposition, install, plugins_are};
 
 use crate::message::{AttemptReport, ChannelReport, Destination, FaultKind, Message, Outcome, PolicyReport, Verdict};
 
@@ -87,37 +88,6 @@ const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
 const QUEUE_BYTES: &str = "ace_queue_bytes";
 /// Webhook calls that wait.
 const WEBHOOK_CALLS: &str = "ace_webhook_calls_waiting";
-
-/// A series that nothing was added to for so long is not shown any more: revisions come and go.
-const IDLE: Duration = Duration::from_secs(6 * 3600);
-/// Upper bounds of the buckets of every duration, in seconds.
-const BUCKETS: [f64; 16] =
-    [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
-
-/// What `/metrics` shows.
-#[derive(Clone)]
-pub struct Exposition(PrometheusHandle);
-
-impl Exposition {
-    /// All metrics in Prometheus' text format.
-    pub fn render(&self) -> String {
-        self.0.render()
-    }
-
-    /// Folds what was recorded since the last time; to be called every few seconds.
-    pub fn upkeep(&self) {
-        self.0.run_upkeep();
-    }
-}
-
-/// Makes this process keep metrics. Once a process; the error says why not.
-pub fn install() -> Result<Exposition, String> {
-    let builder = PrometheusBuilder::new()
-        .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(IDLE))
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
-        .map_err(|e| e.to_string())?;
-    builder.install_recorder().map(Exposition).map_err(|e| e.to_string())
-}
 
 /// A line at DEBUG; at INFO of a message whose `log_level` asks for more to be logged of it.
 macro_rules! debug_of {

@@ -192,6 +192,8 @@ pub enum PluginState {
     Disabled,
     /// It should serve and cannot.
     Broken(String),
+    /// ace.toml has settings for it, and the plugin folder does not have its file yet.
+    AwaitingFile,
 }
 
 /// Files of a plugin that cannot serve, while an earlier revision goes on. At the next start there is no earlier one: the plugin

@@ -184,6 +184,7 @@ fn state(plugin: &Shown) -> String {
         PluginState::Active => "active".to_owned(),
         PluginState::Disabled => "disabled".to_owned(),
         PluginState::Broken(reason) => format!("broken: {reason}"),
+        PluginState::AwaitingFile => "awaiting its file".to_owned(),
     };
     let circuit = match plugin.circuit {
         Some(circuit) if circuit.is_open => format!("; its circuit is open after {} faults", circuit.faults),

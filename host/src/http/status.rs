@@ -81,6 +81,14 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
         if let PluginState::Broken(why) = &plugin.state {
             note("plugin", plugin.name.clone(), format!("it is broken: {why}"));
         }
+        if plugin.state == PluginState::AwaitingFile {
+            let file = plugin.file.display();
+            note(
+                "plugin",
+                plugin.name.clone(),
+                format!("it is awaiting its file, and ACE would not start again without: {file}"),
+            );
+        }
         if let Some(rejected) = &plugin.rejected {
             note("revision", plugin.name.clone(), format!("{} goes on; {rejected}", plugin.revision));
         }

@@ -182,14 +182,31 @@ impl Registry {
             reloaded.registry.loading.insert(name.clone());
             before.into_iter().for_each(|before| reloaded.add(Some(before), before.until_loaded(config)));
         }
-        for gone in self.plugins.values().filter(|before| !files.contains_key(&before.name)) {
+        let had_a_file = |before: &&Arc<Plugin>| before.state != PluginState::AwaitingFile;
+        for gone in self.plugins.values().filter(|before| !files.contains_key(&before.name)).filter(had_a_file) {
             reloaded.add(Some(gone), gone.without_its_file(config));
         }
+        let plugins = &reloaded.registry.plugins;
+        let is_awaited = |name: &&String| !files.contains_key(*name) && !plugins.contains_key(*name);
+        let awaited: Vec<Arc<Plugin>> =
+            config.plugins.keys().filter(is_awaited).map(|name| self.awaited(name, &loads.host.dir, config)).collect();
+        reloaded.registry.plugins.extend(awaited.into_iter().map(|plugin| (plugin.name.clone(), plugin)));
         if reloaded.registry.loading.is_empty() {
             let engine = loads.host.engine.clone();
             tokio::task::spawn_blocking(move || engine.prune_cache());
         }
         reloaded
+    }
+
+    /// A plugin that ace.toml has settings for, and that has no file yet.
+    fn awaited(&self, name: &str, dir: &Path, config: &Config) -> Arc<Plugin> {
+        if let Some(before) = self.plugins.get(name).filter(|before| before.state == PluginState::AwaitingFile) {
+            return before.with_settings_of(config);
+        }
+        let file = dir.join(format!("{name}.wasm"));
+        let settings = config.plugins.get(name).cloned().unwrap_or_default();
+        let unread = Plugin::unread(name.to_owned(), file, settings, config.limits.clone());
+        Arc::new(Plugin { state: PluginState::AwaitingFile, ..unread })
     }
 
     /// Completes when the clock that bounds the guests' time has ended, which it does only after a bug.
@@ -321,7 +338,7 @@ fn change(before: Option<&Arc<Plugin>>, now: &Arc<Plugin>) -> Option<Change> {
         (PluginState::Active, None, Some(from)) => What::Replaced { from, to: now.revision.clone() },
         (PluginState::Broken(reason), ..) => What::Broken { reason: reason.clone() },
         (PluginState::Disabled, _, Some(_)) => What::Removed,
-        (PluginState::Disabled, _, None) => return None,
+        (PluginState::Disabled, _, None) | (PluginState::AwaitingFile, ..) => return None,
     };
     Some(Change { plugin: now.name.clone(), what })
 }

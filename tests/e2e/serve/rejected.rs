@@ -91,6 +91,35 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
 }
 
 #[tokio::test]
+async fn metrics_are_of_the_revision_that_serves_and_say_what_they_mean() {
+    let home = home("");
+    home.plugin("stub_policy");
+    configure(&home, STUB);
+    let server = Server::start(&home);
+    let revision = async || {
+        let shown = server.get("/v1/plugins/stub_policy").await.1;
+        format!("revision=\"{}\"", shown["revision"].as_str().expect("a revision"))
+    };
+    let metrics = async || server.get("/metrics").await.1.as_str().expect("a text").to_owned();
+    let old = revision().await;
+    server.send(&note(1, json!({}))).await;
+    assert!(metrics().await.contains(&old));
+    let manifest = home.read("plugins/stub_policy.toml");
+    home.file("plugins/stub_policy.toml", format!("# Another one.\n{manifest}"));
+    reload(&server).await;
+    server.send(&note(2, json!({}))).await;
+    let (new, now) = (revision().await, metrics().await);
+    assert_ne!(old, new);
+    assert!(now.contains(&new) && !now.contains(&old), "{now}");
+
+    let named = |what: &str| -> std::collections::BTreeSet<&str> {
+        now.lines().filter_map(|line| line.strip_prefix(what)?.split(' ').next()).collect()
+    };
+    assert!(named("# TYPE ").len() > 10, "{now}");
+    assert_eq!(named("# HELP "), named("# TYPE "), "each metric says what it means");
+}
+
+#[tokio::test]
 async fn settings_that_were_refused_show_until_they_are_right() {
     let home = home("[events]\nkeep = true\n");
     let server = Server::start(&home);
@@ -111,6 +140,49 @@ async fn settings_that_were_refused_show_until_they_are_right() {
     configure(&home, "[events]\nkeep = true\n");
     reload(&server).await;
     assert_eq!(degraded(&server).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn settings_may_come_before_the_file_of_their_plugin() {
+    let home = home("");
+    home.plugin("stub_policy");
+    let good = home.read_bytes("plugins/stub_policy.wasm");
+    let server = Server::start(&home);
+    let state = async |name: &str| server.get(&format!("/v1/plugins/{name}")).await.1["state"]["state"].clone();
+    let quiet = "[plugins.quiet]\nconfig = { deny = ['push'] }\n";
+    for _ in 0..2 {
+        configure(&home, quiet);
+        reload(&server).await;
+        assert_eq!(state("quiet").await, "awaiting_file");
+    }
+    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent");
+    let found = degraded(&server).await;
+    assert_eq!(
+        (&found[0]["kind"], &found[0]["name"], found.len()),
+        (&json!("plugin"), &json!("quiet"), 1),
+        "{found:?}"
+    );
+    assert_text(&found[0]["reason"], "it is awaiting its file");
+    let listed = home.ace(&["plugins", "--server", &server.url]).run().ok().stdout;
+    assert!(listed.contains("awaiting its file"), "{listed}");
+    assert!(!server.get("/metrics").await.1.to_string().contains("ace_plugin_up{plugin=\\\"quiet\\\"}"));
+
+    configure(&home, &format!("{quiet}[plugins.stub_policy]\nconfig = {{ deny = ['email'] }}\n"));
+    reload(&server).await;
+    assert_eq!(server.send(&note(2, json!({}))).await["state"], "not_sent", "other settings are taken up");
+    configure(&home, "[plugins.quiet]\nconfig = { deny = ['email'] }\n");
+    reload(&server).await;
+    assert_eq!(server.send(&note(3, json!({}))).await["state"], "sent");
+    install(&home, "quiet", &good);
+    reload(&server).await;
+    assert_eq!(state("quiet").await, "active");
+    let denied = server.send(&note(4, json!({}))).await;
+    assert_eq!(denied["state"], "not_sent", "it serves with the settings that waited for it");
+    assert_eq!(degraded(&server).await, Vec::<Value>::new());
+
+    // At a start a policy must not be missing.
+    configure(&home, "[plugins.quieter_hours]\n");
+    home.ace(&["check"]).run().code(1);
 }
 
 /// A template whose last version is broken is degraded service; a plugin that is broken is, too.
