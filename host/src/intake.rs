@@ -67,7 +67,7 @@ fn written(
         digest: queue::digest(&body),
         lane,
         name,
-        user: recipient.and_then(|r| r.lms_user_id.as_text()),
+        user: recipient.and_then(|r| r.lms_user_id.to_stored()),
         email: recipient.and_then(|r| r.email_address.clone()),
         not_before,
         trace: None,

@@ -16,8 +16,10 @@ mod report;
 pub mod text;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -127,6 +129,33 @@ impl UserId {
             UserId::Text(t) => t.parse().ok(),
         }
     }
+
+    /// The id as a text that [`UserId::of_stored`] reads back with its type: before a text that looks like a number stands a mark
+    /// that is not seen, and that [`normal_user`] leaves out.
+    pub fn to_stored(&self) -> Option<String> {
+        match self {
+            UserId::Text(t) if is_number(t) || t.starts_with(TEXT_MARK) => Some(format!("{TEXT_MARK}{t}")),
+            other => other.as_text(),
+        }
+    }
+
+    /// What [`UserId::to_stored`] wrote.
+    pub fn of_stored(text: Option<&str>) -> UserId {
+        let Some(text) = text else { return UserId::None };
+        match text.strip_prefix(TEXT_MARK) {
+            Some(text) => UserId::Text(text.to_owned()),
+            None if is_number(text) => text.parse().map_or_else(|_| UserId::Text(text.to_owned()), UserId::Number),
+            None => UserId::Text(text.to_owned()),
+        }
+    }
+}
+
+/// A zero-width joiner of words.
+const TEXT_MARK: char = '\u{2060}';
+
+/// Whether a text is an integer as it is written by [`UserId::as_text`].
+fn is_number(text: &str) -> bool {
+    text.parse::<i64>().is_ok_and(|n| n.to_string() == text)
 }
 
 /// Who a message is for.
@@ -342,6 +371,15 @@ pub fn is_truthy(value: &Value) -> bool {
     }
 }
 
+/// How long a `Retry-After` asks to be left alone (RFC 9110, section 10.2.3): seconds, or a date; one that is over asks for nothing.
+pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Duration::try_from(rfc2822::parse(text).ok()?.timestamp().duration_since(now)).ok(),
+    }
+}
+
 /// The nearest of the known names, where one is near enough to be meant.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let tolerance = |k: &str| 1 + name.len().max(k.len()) / 3;
@@ -354,6 +392,15 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .min()
         .map(|(_, k)| k)
 }
+
+/// Whether a name is one of the known ones with a slip in it: at most two letters, and not one that has more at its end
+/// (`quiet_hours2`).
+pub fn is_misspelt<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut near = known.into_iter().filter(|k| name.len().abs_diff(k.len()) <= SLIPS_MAX && !name.starts_with(k));
+    near.any(|k| strsim::damerau_levenshtein(name, k) <= SLIPS_MAX)
+}
+
+const SLIPS_MAX: usize = 2;
 
 #[cfg(test)]
 mod tests;

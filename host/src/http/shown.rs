@@ -8,7 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::described::UserIdForm;
 use crate::destination::View;
+use crate::message::UserId;
 use crate::queue::{Batch, Forgotten, Rate, Stats, Stored};
 
 /// How full the queue is, and how fast it moves.
@@ -167,7 +169,8 @@ pub struct MessageShown {
 /// Whom a message is for.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Addressee {
-    lms_user_id: Option<String>,
+    #[schema(value_type = Option<UserIdForm>)]
+    lms_user_id: UserId,
     email_address: Option<String>,
 }
 
@@ -181,7 +184,10 @@ impl From<&Stored> for MessageShown {
             due: stored.due,
             accepted: stored.accepted,
             settled: stored.settled,
-            recipient: Addressee { lms_user_id: stored.user.clone(), email_address: stored.email.clone() },
+            recipient: Addressee {
+                lms_user_id: UserId::of_stored(stored.user.as_deref()),
+                email_address: stored.email.clone(),
+            },
             batch: stored.batch,
         }
     }

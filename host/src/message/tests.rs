@@ -159,6 +159,53 @@ fn report(outcomes: Vec<Outcome>) -> Report {
 }
 
 #[test]
+fn a_stored_user_id_keeps_its_type_and_is_found_as_before() {
+    let text = |t: &str| UserId::Text(t.to_owned());
+    let ids = [
+        UserId::None,
+        UserId::Number(0),
+        UserId::Number(-7),
+        UserId::Number(i64::MAX),
+        text("7"),
+        text("-7"),
+        text("007"),
+        text("+7"),
+        text(""),
+        text("7a"),
+        text("\u{2060}7"),
+        text("9223372036854775808"),
+    ];
+    for id in ids {
+        let stored = id.to_stored();
+        assert_eq!(UserId::of_stored(stored.as_deref()), id);
+        assert_eq!(stored.as_deref().map(normal_user), id.as_text().as_deref().map(normal_user), "{id:?}");
+    }
+}
+
+#[test]
+fn null_is_an_empty_object() {
+    let value =
+        json!({"app_label": "a", "name": "n", "recipient": null, "context": null, "options": null, "headers": null});
+    let read = [Message::from_value(value.clone()), Message::from_json(value.to_string().as_bytes())];
+    for message in read {
+        let message = message.expect("it is a message");
+        assert_eq!((message.context.to_object(), message.options), (Object::new(), Object::new()));
+        assert!(message.headers.0.is_empty());
+    }
+}
+
+#[test]
+fn a_retry_after_is_seconds_or_a_date() {
+    let now = "1994-11-06T08:49:00Z".parse().expect("a time");
+    let after = |text| retry_after(text, now).map(|pause| pause.as_secs());
+    assert_eq!(after(" 120 "), Some(120));
+    assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(37));
+    for none in ["Sun, 06 Nov 1994 08:48:59 GMT", "soon", "-1", "1.5", ""] {
+        assert_eq!(after(none), None, "{none}");
+    }
+}
+
+#[test]
 fn a_message_fails_when_something_failed_or_nothing_could_carry_it() {
     let sent = || Outcome::Sent { receipt: Receipt::default(), fault: None };
     let unsupported = || Outcome::Unsupported { reason: String::new() };

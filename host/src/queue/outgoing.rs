@@ -75,6 +75,16 @@ impl Queue {
         }
     }
 
+    /// When the next call to a webhook is due.
+    pub async fn next_call(&self, hook: String) -> Result<Option<Timestamp>, QueueError> {
+        let sql = "SELECT min(due) FROM calls WHERE hook = ?1";
+        let next = move |db: &Connection| {
+            let read = |row: &rusqlite::Row| Ok(Reading::of(row).number(0));
+            Ok(db.prepare_cached(sql)?.query_row([&hook], read)?.map(moment))
+        };
+        self.read(next).await
+    }
+
     /// Keeps an event that is about no message.
     pub async fn tell(&self, body: Vec<u8>, now: Timestamp) -> Result<(), QueueError> {
         self.writer.write(move |writer| Ok(writer.tell(0, &body, now)?)).await

@@ -480,6 +480,8 @@ async fn webhook_calls_are_kept_until_they_are_taken() {
     queue.called("a".to_owned(), first[0].event.id).await.expect("noted");
     queue.call_again("a".to_owned(), first[1].event.id, at(1_060)).await.expect("noted");
     assert!(calls("a", 1_059).await.is_empty());
+    assert_eq!(queue.next_call("a".to_owned()).await.expect("asked"), Some(at(1_060)));
+    assert_eq!(queue.next_call("c".to_owned()).await.expect("asked"), None);
     assert_eq!(calls("a", 1_060).await[0].attempts, 1);
     assert_eq!(calls("b", 1_001).await.len(), 2);
     assert_eq!(queue.events(first[0].event.id, 10).await.expect("asked").events.len(), 1);

@@ -30,12 +30,32 @@ async fn a_message_is_accepted_sent_and_its_timeline_told() {
     assert_text(&attempt["answer"], &format!("{}.django_email", taken["uuid"].as_str().expect("text")));
     assert_eq!(attempt["revision"].as_str().map(str::len), Some(12));
     assert!(told["accepted"].is_string() && told["settled"].is_string());
-    assert_eq!(told["recipient"]["lms_user_id"], "7");
+    assert_eq!(told["recipient"]["lms_user_id"], 7);
     assert!(!told.to_string().contains("secret-link"), "the context is not kept: {told}");
     smtp.mail();
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
     assert!(!log.contains(taken["uuid"].as_str().expect("text")), "settled messages are told at debug: {log}");
+}
+
+/// edx-ace's `lms_user_id` has no type of its own: a number comes back as a number, a string as a string.
+#[tokio::test]
+async fn a_user_id_comes_back_with_the_type_it_had() {
+    let home = home("");
+    let server = Server::start(&home);
+    let ids = [json!(7), json!("7"), json!("usr-7"), json!("007"), json!(0), Value::Null];
+    for (number, id) in (1..).zip(&ids) {
+        let recipient = json!({"lms_user_id": id, "email_address": "a@b.example"});
+        let sent = server.send(&note(number, json!({"recipient": recipient}))).await;
+        let (_, told) = server.get(&format!("/v1/messages/{}", sent["uuid"].as_str().expect("text"))).await;
+        assert_eq!(&told["recipient"]["lms_user_id"], id);
+    }
+    let (_, listed) = server.get("/v1/messages?email=a@b.example").await;
+    let listed = listed["messages"].as_array().expect("messages");
+    let found: Vec<&Value> = listed.iter().map(|one| &one["recipient"]["lms_user_id"]).collect();
+    assert_eq!(found, ids.iter().rev().collect::<Vec<_>>(), "the latest first");
+    let (_, seven) = server.get("/v1/messages?user=7").await;
+    assert_eq!(seven["messages"].as_array().map(Vec::len), Some(2), "{seven}");
 }
 
 #[tokio::test]

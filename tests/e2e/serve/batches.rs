@@ -51,7 +51,7 @@ async fn a_batch_that_was_cut_off_is_sent_again_and_each_message_once() {
     assert_eq!(batch["by_state"], json!({"sent": 500}));
     let one = Uuid::new_v5(&Uuid::from_u128(1), b"7");
     let (_, message) = server.get(&format!("/v1/messages/{one}")).await;
-    assert_eq!((&message["batch"], &message["recipient"]["lms_user_id"]), (&json!(Uuid::from_u128(1)), &json!("7")));
+    assert_eq!((&message["batch"], &message["recipient"]["lms_user_id"]), (&json!(Uuid::from_u128(1)), &json!(7)));
     let metrics = server.get("/metrics").await.1;
     assert_text(&metrics, "ace_settled_total{channel_type=\"email\",channel=\"django_email\",state=\"sent\"} 500");
 

@@ -130,7 +130,7 @@ async fn a_batch_that_was_killed_is_sent_again_and_each_message_is_found_once() 
     for number in (0..MEMBERS).step_by(1_009) {
         let uuid = json!(Uuid::new_v5(&Uuid::from_u128(1), number.to_string().as_bytes()));
         let (_, one) = server.get(&format!("/v1/messages/{}", uuid.as_str().expect("a text"))).await;
-        assert_eq!(one["recipient"]["lms_user_id"], number.to_string());
+        assert_eq!(one["recipient"]["lms_user_id"], number);
         for who in [format!("user={number}"), format!("email=u{number}@example.com")] {
             let (_, found) = server.get(&format!("/v1/messages?{who}")).await;
             let found: Vec<&Value> = found["messages"].as_array().into_iter().flatten().map(|m| &m["uuid"]).collect();

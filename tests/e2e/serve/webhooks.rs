@@ -44,6 +44,36 @@ async fn a_webhook_is_called_signed_and_again_until_it_answers() {
     assert!(!log.contains(secret) && !log.contains("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "{log}");
 }
 
+#[tokio::test]
+async fn a_webhook_is_called_again_after_a_second_or_when_it_says() {
+    let busy = Answer::new(429, "").with("Retry-After", "3");
+    let provider = Provider::start(vec![Answer::new(500, ""), busy, Answer::new(204, ""), Answer::new(204, "")]);
+    let toml = format!(
+        "{LISTEN}[webhooks.audit]\nurl = '{}/hook'\nca-file = 'ca.pem'\nsecret = {{ env = 'HOOK_SECRET' }}\nevents = ['message.sent']\n",
+        provider.url(),
+    );
+    let home = home(&toml);
+    home.file("ca.pem", &provider.ca);
+    let server = Server::of(home.ace(&["--log", "info", "serve"]).env("HOOK_SECRET", "not-so-secret"));
+    server.send(&note(1, json!({}))).await;
+    let arrivals = async |count: usize| {
+        let from = std::time::Instant::now();
+        wait_for("the calls", || Some(provider.seen()).filter(|seen| seen.len() >= count));
+        from.elapsed().as_secs_f64()
+    };
+    arrivals(1).await;
+    let first = arrivals(2).await;
+    assert!((0.5..3.0).contains(&first), "1 s after the first: {first}");
+    // Another event does not go before.
+    server.send(&note(2, json!({}))).await;
+    let second = arrivals(3).await;
+    assert!((2.0..6.0).contains(&second), "3 s, as it asked: {second}");
+    arrivals(4).await;
+    let ids: std::collections::BTreeSet<_> =
+        provider.seen().iter().filter_map(|call| call.header("webhook-id").map(str::to_owned)).collect();
+    assert_eq!(ids.len(), 2, "both events are told");
+}
+
 /// A client of the event stream.
 pub(super) struct Listener {
     chunks: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
+use crate::message::retry_after;
 use crate::plugin::Trial;
 use crate::{config, tls};
 
@@ -117,12 +117,7 @@ pub fn throttled(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<
     if !matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
     }
-    let text = response.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        // A date; one that is over asks for nothing.
-        Err(_) => Duration::try_from(rfc2822::parse(text).ok()?.timestamp().duration_since(now)).ok(),
-    }
+    retry_after(response.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
 /// The right of a plugin to have one request under way, up to a moment.
