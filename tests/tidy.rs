@@ -272,6 +272,38 @@ fn every_metric_is_documented() {
     assert!(missing.is_empty(), "docs/serving.md does not name {missing:?}");
 }
 
+/// A table of departures that names a test nobody runs shows nothing.
+#[test]
+fn departures_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("docs/departures.md")).expect("a page of ours");
+    let (mut names, mut wrong, mut before) = (0, Vec::new(), String::new());
+    for quoted in page.split('`').skip(1).step_by(2) {
+        let (file, function) =
+            quoted.split_once(": ").map_or((quoted, None), |(file, function)| (file, Some(function)));
+        let is_file =
+            file.ends_with(".rs") && ["src/", "tests/", "plugins/"].iter().any(|start| file.starts_with(start));
+        if !is_file && file != "…" {
+            continue;
+        }
+        if is_file {
+            before = if file.starts_with("src/") { format!("host/{file}") } else { file.to_owned() };
+        }
+        names += 1;
+        let text = std::fs::read_to_string(root.join(&before)).unwrap_or_default();
+        let is_there = |name: &str| {
+            let start = text.find(&format!("fn {name}(")).map(|at| &text[..at]);
+            start.is_some_and(|above| above.rfind("test]").is_some_and(|at| !above[at..].contains("\n\n")))
+        };
+        if !function.map_or(text.contains("test]"), is_there) {
+            wrong.push(quoted);
+        }
+    }
+    assert!(names > 50, "{names} names were found");
+    assert!(wrong.is_empty(), "docs/departures.md names tests that do not exist: {wrong:?}");
+    assert!(!page.contains("no test yet"));
+}
+
 #[test]
 fn only_the_command_line_prints() {
     let mut wrong = Vec::new();

@@ -14,6 +14,7 @@ mod batches;
 mod body;
 mod described;
 mod docs;
+mod examples;
 mod guard;
 mod keyvalue;
 pub mod listen;

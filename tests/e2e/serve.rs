@@ -7,6 +7,7 @@ mod batches;
 mod connections;
 mod crash;
 mod damage;
+mod examples;
 mod frames;
 mod limit_to;
 mod limits;

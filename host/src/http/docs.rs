@@ -13,6 +13,7 @@ use bytes::Bytes;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
+use super::examples::with_examples;
 use super::problem::ApiError;
 
 const DESCRIPTION: &str = "/openapi.json";
@@ -22,7 +23,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 
 /// The routes of the description.
 pub fn router<S: Clone + Send + Sync + 'static>(described: &OpenApi) -> Router<S> {
-    let text = Bytes::from(described.to_json().expect("it has only string keys"));
+    let described = serde_json::to_value(described).expect("it has only string keys");
+    let text = Bytes::from(with_examples(described).to_string());
     let config = Arc::new(Config::from(DESCRIPTION).validator_url("none"));
     let page = config.clone();
     Router::new()

@@ -29,6 +29,10 @@ impl Presentation {
         context: &Context,
         fault: TemplateFault,
     ) -> TemplateFault {
+        // Most other faults have nothing to be looked for.
+        if !fault.message.contains("defined") {
+            return fault;
+        }
         let found = self.undefined(theme, entries, context.clone());
         let others: Vec<String> =
             found.iter().skip(1).map(|Undefined { path, place }| format!("`{path}` ({place})")).collect();

@@ -47,6 +47,35 @@ fn rest(mut stream: TcpStream) -> (String, bool) {
     (String::from_utf8_lossy(&answer).into_owned(), is_open)
 }
 
+#[tokio::test]
+async fn what_is_no_request_gets_a_400_before_the_connection_is_closed() {
+    let home = home("");
+    let server = Server::start(&home);
+    let good = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let post = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    for bad in [
+        "GARBAGE\r\n\r\n".to_owned(),
+        "GET /healthz\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n".to_owned(),
+        "G\u{1}T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/1.1\r\nno colon\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/1.1\r\n folded: x\r\n\r\n".to_owned(),
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n".to_owned(),
+        "GET http://[::bad/ HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}".to_owned() + &"a".repeat(200),
+        format!("{post}Content-Length: x\r\n\r\n{{}}"),
+        format!("{post}Content-Length: 1\r\nContent-Length: 2\r\n\r\n{{}}"),
+        format!("{post}Transfer-Encoding: chunked, gzip\r\n\r\n{{}}"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}"),
+    ] {
+        let (answer, is_open) = rest(say(&server, &bad));
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n") && !is_open, "{bad:?}: {answer}");
+        let (answers, is_open) = rest(say(&server, &format!("{good}{bad}")));
+        assert!(answers.starts_with("HTTP/1.1 200 OK\r\n") && !is_open, "{bad:?}: {answers}");
+        assert!(answers.contains("HTTP/1.1 400 Bad Request\r\n"), "after another request: {bad:?}: {answers}");
+    }
+}
+
 /// A server that stops within so long although `hold` has connections to it.
 fn stops_soon<T>(server: Server, held: T) {
     let begun = Instant::now();
