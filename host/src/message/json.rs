@@ -28,14 +28,19 @@ pub fn tokens(json: &str) -> Tokens<'_> {
 }
 
 impl Tokens<'_> {
-    /// Whether this token is next, which is then passed; also true at the end of the text.
-    pub fn skips(&mut self, token: &str) -> bool {
-        let before = self.at;
-        let is_next = self.next().is_none_or(|next| next == token);
-        if !is_next {
-            self.at = before;
+    /// Whether this sign is next, which is then passed; also true at the end of the text.
+    pub fn skips(&mut self, sign: u8) -> bool {
+        self.skip_space();
+        let next = self.json.as_bytes().get(self.at).copied();
+        self.at += usize::from(next == Some(sign));
+        next.is_none_or(|next| next == sign)
+    }
+
+    fn skip_space(&mut self) {
+        let bytes = self.json.as_bytes();
+        while bytes.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
         }
-        is_next
     }
 }
 
@@ -43,9 +48,8 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let bytes = self.json.as_bytes();
-        let space = bytes[self.at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let begin = self.at + space;
+        self.skip_space();
+        let (bytes, begin) = (self.json.as_bytes(), self.at);
         let length = match bytes.get(begin)? {
             b'"' => string_length(&bytes[begin..]),
             b'{' | b'}' | b'[' | b']' | b',' | b':' => 1,
@@ -89,31 +93,55 @@ pub fn is_integer(token: &str) -> bool {
 /// Writes a sound text compactly and in one form: as serde_json writes it, but for whole numbers of more than 64 bits, which keep
 /// their digits.
 pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
+    let (mut tokens, bytes) = (tokens(json), json.as_bytes());
+    // What stands between these two is the same in both forms, and is written at once.
+    let (mut kept, mut end) = (0, 0);
     let mut depth = 0;
-    for token in tokens(json) {
+    while let Some(token) = tokens.next() {
+        let begin = tokens.at - token.len();
+        if begin > end {
+            out.extend_from_slice(&bytes[kept..end]);
+            kept = begin;
+        }
+        end = tokens.at;
         match token.as_bytes()[0] {
-            b'"' if token.contains('\\') => {
-                serde_json::to_writer(&mut *out, &serde_json::from_str::<Cow<str>>(token)?)?
-            }
-            b'-' | b'0'..=b'9' if !is_integer(token) => match token.parse::<f64>() {
-                Ok(number) if number.is_finite() => serde_json::to_writer(&mut *out, &number)?,
-                _ => return Err(Error::custom("number out of range")),
-            },
-            b'-' if token == "-0" => out.push(b'0'),
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
             first => {
-                match first {
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' => depth -= 1,
-                    _ => {}
+                if write_otherwise(first, token, &bytes[kept..begin], out)? {
+                    kept = end;
                 }
-                if depth > DEPTH_MAX {
-                    return Err(Error::custom("recursion limit exceeded"));
-                }
-                out.extend_from_slice(token.as_bytes());
             }
         }
+        if depth > DEPTH_MAX {
+            return Err(Error::custom("recursion limit exceeded"));
+        }
     }
+    out.extend_from_slice(&bytes[kept..end]);
     Ok(())
+}
+
+/// Writes a token that has another form, behind what comes before it. Whether it has one.
+fn write_otherwise(first: u8, token: &str, before: &[u8], out: &mut Vec<u8>) -> Result<bool, Error> {
+    match first {
+        b'"' if token.contains('\\') => {
+            out.extend_from_slice(before);
+            serde_json::to_writer(out, &serde_json::from_str::<Cow<str>>(token)?)?;
+        }
+        b'-' if token == "-0" => {
+            out.extend_from_slice(before);
+            out.push(b'0');
+        }
+        b'-' | b'0'..=b'9' if !is_integer(token) => match token.parse::<f64>() {
+            Ok(number) if number.is_finite() => {
+                out.extend_from_slice(before);
+                serde_json::to_writer(out, &number)?;
+            }
+            _ => return Err(Error::custom("number out of range")),
+        },
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 /// The part of a sound text that an RFC 6901 pointer names.

@@ -1,6 +1,8 @@
 //! What a template sees: `message`, `channel`, and the message's context on top, which may shadow both (as in edx-ace).
 
-use serde::Serialize;
+use std::cell::RefCell;
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use tera::value::Key;
 use tera::{Context, Map, TeraResult, Value};
 use uuid::Uuid;
@@ -15,7 +17,7 @@ use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
 
 /// `message`, with the attributes that edx-ace's has, but for `context`.
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct MessageView<'a> {
     app_label: &'a str,
     name: &'a str,
@@ -31,13 +33,13 @@ struct MessageView<'a> {
     log_level: Option<i64>,
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct RecipientView<'a> {
     lms_user_id: &'a UserId,
     email_address: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct ChannelView<'a> {
     name: &'a str,
     channel_type: &'a str,
@@ -55,7 +57,7 @@ pub(super) fn build(message: &Message, subject: &Subject, reads_context: bool) -
         context.insert_value("channel", Value::try_from_serializable(&channel_view(message, subject))?);
     }
     for (key, json) in message.context.iter() {
-        let value = value(&mut json::tokens(json), &mut has_exponent);
+        let value = value(json, &mut has_exponent)?;
         if reads_context {
             values.insert(Key::String(key.into()), value.clone());
         }
@@ -73,51 +75,82 @@ pub(super) fn build(message: &Message, subject: &Subject, reads_context: bool) -
     Ok((context, has_exponent))
 }
 
-/// The next value of a sound JSON text. Whole numbers of more than 128 bits, which Tera cannot hold, are texts of their digits.
-fn value(tokens: &mut Tokens, has_exponent: &mut bool) -> Value {
-    let Some(token) = tokens.next() else { return Value::none() };
-    match token.as_bytes()[0] {
-        b'"' => json::text(token).into(),
-        b't' => true.into(),
-        b'f' => false.into(),
-        b'n' => Value::none(),
-        b'[' => list(tokens, has_exponent).into(),
-        b'{' => map(tokens, has_exponent).into(),
-        _ if json::is_integer(token) => integer(token),
-        _ => {
-            let number = token.parse::<f64>().unwrap_or_default();
-            *has_exponent |= shown::differs(number);
-            number.into()
+/// How far a sound JSON text is read, and whether a number in it is written otherwise by Tera than by Python.
+struct Reading<'a> {
+    tokens: Tokens<'a>,
+    has_exponent: bool,
+}
+
+/// The next value, which Tera makes of what is written to it: from a map of ours it would copy entry by entry. Whole numbers of more
+/// than 128 bits, which Tera cannot hold, are texts of their digits.
+struct Next<'r, 'a>(&'r RefCell<Reading<'a>>);
+
+/// Room for so many entries is made at once.
+const USUAL_ENTRIES: usize = 8;
+
+impl Next<'_, '_> {
+    fn skips(&self, sign: u8) -> bool {
+        self.0.borrow_mut().tokens.skips(sign)
+    }
+}
+
+impl Serialize for Next<'_, '_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let next = self.0.borrow_mut().tokens.next();
+        let Some(token) = next else { return to.serialize_unit() };
+        match token.as_bytes()[0] {
+            b'"' => to.serialize_str(&json::text(token)),
+            b't' => to.serialize_bool(true),
+            b'f' => to.serialize_bool(false),
+            b'n' => to.serialize_unit(),
+            b'[' => {
+                let mut list = to.serialize_seq(None)?;
+                while !self.skips(b']') {
+                    list.serialize_element(self)?;
+                    self.skips(b',');
+                }
+                list.end()
+            }
+            b'{' => {
+                // A key that is there twice has its last value.
+                let mut map = to.serialize_map(Some(USUAL_ENTRIES))?;
+                while !self.skips(b'}') {
+                    let key = self.0.borrow_mut().tokens.next().unwrap_or_default();
+                    self.skips(b':');
+                    map.serialize_entry(&json::text(key), self)?;
+                    self.skips(b',');
+                }
+                map.end()
+            }
+            _ if json::is_integer(token) => integer(token, to),
+            _ => {
+                let number = token.parse::<f64>().unwrap_or_default();
+                self.0.borrow_mut().has_exponent |= shown::differs(number);
+                to.serialize_f64(number)
+            }
         }
     }
 }
 
-fn integer(token: &str) -> Value {
-    let short = || token.parse::<u64>().map(Value::from).or_else(|_| token.parse::<i64>().map(Value::from));
-    let long = || token.parse::<i128>().map(Value::from).or_else(|_| token.parse::<u128>().map(Value::from));
-    short().or_else(|_| long()).unwrap_or_else(|_| token.into())
+fn integer<S: Serializer>(token: &str, to: S) -> Result<S::Ok, S::Error> {
+    if let Ok(number) = token.parse() {
+        to.serialize_u64(number)
+    } else if let Ok(number) = token.parse() {
+        to.serialize_i64(number)
+    } else if let Ok(number) = token.parse() {
+        to.serialize_i128(number)
+    } else if let Ok(number) = token.parse() {
+        to.serialize_u128(number)
+    } else {
+        to.serialize_str(token)
+    }
 }
 
-/// What follows `[`.
-fn list(tokens: &mut Tokens, has_exponent: &mut bool) -> Vec<Value> {
-    let mut items = Vec::new();
-    while !tokens.skips("]") {
-        items.push(value(tokens, has_exponent));
-        tokens.skips(",");
-    }
-    items
-}
-
-/// What follows `{`. A key that is there twice has its last value.
-fn map(tokens: &mut Tokens, has_exponent: &mut bool) -> Map {
-    let mut map = Map::new();
-    while let Some(key) = tokens.next().filter(|token| *token != "}") {
-        tokens.skips(":");
-        let value = value(tokens, has_exponent);
-        map.insert(Key::String(json::text(key).into()), value);
-        tokens.skips(",");
-    }
-    map
+fn value(json: &str, has_exponent: &mut bool) -> TeraResult<Value> {
+    let reading = RefCell::new(Reading { tokens: json::tokens(json), has_exponent: *has_exponent });
+    let value = Value::try_from_serializable(&Next(&reading))?;
+    *has_exponent = reading.into_inner().has_exponent;
+    Ok(value)
 }
 
 /// What links are marked with.
@@ -170,12 +203,12 @@ mod tests {
     #[test]
     fn values_are_what_the_text_says() {
         let json = r#"{"a":[1,-1,1.5,true,false,null,"x\n\"y"],"b":{},"c":[],"a\u00e9":{"d":[[]]},"b":2}"#;
-        let ours = value(&mut json::tokens(json), &mut false);
+        let ours = value(json, &mut false).expect("Tera holds it");
         let theirs: serde_json::Value = serde_json::from_str(json).expect("JSON");
         assert_eq!(serde_json::to_value(&ours).expect("JSON"), theirs);
         for broken in ["", "[", "{", "[1", r#"{"a""#, r#"{"a":"#, "]"] {
             // Never read, as what is kept was sound; but nothing hangs or panics.
-            value(&mut json::tokens(broken), &mut false);
+            let _ = value(broken, &mut false);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use icu_locale_core::Locale;
 
@@ -17,6 +17,8 @@ use super::po::{self, PoEntry, PoError, PoFile};
 
 /// A language's tag is at most as long as BCP 47 recommends room for.
 const CODE_BYTES_MAX: usize = 35;
+/// Spellings of languages that are remembered.
+const RESOLVED_MAX: usize = 1_000;
 /// Languages written from right to left, by their first subtag.
 const RIGHT_TO_LEFT: [&str; 14] =
     ["ar", "arc", "ckb", "dv", "fa", "he", "iw", "ks", "ps", "sd", "syr", "ug", "ur", "yi"];
@@ -51,6 +53,8 @@ pub(super) struct Languages {
     /// By language; those that go before others first.
     catalogs: BTreeMap<String, Vec<Arc<Catalog>>>,
     default: String,
+    /// What was asked for before, and what it got.
+    resolved: RwLock<HashMap<String, Resolved>>,
 }
 
 /// One language as templates see it.
@@ -70,7 +74,7 @@ pub(super) struct Language {
 /// What a message asked for, and what it got.
 #[derive(Debug, Clone)]
 pub(super) struct Resolved {
-    pub language: Language,
+    pub language: Arc<Language>,
     /// Why it is another one than asked for.
     pub note: Option<String>,
 }
@@ -91,7 +95,8 @@ impl Languages {
         for (language, catalog) in catalogs {
             by_language.entry(language).or_default().push(catalog);
         }
-        Languages { catalogs: by_language, default: normalized(default).unwrap_or_else(|| "en".to_owned()) }
+        let default = normalized(default).unwrap_or_else(|| "en".to_owned());
+        Languages { catalogs: by_language, default, resolved: RwLock::default() }
     }
 
     /// The languages that have a catalogue.
@@ -103,6 +108,19 @@ impl Languages {
     /// cannot be had is said in the note. Where there are no catalogues at all, any language is as good as another, and
     /// decides of dates and numbers alone.
     pub fn resolve(&self, asked: Option<&str>) -> Resolved {
+        let key = asked.unwrap_or_default();
+        if let Some(known) = self.resolved.read().unwrap_or_else(PoisonError::into_inner).get(key) {
+            return known.clone();
+        }
+        let resolved = self.find(asked);
+        let mut known = self.resolved.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < RESOLVED_MAX && key.len() <= CODE_BYTES_MAX {
+            known.insert(key.to_owned(), resolved.clone());
+        }
+        resolved
+    }
+
+    fn find(&self, asked: Option<&str>) -> Resolved {
         let Some(asked) = asked.filter(|asked| !asked.trim().is_empty()) else {
             return Resolved { language: self.language(&self.default), note: None };
         };
@@ -119,7 +137,7 @@ impl Languages {
         Resolved { language: self.language(&self.default), note: Some(note) }
     }
 
-    fn language(&self, code: &str) -> Language {
+    fn language(&self, code: &str) -> Arc<Language> {
         let mut catalogs: Vec<_> = self.own(code).cloned().collect();
         let own = catalogs.len();
         // The default language's catalogue helps out only where the source's own texts would be foreign, too.
@@ -128,7 +146,7 @@ impl Languages {
         }
         let own_conventions = Some(Conventions::of(fallbacks(code))).filter(Conventions::is_known);
         let conventions = own_conventions.unwrap_or_else(|| Conventions::of(nearest(code).iter().copied()));
-        Language { code: code.to_owned(), locale: locale(code), conventions, catalogs, own }
+        Arc::new(Language { code: code.to_owned(), locale: locale(code), conventions, catalogs, own })
     }
 
     /// The catalogues of a language; those of one near it where it has none.
@@ -355,7 +373,7 @@ mod tests {
         assert_eq!(text("en-GB", "a"), "a");
         let told = |asked: &str| {
             let resolved = languages.resolve(Some(asked));
-            (resolved.language.code, resolved.note)
+            (resolved.language.code.clone(), resolved.note)
         };
         assert_eq!(told("pt-PT"), ("pt-pt".to_owned(), None));
         assert_eq!(told("en-GB"), ("en-gb".to_owned(), None));

@@ -5,6 +5,7 @@
 //! it whatever happens.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
@@ -19,7 +20,7 @@ const TIMES_WRITTEN: usize = 4;
 
 /// What functions and filters ask for.
 pub(super) struct Rendering {
-    pub language: Language,
+    pub language: Arc<Language>,
     pub tracking: Tracking,
     /// The time zones that templates have entered, the inner one last; `None` stands for the default.
     zones: RefCell<Vec<Option<TimeZone>>>,
@@ -67,7 +68,7 @@ pub(super) struct Bounds {
 }
 
 impl Rendering {
-    pub fn new(language: Language, tracking: Tracking, bounds: Bounds) -> Self {
+    pub fn new(language: Arc<Language>, tracking: Tracking, bounds: Bounds) -> Self {
         Rendering {
             language,
             tracking,

@@ -41,7 +41,7 @@ pub(super) fn localized(value: &Value) -> TeraResult<String> {
 /// The language's, as Django has them; as the CLDR does, where Django does not have the language.
 fn separators() -> TeraResult<Separators> {
     rendering::current(|rendering| {
-        let Language { locale, conventions, .. } = &rendering.language;
+        let Language { locale, conventions, .. } = &*rendering.language;
         let by_cldr = if conventions.is_known() { None } else { formats::separators(locale) };
         Ok(by_cldr.unwrap_or_else(|| conventions.separators()))
     })
