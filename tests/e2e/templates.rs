@@ -160,6 +160,30 @@ fn relative_links_are_made_absolute_and_check_names_those_that_cannot_be() {
 }
 
 #[test]
+fn a_channel_type_without_templates_is_listed_once_and_in_no_report() {
+    let slack =
+        "grants = { http = ['https://hooks.example/services/'] }\nsecrets = { webhook-url = { file = 'webhook' } }";
+    let home = mail_home(&format!("[relays.main]\nkind = \"discard\"\n[plugins.slack_webhook_rust]\n{slack}\n"));
+    home.example("slack_webhook_rust");
+    home.file("webhook", "https://hooks.example/services/T0/B0/x");
+    let note = message("note", json!({}));
+    let sent = home.send(std::slice::from_ref(&note)).ok().lines().remove(0);
+    let types: Vec<&Value> =
+        sent["report"]["channels"].as_array().expect("channels").iter().map(|c| &c["channel_type"]).collect();
+    assert_eq!(types, ["email", "push"], "{sent}");
+    // Who asks for that type alone is told why nothing went out.
+    let limited = ["send", "--json", "--limit-to", "slack", "-"];
+    let told = home.ace(&limited).input(note.to_string()).run().code(1).lines().remove(0);
+    let of_slack = crate::support::channel(&told, "slack");
+    assert_eq!((&of_slack["state"], &of_slack["absent"]), (&json!("template_error"), &json!(true)));
+    let absent = json!({"message": "app.note", "channel_type": "slack", "absent": true});
+    let listed = home.ace(&["templates", "--json"]).run().ok().lines();
+    assert_eq!(listed.iter().filter(|line| **line == absent).count(), 1, "{listed:?}");
+    home.file("templates/app/edx_ace/note/slack/body.txt", "Hi");
+    assert!(!home.ace(&["templates", "--json"]).run().ok().lines().contains(&absent));
+}
+
+#[test]
 fn templates_are_listed_with_what_they_override_and_what_is_missing() {
     let home = home();
     let app = hello(json!({}))["app_label"].as_str().expect("text").to_owned();

@@ -21,7 +21,7 @@ pub fn with_examples(mut description: Value) -> Value {
 }
 
 fn add(operation: &mut Value, route: &str, examples: &Value) {
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+    for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
         let name = parameter["name"].as_str().unwrap_or_default().to_owned();
         let own = examples["parameters_of"][route].get(&name);
         parameter["example"] = own.unwrap_or(&examples["parameters"][&name]).clone();

@@ -83,6 +83,7 @@ async fn every_route_has_examples_that_are_taken_as_they_are() {
         for (kind, content) in bodies.chain(answers) {
             assert!(!content["example"].is_null(), "{route}: {kind} has no example");
         }
+        assert!(operation.get("parameters").is_none_or(Value::is_array), "{route}");
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             assert!(!parameter["example"].is_null(), "{route}: {} has no example", parameter["name"]);
         }
