@@ -465,6 +465,9 @@ impl InFlight {
 
     /// Ends a delivery. What was mailed outweighs how it ended.
     fn settle(&mut self, i: usize, mut mails: Mails, outcome: Outcome) {
+        if matches!(outcome, Outcome::Sent { .. }) && self.progress.mailed.is_empty() {
+            return self.note(i, outcome);
+        }
         let key = self.delivery_key(i);
         let outcome = mails.settle(&key, outcome);
         let (is_sent, channel_type) =

@@ -54,8 +54,8 @@ impl<'a> Iterator for Tokens<'a> {
             b'"' => string_length(&bytes[begin..]),
             b'{' | b'}' | b'[' | b']' | b',' | b':' => 1,
             _ => {
-                let is_over = |byte: &u8| byte.is_ascii_whitespace() || b"{}[],:\"".contains(byte);
-                bytes[begin..].iter().position(is_over).unwrap_or(bytes.len() - begin)
+                let is_over = |byte: &u8| !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'+' | b'-' | b'E');
+                bytes[begin..].iter().position(is_over).unwrap_or(bytes.len() - begin).max(1)
             }
         };
         self.at = begin + length;
@@ -77,17 +77,21 @@ fn string_length(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
+fn has_escapes(string: &str) -> bool {
+    memchr::memchr(b'\\', string.as_bytes()).is_some()
+}
+
 /// What a string token says.
 pub fn text(token: &str) -> Cow<'_, str> {
     match token.get(1..token.len().saturating_sub(1)) {
-        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
+        Some(plain) if !has_escapes(plain) => Cow::Borrowed(plain),
         _ => serde_json::from_str(token).unwrap_or_default(),
     }
 }
 
 /// Whether a number token is a whole number, whatever its length.
 pub fn is_integer(token: &str) -> bool {
-    !token.contains(['.', 'e', 'E'])
+    token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-'))
 }
 
 /// Writes a sound text compactly and in one form: as serde_json writes it, but for whole numbers of more than 64 bits, which keep
@@ -124,7 +128,7 @@ pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
 /// Writes a token that has another form, behind what comes before it. Whether it has one.
 fn write_otherwise(first: u8, token: &str, before: &[u8], out: &mut Vec<u8>) -> Result<bool, Error> {
     match first {
-        b'"' if token.contains('\\') => {
+        b'"' if has_escapes(token) => {
             out.extend_from_slice(before);
             serde_json::to_writer(out, &serde_json::from_str::<Cow<str>>(token)?)?;
         }

@@ -19,8 +19,8 @@ impl Report {
     /// Keeps its bounds: of each list the latest [`LINES_MAX`]; of all texts together [`REPORT_BYTES_MAX`]. Where they have more,
     /// stacks and receipts' details go first, then every text and list is kept short. What was decided always stays.
     pub fn bound(&mut self) {
-        self.shorten(LINES_MAX, TEXT_BYTES_MAX);
-        if self.weight() <= REPORT_BYTES_MAX {
+        let texts = self.shorten(LINES_MAX, TEXT_BYTES_MAX);
+        if texts + self.weight() <= REPORT_BYTES_MAX {
             return;
         }
         for fault in self.policies.iter_mut().filter_map(|policy| match &mut policy.verdict {
@@ -35,12 +35,13 @@ impl Report {
                 fault.iter_mut().for_each(|fault| fault.backtrace = None);
             }
         }
-        if self.weight() > REPORT_BYTES_MAX {
+        if texts + self.weight() > REPORT_BYTES_MAX {
             self.shorten(SHORT_LINES, SHORT_BYTES);
         }
     }
 
-    fn shorten(&mut self, lines: usize, bytes: usize) {
+    /// The bytes of the texts that are left.
+    fn shorten(&mut self, lines: usize, bytes: usize) -> usize {
         for policy in &mut self.policies {
             keep_latest(&mut policy.refused, lines);
         }
@@ -54,16 +55,18 @@ impl Report {
                 reasons.truncate(lines.max(LINES_MAX));
             }
         }
+        let mut left = 0;
         self.each_text(&mut |text| {
             if text.len() > bytes {
                 *text = text::lines(text, bytes);
             }
+            left += text.len();
         });
+        left
     }
 
-    fn weight(&mut self) -> usize {
-        let mut bytes = 0;
-        self.each_text(&mut |text| bytes += text.len());
+    /// The bytes of stacks and receipts' details.
+    fn weight(&self) -> usize {
         let stacks = self.policies.iter().map(|policy| match &policy.verdict {
             Verdict::Broken { fault, .. } => stack_bytes(fault),
             Verdict::Result(_) => 0,
@@ -75,7 +78,7 @@ impl Report {
             }
             _ => 0,
         });
-        bytes + stacks.sum::<usize>() + sent.sum::<usize>()
+        stacks.sum::<usize>() + sent.sum::<usize>()
     }
 
     /// Visits every text that somebody else chose, but for stacks and receipts' details.
