@@ -34,6 +34,7 @@ mod database;
 mod health;
 mod limits;
 mod look;
+mod mending;
 mod meter;
 mod outgoing;
 mod parked;

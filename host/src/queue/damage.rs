@@ -134,8 +134,7 @@ impl Writer {
 
     /// A message's row is damaged: nothing that is done again and again is to meet it again. Whether that is new.
     pub fn note_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<bool> {
-        let sql = "INSERT OR IGNORE INTO damaged (id, at, reason) VALUES (?1, ?2, ?3)";
-        if self.db.prepare_cached(sql)?.execute(params![id, ms(now), damage])? == 0 {
+        if !self.leave_out(id, damage, now)? {
             return Ok(false);
         }
         let file = self.settings.database.display();
@@ -145,6 +144,12 @@ impl Writer {
         );
         self.damage.lines.push((Some(id), line));
         Ok(true)
+    }
+
+    /// As [`Writer::note_damaged`], of which the operator was told before.
+    pub fn leave_out(&mut self, id: i64, why: &str, now: Timestamp) -> rusqlite::Result<bool> {
+        let sql = "INSERT OR IGNORE INTO damaged (id, at, reason) VALUES (?1, ?2, ?3)";
+        Ok(self.db.prepare_cached(sql)?.execute(params![id, ms(now), why])? > 0)
     }
 
     /// Rows of the queue that stand for no message that waits. They are gone.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::upgrade;
+use super::{mending, upgrade};
 use crate::files::{self, Access};
 use crate::sqlite::{self, Held, Hold, HoldError, Use, beside};
 
@@ -219,18 +219,7 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     let hold = sqlite::prepare(file, Use::Alone, access, &copies).map_err(|error| not_held(file, error))?;
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| OpenError::of(file, &e);
-    let mut db = connect(file, hold).map_err(sql)?;
-    // Both hold only for a file that is still empty.
-    db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
-    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
-    if mode != "wal" {
-        return Err(failed("SQLite cannot keep a write-ahead log here; it must be on a local disk".to_owned()));
-    }
-    db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sql)?;
-    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
-    // What is erased is overwritten with zeros wherever its page is written anyway.
-    db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
+    let mut db = writing(file, hold.clone())?;
     let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
     if version > 0 && version < versions.len() {
         let copy = beside(file, &copy_of(version));
@@ -242,7 +231,31 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     } else if version == 0 {
         bring_forward(&mut db, version, versions).map_err(sql)?;
     }
+    if let Some(mended) = mending::mend(&db, file, access)? {
+        drop(db);
+        db = writing(file, hold)?;
+        mended.finish(&db, file).map_err(sql)?;
+    }
     db.watch(access).map_err(failed)?;
+    Ok(db)
+}
+
+/// A connection that writes.
+fn writing(file: &Path, hold: Hold) -> Result<Held, OpenError> {
+    let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
+    let sql = |e: rusqlite::Error| OpenError::of(file, &e);
+    let db = connect(file, hold).map_err(sql)?;
+    // Both hold only for a file that is still empty.
+    db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(failed("SQLite cannot keep a write-ahead log here; it must be on a local disk".to_owned()));
+    }
+    db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sql)?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
+    // What is erased is overwritten with zeros wherever its page is written anyway.
+    db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
     Ok(db)
 }
 

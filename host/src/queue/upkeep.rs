@@ -157,8 +157,10 @@ impl Writer {
             Ok(ids)
         })?;
         for id in &ids {
-            if let Err(damage) = self.attempt(Place::Message(*id), |writer| writer.erase(*id))? {
-                self.note_damaged(*id, &damage, now)?;
+            match self.attempt(Place::Message(*id), |writer| writer.erase(*id))? {
+                Ok(Some(_)) => {}
+                Ok(None) => self.leave_out(*id, "the index leads to a row that is not there", now).map(drop)?,
+                Err(damage) => drop(self.note_damaged(*id, &damage, now)?),
             }
         }
         Ok(!ids.is_empty() && (self.settled > self.settings.max_settled || ids.len() as i64 >= step))
@@ -289,7 +291,7 @@ impl Writer {
 }
 
 /// The state of a row that was emptied, as it could not be taken out. No message has it, and nothing leads to it.
-const EMPTIED: i64 = -1;
+pub(super) const EMPTIED: i64 = -1;
 
 /// What is to be known of a message that was erased.
 struct Erased {

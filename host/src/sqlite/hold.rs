@@ -107,6 +107,23 @@ impl Hold {
         }
     }
 
+    /// Reads a part of the file as it is on the disk.
+    ///
+    /// # Errors
+    /// Those of the operating system; the file is shorter.
+    pub fn read_at(&self, part: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.file.read_exact_at(part, at)
+    }
+
+    /// Writes a part of the file past SQLite, onto the disk: no connection may have it open that is used afterwards.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn write_at(&self, part: &[u8], at: u64) -> io::Result<()> {
+        self.0.file.write_all_at(part, at)?;
+        self.0.file.sync_all()
+    }
+
     /// The first bytes of the file as they are on the disk; fewer where it is shorter.
     ///
     /// # Errors

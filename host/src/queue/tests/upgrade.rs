@@ -56,7 +56,9 @@ async fn what_can_be_read_is_brought_forward_and_sent_and_the_rest_is_set_aside(
         let wanted: Vec<u128> = there.iter().map(|id| id.unsigned_abs().into()).collect();
         assert_eq!(send_all(&queue).await, wanted, "{text}");
         let stats = queue.stats().await.expect("asked");
-        assert_eq!((stats.damaged, stats.waiting_ordinary), (60 - there.len() as u64, 0), "{text}");
+        // The last page is kept beside the file, and another is in its place.
+        let set_aside = if text == "body-60-" { 0 } else { 60 - there.len() as u64 };
+        assert_eq!((stats.damaged, stats.waiting_ordinary), (set_aside, 0), "{text}");
     }
 }
 
