@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use wasmtime::component::Linker;
 
 use super::errors;
@@ -124,7 +125,20 @@ impl Registry {
         let files = nothing.look(config, None).await?;
         let Reloaded { registry, changes, .. } = nothing.collect(&files, config, Duration::ZERO);
         changes.iter().for_each(Change::log);
+        if let Some(pruned) = registry.prune() {
+            // A short command must not end before it.
+            pruned
+                .await
+                .map_err(|error| tracing::warn!("The folder of compiled plugins was not cleaned up: {error}"))
+                .ok();
+        }
         Ok(registry)
+    }
+
+    /// Removes compiled code that is not needed any more, in the background, unless something is still being loaded.
+    fn prune(&self) -> Option<JoinHandle<()>> {
+        let engine = self.loads.as_ref().filter(|_| self.loading.is_empty())?.host.engine.clone();
+        Some(tokio::task::spawn_blocking(move || engine.prune_cache()))
     }
 
     /// Changes when one of the plugins that are being loaded is ready for the next reload, from now on.
@@ -141,7 +155,9 @@ impl Registry {
     /// The second part, with the same configuration: what the folder and the configuration say now. What did not change stays as
     /// it is; what cannot serve leaves the revision before it serving, where there is one; and so does what is not loaded yet.
     pub fn reload(&self, files: &Files, config: &Config) -> Reloaded {
-        self.collect(files, config, SETTLING)
+        let reloaded = self.collect(files, config, SETTLING);
+        drop(reloaded.registry.prune());
+        reloaded
     }
 
     /// `at_most`: how long to wait for plugins that have to be loaded. `None`: until all of them are.
@@ -191,10 +207,6 @@ impl Registry {
         let awaited: Vec<Arc<Plugin>> =
             config.plugins.keys().filter(is_awaited).map(|name| self.awaited(name, &loads.host.dir, config)).collect();
         reloaded.registry.plugins.extend(awaited.into_iter().map(|plugin| (plugin.name.clone(), plugin)));
-        if reloaded.registry.loading.is_empty() {
-            let engine = loads.host.engine.clone();
-            tokio::task::spawn_blocking(move || engine.prune_cache());
-        }
         reloaded
     }
 
