@@ -13,7 +13,7 @@ set -euo pipefail
 # Direct dependencies are pinned; what they pull in is not.
 requirements='edx-ace==1.15.0
 xss-utils==1.0.0
-Django>=5.2,<5.3
+Django==5.2.19
 aiosmtpd==1.4.6
 Jinja2==3.1.6
 schemathesis==4.32.5
