@@ -127,10 +127,7 @@ impl Registry {
         changes.iter().for_each(Change::log);
         if let Some(pruned) = registry.prune() {
             // A short command must not end before it.
-            pruned
-                .await
-                .map_err(|error| tracing::warn!("The folder of compiled plugins was not cleaned up: {error}"))
-                .ok();
+            pruned.await.unwrap_or_else(|_| tracing::warn!("Cleaning up compiled plugins ended unexpectedly."));
         }
         Ok(registry)
     }
