@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 
 use super::database::OpenError;
+use super::rows;
 use super::upkeep::EMPTIED;
 use crate::files::{self, Access, Readers};
 use crate::sqlite::{self, Held, Hold, beside};
@@ -95,7 +96,9 @@ fn last_number(db: &Connection) -> i64 {
         "SELECT max(id) FROM messages WHERE settled IS NOT NULL",
     ];
     let highest = |sql: &&str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten();
-    KNOWN.iter().filter_map(highest).max().unwrap_or(0)
+    // Those before the page are there as well: its own come after them.
+    let readable = rows::next_id(db, "messages", i64::MAX, rows::Order::Down).ok().flatten();
+    KNOWN.iter().filter_map(highest).chain(readable).max().unwrap_or(0)
 }
 
 /// The file's pages, read past SQLite.
