@@ -5,6 +5,7 @@
 //! - [`identity`]: whether an open database is still the file at its path
 //! - [`wal`]: what is in a write-ahead log
 
+pub mod damage;
 mod hold;
 mod identity;
 mod opening;

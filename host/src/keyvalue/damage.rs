@@ -1,18 +1,13 @@
 //! What is done about damage: an entry that cannot be read or written is its own fault alone. It is named once, whoever writes to it
 //! is told, and everything else of the transaction is done.
-//!
-//! SQLite takes no more writes in a transaction that has met a damaged page. So what may be damaged is *attempted*: where it is
-//! damaged the transaction is void, and made again with that left out.
+//! What may be damaged is *attempted* ([`Met`]).
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use super::writer::{Batch, Stop};
-use crate::sqlite;
+use crate::sqlite::damage::Met;
 
-/// How long damage that was met is left out; then it is looked at again.
-const REMEMBERED: Duration = Duration::from_secs(60);
 /// Damaged entries that are named in the log.
 const NAMED_MAX: usize = 1_000;
 
@@ -37,9 +32,7 @@ pub(super) const SIZES: Place = Place::Part(
 #[derive(Default)]
 pub(super) struct Damage {
     file: Option<PathBuf>,
-    known: HashMap<Place, (Instant, String)>,
-    /// In the transaction under way, which is void by it.
-    met: Option<(Place, String)>,
+    met: Met<Place>,
     named: HashSet<Place>,
 }
 
@@ -50,39 +43,37 @@ impl Damage {
 
     /// A transaction begins.
     pub fn begin(&mut self) {
-        self.met = None;
-        if !self.known.is_empty() {
-            self.known.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
-        }
+        self.met.begin();
     }
 
     /// It is void. Whether it may be made again, with what was met left out.
     pub fn learn(&mut self) -> bool {
-        let Some((place, reason)) = self.met.take() else { return false };
-        if self.named.len() < NAMED_MAX && self.named.insert(place.clone()) {
-            self.name(&place, &reason);
-        }
-        self.known.insert(place, (Instant::now(), reason)).is_none()
+        let Damage { file, met, named } = self;
+        met.learn(|place, reason| {
+            if named.len() < NAMED_MAX && named.insert(place.clone()) {
+                name(file.as_deref(), place, reason);
+            }
+        })
     }
 
     /// How much is left out.
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.met.places().len()
     }
+}
 
-    fn name(&self, place: &Place, reason: &str) {
-        let file = self.file.as_ref().map_or_else(|| "in memory".to_owned(), |file| file.display().to_string());
-        match place {
-            Place::Entry(bucket, key) => tracing::error!(
-                bucket,
-                key,
-                "An entry of the key-value store is damaged, or lies beside a damaged page; it stays as it is, and all others go on: \
-                 {reason}. Put a backup of {file} in its place when you can, or save what is readable: sqlite3 {file} .recover"
-            ),
-            Place::Part(what) => tracing::error!(
-                "The key-value store is damaged: {what} ({reason}). Put a backup of {file} in its place when you can."
-            ),
-        }
+fn name(file: Option<&Path>, place: &Place, reason: &str) {
+    let file = file.map_or_else(|| "in memory".to_owned(), |file| file.display().to_string());
+    match place {
+        Place::Entry(bucket, key) => tracing::error!(
+            bucket,
+            key,
+            "An entry of the key-value store is damaged, or lies beside a damaged page; it stays as it is, and all others go on: \
+             {reason}. Put a backup of {file} in its place when you can, or save what is readable: sqlite3 {file} .recover"
+        ),
+        Place::Part(what) => tracing::error!(
+            "The key-value store is damaged: {what} ({reason}). Put a backup of {file} in its place when you can."
+        ),
     }
 }
 
@@ -94,16 +85,13 @@ impl Batch<'_> {
         work: impl FnOnce(&mut Self) -> Result<T, Stop>,
     ) -> Result<Result<T, String>, Stop> {
         if self.damage.len() > 0
-            && let Some((_, reason)) = self.damage.known.get(&place())
+            && let Some(reason) = self.damage.met.reason(&place())
         {
-            return Ok(Err(reason.clone()));
+            return Ok(Err(reason.to_owned()));
         }
         let done = work(self);
-        if let Err(Stop::Broken(error)) = &done
-            && !sqlite::is_general(error)
-            && self.damage.met.is_none()
-        {
-            self.damage.met = Some((place(), sqlite::words(error)));
+        if let Err(Stop::Broken(error)) = &done {
+            self.damage.met.meet(place, error);
         }
         done.map(Ok)
     }

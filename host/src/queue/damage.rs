@@ -1,10 +1,5 @@
 //! What is done about damage: a message whose row cannot be read or written is set aside, told of once, and holds nobody up.
-//!
-//! SQLite takes no more writes in a transaction that has met a damaged page. So what may be damaged is *attempted*: where it is
-//! damaged the transaction is void, and made again with that left out.
-
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+//! What may be damaged is *attempted* ([`Met`]).
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,12 +7,10 @@ use uuid::Uuid;
 
 use super::writer::Writer;
 use super::{State, ms};
-use crate::sqlite;
+use crate::sqlite::damage::Met;
 
 /// Numbers that one line of the log names.
 const NAMED_MAX: usize = 10;
-/// How long damage that was met is left out; then it is looked at again.
-const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// The numbers of the messages that were set aside, in SQL.
 pub(super) const SET_ASIDE: &str = "(SELECT id FROM damaged)";
@@ -45,9 +38,7 @@ pub(super) enum Place {
 /// The damage that was met.
 #[derive(Default)]
 pub(super) struct Damage {
-    known: HashMap<Place, (Instant, String)>,
-    /// In the transaction under way, which is void by it.
-    met: Option<(Place, String)>,
+    met: Met<Place>,
     /// What is told to the operator once the transaction is on the disk: the number of a message, and a line.
     lines: Vec<(Option<i64>, String)>,
 }
@@ -55,16 +46,13 @@ pub(super) struct Damage {
 impl Damage {
     /// Whether rows could not be taken out for what is beside them.
     pub fn is_beside(&self) -> bool {
-        self.known.keys().any(|place| matches!(place, Place::Beside(_)))
+        self.met.places().any(|place| matches!(place, Place::Beside(_)))
     }
 
     /// A transaction begins.
     pub fn begin(&mut self) {
-        self.met = None;
+        self.met.begin();
         self.lines.clear();
-        if !self.known.is_empty() {
-            self.known.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
-        }
     }
 
     /// It is on the disk.
@@ -79,10 +67,7 @@ impl Damage {
 
     /// It is void. Whether it may be made again, with what was met left out.
     pub fn learn(&mut self) -> bool {
-        match self.met.take() {
-            None => false,
-            Some((place, reason)) => self.known.insert(place, (Instant::now(), reason)).is_none(),
-        }
+        self.met.learn(|_, _| {})
     }
 }
 
@@ -93,15 +78,12 @@ impl Writer {
         place: Place,
         work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Result<T, String>> {
-        if let Some((_, reason)) = self.damage.known.get(&place) {
-            return Ok(Err(reason.clone()));
+        if let Some(reason) = self.damage.met.reason(&place) {
+            return Ok(Err(reason.to_owned()));
         }
         let done = work(self);
-        if let Err(error) = &done
-            && !sqlite::is_general(error)
-            && self.damage.met.is_none()
-        {
-            self.damage.met = Some((place, sqlite::words(error)));
+        if let Err(error) = &done {
+            self.damage.met.meet(|| place, error);
         }
         done.map(Ok)
     }

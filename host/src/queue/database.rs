@@ -319,8 +319,8 @@ fn copy_of(version: usize) -> String {
     format!(".version-{version}")
 }
 
-/// A whole copy, made by SQLite, or page by page where a part is damaged; one that is there already is kept, for it is older. It has its name only once it is whole: whoever
-/// is killed before leaves none, or what an earlier version left is replaced.
+/// A whole copy, made by SQLite, or page by page where a part is damaged; one that is there already is kept, for it is older. It has its
+/// name only once it is whole: whoever is killed before leaves none, or what an earlier version left is replaced.
 fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
     if to.exists() {
         match is_whole(to, version) {

@@ -1,13 +1,7 @@
 //! Files as no ACE writes them: what is damaged is its own fault alone.
 
 use super::*;
-
-fn spoil(file: &Path, sql: &str) {
-    let db = Connection::open(file).expect("opened");
-    db.execute_batch("PRAGMA writable_schema = ON; PRAGMA ignore_check_constraints = ON").expect("set");
-    db.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("folded");
-}
+use crate::sqlite::damage::testing::{spoil, spoil_leaf};
 
 fn writer(file: &Path) -> Writer {
     Writer::new(database::open(file, Default::default()).expect("opened"), &settings(Some(file), 100_000))
@@ -46,21 +40,6 @@ fn a_damaged_page_is_the_fault_of_its_entries_alone() {
     let kept: Vec<u32> = (1..399).filter(|n| !lost.contains(n)).filter(left).filter(|n| n % 2 == 0).collect();
     assert!(kept.len() < 60, "swept out, but for what lies beside the damaged page: {kept:?}");
     assert!((1..399).step_by(2).filter(|n| !lost.contains(n)).all(|n| left(&n)), "and nothing else");
-}
-
-/// Overwrites one of the pages that hold a table's rows, the first, second or … of them.
-fn spoil_leaf(file: &Path, table: &str, nth: i64) {
-    spoil(file, "");
-    let db = Connection::open(file).expect("opened");
-    let sql =
-        "SELECT pgoffset, pgsize FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET ?2";
-    let found =
-        db.query_row(sql, rusqlite::params![table, nth], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
-    let (at, len) = found.expect("a page");
-    drop(db);
-    let mut bytes = fs::read(file).expect("read");
-    bytes[at as usize..(at + len) as usize].fill(0x5a);
-    fs::write(file, bytes).expect("written");
 }
 
 #[tokio::test]

@@ -3,13 +3,11 @@
 use rusqlite::Connection;
 
 use super::*;
+use crate::sqlite::damage::testing;
 
 /// Does something to the file that no ACE would; nobody has it open.
 fn spoil(home: &Home, sql: &str) {
-    let db = Connection::open(home.settings().database).expect("opened");
-    db.execute_batch("PRAGMA writable_schema = ON; PRAGMA ignore_check_constraints = ON").expect("set");
-    db.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("folded");
+    testing::spoil(&home.settings().database, sql);
 }
 
 /// Makes a table take values of any type.
@@ -271,7 +269,7 @@ async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else(
         Settled { id: one.id, claim: one.claim, settlement }
     };
     queue.settle(claimed.iter().map(settled).collect(), at(1_000)).await.expect("parked");
-    let queue = stop_and(queue, &home, |home| spoil_leaf(home, "parked", 1)).await;
+    let queue = stop_and(queue, &home, |home| testing::spoil_leaf(&home.settings().database, "parked", 1)).await;
     let mut back = Vec::new();
     for in_turn in [true, false, true, false, true, false] {
         queue.unpark(long.clone(), 200, in_turn).await.expect("brought back");
@@ -287,22 +285,6 @@ async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else(
         .await;
     assert_eq!(queue.stats().await.expect("asked").damaged, 0);
     assert!(numbers(&claim(&queue, 9, 9_000).await).contains(&1_000), "it was parked all the same");
-}
-
-/// Overwrites one of the pages that hold the rows of a table, the first, second or … of them.
-fn spoil_leaf(home: &Home, table: &str, nth: i64) {
-    spoil(home, "");
-    let file = home.settings().database;
-    let db = Connection::open(&file).expect("opened");
-    let sql =
-        "SELECT pgoffset, pgsize FROM dbstat WHERE name = ?1 AND pagetype = 'leaf' ORDER BY path LIMIT 1 OFFSET ?2";
-    let found =
-        db.query_row(sql, rusqlite::params![table, nth], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
-    let (at, len) = found.expect("a page");
-    drop(db);
-    let mut bytes = std::fs::read(&file).expect("read");
-    bytes[at as usize..(at + len) as usize].fill(0x5a);
-    std::fs::write(&file, bytes).expect("written");
 }
 
 #[tokio::test]
