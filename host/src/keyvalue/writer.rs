@@ -491,7 +491,7 @@ impl Batch<'_> {
         Ok(removed > 0 && expired.len() as i64 == max)
     }
 
-    /// Removes an entry whose name is no text, which nobody can have written.
+    /// Removes an entry whose name is not text: no caller can have written it.
     fn remove_bytes(&mut self, bucket: &[u8], key: &[u8]) -> rusqlite::Result<()> {
         let sql = "DELETE FROM entries WHERE bucket = CAST(?1 AS TEXT) AND key = CAST(?2 AS TEXT)";
         self.transaction.prepare_cached(sql)?.execute([bucket, key]).map(drop)

@@ -148,7 +148,7 @@ impl Inbox {
         Ok(None)
     }
 
-    /// Passes over a line that is no reply.
+    /// Skips a line that is not a reply.
     pub(super) fn skip_line(&mut self) {
         let end = self.bytes[self.start..].iter().position(|&b| b == b'\n');
         self.start = end.map_or(self.bytes.len(), |end| self.start + end + 1);

@@ -94,7 +94,7 @@ pub fn is_integer(token: &str) -> bool {
     token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-'))
 }
 
-/// Writes a sound text compactly and in one form: as serde_json writes it, but for whole numbers of more than 64 bits, which keep
+/// Writes a sound text compactly and in one form: as serde_json writes it, except that whole numbers of more than 64 bits keep
 /// their digits.
 pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     let (mut tokens, bytes) = (tokens(json), json.as_bytes());

@@ -71,7 +71,7 @@ pub struct Member {
     pub personal: Personal,
 }
 
-/// Why a line is no recipient.
+/// Why a line is not a recipient.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
     /// It is not JSON of that form; where in the line that shows, in bytes from 1.

@@ -38,7 +38,7 @@ fn a_damaged_page_is_the_fault_of_its_entries_alone() {
     }
     let left = |n: &u32| database::value(&writer.db, "b", &key(*n), 0).is_ok_and(|value| value.is_some());
     let kept: Vec<u32> = (1..399).filter(|n| !lost.contains(n)).filter(left).filter(|n| n % 2 == 0).collect();
-    assert!(kept.len() < 60, "swept out, but for what lies beside the damaged page: {kept:?}");
+    assert!(kept.len() < 60, "swept out, except what lies beside the damaged page: {kept:?}");
     assert!((1..399).step_by(2).filter(|n| !lost.contains(n)).all(|n| left(&n)), "and nothing else");
 }
 

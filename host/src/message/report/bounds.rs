@@ -81,7 +81,7 @@ impl Report {
         stacks.sum::<usize>() + sent.sum::<usize>()
     }
 
-    /// Visits every text that somebody else chose, but for stacks and receipts' details.
+    /// Visits every text that somebody else chose, except stacks and receipts' details.
     fn each_text(&mut self, visit: &mut impl FnMut(&mut String)) {
         self.policies.iter_mut().for_each(|policy| policy.each_text(visit));
         self.channels.iter_mut().for_each(|channel| channel.each_text(visit));
