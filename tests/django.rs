@@ -33,7 +33,7 @@ struct Case {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/django")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/django")
 }
 
 fn cases(text: &str) -> Vec<Case> {
@@ -213,7 +213,7 @@ fn imported_templates_render_to_what_django_renders() {
 /// Django's own catalogues are what gettext's tools have long passed. Only Hebrew's header promises forms that are not there.
 #[test]
 fn djangos_own_catalogues_are_read_as_a_whole() {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/lib");
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv/lib");
     let mut pythons = std::fs::read_dir(packages).expect("tests/venv.sh makes target/venv").filter_map(Result::ok);
     let locales = pythons.find_map(|python| {
         let folder = python.path().join("site-packages/django/conf/locale");

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 fn fixtures(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(file);
     let text = std::fs::read_to_string(&path).expect("the fixture is there");
     text.lines().map(|line| serde_json::from_str(line).expect("the fixture is NDJSON")).collect()
 }

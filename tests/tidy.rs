@@ -265,7 +265,7 @@ fn every_dependency_has_one_home() {
 fn every_metric_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a file of ours");
-    let (code, page) = (code(&read("src/monitoring.rs")), read("../docs/serving.md"));
+    let (code, page) = (code(&read("src/monitoring.rs")), read("../../docs/serving.md"));
     let names: Vec<&str> = code.split('"').filter(|text| text.starts_with("ace_") && !text.contains(' ')).collect();
     assert!(names.len() > 20, "{names:?}");
     let missing: Vec<&&str> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
@@ -275,7 +275,7 @@ fn every_metric_is_documented() {
 /// A table of departures that names a test nobody runs shows nothing.
 #[test]
 fn departures_name_tests_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let page = std::fs::read_to_string(root.join("docs/departures.md")).expect("a page of ours");
     let (mut names, mut wrong, mut before) = (0, Vec::new(), String::new());
     for quoted in page.split('`').skip(1).step_by(2) {
@@ -287,7 +287,7 @@ fn departures_name_tests_that_exist() {
             continue;
         }
         if is_file {
-            before = if file.starts_with("src/") { format!("host/{file}") } else { file.to_owned() };
+            before = if file.starts_with("src/") { format!("host/ace/{file}") } else { file.to_owned() };
         }
         names += 1;
         let text = std::fs::read_to_string(root.join(&before)).unwrap_or_default();

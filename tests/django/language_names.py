@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the names of languages as Django has them (BSD licence) to host/src/presentation/language_names.rs.
+"""Writes the names of languages as Django has them (BSD licence) to host/ace/src/presentation/language_names.rs.
 
     language_names.py            write the file anew
     language_names.py --check    exit code 1 where it is not what Django has
@@ -11,7 +11,7 @@ import sys
 
 from django.conf.locale import LANG_INFO
 
-FILE = pathlib.Path(__file__).resolve().parents[2] / "host/src/presentation/language_names.rs"
+FILE = pathlib.Path(__file__).resolve().parents[2] / "host/ace/src/presentation/language_names.rs"
 
 
 def info(code):

@@ -18,7 +18,7 @@ pub struct Place {
 
 impl Place {
     pub fn prepare() -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned();
         let target = root.join("target");
         let bench = target.join("bench");
         std::fs::create_dir_all(&bench).expect("a folder for the figures");

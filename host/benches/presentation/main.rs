@@ -29,7 +29,7 @@ const SLOW_ROUND: usize = 200;
 const MANY: usize = 1_000_000;
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace").to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut summary = Summary::open(&root.join("target/bench/presentation.json"), false);
     let messages = messages(&root);

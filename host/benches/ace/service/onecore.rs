@@ -29,8 +29,8 @@ pub fn child(count: usize, server: SocketAddr) -> f64 {
 pub fn run(arguments: &[String]) {
     let [_, count, server] = arguments else { panic!("{FLAG} COUNT ADDRESS") };
     let count: usize = count.parse().expect("a number");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bench = root.join("../target/bench");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace");
+    let bench = root.join("target/bench");
     let text = std::fs::read(bench.join("messages.ndjson")).expect("the benchmark wrote it");
     let messages: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     let folder = tempfile::tempdir_in(&bench).expect("a folder");
@@ -38,7 +38,7 @@ pub fn run(arguments: &[String]) {
     let tables = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
         CREATE TABLE m (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, body BLOB NOT NULL)";
     db.execute_batch(tables).expect("tables");
-    let templates = templates(&root.join("benches/templates"));
+    let templates = templates(&root.join("host/benches/templates"));
     let mut smtp = Smtp::connect(server.parse().expect("an address"));
     for first in (0..count).step_by(GROUP) {
         let group = first..count.min(first + GROUP);

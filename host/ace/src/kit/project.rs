@@ -7,11 +7,11 @@ use include_dir::{Dir, DirEntry, include_dir};
 use super::KitError;
 use crate::files::{self, Readers};
 
-static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/templates");
-static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../wit");
-static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../plugins/sdk");
+static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/templates");
+static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
+static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/sdk");
 /// Where the SDK's manifest finds what it inherits.
-const WORKSPACE: &str = include_str!("../../../Cargo.toml");
+const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
 
 /// What the plugin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

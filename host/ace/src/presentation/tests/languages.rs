@@ -162,7 +162,7 @@ fn a_malformed_catalogue_is_a_problem_with_its_line_and_a_broken_edit_leaves_the
 
 #[test]
 fn our_own_templates_speak_every_language_of_their_catalogues() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../templates");
     let presentation = Presentation::load(&[folder], &config::Presentation::default());
     assert_eq!(presentation.problems(), []);
     assert_eq!(presentation.languages().into_iter().collect::<Vec<_>>(), ["ar", "fr", "ja", "pl"]);

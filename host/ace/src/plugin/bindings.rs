@@ -2,7 +2,7 @@
 //! component, and what it does not import is never missed.
 
 wasmtime::component::bindgen!({
-    path: "../wit",
+    path: "../../wit",
     inline: "
         package host:ace;
         world host {

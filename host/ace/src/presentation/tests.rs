@@ -426,7 +426,7 @@ mod own {
     use super::*;
 
     fn folder() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../templates")
     }
 
     fn sample(name: &str) -> Message {

@@ -70,7 +70,7 @@ fn a_row_is_a_recipient() {
 
 #[test]
 fn tables_are_what_python_reads() {
-    let golden: Value = serde_json::from_str(include_str!("../../../../../tests/python/golden.json")).expect("JSON");
+    let golden: Value = serde_json::from_str(include_str!("../../../../../../tests/python/golden.json")).expect("JSON");
     for table in golden["tables"].as_array().expect("tables") {
         let mut rows = table["rows"].as_array().expect("rows").iter().skip(1);
         for line in csv().lines(table["text"].as_str().expect("text")) {

@@ -7,7 +7,7 @@ fn numbers_are_shown_as_python_shows_them() {
     let folders = Folders::new();
     folders.hello("subject.txt", "{{ n }} {{ m.n }}{% for x in l %} {{ x }}{% endfor %} {{ n | default(value=1) }}");
     let presentation = folders.load(&["a"]);
-    let golden: Value = serde_json::from_str(include_str!("../../../../tests/python/golden.json")).expect("JSON");
+    let golden: Value = serde_json::from_str(include_str!("../../../../../tests/python/golden.json")).expect("JSON");
     for number in golden["numbers"].as_array().expect("numbers") {
         let [json, shown] = ["json", "shown"].map(|key| number[key].as_str().expect("text"));
         let context = format!(r#"{{"n": {json}, "m": {{"n": {json}}}, "l": [{json}]}}"#);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::message::ChannelType;
 
-const DOC: &str = include_str!("../../../docs/configuration.md");
+const DOC: &str = include_str!("../../../../docs/configuration.md");
 
 /// A folder that is removed when the test ends.
 struct Folder(PathBuf);
