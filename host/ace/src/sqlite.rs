@@ -6,6 +6,8 @@
 //! - [`wal`]: what is in a write-ahead log
 
 pub mod damage;
+#[cfg(test)]
+pub mod dump;
 mod hold;
 mod identity;
 mod opening;

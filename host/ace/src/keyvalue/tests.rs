@@ -6,6 +6,7 @@ use super::*;
 
 mod caps;
 mod damage;
+mod earlier;
 
 const KEEP: Option<Duration> = None;
 

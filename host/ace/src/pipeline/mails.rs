@@ -27,6 +27,11 @@ pub(super) struct Mailed {
 }
 
 impl Mailed {
+    #[cfg(test)]
+    pub(super) fn of(channel_type: &str, key: &str, records: Vec<MailRecord>) -> Self {
+        Mailed { channel_type: channel_type.to_owned(), key: key.to_owned(), records }
+    }
+
     /// What the delivery of this key must know.
     pub(super) fn mails(&self, key: &str) -> Mails {
         let records = self.records.iter().map(|record| {
@@ -39,6 +44,11 @@ impl Mailed {
 }
 
 impl Mails {
+    #[cfg(test)]
+    pub(super) fn of(records: Vec<MailRecord>, receipt: Option<Receipt>) -> Self {
+        Mails { records, receipt }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty() && self.receipt.is_none()
     }

@@ -17,6 +17,7 @@ use crate::message::{
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
 
 mod down;
+mod upgrade;
 
 thread_local! {
     static NOW: Cell<i64> = const { Cell::new(1_000) };

@@ -4,6 +4,7 @@
 //! - [`properties`]: random work beside a model
 //! - [`clocks`]: a wall clock that jumps
 //! - [`damage`]: files as no ACE writes them
+//! - [`earlier`]: a database of an earlier build
 //! - [`files`]: what happens to the file from outside
 //! - [`parked`]: messages that wait for a relay that is down
 //! - [`limits`]: the same message for further channel types
@@ -13,6 +14,7 @@
 
 mod clocks;
 mod damage;
+mod earlier;
 mod files;
 mod limits;
 mod parked;
