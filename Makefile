@@ -3,6 +3,10 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
+# The crates of the host, and the others.
+HOST := -p ace -p ace-django
+GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
+
 .DEFAULT_GOAL := help
 .PHONY: help build dist plugins test-plugins examples languages demo test lint fixtures importing bench fuzz soak docs clean
 
@@ -46,14 +50,14 @@ test: lint plugins test-plugins examples languages target/.tools ## Everything t
 	target/venv/bin/python tests/django/make.py --check
 	target/venv/bin/python tests/django/language_names.py --check
 	target/venv/bin/python tests/django/conventions.py --check
-	cargo test --release -p ace
+	cargo test --release $(HOST)
 	tests/demo/run.sh
-	cargo test --release --workspace --exclude ace
+	cargo test --release $(GUESTS)
 
 lint: ## Formatting and lints
 	cargo fmt --all --check
-	cargo clippy --release -p ace --all-targets -- -D warnings
-	cargo clippy --release --workspace --exclude ace --all-targets -- -D warnings
+	cargo clippy --release $(HOST) --all-targets -- -D warnings
+	cargo clippy --release $(GUESTS) --all-targets -- -D warnings
 
 fixtures: target/.tools ## Make the fixtures anew with the real edx-ace
 	target/venv/bin/python tests/fixtures/make.py
@@ -76,7 +80,7 @@ soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service
 	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace --test e2e -- serve::crash serve::batches
 	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
 	ACE_SOAK_RATES=1 cargo test --release -p ace --test e2e -- serve::rates --nocapture
-	for round in {1..20}; do cargo test --release -q -p ace --lib --test django || exit; done
+	for round in {1..20}; do cargo test --release -q -p ace -p ace-django --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60
 fuzz: plugins test-plugins ## Fuzz what is read from a plugin folder, FUZZ_SECONDS (60) for each target; needs a C++ compiler

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ace::config;
-use ace::django::{Options, Tag, Weight};
 use ace::message::{ActionLink, Message, TemplateFile};
 use ace::presentation::{Presentation, Subject};
+use ace_django::{Options, Tag, Weight};
 use serde_json::Value;
 
 /// Where a case's main file stands.
@@ -118,7 +118,7 @@ fn render(case: &Case, catalogs: Option<&Path>) -> Result<String, String> {
 
 /// Renders a case in each of these languages.
 fn render_each(case: &Case, catalogs: Option<&Path>, languages: &[Option<&str>]) -> Vec<Result<String, String>> {
-    let import = ace::django::import(&case.files, &options());
+    let import = ace_django::import(&case.files, &options());
     if let Some(finding) = import.findings.iter().find(|finding| finding.weight == Weight::Left) {
         return vec![Err(finding.to_string().replace(FOLDER, "")); languages.len()];
     }
@@ -199,7 +199,7 @@ fn imported_templates_render_to_what_django_renders() {
                     None => (expected, given == expected),
                 };
                 if !is_right {
-                    let files = ace::django::import(&case.files, &options()).files;
+                    let files = ace_django::import(&case.files, &options()).files;
                     let name = format!("{} {}", case.name, language.unwrap_or_default());
                     wrong.push(format!("{name}: {given:?}\n  instead of {wanted:?}\n  {files:?}"));
                 }
@@ -337,7 +337,7 @@ proptest::proptest! {
         other in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..6),
     ) {
         let files = [("a.html", pieces.concat()), ("b.html", other.concat())];
-        let import = ace::django::import(&files.map(|(name, text)| (name.to_owned(), text)).into(), &Options::default());
+        let import = ace_django::import(&files.map(|(name, text)| (name.to_owned(), text)).into(), &Options::default());
         let dir = tempfile::tempdir().expect("a temporary folder");
         for (name, text) in &import.files {
             std::fs::write(dir.path().join(name), text).expect("written");

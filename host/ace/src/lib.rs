@@ -19,7 +19,6 @@
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
 //!   what changes; [`monitoring`]: events and metrics; [`tasks`]: what is started again when it fails
 //!
-//! And [`django`] brings templates over that were written for Django.
 //! What `ace plugin` does for the author of a plugin is in [`kit`].
 //!
 //! An application that embeds ACE starts at [`Ace::builder`].
@@ -31,7 +30,6 @@ pub mod config;
 pub mod delivery;
 pub mod destination;
 pub mod dispatch;
-pub mod django;
 pub mod engine;
 pub mod events;
 pub mod files;

@@ -5,12 +5,14 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ace_django::folder::{self, Imported};
+use ace_django::{Options, Tag, Weight};
+use anyhow::Context;
 use serde_json::json;
 
 use super::{FAILED, OK, counted, put, say};
 use crate::config::{self, Config, Routes};
-use crate::django::folder::{self, Imported};
-use crate::django::{Options, Tag, Weight};
+use crate::files::{self, Readers};
 
 pub const EXAMPLES: &str = "Examples:
   ace templates import lms/templates --out templates
@@ -47,7 +49,8 @@ pub struct Args {
 pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> anyhow::Result<u8> {
     let known = templates(config);
     let options = options(&known, args.stub);
-    let Imported { import, catalogs, others } = folder::import(&args.source, &args.out, args.force, &options)?;
+    let Imported { import, catalogs, others } =
+        folder::import(&args.source, &args.out, args.force, &options, &replace)?;
     let routes = write_routes(&args.out.join(ROUTES), &known.routes, &import.routes)?;
     for finding in &import.findings {
         match json {
@@ -141,8 +144,14 @@ fn write_routes(
         let comment = if forms.is_empty() { String::new() } else { format!("  # with {}", forms.join(", or with ")) };
         writeln!(text, "{} = \"\"{comment}", quoted(name)).unwrap_or_default();
     }
-    folder::write(file, text.as_bytes())?;
+    fs::create_dir_all(file.parent().unwrap_or(file))
+        .and_then(|()| replace(file, text.as_bytes()))
+        .with_context(|| format!("cannot write {}", file.display()))?;
     Ok(missing)
+}
+
+fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    files::replace_linked(file, text, Readers::AsBefore)
 }
 
 /// A key as TOML reads it.

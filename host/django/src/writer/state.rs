@@ -2,10 +2,10 @@
 //! `set_global` gives it a name, before the outermost loop, as Django's tags begin anew with each rendering of their file.
 
 use super::Writer;
-use crate::django::expression::Expression;
-use crate::django::parser::{Fault, fault};
-use crate::django::tree::{Cycle, For, Kind, Node, Nodes, walk};
-use crate::django::values::{is_name, name, quoted};
+use crate::expression::Expression;
+use crate::parser::{Fault, fault};
+use crate::tree::{Cycle, For, Kind, Node, Nodes, walk};
+use crate::values::{is_name, name, quoted};
 
 /// The values of a cycle, and the variable that counts its turns.
 pub(super) struct Turns {

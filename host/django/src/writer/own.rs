@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Writer;
-use crate::django::expression::{Expression, Operand};
-use crate::django::parser::{Fault, fault};
-use crate::django::tags::file_name;
-use crate::django::tree::{Left, Node, Own};
-use crate::django::values::{self, quoted};
-use crate::django::{Options, Tag, Weight};
+use crate::expression::{Expression, Operand};
+use crate::parser::{Fault, fault};
+use crate::tags::file_name;
+use crate::tree::{Left, Node, Own};
+use crate::values::{self, quoted};
+use crate::{Options, Tag, Weight};
 
 impl Writer<'_> {
     /// The address of a page.

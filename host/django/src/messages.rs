@@ -8,7 +8,7 @@ use super::values::{Place, Shape, Written, member, name, quoted};
 /// The arguments of `blocktrans` that are not put into the text.
 const ARGUMENTS: [&str; 5] = ["message", "plural", "count", "context", "values"];
 
-pub fn translate(place: &Place, translate: &Translate) -> Result<Written, Fault> {
+pub(crate) fn translate(place: &Place, translate: &Translate) -> Result<Written, Fault> {
     if translate.is_noop {
         return place.text(&translate.message);
     }
@@ -34,7 +34,7 @@ fn context(place: &Place, context: Option<&Expression>) -> Result<String, Fault>
 }
 
 /// The call of `blocktrans`.
-pub fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fault> {
+pub(crate) fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fault> {
     let singular = message(&block.singular, block.is_trimmed);
     let mut call = format!("blocktrans(message={}", quoted(&singular));
     let plural = block.plural.as_ref().map(|plural| message(plural, block.is_trimmed));
@@ -92,7 +92,7 @@ fn is_path(variable: &str) -> bool {
 }
 
 /// The variables with fields, which Django does not look up in a translated block.
-pub fn dotted(block: &BlockTranslate) -> Vec<&str> {
+pub(crate) fn dotted(block: &BlockTranslate) -> Vec<&str> {
     variables(block).into_iter().filter(|variable| variable.contains('.')).collect()
 }
 

@@ -25,7 +25,7 @@ const TRACKING_PIXELS: &str = "{% for source in channel?.tracker_image_sources o
                                role=\"presentation\" aria-hidden=\"true\" />{% endfor %}";
 
 /// A file in Tera.
-pub struct Written {
+pub(crate) struct Written {
     pub text: String,
     pub findings: Vec<Finding>,
     /// The pages that it asks for, and with which values.
@@ -35,7 +35,7 @@ pub struct Written {
 }
 
 /// A file in Tera, and what was found on the way; `None` where there is no such file.
-pub fn write(project: &Project, options: &Options, variant: &Variant) -> Option<Written> {
+pub(crate) fn write(project: &Project, options: &Options, variant: &Variant) -> Option<Written> {
     let file = variant.file.as_str();
     let place = Place {
         options,

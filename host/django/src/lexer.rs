@@ -2,7 +2,7 @@
 
 /// A token and the line it begins on, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token<'a> {
+pub(crate) struct Token<'a> {
     pub line: usize,
     pub kind: Kind<'a>,
     /// All of it, delimiters included.
@@ -11,7 +11,7 @@ pub struct Token<'a> {
 
 /// What is between the delimiters, without the whitespace around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub(crate) enum Kind<'a> {
     Text,
     /// `{{ … }}`
     Variable(&'a str),
@@ -21,7 +21,7 @@ pub enum Kind<'a> {
     Comment(&'a str),
 }
 
-pub fn tokens(text: &str) -> Vec<Token<'_>> {
+pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut lexer = Lexer { tokens: Vec::new(), line: 1, verbatim: None };
     let mut rest = text;
     while let Some((before, tag)) = next_tag(rest) {
@@ -92,7 +92,7 @@ fn kind(source: &str) -> Kind<'_> {
 }
 
 /// The words of a tag: split at whitespace outside quotes, and `_("…")` in one piece.
-pub fn words(content: &str) -> Vec<&str> {
+pub(crate) fn words(content: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut start = None;
     let mut quote = None;

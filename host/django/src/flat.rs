@@ -11,7 +11,7 @@ const NODES_MAX: usize = 50_000;
 /// Blocks inside one another.
 const DEPTH_MAX: usize = 32;
 
-pub fn no_line(file: &str) -> Fault {
+pub(crate) fn no_line(file: &str) -> Fault {
     fault(
         format!("{file}, which it extends, is not among the imported files"),
         "import the folder that has it, too, or both as one",
@@ -19,7 +19,7 @@ pub fn no_line(file: &str) -> Fault {
 }
 
 /// The trees of a file, of the one that it extends, and so on, as one.
-pub fn flattened(line: &[&Nodes]) -> Result<Nodes, Fault> {
+pub(crate) fn flattened(line: &[&Nodes]) -> Result<Nodes, Fault> {
     let mut blocks: HashMap<&str, Vec<&Nodes>> = HashMap::new();
     for nodes in line {
         walk(nodes, &mut |node| {

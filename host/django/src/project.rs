@@ -13,7 +13,7 @@ const FILES_DEEP_MAX: usize = 32;
 
 /// How a value is escaped where it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Escaping {
+pub(crate) enum Escaping {
     /// As Tera does for the file: HTML is escaped, text is not.
     AsFile,
     /// Not, in a file that Tera escapes.
@@ -24,7 +24,7 @@ pub enum Escaping {
 
 impl Escaping {
     /// Inside an `autoescape` tag.
-    pub fn within(file: &str, is_on: bool) -> Escaping {
+    pub(crate) fn within(file: &str, is_on: bool) -> Escaping {
         match (file.ends_with(".html"), is_on) {
             (true, true) | (false, false) => Escaping::AsFile,
             (true, false) => Escaping::Off,
@@ -35,7 +35,7 @@ impl Escaping {
 
 /// How a template is written: as it is, or as another place needs it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Variant {
+pub(crate) struct Variant {
     pub file: String,
     /// With the blocks of all files above it put in their places, so that it extends none.
     pub is_flat: bool,
@@ -46,13 +46,13 @@ pub struct Variant {
 
 impl Variant {
     /// The one that has the file's name.
-    pub fn own(file: &str, project: &Project) -> Variant {
+    pub(crate) fn own(file: &str, project: &Project) -> Variant {
         let is_flat = project.fills_a_loop(file);
         Variant { file: file.to_owned(), is_flat, escaping: project.escaping(file), is_own: true }
     }
 
     /// What to include where escaping is so.
-    pub fn included(file: &str, escaping: Escaping, project: &Project) -> Variant {
+    pub(crate) fn included(file: &str, escaping: Escaping, project: &Project) -> Variant {
         let own = Variant::own(file, project);
         let is_flat = project.extends(file);
         match own.escaping == escaping && own.is_flat == is_flat {
@@ -62,7 +62,7 @@ impl Variant {
     }
 
     /// The name that it is written under: the file's own, or one beside it with the same ending.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         if self.is_own {
             return self.file.clone();
         }
@@ -82,7 +82,7 @@ impl Variant {
 }
 
 /// All templates.
-pub struct Project {
+pub(crate) struct Project {
     files: BTreeMap<String, File>,
     /// The names of templates that will be beside them.
     elsewhere: BTreeSet<String>,
@@ -108,7 +108,7 @@ struct File {
 }
 
 impl Project {
-    pub fn new(trees: BTreeMap<String, Nodes>, elsewhere: BTreeSet<String>) -> Project {
+    pub(crate) fn new(trees: BTreeMap<String, Nodes>, elsewhere: BTreeSet<String>) -> Project {
         let files = trees.into_iter().map(|(name, nodes)| (name.clone(), File::new(&name, nodes)));
         let mut project = Project { files: files.collect(), elsewhere, named: BTreeMap::new() };
         project.name_files();
@@ -122,21 +122,21 @@ impl Project {
     }
 
     /// Whether a file is among those that are translated.
-    pub fn has(&self, file: &str) -> bool {
+    pub(crate) fn has(&self, file: &str) -> bool {
         self.files.contains_key(file)
     }
 
     /// Whether a file will be there.
-    pub fn finds(&self, file: &str) -> bool {
+    pub(crate) fn finds(&self, file: &str) -> bool {
         self.has(file) || self.elsewhere.contains(file)
     }
 
-    pub fn nodes(&self, file: &str) -> Option<&Nodes> {
+    pub(crate) fn nodes(&self, file: &str) -> Option<&Nodes> {
         self.files.get(file).map(|file| &file.nodes)
     }
 
     /// A file with the blocks of those above it in their places.
-    pub fn flattened(&self, file: &str) -> Result<Nodes, Fault> {
+    pub(crate) fn flattened(&self, file: &str) -> Result<Nodes, Fault> {
         let mut line = Vec::new();
         let mut next = Some(file);
         while let Some(name) = next {
@@ -149,13 +149,13 @@ impl Project {
     }
 
     /// Whether a file may fill a block that stands in a loop, where Tera has none.
-    pub fn fills_a_loop(&self, file: &str) -> bool {
+    pub(crate) fn fills_a_loop(&self, file: &str) -> bool {
         self.ancestors(file).any(|ancestor| ancestor.has_looped_blocks) && self.flattened(file).is_ok()
     }
 
     /// The files that an `include` may mean: the one that it names, or those that its variable is given in some template.
     /// None that would include the file itself.
-    pub fn candidates(&self, file: &str, target: &Expression) -> Vec<String> {
+    pub(crate) fn candidates(&self, file: &str, target: &Expression) -> Vec<String> {
         if let Some(name) = file_name(target) {
             return resolved(file, name).into_iter().collect();
         }
@@ -223,22 +223,22 @@ impl Project {
         }
     }
 
-    pub fn extends(&self, file: &str) -> bool {
+    pub(crate) fn extends(&self, file: &str) -> bool {
         self.files.get(file).is_some_and(|file| file.parent.is_some())
     }
 
     /// How values are escaped where the file itself begins.
-    pub fn escaping(&self, file: &str) -> Escaping {
+    pub(crate) fn escaping(&self, file: &str) -> Escaping {
         self.files.get(file).map_or(Escaping::AsFile, |file| file.escaping)
     }
 
     /// The same for a block that a file of another one's fills: what counts is where that one has it.
-    pub fn block_escaping(&self, file: &str, block: &str) -> Option<Escaping> {
+    pub(crate) fn block_escaping(&self, file: &str, block: &str) -> Option<Escaping> {
         self.ancestors(file).filter_map(|ancestor| ancestor.blocks.get(block)).last().copied()
     }
 
     /// Whether a block is there to be extended; `None` where that cannot be known.
-    pub fn inherits_block(&self, file: &str, block: &str) -> Option<bool> {
+    pub(crate) fn inherits_block(&self, file: &str, block: &str) -> Option<bool> {
         if self.block_escaping(file, block).is_some() {
             return Some(true);
         }
@@ -249,13 +249,13 @@ impl Project {
 
     /// How often a variable is read in what a file is written with: itself, what it extends, what extends it, what these
     /// include.
-    pub fn reads(&self, file: &str, variable: &str) -> usize {
+    pub(crate) fn reads(&self, file: &str, variable: &str) -> usize {
         self.related(file).into_iter().map(|file| file.reads.get(variable).copied().unwrap_or(0)).sum()
     }
 
     /// How often an included file reads a variable, with what it includes; 0 where any of them is included elsewhere, too,
     /// and so reads it once more.
-    pub fn reads_included_once(&self, file: &str, target: &str, variable: &str) -> usize {
+    pub(crate) fn reads_included_once(&self, file: &str, target: &str, variable: &str) -> usize {
         let related = self.related(file);
         let mut seen = BTreeSet::new();
         let mut reads = 0;
@@ -265,21 +265,21 @@ impl Project {
     }
 
     /// The variables that a file reads, with what it includes.
-    pub fn variables(&self, file: &str) -> BTreeSet<&str> {
+    pub(crate) fn variables(&self, file: &str) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();
         self.included(file, &mut BTreeSet::new(), &mut |file| names.extend(file.reads.keys().map(String::as_str)));
         names
     }
 
     /// Whether a file, or what it includes, reads the loop that it is included in.
-    pub fn reads_outer_loop(&self, file: &str) -> bool {
+    pub(crate) fn reads_outer_loop(&self, file: &str) -> bool {
         let mut reads = false;
         self.included(file, &mut BTreeSet::new(), &mut |file| reads |= file.reads_outer_loop);
         reads
     }
 
     /// Whether any file goes over the channel's tracker images.
-    pub fn writes_trackers(&self) -> bool {
+    pub(crate) fn writes_trackers(&self) -> bool {
         self.files.values().any(|file| file.writes_trackers)
     }
 
@@ -424,7 +424,7 @@ fn reads_outer_loop(nodes: &[Node]) -> bool {
 }
 
 /// The file that a name means in another file: `./x` and `../x` are told from where that one is.
-pub fn resolved(file: &str, name: &str) -> Option<String> {
+pub(crate) fn resolved(file: &str, name: &str) -> Option<String> {
     if !name.starts_with("./") && !name.starts_with("../") {
         return Some(name.to_owned());
     }

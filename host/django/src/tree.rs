@@ -4,19 +4,19 @@ use super::expression::{Condition, Expression, Operand};
 
 /// A node and the line of its tag.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub(crate) struct Node {
     pub line: usize,
     /// The tag as it is written; of a block its first tag.
     pub source: String,
     pub kind: Kind,
 }
 
-pub type Nodes = Vec<Node>;
+pub(crate) type Nodes = Vec<Node>;
 /// Names and the values they get.
-pub type Bindings = Vec<(String, Expression)>;
+pub(crate) type Bindings = Vec<(String, Expression)>;
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Text(String),
     Comment(String),
     Output(Expression),
@@ -59,13 +59,13 @@ pub enum Kind {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Left {
+pub(crate) struct Left {
     pub why: String,
     pub suggestion: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct For {
+pub(crate) struct For {
     pub names: Vec<String>,
     pub values: Expression,
     pub is_reversed: bool,
@@ -75,7 +75,7 @@ pub struct For {
 
 /// `{% cycle a b %}`, `{% cycle a b as name silent %}`, and without values one more of that name.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cycle {
+pub(crate) struct Cycle {
     pub values: Vec<Expression>,
     pub name: Option<String>,
     pub is_silent: bool,
@@ -83,7 +83,7 @@ pub struct Cycle {
 
 /// A tag that is known by its name alone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Own {
+pub(crate) struct Own {
     pub tag: String,
     /// `as name`
     pub name: Option<String>,
@@ -94,14 +94,14 @@ pub struct Own {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Include {
+pub(crate) struct Include {
     pub file: Expression,
     pub bindings: Bindings,
     pub only: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Translate {
+pub(crate) struct Translate {
     pub message: Expression,
     pub context: Option<Expression>,
     pub name: Option<String>,
@@ -110,7 +110,7 @@ pub struct Translate {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct BlockTranslate {
+pub(crate) struct BlockTranslate {
     /// Texts and the variables between them.
     pub singular: Vec<Piece>,
     pub plural: Option<Vec<Piece>>,
@@ -122,13 +122,13 @@ pub struct BlockTranslate {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub(crate) enum Piece {
     Text(String),
     Variable(String),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Call {
+pub(crate) enum Call {
     Now(Expression),
     Static(Expression),
     LinkTracking(Expression),
@@ -146,7 +146,7 @@ pub enum Call {
 
 impl Node {
     /// The node lists inside, to be changed.
-    pub fn bodies_mut(&mut self) -> Vec<&mut Nodes> {
+    pub(crate) fn bodies_mut(&mut self) -> Vec<&mut Nodes> {
         match &mut self.kind {
             Kind::If(branches) => branches.iter_mut().map(|(_, body)| body).collect(),
             Kind::For(loops) => std::iter::once(&mut loops.body).chain(&mut loops.empty).collect(),
@@ -164,7 +164,7 @@ impl Node {
     }
 
     /// The node lists inside.
-    pub fn bodies(&self) -> Vec<&Nodes> {
+    pub(crate) fn bodies(&self) -> Vec<&Nodes> {
         match &self.kind {
             Kind::If(branches) => branches.iter().map(|(_, body)| body).collect(),
             Kind::For(loops) => std::iter::once(&loops.body).chain(&loops.empty).collect(),
@@ -182,7 +182,7 @@ impl Node {
     }
 
     /// The variables it reads itself, not those of its bodies.
-    pub fn heads(&self) -> Vec<&str> {
+    pub(crate) fn heads(&self) -> Vec<&str> {
         self.expressions().into_iter().flat_map(Expression::heads).chain(self.other_heads()).collect()
     }
 
@@ -240,7 +240,7 @@ impl Node {
     }
 
     /// Whether it reads the loop around its loop.
-    pub fn reads_parent_loop(&self) -> bool {
+    pub(crate) fn reads_parent_loop(&self) -> bool {
         let is_parent =
             |operand: &Operand| matches!(operand, Operand::Path(path) if path.iter().any(|part| part == "parentloop"));
         let reads = |expression: &&Expression| {
@@ -251,7 +251,7 @@ impl Node {
     }
 
     /// Every value that it reads itself.
-    pub fn values(&self) -> Vec<&Expression> {
+    pub(crate) fn values(&self) -> Vec<&Expression> {
         let conditions = match &self.kind {
             Kind::If(branches) => {
                 branches.iter().filter_map(|(condition, _)| condition.as_ref()).flat_map(Condition::values).collect()
@@ -262,7 +262,7 @@ impl Node {
     }
 
     /// The names that a tag gives values to until the end of what it stands in.
-    pub fn sets(&self) -> Option<&str> {
+    pub(crate) fn sets(&self) -> Option<&str> {
         match &self.kind {
             Kind::Translate(Translate { name, .. })
             | Kind::BlockTranslate(BlockTranslate { name, .. })
@@ -281,7 +281,7 @@ fn values(bindings: &Bindings) -> impl Iterator<Item = &Expression> {
 }
 
 /// Calls `visit` for each node, outer ones first.
-pub fn walk<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
+pub(crate) fn walk<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
     for node in nodes {
         visit(node);
         for body in node.bodies() {

@@ -1,14 +1,14 @@
 //! Conditions of `if`. What is not there is `None`, and an operator is false where a filter of its operands raises an error.
 
 use super::{FAILING, Place, Shape, Written};
-use crate::django::expression::{Comparison, Condition, Expression, Operand};
-use crate::django::parser::{Fault, fault};
+use crate::expression::{Comparison, Condition, Expression, Operand};
+use crate::parser::{Fault, fault};
 
 /// These tell an undefined value of a condition, which Django calls `None` there, from an empty text.
 const BLIND_TO_NONE: [&str; 6] = ["length", "default", "date", "time", "timesince", "timeuntil"];
 
 impl Place<'_> {
-    pub fn condition(&self, condition: &Condition) -> Result<String, Fault> {
+    pub(crate) fn condition(&self, condition: &Condition) -> Result<String, Fault> {
         self.part(condition, false)
     }
 

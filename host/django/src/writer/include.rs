@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::{OUTER_LOOP, Writer};
-use crate::django::expression::{Expression, Operand};
-use crate::django::parser::{Fault, fault};
-use crate::django::project::Variant;
-use crate::django::tags::file_name;
-use crate::django::tree::{Include, Node};
-use crate::django::values::{self, quoted};
+use crate::expression::{Expression, Operand};
+use crate::parser::{Fault, fault};
+use crate::project::Variant;
+use crate::tags::file_name;
+use crate::tree::{Include, Node};
+use crate::values::{self, quoted};
 
 /// What every message has.
 const BUILT_IN: [&str; 2] = ["forloop", "block"];

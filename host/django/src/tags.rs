@@ -70,7 +70,7 @@ const OTHERS: [(&str, &str); 7] = [
     ("get_available_languages", "a mail has one language: take it away"),
 ];
 
-pub fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
+pub(crate) fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
     match name {
         "load" => Ok(Kind::Load),
         "extends" => one(words, "extends").map(Kind::Extends),
@@ -121,13 +121,13 @@ pub fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
 }
 
 /// A tag that nothing is known of; with what is inside, where it has an end.
-pub fn own(name: &str, words: &[&str], body: Option<Vec<super::tree::Node>>) -> Kind {
+pub(crate) fn own(name: &str, words: &[&str], body: Option<Vec<super::tree::Node>>) -> Kind {
     let variable = as_name(words).1;
     Kind::Own(Own { tag: name.to_owned(), name: variable, body, fault: unknown(name) })
 }
 
 /// Whether a tag is none of Django's that are read here.
-pub fn is_own(name: &str) -> bool {
+pub(crate) fn is_own(name: &str) -> bool {
     !KNOWN.contains(&name)
 }
 
@@ -192,7 +192,7 @@ fn cycle(words: &[&str]) -> Result<Kind, Fault> {
 }
 
 /// `{% localize off %}`, `{% localtime off %}`: whether it is on.
-pub fn switch(words: &[&str], tag: &str) -> Result<bool, Fault> {
+pub(crate) fn switch(words: &[&str], tag: &str) -> Result<bool, Fault> {
     match words {
         [] | ["on"] => Ok(true),
         ["off"] => Ok(false),
@@ -201,12 +201,12 @@ pub fn switch(words: &[&str], tag: &str) -> Result<bool, Fault> {
 }
 
 /// `{% timezone "Europe/Paris" %}`
-pub fn time_zone(words: &[&str]) -> Result<Expression, Fault> {
+pub(crate) fn time_zone(words: &[&str]) -> Result<Expression, Fault> {
     one(words, "timezone")
 }
 
 /// The values that `ifchanged` compares.
-pub fn compared(words: &[&str]) -> Result<Vec<Expression>, Fault> {
+pub(crate) fn compared(words: &[&str]) -> Result<Vec<Expression>, Fault> {
     words.iter().map(|word| expression(word)).collect()
 }
 
@@ -276,18 +276,18 @@ fn binding(word: &str) -> Option<(&str, &str)> {
     is_name.then_some((name, value))
 }
 
-pub fn with(words: &[&str]) -> Result<Bindings, Fault> {
+pub(crate) fn with(words: &[&str]) -> Result<Bindings, Fault> {
     bindings(words)
 }
 
-pub fn block(words: &[&str]) -> Result<String, Fault> {
+pub(crate) fn block(words: &[&str]) -> Result<String, Fault> {
     match words {
         [name] => Ok((*name).to_owned()),
         _ => Err(fault("a block has one name", "Django does not read it either")),
     }
 }
 
-pub fn autoescape(words: &[&str]) -> Result<bool, Fault> {
+pub(crate) fn autoescape(words: &[&str]) -> Result<bool, Fault> {
     match words {
         ["on"] => Ok(true),
         ["off"] => Ok(false),
@@ -296,13 +296,13 @@ pub fn autoescape(words: &[&str]) -> Result<bool, Fault> {
 }
 
 /// `{% filter a|b %}`: the filters of a value that is not named.
-pub fn filter(token: &Token) -> Result<Expression, Fault> {
+pub(crate) fn filter(token: &Token) -> Result<Expression, Fault> {
     let lexer::Kind::Tag(content) = token.kind else { return Err(fault("it is no tag", "take it away")) };
     let filters = content.strip_prefix("filter").unwrap_or(content).trim();
     expression(&format!("var|{filters}"))
 }
 
-pub fn for_head(words: &[&str]) -> Result<(Vec<String>, Expression, bool), Fault> {
+pub(crate) fn for_head(words: &[&str]) -> Result<(Vec<String>, Expression, bool), Fault> {
     let is_reversed = words.last() == Some(&"reversed");
     let words = if is_reversed { &words[..words.len() - 1] } else { words };
     let wrong = || fault("a loop is written as in {% for x in list %}", "Django does not read it either");
@@ -354,7 +354,7 @@ fn translate(words: &[&str]) -> Result<Kind, Fault> {
 }
 
 /// What stands in the first tag of a `blocktranslate`; the texts come later.
-pub fn block_translate(words: &[&str]) -> Result<BlockTranslate, Fault> {
+pub(crate) fn block_translate(words: &[&str]) -> Result<BlockTranslate, Fault> {
     let mut block = BlockTranslate {
         singular: Vec::new(),
         plural: None,
@@ -417,7 +417,7 @@ fn template_tag(words: &[&str]) -> Result<Kind, Fault> {
 }
 
 /// A file that is named by a text.
-pub fn file_name(file: &Expression) -> Option<&str> {
+pub(crate) fn file_name(file: &Expression) -> Option<&str> {
     match (&file.operand, file.filters.as_slice()) {
         (Operand::Text(name), []) => Some(name),
         _ => None,

@@ -9,7 +9,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Finding, Import, Options, Weight, named_files};
-use crate::files::{self, Readers};
 
 /// A template larger than this is a file in the wrong place.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
@@ -25,6 +24,8 @@ const CATALOG: &str = "django.po";
 
 /// Why a folder cannot be imported. Nothing has been written then, except with [`ImportError::Write`].
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum ImportError {
     #[error("cannot read {}", folder.display())]
     Read { folder: PathBuf, source: io::Error },
@@ -43,6 +44,7 @@ pub enum ImportError {
 /// What was read and written.
 #[derive(Debug)]
 pub struct Imported {
+    /// The templates, and what is to be said about them.
     pub import: Import,
     /// Catalogues, copied as they are, by the name they have now.
     pub catalogs: Vec<String>,
@@ -50,12 +52,22 @@ pub struct Imported {
     pub others: Vec<String>,
 }
 
-/// Imports the templates below `source` into `out`. Files that are there already are only written over with `force`.
+/// Writes a file; the folder it is in exists.
+pub type WriteFile<'a> = &'a dyn Fn(&Path, &[u8]) -> io::Result<()>;
+
+/// Imports the templates below `source` into `out`, where each file is written by `write`. Existing files are only overwritten
+/// with `force`.
 ///
 /// # Errors
 ///
-/// See [`ImportError`]. Files that cannot be read are no error, but findings.
-pub fn import(source: &Path, out: &Path, force: bool, options: &Options) -> Result<Imported, ImportError> {
+/// See [`ImportError`]. Files that cannot be read are not an error: they are named among the findings.
+pub fn import(
+    source: &Path,
+    out: &Path,
+    force: bool,
+    options: &Options,
+    write: WriteFile<'_>,
+) -> Result<Imported, ImportError> {
     let root = source.canonicalize().map_err(|error| ImportError::Read { folder: source.to_owned(), source: error })?;
     let place = resolved(out);
     if place.starts_with(&root) || root.starts_with(&place) {
@@ -81,9 +93,9 @@ pub fn import(source: &Path, out: &Path, force: bool, options: &Options) -> Resu
         return Err(ImportError::Exists { file });
     }
     for (name, text) in &import.files {
-        write(&out.join(name), text.as_bytes())?;
+        write_into_folder(&out.join(name), text.as_bytes(), write)?;
     }
-    let catalogs = found.copy_catalogs(out)?;
+    let catalogs = found.copy_catalogs(out, write)?;
     import.findings.append(&mut found.unread);
     import.findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Ok(Imported { import, catalogs, others: found.others.into_keys().collect() })
@@ -100,13 +112,9 @@ fn resolved(folder: &Path) -> PathBuf {
 }
 
 /// Writes a file and the folders around it.
-///
-/// # Errors
-///
-/// [`ImportError::Write`] names the file.
-pub fn write(file: &Path, text: &[u8]) -> Result<(), ImportError> {
+fn write_into_folder(file: &Path, text: &[u8], write: WriteFile<'_>) -> Result<(), ImportError> {
     let folder = file.parent().unwrap_or(file);
-    let written = fs::create_dir_all(folder).and_then(|()| files::replace_linked(file, text, Readers::AsBefore));
+    let written = fs::create_dir_all(folder).and_then(|()| write(file, text));
     written.map_err(|source| ImportError::Write { file: file.to_owned(), source })
 }
 
@@ -204,12 +212,12 @@ impl Found {
         }
     }
 
-    fn copy_catalogs(&mut self, out: &Path) -> Result<Vec<String>, ImportError> {
+    fn copy_catalogs(&mut self, out: &Path, write: WriteFile<'_>) -> Result<Vec<String>, ImportError> {
         let mut copied = Vec::new();
         for (name, path) in std::mem::take(&mut self.catalogs) {
             match read(&path, CATALOG_BYTES_MAX) {
                 Ok(bytes) => {
-                    write(&out.join(&name), &bytes)?;
+                    write_into_folder(&out.join(&name), &bytes, write)?;
                     copied.push(name);
                 }
                 Err(why) => self.unread(name, why),

@@ -7,13 +7,13 @@ const DEPTH_MAX: usize = 32;
 
 /// A value and the filters it goes through.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Expression {
+pub(crate) struct Expression {
     pub operand: Operand,
     pub filters: Vec<Filter>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Operand {
+pub(crate) enum Operand {
     /// `user.name`, part by part.
     Path(Vec<String>),
     /// Quotes and escapes undone.
@@ -28,13 +28,13 @@ pub enum Operand {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Filter {
+pub(crate) struct Filter {
     pub name: String,
     pub argument: Option<Operand>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Condition {
+pub(crate) enum Condition {
     Value(Expression),
     Not(Box<Condition>),
     And(Box<Condition>, Box<Condition>),
@@ -43,7 +43,7 @@ pub enum Condition {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
+pub(crate) enum Comparison {
     Equal,
     NotEqual,
     Greater,
@@ -58,7 +58,7 @@ pub enum Comparison {
 
 /// Why something is no expression of Django's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoExpression {
+pub(crate) enum NoExpression {
     #[error("{0:?} is no value")]
     Value(String),
     #[error("cannot read {0:?}")]
@@ -74,7 +74,7 @@ pub enum NoExpression {
 }
 
 impl Expression {
-    pub fn parse(source: &str) -> Result<Expression, NoExpression> {
+    pub(crate) fn parse(source: &str) -> Result<Expression, NoExpression> {
         let (operand, mut rest) = operand(source)?;
         let mut filters = Vec::new();
         while !rest.is_empty() {
@@ -97,14 +97,14 @@ impl Expression {
     }
 
     /// The variables it reads.
-    pub fn heads(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn heads(&self) -> impl Iterator<Item = &str> {
         let arguments = self.filters.iter().filter_map(|filter| filter.argument.as_ref());
         std::iter::once(&self.operand).chain(arguments).filter_map(Operand::head)
     }
 }
 
 impl Operand {
-    pub fn head(&self) -> Option<&str> {
+    pub(crate) fn head(&self) -> Option<&str> {
         match self {
             Operand::Path(path) => path.first().map(String::as_str),
             _ => None,
@@ -177,7 +177,7 @@ fn is_number(word: &str) -> bool {
 
 impl Condition {
     /// Reads the words after `if`.
-    pub fn parse(words: &[&str]) -> Result<Condition, NoExpression> {
+    pub(crate) fn parse(words: &[&str]) -> Result<Condition, NoExpression> {
         let mut parser = Conditions { words, at: 0, depth: 0 };
         let condition = parser.condition(0)?;
         match parser.words.get(parser.at) {
@@ -187,7 +187,7 @@ impl Condition {
     }
 
     /// The values it is made of.
-    pub fn values(&self) -> Vec<&Expression> {
+    pub(crate) fn values(&self) -> Vec<&Expression> {
         match self {
             Condition::Value(expression) => vec![expression],
             Condition::Not(inner) => inner.values(),
@@ -198,7 +198,7 @@ impl Condition {
     }
 
     /// The variables it reads.
-    pub fn heads(&self) -> Vec<&str> {
+    pub(crate) fn heads(&self) -> Vec<&str> {
         self.values().into_iter().flat_map(Expression::heads).collect()
     }
 }

@@ -15,7 +15,7 @@ const RESERVED: [&str; 16] = [
 
 /// What is known of a value that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     Any,
     /// A text, whatever it was made of.
     Text,
@@ -25,7 +25,7 @@ pub enum Shape {
 
 /// A value in Tera.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     pub text: String,
     pub shape: Shape,
     /// Never escaped.
@@ -46,7 +46,7 @@ impl Written {
 
 /// Where a value is written.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub options: &'a Options,
     /// Loops around it.
     pub loops: usize,
@@ -165,13 +165,13 @@ const METHODS: [&str; 20] = [
 const ASK_ESCAPING: [&str; 3] = ["join", "linebreaks", "linebreaksbr"];
 
 /// Whether a filter is none of Django's that are translated.
-pub fn is_own(filter: &str) -> bool {
+pub(crate) fn is_own(filter: &str) -> bool {
     !["safe", "default", "yesno"].contains(&filter) && !FILTERS.iter().any(|(name, ..)| *name == filter)
 }
 
 impl Place<'_> {
     /// A value as it is, for tags that use it.
-    pub fn value(&self, expression: &Expression) -> Result<Written, Fault> {
+    pub(crate) fn value(&self, expression: &Expression) -> Result<Written, Fault> {
         let mut written = self.operand(&expression.operand)?;
         let is_joined = expression.filters.first().is_some_and(|filter| filter.name == "add");
         if let Operand::Text(text) = &expression.operand
@@ -183,24 +183,24 @@ impl Place<'_> {
     }
 
     /// A value that gets a name: undefined is an empty text.
-    pub fn bound(&self, expression: &Expression) -> Result<String, Fault> {
+    pub(crate) fn bound(&self, expression: &Expression) -> Result<String, Fault> {
         let written = self.value(expression)?;
         Ok(if written.is_path { format!("{} | default(value=\"\")", written.text) } else { written.text })
     }
 
     /// A value of which only the text counts.
-    pub fn text(&self, expression: &Expression) -> Result<Written, Fault> {
+    pub(crate) fn text(&self, expression: &Expression) -> Result<Written, Fault> {
         let written = self.value(expression)?;
         let text = if self.is_unlocalized { "unlocalize" } else { "text" };
         Ok(if written.shape == Shape::Any { written.piped(text, Shape::Text, false) } else { written })
     }
 
     /// A value as it is written into the mail.
-    pub fn output(&self, expression: &Expression) -> Result<String, Fault> {
+    pub(crate) fn output(&self, expression: &Expression) -> Result<String, Fault> {
         Ok(self.escaped(self.text(expression)?).text)
     }
 
-    pub fn escaped(&self, written: Written) -> Written {
+    pub(crate) fn escaped(&self, written: Written) -> Written {
         match self.escaping {
             Escaping::Off if !written.is_safe => written.piped("safe", Shape::Text, true),
             Escaping::On if !written.is_safe => written.piped("conditional_escape", Shape::Text, true),
@@ -209,7 +209,7 @@ impl Place<'_> {
     }
 
     /// The filters of a `filter` tag, and whether what they give is safe.
-    pub fn section(&self, filters: &[Filter]) -> Result<(String, bool), Fault> {
+    pub(crate) fn section(&self, filters: &[Filter]) -> Result<(String, bool), Fault> {
         let mut section = Vec::new();
         let mut is_safe = true;
         for filter in filters {
@@ -312,7 +312,7 @@ impl Place<'_> {
     }
 
     /// A value that was written already, with filters.
-    pub fn filtered(&self, mut written: Written, filters: &[Filter]) -> Result<Written, Fault> {
+    pub(crate) fn filtered(&self, mut written: Written, filters: &[Filter]) -> Result<Written, Fault> {
         for filter in filters {
             written = self.filter(written, filter)?;
         }
@@ -393,7 +393,7 @@ impl Place<'_> {
 }
 
 /// What Django finds under a name: a key, a place, else what a method gives.
-pub fn member(name: &str) -> String {
+pub(crate) fn member(name: &str) -> String {
     format!(" | member(name={})", quoted(name))
 }
 
@@ -410,7 +410,7 @@ fn unknown(name: &str) -> Fault {
 }
 
 /// A name that Tera reads.
-pub fn name(text: &str) -> Result<&str, Fault> {
+pub(crate) fn name(text: &str) -> Result<&str, Fault> {
     match is_name(text) && !RESERVED.contains(&text) {
         true => Ok(text),
         false => Err(fault(format!("{text:?} is no name in Tera"), "give the variable another name")),
@@ -418,13 +418,13 @@ pub fn name(text: &str) -> Result<&str, Fault> {
 }
 
 /// Whether Tera reads it as a name.
-pub fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// A text in Tera's quotes.
-pub fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let quote = if text.contains('"') && !text.contains('\'') { '\'' } else { '"' };
     let mut out = String::with_capacity(text.len() + 2);
     out.push(quote);

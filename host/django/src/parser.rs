@@ -11,7 +11,7 @@ use super::tree::{BlockTranslate, For, Kind, Left, Node, Nodes, Piece};
 const DEPTH_MAX: usize = 36;
 
 /// The tree of a template.
-pub fn parse(text: &str) -> Nodes {
+pub(crate) fn parse(text: &str) -> Nodes {
     let tokens = lexer::tokens(text);
     let ends = tokens.iter().enumerate().filter_map(|(at, token)| match token.kind {
         lexer::Kind::Tag(content) => Some((content.split_whitespace().next()?.strip_prefix("end")?, at)),
@@ -38,13 +38,13 @@ struct Parser<'a> {
 }
 
 /// Why a tag could not be read, and what to do.
-pub type Fault = Left;
+pub(crate) type Fault = Left;
 
-pub fn fault(why: impl Into<String>, suggestion: impl Into<String>) -> Fault {
+pub(crate) fn fault(why: impl Into<String>, suggestion: impl Into<String>) -> Fault {
     Left { why: why.into(), suggestion: suggestion.into() }
 }
 
-pub fn left(token: &Token, why: impl Into<String>, suggestion: impl Into<String>) -> Node {
+pub(crate) fn left(token: &Token, why: impl Into<String>, suggestion: impl Into<String>) -> Node {
     node(token, Kind::Left(fault(why, suggestion)))
 }
 
@@ -52,7 +52,7 @@ fn node(token: &Token, kind: Kind) -> Node {
     Node { line: token.line, source: token.source.to_owned(), kind }
 }
 
-pub fn expression(word: &str) -> Result<Expression, Fault> {
+pub(crate) fn expression(word: &str) -> Result<Expression, Fault> {
     Expression::parse(word).map_err(|e| fault(e.to_string(), "Django does not read it either: correct the expression"))
 }
 

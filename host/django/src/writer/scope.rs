@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::Writer;
-use crate::django::expression::Expression;
-use crate::django::parser::Fault;
-use crate::django::project::{Project, resolved};
-use crate::django::tags::file_name;
-use crate::django::tree::{For, Kind, Node, walk};
-use crate::django::values;
+use crate::expression::Expression;
+use crate::parser::Fault;
+use crate::project::{Project, resolved};
+use crate::tags::file_name;
+use crate::tree::{For, Kind, Node, walk};
+use crate::values;
 
 impl Writer<'_> {
     /// Gives names their values. Those that something outside reads as well (more often than `inner` says) are kept, to

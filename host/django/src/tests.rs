@@ -106,7 +106,7 @@ fn a_folder_is_not_written_into_itself() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("django");
     std::fs::create_dir(&source).unwrap();
-    let import = |out: &std::path::Path| folder::import(&source, out, false, &Options::default());
+    let import = |out: &std::path::Path| folder::import(&source, out, false, &Options::default(), &write);
     assert!(matches!(import(&dir.path().join("out")), Err(folder::ImportError::Empty { .. })));
     std::fs::write(source.join("a.txt"), "{{ a }}").unwrap();
     for out in [source.clone(), source.join("deep/er"), dir.path().to_owned()] {
@@ -155,6 +155,11 @@ fn the_pages_that_are_asked_for_are_listed_with_their_values() {
     assert_eq!(routes, ["a {\"\"}", "b {\"{pk}\", \"{value1} {value2}\"}", "c {\"\"}"]);
 }
 
+/// Writes a file as the command line does, without its care for a loss of power.
+fn write(file: &std::path::Path, text: &[u8]) -> std::io::Result<()> {
+    std::fs::write(file, text)
+}
+
 /// A folder of files, imported.
 fn import_folder(
     files: &[(&str, &[u8])],
@@ -168,7 +173,7 @@ fn import_folder(
     }
     before(&dir.path().join("in"));
     let (source, out) = (dir.path().join("in"), dir.path().join("out"));
-    let imported = folder::import(&source, &out, false, &Options::default()).unwrap();
+    let imported = folder::import(&source, &out, false, &Options::default(), &write).unwrap();
     (dir, imported)
 }
 
@@ -255,13 +260,15 @@ fn files_of_any_ending_that_are_named_come_along_and_those_that_are_missing_are_
     assert_eq!(left, ["missing.html is not among the imported files"]);
     // Imported before, it is there.
     std::fs::write(dir.path().join("out/missing.html"), "").unwrap();
-    let again = folder::import(&dir.path().join("in"), &dir.path().join("out"), true, &Options::default()).unwrap();
+    let again =
+        folder::import(&dir.path().join("in"), &dir.path().join("out"), true, &Options::default(), &write).unwrap();
     assert_eq!(again.import.findings, []);
 }
 
 #[test]
 fn an_error_says_its_reason_once() {
-    let error = folder::import("/nowhere/at/all".as_ref(), "/tmp/x".as_ref(), false, &Options::default()).unwrap_err();
+    let error =
+        folder::import("/nowhere/at/all".as_ref(), "/tmp/x".as_ref(), false, &Options::default(), &write).unwrap_err();
     let said = format!("{:#}", anyhow::Error::from(error));
     assert_eq!(said, "cannot read /nowhere/at/all: No such file or directory (os error 2)");
 }

@@ -3,6 +3,8 @@
 //! What has no counterpart is named with file, line and a suggestion, and stays in the file as a comment; nothing is
 //! dropped. [`import`] touches no file; [`folder`] reads and writes whole trees.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod expression;
 mod flat;
 pub mod folder;
@@ -68,14 +70,18 @@ impl Import {
 /// A place of a template that somebody should look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// The template's name below its folder.
     pub file: String,
     /// From 1; in the Django template. 0 where the file as a whole is meant.
     pub line: usize,
+    /// How much it matters.
     pub weight: Weight,
     /// The tag as it is written.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
+    /// What is wrong with it, or should be known of it.
     pub why: String,
+    /// What to do about it; empty: nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub suggestion: String,
 }
@@ -83,6 +89,7 @@ pub struct Finding {
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Weight {
     /// The file or folder was not read.
     Unread,
