@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ace::config;
 use ace::message::{ActionLink, Message, TemplateFile};
 use ace::presentation::{Presentation, Subject};
-use ace_django::{Options, Tag, Weight};
+use ace_django::{Options, Severity, Tag};
 use serde_json::Value;
 
 /// Where a case's main file stands.
@@ -119,7 +119,7 @@ fn render(case: &Case, catalogs: Option<&Path>) -> Result<String, String> {
 /// Renders a case in each of these languages.
 fn render_each(case: &Case, catalogs: Option<&Path>, languages: &[Option<&str>]) -> Vec<Result<String, String>> {
     let import = ace_django::import(&case.files, &options());
-    if let Some(finding) = import.findings.iter().find(|finding| finding.weight == Weight::Left) {
+    if let Some(finding) = import.findings.iter().find(|finding| finding.severity == Severity::Untranslated) {
         return vec![Err(finding.to_string().replace(FOLDER, "")); languages.len()];
     }
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -347,7 +347,7 @@ proptest::proptest! {
         for problem in presentation.problems() {
             proptest::prop_assert!(is_known(&problem.message), "{problem}\n{:?}", import.files);
         }
-        for finding in import.findings.iter().filter(|finding| finding.weight == Weight::Left) {
+        for finding in import.findings.iter().filter(|finding| finding.severity == Severity::Untranslated) {
             let kept = finding.source.replace("#}", "# }");
             proptest::prop_assert!(import.files[&finding.file].contains(kept.trim()), "{finding}\n{:?}", import.files);
         }

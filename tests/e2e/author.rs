@@ -46,7 +46,7 @@ fn every_kind(language: &str) {
         plugin(&home, &["new", "my_plugin", "--kind", kind, "--lang", language]).ok().says("next: ace plugin build");
         let built = plugin(&home, &["build", "my_plugin", "--json"]).ok();
         let built: Value = serde_json::from_str(&built.stdout).expect("JSON");
-        assert_eq!((&built["language"], &built["runs_here"]), (&json!(language), &json!(true)), "{kind}");
+        assert_eq!((&built["language"], &built["compatible"]), (&json!(language), &json!(true)), "{kind}");
         let tested = plugin(&home, &["test", "my_plugin"]).ok();
         tested.says(", 0 failed");
         plugin(&home, &["check", "my_plugin/my_plugin.wasm"]).ok();

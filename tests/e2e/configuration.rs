@@ -169,7 +169,7 @@ fn check_finds_every_problem_with_its_place() {
     let machine = home.ace(&["check", "--json"]).run().code(1);
     let found: Vec<Value> = machine.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(found.len(), done.stdout.lines().count());
-    assert!(found.iter().all(|problem| problem["place"].is_string() && problem["message"].is_string()));
+    assert!(found.iter().all(|problem| problem["location"].is_string() && problem["message"].is_string()));
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn an_edit_shows_the_new_answer_beside_the_old_one() {
     let home = project();
     let dev = Dev::start(&home, &["night_off"]);
     let first = dev.round();
-    assert_eq!((&first["round"], &first["before"]), (&json!(1), &Value::Null));
+    assert_eq!((&first["build"], &first["before"]), (&json!(1), &Value::Null));
     assert_eq!(reason(&first["answer"]), "it is not transactional");
     assert_eq!(first["installed"], Value::Null, "there is no ace.toml");
 

@@ -18,7 +18,7 @@ fn home(server: &Smtpd, policy: &str) -> Home {
 fn send(home: &Home, faults: &[&str]) -> Done {
     let one = |fault: &&str| message("note", json!({"context": {"policy_fault": fault}})).to_string();
     let lines: Vec<String> = faults.iter().map(one).collect();
-    let arguments = ["send", "--json", "--concurrency", "1", "--patience", "0", "-"];
+    let arguments = ["send", "--json", "--concurrency", "1", "--max-delay", "0", "-"];
     home.ace(&arguments).input(lines.join("\n")).run()
 }
 

@@ -79,7 +79,7 @@ fn a_name_that_leads_out_of_the_folder_fails() {
     std::os::unix::fs::symlink(home.path(""), home.path("out/link")).expect("linked");
     for path in ["/etc/ace-was-here", "../escaped.html", "a/../../escaped.html", "a\\b", "link/escaped.html", "a\nb"] {
         let patient = message("note", json!({"options": {"output_file_path": path}})).to_string();
-        let done = home.ace(&["send", "--json", "--patience", "0", "-"]).input(patient).run().code(1);
+        let done = home.ace(&["send", "--json", "--max-delay", "0", "-"]).input(patient).run().code(1);
         assert_ne!(done.email()["state"], "sent", "{path:?}");
         if !path.starts_with("link") {
             assert_eq!(done.email()["state"], "failed", "{path:?}");

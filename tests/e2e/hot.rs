@@ -32,7 +32,7 @@ struct Host {
 
 impl Host {
     fn start(home: &Home) -> Host {
-        let mut child = home.ace(&["send", "--json", "--patience", "0", "-"]).start_open();
+        let mut child = home.ace(&["send", "--json", "--max-delay", "0", "-"]).start_open();
         let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
         Host { child, input, output: BufReader::new(output) }
     }
@@ -214,7 +214,7 @@ fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
     catalog("Salut");
     template("v1");
     home.config(&format!("[relays.main]\nkind = \"file\"\ndir = \"mails\"\n{GRANTED}"));
-    let mut child = home.ace(&["send", "--json", "--patience", "0", "-"]).start_open();
+    let mut child = home.ace(&["send", "--json", "--max-delay", "0", "-"]).start_open();
     let (mut input, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
     let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let (heard, stderr) = (said.clone(), child.stderr.take().expect("piped"));

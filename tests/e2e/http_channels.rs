@@ -51,7 +51,7 @@ fn sailthru(provider: &Provider) -> Home {
 /// Sends these one after the other and waits for no further attempt.
 fn send_once(home: &Home, messages: &[Value]) -> Done {
     let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
-    let arguments = ["send", "--json", "--concurrency", "1", "--patience", "0", "-"];
+    let arguments = ["send", "--json", "--concurrency", "1", "--max-delay", "0", "-"];
     home.ace(&arguments).input(lines.join("\n")).run()
 }
 

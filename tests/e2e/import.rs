@@ -75,10 +75,10 @@ fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
     // By line; the summary has none.
     let lines = done.lines();
     let (summary, url) = (&lines[0], &lines[1]);
-    assert_eq!((&summary["left"], &summary["templates"]), (&json!(2), &json!(7)));
+    assert_eq!((&summary["untranslated"], &summary["templates"]), (&json!(2), &json!(7)));
     assert_eq!(
-        (&url["line"], &url["weight"], &url["source"]),
-        (&json!(2), &json!("left"), &json!("{% dashboard_link %}"))
+        (&url["line"], &url["severity"], &url["source"]),
+        (&json!(2), &json!("untranslated"), &json!("{% dashboard_link %}"))
     );
     assert!(url["suggestion"].as_str().is_some_and(|hint| hint.contains("[templates.tags]")), "{url}");
     done.says("other/logo.png is neither a template nor a catalogue");

@@ -55,7 +55,7 @@ fn a_component_is_read_without_running_it() {
         serde_json::from_str(&plugin(&home, &["inspect", "django_email.wasm"]).ok().stdout).expect("JSON");
     assert_eq!(found["namespaces"], json!(["openedx.ace.channel"]));
     assert_eq!(found["requests"], json!(["mailer"]));
-    assert_eq!((&found["runs_here"], &found["reason"]), (&json!(true), &Value::Null));
+    assert_eq!((&found["compatible"], &found["reason"]), (&json!(true), &Value::Null));
     assert_eq!(found["limits"]["call_timeout_ms"], 30_000);
     let producers = found["metadata"]["producers"]["processed-by"].as_array().expect("producers");
     assert!(producers.iter().any(|p| p.as_str().is_some_and(|p| p.starts_with("wit-component "))), "{producers:?}");

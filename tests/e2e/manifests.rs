@@ -233,7 +233,7 @@ fn no_manifest_grants_anything() {
         let buckets: usize = requests.keyvalue.iter().map(|b| usize::from(b.read) + usize::from(b.write)).sum();
         let asked = requests.http.len() + buckets + requests.secrets.len();
         let asked = asked + usize::from(requests.mailer) + usize::from(requests.outbox);
-        assert_eq!(plugin["missing"].as_array().map(Vec::len), Some(asked), "all of it is missing: {plugin}");
+        assert_eq!(plugin["missing_grants"].as_array().map(Vec::len), Some(asked), "all of it is missing: {plugin}");
     }
     assert_eq!(
         ace::Config::default().plugins.get("p00").map(|p| p.grants.clone()).unwrap_or_default(),
@@ -255,7 +255,7 @@ fn a_manifest_that_grants_to_itself_is_refused_and_reaches_nothing() {
     }
     home.file("plugins/hostile.toml", "[requests]\nkeyvalue = ['loot']\nmailer = true\n");
     let ask = message("note", json!({"context": {"in": "check", "do": "loot"}})).to_string();
-    let done = home.ace(&["--log", "warn", "send", "--json", "--patience", "0", "-"]).input(ask).run();
+    let done = home.ace(&["--log", "warn", "send", "--json", "--max-delay", "0", "-"]).input(ask).run();
     done.says("keyvalue: not granted; the operator can write `grants = { keyvalue = [\"loot:write\"] }`");
 }
 

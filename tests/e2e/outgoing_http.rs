@@ -102,7 +102,7 @@ fn home(probe: &str, grants: &str, toml: &str) -> Home {
 fn send(home: &Home, contexts: &[Value]) -> Done {
     let one = |context: &Value| message("note", json!({"context": context})).to_string();
     let lines: Vec<String> = contexts.iter().map(one).collect();
-    let arguments = ["send", "--json", "--concurrency", "1", "--patience", "0", "-"];
+    let arguments = ["send", "--json", "--concurrency", "1", "--max-delay", "0", "-"];
     home.ace(&arguments).env("ACE_LOG", "warn").input(lines.join("\n")).run()
 }
 
@@ -295,7 +295,7 @@ fn a_plugin_cannot_use_up_the_hosts_connections() {
     let config = home.read("ace.toml").replace("max-response-bytes = 2000", "requests-per-plugin = 2");
     home.file("ace.toml", config);
     let note = message("note", json!({"context": {"fetch": {"url": web.url("/late"), "times": 2}}})).to_string();
-    let arguments = ["send", "--json", "--concurrency", "16", "--patience", "0", "-"];
+    let arguments = ["send", "--json", "--concurrency", "16", "--max-delay", "0", "-"];
     let done = home.ace(&arguments).input(vec![note; 16].join("\n")).run();
     for line in done.lines() {
         assert_eq!(found(&line), "200 at last");

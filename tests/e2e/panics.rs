@@ -98,7 +98,7 @@ async fn a_panic_while_a_plugin_loads_is_that_plugins_fault_alone() {
         let mut changes = changes.as_array().expect("a list").iter();
         changes.find(|change| change["plugin"] == plugin).unwrap_or_else(|| panic!("{plugin} in {changes:?}"))
     };
-    assert_eq!((&of("clocked")["change"], &of("clocked")["serving"]), (&json!("rejected"), &json!(before)));
+    assert_eq!((&of("clocked")["change"], &of("clocked")["active_revision"]), (&json!("rejected"), &json!(before)));
     assert_text(&of("clocked")["reason"], "a bug in ACE (it panicked: the clock is broken)");
     assert_eq!((&of("second_clocked")["change"], &of("sound")["change"]), (&json!("broken"), &json!("added")));
 

@@ -82,7 +82,7 @@ fn send_past_bad_policies(on_error: &str) -> (Smtpd, Value) {
     let home = mail_home(&format!("{}\n{named}", server.relay()));
     spoil(&home);
     let note = message("note", json!({})).to_string();
-    let done = home.ace(&["send", "--json", "--patience", "0", "-"]).input(note).run();
+    let done = home.ace(&["send", "--json", "--max-delay", "0", "-"]).input(note).run();
     let line = done.lines().remove(0);
     assert_eq!(done.code, Some(i32::from(line["failed"] == true)));
     (server, line)
@@ -146,8 +146,8 @@ fn a_good_plugin_is_described() {
     let plugins = home.ace(&["plugins", "--json"]).run().ok().lines();
     let (django, file) = (&plugins[0], &plugins[1]);
     assert_eq!((&django["name"], &django["namespaces"]), (&json!("django_email"), &json!(["openedx.ace.channel"])));
-    assert_eq!((&django["granted"], &django["missing"]), (&json!(["mailer"]), &json!([])));
-    assert_eq!((&file["granted"], &file["missing"]), (&json!([]), &json!(["outbox"])));
+    assert_eq!((&django["granted"], &django["missing_grants"]), (&json!(["mailer"]), &json!([])));
+    assert_eq!((&file["granted"], &file["missing_grants"]), (&json!([]), &json!(["outbox"])));
     assert_eq!(django["channel"]["channel_type"], "email");
     assert_eq!(django["revision"].as_str().map(str::len), Some(12));
     assert!(django["size"].as_u64() < Some(300 * 1024), "a guest is small");
@@ -191,6 +191,6 @@ fn grants_are_shown_and_then_written_beside_what_is_there() {
     home.ace(&["plugins", "grant", "file_email", "--yes"]).run().code(2).says("hint: name one with --outbox");
     home.ace(&["plugins", "grant", "file_email", "--yes", "--outbox", "out"]).run().ok();
     let plugins = home.ace(&["plugins", "--json"]).run().ok().lines();
-    assert!(plugins.iter().all(|plugin| plugin["missing"] == json!([])), "{plugins:?}");
+    assert!(plugins.iter().all(|plugin| plugin["missing_grants"] == json!([])), "{plugins:?}");
     assert_eq!(home.list(".").iter().filter(|name| name.ends_with(".tmp")).count(), 0);
 }

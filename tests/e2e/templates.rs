@@ -119,7 +119,7 @@ fn check_renders_the_samples_and_names_what_is_wrong_with_them() {
     home.file(&sample, json!({"context": {"files": 1}}).to_string());
     let done = home.ace(&["check", "--json"]).run().code(1);
     assert_eq!(done.lines().len(), 1, "once, not for each language: {:?}", done.lines());
-    assert_text(&done.lines()[0]["place"], "hello/sample.json");
+    assert_text(&done.lines()[0]["location"], "hello/sample.json");
     assert_text(&done.lines()[0]["message"], "subject.txt:1: the text has %(name)s");
     home.file(&sample, "{");
     assert_text(&home.ace(&["check", "--json"]).run().code(1).lines()[0]["message"], "is no JSON");
@@ -133,12 +133,12 @@ fn relative_links_are_made_absolute_and_check_names_those_that_cannot_be() {
     home.file("templates/app/edx_ace/order/sample.json", &sample);
     let lines = home.ace(&["check", "--json"]).run().code(1).lines();
     assert_eq!(lines.len(), 2, "each once: {lines:?}");
-    assert_text(&lines[0]["place"], "order/email/body.html:2");
+    assert_text(&lines[0]["location"], "order/email/body.html:2");
     assert_text(
         &lines[0]["message"],
         "the link `/orders/{{ id }}` leads nowhere from a mail: set presentation.base-url",
     );
-    assert_text(&lines[1]["place"], "order/sample.json");
+    assert_text(&lines[1]["location"], "order/sample.json");
     assert_text(&lines[1]["message"], "order/email/body.html: the link `logo.png` leads nowhere from a mail");
 
     let config = std::fs::read_to_string(home.path("ace.toml")).expect("the configuration");

@@ -122,9 +122,9 @@ def imported(ace, folder):
     problems, stubs = collections.defaultdict(list), set()
     for line in done.stdout.splitlines():
         problem = json.loads(line)
-        if problem.get("weight") in ("left", "unread"):
-            problems[problem["file"]].append(f"{problem['why']}: {problem.get('source', '')}"[:120])
-        elif problem.get("weight") == "stub":
+        if problem.get("severity") in ("untranslated", "unreadable"):
+            problems[problem["file"]].append(f"{problem['reason']}: {problem.get('source', '')}"[:120])
+        elif problem.get("severity") == "stub":
             stubs.add(problem["file"])
     return problems, stubs
 
@@ -136,7 +136,7 @@ def refused(ace):
     done = subprocess.run([ace, "check", "--config", str(config), "--json"], capture_output=True, text=True)
     for line in done.stdout.splitlines():
         problem = json.loads(line)
-        file, _, _ = problem["place"].removeprefix(str(PLACE / "out") + "/").partition(":")
+        file, _, _ = problem["location"].removeprefix(str(PLACE / "out") + "/").partition(":")
         if "has no route" not in problem["message"]:
             yield file, problem["message"][:120]
 

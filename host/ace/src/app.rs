@@ -148,7 +148,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
     let ace = api.ace.clone();
     running.push(tasks.keep("watch", move || Watch::start(ace.clone()).run()));
     let kept = api.clone();
-    running.push(tasks.keep("upkeep", move || keep_up(kept.clone())));
+    running.push(tasks.keep("maintenance", move || keep_up(kept.clone())));
     let worker = api.worker.clone();
     running.push(tasks.keep("worker", move || {
         let worker = worker.clone();
@@ -158,7 +158,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         }
     }));
     let worker = api.worker.clone();
-    running.push(tasks.keep("parked messages", move || {
+    running.push(tasks.keep("held messages", move || {
         let worker = worker.clone();
         async move {
             worker.release_parked().await;
@@ -174,7 +174,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         }
     }));
     let told = api.clone();
-    running.push(tasks.keep("notices", move || tell_of_reloads(told.clone(), told.ace.notices())));
+    running.push(tasks.keep("reload events", move || tell_of_reloads(told.clone(), told.ace.notices())));
     let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
     running.push(tasks.keep("resolvers", move || {
         let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());

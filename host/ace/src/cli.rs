@@ -119,7 +119,9 @@ enum Command {
     /// Facts for policies, in a running server
     Kv(remote::KvArgs),
     /// Erase everything about the messages to a person, in a running server
-    Forget(remote::ForgetArgs),
+    // `forget`: its name before 0.1.0.
+    #[command(alias = "forget")]
+    Erase(remote::EraseArgs),
     /// Have a running server read plugins, templates and ace.toml again
     Reload(remote::ReloadArgs),
     /// Write a plugin: begin, build, check, test, measure and install it
@@ -195,7 +197,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Messages(args) => remote::messages(args, json).await,
         Command::Queue(args) => remote::queue(args, json).await,
         Command::Kv(args) => remote::kv(args).await,
-        Command::Forget(args) => remote::forget(args, json).await,
+        Command::Erase(args) => remote::erase(args, json).await,
         Command::Reload(args) => remote::reload(args, json).await,
     }
 }

@@ -38,6 +38,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -109,10 +110,10 @@ pub fn router(api: Arc<Api>) -> Router {
     let bounded = from_fn_with_state(api.clone(), in_time);
     // Handing in a batch takes as long as it takes, and so does listening to events; everything else has an end.
     let unbounded = OpenApiRouter::new()
-        .merge(OpenApiRouter::new().routes(routes!(batches::hand_in)).route_layer(send.clone()))
+        .merge(OpenApiRouter::new().routes(routes!(batches::submit)).route_layer(send.clone()))
         .merge(OpenApiRouter::new().routes(routes!(keyvalue::bulk)).route_layer(admin.clone()))
         .merge(OpenApiRouter::new().routes(routes!(stream::events)).route_layer(read.clone()));
-    let sending = OpenApiRouter::new().routes(routes!(messages::hand_in)).route_layer(send);
+    let sending = OpenApiRouter::new().routes(routes!(messages::submit)).route_layer(send);
     let asking = OpenApiRouter::new().routes(routes!(messages::one)).routes(routes!(batches::one)).route_layer(ask);
     let reading = guarded(
         OpenApiRouter::new()
@@ -138,7 +139,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .routes(routes!(keyvalue::put))
         .routes(routes!(keyvalue::delete))
         .routes(routes!(plugins::reload))
-        .routes(routes!(stream::forget))
+        .routes(routes!(stream::erase))
         .route_layer(admin);
     let open = OpenApiRouter::new().routes(routes!(status::healthz)).routes(routes!(status::readyz));
     let bounded_routes = sending.merge(asking).merge(reading).merge(changing).merge(open).layer(bounded);
@@ -148,6 +149,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let admission = Arc::new(Admission::new(Operations::of(&described), &api.settings));
     router
         .merge(docs::router(&described))
+        .route("/v1/forget", post(stream::forget))
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
         .layer(from_fn_with_state((admission, api.clone()), enter))

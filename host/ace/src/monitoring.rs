@@ -44,7 +44,7 @@ const PLUGIN_FAULTS: &str = "ace_plugin_faults_total";
 /// Calls of a plugin into the host that were refused for want of a grant, by `plugin` and `revision`.
 const PLUGIN_REFUSED: &str = "ace_plugin_refused_calls_total";
 /// 1 while a plugin's circuit is open, by `plugin`.
-const PLUGIN_CIRCUIT_OPEN: &str = "ace_plugin_circuit_open";
+const PLUGIN_CIRCUIT_BREAKER_OPEN: &str = "ace_plugin_circuit_breaker_open";
 /// 1 where a plugin serves, 0 where it should and cannot, by `plugin`.
 const PLUGIN_UP: &str = "ace_plugin_up";
 /// 1 while a plugin goes on in an earlier revision because the files that are there cannot serve, by `plugin`: at the next start it
@@ -72,10 +72,10 @@ const DESTINATION_OUTAGES: &str = "ace_destination_outages_total";
 /// Messages that wait for it, by `kind` and `name`.
 const DESTINATION_WAITING: &str = "ace_destination_waiting";
 
-/// Messages that wait, by `lane` (`transactional`, `ordinary`, `batches`).
+/// Queued messages, by `priority` (`transactional`, `ordinary`, `batches`).
 const QUEUE_WAITING: &str = "ace_queue_waiting";
-/// Messages with a worker.
-const QUEUE_UNDER_WAY: &str = "ace_queue_under_way";
+/// Messages that are being sent.
+const QUEUE_IN_FLIGHT: &str = "ace_queue_in_flight";
 /// Messages that failed or expired and can be tried again.
 const QUEUE_DEAD: &str = "ace_queue_dead_letters";
 /// Messages that wait to be tried alone.
@@ -86,8 +86,8 @@ const QUEUE_DAMAGED: &str = "ace_queue_damaged";
 const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
 /// Bytes of the queue's database.
 const QUEUE_BYTES: &str = "ace_queue_bytes";
-/// Webhook calls that wait.
-const WEBHOOK_CALLS: &str = "ace_webhook_calls_waiting";
+/// Webhook deliveries that wait.
+const WEBHOOK_DELIVERIES: &str = "ace_webhook_deliveries_waiting";
 
 /// A line at DEBUG; at INFO of a message whose `log_level` asks for more to be logged of it.
 macro_rules! debug_of {
@@ -133,7 +133,7 @@ impl PluginMetrics {
             fault: calls("fault"),
             refused: counter!(PLUGIN_REFUSED, "plugin" => plugin.clone(), "revision" => revision.clone()),
             seconds: histogram!(PLUGIN_CALL_SECONDS, "plugin" => plugin.clone(), "revision" => revision.clone()),
-            circuit_open: gauge!(PLUGIN_CIRCUIT_OPEN, "plugin" => plugin.clone()),
+            circuit_open: gauge!(PLUGIN_CIRCUIT_BREAKER_OPEN, "plugin" => plugin.clone()),
             plugin,
             revision,
         }
@@ -188,21 +188,21 @@ pub fn task_failed(task: &str) {
 
 /// How full the queue is.
 pub fn queue(stats: &crate::queue::Stats) {
-    let lanes = [
+    let priorities = [
         ("transactional", stats.waiting_transactional),
         ("ordinary", stats.waiting_ordinary),
         ("batches", stats.waiting_batches),
     ];
-    for (lane, waiting) in lanes {
-        gauge!(QUEUE_WAITING, "lane" => lane).set(waiting as f64);
+    for (priority, waiting) in priorities {
+        gauge!(QUEUE_WAITING, "priority" => priority).set(waiting as f64);
     }
-    gauge!(QUEUE_UNDER_WAY).set(stats.under_way as f64);
+    gauge!(QUEUE_IN_FLIGHT).set(stats.under_way as f64);
     gauge!(QUEUE_DEAD).set(stats.dead as f64);
     gauge!(QUEUE_SUSPECTS).set(stats.suspects as f64);
     gauge!(QUEUE_DAMAGED).set(stats.damaged as f64);
     gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
     gauge!(QUEUE_BYTES).set(stats.bytes as f64);
-    gauge!(WEBHOOK_CALLS).set(stats.calls as f64);
+    gauge!(WEBHOOK_DELIVERIES).set(stats.calls as f64);
 }
 
 /// A relay or an origin went down. Told once, however many messages wait for it.

@@ -228,7 +228,7 @@ async fn ended(watcher: &Option<Watcher>) {
 /// True where it is to be done again soon.
 async fn reload(ace: &Ace) -> bool {
     match ace.reload_ready().await {
-        Ok(reload) => reload.is_unsettled || !reload.changes.is_empty(),
+        Ok(reload) => reload.files_changing || !reload.changes.is_empty(),
         Err(error) => {
             tracing::error!("Nothing was reloaded, and what ran before goes on: {error}");
             false

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Import, Options, Weight, named_files};
+use super::{Finding, Import, Options, Severity, named_files};
 
 /// A template larger than this is a file in the wrong place.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
@@ -80,7 +80,7 @@ pub fn import(
         return Err(match found.unread.first() {
             // A folder of which nothing can be read is told with the reason.
             Some(unread) if unread.file.is_empty() => {
-                ImportError::Read { folder: root, source: io::Error::other(unread.why.clone()) }
+                ImportError::Read { folder: root, source: io::Error::other(unread.reason.clone()) }
             }
             _ => ImportError::Empty { folder: root },
         });
@@ -226,9 +226,16 @@ impl Found {
         Ok(copied)
     }
 
-    fn unread(&mut self, file: String, why: String) {
+    fn unread(&mut self, file: String, reason: String) {
         let suggestion = "make it readable and import again; the rest was imported without it".to_owned();
-        self.unread.push(Finding { file, line: 0, weight: Weight::Unread, source: String::new(), why, suggestion });
+        self.unread.push(Finding {
+            file,
+            line: 0,
+            severity: Severity::Unreadable,
+            source: String::new(),
+            reason,
+            suggestion,
+        });
     }
 }
 

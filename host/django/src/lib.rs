@@ -30,7 +30,7 @@ use project::{Project, Variant};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     /// Whether tags and filters that nothing else is known of are left out, with the value or text that they are about staying.
-    /// Each is named as [`Weight::Stub`].
+    /// Each is named as [`Severity::Stub`].
     pub stub: bool,
     /// What stands for the project's own tags, by their names.
     pub tags: BTreeMap<String, Tag>,
@@ -61,9 +61,9 @@ pub struct Import {
 }
 
 impl Import {
-    /// How many places are of a weight.
-    pub fn count(&self, weight: Weight) -> usize {
-        self.findings.iter().filter(|finding| finding.weight == weight).count()
+    /// How many findings have this severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
@@ -75,12 +75,12 @@ pub struct Finding {
     /// From 1; in the Django template. 0 where the file as a whole is meant.
     pub line: usize,
     /// How much it matters.
-    pub weight: Weight,
+    pub severity: Severity,
     /// The tag as it is written.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// What is wrong with it, or should be known of it.
-    pub why: String,
+    pub reason: String,
     /// What to do about it; empty: nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub suggestion: String,
@@ -90,11 +90,11 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Weight {
-    /// The file or folder was not read.
-    Unread,
-    /// It is not translated, and stays as a comment; or what it names is not there.
-    Left,
+pub enum Severity {
+    /// The file or folder could not be read.
+    Unreadable,
+    /// It is not translated and stays as a comment, or it names a file that does not exist.
+    Untranslated,
     /// A tag or filter of the project's own that was left out, as [`Options::stub`] demands.
     Stub,
     /// It is translated, and something about it should be known.
@@ -103,13 +103,15 @@ pub enum Weight {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let weight = match self.weight {
-            Weight::Unread => return write!(f, "{}: not read: {}\n  hint: {}", self.file, self.why, self.suggestion),
-            Weight::Left => "not translated",
-            Weight::Stub => "stub",
-            Weight::Note => "note",
+        let severity = match self.severity {
+            Severity::Unreadable => {
+                return write!(f, "{}: not read: {}\n  hint: {}", self.file, self.reason, self.suggestion);
+            }
+            Severity::Untranslated => "not translated",
+            Severity::Stub => "stub",
+            Severity::Note => "note",
         };
-        write!(f, "{}:{}: {weight}: {}: {}", self.file, self.line, self.source, self.why)?;
+        write!(f, "{}:{}: {severity}: {}: {}", self.file, self.line, self.source, self.reason)?;
         match self.suggestion.as_str() {
             "" => Ok(()),
             suggestion => write!(f, "\n  hint: {suggestion}"),

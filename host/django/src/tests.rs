@@ -39,7 +39,7 @@ fn what_cannot_be_translated_is_named_and_stays_marked() {
     let import = import_one("a\n{% frob 'home' %}\n{{ x|frob }}{% if a b %}c{% endif %}{% endfor %}");
     let said: Vec<(usize, &str)> = import.findings.iter().map(|f| (f.line, f.source.as_str())).collect();
     assert_eq!(said, [(2, "{% frob 'home' %}"), (3, "{{ x|frob }}"), (3, "{% if a b %}"), (3, "{% endfor %}")]);
-    assert!(import.findings.iter().all(|f| f.weight == Weight::Left && !f.suggestion.is_empty()));
+    assert!(import.findings.iter().all(|f| f.severity == Severity::Untranslated && !f.suggestion.is_empty()));
     let text = &import.files["a.html"];
     assert_eq!(text.matches("{# not translated: ").count(), 4, "{text}");
     assert!(text.contains("{# not translated: {% frob 'home' %} #}"), "{text}");
@@ -67,8 +67,12 @@ fn what_django_refuses_is_named_and_the_rest_is_a_template() {
     ] {
         let files = [("a.html".to_owned(), text.to_owned())].into();
         let import = import_with(&files, &Options::default(), &["b".to_owned(), "c".to_owned()].into());
-        let left: Vec<_> =
-            import.findings.iter().filter(|f| f.weight == Weight::Left).map(|f| f.source.as_str()).collect();
+        let left: Vec<_> = import
+            .findings
+            .iter()
+            .filter(|f| f.severity == Severity::Untranslated)
+            .map(|f| f.source.as_str())
+            .collect();
         assert_eq!(left, [stray]);
         assert_eq!(import.files["a.html"], written);
     }
@@ -137,9 +141,9 @@ fn what_stands_for_a_projects_own_tags_is_written_and_stubs_are_named() {
         "{{ \"<b>\" | safe }}{% set u = user?.name | default(value=\"\") %}{{ setting(name=\"base-url\") }}\
          {{ a | floatformat(digits=2) | django_upper }}\n{# stub: {% box %} #}in{# stub: {% hook a as h %} #}{% set h = \"\" %}{{ b | text }}f"
     );
-    let stubs: Vec<(usize, Weight, &str)> =
-        import.findings.iter().map(|f| (f.line, f.weight, f.source.as_str())).collect();
-    let stub = |source| (2, Weight::Stub, source);
+    let stubs: Vec<(usize, Severity, &str)> =
+        import.findings.iter().map(|f| (f.line, f.severity, f.source.as_str())).collect();
+    let stub = |source| (2, Severity::Stub, source);
     let expected = ["{% box %}", "{% hook a as h %}", "{{ b|frob:1 }}", "{% filter frob %}"].map(stub);
     assert_eq!(stubs, expected);
     let divided = import_one("{% may x %}a{% else %}b{% endmay %}{% endnothing %}");
@@ -194,8 +198,8 @@ fn a_file_that_cannot_be_read_costs_itself_alone() {
         .import
         .findings
         .iter()
-        .filter(|finding| finding.weight == Weight::Unread)
-        .map(|finding| (finding.file.as_str(), finding.why.as_str()))
+        .filter(|finding| finding.severity == Severity::Unreadable)
+        .map(|finding| (finding.file.as_str(), finding.reason.as_str()))
         .collect();
     assert_eq!(unread["large.txt"], "it is larger than 1 MiB");
     assert!(
@@ -256,7 +260,7 @@ fn files_of_any_ending_that_are_named_come_along_and_those_that_are_missing_are_
         ["c.tpl", "mail/a.html", "mail/style.css", "vars.scss"]
     );
     assert_eq!(imported.others, ["logo.png"]);
-    let left: Vec<&str> = imported.import.findings.iter().map(|finding| finding.why.as_str()).collect();
+    let left: Vec<&str> = imported.import.findings.iter().map(|finding| finding.reason.as_str()).collect();
     assert_eq!(left, ["missing.html is not among the imported files"]);
     // Imported before, it is there.
     std::fs::write(dir.path().join("out/missing.html"), "").unwrap();

@@ -14,7 +14,7 @@ use super::project::{Escaping, Project, Variant, resolved};
 use super::tags::file_name;
 use super::tree::{Call, For, Kind, Left, Node, Nodes, walk};
 use super::values::{Place, name, quoted};
-use super::{Finding, Options, Weight};
+use super::{Finding, Options, Severity};
 use scope::reads_in;
 
 /// What a loop inside another one, or a file included in a loop, sees of the outer loop.
@@ -309,20 +309,27 @@ impl Writer<'_> {
     fn missing(&mut self, node: &Node, file: &str) {
         let suggestion = "import the folder that has it into the same --out first, or both as one";
         let fault = fault(format!("{file} is not among the imported files"), suggestion);
-        self.findings.push(self.finding(node, Weight::Left, fault));
+        self.findings.push(self.finding(node, Severity::Untranslated, fault));
     }
 
     fn left(&mut self, node: &Node, fault: &Left) {
         self.comment(&format!("not translated: {}", node.source));
-        self.findings.push(self.finding(node, Weight::Left, fault.clone()));
+        self.findings.push(self.finding(node, Severity::Untranslated, fault.clone()));
     }
 
     fn note(&mut self, node: &Node, why: String) {
-        self.findings.push(self.finding(node, Weight::Note, Left { why, suggestion: String::new() }));
+        self.findings.push(self.finding(node, Severity::Note, Left { why, suggestion: String::new() }));
     }
 
-    fn finding(&self, node: &Node, weight: Weight, Left { why, suggestion }: Left) -> Finding {
-        Finding { file: self.file.to_owned(), line: node.line, weight, source: node.source.clone(), why, suggestion }
+    fn finding(&self, node: &Node, severity: Severity, Left { why, suggestion }: Left) -> Finding {
+        Finding {
+            file: self.file.to_owned(),
+            line: node.line,
+            severity,
+            source: node.source.clone(),
+            reason: why,
+            suggestion,
+        }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Fault> {

@@ -91,7 +91,7 @@ fn a_message_waits_for_no_moment_beyond_its_window() {
         let fields = json!({"context": {"in": function, "do": harm}, "expiration_time": soon.to_string()});
         super::message("note", fields).to_string()
     });
-    let run = home.ace(&["send", "--json", "--patience", "0", "-"]).input(asks.join("\n")).run();
+    let run = home.ace(&["send", "--json", "--max-delay", "0", "-"]).input(asks.join("\n")).run();
     let states: Vec<_> = run.lines().iter().map(|line| crate::support::email(line)["state"].clone()).collect();
     assert_eq!(states[0], "sent");
     assert_eq!(states[1], "expired");

@@ -26,14 +26,14 @@ async fn a_circuit_opens_after_so_many_faults_and_closes_by_a_trial() {
         assert_fault(&open, FaultKind::Unavailable, "it broke too often; its circuit is open for another");
     }
     let shown = runtime.circuit.show();
-    assert!(shown.is_open && shown.faults == 3, "nothing reached the guest: {shown:?}");
+    assert!(shown.open && shown.faults == 3, "nothing reached the guest: {shown:?}");
 
     pause().await;
     assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Trap, "");
     assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Unavailable, "its circuit is open");
     pause().await;
     call(&runtime, "check", &sound).await.expect("the trial");
-    assert!(!runtime.circuit.show().is_open);
+    assert!(!runtime.circuit.show().open);
     fault(&runtime, "check", "trap").await;
     call(&runtime, "check", &sound).await.expect("one fault does not open it again");
 }
@@ -61,7 +61,7 @@ fn an_open_circuit_is_what_on_error_says_and_is_told_once() {
         let home = home(limits, &format!("[plugins.hostile]\non-error = '{on_error}'"));
         let ask = |harm: &str| message("note", json!({"context": {"in": "check", "do": harm}})).to_string();
         let asks: Vec<String> = ["trap", "trap", "trap", "", "trap", ""].map(ask).into();
-        let arguments = ["send", "--json", "--concurrency", "1", "--patience", "0", "-"];
+        let arguments = ["send", "--json", "--concurrency", "1", "--max-delay", "0", "-"];
         let done = home.ace(&arguments).input(asks.join("\n")).run();
         let lines = done.lines();
         for (at, line) in lines.iter().enumerate() {

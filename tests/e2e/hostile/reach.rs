@@ -11,7 +11,7 @@ use crate::support::{Done, Home, assert_text, message};
 fn send(home: &Home, harms: &[&str]) -> Done {
     let asks = harms.iter().map(|harm| message("note", json!({"context": {"in": "check", "do": harm}})).to_string());
     let asks: Vec<String> = asks.collect();
-    home.ace(&["--log", "info", "send", "--json", "--concurrency", "1", "--patience", "0", "-"])
+    home.ace(&["--log", "info", "send", "--json", "--concurrency", "1", "--max-delay", "0", "-"])
         .input(asks.join("\n"))
         .run()
 }

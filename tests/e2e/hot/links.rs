@@ -144,7 +144,7 @@ fn ace_toml_of_a_config_map_is_read_again() {
     }
     symlink("..1", home.path("etc/..data")).expect("linked");
     symlink("..data/ace.toml", home.path("etc/ace.toml")).expect("linked");
-    let mut child = home.ace(&["--config", "etc/ace.toml", "send", "--json", "--patience", "0", "-"]).start_open();
+    let mut child = home.ace(&["--config", "etc/ace.toml", "send", "--json", "--max-delay", "0", "-"]).start_open();
     let (input, output) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
     let mut host = Host { child, input, output: std::io::BufReader::new(output) };
     let state = |told: Value| told["report"]["channels"][0]["state"].clone();

@@ -17,7 +17,7 @@ async fn a_message_is_accepted_sent_and_its_timeline_told() {
     let server = Server::start(&home);
     let (status, taken) =
         server.post("/v1/messages", message("note", json!({"context": {"text": "secret-link"}}))).await;
-    assert_eq!((status, &taken["state"], &taken["repeated"]), (StatusCode::ACCEPTED, &json!("queued"), &json!(false)));
+    assert_eq!((status, &taken["state"], &taken["duplicate"]), (StatusCode::ACCEPTED, &json!("queued"), &json!(false)));
     let told = settled(&server, &taken["uuid"], "sent").await;
     let email = channel(&json!({"report": told["report"]}), "email").clone();
     assert_eq!(
@@ -63,9 +63,9 @@ async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
     let home = home("");
     let server = Server::start(&home);
     let first = server.send(&note(1, json!({}))).await;
-    assert_eq!((&first["state"], &first["repeated"]), (&json!("sent"), &json!(false)));
+    assert_eq!((&first["state"], &first["duplicate"]), (&json!("sent"), &json!(false)));
     let (status, again) = server.post("/v1/messages?wait=5", note(1, json!({}))).await;
-    assert_eq!((status, &again["repeated"], &again["state"]), (StatusCode::OK, &json!(true), &json!("sent")));
+    assert_eq!((status, &again["duplicate"], &again["state"]), (StatusCode::OK, &json!(true), &json!("sent")));
     let (status, problem) = server.post("/v1/messages", note(1, json!({"language": "fr"}))).await;
     assert_eq!((status, &problem["type"]), (StatusCode::CONFLICT, &json!("conflict")));
 
@@ -75,7 +75,7 @@ async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
     };
     let (_, one) = server.ask(keyed(json!({}))).await;
     let (_, two) = server.ask(keyed(json!({}))).await;
-    assert_eq!((&one["uuid"], &two["repeated"]), (&two["uuid"], &json!(true)));
+    assert_eq!((&one["uuid"], &two["duplicate"]), (&two["uuid"], &json!(true)));
     assert_eq!(server.ask(keyed(json!({"language": "fr"}))).await.0, StatusCode::CONFLICT);
 }
 
@@ -190,10 +190,16 @@ async fn facts_reach_policies_and_people_are_forgotten() {
 
     let (_, found) = server.get("/v1/messages?user=7").await;
     assert_eq!(found["messages"].as_array().map(Vec::len), Some(2));
-    let (_, forgotten) = server.post("/v1/forget?email=ZOE@learner.example", "").await;
-    assert_eq!(forgotten, json!({"waiting": 0, "under_way": 0, "settled": 2, "damaged": 0}));
+    let old = server.post("/v1/forget?email=ZOE@learner.example", "").await;
+    assert_eq!(
+        old.1,
+        json!({"waiting": 0, "in_flight": 0, "settled": 2, "damaged": 0}),
+        "a client follows it: {old:?}"
+    );
+    let (_, erased) = server.post("/v1/erase?email=ZOE@learner.example", "").await;
+    assert_eq!(erased, json!({"waiting": 0, "in_flight": 0, "settled": 0, "damaged": 0}), "all of it is erased");
     assert_eq!(server.get("/v1/messages?user=7").await.1["messages"], json!([]));
-    assert_eq!(server.post("/v1/forget", "").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(server.post("/v1/erase", "").await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
@@ -228,8 +234,9 @@ async fn the_command_line_asks_a_running_server() {
     }
     let shown = ask(&["queue"], "").ok().stdout;
     assert!(shown.contains("accepted a second") && shown.contains("in the last five"), "{shown}");
-    let forgotten = ask(&["forget", "--user", "7"], "").ok().stdout;
-    assert_eq!(forgotten, "0 waiting, 0 under way, 2 settled\n");
+    let erased = ask(&["erase", "--user", "7"], "").ok().stdout;
+    assert_eq!(erased, "0 waiting, 0 in flight, 2 settled\n");
+    assert_eq!(ask(&["forget", "--user", "7"], "").ok().stdout, "0 waiting, 0 in flight, 0 settled\n");
     let plugins = ask(&["plugins", "--json"], "").ok().lines();
     assert_eq!((&plugins[0]["name"], &plugins[0]["state"]["state"]), (&json!("django_email"), &json!("active")));
     server.stop();
@@ -252,5 +259,5 @@ async fn the_api_describes_itself() {
     assert_eq!(page.status(), StatusCode::OK);
     assert!(page.text().await.expect("text").to_lowercase().contains("swagger"));
     assert_eq!(server.get("/healthz").await, (StatusCode::OK, json!("ok")));
-    assert_eq!(server.get("/readyz").await.1["is_ready"], true);
+    assert_eq!(server.get("/readyz").await.1["ready"], true);
 }

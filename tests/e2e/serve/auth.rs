@@ -45,7 +45,7 @@ async fn each_route_asks_for_its_scope() {
         (Method::POST, "/v1/dead-letters/retry".to_owned(), "admin"),
         (Method::POST, "/v1/dead-letters/discard".to_owned(), "admin"),
         (Method::POST, "/v1/reload".to_owned(), "admin"),
-        (Method::POST, "/v1/forget?user=7".to_owned(), "admin"),
+        (Method::POST, "/v1/erase?user=7".to_owned(), "admin"),
     ];
     for (method, path, scopes) in routes {
         let without = server.request(method.clone(), &path);

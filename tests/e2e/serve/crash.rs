@@ -50,7 +50,7 @@ async fn wait_until_all_are_settled(server: &Server) {
     for _ in 0..1_200 {
         let (_, stats) = server.get("/v1/queue").await;
         let left =
-            ["waiting_transactional", "waiting_ordinary", "under_way"].map(|key| stats[key].as_u64().unwrap_or(1));
+            ["waiting_transactional", "waiting_ordinary", "in_flight"].map(|key| stats[key].as_u64().unwrap_or(1));
         if left == [0, 0, 0] {
             return;
         }

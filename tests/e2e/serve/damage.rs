@@ -41,7 +41,7 @@ async fn one_damaged_row_stops_neither_the_start_nor_anybody_else() {
     settled(&server, &uuid(3), "corrupt").await;
     assert_eq!(server.send(&note(7, json!({}))).await["state"], "sent");
     let (status, ready) = server.get("/readyz").await;
-    assert_eq!((status, &ready["is_ready"]), (StatusCode::OK, &json!(true)), "{ready}");
+    assert_eq!((status, &ready["ready"]), (StatusCode::OK, &json!(true)), "{ready}");
     assert!(ready["queue"]["last_write_s"].is_u64() && ready["queue"]["last_claim_s"].is_u64(), "{ready}");
     let (_, listed) = server.get("/v1/messages?state=corrupt").await;
     assert_eq!(listed["messages"].as_array().map(Vec::len), Some(2), "{listed}");
@@ -92,7 +92,7 @@ async fn people_are_found_however_their_address_is_written_and_a_plus_that_becam
     for (number, email) in [(1, "éva@example.com"), (2, "a@bücher.example"), (3, "a+tag@example.com")] {
         assert_eq!(server.post("/v1/messages", note(number, later(email))).await.0, StatusCode::ACCEPTED);
     }
-    for path in ["/v1/messages", "/v1/forget", "/v1/dead-letters/retry", "/v1/dead-letters/discard"] {
+    for path in ["/v1/messages", "/v1/erase", "/v1/dead-letters/retry", "/v1/dead-letters/discard"] {
         let method = if path == "/v1/messages" { Method::GET } else { Method::POST };
         for email in ["a+tag@example.com", "a%20tag@example.com", "%20tag@example.com", ""] {
             let (status, problem) = server.ask(server.request(method.clone(), &format!("{path}?email={email}"))).await;
@@ -105,10 +105,10 @@ async fn people_are_found_however_their_address_is_written_and_a_plus_that_becam
     for email in asked {
         let (_, listed) = server.get(&format!("/v1/messages?email={email}")).await;
         assert_eq!(listed["messages"].as_array().map(Vec::len), Some(1), "{email}: {listed}");
-        let (status, erased) = server.post(&format!("/v1/forget?email={email}"), "").await;
+        let (status, erased) = server.post(&format!("/v1/erase?email={email}"), "").await;
         assert_eq!((status, &erased["waiting"]), (StatusCode::OK, &json!(1)), "{email}");
     }
-    let refused = home.ace(&["forget", "--email", "a tag@example.com", "--server", &server.url]).run().code(2);
+    let refused = home.ace(&["erase", "--email", "a tag@example.com", "--server", &server.url]).run().code(2);
     refused.says("has a space");
     // A path is not decoded as a query is: a person's key keeps its plus.
     let put = server.request(Method::PUT, "/v1/keyvalue/optouts/a+tag@example.com").body("1");

@@ -98,7 +98,7 @@ async fn every_route_has_examples_that_are_taken_as_they_are() {
     assert_eq!(server.send(&message).await["state"], json!("sent"), "the templates get what they need");
 
     // What makes something goes first, and what takes something away last.
-    let takes_away = |e: &Example| e.method == Method::DELETE || e.route == "/v1/forget";
+    let takes_away = |e: &Example| e.method == Method::DELETE || e.route == "/v1/erase";
     examples.sort_by_key(|e| (e.body().is_none(), e.method != Method::GET, takes_away(e)));
     for example in &examples {
         let status = example.send(&server).await;

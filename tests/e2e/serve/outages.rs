@@ -52,7 +52,7 @@ async fn a_relay_that_is_down_costs_no_message_and_is_told_once() {
     assert_eq!((&down["kind"], &down["name"], &down["state"]), (&json!("relay"), &json!("main"), &json!("down")));
     assert_text(&down["reason"], "onnection refused");
     let (status, ready) = server.get("/readyz").await;
-    assert_eq!((status, &ready["is_ready"]), (StatusCode::OK, &json!(true)));
+    assert_eq!((status, &ready["ready"]), (StatusCode::OK, &json!(true)));
     let degraded = ready["degraded"].as_array().expect("a list").iter().find(|one| one["kind"] == "relay");
     assert_text(&degraded.expect("it is named")["reason"], "it is down: ");
     let shown = home.ace(&["queue", "--server", &server.url]).run().ok();
@@ -175,7 +175,7 @@ async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {
     let (status, batch) = server.post("/v1/batches", head(1) + &members(0..n)).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{batch}");
     queue_until(&server, "the batch to be held", |queue| {
-        queue["destinations"][0]["waiting"].as_u64() > Some(0) && queue["under_way"] == 0
+        queue["destinations"][0]["waiting"].as_u64() > Some(0) && queue["in_flight"] == 0
     })
     .await;
     let begun = Instant::now();
@@ -185,7 +185,7 @@ async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {
     }
     assert!(begun.elapsed() < Duration::from_secs(10), "other channels go on: {:?}", begun.elapsed());
     let (_, queue) = server.get("/v1/queue").await;
-    assert_eq!((&queue["waiting_batches"], &queue["under_way"]), (&json!(n), &json!(0)), "{queue}");
+    assert_eq!((&queue["waiting_batches"], &queue["in_flight"]), (&json!(n), &json!(0)), "{queue}");
     assert!(queue["destinations"][0]["waiting"].as_u64() < Some(1_000), "the rest was not even claimed: {queue}");
     let attempts = server.get("/metrics").await.1;
     let attempts = attempts.as_str().expect("text").lines().find(|line| {

@@ -21,7 +21,7 @@ fn install(home: &Home, plugin: &str, content: &[u8]) {
 
 async fn degraded(server: &Server) -> Vec<Value> {
     let (status, ready) = server.get("/readyz").await;
-    assert_eq!((status, &ready["is_ready"]), (StatusCode::OK, &json!(true)), "messages are accepted: {ready}");
+    assert_eq!((status, &ready["ready"]), (StatusCode::OK, &json!(true)), "messages are accepted: {ready}");
     ready["degraded"].as_array().expect("a list").clone()
 }
 
@@ -65,7 +65,7 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
     let heard = listener.next().await;
     let data = &heard.data["data"];
     assert_eq!((heard.kind.as_str(), &data["plugin"]), ("plugin.rejected", &json!("stub_policy")));
-    assert_eq!((&data["revision"], &data["serving"]), (&json!(refused), &serving));
+    assert_eq!((&data["revision"], &data["active_revision"]), (&json!(refused), &serving));
     let listed = home.ace(&["plugins", "stub_policy", "--server", &server.url]).run().code(1).stdout;
     assert!(listed.contains(&format!("active; {refused} was refused, and at the next start")), "{listed}");
 

@@ -69,24 +69,24 @@ async fn an_open_circuit_shows_in_the_list_and_in_the_metrics() {
         server.send(&note(number, harm("trap"))).await;
     }
     let (_, plugin) = server.get("/v1/plugins/hostile").await;
-    assert_eq!(plugin["circuit"], json!({"faults": 2, "is_open": true}));
+    assert_eq!(plugin["circuit_breaker"], json!({"faults": 2, "open": true}));
     let listed = home.ace(&["plugins", "hostile", "--server", &server.url]).run().ok().stdout;
-    assert!(listed.contains("its circuit is open after 2 faults"), "{listed}");
+    assert!(listed.contains("circuit breaker open after 2 faults"), "{listed}");
     let metrics = server.get("/metrics").await.1;
     let revision = plugin["revision"].as_str().expect("a revision");
     let fault = format!("ace_plugin_faults_total{{plugin=\"hostile\",revision=\"{revision}\",kind=\"trap\"}} 2");
-    for line in [fault.as_str(), "ace_plugin_circuit_open{plugin=\"hostile\"} 1"] {
+    for line in [fault.as_str(), "ace_plugin_circuit_breaker_open{plugin=\"hostile\"} 1"] {
         assert_text(&metrics, line);
     }
     // After the pause one call tries, and closes it.
     for number in 3..100 {
         server.send(&note(number, harm(""))).await;
-        if server.get("/v1/plugins/hostile").await.1["circuit"]["is_open"] == json!(false) {
+        if server.get("/v1/plugins/hostile").await.1["circuit_breaker"]["open"] == json!(false) {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    assert_text(&server.get("/metrics").await.1, "ace_plugin_circuit_open{plugin=\"hostile\"} 0");
+    assert_text(&server.get("/metrics").await.1, "ace_plugin_circuit_breaker_open{plugin=\"hostile\"} 0");
     let (_, log) = server.stop();
     assert!(log.contains("its circuit is closed"), "{log}");
 }
@@ -125,7 +125,7 @@ async fn metrics_count_what_happens() {
     for line in [
         "ace_settled_total{channel_type=\"email\",channel=\"django_email\",state=\"sent\"} 1",
         "ace_plugin_up{plugin=\"django_email\"} 1",
-        "ace_queue_waiting{lane=\"transactional\"} 0",
+        "ace_queue_waiting{priority=\"transactional\"} 0",
         "ace_delivery_duration_seconds_count{channel=\"django_email\"} 1",
     ] {
         assert_text(&metrics, line);

@@ -48,7 +48,7 @@ async fn busy(home: &Home, port: u16, drain: &str) -> Server {
     assert_eq!(server.post("/v1/messages", note(2, later)).await.0, StatusCode::ACCEPTED);
     assert_eq!(server.post("/v1/messages", note(1, json!({}))).await.0, StatusCode::ACCEPTED);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(server.get("/v1/queue").await.1["under_way"], 1);
+    assert_eq!(server.get("/v1/queue").await.1["in_flight"], 1);
     server
 }
 

@@ -117,7 +117,7 @@ async fn is_over(server: &mut Server) -> bool {
         let queue = server.request(reqwest::Method::GET, "/v1/queue").send().await;
         if let Ok(answer) = queue
             && let Ok(queue) = answer.json::<serde_json::Value>().await
-            && ["waiting_transactional", "waiting_ordinary", "under_way"].iter().all(|key| queue[key] == 0)
+            && ["waiting_transactional", "waiting_ordinary", "in_flight"].iter().all(|key| queue[key] == 0)
         {
             return true;
         }

@@ -58,9 +58,9 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
 
 /// A table of them.
 pub fn show(batches: &[Value]) {
-    let mut table = table(["batch", "begun", "state", "messages", "by state"]);
+    let mut table = table(["batch", "created", "state", "messages", "by state"]);
     for batch in batches {
-        let keys = ["uuid", "begun", "state", "messages"].map(|key| text(&batch[key]));
+        let keys = ["uuid", "created", "state", "messages"].map(|key| text(&batch[key]));
         let by_state = batch["by_state"].as_object().into_iter().flatten();
         let by_state: Vec<String> = by_state.map(|(state, n)| format!("{n} {}", state.replace('_', " "))).collect();
         table.add_row(keys.into_iter().chain([by_state.join(", ")]));

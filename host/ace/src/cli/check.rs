@@ -27,7 +27,7 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
     let found = problems(&config, &survey);
     for problem in &found {
         match json {
-            true => put(&json!({"place": problem.place, "message": problem.message}).to_string()),
+            true => put(&json!({"location": problem.place, "message": problem.message}).to_string()),
             false => put(&format!("{}: {}", problem.place, problem.message)),
         }
     }

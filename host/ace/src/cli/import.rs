@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ace_django::folder::{self, Imported};
-use ace_django::{Options, Tag, Weight};
+use ace_django::{Options, Severity, Tag};
 use anyhow::Context;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::files::{self, Readers};
 pub const EXAMPLES: &str = "Examples:
   ace templates import lms/templates --out templates
   ace templates import conf/locale --out templates
-  ace templates import lms/templates --out templates --stub --json | jq 'select(.weight == \"stub\")'
+  ace templates import lms/templates --out templates --stub --json | jq 'select(.severity == \"stub\")'
 
 Of the configuration, where there is one, only [templates] is read: what stands for the project's own tags and filters,
 and the addresses of its pages. Pages without an address are written into routes.toml, to be filled in.
@@ -58,12 +58,12 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
             false => put(&finding.to_string()),
         }
     }
-    let count = |weight| import.count(weight);
-    let (unread, left) = (count(Weight::Unread), count(Weight::Left));
+    let count = |severity| import.count(severity);
+    let (unread, left) = (count(Severity::Unreadable), count(Severity::Untranslated));
     if json {
         let summary = json!({
-            "templates": import.files.len(), "catalogs": catalogs, "others": others, "unread": unread, "left": left,
-            "stubs": count(Weight::Stub), "notes": count(Weight::Note), "routes": routes,
+            "templates": import.files.len(), "catalogs": catalogs, "skipped": others, "unreadable": unread, "untranslated": left,
+            "stubs": count(Severity::Stub), "notes": count(Severity::Note), "routes": routes,
         });
         put(&summary.to_string());
     }
@@ -79,9 +79,9 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
         counted(import.files.len() as u64, "template"),
         counted(catalogs.len() as u64, "catalogue"),
         args.out.display(),
-        counted(count(Weight::Note) as u64, "note"),
+        counted(count(Severity::Note) as u64, "note"),
     );
-    for (number, words) in [(count(Weight::Stub), "left out as stubs"), (unread, "not read")] {
+    for (number, words) in [(count(Severity::Stub), "left out as stubs"), (unread, "not read")] {
         if number > 0 {
             // Writing into a text cannot fail.
             write!(summary, ", {number} {words}").unwrap_or_default();

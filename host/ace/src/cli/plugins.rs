@@ -112,7 +112,7 @@ fn unknown(name: &str, names: &[String]) -> anyhow::Error {
 fn compared(told: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let comparison = &told["comparison"];
-    let with = told["of"].as_str().map_or("all policies".to_owned(), |of| format!("the policy {of}"));
+    let with = told["shadow_of"].as_str().map_or("all policies".to_owned(), |of| format!("the policy {of}"));
     let mut out = format!(
         "{} {}: against {with}, {} agree, {} differ, {} broken",
         text(&told["policy"]),
@@ -186,8 +186,8 @@ fn state(plugin: &Shown) -> String {
         PluginState::Broken(reason) => format!("broken: {reason}"),
         PluginState::AwaitingFile => "awaiting its file".to_owned(),
     };
-    let circuit = match plugin.circuit {
-        Some(circuit) if circuit.is_open => format!("; its circuit is open after {} faults", circuit.faults),
+    let circuit = match plugin.circuit_breaker {
+        Some(circuit) if circuit.open => format!("; circuit breaker open after {} faults", circuit.faults),
         Some(circuit) if circuit.faults > 0 => format!("; {} faults", circuit.faults),
         _ => String::new(),
     };

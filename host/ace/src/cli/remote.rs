@@ -1,4 +1,4 @@
-//! Commands that ask a running server: `ace reload`, `messages`, `queue`, `kv`, `forget`.
+//! Commands that ask a running server: `ace reload`, `messages`, `queue`, `kv`, `erase`.
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -34,7 +34,8 @@ pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
         put("nothing has changed");
     }
     for change in changes {
-        let detail = ["reason", "to", "revision", "serving"].iter().filter_map(|key| change[*key].as_str()).next();
+        let detail =
+            ["reason", "to", "revision", "active_revision"].iter().filter_map(|key| change[*key].as_str()).next();
         put(&format!("{} {}  {}", text(&change["plugin"]), text(&change["change"]), detail.unwrap_or_default()));
     }
     Ok(OK)
@@ -297,7 +298,7 @@ fn pieces(name: PathBuf, mut file: std::fs::File) -> impl Iterator<Item = anyhow
 }
 
 #[derive(clap::Args)]
-pub struct ForgetArgs {
+pub struct EraseArgs {
     /// The lms_user_id
     #[arg(long, value_name = "ID", required_unless_present = "email")]
     user: Option<String>,
@@ -311,18 +312,18 @@ pub struct ForgetArgs {
 }
 
 /// Erases everything about the messages to a person.
-pub async fn forget(args: ForgetArgs, json: bool) -> anyhow::Result<u8> {
+pub async fn erase(args: EraseArgs, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let people = [("user", &args.user), ("email", &args.email)];
     let people: Vec<_> = people.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
-    let forgotten: Value = client.ask(client.request(Method::POST, "/v1/forget")?.query(&people)).await?;
+    let erased: Value = client.ask(client.request(Method::POST, "/v1/erase")?.query(&people)).await?;
     if json {
-        put(&forgotten.to_string());
+        put(&erased.to_string());
     } else {
-        let n = |key: &str| forgotten[key].as_u64().unwrap_or_default();
-        put(&format!("{} waiting, {} under way, {} settled", n("waiting"), n("under_way"), n("settled")));
+        let n = |key: &str| erased[key].as_u64().unwrap_or_default();
+        put(&format!("{} waiting, {} in flight, {} settled", n("waiting"), n("in_flight"), n("settled")));
         if n("damaged") > 0 {
-            put(&format!("{} whose rows are damaged are still there; see the server's log", n("damaged")));
+            put(&format!("{} could not be erased because their rows are damaged; see the server's log", n("damaged")));
         }
     }
     Ok(OK)

@@ -49,10 +49,11 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: Option<u16>,
 
-    /// How many seconds a message may wait for another attempt before it is given up (default:
+    /// Report a message as it stands once its next attempt is more than this many seconds after its first (default:
     /// delivery.max-expiration-delay)
-    #[arg(long, value_name = "SECONDS")]
-    patience: Option<u64>,
+    // `--patience`: its name before 0.1.0.
+    #[arg(long, value_name = "SECONDS", alias = "patience")]
+    max_delay: Option<u64>,
 
     #[command(flatten)]
     server: Server,
@@ -69,10 +70,10 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let delivery = &config.delivery;
     let concurrency = args.concurrency.map_or(delivery.concurrency, usize::from);
     let (waiting_max, bytes_max) = (delivery.max_waiting, delivery.max_message_bytes);
-    let patience = args.patience.map_or_else(|| delivery.max_window(false), Duration::from_secs);
+    let max_delay = args.max_delay.map_or_else(|| delivery.max_window(false), Duration::from_secs);
     let ace = Ace::builder(config).start().await?;
     let limit_to_channels = ace.limit(&args.limit_to).map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
-    let limits = Limits { concurrency, waiting_max, patience, limit_to_channels };
+    let limits = Limits { concurrency, waiting_max, patience: max_delay, limit_to_channels };
     let (input, size) = open(&args.file, bytes_max).await?;
 
     let tally = Arc::new(Tally::new(json, size));

@@ -20,8 +20,8 @@ use crate::tasks;
 pub struct Reload {
     /// Plugins that are not what they were.
     pub changes: Vec<Change>,
-    /// A file is wrong and was being written a moment ago: reload again soon.
-    pub is_unsettled: bool,
+    /// A faulty file was still being written a moment ago; reload again soon.
+    pub files_changing: bool,
     /// Plugins whose files are still being loaded.
     pub loading: BTreeSet<String>,
 }
@@ -56,9 +56,9 @@ impl Ace {
         let mut all = Reload::default();
         loop {
             let mut loaded = self.loaded();
-            let Reload { changes, is_unsettled, loading } = self.reload_ready().await?;
+            let Reload { changes, files_changing, loading } = self.reload_ready().await?;
             all.changes.extend(changes);
-            all.is_unsettled = is_unsettled;
+            all.files_changing = files_changing;
             if loading.is_empty() {
                 return Ok(all);
             }
@@ -124,7 +124,7 @@ impl Ace {
                 break (read, files);
             }
         };
-        let registry::Reloaded { registry, changes, is_unsettled, loading } =
+        let registry::Reloaded { registry, changes, files_changing, loading } =
             running.registry.reload(&files, &read.config);
         let Reread { config, needs_restart, presentation } = read;
         let before = Some(running.snapshot.as_ref());
@@ -133,7 +133,7 @@ impl Ace {
         self.destinations.set_schedule(&next.config.delivery);
         self.current.store(Arc::new(next));
         changes.iter().for_each(Change::log);
-        Ok(Reload { changes, is_unsettled, loading })
+        Ok(Reload { changes, files_changing, loading })
     }
 }
 

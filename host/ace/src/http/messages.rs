@@ -19,7 +19,7 @@ use super::Api;
 use super::body::Pieces;
 use super::described::MessageForm;
 use super::problem::{ApiError, Problem};
-use super::shown::{MessageShown, Timeline};
+use super::shown::{MessageDetails, MessageSummary};
 use crate::intake;
 use crate::message::{DateTime, Message, Report, check_asked_address};
 use crate::monitoring::trace;
@@ -40,7 +40,7 @@ const KEYS: Uuid = Uuid::from_u128(0x5a1c_7b0e_6a5d_4f0e_9d0b_1ace_0000_0001);
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct Handing {
+pub struct SubmitQuery {
     /// Seconds to wait for the outcome, 120 at most; without it the answer comes as soon as the message is durable.
     wait: Option<u64>,
     /// Do everything short of delivering, and answer with the reasons.
@@ -52,12 +52,12 @@ pub struct Handing {
 
 /// A message that was handed in.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Taken {
+pub struct SubmittedMessage {
     pub uuid: Uuid,
     /// Where it stands; `queued` for a new one.
     pub state: &'static str,
     /// It had been handed in before.
-    pub repeated: bool,
+    pub duplicate: bool,
     /// It had been handed in for other channel types (`limit_to`), and goes on with those of this request.
     pub extended: bool,
     /// What became of it, where the request waited for that and it is settled.
@@ -68,7 +68,7 @@ pub struct Taken {
 
 /// What a dry run found.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Dry {
+pub struct DryRun {
     /// Always true.
     pub dry_run: bool,
     /// As `ace explain --json` tells it.
@@ -79,16 +79,16 @@ pub struct Dry {
 /// What is answered to a message.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum Answered {
-    Taken(Taken),
-    Dry(Dry),
+pub enum SubmitResponse {
+    SubmittedMessage(SubmittedMessage),
+    DryRun(DryRun),
 }
 
 /// Which messages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct MessageQuery {
     /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled`, `discarded`, or `dead` for those
     /// that can be tried again.
     state: Option<String>,
@@ -111,15 +111,15 @@ pub struct Wanted {
 
 /// A part of a list, the latest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Listed {
-    pub messages: Vec<MessageShown>,
+pub struct MessagePage {
+    pub messages: Vec<MessageSummary>,
     /// The cursor of the next page; none at the end.
     pub next: Option<i64>,
 }
 
 /// How many messages a request changed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Changed {
+pub struct ChangedCount {
     pub changed: u64,
 }
 
@@ -127,20 +127,20 @@ pub struct Changed {
 ///
 /// The answer comes when the message is on the disk. The same uuid, or the same Idempotency-Key where the message has no
 /// uuid, is the same message; other content under it is a conflict.
-#[utoipa::path(post, path = "/v1/messages", tag = "messages", params(Handing,
+#[utoipa::path(post, path = "/v1/messages", tag = "messages", params(SubmitQuery,
     ("Idempotency-Key" = Option<String>, Header, description = "Makes the message's uuid, where it has none"),
 ), request_body(content = MessageForm, content_type = "application/json"), responses(
-    (status = 200, description = "Settled, or dry", body = Answered),
-    (status = 202, description = "On the disk", body = Taken),
+    (status = 200, description = "Settled, or dry", body = SubmitResponse),
+    (status = 202, description = "On the disk", body = SubmittedMessage),
     (status = 400, description = "A part of the request makes no sense", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another message has this uuid", body = Problem, content_type = "application/problem+json"),
     (status = 413, description = "It is too long", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "Fields are wrong", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "The queue is full, or cannot be written", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn hand_in(
+pub async fn submit(
     State(api): State<Arc<Api>>,
-    Query(handing): Query<Handing>,
+    Query(handing): Query<SubmitQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -152,14 +152,14 @@ pub async fn hand_in(
     if is_dry {
         let report =
             api.ace.explain(message, &limit).await.map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
-        return Ok(Json(Answered::Dry(Dry { dry_run: true, report })).into_response());
+        return Ok(Json(SubmitResponse::DryRun(DryRun { dry_run: true, report })).into_response());
     }
     let trace = trace::current().map(|trace| trace.to_string());
     let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
     let taken = accept(&api, message, &limit, trace, wait).await?;
     let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = HeaderValue::from_str(&format!("/v1/messages/{}", taken.uuid));
-    let mut response = (status, Json(Answered::Taken(taken))).into_response();
+    let mut response = (status, Json(SubmitResponse::SubmittedMessage(taken))).into_response();
     response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
     Ok(response)
 }
@@ -178,7 +178,7 @@ async fn accept(
     limit: &[String],
     trace: Option<String>,
     wait: Option<Duration>,
-) -> Result<Taken, ApiError> {
+) -> Result<SubmittedMessage, ApiError> {
     let message = Arc::new(message);
     let mut new = intake::new(&message, lane(&message))?;
     api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
@@ -211,7 +211,7 @@ async fn accept(
             accept_and_begin(api, new, now, place, job).await?
         }
     };
-    let (state, repeated, extended) = match accepted[..] {
+    let (state, duplicate, extended) = match accepted[..] {
         [Accepted::New(_)] => (queue::State::Queued, false, false),
         [Accepted::Same(state)] => (state, true, false),
         [Accepted::Extended] => (queue::State::Queued, true, true),
@@ -225,7 +225,7 @@ async fn accept(
             return Err(ApiError::Conflict(why));
         }
     };
-    let mut taken = Taken { uuid, state: state.as_str(), repeated, extended, report: None };
+    let mut taken = SubmittedMessage { uuid, state: state.as_str(), duplicate, extended, report: None };
     if let (Some(wait), Some(outcome)) = (wait, outcome) {
         await_outcome(api, &mut taken, wait, outcome).await?;
     }
@@ -251,7 +251,12 @@ async fn accept_and_begin(
     Ok(accepting.await.map_err(|e| ApiError::Internal(e.to_string()))??)
 }
 
-async fn await_outcome(api: &Api, taken: &mut Taken, wait: Duration, mut outcome: Awaited<'_>) -> Result<(), ApiError> {
+async fn await_outcome(
+    api: &Api,
+    taken: &mut SubmittedMessage,
+    wait: Duration,
+    mut outcome: Awaited<'_>,
+) -> Result<(), ApiError> {
     if taken.state == queue::State::Queued.as_str() {
         let is_settled = tokio::select! {
             is_settled = outcome.is_settled_within(wait) => is_settled,
@@ -275,27 +280,30 @@ fn lane(message: &Message) -> i64 {
 
 /// One message: what it is, where it stands, and everything that happened to it.
 #[utoipa::path(get, path = "/v1/messages/{uuid}", tag = "messages", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Its timeline", body = Timeline),
+    (status = 200, description = "Its timeline", body = MessageDetails),
     (status = 404, description = "There is none, or it is not kept any more", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<Timeline>, ApiError> {
+pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<MessageDetails>, ApiError> {
     let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
-    Ok(Json(Timeline { message: (&stored).into(), report: report(&stored) }))
+    Ok(Json(MessageDetails { message: (&stored).into(), report: report(&stored) }))
 }
 
 /// Messages by recipient, name, state and time, the latest first.
-#[utoipa::path(get, path = "/v1/messages", tag = "messages", params(Wanted), responses(
-    (status = 200, description = "A page of them", body = Listed),
+#[utoipa::path(get, path = "/v1/messages", tag = "messages", params(MessageQuery), responses(
+    (status = 200, description = "A page of them", body = MessagePage),
     (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn list(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Listed>, ApiError> {
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Query(wanted): Query<MessageQuery>,
+) -> Result<Json<MessagePage>, ApiError> {
     let max = wanted.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
     if max == 0 {
         wanted.filter()?;
-        return Ok(Json(Listed { messages: Vec::new(), next: wanted.cursor }));
+        return Ok(Json(MessagePage { messages: Vec::new(), next: wanted.cursor }));
     }
     let page = api.queue.messages(wanted.filter()?, wanted.cursor, max).await?;
-    Ok(Json(Listed { messages: page.messages.iter().map(MessageShown::from).collect(), next: page.next }))
+    Ok(Json(MessagePage { messages: page.messages.iter().map(MessageSummary::from).collect(), next: page.next }))
 }
 
 /// Tries a message that failed or expired again, from the beginning.
@@ -332,21 +340,27 @@ pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Res
 }
 
 /// Retries the messages of a filter that failed or expired, the latest first; `limit` of them at most.
-#[utoipa::path(post, path = "/v1/dead-letters/retry", tag = "messages", params(Wanted), responses(
-    (status = 200, description = "How many wait again", body = Changed),
+#[utoipa::path(post, path = "/v1/dead-letters/retry", tag = "messages", params(MessageQuery), responses(
+    (status = 200, description = "How many wait again", body = ChangedCount),
     (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn retry_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Changed>, ApiError> {
-    Ok(Json(Changed { changed: api.queue.retry_all(wanted.selection()?, api.ace.now()).await? }))
+pub async fn retry_all(
+    State(api): State<Arc<Api>>,
+    Query(wanted): Query<MessageQuery>,
+) -> Result<Json<ChangedCount>, ApiError> {
+    Ok(Json(ChangedCount { changed: api.queue.retry_all(wanted.selection()?, api.ace.now()).await? }))
 }
 
 /// Discards the messages of a filter that failed or expired, the latest first; `limit` of them at most.
-#[utoipa::path(post, path = "/v1/dead-letters/discard", tag = "messages", params(Wanted), responses(
-    (status = 200, description = "How many were given up", body = Changed),
+#[utoipa::path(post, path = "/v1/dead-letters/discard", tag = "messages", params(MessageQuery), responses(
+    (status = 200, description = "How many were given up", body = ChangedCount),
     (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn discard_all(State(api): State<Arc<Api>>, Query(wanted): Query<Wanted>) -> Result<Json<Changed>, ApiError> {
-    Ok(Json(Changed { changed: api.queue.discard_all(wanted.selection()?).await? }))
+pub async fn discard_all(
+    State(api): State<Arc<Api>>,
+    Query(wanted): Query<MessageQuery>,
+) -> Result<Json<ChangedCount>, ApiError> {
+    Ok(Json(ChangedCount { changed: api.queue.discard_all(wanted.selection()?).await? }))
 }
 
 /// Refuses an address that cannot have been meant.
@@ -354,7 +368,7 @@ pub fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
     check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
 }
 
-impl Wanted {
+impl MessageQuery {
     fn selection(&self) -> Result<Selection, ApiError> {
         Ok(Selection { filter: self.filter()?, cursor: self.cursor, limit: self.limit })
     }

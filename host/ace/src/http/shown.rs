@@ -1,4 +1,4 @@
-//! What is shown of the queue's values, in the form that `/openapi.json` describes.
+//! Views of the queue's values: the JSON of responses, as `/openapi.json` describes it.
 
 use std::collections::BTreeMap;
 
@@ -13,178 +13,182 @@ use crate::destination::View;
 use crate::message::UserId;
 use crate::queue::{Batch, Forgotten, Rate, Stats, Stored};
 
-/// How full the queue is, and how fast it moves.
+/// Depth, age, size and throughput of the queue.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Depth {
-    /// Messages that wait, by kind of lane.
+pub struct QueueStatus {
+    /// Queued transactional messages.
     waiting_transactional: u64,
+    /// Queued messages of ordinary priority.
     waiting_ordinary: u64,
+    /// Queued messages of batches.
     waiting_batches: u64,
-    /// Messages with a worker.
-    under_way: u64,
-    /// Those that wait that are tried alone, since several processes ended while they were being sent.
+    /// Messages that are being sent.
+    in_flight: u64,
+    /// Queued messages that will be sent one at a time, because the process ended several times while sending them.
     suspects: u64,
-    /// Messages that failed, expired or are corrupt, and are still kept.
-    dead: u64,
+    /// Messages that failed, expired or are corrupt, and have not been erased.
+    dead_letters: u64,
     /// Messages that were set aside because their rows are damaged.
     damaged: u64,
-    /// When the message that has waited longest was accepted.
+    /// When the oldest queued message was accepted.
     #[schema(value_type = Option<String>, format = DateTime)]
     oldest: Option<Timestamp>,
-    /// Bytes of the database, its log included.
+    /// Size of the database in bytes, including its write-ahead log.
     bytes: u64,
-    /// Webhook calls that wait.
-    calls: u64,
-    rates: Speeds,
-    /// Relays and HTTP origins that are down or recovering; none where all is well.
-    destinations: Vec<DestinationShown>,
+    /// Webhook deliveries that wait.
+    webhook_deliveries: u64,
+    rates: Throughput,
+    /// Relays and HTTP origins that are down or recovering; empty when all work.
+    destinations: Vec<DestinationStatus>,
 }
 
 /// A relay or an HTTP origin that is down or recovering.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DestinationShown {
+pub struct DestinationStatus {
     /// `relay` or `origin`.
     kind: &'static str,
     name: String,
-    /// `down`, or `recovering` while more and more messages go out over it again.
+    /// `down`, or `recovering` while sending is ramped up again.
     state: &'static str,
-    /// Since when it is, or was, down.
+    /// When it went down.
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     reason: String,
-    /// When a message is tried next, where it is down.
+    /// When the next message is tried; null unless it is down.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt: Option<Timestamp>,
-    /// Messages that wait for it, as far as they were claimed once. A batch that is held for it has more.
+    /// Messages that wait for it. Those of a paused batch are counted only if they were claimed before.
     waiting: u64,
 }
 
-impl DestinationShown {
+impl DestinationStatus {
     pub fn new(view: View, waiting: u64) -> Self {
         let View { destination, is_recovering, since, reason, next_attempt } = view;
         let state = if is_recovering { "recovering" } else { "down" };
         let (kind, name) = (destination.kind(), destination.name().to_owned());
-        DestinationShown { kind, name, state, since, reason, next_attempt, waiting }
+        DestinationStatus { kind, name, state, since, reason, next_attempt, waiting }
     }
 }
 
-/// Averages over the last minute and the last five, or since the start where that is later.
+/// Averages over the last minute and the last five minutes, or since the start if that is more recent.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Speeds {
-    minute: Speed,
-    five_minutes: Speed,
+pub struct Throughput {
+    minute: MessagesPerSecond,
+    five_minutes: MessagesPerSecond,
 }
 
-/// Messages a second.
+/// Messages per second.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Speed {
+pub struct MessagesPerSecond {
     accepted: f64,
-    /// In whatever state.
+    /// Settled in any state.
     settled: f64,
-    /// Those of the settled ones that failed, expired or could not be read.
+    /// Settled as failed, expired or corrupt.
     failed: f64,
 }
 
-impl Depth {
-    pub fn new(stats: Stats, destinations: Vec<DestinationShown>) -> Self {
-        let speed = |rate: Rate| Speed { accepted: rate.accepted, settled: rate.settled, failed: rate.failed };
-        Depth {
+impl QueueStatus {
+    pub fn new(stats: Stats, destinations: Vec<DestinationStatus>) -> Self {
+        let speed =
+            |rate: Rate| MessagesPerSecond { accepted: rate.accepted, settled: rate.settled, failed: rate.failed };
+        QueueStatus {
             waiting_transactional: stats.waiting_transactional,
             waiting_ordinary: stats.waiting_ordinary,
             waiting_batches: stats.waiting_batches,
-            under_way: stats.under_way,
+            in_flight: stats.under_way,
             suspects: stats.suspects,
-            dead: stats.dead,
+            dead_letters: stats.dead,
             damaged: stats.damaged,
             oldest: stats.oldest,
             bytes: stats.bytes,
-            calls: stats.calls,
-            rates: Speeds { minute: speed(stats.rates.minute), five_minutes: speed(stats.rates.five_minutes) },
+            webhook_deliveries: stats.calls,
+            rates: Throughput { minute: speed(stats.rates.minute), five_minutes: speed(stats.rates.five_minutes) },
             destinations,
         }
     }
 }
 
-/// How far a batch is.
+/// The progress of a batch.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BatchShown {
+pub struct BatchStatus {
     uuid: Uuid,
-    /// `receiving`, `sending`, `paused`, `cancelled`, `done` or `failed` (its resolver gave up).
+    /// `receiving`, `sending`, `paused`, `cancelled`, `done` or `failed` (its resolver failed permanently).
     #[schema(value_type = String)]
     state: Value,
     #[schema(value_type = String, format = DateTime)]
-    begun: Timestamp,
-    /// Messages, and how many of them are in each state.
+    created: Timestamp,
+    /// Messages in the batch so far.
     messages: u64,
+    /// How many messages are in each state.
     by_state: BTreeMap<&'static str, u64>,
-    /// Where a resolver names the recipients and is not at its end.
+    /// The resolver, while it has more recipients to name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    resolver: Option<ResolverShown>,
+    resolver: Option<BatchResolver>,
 }
 
-/// Who names a batch's recipients.
+/// The plugin that names a batch's recipients.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ResolverShown {
+pub struct BatchResolver {
     plugin: String,
-    /// Why the last page did not come; it is asked for again, unless the batch has failed.
+    /// Why the last page could not be fetched. It is retried unless the batch has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-impl From<Batch> for BatchShown {
+impl From<Batch> for BatchStatus {
     fn from(batch: Batch) -> Self {
-        BatchShown {
+        BatchStatus {
             uuid: batch.uuid,
             state: serde_json::json!(batch.state),
-            begun: batch.begun,
+            created: batch.begun,
             messages: batch.messages,
             by_state: batch.by_state.into_iter().map(|(state, n)| (state.as_str(), n)).collect(),
-            resolver: batch.resolver.map(|r| ResolverShown { plugin: r.plugin, error: r.error }),
+            resolver: batch.resolver.map(|r| BatchResolver { plugin: r.plugin, error: r.error }),
         }
     }
 }
 
 /// A message without its content.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MessageShown {
+pub struct MessageSummary {
     uuid: Uuid,
     /// `app_label.name`.
     name: String,
     /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled` or `discarded`.
     state: &'static str,
-    /// It has a worker.
-    is_under_way: bool,
-    /// When it is due, where it waits.
+    /// Whether it is being sent now.
+    in_flight: bool,
+    /// When it is due; null unless it is queued.
     #[schema(value_type = Option<String>, format = DateTime)]
     due: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     accepted: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     settled: Option<Timestamp>,
-    recipient: Addressee,
+    recipient: MessageRecipient,
     /// The batch it belongs to.
     batch: Option<Uuid>,
 }
 
-/// Whom a message is for.
+/// The recipient of a message.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Addressee {
+pub struct MessageRecipient {
     #[schema(value_type = Option<UserIdForm>)]
     lms_user_id: UserId,
     email_address: Option<String>,
 }
 
-impl From<&Stored> for MessageShown {
+impl From<&Stored> for MessageSummary {
     fn from(stored: &Stored) -> Self {
-        MessageShown {
+        MessageSummary {
             uuid: stored.uuid,
             name: stored.name.clone(),
             state: stored.state.as_str(),
-            is_under_way: stored.is_under_way,
+            in_flight: stored.is_under_way,
             due: stored.due,
             accepted: stored.accepted,
             settled: stored.settled,
-            recipient: Addressee {
+            recipient: MessageRecipient {
                 lms_user_id: UserId::of_stored(stored.user.as_deref()),
                 email_address: stored.email.clone(),
             },
@@ -193,34 +197,34 @@ impl From<&Stored> for MessageShown {
     }
 }
 
-/// A message and everything that happened to it.
+/// A message and its full history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Timeline {
+pub struct MessageDetails {
     #[serde(flatten)]
-    pub message: MessageShown,
-    /// Policies, channels, templates, attempts and the outcome, as `ace send --json` tells them; null before anything happened.
+    pub message: MessageSummary,
+    /// Policies, channels, templates, attempts and the outcome, in the form of `ace send --json`; null before the first step.
     #[schema(value_type = Option<Object>)]
     pub report: Option<Value>,
 }
 
-/// What was erased of a person.
+/// How many of a person's messages were erased.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Erased {
-    /// Messages that waited: they will not go out.
+pub struct ErasedCounts {
+    /// Queued messages; they will not be sent.
     waiting: u64,
-    /// Messages that were being sent at that moment: they may have gone out, and leave no trace here.
-    under_way: u64,
-    /// Messages that were settled.
+    /// Messages that were being sent at that moment: they may still arrive, but no record of them is kept.
+    in_flight: u64,
+    /// Settled messages.
     settled: u64,
-    /// Messages that are still there: their rows are damaged, and cannot be erased one by one. They are not sent.
+    /// Messages that could not be erased, because their rows are damaged. They are not sent.
     damaged: u64,
 }
 
-impl From<Forgotten> for Erased {
+impl From<Forgotten> for ErasedCounts {
     fn from(forgotten: Forgotten) -> Self {
-        Erased {
+        ErasedCounts {
             waiting: forgotten.waiting,
-            under_way: forgotten.under_way,
+            in_flight: forgotten.under_way,
             settled: forgotten.settled,
             damaged: forgotten.damaged,
         }

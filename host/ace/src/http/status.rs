@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::guard;
 use super::problem::{ApiError, Problem};
-use super::shown::{Depth, DestinationShown};
+use super::shown::{DestinationStatus, QueueStatus};
 use crate::destination::View;
 use crate::monitoring;
 use crate::plugin::PluginState;
@@ -20,18 +20,18 @@ use crate::queue::{Failing, Health};
 
 /// What a ready server says of itself.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Ready {
-    pub is_ready: bool,
+pub struct Readiness {
+    pub ready: bool,
     /// Why no message can be accepted.
     pub reasons: Vec<String>,
     /// What does not work as it should while messages are accepted.
-    pub degraded: Vec<Degraded>,
-    pub queue: Pulse,
+    pub degraded: Vec<Degradation>,
+    pub queue: QueueHealth,
 }
 
 /// How the queue's file is doing.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Pulse {
+pub struct QueueHealth {
     /// Seconds since something was written; none was since the start where it is null.
     pub last_write_s: Option<u64>,
     /// Seconds since messages were asked for with success.
@@ -42,9 +42,9 @@ pub struct Pulse {
     pub claims_failing_s: Option<u64>,
 }
 
-impl From<&Health> for Pulse {
+impl From<&Health> for QueueHealth {
     fn from(health: &Health) -> Self {
-        Pulse {
+        QueueHealth {
             last_write_s: health.last_write.map(|ago| ago.as_secs()),
             last_claim_s: health.last_claim.map(|ago| ago.as_secs()),
             writes_failing_s: health.writes.as_ref().map(|failing| failing.since.as_secs()),
@@ -55,7 +55,7 @@ impl From<&Health> for Pulse {
 
 /// One thing that does not work as it should.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Degraded {
+pub struct Degradation {
     /// `plugin`: it should be active and is not. `revision`: files of a plugin were refused, and an earlier revision goes on.
     /// `reload`: ace.toml, or a name in it, is wrong, and what was read before goes on. `template`: a template or catalogue is
     /// broken. `task`: a part of the server failed and was started again. `relay`, `origin`: messages wait for it, because it is
@@ -71,9 +71,9 @@ pub struct Degraded {
 const TEMPLATES_MAX: usize = 20;
 
 /// Everything that does not work as it should, by kind.
-fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
+fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
     let mut found = Vec::new();
-    let mut note = |kind, name, reason| found.push(Degraded { kind, name, reason });
+    let mut note = |kind, name, reason| found.push(Degradation { kind, name, reason });
     for (task, why) in api.tasks.unwell() {
         note("task", task, why);
     }
@@ -115,15 +115,15 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degraded> {
     found
 }
 
-impl Ready {
+impl Readiness {
     /// As everybody may see it: names and reasons tell of plugins and files.
     fn bare(self) -> Self {
         let told = || "a token with the scope `read` is told more".to_owned();
-        let Ready { is_ready, reasons, degraded, queue } = self;
-        let bare = |one: Degraded| Degraded { name: String::new(), reason: told(), ..one };
-        let mut degraded: Vec<Degraded> = degraded.into_iter().map(bare).collect();
+        let Readiness { ready, reasons, degraded, queue } = self;
+        let bare = |one: Degradation| Degradation { name: String::new(), reason: told(), ..one };
+        let mut degraded: Vec<Degradation> = degraded.into_iter().map(bare).collect();
         degraded.dedup();
-        Ready { is_ready, reasons: reasons.first().map(|_| told()).into_iter().collect(), degraded, queue }
+        Readiness { ready, reasons: reasons.first().map(|_| told()).into_iter().collect(), degraded, queue }
     }
 }
 
@@ -136,8 +136,8 @@ pub async fn healthz() -> &'static str {
 /// Whether it takes messages. What does not work as it should meanwhile is under `degraded`, with the status 200: a plugin that
 /// is broken or whose new files were refused, a broken template, a task that was started again.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
-    (status = 200, description = "It takes messages", body = Ready),
-    (status = 503, description = "It does not: the store cannot be used, or the server is being stopped", body = Ready),
+    (status = 200, description = "It takes messages", body = Readiness),
+    (status = 503, description = "It does not: the store cannot be used, or the server is being stopped", body = Readiness),
 ))]
 pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     let mut reasons = Vec::new();
@@ -153,7 +153,7 @@ pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl Int
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let degraded = degraded(&api, &health);
-    let ready = Ready { is_ready: reasons.is_empty(), reasons, degraded, queue: Pulse::from(&health) };
+    let ready = Readiness { ready: reasons.is_empty(), reasons, degraded, queue: QueueHealth::from(&health) };
     (status, Json(if guard::may_know(&api, &headers) { ready } else { ready.bare() }))
 }
 
@@ -170,21 +170,21 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
 
 /// How full the queue is, and how fast it moves.
 #[utoipa::path(get, path = "/v1/queue", tag = "queue", responses(
-    (status = 200, description = "Depth, age, size and rates", body = Depth),
+    (status = 200, description = "QueueStatus, age, size and rates", body = QueueStatus),
     (status = 503, description = "The store cannot answer", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<Depth>, ApiError> {
+pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueStatus>, ApiError> {
     let destinations = destinations(&api);
-    Ok(Json(Depth::new(api.queue.stats().await?, destinations)))
+    Ok(Json(QueueStatus::new(api.queue.stats().await?, destinations)))
 }
 
 /// What is down or recovering, and what messages still wait for.
-fn destinations(api: &Api) -> Vec<DestinationShown> {
+fn destinations(api: &Api) -> Vec<DestinationStatus> {
     let mut parked = api.queue.parked();
     let troubles = api.ace.destinations().troubles(api.ace.now());
     let troubles = troubles.into_iter().map(|view| {
         let waiting = parked.remove(&view.destination.to_string()).unwrap_or_default();
-        DestinationShown::new(view, waiting)
+        DestinationStatus::new(view, waiting)
     });
     troubles.collect()
 }

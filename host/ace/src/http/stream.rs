@@ -1,7 +1,7 @@
-//! Events as they happen, for whoever listens, and people who are to be forgotten.
+//! The event stream, and erasing a person's data.
 //!
-//! Where events are kept a stream reads them from the queue, so that one that was cut off goes on where it was; where they are
-//! not, it is told what happens from now on. What a listener missed and cannot be told has a name: the event `gap`.
+//! If events are kept, a stream reads them from the queue, so that a client that reconnects resumes where it was. If they are not,
+//! a stream has only the events from then on. Events that a client missed and that are not available are reported as an event `gap`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ use utoipa::IntoParams;
 use super::Api;
 use super::messages::asked_for;
 use super::problem::{ApiError, Problem};
-use super::shown::Erased;
+use super::shown::ErasedCounts;
 use crate::events::Told;
 use crate::queue;
 
@@ -38,7 +38,7 @@ const NOT_KEPT: &str = "live";
 
 type Events = BoxStream<'static, Result<Event, Infallible>>;
 
-/// Who is to be forgotten.
+/// Whose data is to be erased.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -49,11 +49,11 @@ pub struct Person {
     email: Option<String>,
 }
 
-/// Every event from now on, as server-sent events; with Last-Event-ID also those after that one, where they are kept.
+/// Streams events as server-sent events, from now on or, with Last-Event-ID and if events are kept, from the one after that id.
 ///
-/// What was missed and cannot be told is an event `gap`: the stream goes on after it.
+/// Missed events that are no longer available are reported as an event `gap`; the stream then continues.
 #[utoipa::path(get, path = "/v1/events", tag = "events", params(
-    ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was received; 0: all that are kept"),
+    ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event received; 0 for all that are kept"),
 ), responses(
     (status = 200, description = "Events in the form of Standard Webhooks", body = str, content_type = "text/event-stream"),
 ))]
@@ -165,20 +165,26 @@ impl Reader {
     }
 }
 
-/// Erases everything about the messages to a person: what waits will not go out, what is settled is not kept.
-#[utoipa::path(post, path = "/v1/forget", tag = "people", params(Person), responses(
-    (status = 200, description = "How many messages that were", body = Erased),
-    (status = 400, description = "Nobody is named, or an address has a space that was a +", body = Problem, content_type = "application/problem+json"),
+/// The route's name before 0.1.0. The same request is answered at `/v1/erase`.
+pub async fn forget(request: Request) -> Redirect {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    Redirect::permanent(&format!("/v1/erase{query}"))
+}
+
+/// Erases everything about the messages to a person. Queued messages are not sent, settled ones are removed.
+#[utoipa::path(post, path = "/v1/erase", tag = "people", params(Person), responses(
+    (status = 200, description = "How many messages were erased", body = ErasedCounts),
+    (status = 400, description = "No person is named, or the address contains a space (an unescaped `+`)", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn forget(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<Erased>, ApiError> {
+pub async fn erase(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<ErasedCounts>, ApiError> {
     if let Some(email) = &person.email {
         asked_for("email", email)?;
     }
     if person.user.as_ref().is_some_and(|user| user.trim().is_empty()) {
-        return Err(ApiError::BadRequest("user: is empty; give a user id".to_owned()));
+        return Err(ApiError::BadRequest("user is empty; give a user id".to_owned()));
     }
     if person.user.is_none() && person.email.is_none() {
-        return Err(ApiError::BadRequest("name who is to be forgotten: ?user=ID or ?email=ADDRESS".to_owned()));
+        return Err(ApiError::BadRequest("name the person to erase: ?user=ID or ?email=ADDRESS".to_owned()));
     }
     Ok(Json(api.queue.forget(person.user, person.email).await?.into()))
 }

@@ -20,36 +20,42 @@ const BUCKETS: [f64; 16] =
 const COUNTERS: [(&str, &str); 10] = [
     (super::PLUGIN_CALLS, "Calls into a plugin."),
     (super::PLUGIN_FAULTS, "Calls into a plugin that failed, by kind of fault."),
-    (super::PLUGIN_REFUSED, "Calls of a plugin into the host that were refused because ace.toml does not grant them."),
-    (super::PLUGIN_REJECTIONS, "Revisions of a plugin that were refused while an earlier one went on."),
+    (
+        super::PLUGIN_REFUSED,
+        "Calls from a plugin into the host that were refused because ace.toml does not grant them.",
+    ),
+    (super::PLUGIN_REJECTIONS, "Revisions of a plugin that were rejected while an earlier one stayed active."),
     (super::RELOADS, "Reloads of plugins, templates and ace.toml."),
     (super::TASK_FAILURES, "Tasks of the server that failed and were started again."),
     (super::POLICY_VERDICTS, "Verdicts of policies on messages."),
     (super::DELIVERY_ATTEMPTS, "Attempts to deliver a message over a channel."),
-    (super::SETTLED, "Channel types of messages that are settled, by the state they ended in."),
+    (super::SETTLED, "Settled channel types of messages, by final state."),
     (super::DESTINATION_OUTAGES, "How often a relay or an HTTP origin went down."),
 ];
 
 const GAUGES: [(&str, &str); 13] = [
-    (super::PLUGIN_CIRCUIT_OPEN, "1 while a plugin is not called because it kept breaking."),
-    (super::PLUGIN_UP, "1 where a plugin serves, 0 where it should and cannot."),
-    (super::PLUGIN_REJECTED, "1 while a plugin goes on in an earlier revision because its present files cannot serve."),
+    (super::PLUGIN_CIRCUIT_BREAKER_OPEN, "1 while a plugin is not called because it failed too often."),
+    (super::PLUGIN_UP, "1 if a plugin is active, 0 if it should be and is not."),
+    (
+        super::PLUGIN_REJECTED,
+        "1 while an earlier revision of a plugin stays active because its current files were rejected.",
+    ),
     (super::DESTINATION_UP, "0 while a relay or an HTTP origin is down."),
     (super::DESTINATION_WAITING, "Messages that wait for a relay or an HTTP origin that is down."),
     (super::QUEUE_WAITING, "Messages that wait to be sent."),
-    (super::QUEUE_UNDER_WAY, "Messages that are being sent."),
-    (super::QUEUE_DEAD, "Messages that failed or expired and can be tried again."),
+    (super::QUEUE_IN_FLIGHT, "Messages that are being sent."),
+    (super::QUEUE_DEAD, "Messages that failed or expired and can be retried."),
     (
         super::QUEUE_SUSPECTS,
-        "Messages that wait to be tried alone, since the process ended while they were being sent.",
+        "Queued messages that will be sent one at a time, because the process ended while sending them.",
     ),
     (super::QUEUE_DAMAGED, "Messages that were set aside because their rows are damaged."),
     (
         super::QUEUE_OLDEST,
-        "When the message that has waited longest was accepted, in seconds since 1970; 0 where none waits.",
+        "When the oldest queued message was accepted, in seconds since 1970; 0 if the queue is empty.",
     ),
-    (super::QUEUE_BYTES, "Bytes of the queue's database."),
-    (super::WEBHOOK_CALLS, "Calls to webhooks that wait."),
+    (super::QUEUE_BYTES, "Size of the queue's database."),
+    (super::WEBHOOK_DELIVERIES, "Webhook deliveries that wait."),
 ];
 
 const HISTOGRAMS: [(&str, &str); 2] = [

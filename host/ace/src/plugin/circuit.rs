@@ -40,7 +40,7 @@ struct State {
 pub struct Shown {
     /// Faults since the plugin was loaded.
     pub faults: u64,
-    pub is_open: bool,
+    pub open: bool,
 }
 
 impl Circuit {
@@ -105,7 +105,7 @@ impl Circuit {
 
     pub fn show(&self) -> Shown {
         let state = self.lock();
-        Shown { faults: state.total, is_open: state.open_until.is_some() }
+        Shown { faults: state.total, open: state.open_until.is_some() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(circuit.admit(at(100)), Ok(()));
         assert!(circuit.failed(at(105)), "three within 55 seconds");
         assert_eq!(circuit.admit(at(106)), Err(Duration::from_secs(29)));
-        assert_eq!(circuit.show(), Shown { faults: 4, is_open: true });
+        assert_eq!(circuit.show(), Shown { faults: 4, open: true });
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         assert!(circuit.succeeded());
         assert_eq!(circuit.admit(at(70)), Ok(()));
         assert!(!circuit.failed(at(71)), "it starts anew");
-        assert!(!circuit.show().is_open);
+        assert!(!circuit.show().open);
     }
 
     #[test]

@@ -62,14 +62,14 @@ pub struct Reloaded {
     pub registry: Registry,
     pub changes: Vec<Change>,
     /// A file is wrong and was being written a moment ago: look again soon.
-    pub is_unsettled: bool,
+    pub files_changing: bool,
     /// Plugins whose files are still being loaded.
     pub loading: BTreeSet<String>,
 }
 
 impl Reloaded {
     fn new(registry: Registry) -> Self {
-        Reloaded { registry, changes: Vec::new(), is_unsettled: false, loading: BTreeSet::new() }
+        Reloaded { registry, changes: Vec::new(), files_changing: false, loading: BTreeSet::new() }
     }
 
     /// One plugin as it is now. One that is gone and stood for nothing is no more.
@@ -97,7 +97,7 @@ pub enum What {
     /// It serves in a new revision or with new settings.
     Replaced { from: String, to: String },
     /// The new files cannot serve; the revision before goes on. At the next start the plugin would be broken.
-    Rejected { revision: String, reason: String, serving: String },
+    Rejected { revision: String, reason: String, active_revision: String },
     /// It should serve and cannot.
     Broken { reason: String },
     /// It does not serve any more, as the operator wants it.
@@ -189,7 +189,7 @@ impl Registry {
                     reloaded.add(before, Arc::new(loaded.or_else(before, config)));
                     continue;
                 }
-                Taken::Unsettled => reloaded.is_unsettled = true,
+                Taken::Unsettled => reloaded.files_changing = true,
                 Taken::Loading => drop(reloaded.loading.insert(name.clone())),
             }
             reloaded.registry.loading.insert(name.clone());
@@ -341,7 +341,7 @@ fn change(before: Option<&Arc<Plugin>>, now: &Arc<Plugin>) -> Option<Change> {
     let what = match (&now.state, rejected, served) {
         (PluginState::Active, Some(rejected), _) => {
             let Rejected { revision, reason } = rejected.clone();
-            What::Rejected { revision, reason, serving: now.revision.clone() }
+            What::Rejected { revision, reason, active_revision: now.revision.clone() }
         }
         (PluginState::Active, None, None) => What::Added { revision: now.revision.clone() },
         (PluginState::Active, None, Some(from)) => What::Replaced { from, to: now.revision.clone() },
@@ -360,12 +360,12 @@ impl Change {
             What::Added { revision } => tracing::info!(plugin, revision, "The plugin serves."),
             What::Replaced { from, to } if from == to => tracing::info!(plugin, to, "The plugin has new settings."),
             What::Replaced { from, to } => tracing::info!(plugin, from, to, "The plugin serves in a new revision."),
-            What::Rejected { revision, reason, serving } => {
+            What::Rejected { revision, reason, active_revision } => {
                 monitoring::plugin_rejected(plugin, revision);
                 tracing::error!(
                     plugin,
                     revision,
-                    serving,
+                    active_revision,
                     "The new version cannot serve, and the one before goes on; at the next start the plugin would be broken: {reason}"
                 );
             }

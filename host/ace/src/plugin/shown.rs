@@ -24,7 +24,7 @@ pub struct Shown {
     /// What ace.toml grants it, a line each.
     pub granted: Vec<String>,
     /// What its manifest requests and ace.toml does not grant.
-    pub missing: Vec<String>,
+    pub missing_grants: Vec<String>,
     /// The interfaces it imports that answer nothing but "not granted".
     pub imports_not_granted: Vec<String>,
     pub channel: Option<ChannelInfo>,
@@ -35,7 +35,7 @@ pub struct Shown {
     pub rejected: Option<Rejected>,
     /// How it fares in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub circuit: Option<circuit::Shown>,
+    pub circuit_breaker: Option<circuit::Shown>,
     /// Instances that wait for a call now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_instances: Option<usize>,
@@ -46,10 +46,10 @@ impl Shown {
     pub fn not_granted(&self) -> Vec<String> {
         let is_requested = |import: &&String| {
             let capability = import.split(['/', '@']).nth(1).unwrap_or(import);
-            self.missing.iter().any(|line| line.split(':').next() == Some(capability))
+            self.missing_grants.iter().any(|line| line.split(':').next() == Some(capability))
         };
         let imported = self.imports_not_granted.iter().filter(|import| !is_requested(import));
-        self.missing
+        self.missing_grants
             .iter()
             .cloned()
             .chain(imported.map(|import| format!("{import} (imported, not requested)")))
@@ -75,12 +75,12 @@ impl Plugin {
             size: self.size,
             imports: self.imports.clone(),
             granted,
-            missing: self.missing.lines(),
+            missing_grants: self.missing.lines(),
             imports_not_granted: self.ungranted(),
             channel: self.channel.clone(),
             state: self.state.clone(),
             rejected: self.rejected.clone(),
-            circuit: self.runtime.as_ref().map(|runtime| runtime.circuit.show()),
+            circuit_breaker: self.runtime.as_ref().map(|runtime| runtime.circuit.show()),
             idle_instances: self.runtime.as_ref().map(|runtime| runtime.idle_instances()),
         }
     }

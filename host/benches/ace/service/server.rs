@@ -107,7 +107,7 @@ impl Server {
                 assert_eq!(status, 200);
                 let queue: Value = serde_json::from_slice(&body).expect("JSON");
                 let left = |name: &str| queue[name].as_u64().unwrap_or_else(|| panic!("{name}: {queue}"));
-                if ["waiting_transactional", "waiting_ordinary", "waiting_batches", "under_way"].map(left) == [0; 4] {
+                if ["waiting_transactional", "waiting_ordinary", "waiting_batches", "in_flight"].map(left) == [0; 4] {
                     return;
                 }
                 assert!(begun.elapsed() < PATIENCE, "{queue}");

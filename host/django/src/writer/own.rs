@@ -8,7 +8,7 @@ use crate::parser::{Fault, fault};
 use crate::tags::file_name;
 use crate::tree::{Left, Node, Own};
 use crate::values::{self, quoted};
-use crate::{Options, Tag, Weight};
+use crate::{Options, Severity, Tag};
 
 impl Writer<'_> {
     /// The address of a page.
@@ -95,6 +95,6 @@ impl Writer<'_> {
     }
 
     fn stub(&mut self, node: &Node, why: String) {
-        self.findings.push(self.finding(node, Weight::Stub, Left { why, suggestion: String::new() }));
+        self.findings.push(self.finding(node, Severity::Stub, Left { why, suggestion: String::new() }));
     }
 }

@@ -127,7 +127,7 @@ fn describe(found: &Inspection) -> Value {
         },
         "metadata": found.metadata,
         "interface": format!("openedx:ace@{INTERFACE_VERSION}"),
-        "runs_here": found.misfit.is_none(),
+        "compatible": found.misfit.is_none(),
         "reason": found.misfit,
     })
 }

@@ -101,7 +101,7 @@ impl Session<'_> {
         match self.build().await {
             Ok((round, case)) => self.tell(number, round, case).await,
             Err(error) if self.json => {
-                put(&json!({"round": number, "failed": crate::cli::once(error.as_ref())}).to_string())
+                put(&json!({"build": number, "failed": crate::cli::once(error.as_ref())}).to_string())
             }
             Err(error) => say(&format!("#{number} failed: {}", crate::cli::once(error.as_ref()))),
         }
@@ -257,7 +257,7 @@ fn compared(answer: &Value, before: Option<&Value>) -> Vec<String> {
 fn describe(number: u64, round: &Round, title: &str, before: Option<&Value>, served: Option<&Served>) -> Value {
     let answer = round.tried.as_ref().map(|tried| &tried.answer);
     let mut described = json!({
-        "round": number,
+        "build": number,
         "plugin": round.found.plugin.name,
         "revision": round.found.plugin.revision,
         "size": round.found.plugin.size,

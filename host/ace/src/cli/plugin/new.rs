@@ -102,7 +102,7 @@ pub async fn build(args: &BuildArgs, json: bool) -> anyhow::Result<u8> {
     match json {
         true => {
             put(&json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
-            "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "runs_here": found.misfit.is_none()})
+            "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "compatible": found.misfit.is_none()})
             .to_string())
         }
         false => put(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took))),

@@ -54,11 +54,11 @@ pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     for result in &results {
         let is_sound = result.faults.is_empty();
         match json {
-            true => {
-                put(&json!({"case": result.title, "place": result.place, "passed": is_sound, "faults": result.faults,
+            true => put(
+                &json!({"case": result.title, "location": result.place, "passed": is_sound, "failures": result.faults,
                 "answer": result.answer, "took_us": result.took.as_micros() as u64})
-                .to_string())
-            }
+                .to_string(),
+            ),
             false => put(&line(result)),
         }
     }

@@ -25,7 +25,7 @@ const WAIT_S: u64 = 120;
 pub async fn run(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
     let (mut input, size) = open(&args.file, BYTES_MAX).await?;
     let tally = Arc::new(Tally::new(json, size));
-    let mut query = vec![("wait", args.patience.unwrap_or(WAIT_S).to_string())];
+    let mut query = vec![("wait", args.max_delay.unwrap_or(WAIT_S).to_string())];
     if !args.limit_to.is_empty() {
         query.push(("limit_to", args.limit_to.join(",")));
     }
