@@ -276,7 +276,7 @@ async fn no_limit_is_above_its_maximum() {
         home.file(&format!("plugins/p{n}.toml"), runtime);
     }
     let config = ace::Config::load(&home.path("ace.toml")).expect("it is sound");
-    let max = config.limits.clone();
+    let max = config.fixed.limits.clone();
     let ace = ace::Ace::builder(config).start().await.expect("it starts");
     let mut serving = 0;
     for plugin in ace.registry().plugins.values() {

@@ -72,26 +72,26 @@ impl App {
         let (queue, tokens, tls, hooks) = open_with_room(settings).await?;
         let before = queue.recall(ENFORCED).await?.unwrap_or_default();
         config.delivery.defaults = Defaults::Serve;
-        config.enforced_before = serde_json::from_str(&before).unwrap_or_default();
+        config.fixed.enforced_before = serde_json::from_str(&before).unwrap_or_default();
         let ace = Arc::new(Ace::builder(config.clone()).start().await?);
-        queue.set_hooks(config.webhooks.keys().cloned().collect()).await?;
+        queue.set_hooks(config.fixed.webhooks.keys().cloned().collect()).await?;
         let current = ace.clone();
-        let are_kept = config.events.keep || !config.webhooks.is_empty();
-        let shown = events::Shown { context: config.events.context, are_kept };
+        let are_kept = config.fixed.events.keep || !config.fixed.webhooks.is_empty();
+        let shown = events::Shown { context: config.fixed.events.context, are_kept };
         let places = config.delivery.concurrency.max(2);
         let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
         let stop = CancellationToken::new();
-        let server = &config.server;
+        let server = &config.fixed.server;
         let reading = Terms { timeout: server.read_timeout, least_rate: server.min_rate, stop: stop.clone() };
         let api = Api {
             ace,
             queue,
             worker,
             tokens,
-            rates: Rates::new(config.server.requests_per_second),
+            rates: Rates::new(config.fixed.server.requests_per_second),
             metrics,
             events_are_kept: are_kept,
-            settings: config.server.clone(),
+            settings: config.fixed.server.clone(),
             max_body_bytes: config.delivery.max_message_bytes,
             tasks: Tasks::new(Pauses::default(), stop.clone()),
             reading: Arc::new(reading),
@@ -241,7 +241,7 @@ async fn open_with_room(settings: Config) -> Result<Opened, ServeError> {
 }
 
 fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
-    let server = &config.server;
+    let server = &config.fixed.server;
     let tokens = server.tokens_file.as_deref().map(Tokens::load).transpose()?;
     if let (Some(tokens), Some(file)) = (&tokens, &server.tokens_file)
         && tokens.is_empty()
@@ -252,8 +252,8 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
         Some(files) => Some(tls::server_config(&files.certificate, &files.key)?),
         None => None,
     };
-    let queue = Arc::new(Queue::open(&config.queue, now())?);
-    let hooks = config.webhooks.iter().map(|(name, settings)| Hook::new(name, settings, queue.clone(), now));
+    let queue = Arc::new(Queue::open(&config.fixed.queue, now())?);
+    let hooks = config.fixed.webhooks.iter().map(|(name, settings)| Hook::new(name, settings, queue.clone(), now));
     let hooks = hooks.collect::<Result<_, _>>()?;
     Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))
 }
@@ -341,8 +341,8 @@ mod tests {
     async fn ends(breaks: impl AsyncFnOnce(&Api)) -> Ending {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config::default();
-        config.queue.database = folder.path().join("ace.db");
-        config.keyvalue.database = Some(folder.path().join("facts.db"));
+        config.fixed.queue.database = folder.path().join("ace.db");
+        config.fixed.keyvalue.database = Some(folder.path().join("facts.db"));
         let app = App::start(config, None).await.expect("it starts");
         let api = app.api.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

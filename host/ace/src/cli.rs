@@ -187,7 +187,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Templates(args) => templates::run(config()?, args, json).await,
         Command::Serve => {
             let config = config()?;
-            let spans = config.otlp.as_ref().map(Exporter::start).transpose()?;
+            let spans = config.fixed.otlp.as_ref().map(Exporter::start).transpose()?;
             log(spans.as_ref())?;
             serve::run(config, spans).await
         }
@@ -214,7 +214,7 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
 
 /// This program compiles plugins itself, in processes of its own.
 fn with_compiler(mut config: Config) -> Config {
-    config.compiler.compile = Compile::Command { program: "/proc/self/exe".into(), arguments: Vec::new() };
+    config.fixed.compiler.compile = Compile::Command { program: "/proc/self/exe".into(), arguments: Vec::new() };
     config
 }
 

@@ -7,33 +7,38 @@ mod authority;
 mod compiling;
 mod decode;
 mod environment;
+mod fixed;
 mod granting;
 mod manifest;
 mod names;
 mod plugins;
 mod problem;
 mod reader;
+mod relays;
+mod secrets;
 mod sending;
 mod serving;
 mod templates;
 mod tree;
 mod values;
+mod variables;
 mod writable;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use authority::{Authority, Host};
 pub use compiling::{Compile, Compiler};
+pub use fixed::Fixed;
 pub use granting::{GrantError, granted};
-pub use manifest::{Manifest, Requests, Runtime};
+pub use manifest::{Manifest, Requests};
 pub use plugins::{
-    BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Secret, SecretSource, Signatures,
+    BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Runtime, Secret, SecretSource, Signatures,
 };
 pub use problem::{Problem, Problems};
 pub use sending::{
@@ -83,13 +88,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// How that file looked before it was read, where [`Config::load`] read it.
     pub seen: Option<Seen>,
-    /// Folder of `*.wasm` plugins and their manifests.
-    pub plugin_dir: Option<PathBuf>,
     /// Folders of templates; the first that has a file wins.
     pub template_dirs: Vec<PathBuf>,
-    /// Folder of compiled plugins. `None`: they are compiled at every start.
-    pub cache_dir: Option<PathBuf>,
-    pub cache: CacheLimits,
     /// edx-ace's ACE_ENABLED_CHANNELS: only these, in this order. `None`: every channel in the plugin folder, by name.
     pub enabled_channels: Option<Vec<String>>,
     /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.
@@ -101,24 +101,10 @@ pub struct Config {
     pub delivery: Delivery,
     /// How single channels are used, by name.
     pub channels: BTreeMap<String, Channel>,
-    pub mailer: Mailer,
-    pub keyvalue: Keyvalue,
-    pub queue: Queue,
-    pub http: Http,
-    pub server: Server,
-    pub events: Events,
-    /// Who is told of what becomes of messages, by name.
-    pub webhooks: BTreeMap<String, Webhook>,
-    /// Where spans go. `None`: nowhere.
-    pub otlp: Option<Otlp>,
-    pub limits: Limits,
-    pub compiler: Compiler,
-    pub signatures: Signatures,
     /// What ace.toml says of single plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
-    /// Policies that are known to have served before: one of them that is there and cannot serve is broken, not absent. No key
-    /// of ace.toml; `ace serve` remembers them.
-    pub enforced_before: BTreeSet<String>,
+    /// What a reload cannot change.
+    pub fixed: Fixed,
     /// Where each key stands, for problems found later; empty in a configuration made by hand.
     pub places: Places,
 }
@@ -127,7 +113,7 @@ impl Config {
     /// Reads a file and this process's environment. Variables that are not UTF-8 count as not set. Blocks.
     pub fn load(file: &Path) -> Result<Config, Problems> {
         let seen = Some(Seen::look(file.to_owned()));
-        let text = decode::read_bounded(file, FILE_BYTES_MAX).map_err(|message| {
+        let text = secrets::read_bounded(file, FILE_BYTES_MAX).map_err(|message| {
             Problems(vec![Problem { file: None, line: 0, variable: None, key: String::new(), message }])
         })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
@@ -139,7 +125,8 @@ impl Config {
     pub fn without_file() -> Config {
         let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-        Config { cache_dir: caches.map(|caches| caches.join("ace/compiled")), ..Config::default() }
+        let cache_dir = caches.map(|caches| caches.join("ace/compiled"));
+        Config { fixed: Fixed { cache_dir, ..Fixed::default() }, ..Config::default() }
     }
 
     /// Reads the text of an ace.toml with an environment laid over it. `file` is where it came from: relative paths

@@ -139,7 +139,7 @@ impl Builder {
     /// Where plugins are read and compiled: in this process unless this says otherwise. The process in which plugins from
     /// anybody are loaded should name a [`Compile::Command`].
     pub fn compiler(mut self, compile: Compile) -> Self {
-        self.config.compiler.compile = compile;
+        self.config.fixed.compiler.compile = compile;
         self
     }
 
@@ -175,11 +175,11 @@ impl Survey {
 
 /// Reads what the configuration points to: relays, facts, templates, plugins.
 pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, StartError> {
-    let (settings, http) = (config.clone(), config.http.clone());
+    let (settings, http) = (config.clone(), config.fixed.http.clone());
     let http = tasks::blocking(move || http::Client::new(&http));
     let opened = tasks::blocking(move || {
-        let mailer = Mailer::new(&settings.mailer)?;
-        let keyvalue = Keyvalue::load(&settings.keyvalue, now())?;
+        let mailer = Mailer::new(&settings.fixed.mailer)?;
+        let keyvalue = Keyvalue::load(&settings.fixed.keyvalue, now())?;
         Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
     });
     let (opened, http) = tokio::join!(opened, http);
@@ -189,7 +189,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let served = Some(destinations.clone());
     let services = Services { mailer, keyvalue: for_plugins, http, destinations: served, now, trial: None };
     let services = Arc::new(services);
-    let registry = match &config.plugin_dir {
+    let registry = match &config.fixed.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
         None => Registry::empty(),
     };
@@ -266,7 +266,7 @@ impl Ace {
         let config = &current.config;
         Watched {
             config: config.seen.clone().or_else(|| config.file.clone().map(Seen::look)),
-            plugins: config.plugin_dir.clone(),
+            plugins: config.fixed.plugin_dir.clone(),
             templates: config.template_dirs.clone(),
         }
     }

@@ -67,8 +67,8 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitErro
 async fn services(config: &Config, trial: Option<Arc<Trial>>) -> Result<Arc<Services>, KitError> {
     let config = config.clone();
     let built = tasks::blocking(move || {
-        let keyvalue = Keyvalue::load(&config::Keyvalue { database: None, ..config.keyvalue }, Timestamp::now())?;
-        let (mailer, client) = (Mailer::new(&config.mailer)?, http::Client::new(&config.http)?);
+        let keyvalue = Keyvalue::load(&config::Keyvalue { database: None, ..config.fixed.keyvalue }, Timestamp::now())?;
+        let (mailer, client) = (Mailer::new(&config.fixed.mailer)?, http::Client::new(&config.fixed.http)?);
         let client = match &trial {
             Some(trial) => client.in_trial(trial.clone()),
             None => client,

@@ -155,7 +155,7 @@ fn sent(place: &Place, relay: &str) -> (f64, f64) {
 /// Mails a second of the mailer by itself, from mails that are rendered to the mail server's answers.
 fn mailed(place: &Place, relay: &str) -> f64 {
     let config = Config::load(&place.write_config("mailer.toml", relay)).expect("a sound configuration");
-    let mailer = Arc::new(Mailer::new(&config.mailer).expect("an SMTP relay"));
+    let mailer = Arc::new(Mailer::new(&config.fixed.mailer).expect("an SMTP relay"));
     let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let ace = two.block_on(Ace::builder(config).start()).expect("the engine starts");
     let mails = Arc::new(stages::mails(&ace, &place.parsed()));

@@ -26,7 +26,7 @@ pub fn stages(place: &Place, summary: &mut Summary) {
 
 async fn steps(place: &Place, summary: &mut Summary) {
     let config = Config::load(&place.write_config("discard.toml", DISCARD)).expect("a sound configuration");
-    let mailer = Mailer::new(&config.mailer).expect("a discard relay");
+    let mailer = Mailer::new(&config.fixed.mailer).expect("a discard relay");
     let ace = Ace::builder(config).start().await.expect("the engine starts");
     let snapshot = ace.snapshot();
     let parsed = place.parsed();

@@ -183,7 +183,7 @@ async fn write(
         None => pages.extend(rendered.files.iter().map(|file| (format!("{stem}--{}", file.name), file.text.clone()))),
     }
     // What is rendered shows what the message says of its recipient.
-    let access = config.mailer.access;
+    let access = config.fixed.mailer.access;
     let readers = Readers::Only(access);
     access.create_folder(dir).with_context(|| dir.display().to_string())?;
     let mut written = Vec::new();

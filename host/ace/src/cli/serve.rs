@@ -22,8 +22,8 @@ ended that cannot be started again: start the server again then (systemd: Restar
 /// `spans`: what exports them, which is stopped in the end.
 pub async fn run(config: Config, spans: Option<Exporter>) -> anyhow::Result<u8> {
     let metrics = monitoring::install().map_err(|e| anyhow::anyhow!("metrics: {e}"))?;
-    let listen = config.server.listen;
-    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+    let listen = config.fixed.server.listen;
+    let scheme = if config.fixed.server.tls.is_some() { "https" } else { "http" };
     let app = App::start(config, Some(metrics)).await?;
     let listener = TcpListener::bind(listen).await.map_err(|e| anyhow::anyhow!("server.listen {listen}: {e}"))?;
     // Whoever asked for port 0 is told which one it is.

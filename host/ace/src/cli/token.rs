@@ -57,7 +57,7 @@ pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
 }
 
 fn file(config: &Config) -> anyhow::Result<PathBuf> {
-    config.server.tokens_file.clone().ok_or_else(|| {
+    config.fixed.server.tokens_file.clone().ok_or_else(|| {
         anyhow::anyhow!("ace.toml names no file for tokens\nhint: tokens-file = \"tokens.json\" under [server]")
     })
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use super::decode::{CALL_TIMEOUT_MAX, INSTANCES_MAX, ISOLATIONS, MEMORY_MAX, Maxima, TIME_MAX, runtime};
+use super::plugins::{CALL_TIMEOUT_MAX, INSTANCES_MAX, ISOLATIONS, MEMORY_MAX, Maxima, Runtime, TIME_MAX, runtime};
 use super::problem::Problems;
 use super::reader::{Section, Walk};
-use super::{BucketGrant, Isolation, syntax_problem, tree, values};
+use super::{BucketGrant, syntax_problem, tree, values};
 use crate::message::Object;
 
 /// A plugin's manifest. Without one a plugin requests nothing: [`Manifest::default`].
@@ -35,21 +34,6 @@ pub struct Requests {
     pub outbox: bool,
     /// Keys of secrets it reads.
     pub secrets: Vec<String>,
-}
-
-/// Limits a plugin asks for. They bind only within the operator's maxima.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Runtime {
-    /// Linear memory of one instance, in bytes.
-    pub memory: Option<usize>,
-    /// A guest's own execution time in one call.
-    pub time: Option<Duration>,
-    /// A whole call, host calls included.
-    pub call_timeout: Option<Duration>,
-    /// Instances at once.
-    pub instances: Option<usize>,
-    /// What one instance serves.
-    pub isolation: Option<Isolation>,
 }
 
 impl Requests {

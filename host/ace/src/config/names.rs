@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::decode::unknown;
 use super::problem::Problem;
 use super::reader::nearest;
+use super::reader::unknown;
 use super::{Config, reader};
 use crate::message::ChannelType;
 

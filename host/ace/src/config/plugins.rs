@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values;
+use super::reader::Section;
+use super::secrets::{read_secret, secret};
+use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use crate::files::Access;
 use crate::message::{Object, OnError};
 
@@ -33,7 +35,7 @@ impl Default for Http {
         Http {
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
-            max_response_bytes: 4 * values::MIB,
+            max_response_bytes: 4 * MIB,
             requests_per_plugin: 32,
             ca_file: None,
             idle_connections: 8,
@@ -74,13 +76,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            memory: 64 * values::MIB,
+            memory: 64 * MIB,
             time: Duration::from_millis(250),
             policy_call_timeout: Duration::from_secs(1),
             channel_call_timeout: Duration::from_secs(30),
             instances: 32,
-            output_bytes: 16 * values::MIB,
-            log_bytes: 64 * values::KIB,
+            output_bytes: 16 * MIB,
+            log_bytes: 64 * KIB,
             host_calls: 1_000,
             calls_per_instance: 10_000,
             circuit_faults: 5,
@@ -101,7 +103,7 @@ pub struct CacheLimits {
 
 impl Default for CacheLimits {
     fn default() -> Self {
-        CacheLimits { max_bytes: 2 * values::GIB, max_age: Duration::from_secs(30 * 86_400) }
+        CacheLimits { max_bytes: 2 * GIB, max_age: Duration::from_secs(30 * 86_400) }
     }
 }
 
@@ -252,9 +254,149 @@ impl SecretSource {
             SecretSource::Value(secret) => Ok(secret.clone()),
             SecretSource::File(file) => {
                 let file = file.clone();
-                let reading = tokio::task::spawn_blocking(move || super::decode::read_secret(&file));
+                let reading = tokio::task::spawn_blocking(move || read_secret(&file));
                 reading.await.unwrap_or_else(|e| Err(e.to_string()))
             }
         }
     }
+}
+
+/// What any plugin may be given, or its manifest ask for.
+pub(super) const MEMORY_MIN: usize = 64 * KIB;
+pub(super) const MEMORY_MAX: usize = 4 * GIB;
+pub(super) const TIME_MAX: Duration = MINUTE;
+pub(super) const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+pub(super) const INSTANCES_MAX: usize = 1000;
+pub(super) const ISOLATIONS: [(&str, Isolation); 2] = [("pooled", Isolation::Pooled), ("message", Isolation::Message)];
+
+/// The most that a plugin's section, or its manifest, may name.
+pub(super) struct Maxima {
+    pub(super) memory: usize,
+    pub(super) time: Duration,
+    pub(super) call_timeout: Duration,
+    pub(super) instances: usize,
+}
+
+impl Maxima {
+    /// Which of the two call time-outs binds a plugin shows only when it is loaded; here the longer one does.
+    fn of(limits: &Limits) -> Self {
+        Maxima {
+            memory: limits.memory,
+            time: limits.time,
+            call_timeout: limits.policy_call_timeout.max(limits.channel_call_timeout),
+            instances: limits.instances,
+        }
+    }
+}
+
+pub(super) fn cache(s: &mut Section<'_>) -> CacheLimits {
+    let default = CacheLimits::default();
+    CacheLimits {
+        max_bytes: s.get("cache-max-size", values::size(MIB..=1024 * GIB)).unwrap_or(default.max_bytes),
+        max_age: s.get("cache-max-age", values::duration(HOUR..=3650 * DAY)).unwrap_or(default.max_age),
+    }
+}
+
+pub(super) fn signatures(s: &mut Section<'_>) -> Signatures {
+    Signatures {
+        required: s.get("required", values::boolean).unwrap_or_default(),
+        keys: s.list("keys", values::signing_key).unwrap_or_default(),
+    }
+}
+
+pub(super) fn http(s: &mut Section<'_>) -> Http {
+    let default = Http::default();
+    let time = || values::duration(MILLISECOND..=10 * MINUTE);
+    Http {
+        connect_timeout: s.get("connect-timeout", time()).unwrap_or(default.connect_timeout),
+        timeout: s.get("timeout", time()).unwrap_or(default.timeout),
+        max_response_bytes: s
+            .get("max-response-bytes", values::size(KIB..=256 * MIB))
+            .unwrap_or(default.max_response_bytes),
+        requests_per_plugin: s
+            .get("requests-per-plugin", values::integer(1..=10_000))
+            .unwrap_or(default.requests_per_plugin),
+        ca_file: s.get("ca-file", values::existing_file(s.folder())),
+        idle_connections: s.get("idle-connections", values::integer(0..=1000)).unwrap_or(default.idle_connections),
+        idle_timeout: s.get("idle-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.idle_timeout),
+    }
+}
+
+pub(super) fn limits(s: &mut Section<'_>) -> Limits {
+    let default = Limits::default();
+    let call_timeout = || values::duration(MILLISECOND..=CALL_TIMEOUT_MAX);
+    Limits {
+        memory: s.get("memory", values::size(MEMORY_MIN..=MEMORY_MAX)).unwrap_or(default.memory),
+        time: s.get("time", values::duration(MILLISECOND..=TIME_MAX)).unwrap_or(default.time),
+        policy_call_timeout: s.get("policy-call-timeout", call_timeout()).unwrap_or(default.policy_call_timeout),
+        channel_call_timeout: s.get("channel-call-timeout", call_timeout()).unwrap_or(default.channel_call_timeout),
+        instances: s.get("instances", values::integer(1..=INSTANCES_MAX)).unwrap_or(default.instances),
+        output_bytes: s.get("output-bytes", values::size(KIB..=GIB)).unwrap_or(default.output_bytes),
+        log_bytes: s.get("log-bytes", values::size(0..=16 * MIB)).unwrap_or(default.log_bytes),
+        host_calls: s.get("host-calls", values::integer(1..=1_000_000)).unwrap_or(default.host_calls),
+        calls_per_instance: s
+            .get("calls-per-instance", values::integer(1..=1_000_000))
+            .unwrap_or(default.calls_per_instance),
+        circuit_faults: s.get("circuit-faults", values::integer(1..=1_000)).unwrap_or(default.circuit_faults),
+        circuit_window: s.get("circuit-window", values::duration(MILLISECOND..=DAY)).unwrap_or(default.circuit_window),
+        circuit_pause: s.get("circuit-pause", values::duration(MILLISECOND..=DAY)).unwrap_or(default.circuit_pause),
+    }
+}
+
+pub(super) fn plugin(s: &mut Section<'_>, maxima: &Limits, access: Access) -> Plugin {
+    let default = Plugin::default();
+    let mode = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
+    let on_error = [("retry", OnError::Retry), ("deny", OnError::Deny), ("allow", OnError::Allow)];
+    let runtime = s.section("limits", |s| runtime(s, &Maxima::of(maxima)));
+    Plugin {
+        enabled: s.get("enabled", values::boolean).unwrap_or(default.enabled),
+        mode: s.get("mode", values::one_of(&mode)).unwrap_or(default.mode),
+        shadow_of: s.get("shadow-of", values::line),
+        order: s.get("order", values::integer(-1_000_000..=1_000_000)).unwrap_or(default.order),
+        on_error: s.get("on-error", values::one_of(&on_error)).unwrap_or(default.on_error),
+        grants: Grants { access, ..s.section("grants", grants) },
+        config: s.get("config", values::object).unwrap_or_default(),
+        secrets: s.named("secrets", |_, field| secret(field)),
+        memory: runtime.memory,
+        time: runtime.time,
+        call_timeout: runtime.call_timeout,
+        instances: runtime.instances,
+        isolation: s.get("isolation", values::one_of(&ISOLATIONS)),
+    }
+}
+
+fn grants(s: &mut Section<'_>) -> Grants {
+    Grants {
+        http: s.list("http", values::url_prefix).unwrap_or_default(),
+        keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
+        mailer: s.get("mailer", values::boolean).unwrap_or_default(),
+        outbox: s.get("outbox", values::path(s.folder())),
+        access: Access::default(),
+    }
+}
+
+/// A plugin's own limits, from its section or its manifest.
+pub(super) fn runtime(s: &mut Section<'_>, maxima: &Maxima) -> Runtime {
+    Runtime {
+        memory: s.get("memory", values::size(MEMORY_MIN..=maxima.memory)),
+        time: s.get("time", values::duration(MILLISECOND..=maxima.time)),
+        call_timeout: s.get("call-timeout", values::duration(MILLISECOND..=maxima.call_timeout)),
+        instances: s.get("instances", values::integer(1..=maxima.instances)),
+        isolation: None,
+    }
+}
+
+/// Limits a plugin asks for. They bind only within the operator's maxima.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Linear memory of one instance, in bytes.
+    pub memory: Option<usize>,
+    /// A guest's own execution time in one call.
+    pub time: Option<Duration>,
+    /// A whole call, host calls included.
+    pub call_timeout: Option<Duration>,
+    /// Instances at once.
+    pub instances: Option<usize>,
+    /// What one instance serves.
+    pub isolation: Option<Isolation>,
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::Places;
-use super::environment::{edx_ace, variable_of};
 use super::problem::{Problem, Problems};
 use super::tree::{Node, Place, Table, Value};
+use super::variables::{edx_ace, variable_of};
 use crate::message;
 
 /// No name of ours is longer; comparing names takes time and memory in their lengths.
@@ -17,6 +17,15 @@ const NAME_BYTES_MAX: usize = 200;
 /// The nearest of the known names, for names out of a file, which may be of any length.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > NAME_BYTES_MAX { None } else { message::nearest(name, known) }
+}
+
+/// For a name that nothing has.
+pub(super) fn unknown(what: &str, name: &str, known: &[&str], source: &str) -> String {
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("there is no {what} {name:?}; did you mean {near:?}?"),
+        None if known.is_empty() => format!("there is no {what} {name:?}; there are no {source}"),
+        None => format!("there is no {what} {name:?}; there are {}", known.join(", ")),
+    }
 }
 
 /// One reading of one document.

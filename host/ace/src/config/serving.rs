@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Authority, Secret, values};
+use super::reader::Section;
+use super::secrets::secret;
+use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
+use super::{Authority, Secret};
 use crate::files::Access;
 
 /// The durable queue of `ace serve`.
@@ -41,7 +44,7 @@ impl Default for Queue {
             max_settled: 10_000_000,
             dead_letter_retention: Duration::from_secs(7 * 86_400),
             event_retention: Duration::from_secs(3_600),
-            disk_reserve: 96 * values::MIB as u64,
+            disk_reserve: 96 * MIB as u64,
             access: Access::default(),
             max_interruptions: 5,
         }
@@ -141,11 +144,122 @@ impl Default for Server {
             spare_connections: 64,
             read_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
-            min_rate: values::KIB,
+            min_rate: KIB,
             request_timeout: Duration::from_secs(60),
-            max_head_bytes: 32 * values::KIB,
+            max_head_bytes: 32 * KIB,
             requests_per_second: None,
             drain: Duration::from_secs(30),
         }
     }
+}
+
+/// Kinds of events, as `events` names them.
+const EVENTS: [&str; 10] = [
+    "message.sent",
+    "message.failed",
+    "message.not_sent",
+    "destination.down",
+    "destination.up",
+    "plugin.active",
+    "plugin.rejected",
+    "plugin.broken",
+    "plugin.removed",
+    "reload.refused",
+];
+
+pub(super) fn queue(s: &mut Section<'_>) -> Queue {
+    let default = Queue::default();
+    let age = || values::duration(Duration::ZERO..=3650 * DAY);
+    let database = s.get("database", values::kept_file(s.folder()));
+    Queue {
+        database: database.unwrap_or_else(|| s.folder().join(default.database)),
+        max_messages: s.get("max-messages", values::integer(1..=1_000_000_000)).unwrap_or(default.max_messages),
+        retention: s.get("retention", age()).unwrap_or(default.retention),
+        max_settled: s.get("max-settled", values::integer(0..=1_000_000_000)).unwrap_or(default.max_settled),
+        dead_letter_retention: s.get("dead-letter-retention", age()).unwrap_or(default.dead_letter_retention),
+        event_retention: s.get("event-retention", age()).unwrap_or(default.event_retention),
+        disk_reserve: s
+            .get("disk-reserve", values::size(0..=64 * GIB))
+            .map_or(default.disk_reserve, |bytes| bytes as u64),
+        access: default.access,
+        max_interruptions: s.get("max-interruptions", values::integer(4..=1_000)).unwrap_or(default.max_interruptions),
+    }
+}
+
+pub(super) fn server(s: &mut Section<'_>) -> Server {
+    let default = Server::default();
+    let server = Server {
+        listen: s.get("listen", values::socket_address).unwrap_or(default.listen),
+        tokens_file: s.get("tokens-file", values::kept_file(s.folder())),
+        hosts: s.list("hosts", values::authority).unwrap_or_default(),
+        tls: server_tls(s),
+        connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
+        spare_connections: s.get("spare-connections", values::integer(1..=10_000)).unwrap_or(default.spare_connections),
+        read_timeout: s.get("read-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.read_timeout),
+        write_timeout: s.get("write-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.write_timeout),
+        min_rate: s.get("min-rate", values::size(0..=MIB)).unwrap_or(default.min_rate),
+        request_timeout: s
+            .get("request-timeout", values::duration(MILLISECOND..=HOUR))
+            .unwrap_or(default.request_timeout),
+        max_head_bytes: s.get("max-head-bytes", values::size(8 * KIB..=MIB)).unwrap_or(default.max_head_bytes),
+        requests_per_second: s.get("requests-per-second", values::integer(1..=1_000_000)),
+        drain: s.get("drain", values::duration(Duration::ZERO..=HOUR)).unwrap_or(default.drain),
+    };
+    if server.tokens_file.is_none() && !server.listen.ip().is_loopback() && s.is_sound() {
+        let message = "anyone who reaches this address could send mail: name a tokens-file beside it, \
+                       or listen on 127.0.0.1 or [::1]";
+        s.fail("listen", message);
+    }
+    server
+}
+
+fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
+    let certificate = s.get("tls-certificate", values::existing_file(s.folder()));
+    let key = s.get("tls-key", values::existing_file(s.folder()));
+    match (s.is_written("tls-certificate"), s.is_written("tls-key")) {
+        (true, false) => s.fail("tls-certificate", "needs a tls-key beside it"),
+        (false, true) => s.fail("tls-key", "needs a tls-certificate beside it"),
+        _ => {}
+    }
+    Some(ServerTls { certificate: certificate?, key: key? })
+}
+
+pub(super) fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
+    let url = s.required("url", values::url_prefix);
+    let secret = match s.field("secret") {
+        Some(field) => secret(field),
+        None => {
+            s.fail("secret", "is required: { env = \"VARIABLE\" } or { file = \"path\" }");
+            None
+        }
+    };
+    let kinds = EVENTS.map(|kind| (kind, kind));
+    let events = s.list("events", values::one_of(&kinds)).unwrap_or_default();
+    let timeout = s.get("timeout", values::duration(MILLISECOND..=10 * MINUTE));
+    let max_age = s.get("max-age", values::duration(Duration::ZERO..=30 * DAY));
+    let ca_file = s.get("ca-file", values::existing_file(s.folder()));
+    Some(Webhook {
+        url: url?,
+        secret: secret?,
+        events: events.into_iter().map(str::to_owned).collect(),
+        timeout: timeout.unwrap_or(Duration::from_secs(15)),
+        max_age: max_age.unwrap_or(3 * DAY),
+        ca_file,
+    })
+}
+
+pub(super) fn otlp(s: &mut Section<'_>) -> Option<Otlp> {
+    let endpoint = s.required("endpoint", values::url_prefix);
+    let headers = s.named("headers", |_, field| secret(field));
+    for name in headers.keys().filter(|name| http::HeaderName::try_from(name.as_str()).is_err()) {
+        s.fail("headers", format!("{name:?} cannot be a header's name"));
+    }
+    Some(Otlp {
+        headers,
+        service_name: s.get("service-name", values::line).unwrap_or_else(|| "ace".to_owned()),
+        sample: s.get("sample", values::fraction).unwrap_or(1.0),
+        timeout: s.get("timeout", values::duration(MILLISECOND..=MINUTE)).unwrap_or(Duration::from_secs(10)),
+        ca_file: s.get("ca-file", values::existing_file(s.folder())),
+        endpoint: endpoint?,
+    })
 }

@@ -18,6 +18,11 @@ pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 pub(super) const GIB: usize = 1024 * MIB;
 
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+
 /// RFC 5321, 4.5.3.1: octets before the `@`, and in the domain.
 const LOCAL_PART_MAX: usize = 64;
 const DOMAIN_MAX: usize = 255;

@@ -18,11 +18,11 @@ enum Use {
 impl Config {
     /// Each key whose file or folder this process's user could not write to. Blocks.
     pub fn unwritable(&self) -> Vec<Problem> {
-        let mut needed = vec![("queue.database".to_owned(), self.queue.database.as_path(), Use::Database)];
-        let keyvalue = self.keyvalue.database.iter();
+        let mut needed = vec![("queue.database".to_owned(), self.fixed.queue.database.as_path(), Use::Database)];
+        let keyvalue = self.fixed.keyvalue.database.iter();
         needed.extend(keyvalue.map(|file| ("keyvalue.database".to_owned(), file.as_path(), Use::Database)));
-        needed.extend(self.cache_dir.iter().map(|dir| ("cache-dir".to_owned(), dir.as_path(), Use::Folder)));
-        for (name, relay) in &self.mailer.relays {
+        needed.extend(self.fixed.cache_dir.iter().map(|dir| ("cache-dir".to_owned(), dir.as_path(), Use::Folder)));
+        for (name, relay) in &self.fixed.mailer.relays {
             if let RelayKind::File { dir } = &relay.kind {
                 needed.push((format!("relays.{name}.dir"), dir, Use::Folder));
             }

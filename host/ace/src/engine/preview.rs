@@ -231,9 +231,9 @@ pub async fn write_eml(
     let relay = config::Relay { kind: config::RelayKind::File { dir: dir.to_owned() }, from: None, return_path: None };
     let settings = config::Mailer {
         default_relay: None,
-        default_from: Some(config.mailer.default_from.clone().unwrap_or_else(|| NOBODY.to_owned())),
+        default_from: Some(config.fixed.mailer.default_from.clone().unwrap_or_else(|| NOBODY.to_owned())),
         relays: [("preview".to_owned(), relay)].into(),
-        access: config.mailer.access,
+        access: config.fixed.mailer.access,
     };
     let mailer = Mailer::new(&settings).map_err(|e| e.to_string())?;
     mailer.send(email, name, &mut None).await.map(|accepted| accepted.answer).map_err(|e| e.to_string())

@@ -152,7 +152,7 @@ async fn reread(running: &Running) -> Result<Reread, StartError> {
         let (config, needs_restart) = match &before.file {
             Some(file) => {
                 wait_until_still(file);
-                keep_the_fixed(Config::load(file)?, &before)
+                Config::load(file)?.with_fixed_of(&before)
             }
             None => (before, Vec::new()),
         };
@@ -194,34 +194,4 @@ fn wait_until_still(file: &Path) {
             _ => return,
         }
     }
-}
-
-/// What a reload cannot change, because it was opened at the start, stays as it was; the keys of those changes.
-fn keep_the_fixed(mut new: Config, before: &Config) -> (Config, Vec<&'static str>) {
-    fn keep<T: Clone + PartialEq>(key: &'static str, new: &mut T, before: &T) -> Option<&'static str> {
-        let is_changed = new != before;
-        new.clone_from(before);
-        is_changed.then_some(key)
-    }
-    // No key of ace.toml, so that a new reading never has it.
-    new.compiler.compile = before.compiler.compile.clone();
-    let changed = [
-        keep("plugin-dir", &mut new.plugin_dir, &before.plugin_dir),
-        keep("cache-dir", &mut new.cache_dir, &before.cache_dir),
-        keep("cache-max-size and cache-max-age", &mut new.cache, &before.cache),
-        keep("compiler", &mut new.compiler, &before.compiler),
-        keep("mailer and relays", &mut new.mailer, &before.mailer),
-        keep("keyvalue", &mut new.keyvalue, &before.keyvalue),
-        keep("http", &mut new.http, &before.http),
-        keep("server", &mut new.server, &before.server),
-        keep("queue", &mut new.queue, &before.queue),
-        keep("events", &mut new.events, &before.events),
-        keep("webhooks", &mut new.webhooks, &before.webhooks),
-        keep("otlp", &mut new.otlp, &before.otlp),
-        keep("plugin-signatures", &mut new.signatures, &before.signatures),
-        keep("limits", &mut new.limits, &before.limits),
-    ];
-    new.enforced_before.clone_from(&before.enforced_before);
-    new.delivery.defaults = before.delivery.defaults;
-    (new, changed.into_iter().flatten().collect())
 }

@@ -54,7 +54,7 @@ pub async fn round(
         Some(case) => Some(Runner::new(config, &built.file, false).await?.run(case, World::Replayed).await?),
         None => None,
     };
-    let folder = config.plugin_dir.as_deref();
+    let folder = config.fixed.plugin_dir.as_deref();
     let installed = folder.map(|folder| ship::install(&built.file, folder, true)).transpose()?;
     Ok(Round { built, found, tried, installed })
 }

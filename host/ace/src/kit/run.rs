@@ -160,7 +160,7 @@ impl Runner {
             World::Recorded => (Some(case.now.unwrap_or_else(whole_seconds)), Some(case.seed.unwrap_or_default())),
             World::Replayed => (Some(case.fixed_now()), Some(case.seed.unwrap_or_default())),
         };
-        trial.catches_mail = self.config.mailer.relays.is_empty();
+        trial.catches_mail = self.config.fixed.mailer.relays.is_empty();
         trial
     }
 

@@ -103,7 +103,7 @@ impl Cache {
 
     /// The one that `cache-dir` names, where it does.
     pub fn configured(config: &Config) -> Option<Self> {
-        Some(Cache::new(config.cache_dir.clone()?, config.cache.clone()))
+        Some(Cache::new(config.fixed.cache_dir.clone()?, config.fixed.cache.clone()))
     }
 
     /// The entry of this key, checked. `None`: there is none that may be used; unless there simply is none, a WARN says why.

@@ -64,14 +64,14 @@ impl Engine {
     }
 
     fn with(config: &Config, is_metered: bool) -> wasmtime::Result<Self> {
-        let memory_max = config.limits.memory;
+        let memory_max = config.fixed.limits.memory;
         let mut settings = settings(is_metered);
         settings.allocation_strategy(pool(memory_max));
         let inner = wasmtime::Engine::new(&settings)?;
         let ticker_ended = start_ticker(&inner);
         let settings_hash = settings_hash(&inner);
         let job = Job { is_metered, memory_max };
-        let compiler = Arc::new(Compiler::new(&config.compiler, job, settings_hash));
+        let compiler = Arc::new(Compiler::new(&config.fixed.compiler, job, settings_hash));
         let cache = Cache::configured(config).map(Arc::new);
         Ok(Engine { inner, cache, settings_hash, compiler, ticker_ended, is_metered })
     }

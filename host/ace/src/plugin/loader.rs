@@ -89,7 +89,7 @@ impl Loader {
 
     fn unread(&self, name: String, file: PathBuf) -> Plugin {
         let settings = self.config.plugins.get(&name).cloned().unwrap_or_default();
-        Plugin::unread(name, file, settings, self.config.limits.clone())
+        Plugin::unread(name, file, settings, self.config.fixed.limits.clone())
     }
 
     /// Reads the files, compiles, and looks at what the component says of itself, which goes into `facts` as far as it is
@@ -108,7 +108,7 @@ impl Loader {
         let code = Sha256::digest(&wasm);
         let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
         plugin.revision = hex(&digest)[..REVISION_DIGITS].to_owned();
-        let signatures = &self.config.signatures;
+        let signatures = &self.config.fixed.signatures;
         // What nobody vouches for is not even compiled.
         if signatures.required {
             signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
@@ -127,7 +127,7 @@ impl Loader {
         plugin.namespaces = namespaces(&facts.exports);
         plugin.imports.clone_from(&facts.imports);
         // Code from the cache may have been made where more was allowed.
-        fits(facts.starting_memory, self.config.limits.memory, "limits.memory in ace.toml")?;
+        fits(facts.starting_memory, self.config.fixed.limits.memory, "limits.memory in ace.toml")?;
         // The manifest comes after the exports, so that a policy with a bad manifest is known to be a policy.
         let manifest = Manifest::read(&manifest_text, Some(&manifest_file))
             .map_err(|problems| format!("its manifest is wrong: {problems}"))?;
@@ -223,7 +223,7 @@ impl Loader {
 
     /// ace.toml's word, else the manifest's wish, never more than the maxima.
     fn limits(&self, namespaces: &[Namespace], settings: &config::Plugin, manifest: &Manifest) -> Limits {
-        let max = &self.config.limits;
+        let max = &self.config.fixed.limits;
         let call_timeout_max = match namespaces {
             [Namespace::Policy] => max.policy_call_timeout,
             _ => max.channel_call_timeout,

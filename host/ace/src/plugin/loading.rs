@@ -168,7 +168,7 @@ async fn run(loads: Arc<Loads>, wanted: Wanted, read: Option<Plugin>, number: u6
     let loaded = tokio::spawn(load(loads.clone(), wanted, read)).await.unwrap_or_else(|error| {
         let config = loads.config.load();
         let settings = config.plugins.get(&name).cloned().unwrap_or_default();
-        let mut plugin = Plugin::unread(name.clone(), file, settings, config.limits.clone());
+        let mut plugin = Plugin::unread(name.clone(), file, settings, config.fixed.limits.clone());
         if is_wanted(&plugin, &config) {
             plugin.state = PluginState::Broken(Panicked::from(error).to_string());
         }

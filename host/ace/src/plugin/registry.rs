@@ -214,7 +214,7 @@ impl Registry {
         }
         let file = dir.join(format!("{name}.wasm"));
         let settings = config.plugins.get(name).cloned().unwrap_or_default();
-        let unread = Plugin::unread(name.to_owned(), file, settings, config.limits.clone());
+        let unread = Plugin::unread(name.to_owned(), file, settings, config.fixed.limits.clone());
         Arc::new(Plugin { state: PluginState::AwaitingFile, ..unread })
     }
 
@@ -265,7 +265,7 @@ impl Plugin {
         let settings = config.plugins.get(&self.name).cloned().unwrap_or_default();
         self.stamp == *stamp
             && self.settings.runs_as(&settings)
-            && self.limits == config.limits
+            && self.limits == config.fixed.limits
             && (self.state == PluginState::Disabled) != is_wanted(self, config)
     }
 
@@ -414,7 +414,7 @@ async fn component_files(dir: PathBuf) -> Result<Files, RegistryError> {
 /// nobody could read what it is and nothing in ace.toml says it is a channel; or it served before, and its file is there.
 pub fn is_enforced(plugin: &Plugin, config: &Config) -> bool {
     let name = &plugin.name;
-    if config.enforced_before.contains(name) && plugin.file.exists() {
+    if config.fixed.enforced_before.contains(name) && plugin.file.exists() {
         return true;
     }
     let lists = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|names| names.contains(name));

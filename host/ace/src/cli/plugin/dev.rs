@@ -60,10 +60,10 @@ pub async fn run(config_file: &Path, args: &Args, json: bool) -> anyhow::Result<
     // What is wrong from the beginning is no part of the work.
     let config = author_config(config_file)?;
     let (project, client) = (Project::detect(&args.dir)?, args.server.client()?);
-    if client.is_some() && config.plugin_dir.is_none() {
+    if client.is_some() && config.fixed.plugin_dir.is_none() {
         anyhow::bail!("ace.toml names no plugin-dir, so that the server cannot be given the plugin");
     }
-    if config.plugin_dir.is_none() {
+    if config.fixed.plugin_dir.is_none() {
         say("nothing is installed: there is no ace.toml that names a plugin-dir");
     }
     let others = args.message.iter().cloned().chain([config_file.to_owned()]);

@@ -121,7 +121,7 @@ pub fn sign(args: &SignArgs, json: bool) -> anyhow::Result<u8> {
 }
 
 pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<u8> {
-    let keys: Vec<String> = args.key.iter().chain(&config.signatures.keys).cloned().collect();
+    let keys: Vec<String> = args.key.iter().chain(&config.fixed.signatures.keys).cloned().collect();
     if keys.is_empty() {
         anyhow::bail!("no key is trusted\nhint: name one with --key, or under [plugin-signatures] in ace.toml");
     }
@@ -151,7 +151,7 @@ pub fn key(args: &KeyArgs, json: bool) -> anyhow::Result<u8> {
 }
 
 fn plugin_dir(config: &Config) -> anyhow::Result<&Path> {
-    config.plugin_dir.as_deref().ok_or_else(|| anyhow::anyhow!("ace.toml names no plugin-dir"))
+    config.fixed.plugin_dir.as_deref().ok_or_else(|| anyhow::anyhow!("ace.toml names no plugin-dir"))
 }
 
 fn read_line(file: &Path) -> anyhow::Result<String> {

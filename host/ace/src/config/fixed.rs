@@ -1,0 +1,89 @@
+//! The settings that a reload cannot change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::{
+    CacheLimits, Compiler, Config, Events, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Signatures, Webhook,
+};
+
+/// Settings of what is opened at the start: a reload leaves all of them as they were, so that the configuration shown is the one that
+/// runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fixed {
+    /// Folder of `*.wasm` plugins and their manifests.
+    pub plugin_dir: Option<PathBuf>,
+    /// Folder of compiled plugins. `None`: they are compiled at every start.
+    pub cache_dir: Option<PathBuf>,
+    pub cache: CacheLimits,
+    pub mailer: Mailer,
+    pub keyvalue: Keyvalue,
+    pub queue: Queue,
+    pub http: Http,
+    pub server: Server,
+    pub events: Events,
+    /// Who is told of what becomes of messages, by name.
+    pub webhooks: BTreeMap<String, Webhook>,
+    /// Where spans go. `None`: nowhere.
+    pub otlp: Option<Otlp>,
+    pub limits: Limits,
+    pub compiler: Compiler,
+    pub signatures: Signatures,
+    /// Policies that are known to have served before: one of them that is there and cannot serve is broken, not absent. No key
+    /// of ace.toml; `ace serve` remembers them.
+    pub enforced_before: BTreeSet<String>,
+}
+
+impl Config {
+    /// This configuration with everything that a reload cannot change as it is in `running`, and the keys of ace.toml that differ
+    /// there and so take effect only after a restart.
+    pub(crate) fn with_fixed_of(mut self, running: &Config) -> (Config, Vec<&'static str>) {
+        let read = std::mem::replace(&mut self.fixed, running.fixed.clone());
+        self.delivery.defaults = running.delivery.defaults;
+        let differing = self.fixed.differing(read);
+        (self, differing)
+    }
+}
+
+impl Fixed {
+    /// The keys of ace.toml whose settings are others in `read`.
+    fn differing(&self, read: Fixed) -> Vec<&'static str> {
+        // Every field is named, so that a new one is not forgotten.
+        let Fixed {
+            plugin_dir,
+            cache_dir,
+            cache,
+            mailer,
+            keyvalue,
+            queue,
+            http,
+            server,
+            events,
+            webhooks,
+            otlp,
+            limits,
+            compiler,
+            signatures,
+            enforced_before: _,
+        } = read;
+        // No key of ace.toml.
+        let compiler = Compiler { compile: self.compiler.compile.clone(), ..compiler };
+        let keys = [
+            ("plugin-dir", self.plugin_dir != plugin_dir),
+            ("cache-dir", self.cache_dir != cache_dir),
+            ("cache-max-size and cache-max-age", self.cache != cache),
+            ("compiler", self.compiler != compiler),
+            ("mailer and relays", self.mailer != mailer),
+            ("keyvalue", self.keyvalue != keyvalue),
+            ("http", self.http != http),
+            ("server", self.server != server),
+            ("queue", self.queue != queue),
+            ("events", self.events != events),
+            ("webhooks", self.webhooks != webhooks),
+            ("otlp", self.otlp != otlp),
+            ("plugin-signatures", self.signatures != signatures),
+            ("limits", self.limits != limits),
+        ];
+        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}

@@ -1,0 +1,71 @@
+//! What a reload cannot change.
+
+use super::*;
+
+/// A value for every key that is fixed at the start, each other than its default.
+const OTHER: &str = r#"
+cache-dir = "other"
+cache-max-age = "1d"
+[relays.other]
+kind = "discard"
+[keyvalue]
+max-entries = 5
+[queue]
+max-messages = 5
+[http]
+timeout = "5s"
+[server]
+drain = "5s"
+[events]
+keep = true
+[webhooks.other]
+url = "https://example.com/hook"
+secret = { env = "SECRET" }
+[otlp]
+endpoint = "http://127.0.0.1:4318"
+[limits]
+instances = 5
+[compiler]
+processes = 1
+[plugin-signatures]
+required = true
+[delivery]
+concurrency = 5
+"#;
+
+#[test]
+fn a_reload_keeps_all_that_is_fixed_and_names_the_keys_that_differ() {
+    let running = read("").unwrap();
+    let folder = Folder::new("fixed");
+    let text = format!("plugin-dir = {:?}\n{OTHER}", folder.0.display().to_string());
+    let (config, differing) = read_with(&text, &[("SECRET", "s3cret")]).unwrap().with_fixed_of(&running);
+    assert_eq!(config.fixed, running.fixed, "what is shown is what runs");
+    assert_eq!(config.delivery.concurrency, 5, "a reload changes this");
+    let expected = [
+        "plugin-dir",
+        "cache-dir",
+        "cache-max-size and cache-max-age",
+        "compiler",
+        "mailer and relays",
+        "keyvalue",
+        "http",
+        "server",
+        "queue",
+        "events",
+        "webhooks",
+        "otlp",
+        "plugin-signatures",
+        "limits",
+    ];
+    assert_eq!(differing, expected);
+}
+
+#[test]
+fn what_the_program_decides_is_kept_and_is_no_difference() {
+    let mut running = read("").unwrap();
+    running.fixed.compiler.compile = Compile::Command { program: "ace".into(), arguments: Vec::new() };
+    running.fixed.enforced_before.insert("optout".to_owned());
+    running.delivery.defaults = Defaults::Serve;
+    let (config, differing) = read("").unwrap().with_fixed_of(&running);
+    assert_eq!((config, differing), (running, Vec::new()));
+}
