@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::expression::{Expression, Operand};
-use super::parser::{Fault, fault};
+use super::fault::{Fault, fault};
 use super::tree::{Kind, Node, Nodes, walk};
 
 /// Nodes that a flat file may have: `block.super` may stand more than once in each of many files.

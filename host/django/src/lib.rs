@@ -6,6 +6,7 @@
 #![warn(missing_docs, unreachable_pub)]
 
 mod expression;
+mod fault;
 mod flat;
 pub mod folder;
 mod lexer;

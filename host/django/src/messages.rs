@@ -1,7 +1,7 @@
 //! Writes `translate` and `blocktranslate`. Message ids stay as gettext knows them, so that catalogues can be taken over.
 
 use super::expression::{Expression, Operand};
-use super::parser::{Fault, fault};
+use super::fault::{Fault, fault};
 use super::tree::{BlockTranslate, Piece, Translate};
 use super::values::{Place, Shape, Written, member, name, quoted};
 

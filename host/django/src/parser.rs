@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::expression::{Condition, Expression, Operand};
+use super::fault::{Fault, condition, expression, fault};
 use super::lexer::{self, Token};
 use super::tags;
-use super::tree::{BlockTranslate, For, Kind, Left, Node, Nodes, Piece};
+use super::tree::{BlockTranslate, For, Kind, Node, Nodes, Piece};
 
 /// Blocks inside one another; Tera reads 40.
 const DEPTH_MAX: usize = 36;
@@ -37,27 +38,12 @@ struct Parser<'a> {
     ends: HashMap<&'a str, usize>,
 }
 
-/// Why a tag could not be read, and what to do.
-pub(crate) type Fault = Left;
-
-pub(crate) fn fault(why: impl Into<String>, suggestion: impl Into<String>) -> Fault {
-    Left { why: why.into(), suggestion: suggestion.into() }
-}
-
 pub(crate) fn left(token: &Token, why: impl Into<String>, suggestion: impl Into<String>) -> Node {
     node(token, Kind::Left(fault(why, suggestion)))
 }
 
 fn node(token: &Token, kind: Kind) -> Node {
     Node { line: token.line, source: token.source.to_owned(), kind }
-}
-
-pub(crate) fn expression(word: &str) -> Result<Expression, Fault> {
-    Expression::parse(word).map_err(|e| fault(e.to_string(), "Django does not read it either: correct the expression"))
-}
-
-fn condition(words: &[&str]) -> Result<Condition, Fault> {
-    Condition::parse(words).map_err(|e| fault(e.to_string(), "Django does not read it either: correct the condition"))
 }
 
 impl<'a> Parser<'a> {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::expression::{Expression, Operand};
+use super::fault::Fault;
 use super::flat;
-use super::parser::Fault;
 use super::tags::file_name;
 use super::tree::{Include, Kind, Node, Nodes, walk};
 

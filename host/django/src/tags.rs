@@ -3,8 +3,8 @@
 use strsim::jaro_winkler;
 
 use super::expression::{Expression, Operand};
+use super::fault::{Fault, expression, fault};
 use super::lexer::{self, Token};
-use super::parser::{Fault, expression, fault};
 use super::tree::{Bindings, BlockTranslate, Call, Cycle, Include, Kind, Left, Own, Translate};
 
 /// Two names less alike than this are not taken for one another.

@@ -4,7 +4,7 @@ mod conditions;
 
 use super::Options;
 use super::expression::{Expression, Filter, Operand};
-use super::parser::{Fault, fault};
+use super::fault::{Fault, fault};
 use super::project::Escaping;
 
 /// Names that Tera keeps for itself.

@@ -8,8 +8,8 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::expression::{Condition, Expression, Operand};
+use super::fault::{Fault, fault};
 use super::messages;
-use super::parser::{Fault, fault};
 use super::project::{Escaping, Project, Variant, resolved};
 use super::tags::file_name;
 use super::tree::{Call, For, Kind, Left, Node, Nodes, walk};

@@ -2,7 +2,7 @@
 
 use super::{FAILING, Place, Shape, Written};
 use crate::expression::{Comparison, Condition, Expression, Operand};
-use crate::parser::{Fault, fault};
+use crate::fault::{Fault, fault};
 
 /// These tell an undefined value of a condition, which Django calls `None` there, from an empty text.
 const BLIND_TO_NONE: [&str; 6] = ["length", "default", "date", "time", "timesince", "timeuntil"];

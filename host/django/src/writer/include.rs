@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{OUTER_LOOP, Writer};
 use crate::expression::{Expression, Operand};
-use crate::parser::{Fault, fault};
+use crate::fault::{Fault, fault};
 use crate::project::Variant;
 use crate::tags::file_name;
 use crate::tree::{Include, Node};

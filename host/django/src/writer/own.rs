@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Writer;
 use crate::expression::{Expression, Operand};
-use crate::parser::{Fault, fault};
+use crate::fault::{Fault, fault};
 use crate::tags::file_name;
 use crate::tree::{Left, Node, Own};
 use crate::values::{self, quoted};

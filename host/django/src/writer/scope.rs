@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Writer;
 use crate::expression::Expression;
-use crate::parser::Fault;
+use crate::fault::Fault;
 use crate::project::{Project, resolved};
 use crate::tags::file_name;
 use crate::tree::{For, Kind, Node, walk};

@@ -3,7 +3,7 @@
 
 use super::Writer;
 use crate::expression::Expression;
-use crate::parser::{Fault, fault};
+use crate::fault::{Fault, fault};
 use crate::tree::{Cycle, For, Kind, Node, Nodes, walk};
 use crate::values::{is_name, name, quoted};
 
