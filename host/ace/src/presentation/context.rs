@@ -8,7 +8,7 @@ use tera::{Context, Map, TeraResult, Value};
 use uuid::Uuid;
 
 use super::Subject;
-use super::links::Tracking;
+use super::rendering::Tracking;
 use super::shown;
 use crate::message::json::{self, Tokens};
 use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_truthy};

@@ -106,15 +106,9 @@ fn check_bytes(bytes: usize) -> TeraResult<()> {
     rendering::current(|rendering| rendering.check_bytes(bytes).map_err(tera::Error::message))
 }
 
-/// The files that a template includes or extends.
-pub(super) fn links(text: &str) -> Vec<String> {
-    let tags = scan::tags(text);
-    tags.iter().filter_map(|tag| tag.included().or(tag.extended())).map(str::to_owned).collect()
-}
-
 /// The templates at whose end more than [`FILES_DEEP_MAX`] files stand inside one another: each takes some of the stack.
 pub(super) fn too_deep<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let links: BTreeMap<&str, Vec<String>> = texts.map(|(name, text)| (name, links(text))).collect();
+    let links: BTreeMap<&str, Vec<String>> = texts.map(|(name, text)| (name, scan::links(text))).collect();
     // Those that still reach further after so many rounds; in each, a file reaches one further than what it includes.
     let mut deep: BTreeSet<&str> = links.keys().copied().collect();
     for _ in 0..FILES_DEEP_MAX {

@@ -14,17 +14,6 @@ use crate::config::{self, Route, Routes};
 /// The context and the argument by which the unsubscribe links are left out.
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
 
-/// What tells a visit that a mail led to: Open edX's parameters, all but `utm_medium` from the message.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tracking {
-    pub app_label: String,
-    pub name: String,
-    pub channel_type: String,
-    /// The first of the context's `course_ids`.
-    pub course_id: Option<String>,
-    pub uuid: String,
-}
-
 /// What Django leaves as it is in a page's address, beside letters, digits and `_.-`.
 const PATH_SIGNS: &str = "!$&'()*+,;=/~:@";
 
@@ -164,7 +153,7 @@ fn tracked(url: &str, base: Option<&Url>) -> TeraResult<String> {
         return Ok(url.into());
     }
     rendering::current(|rendering| {
-        let Tracking { app_label, name, channel_type, course_id, uuid } = &rendering.tracking;
+        let rendering::Tracking { app_label, name, channel_type, course_id, uuid } = &rendering.tracking;
         let mut parameters = vec![
             ("utm_source", app_label),
             ("utm_medium", channel_type),

@@ -16,8 +16,8 @@ use super::files::{self, Files};
 use super::inline::Inliner;
 use super::languages::{Catalog, Languages};
 use super::{
-    Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, shortened, shown, translate,
-    written,
+    Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, scan, shortened, shown,
+    translate, written,
 };
 use crate::config::{self, Routes};
 use crate::files::FileStamp;
@@ -171,7 +171,7 @@ impl Workshop<'_> {
     ) {
         let mut waiting: Vec<Arc<str>> = texts.values().cloned().collect();
         while let Some(text) = waiting.pop() {
-            for name in guard::links(&text) {
+            for name in scan::links(&text) {
                 if paths.contains_key(&name) {
                     continue;
                 }

@@ -13,10 +13,20 @@ use rustix::time::{ClockId, clock_gettime};
 use tera::TeraResult;
 
 use super::languages::Language;
-use super::links::Tracking;
 
 /// So many times as much as the files may hold is written in loops, as one thing may be written more than once.
 const TIMES_WRITTEN: usize = 4;
+
+/// What tells a visit that a mail led to: Open edX's parameters, all but `utm_medium` from the message.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tracking {
+    pub app_label: String,
+    pub name: String,
+    pub channel_type: String,
+    /// The first of the context's `course_ids`.
+    pub course_id: Option<String>,
+    pub uuid: String,
+}
 
 /// What functions and filters ask for.
 pub(super) struct Rendering {

@@ -67,6 +67,11 @@ impl Tag {
     }
 }
 
+/// The files that a template includes or extends.
+pub(super) fn links(text: &str) -> Vec<String> {
+    tags(text).iter().filter_map(|tag| tag.included().or(tag.extended())).map(str::to_owned).collect()
+}
+
 /// The tags of a template in their order; comments and raw text are none.
 pub(super) fn tags(text: &str) -> Vec<Tag> {
     let mut tags = Vec::new();

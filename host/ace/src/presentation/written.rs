@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::guard::links;
 use super::rendering;
 use super::scan::{self, Kind, Tag};
 
@@ -69,7 +68,7 @@ pub(super) fn looped<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTr
         if let Some(text) = texts.get(name.as_str())
             && found.insert(name)
         {
-            waiting.extend(links(text));
+            waiting.extend(scan::links(text));
         }
     }
     found
