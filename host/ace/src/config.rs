@@ -7,6 +7,7 @@ mod authority;
 mod compiling;
 mod decode;
 mod environment;
+pub mod event_kinds;
 mod fixed;
 mod granting;
 mod manifest;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::event_kinds;
 use super::reader::Section;
 use super::secrets::secret;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
@@ -153,20 +154,6 @@ impl Default for Server {
     }
 }
 
-/// Kinds of events, as `events` names them.
-const EVENTS: [&str; 10] = [
-    "message.sent",
-    "message.failed",
-    "message.not_sent",
-    "destination.down",
-    "destination.up",
-    "plugin.active",
-    "plugin.rejected",
-    "plugin.broken",
-    "plugin.removed",
-    "reload.refused",
-];
-
 pub(super) fn queue(s: &mut Section<'_>) -> Queue {
     let default = Queue::default();
     let age = || values::duration(Duration::ZERO..=3650 * DAY);
@@ -233,7 +220,7 @@ pub(super) fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
             None
         }
     };
-    let kinds = EVENTS.map(|kind| (kind, kind));
+    let kinds = event_kinds::ALL.map(|kind| (kind, kind));
     let events = s.list("events", values::one_of(&kinds)).unwrap_or_default();
     let timeout = s.get("timeout", values::duration(MILLISECOND..=10 * MINUTE));
     let max_age = s.get("max-age", values::duration(Duration::ZERO..=30 * DAY));
