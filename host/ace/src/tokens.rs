@@ -3,17 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::files::{self, Access, Readers};
+use crate::files::{self, Access, FileStamp, Readers};
 
 /// What a token's bearer may do. Each is its own; `admin` does not include the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct Token {
     pub sha256: String,
 }
 
+/// Random bytes of a token: nobody guesses 256 bits.
+const TOKEN_BYTES: usize = 32;
+
 /// Why the tokens cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -59,6 +62,8 @@ pub enum TokenError {
     File { file: PathBuf, reason: String },
     #[error("there is a token {0:?} already; revoke it first, or choose another name")]
     Taken(String),
+    #[error("the operating system gave no random bytes: {0}")]
+    NoRandomness(getrandom::Error),
     #[error("there is no token {name:?}{}", nearest.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
     Unknown { name: String, nearest: Option<String> },
     #[error("{0:?} cannot be a token's name: 1 to 100 letters, digits, \"-\", \"_\" and \".\"")]
@@ -102,9 +107,8 @@ impl TokenFile {
         if tokens.iter().any(|token| token.name == name) {
             return Err(TokenError::Taken(name.to_owned()));
         }
-        // Two version-4 uuids hold 244 bits of the operating system's randomness; the hash spreads them.
-        let seed = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
-        let random = Sha256::new().chain_update(seed[0]).chain_update(seed[1]).finalize();
+        let mut random = [0; TOKEN_BYTES];
+        getrandom::fill(&mut random).map_err(TokenError::NoRandomness)?;
         let secret = format!("ace_{}", URL_SAFE_NO_PAD.encode(random));
         tokens.push(Token { name: name.to_owned(), scopes, created: now, sha256: digest(&secret) });
         self.write(tokens)?;
@@ -136,26 +140,26 @@ impl TokenFile {
 }
 
 fn digest(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(secret))
 }
 
 /// The tokens a running server honours.
 pub struct Tokens {
     file: TokenFile,
-    current: ArcSwap<(Option<SystemTime>, Vec<Token>)>,
+    current: ArcSwap<(Option<FileStamp>, Vec<Token>)>,
 }
 
 impl Tokens {
     /// Reads the file.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
         let file = TokenFile::new(path);
-        let current = (modified(path), file.list()?);
+        let current = (FileStamp::of(path), file.list()?);
         Ok(Tokens { file, current: ArcSwap::from_pointee(current) })
     }
 
     /// Reads the file again where it has changed. One that cannot be read leaves what was there, and is told in the log.
     pub fn refresh(&self) {
-        let now = modified(&self.file.path);
+        let now = FileStamp::of(&self.file.path);
         if self.current.load().0 == now {
             return;
         }
@@ -186,12 +190,10 @@ impl Tokens {
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn now() -> Timestamp {
