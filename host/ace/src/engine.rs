@@ -22,9 +22,8 @@ use crate::mailer::{Mailer, MailerError};
 use crate::message::{self, Message, OnError, Report};
 use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
-use crate::plugin::http;
-use crate::plugin::registry::{self, RegistryError};
-use crate::plugin::{Namespace, Plugin, PluginState, Registry, Services};
+use crate::plugin::registry::RegistryError;
+use crate::plugin::{self, Namespace, Plugin, PluginState, Registry, Services, http, world};
 use crate::policy::shadow::ShadowLog;
 use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
@@ -187,7 +186,8 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let (mailer, http, for_plugins) = (Arc::new(mailer), Arc::new(http), Arc::new(keyvalue.for_plugins()));
     let destinations = Destinations::new(&config.delivery, fastrand::f64);
     let served = Some(destinations.clone());
-    let services = Services { mailer, keyvalue: for_plugins, http, destinations: served, now, trial: None };
+    let services =
+        Services { mailer, keyvalue: for_plugins, http, destinations: served, now, world: Arc::new(world::Open) };
     let services = Arc::new(services);
     let registry = match &config.fixed.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
@@ -369,7 +369,7 @@ fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>, befo
             (PluginState::Active, Some(runtime)) if plugin.namespaces.contains(&Namespace::Policy) => {
                 Arc::new(WasmPolicy(runtime.clone()))
             }
-            (PluginState::Broken(reason), _) if registry::is_enforced(plugin, config) => {
+            (PluginState::Broken(reason), _) if plugin::is_enforced(plugin, config) => {
                 Arc::new(BrokenPolicy { name: plugin.name.clone(), reason: reason.clone() })
             }
             _ => continue,

@@ -31,7 +31,7 @@ use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
 use crate::plugin::inspection::Inspection;
 use crate::plugin::registry::RegistryError;
-use crate::plugin::{Services, Single, Trial, http};
+use crate::plugin::{Services, Single, World, http, world};
 use crate::tasks::{self, Panicked};
 
 /// What the author's tools cannot do.
@@ -59,22 +59,19 @@ pub enum KitError {
 
 /// Reads a component and its manifest without running any of it.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitError> {
-    let host = Single::new(config, services(config, None).await?, false)?;
+    let host = Single::new(config, services(config, Arc::new(world::Open)).await?, false)?;
     Ok(host.inspect(config, file).await)
 }
 
 /// What a plugin by itself is served with: the operator's relays and HTTP client, and facts that are kept in memory alone.
-async fn services(config: &Config, trial: Option<Arc<Trial>>) -> Result<Arc<Services>, KitError> {
+async fn services(config: &Config, world: Arc<dyn World>) -> Result<Arc<Services>, KitError> {
     let config = config.clone();
     let built = tasks::blocking(move || {
         let keyvalue = Keyvalue::load(&config::Keyvalue { database: None, ..config.fixed.keyvalue }, Timestamp::now())?;
         let (mailer, client) = (Mailer::new(&config.fixed.mailer)?, http::Client::new(&config.fixed.http)?);
-        let client = match &trial {
-            Some(trial) => client.in_trial(trial.clone()),
-            None => client,
-        };
+        let client = client.within(world.clone());
         let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(client));
-        Ok::<_, KitError>(Services { mailer, keyvalue, http, destinations: None, now: Timestamp::now, trial })
+        Ok::<_, KitError>(Services { mailer, keyvalue, http, destinations: None, now: Timestamp::now, world })
     });
     Ok(Arc::new(built.await??))
 }

@@ -2,8 +2,8 @@
 //!
 //! - [`engine`]: wasmtime, its clock; [`cache`]: compiled code on disk
 //! - [`compiler`]: components made into machine code, in a process of their own; [`reading`]: the part that looks at their bytes
-//! - [`registry`]: the folder as a whole, and what a reload means for it; [`loading`]: plugins on their way in; [`loader`]: one
-//!   plugin from its files
+//! - [`registry`]: the folder as a whole, and what a reload means for it; [`versions`]: one version of a plugin beside another;
+//!   [`loading`]: plugins on their way in; [`loader`]: one plugin from its files; [`interfaces`]: what it imports and exports
 //! - [`instance`]: the instances of one plugin and the bounded call
 //! - [`calls`]: the exported functions in the host's own types
 //! - [`circuit`]: a plugin that breaks too often is left alone for a while
@@ -13,7 +13,7 @@
 //! - [`errors`]: wasmtime's errors and a guest's stack in words
 //! - [`imports`]: what a guest may call, one file for each interface
 //! - [`signature`]: who vouches for a plugin
-//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
+//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author; [`world`]: what guests reach, or what stands in for it
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
@@ -26,9 +26,11 @@ mod contacts;
 pub mod engine;
 mod errors;
 pub mod grants;
+mod host;
 mod imports;
 pub mod inspection;
 pub mod instance;
+mod interfaces;
 mod loader;
 mod loading;
 mod reading;
@@ -36,8 +38,11 @@ pub mod registry;
 mod shown;
 pub mod signature;
 pub mod single;
+mod stamp;
 mod state;
 pub mod trial;
+mod versions;
+pub mod world;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -62,6 +67,8 @@ pub use registry::Registry;
 pub use shown::Shown;
 pub use single::Single;
 pub use trial::Trial;
+pub(crate) use versions::is_enforced;
+pub use world::World;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.1.0";
@@ -75,14 +82,14 @@ pub struct Services {
     pub destinations: Option<Arc<Destinations>>,
     /// The time of day that guests are told: the engine's own.
     pub now: fn() -> Timestamp,
-    /// What stands in for the world, and watches, while an author tries a plugin; no serving host has one.
-    pub trial: Option<Arc<Trial>>,
+    /// What stands between guests and the world.
+    pub world: Arc<dyn World>,
 }
 
 impl Services {
     /// The time of day.
     pub fn now(&self) -> Timestamp {
-        self.trial.as_ref().and_then(|trial| trial.now).unwrap_or_else(self.now)
+        self.world.now().unwrap_or_else(self.now)
     }
 }
 
@@ -231,7 +238,7 @@ pub struct Plugin {
     /// What ace.toml says of it.
     pub settings: config::Plugin,
     limits: config::Limits,
-    stamp: registry::Stamp,
+    stamp: stamp::FileStamps,
     /// The files that are there now, where they cannot serve and an earlier revision goes on instead.
     pub rejected: Option<Rejected>,
     /// What was made of its files, where that could be done; of the files before, where those of now were refused.
@@ -258,7 +265,7 @@ impl Plugin {
             imports: Vec::new(),
             settings,
             limits,
-            stamp: registry::Stamp::default(),
+            stamp: stamp::FileStamps::default(),
             rejected: None,
             code: None,
             missing: Requests::default(),

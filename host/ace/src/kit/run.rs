@@ -14,7 +14,7 @@ use crate::keyvalue::{Keyvalue, KeyvalueError};
 use crate::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
 use crate::plugin::instance::Called;
 use crate::plugin::trial::{Seen, exchange::Exchange};
-use crate::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single};
+use crate::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single, world};
 
 /// One plugin, ready to be tried.
 pub struct Runner {
@@ -72,7 +72,7 @@ impl Runner {
     /// Reads the manifest. `is_metered`: instructions are counted.
     pub async fn new(config: &Config, file: &Path, is_metered: bool) -> Result<Runner, KitError> {
         let name = single::name(file);
-        let host = Single::new(config, services(config, None).await?, is_metered)?;
+        let host = Single::new(config, services(config, Arc::new(world::Open)).await?, is_metered)?;
         let is_configured = config.plugins.contains_key(&name);
         let (manifest, outbox) = (manifest(file)?, Scratch::new());
         Ok(Runner { host, file: file.to_owned(), name, config: config.clone(), manifest, is_configured, outbox })
@@ -110,7 +110,7 @@ impl Runner {
         let message = Arc::new(case.read_message()?);
         let (config, secrets) = self.settings(case);
         let trial = Arc::new(self.trial(case, world, secrets));
-        let services = services(&config, Some(trial.clone())).await?;
+        let services = services(&config, trial.clone()).await?;
         let keyvalue = services.keyvalue.clone();
         lay_down(&keyvalue, case, services.now()).await?;
         let plugin = self.host.with(services).load(&config, &self.file).await;

@@ -25,11 +25,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use twox_hash::XxHash3_128;
 use wasmtime::component::Component;
 
-use super::engine::hex;
 use crate::config::{CacheLimits, Config};
 
 /// Ends an entry of this format; another format gets another one.
@@ -228,7 +228,7 @@ impl Cache {
 
 impl Key {
     fn file_name(&self) -> String {
-        format!("{}-{:016x}.cwasm", hex(&self.component), self.settings)
+        format!("{}-{:016x}.cwasm", HEXLOWER.encode(&self.component), self.settings)
     }
 }
 

@@ -192,11 +192,6 @@ fn start_ticker(engine: &wasmtime::Engine) -> CancellationToken {
     ended
 }
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,3 +61,8 @@ pub(super) fn stack(error: &wasmtime::Error) -> Option<String> {
 fn name(raw: &str) -> String {
     text::one_line(raw, NAME_BYTES_MAX)
 }
+
+/// A reason as it may be shown on a terminal: it quotes what stands in the files, whatever that is.
+pub(super) fn printable(reason: &str) -> String {
+    text::lines(reason, ERROR_BYTES_MAX)
+}

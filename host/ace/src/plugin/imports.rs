@@ -48,11 +48,9 @@ impl State {
         answer
     }
 
-    /// Tells a trial of a call.
-    fn traced(&self, line: impl FnOnce() -> String) {
-        if let Some(trial) = &self.services.trial {
-            trial.traced(line);
-        }
+    /// Tells whoever watches of a call.
+    fn traced(&self, line: impl Fn() -> String) {
+        self.services.world.traced(&line);
     }
 
     /// Notes a refused call, and gives the guest the reason.

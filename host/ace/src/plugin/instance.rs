@@ -16,7 +16,7 @@ use super::engine::{Compiled, HANDLES_MAX};
 use super::errors;
 use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
-use super::trial::Usage;
+use super::world::Usage;
 use super::{Services, Settings};
 use crate::config::Isolation;
 use crate::message::{Fault, FaultKind, MailRecord, Message, Notes};
@@ -344,9 +344,8 @@ impl Lease<'_> {
     /// Ends the call. The instance goes back to the others, unless it broke or has served its time.
     pub fn finish<T>(mut self, called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>) -> Called<T> {
         let answer = self.runtime.classify(self.instance.store.data(), called);
-        if let Some(trial) = &self.runtime.services.trial {
-            trial.used(self.usage());
-        }
+        let runtime = self.runtime;
+        runtime.services.world.used(&mut || self.usage());
         let state = self.instance.store.data_mut();
         let is_worn = state.end_exchanges();
         state.end_contacts();

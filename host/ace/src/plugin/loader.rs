@@ -1,29 +1,27 @@
 //! One plugin from its files: what it is, whether it fits this host, and a first instance that says whether it can work.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::bindings::{channel, policy, recipient_resolver};
 use super::circuit;
-use super::engine::{Compiled, hex};
-use super::errors;
+use super::engine::Compiled;
+use super::errors::printable;
 use super::grants::{self, Grants};
+use super::host::Host;
 use super::inspection::Inspection;
-use super::instance::{ExportIndices, Linked, Runtime};
-use super::reading::Facts;
-use super::registry::{Host, is_wanted};
+use super::instance::{Linked, Runtime};
+use super::interfaces::{check_interfaces, link, namespaces};
+use super::reading::{Facts, fits, read_bounded, read_component};
 use super::signature;
-use super::state::State;
-use super::{INTERFACE_VERSION, Limits, Namespace, Plugin, PluginState, Settings};
+use super::versions::is_wanted;
+use super::{Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
 use crate::message::text;
 use crate::tasks;
 
-/// The largest component that is read.
-const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// The largest manifest that is read.
 const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
 /// Hexadecimal digits of a revision as it is shown.
@@ -107,7 +105,7 @@ impl Loader {
         };
         let code = Sha256::digest(&wasm);
         let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
-        plugin.revision = hex(&digest)[..REVISION_DIGITS].to_owned();
+        plugin.revision = HEXLOWER.encode(&digest)[..REVISION_DIGITS].to_owned();
         let signatures = &self.config.fixed.signatures;
         // What nobody vouches for is not even compiled.
         if signatures.required {
@@ -247,39 +245,6 @@ impl Loader {
     }
 }
 
-/// Ties what a component imports to the host and looks up what it exports. Runs none of its code.
-pub(super) fn link(
-    linker: &Linker<State>,
-    component: &Component,
-    imports: &[String],
-    namespaces: &[Namespace],
-) -> Result<(InstancePre<State>, ExportIndices), String> {
-    let pre =
-        linker.instantiate_pre(component).map_err(|e| format!("{}: {}", misfit(imports), errors::describe(&e)))?;
-    let is = |namespace| namespaces.contains(&namespace);
-    let unfit = |e| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {}", errors::describe(&e));
-    let exports = ExportIndices {
-        policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-        channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-        resolver: is(Namespace::RecipientResolver)
-            .then(|| recipient_resolver::GuestIndices::new(&pre))
-            .transpose()
-            .map_err(unfit)?,
-    };
-    Ok((pre, exports))
-}
-
-/// Whether a component can start within a limit, and which one to raise where it cannot.
-pub(super) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
-    if starts_with <= limit as u64 {
-        return Ok(());
-    }
-    let enough = starts_with.div_ceil(1 << 20);
-    Err(format!(
-        "it starts with {starts_with} bytes of memory, more than the {limit} of {key}: raise that to \"{enough}MiB\" at least"
-    ))
-}
-
 fn at_most<T: Ord + Copy>(max: T, wish: Option<T>) -> T {
     wish.unwrap_or(max).min(max)
 }
@@ -290,112 +255,10 @@ fn merge(defaults: crate::message::Object, config: crate::message::Object) -> cr
     merged
 }
 
-/// A reason as it may be shown on a terminal: it quotes what stands in the files, whatever that is.
-pub(super) fn printable(reason: &str) -> String {
-    text::lines(reason, errors::ERROR_BYTES_MAX)
-}
-
 fn check_name(name: &str) -> Result<(), String> {
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if !name.is_empty() && name.len() <= 64 && name.chars().all(sound) {
         return Ok(());
     }
     Err(format!("{name:?} cannot be a plugin's name: rename the file to letters, digits, \"_\" and \"-\" (64 at most)"))
-}
-
-/// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
-pub(super) fn read_bounded(file: &Path, max: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::{Error, Read};
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(Error::other("it is no regular file"));
-    }
-    let mut content = Vec::new();
-    std::fs::File::open(file)?.take(max + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > max {
-        return Err(Error::other(format!("it is longer than {max} bytes")));
-    }
-    Ok(content)
-}
-
-pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
-    let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|io| format!("the file cannot be read: {io}"))?;
-    match (wasm.get(..4), wasm.get(4..8)) {
-        (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(wasm),
-        (Some(b"\0asm"), Some([1, 0, 0, 0])) => {
-            Err("it is a core WebAssembly module, not a component: link it with wasm-component-ld, or run `wasm-tools component new`".to_owned())
-        }
-        _ => Err("it is not a WebAssembly component".to_owned()),
-    }
-}
-
-/// `openedx:ace/policy@1.1.0`, taken apart.
-struct InterfaceName<'a> {
-    package: &'a str,
-    interface: &'a str,
-    version: Option<semver::Version>,
-}
-
-fn parse(name: &str) -> InterfaceName<'_> {
-    let (path, version) = name.split_once('@').map_or((name, None), |(path, v)| (path, Some(v)));
-    let (package, interface) = path.split_once('/').unwrap_or((path, ""));
-    InterfaceName { package, interface, version: version.and_then(|v| v.parse().ok()) }
-}
-
-const OURS: &str = "openedx:ace";
-/// Interfaces of ours that a guest may import.
-const SERVED: [&str; 9] =
-    ["common", "messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"];
-/// WASI packages that are linked, with nothing behind what is not granted.
-const WASI_SERVED: [&str; 7] =
-    ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
-
-pub(super) fn namespaces(exports: &[String]) -> Vec<Namespace> {
-    let exported = |namespace: &Namespace| {
-        exports.iter().map(|e| parse(e)).any(|e| e.package == OURS && e.interface == namespace.interface())
-    };
-    Namespace::ALL.into_iter().filter(exported).collect()
-}
-
-/// Why a component cannot be linked: most likely it calls what a later minor version of the interface added.
-fn misfit(imports: &[String]) -> String {
-    let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
-    let ours = imports.iter().map(|name| parse(name)).filter(|i| i.package == OURS);
-    match ours.filter_map(|i| i.version).max() {
-        Some(newest) if newest > host => {
-            format!(
-                "it was built against {OURS}@{newest}, and this host serves {OURS}@{host}, which lacks what it calls"
-            )
-        }
-        _ => "it does not fit this host".to_owned(),
-    }
-}
-
-/// Names everything that this host cannot give, before wasmtime stumbles over the first of it.
-fn check_interfaces(imports: &[String], exports: &[String]) -> Result<(), String> {
-    let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
-    let mut unknown = Vec::new();
-    for name in imports.iter().chain(exports) {
-        let parsed = parse(name);
-        if let (OURS, Some(version)) = (parsed.package, &parsed.version)
-            && version.major != host.major
-        {
-            return Err(format!(
-                "it was built for {OURS}@{version}, and this host serves {OURS}@{host}: build it against the host's WIT"
-            ));
-        }
-    }
-    for name in imports {
-        let parsed = parse(name);
-        let served = match parsed.package {
-            OURS => SERVED.contains(&parsed.interface),
-            package => WASI_SERVED.contains(&package) && parsed.version.is_some_and(|v| v.major == 0 && v.minor == 2),
-        };
-        if !served {
-            unknown.push(name.as_str());
-        }
-    }
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    Err(format!("it imports what this host does not serve: {}", unknown.join(", ")))
 }

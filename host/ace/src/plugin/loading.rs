@@ -10,8 +10,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
+use super::host::Host;
 use super::loader::Loader;
-use super::registry::{Host, SETTLING, Stamp, is_wanted};
+use super::stamp::{FileStamps, SETTLING};
+use super::versions::is_wanted;
 use super::{Plugin, PluginState, Rejected};
 use crate::config::Config;
 use crate::tasks::Panicked;
@@ -38,7 +40,7 @@ pub(super) struct Loads {
 
 struct Load {
     /// Of the files that are loaded.
-    stamp: Stamp,
+    stamp: FileStamps,
     /// The files were changed so lately that they may not have been whole.
     is_early: bool,
     number: u64,
@@ -59,7 +61,7 @@ pub(super) enum Taken {
 pub(super) struct Wanted {
     pub name: String,
     pub file: PathBuf,
-    pub stamp: Stamp,
+    pub stamp: FileStamps,
     /// The plugin as it is now.
     pub before: Option<Arc<Plugin>>,
 }
@@ -111,7 +113,7 @@ impl Loads {
 
     /// What these files came to; a plugin once. `settling`: for how long after their last change files that are wrong may still be
     /// being written.
-    pub fn take(&self, name: &str, stamp: &Stamp, settling: Duration) -> Taken {
+    pub fn take(&self, name: &str, stamp: &FileStamps, settling: Duration) -> Taken {
         let (mut by_name, config) = (self.lock(), self.config.load());
         let Some(load) = by_name.get(name) else { return Taken::Loading };
         let Some(loaded) = load.loaded.as_ref().filter(|loaded| loaded.is_current(stamp, &config)) else {

@@ -2,15 +2,20 @@
 //! or the whole stack, so the `ace` program does it in a process of its own ([`compiler`](super::compiler)). What a host
 //! needs to know of the file besides its code is found out here once, as [`Facts`], and kept beside the code.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, ProducersSectionReader};
 use wasmtime::component::Component;
 
 use super::errors;
 use super::inspection::Metadata;
-use super::loader::fits;
 use crate::message::text;
 
+/// The largest component that is read.
+const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Bytes of one piece of metadata that are kept.
 const TEXT_BYTES_MAX: usize = 500;
 /// Entries of one kind that are kept: a component may have a module for each of its libraries.
@@ -69,7 +74,7 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<wasmtime::error::OutOfMemory>()
             || cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
-            || cause.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == std::io::ErrorKind::OutOfMemory)
+            || cause.downcast_ref().is_some_and(|e: &io::Error| e.kind() == io::ErrorKind::OutOfMemory)
     })
 }
 
@@ -159,6 +164,42 @@ fn names(component: &Component) -> Result<(Vec<String>, Vec<String>), String> {
 /// One line, not long: whoever made the file chose the text.
 fn shown(text: &str) -> String {
     text::one_line(text, TEXT_BYTES_MAX)
+}
+
+/// Whether a component can start within a limit, and which one to raise where it cannot.
+pub(super) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
+    if starts_with <= limit as u64 {
+        return Ok(());
+    }
+    let enough = starts_with.div_ceil(1 << 20);
+    Err(format!(
+        "it starts with {starts_with} bytes of memory, more than the {limit} of {key}: raise that to \"{enough}MiB\" at least"
+    ))
+}
+
+/// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
+pub(super) fn read_bounded(file: &Path, max: u64) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut content = Vec::new();
+    File::open(file)?.take(max + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > max {
+        return Err(io::Error::other(format!("it is longer than {max} bytes")));
+    }
+    Ok(content)
+}
+
+/// The bytes of a component.
+pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
+    let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|io| format!("the file cannot be read: {io}"))?;
+    match (wasm.get(..4), wasm.get(4..8)) {
+        (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(wasm),
+        (Some(b"\0asm"), Some([1, 0, 0, 0])) => {
+            Err("it is a core WebAssembly module, not a component: link it with wasm-component-ld, or run `wasm-tools component new`".to_owned())
+        }
+        _ => Err("it is not a WebAssembly component".to_owned()),
+    }
 }
 
 #[cfg(test)]

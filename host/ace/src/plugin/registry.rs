@@ -9,16 +9,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wasmtime::component::Linker;
 
-use super::errors;
-use super::imports;
+use super::host::Host;
 use super::loading::{Loads, Taken, Wanted};
-use super::signature;
-use super::state::State;
-use super::{ChannelInfo, Engine, Namespace, Plugin, PluginState, Rejected, Services};
+use super::stamp::{FileStamps, SETTLING};
+use super::{ChannelInfo, Engine, Plugin, PluginState, Rejected, Services};
+use super::{errors, imports};
 use crate::config::Config;
-use crate::files::FileStamp;
 use crate::monitoring;
 use crate::tasks;
 
@@ -46,16 +43,8 @@ pub struct Registry {
     loads: Option<Arc<Loads>>,
 }
 
-/// What every plugin is loaded with, at the start and at every reload.
-pub(super) struct Host {
-    pub dir: PathBuf,
-    pub engine: Engine,
-    pub linker: Linker<State>,
-    pub services: Arc<Services>,
-}
-
 /// The components of a folder by the names of the plugins they are, and how their files look.
-pub type Files = BTreeMap<String, (PathBuf, Stamp)>;
+pub type Files = BTreeMap<String, (PathBuf, FileStamps)>;
 
 /// What a reload came to.
 pub struct Reloaded {
@@ -75,7 +64,7 @@ impl Reloaded {
     /// One plugin as it is now. One that is gone and stood for nothing is no more.
     fn add(&mut self, before: Option<&Arc<Plugin>>, now: Arc<Plugin>) {
         self.changes.extend(change(before, &now));
-        if now.stamp.component.is_some() || now.is_broken() {
+        if now.stamp.has_component() || now.is_broken() {
             self.registry.plugins.insert(now.name.clone(), now);
         }
     }
@@ -106,8 +95,6 @@ pub enum What {
 
 /// How long a reload waits for plugins that have to be loaded, before it goes on without those that take longer.
 const READY: Duration = Duration::from_millis(100);
-/// A file that is wrong may still be being written this long after its last change.
-pub(super) const SETTLING: Duration = Duration::from_secs(1);
 
 impl Registry {
     /// No plugins: an application that registers its own policies and channels needs none.
@@ -162,7 +149,8 @@ impl Registry {
         let Some(loads) = &self.loads else { return Ok(Files::new()) };
         let files = component_files(loads.host.dir.clone()).await?;
         loads.set_config(Arc::new(config.clone()));
-        let is_new = |name: &str, stamp: &Stamp| !self.plugins.get(name).is_some_and(|b| b.is_current(stamp, config));
+        let is_new =
+            |name: &str, stamp: &FileStamps| !self.plugins.get(name).is_some_and(|b| b.is_current(stamp, config));
         loads.retain(|name| files.get(name).is_some_and(|(_, stamp)| is_new(name, stamp)));
         for (name, (file, stamp)) in &files {
             if is_new(name, stamp) {
@@ -232,105 +220,6 @@ impl Registry {
     }
 }
 
-/// How a plugin's files looked when they were read: enough to see that they have changed without reading them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stamp {
-    component: Option<FileStamp>,
-    manifest: Option<FileStamp>,
-    signature: Option<FileStamp>,
-}
-
-impl Stamp {
-    fn of(component: &Path) -> Self {
-        Stamp {
-            component: FileStamp::of(component),
-            manifest: FileStamp::of(&component.with_extension("toml")),
-            signature: FileStamp::of(&signature::file_of(component)),
-        }
-    }
-
-    pub(super) fn is_younger_than(&self, age: Duration) -> bool {
-        let files = self.component.iter().chain(&self.manifest).chain(&self.signature);
-        files.filter_map(FileStamp::age).any(|elapsed| elapsed < age)
-    }
-}
-
-impl Plugin {
-    fn is_broken(&self) -> bool {
-        matches!(self.state, PluginState::Broken(_))
-    }
-
-    /// Whether loading it again could come to anything else.
-    pub(super) fn is_current(&self, stamp: &Stamp, config: &Config) -> bool {
-        let settings = config.plugins.get(&self.name).cloned().unwrap_or_default();
-        self.stamp == *stamp
-            && self.settings.runs_as(&settings)
-            && self.limits == config.fixed.limits
-            && (self.state == PluginState::Disabled) != is_wanted(self, config)
-    }
-
-    /// Whether what was made of its files is what these come to.
-    pub(super) fn has_code_of(&self, stamp: &Stamp) -> bool {
-        self.stamp == *stamp && self.rejected.is_none() && self.code.is_some()
-    }
-
-    /// Whether it may be started anew with the settings of `next`, a later version that cannot serve.
-    pub(super) fn goes_on_instead_of(&self, next: &Plugin, config: &Config) -> bool {
-        self.runtime.is_some()
-            && self.revision != next.revision
-            && !self.settings.runs_as(&next.settings)
-            && is_wanted(self, config)
-    }
-
-    /// The same with what ace.toml says of it now, where an instance of it cannot tell the difference.
-    fn with_settings_of(self: &Arc<Self>, config: &Config) -> Arc<Plugin> {
-        let settings = config.plugins.get(&self.name).cloned().unwrap_or_default();
-        if self.settings == settings { self.clone() } else { Arc::new(Plugin { settings, ..self.as_ref().clone() }) }
-    }
-
-    /// A new version that cannot serve leaves the one before serving. Not so where the settings have changed: nothing goes
-    /// on with grants that were taken away.
-    fn or_else(self, before: Option<&Arc<Plugin>>, config: &Config) -> Plugin {
-        let PluginState::Broken(reason) = &self.state else { return self };
-        match before {
-            Some(before)
-                if before.runtime.is_some() && before.settings.runs_as(&self.settings) && is_wanted(before, config) =>
-            {
-                let rejected = Rejected { reason: reason.clone(), revision: self.revision };
-                Plugin {
-                    rejected: Some(rejected),
-                    stamp: self.stamp,
-                    settings: self.settings,
-                    ..before.as_ref().clone()
-                }
-            }
-            _ => self,
-        }
-    }
-
-    /// What goes on while other files, or other settings, are being loaded.
-    fn until_loaded(self: &Arc<Self>, config: &Config) -> Arc<Plugin> {
-        if is_wanted(self, config) || self.state == PluginState::Disabled {
-            return self.clone();
-        }
-        Arc::new(Plugin { state: PluginState::Disabled, runtime: None, channel: None, ..self.as_ref().clone() })
-    }
-
-    /// What is left of it when its file is gone: nothing, unless ace.toml names it.
-    fn without_its_file(self: &Arc<Self>, config: &Config) -> Arc<Plugin> {
-        let state = match is_enforced(self, config) && is_wanted(self, config) {
-            true => PluginState::Broken("its file is gone from the plugin folder".to_owned()),
-            false => PluginState::Disabled,
-        };
-        let stamp = Stamp::default();
-        let nothing =
-            Plugin { state, stamp, runtime: None, channel: None, rejected: None, code: None, ..self.as_ref().clone() };
-        // It was gone before.
-        let is_same = self.state == nothing.state && self.stamp == nothing.stamp;
-        if is_same { self.clone() } else { Arc::new(nothing) }
-    }
-}
-
 fn change(before: Option<&Arc<Plugin>>, now: &Arc<Plugin>) -> Option<Change> {
     if before.is_some_and(|before| Arc::ptr_eq(before, now)) {
         return None;
@@ -378,18 +267,6 @@ impl Change {
     }
 }
 
-/// Whether ace.toml lets a plugin serve in any of its namespaces.
-pub(super) fn is_wanted(plugin: &Plugin, config: &Config) -> bool {
-    let listed = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|names| names.contains(&plugin.name));
-    config.plugins.get(&plugin.name).is_none_or(|p| p.enabled)
-        && (plugin.namespaces.is_empty()
-            || plugin.namespaces.iter().any(|namespace| match namespace {
-                Namespace::Policy => listed(&config.enabled_policies),
-                Namespace::Channel => listed(&config.enabled_channels),
-                Namespace::RecipientResolver => true,
-            }))
-}
-
 /// The components of the folder.
 async fn component_files(dir: PathBuf) -> Result<Files, RegistryError> {
     let found = dir.clone();
@@ -400,7 +277,7 @@ async fn component_files(dir: PathBuf) -> Result<Files, RegistryError> {
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             if path.extension().is_some_and(|e| e == "wasm") && !hidden {
                 let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-                let stamp = Stamp::of(&path);
+                let stamp = FileStamps::of(&path);
                 files.insert(name, (path, stamp));
             }
         }
@@ -408,25 +285,4 @@ async fn component_files(dir: PathBuf) -> Result<Files, RegistryError> {
     });
     let read = read.await.map_err(std::io::Error::other).flatten();
     read.map_err(|source| RegistryError::Folder { dir, source })
-}
-
-/// Whether a plugin that cannot serve stands for a policy that must not fail open: ace.toml names it, and it is a policy, or
-/// nobody could read what it is and nothing in ace.toml says it is a channel; or it served before, and its file is there.
-pub fn is_enforced(plugin: &Plugin, config: &Config) -> bool {
-    let name = &plugin.name;
-    if config.fixed.enforced_before.contains(name) && plugin.file.exists() {
-        return true;
-    }
-    let lists = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|names| names.contains(name));
-    if config.enabled_policies.is_some() {
-        return lists(&config.enabled_policies);
-    }
-    if !plugin.namespaces.is_empty() {
-        return plugin.namespaces.contains(&Namespace::Policy) && config.plugins.contains_key(name);
-    }
-    let routing = &config.routing;
-    let single = routing.default.values().chain(routing.transactional.values());
-    let mut routed = single.chain(routing.listed.values().flatten()).chain(routing.failover.values().flatten());
-    let is_channel = lists(&config.enabled_channels) || routed.any(|routed| routed == name);
-    config.plugins.contains_key(name) && !is_channel
 }

@@ -6,10 +6,11 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use minisign::{KeyPair, PublicKey, SecretKeyBox, SignatureBox};
 use sha2::{Digest, Sha256};
 
-use super::engine::hex;
+use super::{errors, reading};
 
 /// Why a plugin is not signed as it should be, or cannot be signed. No text holds a key.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ pub fn verify<'a>(
     keys: &'a [String],
 ) -> Result<&'a str, SignatureError> {
     let file = file_of(component);
-    let text = super::loader::read_bounded(&file, FILE_BYTES_MAX).map_err(|e| match e.kind() {
+    let text = reading::read_bounded(&file, FILE_BYTES_MAX).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => SignatureError::Unsigned { file: file.clone() },
         _ => SignatureError::Unreadable { file: file.clone(), why: e.to_string() },
     })?;
@@ -66,9 +67,10 @@ pub fn verify<'a>(
     let signer = signer.ok_or(SignatureError::Untrusted)?;
     let signed = signature.trusted_comment().map_err(|e| unreadable(e.to_string()))?;
     let actual = comment(name, manifest);
-    match signed == actual {
-        true => Ok(signer),
-        false => Err(SignatureError::Another { signed: super::loader::printable(&signed), actual }),
+    if signed == actual {
+        Ok(signer)
+    } else {
+        Err(SignatureError::Another { signed: errors::printable(&signed), actual })
     }
 }
 
@@ -108,7 +110,7 @@ pub fn read_key(key: &str) -> Result<PublicKey, SignatureError> {
 
 /// What the signature says besides the component.
 fn comment(name: &str, manifest: &str) -> String {
-    format!("ace-plugin:{name} manifest-sha256:{}", hex(&Sha256::digest(manifest)))
+    format!("ace-plugin:{name} manifest-sha256:{}", HEXLOWER.encode(&Sha256::digest(manifest)))
 }
 
 #[cfg(test)]

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::errors;
+use super::host::Host;
 use super::inspection::Inspection;
-use super::loader::{self, Loader};
-use super::registry::{Host, RegistryError};
+use super::loader::Loader;
+use super::reading;
+use super::registry::RegistryError;
 use super::{Engine, Plugin, Services, imports};
 use crate::config::Config;
 use crate::tasks;
@@ -47,9 +50,9 @@ impl Single {
     pub async fn time_compilation(&self, file: &Path) -> Result<Duration, String> {
         let (file, host) = (file.to_owned(), self.host.clone());
         let timed = tasks::blocking(move || {
-            let wasm = loader::read_component(&file)?;
+            let wasm = reading::read_component(&file)?;
             let took = host.engine.time_compilation(&wasm, Sha256::digest(&wasm).into());
-            took.map_err(|refusal| loader::printable(&refusal.reason))
+            took.map_err(|refusal| errors::printable(&refusal.reason))
         });
         timed.await.map_err(|panicked| panicked.to_string())?
     }
@@ -66,5 +69,5 @@ pub fn name(file: &Path) -> String {
 
 /// The bytes of a component; bounded, and what is none is told.
 pub fn read(file: &Path) -> Result<Vec<u8>, String> {
-    loader::read_component(file)
+    reading::read_component(file)
 }

@@ -107,9 +107,7 @@ impl State {
 fn wasi(services: &Arc<Services>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).wall_clock(WallClock(services.clone()));
-    if let Some(trial) = &services.trial {
-        trial.prepare(&mut builder);
-    }
+    services.world.prepare(&mut builder);
     builder.build()
 }
 

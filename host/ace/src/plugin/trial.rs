@@ -8,7 +8,6 @@ pub mod exchange;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,6 +17,7 @@ use wasmtime_wasi::{Deterministic, HostMonotonicClock, WasiCtxBuilder};
 use crate::mailer;
 use crate::message::Object;
 use crate::plugin::http::{Answer as Response, Failure, FailureKind, Outgoing};
+use crate::plugin::world::{Course, Usage, World};
 use exchange::{Exchange, matches};
 
 /// Random bytes made of one seed; then they repeat.
@@ -71,27 +71,6 @@ pub struct Line {
     pub text: String,
 }
 
-/// What one call used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// The whole call.
-    #[serde(rename = "took_us", serialize_with = "micros")]
-    pub took: Duration,
-    /// The guest's own computing, to about a tick of 5 ms where it is longer than that.
-    #[serde(rename = "guest_us", serialize_with = "micros")]
-    pub guest: Duration,
-    /// Instructions, as wasmtime's fuel counts them; of a metered engine alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fuel: Option<u64>,
-    /// Bytes of linear memory the instance has after it.
-    pub memory_bytes: usize,
-    pub host_calls: usize,
-}
-
-fn micros<S: serde::Serializer>(duration: &Duration, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-}
-
 impl Trial {
     /// The real world, watched.
     pub fn watching(secrets: Vec<String>) -> Self {
@@ -130,78 +109,6 @@ impl Trial {
         }
     }
 
-    /// Puts the fixed clock and random numbers in the place of the real ones.
-    pub(super) fn prepare(&self, wasi: &mut WasiCtxBuilder) {
-        if self.now.is_some() {
-            wasi.monotonic_clock(Steps(AtomicU64::new(0)));
-        }
-        if let Some(seed) = self.seed {
-            let random = self.random.get_or_init(|| random_bytes(seed));
-            wasi.secure_random(Deterministic::new(random.clone()))
-                .insecure_random(Deterministic::new(random.clone()))
-                .insecure_random_seed(u128::from(seed));
-        }
-    }
-
-    pub(super) fn logged(&self, level: &'static str, text: &str) {
-        let mut seen = self.lock();
-        if seen.logs.len() < LINES_MAX {
-            seen.logs.push(Line { level, text: text.to_owned() });
-        }
-    }
-
-    /// A call into the host, for the trace.
-    pub(super) fn traced(&self, line: impl FnOnce() -> String) {
-        let mut seen = self.lock();
-        if seen.trace.len() < LINES_MAX {
-            let line = self.redact(line());
-            seen.trace.push(line);
-        }
-    }
-
-    pub(super) fn used(&self, usage: Usage) {
-        self.lock().usage = usage;
-    }
-
-    /// One HTTP exchange: what was written down, or what `world` comes to.
-    pub(super) async fn http(
-        &self,
-        outgoing: &Outgoing,
-        world: impl Future<Output = Result<Response, Failure>> + Send,
-    ) -> Result<Response, Failure> {
-        let request = self.clean(exchange::http_request(outgoing));
-        self.traced(|| format!("http {} {}", outgoing.method, outgoing.url));
-        let answer = match self.scripted(&request, |e| e.http_request()) {
-            Scripted::World => world.await,
-            Scripted::Nothing(why) => Err(Failure { status: None, kind: FailureKind::Unconnected(why) }),
-            Scripted::Answer(Exchange::Http { answer, .. }) => answer.into_outcome(),
-            Scripted::Answer(Exchange::Mail { .. }) => unreachable!("the script was asked for HTTP"),
-        };
-        let written = exchange::HttpAnswer::of(&answer, |text| self.redact(text));
-        self.lock().exchanges.push(Exchange::Http { request, answer: written });
-        answer
-    }
-
-    /// One mail: what was written down, or what `world` comes to.
-    pub(super) async fn mail(
-        &self,
-        email: &mailer::Email,
-        message_id: &str,
-        world: impl Future<Output = Result<mailer::Accepted, mailer::MailError>> + Send,
-    ) -> Result<mailer::Accepted, mailer::MailError> {
-        let request = self.clean(exchange::mail_request(email));
-        self.traced(|| format!("mailer.send {:?} to {}", email.subject, email.recipients.join(", ")));
-        let answer = match self.scripted(&request, |e| e.mail_request()) {
-            Scripted::World if self.catches_mail => exchange::MailAnswer::caught().into_outcome(message_id),
-            Scripted::World => world.await,
-            Scripted::Nothing(message) => Err(mailer::MailError::temporary(message)),
-            Scripted::Answer(Exchange::Mail { answer, .. }) => answer.into_outcome(message_id),
-            Scripted::Answer(Exchange::Http { .. }) => unreachable!("the script was asked for mail"),
-        };
-        self.lock().exchanges.push(Exchange::Mail { request, answer: exchange::MailAnswer::of(&answer) });
-        answer
-    }
-
     /// The next of what was written down, if it is this request.
     fn scripted(&self, request: &Object, asks: impl Fn(&Exchange) -> Option<&Object>) -> Scripted {
         let Some(script) = &self.script else { return Scripted::World };
@@ -233,6 +140,82 @@ impl Trial {
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World for Trial {
+    fn now(&self) -> Option<Timestamp> {
+        self.now
+    }
+
+    /// Puts the fixed clock and random numbers in the place of the real ones.
+    fn prepare(&self, wasi: &mut WasiCtxBuilder) {
+        if self.now.is_some() {
+            wasi.monotonic_clock(Steps(AtomicU64::new(0)));
+        }
+        if let Some(seed) = self.seed {
+            let random = self.random.get_or_init(|| random_bytes(seed));
+            wasi.secure_random(Deterministic::new(random.clone()))
+                .insecure_random(Deterministic::new(random.clone()))
+                .insecure_random_seed(u128::from(seed));
+        }
+    }
+
+    fn logged(&self, level: &'static str, text: &str) {
+        let mut seen = self.lock();
+        if seen.logs.len() < LINES_MAX {
+            seen.logs.push(Line { level, text: text.to_owned() });
+        }
+    }
+
+    fn traced(&self, line: &dyn Fn() -> String) {
+        let mut seen = self.lock();
+        if seen.trace.len() < LINES_MAX {
+            let line = self.redact(line());
+            seen.trace.push(line);
+        }
+    }
+
+    fn used(&self, usage: &mut dyn FnMut() -> Usage) {
+        let usage = usage();
+        self.lock().usage = usage;
+    }
+
+    fn http(&self, outgoing: &Outgoing) -> Course<Result<Response, Failure>> {
+        let request = self.clean(exchange::http_request(outgoing));
+        self.traced(&|| format!("http {} {}", outgoing.method, outgoing.url));
+        let answer = match self.scripted(&request, |e| e.http_request()) {
+            Scripted::World => return Course::Watched(request),
+            Scripted::Nothing(why) => Err(Failure { status: None, kind: FailureKind::Unconnected(why) }),
+            Scripted::Answer(Exchange::Http { answer, .. }) => answer.into_outcome(),
+            Scripted::Answer(Exchange::Mail { .. }) => unreachable!("the script was asked for HTTP"),
+        };
+        self.http_answered(request, &answer);
+        Course::Answered(answer)
+    }
+
+    fn http_answered(&self, request: Object, answer: &Result<Response, Failure>) {
+        let answer = exchange::HttpAnswer::of(answer, |text| self.redact(text));
+        self.lock().exchanges.push(Exchange::Http { request, answer });
+    }
+
+    fn mail(&self, email: &mailer::Email, message_id: &str) -> Course<Result<mailer::Accepted, mailer::MailError>> {
+        let request = self.clean(exchange::mail_request(email));
+        self.traced(&|| format!("mailer.send {:?} to {}", email.subject, email.recipients.join(", ")));
+        let answer = match self.scripted(&request, |e| e.mail_request()) {
+            Scripted::World if self.catches_mail => exchange::MailAnswer::caught().into_outcome(message_id),
+            Scripted::World => return Course::Watched(request),
+            Scripted::Nothing(message) => Err(mailer::MailError::temporary(message)),
+            Scripted::Answer(Exchange::Mail { answer, .. }) => answer.into_outcome(message_id),
+            Scripted::Answer(Exchange::Http { .. }) => unreachable!("the script was asked for mail"),
+        };
+        self.mail_answered(request, &answer);
+        Course::Answered(answer)
+    }
+
+    fn mail_answered(&self, request: Object, answer: &Result<mailer::Accepted, mailer::MailError>) {
+        let answer = exchange::MailAnswer::of(answer);
+        self.lock().exchanges.push(Exchange::Mail { request, answer });
     }
 }
 

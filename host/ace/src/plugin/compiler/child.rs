@@ -14,7 +14,7 @@ use wasmtime::component::Component;
 
 use super::Job;
 use crate::plugin::reading::{self, Facts, Refusal};
-use crate::plugin::{engine, imports, loader};
+use crate::plugin::{engine, errors, imports, interfaces};
 
 /// The last argument of a child begins so; the rest of it is the task as JSON.
 pub(super) const ARGUMENT: &str = "--compile-plugin=";
@@ -143,7 +143,7 @@ fn answer(task: &Task) -> std::io::Result<()> {
         Ok((facts, code)) if code.len() as u64 > task.code_bytes => (facts, Vec::new(), Verdict::TooMuchCode),
         Ok((facts, code)) => (facts, code, Verdict::Compiled),
         Err(refusal) if refusal.lacks_memory => (*refusal.facts, Vec::new(), Verdict::LacksMemory),
-        Err(refusal) => (*refusal.facts, Vec::new(), Verdict::Refused(loader::printable(&refusal.reason))),
+        Err(refusal) => (*refusal.facts, Vec::new(), Verdict::Refused(errors::printable(&refusal.reason))),
     };
     let took = begun.elapsed();
     let json = serde_json::to_vec(&Answer { code_bytes: code.len() as u64, settings_hash, facts, verdict, took })?;
@@ -166,7 +166,7 @@ fn compile(job: Job, engine: wasmtime::Engine, wasm: Vec<u8>) -> Result<(Facts, 
         let component = unsafe { Component::deserialize(&engine, &code) };
         if let (Ok(component), Ok(linker)) = (component, imports::linker(&engine)) {
             // Whether it fits is for the host to say; here it only must come to an end.
-            let _ = loader::link(&linker, &component, &facts.imports, &loader::namespaces(&facts.exports));
+            let _ = interfaces::link(&linker, &component, &facts.imports, &interfaces::namespaces(&facts.exports));
         }
         (facts, code)
     })

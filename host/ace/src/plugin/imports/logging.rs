@@ -21,9 +21,7 @@ impl Host for State {
         }
         // Control characters would let a guest forge lines.
         let text = self.settings.cut(&line, max);
-        if let Some(trial) = &self.services.trial {
-            trial.logged(word(level), &text);
-        }
+        self.services.world.logged(word(level), &text);
         match level {
             Level::Debug => tracing::debug!(plugin, message_uuid, "{text}"),
             Level::Info => tracing::info!(plugin, message_uuid, "{text}"),

@@ -1,5 +1,6 @@
 //! Mail, handed to the operator's relays.
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 
 use crate::destination::Cause;
@@ -8,8 +9,8 @@ use crate::plugin::Services;
 use crate::plugin::bindings::common::RecoverableError;
 use crate::plugin::bindings::mailer::{Accepted, Email, Host, MailError};
 use crate::plugin::contacts::{Came, Target};
-use crate::plugin::engine::hex;
 use crate::plugin::state::State;
+use crate::plugin::world::Course;
 
 impl Host for State {
     async fn send(&mut self, email: Email, idempotency_key: String) -> wasmtime::Result<Result<Accepted, MailError>> {
@@ -36,7 +37,7 @@ impl State {
         if idempotency_key == own {
             return Some(own.clone());
         }
-        Some(format!("{own}.{}", hex(&Sha256::digest(idempotency_key)[..6])))
+        Some(format!("{own}.{}", HEXLOWER.encode(&Sha256::digest(idempotency_key)[..6])))
     }
 
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
@@ -86,11 +87,14 @@ impl State {
         let mut record = self.call.handover.take_mail(message_id);
         let progress = self.contacts.progress();
         // Large, and so boxed.
-        let answer = match &services.trial {
-            None => Box::pin(services.mailer.send_watched(email, message_id, &mut record, progress)).await,
-            Some(trial) => {
-                let sending = Box::pin(services.mailer.send_watched(email.clone(), message_id, &mut record, progress));
-                trial.mail(&email, message_id, sending).await
+        let answer = match services.world.mail(&email, message_id) {
+            Course::Answered(answer) => answer,
+            course => {
+                let answer = Box::pin(services.mailer.send_watched(email, message_id, &mut record, progress)).await;
+                if let Course::Watched(request) = course {
+                    services.world.mail_answered(request, &answer);
+                }
+                answer
             }
         };
         self.call.handover.keep_mail(record);

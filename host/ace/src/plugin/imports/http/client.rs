@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
 use crate::message::retry_after;
-use crate::plugin::Trial;
+use crate::plugin::world::{self, Course, World};
 use crate::{config, tls};
 
 /// Headers of a request or a response.
@@ -134,7 +134,7 @@ pub struct Client {
     max_response_bytes: usize,
     requests_per_plugin: usize,
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
-    trial: Option<Arc<Trial>>,
+    world: Arc<dyn World>,
 }
 
 impl Client {
@@ -164,13 +164,13 @@ impl Client {
             max_response_bytes: settings.max_response_bytes,
             requests_per_plugin: settings.requests_per_plugin,
             turns: Mutex::default(),
-            trial: None,
+            world: Arc::new(world::Open),
         })
     }
 
-    /// This client with a trial between it and the network.
-    pub fn in_trial(self, trial: Arc<Trial>) -> Self {
-        Client { trial: Some(trial), ..self }
+    /// This client with something between it and the network.
+    pub fn within(self, world: Arc<dyn World>) -> Self {
+        Client { world, ..self }
     }
 
     /// Waits for a plugin's turn; the exchange's time runs from here.
@@ -203,9 +203,16 @@ impl Client {
     /// One exchange: sends, and reads the whole response.
     pub async fn send(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {
         let span = outgoing.span.clone();
-        let Some(trial) = &self.trial else { return self.send_out(turn, outgoing).instrument(span).await };
-        let asked = outgoing.clone();
-        trial.http(&asked, self.send_out(turn, outgoing)).await
+        match self.world.http(&outgoing) {
+            Course::Answered(answer) => answer,
+            course => {
+                let answer = self.send_out(turn, outgoing).instrument(span).await;
+                if let Course::Watched(request) = course {
+                    self.world.http_answered(request, &answer);
+                }
+                answer
+            }
+        }
     }
 
     async fn send_out(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {

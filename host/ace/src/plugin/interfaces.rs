@@ -1,0 +1,103 @@
+//! What a component imports and exports, held against what this host serves.
+
+use wasmtime::component::{Component, InstancePre, Linker};
+
+use super::bindings::{channel, policy, recipient_resolver};
+use super::instance::ExportIndices;
+use super::state::State;
+use super::{INTERFACE_VERSION, Namespace, errors};
+
+/// Ties what a component imports to the host and looks up what it exports. Runs none of its code.
+pub(super) fn link(
+    linker: &Linker<State>,
+    component: &Component,
+    imports: &[String],
+    namespaces: &[Namespace],
+) -> Result<(InstancePre<State>, ExportIndices), String> {
+    let pre =
+        linker.instantiate_pre(component).map_err(|e| format!("{}: {}", misfit(imports), errors::describe(&e)))?;
+    let is = |namespace| namespaces.contains(&namespace);
+    let unfit = |e| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {}", errors::describe(&e));
+    let exports = ExportIndices {
+        policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
+        channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
+        resolver: is(Namespace::RecipientResolver)
+            .then(|| recipient_resolver::GuestIndices::new(&pre))
+            .transpose()
+            .map_err(unfit)?,
+    };
+    Ok((pre, exports))
+}
+
+/// `openedx:ace/policy@1.1.0`, taken apart.
+struct InterfaceName<'a> {
+    package: &'a str,
+    interface: &'a str,
+    version: Option<semver::Version>,
+}
+
+fn parse(name: &str) -> InterfaceName<'_> {
+    let (path, version) = name.split_once('@').map_or((name, None), |(path, v)| (path, Some(v)));
+    let (package, interface) = path.split_once('/').unwrap_or((path, ""));
+    InterfaceName { package, interface, version: version.and_then(|v| v.parse().ok()) }
+}
+
+const OURS: &str = "openedx:ace";
+/// Interfaces of ours that a guest may import.
+const SERVED: [&str; 9] =
+    ["common", "messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"];
+/// WASI packages that are linked, with nothing behind what is not granted.
+const WASI_SERVED: [&str; 7] =
+    ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
+
+/// What a component is by what it exports.
+pub(super) fn namespaces(exports: &[String]) -> Vec<Namespace> {
+    let exported = |namespace: &Namespace| {
+        exports.iter().map(|e| parse(e)).any(|e| e.package == OURS && e.interface == namespace.interface())
+    };
+    Namespace::ALL.into_iter().filter(exported).collect()
+}
+
+/// Why a component cannot be linked: most likely it calls what a later minor version of the interface added.
+fn misfit(imports: &[String]) -> String {
+    let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
+    let ours = imports.iter().map(|name| parse(name)).filter(|i| i.package == OURS);
+    match ours.filter_map(|i| i.version).max() {
+        Some(newest) if newest > host => {
+            format!(
+                "it was built against {OURS}@{newest}, and this host serves {OURS}@{host}, which lacks what it calls"
+            )
+        }
+        _ => "it does not fit this host".to_owned(),
+    }
+}
+
+/// Names everything that this host cannot give, before wasmtime stumbles over the first of it.
+pub(super) fn check_interfaces(imports: &[String], exports: &[String]) -> Result<(), String> {
+    let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
+    let mut unknown = Vec::new();
+    for name in imports.iter().chain(exports) {
+        let parsed = parse(name);
+        if let (OURS, Some(version)) = (parsed.package, &parsed.version)
+            && version.major != host.major
+        {
+            return Err(format!(
+                "it was built for {OURS}@{version}, and this host serves {OURS}@{host}: build it against the host's WIT"
+            ));
+        }
+    }
+    for name in imports {
+        let parsed = parse(name);
+        let served = match parsed.package {
+            OURS => SERVED.contains(&parsed.interface),
+            package => WASI_SERVED.contains(&package) && parsed.version.is_some_and(|v| v.major == 0 && v.minor == 2),
+        };
+        if !served {
+            unknown.push(name.as_str());
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(format!("it imports what this host does not serve: {}", unknown.join(", ")))
+}
