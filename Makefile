@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 # The crates of the host, and the others.
-HOST := -p ace -p ace-django
+HOST := -p ace -p ace-server -p ace-django -p ace-cli
 GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
 
 .DEFAULT_GOAL := help
@@ -14,10 +14,10 @@ help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## The host: target/release/ace
-	cargo build --release -p ace
+	cargo build --release -p ace-cli
 
 dist: ## The host for production, linked as one piece (12 minutes): target/dist/ace
-	cargo build --profile dist -p ace --bin ace
+	cargo build --profile dist -p ace-cli
 
 plugins: ## The plugins of this repository: target/plugins/NAME.wasm and NAME.toml
 	plugins/build.sh target/plugins
@@ -69,18 +69,18 @@ docs: ## Write docs/wit.md, the reference of the plugin interface, from wit/
 	ACE_WRITE_DOCS=1 cargo test --release -p ace --test wit
 
 bench: build plugins test-plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
-	cargo bench -p ace --bench ace
-	cargo bench -p ace --bench presentation
+	cargo bench -p ace-cli --bench ace
+	cargo bench -p ace-cli --bench presentation
 
 SOAK_FILES ?= 20000
 # The test prints it: the same one makes the same files.
 SOAK_SEED ?= $(shell date +%s)
 soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, the rates of channels, other random cases
-	ACE_SOAK_FILES=$(SOAK_FILES) ACE_SOAK_SEED=$(SOAK_SEED) cargo test --release -p ace --test e2e -- hostile_files:: --nocapture
-	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace --test e2e -- serve::crash serve::batches
+	ACE_SOAK_FILES=$(SOAK_FILES) ACE_SOAK_SEED=$(SOAK_SEED) cargo test --release -p ace-cli --test e2e -- hostile_files:: --nocapture
+	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace-cli --test e2e -- serve::crash serve::batches
 	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
-	ACE_SOAK_RATES=1 cargo test --release -p ace --test e2e -- serve::rates --nocapture
-	for round in {1..20}; do cargo test --release -q -p ace -p ace-django --lib --test django || exit; done
+	ACE_SOAK_RATES=1 cargo test --release -p ace-cli --test e2e -- serve::rates --nocapture
+	for round in {1..20}; do cargo test --release -q -p ace -p ace-server -p ace-django --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60
 fuzz: plugins test-plugins ## Fuzz what is read from a plugin folder, FUZZ_SECONDS (60) for each target; needs a C++ compiler

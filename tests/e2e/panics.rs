@@ -14,8 +14,8 @@ use ace::message::{
 use ace::plugin::PluginState;
 use ace::queue::{Queue, State};
 use ace::watch::Watch;
-use ace::worker::Worker;
 use ace::{Ace, Config};
+use ace_server::worker::Worker;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -218,7 +218,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
         let mut kind = MessageType::new("app", "note");
         kind.context.insert("n", n);
         let message = kind.personalize(Recipient::new(n, "zoe@learner.example"), None, ace::message::Object::new());
-        let new = ace::intake::new(&message, ace::queue::ORDINARY).expect("a sound message");
+        let new = ace_server::intake::new(&message, ace::queue::ORDINARY).expect("a sound message");
         let mut outcome = worker.outcome(message.uuid);
         queue.accept(vec![new], Timestamp::now()).await.expect("accepted");
         uuids.push(message.uuid);

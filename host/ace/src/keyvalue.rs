@@ -308,9 +308,9 @@ impl Keyvalue {
         }
     }
 
-    /// Ends the thread that writes, as a bug in a change would.
-    #[cfg(test)]
-    pub(crate) async fn break_writer(&self) {
+    /// Ends the thread that writes, as a bug in a change would: for tests of what comes of it.
+    #[doc(hidden)]
+    pub async fn break_writer(&self) {
         self.write("b", "k", Change::Panic, Timestamp::UNIX_EPOCH).await.expect_err("its thread has ended");
     }
 

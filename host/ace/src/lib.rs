@@ -19,24 +19,16 @@
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
 //!   what changes; [`monitoring`]: events and metrics; [`tasks`]: what is started again when it fails
 //!
-//! What `ace plugin` does for the author of a plugin is in [`kit`].
-//!
 //! An application that embeds ACE starts at [`Ace::builder`].
 
-pub mod app;
 pub mod channel;
-pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod destination;
 pub mod dispatch;
 pub mod engine;
-pub mod events;
 pub mod files;
-pub mod http;
-pub mod intake;
-mod keyvalue;
-pub mod kit;
+pub mod keyvalue;
 pub mod mailer;
 pub mod message;
 pub mod monitoring;
@@ -49,9 +41,7 @@ pub mod retry;
 mod sqlite;
 pub mod tasks;
 pub mod tls;
-pub mod tokens;
 pub mod watch;
-pub mod worker;
 
 pub use config::{Compile, Config};
 pub use engine::{Ace, StartError};

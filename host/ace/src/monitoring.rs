@@ -1,4 +1,5 @@
-//! What happened, for operators: log events and metrics. Every name of either is a constant here.
+//! What happened, for operators: log events and metrics. Every name of either is a constant here, except those of the server's
+//! own metrics.
 //!
 //! Metrics go to whatever recorder the process has installed; without one ([`install`]) they cost next to nothing. Labels are
 //! names from the configuration, revisions, and words from short lists: never anything of a message.
@@ -71,23 +72,6 @@ const DESTINATION_UP: &str = "ace_destination_up";
 const DESTINATION_OUTAGES: &str = "ace_destination_outages_total";
 /// Messages that wait for it, by `kind` and `name`.
 const DESTINATION_WAITING: &str = "ace_destination_waiting";
-
-/// Queued messages, by `priority` (`transactional`, `ordinary`, `batches`).
-const QUEUE_WAITING: &str = "ace_queue_waiting";
-/// Messages that are being sent.
-const QUEUE_IN_FLIGHT: &str = "ace_queue_in_flight";
-/// Messages that failed or expired and can be tried again.
-const QUEUE_DEAD: &str = "ace_queue_dead_letters";
-/// Messages that wait to be tried alone.
-const QUEUE_SUSPECTS: &str = "ace_queue_suspects";
-/// Messages that were set aside because their rows are damaged.
-const QUEUE_DAMAGED: &str = "ace_queue_damaged";
-/// When the message that has waited longest was accepted, in seconds since 1970; 0 where none waits.
-const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
-/// Bytes of the queue's database.
-const QUEUE_BYTES: &str = "ace_queue_bytes";
-/// Webhook deliveries that wait.
-const WEBHOOK_DELIVERIES: &str = "ace_webhook_deliveries_waiting";
 
 /// A line at DEBUG; at INFO of a message whose `log_level` asks for more to be logged of it.
 macro_rules! debug_of {
@@ -184,25 +168,6 @@ pub fn reloaded(is_taken_up: bool) {
 /// A task of the server that failed, and is started again.
 pub fn task_failed(task: &str) {
     counter!(TASK_FAILURES, "task" => task.to_owned()).increment(1);
-}
-
-/// How full the queue is.
-pub fn queue(stats: &crate::queue::Stats) {
-    let priorities = [
-        ("transactional", stats.waiting_transactional),
-        ("ordinary", stats.waiting_ordinary),
-        ("batches", stats.waiting_batches),
-    ];
-    for (priority, waiting) in priorities {
-        gauge!(QUEUE_WAITING, "priority" => priority).set(waiting as f64);
-    }
-    gauge!(QUEUE_IN_FLIGHT).set(stats.under_way as f64);
-    gauge!(QUEUE_DEAD).set(stats.dead as f64);
-    gauge!(QUEUE_SUSPECTS).set(stats.suspects as f64);
-    gauge!(QUEUE_DAMAGED).set(stats.damaged as f64);
-    gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
-    gauge!(QUEUE_BYTES).set(stats.bytes as f64);
-    gauge!(WEBHOOK_DELIVERIES).set(stats.calls as f64);
 }
 
 /// A relay or an origin went down. Told once, however many messages wait for it.

@@ -397,9 +397,9 @@ impl Queue {
         self.writer.ended().await;
     }
 
-    /// Ends the thread that writes, as a bug in a change would.
-    #[cfg(test)]
-    pub(crate) async fn break_writer(&self) {
+    /// Ends the thread that writes, as a bug in a change would: for tests of what comes of it.
+    #[doc(hidden)]
+    pub async fn break_writer(&self) {
         let broken: Result<(), _> = self.writer.write(|_| panic!("on purpose")).await;
         broken.expect_err("its thread has ended");
     }

@@ -1,4 +1,4 @@
-//! `cargo bench -p ace --bench presentation`: CPU microseconds of the presentation step for one message, the reference mail of
+//! `cargo bench -p ace-cli --bench presentation`: CPU microseconds of the presentation step for one message, the reference mail of
 //! five files and 8 KB of HTML: templates alone, with languages, with styles put into the elements; against Django and
 //! Jinja2 in the same run. Writes target/bench/presentation.json. `-- memory 100000` renders so often (else a million times)
 //! and tells what memory came of it, alone.

@@ -33,7 +33,7 @@ const COUNTERS: [(&str, &str); 10] = [
     (super::DESTINATION_OUTAGES, "How often a relay or an HTTP origin went down."),
 ];
 
-const GAUGES: [(&str, &str); 13] = [
+const GAUGES: [(&str, &str); 5] = [
     (super::PLUGIN_CIRCUIT_BREAKER_OPEN, "1 while a plugin is not called because it failed too often."),
     (super::PLUGIN_UP, "1 if a plugin is active, 0 if it should be and is not."),
     (
@@ -42,20 +42,6 @@ const GAUGES: [(&str, &str); 13] = [
     ),
     (super::DESTINATION_UP, "0 while a relay or an HTTP origin is down."),
     (super::DESTINATION_WAITING, "Messages that wait for a relay or an HTTP origin that is down."),
-    (super::QUEUE_WAITING, "Messages that wait to be sent."),
-    (super::QUEUE_IN_FLIGHT, "Messages that are being sent."),
-    (super::QUEUE_DEAD, "Messages that failed or expired and can be retried."),
-    (
-        super::QUEUE_SUSPECTS,
-        "Queued messages that will be sent one at a time, because the process ended while sending them.",
-    ),
-    (super::QUEUE_DAMAGED, "Messages that were set aside because their rows are damaged."),
-    (
-        super::QUEUE_OLDEST,
-        "When the oldest queued message was accepted, in seconds since 1970; 0 if the queue is empty.",
-    ),
-    (super::QUEUE_BYTES, "Size of the queue's database."),
-    (super::WEBHOOK_DELIVERIES, "Webhook deliveries that wait."),
 ];
 
 const HISTOGRAMS: [(&str, &str); 2] = [

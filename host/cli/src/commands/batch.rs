@@ -1,0 +1,142 @@
+//! `ace batch`: many recipients of one message type, to a running server.
+
+mod checked;
+mod columns;
+mod recipients;
+mod text;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ace::message::without_bom;
+use indicatif::{ProgressBar, ProgressStyle};
+use recipients::{Reading, Recipients};
+use reqwest::Method;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::client::{Client, NDJSON, Server};
+use super::{FAILED, OK, put, say};
+
+pub const EXAMPLES: &str = "Examples:
+  ace batch --type weekly.json --recipients users.ndjson
+  ace batch --type weekly.json --recipients users.csv --wait
+  ace batch --type weekly.json --recipients export.csv --column email_address=email --typed
+  ace batch --type weekly.json --resolver enrolled --arguments '{\"course\": \"demo\"}'
+
+A line of NDJSON is {\"key\": …, \"recipient\": {…}, \"language\": …, \"user_context\": {…}}. A CSV file has a
+header; its columns lms_user_id, email_address, language and key are what they are called, and
+every other one goes into user_context. Fields are separated by `,`, `;`, tabs or `|`.
+
+The whole file is read before anything is sent; one that is wrong sends nothing.
+
+A batch that was cut off is sent again with --uuid and the same files: each message comes about once.
+
+Exit code 1 where a message, or the batch itself, failed (with --wait).";
+
+/// How often progress is asked for.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A file with the message type, in edx-ace's JSON form
+    #[arg(long = "type", value_name = "FILE")]
+    kind: PathBuf,
+
+    /// The recipients: a file that ends in .ndjson, .csv or .tsv
+    #[arg(long, value_name = "FILE", required_unless_present = "resolver", conflicts_with = "resolver")]
+    recipients: Option<PathBuf>,
+
+    #[command(flatten)]
+    reading: Reading,
+
+    /// The plugin of the server that names the recipients
+    #[arg(long, value_name = "PLUGIN")]
+    resolver: Option<String>,
+
+    /// What that plugin is told: a JSON object
+    #[arg(long, value_name = "JSON", requires = "resolver")]
+    arguments: Option<String>,
+
+    /// The batch's uuid; a new one where it is left out
+    #[arg(long)]
+    uuid: Option<Uuid>,
+
+    /// Wait until every message is settled
+    #[arg(long)]
+    wait: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
+    let client = args.server.required()?;
+    let uuid = args.uuid.unwrap_or_else(Uuid::new_v4);
+    say(&format!("batch {uuid}"));
+    let head = head(&args, uuid)?;
+    let bar = bar();
+    let request = client.request(Method::POST, "/v1/batches")?.header("content-type", NDJSON);
+    let mut batch: Value = match &args.recipients {
+        None => client.ask(request.body(head)).await?,
+        Some(file) => {
+            let recipients = Recipients::new(file, args.reading)?;
+            let counting = bar.clone();
+            let pieces = tokio::task::spawn_blocking(move || {
+                recipients.check()?;
+                let lines = recipients.chunks()?.map(move |chunk| {
+                    let (text, n) = chunk?;
+                    counting.inc(n);
+                    Ok::<_, text::FileFault>(text)
+                });
+                anyhow::Ok(std::iter::once(Ok(format!("{head}\n").into_bytes())).chain(lines))
+            });
+            client.upload(request, pieces.await??).await?
+        }
+    };
+    if args.wait {
+        batch = settled(&client, uuid, &bar).await?;
+    }
+    bar.finish_and_clear();
+    put(&if json { batch.to_string() } else { serde_json::to_string_pretty(&batch)? });
+    let has_failed = batch["state"] == "failed";
+    let failed = ["failed", "expired", "corrupt"].iter().any(|state| batch["by_state"][*state].as_u64() > Some(0));
+    Ok(if failed || has_failed { FAILED } else { OK })
+}
+
+/// The first line of the request: which batch it is, and of what.
+fn head(args: &Args, uuid: Uuid) -> anyhow::Result<String> {
+    let name = args.kind.display();
+    let kind = std::fs::read(&args.kind).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    let kind: Box<RawValue> = serde_json::from_slice(without_bom(&kind)).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
+    let mut head = format!("{{\"uuid\":\"{uuid}\",\"message_type\":{}", on_one_line(kind.get()));
+    if let Some(plugin) = &args.resolver {
+        let arguments = args.arguments.as_deref().unwrap_or("{}");
+        let arguments: Value = serde_json::from_str(arguments).map_err(|e| anyhow::anyhow!("--arguments: {e}"))?;
+        let resolver = json!({"plugin": plugin, "arguments": arguments});
+        head.push_str(&format!(",\"resolver\":{resolver}"));
+    }
+    Ok(head + "}")
+}
+
+/// JSON has no line break in a string, so that all of them are between values.
+fn on_one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {human_pos} recipients, {per_sec}, {elapsed} {msg}");
+    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+async fn settled(client: &Client, uuid: Uuid, bar: &ProgressBar) -> anyhow::Result<Value> {
+    loop {
+        let batch: Value = client.get(&format!("/v1/batches/{uuid}")).await?;
+        bar.set_message(batch["by_state"].to_string());
+        if matches!(batch["state"].as_str(), Some("done" | "cancelled" | "failed")) {
+            return Ok(batch);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,265 @@
+//! The file of recipients, read as lines of NDJSON. What is wrong with it is told with file, line and column.
+
+use std::fs::File;
+use std::io::{BufRead, Cursor, Read};
+use std::path::{Path, PathBuf};
+
+use ace::message::{Member, MemberError};
+use csv::{ReaderBuilder, StringRecord};
+use encoding_rs::Encoding;
+
+use super::checked::{Checked, Passed};
+use super::columns::{Columns, Mapping};
+use super::text::{Decoded, Fault, FileFault, Position};
+
+/// Bytes of one line of NDJSON, and of a header.
+const LINE_MAX: usize = 1 << 20;
+/// Bytes of one piece of a body, or a line more.
+const CHUNK: usize = 64 * 1024;
+/// What can stand between fields, the likeliest first.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+/// How a file is read.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Reading {
+    /// The column of a CSV file that holds a field, where the header calls it otherwise, as in
+    /// email_address=email; may be given several times
+    #[arg(long = "column", value_name = "FIELD=HEADER")]
+    columns: Vec<Mapping>,
+
+    /// Read numbers, true and false in a CSV file as such, where they go into user_context
+    #[arg(long)]
+    typed: bool,
+
+    /// The encoding of the file, where it is not UTF-8 and has no byte order mark, as in latin1
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    encoding: Option<&'static Encoding>,
+}
+
+fn encoding(label: &str) -> Result<&'static Encoding, String> {
+    Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+        "unknown encoding; known are utf-8, utf-16le, latin1, windows-1252, shift_jis and others".to_owned()
+    })
+}
+
+/// A file of recipients.
+#[derive(Clone)]
+pub struct Recipients {
+    file: PathBuf,
+    reading: Reading,
+    is_csv: bool,
+}
+
+/// Some lines, and how many they are.
+pub type Chunk = (Vec<u8>, u64);
+
+impl Recipients {
+    /// # Errors
+    /// It has another name than a file of recipients.
+    pub fn new(file: &Path, reading: Reading) -> Result<Self, FileFault> {
+        let extension = file.extension().unwrap_or_default().to_ascii_lowercase();
+        let is_csv = match extension.to_str() {
+            Some("csv" | "tsv") => true,
+            Some("ndjson" | "jsonl") => false,
+            _ => return Err(Fault::whole("recipients are in a file that ends in .ndjson, .csv or .tsv").of(file)),
+        };
+        Ok(Recipients { file: file.to_owned(), reading, is_csv })
+    }
+
+    /// Reads the whole file, where it can be read twice: one that is wrong at its end sends nothing. Blocks.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), FileFault> {
+        let can_be_read_again = std::fs::metadata(&self.file).is_ok_and(|found| found.is_file());
+        if can_be_read_again { self.chunks()?.try_for_each(|chunk| chunk.map(drop)) } else { Ok(()) }
+    }
+
+    /// The file in pieces, of which each is read when it is asked for. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be opened, or its header is wrong. A piece is an error where a line is, and the last then.
+    pub fn chunks(&self) -> Result<impl Iterator<Item = Result<Chunk, FileFault>> + Send + use<>, FileFault> {
+        let name = self.file.clone();
+        let file = File::open(&name).map_err(|error| Fault::whole(error.to_string()).of(&name))?;
+        let text = Decoded::new(file, self.reading.encoding).map_err(|fault| fault.of(&name))?;
+        let mut lines = match self.is_csv {
+            true => Lines::Rows(Box::new(Rows::new(text, &self.reading).map_err(|fault| fault.of(&name))?)),
+            false => Lines::Json(text, 0),
+        };
+        let mut is_over = false;
+        Ok(std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            let chunk = chunk(&mut lines);
+            is_over = chunk.as_ref().map_or(true, |(text, _)| text.is_empty());
+            Some(chunk.map_err(|fault| fault.of(&name)))
+                .filter(|chunk| !matches!(chunk, Ok((text, _)) if text.is_empty()))
+        }))
+    }
+}
+
+enum Lines {
+    Rows(Box<Rows>),
+    /// And the number of the line that was read last.
+    Json(Decoded<File>, u64),
+}
+
+fn chunk(lines: &mut Lines) -> Result<Chunk, Fault> {
+    let (mut chunk, mut n) = (Vec::new(), 0);
+    while chunk.len() < CHUNK {
+        let has_line = match lines {
+            Lines::Rows(rows) => rows.add_line(&mut chunk)?,
+            Lines::Json(text, number) => add_json(text, number, &mut chunk)?,
+        };
+        if !has_line {
+            break;
+        }
+        n += 1;
+    }
+    Ok((chunk, n))
+}
+
+/// Adds the next line of NDJSON that is not empty; false at the end.
+fn add_json(text: &mut Decoded<File>, number: &mut u64, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
+    let begin = chunk.len();
+    loop {
+        chunk.truncate(begin);
+        let read = text.by_ref().take(LINE_MAX as u64 + 1).read_until(b'\n', chunk).map_err(Fault::from_io)?;
+        *number += 1;
+        let at = |column, message| Fault { line: *number, column, message };
+        let line = chunk[begin..].trim_ascii();
+        if read > LINE_MAX {
+            return Err(at(0, format!("the line is longer than {LINE_MAX} bytes")));
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+        if line.is_empty() {
+            continue;
+        }
+        match Member::from_json(line) {
+            Ok(_) => {}
+            Err(MemberError::Json { column, message }) => return Err(at(column, message)),
+            Err(MemberError::Fields(errors)) => return Err(at(0, errors.to_string())),
+        }
+        if !chunk.ends_with(b"\n") {
+            chunk.push(b'\n');
+        }
+        return Ok(true);
+    }
+}
+
+/// A file whose first record was looked at before.
+type Text = std::io::Chain<Cursor<Vec<u8>>, Decoded<File>>;
+
+/// The rows of a CSV file.
+struct Rows {
+    reader: csv::Reader<Checked<Text>>,
+    columns: Columns,
+    row: StringRecord,
+}
+
+impl Rows {
+    fn new(mut text: Decoded<File>, reading: &Reading) -> Result<Self, Fault> {
+        let mut head = first_record(&mut text)?;
+        let (mut delimiter, mut at) = (None, Position::at_line(1));
+        if let Some(said) = said_delimiter(&head) {
+            // Excel's own line before the header.
+            (delimiter, at) = (Some(said), Position::at_line(2));
+            head = first_record(&mut text)?;
+        }
+        let delimiter = delimiter.unwrap_or_else(|| likeliest_delimiter(&head));
+        let checked = Checked::new(Cursor::new(head).chain(text), delimiter, at);
+        let mut reader =
+            ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(checked);
+        let mut header = StringRecord::new();
+        if !reader.read_record(&mut header).map_err(fault_of)? {
+            return Err(Fault::whole("the file is empty; a CSV file has a header with the column lms_user_id"));
+        }
+        let passed = reader.get_mut().next_passed();
+        let columns = Columns::new(&header, &reading.columns, reading.typed);
+        let columns = columns.map_err(|(column, message)| at_field(passed, &header, column, message))?;
+        Ok(Rows { reader, columns, row: header })
+    }
+
+    /// Adds the next row that is not empty; false at the end.
+    fn add_line(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
+        while self.reader.read_record(&mut self.row).map_err(fault_of)? {
+            let passed = self.reader.get_mut().next_passed();
+            let line = self.columns.line(&self.row);
+            let line = line.map_err(|(column, message)| at_field(passed, &self.row, Some(column), message))?;
+            if let Some(line) = line {
+                chunk.extend_from_slice(line.as_bytes());
+                chunk.push(b'\n');
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A fault of a row, or of one of its fields.
+fn at_field(passed: Passed, row: &StringRecord, field: Option<usize>, message: String) -> Fault {
+    // With quotes it is not known where a field begins.
+    let before = field.filter(|_| !passed.has_quotes).map(|at| row.iter().take(at));
+    let column = before.map_or(0, |before| 1 + before.map(|field| field.chars().count() as u64 + 1).sum::<u64>());
+    Fault { line: passed.line, column, message }
+}
+
+fn fault_of(error: csv::Error) -> Fault {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Fault::from_io(error),
+        other => Fault::whole(format!("{other:?}")),
+    }
+}
+
+/// The text up to the end of the first line outside quotes, or of the file.
+fn first_record(text: &mut Decoded<File>) -> Result<Vec<u8>, Fault> {
+    let (mut record, mut is_quoted) = (Vec::new(), false);
+    loop {
+        let piece = text.fill_buf().map_err(Fault::from_io)?;
+        let end = piece.iter().position(|byte| {
+            is_quoted ^= *byte == b'"';
+            !is_quoted && matches!(byte, b'\n' | b'\r')
+        });
+        let taken = end.map_or(piece.len(), |at| at + 1);
+        record.extend_from_slice(&piece[..taken]);
+        let is_over = end.is_some() || piece.is_empty();
+        text.consume(taken);
+        if record.ends_with(b"\r") && text.fill_buf().map_err(Fault::from_io)?.starts_with(b"\n") {
+            record.push(b'\n');
+            text.consume(1);
+        }
+        // What is longer is read on, and refused there.
+        if is_over || record.len() > LINE_MAX {
+            return Ok(record);
+        }
+    }
+}
+
+/// Of a line `sep=;`.
+fn said_delimiter(line: &[u8]) -> Option<u8> {
+    let (name, said) = line.split_at_checked(4)?;
+    match said {
+        [delimiter, b'\n' | b'\r', ..] if name.eq_ignore_ascii_case(b"sep=") => Some(*delimiter),
+        _ => None,
+    }
+}
+
+fn likeliest_delimiter(header: &[u8]) -> u8 {
+    let mut is_quoted = false;
+    let mut counts = [0; DELIMITERS.len()];
+    for byte in header {
+        is_quoted ^= *byte == b'"';
+        if let Some(at) = DELIMITERS.iter().position(|delimiter| delimiter == byte && !is_quoted) {
+            counts[at] += 1;
+        }
+    }
+    let most = (0..DELIMITERS.len()).rev().max_by_key(|at| counts[*at]).unwrap_or_default();
+    DELIMITERS[most]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! `ace check`.
+
+use ace::config::{Config, Problem};
+use ace::engine::{self, Survey};
+use ace::plugin::PluginState;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{FAILED, OK, counted, put, say, windows};
+
+pub const EXAMPLES: &str = "Examples:
+  ace check
+  ace check --json | jq .message
+
+It prints on stderr for how long messages are tried, and whose setting that is.
+
+Exit code 1 where there is a problem.";
+
+/// One problem, in one shape wherever it comes from.
+struct Found {
+    place: String,
+    message: String,
+}
+
+pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
+    let survey = engine::survey(&config, Timestamp::now).await?;
+    let found = problems(&config, &survey);
+    for problem in &found {
+        match json {
+            true => put(&json!({"location": problem.place, "message": problem.message}).to_string()),
+            false => put(&format!("{}: {}", problem.place, problem.message)),
+        }
+    }
+    for one in windows::in_force(&config) {
+        say(&one.line());
+    }
+    let plugins = counted(survey.registry.plugins.len() as u64, "plugin");
+    let templates = counted(survey.presentation.messages().count() as u64, "message template");
+    say(&format!("{plugins}, {templates}: {}", counted(found.len() as u64, "problem")));
+    Ok(if found.is_empty() { OK } else { FAILED })
+}
+
+fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for problem in survey.unknown_names(config).into_iter().chain(config.unwritable()) {
+        found.push(Found { place: place(&problem), message: format!("{}: {}", problem.key, problem.message) });
+    }
+    for plugin in survey.registry.plugins.values() {
+        let place = plugin.file.display().to_string();
+        if let PluginState::Broken(reason) = &plugin.state {
+            found.push(Found { place: place.clone(), message: reason.clone() });
+        }
+        let missing = plugin.missing.lines().join(", ");
+        if plugin.state == PluginState::Active && !missing.is_empty() {
+            let message = format!("it requests what ace.toml does not grant: {missing}");
+            found.push(Found { place, message });
+        }
+    }
+    for problem in survey.presentation.problems().iter().chain(&survey.presentation.relative_links()) {
+        let line = problem.line.map(|l| format!(":{l}")).unwrap_or_default();
+        found.push(Found { place: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
+    }
+    found.extend(missing_files(survey));
+    found.extend(survey.sample_problems().into_iter().map(|(place, message)| Found { place, message }));
+    found
+}
+
+pub fn place(problem: &Problem) -> String {
+    match (&problem.variable, &problem.file) {
+        (Some(variable), _) => variable.clone(),
+        (None, Some(file)) => format!("{}:{}", file.display(), problem.line),
+        (None, None) => "configuration".to_owned(),
+    }
+}
+
+/// A message with some of the files that a channel of its type needs, but not all.
+fn missing_files(survey: &Survey) -> impl Iterator<Item = Found> {
+    survey.missing_files().into_iter().map(|missing| Found {
+        message: format!("{} needs {}, which no template folder has", missing.channel, missing.files.join(", ")),
+        place: missing.place,
+    })
+}

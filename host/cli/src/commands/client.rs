@@ -1,0 +1,195 @@
+//! The command line as a client of a running server.
+
+use std::time::Duration;
+
+use ace::tls;
+use futures_util::stream;
+use reqwest::{Body, Method, RequestBuilder, Response, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::once;
+
+/// How long any answer may take, but for streams.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Pieces of a body that are read before the server takes them.
+const PIECES_AHEAD: usize = 4;
+/// The type of a body that is a JSON value a line.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// Where the server is.
+#[derive(clap::Args, Clone)]
+pub struct Server {
+    /// Ask a running server instead
+    #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true, value_parser = server_url)]
+    url: Option<Url>,
+
+    /// A file that holds a token of the server's; without it the variable ACE_SERVER_TOKEN is read
+    #[arg(long, env = "ACE_SERVER_TOKEN_FILE", value_name = "FILE", global = true)]
+    token_file: Option<std::path::PathBuf>,
+
+    /// Trust the certificates in this PEM file besides the system's
+    #[arg(long, env = "ACE_SERVER_CA_FILE", value_name = "FILE", global = true)]
+    ca_file: Option<std::path::PathBuf>,
+}
+
+impl Server {
+    /// A client, where a server is named.
+    pub fn client(&self) -> anyhow::Result<Option<Client>> {
+        let Some(url) = self.url.clone() else { return Ok(None) };
+        let token = match &self.token_file {
+            Some(file) => {
+                let read = std::fs::read_to_string(file);
+                Some(read.map_err(|e| anyhow::anyhow!("--token-file {}: {e}", file.display()))?.trim().to_owned())
+            }
+            None => std::env::var("ACE_SERVER_TOKEN").ok(),
+        };
+        let tls = tls::client_config(self.ca_file.as_deref())?;
+        let http = reqwest::Client::builder().use_preconfigured_tls(tls).no_proxy().build()?;
+        Ok(Some(Client { url, token, http }))
+    }
+
+    /// A client; an error where no server is named.
+    pub fn required(&self) -> anyhow::Result<Client> {
+        self.client()?.ok_or_else(|| {
+            anyhow::anyhow!("no server is named\nhint: --server http://127.0.0.1:8025, or the variable ACE_SERVER")
+        })
+    }
+}
+
+/// Reads the URL of a server; `localhost:8025` is `http://localhost:8025`.
+fn server_url(text: &str) -> Result<Url, String> {
+    let url = match text.contains("://") {
+        true => Url::parse(text),
+        false => Url::parse(&format!("http://{text}")),
+    };
+    let url = url.map_err(|error| format!("{error}; write it as in http://127.0.0.1:8025"))?;
+    match url.scheme() {
+        "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(url),
+        "http" | "https" => Err("a server's URL holds no user or password; a token is in --token-file".to_owned()),
+        other => Err(format!("a server is asked over http:// or https://, not {other}://")),
+    }
+}
+
+/// A way to one server.
+#[derive(Clone)]
+pub struct Client {
+    url: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub fn request(&self, method: Method, path: &str) -> anyhow::Result<RequestBuilder> {
+        let request = self.http.request(method, self.url.join(path)?);
+        Ok(match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.ask(self.request(Method::GET, path)?.timeout(TIMEOUT)).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.ask(self.request(Method::POST, path)?.timeout(TIMEOUT)).await
+    }
+
+    /// The answer as JSON; a problem is an error in its words.
+    pub async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let response = self.answered(request).await?;
+        Ok(response.json().await?)
+    }
+
+    /// As [`Client::ask`], with a body of which each piece is read on a thread of its own when the server has taken those before.
+    ///
+    /// # Errors
+    /// Where a piece cannot be read its own error: it is why the request failed.
+    pub async fn upload<T: DeserializeOwned, E: Into<anyhow::Error> + Send + 'static>(
+        &self,
+        request: RequestBuilder,
+        pieces: impl Iterator<Item = Result<Vec<u8>, E>> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(PIECES_AHEAD);
+        let reading = tokio::task::spawn_blocking(move || {
+            for piece in pieces {
+                let (piece, error) = match piece {
+                    Ok(piece) => (Ok(piece), None),
+                    Err(error) => (Err(std::io::Error::other("the file cannot be read")), Some(error)),
+                };
+                // Nobody takes it once the server has answered.
+                let is_taken = sender.blocking_send(piece).is_ok();
+                match error {
+                    Some(error) => return Err(error.into()),
+                    None if is_taken => {}
+                    None => break,
+                }
+            }
+            Ok(())
+        });
+        let body = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+        let answer = self.ask(request.body(Body::wrap_stream(body))).await;
+        let read: anyhow::Result<()> = reading.await?;
+        read.and(answer)
+    }
+
+    /// A success; a problem is an error in its words.
+    pub async fn answered(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        self.sound(self.sent(request).await?).await
+    }
+
+    /// Whatever the server answers.
+    pub async fn sent(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        request.send().await.map_err(|e| {
+            // What is wrong with a certificate is told by the last of them.
+            let why = match std::error::Error::source(&e) {
+                Some(cause) => once(cause),
+                None => e.to_string(),
+            };
+            let hint = if e.is_connect() { "\nhint: does `ace serve` run there?" } else { "" };
+            anyhow::anyhow!("{} cannot be asked: {why}{hint}", self.url)
+        })
+    }
+
+    /// An answer that is a success; a problem is an error in its words.
+    pub async fn sound(&self, response: Response) -> anyhow::Result<Response> {
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let problem: Value = response.json().await.unwrap_or_default();
+        anyhow::bail!("{status}: {}", problem["detail"].as_str().unwrap_or("the server gave no reason"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_server_may_leave_http_out() {
+        let taken = [
+            ("localhost:8025", "http://localhost:8025/"),
+            ("127.0.0.1:8025", "http://127.0.0.1:8025/"),
+            ("[::1]:8025", "http://[::1]:8025/"),
+            ("ace.example", "http://ace.example/"),
+            ("ace:8025", "http://ace:8025/"),
+            ("http://localhost:8025", "http://localhost:8025/"),
+            ("https://ace.example/", "https://ace.example/"),
+        ];
+        for (text, expected) in taken {
+            assert_eq!(server_url(text).map(String::from).as_deref(), Ok(expected), "{text}");
+        }
+        let refused = [
+            ("", "empty host; write it as in http://127.0.0.1:8025"),
+            (":8025", "empty host; write it as in http://127.0.0.1:8025"),
+            ("localhost:80250", "invalid port number; write it as in http://127.0.0.1:8025"),
+            ("mailto:a@b.example", "a server's URL holds no user or password; a token is in --token-file"),
+            ("ftp://ace.example", "a server is asked over http:// or https://, not ftp://"),
+        ];
+        for (text, expected) in refused {
+            assert_eq!(server_url(text).map(String::from), Err(expected.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `ace explain`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use ace::Ace;
+use ace::config::Config;
+use ace::message::{ChannelReport, Message, Outcome, PolicyReport, Report, Rule, Verdict};
+use serde_json::json;
+
+use super::send::detail;
+use super::windows::{self, InForce};
+use super::{FAILED, OK, open, put, say};
+
+const EXAMPLES: &str = "Examples:
+  ace explain message.json
+  ace explain --json message.json | jq .report.channels
+
+Policies are asked, but nothing they would write is kept; nothing is delivered.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// A file with one JSON message, or with one a line; "-" for standard input
+    file: PathBuf,
+
+    /// As if sent over this channel type or channel alone; may be given several times
+    #[arg(long, value_name = "TYPE|CHANNEL")]
+    limit_to: Vec<String>,
+}
+
+pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
+    let bytes_max = config.delivery.max_message_bytes;
+    let windows = windows::in_force(&config);
+    let ace = Ace::builder(config).start().await?;
+    let (mut input, _) = open(&args.file, bytes_max).await?;
+    let mut failed = false;
+    while let Some(line) = input.next().await? {
+        let number = line.number;
+        let message = match line.text.and_then(|text| Message::from_json(&text)) {
+            Ok(message) => message,
+            Err(errors) => {
+                failed = true;
+                match json {
+                    true => put(&json!({"line": number, "failed": true, "refused": errors}).to_string()),
+                    false => say(&format!("line {number}: {errors}")),
+                }
+                continue;
+            }
+        };
+        let report = ace.explain(message, &args.limit_to).await.map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
+        failed |= report.is_failure();
+        match json {
+            true => {
+                let delivery: Vec<_> = windows.iter().map(InForce::json).collect();
+                let line =
+                    json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
+                put(&line.to_string());
+            }
+            false => put(&(trace(&report) + &tried_for(&windows))),
+        }
+    }
+    Ok(if failed { FAILED } else { OK })
+}
+
+/// For how long it would be tried, for people.
+fn tried_for(windows: &[InForce]) -> String {
+    let lines = windows.iter().map(|window| format!("  {}\n", window.line()));
+    format!("\ntried for\n{}", lines.collect::<String>())
+}
+
+/// The decision trace, for people.
+fn trace(report: &Report) -> String {
+    let mut out = format!("{} {}\n\npolicies\n", report.name, report.uuid);
+    if report.policies.is_empty() {
+        out.push_str("  none\n");
+    }
+    for policy in &report.policies {
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            out,
+            "  {:<22} {:<14} {:>7} us  {}",
+            policy.policy,
+            policy.revision,
+            policy.took_us,
+            verdict(policy)
+        );
+    }
+    for channel in &report.channels {
+        channel_trace(&mut out, channel);
+    }
+    out
+}
+
+/// A policy's verdict, for people.
+pub fn verdict(report: &PolicyReport) -> String {
+    let result = match &report.verdict {
+        Verdict::Broken { fault, on_error } => {
+            return format!("broken ({} applies): {}", format!("{on_error:?}").to_lowercase(), fault.message);
+        }
+        Verdict::Result(result) => result,
+    };
+    let because = |reason: &Option<String>| reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+    let denials = result.deny.iter().map(|d| format!("denies {}{}", d.channel_type, because(&d.reason)));
+    let delays =
+        result.delay.iter().map(|d| format!("delays {} until {}{}", d.channel_type, d.not_before, because(&d.reason)));
+    let all: Vec<String> = denials.chain(delays).collect();
+    if all.is_empty() { "passes".to_owned() } else { all.join("; ") }
+}
+
+fn channel_trace(out: &mut String, report: &ChannelReport) {
+    let _ = writeln!(out, "\n{}: {} {}", report.channel_type, report.outcome.state(), detail(report));
+    if let (Some(channel), Some(rule)) = (&report.channel, report.rule) {
+        let _ = writeln!(out, "  channel    {channel} {} ({})", report.revision, rule_text(rule));
+    }
+    for passed in &report.passed_over {
+        let _ = writeln!(out, "  not        {passed}");
+    }
+    if let Some(language) = &report.language {
+        let note = report.language_note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+        let _ = writeln!(out, "  language   {language}{note}");
+    }
+    for file in &report.templates {
+        let _ = writeln!(out, "  template   {file}");
+    }
+    if !matches!(report.outcome, Outcome::Ready) {
+        return;
+    }
+    for file in report.rendered.iter().flatten() {
+        let _ = writeln!(out, "  --- {} ---\n{}", file.name, file.text.trim_end());
+    }
+}
+
+fn rule_text(rule: Rule) -> &'static str {
+    match rule {
+        Rule::OverrideDefaultChannel => "options.override_default_channel names it",
+        Rule::Transactional => "the transactional channel of its type",
+        Rule::Default => "the default channel of its type",
+        Rule::Listed => "the first of the type's listed channels that is there",
+        Rule::OverridesDelivery => "it claims this message",
+        Rule::FirstOfType => "no configured candidate is there: the first of its type",
+        Rule::Failover => "the channels before it failed",
+    }
+}

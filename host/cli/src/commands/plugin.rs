@@ -1,0 +1,124 @@
+//! `ace plugin`: for whoever writes one.
+
+mod bench;
+mod check;
+mod dev;
+mod new;
+mod run;
+mod ship;
+mod test;
+
+use std::path::Path;
+
+use clap::Subcommand;
+
+use ace::config::Config;
+
+pub const EXAMPLES: &str = "Examples:
+  ace plugin new quiet_hours --kind policy --lang python
+  ace plugin build quiet_hours
+  ace plugin dev quiet_hours
+  ace plugin check quiet_hours.wasm
+  ace plugin run quiet_hours.wasm message.json
+  ace plugin test .
+  ace plugin bench quiet_hours.wasm message.json
+
+Where there is an ace.toml, `check`, `run` and `bench` take its limits and what it says of the plugin; without one every default
+holds, and a plugin is granted what its manifest requests.";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Begin a plugin: a small project that builds and passes its tests
+    #[command(after_help = new::EXAMPLES)]
+    New(new::Args),
+    /// Build a plugin's component
+    #[command(after_help = new::BUILD_EXAMPLES)]
+    Build(new::BuildArgs),
+    /// Say whether this host can run a component, and what it needs, without running it
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Args),
+    /// Everything a component and its manifest say, as JSON; none of its code runs
+    Inspect(check::Args),
+    /// Call a plugin once, and show its answer, its logs and what it used
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::Args),
+    /// Build, try and install a plugin each time its sources change
+    #[command(after_help = dev::EXAMPLES)]
+    Dev(dev::Args),
+    /// Run the table of cases beside a plugin
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Args),
+    /// Call a plugin many times, and show what that costs
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Args),
+    /// Put a plugin into the plugin folder of ace.toml, and show what it requests
+    #[command(after_help = ship::INSTALL_EXAMPLES)]
+    Install(ship::InstallArgs),
+    /// Take a plugin out of the plugin folder of ace.toml
+    Remove(ship::RemoveArgs),
+    /// Sign a component and its manifest, in minisign's form
+    Sign(ship::SignArgs),
+    /// Say which trusted key signed a component and its manifest
+    Verify(ship::VerifyArgs),
+    /// Make a pair of keys to sign with
+    Key(ship::KeyArgs),
+}
+
+pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Result<u8> {
+    match command {
+        Command::New(args) => new::run(&args, json),
+        Command::Build(args) => new::build(&args, json).await,
+        Command::Check(args) => check::check(&author_config(config_file)?, &args, json).await,
+        Command::Inspect(args) => check::inspect(&author_config(config_file)?, &args).await,
+        Command::Run(args) => run::run(&author_config(config_file)?, &args, json).await,
+        Command::Dev(args) => dev::run(config_file, &args, json).await,
+        Command::Test(args) => test::run(&args, json).await,
+        Command::Bench(args) => bench::run(&author_config(config_file)?, &args, json).await,
+        Command::Install(args) => ship::install(&super::read_config(config_file)?, &args, json).await,
+        Command::Remove(args) => ship::remove(&super::read_config(config_file)?, &args, json),
+        Command::Sign(args) => ship::sign(&args, json),
+        Command::Verify(args) => ship::verify(&author_config(config_file)?, &args, json),
+        Command::Key(args) => ship::key(&args, json),
+    }
+}
+
+/// The configuration where there is one. One with problems is told, not passed over.
+fn author_config(file: &Path) -> anyhow::Result<Config> {
+    let is_default = file == Path::new("ace.toml");
+    match file.exists() {
+        true => super::read_config(file),
+        false if is_default => Ok(super::without_file()),
+        false => anyhow::bail!("there is no configuration at {}", file.display()),
+    }
+}
+
+/// "12.3 us", "4.56 ms": three digits, whatever the size.
+fn duration(duration: std::time::Duration) -> String {
+    let us = duration.as_nanos() as f64 / 1_000.0;
+    match us {
+        us if us < 100.0 => format!("{us:.1} us"),
+        us if us < 1_000.0 => format!("{us:.0} us"),
+        us if us < 100_000.0 => format!("{:.2} ms", us / 1_000.0),
+        us => format!("{:.0} ms", us / 1_000.0),
+    }
+}
+
+/// "41 KB", "1.6 MiB".
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes < 1 << 20 => format!("{} KB", bytes.div_ceil(1024)),
+        bytes => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
+}
+
+/// A block of lines under a heading, the name before the first of each part.
+fn block(heading: &str, parts: &[(&str, Vec<String>)]) -> String {
+    let mut out = heading.to_owned();
+    for (name, lines) in parts {
+        for (at, line) in lines.iter().enumerate() {
+            let name = if at == 0 { name } else { "" };
+            out += &format!("\n  {name:<14}{}", line.replace('\n', "\n                "));
+        }
+    }
+    out
+}

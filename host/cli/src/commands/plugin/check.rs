@@ -1,0 +1,133 @@
+//! `ace plugin check` and `ace plugin inspect`.
+
+use std::path::{Path, PathBuf};
+
+use ace::config::{Config, Grants, granted};
+use ace::plugin::inspection::Inspection;
+use ace::plugin::{INTERFACE_VERSION, grants};
+use serde_json::{Value, json};
+
+use super::{block, bytes, duration};
+use crate::commands::{FAILED, OK, put, say};
+use crate::kit;
+
+pub const EXAMPLES: &str = "Examples:
+  ace plugin check quiet_hours.wasm
+  ace plugin inspect quiet_hours.wasm | jq .imports
+
+Exit code 1 where this host cannot run it.";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The component; its manifest is the file beside it with the same name and the ending .toml
+    file: PathBuf,
+}
+
+pub async fn check(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8> {
+    let found = kit::inspect(config, &args.file).await?;
+    match json {
+        true => put(&describe(&found).to_string()),
+        false => put(&in_full(&found)),
+    }
+    if let Some(why) = &found.misfit {
+        say(&format!("{}: this host cannot run it: {why}", args.file.display()));
+    }
+    Ok(if found.misfit.is_none() { OK } else { FAILED })
+}
+
+pub async fn inspect(config: &Config, args: &Args) -> anyhow::Result<u8> {
+    let found = kit::inspect(config, &args.file).await?;
+    put(&serde_json::to_string_pretty(&describe(&found))?);
+    Ok(if found.misfit.is_none() { OK } else { FAILED })
+}
+
+fn in_full(found: &Inspection) -> String {
+    let plugin = &found.plugin;
+    let own = |name: &str| found.metadata.fields.get(name).cloned();
+    let text = |manifest: &Option<String>, field: &str| manifest.clone().or_else(|| own(field)).into_iter().collect();
+    let producers = found.metadata.producers.iter();
+    let limits = &found.limits;
+    let runs = match &found.misfit {
+        None => format!("yes: it is within openedx:ace@{INTERFACE_VERSION}"),
+        Some(why) => format!("no: {why}"),
+    };
+    let parts = [
+        ("description", text(&found.manifest.description, "description")),
+        ("license", text(&found.manifest.license, "licenses")),
+        ("source", own("source").into_iter().chain(found.manifest.homepage.clone()).collect()),
+        ("made by", producers.map(|(field, values)| format!("{field}: {}", values.join(", "))).collect()),
+        ("revision", vec![plugin.revision.clone()]),
+        ("size", vec![bytes(plugin.size)]),
+        ("is", plugin.namespaces.iter().map(ToString::to_string).collect()),
+        ("exports", found.exports.clone()),
+        ("imports", plugin.imports.clone()),
+        ("requests", found.manifest.requests.lines()),
+        ("not requested", unrequested(found)),
+        ("to grant", to_grant(found)),
+        (
+            "limits",
+            vec![format!(
+                "memory {}, time {}, call-timeout {}",
+                bytes(limits.memory as u64),
+                duration(limits.time),
+                duration(limits.call_timeout)
+            )],
+        ),
+        ("runs here", vec![runs]),
+    ];
+    let version = plugin.version.clone().or_else(|| own("version")).unwrap_or_default();
+    block(format!("{} {version}", plugin.name).trim_end(), &parts)
+}
+
+/// Imports that answer "not granted" as long as the manifest does not request what stands behind them. JavaScript and Python
+/// import all that their world names, so this is no problem by itself.
+fn unrequested(found: &Inspection) -> Vec<String> {
+    let requests = &found.manifest.requests;
+    let grants = Grants {
+        http: requests.http.clone(),
+        keyvalue: requests.keyvalue.clone(),
+        mailer: requests.mailer,
+        outbox: requests.outbox.then(PathBuf::new),
+        ..Grants::default()
+    };
+    grants::ungranted(&found.plugin.imports, &grants)
+}
+
+/// What the operator would write into ace.toml.
+fn to_grant(found: &Inspection) -> Vec<String> {
+    let requests = &found.manifest.requests;
+    if requests.lines().is_empty() {
+        return vec!["nothing".to_owned()];
+    }
+    let text = granted("", &found.plugin.name, requests, Some(Path::new("FOLDER"))).unwrap_or_default();
+    let secrets = requests.secrets.iter().map(|name| format!("secrets = {{ {name} = {{ env = \"…\" }} }}"));
+    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).chain(secrets).collect()
+}
+
+fn describe(found: &Inspection) -> Value {
+    let plugin = &found.plugin;
+    json!({
+        "name": plugin.name,
+        "file": plugin.file,
+        "version": plugin.version,
+        "description": plugin.description,
+        "license": found.manifest.license,
+        "homepage": found.manifest.homepage,
+        "revision": plugin.revision,
+        "size": plugin.size,
+        "namespaces": plugin.namespaces,
+        "exports": found.exports,
+        "imports": plugin.imports,
+        "requests": found.manifest.requests.lines(),
+        "imports_not_requested": unrequested(found),
+        "limits": {
+            "memory_bytes": found.limits.memory,
+            "time_ms": found.limits.time.as_millis() as u64,
+            "call_timeout_ms": found.limits.call_timeout.as_millis() as u64,
+        },
+        "metadata": found.metadata,
+        "interface": format!("openedx:ace@{INTERFACE_VERSION}"),
+        "compatible": found.misfit.is_none(),
+        "reason": found.misfit,
+    })
+}

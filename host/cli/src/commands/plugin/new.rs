@@ -1,0 +1,121 @@
+//! `ace plugin new` and `ace plugin build`.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::{bytes, duration};
+use crate::commands::without_file;
+use crate::commands::{FAILED, OK, put, say};
+use crate::kit;
+use crate::kit::build::Project;
+use crate::kit::project;
+
+pub const EXAMPLES: &str = "Examples:
+  ace plugin new quiet_hours --kind policy --lang rust
+  ace plugin new slack --kind channel --lang python --dir ~/plugins/slack";
+
+pub const BUILD_EXAMPLES: &str = "Examples:
+  ace plugin build quiet_hours
+  ace plugin build --install
+
+It leaves NAME.wasm beside NAME.toml. With --install it fetches what is missing into the project's folder by npm and pip, and
+the target of Rust by rustup.";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Lower-case letters, digits and "_"; the component, its crate and its module are called so
+    name: String,
+
+    #[arg(long, value_enum)]
+    kind: Kind,
+
+    #[arg(long, value_enum)]
+    lang: Lang,
+
+    /// Where to write it; without this, into a new folder of its name
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Policy,
+    Channel,
+    Resolver,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Lang {
+    Rust,
+    Js,
+    Ts,
+    Python,
+    C,
+    Go,
+}
+
+#[derive(clap::Args)]
+pub struct BuildArgs {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+
+    /// Fetch the tools that are missing
+    #[arg(long)]
+    install: bool,
+}
+
+pub fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
+    let kind = match args.kind {
+        Kind::Policy => project::Kind::Policy,
+        Kind::Channel => project::Kind::Channel,
+        Kind::Resolver => project::Kind::Resolver,
+    };
+    let language = match args.lang {
+        Lang::Rust => project::Language::Rust,
+        Lang::Js => project::Language::JavaScript,
+        Lang::Ts => project::Language::TypeScript,
+        Lang::Python => project::Language::Python,
+        Lang::C => project::Language::C,
+        Lang::Go => project::Language::Go,
+    };
+    let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
+    let files = project::create(&folder, &args.name, kind, language)?;
+    match json {
+        true => files.iter().for_each(|file| put(&json!({"file": folder.join(file)}).to_string())),
+        false => {
+            let own = files.iter().filter(|file| !["wit", "vendor", "gen"].iter().any(|other| file.starts_with(other)));
+            own.for_each(|file| put(&folder.join(file).display().to_string()));
+        }
+    }
+    say(&format!("next: ace plugin build {0} && ace plugin test {0}", folder.display()));
+    Ok(OK)
+}
+
+pub async fn build(args: &BuildArgs, json: bool) -> anyhow::Result<u8> {
+    let project = Project::detect(&args.dir)?;
+    let built = project.build(args.install).await?;
+    let found = kit::inspect(&without_file(), &built.file).await?;
+    let file = shown(&built.file);
+    match json {
+        true => {
+            put(&json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
+            "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "compatible": found.misfit.is_none()})
+            .to_string())
+        }
+        false => put(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took))),
+    }
+    if let Some(why) = found.misfit {
+        say(&format!("{file}: this host cannot run it: {why}"));
+        return Ok(FAILED);
+    }
+    Ok(OK)
+}
+
+/// From here, where it is below.
+fn shown(file: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    file.strip_prefix(here).unwrap_or(file).display().to_string()
+}

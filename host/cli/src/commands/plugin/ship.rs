@@ -1,0 +1,160 @@
+//! `ace plugin install`, `remove`, `sign`, `verify` and `key`.
+
+use std::path::{Path, PathBuf};
+
+use ace::config::Config;
+use serde_json::json;
+
+use crate::commands::{FAILED, OK, put, say};
+use crate::kit;
+use crate::kit::ship;
+
+pub const INSTALL_EXAMPLES: &str = "Examples:
+  ace plugin install build/quiet_hours.wasm
+  ace plugin install quiet_hours.wasm --revision 4740ca3c1d7b --replace
+  ace plugins grant quiet_hours
+
+It grants nothing: what the plugin requests is shown, and `ace plugins grant` writes it into ace.toml.";
+
+#[derive(clap::Args)]
+pub struct InstallArgs {
+    /// The component; its manifest and signature are the files beside it
+    file: PathBuf,
+
+    /// Only this revision, as `ace plugin check` shows it
+    #[arg(long)]
+    revision: Option<String>,
+
+    /// In the place of another plugin of its name
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(clap::Args)]
+pub struct RemoveArgs {
+    /// The plugin's name
+    name: String,
+}
+
+#[derive(clap::Args)]
+pub struct SignArgs {
+    /// The component; its manifest is signed with it
+    file: PathBuf,
+
+    /// The secret key, as `ace plugin key` or minisign made it
+    #[arg(long)]
+    key: PathBuf,
+
+    /// A file with the secret key's password, where it has one
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub struct VerifyArgs {
+    /// The component
+    file: PathBuf,
+
+    /// A public key to trust, besides those of ace.toml; may be given several times
+    #[arg(long)]
+    key: Vec<String>,
+}
+
+#[derive(clap::Args)]
+pub struct KeyArgs {
+    /// Where to write the secret key; the public key goes beside it, with the ending .pub
+    file: PathBuf,
+}
+
+pub async fn install(config: &Config, args: &InstallArgs, json: bool) -> anyhow::Result<u8> {
+    let folder = plugin_dir(config)?;
+    let found = kit::inspect(config, &args.file).await?;
+    let shown = args.file.display();
+    if let Some(why) = &found.misfit {
+        say(&format!("{shown}: nothing was installed, this host cannot run it: {why}"));
+        return Ok(FAILED);
+    }
+    let (name, revision) = (&found.plugin.name, &found.plugin.revision);
+    if args.revision.as_ref().is_some_and(|wanted| wanted != revision) {
+        anyhow::bail!("{shown}: it is revision {revision}; nothing was installed");
+    }
+    let place = ship::install(&args.file, folder, args.replace)?;
+    let missing = found.plugin.missing.lines();
+    match json {
+        true => put(&json!({"plugin": name, "revision": revision, "file": place, "not_granted": missing}).to_string()),
+        false => put(&format!("{} {revision}", place.display())),
+    }
+    for line in &missing {
+        say(&format!("it requests, and is not granted: {line}"));
+    }
+    if !missing.is_empty() {
+        say(&format!("hint: `ace plugins grant {name}` writes grants into ace.toml"));
+    }
+    Ok(OK)
+}
+
+pub fn remove(config: &Config, args: &RemoveArgs, json: bool) -> anyhow::Result<u8> {
+    for file in ship::remove(&args.name, plugin_dir(config)?)? {
+        match json {
+            true => put(&json!({"removed": file}).to_string()),
+            false => put(&file.display().to_string()),
+        }
+    }
+    if config.plugins.contains_key(&args.name) {
+        say(&format!(
+            "warning: ace.toml names {0}: a policy that is named and not there is broken, and its on-error applies\n\
+             hint: take [plugins.{0}] out of ace.toml",
+            args.name
+        ));
+    }
+    Ok(OK)
+}
+
+pub fn sign(args: &SignArgs, json: bool) -> anyhow::Result<u8> {
+    let password = args.password_file.as_deref().map(read_line).transpose()?;
+    let file = ship::sign(&args.file, &args.key, password)?;
+    match json {
+        true => put(&json!({"signature": file}).to_string()),
+        false => put(&file.display().to_string()),
+    }
+    Ok(OK)
+}
+
+pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<u8> {
+    let keys: Vec<String> = args.key.iter().chain(&config.fixed.signatures.keys).cloned().collect();
+    if keys.is_empty() {
+        anyhow::bail!("no key is trusted\nhint: name one with --key, or under [plugin-signatures] in ace.toml");
+    }
+    match ship::verify(&args.file, &keys) {
+        Ok(key) => {
+            match json {
+                true => put(&json!({"file": args.file, "signed_by": key}).to_string()),
+                false => put(&format!("{}: signed by {key}", args.file.display())),
+            }
+            Ok(OK)
+        }
+        Err(error) => {
+            say(&error.to_string());
+            Ok(FAILED)
+        }
+    }
+}
+
+pub fn key(args: &KeyArgs, json: bool) -> anyhow::Result<u8> {
+    let public = ship::new_key(&args.file)?;
+    match json {
+        true => put(&json!({"public_key": public, "secret_key_file": args.file}).to_string()),
+        false => put(&public),
+    }
+    say(&format!("hint: in ace.toml: [plugin-signatures] required = true, keys = [\"{public}\"]"));
+    Ok(OK)
+}
+
+fn plugin_dir(config: &Config) -> anyhow::Result<&Path> {
+    config.fixed.plugin_dir.as_deref().ok_or_else(|| anyhow::anyhow!("ace.toml names no plugin-dir"))
+}
+
+fn read_line(file: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}

@@ -1,0 +1,196 @@
+//! `ace plugins`: all of them, or one in full; and `ace plugins grant`.
+
+mod grant;
+
+use ace::config::Config;
+use ace::engine;
+use ace::plugin::{PluginState, Shown};
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::client::{Client, Server};
+use super::{FAILED, OK, put, say, table_width};
+
+pub const EXAMPLES: &str = "Examples:
+  ace plugins
+  ace plugins django_email
+  ace plugins grant django_email
+  ace plugins --server http://127.0.0.1:8025
+  ace plugins --server http://127.0.0.1:8025 --shadow
+  ace plugins --json | jq 'select(.state.state == \"broken\")'
+
+Exit code 1 where a plugin that should serve cannot, or could not after a restart: the server goes
+on with an earlier revision, because the files in the plugin folder cannot serve.";
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// Only this one, with everything that is known of it
+    name: Option<String>,
+
+    /// How the policies in shadow compare with what was decided; of a running server
+    #[arg(long, requires = "server")]
+    shadow: bool,
+
+    #[command(flatten)]
+    server: Server,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Write into ace.toml what a plugin requests and is not granted, after showing it
+    Grant(grant::Args),
+}
+
+impl Args {
+    /// A running server is asked, so that no configuration is needed.
+    pub fn server(&self) -> anyhow::Result<Option<Client>> {
+        self.server.client()
+    }
+}
+
+/// Of the folder that the configuration names.
+pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
+    let survey = engine::survey(&config, Timestamp::now).await?;
+    let plugins = &survey.registry.plugins;
+    let names = || plugins.keys().cloned().collect::<Vec<_>>();
+    if let Some(Command::Grant(grant)) = args.command {
+        let plugin = plugins.get(&grant.name).ok_or_else(|| unknown(&grant.name, &names()))?;
+        return grant::run(&config, plugin, &grant, json);
+    }
+    for problem in survey.unknown_names(&config) {
+        say(&format!("warning: {problem}"));
+    }
+    let shown = plugins.values().map(|plugin| plugin.show()).collect();
+    list(shown, args.name.as_deref(), json)
+}
+
+/// Of a running server.
+pub async fn ask(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
+    if args.command.is_some() {
+        anyhow::bail!("grants are written into ace.toml, not into a running server; leave --server out");
+    }
+    if args.shadow {
+        let comparisons: Vec<Value> = client.get("/v1/shadow").await?;
+        comparisons.iter().for_each(|one| put(&if json { one.to_string() } else { compared(one) }));
+        return Ok(OK);
+    }
+    list(client.get("/v1/plugins").await?, args.name.as_deref(), json)
+}
+
+fn list(mut shown: Vec<Shown>, name: Option<&str>, json: bool) -> anyhow::Result<u8> {
+    if let Some(name) = name {
+        let names: Vec<String> = shown.iter().map(|plugin| plugin.name.clone()).collect();
+        shown.retain(|plugin| plugin.name == name);
+        if shown.is_empty() {
+            return Err(unknown(name, &names));
+        }
+    }
+    if json {
+        for plugin in &shown {
+            put(&serde_json::to_string(plugin)?);
+        }
+    } else if name.is_some() {
+        shown.iter().for_each(|plugin| put(&in_full(plugin)));
+    } else {
+        put(&table(&shown));
+    }
+    let is_broken = shown.iter().any(|p| matches!(p.state, PluginState::Broken(_)) || p.rejected.is_some());
+    Ok(if is_broken { FAILED } else { OK })
+}
+
+fn unknown(name: &str, names: &[String]) -> anyhow::Error {
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    anyhow::anyhow!("no plugin is called {name:?}\nhint: the plugin folder has {names}")
+}
+
+/// A policy in shadow: counts, and the latest messages on which it differed.
+fn compared(told: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let comparison = &told["comparison"];
+    let with = told["shadow_of"].as_str().map_or("all policies".to_owned(), |of| format!("the policy {of}"));
+    let mut out = format!(
+        "{} {}: against {with}, {} agree, {} differ, {} broken",
+        text(&told["policy"]),
+        text(&told["revision"]),
+        comparison["agrees"],
+        comparison["differs"],
+        comparison["broken"],
+    );
+    for one in comparison["differences"].as_array().into_iter().flatten() {
+        let said = if one["result"].is_null() { &one["broken"]["fault"]["message"] } else { &one["result"] };
+        out += &format!(
+            "\n  {}  {}  {}  it said {said}, decided was {}",
+            text(&one["at"]),
+            text(&one["uuid"]),
+            text(&one["name"]),
+            one["decided"]
+        );
+    }
+    out
+}
+
+fn table(plugins: &[Shown]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table_width(&mut table);
+    table.set_header(["name", "namespace", "version", "granted", "not granted", "state"]);
+    for plugin in plugins {
+        table.add_row([
+            plugin.name.clone(),
+            plugin.namespaces.join("\n"),
+            plugin.version.clone().unwrap_or_default(),
+            plugin.granted.join("\n"),
+            plugin.not_granted().join("\n"),
+            state(plugin),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A block of lines, a few for each thing that is known.
+fn in_full(plugin: &Shown) -> String {
+    let channel = plugin.channel.iter().map(|channel| {
+        let files: Vec<&str> = channel.template_files.iter().map(|file| file.name.as_str()).collect();
+        format!("{} with {}", channel.channel_type, files.join(", "))
+    });
+    let parts = [
+        ("description", plugin.description.iter().cloned().collect()),
+        ("file", vec![format!("{}, {} KB", plugin.file, plugin.size.div_ceil(1024))]),
+        ("namespace", plugin.namespaces.clone()),
+        ("channel", channel.collect()),
+        ("revision", vec![plugin.revision.clone()]),
+        ("state", vec![state(plugin)]),
+        ("imports", plugin.imports.clone()),
+        ("granted", plugin.granted.clone()),
+        ("not granted", plugin.not_granted()),
+    ];
+    let mut out = format!("{} {}", plugin.name, plugin.version.as_deref().unwrap_or_default()).trim_end().to_owned();
+    for (name, lines) in parts {
+        for (at, line) in lines.iter().enumerate() {
+            let name = if at == 0 { name } else { "" };
+            out += &format!("\n  {name:<13}{line}");
+        }
+    }
+    out
+}
+
+fn state(plugin: &Shown) -> String {
+    let state = match &plugin.state {
+        PluginState::Active => "active".to_owned(),
+        PluginState::Disabled => "disabled".to_owned(),
+        PluginState::Broken(reason) => format!("broken: {reason}"),
+        PluginState::AwaitingFile => "awaiting its file".to_owned(),
+    };
+    let circuit = match plugin.circuit_breaker {
+        Some(circuit) if circuit.open => format!("; circuit breaker open after {} faults", circuit.faults),
+        Some(circuit) if circuit.faults > 0 => format!("; {} faults", circuit.faults),
+        _ => String::new(),
+    };
+    let rejected = plugin.rejected.as_ref().map(|rejected| format!("; {rejected}"));
+    format!("{state}{circuit}{}", rejected.unwrap_or_default())
+}

@@ -1,0 +1,283 @@
+//! `ace send`.
+
+mod remote;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ace::Ace;
+use ace::config::Config;
+use ace::dispatch::{self, Done, Limits, Sink};
+use ace::message::{ChannelReport, FieldErrors, Outcome, RecipientState, Report};
+use ace::tasks::{Pauses, Tasks};
+use ace::watch::Watch;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, Server};
+use super::{FAILED, INTERRUPTED, OK, counted, open, put, say};
+pub use remote::run as remote;
+
+const EXAMPLES: &str = "Examples:
+  ace send message.json
+  ace send --json messages.ndjson > outcomes.ndjson
+  my-application | ace send -
+  ace send --limit-to email message.json
+  ace send --server http://127.0.0.1:8025 messages.ndjson
+
+Each message is edx-ace's JSON form, one a line where there are many. An outcome is printed
+for each channel type of each message as soon as it is settled; with --json, a line for each
+message. Messages that meet a passing failure are tried again until they expire.
+
+Exit code 1 where a message failed, 130 where the program was interrupted.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// A file with one JSON message, or with one a line; "-" for standard input
+    file: PathBuf,
+
+    /// Send over this channel type or channel alone; may be given several times
+    #[arg(long, value_name = "TYPE|CHANNEL")]
+    limit_to: Vec<String>,
+
+    /// Messages under way at once (default: delivery.concurrency)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: Option<u16>,
+
+    /// Report a message as it stands once its next attempt is more than this many seconds after its first (default:
+    /// delivery.max-expiration-delay)
+    // `--patience`: its name before 0.1.0.
+    #[arg(long, value_name = "SECONDS", alias = "patience")]
+    max_delay: Option<u64>,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Args {
+    /// A running server takes the messages, where one is named.
+    pub fn server(&self) -> anyhow::Result<Option<Client>> {
+        self.server.client()
+    }
+}
+
+pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
+    let delivery = &config.delivery;
+    let concurrency = args.concurrency.map_or(delivery.concurrency, usize::from);
+    let (waiting_max, bytes_max) = (delivery.max_waiting, delivery.max_message_bytes);
+    let max_delay = args.max_delay.map_or_else(|| delivery.max_window(false), Duration::from_secs);
+    let ace = Ace::builder(config).start().await?;
+    let limit_to_channels = ace.limit(&args.limit_to).map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
+    let limits = Limits { concurrency, waiting_max, patience: max_delay, limit_to_channels };
+    let (input, size) = open(&args.file, bytes_max).await?;
+
+    let tally = Arc::new(Tally::new(json, size));
+    let interrupted = AtomicBool::new(false);
+    let stop = async {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => interrupted.store(true, Ordering::Relaxed),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let ace = Arc::new(ace);
+    let tasks = Tasks::new(Pauses::default(), CancellationToken::new());
+    let watched = ace.clone();
+    let watching = tasks.keep("watch", move || Watch::start(watched.clone()).run());
+    let current = ace.clone();
+    let read = dispatch::run(move || current.snapshot(), input, limits, stop, tally.clone()).await;
+    watching.abort();
+    ace.close().await;
+    let code = tally.finish();
+    read.map_err(|e| anyhow::anyhow!("{}: {e}", args.file.display()))?;
+    Ok(if interrupted.into_inner() { INTERRUPTED } else { code })
+}
+
+/// Prints the outcomes and counts them.
+struct Tally {
+    json: bool,
+    started: Instant,
+    progress: Option<ProgressBar>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    messages: u64,
+    failed: u64,
+    states: BTreeMap<&'static str, u64>,
+    /// Lines that are not written yet: a write for each would cost more than the line.
+    held: String,
+    written: Option<Instant>,
+}
+
+/// Input shorter than this needs no progress bar.
+const LONG_INPUT_BYTES: u64 = 256 * 1024;
+/// Lines are held back until there are so many bytes, or for so long while messages keep coming.
+const HELD_BYTES_MAX: usize = 32 * 1024;
+const HELD_FOR_MAX: Duration = Duration::from_millis(50);
+
+impl Tally {
+    fn new(json: bool, size: Option<u64>) -> Self {
+        let is_long = size.is_none_or(|bytes| bytes > LONG_INPUT_BYTES);
+        // On a terminal that shows the outcomes too, a bar would only be in their way.
+        let is_alone = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+        let progress = (is_long && is_alone).then(|| {
+            let style = ProgressStyle::with_template("{spinner} {human_pos} messages, {per_sec}, {elapsed} {msg}");
+            ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        });
+        if !json {
+            put(&format!(
+                "{:<36}  {:<32}  {:<8}  {:<18}  {:<14}  DETAIL",
+                "UUID", "MESSAGE", "TYPE", "CHANNEL", "STATE"
+            ));
+        }
+        Tally { json, started: Instant::now(), progress, counts: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self, done: &Done, is_failure: bool) -> String {
+        let line = done.line;
+        match (&done.result, self.json) {
+            (Ok(report), true) => json_line(&Told { line, failed: is_failure, report: Some(report), refused: None }),
+            (Err(errors), true) => json_line(&Told { line, failed: true, report: None, refused: Some(errors) }),
+            (Ok(report), false) => table_rows(report, is_failure),
+            (Err(errors), false) => {
+                format!(
+                    "{:<36}  {:<32}  {:<8}  {:<18}  {:<14}  {errors}\n",
+                    format!("line {line}"),
+                    "-",
+                    "-",
+                    "-",
+                    "refused"
+                )
+            }
+        }
+    }
+
+    fn finish(&self) -> u8 {
+        self.flush();
+        if let Some(progress) = &self.progress {
+            progress.finish_and_clear();
+        }
+        let counts = self.lock();
+        let states: Vec<String> = counts.states.iter().map(|(state, n)| format!("{n} {state}")).collect();
+        let (messages, seconds) = (counted(counts.messages, "message"), self.started.elapsed().as_secs_f64());
+        let states = if states.is_empty() { String::new() } else { format!(": {}", states.join(", ")) };
+        say(&format!("{messages} in {seconds:.1} s{states}; {} failed", counts.failed));
+        if counts.failed == 0 { OK } else { FAILED }
+    }
+}
+
+impl Sink for Tally {
+    fn done(&self, done: Done) {
+        let is_failure = done.result.as_ref().map_or(true, Report::is_failure);
+        let lines = self.lines(&done, is_failure);
+        let mut counts = self.lock();
+        counts.messages += 1;
+        counts.failed += u64::from(is_failure);
+        match &done.result {
+            Err(_) => *counts.states.entry("refused").or_default() += 1,
+            Ok(report) => {
+                report.channels.iter().for_each(|c| *counts.states.entry(c.outcome.state()).or_default() += 1)
+            }
+        }
+        counts.held.push_str(&lines);
+        let is_old = counts.written.get_or_insert_with(Instant::now).elapsed() > HELD_FOR_MAX;
+        if is_old || counts.held.len() > HELD_BYTES_MAX {
+            counts.write();
+        }
+        if let Some(progress) = &self.progress {
+            progress.set_position(counts.messages);
+            if counts.failed > 0 {
+                progress.set_message(format!("({} failed)", counts.failed));
+            }
+        }
+    }
+
+    fn flush(&self) {
+        self.lock().write();
+    }
+}
+
+impl Counts {
+    fn write(&mut self) {
+        if !self.held.is_empty() {
+            put(self.held.trim_end_matches('\n'));
+            self.held.clear();
+            self.written = Some(Instant::now());
+        }
+    }
+}
+
+/// A line of `--json`.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    line: u64,
+    failed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    report: Option<&'a Report>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'a FieldErrors>,
+}
+
+fn json_line(told: &Told) -> String {
+    let mut line = serde_json::to_string(told).expect("a report has only string keys and finite numbers");
+    line.push('\n');
+    line
+}
+
+/// What is worth a row: not the types that nobody serves or asked for, unless the message failed.
+fn shown(report: &Report, is_failure: bool) -> impl Iterator<Item = &ChannelReport> {
+    let is_empty = |o: &Outcome| matches!(o, Outcome::Unsupported { .. } | Outcome::Excluded);
+    report.channels.iter().filter(move |c| is_failure || !is_empty(&c.outcome))
+}
+
+fn table_rows(report: &Report, is_failure: bool) -> String {
+    let mut rows = String::new();
+    for c in shown(report, is_failure) {
+        let channel = c.channel.as_deref().unwrap_or("-");
+        let (state, detail) = (c.outcome.state(), detail(c));
+        rows += &format!(
+            "{:<36}  {:<32}  {:<8}  {channel:<18}  {state:<14}  {detail}\n",
+            report.uuid, report.name, c.channel_type
+        );
+    }
+    rows
+}
+
+/// One line about an outcome.
+pub fn detail(report: &ChannelReport) -> String {
+    let by = |reasons: &[ace::message::Reason]| {
+        let each = reasons.iter().map(|r| match &r.reason {
+            Some(reason) => format!("{}: {reason}", r.policy),
+            None => r.policy.clone(),
+        });
+        each.collect::<Vec<_>>().join("; ")
+    };
+    match &report.outcome {
+        Outcome::Sent { receipt, fault: None } => {
+            let others = report.recipients.iter().filter(|recipient| recipient.state != RecipientState::Accepted);
+            let others = others.map(|other| format!("; not accepted for {}: {}", other.address, other.answer));
+            format!("{}{}", receipt.provider_id.as_deref().unwrap_or_default(), others.collect::<String>())
+        }
+        Outcome::Sent { receipt, fault: Some(fault) } => {
+            format!("{}; then {fault}", receipt.provider_id.as_deref().unwrap_or_default())
+        }
+        Outcome::Denied { reasons } => by(reasons),
+        Outcome::Delayed { not_before, reasons } => format!("not before {not_before}: {}", by(reasons)),
+        Outcome::Retry { at, error } => format!("to be tried again at {at}: {error}"),
+        Outcome::Failed { error } => error.clone(),
+        Outcome::MaybeSent { reason } | Outcome::Skipped { reason } | Outcome::Unsupported { reason } => reason.clone(),
+        Outcome::TemplateError { message, .. } => message.clone(),
+        Outcome::Expired { error } => error.clone().unwrap_or_default(),
+        Outcome::Ready | Outcome::Excluded => String::new(),
+    }
+}

@@ -1,0 +1,157 @@
+//! `ace templates`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ace::config::Config;
+use ace::engine::{self, Survey, texts};
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{FAILED, OK, counted, import, put, say, table_width};
+
+const EXAMPLES: &str = "Examples:
+  ace templates
+  ace templates --json | jq 'select(.overrides)'
+  ace templates extract --language fr
+  ace templates extract --check
+
+Exit code 1 where a template is broken, or one is missing that a channel needs.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Collect the translatable texts of a template folder into locale/, for translators
+    Extract(ExtractArgs),
+    /// Bring a folder of Django templates over, with its catalogues
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::Args),
+}
+
+#[derive(clap::Args)]
+pub struct ExtractArgs {
+    /// The template folder; default: the first of template-dirs
+    dir: Option<PathBuf>,
+
+    /// Begin a catalogue for this language; may be given several times. Those that there are, are merged anyway
+    #[arg(long, value_name = "LANGUAGE")]
+    language: Vec<String>,
+
+    /// Write nothing; exit code 1 where a text is missing, stale, or to be looked at again
+    #[arg(long)]
+    check: bool,
+}
+
+pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
+    match args.command {
+        None => list(&config, json).await,
+        Some(Command::Extract(args)) => extract(&config, args, json).await,
+        Some(Command::Import(args)) => import::run(&args, Some(Ok(config)), json),
+    }
+}
+
+/// What each message has, lacks and overrides.
+async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
+    let survey = engine::survey(config, Timestamp::now).await?;
+    let lacking = lacking(&survey);
+    let mut is_broken = false;
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table_width(&mut table);
+    table.set_header(["message", "type", "theme", "file", "from", "instead of"]);
+    for file in survey.presentation.files() {
+        is_broken |= file.broken.is_some();
+        if json {
+            put(&serde_json::to_string(&file)?);
+            continue;
+        }
+        let source = match file.broken {
+            Some(why) => format!("broken: {why}"),
+            None => file.source.to_owned(),
+        };
+        let overrides: Vec<String> = file.overrides.iter().map(|path| path.display().to_string()).collect();
+        table.add_row([
+            format!("{}.{}", file.app_label, file.name),
+            file.channel_type.to_owned(),
+            file.theme.unwrap_or_default().to_owned(),
+            file.file.to_owned(),
+            source,
+            overrides.join("\n"),
+        ]);
+    }
+    for ((message, channel_type, file), channels) in &lacking {
+        let channels = channels.join(", ");
+        match json {
+            true => {
+                put(&json!({"message": message, "channel_type": channel_type, "file": file, "needed_by": channels})
+                    .to_string());
+            }
+            false => {
+                let missing = format!("missing: {channels} needs it");
+                table.add_row([message, channel_type, "", file, &missing, ""]);
+            }
+        }
+    }
+    for (message, channel_type) in survey.absent_types() {
+        match json {
+            true => put(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string()),
+            false => {
+                table.add_row([&message, &channel_type, "", "", "no templates: it is not sent over this type", ""]);
+            }
+        }
+    }
+    if !json {
+        put(&table.to_string());
+    }
+    Ok(if is_broken || !lacking.is_empty() { FAILED } else { OK })
+}
+
+/// Message, channel type and file that channels need and no folder has, with the channels.
+fn lacking(survey: &Survey) -> BTreeMap<(String, String, String), Vec<String>> {
+    let mut lacking: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for missing in survey.missing_files() {
+        for file in missing.files {
+            let key = (missing.message.clone(), missing.channel_type.clone(), file);
+            lacking.entry(key).or_default().push(missing.channel.clone());
+        }
+    }
+    lacking
+}
+
+async fn extract(config: &Config, args: ExtractArgs, json: bool) -> anyhow::Result<u8> {
+    let dir = args.dir.or_else(|| config.template_dirs.first().cloned()).ok_or_else(|| {
+        anyhow::anyhow!("there is no template folder\nhint: name one, or list it in template-dirs of ace.toml")
+    })?;
+    let (languages, write) = (args.language, !args.check);
+    let extracted = tokio::task::spawn_blocking(move || texts::extract(&dir, &languages, write)).await??;
+    let mut unfinished = 0;
+    for catalog in &extracted {
+        let Some(language) = &catalog.language else {
+            say(&format!("{} in the templates", counted(catalog.messages as u64, "text")));
+            continue;
+        };
+        unfinished += catalog.missing.len() + catalog.fuzzy.len() + catalog.stale.len();
+        if json {
+            put(&serde_json::to_string(catalog)?);
+            continue;
+        }
+        for (what, texts) in [("missing", &catalog.missing), ("fuzzy", &catalog.fuzzy), ("stale", &catalog.stale)] {
+            texts.iter().for_each(|text| put(&format!("{language}\t{what}\t{}", text.escape_debug())));
+        }
+        let written = match (catalog.changed, write) {
+            (true, true) => "written",
+            (true, false) => "would change",
+            (false, _) => "unchanged",
+        };
+        let (missing, fuzzy, stale) = (catalog.missing.len(), catalog.fuzzy.len(), catalog.stale.len());
+        say(&format!("{}: {written}; {missing} missing, {fuzzy} fuzzy, {stale} stale", catalog.file.display()));
+    }
+    Ok(if args.check && unfinished > 0 { FAILED } else { OK })
+}

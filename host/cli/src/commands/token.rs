@@ -1,0 +1,63 @@
+//! `ace token`.
+
+use std::path::PathBuf;
+
+use ace::config::Config;
+use ace_server::tokens::{Scope, TokenFile};
+use jiff::Timestamp;
+
+use super::{OK, put, say};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a token, and print it: the only time it is seen
+    Create {
+        /// Who bears it
+        name: String,
+        /// What it may do: send, read, admin; several times, or separated by commas
+        #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPE")]
+        scope: Vec<Scope>,
+    },
+    /// List the tokens there are
+    List,
+    /// Take a token away; a running server lets it in no more within seconds
+    Revoke { name: String },
+}
+
+pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
+    let file = file(config)?;
+    let tokens = TokenFile::new(&file);
+    match args.command {
+        Command::Create { name, scope } => {
+            let secret = tokens.create(&name, scope, Timestamp::now())?;
+            say(&format!("a token for {name}, in {} as a hash; this is the only time it is shown", file.display()));
+            put(&secret);
+        }
+        Command::List => {
+            for token in tokens.list()? {
+                let scopes: Vec<String> =
+                    token.scopes.iter().map(|scope| format!("{scope:?}").to_lowercase()).collect();
+                put(&match json {
+                    true => {
+                        serde_json::json!({"name": token.name, "scopes": scopes, "created": token.created}).to_string()
+                    }
+                    false => format!("{:<24}  {:<20}  {}", token.name, scopes.join(","), token.created),
+                });
+            }
+        }
+        Command::Revoke { name } => tokens.revoke(&name)?,
+    }
+    Ok(OK)
+}
+
+fn file(config: &Config) -> anyhow::Result<PathBuf> {
+    config.fixed.server.tokens_file.clone().ok_or_else(|| {
+        anyhow::anyhow!("ace.toml names no file for tokens\nhint: tokens-file = \"tokens.json\" under [server]")
+    })
+}

@@ -1,0 +1,104 @@
+//! The author's kit: what `ace plugin` does for whoever writes a plugin. It works on files and on one plugin at a time, in
+//! the runtime that serves.
+//!
+//! - [`project`]: a new one from the templates; [`build`]: its component
+//! - [`case`]: a case of a plugin's table, and what the plugin is expected to answer
+//! - [`run`]: one case through one plugin
+//! - [`test`]: the tables beside a plugin
+//! - [`bench`]: many calls, measured
+//! - [`dev`]: sources watched; built, tried and installed as they change
+//! - [`ship`]: signing, and the plugin folder
+//!
+//! Nothing here is part of a serving host.
+
+pub mod bench;
+pub mod build;
+pub mod case;
+pub mod dev;
+mod diff;
+pub mod project;
+pub mod run;
+pub mod ship;
+pub mod test;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use ace::config::{self, Config, Manifest, Problems, Requests, Secret};
+use ace::keyvalue::{self, Keyvalue};
+use ace::mailer::{Mailer, MailerError};
+use ace::plugin::inspection::Inspection;
+use ace::plugin::registry::RegistryError;
+use ace::plugin::{Services, Single, World, http, world};
+use ace::tasks::{self, Panicked};
+
+/// What the author's tools cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum KitError {
+    #[error("{}: {source}", file.display())]
+    File { file: PathBuf, source: std::io::Error },
+    #[error("{place}: {message}")]
+    Case { place: String, message: String },
+    #[error("{}: {message}", file.display())]
+    Plugin { file: PathBuf, message: String },
+    #[error(transparent)]
+    Manifest(#[from] Problems),
+    #[error(transparent)]
+    Runtime(#[from] RegistryError),
+    #[error(transparent)]
+    Mailer(#[from] MailerError),
+    #[error(transparent)]
+    Facts(#[from] keyvalue::FileError),
+    #[error(transparent)]
+    Http(#[from] http::ClientError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
+/// Reads a component and its manifest without running any of it.
+pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitError> {
+    let host = Single::new(config, services(config, Arc::new(world::Open)).await?, false)?;
+    Ok(host.inspect(config, file).await)
+}
+
+/// What a plugin by itself is served with: the operator's relays and HTTP client, and facts that are kept in memory alone.
+async fn services(config: &Config, world: Arc<dyn World>) -> Result<Arc<Services>, KitError> {
+    let config = config.clone();
+    let built = tasks::blocking(move || {
+        let keyvalue = Keyvalue::load(&config::Keyvalue { database: None, ..config.fixed.keyvalue }, Timestamp::now())?;
+        let (mailer, client) = (Mailer::new(&config.fixed.mailer)?, http::Client::new(&config.fixed.http)?);
+        let client = client.within(world.clone());
+        let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(client));
+        Ok::<_, KitError>(Services { mailer, keyvalue, http, destinations: None, now: Timestamp::now, world })
+    });
+    Ok(Arc::new(built.await??))
+}
+
+/// A plugin's own settings where no ace.toml says anything of it: granted is what its manifest requests, so that it can be
+/// tried. Files go to `outbox`.
+fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
+    let grants = config::Grants {
+        http: requests.http.clone(),
+        keyvalue: requests.keyvalue.clone(),
+        mailer: requests.mailer,
+        outbox: requests.outbox.then(|| outbox.to_owned()),
+        ..config::Grants::default()
+    };
+    let secrets = requests.secrets.iter().map(|name| (name.clone(), Secret::new(format!("test-{name}"))));
+    config::Plugin { grants, secrets: secrets.collect(), ..config::Plugin::default() }
+}
+
+/// The manifest beside a component; an empty one where there is none.
+fn manifest(component: &Path) -> Result<Manifest, KitError> {
+    Ok(Manifest::read(&manifest_text(component)?, Some(&component.with_extension("toml")))?)
+}
+
+fn manifest_text(component: &Path) -> Result<String, KitError> {
+    let file = component.with_extension("toml");
+    match std::fs::read_to_string(&file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|source| KitError::File { file, source }),
+    }
+}

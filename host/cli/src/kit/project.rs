@@ -1,0 +1,301 @@
+//! `ace plugin new`: a project from the templates that the program carries, with the WIT at the host's version.
+
+use std::path::{Path, PathBuf};
+
+use ace::files::{self, Readers};
+use include_dir::{Dir, DirEntry, include_dir};
+
+use super::KitError;
+
+static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/templates");
+static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
+static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/sdk");
+/// Where the SDK's manifest finds what it inherits.
+const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
+
+/// What the plugin is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Policy,
+    Channel,
+    Resolver,
+}
+
+impl Kind {
+    #[cfg(test)]
+    pub const ALL: [Kind; 3] = [Kind::Policy, Kind::Channel, Kind::Resolver];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Policy => "policy",
+            Kind::Channel => "channel",
+            Kind::Resolver => "resolver",
+        }
+    }
+}
+
+/// What it is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    Rust,
+    JavaScript,
+    TypeScript,
+    Python,
+    C,
+    Go,
+}
+
+impl Language {
+    #[cfg(test)]
+    pub const ALL: [Language; 6] =
+        [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python, Language::C, Language::Go];
+
+    /// As `--lang` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Language::Rust => "rust",
+            Language::JavaScript => "js",
+            Language::TypeScript => "ts",
+            Language::Python => "python",
+            Language::C => "c",
+            Language::Go => "go",
+        }
+    }
+}
+
+/// Names that a language, a tool or the project itself has taken.
+const TAKEN: [&str; 40] = [
+    "ace",
+    "ace_plugin",
+    "alloc",
+    "and",
+    "async",
+    "await",
+    "break",
+    "build",
+    "char",
+    "class",
+    "componentize_py_types",
+    "const",
+    "core",
+    "def",
+    "double",
+    "else",
+    "enum",
+    "exports",
+    "float",
+    "for",
+    "if",
+    "import",
+    "in",
+    "int",
+    "json",
+    "match",
+    "mod",
+    "none",
+    "pass",
+    "return",
+    "self",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "tests",
+    "use",
+    "while",
+    "wit",
+    "wit_world",
+];
+/// As plugins' names are.
+const NAME_BYTES_MAX: usize = 64;
+
+/// A name that is a crate, a module and a file in every language.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.len() > NAME_BYTES_MAX || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(sound) {
+        return Err(format!(
+            "{name:?} cannot be a plugin's name: lower-case letters, digits and \"_\", a letter first, {NAME_BYTES_MAX} at most"
+        ));
+    }
+    if TAKEN.contains(&name) {
+        return Err(format!("{name:?} is taken: a language or a tool means something else by it"));
+    }
+    Ok(())
+}
+
+/// Writes a project into a folder that is not there yet, or is empty. Tells the files written.
+pub fn create(folder: &Path, name: &str, kind: Kind, language: Language) -> Result<Vec<PathBuf>, KitError> {
+    let fail = |message: String| KitError::Plugin { file: folder.to_owned(), message };
+    check_name(name).map_err(fail)?;
+    if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
+        return Err(fail("it is there already, and nothing is overwritten; choose another name or --dir".to_owned()));
+    }
+    let files = files(name, kind, language);
+    for (path, content) in &files {
+        let file = folder.join(path);
+        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = made.and_then(|()| files::replace(&file, content, Readers::AsBefore));
+        written.map_err(|source| KitError::File { file, source })?;
+    }
+    Ok(files.into_iter().map(|(path, _)| path).collect())
+}
+
+/// Every file of a project.
+fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for folder in [
+        format!("common/{}", kind.name()),
+        format!("{}/shared", language.name()),
+        format!("{}/{}", language.name(), kind.name()),
+    ] {
+        // Not every language has files for all kinds.
+        TEMPLATES.get_dir(&folder).iter().for_each(|dir| take(dir, Path::new(""), &mut files));
+    }
+    for (path, content) in &mut files {
+        *path = filled_in(&path.to_string_lossy(), name).into();
+        *content =
+            String::from_utf8(std::mem::take(content)).map_or_else(|e| e.into_bytes(), |t| filled_in(&t, name).into());
+    }
+    take(&WIT, Path::new("wit"), &mut files);
+    let world = format!(
+        "package openedx:ace@{};\n\n/// What this plugin is. It may include several.\nworld plugin {{\n  include {}-plugin;\n}}\n",
+        ace::plugin::INTERFACE_VERSION,
+        kind.name()
+    );
+    files.push(("wit/plugin.wit".into(), world.into()));
+    match language {
+        Language::C => {
+            let ours = |path: &Path| path.to_string_lossy().contains(&format!("{}_plugin", kind.name()));
+            let generated =
+                TEMPLATES.get_dir("c/gen").into_iter().flat_map(Dir::files).filter(|file| ours(file.path()));
+            files.extend(
+                generated
+                    .map(|f| (Path::new("gen").join(f.path().file_name().unwrap_or_default()), f.contents().to_vec())),
+            );
+        }
+        Language::Go => {
+            let generated = ["common", kind.name()].map(|of| TEMPLATES.get_dir(format!("go/gen/{of}")));
+            generated.into_iter().flatten().for_each(|dir| take(dir, Path::new("gen"), &mut files));
+        }
+        Language::Rust => {
+            take(&SDK, Path::new("vendor/ace-plugin"), &mut files);
+            let manifest = files.iter_mut().find(|(path, _)| path.ends_with("vendor/ace-plugin/Cargo.toml"));
+            if let Some((_, content)) = manifest {
+                *content = standalone(&String::from_utf8_lossy(content)).into();
+            }
+        }
+        // The helpers are one file for both: the compiler reads their types from its comments.
+        Language::TypeScript => {
+            TEMPLATES.get_dir("js/shared").iter().for_each(|dir| take(dir, Path::new(""), &mut files));
+        }
+        Language::JavaScript | Language::Python => {}
+    }
+    files
+}
+
+/// The files under a folder, at their places under another.
+fn take(dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+    fn walk(root: &Path, dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+        for entry in dir.entries() {
+            match entry {
+                DirEntry::Dir(dir) => walk(root, dir, to, files),
+                DirEntry::File(file) => {
+                    let path = file.path().strip_prefix(root).unwrap_or(file.path());
+                    files.push((to.join(path), file.contents().to_vec()));
+                }
+            }
+        }
+    }
+    walk(dir.path(), dir, to, files);
+}
+
+/// With the plugin's name in the place of the templates' marks. Three files have other names here, so that no tool takes the
+/// templates for what they become.
+fn filled_in(text: &str, name: &str) -> String {
+    let text = match text {
+        "gitignore" => ".gitignore",
+        "Cargo.toml.in" => "Cargo.toml",
+        "go.mod.in" => "go.mod",
+        other => other,
+    };
+    let words = name.split('_').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        format!("{}{rest}", first.to_uppercase())
+    });
+    text.replace("__NAME__", name).replace("__TYPE__", &words.collect::<String>())
+}
+
+/// The SDK's manifest without a workspace around it: what it inherits is written out.
+fn standalone(manifest: &str) -> String {
+    let workspace: toml_edit::DocumentMut = WORKSPACE.parse().expect("the workspace's own manifest");
+    let mut manifest: toml_edit::DocumentMut = manifest.parse().expect("the SDK's own manifest");
+    manifest.remove("lints");
+    inherit(manifest["package"].as_table_like_mut(), &workspace["workspace"]["package"]);
+    for dependencies in ["dependencies", "dev-dependencies"] {
+        inherit(
+            manifest.get_mut(dependencies).and_then(|d| d.as_table_like_mut()),
+            &workspace["workspace"]["dependencies"],
+        );
+    }
+    manifest.to_string()
+}
+
+fn inherit(table: Option<&mut dyn toml_edit::TableLike>, from: &toml_edit::Item) {
+    let Some(table) = table else { return };
+    let inherits = |item: &toml_edit::Item| item.as_table_like().is_some_and(|t| t.contains_key("workspace"));
+    let keys: Vec<String> = table.iter().filter(|(_, item)| inherits(item)).map(|(key, _)| key.to_owned()).collect();
+    for key in keys {
+        match from.get(&key) {
+            Some(item) => table.insert(&key, item.clone()),
+            None => table.remove(&key),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for name in ["quiet_hours", "sms2", "a"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "Quiet", "quiet-hours", "2nd", "_a", "a b", "../a", "zoë"] {
+            assert!(check_name(name).expect_err(name).contains("cannot be a plugin's name"), "{name}");
+        }
+        for name in ["match", "class", "test", "wit"] {
+            assert!(check_name(name).expect_err(name).contains("is taken"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_project_is_whole_and_nothing_is_overwritten() {
+        let home = tempfile::tempdir().expect("a folder");
+        for language in Language::ALL {
+            for kind in Kind::ALL {
+                let folder = home.path().join(format!("{}-{}", language.name(), kind.name()));
+                let files = create(&folder, "my_plugin", kind, language).expect("written");
+                for wanted in [
+                    "my_plugin.toml",
+                    "README.md",
+                    ".gitignore",
+                    "tests/cases.json",
+                    "wit/plugin.wit",
+                    "wit/policy.wit",
+                ] {
+                    assert!(files.iter().any(|file| file == Path::new(wanted)), "{wanted} of {}", folder.display());
+                }
+                for file in &files {
+                    let text = std::fs::read(folder.join(file)).expect("written");
+                    let text = String::from_utf8_lossy(&text);
+                    assert!(!text.contains("__NAME__") && !text.contains("__TYPE__"), "{}", file.display());
+                }
+                let error = create(&folder, "my_plugin", kind, language).expect_err("it is there");
+                assert!(error.to_string().contains("nothing is overwritten"), "{error}");
+            }
+        }
+        let sdk = std::fs::read_to_string(home.path().join("rust-policy/vendor/ace-plugin/Cargo.toml")).expect("there");
+        assert!(!sdk.contains("workspace") && sdk.contains("wit-bindgen"), "{sdk}");
+    }
+}

@@ -1,0 +1,351 @@
+//! One case through one plugin, in the real runtime with its real limits.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ace::config::{Config, Manifest, Secret};
+use ace::keyvalue::{Keyvalue, KeyvalueError};
+use ace::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
+use ace::plugin::instance::Called;
+use ace::plugin::trial::{Seen, exchange::Exchange};
+use ace::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single, world};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::case::{Case, agrees};
+use super::{KitError, as_requested, manifest, services};
+
+/// One plugin, ready to be tried.
+pub struct Runner {
+    host: Single,
+    pub file: PathBuf,
+    pub name: String,
+    config: Config,
+    manifest: Manifest,
+    /// Whether ace.toml says something of it; without that it is granted what it requests.
+    is_configured: bool,
+    outbox: Scratch,
+}
+
+/// Where HTTP and mail go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum World {
+    /// Into the world; the clock and random numbers are real where the case fixes neither.
+    Real,
+    /// Into the world, and written down; the clock and random numbers stand still.
+    Recorded,
+    /// Nowhere: the case answers.
+    Replayed,
+}
+
+/// What came of a case.
+pub struct Tried {
+    /// `"pass"`, `{"deny": …, "delay": …}`, `{"sent": …}`, `{"recoverable": …}`, `{"fatal": …}`, `{"skipped": …}`,
+    /// `{"page": …}`, `{"fault": …}`, `{"refused": …}`.
+    pub answer: Value,
+    /// Of a fault: the guest's own stack.
+    pub backtrace: Option<String>,
+    pub seen: Seen,
+    /// Host calls that were refused for want of a grant.
+    pub denied: Vec<String>,
+    /// Exchanges of the case that nobody asked for.
+    pub left_over: Vec<Exchange>,
+    /// What the case says of buckets, as it is now.
+    pub facts_after: Value,
+    /// What a recording fixes.
+    pub now: Option<Timestamp>,
+}
+
+/// A loaded plugin with what one case lays down around it.
+pub(super) struct Prepared {
+    pub plugin: Plugin,
+    pub trial: Arc<Trial>,
+    keyvalue: Arc<Keyvalue>,
+    pub message: Arc<Message>,
+    pub rendered: Vec<(String, String)>,
+    pub attempt: Attempt,
+}
+
+impl Runner {
+    /// Reads the manifest. `is_metered`: instructions are counted.
+    pub async fn new(config: &Config, file: &Path, is_metered: bool) -> Result<Runner, KitError> {
+        let name = single::name(file);
+        let host = Single::new(config, services(config, Arc::new(world::Open)).await?, is_metered)?;
+        let is_configured = config.plugins.contains_key(&name);
+        let (manifest, outbox) = (manifest(file)?, Scratch::new());
+        Ok(Runner { host, file: file.to_owned(), name, config: config.clone(), manifest, is_configured, outbox })
+    }
+
+    /// Runs one case.
+    pub async fn run(&self, case: &Case, world: World) -> Result<Tried, KitError> {
+        let prepared = self.prepare(case, world).await?;
+        let (answer, backtrace, denied) = match (&prepared.plugin.state, &prepared.plugin.runtime) {
+            (PluginState::Broken(why), _) => (json!({"refused": why}), None, Vec::new()),
+            (_, Some(runtime)) => self.ask(runtime, case, &prepared).await?,
+            (_, None) => return Err(self.fail("ace.toml says that it is not enabled")),
+        };
+        let facts_after = prepared.facts(&case.facts_after, &self.file)?;
+        let Prepared { trial, .. } = &prepared;
+        Ok(Tried {
+            answer,
+            backtrace,
+            seen: trial.seen(),
+            denied,
+            left_over: trial.left_over(),
+            facts_after,
+            now: trial.now,
+        })
+    }
+
+    /// How long it takes to make machine code of the component.
+    pub(super) async fn time_compilation(&self) -> Result<std::time::Duration, KitError> {
+        self.host.time_compilation(&self.file).await.map_err(|why| self.fail(&why))
+    }
+
+    /// Loads the plugin with the case's config, secrets and facts.
+    pub(super) async fn prepare(&self, case: &Case, world: World) -> Result<Prepared, KitError> {
+        let message = Arc::new(case.read_message()?);
+        let (config, secrets) = self.settings(case);
+        let trial = Arc::new(self.trial(case, world, secrets));
+        let services = services(&config, trial.clone()).await?;
+        let keyvalue = services.keyvalue.clone();
+        lay_down(&keyvalue, case, services.now()).await?;
+        let plugin = self.host.with(services).load(&config, &self.file).await;
+        let files = plugin.channel.iter().flat_map(|channel| &channel.template_files);
+        let rendered = files.map(|file| {
+            let text = case.rendered.get(&file.name).cloned().unwrap_or_else(|| file.name.clone());
+            (file.name.clone(), text)
+        });
+        let rendered: Vec<_> = rendered.collect();
+        if let Some(unknown) = case.rendered.keys().find(|name| !rendered.iter().any(|(file, _)| file == *name))
+            && plugin.channel.is_some()
+        {
+            let message = format!("rendered: the channel asks for no file {unknown:?}");
+            return Err(KitError::Case { place: case.place.clone(), message });
+        }
+        let attempt = Attempt {
+            number: case.attempt.unwrap_or(1).max(1),
+            idempotency_key: format!("{}.{}", message.uuid, self.name),
+        };
+        Ok(Prepared { plugin, trial, keyvalue, message, rendered, attempt })
+    }
+
+    fn settings(&self, case: &Case) -> (Config, Vec<String>) {
+        let mut config = self.config.clone();
+        let mut plugin = match self.is_configured {
+            true => config.plugins.get(&self.name).cloned().unwrap_or_default(),
+            false => as_requested(&self.manifest.requests, &self.outbox.0),
+        };
+        plugin.config.extend(case.config.clone());
+        plugin.secrets.extend(case.secrets.iter().map(|(name, value)| (name.clone(), Secret::new(value))));
+        let secrets = plugin.secrets.values().map(|secret| secret.expose().to_owned()).collect();
+        config.plugins.insert(self.name.clone(), plugin);
+        // A list of the enabled ones is the operator's; whoever tries a plugin wants it to run.
+        (config.enabled_policies, config.enabled_channels) = (None, None);
+        (config, secrets)
+    }
+
+    fn trial(&self, case: &Case, world: World, secrets: Vec<String>) -> Trial {
+        let exchanges = || case.host.clone().unwrap_or_default();
+        let mut trial = match world {
+            World::Real if case.host.is_some() => Trial::replaying(exchanges(), secrets),
+            World::Real | World::Recorded => Trial::watching(secrets),
+            World::Replayed => Trial::replaying(exchanges(), secrets),
+        };
+        (trial.now, trial.seed) = match world {
+            World::Real => (case.now, case.seed),
+            World::Recorded => (Some(case.now.unwrap_or_else(whole_seconds)), Some(case.seed.unwrap_or_default())),
+            World::Replayed => (Some(case.fixed_now()), Some(case.seed.unwrap_or_default())),
+        };
+        trial.catches_mail = self.config.fixed.mailer.relays.is_empty();
+        trial
+    }
+
+    async fn ask(
+        &self,
+        runtime: &Runtime,
+        case: &Case,
+        prepared: &Prepared,
+    ) -> Result<(Value, Option<String>, Vec<String>), KitError> {
+        Ok(match self.namespace(case, &prepared.plugin)? {
+            Namespace::Policy => {
+                let called = runtime.check(&prepared.message, false).await;
+                let (answer, backtrace) = told(called.answer.map(verdict));
+                (answer, backtrace, called.denied)
+            }
+            Namespace::Channel => {
+                let called = runtime.deliver(&prepared.message, &prepared.rendered, &prepared.attempt).await;
+                let (answer, backtrace) = told(called.answer.map(delivered));
+                (answer, backtrace, called.denied)
+            }
+            Namespace::RecipientResolver => {
+                let called = self.resolve(runtime, case).await?;
+                let (answer, backtrace) = told(called.answer.map(resolved));
+                (answer, backtrace, called.denied)
+            }
+        })
+    }
+
+    /// Asks a resolver for its page.
+    pub(super) async fn resolve(
+        &self,
+        runtime: &Runtime,
+        case: &Case,
+    ) -> Result<Called<Result<Page, ResolveError>>, KitError> {
+        let asked = case.resolve.as_ref().ok_or_else(|| KitError::Case {
+            place: case.place.clone(),
+            message: "a resolver is asked by \"resolve\": {\"arguments\": {…}}, not by \"message\"".to_owned(),
+        })?;
+        let json = |object: &Object| serde_json::to_string(object).expect("it was read from JSON");
+        let (message_type, arguments) = (json(&asked.message_type), json(&asked.arguments));
+        Ok(runtime.resolve(&message_type, &arguments, asked.cursor.as_deref(), asked.limit).await)
+    }
+
+    /// What the case asks it as: what it says, else what the plugin is.
+    pub(super) fn namespace(&self, case: &Case, plugin: &Plugin) -> Result<Namespace, KitError> {
+        let resolve = case.resolve.as_ref().map(|_| Namespace::RecipientResolver);
+        let asked = resolve.or(case.ask.map(Namespace::from));
+        let first = plugin.namespaces.first().copied();
+        let namespace = asked.or(first).ok_or_else(|| self.fail("it exports nothing that can be asked"))?;
+        if !plugin.namespaces.contains(&namespace) {
+            return Err(self.fail(&format!("the case asks it as {namespace}, which it is not")));
+        }
+        Ok(namespace)
+    }
+
+    pub(super) fn fail(&self, message: &str) -> KitError {
+        KitError::Plugin { file: self.file.clone(), message: message.to_owned() }
+    }
+}
+
+impl Prepared {
+    /// What the buckets hold under the keys that are asked for.
+    fn facts(&self, asked: &BTreeMap<String, Object>, file: &Path) -> Result<Value, KitError> {
+        let now = self.trial.now.unwrap_or_else(Timestamp::now);
+        let mut facts = Object::new();
+        for (bucket, keys) in asked {
+            let mut found = Object::new();
+            for key in keys.keys() {
+                let value = self.keyvalue.get(bucket, key, now).map_err(|e| unkept(e, file.display()))?;
+                let text = value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                let wanted_as_text = keys[key].is_string();
+                let value = text.map_or(Value::Null, |text| match serde_json::from_str(&text) {
+                    Ok(json) if !wanted_as_text => json,
+                    _ => text.into(),
+                });
+                found.insert(key.clone(), value);
+            }
+            facts.insert(bucket.clone(), found.into());
+        }
+        Ok(facts.into())
+    }
+}
+
+/// What a tried case has against it; empty where it passes.
+pub fn faults(case: &Case, tried: &Tried) -> Vec<String> {
+    let mut faults = Vec::new();
+    match &case.expect {
+        Some(expected) if !agrees(expected, &tried.answer) => faults.push(super::diff::of(expected, &tried.answer)),
+        Some(_) => {}
+        None => faults.push(format!("the case has no \"expect\"; it answered {}", tried.answer)),
+    }
+    let wanted: Value =
+        case.facts_after.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect::<Object>().into();
+    if wanted != tried.facts_after {
+        faults.push(format!("facts_after:\n{}", super::diff::of(&wanted, &tried.facts_after)));
+    }
+    faults.extend(
+        tried.seen.unexpected.iter().map(|why| format!("{why}; `--record` writes down what the world answers")),
+    );
+    for left in &tried.left_over {
+        let left = serde_json::to_string(left).unwrap_or_default();
+        faults.push(format!("nothing asked for what the case holds in \"host\": {left}"));
+    }
+    faults
+}
+
+async fn lay_down(keyvalue: &Keyvalue, case: &Case, now: Timestamp) -> Result<(), KitError> {
+    for (bucket, facts) in &case.facts {
+        for (key, value) in facts {
+            let bytes = match value {
+                Value::String(text) => text.clone().into_bytes(),
+                other => other.to_string().into_bytes(),
+            };
+            let set = keyvalue.set(bucket, key, bytes, None, now).await;
+            set.map_err(|e| unkept(e, format!("{}: facts.{bucket}.{key}", case.place)))?;
+        }
+    }
+    Ok(())
+}
+
+fn unkept(error: KeyvalueError, place: impl ToString) -> KitError {
+    KitError::Case { place: place.to_string(), message: error.to_string() }
+}
+
+/// Now, as a person would write it into a file.
+fn whole_seconds() -> Timestamp {
+    Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn told(answer: Result<Value, Fault>) -> (Value, Option<String>) {
+    match answer {
+        Ok(answer) => (answer, None),
+        Err(fault) => (json!({"fault": {"kind": fault.kind, "message": fault.message}}), fault.backtrace),
+    }
+}
+
+fn verdict(result: PolicyResult) -> Value {
+    match result.deny.is_empty() && result.delay.is_empty() {
+        true => "pass".into(),
+        false => json!(result),
+    }
+}
+
+fn delivered(answer: Result<ace::message::Receipt, DeliveryError>) -> Value {
+    match answer {
+        Ok(receipt) => json!({"sent": receipt}),
+        Err(DeliveryError::Recoverable { message, next_attempt_time: None }) => {
+            json!({"recoverable": {"message": message}})
+        }
+        Err(DeliveryError::Recoverable { message, next_attempt_time }) => {
+            json!({"recoverable": {"message": message, "next_attempt_time": next_attempt_time}})
+        }
+        Err(DeliveryError::Fatal(why)) => json!({"fatal": why}),
+        Err(DeliveryError::Skipped(why)) => json!({"skipped": why}),
+        Err(DeliveryError::Unavailable(why)) => json!({"unavailable": why}),
+        Err(DeliveryError::MaybeSent { reason }) => json!({"maybe_sent": reason}),
+        Err(DeliveryError::SentWithFault { answer, fault }) => {
+            json!({"sent_with_fault": {"answer": answer, "fault": {"kind": fault.kind, "message": fault.message}}})
+        }
+    }
+}
+
+fn resolved(answer: Result<Page, ResolveError>) -> Value {
+    match answer {
+        Ok(page) => json!({"page": page}),
+        Err(ResolveError::Recoverable { message, next_attempt_time: None }) => {
+            json!({"recoverable": {"message": message}})
+        }
+        Err(ResolveError::Recoverable { message, next_attempt_time }) => {
+            json!({"recoverable": {"message": message, "next_attempt_time": next_attempt_time}})
+        }
+        Err(ResolveError::Fatal(why)) => json!({"fatal": why}),
+    }
+}
+
+/// A folder that ends with its owner; made when something is written into it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        Scratch(std::env::temp_dir().join(format!("ace-outbox-{}", uuid::Uuid::new_v4())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is not there where the plugin requested no outbox.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

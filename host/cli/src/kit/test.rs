@@ -1,0 +1,249 @@
+//! The tables of cases beside a plugin, run, recorded and reported.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ace::config::Config;
+use ace::files::{self, Readers};
+use ace::message::Object;
+use ace::plugin::single;
+use ace::plugin::trial::Line;
+use serde_json::{Value, json};
+
+use super::KitError;
+use super::case::{Case, Table};
+use super::run::{Runner, Tried, World, faults};
+
+/// Where cases are looked for beside a plugin.
+const FOLDER: &str = "tests";
+
+/// A plugin and the tables it is to be tested with.
+pub struct Plan {
+    pub name: String,
+    component: PathBuf,
+    tables: Vec<Table>,
+}
+
+/// What came of one case.
+pub struct CaseResult {
+    pub title: String,
+    pub place: String,
+    /// Empty: it passed.
+    pub faults: Vec<String>,
+    pub answer: Value,
+    pub logs: Vec<Line>,
+    pub took: Duration,
+}
+
+impl Plan {
+    /// `plugin` is a component, or the folder of a plugin that was built there. Without `cases` those in its folder `tests`.
+    pub fn read(plugin: &Path, cases: &[PathBuf]) -> Result<Plan, KitError> {
+        let component = match plugin.is_dir() {
+            true => component_in(plugin)?,
+            false => plugin.to_owned(),
+        };
+        let beside = component.parent().unwrap_or(Path::new("")).join(FOLDER);
+        let places = if cases.is_empty() { vec![beside] } else { cases.to_vec() };
+        let mut tables = Vec::new();
+        for place in &places {
+            for file in case_files(place)? {
+                tables.push(Table::read(&file)?);
+            }
+        }
+        Ok(Plan { name: single::name(&component), component, tables })
+    }
+
+    /// Runs every case whose title or place has the text of `only`.
+    pub async fn run(
+        &mut self,
+        config: &Config,
+        is_recording: bool,
+        only: Option<&str>,
+    ) -> Result<Vec<CaseResult>, KitError> {
+        let runner = Runner::new(config, &self.component, false).await?;
+        let world = if is_recording { World::Recorded } else { World::Replayed };
+        let mut results = Vec::new();
+        for table in &mut self.tables {
+            for index in 0..table.cases.len() {
+                let case = &mut table.cases[index];
+                if only.is_some_and(|text| !case.title().contains(text) && !case.place.contains(text)) {
+                    continue;
+                }
+                let tried = runner.run(case, world).await?;
+                if is_recording {
+                    let recorded = record(case, &tried);
+                    table.set(index, recorded);
+                }
+                results.push(CaseResult::of(&table.cases[index], tried));
+            }
+        }
+        Ok(results)
+    }
+
+    /// Writes the tables back, with what was recorded.
+    pub fn write(&self) -> Result<(), KitError> {
+        for table in &self.tables {
+            let fail = |source| KitError::File { file: table.file.clone(), source };
+            files::replace_linked(&table.file, table.text().as_bytes(), Readers::AsBefore).map_err(fail)?;
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a case that a recording sets. What it expected before stays: a recording does not decide what is right.
+fn record(case: &mut Case, tried: &Tried) -> Object {
+    let mut fields = Object::new();
+    if !tried.seen.exchanges.is_empty() || case.host.is_some() {
+        fields.insert("now".to_owned(), json!(tried.now));
+        fields.insert("host".to_owned(), json!(tried.seen.exchanges));
+    }
+    if case.expect.is_none() {
+        fields.insert("expect".to_owned(), tried.answer.clone());
+        case.expect = Some(tried.answer.clone());
+    }
+    fields
+}
+
+impl CaseResult {
+    fn of(case: &Case, tried: Tried) -> CaseResult {
+        CaseResult {
+            title: case.title().to_owned(),
+            place: case.place.clone(),
+            faults: faults(case, &tried),
+            answer: tried.answer,
+            logs: tried.seen.logs,
+            took: tried.seen.usage.took,
+        }
+    }
+}
+
+/// The one component that a folder holds, in it or where a build leaves it.
+fn component_in(folder: &Path) -> Result<PathBuf, KitError> {
+    let fail = |message: String| KitError::Plugin { file: folder.to_owned(), message };
+    let found = files(folder, "wasm")?;
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(fail("there is no component (NAME.wasm) in it; `ace plugin build` makes one".to_owned())),
+        many => {
+            let names: Vec<String> = many.iter().map(|file| single::name(file)).collect();
+            Err(fail(format!("there are several components in it, name one of them: {}", names.join(", "))))
+        }
+    }
+}
+
+/// The first case of a plugin's own tables; none where it has no tables yet.
+pub fn first_case(folder: &Path) -> Result<Option<Case>, KitError> {
+    let tables = folder.join(FOLDER);
+    let Some(first) = tables.is_dir().then(|| files(&tables, "json")).transpose()?.and_then(|f| f.into_iter().next())
+    else {
+        return Ok(None);
+    };
+    Ok(Table::read(&first)?.cases.into_iter().next())
+}
+
+/// A file of cases by itself, or all of a folder.
+fn case_files(place: &Path) -> Result<Vec<PathBuf>, KitError> {
+    if place.is_file() {
+        return Ok(vec![place.to_owned()]);
+    }
+    let found = files(place, "json")?;
+    if found.is_empty() {
+        let message = "there are no cases (*.json) in it; a case is {\"message\": {…}, \"expect\": …}".to_owned();
+        return Err(KitError::Plugin { file: place.to_owned(), message });
+    }
+    Ok(found)
+}
+
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, KitError> {
+    let fail = |source| KitError::File { file: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.is_file() && path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The report that CI systems read: one suite, a case for each.
+pub fn junit(name: &str, results: &[CaseResult]) -> String {
+    let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
+    let time: Duration = results.iter().map(|result| result.took).sum();
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        out,
+        "<testsuite name=\"{}\" tests=\"{}\" failures=\"{failed}\" time=\"{:.6}\">",
+        escaped(name),
+        results.len(),
+        time.as_secs_f64()
+    );
+    for result in results {
+        let (title, place) = (escaped(&result.title), escaped(&result.place));
+        let _ = write!(
+            out,
+            "  <testcase classname=\"{}\" name=\"{title}\" file=\"{place}\" time=\"{:.6}\"",
+            escaped(name),
+            result.took.as_secs_f64()
+        );
+        match result.faults.is_empty() {
+            true => out.push_str("/>\n"),
+            false => {
+                let text = escaped(&result.faults.join("\n"));
+                let _ = writeln!(out, ">\n    <failure message=\"not as expected\">{text}</failure>\n  </testcase>");
+            }
+        }
+    }
+    out.push_str("</testsuite>\n");
+    out
+}
+
+/// As text and attributes of XML 1.0 allow; what it cannot hold is left out.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(title: &str, faults: &[&str]) -> CaseResult {
+        CaseResult {
+            title: title.to_owned(),
+            place: "cases.json[0]".to_owned(),
+            faults: faults.iter().map(ToString::to_string).collect(),
+            answer: Value::Null,
+            logs: Vec::new(),
+            took: Duration::from_micros(1_500),
+        }
+    }
+
+    #[test]
+    fn the_report_holds_what_failed_and_nothing_that_xml_cannot() {
+        let report = junit("a", &[result("it's <fine>", &[]), result("b\u{1b}", &["- \"x\" & y"])]);
+        assert_eq!(
+            report,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <testsuite name=\"a\" tests=\"2\" failures=\"1\" time=\"0.003000\">\n\
+             \x20 <testcase classname=\"a\" name=\"it's &lt;fine&gt;\" file=\"cases.json[0]\" time=\"0.001500\"/>\n\
+             \x20 <testcase classname=\"a\" name=\"b\" file=\"cases.json[0]\" time=\"0.001500\">\n\
+             \x20   <failure message=\"not as expected\">- &quot;x&quot; &amp; y</failure>\n  </testcase>\n\
+             </testsuite>\n"
+        );
+    }
+}

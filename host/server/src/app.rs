@@ -1,0 +1,370 @@
+//! The composition root of `ace serve`: the engine, the queue, the workers and the HTTP server, and how they start and stop.
+//! The only module that knows all of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ace::config::{Config, Defaults};
+use ace::engine::{Ace, Notice, StartError};
+use ace::monitoring::{self, Exposition};
+use ace::plugin::registry::What;
+use ace::queue::{OpenError, Queue, QueueError};
+use ace::tasks::{self, Panicked, Pauses, Tasks};
+use ace::tls::{self, TlsError};
+use ace::watch::Watch;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::events;
+use crate::events::webhooks::{Hook, WebhookError};
+use crate::gauges;
+use crate::http::{self, Api, Rates, Terms, listen};
+use crate::intake;
+use crate::tokens::{TokenError, Tokens};
+use crate::worker::Worker;
+
+/// The policies that were obeyed, as the queue's database remembers them over a restart.
+const ENFORCED: &str = "enforced-policies";
+/// How often what is old is looked for, and metrics are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long to wait for room on a full disk before the queue is opened again.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a stop waits for its own note.
+const NOTE_END: Duration = Duration::from_secs(2);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Engine(#[from] StartError),
+    #[error("the queue {0}")]
+    Queue(#[from] OpenError),
+    #[error("{0}")]
+    Store(#[from] QueueError),
+    #[error("server.tokens-file {0}")]
+    Tokens(#[from] TokenError),
+    #[error("server: {0}")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+    #[error("server.tokens-file {0} holds no token\nhint: ace token create NAME --scope send")]
+    NoToken(String),
+}
+
+/// A server that is ready to run.
+pub struct App {
+    api: Arc<Api>,
+    tls: Option<TlsAcceptor>,
+    hooks: Vec<Hook>,
+}
+
+impl App {
+    /// Builds everything from one configuration. Nothing is sent and nobody is listened to yet.
+    pub async fn start(mut config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
+        if metrics.is_some() {
+            gauges::describe();
+        }
+        let settings = config.clone();
+        let (queue, tokens, tls, hooks) = open_with_room(settings).await?;
+        let before = queue.recall(ENFORCED).await?.unwrap_or_default();
+        config.delivery.defaults = Defaults::Serve;
+        config.fixed.enforced_before = serde_json::from_str(&before).unwrap_or_default();
+        let ace = Arc::new(Ace::builder(config.clone()).start().await?);
+        queue.set_hooks(config.fixed.webhooks.keys().cloned().collect()).await?;
+        let current = ace.clone();
+        let are_kept = config.fixed.events.keep || !config.fixed.webhooks.is_empty();
+        let shown = events::Shown { context: config.fixed.events.context, are_kept };
+        let places = config.delivery.concurrency.max(2);
+        let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
+        let stop = CancellationToken::new();
+        let server = &config.fixed.server;
+        let reading = Terms { timeout: server.read_timeout, least_rate: server.min_rate, stop: stop.clone() };
+        let api = Api {
+            ace,
+            queue,
+            worker,
+            tokens,
+            rates: Rates::new(config.fixed.server.requests_per_second),
+            metrics,
+            events_are_kept: are_kept,
+            settings: config.fixed.server.clone(),
+            max_body_bytes: config.delivery.max_message_bytes,
+            tasks: Tasks::new(Pauses::default(), stop.clone()),
+            reading: Arc::new(reading),
+            stop,
+        };
+        Ok(App { api: Arc::new(api), tls, hooks })
+    }
+
+    /// Serves until `shutdown` completes, then finishes what is under way, within `server.drain`; or until it cannot go on.
+    pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Ending {
+        let App { api, tls, hooks } = self;
+        let running = start_tasks(&api, hooks);
+        let ending = tokio::select! {
+            ending = serve(&api, listener, tls, shutdown) => ending,
+            part = lost(&api) => {
+                tracing::error!(
+                    "Because of a bug {part} has ended. It cannot be started again, so the process ends. What was accepted \
+                     is kept: start the server again."
+                );
+                Ending::Lost
+            }
+        };
+        running.iter().for_each(JoinHandle::abort);
+        api.ace.close().await;
+        ending
+    }
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was stopped, and everything under way was finished.
+    Drained,
+    /// It was stopped before everything under way was finished.
+    Cut,
+    /// A part of it has ended that cannot be started again.
+    Lost,
+}
+
+/// What goes on beside the requests. Each is started again when it fails.
+fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
+    let (tasks, stop) = (&api.tasks, &api.stop);
+    let mut running = Vec::new();
+    for hook in hooks {
+        let (hook, api, stop) = (Arc::new(hook), api.clone(), stop.clone());
+        running.push(tasks.keep(format!("webhook {}", hook.name()), move || {
+            let (hook, told, stop) = (hook.clone(), api.worker.listen(), stop.clone());
+            async move {
+                hook.run(told, stop).await;
+                Ok(())
+            }
+        }));
+    }
+    let ace = api.ace.clone();
+    running.push(tasks.keep("watch", move || Watch::start(ace.clone()).run()));
+    let kept = api.clone();
+    running.push(tasks.keep("maintenance", move || keep_up(kept.clone())));
+    let worker = api.worker.clone();
+    running.push(tasks.keep("worker", move || {
+        let worker = worker.clone();
+        async move {
+            worker.run().await;
+            Ok(())
+        }
+    }));
+    let worker = api.worker.clone();
+    running.push(tasks.keep("held messages", move || {
+        let worker = worker.clone();
+        async move {
+            worker.release_parked().await;
+            Ok(())
+        }
+    }));
+    let worker = api.worker.clone();
+    running.push(tasks.keep("destination events", move || {
+        let worker = worker.clone();
+        async move {
+            worker.tell_of_destinations().await;
+            Ok(())
+        }
+    }));
+    let told = api.clone();
+    running.push(tasks.keep("reload events", move || tell_of_reloads(told.clone(), told.ace.notices())));
+    let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
+    running.push(tasks.keep("resolvers", move || {
+        let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());
+        async move {
+            resolving.await;
+            Ok(())
+        }
+    }));
+    running
+}
+
+/// Serves requests until `shutdown` completes, and drains.
+async fn serve(
+    api: &Arc<Api>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shutdown: impl Future<Output = ()>,
+) -> Ending {
+    let stop = api.stop.clone();
+    let router = http::router(api.clone());
+    let serving = tasks::caught(listen::serve(listener, tls, router, &api.settings, stop.clone()));
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = shutdown => {
+            tracing::info!("The server stops: what is under way is finished, and the rest stays in the queue.");
+            stop.cancel();
+            note_end(&api.queue).await;
+            serving.await
+        }
+    };
+    if let Err(panicked) = served {
+        tracing::error!("No connection can be taken any more, so the process ends: {panicked}");
+        return Ending::Lost;
+    }
+    if api.worker.drain(api.settings.drain).await { Ending::Drained } else { Ending::Cut }
+}
+
+/// Completes when something has ended that cannot be started again.
+async fn lost(api: &Api) -> &'static str {
+    tokio::select! {
+        () = api.queue.ended() => "the thread that writes the queue",
+        part = api.ace.ended() => part,
+    }
+}
+
+type Opened = (Arc<Queue>, Option<Tokens>, Option<TlsAcceptor>, Vec<Hook>);
+
+/// As [`open`]; where the disk is full it waits until there is room. That is told once.
+async fn open_with_room(settings: Config) -> Result<Opened, ServeError> {
+    let mut is_told = false;
+    loop {
+        let config = settings.clone();
+        match tasks::blocking(move || open(&config, Timestamp::now)).await? {
+            Err(ServeError::Queue(error @ OpenError::Full { .. })) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::error!("The server cannot start yet, and tries again every second: the queue {error}");
+                }
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
+    let server = &config.fixed.server;
+    let tokens = server.tokens_file.as_deref().map(Tokens::load).transpose()?;
+    if let (Some(tokens), Some(file)) = (&tokens, &server.tokens_file)
+        && tokens.is_empty()
+    {
+        return Err(ServeError::NoToken(file.display().to_string()));
+    }
+    let tls = match &server.tls {
+        Some(files) => Some(tls::server_config(&files.certificate, &files.key)?),
+        None => None,
+    };
+    let queue = Arc::new(Queue::open(&config.fixed.queue, now())?);
+    let hooks = config.fixed.webhooks.iter().map(|(name, settings)| Hook::new(name, settings, queue.clone(), now));
+    let hooks = hooks.collect::<Result<_, _>>()?;
+    Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))
+}
+
+/// What is still under way at the end of a process that was asked to end is no reason to suspect it.
+async fn note_end(queue: &Queue) {
+    match tokio::time::timeout(NOTE_END, queue.end()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!("The stop could not be written down; the next start takes it for a crash: {error}")
+        }
+        Err(_) => tracing::warn!("The stop could not be written down in time; the next start takes it for a crash."),
+    }
+}
+
+/// Makes events of what reloads come to.
+async fn tell_of_reloads(api: Arc<Api>, mut notices: broadcast::Receiver<Notice>) -> Result<(), String> {
+    loop {
+        let notice = match notices.recv().await {
+            Ok(notice) => notice,
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "Events of reloads were dropped, because there were too many at once.");
+                continue;
+            }
+            Err(RecvError::Closed) => return Ok(()),
+        };
+        let (kind, data) = match notice {
+            Notice::Refused(reason) => (events::RELOAD_REFUSED, json!({"reason": reason})),
+            Notice::Changed(change) => (kind(&change.what), json!(change)),
+        };
+        api.worker.tell(events::of_server(kind, data, api.ace.now())).await;
+    }
+}
+
+fn kind(what: &What) -> &'static str {
+    match what {
+        What::Added { .. } | What::Replaced { .. } => events::PLUGIN_ACTIVE,
+        What::Rejected { .. } => events::PLUGIN_REJECTED,
+        What::Broken { .. } => events::PLUGIN_BROKEN,
+        What::Removed => events::PLUGIN_REMOVED,
+    }
+}
+
+/// What is to be done again and again: retention, room, tokens, metrics.
+async fn keep_up(api: Arc<Api>) -> Result<(), String> {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    let mut remembered = BTreeSet::new();
+    loop {
+        ticks.tick().await;
+        let enforced = api.ace.enforced_policies();
+        if enforced != remembered
+            && let Ok(text) = serde_json::to_string(&enforced)
+            && api.queue.remember(ENFORCED, text).await.is_ok()
+        {
+            remembered = enforced;
+        }
+        if let Some(tokens) = &api.tokens {
+            tokens.refresh();
+        }
+        monitoring::digest::tell_due();
+        if let Some(metrics) = &api.metrics {
+            metrics.upkeep();
+        }
+        let kept = async {
+            api.queue.probe(api.ace.now()).await?;
+            while api.queue.keep_up(api.ace.now()).await? {}
+            while api.queue.give_room_back().await? {}
+            api.queue.stats().await
+        };
+        match kept.await {
+            Ok(stats) => gauges::queue(&stats),
+            // That the store cannot be written it tells by itself, once.
+            Err(error) => {
+                tracing::debug!("What is old cannot be thrown out, and it is tried again in {UPKEEP:?}: {error}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server on databases of its own; what breaks it, and what then comes of it.
+    async fn ends(breaks: impl AsyncFnOnce(&Api)) -> Ending {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config::default();
+        config.fixed.queue.database = folder.path().join("ace.db");
+        config.fixed.keyvalue.database = Some(folder.path().join("facts.db"));
+        let app = App::start(config, None).await.expect("it starts");
+        let api = app.api.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let running = tokio::spawn(app.run(listener, std::future::pending()));
+        breaks(&api).await;
+        let ending = tokio::time::timeout(Duration::from_secs(60), running).await.expect("it ends by itself");
+        ending.expect("no panic")
+    }
+
+    /// The one thread that writes panics in a real change: nothing more could be accepted or settled.
+    #[tokio::test]
+    async fn a_server_ends_when_its_store_cannot_be_written_any_more() {
+        assert_eq!(ends(async |api| api.queue.break_writer().await).await, Ending::Lost);
+    }
+
+    /// The same of facts and counters: no opt-out could be kept, and no frequency cap counted.
+    #[tokio::test]
+    async fn a_server_ends_when_its_facts_cannot_be_written_any_more() {
+        assert_eq!(ends(async |api| api.ace.keyvalue().break_writer().await).await, Ending::Lost);
+    }
+}

@@ -1,0 +1,90 @@
+//! What the outside is told of a settled message: edx-ace's ACE_MESSAGE_SENT, and the signal of failure its users ask for; and what
+//! an operator should know of the server itself.
+//!
+//! - [`webhooks`]: signed calls, kept in the queue until they are taken
+
+pub mod webhooks;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub use ace::config::event_kinds::{
+    DOWN, FAILED, NOT_SENT, PLUGIN_ACTIVE, PLUGIN_BROKEN, PLUGIN_REJECTED, PLUGIN_REMOVED, RELOAD_REFUSED, SENT, UP,
+};
+use ace::destination::Notice;
+use ace::message::{Message, Outcome, Report};
+
+/// What events show, and whether they are kept for those who call back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown {
+    /// Context and options too: they may hold what only the recipient should see.
+    pub context: bool,
+    pub are_kept: bool,
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub kind: &'static str,
+    /// Of the message; nil where it is about none.
+    pub uuid: Uuid,
+    /// JSON in the form of Standard Webhooks: `type`, `timestamp`, `data`.
+    pub body: Vec<u8>,
+}
+
+/// What is told of a message that is settled. The keys of `data` are those of edx-ace's signal where it has them.
+pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) -> Told {
+    let is_sent = report.channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. } | Outcome::MaybeSent { .. }));
+    let kind = match (is_sent, report.is_failure()) {
+        (true, _) => SENT,
+        (false, true) => FAILED,
+        (false, false) => NOT_SENT,
+    };
+    let recipient = message
+        .recipient
+        .as_ref()
+        .map(|recipient| json!({"user_id": recipient.lms_user_id, "email": recipient.email_address}));
+    let channels: Vec<_> = report
+        .channels
+        .iter()
+        .filter(|c| !matches!(c.outcome, Outcome::Unsupported { .. } | Outcome::Excluded))
+        .map(|c| {
+            json!({"channel_type": c.channel_type, "channel": c.channel, "state": c.outcome.state(), "attempts": c.attempts})
+        })
+        .collect();
+    let mut data = json!({
+        "name": message.name,
+        "app_label": message.app_label,
+        "uuid": message.uuid,
+        "send_uuid": message.send_uuid,
+        "recipient": recipient,
+        "message_language": message.language,
+        "channels": channels,
+    });
+    if shown.context {
+        data["options"] = message.options.clone().into();
+    }
+    let mut body = json!({"type": kind, "timestamp": now, "data": data}).to_string();
+    if shown.context
+        && let Some(open) = body.strip_suffix("}}")
+    {
+        // Not as a value: its numbers keep their digits.
+        body = format!("{open},\"context\":{}}}}}", message.context.as_json());
+    }
+    Told { kind, uuid: message.uuid, body: body.into_bytes() }
+}
+
+/// What is told of a relay or an origin that went down, or came back.
+pub fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
+    let kind = if notice.is_up { UP } else { DOWN };
+    let Notice { destination, reason, since, .. } = notice;
+    let data = json!({"kind": destination.kind(), "name": destination.name(), "since": since, "reason": reason});
+    of_server(kind, data, now)
+}
+
+/// What is told of the server itself.
+pub fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Told {
+    let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
+    Told { kind, uuid: Uuid::nil(), body }
+}

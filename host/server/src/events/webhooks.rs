@@ -1,0 +1,215 @@
+//! Events to those who asked to be told: signed as Standard Webhooks says, and tried again until they are taken or too old.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ace::config;
+use ace::message;
+use ace::queue::{Call, Queue};
+use ace::tls::{self, TlsError};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::StatusCode;
+use reqwest::header::RETRY_AFTER;
+use standardwebhooks::Webhook;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::Told;
+
+/// Calls to one webhook at once.
+const AT_ONCE: usize = 8;
+/// How long without an event, or a call that is due, before the store is asked all the same.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+/// The pause after the first failed call; it doubles up to an hour.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(3_600);
+/// Keeps a call that is due and cannot be read from being asked for without end.
+const REST_MIN: Duration = Duration::from_millis(50);
+
+/// Why a webhook cannot be called.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    #[error("webhooks.{name}.secret: {reason}")]
+    Secret { name: String, reason: String },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the HTTP client cannot be built: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// One webhook, ready to be called.
+pub struct Hook {
+    name: String,
+    settings: config::Webhook,
+    signer: Webhook,
+    client: reqwest::Client,
+    queue: Arc<Queue>,
+    now: fn() -> Timestamp,
+    /// Until when it asked to be left alone.
+    quiet: Mutex<Option<Instant>>,
+}
+
+/// An event that was not taken.
+struct Untaken {
+    reason: String,
+    /// How long the webhook asked to be left alone.
+    retry_after: Option<Duration>,
+}
+
+impl From<String> for Untaken {
+    fn from(reason: String) -> Self {
+        Untaken { reason, retry_after: None }
+    }
+}
+
+impl Hook {
+    /// Reads the secret and makes the client ready. Touches files: not for an async thread.
+    pub fn new(
+        name: &str,
+        settings: &config::Webhook,
+        queue: Arc<Queue>,
+        now: fn() -> Timestamp,
+    ) -> Result<Self, WebhookError> {
+        let secret = settings.secret.expose();
+        let signer = match secret.starts_with("whsec_") {
+            true => Webhook::new(secret),
+            false => Webhook::from_bytes(secret.as_bytes().to_vec()),
+        };
+        let signer = signer.map_err(|e| WebhookError::Secret { name: name.to_owned(), reason: e.to_string() })?;
+        let client = reqwest::Client::builder()
+            .use_preconfigured_tls(tls::client_config(settings.ca_file.as_deref())?)
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(settings.timeout)
+            .no_proxy()
+            .build()?;
+        let (name, settings, quiet) = (name.to_owned(), settings.clone(), Mutex::default());
+        Ok(Hook { name, settings, signer, client, queue, now, quiet })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls, for as long as the host runs.
+    pub async fn run(&self, mut told: broadcast::Receiver<Arc<Told>>, stop: CancellationToken) {
+        loop {
+            if let Some(rest) = self.quiet_for() {
+                tokio::select! {
+                    () = tokio::time::sleep(rest) => continue,
+                    () = stop.cancelled() => return,
+                }
+            }
+            let calls = match self.queue.calls(self.name.clone(), AT_ONCE, (self.now)()).await {
+                Ok(calls) => calls,
+                Err(error) => {
+                    tracing::error!(webhook = %self.name, "Its calls cannot be read: {error}");
+                    Vec::new()
+                }
+            };
+            if !calls.is_empty() {
+                futures_util::future::join_all(calls.into_iter().map(|call| self.call(call))).await;
+                if !stop.is_cancelled() {
+                    continue;
+                }
+            }
+            tokio::select! {
+                _ = told.recv() => {}
+                () = tokio::time::sleep(self.rest().await) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// How long it is still to be left alone.
+    fn quiet_for(&self) -> Option<Duration> {
+        let until = (*self.quiet.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|rest| !rest.is_zero())
+    }
+
+    /// How long until a call is due.
+    async fn rest(&self) -> Duration {
+        let next = self.queue.next_call(self.name.clone()).await.ok().flatten();
+        let rest = next.map(|due| Duration::try_from(due.duration_since((self.now)())).unwrap_or_default());
+        rest.map_or(LOOK_MAX, |rest| rest.clamp(REST_MIN, LOOK_MAX))
+    }
+
+    async fn call(&self, call: Call) {
+        let event = call.event.id;
+        let result = match self.is_wanted(&call) {
+            false => Ok(()),
+            true => self.post(&call).await,
+        };
+        let noted = match result {
+            Ok(()) => self.queue.called(self.name.clone(), event).await,
+            Err(Untaken { reason, retry_after }) => {
+                let now = (self.now)();
+                let give_up = call.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
+                let pause = self.pause(call.attempts, retry_after, give_up.duration_since(now));
+                let due = now.checked_add(pause).unwrap_or(Timestamp::MAX);
+                match due > give_up {
+                    true => {
+                        tracing::error!(webhook = %self.name, event, "An event was never taken, and is given up: {reason}");
+                        self.queue.called(self.name.clone(), event).await
+                    }
+                    false => {
+                        tracing::warn!(webhook = %self.name, event, "An event was not taken; again in {pause:?}: {reason}");
+                        self.queue.call_again(self.name.clone(), event, due).await
+                    }
+                }
+            }
+        };
+        if let Err(error) = noted {
+            tracing::error!(webhook = %self.name, event, "A call cannot be noted, and is made again: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn is_wanted(&self, call: &Call) -> bool {
+        let kind = serde_json::from_slice::<serde_json::Value>(&call.event.body).unwrap_or_default();
+        let kind = kind["type"].as_str().unwrap_or_default();
+        self.settings.events.is_empty() || self.settings.events.iter().any(|wanted| wanted == kind)
+    }
+
+    /// The pause after a call that failed: as long as the webhook asks for, in which nothing else is called there either, but not past
+    /// the last moment of the event; else a growing one.
+    fn pause(&self, attempts: u32, retry_after: Option<Duration>, left: SignedDuration) -> Duration {
+        let Some(asked) = retry_after else { return pause(attempts) };
+        let left = Duration::try_from(left).unwrap_or_default();
+        let asked = asked.min(left).max(PAUSE);
+        *self.quiet.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(asked);
+        asked
+    }
+
+    async fn post(&self, call: &Call) -> Result<(), Untaken> {
+        let id = format!("evt_{}", call.event.id);
+        let timestamp = (self.now)().as_second();
+        let signature = self.signer.sign(&id, timestamp, &call.event.body).map_err(|e| e.to_string())?;
+        let answer = self
+            .client
+            .post(self.settings.url.clone())
+            .header("content-type", "application/json")
+            .header("webhook-id", id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signature)
+            .body(call.event.body.clone())
+            .send()
+            .await
+            .map_err(|e| e.without_url().to_string())?;
+        match answer.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::GONE => {
+                tracing::warn!(webhook = %self.name, "It answered 410 Gone: this event is given up; remove the webhook.");
+                Ok(())
+            }
+            status => {
+                let asked = answer.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok());
+                let retry_after = asked.and_then(|text| message::retry_after(text, (self.now)()));
+                Err(Untaken { reason: format!("it answered {status}"), retry_after })
+            }
+        }
+    }
+}
+
+fn pause(attempts: u32) -> Duration {
+    PAUSE.saturating_mul(1 << attempts.min(12)).min(PAUSE_MAX)
+}

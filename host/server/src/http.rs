@@ -1,0 +1,204 @@
+//! The HTTP API of `ace serve`: routes, what goes in and comes out, and who may. No rules of sending are here.
+//!
+//! - [`messages`], [`batches`]: handing in, and what became of it; [`keyvalue`]: facts; [`plugins`]; [`stream`]: events; [`status`]
+//! - [`admission`]: what every request must pass, whatever it asks for; [`operations`]: its query and its body's type
+//! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: what is wrong, as RFC 9457
+//! - [`shown`]: what goes out; [`described`]: what holds for every route in the description; [`docs`]: the description itself
+//! - [`listen`]: connections and TLS; [`slots`]: how many, and whose; [`patience`]: how long a client is waited for, where bodies come in
+//!   ([`body`]), where answers go out ([`timed`]), and in each HTTP/2 stream ([`streams`])
+//!
+//! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
+
+mod admission;
+mod batches;
+mod body;
+mod described;
+mod docs;
+mod examples;
+mod guard;
+mod keyvalue;
+pub mod listen;
+mod messages;
+mod operations;
+mod patience;
+mod plugins;
+mod problem;
+mod shown;
+mod slots;
+mod status;
+mod stream;
+mod streams;
+mod timed;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ace::config;
+use ace::engine::Ace;
+use ace::monitoring::Exposition;
+use ace::monitoring::trace::{self, TraceContext};
+use ace::queue::Queue;
+use ace::tasks::Tasks;
+use admission::Admission;
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::tokens::Tokens;
+use crate::worker::Worker;
+pub use guard::Rates;
+use operations::Operations;
+use patience::Patience;
+pub use patience::Terms;
+use problem::ApiError;
+use slots::{Spare, Verdict};
+
+/// What the routes work on.
+pub struct Api {
+    pub ace: Arc<Ace>,
+    pub queue: Arc<Queue>,
+    pub worker: Arc<Worker>,
+    /// `None`: nobody needs a token, and only this machine is listened to.
+    pub tokens: Option<Tokens>,
+    pub rates: Rates,
+    pub metrics: Option<Exposition>,
+    pub events_are_kept: bool,
+    pub settings: config::Server,
+    pub max_body_bytes: usize,
+    /// What goes on beside the requests.
+    pub tasks: Arc<Tasks>,
+    /// How long the body of a request is waited for.
+    pub reading: Arc<Terms>,
+    pub stop: CancellationToken,
+}
+
+impl Api {
+    fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// A new request's.
+    fn patience(&self) -> Patience {
+        Patience::new(self.reading.clone())
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "ACE",
+    description = "The automated communication engine: messages, batches, facts, plugins.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Described;
+
+/// All routes, each behind what its bearer must be allowed to do.
+pub fn router(api: Arc<Api>) -> Router {
+    let guarded = |router: OpenApiRouter<Arc<Api>>, guard| router.route_layer(guard);
+    let (send, ask, read, admin) = (
+        from_fn_with_state(api.clone(), guard::may_send),
+        from_fn_with_state(api.clone(), guard::may_ask),
+        from_fn_with_state(api.clone(), guard::may_read),
+        from_fn_with_state(api.clone(), guard::may_administrate),
+    );
+    let bounded = from_fn_with_state(api.clone(), in_time);
+    // Handing in a batch takes as long as it takes, and so does listening to events; everything else has an end.
+    let unbounded = OpenApiRouter::new()
+        .merge(OpenApiRouter::new().routes(routes!(batches::submit)).route_layer(send.clone()))
+        .merge(OpenApiRouter::new().routes(routes!(keyvalue::bulk)).route_layer(admin.clone()))
+        .merge(OpenApiRouter::new().routes(routes!(stream::events)).route_layer(read.clone()));
+    let sending = OpenApiRouter::new().routes(routes!(messages::submit)).route_layer(send);
+    let asking = OpenApiRouter::new().routes(routes!(messages::one)).routes(routes!(batches::one)).route_layer(ask);
+    let reading = guarded(
+        OpenApiRouter::new()
+            .routes(routes!(messages::list))
+            .routes(routes!(batches::list))
+            .routes(routes!(keyvalue::get))
+            .routes(routes!(plugins::list))
+            .routes(routes!(plugins::one))
+            .routes(routes!(plugins::shadow))
+            .routes(routes!(status::queue))
+            .routes(routes!(status::metrics)),
+        read,
+    );
+    let changing = OpenApiRouter::new()
+        .routes(routes!(messages::retry))
+        .routes(routes!(messages::cancel))
+        .routes(routes!(messages::discard))
+        .routes(routes!(messages::retry_all))
+        .routes(routes!(messages::discard_all))
+        .routes(routes!(batches::pause))
+        .routes(routes!(batches::resume))
+        .routes(routes!(batches::cancel))
+        .routes(routes!(keyvalue::put))
+        .routes(routes!(keyvalue::delete))
+        .routes(routes!(plugins::reload))
+        .routes(routes!(stream::erase))
+        .route_layer(admin);
+    let open = OpenApiRouter::new().routes(routes!(status::healthz)).routes(routes!(status::readyz));
+    let bounded_routes = sending.merge(asking).merge(reading).merge(changing).merge(open).layer(bounded);
+    let (router, mut described) =
+        OpenApiRouter::with_openapi(Described::openapi()).merge(unbounded).merge(bounded_routes).split_for_parts();
+    described::complete(&mut described, api.tokens.is_some());
+    let admission = Arc::new(Admission::new(Operations::of(&described), &api.settings));
+    router
+        .merge(docs::router(&described))
+        .route("/v1/forget", post(stream::forget))
+        .fallback(async || ApiError::NotFound("route"))
+        .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
+        .layer(from_fn_with_state((admission, api.clone()), enter))
+        .with_state(api)
+}
+
+/// The door of every route: a span for each request, below the trace context it came with; what [`Admission`] does not let in
+/// goes no further, nor what there is no slot for; every refusal is a problem; no browser guesses what an answer is.
+async fn enter(State((admission, api)): State<(Arc<Admission>, Arc<Api>)>, request: Request, next: Next) -> Response {
+    let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let spare = request.extensions().get::<Arc<Spare>>();
+    let verdict = spare.map_or(Verdict::Stay, |spare| spare.decide(guard::asker(&api, &request)));
+    let answer = async {
+        let mut response = match admission.check(&request) {
+            Err(error) => error.into_response(),
+            Ok(()) if verdict == Verdict::Full => ApiError::no_slot().into_response(),
+            Ok(()) => in_words(next.run(request).await).await,
+        };
+        if verdict != Verdict::Stay {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    };
+    trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), answer).await
+}
+
+/// Ends a request that takes too long; `?wait` comes on top.
+async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let wait = request.uri().query().unwrap_or_default().split('&').find_map(|part| part.strip_prefix("wait="));
+    let wait = wait.and_then(|seconds| seconds.parse().ok()).map(|s: u64| Duration::from_secs(s.min(120)));
+    let at_most = api.settings.request_timeout + wait.unwrap_or_default();
+    match tokio::time::timeout(at_most, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::TooSlow.into_response(),
+    }
+}
+
+/// What axum itself refuses (a path or a query that makes no sense) is told as a problem, too.
+async fn in_words(response: Response) -> Response {
+    let is_plain = |response: &Response| {
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))
+    };
+    if response.status() != http::StatusCode::BAD_REQUEST || !is_plain(&response) {
+        return response;
+    }
+    let body = axum::body::to_bytes(response.into_body(), 16 * 1024).await.unwrap_or_default();
+    ApiError::BadRequest(String::from_utf8_lossy(&body).into_owned()).into_response()
+}

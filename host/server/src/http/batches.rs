@@ -1,0 +1,196 @@
+//! Batches: one message type, many recipients, streamed to the disk as they come in.
+
+use std::sync::Arc;
+
+use ace::message::{Member, MessageType, Object, json};
+use ace::queue::{self, Batch, BatchState, Resolver};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Api;
+use super::body::{Lines, Pieces};
+use super::described::MemberForm;
+use super::problem::{ApiError, Problem};
+use super::shown::BatchStatus;
+use crate::intake::{self, Intake};
+
+/// Batches that are listed where the request does not say, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 500;
+
+/// The first line: which batch it is, and of what type its messages are.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchHead {
+    /// The batch's own uuid: the same one again is the same batch, and each of its messages comes about once.
+    uuid: Option<Uuid>,
+    /// A message type in edx-ace's JSON form.
+    #[schema(value_type = Object)]
+    message_type: Box<RawValue>,
+    /// Who names the recipients; without it they are on the lines that follow.
+    resolver: Option<ResolverRequest>,
+}
+
+/// A plugin that names recipients.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolverRequest {
+    plugin: String,
+    /// Handed to the plugin as they are.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    arguments: Object,
+}
+
+/// Hands in a batch: its head on the first line, then a recipient a line.
+///
+/// With a `resolver` in the head no line follows: the plugin is asked for recipients, page by page, in the background.
+/// Recipients go out while others still come in. A batch that was cut off can be sent again whole under the same uuid: a
+/// message's uuid is made of the batch's uuid and its key, so each comes about once.
+#[utoipa::path(post, path = "/v1/batches", tag = "batches",
+    request_body(content = MemberForm, content_type = "application/x-ndjson"), responses(
+    (status = 202, description = "All recipients are on the disk, or a resolver is asked for them", body = BatchStatus),
+    (status = 400, description = "A line makes no sense; those before it were taken", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "Another batch has this uuid, or it was cancelled", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The message type is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The queue is full, or cannot be written; send the same again", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
+    let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
+    let (_, first) = lines.next().await?.ok_or_else(|| ApiError::BadRequest("the body is empty".to_owned()))?;
+    let head: BatchHead = serde_json::from_slice(&first).map_err(|e| {
+        ApiError::BadRequest(format!("line 1: {e}; it holds the message type, as in {{\"message_type\": {{…}}}}"))
+    })?;
+    let mut kind = MessageType::from_json(head.message_type.get().as_bytes())?;
+    let uuid = head.uuid.unwrap_or_else(Uuid::new_v4);
+    // The messages of one batch are of one send, also where the type has no uuid of its own.
+    if json::at(head.message_type.get(), "/uuid").is_none_or(|uuid| uuid == "null") {
+        kind.uuid = uuid;
+    }
+    intake::not_before(&kind.options)?;
+    let text = kind.to_json().into_bytes();
+    if let Some(named) = head.resolver {
+        return resolve(&api, (uuid, text), named, &mut lines).await;
+    }
+    let batch = api.queue.begin_batch(uuid, queue::digest(&text), text, api.ace.now()).await?;
+    is_open(&batch)?;
+    let mut intake = Intake::new(&api.queue, &batch, &kind)?;
+    let read = take_lines(&api, &mut intake, &mut lines).await;
+    // What stands before a line that makes no sense, or before the cut, is taken.
+    intake.flush(api.ace.now()).await?;
+    read?;
+    let batch = api.queue.complete_batch(uuid).await?;
+    Ok((StatusCode::ACCEPTED, Json(BatchStatus::from(batch))).into_response())
+}
+
+async fn take_lines(api: &Api, intake: &mut Intake<'_>, lines: &mut Lines) -> Result<(), ApiError> {
+    while let Some((number, line)) = lines.next().await? {
+        if api.is_stopping() {
+            return Err(ApiError::stopping());
+        }
+        intake.add(member(number, &line)?, api.ace.now()).await?;
+    }
+    Ok(())
+}
+
+fn is_open(batch: &Batch) -> Result<(), ApiError> {
+    match batch.state {
+        BatchState::Cancelled => Err(ApiError::Conflict("the batch was cancelled".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
+    let wrong = |why: String| ApiError::BadRequest(format!("line {number}: {why}; the lines before it were taken"));
+    let Member { key, personal } = Member::from_json(line).map_err(|error| wrong(error.to_string()))?;
+    // The head is line 1.
+    let key = key.unwrap_or_else(|| (number - 1).to_string());
+    Ok(intake::Member { key, personal })
+}
+
+/// Begins a batch whose recipients a plugin names; it is asked in the background, also after a restart.
+async fn resolve(
+    api: &Api,
+    (uuid, kind): (Uuid, Vec<u8>),
+    named: ResolverRequest,
+    lines: &mut Lines,
+) -> Result<Response, ApiError> {
+    let wrong = |field: &str, why: String| ApiError::BadRequest(format!("line 1: resolver.{field}: {why}"));
+    intake::resolver(&api.ace, &named.plugin).map_err(|why| wrong("plugin", why))?;
+    if lines.next().await?.is_some() {
+        let why = "line 2: a resolver names the recipients, so no line may follow the first one".to_owned();
+        return Err(ApiError::BadRequest(why));
+    }
+    let arguments = Value::Object(named.arguments).to_string();
+    let whole = [&kind[..], named.plugin.as_bytes(), arguments.as_bytes()].join(&b'\n');
+    let resolver = Resolver { plugin: named.plugin, arguments };
+    let batch = api.queue.begin_resolving((uuid, queue::digest(&whole), kind), resolver, api.ace.now()).await?;
+    is_open(&batch)?;
+    Ok((StatusCode::ACCEPTED, Json(BatchStatus::from(batch))).into_response())
+}
+
+/// Which batches.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct BatchQuery {
+    /// Batches at most: 100 without it, and never more than 500. 0 is none.
+    limit: Option<u64>,
+}
+
+/// The latest batches.
+#[utoipa::path(get, path = "/v1/batches", tag = "batches", params(BatchQuery), responses(
+    (status = 200, description = "The latest first", body = Vec<BatchStatus>),
+    (status = 400, description = "The limit makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Query(latest): Query<BatchQuery>,
+) -> Result<Json<Vec<BatchStatus>>, ApiError> {
+    let max = latest.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    Ok(Json(api.queue.batches(max).await?.into_iter().map(BatchStatus::from).collect()))
+}
+
+/// How far a batch is: its messages by state.
+#[utoipa::path(get, path = "/v1/batches/{uuid}", tag = "batches", params(("uuid" = Uuid, Path)), responses(
+    (status = 200, description = "Its state and counts", body = BatchStatus),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+    Ok(Json(api.queue.batch(uuid).await?.ok_or(ApiError::NotFound("batch"))?.into()))
+}
+
+/// Nothing more of it goes out until it is resumed, but for what is under way.
+#[utoipa::path(post, path = "/v1/batches/{uuid}/pause", tag = "batches", params(("uuid" = Uuid, Path)), responses(
+    (status = 200, description = "Where it stands", body = BatchStatus),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+    Ok(Json(api.queue.pause_batch(uuid).await?.into()))
+}
+
+/// A paused batch goes on.
+#[utoipa::path(post, path = "/v1/batches/{uuid}/resume", tag = "batches", params(("uuid" = Uuid, Path)), responses(
+    (status = 200, description = "Where it stands", body = BatchStatus),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+    Ok(Json(api.queue.resume_batch(uuid).await?.into()))
+}
+
+/// Takes back everything of it that has not gone out.
+#[utoipa::path(post, path = "/v1/batches/{uuid}/cancel", tag = "batches", params(("uuid" = Uuid, Path)), responses(
+    (status = 200, description = "Where it stands", body = BatchStatus),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+    Ok(Json(api.queue.cancel_batch(uuid, api.ace.now()).await?.into()))
+}

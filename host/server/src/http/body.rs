@@ -1,0 +1,113 @@
+//! Reading bodies: so long, and so slowly, and no more.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use ace::message::without_bom;
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+
+use super::patience::Patience;
+use super::problem::ApiError;
+
+/// A body that is read a piece at a time, as long as the client keeps the server's patience.
+pub struct Pieces {
+    body: Body,
+    patience: Patience,
+}
+
+impl Pieces {
+    pub fn new(body: Body, patience: Patience) -> Self {
+        Pieces { body, patience }
+    }
+
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let Pieces { body, patience } = self;
+            let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                Poll::Pending => patience.poll_over(cx).map(Err),
+            });
+            let frame = match frame.await {
+                Ok(frame) => frame,
+                Err(()) if patience.is_stopping() => return Err(ApiError::stopping()),
+                Err(()) => return Err(ApiError::TooSlow),
+            };
+            let data = match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(ApiError::BadRequest(format!("the body was cut off: {error}"))),
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            patience.used(data.len());
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    /// The whole body, where it is not longer than `max` bytes.
+    pub async fn whole(mut self, max: usize) -> Result<Vec<u8>, ApiError> {
+        let mut whole = Vec::new();
+        while let Some(piece) = self.next().await? {
+            if whole.len() + piece.len() > max {
+                return Err(ApiError::TooLarge(max));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
+}
+
+/// The lines of a body, one at a time.
+pub struct Lines {
+    pieces: Pieces,
+    max: usize,
+    held: Vec<u8>,
+    at: usize,
+    number: u64,
+    is_at_end: bool,
+}
+
+impl Lines {
+    /// Lines of `max` bytes at most.
+    pub fn new(pieces: Pieces, max: usize) -> Self {
+        Lines { pieces, max, held: Vec::new(), at: 0, number: 0, is_at_end: false }
+    }
+
+    /// The next line that is not empty, and its number from 1; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
+        loop {
+            while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
+                let begin = self.at;
+                self.at += end + 1;
+                self.number += 1;
+                let line = trimmed(self.number, &self.held[begin..begin + end]).to_vec();
+                if !line.is_empty() {
+                    return Ok(Some((self.number, line)));
+                }
+            }
+            self.held.drain(..std::mem::take(&mut self.at));
+            if self.is_at_end {
+                self.number += 1;
+                let line = trimmed(self.number, &std::mem::take(&mut self.held)).to_vec();
+                return Ok(Some((self.number, line)).filter(|(_, line)| !line.is_empty()));
+            }
+            if self.held.len() > self.max {
+                let line = self.number + 1;
+                return Err(ApiError::BadRequest(format!("line {line} is longer than {} bytes", self.max)));
+            }
+            match self.pieces.next().await? {
+                Some(piece) => self.held.extend_from_slice(&piece),
+                None => self.is_at_end = true,
+            }
+        }
+    }
+}
+
+/// A line without the space around it, and the first without a byte order mark.
+fn trimmed(number: u64, line: &[u8]) -> &[u8] {
+    let line = if number == 1 { without_bom(line) } else { line };
+    line.trim_ascii()
+}

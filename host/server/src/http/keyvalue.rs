@@ -1,0 +1,159 @@
+//! Facts and counters: how applications tell policies who opted out, who is disabled, what someone prefers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ace::keyvalue::KeyvalueError;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::body::{Lines, Pieces};
+use super::problem::{ApiError, Problem};
+
+/// Facts of one request that are on their way to the disk at once.
+const UNDER_WAY_MAX: usize = 128;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Ttl {
+    /// Milliseconds after which the value is gone. Without it, it stays until it is deleted.
+    ttl_ms: Option<u64>,
+}
+
+/// A line of a bulk request.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    bucket: String,
+    key: String,
+    /// A string is kept as it is, anything else as JSON text. Without a value the key is deleted.
+    #[schema(value_type = Option<Object>)]
+    value: Option<serde_json::Value>,
+    ttl_ms: Option<u64>,
+}
+
+/// What a bulk request did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Applied {
+    /// Lines that were applied.
+    pub applied: u64,
+}
+
+/// The value under a key.
+#[utoipa::path(get, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
+    params(("bucket" = String, Path), ("key" = String, Path)), responses(
+    (status = 200, description = "The value", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "No such bucket or key can be", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn get(
+    State(api): State<Arc<Api>>,
+    Path((bucket, key)): Path<(String, String)>,
+) -> Result<Vec<u8>, ApiError> {
+    let (store, now) = (api.ace.keyvalue().clone(), api.ace.now());
+    let read = tokio::task::spawn_blocking(move || store.get(&bucket, &key, now));
+    let found = read.await.map_err(|e| ApiError::Internal(e.to_string()))??;
+    found.ok_or(ApiError::NotFound("value"))
+}
+
+/// Puts a value under a key.
+#[utoipa::path(put, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
+    params(("bucket" = String, Path), ("key" = String, Path), Ttl),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
+    (status = 204, description = "It is on the disk"),
+    (status = 422, description = "No such bucket, key or value can be", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "The value is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "No further key fits", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn put(
+    State(api): State<Arc<Api>>,
+    Path((bucket, key)): Path<(String, String)>,
+    Query(Ttl { ttl_ms }): Query<Ttl>,
+    body: Body,
+) -> Result<impl IntoResponse, ApiError> {
+    let value = Pieces::new(body, api.patience()).whole(api.max_body_bytes).await?;
+    let ttl = ttl_ms.map(Duration::from_millis);
+    api.ace.keyvalue().set(&bucket, &key, value, ttl, api.ace.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a key away; one that is not there is no error.
+#[utoipa::path(delete, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
+    params(("bucket" = String, Path), ("key" = String, Path)), responses(
+    (status = 204, description = "It is gone"),
+    (status = 422, description = "No such bucket or key can be", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn delete(
+    State(api): State<Arc<Api>>,
+    Path((bucket, key)): Path<(String, String)>,
+) -> Result<impl IntoResponse, ApiError> {
+    api.ace.keyvalue().delete(&bucket, &key, api.ace.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Many facts, one JSON object a line. Lines before the first wrong one are applied; the answer names that one.
+#[utoipa::path(post, path = "/v1/keyvalue", tag = "keyvalue",
+    request_body(content = Fact, content_type = "application/x-ndjson"), responses(
+    (status = 200, description = "All are on the disk", body = Applied),
+    (status = 400, description = "A line is wrong; those before it are on the disk", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A line names what cannot be", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "No further key fits; the lines before it are on the disk", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
+    let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
+    let mut under_way = FuturesUnordered::new();
+    let mut applied = 0;
+    while let Some((number, line)) = lines.next().await? {
+        if api.is_stopping() {
+            return Err(ApiError::stopping());
+        }
+        let fact: Fact = serde_json::from_slice(&line)
+            .map_err(|e| ApiError::BadRequest(format!("line {number}: {e}; {applied} lines before it were applied")))?;
+        if under_way.len() == UNDER_WAY_MAX
+            && let Some(result) = under_way.next().await
+        {
+            result?;
+            applied += 1;
+        }
+        under_way.push(apply(&api, fact));
+    }
+    while let Some(result) = under_way.next().await {
+        result?;
+        applied += 1;
+    }
+    Ok(Json(Applied { applied }))
+}
+
+async fn apply(api: &Api, fact: Fact) -> Result<(), ApiError> {
+    let (store, now) = (api.ace.keyvalue(), api.ace.now());
+    match fact.value {
+        None => store.delete(&fact.bucket, &fact.key, now).await?,
+        Some(value) => {
+            let text = match value {
+                serde_json::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            store.set(&fact.bucket, &fact.key, text.into_bytes(), fact.ttl_ms.map(Duration::from_millis), now).await?;
+        }
+    }
+    Ok(())
+}
+
+impl From<KeyvalueError> for ApiError {
+    fn from(error: KeyvalueError) -> Self {
+        match error {
+            KeyvalueError::Quota(why) => {
+                ApiError::Invalid(ace::message::FieldErrors(vec![ace::message::FieldError::new("", why)]))
+            }
+            KeyvalueError::Full(why) => ApiError::Full(why),
+            KeyvalueError::Unavailable(why) => ApiError::Unavailable(why),
+        }
+    }
+}

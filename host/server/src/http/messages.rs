@@ -1,0 +1,407 @@
+//! Messages: handing them in, and what became of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ace::message::{DateTime, Message, Report, check_asked_address};
+use ace::monitoring::trace;
+use ace::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Api;
+use super::body::Pieces;
+use super::described::MessageForm;
+use super::problem::{ApiError, Problem};
+use super::shown::{MessageDetails, MessageSummary};
+use crate::intake;
+use crate::worker::{Awaited, Job, Place, Stands};
+
+/// The longest `?wait`, in seconds.
+const WAIT_MAX_S: u64 = 120;
+/// Messages on a page, where the request names no number, and at most.
+const PAGE: usize = 50;
+const PAGE_MAX: usize = 500;
+/// Characters of an Idempotency-Key.
+const KEY_MAX: usize = 255;
+/// The namespace of the uuids that are made of idempotency keys.
+const KEYS: Uuid = Uuid::from_u128(0x5a1c_7b0e_6a5d_4f0e_9d0b_1ace_0000_0001);
+
+/// How a message is handed in.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitQuery {
+    /// Seconds to wait for the outcome, 120 at most; without it the answer comes as soon as the message is durable.
+    wait: Option<u64>,
+    /// Do everything short of delivering, and answer with the reasons.
+    #[serde(default)]
+    dry_run: Option<String>,
+    /// Channel types or channel names, separated by commas: where the message may go, over what the policies leave.
+    limit_to: Option<String>,
+}
+
+/// A message that was handed in.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SubmittedMessage {
+    pub uuid: Uuid,
+    /// Where it stands; `queued` for a new one.
+    pub state: &'static str,
+    /// It had been handed in before.
+    pub duplicate: bool,
+    /// It had been handed in for other channel types (`limit_to`), and goes on with those of this request.
+    pub extended: bool,
+    /// What became of it, where the request waited for that and it is settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub report: Option<Value>,
+}
+
+/// What a dry run found.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DryRun {
+    /// Always true.
+    pub dry_run: bool,
+    /// As `ace explain --json` tells it.
+    #[schema(value_type = Object)]
+    pub report: Report,
+}
+
+/// What is answered to a message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum SubmitResponse {
+    SubmittedMessage(SubmittedMessage),
+    DryRun(DryRun),
+}
+
+/// Which messages.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct MessageQuery {
+    /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled`, `discarded`, or `dead` for those
+    /// that can be tried again.
+    state: Option<String>,
+    /// `app_label.name`.
+    name: Option<String>,
+    /// The recipient's lms_user_id.
+    user: Option<String>,
+    /// The recipient's address, in any case. In a URL a `+` is written `%2B`.
+    email: Option<String>,
+    /// Accepted at that moment or later (ISO 8601).
+    since: Option<String>,
+    /// Accepted before that moment.
+    until: Option<String>,
+    /// Where the page before ended.
+    cursor: Option<i64>,
+    /// Messages at most: those on a page (50 without it, and never more than 500), or those that are changed (all that are
+    /// found without it). 0 is none.
+    limit: Option<u64>,
+}
+
+/// A part of a list, the latest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessagePage {
+    pub messages: Vec<MessageSummary>,
+    /// The cursor of the next page; none at the end.
+    pub next: Option<i64>,
+}
+
+/// How many messages a request changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChangedCount {
+    pub changed: u64,
+}
+
+/// Hands in one message in edx-ace's JSON form.
+///
+/// The answer comes when the message is on the disk. The same uuid, or the same Idempotency-Key where the message has no
+/// uuid, is the same message; other content under it is a conflict.
+#[utoipa::path(post, path = "/v1/messages", tag = "messages", params(SubmitQuery,
+    ("Idempotency-Key" = Option<String>, Header, description = "Makes the message's uuid, where it has none"),
+), request_body(content = MessageForm, content_type = "application/json"), responses(
+    (status = 200, description = "Settled, or dry", body = SubmitResponse),
+    (status = 202, description = "On the disk", body = SubmittedMessage),
+    (status = 400, description = "A part of the request makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "Another message has this uuid", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "It is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "Fields are wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The queue is full, or cannot be written", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn submit(
+    State(api): State<Arc<Api>>,
+    Query(handing): Query<SubmitQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = Pieces::new(body, api.patience()).whole(api.max_body_bytes).await?;
+    let message = Message::from_json_or(&body, key(&headers)?)?;
+    let limit: Vec<String> =
+        handing.limit_to.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
+    let is_dry = handing.dry_run.as_deref().is_some_and(|text| text != "false" && text != "0");
+    if is_dry {
+        let report =
+            api.ace.explain(message, &limit).await.map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
+        return Ok(Json(SubmitResponse::DryRun(DryRun { dry_run: true, report })).into_response());
+    }
+    let trace = trace::current().map(|trace| trace.to_string());
+    let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
+    let taken = accept(&api, message, &limit, trace, wait).await?;
+    let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = HeaderValue::from_str(&format!("/v1/messages/{}", taken.uuid));
+    let mut response = (status, Json(SubmitResponse::SubmittedMessage(taken))).into_response();
+    response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
+    Ok(response)
+}
+
+/// The uuid that an Idempotency-Key stands for.
+fn key(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len()));
+    let key = key.ok_or_else(|| ApiError::BadRequest(format!("Idempotency-Key: 1 to {KEY_MAX} visible characters")))?;
+    Ok(Some(Uuid::new_v5(&KEYS, key.as_bytes())))
+}
+
+async fn accept(
+    api: &Api,
+    message: Message,
+    limit: &[String],
+    trace: Option<String>,
+    wait: Option<Duration>,
+) -> Result<SubmittedMessage, ApiError> {
+    let message = Arc::new(message);
+    let mut new = intake::new(&message, lane(&message))?;
+    api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
+    new.limit = (!limit.is_empty()).then(|| limit.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect());
+    let limits = new.limit.clone().map(|limit| vec![limit]);
+    new.trace = trace.clone();
+    let now = api.ace.now();
+    let place = match new.not_before {
+        Some(later) if later > now => None,
+        _ => api.worker.place(message.is_transactional()),
+    };
+    new.claim = place.is_some();
+    let uuid = message.uuid;
+    let outcome = wait.map(|_| api.worker.outcome(uuid));
+    let accepted = match place {
+        None => api.queue.accept(vec![new], now).await?,
+        Some(place) => {
+            let lane = new.lane;
+            let job = move |id| Job {
+                id,
+                claim: queue::FIRST_CLAIM,
+                message,
+                stands: Stands::AtTheBeginning,
+                limits,
+                interrupted: Vec::new(),
+                trace,
+                lane,
+                since: now,
+            };
+            accept_and_begin(api, new, now, place, job).await?
+        }
+    };
+    let (state, duplicate, extended) = match accepted[..] {
+        [Accepted::New(_)] => (queue::State::Queued, false, false),
+        [Accepted::Same(state)] => (state, true, false),
+        [Accepted::Extended] => (queue::State::Queued, true, true),
+        [Accepted::Ended(state)] => {
+            let state = state.as_str();
+            let why = format!("the message {uuid} is {state}: no channel type can be added to it (limit_to)");
+            return Err(ApiError::Conflict(why));
+        }
+        _ => {
+            let why = format!("another message has the uuid {uuid}; send this one under a uuid of its own");
+            return Err(ApiError::Conflict(why));
+        }
+    };
+    let mut taken = SubmittedMessage { uuid, state: state.as_str(), duplicate, extended, report: None };
+    if let (Some(wait), Some(outcome)) = (wait, outcome) {
+        await_outcome(api, &mut taken, wait, outcome).await?;
+    }
+    Ok(taken)
+}
+
+/// Apart from the request: a client that goes away leaves no claimed message without its worker.
+async fn accept_and_begin(
+    api: &Api,
+    new: New,
+    now: Timestamp,
+    place: Place,
+    job: impl FnOnce(i64) -> Job + Send + 'static,
+) -> Result<Vec<Accepted>, ApiError> {
+    let (queue, worker) = (api.queue.clone(), api.worker.clone());
+    let accepting = tokio::spawn(async move {
+        let accepted = queue.accept(vec![new], now).await?;
+        if let Some(Accepted::New(id)) = accepted.first() {
+            worker.begin(place, job(*id));
+        }
+        Ok::<_, queue::QueueError>(accepted)
+    });
+    Ok(accepting.await.map_err(|e| ApiError::Internal(e.to_string()))??)
+}
+
+async fn await_outcome(
+    api: &Api,
+    taken: &mut SubmittedMessage,
+    wait: Duration,
+    mut outcome: Awaited<'_>,
+) -> Result<(), ApiError> {
+    if taken.state == queue::State::Queued.as_str() {
+        let is_settled = tokio::select! {
+            is_settled = outcome.is_settled_within(wait) => is_settled,
+            // What is under way is finished, but nobody is kept waiting for it.
+            () = api.stop.cancelled() => false,
+        };
+        if !is_settled {
+            return Ok(());
+        }
+    }
+    if let Some(stored) = api.queue.message(taken.uuid).await? {
+        taken.state = stored.state.as_str();
+        taken.report = report(&stored);
+    }
+    Ok(())
+}
+
+fn lane(message: &Message) -> i64 {
+    if message.is_transactional() { TRANSACTIONAL } else { ORDINARY }
+}
+
+/// One message: what it is, where it stands, and everything that happened to it.
+#[utoipa::path(get, path = "/v1/messages/{uuid}", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 200, description = "Its timeline", body = MessageDetails),
+    (status = 404, description = "There is none, or it is not kept any more", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<MessageDetails>, ApiError> {
+    let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
+    Ok(Json(MessageDetails { message: (&stored).into(), report: report(&stored) }))
+}
+
+/// Messages by recipient, name, state and time, the latest first.
+#[utoipa::path(get, path = "/v1/messages", tag = "messages", params(MessageQuery), responses(
+    (status = 200, description = "A page of them", body = MessagePage),
+    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn list(
+    State(api): State<Arc<Api>>,
+    Query(wanted): Query<MessageQuery>,
+) -> Result<Json<MessagePage>, ApiError> {
+    let max = wanted.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    if max == 0 {
+        wanted.filter()?;
+        return Ok(Json(MessagePage { messages: Vec::new(), next: wanted.cursor }));
+    }
+    let page = api.queue.messages(wanted.filter()?, wanted.cursor, max).await?;
+    Ok(Json(MessagePage { messages: page.messages.iter().map(MessageSummary::from).collect(), next: page.next }))
+}
+
+/// Tries a message that failed or expired again, from the beginning.
+#[utoipa::path(post, path = "/v1/messages/{uuid}/retry", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 202, description = "It waits again"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It has not failed, or what it needs was erased", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn retry(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    api.queue.retry(uuid, api.ace.now()).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Takes a waiting message back.
+#[utoipa::path(post, path = "/v1/messages/{uuid}/cancel", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 204, description = "It will not go out"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It does not wait any more", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    api.queue.cancel(uuid, api.ace.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a message that failed up, and erases what another attempt would have needed.
+#[utoipa::path(post, path = "/v1/messages/{uuid}/discard", tag = "messages", params(("uuid" = Uuid, Path)), responses(
+    (status = 204, description = "It is given up"),
+    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "It has not failed", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+    api.queue.discard(uuid).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Retries the messages of a filter that failed or expired, the latest first; `limit` of them at most.
+#[utoipa::path(post, path = "/v1/dead-letters/retry", tag = "messages", params(MessageQuery), responses(
+    (status = 200, description = "How many wait again", body = ChangedCount),
+    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn retry_all(
+    State(api): State<Arc<Api>>,
+    Query(wanted): Query<MessageQuery>,
+) -> Result<Json<ChangedCount>, ApiError> {
+    Ok(Json(ChangedCount { changed: api.queue.retry_all(wanted.selection()?, api.ace.now()).await? }))
+}
+
+/// Discards the messages of a filter that failed or expired, the latest first; `limit` of them at most.
+#[utoipa::path(post, path = "/v1/dead-letters/discard", tag = "messages", params(MessageQuery), responses(
+    (status = 200, description = "How many were given up", body = ChangedCount),
+    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn discard_all(
+    State(api): State<Arc<Api>>,
+    Query(wanted): Query<MessageQuery>,
+) -> Result<Json<ChangedCount>, ApiError> {
+    Ok(Json(ChangedCount { changed: api.queue.discard_all(wanted.selection()?).await? }))
+}
+
+/// Refuses an address that cannot have been meant.
+pub fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
+    check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
+}
+
+impl MessageQuery {
+    fn selection(&self) -> Result<Selection, ApiError> {
+        Ok(Selection { filter: self.filter()?, cursor: self.cursor, limit: self.limit })
+    }
+
+    fn filter(&self) -> Result<Filter, ApiError> {
+        let moment = |name: &str, text: &Option<String>| {
+            let read = |text: &String| DateTime::parse(text).map(|at| at.timestamp());
+            text.as_ref().map(read).transpose().map_err(|e| ApiError::BadRequest(format!("{name}: {e}")))
+        };
+        let is_dead = self.state.as_deref() == Some("dead");
+        let state = match &self.state {
+            Some(text) if !is_dead => {
+                Some(text.parse::<queue::State>().map_err(|e| ApiError::BadRequest(format!("state: {e}")))?)
+            }
+            _ => None,
+        };
+        if let Some(email) = &self.email {
+            asked_for("email", email)?;
+        }
+        Ok(Filter {
+            state,
+            is_dead,
+            name: self.name.clone(),
+            user: self.user.clone(),
+            email: self.email.clone(),
+            since: moment("since", &self.since)?,
+            until: moment("until", &self.until)?,
+        })
+    }
+}
+
+/// What has happened: the report, or of an unsettled message the one so far.
+fn report(stored: &Stored) -> Option<Value> {
+    let read = |bytes: &Vec<u8>| serde_json::from_slice::<Value>(bytes).ok();
+    stored.report.as_ref().and_then(read).or_else(|| Some(stored.progress.as_ref().and_then(read)?["report"].take()))
+}

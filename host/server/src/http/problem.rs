@@ -1,0 +1,200 @@
+//! What is wrong with a request, as RFC 9457 problem details.
+
+use ace::message::{FieldError, FieldErrors};
+use ace::queue::QueueError;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::intake::IntakeError;
+
+/// Seconds after which a client may come back to a store that could not serve.
+const RETRY_AFTER_S: u64 = 5;
+
+/// RFC 9457, `application/problem+json`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// What kind of problem it is: `invalid-message`, `conflict`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    /// What is wrong this time, and how to mend it.
+    pub detail: String,
+    /// Each wrong field, where the problem is a document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<WrongField>,
+}
+
+/// One wrong field.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WrongField {
+    /// RFC 6901 pointer; empty for the whole document.
+    pub path: String,
+    pub message: String,
+}
+
+impl From<FieldError> for WrongField {
+    fn from(error: FieldError) -> Self {
+        WrongField { path: error.path, message: error.message }
+    }
+}
+
+/// Why a request is not served.
+#[derive(Debug)]
+pub enum ApiError {
+    /// Fields of a document are wrong.
+    Invalid(FieldErrors),
+    /// A part of the request makes no sense: its name, and why.
+    BadRequest(String),
+    Unauthorized,
+    /// The token has not this scope.
+    Forbidden(&'static str),
+    /// Nobody may ask for it in this way: the kind of the problem, and why.
+    Refused(&'static str, String),
+    NotFound(&'static str),
+    NoMethod,
+    Conflict(String),
+    TooLarge(usize),
+    /// The body has a type that the route does not take.
+    MediaType(String),
+    /// The body is in a content coding.
+    ContentCoding(String),
+    /// The body came in a transfer coding besides `chunked`.
+    TransferCoding(String),
+    TooSlow,
+    TooMany,
+    /// It may pass: come back.
+    Unavailable(String),
+    /// There is no room for more (RFC 4918, 11.5).
+    Full(String),
+    Internal(String),
+}
+
+impl ApiError {
+    /// All connections are taken.
+    pub fn no_slot() -> Self {
+        ApiError::Unavailable("all connections of server.connections are taken; come back later".to_owned())
+    }
+
+    /// The server stops while a body still comes in.
+    pub fn stopping() -> Self {
+        ApiError::Unavailable("the server is being stopped; send the same again later".to_owned())
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::Forbidden(_) | ApiError::Refused(..) => StatusCode::FORBIDDEN,
+            ApiError::NotFound(_) => StatusCode::NOT_FOUND,
+            ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::Conflict(_) => StatusCode::CONFLICT,
+            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::MediaType(_) | ApiError::ContentCoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::TransferCoding(_) => StatusCode::NOT_IMPLEMENTED,
+            ApiError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            ApiError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
+            ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn problem(self) -> Problem {
+        let status = self.status();
+        let (kind, detail, errors) = match self {
+            ApiError::Invalid(errors) => {
+                let detail = errors.to_string();
+                ("invalid-message", detail, errors.0.into_iter().map(WrongField::from).collect())
+            }
+            ApiError::BadRequest(why) => ("bad-request", why, Vec::new()),
+            ApiError::Unauthorized => {
+                ("unauthorized", "a bearer token is needed: `ace token create` makes one".to_owned(), Vec::new())
+            }
+            ApiError::Forbidden(scope) => ("forbidden", format!("the token has not the scope {scope}"), Vec::new()),
+            ApiError::NotFound(what) => ("not-found", format!("there is no such {what}"), Vec::new()),
+            ApiError::NoMethod => {
+                ("no-such-method", "the route has not this method; see /openapi.json".to_owned(), Vec::new())
+            }
+            ApiError::Conflict(why) => ("conflict", why, Vec::new()),
+            ApiError::TooLarge(max) => ("too-large", format!("the body is longer than {max} bytes"), Vec::new()),
+            ApiError::Refused(kind, why) => (kind, why, Vec::new()),
+            ApiError::MediaType(why) => ("unsupported-media-type", why, Vec::new()),
+            ApiError::ContentCoding(coding) => {
+                let why = format!("Content-Encoding: {coding:?} is not supported; send the body as it is");
+                ("unsupported-content-coding", why, Vec::new())
+            }
+            ApiError::TransferCoding(coding) => {
+                let why = format!("Transfer-Encoding: {coding:?} is not supported, only chunked is");
+                ("unsupported-transfer-coding", why, Vec::new())
+            }
+            ApiError::TooSlow => ("too-slow", "the request did not come in in time".to_owned(), Vec::new()),
+            ApiError::TooMany => {
+                ("too-many-requests", "more requests than server.requests-per-second allows".to_owned(), Vec::new())
+            }
+            ApiError::Unavailable(why) => ("unavailable", why, Vec::new()),
+            ApiError::Full(why) => ("full", why, Vec::new()),
+            ApiError::Internal(why) => ("internal", why, Vec::new()),
+        };
+        let title = status.canonical_reason().unwrap_or_default().to_owned();
+        Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail, errors }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, is_coding) = (self.status(), matches!(self, ApiError::ContentCoding(_)));
+        let problem = self.problem();
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // RFC 9110, 15.5.16: what would have been taken.
+            StatusCode::UNSUPPORTED_MEDIA_TYPE if is_coding => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+            }
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<FieldErrors> for ApiError {
+    fn from(errors: FieldErrors) -> Self {
+        ApiError::Invalid(errors)
+    }
+}
+
+impl From<IntakeError> for ApiError {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Fields(errors) => errors.into(),
+            IntakeError::Queue(error) => error.into(),
+            conflict @ IntakeError::Conflict(_) => ApiError::Conflict(conflict.to_string()),
+        }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Unknown(what) => ApiError::NotFound(what),
+            QueueError::State(why) => ApiError::Conflict(why),
+            no_room @ QueueError::NoRoom(_) => ApiError::Full(no_room.to_string()),
+            damaged @ QueueError::Damaged(_) => ApiError::Internal(damaged.to_string()),
+            full_or_broken => ApiError::Unavailable(full_or_broken.to_string()),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Views of the queue's values: the JSON of responses, as `/openapi.json` describes it.
+
+use std::collections::BTreeMap;
+
+use ace::destination::View;
+use ace::message::UserId;
+use ace::queue::{Batch, Forgotten, Rate, Stats, Stored};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::described::UserIdForm;
+
+/// Depth, age, size and throughput of the queue.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QueueStatus {
+    /// Queued transactional messages.
+    waiting_transactional: u64,
+    /// Queued messages of ordinary priority.
+    waiting_ordinary: u64,
+    /// Queued messages of batches.
+    waiting_batches: u64,
+    /// Messages that are being sent.
+    in_flight: u64,
+    /// Queued messages that will be sent one at a time, because the process ended several times while sending them.
+    suspects: u64,
+    /// Messages that failed, expired or are corrupt, and have not been erased.
+    dead_letters: u64,
+    /// Messages that were set aside because their rows are damaged.
+    damaged: u64,
+    /// When the oldest queued message was accepted.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    oldest: Option<Timestamp>,
+    /// Size of the database in bytes, including its write-ahead log.
+    bytes: u64,
+    /// Webhook deliveries that wait.
+    webhook_deliveries: u64,
+    rates: Throughput,
+    /// Relays and HTTP origins that are down or recovering; empty when all work.
+    destinations: Vec<DestinationStatus>,
+}
+
+/// A relay or an HTTP origin that is down or recovering.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DestinationStatus {
+    /// `relay` or `origin`.
+    kind: &'static str,
+    name: String,
+    /// `down`, or `recovering` while sending is ramped up again.
+    state: &'static str,
+    /// When it went down.
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    reason: String,
+    /// When the next message is tried; null unless it is down.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    next_attempt: Option<Timestamp>,
+    /// Messages that wait for it. Those of a paused batch are counted only if they were claimed before.
+    waiting: u64,
+}
+
+impl DestinationStatus {
+    pub fn new(view: View, waiting: u64) -> Self {
+        let View { destination, is_recovering, since, reason, next_attempt } = view;
+        let state = if is_recovering { "recovering" } else { "down" };
+        let (kind, name) = (destination.kind(), destination.name().to_owned());
+        DestinationStatus { kind, name, state, since, reason, next_attempt, waiting }
+    }
+}
+
+/// Averages over the last minute and the last five minutes, or since the start if that is more recent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Throughput {
+    minute: MessagesPerSecond,
+    five_minutes: MessagesPerSecond,
+}
+
+/// Messages per second.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessagesPerSecond {
+    accepted: f64,
+    /// Settled in any state.
+    settled: f64,
+    /// Settled as failed, expired or corrupt.
+    failed: f64,
+}
+
+impl QueueStatus {
+    pub fn new(stats: Stats, destinations: Vec<DestinationStatus>) -> Self {
+        let speed =
+            |rate: Rate| MessagesPerSecond { accepted: rate.accepted, settled: rate.settled, failed: rate.failed };
+        QueueStatus {
+            waiting_transactional: stats.waiting_transactional,
+            waiting_ordinary: stats.waiting_ordinary,
+            waiting_batches: stats.waiting_batches,
+            in_flight: stats.under_way,
+            suspects: stats.suspects,
+            dead_letters: stats.dead,
+            damaged: stats.damaged,
+            oldest: stats.oldest,
+            bytes: stats.bytes,
+            webhook_deliveries: stats.calls,
+            rates: Throughput { minute: speed(stats.rates.minute), five_minutes: speed(stats.rates.five_minutes) },
+            destinations,
+        }
+    }
+}
+
+/// The progress of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchStatus {
+    uuid: Uuid,
+    /// `receiving`, `sending`, `paused`, `cancelled`, `done` or `failed` (its resolver failed permanently).
+    #[schema(value_type = String)]
+    state: Value,
+    #[schema(value_type = String, format = DateTime)]
+    created: Timestamp,
+    /// Messages in the batch so far.
+    messages: u64,
+    /// How many messages are in each state.
+    by_state: BTreeMap<&'static str, u64>,
+    /// The resolver, while it has more recipients to name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolver: Option<BatchResolver>,
+}
+
+/// The plugin that names a batch's recipients.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BatchResolver {
+    plugin: String,
+    /// Why the last page could not be fetched. It is retried unless the batch has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl From<Batch> for BatchStatus {
+    fn from(batch: Batch) -> Self {
+        BatchStatus {
+            uuid: batch.uuid,
+            state: serde_json::json!(batch.state),
+            created: batch.begun,
+            messages: batch.messages,
+            by_state: batch.by_state.into_iter().map(|(state, n)| (state.as_str(), n)).collect(),
+            resolver: batch.resolver.map(|r| BatchResolver { plugin: r.plugin, error: r.error }),
+        }
+    }
+}
+
+/// A message without its content.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageSummary {
+    uuid: Uuid,
+    /// `app_label.name`.
+    name: String,
+    /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled` or `discarded`.
+    state: &'static str,
+    /// Whether it is being sent now.
+    in_flight: bool,
+    /// When it is due; null unless it is queued.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    due: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    accepted: Timestamp,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    settled: Option<Timestamp>,
+    recipient: MessageRecipient,
+    /// The batch it belongs to.
+    batch: Option<Uuid>,
+}
+
+/// The recipient of a message.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageRecipient {
+    #[schema(value_type = Option<UserIdForm>)]
+    lms_user_id: UserId,
+    email_address: Option<String>,
+}
+
+impl From<&Stored> for MessageSummary {
+    fn from(stored: &Stored) -> Self {
+        MessageSummary {
+            uuid: stored.uuid,
+            name: stored.name.clone(),
+            state: stored.state.as_str(),
+            in_flight: stored.is_under_way,
+            due: stored.due,
+            accepted: stored.accepted,
+            settled: stored.settled,
+            recipient: MessageRecipient {
+                lms_user_id: UserId::of_stored(stored.user.as_deref()),
+                email_address: stored.email.clone(),
+            },
+            batch: stored.batch,
+        }
+    }
+}
+
+/// A message and its full history.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MessageDetails {
+    #[serde(flatten)]
+    pub message: MessageSummary,
+    /// Policies, channels, templates, attempts and the outcome, in the form of `ace send --json`; null before the first step.
+    #[schema(value_type = Option<Object>)]
+    pub report: Option<Value>,
+}
+
+/// How many of a person's messages were erased.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErasedCounts {
+    /// Queued messages; they will not be sent.
+    waiting: u64,
+    /// Messages that were being sent at that moment: they may still arrive, but no record of them is kept.
+    in_flight: u64,
+    /// Settled messages.
+    settled: u64,
+    /// Messages that could not be erased, because their rows are damaged. They are not sent.
+    damaged: u64,
+}
+
+impl From<Forgotten> for ErasedCounts {
+    fn from(forgotten: Forgotten) -> Self {
+        ErasedCounts {
+            waiting: forgotten.waiting,
+            in_flight: forgotten.under_way,
+            settled: forgotten.settled,
+            damaged: forgotten.damaged,
+        }
+    }
+}

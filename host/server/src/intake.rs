@@ -1,0 +1,284 @@
+//! How recipients become messages of the queue: the lines of a request, and the pages of a resolver.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use ace::engine::Ace;
+use ace::message::{
+    DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Personal, Recipient, ResolveError,
+};
+use ace::plugin::{Namespace, PluginState, Runtime};
+use ace::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
+
+/// Messages that go to the disk with one write, and their bytes.
+const CHUNK: usize = 1_024;
+const CHUNK_BYTES: usize = 4 << 20;
+/// Chunks of one batch that are on their way to the disk at once: one that waits goes with the next write.
+const WRITING_MAX: usize = 3;
+/// Recipients on a page of a resolver.
+const PAGE: u32 = 500;
+/// Batches that are resolved side by side.
+const RESOLVING_MAX: usize = 4;
+/// A page that was asked for in vain so often, one time after the other, fails its batch.
+const FAILURES_MAX: u32 = 10;
+/// The longest that is not looked for pages that are due.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+/// How long to wait after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a recipient does not become a message.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    #[error("{0}")]
+    Fields(#[from] FieldErrors),
+    /// The message of this uuid has another content.
+    #[error("the message {0} was in this batch before, with other content")]
+    Conflict(Uuid),
+    #[error("{0}")]
+    Queue(#[from] QueueError),
+}
+
+/// A message as the queue takes it.
+pub fn new(message: &Message, lane: i64) -> Result<New, FieldErrors> {
+    let not_before = not_before(&message.options)?;
+    Ok(written(message.to_json(), message.uuid, message.recipient.as_ref(), message.unique_name(), lane, not_before))
+}
+
+/// A message whose JSON is written, or its own part of it.
+fn written(
+    json: String,
+    uuid: Uuid,
+    recipient: Option<&Recipient>,
+    name: String,
+    lane: i64,
+    not_before: Option<Timestamp>,
+) -> New {
+    let body = json.into_bytes();
+    New {
+        uuid,
+        digest: queue::digest(&body),
+        lane,
+        name,
+        user: recipient.and_then(|r| r.lms_user_id.to_stored()),
+        email: recipient.and_then(|r| r.email_address.clone()),
+        not_before,
+        trace: None,
+        body,
+        limit: None,
+        claim: false,
+    }
+}
+
+/// `options.not_before`.
+pub fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErrors> {
+    let wrong = |why: String| FieldErrors(vec![FieldError::new("/options/not_before", why)]);
+    match options.get("not_before") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => DateTime::parse(text).map(|at| Some(at.timestamp())).map_err(wrong),
+        Some(_) => Err(wrong("must be a date and time, as in \"2026-01-02T03:04:05+00:00\"".to_owned())),
+    }
+}
+
+/// A chunk on its way to the disk: its uuids, and the answers.
+type Chunk<'a> = (Vec<Uuid>, BoxFuture<'a, Result<Vec<Accepted>, QueueError>>);
+
+/// One recipient of a batch.
+pub struct Member {
+    /// The same key again is the same message.
+    pub key: String,
+    pub personal: Personal,
+}
+
+/// A batch that is coming in. What its messages share is kept with the batch; of each its own part is stored.
+pub struct Intake<'a> {
+    queue: &'a Queue,
+    batch: &'a Batch,
+    name: String,
+    not_before: Option<Timestamp>,
+    chunk: Vec<New>,
+    bytes: usize,
+    /// The chunks before: while they go to the disk the next one gathers.
+    writing: VecDeque<Chunk<'a>>,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(queue: &'a Queue, batch: &'a Batch, kind: &MessageType) -> Result<Self, FieldErrors> {
+        let (name, not_before) = (kind.unique_name(), not_before(&kind.options)?);
+        let chunk = Vec::with_capacity(CHUNK);
+        Ok(Intake { queue, batch, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
+    }
+
+    /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
+    pub async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
+        let Member { key, personal } = member;
+        let (uuid, recipient) = (Uuid::new_v5(&self.batch.uuid, key.as_bytes()), Some(&personal.recipient));
+        let lane = self.batch.lane;
+        let new = written(personal.to_json(), uuid, recipient, self.name.clone(), lane, self.not_before);
+        self.bytes += new.body.len();
+        self.chunk.push(new);
+        if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
+    }
+
+    /// Everything that was added is on the disk.
+    pub async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
+        self.write(now).await?;
+        self.written(0).await
+    }
+
+    async fn write(&mut self, now: Timestamp) -> Result<(), IntakeError> {
+        self.written(WRITING_MAX - 1).await?;
+        self.bytes = 0;
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
+        let uuids = chunk.iter().map(|new| new.uuid).collect();
+        self.writing.push_back((uuids, self.queue.begin_accept(chunk, now).await?.boxed()));
+        Ok(())
+    }
+
+    /// Waits until no more than so many chunks are on their way to the disk.
+    async fn written(&mut self, left: usize) -> Result<(), IntakeError> {
+        while self.writing.len() > left
+            && let Some((uuids, answer)) = self.writing.pop_front()
+        {
+            if let Some(at) = answer.await?.iter().position(|one| *one == Accepted::Conflict) {
+                return Err(IntakeError::Conflict(uuids[at]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a page is not in.
+enum Missed {
+    /// It may come later: why, and when where that was said.
+    Later(String, Option<Timestamp>),
+    Failed(String),
+    /// The store cannot take it now, which is nobody's failure.
+    Store(QueueError),
+}
+
+/// A resolver that serves, by its name.
+pub fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
+    let registry = ace.registry();
+    let plugins = || registry.plugins.values().filter(|p| p.namespaces.contains(&Namespace::RecipientResolver));
+    let Some(plugin) = plugins().find(|plugin| plugin.name == name) else {
+        let near = ace::message::nearest(name, plugins().map(|plugin| plugin.name.as_str()));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        return Err(format!("no resolver is called {name:?}{hint}"));
+    };
+    match (&plugin.state, &plugin.runtime) {
+        (PluginState::Active, Some(runtime)) => Ok(runtime.clone()),
+        (PluginState::Broken(why), _) => Err(format!("the resolver {name} cannot serve: {why}")),
+        _ => Err(format!("the resolver {name} is switched off in ace.toml")),
+    }
+}
+
+/// Asks resolvers for pages and takes them in, until it is stopped.
+pub async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: CancellationToken) {
+    loop {
+        let rest = match queue.resolving(RESOLVING_MAX, ace.now()).await {
+            Ok((due, next)) if due.is_empty() => {
+                let left = next.and_then(|next| Duration::try_from(next.duration_since(ace.now())).ok());
+                left.unwrap_or(LOOK_MAX).min(LOOK_MAX)
+            }
+            Ok((due, _)) => {
+                let pages = due.iter().map(|resolving| take_page(&ace, &queue, resolving));
+                match futures_util::future::join_all(pages).await.into_iter().collect() {
+                    Ok(()) => Duration::ZERO,
+                    Err(error) => wait_for_store(&error),
+                }
+            }
+            Err(error) => wait_for_store(&error),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            () = queue.resolving_changed() => {}
+            () = stop.cancelled() => return,
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+    }
+}
+
+fn wait_for_store(error: &QueueError) -> Duration {
+    tracing::error!("A batch cannot be resolved on, and it is tried again soon: {error}");
+    STORE_PAUSE
+}
+
+/// One page of one batch, and what came of it.
+async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<(), QueueError> {
+    let (batch, plugin) = (&resolving.batch, resolving.resolver.plugin.as_str());
+    let missed = match page(ace, queue, resolving).await {
+        Ok(next) => return queue.page_taken(batch.lane, next, ace.now()).await,
+        Err(Missed::Store(error)) => return Err(error),
+        Err(missed) => missed,
+    };
+    let failures = resolving.failures + 1;
+    let (error, again) = match missed {
+        Missed::Later(error, Some(at)) if failures < FAILURES_MAX => (error, Some(at)),
+        Missed::Later(error, None) if failures < FAILURES_MAX => (error, Some(ace.retry_at(failures))),
+        Missed::Later(error, _) => (format!("{failures} times in a row: {error}"), None),
+        Missed::Failed(error) => (error, None),
+        Missed::Store(error) => return Err(error),
+    };
+    match again {
+        Some(at) => {
+            tracing::warn!(batch = %batch.uuid, plugin, "A page of recipients did not come; again at {at}: {error}")
+        }
+        None => tracing::error!(batch = %batch.uuid, plugin, "The batch has failed, until it is resumed: {error}"),
+    }
+    queue.page_missed(batch.lane, error, again).await
+}
+
+/// Asks for a page and takes its recipients in; where the next one begins.
+async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<String>, Missed> {
+    let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
+    if let Some(damage) = &resolving.damage {
+        return Err(Missed::Failed(format!("what is stored of it is damaged: {damage}")));
+    }
+    let text = String::from_utf8_lossy(&batch.kind).into_owned();
+    let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
+    let runtime = resolver(ace, &resolving.resolver.plugin).map_err(|why| Missed::Later(why, None))?;
+    let called = runtime.resolve(&text, &resolving.resolver.arguments, cursor, PAGE).await;
+    let Page { items, next } = match called.answer {
+        Ok(Ok(page)) => page,
+        Ok(Err(ResolveError::Fatal(why))) => return Err(Missed::Failed(why)),
+        Ok(Err(ResolveError::Recoverable { message, next_attempt_time })) => {
+            return Err(Missed::Later(message, next_attempt_time));
+        }
+        Err(fault) => return Err(Missed::Later(fault.to_string(), None)),
+    };
+    if next.is_some() && next.as_deref() == cursor {
+        return Err(Missed::Failed(
+            "the page after this one would be this one again: its cursor is the same".to_owned(),
+        ));
+    }
+    let mut intake = Intake::new(queue, batch, &kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
+    for item in items {
+        let key = item.key.unwrap_or_else(|| serde_json::to_string(&item.recipient).unwrap_or_default());
+        let user_context = item.user_context.unwrap_or_default();
+        let personal = Personal { recipient: item.recipient, language: item.language, user_context };
+        intake.add(Member { key, personal }, ace.now()).await?;
+    }
+    intake.flush(ace.now()).await?;
+    Ok(next)
+}
+
+impl From<IntakeError> for Missed {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            // The store has it against this page alone: the others go on.
+            IntakeError::Queue(error @ QueueError::Damaged(_)) => Missed::Later(error.to_string(), None),
+            IntakeError::Queue(error) => Missed::Store(error),
+            other => Missed::Failed(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! Sends what the queue holds: claims messages as places come free, takes each as far as it goes, and gives back what came of it.
+//!
+//! A place is the right to have one message under way. Some places are for transactional messages alone, so that a bulk send
+//! that has taken all others delays none of them. A message that is accepted while a place is free goes straight to it, with no
+//! way through the queue's waiting rows.
+
+mod alone;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ace::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
+use ace::monitoring::trace::{self, TraceContext};
+use ace::pipeline::{InFlight, Limit, Progress, Snapshot};
+use ace::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
+use ace::tasks;
+use alone::Alone;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::events::{self, Told};
+
+/// Of the places, one in so many is for transactional messages alone.
+const RESERVED_PART: usize = 4;
+/// Messages that are claimed before there is a place for them.
+const AHEAD: usize = 32;
+/// Settlements on their way to the disk at once.
+const SETTLING_MAX: usize = 1_024;
+/// Batches whose message types are kept ready.
+const BATCHES_MAX: usize = 64;
+/// Events that a slow listener may be behind.
+const TOLD_MAX: usize = 1_024;
+/// The longest the queue is not looked at.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long to wait after the store has failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A message's number, and the claim it was handed out by.
+type Lent = (i64, u64);
+
+mod parking;
+
+/// What the messages of a batch share, as it was stored and made ready.
+type Ready = (Arc<[u8]>, Arc<Prepared>);
+
+/// The right to have one message under way.
+pub struct Place {
+    _any: OwnedSemaphorePermit,
+    _bulk: Option<OwnedSemaphorePermit>,
+}
+
+/// How far a message is.
+pub enum Stands {
+    AtTheBeginning,
+    Under(Progress),
+    /// It was settled, and is asked for further channel types. With what another try needs to know, where there is such.
+    Settled(Report, Option<Progress>),
+}
+
+/// A message with a place.
+pub struct Job {
+    pub id: i64,
+    /// The claim it was handed out by.
+    pub claim: u64,
+    pub message: Arc<Message>,
+    pub stands: Stands,
+    /// What its requests limited it to; `None`: nothing.
+    pub limits: Option<Limits>,
+    /// When it was noticed that a process had ended, or a worker had died, with it under way.
+    pub interrupted: Vec<Timestamp>,
+    /// The trace context it came with, as it was stored.
+    pub trace: Option<String>,
+    pub lane: i64,
+    /// What its age counts from.
+    pub since: Timestamp,
+}
+
+/// An outcome that is waited for, for as long as this lives.
+pub struct Awaited<'a> {
+    worker: &'a Worker,
+    uuid: Uuid,
+    receiver: oneshot::Receiver<Arc<Report>>,
+}
+
+impl Awaited<'_> {
+    /// Whether the message was settled within that time.
+    pub async fn is_settled_within(&mut self, time: Duration) -> bool {
+        matches!(tokio::time::timeout(time, &mut self.receiver).await, Ok(Ok(_)))
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut waiting = self.worker.waiting();
+        if let Some(senders) = waiting.get_mut(&self.uuid) {
+            senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                waiting.remove(&self.uuid);
+            }
+        }
+    }
+}
+
+/// Everything that sends.
+pub struct Worker {
+    queue: Arc<Queue>,
+    current: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
+    /// What events show.
+    events: events::Shown,
+    any: Arc<Semaphore>,
+    /// All there are of them.
+    places: u32,
+    bulk: Arc<Semaphore>,
+    settling: Arc<Semaphore>,
+    /// Lanes of batches that wait for a relay or an origin that is down.
+    held: Mutex<HashMap<i64, Destination>>,
+    /// By lane.
+    batches: Mutex<HashMap<i64, Ready>>,
+    panics: alone::Panics,
+    waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
+    told: broadcast::Sender<Arc<Told>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    /// `places`: messages under way at once. Nothing is claimed before [`Worker::run`].
+    pub fn new(
+        queue: Arc<Queue>,
+        current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
+        places: usize,
+        events: events::Shown,
+    ) -> Arc<Self> {
+        let reserved = (places / RESERVED_PART).max(1).min(places - 1);
+        Arc::new(Worker {
+            queue,
+            current: Box::new(current),
+            events,
+            any: Arc::new(Semaphore::new(places)),
+            places: u32::try_from(places).unwrap_or(u32::MAX),
+            bulk: Arc::new(Semaphore::new((places - reserved).max(1))),
+            settling: Arc::new(Semaphore::new(SETTLING_MAX)),
+            held: Mutex::default(),
+            batches: Mutex::default(),
+            panics: alone::Panics::default(),
+            waiting_for: Mutex::default(),
+            told: broadcast::Sender::new(TOLD_MAX),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// A place, if one is free now.
+    pub fn place(&self, is_transactional: bool) -> Option<Place> {
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let bulk = match is_transactional {
+            true => None,
+            false => Some(self.bulk.clone().try_acquire_owned().ok()?),
+        };
+        Some(Place { _any: self.any.clone().try_acquire_owned().ok()?, _bulk: bulk })
+    }
+
+    /// Sends a message that was claimed for this place.
+    pub fn begin(self: &Arc<Self>, place: Place, job: Job) {
+        let worker = self.clone();
+        let (lent, uuid) = ((job.id, job.claim), job.message.uuid);
+        self.tasks.spawn(async move {
+            if let Err(panicked) = tasks::caught(worker.send(place, job)).await {
+                worker.interrupted(lent, uuid, panicked).await;
+            }
+        });
+    }
+
+    /// As [`Worker::begin`], for what the queue handed out.
+    fn begin_claimed(self: &Arc<Self>, place: Place, claimed: Claimed) {
+        let worker = self.clone();
+        self.tasks.spawn(async move { worker.send_claimed(place, claimed).await });
+    }
+
+    /// A panic on the way is that message's alone.
+    async fn send_claimed(&self, place: Place, claimed: Claimed) {
+        let (lent, uuid, is_culprit) = ((claimed.id, claimed.claim), claimed.uuid, claimed.is_culprit);
+        let work = async {
+            match self.job(&claimed) {
+                Ok(job) if is_culprit => self.give_up(job, claimed.interruptions).await,
+                Ok(job) => self.send(place, job).await,
+                Err(reason) => self.set_aside(lent, uuid, &reason).await,
+            }
+        };
+        match tasks::caught(work).await {
+            Ok(()) => {}
+            // It cannot even be given up.
+            Err(panicked) if is_culprit => self.set_aside(lent, uuid, &panicked.to_string()).await,
+            Err(panicked) => self.interrupted(lent, uuid, panicked).await,
+        }
+    }
+
+    /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.
+    pub fn outcome(&self, uuid: Uuid) -> Awaited<'_> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().entry(uuid).or_default().push(sender);
+        Awaited { worker: self, uuid, receiver }
+    }
+
+    /// Every event from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.told.subscribe()
+    }
+
+    /// Tells whoever listens of something that is about no message, and keeps it where events are kept.
+    pub async fn tell(&self, told: Told) {
+        if self.events.are_kept
+            && let Err(error) = self.queue.tell(told.body.clone(), self.now()).await
+        {
+            tracing::error!("An event of the kind {} cannot be kept: {error}", told.kind);
+        }
+        // Nobody may be listening.
+        let _ = self.told.send(Arc::new(told));
+    }
+
+    /// Claims and sends until [`Worker::drain`].
+    pub async fn run(self: Arc<Self>) {
+        // Claimed, and waiting for a place: one claim for many messages.
+        let mut ready: VecDeque<Claimed> = VecDeque::new();
+        let mut urgent = self.queue.urgent();
+        // Nothing transactional is due before that.
+        let mut quiet_until = Instant::now();
+        let mut alone = Alone::default();
+        while let Some(mut places) = self.free_places().await {
+            self.begin_ready(&mut ready, &mut places);
+            if alone.is_due() {
+                // Nothing more is claimed before it, and what is claimed ends before it begins.
+                drop(places);
+                match ready.is_empty() {
+                    true => alone.ended(self.send_alone().await),
+                    false => self.free_for_bulk().await,
+                }
+                continue;
+            }
+            if places.is_empty() {
+                continue;
+            }
+            let bulk = places.iter().filter(|place| place._bulk.is_some()).count();
+            let (is_urgent, left) = (urgent.has_changed(), quiet_until.saturating_duration_since(Instant::now()));
+            if bulk == 0 && !left.is_zero() && matches!(is_urgent, Ok(false)) {
+                drop(places);
+                tokio::select! {
+                    _ = urgent.changed() => urgent.mark_changed(),
+                    _ = self.bulk.acquire() => {}
+                    () = tokio::time::sleep(left) => {}
+                    () = self.stop.cancelled() => {}
+                }
+                continue;
+            }
+            let changed = self.queue.changed();
+            urgent.mark_unchanged();
+            let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
+            match self.queue.claim(Claim { max: places.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
+                Ok(Handed { messages, next, next_transactional, next_suspect }) => {
+                    quiet_until = Instant::now() + self.left(next_transactional);
+                    let until = |at: Timestamp| Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+                    alone.wanted(next_suspect.map(until));
+                    let is_nothing = messages.is_empty();
+                    ready.extend(messages);
+                    self.begin_ready(&mut ready, &mut places);
+                    let is_full_of_bulk = places.iter().all(|place| place._bulk.is_none());
+                    drop(places);
+                    if is_nothing && !is_full_of_bulk {
+                        self.rest(changed, self.left(next).min(alone.left())).await;
+                    }
+                }
+                Err(error) => {
+                    // The queue tells the operator, once.
+                    tracing::debug!("Nothing can be claimed, and it is tried again soon: {error}");
+                    drop(places);
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+        self.give_back(ready).await;
+    }
+
+    /// Waits for a place, and takes the others that are free too; `None` once there is nothing more to begin.
+    async fn free_places(&self) -> Option<Vec<Place>> {
+        let first = tokio::select! {
+            any = self.any.clone().acquire_owned() => any.ok()?,
+            () = self.stop.cancelled() => return None,
+        };
+        let mut places = vec![Place { _any: first, _bulk: self.bulk.clone().try_acquire_owned().ok() }];
+        while let Ok(any) = self.any.clone().try_acquire_owned() {
+            places.push(Place { _any: any, _bulk: self.bulk.clone().try_acquire_owned().ok() });
+        }
+        Some(places)
+    }
+
+    /// Begins what is ready, as far as there are places for it.
+    fn begin_ready(self: &Arc<Self>, ready: &mut VecDeque<Claimed>, places: &mut Vec<Place>) {
+        let mut left = VecDeque::new();
+        for claimed in ready.drain(..) {
+            // A transactional message leaves a place that anything may have to others, where it can.
+            let is_transactional = claimed.lane == TRANSACTIONAL;
+            let fitting = places.iter().position(|place| place._bulk.is_none() == is_transactional);
+            let at = fitting.or(if is_transactional && !places.is_empty() { Some(0) } else { None });
+            match at.map(|at| places.swap_remove(at)) {
+                None => left.push_back(claimed),
+                Some(place) => self.begin_claimed(place, claimed),
+            }
+        }
+        *ready = left;
+    }
+
+    /// Until something can be begun that could not before.
+    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, at_most: Duration) {
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep(at_most) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// The time until then, at most as long as the queue may be left alone.
+    fn left(&self, next: Option<Timestamp>) -> Duration {
+        let left = next.map(|next| Duration::try_from(next.duration_since(self.now())).unwrap_or_default());
+        left.unwrap_or(LOOK_MAX).min(LOOK_MAX)
+    }
+
+    /// What was claimed ahead and not begun waits as before.
+    async fn give_back(&self, ready: VecDeque<Claimed>) {
+        let back = ready.into_iter().map(|claimed| Settled {
+            id: claimed.id,
+            claim: claimed.claim,
+            settlement: Settlement::Back,
+        });
+        if let Err(error) = self.queue.settle(back.collect(), self.now()).await {
+            tracing::warn!("Messages that were claimed and not begun are given back by the next start: {error}");
+        }
+    }
+
+    fn job(&self, claimed: &Claimed) -> Result<Job, String> {
+        if let Some(damage) = &claimed.damage {
+            return Err(damage.clone());
+        }
+        let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
+        let stands = progress.and_then(|progress| match (progress, &claimed.report) {
+            (kept, Some(report)) => Ok(Stands::Settled(serde_json::from_slice(report)?, kept)),
+            (Some(progress), None) => Ok(Stands::Under(progress)),
+            (None, None) => Ok(Stands::AtTheBeginning),
+        });
+        Ok(Job {
+            id: claimed.id,
+            claim: claimed.claim,
+            message: Arc::new(self.message(claimed)?),
+            stands: stands.map_err(|e| format!("its progress: {e}"))?,
+            limits: claimed.limits.clone(),
+            interrupted: claimed.interrupted.clone(),
+            trace: claimed.trace.clone(),
+            lane: claimed.lane,
+            since: claimed.since,
+        })
+    }
+
+    fn message(&self, claimed: &Claimed) -> Result<Message, String> {
+        match &claimed.kind {
+            Some(kind) if Personal::is_one(&claimed.body) => {
+                let personal = Personal::from_own_json(&claimed.body).map_err(|e| e.to_string())?;
+                Ok(self.prepared(claimed.lane, kind)?.message(claimed.uuid, personal))
+            }
+            _ => Message::from_own_json(&claimed.body).map_err(|errors| errors.to_string()),
+        }
+    }
+
+    /// What the messages of a batch share.
+    fn prepared(&self, lane: i64, kind: &Arc<[u8]>) -> Result<Arc<Prepared>, String> {
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        // A lane's number may be another batch's by now.
+        if let Some((_, prepared)) = batches.get(&lane).filter(|(known, _)| known == kind) {
+            return Ok(prepared.clone());
+        }
+        let read = MessageType::from_json(kind).map_err(|e| format!("its batch's message type: {e}"))?;
+        let prepared = Arc::new(Prepared::new(read));
+        if batches.len() >= BATCHES_MAX {
+            batches.clear();
+        }
+        batches.insert(lane, (kind.clone(), prepared.clone()));
+        Ok(prepared)
+    }
+
+    fn flight(
+        &self,
+        message: Arc<Message>,
+        stands: Stands,
+        limits: Option<Limits>,
+        interrupted: &[Timestamp],
+    ) -> InFlight {
+        let snapshot = (self.current)();
+        let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
+        let mut flight = match stands {
+            Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
+            Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
+            Stands::Settled(report, kept) => InFlight::reopen(snapshot, message, report, kept),
+        };
+        if let Some(limit) = limit {
+            flight.allow(limit);
+        }
+        flight.was_interrupted(interrupted);
+        flight
+    }
+
+    /// A message that cannot be read any more stops nobody else.
+    async fn set_aside(&self, lent: Lent, uuid: Uuid, reason: &str) {
+        tracing::error!(
+            message = lent.0, message_uuid = %uuid,
+            "What is stored of a message cannot be read; it is set aside, and all others go on: {reason}. \
+             Look at it with: ace messages {uuid}"
+        );
+        let report = serde_json::json!({"uuid": uuid, "error": reason}).to_string().into_bytes();
+        self.settle(lent, Settlement::Corrupt { report }, false).await;
+    }
+
+    /// Takes a message as far as it goes now, in its span.
+    async fn send(&self, place: Place, job: Job) {
+        let message = job.message.clone();
+        let trace = job.trace.as_deref().and_then(TraceContext::parse);
+        // Kept where it is: a future is copied into each one that wraps it.
+        trace::in_message(&message, trace, Box::pin(self.go_on(place, job))).await;
+    }
+
+    async fn go_on(&self, place: Place, job: Job) {
+        let Job { id, claim, message, stands, limits, interrupted, lane, since, .. } = job;
+        let lent = (id, claim);
+        let is_reopened = matches!(stands, Stands::Settled(..));
+        let mut flight = self.flight(message, stands, limits, &interrupted);
+        if !is_reopened {
+            flight.was_accepted(since);
+        }
+        // What is due at once is gone on with; anything else waits in the queue.
+        while flight.due().is_some_and(|due| due <= self.now()) {
+            flight.advance().await;
+            if flight.is_to_be_recorded() {
+                let progress = write_down(flight.progress());
+                if !self.settle(lent, Settlement::Record { progress }, true).await {
+                    // Without the record the attempt must not be made. Where there is a claim it ends with its lease.
+                    return;
+                }
+            }
+        }
+        // The next message may begin while this one is written down.
+        let permit = self.settling.clone().acquire_owned().await;
+        drop(place);
+        match flight.due() {
+            Some(_) if flight.waits_for().is_some() => self.park(lent, lane, &flight).await,
+            Some(due) => {
+                let progress = write_down(flight.progress());
+                self.settle(lent, Settlement::Again { due, progress }, false).await;
+            }
+            None => self.done(lent, flight).await,
+        }
+        drop(permit);
+    }
+
+    async fn done(&self, lent: Lent, flight: InFlight) {
+        let (message, another_try) = (flight.message.clone(), flight.another_try());
+        let report = flight.into_report();
+        let tell = || events::tell(&message, &report, self.events, self.now());
+        let kept = self.events.are_kept.then(tell);
+        let event = kept.as_ref().map(|told| told.body.clone());
+        let state = state(&report);
+        let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
+        let is_awaited = self.waiting().contains_key(&message.uuid);
+        let another_try = another_try.filter(|_| state.is_dead()).map(|progress| write_down(&progress));
+        let settlement = Settlement::Done { state, report: written, event, kept: another_try };
+        if self.settle(lent, settlement, is_awaited).await {
+            if self.told.receiver_count() > 0 {
+                // By now nobody may be listening any more.
+                let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
+            }
+            let report = Arc::new(report);
+            for waiting in self.waiting().remove(&message.uuid).unwrap_or_default() {
+                let _ = waiting.send(report.clone());
+            }
+        }
+    }
+
+    /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
+    /// was stopped before that was possible, or has the message no more; the message is in doubt then. `is_awaited`: it is written
+    /// at once.
+    async fn settle(&self, (id, claim): Lent, settlement: Settlement, is_awaited: bool) -> bool {
+        loop {
+            let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
+            let settled = match is_awaited {
+                true => self.queue.settle(settled, self.now()).await,
+                false => self.queue.settle_soon(settled, self.now()).await,
+            };
+            match settled {
+                Ok(()) => return true,
+                // It is another worker's, or nobody's: the person was forgotten.
+                Err(QueueError::State(why)) => {
+                    tracing::warn!("A message is not gone on with: {why}");
+                    return false;
+                }
+                // The queue tells the operator, once.
+                Err(error) => tracing::debug!("A settlement cannot be written, and is tried again: {error}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STORE_PAUSE) => {}
+                () = self.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Claims nothing more and waits for what is under way, at most so long; whether all of it ended.
+    pub async fn drain(&self, at_most: Duration) -> bool {
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(at_most, self.tasks.wait()).await.is_ok()
+    }
+
+    fn now(&self) -> Timestamp {
+        ((self.current)().now)()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>> {
+        self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_down(progress: &Progress) -> Vec<u8> {
+    serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
+}
+
+/// Where the message stands as a whole.
+fn state(report: &Report) -> State {
+    let any = |is: fn(&Outcome) -> bool| report.channels.iter().any(|c| is(&c.outcome));
+    if any(|o| matches!(o, Outcome::Sent { .. })) {
+        State::Sent
+    } else if any(|o| matches!(o, Outcome::MaybeSent { .. })) {
+        State::MaybeSent
+    } else if !report.is_failure() {
+        State::NotSent
+    } else if any(|o| matches!(o, Outcome::Expired { .. })) && !any(|o| matches!(o, Outcome::Failed { .. })) {
+        State::Expired
+    } else {
+        State::Failed
+    }
+}
