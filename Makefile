@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 # The crates of the host, and the others.
-HOST := -p ace -p ace-server -p ace-django -p ace-cli
+HOST := -p ace -p ace-server -p ace-django -p ace-store -p ace-cli
 GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
 
 .DEFAULT_GOAL := help

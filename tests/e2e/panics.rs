@@ -12,10 +12,10 @@ use ace::message::{
     Attempt, DeliveryError, Message, MessageType, Notes, Outcome, Receipt, Recipient, Report, TemplateFile,
 };
 use ace::plugin::PluginState;
-use ace::queue::{Queue, State};
 use ace::watch::Watch;
 use ace::{Ace, Config};
 use ace_server::worker::Worker;
+use ace_store::queue::{Queue, State};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
     let channel = BuggyDelivery(vec![TemplateFile::required("body.txt")]);
     let ace = Arc::new(Ace::builder(config).channel(channel).start().await.expect("it starts"));
     let settings = ace::config::Queue { database: home.path("ace.db"), ..Default::default() };
-    let queue = Arc::new(Queue::open(&settings, Timestamp::now()).expect("a database"));
+    let queue = Arc::new(Queue::open(&settings.store(), Timestamp::now()).expect("a database"));
     let current = ace.clone();
     let worker = Worker::new(queue.clone(), move || current.snapshot(), 2, Default::default());
     let working = tokio::spawn(worker.clone().run());
@@ -218,7 +218,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
         let mut kind = MessageType::new("app", "note");
         kind.context.insert("n", n);
         let message = kind.personalize(Recipient::new(n, "zoe@learner.example"), None, ace::message::Object::new());
-        let new = ace_server::intake::new(&message, ace::queue::ORDINARY).expect("a sound message");
+        let new = ace_server::intake::new(&message, ace_store::queue::ORDINARY).expect("a sound message");
         let mut outcome = worker.outcome(message.uuid);
         queue.accept(vec![new], Timestamp::now()).await.expect("accepted");
         uuids.push(message.uuid);

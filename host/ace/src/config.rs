@@ -48,9 +48,9 @@ pub use sending::{
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
 pub use templates::{ROUTES_BYTES_MAX, Route, Routes, Tag, Templates};
-pub use values::{is_bucket, show_duration, show_size};
+pub use values::{show_duration, show_size};
 
-use crate::files::FileStamp;
+use ace_store::files::FileStamp;
 use tree::Place;
 
 /// The longest ace.toml.

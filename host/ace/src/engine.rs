@@ -17,7 +17,6 @@ use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
 pub use crate::config::Seen;
 use crate::config::{Compile, Config, Mode, Problem, Problems};
 use crate::destination::Destinations;
-use crate::keyvalue::{self, Keyvalue};
 use crate::mailer::{Mailer, MailerError};
 use crate::message::{self, Message, OnError, Report};
 use crate::monitoring;
@@ -29,6 +28,7 @@ use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
 use crate::presentation::Presentation;
 use crate::retry;
 use crate::tasks::{self, Panicked};
+use ace_store::keyvalue::{self, Keyvalue};
 use reload::NOTICES_MAX;
 pub use reload::{Notice, Reload};
 
@@ -178,7 +178,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let http = tasks::blocking(move || http::Client::new(&http));
     let opened = tasks::blocking(move || {
         let mailer = Mailer::new(&settings.fixed.mailer)?;
-        let keyvalue = Keyvalue::load(&settings.fixed.keyvalue, now())?;
+        let keyvalue = Keyvalue::load(&settings.fixed.keyvalue.store(), now())?;
         Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
     });
     let (opened, http) = tokio::join!(opened, http);

@@ -14,8 +14,7 @@
 //!
 //! What serves them:
 //!
-//! - [`plugin`]: the component runtime; [`mailer`], [`keyvalue`]: what plugins may be granted
-//! - [`files`]: files written as a whole or not at all, and who may read them
+//! - [`plugin`]: the component runtime; [`mailer`] and [`ace_store::keyvalue`]: what plugins may be granted
 //! - [`config`]: `ace.toml`; [`tls`]: what is trusted; [`engine`]: builds everything, and builds it anew; [`watch`]: reloads
 //!   what changes; [`monitoring`]: events and metrics; [`tasks`]: what is started again when it fails
 //!
@@ -27,8 +26,6 @@ pub mod delivery;
 pub mod destination;
 pub mod dispatch;
 pub mod engine;
-pub mod files;
-pub mod keyvalue;
 pub mod mailer;
 pub mod message;
 pub mod monitoring;
@@ -36,9 +33,7 @@ pub mod pipeline;
 pub mod plugin;
 pub mod policy;
 pub mod presentation;
-pub mod queue;
 pub mod retry;
-mod sqlite;
 pub mod tasks;
 pub mod tls;
 pub mod watch;

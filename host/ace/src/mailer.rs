@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use lettre::transport::smtp::extension::ClientId;
 
 use crate::config::{self, RelayKind, Tls};
-use crate::files::Access;
 use crate::message::{MailRecord, RecipientState};
+use ace_store::files::Access;
 
 mod address;
 mod failure;

@@ -10,7 +10,6 @@ mod decode;
 mod destination;
 pub mod json;
 mod mail_record;
-mod person;
 mod prepared;
 mod report;
 pub mod text;
@@ -34,7 +33,6 @@ pub use decode::{FieldError, FieldErrors};
 pub use destination::{Destination, Unreached};
 pub use json::without_bom;
 pub use mail_record::{MailRecord, RecipientRecord, RecipientState};
-pub use person::{check_asked_address, normal_address, normal_user};
 pub use prepared::{Member, MemberError, Personal, Prepared};
 pub use report::{
     Agreement, AttemptReport, AttemptResult, ChannelReport, HISTORY_MAX, LINES_MAX, OnError, Outcome, PolicyReport,
@@ -131,7 +129,7 @@ impl UserId {
     }
 
     /// The id as a text that [`UserId::of_stored`] reads back with its type: before a text that looks like a number stands a mark
-    /// that is not seen, and that [`normal_user`] leaves out.
+    /// that is not seen, and that [`ace_store::person::normal_user`] leaves out.
     pub fn to_stored(&self) -> Option<String> {
         match self {
             UserId::Text(t) if is_number(t) || t.starts_with(TEXT_MARK) => Some(format!("{TEXT_MARK}{t}")),

@@ -56,9 +56,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Isolation, Requests, Secret};
 use crate::destination::Destinations;
-use crate::keyvalue::Keyvalue;
 use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile, text};
+use ace_store::keyvalue::Keyvalue;
 
 pub use engine::Engine;
 pub use imports::http;

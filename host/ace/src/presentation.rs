@@ -48,8 +48,8 @@ pub use extract::{ExtractError, Extracted, extract};
 pub use listing::{MessageTemplates, TemplateListing};
 
 use crate::config;
-use crate::files::FileStamp;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
+use ace_store::files::FileStamp;
 use inline::Inliner;
 use languages::{Catalog, Languages, Resolved};
 use load::Texts;

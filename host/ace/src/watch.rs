@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::{Ace, Seen, Watched};
-use crate::files::FileStamp;
 use crate::tasks::{self, Panicked};
+use ace_store::files::FileStamp;
 
 /// Files must have been still for so long.
 const STILL: Duration = Duration::from_millis(50);

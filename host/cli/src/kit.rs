@@ -27,12 +27,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use ace::config::{self, Config, Manifest, Problems, Requests, Secret};
-use ace::keyvalue::{self, Keyvalue};
 use ace::mailer::{Mailer, MailerError};
 use ace::plugin::inspection::Inspection;
 use ace::plugin::registry::RegistryError;
 use ace::plugin::{Services, Single, World, http, world};
 use ace::tasks::{self, Panicked};
+use ace_store::keyvalue::{self, Keyvalue};
 
 /// What the author's tools cannot do.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,8 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitErro
 async fn services(config: &Config, world: Arc<dyn World>) -> Result<Arc<Services>, KitError> {
     let config = config.clone();
     let built = tasks::blocking(move || {
-        let keyvalue = Keyvalue::load(&config::Keyvalue { database: None, ..config.fixed.keyvalue }, Timestamp::now())?;
+        let keyvalue =
+            Keyvalue::load(&config::Keyvalue { database: None, ..config.fixed.keyvalue }.store(), Timestamp::now())?;
         let (mailer, client) = (Mailer::new(&config.fixed.mailer)?, http::Client::new(&config.fixed.http)?);
         let client = client.within(world.clone());
         let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(client));

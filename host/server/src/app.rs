@@ -9,10 +9,10 @@ use ace::config::{Config, Defaults};
 use ace::engine::{Ace, Notice, StartError};
 use ace::monitoring::{self, Exposition};
 use ace::plugin::registry::What;
-use ace::queue::{OpenError, Queue, QueueError};
 use ace::tasks::{self, Panicked, Pauses, Tasks};
 use ace::tls::{self, TlsError};
 use ace::watch::Watch;
+use ace_store::queue::{OpenError, Queue, QueueError};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -256,7 +256,7 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
         Some(files) => Some(tls::server_config(&files.certificate, &files.key)?),
         None => None,
     };
-    let queue = Arc::new(Queue::open(&config.fixed.queue, now())?);
+    let queue = Arc::new(Queue::open(&config.fixed.queue.store(), now())?);
     let hooks = config.fixed.webhooks.iter().map(|(name, settings)| Hook::new(name, settings, queue.clone(), now));
     let hooks = hooks.collect::<Result<_, _>>()?;
     Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))

@@ -1,7 +1,7 @@
 //! The server's own metrics: how full its queue is. What is counted of messages, plugins and channels is in
 //! [`ace::monitoring`].
 
-use ace::queue::Stats;
+use ace_store::queue::Stats;
 use metrics::{describe_gauge, gauge};
 
 /// Queued messages, by `priority` (`transactional`, `ordinary`, `batches`).

@@ -16,7 +16,7 @@ use ace::message::{
     DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Personal, Recipient, ResolveError,
 };
 use ace::plugin::{Namespace, PluginState, Runtime};
-use ace::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
+use ace_store::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
 
 /// Messages that go to the disk with one write, and their bytes.
 const CHUNK: usize = 1_024;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use ace::files::{self, Access, FileStamp, Readers};
+use ace_store::files::{self, Access, FileStamp, Readers};
 
 /// What a token's bearer may do. Each is its own; `admin` does not include the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

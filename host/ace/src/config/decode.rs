@@ -13,8 +13,8 @@ use super::values::{self, DAY, GIB, KIB, MIB, MILLISECOND, MINUTE};
 use super::{
     Channel, Config, Delivery, Events, Fixed, Guarantee, Keyvalue, Limits, Mailer, Presentation, Queue, Routing,
 };
-use crate::files::Access;
 use crate::message::ChannelType;
+use ace_store::files::Access;
 
 /// The whole document.
 pub(super) fn config(s: &mut Section<'_>) -> Config {

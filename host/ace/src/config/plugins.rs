@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::reader::Section;
 use super::secrets::{read_secret, secret};
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
-use crate::files::Access;
 use crate::message::{Object, OnError};
+use ace_store::files::Access;
 
 /// The client behind the `http` and `wasi:http` imports, one for all plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]

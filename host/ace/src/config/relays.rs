@@ -6,7 +6,7 @@ use super::reader::{Section, unknown};
 use super::secrets::secret_source;
 use super::values::{self, HOUR, MILLISECOND, MINUTE};
 use super::{Login, Mailer, Proof, Relay, RelayKind, Smtp, Tls};
-use crate::files::Access;
+use ace_store::files::Access;
 
 pub(super) fn mailer(s: &mut Section<'_>) -> Mailer {
     let relays: BTreeMap<String, Relay> =

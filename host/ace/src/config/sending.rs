@@ -8,8 +8,8 @@ use jiff::tz::TimeZone;
 use url::Url;
 
 use super::{Routes, SecretSource, values};
-use crate::files::Access;
 use crate::message::ChannelType;
+use ace_store::files::Access;
 
 /// What messages look like, beyond their templates.
 #[derive(Debug, Clone, PartialEq)]
@@ -318,6 +318,14 @@ pub struct Keyvalue {
     pub max_value_bytes: usize,
     /// Who may read the database and what is kept beside it: `file-group`.
     pub access: Access,
+}
+
+impl Keyvalue {
+    /// As the store takes them.
+    pub fn store(&self) -> ace_store::keyvalue::Settings {
+        let Keyvalue { database, files, max_entries, max_bucket_entries, max_value_bytes, access } = self.clone();
+        ace_store::keyvalue::Settings { database, files, max_entries, max_bucket_entries, max_value_bytes, access }
+    }
 }
 
 impl Default for Keyvalue {

@@ -10,7 +10,7 @@ use super::reader::Section;
 use super::secrets::secret;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use super::{Authority, Secret};
-use crate::files::Access;
+use ace_store::files::Access;
 
 /// The durable queue of `ace serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,24 @@ pub struct Queue {
     /// A message that so many processes ended unexpectedly with, one after the other, is set aside; the last of them while it was
     /// sent alone. 5.
     pub max_interruptions: u32,
+}
+
+impl Queue {
+    /// As the store takes them.
+    pub fn store(&self) -> ace_store::queue::Settings {
+        let Queue { database, access, .. } = self.clone();
+        ace_store::queue::Settings {
+            database,
+            max_messages: self.max_messages,
+            retention: self.retention,
+            max_settled: self.max_settled,
+            dead_letter_retention: self.dead_letter_retention,
+            event_retention: self.event_retention,
+            disk_reserve: self.disk_reserve,
+            access,
+            max_interruptions: self.max_interruptions,
+        }
+    }
 }
 
 impl Default for Queue {

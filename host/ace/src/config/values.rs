@@ -30,8 +30,6 @@ const DOMAIN_MAX: usize = 255;
 const LINE_MAX: usize = 500;
 /// The count of a rate.
 const RATE_COUNT_MAX: u32 = 1_000_000_000;
-/// Characters of a bucket's name.
-const BUCKET_MAX: usize = 128;
 
 const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZE_UNITS: [(&str, usize); 7] =
@@ -431,18 +429,12 @@ pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
     }
 }
 
-/// Whether a bucket can have this name: letters, digits, `-`, `_` and `.`, 128 at most.
-pub fn is_bucket(name: &str) -> bool {
-    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=BUCKET_MAX).contains(&name.len()) && name.chars().all(sound)
-}
-
 /// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.
 pub(super) fn bucket(node: &Node) -> Result<BucketGrant, String> {
     let text = text(node)?;
     let (bucket, access) = text.split_once(':').unwrap_or((&text, "read-write"));
-    if !is_bucket(bucket) {
-        return Err(format!("{bucket:?} is no bucket: at most {BUCKET_MAX} letters, digits, `-`, `_` and `.`"));
+    if !ace_store::keyvalue::is_bucket(bucket) {
+        return Err(format!("{bucket:?} is no bucket: at most 128 letters, digits, `-`, `_` and `.`"));
     }
     let (read, write) = match access {
         "read" => (true, false),

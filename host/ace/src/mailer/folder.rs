@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::files::{self, Access, Readers};
+use ace_store::files::{self, Access, Readers};
 
 pub(super) struct Folder {
     dir: PathBuf,

@@ -178,7 +178,11 @@ fn a_stored_user_id_keeps_its_type_and_is_found_as_before() {
     for id in ids {
         let stored = id.to_stored();
         assert_eq!(UserId::of_stored(stored.as_deref()), id);
-        assert_eq!(stored.as_deref().map(normal_user), id.as_text().as_deref().map(normal_user), "{id:?}");
+        assert_eq!(
+            stored.as_deref().map(ace_store::person::normal_user),
+            id.as_text().as_deref().map(ace_store::person::normal_user),
+            "{id:?}"
+        );
     }
 }
 

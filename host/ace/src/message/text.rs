@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+pub use ace_store::person::is_hidden;
+
 /// Bytes that are kept of one such text: a reason, an error, an answer.
 pub const TEXT_BYTES_MAX: usize = 1_000;
 
@@ -75,16 +77,6 @@ impl Write for Kept {
             self.text.push(c);
         }
     }
-}
-
-/// Whether a character shows nothing by itself, or turns the direction of its neighbours: what holds one is not what it looks
-/// like. Unicode's `Default_Ignorable_Code_Point` and `Bidi_Control`, interlinear annotations, and blank fillers.
-pub fn is_hidden(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A text as it may go to a terminal: what would steer one (control and escape characters, but for line breaks and tabs) or turn the

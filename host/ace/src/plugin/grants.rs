@@ -7,7 +7,7 @@ use cap_std::fs::Dir;
 use url::Url;
 
 use crate::config::{self, BucketGrant, Requests, Secret};
-use crate::files;
+use ace_store::files;
 
 /// What one plugin may reach: what ace.toml granted, opened and ready.
 pub struct Grants {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::signature;
-use crate::files::FileStamp;
+use ace_store::files::FileStamp;
 
 /// A file that is wrong may still be being written this long after its last change.
 pub(super) const SETTLING: Duration = Duration::from_secs(1);

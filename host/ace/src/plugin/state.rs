@@ -9,13 +9,13 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
-use crate::keyvalue::Overlay;
 use crate::message::{MailRecord, Message, Unreached};
 use crate::plugin::contacts::{Caller, Contacts};
 use crate::plugin::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
 use crate::plugin::grants::Grants;
 use crate::plugin::http::wasi::Outbound;
 use crate::plugin::{Services, Settings};
+use ace_store::keyvalue::Overlay;
 
 /// Mails of one delivery of which account is kept.
 const MAILS_MAX: usize = 100;

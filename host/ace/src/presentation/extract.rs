@@ -74,7 +74,7 @@ pub fn extract(dir: &Path, languages: &[String], write: bool) -> Result<Vec<Extr
         if write && report.changed {
             let failed = |e: std::io::Error| ExtractError::File { file: report.file.clone(), message: e.to_string() };
             fs::create_dir_all(report.file.parent().unwrap_or(&dir)).map_err(failed)?;
-            crate::files::replace_linked(&report.file, text.as_bytes(), crate::files::Readers::AsBefore)
+            ace_store::files::replace_linked(&report.file, text.as_bytes(), ace_store::files::Readers::AsBefore)
                 .map_err(failed)?;
         }
         extracted.push(report);

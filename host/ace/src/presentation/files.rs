@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::TemplateProblem;
 use super::languages;
-use crate::files::FileStamp;
+use ace_store::files::FileStamp;
 
 /// A template larger than this is a file in the wrong place.
 const FILE_BYTES_MAX: u64 = 1 << 20;

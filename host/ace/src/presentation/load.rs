@@ -20,7 +20,7 @@ use super::{
     translate, written,
 };
 use crate::config::{self, Routes};
-use crate::files::FileStamp;
+use ace_store::files::FileStamp;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
 /// anything.

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ace::config::{self, Config, Routes};
-use ace::files::{self, Readers};
 use ace_django::folder::{self, Imported};
 use ace_django::{Options, Severity, Tag};
+use ace_store::files::{self, Readers};
 use anyhow::Context;
 use serde_json::json;
 

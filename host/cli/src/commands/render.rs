@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ace::Ace;
 use ace::config::Config;
 use ace::engine::preview::{self, Preview};
-use ace::files::{self, Readers};
 use ace::message::{Message, Rendered};
+use ace_store::files::{self, Readers};
 use anyhow::Context;
 use serde_json::json;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ace::config::Config;
-use ace::files::FileStamp;
 use ace::plugin::inspection::Inspection;
+use ace_store::files::FileStamp;
 use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ace::files::{self, Readers};
+use ace_store::files::{self, Readers};
 use include_dir::{Dir, DirEntry, include_dir};
 
 use super::KitError;

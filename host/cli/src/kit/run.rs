@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ace::config::{Config, Manifest, Secret};
-use ace::keyvalue::{Keyvalue, KeyvalueError};
 use ace::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
 use ace::plugin::instance::Called;
 use ace::plugin::trial::{Seen, exchange::Exchange};
 use ace::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single, world};
+use ace_store::keyvalue::{Keyvalue, KeyvalueError};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ace::files::{self, Access, Readers};
 use ace::plugin::signature::{self, SignatureError};
 use ace::plugin::{single, single::read};
+use ace_store::files::{self, Access, Readers};
 
 use super::{KitError, manifest_text};
 

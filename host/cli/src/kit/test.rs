@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ace::config::Config;
-use ace::files::{self, Readers};
 use ace::message::Object;
 use ace::plugin::single;
 use ace::plugin::trial::Line;
+use ace_store::files::{self, Readers};
 use serde_json::{Value, json};
 
 use super::KitError;

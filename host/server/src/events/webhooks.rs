@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use ace::config;
 use ace::message;
-use ace::queue::{Call, Queue};
 use ace::tls::{self, TlsError};
+use ace_store::queue::{Call, Queue};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ace::message::{Member, MessageType, Object, json};
-use ace::queue::{self, Batch, BatchState, Resolver};
+use ace_store::queue::{self, Batch, BatchState, Resolver};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};

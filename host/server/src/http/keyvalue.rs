@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ace::keyvalue::KeyvalueError;
+use ace_store::keyvalue::KeyvalueError;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ace::message::{DateTime, Message, Report, check_asked_address};
+use ace::message::{self, DateTime, Message, Report};
 use ace::monitoring::trace;
-use ace::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
+use ace_store::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -365,7 +365,7 @@ pub async fn discard_all(
 
 /// Refuses an address that cannot have been meant.
 pub fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
-    check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
+    ace_store::person::check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
 }
 
 impl MessageQuery {
@@ -381,7 +381,11 @@ impl MessageQuery {
         let is_dead = self.state.as_deref() == Some("dead");
         let state = match &self.state {
             Some(text) if !is_dead => {
-                Some(text.parse::<queue::State>().map_err(|e| ApiError::BadRequest(format!("state: {e}")))?)
+                let known = queue::State::ALL.map(queue::State::as_str);
+                let hint = || message::nearest(text, known).map(|near| format!("; did you mean {near:?}?"));
+                let refused =
+                    |e| format!("state: {e}{}", hint().unwrap_or_else(|| format!("; known are {}", known.join(", "))));
+                Some(text.parse::<queue::State>().map_err(|e| ApiError::BadRequest(refused(e)))?)
             }
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! What is wrong with a request, as RFC 9457 problem details.
 
 use ace::message::{FieldError, FieldErrors};
-use ace::queue::QueueError;
+use ace_store::queue::QueueError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;

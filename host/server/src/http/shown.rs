@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ace::destination::View;
 use ace::message::UserId;
-use ace::queue::{Batch, Forgotten, Rate, Stats, Stored};
+use ace_store::queue::{Batch, Forgotten, Rate, Stats, Stored};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;

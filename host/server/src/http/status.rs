@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ace::destination::View;
 use ace::plugin::PluginState;
-use ace::queue::{Failing, Health};
+use ace_store::queue::{Failing, Health};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ace::monitoring;
-use ace::queue::Settlement;
 use ace::tasks::Panicked;
+use ace_store::queue::Settlement;
 use uuid::Uuid;
 
 use super::{Job, LOOK_MAX, Lent, Place, SETTLING_MAX, STORE_PAUSE, Worker};

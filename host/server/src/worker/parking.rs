@@ -9,7 +9,7 @@ use ace::destination::{Destinations, Wanted};
 use ace::message::{Destination, Outcome};
 use ace::monitoring;
 use ace::pipeline::InFlight;
-use ace::queue::{ORDINARY, Settlement};
+use ace_store::queue::{ORDINARY, Settlement};
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 

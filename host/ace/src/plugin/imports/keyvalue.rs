@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::keyvalue::{self, Step};
 use crate::plugin::bindings::keyvalue::{Counted, Host, KeyvalueError, Place};
 use crate::plugin::grants::Access;
 use crate::plugin::state::State;
+use ace_store::keyvalue::{self, Step};
 
 type Answer<T> = wasmtime::Result<Result<T, KeyvalueError>>;
 

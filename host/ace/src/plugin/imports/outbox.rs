@@ -5,9 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 
-use crate::files::{self, Access};
 use crate::plugin::bindings::outbox::{Host, OutboxError};
 use crate::plugin::state::State;
+use ace_store::files::{self, Access};
 
 /// Bytes of a file's relative name.
 const NAME_BYTES_MAX: usize = 255;

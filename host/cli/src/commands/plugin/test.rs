@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ace::files::{self, Readers};
+use ace_store::files::{self, Readers};
 use serde_json::json;
 
 use super::duration;

@@ -4,8 +4,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use ace::config::{self, Config};
-use ace::files::{self, Readers};
 use ace::plugin::Plugin;
+use ace_store::files::{self, Readers};
 use serde_json::json;
 
 use crate::commands::{FAILED, OK, put, say};

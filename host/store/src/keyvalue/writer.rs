@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::damage::{Damage, EXPIRING, Place as Damaged, SIZES};
 use super::database::{self, PLACES};
 use super::places::{Place, Wanted};
-use super::{Counted, KeyvalueError, Origin, count, no_counter, unavailable};
+use super::{Counted, KeyvalueError, Origin, Settings, count, no_counter, unavailable};
+use crate::sqlite;
 use crate::sqlite::Held;
-use crate::{config, sqlite};
 
 /// Writes in one transaction at most.
 const BATCH_MAX: usize = 256;
@@ -97,7 +97,7 @@ struct Room {
 }
 
 impl Room {
-    fn new(settings: &config::Keyvalue) -> Self {
+    fn new(settings: &Settings) -> Self {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let all = number(settings.max_entries);
         Room { all, bucket: settings.max_bucket_entries.map_or_else(|| (all / BUCKET_PART).max(1), number) }
@@ -110,7 +110,7 @@ impl Room {
 }
 
 impl Writer {
-    pub fn new(db: Held, settings: &config::Keyvalue) -> Self {
+    pub fn new(db: Held, settings: &Settings) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let damage = Damage::of(settings.database.clone());
         Writer { db, room: Room::new(settings), damage, is_lost: Arc::default() }

@@ -9,9 +9,7 @@ use serde::Deserialize;
 
 use super::damage::Place;
 use super::writer::{Batch, Stop, Target, Writer};
-use super::{FileError, KEY_BYTES_MAX, KeyvalueError, Origin, check};
-use crate::config;
-use crate::message::without_bom;
+use super::{FileError, KEY_BYTES_MAX, KeyvalueError, Origin, Settings, check};
 
 /// Expired entries thrown out at a time.
 const SWEPT_AT_ONCE: i64 = 1000;
@@ -27,7 +25,7 @@ struct Fact {
 }
 
 /// Puts every fact in place of what is under its key, in one transaction: all files, or none.
-pub(super) fn load(writer: &mut Writer, settings: &config::Keyvalue, now: Timestamp) -> Result<(), FileError> {
+pub(super) fn load(writer: &mut Writer, settings: &Settings, now: Timestamp) -> Result<(), FileError> {
     let Some(first) = settings.files.first() else { return Ok(()) };
     let file = settings.database.as_ref().unwrap_or(first);
     let mut refused = None;
@@ -89,7 +87,8 @@ fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(
 
 /// A fact, and its value as it is stored.
 fn read(line: &[u8], max_value_bytes: usize) -> Result<(Fact, Vec<u8>), String> {
-    let mut fact: Fact = serde_json::from_slice(without_bom(line)).map_err(|e| e.to_string())?;
+    let mut fact: Fact =
+        serde_json::from_slice(line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)).map_err(|e| e.to_string())?;
     let value = match fact.value.take() {
         serde_json::Value::String(s) => s.into_bytes(),
         other => other.to_string().into_bytes(),

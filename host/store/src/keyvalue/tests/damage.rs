@@ -62,7 +62,7 @@ async fn a_row_that_holds_what_it_should_not_is_swept_or_left_and_stops_neither_
     let facts = folder.path().join("facts.ndjson");
     let line = |key: &str| format!("{{\"bucket\": \"facts\", \"key\": \"{key}\", \"value\": \"new\"}}\n");
     fs::write(&facts, ["one", "broken", "two"].map(line).concat()).expect("written");
-    let settings = config::Keyvalue { files: vec![facts], ..settings(Some(&file), 100_000) };
+    let settings = Settings { files: vec![facts], ..settings(Some(&file), 100_000) };
     let kv = Keyvalue::load(&settings, at(2)).unwrap_or_else(|e| panic!("{e}"));
     for key in ["one", "two"] {
         assert_eq!(kv.get("facts", key, at(2)), Ok(Some(b"new".to_vec())), "{key}");

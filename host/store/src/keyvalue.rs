@@ -18,6 +18,7 @@ mod database;
 mod facts;
 mod overlay;
 mod places;
+mod settings;
 mod writer;
 
 #[cfg(test)]
@@ -31,13 +32,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use crate::config;
 use crate::sqlite::Held;
 use places::Wanted;
 use writer::{Change, Queue, Reply, Write, Writer};
 
 pub use overlay::Overlay;
 pub use places::Place;
+pub use settings::{Settings, is_bucket};
 
 /// The longest key and the longest once-token, in bytes of UTF-8.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -116,7 +117,7 @@ enum Store {
 impl Keyvalue {
     /// Opens the database, or begins one, and loads the configured files into it. Reads and writes files: not for an async
     /// thread.
-    pub fn load(settings: &config::Keyvalue, now: Timestamp) -> Result<Self, FileError> {
+    pub fn load(settings: &Settings, now: Timestamp) -> Result<Self, FileError> {
         let opened = |store| {
             let max_value_bytes = settings.max_value_bytes;
             Keyvalue { store: Arc::new(store), max_value_bytes, origin: Origin::Application }
@@ -352,7 +353,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn check(bucket: &str, key: &str, value_bytes: usize, max_value_bytes: usize) -> Result<(), KeyvalueError> {
     let quota = |text| Err(KeyvalueError::Quota(text));
-    if !config::is_bucket(bucket) {
+    if !is_bucket(bucket) {
         let name = &bucket[..bucket.floor_char_boundary(40)];
         return quota(format!("{name:?} is no bucket: at most 128 letters, digits, `-`, `_` and `.`"));
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-use crate::config;
+use super::Settings;
 use crate::files::Access;
 use crate::sqlite::beside;
 
@@ -51,7 +51,7 @@ impl Reserve {
     }
 
     /// That of a queue.
-    pub fn of(settings: &config::Queue) -> Reserve {
+    pub fn of(settings: &Settings) -> Reserve {
         Reserve::new(&settings.database, settings.disk_reserve, settings.access)
     }
 

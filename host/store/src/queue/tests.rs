@@ -41,8 +41,8 @@ impl Home {
         Home(tempfile::tempdir().expect("a folder"))
     }
 
-    fn settings(&self) -> config::Queue {
-        config::Queue { database: self.0.path().join("ace.db"), disk_reserve: 0, ..Default::default() }
+    fn settings(&self) -> Settings {
+        Settings { database: self.0.path().join("ace.db"), disk_reserve: 0, ..Default::default() }
     }
 
     fn open(&self) -> Queue {
@@ -245,7 +245,7 @@ async fn two_processes_never_have_one_file() {
 #[tokio::test]
 async fn a_full_queue_takes_none_and_says_so() {
     let home = Home::new();
-    let settings = config::Queue { max_messages: 3, ..home.settings() };
+    let settings = Settings { max_messages: 3, ..home.settings() };
     let queue = Queue::open(&settings, at(0)).expect("opened");
     accept(&queue, [1, 2], ORDINARY).await;
     let refused = queue.accept(vec![new(3, ORDINARY), new(4, ORDINARY)], at(1_000)).await;
@@ -443,7 +443,7 @@ async fn a_person_is_forgotten_everywhere() {
 #[tokio::test]
 async fn what_is_old_goes_and_gives_its_room_back() {
     let home = Home::new();
-    let settings = config::Queue { max_settled: 100, ..home.settings() };
+    let settings = Settings { max_settled: 100, ..home.settings() };
     let queue = Queue::open(&settings, at(0)).expect("opened");
     for round in 0..10 {
         let news = (0..50).map(|n| New { body: vec![b'x'; 20_000], ..new(round * 50 + n + 1, ORDINARY) }).collect();
@@ -582,7 +582,7 @@ async fn a_copy_is_a_queue() {
     let to = copy.path().join("ace.db");
     from.execute("VACUUM INTO ?1", [to.to_string_lossy()]).expect("copied");
     settle(&queue, &claimed, done(State::Sent)).await;
-    let settings = config::Queue { database: to, ..home.settings() };
+    let settings = Settings { database: to, ..home.settings() };
     let copied = Queue::open(&settings, at(2_000)).expect("opened");
     let mut all = numbers(&claim(&copied, 100, 2_000).await);
     all.sort_unstable();

@@ -1,4 +1,4 @@
-//! Whom messages are for, as the index of recipients has them: a hash of the one form that [`crate::message`] gives a user id or an
+//! Whom messages are for, as the index of recipients has them: a hash of the one form that [`crate::person`] gives a user id or an
 //! address. Up to version 4 of the tables the form was another (`trim` and lower case alone), so what was indexed then is indexed
 //! anew, in steps after the start; until that is done lists ask by both, and erasing a person finishes it first.
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::rows::{self, Reading};
 use super::writer::remember;
 use super::{New, Queue, QueueError};
-use crate::message::{normal_address, normal_user};
+use crate::person::{normal_address, normal_user};
 
 /// What `meta` calls the number of the last message that was indexed anew, and of the last one that is to be. Without them all are.
 const FROM: &str = "rehashed";

@@ -442,7 +442,7 @@ impl Pair {
     async fn open(&mut self) {
         self.queue = None;
         let hours = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
-        let settings = config::Queue {
+        let settings = Settings {
             max_messages: MESSAGES_MAX as u64,
             max_settled: SETTLED_MAX as u64,
             retention: hours(RETENTION),

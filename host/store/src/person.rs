@@ -5,8 +5,6 @@ use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-use super::text::is_hidden;
-
 /// A user id as it is compared: in lower case (Unicode), composed (NFC), without what the eye does not see.
 pub fn normal_user(user: &str) -> String {
     normal(&visible(user))
@@ -29,21 +27,29 @@ pub fn normal_address(address: &str) -> String {
     format!("{}@{domain}", normal(unquoted))
 }
 
+/// Why an address is refused in a query, and how to write it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct AddressError(String);
+
 /// Refuses an address that a query cannot mean: nothing, or one with a space that was a `+` before the URL was decoded. The error
 /// says how to write it.
-pub fn check_asked_address(address: &str) -> Result<(), String> {
+///
+/// # Errors
+/// The address is empty, or has a space.
+pub fn check_asked_address(address: &str) -> Result<(), AddressError> {
     let bare = bare(address);
     if bare.trim().is_empty() {
-        return Err("is empty; give an address".to_owned());
+        return Err(AddressError("is empty; give an address".to_owned()));
     }
     let (local, domain) = bare.rsplit_once('@').unwrap_or((bare, ""));
     // A quoted local part may hold spaces (RFC 5321, section 4.1.2).
     let is_quoted = local.len() > 1 && local.starts_with('"') && local.ends_with('"');
     if domain.contains(' ') || (!is_quoted && local.contains(' ')) {
         let (meant, written) = (bare.replace(' ', "+"), bare.replace(' ', "%2B"));
-        return Err(format!(
+        return Err(AddressError(format!(
             "{address:?} has a space, and no address has one; in a URL a + is written %2B: {written} for {meant}"
-        ));
+        )));
     }
     Ok(())
 }
@@ -70,6 +76,16 @@ fn visible(text: &str) -> Cow<'_, str> {
         true => Cow::Owned(text.replace(is_hidden, "").trim().to_owned()),
         false => Cow::Borrowed(text),
     }
+}
+
+/// Whether a character shows nothing by itself, or turns the direction of its neighbours: what holds one is not what it looks
+/// like. Unicode's `Default_Ignorable_Code_Point` and `Bidi_Control`, interlinear annotations, and blank fillers.
+pub fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -113,11 +129,11 @@ mod tests {
     #[test]
     fn a_space_in_an_address_that_is_asked_for_was_a_plus() {
         for address in ["a tag@x.example", " tag@x.example", "a b c@x.example", "a@x .example"] {
-            let error = check_asked_address(address).expect_err(address);
+            let error = check_asked_address(address).expect_err(address).to_string();
             assert!(error.contains("%2B"), "{error}");
         }
         for address in ["", " ", "Ann <>"] {
-            assert!(check_asked_address(address).expect_err("empty").contains("empty"), "{address:?}");
+            assert!(check_asked_address(address).expect_err("empty").to_string().contains("empty"), "{address:?}");
         }
         for address in [
             "a+tag@x.example",

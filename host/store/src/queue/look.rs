@@ -15,7 +15,7 @@ use super::rows::{self, Order, Reading};
 use super::suspects::SUSPECTS;
 use super::writer::{Stop, Writer};
 use super::{ORDINARY, Queue, QueueError, State, Stats, TRANSACTIONAL, moment, ms, waiting};
-use crate::message::{normal_address, normal_user};
+use crate::person::{normal_address, normal_user};
 use crate::sqlite;
 
 /// Messages that are looked at for one page where no index leads to them.

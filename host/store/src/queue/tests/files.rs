@@ -23,7 +23,7 @@ impl Home {
     }
 
     fn open_at(&self, name: &str) -> Result<Queue, OpenError> {
-        Queue::open(&config::Queue { database: self.file(name), ..self.settings() }, at(1_000))
+        Queue::open(&Settings { database: self.file(name), ..self.settings() }, at(1_000))
     }
 
     /// A home as a process leaves it that is killed now.
@@ -167,8 +167,7 @@ async fn a_copy_before_a_migration_is_whole_or_not_there() {
         assert!(!is_whole && copied > 4_096, "it was made anew");
         assert!(!home.names().iter().any(|name| name.ends_with(".tmp")), "{:?}", home.names());
         assert_eq!(home.mode("ace.db.version-1"), 0o600);
-        let first =
-            Queue::open(&config::Queue { database: home.file("ace.db.version-1"), ..home.settings() }, at(1_000));
+        let first = Queue::open(&Settings { database: home.file("ace.db.version-1"), ..home.settings() }, at(1_000));
         assert_eq!(numbers(&claim(&first.unwrap_or_else(|e| panic!("{e}")), 9, 1_000).await), [1]);
     }
     drop(home.open());
@@ -194,7 +193,7 @@ async fn nobody_else_can_read_the_database_or_what_is_beside_it() {
     }
     drop(queue);
     let group = unsafe { libc::getegid() };
-    let settings = config::Queue { access: Access { group: Some(group) }, ..home.settings() };
+    let settings = Settings { access: Access { group: Some(group) }, ..home.settings() };
     let queue = Queue::open(&settings, at(1_000)).unwrap_or_else(|e| panic!("{e}"));
     accept(&queue, [3], ORDINARY).await;
     for name in ["ace.db", "ace.db-wal", "ace.db-shm", "ace.db.version-1"] {
@@ -228,7 +227,7 @@ async fn on_a_full_disk_what_waits_is_sent_and_nothing_more_is_accepted() {
         assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
         return;
     };
-    let settings = config::Queue { disk_reserve: 96 << 20, ..home.settings() };
+    let settings = Settings { disk_reserve: 96 << 20, ..home.settings() };
     let open = || Queue::open(&settings, at(1_000)).unwrap_or_else(|e| panic!("{e}"));
     let queue = open();
     accept(&queue, 1..=20, ORDINARY).await;
@@ -276,7 +275,7 @@ async fn a_queue_that_fills_the_disk_itself_can_be_emptied() {
         assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
         return;
     };
-    let settings = config::Queue { disk_reserve: 96 << 20, ..home.settings() };
+    let settings = Settings { disk_reserve: 96 << 20, ..home.settings() };
     let queue = Queue::open(&settings, at(1_000)).unwrap_or_else(|e| panic!("{e}"));
     let mut accepted = Vec::new();
     for number in (1..100_000).step_by(20) {

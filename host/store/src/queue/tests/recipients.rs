@@ -1,7 +1,7 @@
 //! One rule for whom a message is for: in the index, in lists, in erasure; and what was indexed by the rule of version 4.
 
 use super::*;
-use crate::message::normal_address;
+use crate::person::normal_address;
 
 fn to(number: u128, user: Option<&str>, email: Option<&str>) -> New {
     New { user: user.map(str::to_owned), email: email.map(str::to_owned), ..new(number, ORDINARY) }

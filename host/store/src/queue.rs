@@ -43,6 +43,7 @@ mod recent;
 mod reserve;
 mod resolving;
 mod rows;
+mod settings;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -63,7 +64,6 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::config;
 use crate::sqlite::Held;
 pub use batches::{Batch, BatchState};
 use changes::Pace;
@@ -75,6 +75,7 @@ pub use look::{Filter, Page, Selection, Stored};
 pub use meter::{Rate, Rates};
 pub use outgoing::{Call, Event, Events};
 pub use resolving::{Resolver, ResolverReport, Resolving};
+pub use settings::Settings;
 pub use upkeep::Forgotten;
 use writer::Writer;
 
@@ -149,15 +150,16 @@ impl State {
     }
 }
 
-impl std::str::FromStr for State {
-    type Err = String;
+/// A text that names no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown state {0:?}")]
+pub struct UnknownState(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        State::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-            let known = State::ALL.map(State::as_str);
-            let near = crate::message::nearest(text, known).map(|near| format!("; did you mean {near:?}?"));
-            format!("{text:?} is no state: {}{}", known.join(", "), near.unwrap_or_default())
-        })
+impl std::str::FromStr for State {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        State::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| UnknownState(text.to_owned()))
     }
 }
 
@@ -272,14 +274,14 @@ pub struct Queue {
 
 impl Queue {
     /// Opens the database, or begins one. What was under way when the last process ended waits again, in doubt. Blocks.
-    pub fn open(settings: &config::Queue, now: Timestamp) -> Result<Self, OpenError> {
+    pub fn open(settings: &Settings, now: Timestamp) -> Result<Self, OpenError> {
         match Queue::open_file(settings, now) {
             Err(OpenError::Full { .. }) if reserve::Reserve::of(settings).release() => Queue::open_file(settings, now),
             opened => opened,
         }
     }
 
-    fn open_file(settings: &config::Queue, now: Timestamp) -> Result<Self, OpenError> {
+    fn open_file(settings: &Settings, now: Timestamp) -> Result<Self, OpenError> {
         let file = settings.database.clone();
         let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
         let db = database::open(&file, settings.access)?;

@@ -87,7 +87,7 @@ async fn a_clock_that_is_set_forward_ends_pauses_and_no_lease() {
 async fn retention_survives_both_directions() {
     let home = Home::new();
     let hours = |n: u64| Duration::from_secs(n * 3_600);
-    let settings = config::Queue { retention: hours(30), dead_letter_retention: hours(10), ..home.settings() };
+    let settings = Settings { retention: hours(30), dead_letter_retention: hours(10), ..home.settings() };
     let queue = Queue::open(&settings, at(0)).expect("opened");
     let noon = 100 * HOUR;
     for number in 1..=2 {

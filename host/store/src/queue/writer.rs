@@ -21,9 +21,9 @@ use super::recent::{self, Recent};
 use super::reserve::Reserve;
 use super::rows::{self, Reading};
 use super::waiting::{self, Run};
-use super::{Accepted, New, QueueError, State, ms, ms_due};
+use super::{Accepted, New, QueueError, Settings, State, ms, ms_due};
+use crate::sqlite;
 use crate::sqlite::Held;
-use crate::{config, sqlite};
 
 /// Why a change was not made.
 pub(super) enum Stop {
@@ -75,7 +75,7 @@ impl Lease {
 /// Holds the connection for writing, and what it remembers of the tables.
 pub(super) struct Writer {
     pub db: Held,
-    pub settings: config::Queue,
+    pub settings: Settings,
     /// Messages that are not settled.
     pub unsettled: u64,
     /// Messages that are settled and still kept.
@@ -122,7 +122,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// To be followed by [`Writer::recover`].
-    pub fn new(db: Held, settings: &config::Queue, (meter, pulse): (Arc<Meter>, Arc<Pulse>)) -> rusqlite::Result<Self> {
+    pub fn new(db: Held, settings: &Settings, (meter, pulse): (Arc<Meter>, Arc<Pulse>)) -> rusqlite::Result<Self> {
         let clock = Clock::new(&db)?;
         let (recent, indexed, damage) = Recent::new(&db)?;
         let mut writer = Writer {

@@ -10,9 +10,9 @@ mod earlier;
 
 const KEEP: Option<Duration> = None;
 
-fn settings(database: Option<&Path>, max_entries: usize) -> config::Keyvalue {
+fn settings(database: Option<&Path>, max_entries: usize) -> Settings {
     let database = database.map(Path::to_owned);
-    config::Keyvalue { database, max_entries, max_value_bytes: 8, ..Default::default() }
+    Settings { database, max_entries, max_value_bytes: 8, ..Default::default() }
 }
 
 fn memory(max_entries: usize) -> Keyvalue {
@@ -46,7 +46,7 @@ fn step(by: i64) -> Step<'static> {
 }
 
 /// Why a store with these settings does not open.
-fn refusal(settings: &config::Keyvalue) -> String {
+fn refusal(settings: &Settings) -> String {
     Keyvalue::load(settings, at(0)).err().expect("refused").to_string()
 }
 
@@ -231,13 +231,13 @@ fn a_new_file_may_be_begun_by_many_at_once() {
     });
 }
 
-fn with_facts(database: &Path, facts: &[(&str, &str)]) -> config::Keyvalue {
+fn with_facts(database: &Path, facts: &[(&str, &str)]) -> Settings {
     let file = |(name, text): &(&str, &str)| {
         let file = database.with_file_name(name);
         fs::write(&file, text).expect("written");
         file
     };
-    config::Keyvalue { files: facts.iter().map(file).collect(), ..settings(Some(database), 3) }
+    Settings { files: facts.iter().map(file).collect(), ..settings(Some(database), 3) }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::recent::{RECIPIENTS, list};
 use super::rows::Reading;
 use super::writer::Writer;
 use super::{ORDINARY, Queue, QueueError, State, ms};
-use crate::message::{normal_address, normal_user};
+use crate::person::{normal_address, normal_user};
 
 /// Rows that one step takes, so that nobody waits long behind it.
 const STEP: i64 = 500;
