@@ -1,5 +1,7 @@
 //! The house's rules, as a test: who may import what, and where each dependency lives.
 
+mod documents;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

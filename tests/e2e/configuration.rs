@@ -40,7 +40,7 @@ fn every_problem_is_told_at_once_with_file_line_and_the_nearest_name() {
         "ace.toml:12: plugins.bulk_email_optout.on-error: ",
         "ace.toml:13: plugins.bulk_email_optout.grants.keyvalue",
         "ace.toml:15: plugins.other.grants.http",
-        "ACE_DELIVERY__MAX_WAITNG: is no setting; did you mean ACE_DELIVERY__MAX_WAITING?",
+        "ACE_DELIVERY__MAX_WAITNG: unknown setting; did you mean ACE_DELIVERY__MAX_WAITING?",
     ];
     expected.iter().for_each(|text| {
         done.says(text);

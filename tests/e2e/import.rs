@@ -45,7 +45,7 @@ fn a_folder_is_brought_over_with_its_catalogues_and_its_mails_go_out() {
     home.ace(&["templates", "import", "django", "--out", "templates"])
         .run()
         .ok()
-        .says("6 templates and 1 catalogue written to templates: 0 left to write anew, 0 notes");
+        .says("6 templates and 1 catalogue written to templates: 0 left to rewrite, 0 notes");
     let welcome = message(
         "welcome",
         json!({"language": "fr", "context": {"platform_name": "Ed & Co", "course_ids": ["a", "b"]}}),
@@ -98,7 +98,7 @@ fn pages_get_their_addresses_from_a_table_and_each_that_is_missing_is_named() {
     home.file("new/.keep", "");
     let import = ["templates", "import", "django", "--out", "new", "--config", "site.toml"];
     let done = home.ace(&import).run().code(1);
-    done.says("1 left to write anew").says("new/routes.toml: say the address of 1 page there");
+    done.says("1 left to rewrite").says("new/routes.toml: fill in the address of 1 page there");
     assert!(home.read("new/routes.toml").ends_with("\"orders\" = \"\"  # with {number}\n"));
     assert!(
         home.read("new/other/page.txt").contains("{% set b = \"https://x.org\""),
@@ -106,7 +106,7 @@ fn pages_get_their_addresses_from_a_table_and_each_that_is_missing_is_named() {
         home.read("new/other/page.txt")
     );
     let stubbed = [&import[..], &["--force", "--stub"]].concat();
-    home.ace(&stubbed).run().ok().says("0 left to write anew, 0 notes, 1 left out as stubs");
+    home.ace(&stubbed).run().ok().says("0 left to rewrite, 0 notes, 1 left out as stubs");
     let check = || home.ace(&["check", "--config", "site.toml"]).run();
     assert!(check().code(1).stdout.contains("page.txt:1: the page `orders` has no route"), "{}", check().stdout);
     let filled = home.read("new/routes.toml").replace("= \"\"", "= \"/orders/{number}/\"");

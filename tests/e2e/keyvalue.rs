@@ -65,6 +65,6 @@ fn a_file_that_is_no_database_is_refused_at_the_start() {
     let home = home(&server, "database = 'state.db'");
     home.file("state.db", "not a database, but as long as the header of one; ".repeat(10));
     let done = home.send(&[note(1)]).code(2);
-    done.says("state.db: it is no SQLite database; name another file, or move this one away");
+    done.says("state.db: it is not a SQLite database; name another file, or move this one away");
     assert!(server.mails().is_empty());
 }

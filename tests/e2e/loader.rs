@@ -131,10 +131,10 @@ async fn files_that_are_no_files_keep_nobody_waiting() {
     home.file("plugins/long_manifest.toml", "#".repeat(2 << 20));
     let ace = load(&home).await;
     for (name, words) in [
-        ("pipe", "the file cannot be read: it is no regular file"),
-        ("pipe_manifest", "it is no regular file"),
-        ("folder", "it is no regular file"),
-        ("endless", "it is no regular file"),
+        ("pipe", "the file cannot be read: it is not a regular file"),
+        ("pipe_manifest", "it is not a regular file"),
+        ("folder", "it is not a regular file"),
+        ("endless", "it is not a regular file"),
         ("dangling", "the file cannot be read: "),
         ("long_manifest", "it is longer than 1048576 bytes"),
     ] {

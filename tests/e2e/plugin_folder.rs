@@ -170,7 +170,7 @@ fn what_a_plugin_imports_and_is_not_granted_is_shown() {
     for words in ["imports      ", "openedx:ace/mailer@1.1.0\n", "granted      keyvalue:loot:read-write", "revision"] {
         assert!(full.contains(words), "{words:?} is not in:\n{full}");
     }
-    home.ace(&["plugins", "hostle"]).run().code(2).says("no plugin is called \"hostle\"");
+    home.ace(&["plugins", "hostle"]).run().code(2).says("there is no plugin \"hostle\"");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn grants_are_shown_and_then_written_beside_what_is_there() {
     let after = home.read("ace.toml");
     assert!(after.starts_with(before.trim_end()), "{after}");
     assert!(after.contains("[plugins.django_email]\ngrants = { mailer = true }"), "{after}");
-    home.ace(&["plugins", "grant", "django_email", "--yes"]).run().ok().says("requests nothing that it is not granted");
+    home.ace(&["plugins", "grant", "django_email", "--yes"]).run().ok().says("has all the grants it requests");
 
     home.ace(&["plugins", "grant", "file_email", "--yes"]).run().code(2).says("hint: name one with --outbox");
     home.ace(&["plugins", "grant", "file_email", "--yes", "--outbox", "out"]).run().ok();

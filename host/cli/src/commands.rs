@@ -32,23 +32,23 @@ use ace::message::text::escaped;
 use ace::monitoring::otlp::Exporter;
 use ace::plugin::compiler::child::compile_child;
 
-/// Everything went as asked.
+/// Success.
 const OK: u8 = 0;
-/// Something did not: a message failed, a check found a problem.
+/// A message failed, or a check found a problem.
 const FAILED: u8 = 1;
-/// Nothing was begun: wrong usage, a configuration with problems, a file that cannot be read.
+/// Nothing was started: wrong usage, a configuration with problems, a file that cannot be read.
 const NOT_BEGUN: u8 = 2;
-/// A part of the server ended that cannot be started again (EX_SOFTWARE of sysexits.h).
+/// A part of the server ended that cannot be restarted (EX_SOFTWARE of sysexits.h).
 const LOST: u8 = 70;
-/// Interrupted; what was under way was finished.
+/// Interrupted; messages in flight were finished.
 const INTERRUPTED: u8 = 130;
 
 const EXIT_CODES: &str = "Exit codes:
-  0    everything went as asked
+  0    success
   1    a message failed, or a check found a problem
-  2    nothing was begun: wrong usage, or a configuration with problems
-  70   `ace serve`: a part of the server ended that cannot be started again
-  130  interrupted; what was under way was finished";
+  2    nothing was started: wrong usage, or a configuration with problems
+  70   `ace serve`: a part of the server ended that cannot be restarted
+  130  interrupted; messages in flight were finished";
 
 /// ACE, the automated communication engine.
 #[derive(Parser)]
@@ -63,11 +63,11 @@ struct Cli {
     #[arg(long, global = true, env = "ACE_LOG", value_name = "FILTER")]
     log: Option<String>,
 
-    /// How to log: text or json
+    /// The log format: text or json
     #[arg(long, global = true, env = "ACE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
 
-    /// Write JSON on stdout, for machines
+    /// Write JSON to stdout
     #[arg(long, global = true)]
     json: bool,
 
@@ -80,51 +80,51 @@ const SERVE_LOG: &str = "info,ace::plugin::imports::logging=warn";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum LogFormat {
-    /// A line for people
+    /// One readable line per event
     Text,
-    /// A JSON object a line
+    /// One JSON object per event
     Json,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send one JSON message, or NDJSON of many
+    /// Send one JSON message, or many as NDJSON
     Send(send::Args),
-    /// Do everything short of delivering, and say why each thing was done
+    /// Show what would be sent, and why, without sending
     Explain(explain::Args),
-    /// Look for problems in configuration, plugins and templates
+    /// Check configuration, plugins and templates for problems
     #[command(after_help = check::EXAMPLES)]
     Check,
-    /// List the plugins: what they are, what they may reach, and whether they serve
+    /// List the plugins with their grants and state
     #[command(after_help = plugins::EXAMPLES)]
     Plugins(plugins::Args),
-    /// Show what messages look like: write HTML, text and mail files, or open them in the browser
+    /// Render messages: write HTML, text and mail files, or open them in the browser
     Render(render::Args),
-    /// List the templates: what each message has, lacks and overrides
+    /// List the templates of each message, and those that are missing or override others
     Templates(templates::Args),
-    /// Take messages over HTTP, keep them until they are settled, and send them
+    /// Run the server: accept messages over HTTP, store them, and send them
     #[command(after_help = serve::EXAMPLES)]
     Serve,
-    /// Make, list and revoke the tokens of the HTTP API
+    /// Create, list and revoke tokens of the HTTP API
     Token(token::Args),
     /// Send one message type to many recipients, through a running server
     #[command(after_help = batch::EXAMPLES)]
     Batch(batch::Args),
     /// List the batches of a running server; pause, resume or cancel one
     Batches(batches::Args),
-    /// What became of messages of a running server; retry, cancel and discard them
+    /// List the messages of a running server; retry, cancel or discard them
     Messages(remote::MessagesArgs),
-    /// How full the queue of a running server is
+    /// Show depth, age and throughput of a running server's queue
     Queue(remote::QueueArgs),
-    /// Facts for policies, in a running server
+    /// Read and write key-value entries of a running server
     Kv(remote::KvArgs),
-    /// Erase everything about the messages to a person, in a running server
+    /// Erase everything about the messages to a person from a running server
     // `forget`: its name before 0.1.0.
     #[command(alias = "forget")]
     Erase(remote::EraseArgs),
-    /// Have a running server read plugins, templates and ace.toml again
+    /// Make a running server reload plugins, templates and ace.toml
     Reload(remote::ReloadArgs),
-    /// Write a plugin: begin, build, check, test, measure and install it
+    /// Create, build, check, test, measure and install a plugin
     #[command(subcommand, after_help = plugin::EXAMPLES)]
     Plugin(plugin::Command),
 }
@@ -205,7 +205,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
 fn read_config(file: &Path) -> anyhow::Result<Config> {
     if !file.exists() {
         anyhow::bail!(
-            "there is no configuration at {}\nhint: name one with --config or ACE_CONFIG; `make demo` leaves one at target/demo/ace.toml",
+            "there is no configuration at {}\nhint: name one with --config or ACE_CONFIG; `make demo` creates target/demo/ace.toml",
             file.display()
         );
     }

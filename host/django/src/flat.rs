@@ -47,7 +47,7 @@ impl Flat<'_> {
         let mut flat = Vec::new();
         for node in nodes {
             let rest = self.left.checked_sub(1).filter(|_| depth < DEPTH_MAX);
-            self.left = rest.ok_or_else(|| fault("its blocks are too many for one file", "write the file anew"))?;
+            self.left = rest.ok_or_else(|| fault("its blocks are too many for one file", "rewrite the file"))?;
             match (&node.kind, block) {
                 (Kind::Block(name, _), _) => flat.push(self.content(node, name, 0, depth)?),
                 (Kind::Output(value), Some((name, level))) if is_super(value) => {

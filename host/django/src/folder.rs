@@ -157,7 +157,7 @@ impl Found {
             }
             match fs::metadata(&path) {
                 Ok(meta) if meta.is_dir() => self.walk(root, &path, depth + 1)?,
-                Ok(meta) if !meta.is_file() => self.unread(name, "it is no regular file".to_owned()),
+                Ok(meta) if !meta.is_file() => self.unread(name, "it is not a regular file".to_owned()),
                 Ok(_) => self.take(name, path),
                 Err(error) => self.unread(name, format!("it cannot be read: {error}")),
             }

@@ -297,7 +297,7 @@ pub(crate) fn autoescape(words: &[&str]) -> Result<bool, Fault> {
 
 /// `{% filter a|b %}`: the filters of a value that is not named.
 pub(crate) fn filter(token: &Token) -> Result<Expression, Fault> {
-    let lexer::Kind::Tag(content) = token.kind else { return Err(fault("it is no tag", "take it away")) };
+    let lexer::Kind::Tag(content) = token.kind else { return Err(fault("it is not a tag", "remove it")) };
     let filters = content.strip_prefix("filter").unwrap_or(content).trim();
     expression(&format!("var|{filters}"))
 }

@@ -204,7 +204,7 @@ async fn serve(
     let served = tokio::select! {
         served = &mut serving => served,
         () = shutdown => {
-            tracing::info!("The server stops: what is under way is finished, and the rest stays in the queue.");
+            tracing::info!("The server is stopping: messages in flight are finished, the others stay in the queue.");
             stop.cancel();
             note_end(&api.queue).await;
             serving.await

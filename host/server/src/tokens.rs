@@ -35,7 +35,7 @@ impl std::str::FromStr for Scope {
             "send" => Ok(Scope::Send),
             "read" => Ok(Scope::Read),
             "admin" => Ok(Scope::Admin),
-            other => Err(format!("{other:?} is no scope: send, read or admin")),
+            other => Err(format!("unknown scope {other:?}; the scopes are send, read and admin")),
         }
     }
 }

@@ -182,8 +182,10 @@ pub fn is_general(error: &Error) -> bool {
 pub fn words(error: &Error) -> String {
     let meaning = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it locked",
-        Some(ErrorCode::NotADatabase) => "it is no SQLite database; name another file, or move this one away",
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; put a backup in its place, or move it away to begin anew",
+        Some(ErrorCode::NotADatabase) => "it is not a SQLite database; name another file, or move this one away",
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "it is damaged; restore a backup, or move it away to start with an empty one"
+        }
         Some(ErrorCode::DiskFull) => "the disk is full",
         Some(ErrorCode::ReadOnly) => "it cannot be written; the file and its folder must be writable",
         Some(ErrorCode::CannotOpen) => "it cannot be opened; its folder must be there and be writable",

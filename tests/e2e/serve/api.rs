@@ -233,14 +233,14 @@ async fn the_command_line_asks_a_running_server() {
         assert!(rate("accepted") > 0.0 && rate("settled") == rate("accepted") && rate("failed") == 0.0, "{rates}");
     }
     let shown = ask(&["queue"], "").ok().stdout;
-    assert!(shown.contains("accepted a second") && shown.contains("in the last five"), "{shown}");
+    assert!(shown.contains("accepted per second") && shown.contains("in the last five minutes"), "{shown}");
     let erased = ask(&["erase", "--user", "7"], "").ok().stdout;
     assert_eq!(erased, "0 waiting, 0 in flight, 2 settled\n");
     assert_eq!(ask(&["forget", "--user", "7"], "").ok().stdout, "0 waiting, 0 in flight, 0 settled\n");
     let plugins = ask(&["plugins", "--json"], "").ok().lines();
     assert_eq!((&plugins[0]["name"], &plugins[0]["state"]["state"]), (&json!("django_email"), &json!("active")));
     server.stop();
-    home.ace(&["queue", "--server", &url]).run().code(2).says("does `ace serve` run there?");
+    home.ace(&["queue", "--server", &url]).run().code(2).says("is `ace serve` running there?");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn a_file_that_is_wrong_at_its_end_sends_nothing_and_is_no_fault_of_the_se
         home.file(file, text);
         let done = batch(&home, &server, file, &[]).code(2);
         done.says(&format!("error: {expected}"));
-        assert!(!done.stderr.contains("ace serve") && !done.stderr.contains("cannot be asked"), "{}", done.stderr);
+        assert!(!done.stderr.contains("ace serve") && !done.stderr.contains("cannot reach"), "{}", done.stderr);
     }
     batch(&home, &server, "absent.csv", &[]).code(2).says("error: absent.csv: No such file");
     let done = home.ace(&["kv", "load", "plugins", "--server", &server.url]).run().code(2);
@@ -141,6 +141,6 @@ async fn a_misspelt_message_and_server_are_named() {
     let plain = server.url.strip_prefix("http://").expect("plain HTTP");
     home.ace(&["queue", "--server", plain]).run().ok();
     let done = home.ace(&["queue", "--server", "localhost:1"]).run().code(2);
-    done.says("error: http://localhost:1/ cannot be asked");
+    done.says("error: cannot reach http://localhost:1/");
     assert_eq!(done.stderr.matches("onnection refused").count(), 1, "{}", done.stderr);
 }

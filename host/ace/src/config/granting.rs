@@ -12,7 +12,7 @@ use super::{BucketGrant, Requests};
 pub enum GrantError {
     #[error("not TOML: {0}")]
     Syntax(#[from] toml_edit::TomlError),
-    #[error("{0} is not what it should be there; mend it first, `ace check` says more")]
+    #[error("{0} has a value of the wrong type; fix it first (`ace check` says more)")]
     Shape(String),
 }
 

@@ -66,7 +66,7 @@ impl Walk {
         Section::read(self, Vec::new(), Place::Nowhere, table, read)
     }
 
-    /// Notes that a variable is no setting; `near` are names that it may have been meant to be.
+    /// Notes a variable that names no setting; `near` are names that may have been meant.
     pub(super) fn unknown_variable(&mut self, name: &str, near: Vec<String>) {
         self.unknown_variables.push((name.to_owned(), near));
     }
@@ -76,8 +76,8 @@ impl Walk {
         for (name, near) in std::mem::take(&mut self.unknown_variables) {
             let candidates = near.iter().chain(&self.known).map(String::as_str);
             let message = match nearest(&name, candidates) {
-                Some(near) => format!("is no setting; did you mean {near}?"),
-                None => "is no setting; docs/configuration.md lists them".to_owned(),
+                Some(near) => format!("unknown setting; did you mean {near}?"),
+                None => "unknown setting; docs/configuration.md lists all of them".to_owned(),
             };
             self.problems.push(Problem { file: None, line: 0, variable: Some(name), key: String::new(), message });
         }

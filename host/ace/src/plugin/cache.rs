@@ -331,7 +331,7 @@ fn verify(file: &File, length: u64, key: &Key) -> Result<(usize, Vec<u8>), Fault
         return Err(Fault::Damage("it is the code of another plugin, or made with other settings"));
     }
     if code_bytes.checked_add(metadata_bytes) != Some(trailer_at) || metadata_bytes > METADATA_BYTES_MAX as u64 {
-        return Err(Fault::Damage("it has not the length it should have"));
+        return Err(Fault::Damage("its length is wrong"));
     }
     let (mut sum, mut chunk, mut at) = (XxHash3_128::new(), vec![0; CHUNK_BYTES], 0);
     while at < trailer_at {

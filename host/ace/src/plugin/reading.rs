@@ -180,7 +180,7 @@ pub(super) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), Stri
 /// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
 pub(super) fn read_bounded(file: &Path, max: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut content = Vec::new();
     File::open(file)?.take(max + 1).read_to_end(&mut content)?;

@@ -261,7 +261,7 @@ impl Change {
             What::Broken { reason } => tracing::error!(plugin, "The plugin cannot serve: {reason}"),
             What::Removed => {
                 monitoring::plugin_is_behind(plugin, false);
-                tracing::info!(plugin, "The plugin does not serve any more.");
+                tracing::info!(plugin, "The plugin is no longer active.");
             }
         }
     }

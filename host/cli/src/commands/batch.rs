@@ -26,14 +26,14 @@ pub const EXAMPLES: &str = "Examples:
   ace batch --type weekly.json --resolver enrolled --arguments '{\"course\": \"demo\"}'
 
 A line of NDJSON is {\"key\": …, \"recipient\": {…}, \"language\": …, \"user_context\": {…}}. A CSV file has a
-header; its columns lms_user_id, email_address, language and key are what they are called, and
-every other one goes into user_context. Fields are separated by `,`, `;`, tabs or `|`.
+header; the columns lms_user_id, email_address, language and key have the meaning of their names, and
+every other column goes into user_context. Fields are separated by `,`, `;`, tabs or `|`.
 
-The whole file is read before anything is sent; one that is wrong sends nothing.
+The whole file is read before anything is sent; if it has an error, nothing is sent.
 
-A batch that was cut off is sent again with --uuid and the same files: each message comes about once.
+To resume an interrupted batch, repeat the command with --uuid and the same files: no message is created twice.
 
-Exit code 1 where a message, or the batch itself, failed (with --wait).";
+With --wait, the exit code is 1 if a message or the batch itself failed.";
 
 /// How often progress is asked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long = "type", value_name = "FILE")]
     kind: PathBuf,
 
-    /// The recipients: a file that ends in .ndjson, .csv or .tsv
+    /// A file of recipients, with the extension .ndjson, .csv or .tsv
     #[arg(long, value_name = "FILE", required_unless_present = "resolver", conflicts_with = "resolver")]
     recipients: Option<PathBuf>,
 
@@ -55,11 +55,11 @@ pub struct Args {
     #[arg(long, value_name = "PLUGIN")]
     resolver: Option<String>,
 
-    /// What that plugin is told: a JSON object
+    /// The arguments for this plugin, a JSON object
     #[arg(long, value_name = "JSON", requires = "resolver")]
     arguments: Option<String>,
 
-    /// The batch's uuid; a new one where it is left out
+    /// The batch's uuid (default: a new one)
     #[arg(long)]
     uuid: Option<Uuid>,
 

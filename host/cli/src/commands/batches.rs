@@ -10,22 +10,22 @@ use super::{OK, put};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// One batch
+    /// Show this batch
     uuid: Option<Uuid>,
 
-    /// Nothing more of it goes out until it is resumed, but for what is under way
+    /// Pause the batch; messages in flight are finished
     #[arg(long, requires = "uuid", conflicts_with_all = ["resume", "cancel"])]
     pause: bool,
 
-    /// A paused batch goes on
+    /// Resume a paused batch
     #[arg(long, requires = "uuid", conflicts_with = "cancel")]
     resume: bool,
 
-    /// Take back everything of it that has not gone out
+    /// Cancel all of its messages that were not sent
     #[arg(long, requires = "uuid")]
     cancel: bool,
 
-    /// How many of the latest are listed at most: 100 without it, and never more than 500
+    /// List at most this many of the latest batches (default: 100, at most 500)
     #[arg(long, value_name = "N", conflicts_with = "uuid")]
     limit: Option<u64>,
 

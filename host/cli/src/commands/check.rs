@@ -12,9 +12,9 @@ pub const EXAMPLES: &str = "Examples:
   ace check
   ace check --json | jq .message
 
-It prints on stderr for how long messages are tried, and whose setting that is.
+It prints to stderr for how long messages are retried, and where that is set.
 
-Exit code 1 where there is a problem.";
+The exit code is 1 if there is a problem.";
 
 /// One problem, in one shape wherever it comes from.
 struct Found {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::once;
 
-/// How long any answer may take, but for streams.
+/// How long a response may take, except for streams.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Pieces of a body that are read before the server takes them.
 const PIECES_AHEAD: usize = 4;
@@ -20,15 +20,15 @@ pub const NDJSON: &str = "application/x-ndjson";
 /// Where the server is.
 #[derive(clap::Args, Clone)]
 pub struct Server {
-    /// Ask a running server instead
+    /// Use the running server at this address
     #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true, value_parser = server_url)]
     url: Option<Url>,
 
-    /// A file that holds a token of the server's; without it the variable ACE_SERVER_TOKEN is read
+    /// A file with a token for the server; without it, the variable ACE_SERVER_TOKEN is used
     #[arg(long, env = "ACE_SERVER_TOKEN_FILE", value_name = "FILE", global = true)]
     token_file: Option<std::path::PathBuf>,
 
-    /// Trust the certificates in this PEM file besides the system's
+    /// Trust the certificates in this PEM file in addition to the system's
     #[arg(long, env = "ACE_SERVER_CA_FILE", value_name = "FILE", global = true)]
     ca_file: Option<std::path::PathBuf>,
 }
@@ -52,7 +52,7 @@ impl Server {
     /// A client; an error where no server is named.
     pub fn required(&self) -> anyhow::Result<Client> {
         self.client()?.ok_or_else(|| {
-            anyhow::anyhow!("no server is named\nhint: --server http://127.0.0.1:8025, or the variable ACE_SERVER")
+            anyhow::anyhow!("no server given\nhint: --server http://127.0.0.1:8025, or the variable ACE_SERVER")
         })
     }
 }
@@ -66,8 +66,8 @@ fn server_url(text: &str) -> Result<Url, String> {
     let url = url.map_err(|error| format!("{error}; write it as in http://127.0.0.1:8025"))?;
     match url.scheme() {
         "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(url),
-        "http" | "https" => Err("a server's URL holds no user or password; a token is in --token-file".to_owned()),
-        other => Err(format!("a server is asked over http:// or https://, not {other}://")),
+        "http" | "https" => Err("a server's URL must not contain a user or password; use --token-file".to_owned()),
+        other => Err(format!("the server's URL must start with http:// or https://, not {other}://")),
     }
 }
 
@@ -147,8 +147,8 @@ impl Client {
                 Some(cause) => once(cause),
                 None => e.to_string(),
             };
-            let hint = if e.is_connect() { "\nhint: does `ace serve` run there?" } else { "" };
-            anyhow::anyhow!("{} cannot be asked: {why}{hint}", self.url)
+            let hint = if e.is_connect() { "\nhint: is `ace serve` running there?" } else { "" };
+            anyhow::anyhow!("cannot reach {}: {why}{hint}", self.url)
         })
     }
 
@@ -185,8 +185,8 @@ mod tests {
             ("", "empty host; write it as in http://127.0.0.1:8025"),
             (":8025", "empty host; write it as in http://127.0.0.1:8025"),
             ("localhost:80250", "invalid port number; write it as in http://127.0.0.1:8025"),
-            ("mailto:a@b.example", "a server's URL holds no user or password; a token is in --token-file"),
-            ("ftp://ace.example", "a server is asked over http:// or https://, not ftp://"),
+            ("mailto:a@b.example", "a server's URL must not contain a user or password; use --token-file"),
+            ("ftp://ace.example", "the server's URL must start with http:// or https://, not ftp://"),
         ];
         for (text, expected) in refused {
             assert_eq!(server_url(text).map(String::from), Err(expected.to_owned()), "{text}");

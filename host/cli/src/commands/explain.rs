@@ -16,15 +16,15 @@ const EXAMPLES: &str = "Examples:
   ace explain message.json
   ace explain --json message.json | jq .report.channels
 
-Policies are asked, but nothing they would write is kept; nothing is delivered.";
+Policies are evaluated, but what they write is discarded; nothing is delivered.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A file with one JSON message, or with one a line; "-" for standard input
+    /// A file with one JSON message, or one per line; "-" for standard input
     file: PathBuf,
 
-    /// As if sent over this channel type or channel alone; may be given several times
+    /// As if sent only over this channel type or channel; may be repeated
     #[arg(long, value_name = "TYPE|CHANNEL")]
     limit_to: Vec<String>,
 }
@@ -66,7 +66,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
 /// For how long it would be tried, for people.
 fn tried_for(windows: &[InForce]) -> String {
     let lines = windows.iter().map(|window| format!("  {}\n", window.line()));
-    format!("\ntried for\n{}", lines.collect::<String>())
+    format!("\nretried for\n{}", lines.collect::<String>())
 }
 
 /// The decision trace, for people.
@@ -136,9 +136,9 @@ fn rule_text(rule: Rule) -> &'static str {
         Rule::OverrideDefaultChannel => "options.override_default_channel names it",
         Rule::Transactional => "the transactional channel of its type",
         Rule::Default => "the default channel of its type",
-        Rule::Listed => "the first of the type's listed channels that is there",
+        Rule::Listed => "the first of the type's listed channels that exists",
         Rule::OverridesDelivery => "it claims this message",
-        Rule::FirstOfType => "no configured candidate is there: the first of its type",
+        Rule::FirstOfType => "no configured candidate exists: the first of its type",
         Rule::Failover => "the channels before it failed",
     }
 }

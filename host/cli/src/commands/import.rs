@@ -19,28 +19,28 @@ pub const EXAMPLES: &str = "Examples:
   ace templates import conf/locale --out templates
   ace templates import lms/templates --out templates --stub --json | jq 'select(.severity == \"stub\")'
 
-Of the configuration, where there is one, only [templates] is read: what stands for the project's own tags and filters,
-and the addresses of its pages. Pages without an address are written into routes.toml, to be filled in.
-Exit code 1 where a file could not be read, or something was left that somebody has to write anew;
-it is a comment in the files, {# not translated: … #}.";
+Of the configuration, if there is one, only [templates] is used: the replacements for the project's own tags and filters,
+and the addresses of its pages. Pages without an address are written to routes.toml, to be filled in.
+The exit code is 1 if a file could not be read, or if something was not translated and has to be rewritten by
+hand; it is a comment in the files, {# not translated: … #}.";
 
 /// Where the addresses of pages are filled in, in the folder that is written.
 const ROUTES: &str = "routes.toml";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A template folder of Django's: what `extends` and `include` name is below it. Or a folder of catalogues
+    /// A Django template folder (`extends` and `include` name files below it), or a folder of catalogues
     source: PathBuf,
 
     /// The template folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Write over files that are there already
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
 
-    /// Leave out tags and filters that nothing is known of: what is in a block stays, and a value stays as it is. Each is named
+    /// Omit unknown tags and filters, and list them: the content of blocks and the values are kept
     #[arg(long)]
     stub: bool,
 }
@@ -72,10 +72,10 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
     }
     if !routes.is_empty() {
         let pages = counted(routes.len() as u64, "page");
-        say(&format!("{}: say the address of {pages} there", args.out.join(ROUTES).display()));
+        say(&format!("{}: fill in the address of {pages} there", args.out.join(ROUTES).display()));
     }
     let mut summary = format!(
-        "{} and {} written to {}: {left} left to write anew, {}",
+        "{} and {} written to {}: {left} left to rewrite, {}",
         counted(import.files.len() as u64, "template"),
         counted(catalogs.len() as u64, "catalogue"),
         args.out.display(),

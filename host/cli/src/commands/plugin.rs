@@ -23,44 +23,44 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin test .
   ace plugin bench quiet_hours.wasm message.json
 
-Where there is an ace.toml, `check`, `run` and `bench` take its limits and what it says of the plugin; without one every default
-holds, and a plugin is granted what its manifest requests.";
+If there is an ace.toml, `check`, `run` and `bench` use its limits and its settings for the plugin. Without one, the defaults
+apply and a plugin is granted what its manifest requests.";
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Begin a plugin: a small project that builds and passes its tests
+    /// Create a project that builds and passes its tests
     #[command(after_help = new::EXAMPLES)]
     New(new::Args),
     /// Build a plugin's component
     #[command(after_help = new::BUILD_EXAMPLES)]
     Build(new::BuildArgs),
-    /// Say whether this host can run a component, and what it needs, without running it
+    /// Check whether this host can run a component, and show what it needs, without running it
     #[command(after_help = check::EXAMPLES)]
     Check(check::Args),
-    /// Everything a component and its manifest say, as JSON; none of its code runs
+    /// Print everything about a component and its manifest as JSON, without running it
     Inspect(check::Args),
-    /// Call a plugin once, and show its answer, its logs and what it used
+    /// Call a plugin once, and show its answer, its logs and its resource usage
     #[command(after_help = run::EXAMPLES)]
     Run(run::Args),
-    /// Build, try and install a plugin each time its sources change
+    /// Build, run and install a plugin each time its sources change
     #[command(after_help = dev::EXAMPLES)]
     Dev(dev::Args),
-    /// Run the table of cases beside a plugin
+    /// Run the test cases of a plugin
     #[command(after_help = test::EXAMPLES)]
     Test(test::Args),
-    /// Call a plugin many times, and show what that costs
+    /// Measure the cost of calling a plugin
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
-    /// Put a plugin into the plugin folder of ace.toml, and show what it requests
+    /// Install a plugin into the plugin folder of ace.toml, and show what it requests
     #[command(after_help = ship::INSTALL_EXAMPLES)]
     Install(ship::InstallArgs),
-    /// Take a plugin out of the plugin folder of ace.toml
+    /// Remove a plugin from the plugin folder of ace.toml
     Remove(ship::RemoveArgs),
-    /// Sign a component and its manifest, in minisign's form
+    /// Sign a component and its manifest, in minisign's format
     Sign(ship::SignArgs),
-    /// Say which trusted key signed a component and its manifest
+    /// Show which trusted key signed a component and its manifest
     Verify(ship::VerifyArgs),
-    /// Make a pair of keys to sign with
+    /// Create a key pair for signing
     Key(ship::KeyArgs),
 }
 

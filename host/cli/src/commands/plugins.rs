@@ -20,16 +20,16 @@ pub const EXAMPLES: &str = "Examples:
   ace plugins --server http://127.0.0.1:8025 --shadow
   ace plugins --json | jq 'select(.state.state == \"broken\")'
 
-Exit code 1 where a plugin that should serve cannot, or could not after a restart: the server goes
-on with an earlier revision, because the files in the plugin folder cannot serve.";
+The exit code is 1 if a plugin is broken, or would be after a restart of the server, because its
+files were rejected and an earlier revision is active.";
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Only this one, with everything that is known of it
+    /// Show all details of this plugin
     name: Option<String>,
 
-    /// How the policies in shadow compare with what was decided; of a running server
+    /// Compare the policies in shadow mode with the decisions (with --server)
     #[arg(long, requires = "server")]
     shadow: bool,
 
@@ -42,7 +42,7 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Write into ace.toml what a plugin requests and is not granted, after showing it
+    /// Show the missing grants of a plugin and write them to ace.toml
     Grant(grant::Args),
 }
 
@@ -72,7 +72,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
 /// Of a running server.
 pub async fn ask(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
     if args.command.is_some() {
-        anyhow::bail!("grants are written into ace.toml, not into a running server; leave --server out");
+        anyhow::bail!("grants are written to ace.toml, not to a running server; omit --server");
     }
     if args.shadow {
         let comparisons: Vec<Value> = client.get("/v1/shadow").await?;
@@ -105,7 +105,7 @@ fn list(mut shown: Vec<Shown>, name: Option<&str>, json: bool) -> anyhow::Result
 
 fn unknown(name: &str, names: &[String]) -> anyhow::Error {
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    anyhow::anyhow!("no plugin is called {name:?}\nhint: the plugin folder has {names}")
+    anyhow::anyhow!("there is no plugin {name:?}\nhint: the plugin folder has {names}")
 }
 
 /// A policy in shadow: counts, and the latest messages on which it differed.

@@ -31,7 +31,7 @@ pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
     }
     let changes = reload["changes"].as_array().cloned().unwrap_or_default();
     if changes.is_empty() {
-        put("nothing has changed");
+        put("nothing changed");
     }
     for change in changes {
         let detail =
@@ -43,11 +43,11 @@ pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
 
 #[derive(clap::Args)]
 pub struct MessagesArgs {
-    /// One message: its whole timeline
+    /// Show this message and its timeline
     #[arg(conflicts_with_all = ["state", "name", "user", "email", "since", "until", "limit"])]
     uuid: Option<uuid::Uuid>,
 
-    /// queued, sent, maybe_sent, not_sent, failed, expired, corrupt, cancelled, discarded, or dead
+    /// queued, sent, maybe_sent, not_sent, failed, expired, corrupt, cancelled, discarded, or dead (failed, expired or corrupt)
     #[arg(long)]
     state: Option<String>,
 
@@ -63,27 +63,27 @@ pub struct MessagesArgs {
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
 
-    /// Accepted at that moment or later (ISO 8601)
+    /// Accepted at this time or later (ISO 8601)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 
-    /// Accepted before that moment
+    /// Accepted before this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
 
-    /// Messages at most, the latest first: 50 are listed without it, and all that are found are changed; 0 is none
+    /// The maximum number of messages, latest first (default: 50 when listing, all when changing; 0: none)
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 
-    /// Retry the message, or the failed ones that the filters find (--limit of them)
+    /// Retry the message, or the failed messages that match the filters
     #[arg(long, conflicts_with_all = ["cancel", "discard"])]
     retry: bool,
 
-    /// Take the waiting message back
+    /// Cancel the queued message
     #[arg(long, requires = "uuid", conflicts_with = "discard")]
     cancel: bool,
 
-    /// Discard the message, or the failed ones that the filters find (--limit of them)
+    /// Discard the message, or the failed messages that match the filters
     #[arg(long)]
     discard: bool,
 
@@ -193,8 +193,8 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
     for key in ["accepted", "settled", "failed"] {
         let rate = |span: &str| stats["rates"][span][key].as_f64().unwrap_or_default();
         let (minute, five) = (rate("minute"), rate("five_minutes"));
-        let rates = format!("{minute:.1} in the last minute, {five:.1} in the last five");
-        table.add_row([format!("{key} a second"), rates]);
+        let rates = format!("{minute:.1} in the last minute, {five:.1} in the last five minutes");
+        table.add_row([format!("{key} per second"), rates]);
     }
     put(&table.to_string());
     if let Some(destinations) = stats["destinations"].as_array().filter(|all| !all.is_empty()) {
@@ -229,24 +229,24 @@ pub struct KvArgs {
 
 #[derive(clap::Subcommand)]
 enum KvCommand {
-    /// Print the value under a key
+    /// Print the value of a key
     Get { bucket: String, key: String },
-    /// Put a value under a key
+    /// Set the value of a key
     Set {
         bucket: String,
         key: String,
         value: String,
-        /// Seconds after which it is gone
+        /// Expire it after this many seconds
         #[arg(long, value_name = "SECONDS")]
         ttl: Option<u64>,
     },
-    /// Take a key away
+    /// Delete a key
     Delete { bucket: String, key: String },
-    /// Load facts from an NDJSON file: {"bucket": …, "key": …, "value": …} a line
+    /// Load entries from an NDJSON file, one {"bucket": …, "key": …, "value": …} per line
     Load { file: PathBuf },
 }
 
-/// Facts of a running server.
+/// Key-value entries of a running server.
 pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let path = |bucket: &str, key: &str| {
@@ -279,7 +279,7 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
             let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?.into_std().await;
             let request = client.request(Method::POST, "/v1/keyvalue")?;
             let applied: Value = client.upload(request.header("content-type", NDJSON), pieces(file, opened)).await?;
-            put(&counted(applied["applied"].as_u64().unwrap_or_default(), "fact"));
+            put(&counted(applied["applied"].as_u64().unwrap_or_default(), "entry"));
         }
     }
     Ok(OK)
@@ -299,11 +299,11 @@ fn pieces(name: PathBuf, mut file: std::fs::File) -> impl Iterator<Item = anyhow
 
 #[derive(clap::Args)]
 pub struct EraseArgs {
-    /// The lms_user_id
+    /// The person's lms_user_id
     #[arg(long, value_name = "ID", required_unless_present = "email")]
     user: Option<String>,
 
-    /// The address, in any case
+    /// The person's address, in upper or lower case
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
 

@@ -18,16 +18,16 @@ const EXAMPLES: &str = "Examples:
   ace render message.json --language pl --theme blue --out previews
   ace render --matrix --out previews
 
-Without a message: every sample.json that stands beside templates. No policy is asked and nothing is delivered.
-Exit code 1 where something cannot be rendered.";
+Without a file, every sample.json beside templates is rendered. No policy is evaluated and nothing is delivered.
+The exit code is 1 if something cannot be rendered.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A file with one JSON message, or with one a line, or a sample.json beside templates; "-" for standard input
+    /// A file with one JSON message, one per line, or a sample.json beside templates; "-" for standard input
     file: Option<PathBuf>,
 
-    /// For this channel or channel type alone; default: each type that the message has templates for
+    /// Only for this channel or channel type; default: each type that the message has templates for
     #[arg(long, value_name = "TYPE|CHANNEL")]
     channel: Option<String>,
 
@@ -39,15 +39,15 @@ pub struct Args {
     #[arg(long)]
     theme: Option<String>,
 
-    /// In every language that has a catalogue and every theme
+    /// In every language that has a catalogue and in every theme
     #[arg(long, conflicts_with_all = ["language", "theme"])]
     matrix: bool,
 
-    /// Write HTML, text and .eml into this folder
+    /// Write HTML, text and .eml files into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Show the HTML in the browser
+    /// Open the HTML in the browser
     #[arg(long)]
     open: bool,
 }

@@ -29,27 +29,27 @@ const EXAMPLES: &str = "Examples:
   ace send --limit-to email message.json
   ace send --server http://127.0.0.1:8025 messages.ndjson
 
-Each message is edx-ace's JSON form, one a line where there are many. An outcome is printed
-for each channel type of each message as soon as it is settled; with --json, a line for each
-message. Messages that meet a passing failure are tried again until they expire.
+Messages are in edx-ace's JSON form, one per line if there are many. The outcome for each channel
+type of a message is printed as soon as it is settled; with --json, one line per message.
+Temporary failures are retried until the message expires.
 
-Exit code 1 where a message failed, 130 where the program was interrupted.";
+The exit code is 1 if a message failed, 130 if the program was interrupted.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A file with one JSON message, or with one a line; "-" for standard input
+    /// A file with one JSON message, or one per line; "-" for standard input
     file: PathBuf,
 
-    /// Send over this channel type or channel alone; may be given several times
+    /// Send only over this channel type or channel; may be repeated
     #[arg(long, value_name = "TYPE|CHANNEL")]
     limit_to: Vec<String>,
 
-    /// Messages under way at once (default: delivery.concurrency)
+    /// Messages in flight at once (default: delivery.concurrency)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: Option<u16>,
 
-    /// Report a message as it stands once its next attempt is more than this many seconds after its first (default:
+    /// Stop waiting for a message whose next attempt is more than this many seconds after its start (default:
     /// delivery.max-expiration-delay)
     // `--patience`: its name before 0.1.0.
     #[arg(long, value_name = "SECONDS", alias = "patience")]

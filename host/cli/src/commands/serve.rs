@@ -12,12 +12,12 @@ pub const EXAMPLES: &str = "Examples:
   ace serve
   ace serve --log info --log-format json
 
-SIGTERM or SIGINT stops it: what is under way is finished (server.drain), the rest stays in the
-queue. A second one stops it at once; what was under way then is sent again at the next start.
-SIGHUP reads plugins, templates and ace.toml again.
+SIGTERM or SIGINT stops it: messages in flight are finished (server.drain), the others stay in the
+queue. A second signal stops it at once; messages in flight are then sent again after the next start.
+SIGHUP reloads plugins, templates and ace.toml.
 
-Exit code 1 where it was stopped before everything under way was finished, 70 where a part of it
-ended that cannot be started again: start the server again then (systemd: Restart=on-failure).";
+The exit code is 1 if it was stopped before all messages in flight were finished, and 70 if a part of it
+ended that cannot be restarted: start the server again (systemd: Restart=on-failure).";
 
 /// `spans`: what exports them, which is stopped in the end.
 pub async fn run(config: Config, spans: Option<Exporter>) -> anyhow::Result<u8> {
@@ -50,7 +50,7 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     };
     Ok(async move {
         again().await;
-        say("stopping; once more stops at once");
+        say("stopping; a second signal stops at once");
         tokio::spawn(async move {
             again().await;
             // Nothing is lost: what was accepted is in the queue, and what was under way is claimed there.

@@ -17,7 +17,7 @@ const EXAMPLES: &str = "Examples:
   ace templates extract --language fr
   ace templates extract --check
 
-Exit code 1 where a template is broken, or one is missing that a channel needs.";
+The exit code is 1 if a template is broken, or if one that a channel needs is missing.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,7 +30,7 @@ pub struct Args {
 pub enum Command {
     /// Collect the translatable texts of a template folder into locale/, for translators
     Extract(ExtractArgs),
-    /// Bring a folder of Django templates over, with its catalogues
+    /// Convert a folder of Django templates, with its catalogues
     #[command(after_help = import::EXAMPLES)]
     Import(import::Args),
 }
@@ -40,11 +40,11 @@ pub struct ExtractArgs {
     /// The template folder; default: the first of template-dirs
     dir: Option<PathBuf>,
 
-    /// Begin a catalogue for this language; may be given several times. Those that there are, are merged anyway
+    /// Start a catalogue for this language; may be repeated. Existing catalogues are always merged
     #[arg(long, value_name = "LANGUAGE")]
     language: Vec<String>,
 
-    /// Write nothing; exit code 1 where a text is missing, stale, or to be looked at again
+    /// Write nothing; the exit code is 1 if a text is missing, stale or fuzzy
     #[arg(long)]
     check: bool,
 }
@@ -65,7 +65,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table_width(&mut table);
-    table.set_header(["message", "type", "theme", "file", "from", "instead of"]);
+    table.set_header(["message", "type", "theme", "file", "from", "overrides"]);
     for file in survey.presentation.files() {
         is_broken |= file.broken.is_some();
         if json {

@@ -16,17 +16,17 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Make a token, and print it: the only time it is seen
+    /// Create a token and print it; it is shown only once
     Create {
-        /// Who bears it
+        /// The name of its owner
         name: String,
-        /// What it may do: send, read, admin; several times, or separated by commas
+        /// A scope: send, read or admin; may be repeated, or separated by commas
         #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPE")]
         scope: Vec<Scope>,
     },
-    /// List the tokens there are
+    /// List the tokens
     List,
-    /// Take a token away; a running server lets it in no more within seconds
+    /// Revoke a token; a running server notices within seconds
     Revoke { name: String },
 }
 
@@ -36,7 +36,7 @@ pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
     match args.command {
         Command::Create { name, scope } => {
             let secret = tokens.create(&name, scope, Timestamp::now())?;
-            say(&format!("a token for {name}, in {} as a hash; this is the only time it is shown", file.display()));
+            say(&format!("a token for {name}; {} stores its hash, so it is shown only once", file.display()));
             put(&secret);
         }
         Command::List => {

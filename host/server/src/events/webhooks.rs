@@ -148,7 +148,7 @@ impl Hook {
                 let due = now.checked_add(pause).unwrap_or(Timestamp::MAX);
                 match due > give_up {
                     true => {
-                        tracing::error!(webhook = %self.name, event, "An event was never taken, and is given up: {reason}");
+                        tracing::error!(webhook = %self.name, event, "An event could not be delivered and is discarded: {reason}");
                         self.queue.called(self.name.clone(), event).await
                     }
                     false => {
@@ -198,7 +198,7 @@ impl Hook {
         match answer.status() {
             status if status.is_success() => Ok(()),
             StatusCode::GONE => {
-                tracing::warn!(webhook = %self.name, "It answered 410 Gone: this event is given up; remove the webhook.");
+                tracing::warn!(webhook = %self.name, "It answered 410 Gone: this event is discarded; remove the webhook.");
                 Ok(())
             }
             status => {

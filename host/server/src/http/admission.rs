@@ -14,7 +14,7 @@ use super::operations::Operations;
 use super::problem::ApiError;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What proxies say of whom they speak for, besides everything that begins with [`FORWARDED`].
+/// Headers by which proxies describe the client, besides everything that starts with [`FORWARDED`].
 const PROXIED: [HeaderName; 6] = [
     header::FORWARDED,
     header::VIA,
@@ -155,7 +155,7 @@ fn default_port(scheme: &str) -> u16 {
     if scheme == "https" { 443 } else { 80 }
 }
 
-/// Behind a proxy a server without tokens would be open to everybody whom the proxy lets through.
+/// Behind a proxy, a server without tokens would be open to everyone the proxy lets through.
 fn not_proxied(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_proxys = |name: &&HeaderName| PROXIED.contains(name) || name.as_str().starts_with(FORWARDED);
     match headers.keys().find(is_proxys) {

@@ -22,52 +22,54 @@ use super::problem::{ApiError, Problem};
 use super::shown::BatchStatus;
 use crate::intake::{self, Intake};
 
-/// Batches that are listed where the request does not say, and at most.
+/// Batches on a list by default, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 500;
 
-/// The first line: which batch it is, and of what type its messages are.
+/// The first line: the batch and its message type.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchHead {
-    /// The batch's own uuid: the same one again is the same batch, and each of its messages comes about once.
+    /// Identifies the batch: a request with the same uuid continues it, and creates no message twice.
     uuid: Option<Uuid>,
     /// A message type in edx-ace's JSON form.
     #[schema(value_type = Object)]
     message_type: Box<RawValue>,
-    /// Who names the recipients; without it they are on the lines that follow.
+    /// The plugin that names the recipients; without it they are on the following lines.
     resolver: Option<ResolverRequest>,
 }
 
-/// A plugin that names recipients.
+/// A resolver: a plugin that names recipients.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResolverRequest {
     plugin: String,
-    /// Handed to the plugin as they are.
+    /// Passed to the plugin unchanged.
     #[serde(default)]
     #[schema(value_type = Object)]
     arguments: Object,
 }
 
-/// Hands in a batch: its head on the first line, then a recipient a line.
+/// Submits a batch: its head on the first line, then one recipient per line.
 ///
 /// With a `resolver` in the head no line follows: the plugin is asked for recipients, page by page, in the background.
-/// Recipients go out while others still come in. A batch that was cut off can be sent again whole under the same uuid: a
-/// message's uuid is made of the batch's uuid and its key, so each comes about once.
+/// Messages are sent while others still arrive. An interrupted batch can be sent again as a whole under the same uuid: a
+/// message's uuid is derived from the batch's uuid and its key, so none is created twice.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     request_body(content = MemberForm, content_type = "application/x-ndjson"), responses(
-    (status = 202, description = "All recipients are on the disk, or a resolver is asked for them", body = BatchStatus),
-    (status = 400, description = "A line makes no sense; those before it were taken", body = Problem, content_type = "application/problem+json"),
+    (status = 202, description = "All recipients are on disk, or the resolver is asked for them", body = BatchStatus),
+    (status = 400, description = "A line is invalid; the lines before it were accepted", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another batch has this uuid, or it was cancelled", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "The message type is wrong", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "The queue is full, or cannot be written; send the same again", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The queue is full or cannot be written; send the same request again", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
     let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
     let (_, first) = lines.next().await?.ok_or_else(|| ApiError::BadRequest("the body is empty".to_owned()))?;
     let head: BatchHead = serde_json::from_slice(&first).map_err(|e| {
-        ApiError::BadRequest(format!("line 1: {e}; it holds the message type, as in {{\"message_type\": {{…}}}}"))
+        ApiError::BadRequest(format!(
+            "line 1: {e}; it must contain the message type, as in {{\"message_type\": {{…}}}}"
+        ))
     })?;
     let mut kind = MessageType::from_json(head.message_type.get().as_bytes())?;
     let uuid = head.uuid.unwrap_or_else(Uuid::new_v4);
@@ -109,14 +111,14 @@ fn is_open(batch: &Batch) -> Result<(), ApiError> {
 }
 
 fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
-    let wrong = |why: String| ApiError::BadRequest(format!("line {number}: {why}; the lines before it were taken"));
+    let wrong = |why: String| ApiError::BadRequest(format!("line {number}: {why}; the lines before it were accepted"));
     let Member { key, personal } = Member::from_json(line).map_err(|error| wrong(error.to_string()))?;
     // The head is line 1.
     let key = key.unwrap_or_else(|| (number - 1).to_string());
     Ok(intake::Member { key, personal })
 }
 
-/// Begins a batch whose recipients a plugin names; it is asked in the background, also after a restart.
+/// Starts a batch whose recipients a plugin names; it is asked in the background, also after a restart.
 async fn resolve(
     api: &Api,
     (uuid, kind): (Uuid, Vec<u8>),
@@ -137,19 +139,19 @@ async fn resolve(
     Ok((StatusCode::ACCEPTED, Json(BatchStatus::from(batch))).into_response())
 }
 
-/// Which batches.
+/// Options of the list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct BatchQuery {
-    /// Batches at most: 100 without it, and never more than 500. 0 is none.
+    /// The maximum number of batches (100 by default, at most 500). 0 means none.
     limit: Option<u64>,
 }
 
-/// The latest batches.
+/// Lists the latest batches.
 #[utoipa::path(get, path = "/v1/batches", tag = "batches", params(BatchQuery), responses(
-    (status = 200, description = "The latest first", body = Vec<BatchStatus>),
-    (status = 400, description = "The limit makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The batches, latest first", body = Vec<BatchStatus>),
+    (status = 400, description = "The limit is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(api): State<Arc<Api>>,
@@ -159,37 +161,37 @@ pub async fn list(
     Ok(Json(api.queue.batches(max).await?.into_iter().map(BatchStatus::from).collect()))
 }
 
-/// How far a batch is: its messages by state.
+/// Returns the progress of a batch: its messages by state.
 #[utoipa::path(get, path = "/v1/batches/{uuid}", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Its state and counts", body = BatchStatus),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The batch", body = BatchStatus),
+    (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.batch(uuid).await?.ok_or(ApiError::NotFound("batch"))?.into()))
 }
 
-/// Nothing more of it goes out until it is resumed, but for what is under way.
+/// Pauses a batch: no further message is sent until it is resumed. Messages in flight are finished.
 #[utoipa::path(post, path = "/v1/batches/{uuid}/pause", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Where it stands", body = BatchStatus),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The batch", body = BatchStatus),
+    (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.pause_batch(uuid).await?.into()))
 }
 
-/// A paused batch goes on.
+/// Resumes a paused batch.
 #[utoipa::path(post, path = "/v1/batches/{uuid}/resume", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Where it stands", body = BatchStatus),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The batch", body = BatchStatus),
+    (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.resume_batch(uuid).await?.into()))
 }
 
-/// Takes back everything of it that has not gone out.
+/// Cancels all messages of a batch that were not sent.
 #[utoipa::path(post, path = "/v1/batches/{uuid}/cancel", tag = "batches", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Where it stands", body = BatchStatus),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The batch", body = BatchStatus),
+    (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.cancel_batch(uuid, api.ace.now()).await?.into()))

@@ -41,7 +41,7 @@ fn name(operation: &mut Operation) {
     operation.operation_id = Some(tags.chain(operation.operation_id.as_deref()).collect::<Vec<_>>().join("_"));
 }
 
-/// Whoever has handed something in is led to all that can be asked of it and done with it.
+/// Links the response of a submission to every operation on what was submitted.
 fn lead_on(described: &mut OpenApi, path: &str) {
     let below = format!("{path}/{{uuid}}");
     let paths = described.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(&below));
@@ -67,26 +67,26 @@ fn answers(operation: &mut Operation, is_open: bool) {
         response.content.insert(PROBLEM.to_owned(), RefOr::T(problem));
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     };
-    answer("400", "A part of the request makes no sense");
-    answer("408", "The request took too long");
-    answer("415", "The body has a type or a content coding that the route does not take");
-    answer("501", "The body is in a transfer coding besides `chunked`");
+    answer("400", "The request is invalid");
+    answer("408", "The request did not arrive in time");
+    answer("415", "The route does not accept this content type or content coding");
+    answer("501", "The transfer coding is not `chunked`");
     if is_open {
         answer(
             "403",
-            "The request names another host, is of another site's page, or came through a proxy without tokens",
+            "The request names another host, comes from another site, or came through a proxy although the server has no tokens",
         );
         operation.security = Some(Vec::new());
         return;
     }
-    answer("401", "A bearer token is needed");
+    answer("401", "A bearer token is required");
     answer(
         "403",
-        "The token has not the scope, or the request names another host, is of another site's page, or came through a \
-                   proxy without tokens",
+        "The token lacks the scope, or the request names another host, comes from another site, or came through a \
+                   proxy although the server has no tokens",
     );
-    answer("429", "More requests than `server.requests-per-second`; come back after `Retry-After` seconds");
-    answer("503", "The store cannot be used just now; come back after `Retry-After` seconds");
+    answer("429", "More requests than `server.requests-per-second`; retry after `Retry-After` seconds");
+    answer("503", "The store is unavailable; retry after `Retry-After` seconds");
     if operation.request_body.is_some() {
         answer("413", "The body, or a line of it, is too long");
     }
@@ -109,19 +109,19 @@ pub struct MessageForm {
         pattern = "^[^./\\\\\\x00-\\x1f\\x7f-\\x9f][^/\\\\\\x00-\\x1f\\x7f-\\x9f]*$"
     )]
     name: String,
-    /// Null for a message to nobody in particular.
+    /// Null for a message without a single recipient.
     #[schema(required)]
     recipient: Option<RecipientForm>,
-    /// The same uuid again is the same message. A new one where it is left out.
+    /// Identifies the message; a new one by default.
     uuid: Option<Uuid>,
-    /// After that moment it is not delivered any more.
+    /// The message is not delivered after this time.
     #[schema(format = DateTime)]
     expiration_time: Option<String>,
-    /// What the templates show.
+    /// Data for the templates.
     #[schema(value_type = Option<Object>)]
     context: Option<Object>,
     send_uuid: Option<Uuid>,
-    /// `transactional`, `not_before`, `override_default_channel`, and what channels and policies know.
+    /// `transactional`, `not_before`, `override_default_channel`, and options for channels and policies.
     #[schema(value_type = Option<Object>)]
     options: Option<Object>,
     headers: Option<BTreeMap<String, String>>,
@@ -129,32 +129,32 @@ pub struct MessageForm {
     log_level: Option<i64>,
 }
 
-/// Every further line of a batch: one recipient.
+/// Every further line of a batch: a recipient.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Member)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub struct MemberForm {
-    /// What tells this one from the others of the batch; its number among the lines where it is left out.
+    /// Identifies the recipient within the batch; the line number by default.
     key: Option<String>,
     /// As in a message.
     recipient: RecipientForm,
     language: Option<String>,
-    /// Laid over the type's context.
+    /// Merged into the message type's context, which it overrides.
     #[schema(value_type = Option<Object>)]
     user_context: Option<Object>,
 }
 
-/// Who a message is for.
+/// The recipient of a message.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
 pub struct RecipientForm {
-    /// Null where there is none.
+    /// Null if there is none.
     #[schema(required)]
     lms_user_id: Option<UserIdForm>,
     email_address: Option<String>,
-    /// Further addresses by kind, as `push-token`.
+    /// Other addresses by kind, such as `push-token`.
     contacts: Option<BTreeMap<String, Vec<String>>>,
 }
 

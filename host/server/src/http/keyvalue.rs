@@ -17,13 +17,13 @@ use super::Api;
 use super::body::{Lines, Pieces};
 use super::problem::{ApiError, Problem};
 
-/// Facts of one request that are on their way to the disk at once.
+/// Entries of one request that are being written at once.
 const UNDER_WAY_MAX: usize = 128;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Ttl {
-    /// Milliseconds after which the value is gone. Without it, it stays until it is deleted.
+    /// Milliseconds after which the value expires. By default it stays until it is deleted.
     ttl_ms: Option<u64>,
 }
 
@@ -33,25 +33,25 @@ pub struct Ttl {
 pub struct Fact {
     bucket: String,
     key: String,
-    /// A string is kept as it is, anything else as JSON text. Without a value the key is deleted.
+    /// A string is stored as it is, any other value as JSON text. Without a value the key is deleted.
     #[schema(value_type = Option<Object>)]
     value: Option<serde_json::Value>,
     ttl_ms: Option<u64>,
 }
 
-/// What a bulk request did.
+/// The result of a bulk request.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Applied {
     /// Lines that were applied.
     pub applied: u64,
 }
 
-/// The value under a key.
+/// Returns the value of a key.
 #[utoipa::path(get, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
     params(("bucket" = String, Path), ("key" = String, Path)), responses(
     (status = 200, description = "The value", body = Vec<u8>, content_type = "application/octet-stream"),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "No such bucket or key can be", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "There is no such key", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The bucket or key is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn get(
     State(api): State<Arc<Api>>,
@@ -63,14 +63,14 @@ pub async fn get(
     found.ok_or(ApiError::NotFound("value"))
 }
 
-/// Puts a value under a key.
+/// Sets the value of a key.
 #[utoipa::path(put, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
     params(("bucket" = String, Path), ("key" = String, Path), Ttl),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
-    (status = 204, description = "It is on the disk"),
-    (status = 422, description = "No such bucket, key or value can be", body = Problem, content_type = "application/problem+json"),
+    (status = 204, description = "The value is on disk"),
+    (status = 422, description = "The bucket, key or value is invalid", body = Problem, content_type = "application/problem+json"),
     (status = 413, description = "The value is too long", body = Problem, content_type = "application/problem+json"),
-    (status = 507, description = "No further key fits", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "The store is full", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn put(
     State(api): State<Arc<Api>>,
@@ -84,11 +84,11 @@ pub async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes a key away; one that is not there is no error.
+/// Deletes a key; succeeds if there is no such key.
 #[utoipa::path(delete, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
     params(("bucket" = String, Path), ("key" = String, Path)), responses(
-    (status = 204, description = "It is gone"),
-    (status = 422, description = "No such bucket or key can be", body = Problem, content_type = "application/problem+json"),
+    (status = 204, description = "The key does not exist any more"),
+    (status = 422, description = "The bucket or key is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn delete(
     State(api): State<Arc<Api>>,
@@ -98,13 +98,13 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Many facts, one JSON object a line. Lines before the first wrong one are applied; the answer names that one.
+/// Sets and deletes many keys, one JSON object per line. Lines before the first invalid one are applied; the response names it.
 #[utoipa::path(post, path = "/v1/keyvalue", tag = "keyvalue",
     request_body(content = Fact, content_type = "application/x-ndjson"), responses(
-    (status = 200, description = "All are on the disk", body = Applied),
-    (status = 400, description = "A line is wrong; those before it are on the disk", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "A line names what cannot be", body = Problem, content_type = "application/problem+json"),
-    (status = 507, description = "No further key fits; the lines before it are on the disk", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "All entries are on disk", body = Applied),
+    (status = 400, description = "A line is invalid; the lines before it are on disk", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A bucket, key or value is invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "The store is full; the lines before are on disk", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
     let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);

@@ -36,47 +36,47 @@ const KEY_MAX: usize = 255;
 /// The namespace of the uuids that are made of idempotency keys.
 const KEYS: Uuid = Uuid::from_u128(0x5a1c_7b0e_6a5d_4f0e_9d0b_1ace_0000_0001);
 
-/// How a message is handed in.
+/// Options of a submission.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitQuery {
-    /// Seconds to wait for the outcome, 120 at most; without it the answer comes as soon as the message is durable.
+    /// Seconds to wait for the outcome, at most 120; by default the response is sent once the message is stored.
     wait: Option<u64>,
-    /// Do everything short of delivering, and answer with the reasons.
+    /// Do everything except delivery, and respond with the report.
     #[serde(default)]
     dry_run: Option<String>,
-    /// Channel types or channel names, separated by commas: where the message may go, over what the policies leave.
+    /// Channel types or channels, separated by commas, that the message is restricted to.
     limit_to: Option<String>,
 }
 
-/// A message that was handed in.
+/// A submitted message.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SubmittedMessage {
     pub uuid: Uuid,
-    /// Where it stands; `queued` for a new one.
+    /// Its state; `queued` for a new one.
     pub state: &'static str,
-    /// It had been handed in before.
+    /// Whether it was submitted before.
     pub duplicate: bool,
-    /// It had been handed in for other channel types (`limit_to`), and goes on with those of this request.
+    /// Whether it was submitted before with another `limit_to`, and is now also sent over the channel types of this request.
     pub extended: bool,
-    /// What became of it, where the request waited for that and it is settled.
+    /// The report, if the request waited for it and the message is settled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub report: Option<Value>,
 }
 
-/// What a dry run found.
+/// The result of a dry run.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DryRun {
     /// Always true.
     pub dry_run: bool,
-    /// As `ace explain --json` tells it.
+    /// In the form of `ace explain --json`.
     #[schema(value_type = Object)]
     pub report: Report,
 }
 
-/// What is answered to a message.
+/// The response to a submission.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum SubmitResponse {
@@ -84,13 +84,13 @@ pub enum SubmitResponse {
     DryRun(DryRun),
 }
 
-/// Which messages.
+/// A filter of messages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct MessageQuery {
-    /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled`, `discarded`, or `dead` for those
-    /// that can be tried again.
+    /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled`, `discarded`, or `dead` for
+    /// those that can be retried.
     state: Option<String>,
     /// `app_label.name`.
     name: Option<String>,
@@ -98,45 +98,45 @@ pub struct MessageQuery {
     user: Option<String>,
     /// The recipient's address, in any case. In a URL a `+` is written `%2B`.
     email: Option<String>,
-    /// Accepted at that moment or later (ISO 8601).
+    /// Accepted at this time or later (ISO 8601).
     since: Option<String>,
-    /// Accepted before that moment.
+    /// Accepted before this time.
     until: Option<String>,
-    /// Where the page before ended.
+    /// The cursor of the previous page (`next`).
     cursor: Option<i64>,
-    /// Messages at most: those on a page (50 without it, and never more than 500), or those that are changed (all that are
-    /// found without it). 0 is none.
+    /// The maximum number of messages: on a page (50 by default, at most 500), or to be changed (all that match by
+    /// default). 0 means none.
     limit: Option<u64>,
 }
 
-/// A part of a list, the latest first.
+/// A page of messages, latest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MessagePage {
     pub messages: Vec<MessageSummary>,
-    /// The cursor of the next page; none at the end.
+    /// The cursor of the next page; null on the last one.
     pub next: Option<i64>,
 }
 
-/// How many messages a request changed.
+/// The number of messages that a request changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChangedCount {
     pub changed: u64,
 }
 
-/// Hands in one message in edx-ace's JSON form.
+/// Submits one message in edx-ace's JSON form.
 ///
-/// The answer comes when the message is on the disk. The same uuid, or the same Idempotency-Key where the message has no
-/// uuid, is the same message; other content under it is a conflict.
+/// The response is sent once the message is on disk. A message with the same uuid, or without a uuid and with the same
+/// Idempotency-Key, is the same message; other content under it is a conflict.
 #[utoipa::path(post, path = "/v1/messages", tag = "messages", params(SubmitQuery,
-    ("Idempotency-Key" = Option<String>, Header, description = "Makes the message's uuid, where it has none"),
+    ("Idempotency-Key" = Option<String>, Header, description = "Determines the uuid of a message without one"),
 ), request_body(content = MessageForm, content_type = "application/json"), responses(
-    (status = 200, description = "Settled, or dry", body = SubmitResponse),
-    (status = 202, description = "On the disk", body = SubmittedMessage),
-    (status = 400, description = "A part of the request makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The message is settled, or this was a dry run", body = SubmitResponse),
+    (status = 202, description = "The message is on disk", body = SubmittedMessage),
+    (status = 400, description = "The request is invalid", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another message has this uuid", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "It is too long", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "The message is too long", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "Fields are wrong", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "The queue is full, or cannot be written", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The queue is full or cannot be written", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn submit(
     State(api): State<Arc<Api>>,
@@ -278,20 +278,20 @@ fn lane(message: &Message) -> i64 {
     if message.is_transactional() { TRANSACTIONAL } else { ORDINARY }
 }
 
-/// One message: what it is, where it stands, and everything that happened to it.
+/// Returns one message with its state and timeline.
 #[utoipa::path(get, path = "/v1/messages/{uuid}", tag = "messages", params(("uuid" = Uuid, Path)), responses(
-    (status = 200, description = "Its timeline", body = MessageDetails),
-    (status = 404, description = "There is none, or it is not kept any more", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The message", body = MessageDetails),
+    (status = 404, description = "There is no such message, or its retention is over", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<MessageDetails>, ApiError> {
     let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
     Ok(Json(MessageDetails { message: (&stored).into(), report: report(&stored) }))
 }
 
-/// Messages by recipient, name, state and time, the latest first.
+/// Lists messages by recipient, name, state and time, latest first.
 #[utoipa::path(get, path = "/v1/messages", tag = "messages", params(MessageQuery), responses(
-    (status = 200, description = "A page of them", body = MessagePage),
-    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "A page of messages", body = MessagePage),
+    (status = 400, description = "A filter is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(api): State<Arc<Api>>,
@@ -306,43 +306,43 @@ pub async fn list(
     Ok(Json(MessagePage { messages: page.messages.iter().map(MessageSummary::from).collect(), next: page.next }))
 }
 
-/// Tries a message that failed or expired again, from the beginning.
+/// Retries a message that failed or expired, from the beginning.
 #[utoipa::path(post, path = "/v1/messages/{uuid}/retry", tag = "messages", params(("uuid" = Uuid, Path)), responses(
-    (status = 202, description = "It waits again"),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It has not failed, or what it needs was erased", body = Problem, content_type = "application/problem+json"),
+    (status = 202, description = "The message is queued again"),
+    (status = 404, description = "There is no such message", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The message has not failed, or its content was erased", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn retry(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
     api.queue.retry(uuid, api.ace.now()).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Takes a waiting message back.
+/// Cancels a queued message.
 #[utoipa::path(post, path = "/v1/messages/{uuid}/cancel", tag = "messages", params(("uuid" = Uuid, Path)), responses(
-    (status = 204, description = "It will not go out"),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It does not wait any more", body = Problem, content_type = "application/problem+json"),
+    (status = 204, description = "The message will not be sent"),
+    (status = 404, description = "There is no such message", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The message is being sent or is already settled", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
     api.queue.cancel(uuid, api.ace.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Gives a message that failed up, and erases what another attempt would have needed.
+/// Discards a failed message, and erases its content.
 #[utoipa::path(post, path = "/v1/messages/{uuid}/discard", tag = "messages", params(("uuid" = Uuid, Path)), responses(
-    (status = 204, description = "It is given up"),
-    (status = 404, description = "There is none", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "It has not failed", body = Problem, content_type = "application/problem+json"),
+    (status = 204, description = "The message is discarded"),
+    (status = 404, description = "There is no such message", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "The message has not failed", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
     api.queue.discard(uuid).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Retries the messages of a filter that failed or expired, the latest first; `limit` of them at most.
+/// Retries the failed and expired messages that match a filter, latest first; at most `limit`.
 #[utoipa::path(post, path = "/v1/dead-letters/retry", tag = "messages", params(MessageQuery), responses(
-    (status = 200, description = "How many wait again", body = ChangedCount),
-    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "How many messages are queued again", body = ChangedCount),
+    (status = 400, description = "A filter is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn retry_all(
     State(api): State<Arc<Api>>,
@@ -351,10 +351,10 @@ pub async fn retry_all(
     Ok(Json(ChangedCount { changed: api.queue.retry_all(wanted.selection()?, api.ace.now()).await? }))
 }
 
-/// Discards the messages of a filter that failed or expired, the latest first; `limit` of them at most.
+/// Discards the failed and expired messages that match a filter, latest first; at most `limit`.
 #[utoipa::path(post, path = "/v1/dead-letters/discard", tag = "messages", params(MessageQuery), responses(
-    (status = 200, description = "How many were given up", body = ChangedCount),
-    (status = 400, description = "A filter makes no sense", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "How many messages were discarded", body = ChangedCount),
+    (status = 400, description = "A filter is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn discard_all(
     State(api): State<Arc<Api>>,

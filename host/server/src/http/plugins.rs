@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use super::Api;
 use super::problem::{ApiError, Problem};
 
-/// All plugins.
+/// Lists all plugins.
 #[utoipa::path(get, path = "/v1/plugins", tag = "plugins", responses(
-    (status = 200, description = "What each is, may reach, and whether it serves", body = Vec<Object>),
+    (status = 200, description = "The plugins with their grants and state", body = Vec<Object>),
 ))]
 pub async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     let shown = api.ace.registry().plugins.values().map(|plugin| json!(plugin.show())).collect();
     Json(shown)
 }
 
-/// One plugin.
+/// Returns one plugin.
 #[utoipa::path(get, path = "/v1/plugins/{name}", tag = "plugins", params(("name" = String, Path)), responses(
-    (status = 200, description = "What it is, may reach, and whether it serves", body = Object),
-    (status = 404, description = "There is none of that name", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The plugin with its grants and state", body = Object),
+    (status = 404, description = "There is no such plugin", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let registry = api.ace.registry();
@@ -29,9 +29,9 @@ pub async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resul
     Ok(Json(json!(plugin.show())))
 }
 
-/// How each policy in shadow compares with what was decided, since its revision was loaded.
+/// Compares each policy in shadow mode with the decisions, since its revision was loaded.
 #[utoipa::path(get, path = "/v1/shadow", tag = "plugins", responses(
-    (status = 200, description = "Counts and the latest differences of each policy in shadow", body = Vec<Object>),
+    (status = 200, description = "Counts and the latest differences of each policy in shadow mode", body = Vec<Object>),
 ))]
 pub async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     let snapshot = api.ace.snapshot();
@@ -43,10 +43,10 @@ pub async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     Json(in_shadow.collect())
 }
 
-/// Reads plugins, templates and ace.toml again.
+/// Reloads plugins, templates and ace.toml.
 #[utoipa::path(post, path = "/v1/reload", tag = "plugins", responses(
     (status = 200, description = "What changed", body = Object),
-    (status = 409, description = "Something is wrong, and nothing was changed", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "There is a problem, and nothing was changed", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn reload(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     let reload = api.ace.reload().await.map_err(|error| ApiError::Conflict(error.to_string()))?;

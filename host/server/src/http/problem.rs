@@ -15,14 +15,14 @@ const RETRY_AFTER_S: u64 = 5;
 /// RFC 9457, `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem it is: `invalid-message`, `conflict`, …
+    /// The kind of problem: `invalid-message`, `conflict`, …
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
     pub status: u16,
-    /// What is wrong this time, and how to mend it.
+    /// What is wrong, and how to fix it.
     pub detail: String,
-    /// Each wrong field, where the problem is a document.
+    /// Each wrong field, if the problem is an invalid document.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<WrongField>,
 }
@@ -46,10 +46,10 @@ impl From<FieldError> for WrongField {
 pub enum ApiError {
     /// Fields of a document are wrong.
     Invalid(FieldErrors),
-    /// A part of the request makes no sense: its name, and why.
+    /// A part of the request is invalid: its name, and why.
     BadRequest(String),
     Unauthorized,
-    /// The token has not this scope.
+    /// The token lacks this scope.
     Forbidden(&'static str),
     /// Nobody may ask for it in this way: the kind of the problem, and why.
     Refused(&'static str, String),
@@ -75,12 +75,12 @@ pub enum ApiError {
 impl ApiError {
     /// All connections are taken.
     pub fn no_slot() -> Self {
-        ApiError::Unavailable("all connections of server.connections are taken; come back later".to_owned())
+        ApiError::Unavailable("all connections (server.connections) are in use; retry later".to_owned())
     }
 
     /// The server stops while a body still comes in.
     pub fn stopping() -> Self {
-        ApiError::Unavailable("the server is being stopped; send the same again later".to_owned())
+        ApiError::Unavailable("the server is stopping; send the same request again later".to_owned())
     }
 
     fn status(&self) -> StatusCode {
@@ -112,12 +112,12 @@ impl ApiError {
             }
             ApiError::BadRequest(why) => ("bad-request", why, Vec::new()),
             ApiError::Unauthorized => {
-                ("unauthorized", "a bearer token is needed: `ace token create` makes one".to_owned(), Vec::new())
+                ("unauthorized", "a bearer token is required; `ace token create` creates one".to_owned(), Vec::new())
             }
-            ApiError::Forbidden(scope) => ("forbidden", format!("the token has not the scope {scope}"), Vec::new()),
+            ApiError::Forbidden(scope) => ("forbidden", format!("the token lacks the scope `{scope}`"), Vec::new()),
             ApiError::NotFound(what) => ("not-found", format!("there is no such {what}"), Vec::new()),
             ApiError::NoMethod => {
-                ("no-such-method", "the route has not this method; see /openapi.json".to_owned(), Vec::new())
+                ("no-such-method", "the route does not support this method; see /openapi.json".to_owned(), Vec::new())
             }
             ApiError::Conflict(why) => ("conflict", why, Vec::new()),
             ApiError::TooLarge(max) => ("too-large", format!("the body is longer than {max} bytes"), Vec::new()),
@@ -131,7 +131,7 @@ impl ApiError {
                 let why = format!("Transfer-Encoding: {coding:?} is not supported, only chunked is");
                 ("unsupported-transfer-coding", why, Vec::new())
             }
-            ApiError::TooSlow => ("too-slow", "the request did not come in in time".to_owned(), Vec::new()),
+            ApiError::TooSlow => ("too-slow", "the request did not arrive in time".to_owned(), Vec::new()),
             ApiError::TooMany => {
                 ("too-many-requests", "more requests than server.requests-per-second allows".to_owned(), Vec::new())
             }

@@ -17,27 +17,27 @@ use super::guard;
 use super::problem::{ApiError, Problem};
 use super::shown::{DestinationStatus, QueueStatus};
 
-/// What a ready server says of itself.
+/// Whether the server accepts messages, and its problems.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
     pub ready: bool,
-    /// Why no message can be accepted.
+    /// Why messages cannot be accepted.
     pub reasons: Vec<String>,
-    /// What does not work as it should while messages are accepted.
+    /// Problems that do not keep messages from being accepted.
     pub degraded: Vec<Degradation>,
     pub queue: QueueHealth,
 }
 
-/// How the queue's file is doing.
+/// The health of the queue's database.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct QueueHealth {
-    /// Seconds since something was written; none was since the start where it is null.
+    /// Seconds since the last write; null if there was none since the start.
     pub last_write_s: Option<u64>,
-    /// Seconds since messages were asked for with success.
+    /// Seconds since messages were last claimed successfully.
     pub last_claim_s: Option<u64>,
-    /// For how many seconds nothing can be written; null where it can.
+    /// For how many seconds writing has failed; null if it works.
     pub writes_failing_s: Option<u64>,
-    /// For how many seconds no message can be taken up to be sent; null where they can.
+    /// For how many seconds claiming messages has failed; null if it works.
     pub claims_failing_s: Option<u64>,
 }
 
@@ -52,16 +52,16 @@ impl From<&Health> for QueueHealth {
     }
 }
 
-/// One thing that does not work as it should.
+/// A problem that does not keep messages from being accepted.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Degradation {
-    /// `plugin`: it should be active and is not. `revision`: files of a plugin were refused, and an earlier revision goes on.
-    /// `reload`: ace.toml, or a name in it, is wrong, and what was read before goes on. `template`: a template or catalogue is
-    /// broken. `task`: a part of the server failed and was started again. `relay`, `origin`: messages wait for it, because it is
-    /// down. `queue`: what was accepted is not sent, or a part of the file is damaged. `keyvalue`: nothing can be written to the
-    /// database of facts.
+    /// `plugin`: it should be active and is not. `revision`: a plugin's files were rejected, and an earlier revision stays
+    /// active. `reload`: ace.toml or a name in it is wrong, and the previous configuration stays in use. `template`: a template
+    /// or catalogue is broken. `task`: a part of the server failed and was restarted. `relay`, `origin`: messages wait for it
+    /// because it is down. `queue`: accepted messages are not sent, or a part of the database is damaged. `keyvalue`: nothing
+    /// can be written to the key-value database.
     pub kind: &'static str,
-    /// Which one.
+    /// Its name.
     pub name: String,
     pub reason: String,
 }
@@ -85,15 +85,15 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
             note(
                 "plugin",
                 plugin.name.clone(),
-                format!("it is awaiting its file, and ACE would not start again without: {file}"),
+                format!("it is awaiting its file, and ACE would not start without it: {file}"),
             );
         }
         if let Some(rejected) = &plugin.rejected {
-            note("revision", plugin.name.clone(), format!("{} goes on; {rejected}", plugin.revision));
+            note("revision", plugin.name.clone(), format!("{} stays active; {rejected}", plugin.revision));
         }
     }
     if let Some(why) = api.ace.refused() {
-        note("reload", "ace.toml".to_owned(), format!("nothing was reloaded, and ACE would not start again: {why}"));
+        note("reload", "ace.toml".to_owned(), format!("nothing was reloaded, and ACE would not restart: {why}"));
     }
     for problem in api.ace.snapshot().presentation.problems().iter().take(TEMPLATES_MAX) {
         note("template", problem.file.display().to_string(), problem.to_string());
@@ -115,9 +115,9 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
 }
 
 impl Readiness {
-    /// As everybody may see it: names and reasons tell of plugins and files.
+    /// Without names and reasons, which reveal plugins and files.
     fn bare(self) -> Self {
-        let told = || "a token with the scope `read` is told more".to_owned();
+        let told = || "a token with the scope `read` shows details".to_owned();
         let Readiness { ready, reasons, degraded, queue } = self;
         let bare = |one: Degradation| Degradation { name: String::new(), reason: told(), ..one };
         let mut degraded: Vec<Degradation> = degraded.into_iter().map(bare).collect();
@@ -126,17 +126,17 @@ impl Readiness {
     }
 }
 
-/// The process lives.
-#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "It lives", body = str)))]
+/// Whether the process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "It is alive", body = str)))]
 pub async fn healthz() -> &'static str {
     "ok"
 }
 
-/// Whether it takes messages. What does not work as it should meanwhile is under `degraded`, with the status 200: a plugin that
-/// is broken or whose new files were refused, a broken template, a task that was started again.
+/// Whether the server accepts messages. Problems that do not prevent that are listed in `degraded`, with status 200: a plugin
+/// that is broken or whose new files were rejected, a broken template, a task that was restarted.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
-    (status = 200, description = "It takes messages", body = Readiness),
-    (status = 503, description = "It does not: the store cannot be used, or the server is being stopped", body = Readiness),
+    (status = 200, description = "It accepts messages", body = Readiness),
+    (status = 503, description = "It does not: the store is unavailable, or the server is stopping", body = Readiness),
 ))]
 pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     let mut reasons = Vec::new();
@@ -148,7 +148,7 @@ pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl Int
         reasons.push(format!("the queue has not been writable for {} s: {reason}", since.as_secs()));
     }
     if api.is_stopping() {
-        reasons.push("the server is being stopped".to_owned());
+        reasons.push("the server is stopping".to_owned());
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let degraded = degraded(&api, &health);
@@ -156,7 +156,7 @@ pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl Int
     (status, Json(if guard::may_know(&api, &headers) { ready } else { ready.bare() }))
 }
 
-/// Metrics in Prometheus' text format.
+/// Returns metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "status", responses(
     (status = 200, description = "Metrics", body = str, content_type = "text/plain"),
     (status = 401, description = "No token", body = Problem, content_type = "application/problem+json"),
@@ -167,17 +167,17 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }
 
-/// How full the queue is, and how fast it moves.
+/// Returns depth, age, size and throughput of the queue.
 #[utoipa::path(get, path = "/v1/queue", tag = "queue", responses(
-    (status = 200, description = "QueueStatus, age, size and rates", body = QueueStatus),
-    (status = 503, description = "The store cannot answer", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Depth, age, size and throughput", body = QueueStatus),
+    (status = 503, description = "The store is unavailable", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueStatus>, ApiError> {
     let destinations = destinations(&api);
     Ok(Json(QueueStatus::new(api.queue.stats().await?, destinations)))
 }
 
-/// What is down or recovering, and what messages still wait for.
+/// Destinations that are down or recovering, with the number of messages that wait for them.
 fn destinations(api: &Api) -> Vec<DestinationStatus> {
     let mut parked = api.queue.parked();
     let troubles = api.ace.destinations().troubles(api.ace.now());

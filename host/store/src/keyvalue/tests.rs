@@ -290,7 +290,10 @@ fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
     fs::write(&garbage, "no database at all, but long enough for a header ".repeat(100)).expect("written");
     let before = fs::read(&garbage).expect("read");
     let message = refusal(&settings(Some(&garbage), 1));
-    assert!(message.starts_with(garbage.to_str().unwrap()) && message.contains("is no SQLite database"), "{message}");
+    assert!(
+        message.starts_with(garbage.to_str().unwrap()) && message.contains("is not a SQLite database"),
+        "{message}"
+    );
     assert_eq!(fs::read(&garbage).expect("read"), before);
 
     let foreign = folder.path().join("foreign.db");

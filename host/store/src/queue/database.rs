@@ -326,7 +326,7 @@ fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), O
         match is_whole(to, version) {
             true => return Ok(()),
             false => {
-                tracing::warn!(copy = %to.display(), "A copy of the queue was cut short by an earlier start; it is made anew.")
+                tracing::warn!(copy = %to.display(), "A copy of the queue was interrupted by an earlier start; it is made again.")
             }
         }
     }

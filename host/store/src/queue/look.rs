@@ -147,7 +147,7 @@ impl Queue {
                     return Err(Stop::Refused(QueueError::Unknown("message")));
                 };
                 if !writer.take_waiting(lane, id)? {
-                    let text = "it does not wait: it is under way, or settled already".to_owned();
+                    let text = "cannot cancel: the message is being sent or is already settled".to_owned();
                     return Err(Stop::Refused(QueueError::State(text)));
                 }
                 Ok(writer.done(id, lane, (State::Cancelled, b""), now)?)

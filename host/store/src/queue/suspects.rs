@@ -55,7 +55,7 @@ impl Writer {
         })?;
         let is_unclean = run.as_deref() == Some(RUNNING);
         self.tidy_waiting()?;
-        let part = ("what was under way", "it is not sent again");
+        let part = ("messages in flight", "they are not sent again");
         let claims = self.attempt_part(part, |writer| {
             let mut claims = writer.db.prepare("SELECT id, lane FROM claims ORDER BY id")?;
             let read = |row: &rusqlite::Row| {

@@ -629,7 +629,7 @@ async fn a_file_of_another_program_or_of_a_later_ace_is_left_alone() {
     assert!(refused("PRAGMA application_id = 1094927729; PRAGMA user_version = 99").contains("a later ACE wrote it"));
     std::fs::write(home.0.path().join("ace.db"), "x".repeat(10_000)).expect("written");
     let text = Queue::open(&home.settings(), at(0)).err().expect("refused").to_string();
-    assert!(text.contains("it is no SQLite database"), "{text}");
+    assert!(text.contains("it is not a SQLite database"), "{text}");
 }
 
 /// A file system of a few hundred KiB, where this process may mount one.

@@ -47,12 +47,12 @@ fn the_environment_lies_over_the_file() {
 fn a_problem_of_the_environment_names_its_variable() {
     let cases = [
         ("ACE_DELIVERY__CONCURRENCY", "many", "must be a whole number from 1 to 10000, not a string"),
-        ("ACE_DELIVERY__CONCURENCY", "1", "is no setting; did you mean ACE_DELIVERY__CONCURRENCY?"),
-        ("ACE_DELIVERY_CONCURRENCY", "1", "is no setting; did you mean ACE_DELIVERY__CONCURRENCY?"),
-        ("ACE_RELAY__MAIN__HOST", "h", "is no setting; did you mean ACE_RELAYS__MAIN__HOST?"),
-        ("ACE_delivery__concurrency", "1", "is no setting"),
-        ("ACE_PLUGINS__", "1", "is no setting; did you mean ACE_PLUGINS?"),
-        ("ACE_ENTIRELY_ELSEWHERE_IN_ANOTHER_PROGRAM", "1", "is no setting; docs/configuration.md lists them"),
+        ("ACE_DELIVERY__CONCURENCY", "1", "unknown setting; did you mean ACE_DELIVERY__CONCURRENCY?"),
+        ("ACE_DELIVERY_CONCURRENCY", "1", "unknown setting; did you mean ACE_DELIVERY__CONCURRENCY?"),
+        ("ACE_RELAY__MAIN__HOST", "h", "unknown setting; did you mean ACE_RELAYS__MAIN__HOST?"),
+        ("ACE_delivery__concurrency", "1", "unknown setting"),
+        ("ACE_PLUGINS__", "1", "unknown setting; did you mean ACE_PLUGINS?"),
+        ("ACE_ENTIRELY_ELSEWHERE_IN_ANOTHER_PROGRAM", "1", "unknown setting; docs/configuration.md lists all of them"),
         ("ACE_CHANNEL_DEFAULT_EMAIL", "x", "is a setting of edx-ace; here it is routing.default.email"),
         (
             "ACE_CHANNEL_SAILTHRU_DEBUG",
@@ -72,7 +72,7 @@ fn a_problem_of_the_environment_names_its_variable() {
     let problems = read_with("plugins.a-b.order = 1\nplugins.a_b.order = 1", &[("ACE_PLUGINS__A_B__ORDER", "2")]);
     assert!(problems.unwrap_err()[0].contains("could mean both \"a-b\" and \"a_b\""));
     let deep = format!("ACE{}", "_A_".repeat(30_000));
-    assert!(read_with("", &[(&deep, "1")]).unwrap_err()[0].contains("is no setting"));
+    assert!(read_with("", &[(&deep, "1")]).unwrap_err()[0].contains("unknown setting"));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn variables_that_kubernetes_sets_for_a_service_are_no_settings() {
     ];
     for variable in still_refused {
         let problems = read_with("", &[variable]).unwrap_err();
-        assert!(problems.len() == 1 && problems[0].contains("is no setting"), "{variable:?}: {problems:?}");
+        assert!(problems.len() == 1 && problems[0].contains("unknown setting"), "{variable:?}: {problems:?}");
     }
 }
 

@@ -150,9 +150,9 @@ fn a_file_that_is_something_else_is_a_miss() {
         ("one byte", vec![0x7f], "it is cut"),
         ("its first half", whole[..half].to_vec(), "it does not end as an entry does"),
         ("without its last byte", whole[..whole.len() - 1].to_vec(), "it does not end as an entry does"),
-        ("without its first byte", whole[1..].to_vec(), "it has not the length it should have"),
+        ("without its first byte", whole[1..].to_vec(), "its length is wrong"),
         ("one byte longer", [&whole[..], b"\0"].concat(), "it does not end as an entry does"),
-        ("twice", [&whole[..], &whole[..]].concat(), "it has not the length it should have"),
+        ("twice", [&whole[..], &whole[..]].concat(), "its length is wrong"),
         ("a page of zeros at its start", zeroed(0..4096), "its checksum is wrong"),
         ("a page of zeros in the middle", zeroed(half..half + 4096), "its checksum is wrong"),
         ("all zeros", zeroed(0..whole.len()), "it does not end as an entry does"),
@@ -189,13 +189,13 @@ fn a_file_that_others_may_have_written_is_not_used() {
     fs::rename(story.dir.path().join("elsewhere"), story.dir.path().join("target")).expect("renamed");
     fs::remove_file(&path).expect("removed");
     symlink(story.dir.path().join("target"), &path).expect("linked");
-    assert!(story.refusal(1).contains("is no regular file"), "{}", story.refusal(1));
+    assert!(story.refusal(1).contains("is not a regular file"), "{}", story.refusal(1));
     fs::remove_file(&path).expect("removed");
     fs::create_dir(&path).expect("made");
-    assert!(story.refusal(1).contains("is no regular file"), "{}", story.refusal(1));
+    assert!(story.refusal(1).contains("is not a regular file"), "{}", story.refusal(1));
     fs::remove_dir(&path).expect("removed");
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).expect("made");
-    assert!(story.refusal(1).contains("is no regular file"), "{}", story.refusal(1));
+    assert!(story.refusal(1).contains("is not a regular file"), "{}", story.refusal(1));
     put(&path, &whole);
     assert!(story.cache.open(&key(1)).is_some());
     if rustix::process::geteuid().is_root() {

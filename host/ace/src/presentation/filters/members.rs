@@ -100,7 +100,7 @@ fn items(value: &Value) -> TeraResult<Value> {
     let refused =
         |why: &str| tera::Error::message(format!("a loop with two names cannot go over the key `items`: {why}"));
     let mut pairs = Map::new();
-    for row in rows.as_array().ok_or_else(|| refused("it is no list"))? {
+    for row in rows.as_array().ok_or_else(|| refused("it is not a list"))? {
         let Some([name, item]) = row.as_array() else { return Err(refused("not each element of it is a pair")) };
         let key = match (name.as_str(), name.as_i64()) {
             (Some(text), _) => Key::String(text.into()),

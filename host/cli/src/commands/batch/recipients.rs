@@ -22,16 +22,16 @@ const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// How a file is read.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Reading {
-    /// The column of a CSV file that holds a field, where the header calls it otherwise, as in
-    /// email_address=email; may be given several times
+    /// The column of a CSV file that holds a field, if it has another name, as in
+    /// email_address=email; may be repeated
     #[arg(long = "column", value_name = "FIELD=HEADER")]
     columns: Vec<Mapping>,
 
-    /// Read numbers, true and false in a CSV file as such, where they go into user_context
+    /// Read numbers, true and false in a CSV file as such, if they go into user_context
     #[arg(long)]
     typed: bool,
 
-    /// The encoding of the file, where it is not UTF-8 and has no byte order mark, as in latin1
+    /// The encoding of the file, such as latin1, if it is not UTF-8 and has no byte order mark
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     encoding: Option<&'static Encoding>,
 }
@@ -61,7 +61,11 @@ impl Recipients {
         let is_csv = match extension.to_str() {
             Some("csv" | "tsv") => true,
             Some("ndjson" | "jsonl") => false,
-            _ => return Err(Fault::whole("recipients are in a file that ends in .ndjson, .csv or .tsv").of(file)),
+            _ => {
+                return Err(
+                    Fault::whole("the file of recipients must have the extension .ndjson, .csv or .tsv").of(file)
+                );
+            }
         };
         Ok(Recipients { file: file.to_owned(), reading, is_csv })
     }

@@ -15,7 +15,8 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin bench quiet_hours.wasm message.json
   ace plugin bench new/quiet_hours.wasm message.json --against old/quiet_hours.wasm
 
-The calls go one after the other to a warm instance. HTTP and mail answer what the case has under \"host\"; nothing leaves.";
+The calls go one after another to a warm instance. HTTP and mail are answered with what the case has under \"host\"; nothing
+leaves the machine.";
 
 /// Nobody waits longer for a figure.
 const CALLS_MAX: u64 = 10_000_000;
@@ -25,7 +26,7 @@ pub struct Args {
     /// The component
     file: PathBuf,
 
-    /// A message or a case, in JSON; of a list of cases the first is taken
+    /// A message, a case, or a list of cases of which the first is used, in JSON
     #[arg(value_name = "MESSAGE.json")]
     message: PathBuf,
 
@@ -33,14 +34,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE.wasm")]
     against: Option<PathBuf>,
 
-    /// Calls that are measured
+    /// The number of calls to measure
     #[arg(long, short = 'n', default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=CALLS_MAX))]
     calls: u64,
 }
 
 pub async fn run(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8> {
     let cases = case::Table::read(&args.message)?.cases;
-    let case = cases.first().ok_or_else(|| anyhow::anyhow!("{}: it holds no case", args.message.display()))?;
+    let case = cases.first().ok_or_else(|| anyhow::anyhow!("{}: it contains no case", args.message.display()))?;
     let mut measured = Vec::new();
     for file in args.against.iter().chain([&args.file]) {
         let runner = Runner::new(config, file, false).await?;

@@ -15,11 +15,11 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin check quiet_hours.wasm
   ace plugin inspect quiet_hours.wasm | jq .imports
 
-Exit code 1 where this host cannot run it.";
+The exit code is 1 if this host cannot run it.";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The component; its manifest is the file beside it with the same name and the ending .toml
+    /// The component; its manifest is the file beside it with the same name and the extension .toml
     file: PathBuf,
 }
 

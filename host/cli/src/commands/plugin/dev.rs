@@ -25,13 +25,13 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin dev quiet_hours --message message.json --config ace.toml
   ace plugin dev quiet_hours --server http://127.0.0.1:8025
 
-Whenever a source, the message or ace.toml changes, the plugin is built, asked about the message, and put into the plugin folder
-of ace.toml, where there is one: an `ace serve` or `ace send -` that runs takes it up. What it answers now stands beside what it
-answered before. The clock stands still, and HTTP and mail answer what the case has under \"host\"; nothing leaves.
+Whenever a source, the message or ace.toml changes, the plugin is built, called with the message, and installed into the plugin
+folder of ace.toml, if there is one; a running `ace serve` or `ace send -` reloads it. The answer is shown beside the previous
+one. The clock is fixed, and HTTP and mail are answered with what the case has under \"host\"; nothing leaves the machine.
 
-With --server it waits until the server serves the new build, and shows what the server would do with the message.
+With --server it waits until the server runs the new build, and shows what the server would do with the message.
 
-Ctrl-C ends it.";
+Ctrl-C stops it.";
 
 /// How long a server may take to compile a plugin and take it up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,11 +44,11 @@ pub struct Args {
     #[arg(default_value = ".")]
     dir: PathBuf,
 
-    /// A message or a case, in JSON; without it the first case of the project's tests
+    /// A message or a case, in JSON (default: the first case of the project's tests)
     #[arg(long, value_name = "FILE")]
     message: Option<PathBuf>,
 
-    /// Fetch the tools that are missing
+    /// Install missing tools
     #[arg(long)]
     install: bool,
 
@@ -61,10 +61,10 @@ pub async fn run(config_file: &Path, args: &Args, json: bool) -> anyhow::Result<
     let config = author_config(config_file)?;
     let (project, client) = (Project::detect(&args.dir)?, args.server.client()?);
     if client.is_some() && config.fixed.plugin_dir.is_none() {
-        anyhow::bail!("ace.toml names no plugin-dir, so that the server cannot be given the plugin");
+        anyhow::bail!("ace.toml has no plugin-dir, so the plugin cannot be installed for the server");
     }
     if config.fixed.plugin_dir.is_none() {
-        say("nothing is installed: there is no ace.toml that names a plugin-dir");
+        say("nothing is installed: there is no ace.toml with a plugin-dir");
     }
     let others = args.message.iter().cloned().chain([config_file.to_owned()]);
     let mut sources = Sources::watch(&project, others.collect())?;

@@ -20,12 +20,12 @@ pub const BUILD_EXAMPLES: &str = "Examples:
   ace plugin build quiet_hours
   ace plugin build --install
 
-It leaves NAME.wasm beside NAME.toml. With --install it fetches what is missing into the project's folder by npm and pip, and
-the target of Rust by rustup.";
+It writes NAME.wasm beside NAME.toml. With --install it installs missing tools into the project's folder with npm and pip, and
+the Rust target with rustup.";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Lower-case letters, digits and "_"; the component, its crate and its module are called so
+    /// The name of the component, its crate and its module: lower-case letters, digits and "_"
     name: String,
 
     #[arg(long, value_enum)]
@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_enum)]
     lang: Lang,
 
-    /// Where to write it; without this, into a new folder of its name
+    /// Where to create it (default: a new folder with its name)
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ pub struct BuildArgs {
     #[arg(default_value = ".")]
     dir: PathBuf,
 
-    /// Fetch the tools that are missing
+    /// Install missing tools
     #[arg(long)]
     install: bool,
 }

@@ -14,11 +14,10 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin run quiet_hours.wasm message.json
   ace plugin run --json slack.wasm tests/cases.json | jq .answer
 
-The JSON is a message, a case of a table, or a list of cases. Key-value buckets are kept in memory. HTTP requests that the
-plugin may make are really made, unless the case has answers under \"host\"; mail goes to the relays of ace.toml, and nowhere
-where there are none.
+The JSON is a message, a case of a table, or a list of cases. Key-value buckets are kept in memory. HTTP requests that
+are granted are really sent, unless the case has answers under \"host\"; mail goes to the relays of ace.toml, if there are any.
 
-Exit code 1 where the plugin broke or was refused.";
+The exit code is 1 if the plugin failed or was refused.";
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -14,7 +14,7 @@ pub const INSTALL_EXAMPLES: &str = "Examples:
   ace plugin install quiet_hours.wasm --revision 4740ca3c1d7b --replace
   ace plugins grant quiet_hours
 
-It grants nothing: what the plugin requests is shown, and `ace plugins grant` writes it into ace.toml.";
+It grants nothing: it shows what the plugin requests, and `ace plugins grant` writes that to ace.toml.";
 
 #[derive(clap::Args)]
 pub struct InstallArgs {
@@ -25,7 +25,7 @@ pub struct InstallArgs {
     #[arg(long)]
     revision: Option<String>,
 
-    /// In the place of another plugin of its name
+    /// Replace another plugin of the same name
     #[arg(long)]
     replace: bool,
 }
@@ -45,7 +45,7 @@ pub struct SignArgs {
     #[arg(long)]
     key: PathBuf,
 
-    /// A file with the secret key's password, where it has one
+    /// A file with the secret key's password, if it has one
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
@@ -55,14 +55,14 @@ pub struct VerifyArgs {
     /// The component
     file: PathBuf,
 
-    /// A public key to trust, besides those of ace.toml; may be given several times
+    /// A public key to trust, in addition to those in ace.toml; may be repeated
     #[arg(long)]
     key: Vec<String>,
 }
 
 #[derive(clap::Args)]
 pub struct KeyArgs {
-    /// Where to write the secret key; the public key goes beside it, with the ending .pub
+    /// Where to write the secret key; the public key goes beside it, with the extension .pub
     file: PathBuf,
 }
 
@@ -85,10 +85,10 @@ pub async fn install(config: &Config, args: &InstallArgs, json: bool) -> anyhow:
         false => put(&format!("{} {revision}", place.display())),
     }
     for line in &missing {
-        say(&format!("it requests, and is not granted: {line}"));
+        say(&format!("requested but not granted: {line}"));
     }
     if !missing.is_empty() {
-        say(&format!("hint: `ace plugins grant {name}` writes grants into ace.toml"));
+        say(&format!("hint: `ace plugins grant {name}` writes grants to ace.toml"));
     }
     Ok(OK)
 }
@@ -102,8 +102,8 @@ pub fn remove(config: &Config, args: &RemoveArgs, json: bool) -> anyhow::Result<
     }
     if config.plugins.contains_key(&args.name) {
         say(&format!(
-            "warning: ace.toml names {0}: a policy that is named and not there is broken, and its on-error applies\n\
-             hint: take [plugins.{0}] out of ace.toml",
+            "warning: ace.toml names {0}: a policy that is named but missing is broken, and its on-error applies\n\
+             hint: remove [plugins.{0}] from ace.toml",
             args.name
         ));
     }
@@ -123,7 +123,7 @@ pub fn sign(args: &SignArgs, json: bool) -> anyhow::Result<u8> {
 pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<u8> {
     let keys: Vec<String> = args.key.iter().chain(&config.fixed.signatures.keys).cloned().collect();
     if keys.is_empty() {
-        anyhow::bail!("no key is trusted\nhint: name one with --key, or under [plugin-signatures] in ace.toml");
+        anyhow::bail!("there is no trusted key\nhint: name one with --key, or under [plugin-signatures] in ace.toml");
     }
     match ship::verify(&args.file, &keys) {
         Ok(key) => {
@@ -151,7 +151,7 @@ pub fn key(args: &KeyArgs, json: bool) -> anyhow::Result<u8> {
 }
 
 fn plugin_dir(config: &Config) -> anyhow::Result<&Path> {
-    config.fixed.plugin_dir.as_deref().ok_or_else(|| anyhow::anyhow!("ace.toml names no plugin-dir"))
+    config.fixed.plugin_dir.as_deref().ok_or_else(|| anyhow::anyhow!("ace.toml has no plugin-dir"))
 }
 
 fn read_line(file: &Path) -> anyhow::Result<String> {

@@ -17,12 +17,12 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin test --record
   ace plugin test --junit report.xml
 
-The cases are the JSON files in the folder tests beside the plugin. What is not in ace.toml's hands is: the limits are the
-defaults and the manifest's, the clock and random numbers stand still, HTTP and mail answer what a case has under \"host\".
-With --record they ask the world instead, and the file is written anew with what it answered, the time and, where a case has
-none yet, what it expects.
+The cases are the JSON files in the folder tests beside the plugin. ace.toml is not used: the limits are the
+defaults and the manifest's, the clock and random numbers are fixed, HTTP and mail are answered with what a case has under \"host\".
+With --record, real services are used, and the file is rewritten with their answers, the time and, if a case has
+no expectation yet, the plugin's answer.
 
-Exit code 1 where a case fails.";
+The exit code is 1 if a case fails.";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,19 +30,19 @@ pub struct Args {
     #[arg(default_value = ".")]
     dir: PathBuf,
 
-    /// A file of cases, or a folder of them, instead of the tests beside the plugin; may be given several times
+    /// A file or folder of cases to run instead of the tests beside the plugin; may be repeated
     #[arg(long, value_name = "PATH")]
     cases: Vec<PathBuf>,
 
-    /// Only cases whose name or place has this text
+    /// Only cases whose name or location contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 
-    /// Ask the world, and write down what it answers
+    /// Use real services, and record their answers
     #[arg(long)]
     record: bool,
 
-    /// Write a report for CI into this file
+    /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
 }

@@ -15,11 +15,11 @@ pub struct Args {
     /// The plugin
     pub name: String,
 
-    /// The folder it may write files into, where it requests one
+    /// The folder it may write to, if it requests one
     #[arg(long, value_name = "FOLDER")]
     outbox: Option<PathBuf>,
 
-    /// Write without asking
+    /// Write without asking for confirmation
     #[arg(long, short)]
     yes: bool,
 }
@@ -34,12 +34,12 @@ pub fn run(config: &Config, plugin: &Plugin, args: &Args, json: bool) -> anyhow:
         ));
     }
     if missing.outbox && args.outbox.is_none() {
-        anyhow::bail!("it requests a folder to write files into\nhint: name one with --outbox FOLDER");
+        anyhow::bail!("it requests a folder to write files to\nhint: name one with --outbox FOLDER");
     }
     let text = std::fs::read_to_string(file)?;
     let new = config::granted(&text, &plugin.name, missing, args.outbox.as_deref())?;
     if new == text {
-        say(&format!("{} requests nothing that it is not granted", plugin.name));
+        say(&format!("{} has all the grants it requests", plugin.name));
         return Ok(OK);
     }
     let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
@@ -64,7 +64,7 @@ pub fn run(config: &Config, plugin: &Plugin, args: &Args, json: bool) -> anyhow:
 /// Asks on a terminal; where there is none nobody can say yes.
 fn is_confirmed(file: &Path) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        anyhow::bail!("nothing was written\nhint: --yes writes it without asking");
+        anyhow::bail!("nothing was written\nhint: --yes writes without asking for confirmation");
     }
     let mut out = std::io::stderr().lock();
     write!(out, "Write this to {}? [y/N] ", file.display()).and_then(|()| out.flush())?;

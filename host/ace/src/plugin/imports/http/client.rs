@@ -190,7 +190,7 @@ impl Client {
                 _permit: permit.expect("the semaphore is never closed"),
             }),
             Err(_) => {
-                let text = format!("{} requests of the plugin were under way all the time", self.requests_per_plugin);
+                let text = format!("{} requests of the plugin were in flight all the time", self.requests_per_plugin);
                 Err(Failure::unconnected(text))
             }
         }

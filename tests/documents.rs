@@ -1,0 +1,225 @@
+//! What the pages and the texts of the program are held to: plain wording, figures of the code, links that lead somewhere, and code
+//! that something compiles or runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Wording that was rewritten, and must not come back into pages and texts of the program (issue 14: plain English).
+const BANNED: [&str; 34] = [
+    " anew",
+    " is no match",
+    " lest ",
+    " mend ",
+    " mend:",
+    " once more",
+    " whom ",
+    "asked in vain",
+    "at the latest",
+    "but for ",
+    "does not serve any more",
+    "for whoever",
+    "for who ",
+    "given up",
+    "gives up",
+    "goes on in an earlier",
+    "hand in ",
+    "handed in",
+    "handing in",
+    "has not the",
+    "in vain",
+    "is begun",
+    "is no plugin",
+    "is no scope",
+    "is no setting",
+    "is no state",
+    "it is no ",
+    "laid over",
+    "makes no sense",
+    "nothing was begun",
+    "put off",
+    "to who ",
+    "under way",
+    "was begun",
+];
+
+/// Figures that pages give and that a constant decides: the page, its words, and the constant as the code has it.
+const FIGURES: [(&str, &str, &str); 22] = [
+    ("serving.md", "at most 120 |", "const WAIT_MAX_S: u64 = 120;"),
+    ("serving.md", "`limit` (50, at most 500;", "const PAGE: usize = 50;"),
+    ("serving.md", "`limit` (50, at most 500;", "const PAGE_MAX: usize = 500;"),
+    ("serving.md", "`limit` (100, at most 500;", "const PAGE: usize = 100;"),
+    ("serving.md", "After ten consecutive failures", "const FAILURES_MAX: u32 = 10;"),
+    ("serving.md", "to at most an hour", "const PAUSE_MAX: Duration = Duration::from_secs(3_600);"),
+    ("cli.md", "(default 50)", "const LISTED: u64 = 50;"),
+    ("operating.md", "at most 1,000 bytes", "const TEXT_BYTES_MAX: usize = 1_000;"),
+    ("operating.md", "limited to 256 KiB", "const REPORT_BYTES_MAX: usize = 256 << 10;"),
+    ("operating.md", "the latest 50\nentries", "const LINES_MAX: usize = 50;"),
+    ("operating.md", "the latest 50\nentries", "const HISTORY_MAX: usize = 50;"),
+    ("operating.md", "compiling for\nfive seconds", "const FIRST_TURN: Duration = Duration::from_secs(5);"),
+    ("operating.md", "128 MiB for a component", "const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;"),
+    ("operating.md", "1 MiB for a template", "const TEMPLATE_BYTES_MAX: u64 = 1 << 20;"),
+    ("operating.md", "at most 60 s apart", "const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);"),
+    ("operating.md", "up to a minute,\nand is then sent", "const PAUSE_MAX_MS: i64 = 60_000;"),
+    ("operating.md", "for a moment (50 ms)", "const STILL: Duration = Duration::from_millis(50);"),
+    ("operating.md", "at most 4,096 links", "const LINKS_MAX: usize = 4_096;"),
+    ("plugins.md", "1,000 handles", "const HANDLES_MAX: usize = 1_000;"),
+    ("templates.md", "at most 1 MiB", "const TEMPLATE_BYTES_MAX: u64 = 1 << 20;"),
+    ("templates.md", "of up to 16 MiB each", "const CATALOG_BYTES_MAX: u64 = 16 << 20;"),
+    ("configuration.md", "One `.po` file may have 16 MiB", "const CATALOG_BYTES_MAX: u64 = 16 << 20;"),
+];
+
+/// Marks of shell blocks that a test runs, by page. `make` are targets of the Makefile, which CI runs.
+const SHELL: [(&str, &[&str]); 4] = [
+    ("README.md", &["make", "demo"]),
+    ("docs/cli.md", &["demo"]),
+    ("docs/serving.md", &["serve", "request", "token"]),
+    ("docs/authoring.md", &["tutorial", "by hand"]),
+];
+
+/// Marks of Rust blocks, by page: without one, and `no_run`, are doctests; the others are built by `tests/e2e/moving.rs`.
+const RUST: [(&str, &[&str]); 3] = [
+    ("docs/embedding.md", &["rust", "rust,no_run"]),
+    ("docs/moving-from-edx-ace.md", &["rust after-policy", "rust after-channel"]),
+    ("docs/plugins.md", &["rust"]),
+];
+
+fn repository() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().find(|folder| folder.join("wit").is_dir());
+    root.expect("the package is inside the repository").to_owned()
+}
+
+fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of ours") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => files(&path, ending, found),
+            false if path.extension().is_some_and(|e| e == ending) => found.push(path),
+            false => {}
+        }
+    }
+}
+
+/// Every page, by its path in the repository. docs/wit.md is made of `wit/`, whose words are the interface's.
+fn pages() -> BTreeMap<String, String> {
+    let root = repository();
+    let mut found = Vec::new();
+    files(&root.join("docs"), "md", &mut found);
+    for page in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "host/ARCHITECTURE.md"] {
+        found.push(root.join(page));
+    }
+    let name = |path: &Path| path.strip_prefix(&root).expect("inside").display().to_string();
+    found.iter().map(|path| (name(path), fs::read_to_string(path).expect("a page of ours"))).collect()
+}
+
+/// The code of the host's crates, without tests.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    files(&repository().join("host"), "rs", &mut found);
+    let is_a_test = |file: &Path| {
+        file.ends_with("tests.rs")
+            || file.iter().any(|part| ["tests", "benches", "examples"].iter().any(|t| part == *t))
+    };
+    found.retain(|file| !is_a_test(file));
+    let without_tests = |text: String| text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+    found.into_iter().map(|file| (file.clone(), without_tests(fs::read_to_string(file).expect("a source")))).collect()
+}
+
+/// The texts of a source: its literals and, where they become help or a description, its documentation.
+fn texts(file: &Path, code: &str) -> String {
+    let is_shown = file.iter().any(|part| ["cli", "http"].iter().any(|shown| part == *shown));
+    let mut found = String::new();
+    for line in code.lines() {
+        let line = line.trim_start();
+        match line.strip_prefix("//") {
+            Some(comment) if is_shown && comment.starts_with('/') => found.push_str(&comment[1..]),
+            Some(_) => {}
+            None => line.split('"').skip(1).step_by(2).for_each(|literal| found.push_str(literal)),
+        }
+        found.push('\n');
+    }
+    found
+}
+
+#[test]
+fn no_banned_wording_comes_back() {
+    let mut wrong = Vec::new();
+    let sources = sources().into_iter().map(|(file, code)| (file.display().to_string(), texts(&file, &code)));
+    for (file, text) in pages().into_iter().filter(|(page, _)| page != "docs/wit.md").chain(sources) {
+        for (number, line) in text.lines().enumerate() {
+            let line = format!(" {} ", line.to_lowercase());
+            let found = BANNED.iter().filter(|phrase| {
+                // "There is no plugin …" is plain English.
+                line.match_indices(**phrase).any(|(at, _)| !line[..at].ends_with("there "))
+            });
+            wrong.extend(found.map(|phrase| format!("{file}:{}: {phrase:?}", number + 1)));
+        }
+    }
+    assert!(wrong.is_empty(), "say it in plain words:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn figures_are_those_of_the_code() {
+    let (pages, sources) = (pages(), sources());
+    for (page, words, constant) in FIGURES {
+        assert!(pages[&format!("docs/{page}")].contains(words), "docs/{page} does not say {words:?}");
+        assert!(sources.iter().any(|(_, code)| code.contains(constant)), "{constant} changed; docs/{page}: {words:?}");
+    }
+}
+
+/// GitHub's anchor of a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let (root, pages) = (repository(), pages());
+    let mut wrong = Vec::new();
+    for (page, text) in &pages {
+        let folder = Path::new(page).parent().expect("a folder");
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://") && !link.contains([' ', '\n'])) {
+            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+            let target = if file.is_empty() { root.join(page) } else { root.join(folder).join(file) };
+            let has = |heading: &str| {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                text.lines().any(|line| line.starts_with('#') && anchor(line.trim_start_matches(['#', ' '])) == heading)
+            };
+            if !target.exists() || heading.is_some_and(|heading| !has(heading)) {
+                wrong.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "these links lead nowhere:\n{}", wrong.join("\n"));
+}
+
+/// The marks of a page's blocks of code that begin with a word.
+fn marks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let blocks = page.split("\n```").skip(1).step_by(2).map(|block| block.lines().next().unwrap_or_default());
+    blocks.filter(|mark| mark.split([' ', ',']).next() == Some(language)).collect()
+}
+
+#[test]
+fn code_in_pages_is_compiled_or_run() {
+    let pages = pages();
+    for (page, known) in SHELL {
+        let known: Vec<String> = known.iter().map(|mark| format!("sh {mark}")).collect();
+        let unknown: Vec<&str> =
+            marks(&pages[page], "sh").into_iter().filter(|m| !known.iter().any(|k| k == m)).collect();
+        assert!(unknown.is_empty(), "{page}: no test runs {unknown:?}");
+    }
+    for (page, text) in &pages {
+        let known = RUST.iter().find(|(one, _)| one == page).map_or(&[][..], |(_, known)| *known);
+        let unknown: Vec<&str> = marks(text, "rust").into_iter().filter(|mark| !known.contains(mark)).collect();
+        assert!(unknown.is_empty(), "{page}: nothing compiles {unknown:?}");
+    }
+    let targets = fs::read_to_string(repository().join("Makefile")).expect("the Makefile");
+    let commands = pages["README.md"].split("```sh make\n").skip(1).filter_map(|rest| rest.split("```").next());
+    for line in commands.flat_map(str::lines) {
+        let target = line.split_whitespace().nth(1).expect("make TARGET");
+        assert!(targets.contains(&format!("\n{target}:")), "the Makefile has no target {target}");
+    }
+}
