@@ -13,6 +13,7 @@ mod configuration;
 mod crafted;
 mod departures;
 mod dev;
+mod documents;
 mod embedding;
 mod explain;
 mod faults;

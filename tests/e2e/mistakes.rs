@@ -44,7 +44,7 @@ fn each_mistake_is_told_as_the_guide_says() {
 #[test]
 fn the_guide_knows_these_mistakes_and_no_others() {
     let guide = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");
-    let section = guide.split("## When something is wrong").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let section = guide.split("## Troubleshooting").nth(1).and_then(|rest| rest.split("\n## ").next());
     let rows = section.expect("the section").lines().filter_map(|line| line.strip_prefix("| `"));
     let told: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
     assert_eq!(told, MISTAKES.map(|(text, _)| text));

@@ -42,3 +42,8 @@ pub use config::{Compile, Config};
 pub use engine::{Ace, StartError};
 pub use message::{Message, MessageType, Outcome, Recipient, Report};
 pub use plugin::compiler::child::compile_child;
+
+/// The Rust code of docs/embedding.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+mod embedding {}

@@ -72,3 +72,8 @@ pub use error::Error;
 pub use logging::log;
 pub use message::Message;
 pub use settings::Settings;
+
+/// The Rust code of docs/plugins.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/plugins.md")]
+mod plugins {}

@@ -41,7 +41,7 @@ pub struct Case {
     /// What the buckets hold: bucket, key, value. A text is stored as it is, anything else as JSON.
     #[serde(default)]
     pub facts: BTreeMap<String, Object>,
-    /// Laid over the manifest's `[defaults]`.
+    /// Overrides the manifest's `[defaults]`.
     #[serde(default)]
     pub config: Object,
     #[serde(default)]
