@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ace::config;
+use ace::internals::presentation::{Presentation, Subject};
 use ace::message::{ActionLink, Message, TemplateFile};
-use ace::presentation::{Presentation, Subject};
 use ace_django::{Options, Severity, Tag};
 use serde_json::Value;
 

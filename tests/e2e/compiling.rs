@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ace::plugin::PluginState;
+use ace::internals::plugin::PluginState;
 use ace::{Ace, Compile, Config};
 use serde_json::Value;
 

@@ -15,8 +15,8 @@ mod reach;
 
 use std::sync::Arc;
 
+use ace::internals::plugin::{PluginState, Runtime};
 use ace::message::{Attempt, Fault, FaultKind};
-use ace::plugin::{PluginState, Runtime};
 use ace::{Ace, Config, Message};
 use serde_json::{Value, json};
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use ace::internals::plugin::PluginState;
 use ace::message::{Delay, PolicyResult};
-use ace::plugin::PluginState;
 use ace::{Ace, Config, Message};
 use jiff::Timestamp;
 use serde::Deserialize;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ace::plugin::PluginState;
+use ace::internals::plugin::PluginState;
 use ace::{Ace, Config};
 
 use crate::support::{Home, repository};

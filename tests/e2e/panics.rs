@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use ace::channel::Channel;
 use ace::dispatch::{self, Done, Limits, Lines, Sink};
+use ace::internals::plugin::PluginState;
 use ace::message::{
     Attempt, DeliveryError, Message, MessageType, Notes, Outcome, Receipt, Recipient, Report, TemplateFile,
 };
-use ace::plugin::PluginState;
 use ace::watch::Watch;
 use ace::{Ace, Config};
 use ace_server::worker::Worker;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ace::plugin::PluginState;
+use ace::internals::plugin::PluginState;
 use ace::watch::Watch;
 use ace::{Ace, Config};
 use jiff::Timestamp;

@@ -61,7 +61,9 @@ pub trait Channel: Send + Sync {
 
 /// A channel that is a component.
 pub struct WasmChannel {
+    /// The plugin.
     pub runtime: Arc<Runtime>,
+    /// What the plugin says of itself.
     pub info: ChannelInfo,
 }
 
@@ -209,6 +211,7 @@ impl Limit {
 
 /// The channels that may carry a message, the preferred one first.
 pub struct Candidates {
+    /// In the order in which they are tried, each with the rule that chose it.
     pub channels: Vec<(Arc<dyn Channel>, Rule)>,
     /// Those that were named and are not there.
     pub passed_over: Vec<String>,

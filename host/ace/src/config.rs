@@ -95,10 +95,13 @@ pub struct Config {
     pub enabled_channels: Option<Vec<String>>,
     /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.
     pub enabled_policies: Option<Vec<String>>,
+    /// `[presentation]`
     pub presentation: Presentation,
     /// What templates that were written for Django ask of their project; its routes are also those of `presentation`.
     pub templates: Templates,
+    /// `[routing]`
     pub routing: Routing,
+    /// `[delivery]`
     pub delivery: Delivery,
     /// How single channels are used, by name.
     pub channels: BTreeMap<String, Channel>,

@@ -9,7 +9,7 @@ use crate::message::{Attempt, AttemptResult, DeliveryError, Message, Notes, Outc
 
 /// What an attempt came to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Delivered {
+pub(crate) enum Delivered {
     Settled(Outcome),
     /// This channel will never do it; another one may.
     Fatal(String),
@@ -23,7 +23,7 @@ pub enum Delivered {
 
 impl Delivered {
     /// As it stands in the history of attempts: what it came to, and the words for it.
-    pub fn told(&self) -> (AttemptResult, String) {
+    pub(crate) fn told(&self) -> (AttemptResult, String) {
         match self {
             Delivered::Settled(Outcome::Sent { receipt, .. }) => {
                 (AttemptResult::Sent, receipt.provider_id.clone().unwrap_or_default())
@@ -39,7 +39,7 @@ impl Delivered {
 }
 
 /// Makes one attempt. What may have left is not tried again: it is settled as sent or as maybe sent.
-pub async fn deliver(
+pub(crate) async fn deliver(
     channel: &dyn Channel,
     message: &Arc<Message>,
     rendered: &[(String, String)],

@@ -11,7 +11,7 @@
 //!
 //! While every destination is in order nobody takes a lock here.
 
-pub mod health;
+pub(crate) mod health;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::config::Delivery;
 use crate::message::Destination;
 use crate::{monitoring, retry};
-pub use health::Cause;
+pub(crate) use health::Cause;
 use health::{Change, Failed, Health, Permit, Trouble};
 
 /// Destinations that are watched at once: a guest may name many origins. A further one is not.
@@ -52,13 +52,16 @@ pub struct Wanted {
     pub messages: u32,
     /// To see whether it is up again.
     pub is_probe: bool,
+    /// Whether they are taken in their order rather than as they come.
     pub is_in_order: bool,
 }
 
 /// A destination went down, or came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
+    /// The relay or origin.
     pub destination: Destination,
+    /// Whether it can be used now.
     pub is_up: bool,
     /// Why it is, or was, down.
     pub reason: String,
@@ -69,10 +72,13 @@ pub struct Notice {
 /// A destination that is not in order, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
+    /// The relay or origin.
     pub destination: Destination,
     /// More and more messages go out over it again; otherwise it is down.
     pub is_recovering: bool,
+    /// When it went down.
     pub since: Timestamp,
+    /// Why, as it was told.
     pub reason: String,
     /// When a message is tried next, where it is down.
     pub next_attempt: Option<Timestamp>,

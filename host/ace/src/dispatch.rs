@@ -62,6 +62,7 @@ pub struct Lines<R> {
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// Reads lines of at most so many bytes.
     pub fn new(reader: R, bytes_max: usize) -> Self {
         Lines { reader, bytes_max, line: Vec::new(), number: 0, too_long: false, ahead: None, document: None }
     }

@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 use crate::channel::gates::{Gates, gates};
 use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
-pub use crate::config::Seen;
+pub(crate) use crate::config::Seen;
 use crate::config::{Compile, Config, Mode, Problem, Problems};
 use crate::destination::Destinations;
 use crate::mailer::{Mailer, MailerError};
@@ -39,6 +39,8 @@ pub mod texts {
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum StartError {
     /// Everything that is wrong with the configuration.
     #[error(transparent)]
@@ -157,7 +159,9 @@ impl Builder {
 
 /// What a configuration leads to, before it is put to work.
 pub struct Survey {
+    /// The plugins.
     pub registry: Registry,
+    /// The templates.
     pub presentation: Presentation,
     services: Arc<Services>,
     /// As applications write to it.

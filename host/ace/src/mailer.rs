@@ -33,8 +33,7 @@ mod tests;
 mod tls;
 mod wire;
 
-pub use failure::{FailureDetail, Progress, Refusal, Stage};
-pub use mime::{ATTACHMENTS_MAX, HEADERS_MAX, MAIL_BYTES_MAX, RECIPIENTS_MAX};
+pub(crate) use failure::{FailureDetail, Progress, Refusal, Stage};
 
 use address::{Address, Mailbox, Shown};
 use folder::Folder;
@@ -52,17 +51,23 @@ pub struct Email {
     /// `Name <address>` or a bare address; `Name <>`: the relay's default address under that name. `None`: the relay's
     /// default sender.
     pub sender: Option<String>,
+    /// To.
     pub recipients: Vec<String>,
+    /// Carbon copies.
     pub cc: Vec<String>,
     /// In the envelope only.
     pub bcc: Vec<String>,
+    /// Where answers go.
     pub reply_to: Vec<String>,
+    /// One line.
     pub subject: String,
     /// Empty beside `html`: the mail has no plain part.
     pub text: String,
+    /// The HTML part.
     pub html: Option<String>,
     /// Added to those of the host, which may not be among them.
     pub headers: Vec<(String, String)>,
+    /// In their order.
     pub attachments: Vec<Attachment>,
     /// A configured relay. `None`: the default one.
     pub relay: Option<String>,
@@ -114,7 +119,7 @@ pub enum MailError {
 }
 
 /// What a mail came to of which nothing is left to send; `None` where something is, or may be.
-pub fn answered(record: &MailRecord) -> Option<Result<Accepted, MailError>> {
+pub(crate) fn answered(record: &MailRecord) -> Option<Result<Accepted, MailError>> {
     let is_over = record.main().is_some() && !record.has(RecipientState::Deferred);
     (is_over || record.recipients.is_empty()).then(|| recipients::answer(record))
 }
@@ -129,6 +134,8 @@ impl MailError {
 
 /// Settings that no mail could be sent with.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum MailerError {
     #[error("mailer.{setting}: {problem}")]
     Setting { setting: &'static str, problem: String },

@@ -103,9 +103,12 @@ impl Serialize for DateTime {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(untagged)]
 pub enum UserId {
+    /// No user.
     #[default]
     None,
+    /// edx-ace's own form.
     Number(i64),
+    /// Another system's identifier.
     Text(String),
 }
 
@@ -159,7 +162,9 @@ fn is_number(text: &str) -> bool {
 /// Who a message is for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recipient {
+    /// The user's identifier.
     pub lms_user_id: UserId,
+    /// Where mail goes.
     pub email_address: Option<String>,
     /// Further addresses by kind: `("push-token", "…")`, `("phone", "+15550100")`. Ours; written only when there are any.
     pub contacts: Vec<(String, String)>,
@@ -195,16 +200,27 @@ impl Serialize for Recipient {
 /// One message to one recipient. Fields and their order are edx-ace's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
+    /// edx-ace's `app_label`: the application that the templates belong to.
     pub app_label: String,
+    /// The name of the message, which names its templates too.
     pub name: String,
+    /// Whom it is for.
     pub recipient: Option<Recipient>,
+    /// After it nothing is sent any more.
     pub expiration_time: Option<DateTime>,
+    /// What templates and policies may read.
     pub context: Context,
+    /// Its identity.
     pub uuid: Uuid,
+    /// That of the bulk send it belongs to.
     pub send_uuid: Option<Uuid>,
+    /// What channels and policies are told, such as `transactional`.
     pub options: Object,
+    /// Headers of the mail.
     pub headers: Headers,
+    /// A language tag; `None`: the default language.
     pub language: Option<String>,
+    /// edx-ace's `log_level`: how much is logged of it.
     pub log_level: Option<i64>,
 }
 
@@ -290,12 +306,19 @@ fn write_field(json: &mut Vec<u8>, name: &str, value: &impl Serialize) {
 /// What all messages of one kind share; a bulk send personalises it for each recipient.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MessageType {
+    /// What templates and policies may read.
     pub context: Context,
+    /// The identity of the send.
     pub uuid: Uuid,
+    /// After it nothing is sent any more.
     pub expiration_time: Option<DateTime>,
+    /// edx-ace's `app_label`: the application that the templates belong to.
     pub app_label: String,
+    /// The name of the message, which names its templates too.
     pub name: String,
+    /// What channels and policies are told, such as `transactional`.
     pub options: Object,
+    /// edx-ace's `log_level`: how much is logged of it.
     pub log_level: Option<i64>,
 }
 

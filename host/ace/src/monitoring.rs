@@ -15,26 +15,27 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-pub use series::{Exposition, install, plugins_are};
+pub(crate) use series::plugins_are;
+pub use series::{Exposition, install};
 
 use crate::message::{AttemptReport, ChannelReport, Destination, FaultKind, Message, Outcome, PolicyReport, Verdict};
 
 /// edx-ace's `message_name`.
-pub const MESSAGE_NAME: &str = "message_name";
+pub(crate) const MESSAGE_NAME: &str = "message_name";
 /// edx-ace's `language`.
-pub const LANGUAGE: &str = "language";
+pub(crate) const LANGUAGE: &str = "language";
 /// edx-ace's `policy_allowed_channels`: channel types, comma-separated.
-pub const POLICY_ALLOWED_CHANNELS: &str = "policy_allowed_channels";
+pub(crate) const POLICY_ALLOWED_CHANNELS: &str = "policy_allowed_channels";
 /// edx-ace's `<type>_delivery_succeeded`, after the channel type.
-pub const DELIVERY_SUCCEEDED: &str = "delivery_succeeded";
+pub(crate) const DELIVERY_SUCCEEDED: &str = "delivery_succeeded";
 /// edx-ace's `<type>_delivery_retried`, after the channel type: seconds until the next attempt.
-pub const DELIVERY_RETRIED: &str = "delivery_retried";
+pub(crate) const DELIVERY_RETRIED: &str = "delivery_retried";
 /// edx-ace's `<type>_delivery_expired`, after the channel type.
-pub const DELIVERY_EXPIRED: &str = "delivery_expired";
+pub(crate) const DELIVERY_EXPIRED: &str = "delivery_expired";
 /// edx-ace's `template_error`.
-pub const TEMPLATE_ERROR: &str = "template_error";
+pub(crate) const TEMPLATE_ERROR: &str = "template_error";
 /// edx-ace's `<type>_error`, after the channel type.
-pub const ERROR: &str = "error";
+pub(crate) const ERROR: &str = "error";
 
 /// Calls into a plugin, by `plugin`, `revision` and `result` (`ok`, `fault`).
 const PLUGIN_CALLS: &str = "ace_plugin_calls_total";
@@ -81,13 +82,13 @@ macro_rules! debug_of {
 }
 
 /// edx-ace's `report(key, value)`: a fact about a message, for whoever listens to the log target `ace::report`.
-pub fn report(message: &Message, key: &str, value: impl Display) {
+pub(crate) fn report(message: &Message, key: &str, value: impl Display) {
     // As a text, so that no line break in it begins a line of the log.
     debug_of!(message, target: "ace::report", message_uuid = %message.uuid, key, value = value.to_string());
 }
 
 /// As [`report`], with edx-ace's key for a channel type: `email_delivery_succeeded`.
-pub fn report_for(message: &Message, channel_type: &str, key: &str, value: impl Display) {
+pub(crate) fn report_for(message: &Message, channel_type: &str, key: &str, value: impl Display) {
     debug_of!(
         message,
         target: "ace::report",
@@ -98,7 +99,7 @@ pub fn report_for(message: &Message, channel_type: &str, key: &str, value: impl 
 }
 
 /// The metrics of one revision of a plugin, ready to be counted up.
-pub struct PluginMetrics {
+pub(crate) struct PluginMetrics {
     plugin: String,
     revision: String,
     ok: Counter,
@@ -109,7 +110,7 @@ pub struct PluginMetrics {
 }
 
 impl PluginMetrics {
-    pub fn new(plugin: &str, revision: &str) -> Self {
+    pub(crate) fn new(plugin: &str, revision: &str) -> Self {
         let (plugin, revision) = (plugin.to_owned(), revision.to_owned());
         let calls = |result: &'static str| counter!(PLUGIN_CALLS, "plugin" => plugin.clone(), "revision" => revision.clone(), "result" => result);
         PluginMetrics {
@@ -124,7 +125,7 @@ impl PluginMetrics {
     }
 
     /// One call: how long it took, whether it broke, and how many of its own calls were refused.
-    pub fn called(&self, took: Duration, fault: Option<FaultKind>, refused: usize) {
+    pub(crate) fn called(&self, took: Duration, fault: Option<FaultKind>, refused: usize) {
         self.seconds.record(took);
         match fault {
             None => self.ok.increment(1),
@@ -140,28 +141,28 @@ impl PluginMetrics {
         }
     }
 
-    pub fn circuit(&self, is_open: bool) {
+    pub(crate) fn circuit(&self, is_open: bool) {
         self.circuit_open.set(f64::from(u8::from(is_open)));
     }
 }
 
 /// Whether a plugin that should serve does.
-pub fn plugin_up(plugin: &str, is_up: bool) {
+pub(crate) fn plugin_up(plugin: &str, is_up: bool) {
     gauge!(PLUGIN_UP, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_up)));
 }
 
 /// Whether a plugin goes on in an earlier revision than that of its files.
-pub fn plugin_is_behind(plugin: &str, is_behind: bool) {
+pub(crate) fn plugin_is_behind(plugin: &str, is_behind: bool) {
     gauge!(PLUGIN_REJECTED, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_behind)));
 }
 
 /// A revision that was refused.
-pub fn plugin_rejected(plugin: &str, revision: &str) {
+pub(crate) fn plugin_rejected(plugin: &str, revision: &str) {
     counter!(PLUGIN_REJECTIONS, "plugin" => plugin.to_owned(), "revision" => revision.to_owned()).increment(1);
 }
 
 /// A reload that was taken up, or one that changed nothing because something is wrong.
-pub fn reloaded(is_taken_up: bool) {
+pub(crate) fn reloaded(is_taken_up: bool) {
     counter!(RELOADS, "result" => if is_taken_up { "ok" } else { "refused" }).increment(1);
 }
 
@@ -171,7 +172,7 @@ pub fn task_failed(task: &str) {
 }
 
 /// A relay or an origin went down. Told once, however many messages wait for it.
-pub fn destination_down(destination: &Destination, reason: &str) {
+pub(crate) fn destination_down(destination: &Destination, reason: &str) {
     let (kind, name) = (destination.kind(), destination.name().to_owned());
     counter!(DESTINATION_OUTAGES, "kind" => kind, "name" => name).increment(1);
     destination_is_up(destination, false);
@@ -182,7 +183,7 @@ pub fn destination_down(destination: &Destination, reason: &str) {
 }
 
 /// A relay or an origin can be used again.
-pub fn destination_up(destination: &Destination, down: SignedDuration) {
+pub(crate) fn destination_up(destination: &Destination, down: SignedDuration) {
     destination_is_up(destination, true);
     let down = SignedDuration::from_secs(down.as_secs());
     tracing::warn!(destination = %destination, "{destination} can be reached again after {down:#}; the messages that wait for it go out.");
@@ -200,7 +201,7 @@ pub fn destination_waiting(destination: &Destination, waiting: u64) {
 }
 
 /// What the policies said of one message.
-pub fn judged(message: &Message, reports: &[PolicyReport], allowed: impl Iterator<Item = impl AsRef<str>>) {
+pub(crate) fn judged(message: &Message, reports: &[PolicyReport], allowed: impl Iterator<Item = impl AsRef<str>>) {
     for told in reports {
         let verdict = match &told.verdict {
             Verdict::Broken { .. } => "broken",
@@ -220,7 +221,7 @@ pub fn judged(message: &Message, reports: &[PolicyReport], allowed: impl Iterato
 }
 
 /// One delivery attempt.
-pub fn attempted(attempt: &AttemptReport) {
+pub(crate) fn attempted(attempt: &AttemptReport) {
     let (channel, revision) = (attempt.channel.clone(), attempt.revision.clone());
     counter!(DELIVERY_ATTEMPTS, "channel" => channel.clone(), "revision" => revision, "result" => attempt.result.as_str())
         .increment(1);
@@ -230,7 +231,7 @@ pub fn attempted(attempt: &AttemptReport) {
 /// A settled channel type: one line at DEBUG; where the recipient got nothing because something failed, or may have, it counts
 /// towards one WARN a minute ([`digest`]). Both carry nothing of the context; a relay's or provider's own words may name an
 /// address.
-pub fn settled(message: &Message, report: &ChannelReport) {
+pub(crate) fn settled(message: &Message, report: &ChannelReport) {
     let (channel_type, channel) = (report.channel_type.as_str(), report.channel.as_deref());
     let (state, attempts) = (report.outcome.state(), report.attempts);
     let revision = report.revision.as_str();

@@ -27,11 +27,17 @@ const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 /// Everything a send looks at. A send sees one snapshot from its beginning to its end.
 pub struct Snapshot {
+    /// In their order.
     pub policies: Vec<Slot>,
+    /// By type.
     pub channels: ChannelMap,
+    /// Templates and catalogues.
     pub presentation: Arc<Presentation>,
+    /// Which channels come first.
     pub routing: Routing,
+    /// Windows and pauses.
     pub delivery: Delivery,
+    /// The rate limits of the channels.
     pub gates: Gates,
     /// Which relays and origins can be used now.
     pub destinations: Arc<Destinations>,
@@ -43,6 +49,7 @@ pub struct Snapshot {
 
 /// A message on its way, until every channel type is settled.
 pub struct InFlight {
+    /// The message.
     pub message: Arc<Message>,
     snapshot: Arc<Snapshot>,
     /// Only look: policies change nothing, nothing is delivered, and what was rendered is kept.

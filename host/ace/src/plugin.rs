@@ -18,12 +18,12 @@
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
 mod bindings;
-pub mod cache;
+pub(crate) mod cache;
 mod calls;
-pub mod circuit;
-pub mod compiler;
+pub(crate) mod circuit;
+pub(crate) mod compiler;
 mod contacts;
-pub mod engine;
+pub(crate) mod engine;
 mod errors;
 pub mod grants;
 mod host;
@@ -63,7 +63,7 @@ use ace_store::keyvalue::Keyvalue;
 pub use engine::Engine;
 pub use imports::http;
 pub use instance::Runtime;
-pub use registry::Registry;
+pub(crate) use registry::Registry;
 pub use shown::Shown;
 pub use single::Single;
 pub use trial::Trial;
@@ -75,8 +75,11 @@ pub const INTERFACE_VERSION: &str = "1.1.0";
 
 /// What the host serves its guests with.
 pub struct Services {
+    /// Relays.
     pub mailer: Arc<Mailer>,
+    /// Entries and counters.
     pub keyvalue: Arc<Keyvalue>,
+    /// The client for outgoing requests.
     pub http: Arc<http::Client>,
     /// Which relays and origins can be used now. `None`: nothing is remembered of them, as where an author tries a plugin.
     pub destinations: Option<Arc<Destinations>>,
@@ -96,12 +99,16 @@ impl Services {
 /// What a plugin is by what it exports; edx-ace's entry-point groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Namespace {
+    /// A policy.
     Policy,
+    /// A channel.
     Channel,
+    /// A resolver of recipients.
     RecipientResolver,
 }
 
 impl Namespace {
+    /// Each of them.
     pub const ALL: [Namespace; 3] = [Namespace::Policy, Namespace::Channel, Namespace::RecipientResolver];
 
     /// The interface whose export makes it so.
@@ -194,6 +201,7 @@ pub struct ChannelInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", content = "reason", rename_all = "snake_case")]
 pub enum PluginState {
+    /// It is used.
     Active,
     /// ace.toml says `enabled = false`, or lists others only.
     Disabled,
@@ -224,12 +232,17 @@ impl fmt::Display for Rejected {
 /// One plugin of the folder, whether it serves or not.
 #[derive(Clone)]
 pub struct Plugin {
+    /// Its name: that of its file.
     pub name: String,
+    /// The component.
     pub file: PathBuf,
+    /// As its manifest says.
     pub version: Option<String>,
+    /// As its manifest says.
     pub description: Option<String>,
     /// A short content hash of component and manifest together; empty where the file could not be read.
     pub revision: String,
+    /// Bytes of the component.
     pub size: u64,
     /// What it exports, as far as the file could be read.
     pub namespaces: Vec<Namespace>,
@@ -245,7 +258,9 @@ pub struct Plugin {
     code: Option<Arc<loader::Code>>,
     /// What it requests and is not granted.
     pub missing: Requests,
+    /// Whether it is used, and if not why.
     pub state: PluginState,
+    /// What it says of itself, if it is a channel.
     pub channel: Option<ChannelInfo>,
     /// Present where the state is active.
     pub runtime: Option<Arc<Runtime>>,

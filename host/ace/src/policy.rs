@@ -42,7 +42,9 @@ pub trait Policy: Send + Sync {
 /// A policy in its place.
 #[derive(Clone)]
 pub struct Slot {
+    /// The policy.
     pub policy: Arc<dyn Policy>,
+    /// What holds when it cannot be asked.
     pub on_error: OnError,
     /// Its verdicts are recorded and compared, never obeyed, and it changes nothing.
     pub shadow: Option<Shadow>,
@@ -53,6 +55,7 @@ pub struct Slot {
 pub struct Shadow {
     /// A policy's name; `None`: what all policies that count decided.
     pub of: Option<String>,
+    /// Where the comparison is kept.
     pub log: Arc<ShadowLog>,
 }
 
@@ -83,7 +86,9 @@ impl Policy for WasmPolicy {
 
 /// A policy that should be asked and cannot be: it breaks every time.
 pub struct BrokenPolicy {
+    /// Its name.
     pub name: String,
+    /// Why it cannot be asked.
     pub reason: String,
 }
 
@@ -101,7 +106,9 @@ impl Policy for BrokenPolicy {
 
 /// edx-ace's test_utils.StubPolicy: denies what it is told to.
 pub struct StubPolicy {
+    /// Its name.
     pub name: String,
+    /// What it answers.
     pub result: PolicyResult,
 }
 
@@ -120,15 +127,20 @@ impl Policy for StubPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ruling {
+    /// Nothing speaks against it.
     Allowed,
+    /// Some policy denies it.
     Denied(Vec<Reason>),
     /// Asked again then.
     Delayed {
+        /// When the policies are asked again.
         not_before: Timestamp,
+        /// The policies that delay it.
         reasons: Vec<Reason>,
     },
     /// A policy broke, and it must be asked before anything is sent.
     Held {
+        /// Why it could not be asked.
         error: String,
     },
 }
@@ -138,6 +150,7 @@ pub enum Ruling {
 pub struct Decision {
     /// For each type that was asked about, in that order.
     pub rulings: Vec<(ChannelType, Ruling)>,
+    /// What each policy said.
     pub reports: Vec<PolicyReport>,
 }
 

@@ -45,7 +45,7 @@ use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
 
 pub use extract::{ExtractError, Extracted, extract};
-pub use listing::{MessageTemplates, TemplateListing};
+pub(crate) use listing::MessageTemplates;
 
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
@@ -127,11 +127,15 @@ struct Asked<'a> {
 /// What a channel wants rendered, and what it puts into the context beside the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
+    /// The channel's name.
     pub channel: &'a str,
+    /// Its type.
     pub channel_type: &'a str,
     /// Rendered in this order.
     pub files: &'a [TemplateFile],
+    /// The channel's links.
     pub action_links: &'a [ActionLink],
+    /// The channel's images.
     pub tracker_image_sources: &'a [String],
 }
 

@@ -8,7 +8,7 @@ use crate::config::Delivery;
 
 /// What follows a recoverable error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     At(Timestamp),
     /// The next attempt would fall after the window.
     Expired,
@@ -19,7 +19,7 @@ const AT_ONCE_MAX: u32 = 3;
 
 /// The moment after which a message is not delivered any more. The window opens at the first delivery attempt and is as
 /// long as [`Delivery::window`], or as the message says, but never longer than [`Delivery::max_window`] (edx-ace: 120 s, 300 s).
-pub fn window_end(
+pub(crate) fn window_end(
     opened: Timestamp,
     expiration_time: Option<Timestamp>,
     is_transactional: bool,
@@ -32,7 +32,7 @@ pub fn window_end(
 
 /// The moment after which a message does not wait any longer for a relay or an origin that is down: its own expiration time,
 /// or [`Delivery::max_age`] after it was accepted.
-pub fn waiting_end(
+pub(crate) fn waiting_end(
     accepted: Timestamp,
     expiration_time: Option<Timestamp>,
     is_transactional: bool,
@@ -49,7 +49,7 @@ pub fn waiting_end(
 
 /// When to try again after attempt number `attempt` (from 1) failed. `suggested` is when the other side said to come back;
 /// `jitter`, in 0..1, spreads the host's own schedule over a quarter of each pause.
-pub fn next(
+pub(crate) fn next(
     now: Timestamp,
     attempt: u32,
     suggested: Option<Timestamp>,
@@ -66,7 +66,7 @@ pub fn next(
 }
 
 /// The host's own pause after so many attempts: it doubles up to `max_retry_delay`.
-pub fn pause(attempt: u32, settings: &Delivery, jitter: f64) -> Duration {
+pub(crate) fn pause(attempt: u32, settings: &Delivery, jitter: f64) -> Duration {
     let doubled = settings.retry_delay.saturating_mul(1 << attempt.saturating_sub(1).min(20));
     doubled.min(settings.max_retry_delay).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
 }

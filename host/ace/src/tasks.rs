@@ -68,6 +68,7 @@ pub async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
 pub struct Pauses {
     /// After the first failure; it doubles with each one that follows.
     pub first: Duration,
+    /// Pauses grow up to this.
     pub longest: Duration,
     /// A task that has run for so long since its last start is well again.
     pub stable: Duration,

@@ -9,6 +9,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Why a connection by TLS cannot be made ready.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum TlsError {
     #[error("ca-file {}: {reason}", file.display())]
     CaFile { file: PathBuf, reason: String },
@@ -17,7 +19,7 @@ pub enum TlsError {
 }
 
 /// The certificates of a PEM file, one at least. Touches files: not for an async thread.
-pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let problem = |reason: String| TlsError::CaFile { file: file.to_owned(), reason };
     let certificates = CertificateDer::pem_file_iter(file)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())

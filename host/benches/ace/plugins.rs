@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use ace::Ace;
 use ace::config::Config;
+use ace::internals::plugin::Runtime;
 use ace::message::{Message, Recipient};
-use ace::plugin::Runtime;
 use serde_json::json;
 
 use crate::place::Place;

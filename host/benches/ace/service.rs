@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ace::Ace;
 use ace::config::Config;
-use ace::mailer::Mailer;
+use ace::internals::mailer::Mailer;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

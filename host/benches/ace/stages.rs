@@ -6,10 +6,10 @@ use std::sync::Arc;
 use ace::Ace;
 use ace::channel::Channel;
 use ace::config::Config;
-use ace::mailer::{Email, Mailer};
+use ace::internals::mailer::{Email, Mailer};
+use ace::internals::presentation::Subject;
 use ace::message::{Attempt, Denial, Fault, Message, Notes, PolicyResult, RenderedFile};
 use ace::policy::{self, Policy};
-use ace::presentation::Subject;
 use async_trait::async_trait;
 use jiff::Timestamp;
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ace::config;
+use ace::internals::presentation::{Presentation, Subject};
 use ace::message::{Message, TemplateFile};
-use ace::presentation::{Presentation, Subject};
 use serde_json::Value;
 
 use measure::{Summary, child, cpu_us};

@@ -26,11 +26,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::prelude::*;
 
+use ace::compile_child;
 use ace::config::{Compile, Config};
 use ace::dispatch::Lines;
+use ace::internals::monitoring::otlp::Exporter;
 use ace::message::text::escaped;
-use ace::monitoring::otlp::Exporter;
-use ace::plugin::compiler::child::compile_child;
 
 /// Success.
 const OK: u8 = 0;

@@ -27,11 +27,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use ace::config::{self, Config, Manifest, Problems, Requests, Secret};
-use ace::mailer::{Mailer, MailerError};
-use ace::plugin::inspection::Inspection;
-use ace::plugin::registry::RegistryError;
-use ace::plugin::{Services, Single, World, http, world};
-use ace::tasks::{self, Panicked};
+use ace::internals::mailer::{Mailer, MailerError};
+use ace::internals::plugin::inspection::Inspection;
+use ace::internals::plugin::registry::RegistryError;
+use ace::internals::plugin::{Services, Single, World, http, world};
+use ace::internals::tasks::{self, Panicked};
 use ace_store::keyvalue::{self, Keyvalue};
 
 /// What the author's tools cannot do.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ace::config::{Config, Defaults};
-use ace::engine::{Ace, Notice, StartError};
-use ace::monitoring::{self, Exposition};
-use ace::plugin::registry::What;
-use ace::tasks::{self, Panicked, Pauses, Tasks};
-use ace::tls::{self, TlsError};
+use ace::internals::engine::Notice;
+use ace::internals::monitoring::{self, Exposition};
+use ace::internals::plugin::registry::What;
+use ace::internals::tasks::{self, Panicked, Pauses, Tasks};
+use ace::internals::tls::{self, TlsError};
 use ace::watch::Watch;
+use ace::{Ace, StartError};
 use ace_store::queue::{OpenError, Queue, QueueError};
 use jiff::Timestamp;
 use serde_json::json;
@@ -40,6 +41,8 @@ const NOTE_END: Duration = Duration::from_secs(2);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum ServeError {
     #[error(transparent)]
     Engine(#[from] StartError),

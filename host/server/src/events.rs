@@ -3,16 +3,15 @@
 //!
 //! - [`webhooks`]: signed calls, kept in the queue until they are taken
 
-pub mod webhooks;
+pub(crate) mod webhooks;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-pub use ace::config::event_kinds::{
+pub(crate) use ace::config::event_kinds::{
     DOWN, FAILED, NOT_SENT, PLUGIN_ACTIVE, PLUGIN_BROKEN, PLUGIN_REJECTED, PLUGIN_REMOVED, RELOAD_REFUSED, SENT, UP,
 };
-use ace::destination::Notice;
+use ace::internals::destination::Notice;
 use ace::message::{Message, Outcome, Report};
 
 /// What events show, and whether they are kept for those who call back.
@@ -25,16 +24,14 @@ pub struct Shown {
 
 /// One event.
 #[derive(Debug, Clone)]
-pub struct Told {
-    pub kind: &'static str,
-    /// Of the message; nil where it is about none.
-    pub uuid: Uuid,
+pub(crate) struct Told {
+    pub(crate) kind: &'static str,
     /// JSON in the form of Standard Webhooks: `type`, `timestamp`, `data`.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What is told of a message that is settled. The keys of `data` are those of edx-ace's signal where it has them.
-pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) -> Told {
+pub(crate) fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) -> Told {
     let is_sent = report.channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. } | Outcome::MaybeSent { .. }));
     let kind = match (is_sent, report.is_failure()) {
         (true, _) => SENT,
@@ -72,11 +69,11 @@ pub fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) ->
         // Not as a value: its numbers keep their digits.
         body = format!("{open},\"context\":{}}}}}", message.context.as_json());
     }
-    Told { kind, uuid: message.uuid, body: body.into_bytes() }
+    Told { kind, body: body.into_bytes() }
 }
 
 /// What is told of a relay or an origin that went down, or came back.
-pub fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
+pub(crate) fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
     let kind = if notice.is_up { UP } else { DOWN };
     let Notice { destination, reason, since, .. } = notice;
     let data = json!({"kind": destination.kind(), "name": destination.name(), "since": since, "reason": reason});
@@ -84,7 +81,7 @@ pub fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
 }
 
 /// What is told of the server itself.
-pub fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Told {
+pub(crate) fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Told {
     let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
-    Told { kind, uuid: Uuid::nil(), body }
+    Told { kind, body }
 }

@@ -1,5 +1,5 @@
 //! The server's own metrics: how full its queue is. What is counted of messages, plugins and channels is in
-//! [`ace::monitoring`].
+//! [`ace::internals::monitoring`].
 
 use ace_store::queue::Stats;
 use metrics::{describe_gauge, gauge};

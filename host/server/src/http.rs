@@ -17,7 +17,7 @@ mod docs;
 mod examples;
 mod guard;
 mod keyvalue;
-pub mod listen;
+pub(crate) mod listen;
 mod messages;
 mod operations;
 mod patience;
@@ -33,11 +33,11 @@ mod timed;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ace::Ace;
 use ace::config;
-use ace::engine::Ace;
-use ace::monitoring::Exposition;
-use ace::monitoring::trace::{self, TraceContext};
-use ace::tasks::Tasks;
+use ace::internals::monitoring::Exposition;
+use ace::internals::monitoring::trace::{self, TraceContext};
+use ace::internals::tasks::Tasks;
 use ace_store::queue::Queue;
 use admission::Admission;
 use axum::Router;
@@ -53,15 +53,15 @@ use utoipa_axum::routes;
 
 use crate::tokens::Tokens;
 use crate::worker::Worker;
-pub use guard::Rates;
+pub(crate) use guard::Rates;
 use operations::Operations;
 use patience::Patience;
-pub use patience::Terms;
+pub(crate) use patience::Terms;
 use problem::ApiError;
 use slots::{Spare, Verdict};
 
 /// What the routes work on.
-pub struct Api {
+pub(crate) struct Api {
     pub ace: Arc<Ace>,
     pub queue: Arc<Queue>,
     pub worker: Arc<Worker>,
@@ -99,7 +99,7 @@ impl Api {
 struct Described;
 
 /// All routes, each behind what its bearer must be allowed to do.
-pub fn router(api: Arc<Api>) -> Router {
+pub(crate) fn router(api: Arc<Api>) -> Router {
     let guarded = |router: OpenApiRouter<Arc<Api>>, guard| router.route_layer(guard);
     let (send, ask, read, admin) = (
         from_fn_with_state(api.clone(), guard::may_send),

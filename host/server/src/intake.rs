@@ -11,11 +11,11 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use ace::engine::Ace;
+use ace::Ace;
+use ace::internals::plugin::{Namespace, PluginState, Runtime};
 use ace::message::{
     DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Personal, Recipient, ResolveError,
 };
-use ace::plugin::{Namespace, PluginState, Runtime};
 use ace_store::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
 
 /// Messages that go to the disk with one write, and their bytes.
@@ -36,7 +36,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a recipient does not become a message.
 #[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
+pub(crate) enum IntakeError {
     #[error("{0}")]
     Fields(#[from] FieldErrors),
     /// The message of this uuid has another content.
@@ -78,7 +78,7 @@ fn written(
 }
 
 /// `options.not_before`.
-pub fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErrors> {
+pub(crate) fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErrors> {
     let wrong = |why: String| FieldErrors(vec![FieldError::new("/options/not_before", why)]);
     match options.get("not_before") {
         None | Some(Value::Null) => Ok(None),
@@ -91,14 +91,14 @@ pub fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErrors> {
 type Chunk<'a> = (Vec<Uuid>, BoxFuture<'a, Result<Vec<Accepted>, QueueError>>);
 
 /// One recipient of a batch.
-pub struct Member {
+pub(crate) struct Member {
     /// The same key again is the same message.
-    pub key: String,
-    pub personal: Personal,
+    pub(crate) key: String,
+    pub(crate) personal: Personal,
 }
 
 /// A batch that is coming in. What its messages share is kept with the batch; of each its own part is stored.
-pub struct Intake<'a> {
+pub(crate) struct Intake<'a> {
     queue: &'a Queue,
     batch: &'a Batch,
     name: String,
@@ -110,14 +110,14 @@ pub struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub fn new(queue: &'a Queue, batch: &'a Batch, kind: &MessageType) -> Result<Self, FieldErrors> {
+    pub(crate) fn new(queue: &'a Queue, batch: &'a Batch, kind: &MessageType) -> Result<Self, FieldErrors> {
         let (name, not_before) = (kind.unique_name(), not_before(&kind.options)?);
         let chunk = Vec::with_capacity(CHUNK);
         Ok(Intake { queue, batch, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
     }
 
     /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
-    pub async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
+    pub(crate) async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
         let Member { key, personal } = member;
         let (uuid, recipient) = (Uuid::new_v5(&self.batch.uuid, key.as_bytes()), Some(&personal.recipient));
         let lane = self.batch.lane;
@@ -128,7 +128,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Everything that was added is on the disk.
-    pub async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
+    pub(crate) async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
         self.write(now).await?;
         self.written(0).await
     }
@@ -165,7 +165,7 @@ enum Missed {
 }
 
 /// A resolver that serves, by its name.
-pub fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
+pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
     let registry = ace.registry();
     let plugins = || registry.plugins.values().filter(|p| p.namespaces.contains(&Namespace::RecipientResolver));
     let Some(plugin) = plugins().find(|plugin| plugin.name == name) else {
@@ -181,7 +181,7 @@ pub fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
 }
 
 /// Asks resolvers for pages and takes them in, until it is stopped.
-pub async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: CancellationToken) {
+pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: CancellationToken) {
     loop {
         let rest = match queue.resolving(RESOLVING_MAX, ace.now()).await {
             Ok((due, next)) if due.is_empty() => {

@@ -1,16 +1,23 @@
 //! `ace serve`: takes messages over HTTP, keeps them until they are settled, and sends them with the library [`ace`].
 //!
-//! - [`app`]: the composition root: starts and stops the engine, the queue, the workers and the HTTP server
-//! - [`http`]: routes, scopes, bounded bodies, problem details
+//! A program that serves starts at [`App::start`]. Inside:
+//!
+//! - `app`: the composition root: starts and stops the engine, the queue, the workers and the HTTP server
+//! - `http`: routes, scopes, bounded bodies, problem details
 //! - [`intake`]: how recipients become messages of the queue
 //! - [`worker`]: claims, sends, settlements
-//! - [`events`]: what is told of a settled message; webhooks
+//! - `events`: what is told of a settled message; webhooks
 //! - [`tokens`]: the file of token hashes
+//! - `gauges`: the metrics of the queue
 
-pub mod app;
-pub mod events;
+#![warn(missing_docs, unreachable_pub)]
+
+mod app;
+mod events;
 mod gauges;
-pub mod http;
+mod http;
 pub mod intake;
 pub mod tokens;
 pub mod worker;
+
+pub use app::{App, Ending, ServeError};

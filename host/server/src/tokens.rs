@@ -18,6 +18,7 @@ use ace_store::files::{self, Access, FileStamp, Readers};
 /// What a token's bearer may do. Each is its own; `admin` does not include the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Scope {
     /// Hand in messages and batches, and ask what became of them by their uuid.
     Send,
@@ -46,7 +47,9 @@ impl std::str::FromStr for Scope {
 pub struct Token {
     /// Who bears it; one of its kind in the file.
     pub name: String,
+    /// What its bearer may do.
     pub scopes: Vec<Scope>,
+    /// When it was made.
     pub created: Timestamp,
     /// SHA-256 of the token, in hexadecimal. With 256 random bits there is nothing to guess, so no slow hash is needed.
     pub sha256: String,
@@ -57,6 +60,8 @@ const TOKEN_BYTES: usize = 32;
 
 /// Why the tokens cannot be had or changed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum TokenError {
     #[error("{}: {reason}", file.display())]
     File { file: PathBuf, reason: String },
@@ -84,6 +89,7 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
+    /// The file at a path, which need not be there yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         TokenFile { path: path.into() }
     }
@@ -144,21 +150,21 @@ fn digest(secret: &str) -> String {
 }
 
 /// The tokens a running server honours.
-pub struct Tokens {
+pub(crate) struct Tokens {
     file: TokenFile,
     current: ArcSwap<(Option<FileStamp>, Vec<Token>)>,
 }
 
 impl Tokens {
     /// Reads the file.
-    pub fn load(path: &Path) -> Result<Self, TokenError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, TokenError> {
         let file = TokenFile::new(path);
         let current = (FileStamp::of(path), file.list()?);
         Ok(Tokens { file, current: ArcSwap::from_pointee(current) })
     }
 
     /// Reads the file again where it has changed. One that cannot be read leaves what was there, and is told in the log.
-    pub fn refresh(&self) {
+    pub(crate) fn refresh(&self) {
         let now = FileStamp::of(&self.file.path);
         if self.current.load().0 == now {
             return;
@@ -173,12 +179,12 @@ impl Tokens {
     }
 
     /// Without a token everybody is let in, and the server listens on this machine only.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.current.load().1.is_empty()
     }
 
     /// The name and the scopes of the bearer. Looks at every token, and at every byte of its hash.
-    pub fn bearer(&self, secret: &str) -> Option<(String, Vec<Scope>)> {
+    pub(crate) fn bearer(&self, secret: &str) -> Option<(String, Vec<Scope>)> {
         let hash = digest(secret);
         let mut found = None;
         for token in &self.current.load().1 {

@@ -10,10 +10,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ace::InFlight;
+use ace::internals::monitoring::trace::{self, TraceContext};
+use ace::internals::pipeline::{Limit, Progress, Snapshot};
+use ace::internals::tasks;
 use ace::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
-use ace::monitoring::trace::{self, TraceContext};
-use ace::pipeline::{InFlight, Limit, Progress, Snapshot};
-use ace::tasks;
 use ace_store::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
 use alone::Alone;
 use jiff::Timestamp;
@@ -48,13 +49,13 @@ mod parking;
 type Ready = (Arc<[u8]>, Arc<Prepared>);
 
 /// The right to have one message under way.
-pub struct Place {
+pub(crate) struct Place {
     _any: OwnedSemaphorePermit,
     _bulk: Option<OwnedSemaphorePermit>,
 }
 
 /// How far a message is.
-pub enum Stands {
+pub(crate) enum Stands {
     AtTheBeginning,
     Under(Progress),
     /// It was settled, and is asked for further channel types. With what another try needs to know, where there is such.
@@ -62,21 +63,21 @@ pub enum Stands {
 }
 
 /// A message with a place.
-pub struct Job {
-    pub id: i64,
+pub(crate) struct Job {
+    pub(crate) id: i64,
     /// The claim it was handed out by.
-    pub claim: u64,
-    pub message: Arc<Message>,
-    pub stands: Stands,
+    pub(crate) claim: u64,
+    pub(crate) message: Arc<Message>,
+    pub(crate) stands: Stands,
     /// What its requests limited it to; `None`: nothing.
-    pub limits: Option<Limits>,
+    pub(crate) limits: Option<Limits>,
     /// When it was noticed that a process had ended, or a worker had died, with it under way.
-    pub interrupted: Vec<Timestamp>,
+    pub(crate) interrupted: Vec<Timestamp>,
     /// The trace context it came with, as it was stored.
-    pub trace: Option<String>,
-    pub lane: i64,
+    pub(crate) trace: Option<String>,
+    pub(crate) lane: i64,
     /// What its age counts from.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
 }
 
 /// An outcome that is waited for, for as long as this lives.
@@ -156,7 +157,7 @@ impl Worker {
     }
 
     /// A place, if one is free now.
-    pub fn place(&self, is_transactional: bool) -> Option<Place> {
+    pub(crate) fn place(&self, is_transactional: bool) -> Option<Place> {
         if self.stop.is_cancelled() {
             return None;
         }
@@ -168,7 +169,7 @@ impl Worker {
     }
 
     /// Sends a message that was claimed for this place.
-    pub fn begin(self: &Arc<Self>, place: Place, job: Job) {
+    pub(crate) fn begin(self: &Arc<Self>, place: Place, job: Job) {
         let worker = self.clone();
         let (lent, uuid) = ((job.id, job.claim), job.message.uuid);
         self.tasks.spawn(async move {
@@ -210,12 +211,12 @@ impl Worker {
     }
 
     /// Every event from now on.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
         self.told.subscribe()
     }
 
     /// Tells whoever listens of something that is about no message, and keeps it where events are kept.
-    pub async fn tell(&self, told: Told) {
+    pub(crate) async fn tell(&self, told: Told) {
         if self.events.are_kept
             && let Err(error) = self.queue.tell(told.body.clone(), self.now()).await
         {

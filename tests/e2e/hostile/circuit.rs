@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use ace::internals::plugin::Runtime;
 use ace::message::FaultKind;
-use ace::plugin::Runtime;
 use serde_json::json;
 
 use super::{Engine, asking, assert_fault, call, fault, home, note};

@@ -1,8 +1,8 @@
 //! The harms that every language can do (tests/languages). Its runtime stands between the guest's code and the host: whatever
 //! that makes of them, they are contained.
 
+use ace::internals::plugin::Runtime;
 use ace::message::{FaultKind, PolicyResult};
-use ace::plugin::Runtime;
 use serde_json::json;
 
 use super::{Engine, assert_fault, call, configure, note};

@@ -235,7 +235,7 @@ pub fn secure(toml: &str) -> (Home, Server, TlsConnector) {
     certificates(&home.path(""));
     configure(&home, &format!("{toml}tls-certificate = 'cert.pem'\ntls-key = 'key.pem'\n"));
     let server = Server::start(&home);
-    let mut tls = ace::tls::client_config(Some(&home.path("ca.pem"))).expect("sound");
+    let mut tls = ace::internals::tls::client_config(Some(&home.path("ca.pem"))).expect("sound");
     tls.alpn_protocols = vec![b"h2".to_vec()];
     (home, server, TlsConnector::from(Arc::new(tls)))
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use ace::plugin::PluginState;
+use ace::internals::plugin::PluginState;
 use ace::{Ace, Config};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};

@@ -41,6 +41,7 @@ pub fn gates<'a>(
 
 /// What lets messages through to one channel.
 pub struct Gate {
+    /// The channel's settings.
     pub settings: config::Channel,
     places: Option<Places>,
     limiter: Option<Mutex<RateLimiter>>,
@@ -53,7 +54,9 @@ pub struct Gate {
 /// Why a message does not get through now, and when it is to come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Later {
+    /// When to ask again.
     pub at: Timestamp,
+    /// What is waited for.
     pub why: &'static str,
 }
 

@@ -30,6 +30,7 @@ const KEPT_FOR: Duration = Duration::from_secs(1);
 /// What asks to be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
+    /// Whether the message is transactional.
     pub is_transactional: bool,
     /// It was refused before, and comes back when it was told to.
     pub is_back: bool,
@@ -44,7 +45,7 @@ struct Admissions {
 }
 
 /// Counts admissions on a monotonic clock, which is passed in.
-pub struct RateLimiter {
+pub(super) struct RateLimiter {
     count: u32,
     per: Duration,
     /// Those of the last `per`, the oldest first.
@@ -63,7 +64,7 @@ pub struct RateLimiter {
 
 impl RateLimiter {
     /// What `before` admitted counts on, so that a changed rate is kept from its first moment.
-    pub fn new(rate: &Rate, before: Option<&RateLimiter>) -> Self {
+    pub(super) fn new(rate: &Rate, before: Option<&RateLimiter>) -> Self {
         let bulk = rate.count - rate.count * RESERVE_PERCENT / 100;
         let (log, admitted) = before.map_or_else(Default::default, |before| (before.log.clone(), before.admitted));
         let interval = rate.per / bulk;
@@ -84,7 +85,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// The moment to ask again, where there is no room now.
-    pub fn admit(&mut self, entry: Entry, now: Instant) -> Result<(), Instant> {
+    pub(super) fn admit(&mut self, entry: Entry, now: Instant) -> Result<(), Instant> {
         self.forget_before(now);
         let earliest = self.earliest(entry, now);
         if earliest > now {

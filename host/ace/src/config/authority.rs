@@ -8,10 +8,13 @@ const NAME_MAX: usize = 253;
 /// A host and perhaps a port, as `Host` and `:authority` hold them. Equal hosts are equal values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
+    /// The name or address.
     pub host: Host,
+    /// `None`: that of the scheme.
     pub port: Option<u16>,
 }
 
+/// A name, or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     /// One of IPv6 that stands for one of IPv4 is that one.

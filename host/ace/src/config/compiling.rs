@@ -10,6 +10,7 @@ use super::values::{self, GIB, MIB};
 
 /// Where plugin files that are not in the cache are read and compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
 pub enum Compile {
     /// In this process: quick and simple, for plugin files that come from a trusted source alone. A crafted file can make the
     /// compiler overflow its stack, which aborts the process, or take all memory; no bound of [`Compiler`] holds here.

@@ -15,19 +15,29 @@ pub struct Fixed {
     pub plugin_dir: Option<PathBuf>,
     /// Folder of compiled plugins. `None`: they are compiled at every start.
     pub cache_dir: Option<PathBuf>,
+    /// The bounds of the code cache.
     pub cache: CacheLimits,
+    /// `[mailer]`
     pub mailer: Mailer,
+    /// `[keyvalue]`
     pub keyvalue: Keyvalue,
+    /// `[queue]`
     pub queue: Queue,
+    /// `[http]`
     pub http: Http,
+    /// `[server]`
     pub server: Server,
+    /// `[events]`
     pub events: Events,
     /// Who is told of what becomes of messages, by name.
     pub webhooks: BTreeMap<String, Webhook>,
     /// Where spans go. `None`: nowhere.
     pub otlp: Option<Otlp>,
+    /// `[limits]`
     pub limits: Limits,
+    /// `[compiler]`
     pub compiler: Compiler,
+    /// `[signatures]`
     pub signatures: Signatures,
     /// Policies that are known to have served before: one of them that is there and cannot serve is broken, not absent. No key
     /// of ace.toml; `ace serve` remembers them.

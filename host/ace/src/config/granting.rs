@@ -9,6 +9,8 @@ use super::{BucketGrant, Requests};
 
 /// Why a text cannot take a grant.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum GrantError {
     #[error("not TOML: {0}")]
     Syntax(#[from] toml_edit::TomlError),

@@ -14,12 +14,17 @@ use crate::message::Object;
 pub struct Manifest {
     /// Each of these four is one line without control characters, safe to show on a terminal.
     pub version: Option<String>,
+    /// One line.
     pub description: Option<String>,
+    /// An SPDX expression.
     pub license: Option<String>,
+    /// A URL.
     pub homepage: Option<String>,
+    /// What the plugin wants to be granted.
     pub requests: Requests,
     /// Config the author suggests; the operator's is laid over it.
     pub defaults: Object,
+    /// `[runtime]`: how it is run.
     pub runtime: Runtime,
 }
 
@@ -28,7 +33,9 @@ pub struct Manifest {
 pub struct Requests {
     /// URL prefixes, as in [`super::Grants`].
     pub http: Vec<String>,
+    /// Buckets.
     pub keyvalue: Vec<BucketGrant>,
+    /// Sending mail.
     pub mailer: bool,
     /// A folder to write files into; which one, the operator says.
     pub outbox: bool,

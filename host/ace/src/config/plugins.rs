@@ -119,28 +119,38 @@ pub struct Signatures {
 /// What ace.toml says of one plugin. Where it says so is in [`super::Places`]: two settings are equal wherever they stand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plugin {
+    /// Whether it is used.
     pub enabled: bool,
+    /// Whether its verdicts are obeyed.
     pub mode: Mode,
     /// For a policy in shadow: the policy whose verdicts its own are compared with. `None`: with what all policies decided.
     pub shadow_of: Option<String>,
     /// Policies are asked in this order, then by name. 100.
     pub order: i64,
+    /// What holds when it cannot be asked.
     pub on_error: OnError,
+    /// What it may reach.
     pub grants: Grants,
     /// Laid over the manifest's defaults.
     pub config: Object,
+    /// Values that it may read and that nothing shows.
     pub secrets: BTreeMap<String, Secret>,
     /// `None`: the manifest's wish, else the maximum.
     pub memory: Option<usize>,
+    /// Its own time for one call.
     pub time: Option<Duration>,
+    /// The time of a whole call.
     pub call_timeout: Option<Duration>,
+    /// How many calls at a time.
     pub instances: Option<usize>,
+    /// Whether an instance is used for more than one call.
     pub isolation: Option<Isolation>,
 }
 
 /// Whether a policy's verdicts count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
+    /// Its verdicts are obeyed.
     #[default]
     Enforce,
     /// They are recorded and compared, never obeyed, and the policy has no effects.
@@ -200,6 +210,7 @@ pub struct Grants {
     pub http: Vec<String>,
     /// Buckets.
     pub keyvalue: Vec<BucketGrant>,
+    /// Sending mail.
     pub mailer: bool,
     /// The folder the plugin may write files into.
     pub outbox: Option<PathBuf>,
@@ -210,8 +221,11 @@ pub struct Grants {
 /// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketGrant {
+    /// The name of the bucket.
     pub bucket: String,
+    /// Reading entries.
     pub read: bool,
+    /// Writing entries and counters.
     pub write: bool,
 }
 
@@ -220,6 +234,7 @@ pub struct BucketGrant {
 pub struct Secret(String);
 
 impl Secret {
+    /// Keeps a value from being shown.
     pub fn new(value: impl Into<String>) -> Self {
         Secret(value.into())
     }
@@ -239,6 +254,7 @@ impl fmt::Debug for Secret {
 /// Where a secret is that may be changed while the program runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
+    /// It stands there.
     Value(Secret),
     /// Read again whenever the secret is needed.
     File(PathBuf),

@@ -169,6 +169,7 @@ impl Default for Delivery {
 /// How one channel is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Channel {
+    /// How often a message may be handed over at most or at least.
     pub delivery: Guarantee,
     /// Deliveries at once. `None`: as many as there are messages under way.
     pub concurrency: Option<usize>,
@@ -191,6 +192,7 @@ pub enum Guarantee {
 pub struct Rate {
     /// At least 1.
     pub count: u32,
+    /// In how long.
     pub per: Duration,
 }
 
@@ -201,6 +203,7 @@ pub struct Mailer {
     pub default_relay: Option<String>,
     /// edx-ace's DEFAULT_FROM_EMAIL: the sender where neither the mail nor the relay has one.
     pub default_from: Option<String>,
+    /// By name.
     pub relays: BTreeMap<String, Relay>,
     /// Who may read the mails of `file` relays: `file-group`.
     pub access: Access,
@@ -209,6 +212,7 @@ pub struct Mailer {
 /// One way out for mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
+    /// What it is.
     pub kind: RelayKind,
     /// The sender where the mail has none.
     pub from: Option<String>,
@@ -216,11 +220,14 @@ pub struct Relay {
     pub return_path: Option<String>,
 }
 
+/// What mails are handed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayKind {
+    /// A mail server.
     Smtp(Smtp),
     /// Writes each mail as a `.eml` file into this folder.
     File {
+        /// The folder.
         dir: PathBuf,
     },
     /// Builds each mail and drops it; for measurements.
@@ -230,8 +237,11 @@ pub enum RelayKind {
 /// A real mail server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Smtp {
+    /// Its name or address.
     pub host: String,
+    /// Its port.
     pub port: u16,
+    /// When TLS is used.
     pub tls: Tls,
     /// `None`: no AUTH.
     pub login: Option<Login>,
@@ -270,10 +280,13 @@ impl Smtp {
 /// AUTH: who logs in, and by what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
+    /// The name.
     pub username: String,
+    /// The password or token.
     pub proof: Proof,
 }
 
+/// What proves who logs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// PLAIN, or LOGIN where the server has only that.
@@ -282,6 +295,7 @@ pub enum Proof {
     Token(SecretSource),
 }
 
+/// When TLS is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
     /// Plain text.

@@ -115,6 +115,7 @@ pub struct Events {
 /// One address that events are posted to, signed as Standard Webhooks says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
+    /// Where events are posted to.
     pub url: String,
     /// `whsec_` and base64, or any other text as it is.
     pub secret: Secret,
@@ -148,7 +149,9 @@ pub struct Otlp {
 /// Where the server's certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
+    /// The chain, in PEM.
     pub certificate: PathBuf,
+    /// The private key, in PEM.
     pub key: PathBuf,
 }
 

@@ -32,7 +32,7 @@ pub enum Tag {
 }
 
 /// The settings that a tag may stand for.
-pub const TAG_SETTINGS: [&str; 4] = ["base-url", "static-url", "time-zone", "default-language"];
+pub(super) const TAG_SETTINGS: [&str; 4] = ["base-url", "static-url", "time-zone", "default-language"];
 
 /// Addresses of an application's pages, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl Routes {
         })
     }
 
+    /// The address of a page.
     pub fn get(&self, name: &str) -> Option<&Route> {
         self.0.get(name)?.as_ref()
     }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 /// The longest time between two probes.
-pub const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// When to look again while a probe is in flight, or while every permit of a ramp is in use.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_RAMP: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ pub enum Cause {
 
 /// The right to contact a destination now. It ends with [`Health::reached`], [`Health::failed`] or [`Health::left`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permit {
+pub(crate) enum Permit {
     Free,
     Probe,
     Ramp,
@@ -44,7 +44,7 @@ pub enum Permit {
 
 /// What became known of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     None,
     /// It is down.
     Down,
@@ -54,7 +54,7 @@ pub enum Change {
 
 /// Whose failure it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failed {
+pub(crate) enum Failed {
     /// The destination's, as far as is known.
     Destination(Change),
     /// The message's: others get through.
@@ -63,7 +63,7 @@ pub enum Failed {
 
 /// What a destination shows of itself while it is not in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     pub is_recovering: bool,
     pub since: Timestamp,
     pub reason: String,
@@ -71,7 +71,7 @@ pub struct Trouble {
 }
 
 #[derive(Debug, Default)]
-pub struct Health {
+pub(crate) struct Health {
     outage: Option<Outage>,
     /// Messages that failed for an unclear cause, and when.
     suspects: VecDeque<(Uuid, Timestamp)>,
@@ -104,20 +104,20 @@ struct Ramp {
 
 impl Health {
     /// Down before this process began; a probe is due.
-    pub fn down_before(reason: String, now: Timestamp) -> Self {
+    pub(crate) fn down_before(reason: String, now: Timestamp) -> Self {
         let outage = Outage { is_announced: true, ..Outage::new(reason, None, now, now) };
         Health { outage: Some(outage), ..Health::default() }
     }
 
     /// Whether there is nothing to remember of it.
-    pub fn is_in_order(&mut self, now: Timestamp) -> bool {
+    pub(crate) fn is_in_order(&mut self, now: Timestamp) -> bool {
         self.end_ramp(now);
         self.suspects.retain(|(_, at)| now.duration_since(*at).abs() < signed(SUSPECT_TIME_MAX));
         self.outage.is_none() && self.suspects.is_empty()
     }
 
     /// Whether a message may contact it now; if not, when to ask again.
-    pub fn check(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
+    pub(crate) fn check(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
         self.end_ramp(now);
         let Some(outage) = &self.outage else { return Ok(Permit::Free) };
         match &outage.ramp {
@@ -132,7 +132,7 @@ impl Health {
     }
 
     /// As [`Health::check`], and takes the permit.
-    pub fn admit(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
+    pub(crate) fn admit(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
         let permit = self.check(message, now)?;
         if let Some(outage) = &mut self.outage {
             match (&mut outage.ramp, permit) {
@@ -145,7 +145,7 @@ impl Health {
     }
 
     /// A message got through, by a contact that began at that moment.
-    pub fn reached(&mut self, permit: Permit, begun: Timestamp, now: Timestamp) -> Change {
+    pub(crate) fn reached(&mut self, permit: Permit, begun: Timestamp, now: Timestamp) -> Change {
         self.reached = self.reached.max(Some(begun));
         let Some(outage) = &mut self.outage else { return Change::None };
         let announced = outage.is_announced.then(|| now.duration_since(outage.since).max(SignedDuration::ZERO));
@@ -171,7 +171,7 @@ impl Health {
     }
 
     /// A message waited for this destination and was handed over elsewhere: whatever it was, it is not waited for any more.
-    pub fn bypassed(&mut self, now: Timestamp) -> Change {
+    pub(crate) fn bypassed(&mut self, now: Timestamp) -> Change {
         match &mut self.outage {
             Some(outage) if outage.ramp.is_none() && !outage.is_probing => {
                 let down = now.duration_since(outage.since).max(SignedDuration::ZERO);
@@ -184,7 +184,7 @@ impl Health {
     }
 
     /// A contact failed before a recipient was named. `pause`: after so many failures in a row.
-    pub fn failed(
+    pub(crate) fn failed(
         &mut self,
         permit: Permit,
         message: Uuid,
@@ -223,7 +223,7 @@ impl Health {
     }
 
     /// A contact told nothing of the destination: it was cut off, or the mail could not be built.
-    pub fn left(&mut self, permit: Permit, now: Timestamp) {
+    pub(crate) fn left(&mut self, permit: Permit, now: Timestamp) {
         let Some(outage) = &mut self.outage else { return };
         match (permit, &mut outage.ramp) {
             (Permit::Ramp, Some(ramp)) => ramp.busy = ramp.busy.saturating_sub(1),
@@ -236,7 +236,7 @@ impl Health {
     }
 
     /// How many of the messages that wait are to be tried now, at most so many.
-    pub fn wanted(&mut self, at_most: u32, now: Timestamp) -> u32 {
+    pub(crate) fn wanted(&mut self, at_most: u32, now: Timestamp) -> u32 {
         self.end_ramp(now);
         let wanted = match &self.outage {
             None => at_most,
@@ -248,12 +248,12 @@ impl Health {
     }
 
     /// Why it is not in order; empty where it is.
-    pub fn reason(&self) -> &str {
+    pub(crate) fn reason(&self) -> &str {
         self.outage.as_ref().map_or("", |outage| &outage.reason)
     }
 
     /// What is to be told of it; a failure that may have been one message's own is not.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
         let outage = self.outage.as_ref().filter(|outage| outage.is_announced || outage.ramp.is_some())?;
         Some(Trouble {
             is_recovering: outage.ramp.is_some(),

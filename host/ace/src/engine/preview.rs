@@ -19,8 +19,11 @@ const NOBODY: &str = "nobody@preview.invalid";
 
 /// A message as one channel shows it.
 pub struct Preview {
+    /// The channel's name.
     pub channel: String,
+    /// Its type.
     pub channel_type: String,
+    /// The files, or why there are none.
     pub rendered: Result<Rendered, String>,
 }
 
@@ -105,8 +108,11 @@ pub struct MissingFiles {
     pub place: String,
     /// `app_label.name`.
     pub message: String,
+    /// The type of the channel.
     pub channel_type: String,
+    /// Its name.
     pub channel: String,
+    /// The required files that no template folder has.
     pub files: Vec<String>,
 }
 

@@ -29,6 +29,7 @@ pub struct Reload {
 /// What reloads come to, for whoever tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
+    /// A plugin changed.
     Changed(Change),
     /// Something is wrong, and nothing was changed. Told once for each reason.
     Refused(String),

@@ -21,13 +21,13 @@ use super::address::{Address, Mailbox, Shown};
 use super::{Attachment, Email};
 
 /// Recipients of one mail: To, Cc and Bcc together.
-pub const RECIPIENTS_MAX: usize = 100;
+pub(super) const RECIPIENTS_MAX: usize = 100;
 /// Headers a guest may add to one mail.
-pub const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 /// Attachments of one mail.
-pub const ATTACHMENTS_MAX: usize = 100;
+pub(super) const ATTACHMENTS_MAX: usize = 100;
 /// Text, HTML, headers and attachments of one mail before they are encoded; base64 adds a third.
-pub const MAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(super) const MAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// No line may be longer than 998 bytes (RFC 5322, section 2.1.1), and a word cannot be folded.
 const LINE_BYTES_MAX: usize = 998;

@@ -24,6 +24,7 @@ pub struct Denial {
 pub struct Delay {
     /// A channel type, or [`EVERY_TYPE`].
     pub channel_type: ChannelType,
+    /// Nothing is sent before.
     pub not_before: Timestamp,
     /// One line for the operator.
     pub reason: Option<String>,
@@ -32,8 +33,10 @@ pub struct Delay {
 /// A policy's verdict. The empty one lets the message pass; a policy only ever takes away or delays.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyResult {
+    /// Channel types that it denies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Denial>,
+    /// Channel types that it delays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delay: Vec<Delay>,
 }
@@ -52,6 +55,7 @@ impl PolicyResult {
 /// How a plugin broke. Never a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FaultKind {
     /// It is not there to be asked: not loaded, refused, or refused by its own `enabled`.
     Unavailable,
@@ -88,8 +92,11 @@ impl FaultKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{plugin}: {message}")]
 pub struct Fault {
+    /// The name of the plugin, native policy or channel.
     pub plugin: String,
+    /// What sort of fault.
     pub kind: FaultKind,
+    /// What happened, for people.
     pub message: String,
     /// The guest's own stack, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +122,9 @@ impl TemplateFile {
 /// A link for the templates, from the channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionLink {
+    /// Where it leads.
     pub url: String,
+    /// What it reads.
     pub text: String,
     /// Left out where the message says `omit_unsubscribe_link`.
     pub unsubscribe: bool,
@@ -128,12 +137,14 @@ pub struct RenderedFile {
     pub name: String,
     /// The file it was rendered from.
     pub source: String,
+    /// The content.
     pub text: String,
 }
 
 /// The template files of one message, rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
+    /// In the order of the channel.
     pub files: Vec<RenderedFile>,
     /// The language they are in.
     pub language: String,
@@ -153,14 +164,17 @@ pub struct Attempt {
 /// What the provider answered when it took a message over.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Receipt {
+    /// The provider's own identifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
+    /// Anything else worth keeping, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
 /// Why nothing was delivered, by what happens next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
 pub enum DeliveryError {
     /// Worth another try, at that time or on the host's own schedule.
     #[error("{message}")]
@@ -185,6 +199,7 @@ pub enum DeliveryError {
 /// One answer of a recipient resolver.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Page {
+    /// The recipients of this page.
     pub items: Vec<Resolved>,
     /// Where the next page begins. `None`: this was the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,7 +212,9 @@ pub struct Resolved {
     /// The same key again is the same message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// Whom to send to.
     pub recipient: Recipient,
+    /// Their language.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
     /// Laid over the message type's context, key by key.
@@ -207,6 +224,7 @@ pub struct Resolved {
 
 /// Why a resolver has no page, by what happens next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
 pub enum ResolveError {
     #[error("{message}")]
     Recoverable { message: String, next_attempt_time: Option<Timestamp> },

@@ -24,6 +24,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// An error at an RFC 6901 pointer.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         FieldError { path: path.into(), message: message.into() }
     }

@@ -71,6 +71,7 @@ impl<'de> Deserialize<'de> for Destination {
 /// A destination that an attempt could not use. Nothing was handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreached {
+    /// The relay or origin.
     pub destination: Destination,
     /// What happened, in one line.
     pub reason: String,

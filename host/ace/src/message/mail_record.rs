@@ -22,10 +22,12 @@ pub struct MailRecord {
 /// One recipient of a mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientRecord {
+    /// The address.
     pub address: String,
     /// The first of the mail's recipients, whom it is for; the others get copies.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub main: bool,
+    /// What the relay said of it.
     pub state: RecipientState,
     /// The relay's answer where it did not accept, in one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -36,6 +38,7 @@ pub struct RecipientRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecipientState {
+    /// The relay accepted the mail for it.
     Accepted,
     /// 4xx: to be tried again.
     Deferred,

@@ -15,13 +15,16 @@ use super::{Context, FieldErrors, Headers, Message, MessageType, Recipient, with
 /// One recipient's own part. As JSON it is a list of the three.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Personal {
+    /// Whom it is for.
     pub recipient: Recipient,
+    /// Their language.
     pub language: Option<String>,
     /// Laid over the type's context.
     pub user_context: Context,
 }
 
 impl Personal {
+    /// As JSON, which [`Prepared`] reads back.
     pub fn to_json(&self) -> String {
         let (recipient, language) = (text(&self.recipient), text(&self.language));
         ["[", &recipient, ",", &language, ",", self.user_context.as_json(), "]"].concat()
@@ -68,11 +71,13 @@ impl<'de> Visitor<'de> for Parts {
 pub struct Member {
     /// The same key again is the same message.
     pub key: Option<String>,
+    /// What is their own.
     pub personal: Personal,
 }
 
 /// Why a line is not a recipient.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum MemberError {
     /// It is not JSON of that form; where in the line that shows, in bytes from 1.
     #[error("{message} at column {column}")]
@@ -114,6 +119,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Prepares the parts that all messages share.
     pub fn new(kind: MessageType) -> Self {
         let context = kind.context.clone();
         let places = context.iter().map(|(key, _)| key.to_owned()).zip(0..).collect();

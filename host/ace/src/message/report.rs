@@ -15,7 +15,9 @@ pub use bounds::{LINES_MAX, REPORT_BYTES_MAX};
 /// Who said no or not yet, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
+    /// The policy that decided.
     pub policy: String,
+    /// Its own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -23,6 +25,8 @@ pub struct Reason {
 /// What became of a message over one channel type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[non_exhaustive]
 pub enum Outcome {
     /// The provider took it over. `fault`: the channel broke afterwards.
     Sent {
@@ -100,10 +104,12 @@ impl Outcome {
 /// What one policy said of one message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyReport {
+    /// The name of the policy.
     pub policy: String,
     /// The plugin's revision (a short content hash); empty for a policy the application registered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
+    /// What it said.
     #[serde(flatten)]
     pub verdict: Verdict,
     /// How long the call took.
@@ -120,7 +126,9 @@ pub struct PolicyReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Agreement {
+    /// Obeying it would have changed nothing.
     Agrees,
+    /// Obeying it would have changed the outcome.
     Differs,
     /// It broke, and said nothing.
     Broken,
@@ -129,8 +137,11 @@ pub enum Agreement {
 /// A policy's answer, or that it broke and what its `on-error` made of that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
 pub enum Verdict {
+    /// It answered.
     Result(PolicyResult),
+    /// It could not be asked.
     Broken { fault: Fault, on_error: OnError },
 }
 
@@ -170,12 +181,15 @@ pub enum Rule {
 /// What happened over one channel type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChannelReport {
+    /// The type.
     pub channel_type: ChannelType,
+    /// The channel that was chosen, if one was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
     /// The plugin's revision; empty for a channel the application registered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
+    /// Why it was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
     /// Candidates that were passed over, and why.
@@ -204,6 +218,7 @@ pub struct ChannelReport {
     /// For each recipient of a mail that a relay did not accept for all of them at once: what became of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<RecipientRecord>,
+    /// What became of it.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -238,6 +253,7 @@ pub const HISTORY_MAX: usize = 50;
 pub struct AttemptReport {
     /// When it began.
     pub at: Timestamp,
+    /// The channel.
     pub channel: String,
     /// The channel's revision; empty for a channel the application registered.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -246,6 +262,7 @@ pub struct AttemptReport {
     pub number: u32,
     /// How long it took, in microseconds.
     pub took_us: u64,
+    /// What came of it.
     pub result: AttemptResult,
     /// The provider's answer, or the error in its words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -255,21 +272,26 @@ pub struct AttemptReport {
 /// What one attempt came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum AttemptResult {
+    /// Delivered.
     Sent,
     /// It may have left: the channel was cut, or the host ended, in the middle of it.
     MaybeSent,
+    /// There was nothing to deliver to.
     Skipped,
     /// A passing failure.
     Recoverable,
     /// The relay or origin was down, and nothing was handed over: no attempt was used up.
     Unreachable,
+    /// Failed for good.
     Fatal,
 }
 
 /// What happened to one message: the answer edx-ace's `send` never gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// The message.
     pub uuid: Uuid,
     /// `app_label.name`.
     pub name: String,
@@ -277,7 +299,9 @@ pub struct Report {
     /// history, and the message may arrive twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interruptions: Vec<Timestamp>,
+    /// What each policy said.
     pub policies: Vec<PolicyReport>,
+    /// What became of each channel type.
     pub channels: Vec<ChannelReport>,
 }
 

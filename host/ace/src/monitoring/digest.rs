@@ -29,15 +29,19 @@ pub struct Failure<'a> {
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
+    /// What failed: a channel, a policy, a type.
     pub source: String,
+    /// How it failed.
     pub kind: &'static str,
     /// How often it happened since the last line about it.
     pub count: u64,
     /// One message that met it.
     pub message: Option<Uuid>,
+    /// The first one in its own words.
     pub text: String,
 }
 
+/// Failures of a minute, counted by source and kind.
 #[derive(Default)]
 pub struct Digest {
     reasons: Mutex<BTreeMap<Reason, Counted>>,

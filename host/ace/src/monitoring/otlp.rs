@@ -25,6 +25,8 @@ const LAST: Duration = Duration::from_secs(5);
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum OtlpError {
     #[error("otlp: {0}")]
     Trust(#[from] tls::TlsError),

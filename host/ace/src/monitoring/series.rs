@@ -99,7 +99,7 @@ pub fn install() -> Result<Exposition, String> {
 }
 
 /// Which plugins serve from now on, or should, and in which revision: series of others are over.
-pub fn plugins_are(now: BTreeMap<String, String>) {
+pub(crate) fn plugins_are(now: BTreeMap<String, String>) {
     PLUGINS.lock().unwrap_or_else(PoisonError::into_inner).become_these(now);
 }
 

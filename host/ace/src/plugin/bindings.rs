@@ -31,5 +31,5 @@ wasmtime::component::bindgen!({
     with: { "openedx:ace/messages.message": super::state::MessageHandle },
 });
 
-pub use exports::openedx::ace::{channel, policy, recipient_resolver};
-pub use openedx::ace::{common, config, http, keyvalue, logging, mailer, messages, outbox, time_zones};
+pub(super) use exports::openedx::ace::{channel, policy, recipient_resolver};
+pub(super) use openedx::ace::{common, config, http, keyvalue, logging, mailer, messages, outbox, time_zones};

@@ -49,7 +49,7 @@ const OTHERS_WRITE: u32 = 0o022;
 const NAMES_MAX: usize = 5;
 
 /// The folder of compiled plugins. Everything here blocks.
-pub struct Cache {
+pub(crate) struct Cache {
     dir: PathBuf,
     limits: CacheLimits,
     /// Whether it was told that the folder is not used.
@@ -58,7 +58,7 @@ pub struct Cache {
 
 /// What an entry is the code of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     /// The component's SHA-256.
     pub component: [u8; 32],
     /// Names the compiler, its version and its settings.
@@ -66,7 +66,7 @@ pub struct Key {
 }
 
 /// An entry that nobody else can have written, and that is as it was stored.
-pub struct Entry {
+pub(crate) struct Entry {
     /// Locked, shared.
     file: File,
     path: PathBuf,
@@ -95,19 +95,19 @@ enum Refusal {
 }
 
 impl Cache {
-    pub fn new(dir: PathBuf, limits: CacheLimits) -> Self {
+    pub(crate) fn new(dir: PathBuf, limits: CacheLimits) -> Self {
         // As operators can use it, wherever they are.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
         Cache { dir, limits, is_refusal_told: AtomicBool::new(false) }
     }
 
     /// The one that `cache-dir` names, where it does.
-    pub fn configured(config: &Config) -> Option<Self> {
+    pub(crate) fn configured(config: &Config) -> Option<Self> {
         Some(Cache::new(config.fixed.cache_dir.clone()?, config.fixed.cache.clone()))
     }
 
     /// The entry of this key, checked. `None`: there is none that may be used; unless there simply is none, a WARN says why.
-    pub fn open(&self, key: &Key) -> Option<Entry> {
+    pub(crate) fn open(&self, key: &Key) -> Option<Entry> {
         let folder = self.folder()?;
         match Entry::open(&folder, self.dir.join(key.file_name()), key) {
             Ok(entry) => entry,
@@ -120,7 +120,7 @@ impl Cache {
 
     /// Stores code with its metadata (at most [`METADATA_BYTES_MAX`]), and opens the new entry. `None`: that did not work, and a
     /// WARN says why.
-    pub fn store(&self, key: &Key, code: impl Read, metadata: &[u8]) -> Option<Entry> {
+    pub(crate) fn store(&self, key: &Key, code: impl Read, metadata: &[u8]) -> Option<Entry> {
         match self.write(key, code, metadata) {
             Ok(()) => self.open(key),
             Err(io) => {
@@ -186,7 +186,7 @@ impl Cache {
     /// Removes entries that were used last longer ago than `cache-max-age`, then those used longest ago until the rest fits into
     /// `cache-max-size`, and what killed processes left behind. What is mapped now, by any process, stays, and so does every
     /// file that is none of this module's. Call it when everything that is needed is loaded.
-    pub fn prune(&self) {
+    pub(crate) fn prune(&self) {
         let Some(folder) = self.folder() else { return };
         match self.prune_folder(&folder) {
             Ok(0) => {}
@@ -271,13 +271,13 @@ impl Entry {
     }
 
     /// What was stored with the code.
-    pub fn metadata(&self) -> &[u8] {
+    pub(crate) fn metadata(&self) -> &[u8] {
         &self.metadata
     }
 
     /// Maps the code: the kernel can drop such pages, and share them with another process. `None`: wasmtime does not take it,
     /// and a WARN says so.
-    pub fn load(self, engine: &wasmtime::Engine) -> Option<(Component, InUse)> {
+    pub(crate) fn load(self, engine: &wasmtime::Engine) -> Option<(Component, InUse)> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         // SAFETY: the content was written by this user or root, by this module (`verify`), from what wasmtime serialized; nobody
         // else may write the file, and this program replaces files instead of writing into them.

@@ -10,7 +10,7 @@
 //! Only so many children run at once. A file that takes long gives its turn up to one that waits for its first, and has it again
 //! later, twice as long: a slow or hostile file holds no other up for longer than [`FIRST_TURN`], and comes to its own end still.
 
-pub mod child;
+pub(crate) mod child;
 mod process;
 mod share;
 
@@ -79,7 +79,7 @@ enum Failure {
 }
 
 impl Compiler {
-    pub fn new(settings: &config::Compiler, job: Job, settings_hash: u64) -> Self {
+    pub(super) fn new(settings: &config::Compiler, job: Job, settings_hash: u64) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let (children, memory) = share::of(settings, processors, share::machine_memory);
         let at_once = if settings.compile == Compile::InProcess { processors } else { children };
@@ -95,7 +95,12 @@ impl Compiler {
     }
 
     /// Reads and compiles a component. `digest` is its SHA-256. Takes long, waits for its turn too: not for an async thread.
-    pub fn compile(&self, engine: &wasmtime::Engine, wasm: &[u8], digest: &[u8; 32]) -> Result<Machine, Refusal> {
+    pub(super) fn compile(
+        &self,
+        engine: &wasmtime::Engine,
+        wasm: &[u8],
+        digest: &[u8; 32],
+    ) -> Result<Machine, Refusal> {
         if let Some(refusal) = self.refusal(digest) {
             return Err(refusal);
         }

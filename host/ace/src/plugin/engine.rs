@@ -16,7 +16,7 @@ use super::reading::{FACTS_VERSION, Facts, Refusal};
 use crate::config::Config;
 
 /// How often guests are looked at. A guest's time is measured to about this.
-pub const TICK: Duration = Duration::from_millis(5);
+pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 /// Instances of all plugins together.
 const INSTANCES_MAX: u32 = 1_000;

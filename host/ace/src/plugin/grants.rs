@@ -19,7 +19,9 @@ pub struct Grants {
 /// How a bucket is to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
+    /// Reading.
     Read,
+    /// Writing.
     Write,
 }
 

@@ -19,7 +19,7 @@ use crate::monitoring::digest;
 impl bindings::common::Host for State {}
 
 /// The linker for every plugin. WASI is linked whole, with nothing behind it but clocks and randomness.
-pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);

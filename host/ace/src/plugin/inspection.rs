@@ -11,9 +11,11 @@ use crate::config::Manifest;
 pub struct Inspection {
     /// As it would be loaded; it has no runtime, since none of its code ran.
     pub plugin: Plugin,
+    /// What the manifest says.
     pub manifest: Manifest,
     /// Every name it exports, those that no host asks for among them.
     pub exports: Vec<String>,
+    /// What the component says of itself.
     pub metadata: Metadata,
     /// What it would run within.
     pub limits: Limits,

@@ -31,7 +31,9 @@ const TOO_MUCH_DATA: &str = "too much data is being copied between the host and 
 
 /// A plugin that is ready to be called.
 pub struct Runtime {
+    /// How it is run.
     pub settings: Arc<Settings>,
+    /// What it may reach.
     pub grants: Arc<Grants>,
     services: Arc<Services>,
     pre: InstancePre<State>,
@@ -44,6 +46,7 @@ pub struct Runtime {
     #[expect(clippy::vec_box, reason = "an instance is large, and moves with every call")]
     idle: Mutex<Vec<Box<Instance>>>,
     permits: Semaphore,
+    /// Whether it is called at all.
     pub circuit: Circuit,
     metrics: PluginMetrics,
     /// For work that outlives a call: making the next spare.
@@ -52,7 +55,9 @@ pub struct Runtime {
 
 /// A component that is tied to the host.
 pub struct Linked {
+    /// The component with its imports.
     pub pre: InstancePre<State>,
+    /// Where its exports are.
     pub exports: ExportIndices,
     /// Kept in the cache as long as it may run.
     pub code: Arc<Compiled>,
@@ -60,8 +65,11 @@ pub struct Linked {
 
 /// Which interfaces the component exports, and where.
 pub struct ExportIndices {
+    /// That of a policy.
     pub policy: Option<policy::GuestIndices>,
+    /// That of a channel.
     pub channel: Option<channel::GuestIndices>,
+    /// That of a resolver.
     pub resolver: Option<recipient_resolver::GuestIndices>,
 }
 
@@ -77,6 +85,7 @@ pub(super) struct Instance {
 /// What a call is for.
 #[derive(Default)]
 pub struct Purpose<'a> {
+    /// The message that it is about.
     pub message: Option<&'a Arc<Message>>,
     /// Ask, but change nothing and send nothing.
     pub dry: bool,
@@ -88,7 +97,9 @@ pub struct Purpose<'a> {
 
 /// What came of a call.
 pub struct Called<T> {
+    /// What the plugin answered.
     pub answer: Result<T, Fault>,
+    /// How far a delivery got.
     pub handover: Handover,
     /// Host calls that were refused.
     pub denied: Vec<String>,
@@ -121,6 +132,7 @@ pub(super) struct Lease<'a> {
 }
 
 impl Runtime {
+    /// Makes the component ready to be called.
     pub fn start(
         settings: Arc<Settings>,
         grants: Arc<Grants>,
@@ -342,7 +354,7 @@ impl Lease<'_> {
     }
 
     /// Ends the call. The instance goes back to the others, unless it broke or has served its time.
-    pub fn finish<T>(mut self, called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>) -> Called<T> {
+    pub(super) fn finish<T>(mut self, called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>) -> Called<T> {
         let answer = self.runtime.classify(self.instance.store.data(), called);
         let runtime = self.runtime;
         runtime.services.world.used(&mut || self.usage());

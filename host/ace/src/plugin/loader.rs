@@ -45,12 +45,12 @@ pub(super) struct Code {
 impl Loader {
     /// What the files of one plugin come to; what does not fit is broken, with its reason, and so is what this program cannot
     /// load without a panic.
-    pub async fn load(&self, name: String, file: PathBuf) -> Plugin {
+    pub(super) async fn load(&self, name: String, file: PathBuf) -> Plugin {
         self.start(self.read(name, file).await).await
     }
 
     /// The first half, which takes long and has nothing to do with the plugin's settings: its code, or the reason why it has none.
-    pub async fn read(&self, name: String, file: PathBuf) -> Plugin {
+    pub(super) async fn read(&self, name: String, file: PathBuf) -> Plugin {
         let unread = self.unread(name, file);
         let (loader, mut plugin) = (self.clone(), unread.clone());
         let read = tasks::blocking(move || {
@@ -65,7 +65,7 @@ impl Loader {
     }
 
     /// The second half: a plugin that was read, or served before, started with the settings of this configuration.
-    pub async fn start(&self, read: Plugin) -> Plugin {
+    pub(super) async fn start(&self, read: Plugin) -> Plugin {
         let Plugin { settings, limits, .. } = self.unread(read.name.clone(), read.file.clone());
         let mut plugin = Plugin { settings, limits, rejected: None, channel: None, runtime: None, ..read };
         if let Some(code) = &plugin.code {
@@ -153,7 +153,7 @@ impl Loader {
     }
 
     /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
-    pub async fn inspect(self, name: String, file: PathBuf) -> Inspection {
+    pub(super) async fn inspect(self, name: String, file: PathBuf) -> Inspection {
         let mut plugin = self.unread(name, file);
         let unread = plugin.clone();
         let limits_unread = self.limits(&[], &plugin.settings, &Manifest::default());

@@ -67,7 +67,7 @@ pub(super) struct Wanted {
 }
 
 impl Loads {
-    pub fn new(host: Arc<Host>, config: Arc<Config>) -> Self {
+    pub(super) fn new(host: Arc<Host>, config: Arc<Config>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Loads {
             host,
@@ -81,17 +81,17 @@ impl Loads {
     }
 
     /// What holds from now on for all that is being loaded.
-    pub fn set_config(&self, config: Arc<Config>) {
+    pub(super) fn set_config(&self, config: Arc<Config>) {
         self.config.store(config);
     }
 
     /// Forgets all plugins but these.
-    pub fn retain(&self, is_wanted: impl Fn(&str) -> bool) {
+    pub(super) fn retain(&self, is_wanted: impl Fn(&str) -> bool) {
         self.lock().retain(|name, _| is_wanted(name));
     }
 
     /// Sees to it that these files are being loaded, or were, with the settings of now.
-    pub fn see_to(self: &Arc<Self>, wanted: Wanted) {
+    pub(super) fn see_to(self: &Arc<Self>, wanted: Wanted) {
         let (mut by_name, config) = (self.lock(), self.config.load());
         let mut start_again = None;
         if let Some(load) = by_name.get_mut(&wanted.name).filter(|load| load.stamp == wanted.stamp) {
@@ -113,7 +113,7 @@ impl Loads {
 
     /// What these files came to; a plugin once. `settling`: for how long after their last change files that are wrong may still be
     /// being written.
-    pub fn take(&self, name: &str, stamp: &FileStamps, settling: Duration) -> Taken {
+    pub(super) fn take(&self, name: &str, stamp: &FileStamps, settling: Duration) -> Taken {
         let (mut by_name, config) = (self.lock(), self.config.load());
         let Some(load) = by_name.get(name) else { return Taken::Loading };
         let Some(loaded) = load.loaded.as_ref().filter(|loaded| loaded.is_current(stamp, &config)) else {
@@ -132,7 +132,7 @@ impl Loads {
     }
 
     /// Waits until nothing is being loaded any more, at most so long.
-    pub async fn settle(&self, at_most: Option<Duration>) {
+    pub(super) async fn settle(&self, at_most: Option<Duration>) {
         let mut ended = self.ended();
         let all = async {
             while self.lock().values().any(|load| load.loaded.is_none()) {
@@ -147,7 +147,7 @@ impl Loads {
     }
 
     /// Changes when a plugin is loaded, from now on.
-    pub fn ended(&self) -> watch::Receiver<u64> {
+    pub(super) fn ended(&self) -> watch::Receiver<u64> {
         self.ended.subscribe()
     }
 

@@ -21,6 +21,8 @@ use crate::tasks;
 
 /// Why no plugin could be loaded at all.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum RegistryError {
     #[error("the plugin folder {} cannot be read: {source}", dir.display())]
     Folder { dir: PathBuf, source: std::io::Error },
@@ -36,6 +38,7 @@ impl From<wasmtime::Error> for RegistryError {
 
 /// All plugins of the folder, by name.
 pub struct Registry {
+    /// By name.
     pub plugins: BTreeMap<String, Arc<Plugin>>,
     /// Plugins whose files are still being loaded, or written: what is among `plugins` under the same name serves until then.
     pub loading: BTreeSet<String>,
@@ -48,7 +51,9 @@ pub type Files = BTreeMap<String, (PathBuf, FileStamps)>;
 
 /// What a reload came to.
 pub struct Reloaded {
+    /// What is active now.
     pub registry: Registry,
+    /// What is different.
     pub changes: Vec<Change>,
     /// A file is wrong and was being written a moment ago: look again soon.
     pub files_changing: bool,
@@ -73,13 +78,17 @@ impl Reloaded {
 /// One plugin that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
+    /// The name of the plugin.
     pub plugin: String,
+    /// What happened to it.
     #[serde(flatten)]
     pub what: What,
 }
 
+/// What happened to a plugin in a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
 pub enum What {
     /// It serves, and did not before.
     Added { revision: String },

@@ -9,11 +9,15 @@ use crate::message::text;
 /// Everything that is known of one plugin. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
+    /// Its name.
     pub name: String,
+    /// The component.
     pub file: String,
     /// edx-ace's entry-point groups.
     pub namespaces: Vec<String>,
+    /// As its manifest says.
     pub version: Option<String>,
+    /// As its manifest says.
     pub description: Option<String>,
     /// A short content hash of component and manifest together.
     pub revision: String,
@@ -27,7 +31,9 @@ pub struct Shown {
     pub missing_grants: Vec<String>,
     /// The interfaces it imports that answer nothing but "not granted".
     pub imports_not_granted: Vec<String>,
+    /// What it says of itself, if it is a channel.
     pub channel: Option<ChannelInfo>,
+    /// Whether it is used, and if not why.
     pub state: PluginState,
     /// The files that are there now, where they cannot serve and `revision` goes on instead. At the next start the plugin would be
     /// broken.
@@ -58,6 +64,7 @@ impl Shown {
 }
 
 impl Plugin {
+    /// What listings show of it.
     pub fn show(&self) -> Shown {
         let grants = &self.settings.grants;
         let mut granted: Vec<String> = grants.http.iter().map(|url| format!("http:{url}")).collect();

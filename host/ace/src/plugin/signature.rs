@@ -14,6 +14,8 @@ use super::{errors, reading};
 
 /// Why a plugin is not signed as it should be, or cannot be signed. No text holds a key.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum SignatureError {
     #[error("it is not signed: there is no {}", file.display())]
     Unsigned { file: PathBuf },

@@ -52,9 +52,11 @@ struct Script {
 /// What was seen.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Seen {
+    /// What the plugin logged.
     pub logs: Vec<Line>,
     /// Calls into the host, one line each, as far as they reach for something.
     pub trace: Vec<String>,
+    /// What it exchanged with the outside.
     #[serde(skip)]
     pub exchanges: Vec<Exchange>,
     /// Calls that the script has no answer to.
@@ -67,7 +69,9 @@ pub struct Seen {
 /// A line a guest logged.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
+    /// error, warn, info or debug.
     pub level: &'static str,
+    /// The line.
     pub text: String,
 }
 

@@ -76,6 +76,7 @@ pub struct Usage {
     pub fuel: Option<u64>,
     /// Bytes of linear memory the instance has after it.
     pub memory_bytes: usize,
+    /// Calls into the host.
     pub host_calls: usize,
 }
 

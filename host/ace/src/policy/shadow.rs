@@ -20,16 +20,22 @@ pub struct ShadowLog(Mutex<Comparison>);
 /// Counts, and the latest differences, the latest last.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Comparison {
+    /// Verdicts that would have changed nothing.
     pub agrees: u64,
+    /// Verdicts that would have changed the outcome.
     pub differs: u64,
+    /// Times that it could not be asked.
     pub broken: u64,
+    /// The latest ones.
     pub differences: VecDeque<Difference>,
 }
 
 /// One message on which the policy would have made a difference, or broke.
 #[derive(Debug, Clone, Serialize)]
 pub struct Difference {
+    /// When.
     pub at: Timestamp,
+    /// The message.
     pub uuid: Uuid,
     /// `app_label.name`.
     pub name: String,
@@ -41,6 +47,7 @@ pub struct Difference {
 }
 
 impl ShadowLog {
+    /// Counts one verdict.
     pub fn note(&self, message: &Message, report: &PolicyReport, decided: &[(ChannelType, Ruling)], now: Timestamp) {
         let mut comparison = self.lock();
         match report.shadow {
@@ -61,6 +68,7 @@ impl ShadowLog {
         });
     }
 
+    /// What was counted until now.
     pub fn show(&self) -> Comparison {
         self.lock().clone()
     }

@@ -55,7 +55,7 @@ fn section(name: &str) -> Option<&'static Section> {
 
 impl Conventions {
     /// Of the first of these languages that Django has, and the next of them.
-    pub fn of<'a>(codes: impl Iterator<Item = &'a str>) -> Conventions {
+    pub(super) fn of<'a>(codes: impl Iterator<Item = &'a str>) -> Conventions {
         let mut conventions = Conventions::default();
         for (place, found) in conventions.sections.iter_mut().zip(codes.filter_map(section)) {
             *place = Some(found);
@@ -64,16 +64,16 @@ impl Conventions {
     }
 
     /// Whether Django has the language.
-    pub fn is_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         self.sections[0].is_some()
     }
 
     /// What a format that Django has by name is in this language: letters of its filter `date`.
-    pub fn format(&self, name: &str) -> Option<&'static str> {
+    pub(super) fn format(&self, name: &str) -> Option<&'static str> {
         self.line(name).or_else(|| section(DEFAULT)?.lines.get(name).copied())
     }
 
-    pub fn separators(&self) -> Separators {
+    pub(super) fn separators(&self) -> Separators {
         let sign = |name| self.format(name).unwrap_or_default();
         Separators {
             decimal: sign("DECIMAL_SEPARATOR").into(),
@@ -83,7 +83,7 @@ impl Conventions {
     }
 
     /// A word of Django's in this language, where it is another than in English.
-    pub fn word(&self, context: Option<&str>, id: &str) -> Option<&'static str> {
+    pub(super) fn word(&self, context: Option<&str>, id: &str) -> Option<&'static str> {
         self.line(&match context {
             None => Cow::Borrowed(id),
             Some(context) => Cow::Owned(format!("{context}|{id}")),
@@ -91,7 +91,7 @@ impl Conventions {
     }
 
     /// The form of a word of Django's for a number.
-    pub fn plural(&self, id: &str, count: Count) -> Option<&'static str> {
+    pub(super) fn plural(&self, id: &str, count: Count) -> Option<&'static str> {
         self.sections.iter().flatten().find_map(|section| {
             let form = section.plurals.as_ref()?.form(count)?;
             section.lines.get(format!("{id}|{form}").as_str()).copied()

@@ -33,6 +33,8 @@ const GERMANIC: &str = "nplurals=2; plural=(n != 1);";
 
 /// Why texts cannot be extracted.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum ExtractError {
     #[error("{0:?} is no language: write it as in fr or pt-br")]
     Language(String),
@@ -47,6 +49,7 @@ pub enum ExtractError {
 pub struct Extracted {
     /// `None`: the list of all texts (`.pot`).
     pub language: Option<String>,
+    /// The catalogue.
     pub file: PathBuf,
     /// Texts in the templates.
     pub messages: usize,

@@ -60,7 +60,7 @@ struct CatalogFile {
 }
 
 impl Files {
-    pub fn find(dirs: &[PathBuf]) -> Self {
+    pub(super) fn find(dirs: &[PathBuf]) -> Self {
         let mut files = Files::default();
         for dir in dirs {
             // Without the detours of a relative path, so that files are told by short names.
@@ -71,7 +71,7 @@ impl Files {
     }
 
     /// `included` are the names of files that count only because templates include them.
-    pub fn themes(&self, included: &BTreeSet<String>) -> Vec<String> {
+    pub(super) fn themes(&self, included: &BTreeSet<String>) -> Vec<String> {
         let has_included =
             |(_, others): &(&String, &BTreeMap<String, PathBuf>)| included.iter().any(|name| others.contains_key(name));
         let of_others = self.theme_others.iter().filter(has_included).map(|(theme, _)| theme.as_str());
@@ -81,7 +81,7 @@ impl Files {
     }
 
     /// Template name to file, as a theme sees them.
-    pub fn templates(&self, theme: Option<&str>) -> BTreeMap<String, PathBuf> {
+    pub(super) fn templates(&self, theme: Option<&str>) -> BTreeMap<String, PathBuf> {
         let mut templates = self.plain.clone();
         let own = theme.and_then(|theme| self.themes.get(theme)).into_iter().flatten();
         templates.extend(own.map(|(name, path)| (name.clone(), path.clone())));
@@ -89,7 +89,7 @@ impl Files {
     }
 
     /// A file that is no template by its name, as a theme sees it.
-    pub fn other(&self, theme: Option<&str>, name: &str) -> Option<&PathBuf> {
+    pub(super) fn other(&self, theme: Option<&str>, name: &str) -> Option<&PathBuf> {
         let own = theme.and_then(|theme| self.theme_others.get(theme)).and_then(|others| others.get(name));
         own.or_else(|| self.others.get(name))
     }
@@ -101,7 +101,7 @@ impl Files {
     }
 
     /// Languages and catalogues as a theme sees them, its own first, then those of whole folders before applications'.
-    pub fn catalogs(&self, theme: Option<&str>) -> impl Iterator<Item = (&str, &Path)> {
+    pub(super) fn catalogs(&self, theme: Option<&str>) -> impl Iterator<Item = (&str, &Path)> {
         let seen = |wanted: Option<&'_ str>| {
             let wanted = wanted.map(str::to_owned);
             self.catalogs.iter().filter(move |catalog| catalog.theme == wanted)
@@ -111,12 +111,12 @@ impl Files {
     }
 
     /// Every catalogue file once.
-    pub fn catalog_paths(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn catalog_paths(&self) -> impl Iterator<Item = &Path> {
         self.catalogs.iter().map(|catalog| catalog.path.as_path())
     }
 
     /// `included` are the names of files that count only because templates include them.
-    pub fn stamps(&self, included: &BTreeSet<String>) -> BTreeMap<PathBuf, Option<FileStamp>> {
+    pub(super) fn stamps(&self, included: &BTreeSet<String>) -> BTreeMap<PathBuf, Option<FileStamp>> {
         let templates =
             self.plain.values().chain(self.themes.values().flat_map(BTreeMap::values)).map(PathBuf::as_path);
         let samples = self.samples.values().chain(&self.routes).map(PathBuf::as_path);

@@ -147,17 +147,17 @@ fn raw_end(html: &str, tag: &Tag) -> Option<usize> {
 }
 
 impl Tag {
-    pub fn is(&self, html: &str, name: &str) -> bool {
+    pub(super) fn is(&self, html: &str, name: &str) -> bool {
         html[self.name.clone()].eq_ignore_ascii_case(name)
     }
 
     /// Whether nothing can stand in the element.
-    pub fn is_empty(&self, html: &str) -> bool {
+    pub(super) fn is_empty(&self, html: &str) -> bool {
         EMPTY.iter().any(|name| self.is(html, name))
     }
 
     /// The attributes of a start tag.
-    pub fn attributes(&self, html: &str) -> impl Iterator<Item = Attribute> {
+    pub(super) fn attributes(&self, html: &str) -> impl Iterator<Item = Attribute> {
         let bytes = html.as_bytes();
         let end = self.range.end - usize::from(bytes[self.range.clone()].ends_with(b">"));
         let mut at = self.name.end;

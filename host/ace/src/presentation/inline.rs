@@ -40,7 +40,7 @@ type Styles = Vec<(usize, String)>;
 impl Inliner {
     /// The inside of a body with the styles of the head's sheets, and of its own; `None` where there are none, or nothing
     /// changes.
-    pub fn inlined(&self, head: &str, body: &str) -> Result<Option<String>, String> {
+    pub(super) fn inlined(&self, head: &str, body: &str) -> Result<Option<String>, String> {
         let css = sheets(head, &html::pieces(head));
         if !has_rules(&css) && !may_have_sheet(body) {
             return Ok(None);

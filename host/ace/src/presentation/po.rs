@@ -51,21 +51,21 @@ pub(super) struct PoEntry {
 
 impl PoEntry {
     /// The name gettext finds a message by: its context, the character U+0004, and its id.
-    pub fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         key(self.context.as_deref(), &self.id)
     }
 
-    pub fn is_fuzzy(&self) -> bool {
+    pub(super) fn is_fuzzy(&self) -> bool {
         self.flags.iter().any(|flag| flag == "fuzzy")
     }
 
     /// Whether every form is there and a translator stands behind it.
-    pub fn is_translated(&self) -> bool {
+    pub(super) fn is_translated(&self) -> bool {
         self.is_used() && self.translations.iter().all(|text| !text.is_empty())
     }
 
     /// Whether gettext uses it: a translator stands behind its first form, whatever is there of the others.
-    pub fn is_used(&self) -> bool {
+    pub(super) fn is_used(&self) -> bool {
         !self.is_fuzzy() && self.translations.first().is_some_and(|text| !text.is_empty())
     }
 
@@ -84,13 +84,13 @@ impl PoFile {
     ///
     /// # Errors
     /// The first thing that is.
-    pub fn parse(text: &str) -> Result<PoFile, PoError> {
+    pub(super) fn parse(text: &str) -> Result<PoFile, PoError> {
         let (file, errors) = PoFile::read(text);
         errors.into_iter().next().map_or(Ok(file), Err)
     }
 
     /// Reads all that can be read. What is wrong costs the entry that it is in.
-    pub fn read(text: &str) -> (PoFile, Vec<PoError>) {
+    pub(super) fn read(text: &str) -> (PoFile, Vec<PoError>) {
         let mut reader = Reader::default();
         for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
             reader.line(number, line.trim());
@@ -99,19 +99,19 @@ impl PoFile {
         (PoFile { entries: reader.entries }, reader.errors)
     }
 
-    pub fn header(&self) -> Option<&PoEntry> {
+    pub(super) fn header(&self) -> Option<&PoEntry> {
         self.entries.iter().find(|entry| entry.is_header())
     }
 
     /// A field of the header: `Plural-Forms`.
-    pub fn header_field(&self, name: &str) -> Option<&str> {
+    pub(super) fn header_field(&self, name: &str) -> Option<&str> {
         let text = self.header()?.translations.first()?;
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
         fields.find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
     /// The messages that count: neither the header nor obsolete ones.
-    pub fn messages(&self) -> impl Iterator<Item = &PoEntry> {
+    pub(super) fn messages(&self) -> impl Iterator<Item = &PoEntry> {
         self.entries.iter().filter(|entry| !entry.is_header() && !entry.obsolete)
     }
 }

@@ -78,7 +78,7 @@ pub(super) struct Bounds {
 }
 
 impl Rendering {
-    pub fn new(language: Arc<Language>, tracking: Tracking, bounds: Bounds) -> Self {
+    pub(super) fn new(language: Arc<Language>, tracking: Tracking, bounds: Bounds) -> Self {
         Rendering {
             language,
             tracking,
@@ -93,16 +93,16 @@ impl Rendering {
     }
 
     /// Has moments told in a time zone until [`Rendering::leave_zone`].
-    pub fn enter_zone(&self, zone: Option<TimeZone>) {
+    pub(super) fn enter_zone(&self, zone: Option<TimeZone>) {
         self.zones.borrow_mut().push(zone);
     }
 
-    pub fn leave_zone(&self) {
+    pub(super) fn leave_zone(&self) {
         self.zones.borrow_mut().pop();
     }
 
     /// Counts one more body.
-    pub fn step(&self) -> Result<(), Exceeded> {
+    pub(super) fn step(&self) -> Result<(), Exceeded> {
         let left = self.steps_left.get().checked_sub(1).ok_or(Exceeded::Steps(self.bounds.steps))?;
         self.steps_left.set(left);
         self.check_time()
@@ -124,7 +124,7 @@ impl Rendering {
     }
 
     /// Counts what a loop writes. Text may pass through some variables and filters on its way into a file.
-    pub fn wrote(&self, bytes: usize) -> Result<(), Exceeded> {
+    pub(super) fn wrote(&self, bytes: usize) -> Result<(), Exceeded> {
         let written = self.written.get().saturating_add(bytes);
         self.written.set(written);
         let max = self.bounds.output_bytes.saturating_mul(TIMES_WRITTEN);
@@ -132,17 +132,17 @@ impl Rendering {
     }
 
     /// An operand of a condition has no value, because a filter raised an error.
-    pub fn fail(&self) {
+    pub(super) fn fail(&self) {
         self.failed.set(true);
     }
 
     /// Whether that was so since this was last asked.
-    pub fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.failed.replace(false)
     }
 
     /// Whether one value may hold so many bytes.
-    pub fn check_bytes(&self, bytes: usize) -> Result<(), Exceeded> {
+    pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), Exceeded> {
         let max = self.bounds.output_bytes;
         if bytes > max { Err(Exceeded::Value(max)) } else { Ok(()) }
     }

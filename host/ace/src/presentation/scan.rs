@@ -34,11 +34,11 @@ pub(super) enum Kind {
 
 impl Tag {
     /// The word after `{%`.
-    pub fn keyword(&self) -> Option<&str> {
+    pub(super) fn keyword(&self) -> Option<&str> {
         self.is_block.then(|| self.name(0)).flatten()
     }
 
-    pub fn name(&self, at: usize) -> Option<&str> {
+    pub(super) fn name(&self, at: usize) -> Option<&str> {
         match &self.words.get(at)?.kind {
             Kind::Name(name) => Some(name),
             _ => None,
@@ -46,12 +46,12 @@ impl Tag {
     }
 
     /// The file that an `include` names.
-    pub fn included(&self) -> Option<&str> {
+    pub(super) fn included(&self) -> Option<&str> {
         self.file("include")
     }
 
     /// The file that an `extends` names.
-    pub fn extended(&self) -> Option<&str> {
+    pub(super) fn extended(&self) -> Option<&str> {
         self.file("extends")
     }
 
@@ -62,7 +62,7 @@ impl Tag {
         }
     }
 
-    pub fn is_sign(&self, at: usize, sign: char) -> bool {
+    pub(super) fn is_sign(&self, at: usize, sign: char) -> bool {
         self.words.get(at).is_some_and(|word| word.kind == Kind::Sign(sign))
     }
 }

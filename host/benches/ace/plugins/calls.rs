@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ace::internals::plugin::{Engine, Runtime};
 use ace::message::{Denial, Fault, Message, Notes, PolicyResult};
-use ace::plugin::{Engine, Runtime};
 use ace::policy::Policy;
 use async_trait::async_trait;
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ace::internals::plugin::Runtime;
 use ace::message::Message;
-use ace::plugin::Runtime;
 
 use super::calls::check;
 use super::{Home, message, runtime};

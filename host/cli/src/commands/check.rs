@@ -1,8 +1,8 @@
 //! `ace check`.
 
 use ace::config::{Config, Problem};
-use ace::engine::{self, Survey};
-use ace::plugin::PluginState;
+use ace::internals::engine::{self, Survey};
+use ace::internals::plugin::PluginState;
 use jiff::Timestamp;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ace::tls;
+use ace::internals::tls;
 use futures_util::stream;
 use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;

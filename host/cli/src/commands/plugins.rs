@@ -3,8 +3,8 @@
 mod grant;
 
 use ace::config::Config;
-use ace::engine;
-use ace::plugin::{PluginState, Shown};
+use ace::internals::engine;
+use ace::internals::plugin::{PluginState, Shown};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ace::Ace;
 use ace::config::Config;
-use ace::engine::preview::{self, Preview};
+use ace::internals::engine::preview::{self, Preview};
 use ace::message::{Message, Rendered};
 use ace_store::files::{self, Readers};
 use anyhow::Context;

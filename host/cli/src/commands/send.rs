@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use ace::Ace;
 use ace::config::Config;
 use ace::dispatch::{self, Done, Limits, Sink};
+use ace::internals::tasks::{Pauses, Tasks};
 use ace::message::{ChannelReport, FieldErrors, Outcome, RecipientState, Report};
-use ace::tasks::{Pauses, Tasks};
 use ace::watch::Watch;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
@@ -278,6 +278,6 @@ pub fn detail(report: &ChannelReport) -> String {
         Outcome::MaybeSent { reason } | Outcome::Skipped { reason } | Outcome::Unsupported { reason } => reason.clone(),
         Outcome::TemplateError { message, .. } => message.clone(),
         Outcome::Expired { error } => error.clone().unwrap_or_default(),
-        Outcome::Ready | Outcome::Excluded => String::new(),
+        _ => String::new(),
     }
 }

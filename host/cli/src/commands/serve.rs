@@ -1,8 +1,8 @@
 //! `ace serve`.
 
 use ace::config::Config;
-use ace::monitoring::{self, otlp::Exporter};
-use ace_server::app::{App, Ending};
+use ace::internals::monitoring::{self, otlp::Exporter};
+use ace_server::{App, Ending};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 

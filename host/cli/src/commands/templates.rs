@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ace::config::Config;
-use ace::engine::{self, Survey, texts};
+use ace::internals::engine::{self, Survey, texts};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::json;

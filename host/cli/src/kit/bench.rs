@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ace::plugin::{Namespace, PluginState};
+use ace::internals::plugin::{Namespace, PluginState};
 use serde::Serialize;
 
 use super::KitError;
@@ -95,7 +95,7 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
 
 async fn call(
     runner: &Runner,
-    runtime: &ace::plugin::Runtime,
+    runtime: &ace::internals::plugin::Runtime,
     (case, prepared): (&Case, &Prepared),
     namespace: Namespace,
 ) -> Result<Duration, KitError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ace::config::Config;
-use ace::plugin::inspection::Inspection;
+use ace::internals::plugin::inspection::Inspection;
 use ace_store::files::FileStamp;
 use notify::{RecommendedWatcher, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};

@@ -159,7 +159,7 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> 
     take(&WIT, Path::new("wit"), &mut files);
     let world = format!(
         "package openedx:ace@{};\n\n/// What this plugin is. It may include several.\nworld plugin {{\n  include {}-plugin;\n}}\n",
-        ace::plugin::INTERFACE_VERSION,
+        ace::internals::plugin::INTERFACE_VERSION,
         kind.name()
     );
     files.push(("wit/plugin.wit".into(), world.into()));

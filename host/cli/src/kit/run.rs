@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ace::config::{Config, Manifest, Secret};
+use ace::internals::plugin::instance::Called;
+use ace::internals::plugin::trial::{Seen, exchange::Exchange};
+use ace::internals::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single, world};
 use ace::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
-use ace::plugin::instance::Called;
-use ace::plugin::trial::{Seen, exchange::Exchange};
-use ace::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single, world};
 use ace_store::keyvalue::{Keyvalue, KeyvalueError};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ace::plugin::signature::{self, SignatureError};
-use ace::plugin::{single, single::read};
+use ace::internals::plugin::signature::{self, SignatureError};
+use ace::internals::plugin::{single, single::read};
 use ace_store::files::{self, Access, Readers};
 
 use super::{KitError, manifest_text};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ace::config::Config;
+use ace::internals::plugin::single;
+use ace::internals::plugin::trial::Line;
 use ace::message::Object;
-use ace::plugin::single;
-use ace::plugin::trial::Line;
 use ace_store::files::{self, Readers};
 use serde_json::{Value, json};
 

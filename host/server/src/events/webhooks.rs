@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ace::config;
+use ace::internals::tls::{self, TlsError};
 use ace::message;
-use ace::tls::{self, TlsError};
 use ace_store::queue::{Call, Queue};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
@@ -38,7 +38,7 @@ pub enum WebhookError {
 }
 
 /// One webhook, ready to be called.
-pub struct Hook {
+pub(crate) struct Hook {
     name: String,
     settings: config::Webhook,
     signer: Webhook,
@@ -64,7 +64,7 @@ impl From<String> for Untaken {
 
 impl Hook {
     /// Reads the secret and makes the client ready. Touches files: not for an async thread.
-    pub fn new(
+    pub(crate) fn new(
         name: &str,
         settings: &config::Webhook,
         queue: Arc<Queue>,
@@ -86,12 +86,12 @@ impl Hook {
         Ok(Hook { name, settings, signer, client, queue, now, quiet })
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Calls, for as long as the host runs.
-    pub async fn run(&self, mut told: broadcast::Receiver<Arc<Told>>, stop: CancellationToken) {
+    pub(crate) async fn run(&self, mut told: broadcast::Receiver<Arc<Told>>, stop: CancellationToken) {
         loop {
             if let Some(rest) = self.quiet_for() {
                 tokio::select! {

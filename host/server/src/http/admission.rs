@@ -26,7 +26,7 @@ const PROXIED: [HeaderName; 6] = [
 const FORWARDED: &str = "x-forwarded";
 
 /// Who and what is let in.
-pub struct Admission {
+pub(super) struct Admission {
     operations: Operations,
     has_tokens: bool,
     hosts: Vec<Authority>,
@@ -35,7 +35,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub fn new(operations: Operations, settings: &Server) -> Self {
+    pub(super) fn new(operations: Operations, settings: &Server) -> Self {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let has_tokens = settings.tokens_file.is_some();
         Admission { operations, has_tokens, hosts: settings.hosts.clone(), scheme }
@@ -46,7 +46,7 @@ impl Admission {
     /// # Errors
     ///
     /// A problem that says what stands against it.
-    pub fn check(&self, request: &Request) -> Result<(), ApiError> {
+    pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let named = self.named(request)?;
         if !self.has_tokens {
             not_proxied(request.headers())?;

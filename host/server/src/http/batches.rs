@@ -29,7 +29,7 @@ const PAGE_MAX: usize = 500;
 /// The first line: the batch and its message type.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BatchHead {
+pub(super) struct BatchHead {
     /// Identifies the batch: a request with the same uuid continues it, and creates no message twice.
     uuid: Option<Uuid>,
     /// A message type in edx-ace's JSON form.
@@ -42,7 +42,7 @@ pub struct BatchHead {
 /// A resolver: a plugin that names recipients.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ResolverRequest {
+pub(super) struct ResolverRequest {
     plugin: String,
     /// Passed to the plugin unchanged.
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct ResolverRequest {
     (status = 422, description = "The message type is wrong", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "The queue is full or cannot be written; send the same request again", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
     let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
     let (_, first) = lines.next().await?.ok_or_else(|| ApiError::BadRequest("the body is empty".to_owned()))?;
     let head: BatchHead = serde_json::from_slice(&first).map_err(|e| {
@@ -143,7 +143,7 @@ async fn resolve(
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct BatchQuery {
+pub(super) struct BatchQuery {
     /// The maximum number of batches (100 by default, at most 500). 0 means none.
     limit: Option<u64>,
 }
@@ -153,7 +153,7 @@ pub struct BatchQuery {
     (status = 200, description = "The batches, latest first", body = Vec<BatchStatus>),
     (status = 400, description = "The limit is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn list(
+pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(latest): Query<BatchQuery>,
 ) -> Result<Json<Vec<BatchStatus>>, ApiError> {
@@ -166,7 +166,7 @@ pub async fn list(
     (status = 200, description = "The batch", body = BatchStatus),
     (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.batch(uuid).await?.ok_or(ApiError::NotFound("batch"))?.into()))
 }
 
@@ -175,7 +175,7 @@ pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<
     (status = 200, description = "The batch", body = BatchStatus),
     (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+pub(super) async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.pause_batch(uuid).await?.into()))
 }
 
@@ -184,7 +184,7 @@ pub async fn pause(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Resul
     (status = 200, description = "The batch", body = BatchStatus),
     (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+pub(super) async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.resume_batch(uuid).await?.into()))
 }
 
@@ -193,6 +193,6 @@ pub async fn resume(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Resu
     (status = 200, description = "The batch", body = BatchStatus),
     (status = 404, description = "There is no such batch", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
+pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<BatchStatus>, ApiError> {
     Ok(Json(api.queue.cancel_batch(uuid, api.ace.now()).await?.into()))
 }

@@ -12,18 +12,18 @@ use super::patience::Patience;
 use super::problem::ApiError;
 
 /// A body that is read a piece at a time, as long as the client keeps the server's patience.
-pub struct Pieces {
+pub(super) struct Pieces {
     body: Body,
     patience: Patience,
 }
 
 impl Pieces {
-    pub fn new(body: Body, patience: Patience) -> Self {
+    pub(super) fn new(body: Body, patience: Patience) -> Self {
         Pieces { body, patience }
     }
 
     /// The next piece; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
             let Pieces { body, patience } = self;
             let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
@@ -48,7 +48,7 @@ impl Pieces {
     }
 
     /// The whole body, where it is not longer than `max` bytes.
-    pub async fn whole(mut self, max: usize) -> Result<Vec<u8>, ApiError> {
+    pub(super) async fn whole(mut self, max: usize) -> Result<Vec<u8>, ApiError> {
         let mut whole = Vec::new();
         while let Some(piece) = self.next().await? {
             if whole.len() + piece.len() > max {
@@ -61,7 +61,7 @@ impl Pieces {
 }
 
 /// The lines of a body, one at a time.
-pub struct Lines {
+pub(super) struct Lines {
     pieces: Pieces,
     max: usize,
     held: Vec<u8>,
@@ -72,12 +72,12 @@ pub struct Lines {
 
 impl Lines {
     /// Lines of `max` bytes at most.
-    pub fn new(pieces: Pieces, max: usize) -> Self {
+    pub(super) fn new(pieces: Pieces, max: usize) -> Self {
         Lines { pieces, max, held: Vec::new(), at: 0, number: 0, is_at_end: false }
     }
 
     /// The next line that is not empty, and its number from 1; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
+    pub(super) async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
                 let begin = self.at;

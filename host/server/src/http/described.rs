@@ -17,7 +17,7 @@ const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 const PROBLEM: &str = "application/problem+json";
 
 /// Adds to the description what holds for many routes. `is_guarded`: without a token nothing but the open routes is answered.
-pub fn complete(described: &mut OpenApi, is_guarded: bool) {
+pub(super) fn complete(described: &mut OpenApi, is_guarded: bool) {
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     described.components.get_or_insert_default().add_security_scheme("bearer", bearer);
     if is_guarded {
@@ -96,7 +96,7 @@ fn answers(operation: &mut Operation, is_open: bool) {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes; what comes in is read by `message`, which names every wrong field")]
-pub struct MessageForm {
+pub(super) struct MessageForm {
     #[schema(
         min_length = 1,
         max_length = 200,
@@ -134,7 +134,7 @@ pub struct MessageForm {
 #[schema(as = Member)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
-pub struct MemberForm {
+pub(super) struct MemberForm {
     /// Identifies the recipient within the batch; the line number by default.
     key: Option<String>,
     /// As in a message.
@@ -149,7 +149,7 @@ pub struct MemberForm {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "it describes")]
-pub struct RecipientForm {
+pub(super) struct RecipientForm {
     /// Null if there is none.
     #[schema(required)]
     lms_user_id: Option<UserIdForm>,
@@ -161,7 +161,7 @@ pub struct RecipientForm {
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "it describes")]
-pub enum UserIdForm {
+pub(super) enum UserIdForm {
     Number(i64),
     Text(String),
 }

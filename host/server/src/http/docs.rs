@@ -22,7 +22,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The routes of the description.
-pub fn router<S: Clone + Send + Sync + 'static>(described: &OpenApi) -> Router<S> {
+pub(super) fn router<S: Clone + Send + Sync + 'static>(described: &OpenApi) -> Router<S> {
     let described = serde_json::to_value(described).expect("it has only string keys");
     let text = Bytes::from(with_examples(described).to_string());
     let config = Arc::new(Config::from(DESCRIPTION).validator_url("none"));

@@ -7,7 +7,7 @@ const EXAMPLES: &str = include_str!("examples.json");
 const SCHEMAS: &str = "#/components/schemas/";
 
 /// The description with its examples.
-pub fn with_examples(mut description: Value) -> Value {
+pub(super) fn with_examples(mut description: Value) -> Value {
     let examples: Value = serde_json::from_str(EXAMPLES).expect("a file of ours");
     for (path, item) in object(&mut description["paths"]) {
         for (method, operation) in object(item) {

@@ -15,20 +15,20 @@ use super::slots::Asker;
 use crate::tokens::{Scope, Tokens};
 
 /// Lets the request on whose bearer has one of the scopes.
-pub async fn may_send(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(super) async fn may_send(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Send], request, next).await
 }
 
 /// What someone who hands messages in may look at as well.
-pub async fn may_ask(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(super) async fn may_ask(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Send, Scope::Read], request, next).await
 }
 
-pub async fn may_read(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(super) async fn may_read(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Read], request, next).await
 }
 
-pub async fn may_administrate(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
+pub(super) async fn may_administrate(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Admin], request, next).await
 }
 
@@ -55,7 +55,7 @@ fn admit(api: &Api, scopes: &[Scope], headers: &HeaderMap) -> Result<(), ApiErro
 }
 
 /// Who a request is of, as far as a slot for its connection goes.
-pub fn asker(api: &Api, request: &Request) -> Asker {
+pub(super) fn asker(api: &Api, request: &Request) -> Asker {
     let bears_a_token = |tokens: &Tokens| bearer(request.headers()).and_then(|secret| tokens.bearer(secret)).is_some();
     match request.uri().path() {
         "/healthz" | "/readyz" => Asker::Probe,
@@ -65,7 +65,7 @@ pub fn asker(api: &Api, request: &Request) -> Asker {
 }
 
 /// Whether what only readers may know is for this one: its bearer has the scope, or nobody needs a token.
-pub fn may_know(api: &Api, headers: &HeaderMap) -> bool {
+pub(super) fn may_know(api: &Api, headers: &HeaderMap) -> bool {
     let granted = |tokens: &Tokens| bearer(headers).and_then(|secret| tokens.bearer(secret)).map(|(_, scopes)| scopes);
     api.tokens.as_ref().is_none_or(|tokens| granted(tokens).is_some_and(|scopes| scopes.contains(&Scope::Read)))
 }
@@ -78,14 +78,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Requests of each bearer: a bucket that holds a second's worth and is filled all the time.
-pub struct Rates {
+pub(crate) struct Rates {
     per_second: Option<u32>,
     /// As many as there are tokens.
     buckets: Mutex<HashMap<String, (f64, Instant)>>,
 }
 
 impl Rates {
-    pub fn new(per_second: Option<u32>) -> Self {
+    pub(crate) fn new(per_second: Option<u32>) -> Self {
         Rates { per_second, buckets: Mutex::default() }
     }
 

@@ -22,7 +22,7 @@ const UNDER_WAY_MAX: usize = 128;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Ttl {
+pub(super) struct Ttl {
     /// Milliseconds after which the value expires. By default it stays until it is deleted.
     ttl_ms: Option<u64>,
 }
@@ -30,7 +30,7 @@ pub struct Ttl {
 /// A line of a bulk request.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Fact {
+pub(super) struct Fact {
     bucket: String,
     key: String,
     /// A string is stored as it is, any other value as JSON text. Without a value the key is deleted.
@@ -41,7 +41,7 @@ pub struct Fact {
 
 /// The result of a bulk request.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Applied {
+pub(super) struct Applied {
     /// Lines that were applied.
     pub applied: u64,
 }
@@ -53,7 +53,7 @@ pub struct Applied {
     (status = 404, description = "There is no such key", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "The bucket or key is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn get(
+pub(super) async fn get(
     State(api): State<Arc<Api>>,
     Path((bucket, key)): Path<(String, String)>,
 ) -> Result<Vec<u8>, ApiError> {
@@ -72,7 +72,7 @@ pub async fn get(
     (status = 413, description = "The value is too long", body = Problem, content_type = "application/problem+json"),
     (status = 507, description = "The store is full", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn put(
+pub(super) async fn put(
     State(api): State<Arc<Api>>,
     Path((bucket, key)): Path<(String, String)>,
     Query(Ttl { ttl_ms }): Query<Ttl>,
@@ -90,7 +90,7 @@ pub async fn put(
     (status = 204, description = "The key does not exist any more"),
     (status = 422, description = "The bucket or key is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn delete(
+pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Path((bucket, key)): Path<(String, String)>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -106,7 +106,7 @@ pub async fn delete(
     (status = 422, description = "A bucket, key or value is invalid", body = Problem, content_type = "application/problem+json"),
     (status = 507, description = "The store is full; the lines before are on disk", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
+pub(super) async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
     let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
     let mut under_way = FuturesUnordered::new();
     let mut applied = 0;

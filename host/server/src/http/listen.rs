@@ -44,7 +44,7 @@ const UNSENT: u32 = 64 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves connections until `stop`, then waits for their requests, at most so long.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
@@ -84,11 +84,11 @@ async fn accept(listener: &TcpListener, slots: &Arc<Slots>, connections: &TaskTr
 
 /// What is told now and then.
 #[derive(Default)]
-pub struct Seldom(Mutex<Option<Instant>>);
+pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
     /// Whether it was not told for a minute; then it is to be told now.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let (mut last, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         let is_due = last.is_none_or(|last| now.duration_since(last) >= SELDOM);
         if is_due {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ace::internals::monitoring::trace;
 use ace::message::{self, DateTime, Message, Report};
-use ace::monitoring::trace;
 use ace_store::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
 use axum::Json;
 use axum::body::Body;
@@ -40,7 +40,7 @@ const KEYS: Uuid = Uuid::from_u128(0x5a1c_7b0e_6a5d_4f0e_9d0b_1ace_0000_0001);
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct SubmitQuery {
+pub(super) struct SubmitQuery {
     /// Seconds to wait for the outcome, at most 120; by default the response is sent once the message is stored.
     wait: Option<u64>,
     /// Do everything except delivery, and respond with the report.
@@ -52,7 +52,7 @@ pub struct SubmitQuery {
 
 /// A submitted message.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SubmittedMessage {
+pub(super) struct SubmittedMessage {
     pub uuid: Uuid,
     /// Its state; `queued` for a new one.
     pub state: &'static str,
@@ -68,7 +68,7 @@ pub struct SubmittedMessage {
 
 /// The result of a dry run.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DryRun {
+pub(super) struct DryRun {
     /// Always true.
     pub dry_run: bool,
     /// In the form of `ace explain --json`.
@@ -79,7 +79,7 @@ pub struct DryRun {
 /// The response to a submission.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum SubmitResponse {
+pub(super) enum SubmitResponse {
     SubmittedMessage(SubmittedMessage),
     DryRun(DryRun),
 }
@@ -88,7 +88,7 @@ pub enum SubmitResponse {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct MessageQuery {
+pub(super) struct MessageQuery {
     /// `queued`, `sent`, `maybe_sent`, `not_sent`, `failed`, `expired`, `corrupt`, `cancelled`, `discarded`, or `dead` for
     /// those that can be retried.
     state: Option<String>,
@@ -111,7 +111,7 @@ pub struct MessageQuery {
 
 /// A page of messages, latest first.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MessagePage {
+pub(super) struct MessagePage {
     pub messages: Vec<MessageSummary>,
     /// The cursor of the next page; null on the last one.
     pub next: Option<i64>,
@@ -119,7 +119,7 @@ pub struct MessagePage {
 
 /// The number of messages that a request changed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ChangedCount {
+pub(super) struct ChangedCount {
     pub changed: u64,
 }
 
@@ -138,7 +138,7 @@ pub struct ChangedCount {
     (status = 422, description = "Fields are wrong", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "The queue is full or cannot be written", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn submit(
+pub(super) async fn submit(
     State(api): State<Arc<Api>>,
     Query(handing): Query<SubmitQuery>,
     headers: HeaderMap,
@@ -283,7 +283,7 @@ fn lane(message: &Message) -> i64 {
     (status = 200, description = "The message", body = MessageDetails),
     (status = 404, description = "There is no such message, or its retention is over", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<MessageDetails>, ApiError> {
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<MessageDetails>, ApiError> {
     let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
     Ok(Json(MessageDetails { message: (&stored).into(), report: report(&stored) }))
 }
@@ -293,7 +293,7 @@ pub async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<
     (status = 200, description = "A page of messages", body = MessagePage),
     (status = 400, description = "A filter is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn list(
+pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Query(wanted): Query<MessageQuery>,
 ) -> Result<Json<MessagePage>, ApiError> {
@@ -312,7 +312,7 @@ pub async fn list(
     (status = 404, description = "There is no such message", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "The message has not failed, or its content was erased", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn retry(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+pub(super) async fn retry(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
     api.queue.retry(uuid, api.ace.now()).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -323,7 +323,7 @@ pub async fn retry(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Resul
     (status = 404, description = "There is no such message", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "The message is being sent or is already settled", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
     api.queue.cancel(uuid, api.ace.now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -334,7 +334,7 @@ pub async fn cancel(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Resu
     (status = 404, description = "There is no such message", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "The message has not failed", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
+pub(super) async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<StatusCode, ApiError> {
     api.queue.discard(uuid).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -344,7 +344,7 @@ pub async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Res
     (status = 200, description = "How many messages are queued again", body = ChangedCount),
     (status = 400, description = "A filter is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn retry_all(
+pub(super) async fn retry_all(
     State(api): State<Arc<Api>>,
     Query(wanted): Query<MessageQuery>,
 ) -> Result<Json<ChangedCount>, ApiError> {
@@ -356,7 +356,7 @@ pub async fn retry_all(
     (status = 200, description = "How many messages were discarded", body = ChangedCount),
     (status = 400, description = "A filter is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn discard_all(
+pub(super) async fn discard_all(
     State(api): State<Arc<Api>>,
     Query(wanted): Query<MessageQuery>,
 ) -> Result<Json<ChangedCount>, ApiError> {
@@ -364,7 +364,7 @@ pub async fn discard_all(
 }
 
 /// Refuses an address that cannot have been meant.
-pub fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
+pub(super) fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
     ace_store::person::check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
 }
 

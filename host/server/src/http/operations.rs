@@ -16,7 +16,7 @@ use super::problem::ApiError;
 const OCTETS: &str = "application/octet-stream";
 
 /// The operations that are described, by path and method.
-pub struct Operations(HashMap<String, Vec<(Method, Input)>>);
+pub(super) struct Operations(HashMap<String, Vec<(Method, Input)>>);
 
 /// What an operation takes.
 #[derive(Default)]
@@ -26,13 +26,13 @@ struct Input {
 }
 
 impl Operations {
-    pub fn of(described: &OpenApi) -> Self {
+    pub(super) fn of(described: &OpenApi) -> Self {
         let paths = described.paths.paths.iter();
         Operations(paths.map(|(path, item)| (path.clone(), methods(item).collect())).collect())
     }
 
     /// Whether an operation takes this query and this body. What matches no operation is not judged: it finds nobody.
-    pub fn check(&self, path: &str, request: &Request) -> Result<(), ApiError> {
+    pub(super) fn check(&self, path: &str, request: &Request) -> Result<(), ApiError> {
         // What is asked for by HEAD is what GET would answer.
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         let operations = self.0.get(path).map(Vec::as_slice).unwrap_or_default();

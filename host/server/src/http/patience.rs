@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 const WHILE_STOPPING: Duration = Duration::from_secs(1);
 
 /// What holds for every client.
-pub struct Terms {
+pub(crate) struct Terms {
     /// The longest that a client does nothing.
     pub timeout: Duration,
     /// Bytes a second that it sends or takes on average, while it is waited for; 0: any byte will do.
@@ -55,7 +55,7 @@ impl Stock {
 }
 
 /// What the server has with one client.
-pub struct Patience {
+pub(super) struct Patience {
     terms: Arc<Terms>,
     stock: Stock,
     /// When it began to be the client's turn.
@@ -67,13 +67,13 @@ pub struct Patience {
 }
 
 impl Patience {
-    pub fn new(terms: Arc<Terms>) -> Self {
+    pub(super) fn new(terms: Arc<Terms>) -> Self {
         let stock = Stock::new(&terms);
         Patience { terms, stock, since: None, is_stopping: false, timer: None, stopped: None }
     }
 
     /// It is the client's turn. Ready when it has taken too long.
-    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.since.is_none() {
             self.wait_from(Instant::now());
         }
@@ -90,7 +90,7 @@ impl Patience {
     }
 
     /// It is the server's turn again, and the client sent or took so many bytes.
-    pub fn used(&mut self, bytes: usize) {
+    pub(super) fn used(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
             self.stock.spend(since.elapsed());
         }
@@ -98,7 +98,7 @@ impl Patience {
     }
 
     /// Whether it came to its end because the server stops.
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.is_stopping
     }
 

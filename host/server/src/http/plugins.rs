@@ -13,7 +13,7 @@ use super::problem::{ApiError, Problem};
 #[utoipa::path(get, path = "/v1/plugins", tag = "plugins", responses(
     (status = 200, description = "The plugins with their grants and state", body = Vec<Object>),
 ))]
-pub async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     let shown = api.ace.registry().plugins.values().map(|plugin| json!(plugin.show())).collect();
     Json(shown)
 }
@@ -23,7 +23,7 @@ pub async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     (status = 200, description = "The plugin with its grants and state", body = Object),
     (status = 404, description = "There is no such plugin", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let registry = api.ace.registry();
     let plugin = registry.plugins.get(&name).ok_or(ApiError::NotFound("plugin"))?;
     Ok(Json(json!(plugin.show())))
@@ -33,7 +33,7 @@ pub async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resul
 #[utoipa::path(get, path = "/v1/shadow", tag = "plugins", responses(
     (status = 200, description = "Counts and the latest differences of each policy in shadow mode", body = Vec<Object>),
 ))]
-pub async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
+pub(super) async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     let snapshot = api.ace.snapshot();
     let in_shadow = snapshot.policies.iter().filter_map(|slot| {
         let shadow = slot.shadow.as_ref()?;
@@ -48,7 +48,7 @@ pub async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     (status = 200, description = "What changed", body = Object),
     (status = 409, description = "There is a problem, and nothing was changed", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn reload(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn reload(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     let reload = api.ace.reload().await.map_err(|error| ApiError::Conflict(error.to_string()))?;
     Ok(Json(json!(reload)))
 }

@@ -14,7 +14,7 @@ const RETRY_AFTER_S: u64 = 5;
 
 /// RFC 9457, `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
+pub(super) struct Problem {
     /// The kind of problem: `invalid-message`, `conflict`, …
     #[serde(rename = "type")]
     pub kind: String,
@@ -29,7 +29,7 @@ pub struct Problem {
 
 /// One wrong field.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct WrongField {
+pub(super) struct WrongField {
     /// RFC 6901 pointer; empty for the whole document.
     pub path: String,
     pub message: String,
@@ -43,7 +43,7 @@ impl From<FieldError> for WrongField {
 
 /// Why a request is not served.
 #[derive(Debug)]
-pub enum ApiError {
+pub(super) enum ApiError {
     /// Fields of a document are wrong.
     Invalid(FieldErrors),
     /// A part of the request is invalid: its name, and why.
@@ -74,12 +74,12 @@ pub enum ApiError {
 
 impl ApiError {
     /// All connections are taken.
-    pub fn no_slot() -> Self {
+    pub(super) fn no_slot() -> Self {
         ApiError::Unavailable("all connections (server.connections) are in use; retry later".to_owned())
     }
 
     /// The server stops while a body still comes in.
-    pub fn stopping() -> Self {
+    pub(super) fn stopping() -> Self {
         ApiError::Unavailable("the server is stopping; send the same request again later".to_owned())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ace::destination::View;
+use ace::internals::destination::View;
 use ace::message::UserId;
 use ace_store::queue::{Batch, Forgotten, Rate, Stats, Stored};
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::described::UserIdForm;
 
 /// Depth, age, size and throughput of the queue.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct QueueStatus {
+pub(super) struct QueueStatus {
     /// Queued transactional messages.
     waiting_transactional: u64,
     /// Queued messages of ordinary priority.
@@ -44,7 +44,7 @@ pub struct QueueStatus {
 
 /// A relay or an HTTP origin that is down or recovering.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DestinationStatus {
+pub(super) struct DestinationStatus {
     /// `relay` or `origin`.
     kind: &'static str,
     name: String,
@@ -62,7 +62,7 @@ pub struct DestinationStatus {
 }
 
 impl DestinationStatus {
-    pub fn new(view: View, waiting: u64) -> Self {
+    pub(super) fn new(view: View, waiting: u64) -> Self {
         let View { destination, is_recovering, since, reason, next_attempt } = view;
         let state = if is_recovering { "recovering" } else { "down" };
         let (kind, name) = (destination.kind(), destination.name().to_owned());
@@ -72,14 +72,14 @@ impl DestinationStatus {
 
 /// Averages over the last minute and the last five minutes, or since the start if that is more recent.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Throughput {
+pub(super) struct Throughput {
     minute: MessagesPerSecond,
     five_minutes: MessagesPerSecond,
 }
 
 /// Messages per second.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MessagesPerSecond {
+pub(super) struct MessagesPerSecond {
     accepted: f64,
     /// Settled in any state.
     settled: f64,
@@ -88,7 +88,7 @@ pub struct MessagesPerSecond {
 }
 
 impl QueueStatus {
-    pub fn new(stats: Stats, destinations: Vec<DestinationStatus>) -> Self {
+    pub(super) fn new(stats: Stats, destinations: Vec<DestinationStatus>) -> Self {
         let speed =
             |rate: Rate| MessagesPerSecond { accepted: rate.accepted, settled: rate.settled, failed: rate.failed };
         QueueStatus {
@@ -110,7 +110,7 @@ impl QueueStatus {
 
 /// The progress of a batch.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BatchStatus {
+pub(super) struct BatchStatus {
     uuid: Uuid,
     /// `receiving`, `sending`, `paused`, `cancelled`, `done` or `failed` (its resolver failed permanently).
     #[schema(value_type = String)]
@@ -128,7 +128,7 @@ pub struct BatchStatus {
 
 /// The plugin that names a batch's recipients.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BatchResolver {
+pub(super) struct BatchResolver {
     plugin: String,
     /// Why the last page could not be fetched. It is retried unless the batch has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,7 +150,7 @@ impl From<Batch> for BatchStatus {
 
 /// A message without its content.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MessageSummary {
+pub(super) struct MessageSummary {
     uuid: Uuid,
     /// `app_label.name`.
     name: String,
@@ -172,7 +172,7 @@ pub struct MessageSummary {
 
 /// The recipient of a message.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MessageRecipient {
+pub(super) struct MessageRecipient {
     #[schema(value_type = Option<UserIdForm>)]
     lms_user_id: UserId,
     email_address: Option<String>,
@@ -199,7 +199,7 @@ impl From<&Stored> for MessageSummary {
 
 /// A message and its full history.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct MessageDetails {
+pub(super) struct MessageDetails {
     #[serde(flatten)]
     pub message: MessageSummary,
     /// Policies, channels, templates, attempts and the outcome, in the form of `ace send --json`; null before the first step.
@@ -209,7 +209,7 @@ pub struct MessageDetails {
 
 /// How many of a person's messages were erased.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ErasedCounts {
+pub(super) struct ErasedCounts {
     /// Queued messages; they will not be sent.
     waiting: u64,
     /// Messages that were being sent at that moment: they may still arrive, but no record of them is kept.

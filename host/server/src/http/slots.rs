@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::listen::Seldom;
 
 /// All slots.
-pub struct Slots {
+pub(super) struct Slots {
     general: Arc<Semaphore>,
     spare: Arc<Semaphore>,
     /// For bearers of a token.
@@ -24,14 +24,14 @@ pub struct Slots {
 }
 
 /// What a connection holds as long as it lives.
-pub enum Slot {
+pub(super) enum Slot {
     General { _permit: OwnedSemaphorePermit },
     Spare(Arc<Spare>),
 }
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub(super) enum Asker {
     Probe,
     Bearer,
     Anyone,
@@ -39,7 +39,7 @@ pub enum Asker {
 
 /// What becomes of a request on a spare slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     Stay,
     /// It is answered, and its connection ends.
     Once,
@@ -52,7 +52,7 @@ const DECIDED: u8 = 1;
 const CUT: u8 = 2;
 
 /// A connection beyond those that all may have.
-pub struct Spare {
+pub(super) struct Spare {
     slots: Arc<Slots>,
     /// Of the spare slots at first, then of those that it has moved to.
     held: Mutex<Held>,
@@ -67,7 +67,7 @@ struct Held {
 
 /// What a connection on a spare slot is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub(super) enum Order {
     /// To end after what is being answered.
     WindDown,
     /// To make room at once.
@@ -75,14 +75,14 @@ pub enum Order {
 }
 
 impl Slots {
-    pub fn new(connections: usize, spare: usize) -> Arc<Self> {
+    pub(super) fn new(connections: usize, spare: usize) -> Arc<Self> {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         let (general, spare, kept) = (semaphore(connections), semaphore(spare), semaphore(spare));
         Arc::new(Slots { general, spare, kept, undecided: Mutex::default(), warned: Seldom::default() })
     }
 
     /// A slot for a new connection. It waits where all spare ones are held by who may stay there.
-    pub async fn take(self: &Arc<Self>) -> Slot {
+    pub(super) async fn take(self: &Arc<Self>) -> Slot {
         if let Ok(permit) = self.general.clone().try_acquire_owned() {
             return Slot::General { _permit: permit };
         }
@@ -123,7 +123,7 @@ impl Slots {
 }
 
 impl Slot {
-    pub fn spare(&self) -> Option<&Arc<Spare>> {
+    pub(super) fn spare(&self) -> Option<&Arc<Spare>> {
         match self {
             Slot::General { .. } => None,
             Slot::Spare(spare) => Some(spare),
@@ -131,7 +131,7 @@ impl Slot {
     }
 
     /// What the connection is to do; only one on a spare slot is ever told something.
-    pub async fn order(&self) -> Order {
+    pub(super) async fn order(&self) -> Order {
         let Slot::Spare(spare) = self else { return std::future::pending().await };
         spare.told.notified().await;
         if spare.state.load(SeqCst) == CUT { Order::Leave } else { Order::WindDown }
@@ -140,12 +140,12 @@ impl Slot {
 
 impl Spare {
     /// Whether the connection has a slot of its own by now, so that nothing is left to be decided.
-    pub fn has_moved(&self) -> bool {
+    pub(super) fn has_moved(&self) -> bool {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).has_moved
     }
 
     /// Decides about a request whose head is read.
-    pub fn decide(&self, asker: Asker) -> Verdict {
+    pub(super) fn decide(&self, asker: Asker) -> Verdict {
         self.state.store(DECIDED, SeqCst);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.has_moved {

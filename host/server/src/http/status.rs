@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ace::destination::View;
-use ace::plugin::PluginState;
+use ace::internals::destination::View;
+use ace::internals::plugin::PluginState;
 use ace_store::queue::{Failing, Health};
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ use super::shown::{DestinationStatus, QueueStatus};
 
 /// Whether the server accepts messages, and its problems.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Readiness {
+pub(super) struct Readiness {
     pub ready: bool,
     /// Why messages cannot be accepted.
     pub reasons: Vec<String>,
@@ -30,7 +30,7 @@ pub struct Readiness {
 
 /// The health of the queue's database.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct QueueHealth {
+pub(super) struct QueueHealth {
     /// Seconds since the last write; null if there was none since the start.
     pub last_write_s: Option<u64>,
     /// Seconds since messages were last claimed successfully.
@@ -54,7 +54,7 @@ impl From<&Health> for QueueHealth {
 
 /// A problem that does not keep messages from being accepted.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Degradation {
+pub(super) struct Degradation {
     /// `plugin`: it should be active and is not. `revision`: a plugin's files were rejected, and an earlier revision stays
     /// active. `reload`: ace.toml or a name in it is wrong, and the previous configuration stays in use. `template`: a template
     /// or catalogue is broken. `task`: a part of the server failed and was restarted. `relay`, `origin`: messages wait for it
@@ -128,7 +128,7 @@ impl Readiness {
 
 /// Whether the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "It is alive", body = str)))]
-pub async fn healthz() -> &'static str {
+pub(super) async fn healthz() -> &'static str {
     "ok"
 }
 
@@ -138,7 +138,7 @@ pub async fn healthz() -> &'static str {
     (status = 200, description = "It accepts messages", body = Readiness),
     (status = 503, description = "It does not: the store is unavailable, or the server is stopping", body = Readiness),
 ))]
-pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
+pub(super) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     let mut reasons = Vec::new();
     if let Err(error) = api.queue.answers().await {
         reasons.push(error.to_string());
@@ -161,7 +161,7 @@ pub async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl Int
     (status = 200, description = "Metrics", body = str, content_type = "text/plain"),
     (status = 401, description = "No token", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
     crate::gauges::queue(&api.queue.stats().await?);
     let text = api.metrics.as_ref().map(|metrics| metrics.render()).unwrap_or_default();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
@@ -172,7 +172,7 @@ pub async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, A
     (status = 200, description = "Depth, age, size and throughput", body = QueueStatus),
     (status = 503, description = "The store is unavailable", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueStatus>, ApiError> {
+pub(super) async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueStatus>, ApiError> {
     let destinations = destinations(&api);
     Ok(Json(QueueStatus::new(api.queue.stats().await?, destinations)))
 }

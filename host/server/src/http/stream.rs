@@ -42,7 +42,7 @@ type Events = BoxStream<'static, Result<Event, Infallible>>;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct Person {
+pub(super) struct Person {
     /// The lms_user_id.
     user: Option<String>,
     /// The address, in any case. In a URL a `+` is written `%2B`.
@@ -57,7 +57,7 @@ pub struct Person {
 ), responses(
     (status = 200, description = "Events in the form of Standard Webhooks", body = str, content_type = "text/event-stream"),
 ))]
-pub async fn events(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn events(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().trim().to_owned());
     let events = match api.events_are_kept {
         true => kept(api, last).await?,
@@ -166,7 +166,7 @@ impl Reader {
 }
 
 /// The route's name before 0.1.0. The same request is answered at `/v1/erase`.
-pub async fn forget(request: Request) -> Redirect {
+pub(super) async fn forget(request: Request) -> Redirect {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     Redirect::permanent(&format!("/v1/erase{query}"))
 }
@@ -176,7 +176,10 @@ pub async fn forget(request: Request) -> Redirect {
     (status = 200, description = "How many messages were erased", body = ErasedCounts),
     (status = 400, description = "No person is named, or the address contains a space (an unescaped `+`)", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn erase(State(api): State<Arc<Api>>, Query(person): Query<Person>) -> Result<Json<ErasedCounts>, ApiError> {
+pub(super) async fn erase(
+    State(api): State<Arc<Api>>,
+    Query(person): Query<Person>,
+) -> Result<Json<ErasedCounts>, ApiError> {
     if let Some(email) = &person.email {
         asked_for("email", email)?;
     }

@@ -34,21 +34,21 @@ struct Turn {
 
 /// The streams of one connection that are being answered.
 #[derive(Default)]
-pub struct Live {
+pub(super) struct Live {
     now: AtomicUsize,
     ever: AtomicU64,
 }
 
 impl Live {
     /// Whether nothing is being answered, and how many streams there were.
-    pub fn rest(&self) -> Option<u64> {
+    pub(super) fn rest(&self) -> Option<u64> {
         (self.now.load(Relaxed) == 0).then(|| self.ever.load(Relaxed))
     }
 }
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
-pub struct Streams {
+pub(super) struct Streams {
     pub live: Arc<Live>,
     pub terms: Arc<Terms>,
 }
@@ -95,13 +95,13 @@ async fn watched(stream: impl Future, turn: &Turn, mut patience: Patience) {
 }
 
 /// An answer whose body goes out in pieces, and says when the client takes them.
-pub fn in_turns(response: Response) -> Response {
+pub(super) fn in_turns(response: Response) -> Response {
     let turn = STREAM.try_with(Arc::clone).ok();
     response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, turn }))
 }
 
 /// A long answer in pieces, so that a connection holds no more of it than it can send; others stay as they are.
-pub fn in_pieces(response: Response) -> Response {
+pub(super) fn in_pieces(response: Response) -> Response {
     match response.body().size_hint().lower() > PIECE as u64 * 4 {
         true => response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, turn: None })),
         false => response,

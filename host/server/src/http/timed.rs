@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::patience::Patience;
 
 /// Reads as its stream does. A write that the client holds up for too long is an error, which ends the connection.
-pub struct Timed<S> {
+pub(super) struct Timed<S> {
     stream: S,
     patience: Patience,
 }
 
 impl<S> Timed<S> {
-    pub fn new(stream: S, patience: Patience) -> Self {
+    pub(super) fn new(stream: S, patience: Patience) -> Self {
         Timed { stream, patience }
     }
 

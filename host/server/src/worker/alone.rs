@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ace::monitoring;
-use ace::tasks::Panicked;
+use ace::internals::monitoring;
+use ace::internals::tasks::Panicked;
 use ace_store::queue::Settlement;
 use uuid::Uuid;
 
@@ -41,20 +41,20 @@ pub(super) struct Alone {
 }
 
 impl Alone {
-    pub fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.due.is_some() && self.left().is_zero()
     }
 
-    pub fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         let due = self.due.map(|due| self.not_before.map_or(due, |other| due.max(other)));
         due.map_or(LOOK_MAX, |due| due.saturating_duration_since(Instant::now()))
     }
 
-    pub fn wanted(&mut self, after: Option<Duration>) {
+    pub(super) fn wanted(&mut self, after: Option<Duration>) {
         self.due = after.map(|after| Instant::now() + after);
     }
 
-    pub fn ended(&mut self, took: Duration) {
+    pub(super) fn ended(&mut self, took: Duration) {
         (self.due, self.not_before) = (None, Some(Instant::now() + took));
     }
 }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ace::destination::{Destinations, Wanted};
+use ace::InFlight;
+use ace::internals::destination::{Destinations, Wanted};
+use ace::internals::monitoring;
 use ace::message::{Destination, Outcome};
-use ace::monitoring;
-use ace::pipeline::InFlight;
 use ace_store::queue::{ORDINARY, Settlement};
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;

@@ -20,14 +20,18 @@ const BASE64: &str = "$base64";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Exchange {
+    /// A request of the plugin.
     Http {
         /// `method`, `url`, `headers`, `body`.
         request: Object,
+        /// What it is answered.
         answer: HttpAnswer,
     },
+    /// A mail of the plugin.
     Mail {
         /// The fields of `mailer.email`, as far as they are set.
         request: Object,
+        /// What it is answered.
         answer: MailAnswer,
     },
 }
@@ -49,11 +53,13 @@ pub struct HttpAnswer {
     /// 200, where there is no error either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// By their names, in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
     /// A text as it is; any other JSON value is sent in its compact form.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub body: Value,
+    /// Why there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<HttpFailure>,
 }
@@ -62,9 +68,13 @@ pub struct HttpAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HttpFailure {
+    /// Not granted.
     Denied,
+    /// No connection.
     Connection,
+    /// No answer in time.
     TimedOut,
+    /// More bytes than are allowed.
     TooLarge,
 }
 
@@ -125,8 +135,11 @@ impl HttpAnswer {
 pub enum MailAnswer {
     /// The relay's last line.
     Accepted(String),
+    /// The mail itself is wrong.
     Invalid(String),
+    /// Try again later.
     Temporary(String),
+    /// Do not try again.
     Permanent(String),
 }
 

@@ -4,7 +4,7 @@ use tera::Value;
 use tera::value::ValueKind;
 
 /// `str(value)`; an undefined value is empty.
-pub fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),
         None if value.is_undefined() => String::new(),
@@ -13,7 +13,7 @@ pub fn text(value: &Value) -> String {
 }
 
 /// `repr(value)`.
-pub fn repr(value: &Value) -> String {
+pub(crate) fn repr(value: &Value) -> String {
     let mut written = String::new();
     write(value, &mut written);
     written
@@ -69,7 +69,7 @@ fn quoted(text: &str, out: &mut String) {
 }
 
 /// The shortest digits that tell a number, with an exponent below 0.0001 and from 10,000,000,000,000,000 on.
-pub fn float(number: f64) -> String {
+pub(crate) fn float(number: f64) -> String {
     if !number.is_finite() {
         return if number.is_nan() {
             "nan"
@@ -89,7 +89,7 @@ pub fn float(number: f64) -> String {
 }
 
 /// `text.splitlines()`.
-pub fn lines(text: &str) -> Vec<&str> {
+pub(crate) fn lines(text: &str) -> Vec<&str> {
     let is_end = |c: char| matches!(c, '\n'..='\r' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut lines = Vec::new();
     let mut rest = text;
@@ -107,7 +107,7 @@ pub fn lines(text: &str) -> Vec<&str> {
 }
 
 /// `text.title()`: a capital after whatever is no letter.
-pub fn title(text: &str) -> String {
+pub(crate) fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut is_within = false;
     for c in text.chars() {
@@ -121,7 +121,7 @@ pub fn title(text: &str) -> String {
 }
 
 /// A character as it begins a word, which is not always its capital.
-pub fn extend_titlecase(text: &mut String, c: char) {
+pub(crate) fn extend_titlecase(text: &mut String, c: char) {
     match c {
         // Georgian has capitals for whole words alone.
         '\u{10d0}'..='\u{10ff}' => text.push(c),
@@ -141,7 +141,7 @@ pub fn extend_titlecase(text: &mut String, c: char) {
 }
 
 /// `int(value)`.
-pub fn int(value: &Value) -> Option<i128> {
+pub(crate) fn int(value: &Value) -> Option<i128> {
     match value.kind() {
         ValueKind::Bool => Some(i128::from(value.is_truthy())),
         ValueKind::F64 => value.as_f64().filter(|n| n.is_finite() && n.abs() < 1e38).map(|n| n.trunc() as i128),
@@ -159,7 +159,7 @@ fn int_text(text: &str) -> Option<i128> {
 }
 
 /// `float(value)`; `Err` where Python raises a `TypeError`, `Ok(None)` where it raises a `ValueError`.
-pub fn as_float(value: &Value) -> Result<Option<f64>, ()> {
+pub(crate) fn as_float(value: &Value) -> Result<Option<f64>, ()> {
     match value.kind() {
         ValueKind::Bool => Ok(Some(f64::from(u8::from(value.is_truthy())))),
         ValueKind::String => Ok(value.as_str().and_then(|text| text.trim().parse().ok())),

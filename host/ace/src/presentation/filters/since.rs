@@ -45,7 +45,7 @@ pub(super) struct Moment {
 
 impl Moment {
     /// Text in ISO 8601, as JSON holds dates.
-    pub fn read(value: &Value) -> Option<Moment> {
+    pub(super) fn read(value: &Value) -> Option<Moment> {
         let text = value.as_str()?.trim();
         if !text.contains(['-', 'T']) {
             return None;
@@ -56,7 +56,7 @@ impl Moment {
     }
 
     /// This moment, told as the other one is: by its offset, or by the clock of a place.
-    pub fn now(&self, zone: &TimeZone) -> Moment {
+    pub(super) fn now(&self, zone: &TimeZone) -> Moment {
         let now = Timestamp::now();
         let at = match self.offset {
             Some(offset) => offset.to_datetime(now),
@@ -78,7 +78,7 @@ impl Moment {
     }
 
     /// Whole seconds.
-    pub fn seconds_since(&self, earlier: &Moment) -> i64 {
+    pub(super) fn seconds_since(&self, earlier: &Moment) -> i64 {
         duration(earlier.at, self.at).as_secs()
     }
 }

@@ -5,7 +5,7 @@ const CONTROLS: [(char, u8); 7] =
     [('n', b'\n'), ('t', b'\t'), ('r', b'\r'), ('a', 0x07), ('b', 0x08), ('v', 0x0b), ('f', 0x0c)];
 
 /// The text of quoted strings in a row, C's escapes undone.
-pub fn unquoted(quoted: &str) -> Result<String, String> {
+pub(super) fn unquoted(quoted: &str) -> Result<String, String> {
     let mut text = Vec::with_capacity(quoted.len());
     let mut rest = quoted;
     while !rest.is_empty() {
@@ -50,7 +50,7 @@ fn number<'a>(digits: &'a str, radix: u32, length_max: usize, text: &mut Vec<u8>
 }
 
 /// A text as one quoted string.
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ace::config::{Config, Grants, granted};
-use ace::plugin::inspection::Inspection;
-use ace::plugin::{INTERFACE_VERSION, grants};
+use ace::internals::plugin::inspection::Inspection;
+use ace::internals::plugin::{INTERFACE_VERSION, grants};
 use serde_json::{Value, json};
 
 use super::{block, bytes, duration};

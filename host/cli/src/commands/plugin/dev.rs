@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ace::internals::plugin::{PluginState, Shown};
 use ace::message::Report;
-use ace::plugin::{PluginState, Shown};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use ace::config::{self, Config};
-use ace::plugin::Plugin;
+use ace::internals::plugin::Plugin;
 use ace_store::files::{self, Readers};
 use serde_json::json;
 

@@ -17,7 +17,7 @@ const LOOKUPS_MAX: usize = 32;
 /// A name that leads to where no plugin may go. The text names both.
 #[derive(Debug, thiserror::Error)]
 #[error("the address of {host} is {address}, {kind}; it is reached only under a grant that names the address itself")]
-pub struct RefusedAddress {
+pub(super) struct RefusedAddress {
     host: String,
     address: IpAddr,
     kind: &'static str,
@@ -27,19 +27,19 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Looks names up as the system does, and drops what may not be reached.
-pub struct Resolver {
+pub(super) struct Resolver {
     lookup: Arc<Lookup>,
     lookups: Arc<Semaphore>,
 }
 
 impl Resolver {
     /// Asks the system.
-    pub fn system() -> Self {
+    pub(super) fn system() -> Self {
         Resolver::new(|host| Ok((host, 0).to_socket_addrs()?.collect()))
     }
 
     /// Asks a function that may block.
-    pub fn new(lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+    pub(super) fn new(lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         Resolver { lookup: Arc::new(lookup), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
 }
@@ -75,7 +75,7 @@ fn reachable(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refu
 }
 
 /// What an address is, if not one of the public Internet.
-pub fn not_public(address: IpAddr) -> Option<&'static str> {
+pub(super) fn not_public(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => not_public_v4(address),
         IpAddr::V6(address) => not_public_v6(address),

@@ -19,12 +19,14 @@ use crate::plugin::world::{self, Course, World};
 use crate::{config, tls};
 
 /// Headers of a request or a response.
-pub const HEADERS_MAX: usize = 100;
+pub(super) const HEADERS_MAX: usize = 100;
 /// Bytes of all header names and values of a request or a response together.
-pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+pub(super) const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+#[non_exhaustive]
 pub enum ClientError {
     #[error("http: {0}")]
     Trust(#[from] tls::TlsError),
@@ -89,7 +91,7 @@ impl Failure {
 
 /// What is known of a request's effect on the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// It was answered with a success, whatever came of the rest of the answer.
     Taken(StatusCode),
     /// It was turned down, or never sent.
@@ -99,7 +101,7 @@ pub enum Effect {
 }
 
 /// What an exchange did.
-pub fn effect(outcome: &Result<Response, Failure>) -> Effect {
+pub(super) fn effect(outcome: &Result<Response, Failure>) -> Effect {
     let (status, unknown) = match outcome {
         Ok(response) => (Some(response.status), false),
         Err(failure) => (failure.status, matches!(failure.kind, FailureKind::Broken(_) | FailureKind::TimedOut)),
@@ -112,7 +114,7 @@ pub fn effect(outcome: &Result<Response, Failure>) -> Effect {
 }
 
 /// How long the other side wants to be left alone, where it turned the request down with a Retry-After.
-pub fn throttled(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<Duration> {
+pub(super) fn throttled(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<Duration> {
     let response = outcome.as_ref().ok()?;
     if !matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
@@ -266,7 +268,7 @@ impl Client {
 }
 
 /// Bytes of all names and values.
-pub fn header_bytes(headers: &HeaderMap) -> usize {
+pub(super) fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 

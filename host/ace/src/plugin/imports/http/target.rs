@@ -7,7 +7,7 @@ const URL_BYTES_MAX: usize = 8 * 1024;
 
 /// Reads an absolute http or https URL in the form the URL standard gives it; a fragment is dropped. The error says what
 /// is wrong without repeating any of it.
-pub fn parse(text: &str) -> Result<Url, String> {
+pub(super) fn parse(text: &str) -> Result<Url, String> {
     if text.len() > URL_BYTES_MAX {
         return Err(format!("the URL is longer than {URL_BYTES_MAX} bytes"));
     }
@@ -78,7 +78,7 @@ fn decoded_once(segment: &str) -> String {
 }
 
 /// A URL as it may be shown: without its query, which may hold secrets.
-pub fn shown(url: &Url) -> String {
+pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.into()
