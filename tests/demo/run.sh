@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo: lays a working configuration at target/demo, sends the samples, and shows what to try next.
+# The demo: creates a working configuration in target/demo, sends the samples, and shows what to try next.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 ace=target/release/ace demo=target/demo config=target/demo/ace.toml
@@ -18,8 +18,8 @@ ls $demo/outbox
 cat <<END
 
 Next:
-  $ace explain --config $config templates/samples/weeklynews.json     why it goes where it goes
-  $ace check --config $config                                         problems, by file and line
+  $ace explain --config $config templates/samples/weeklynews.json     why it is sent, and over which channels
+  $ace check --config $config                                         problems, with file and line
   $ace --help
-  edit $config: another relay, another policy; drop a plugin into target/plugins
+  edit $config: use another relay or policy, or copy a plugin into target/plugins
 END

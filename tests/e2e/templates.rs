@@ -58,7 +58,7 @@ fn a_faulty_entry_is_logged_at_the_start_and_costs_itself_alone() {
     home.file(file, format!("{faulty}{}", home.read(file)));
     let french = hello(json!({"language": "fr"}));
     let done = home.ace(&["explain", "--json", "-"]).input(french.to_string()).run().ok();
-    done.says("django.po:1: the translation has `% (name)s`, which is no placeholder");
+    done.says("django.po:1: the translation has `% (name)s`, which is not a placeholder");
     assert_eq!(email(&done.lines()[0])["rendered"][1]["text"], "Bonjour Zoë");
 }
 
@@ -102,10 +102,7 @@ fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
     let done = home.ace(&["render", "--json", &sample, "--language", "fr"]).run().ok();
     assert_eq!((done.lines().len(), &done.lines()[0]["rendered"][1]["text"]), (1, &json!("Bonjour Ann")));
     home.file(&sample, json!({"app_label": "other", "context": {}}).to_string());
-    home.ace(&["render", &sample])
-        .run()
-        .code(1)
-        .says("is of other.hello, but stands beside the templates of app.hello");
+    home.ace(&["render", &sample]).run().code(1).says("is of other.hello, but is beside the templates of app.hello");
     home.ace(&["render", file, "--channel", "emial"]).run().code(2).says("--channel: ").says("\"email\"");
 }
 

@@ -184,7 +184,7 @@ impl Mailer {
         if let Some(name) = &settings.default_relay
             && !relays.contains_key(name)
         {
-            let problem = format!("no relay is called {name:?}; {}", known(&relays));
+            let problem = format!("there is no relay {name:?}; {}", known(&relays));
             return Err(MailerError::Setting { setting: "default_relay", problem });
         }
         let only = relays.keys().next().filter(|_| relays.len() == 1).cloned();
@@ -262,7 +262,7 @@ impl Mailer {
         };
         match self.relays.get_key_value(name) {
             Some((name, relay)) => Ok((name, relay)),
-            None => Err(format!("relay: none is called {}; {}", Shown(name), known(&self.relays))),
+            None => Err(format!("relay: there is no relay {}; {}", Shown(name), known(&self.relays))),
         }
     }
 

@@ -178,7 +178,7 @@ pub(crate) fn destination_down(destination: &Destination, reason: &str) {
     destination_is_up(destination, false);
     tracing::warn!(
         destination = %destination,
-        "{destination} is down: {reason}. Its messages wait and use up no attempt; one at a time is tried, at most a minute apart."
+        "{destination} is down: {reason}. Messages wait for it without using up attempts; one at a time is tried, at most a minute apart."
     );
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn destination_down(destination: &Destination, reason: &str) {
 pub(crate) fn destination_up(destination: &Destination, down: SignedDuration) {
     destination_is_up(destination, true);
     let down = SignedDuration::from_secs(down.as_secs());
-    tracing::warn!(destination = %destination, "{destination} can be reached again after {down:#}; the messages that wait for it go out.");
+    tracing::warn!(destination = %destination, "{destination} is reachable again after {down:#}; messages that wait for it are being sent.");
 }
 
 fn destination_is_up(destination: &Destination, is_up: bool) {

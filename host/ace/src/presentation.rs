@@ -316,7 +316,7 @@ impl Presentation {
         if let Err(error) = tera.render_to(&entry.template, context, &mut *output) {
             return Err(match output.full {
                 true => TemplateFault::new(format!(
-                    "{}: the message's templates wrote more than {} MiB; look for a loop that never gets small",
+                    "{}: the message's templates wrote more than {} MiB; check for a loop that does not terminate",
                     entry.source,
                     self.settings.max_output_bytes >> 20
                 )),

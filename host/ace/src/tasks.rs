@@ -140,7 +140,7 @@ impl Tasks {
             };
             let pause = self.note(&name, &why, begun.elapsed());
             monitoring::task_failed(&name);
-            tracing::error!(task = %name, "A task of the server failed; it is started again in {pause:?}: {why}");
+            tracing::error!(task = %name, "A task of the server failed; it is restarted in {pause:?}: {why}");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.cancelled() => return,
@@ -168,8 +168,8 @@ impl Tasks {
         failed.retain(|_, failure| failure.running_since.is_none_or(|since| since.elapsed() < stable));
         let told = |(name, failure): (&String, &Failure)| {
             let now = match failure.running_since {
-                Some(_) => "it was started again",
-                None => "it waits to be started again",
+                Some(_) => "it was restarted",
+                None => "it is about to be restarted",
             };
             (name.clone(), format!("{now} after it failed {} times in a row: {}", failure.times, failure.why))
         };

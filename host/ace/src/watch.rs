@@ -157,7 +157,7 @@ impl Watch {
             tokio::select! {
                 () = self.changed.notified() => {}
                 seen = self.seen.changed() => self.look_different(seen.map_err(|e| e.to_string())?).await?,
-                () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: everything is read again."),
+                () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: reloading plugins, templates and ace.toml."),
                 () = tokio::time::sleep(LOOK_AGAIN), if looks_again => {}
                 Ok(()) = loaded.changed() => {}
                 () = tokio::time::sleep(POLL), if self.watcher.is_none() => self.watch_anew().await?,
@@ -202,7 +202,7 @@ impl Watch {
         let told = std::mem::replace(&mut self.is_told, watcher.is_err());
         match &watcher {
             Err(error) if !told => {
-                tracing::error!("Files cannot be watched; they are looked at every {POLL:?} instead: {error}");
+                tracing::error!("Files cannot be watched; they are checked every {POLL:?} instead: {error}");
             }
             Ok(_) if told => tracing::info!("Files are watched again."),
             _ => {}
@@ -230,7 +230,7 @@ async fn reload(ace: &Ace) -> bool {
     match ace.reload_ready().await {
         Ok(reload) => reload.files_changing || !reload.changes.is_empty(),
         Err(error) => {
-            tracing::error!("Nothing was reloaded, and what ran before goes on: {error}");
+            tracing::error!("Nothing was reloaded; the previous configuration stays in use: {error}");
             false
         }
     }

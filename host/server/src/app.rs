@@ -214,7 +214,7 @@ async fn serve(
         }
     };
     if let Err(panicked) = served {
-        tracing::error!("No connection can be taken any more, so the process ends: {panicked}");
+        tracing::error!("Connections can no longer be accepted; the process ends: {panicked}");
         return Ending::Lost;
     }
     if api.worker.drain(api.settings.drain).await { Ending::Drained } else { Ending::Cut }
@@ -270,9 +270,11 @@ async fn note_end(queue: &Queue) {
     match tokio::time::timeout(NOTE_END, queue.end()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!("The stop could not be written down; the next start takes it for a crash: {error}")
+            tracing::warn!("The shutdown could not be recorded; the next start will treat it as a crash: {error}")
         }
-        Err(_) => tracing::warn!("The stop could not be written down in time; the next start takes it for a crash."),
+        Err(_) => {
+            tracing::warn!("The shutdown could not be recorded in time; the next start will treat it as a crash.")
+        }
     }
 }
 
@@ -334,7 +336,7 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
             Ok(stats) => gauges::queue(&stats),
             // That the store cannot be written it tells by itself, once.
             Err(error) => {
-                tracing::debug!("What is old cannot be thrown out, and it is tried again in {UPKEEP:?}: {error}")
+                tracing::debug!("Retention clean-up failed; retrying in {UPKEEP:?}: {error}")
             }
         }
     }

@@ -93,7 +93,7 @@ impl Api {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "ACE",
-    description = "The automated communication engine: messages, batches, facts, plugins.",
+    description = "The automated communication engine: messages, batches, key-value entries, plugins.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
 struct Described;

@@ -171,7 +171,7 @@ pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
     let Some(plugin) = plugins().find(|plugin| plugin.name == name) else {
         let near = ace::message::nearest(name, plugins().map(|plugin| plugin.name.as_str()));
         let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-        return Err(format!("no resolver is called {name:?}{hint}"));
+        return Err(format!("there is no resolver {name:?}{hint}"));
     };
     match (&plugin.state, &plugin.runtime) {
         (PluginState::Active, Some(runtime)) => Ok(runtime.clone()),
@@ -209,7 +209,7 @@ pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: Canc
 }
 
 fn wait_for_store(error: &QueueError) -> Duration {
-    tracing::error!("A batch cannot be resolved on, and it is tried again soon: {error}");
+    tracing::error!("Resolving a batch failed; retrying soon: {error}");
     STORE_PAUSE
 }
 
@@ -231,7 +231,7 @@ async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<()
     };
     match again {
         Some(at) => {
-            tracing::warn!(batch = %batch.uuid, plugin, "A page of recipients did not come; again at {at}: {error}")
+            tracing::warn!(batch = %batch.uuid, plugin, "A page of recipients could not be fetched; retrying at {at}: {error}")
         }
         None => tracing::error!(batch = %batch.uuid, plugin, "The batch has failed, until it is resumed: {error}"),
     }

@@ -171,10 +171,10 @@ impl Tokens {
         }
         match self.file.list() {
             Ok(tokens) => {
-                tracing::info!(tokens = tokens.len(), "The tokens were read again.");
+                tracing::info!(tokens = tokens.len(), "The tokens were reloaded.");
                 self.current.store(Arc::new((now, tokens)));
             }
-            Err(error) => tracing::error!("The tokens stay as they were: {error}"),
+            Err(error) => tracing::error!("The tokens could not be reloaded; the previous ones stay valid: {error}"),
         }
     }
 

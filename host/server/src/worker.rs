@@ -220,7 +220,7 @@ impl Worker {
         if self.events.are_kept
             && let Err(error) = self.queue.tell(told.body.clone(), self.now()).await
         {
-            tracing::error!("An event of the kind {} cannot be kept: {error}", told.kind);
+            tracing::error!("An event of the kind {} could not be stored: {error}", told.kind);
         }
         // Nobody may be listening.
         let _ = self.told.send(Arc::new(told));
@@ -279,7 +279,7 @@ impl Worker {
                 }
                 Err(error) => {
                     // The queue tells the operator, once.
-                    tracing::debug!("Nothing can be claimed, and it is tried again soon: {error}");
+                    tracing::debug!("Claiming messages failed; retrying soon: {error}");
                     drop(places);
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
@@ -340,7 +340,7 @@ impl Worker {
             settlement: Settlement::Back,
         });
         if let Err(error) = self.queue.settle(back.collect(), self.now()).await {
-            tracing::warn!("Messages that were claimed and not begun are given back by the next start: {error}");
+            tracing::warn!("Messages that were claimed but not started will be released at the next start: {error}");
         }
     }
 
@@ -503,11 +503,11 @@ impl Worker {
                 Ok(()) => return true,
                 // It is another worker's, or nobody's: the person was forgotten.
                 Err(QueueError::State(why)) => {
-                    tracing::warn!("A message is not gone on with: {why}");
+                    tracing::warn!("Gave up processing a message: {why}");
                     return false;
                 }
                 // The queue tells the operator, once.
-                Err(error) => tracing::debug!("A settlement cannot be written, and is tried again: {error}"),
+                Err(error) => tracing::debug!("A settlement could not be written; retrying: {error}"),
             }
             tokio::select! {
                 () = tokio::time::sleep(STORE_PAUSE) => {}

@@ -355,7 +355,7 @@ fn check(bucket: &str, key: &str, value_bytes: usize, max_value_bytes: usize) ->
     let quota = |text| Err(KeyvalueError::Quota(text));
     if !is_bucket(bucket) {
         let name = &bucket[..bucket.floor_char_boundary(40)];
-        return quota(format!("{name:?} is no bucket: at most 128 letters, digits, `-`, `_` and `.`"));
+        return quota(format!("{name:?} is not a valid bucket name: at most 128 letters, digits, `-`, `_` and `.`"));
     }
     short(key)?;
     if value_bytes > max_value_bytes {

@@ -23,14 +23,14 @@ async fn a_circuit_opens_after_so_many_faults_and_closes_by_a_trial() {
     }
     for asked in [&sound, &asking("check", "trap")] {
         let open = call(&runtime, "check", asked).await.expect_err("open");
-        assert_fault(&open, FaultKind::Unavailable, "it broke too often; its circuit is open for another");
+        assert_fault(&open, FaultKind::Unavailable, "it failed too often; its circuit breaker is open for another");
     }
     let shown = runtime.circuit.show();
     assert!(shown.open && shown.faults == 3, "nothing reached the guest: {shown:?}");
 
     pause().await;
     assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Trap, "");
-    assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Unavailable, "its circuit is open");
+    assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Unavailable, "its circuit breaker is open");
     pause().await;
     call(&runtime, "check", &sound).await.expect("the trial");
     assert!(!runtime.circuit.show().open);
@@ -50,7 +50,7 @@ async fn while_one_trial_is_under_way_nobody_else_is_let_in() {
     let trial = tokio::spawn(async move { fault(&trial, "check", "sleep").await });
     tokio::time::sleep(Duration::from_millis(10)).await;
     let other = call(&runtime, "check", &note(json!({}))).await.expect_err("a trial is under way");
-    assert_fault(&other, FaultKind::Unavailable, "its circuit is open");
+    assert_fault(&other, FaultKind::Unavailable, "its circuit breaker is open");
     assert_fault(&trial.await.expect("no panic"), FaultKind::CallTimeout, "");
 }
 
@@ -75,9 +75,9 @@ fn an_open_circuit_is_what_on_error_says_and_is_told_once() {
         }
         assert_text(
             &lines[3]["report"]["policies"][0]["broken"]["fault"]["message"],
-            "its circuit is open for another 3",
+            "its circuit breaker is open for another 3",
         );
-        assert_eq!(done.stderr.matches("The plugin broke too often; it is left alone for 3600s").count(), 1);
+        assert_eq!(done.stderr.matches("The plugin failed too often and is not called for 3600s").count(), 1);
     }
 }
 

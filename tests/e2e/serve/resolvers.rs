@@ -109,11 +109,11 @@ async fn what_makes_no_sense_is_told() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_text(
         &problem["detail"],
-        "line 1: resolver.plugin: no resolver is called \"audiense\"; did you mean \"audience\"?",
+        "line 1: resolver.plugin: there is no resolver \"audiense\"; did you mean \"audience\"?",
     );
     wrong["resolver"]["plugin"] = json!("django_email");
     let (_, problem) = server.post("/v1/batches", &wrong).await;
-    assert_text(&problem["detail"], "no resolver is called \"django_email\"");
+    assert_text(&problem["detail"], "there is no resolver \"django_email\"");
     let lines = format!("{}\n{{\"recipient\": {{\"lms_user_id\": 1}}}}\n", batch(1, json!({})));
     let (_, problem) = server.post("/v1/batches", lines).await;
     assert_text(&problem["detail"], "line 2: a resolver names the recipients, so no line may follow");

@@ -88,7 +88,7 @@ async fn an_open_circuit_shows_in_the_list_and_in_the_metrics() {
     }
     assert_text(&server.get("/metrics").await.1, "ace_plugin_circuit_breaker_open{plugin=\"hostile\"} 0");
     let (_, log) = server.stop();
-    assert!(log.contains("its circuit is closed"), "{log}");
+    assert!(log.contains("its circuit breaker is closed"), "{log}");
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ impl Gate {
     /// Waits a moment for a free place. The rate is judged when there is one, on a monotonic clock.
     pub async fn enter(&self, entry: Entry, now: Timestamp) -> Result<Pass, Later> {
         if let Some(at) = self.closed(now) {
-            return Err(Later { at, why: "its provider asked to be left alone until then (Retry-After)" });
+            return Err(Later { at, why: "waiting for the provider's Retry-After" });
         }
         let asked = Instant::now();
         let quota = |pause| Later { at: later(now, pause), why: "its quota is used up ([channels])" };

@@ -66,7 +66,7 @@ fn distinct_names(s: &mut Section<'_>, key: &'static str) -> Option<Vec<String>>
     let names = s.list(key, values::line)?;
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {
-            s.fail_item(key, at, format!("{name:?} stands in the list twice"));
+            s.fail_item(key, at, format!("{name:?} is in the list twice"));
         }
     }
     Some(names)

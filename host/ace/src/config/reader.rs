@@ -165,7 +165,7 @@ impl Section<'_> {
         let mut found = found.into_iter();
         let (_, node) = found.next()?;
         for (_, again) in found {
-            let message = "stands here again, written with `_` for `-`".to_owned();
+            let message = "is a duplicate, written with `_` instead of `-`".to_owned();
             self.walk.fail(&again.place, &path, message);
         }
         Some(Field::of(self.walk, path, node))

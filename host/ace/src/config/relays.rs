@@ -19,7 +19,7 @@ pub(super) fn mailer(s: &mut Section<'_>) -> Mailer {
                 s.fail("default-relay", unknown("relay", name, &names, "[relays.NAME] sections"));
             }
             None if names.len() > 1 && s.is_sound() => {
-                let message = format!("is required where there is more than one relay; one of {}", names.join(", "));
+                let message = format!("is required if there is more than one relay; one of {}", names.join(", "));
                 s.fail("default-relay", message);
             }
             _ => {}
@@ -84,7 +84,7 @@ fn login(s: &mut Section<'_>) -> Option<Login> {
         (true, false, false) => s.fail("username", "needs a password or an oauth-token beside it"),
         (false, true, _) => s.fail("password", "needs a username beside it"),
         (false, _, true) => s.fail("oauth-token", "needs a username beside it"),
-        (true, true, true) => s.fail("oauth-token", "a password stands beside it; a login has one of them"),
+        (true, true, true) => s.fail("oauth-token", "password is set too; a login needs only one of them"),
         _ => {}
     }
     Some(Login { username: username?, proof: password.or(token)? })

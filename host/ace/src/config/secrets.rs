@@ -37,7 +37,7 @@ fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
                 secret.map(|secret| (secret, Some(file)))
             }
             (Some(_), Some(_)) => {
-                s.fail("file", "env stands beside it; a secret has one source");
+                s.fail("file", "env is set too; a secret has only one source");
                 None
             }
             (None, None) => {

@@ -299,7 +299,7 @@ fn underscores_are_dashes_in_our_keys_and_stay_in_names() {
     assert!(config.plugins["a_b"].config.contains_key("c_d"));
     assert_eq!(
         refusal("[delivery]\nmax_waiting = 7\nmax-waiting = 8"),
-        "line 3: delivery.max-waiting: stands here again, written with `_` for `-`"
+        "line 3: delivery.max-waiting: is a duplicate, written with `_` instead of `-`"
     );
 }
 
@@ -335,7 +335,7 @@ fn a_relay_that_cannot_work_is_refused() {
         ("oauth-token = { env = \"P\" }", "relays.r.oauth-token: needs a username beside it"),
         (
             "username = \"u\"\npassword = { env = \"P\" }\noauth-token = { env = \"P\" }",
-            "relays.r.oauth-token: a password stands beside it",
+            "relays.r.oauth-token: password is set too",
         ),
         ("password = { env = \"P\" }\nusername = \"\"", "relays.r.username: must not be empty"),
         ("from = \"nobody\"", "\"nobody\" is no sender"),
@@ -363,7 +363,7 @@ fn the_default_relay_is_one_of_the_relays() {
     let two = "[relays.main]\nkind = \"discard\"\n[relays.bulk]\nkind = \"discard\"\n[mailer]\n";
     assert_eq!(
         refusal(two),
-        "line 5: mailer.default-relay: is required where there is more than one relay; one of bulk, main"
+        "line 5: mailer.default-relay: is required if there is more than one relay; one of bulk, main"
     );
     assert_eq!(
         refusal(&format!("{two}default-relay = \"mian\"")),

@@ -84,7 +84,9 @@ pub(super) fn signing_key(node: &Node) -> Result<String, String> {
     let key = line(node)?;
     match base64::prelude::BASE64_STANDARD.decode(&key) {
         Ok(bytes) if bytes.len() == 42 && bytes.starts_with(b"Ed") => Ok(key),
-        _ => Err(format!("{key:?} is no public key of minisign's; one begins with RW, and `ace plugin key` makes one")),
+        _ => {
+            Err(format!("{key:?} is not a minisign public key; these start with RW, and `ace plugin key` creates one"))
+        }
     }
 }
 
@@ -434,7 +436,7 @@ pub(super) fn bucket(node: &Node) -> Result<BucketGrant, String> {
     let text = text(node)?;
     let (bucket, access) = text.split_once(':').unwrap_or((&text, "read-write"));
     if !ace_store::keyvalue::is_bucket(bucket) {
-        return Err(format!("{bucket:?} is no bucket: at most 128 letters, digits, `-`, `_` and `.`"));
+        return Err(format!("{bucket:?} is not a valid bucket name: at most 128 letters, digits, `-`, `_` and `.`"));
     }
     let (read, write) = match access {
         "read" => (true, false),

@@ -223,7 +223,7 @@ fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, String> {
             Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
             None => literal.parse::<Ipv4Addr>().is_ok(),
         };
-        return if sound { Ok(Cow::Borrowed(domain)) } else { Err(format!("{domain:?} is no IP address")) };
+        return if sound { Ok(Cow::Borrowed(domain)) } else { Err(format!("{domain:?} is not an IP address")) };
     }
     let ascii = if domain.is_ascii() {
         Cow::Borrowed(domain)

@@ -159,7 +159,7 @@ fn check_text(field: &str, value: &str) -> Result<(), String> {
 fn check_header(name: &str, value: &str, mail: &Email) -> Result<(), String> {
     let is_ftext = |b: u8| (33..=126).contains(&b) && b != b':';
     if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !name.bytes().all(is_ftext) {
-        return Err(format!("headers: {} is no header name (RFC 5322, section 3.6.8)", Shown(name)));
+        return Err(format!("headers: {} is not a header name (RFC 5322, section 3.6.8)", Shown(name)));
     }
     let lower = name.to_ascii_lowercase();
     if HOST_HEADERS.contains(&lower.as_str()) || lower.starts_with("content-") {

@@ -98,7 +98,7 @@ impl Pool {
     }
 
     fn note_unusable(&self, reason: &str) {
-        tracing::debug!(relay = self.relay, reason, "An idle connection is of no use any more; opening a new one.");
+        tracing::debug!(relay = self.relay, reason, "An idle connection is no longer usable; opening a new one.");
     }
 
     fn put_back(&self, session: Session, permit: OwnedSemaphorePermit) {

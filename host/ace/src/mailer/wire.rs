@@ -41,7 +41,7 @@ impl Wire {
     pub(super) async fn encrypt(self, connector: &TlsConnector, name: ServerName<'static>) -> io::Result<Wire> {
         let Stream::Plain(tcp) = self.stream else { return Err(io::Error::other("TLS within TLS")) };
         if !self.inbox.is_empty() {
-            let message = "plain text after the answer to STARTTLS: somebody on the way may have put it there";
+            let message = "plain text after the reply to STARTTLS; it may have been injected on the way";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         let tls = connector.connect(name, tcp).await?;

@@ -55,7 +55,7 @@ impl InFlight {
         let report = &mut self.progress.report.channels[i];
         let name = report.channel.clone().unwrap_or_default();
         let Some(channel) = self.snapshot.channels.find(&report.channel_type, &name).cloned() else {
-            report.passed_over.push(format!("{name}: it is not there any more"));
+            report.passed_over.push(format!("{name}: it no longer exists"));
             return match carrying.tried.is_empty() {
                 true => Step::Next(Stage::Choose),
                 false => Step::Failed(format!("{name}: the channel is not there any more")),

@@ -454,7 +454,7 @@ async fn at_most_once_writes_the_attempt_down_and_never_repeats_it() {
 
 #[tokio::test]
 async fn an_open_circuit_uses_neither_an_attempt_nor_the_window_up() {
-    let unavailable = || Err(DeliveryError::Unavailable("its circuit is open".into()));
+    let unavailable = || Err(DeliveryError::Unavailable("its circuit breaker is open".into()));
     let mut answers: Vec<_> = (0..10).map(|_| unavailable()).collect();
     answers.extend([recoverable("busy", None), unavailable(), unavailable()]);
     let channel = Script::new("smtp", answers);

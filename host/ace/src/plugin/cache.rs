@@ -291,7 +291,7 @@ impl Entry {
         match loaded {
             Ok(component) => Some((component, InUse(self.file))),
             Err(_) => {
-                tracing::warn!(file = %self.path.display(), "wasmtime does not take this compiled code from the cache; its plugin is compiled again.");
+                tracing::warn!(file = %self.path.display(), "wasmtime rejects compiled code from the cache; its plugin is compiled again.");
                 None
             }
         }

@@ -248,7 +248,8 @@ impl Runtime {
         let items = page.items.into_iter().map(|item| {
             let user_context = item.user_context.map(|json| {
                 // It quotes what it found.
-                let words = |e| format!("the user context is no JSON object: {}", text::shown(e, text::TEXT_BYTES_MAX));
+                let words =
+                    |e| format!("the user context is not a JSON object: {}", text::shown(e, text::TEXT_BYTES_MAX));
                 serde_json::from_str(&json).map_err(|e: serde_json::Error| self.fault(FaultKind::Answer, words(e)))
             });
             let recipient = item.recipient;

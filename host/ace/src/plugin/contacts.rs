@@ -89,7 +89,7 @@ impl Contacts {
         }
         let begun = caller.destinations.begin(&|| target.destination(), channel, caller.message, caller.now);
         begun.map_err(|paused| {
-            let text = format!("{} is left alone until {}: {}", paused.destination, paused.until, paused.reason);
+            let text = format!("{} is suspended until {}: {}", paused.destination, paused.until, paused.reason);
             let (destination, reason) = (paused.destination, paused.reason);
             self.unreached = Some(Unreached { destination, reason, is_contacted: false });
             text

@@ -169,7 +169,7 @@ impl Runtime {
         if self.circuit.is_open() {
             self.circuit.admit(Instant::now()).map_err(|left| {
                 let left = left.as_secs().max(1);
-                let message = format!("it broke too often; its circuit is open for another {left} s");
+                let message = format!("it failed too often; its circuit breaker is open for another {left} s");
                 self.fault(FaultKind::Unavailable, message)
             })?;
         }
@@ -295,7 +295,7 @@ impl Runtime {
             Ok(_) => {
                 if self.circuit.succeeded() {
                     self.metrics.circuit(false);
-                    tracing::info!(plugin = %self.settings.name, "The plugin works again; its circuit is closed.");
+                    tracing::info!(plugin = %self.settings.name, "The plugin works again; its circuit breaker is closed.");
                 }
             }
             // It was not asked.
@@ -306,7 +306,7 @@ impl Runtime {
                     let (plugin, pause) = (self.settings.name.as_str(), self.settings.limits.circuit.pause);
                     tracing::error!(
                         plugin,
-                        "The plugin broke too often; it is left alone for {pause:?}. The last time: {fault}"
+                        "The plugin failed too often and is not called for {pause:?}. The last fault: {fault}"
                     );
                 }
             }

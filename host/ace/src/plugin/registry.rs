@@ -257,17 +257,17 @@ impl Change {
         match &self.what {
             What::Added { revision } => tracing::info!(plugin, revision, "The plugin serves."),
             What::Replaced { from, to } if from == to => tracing::info!(plugin, to, "The plugin has new settings."),
-            What::Replaced { from, to } => tracing::info!(plugin, from, to, "The plugin serves in a new revision."),
+            What::Replaced { from, to } => tracing::info!(plugin, from, to, "The plugin is active in a new revision."),
             What::Rejected { revision, reason, active_revision } => {
                 monitoring::plugin_rejected(plugin, revision);
                 tracing::error!(
                     plugin,
                     revision,
                     active_revision,
-                    "The new version cannot serve, and the one before goes on; at the next start the plugin would be broken: {reason}"
+                    "The new version was rejected and the previous one stays active; after a restart the plugin would be broken: {reason}"
                 );
             }
-            What::Broken { reason } => tracing::error!(plugin, "The plugin cannot serve: {reason}"),
+            What::Broken { reason } => tracing::error!(plugin, "The plugin is broken: {reason}"),
             What::Removed => {
                 monitoring::plugin_is_behind(plugin, false);
                 tracing::info!(plugin, "The plugin is no longer active.");

@@ -25,9 +25,9 @@ pub enum SignatureError {
     Untrusted,
     #[error("its signature is for {signed}, and it is {actual}: the manifest or the name is another")]
     Another { signed: String, actual: String },
-    #[error("{key:?} is no public key of minisign's; one begins with RW")]
+    #[error("{key:?} is not a minisign public key; these start with RW")]
     PublicKey { key: String },
-    #[error("{}: this is no secret key of minisign's, or its password is wrong: {why}", file.display())]
+    #[error("{}: this is not a minisign secret key, or its password is wrong: {why}", file.display())]
     SecretKey { file: PathBuf, why: String },
     #[error("no key can be made: {0}")]
     Generate(String),

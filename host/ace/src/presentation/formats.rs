@@ -70,7 +70,8 @@ fn moment(value: &Value, zone: Option<&str>, default: &TimeZone) -> TeraResult<D
             tera::Error::message(format!("there is no time zone `{name}`; write it as in Europe/Berlin"))
         })?,
     };
-    let unusable = || tera::Error::message(format!("`{value}` is no date: write it in ISO 8601, or as Unix seconds"));
+    let unusable =
+        || tera::Error::message(format!("`{value}` is not a date: write it in ISO 8601, or as Unix seconds"));
     if let Some(seconds) = value.as_i64() {
         return Ok(zone.to_datetime(Timestamp::from_second(seconds).map_err(|_| unusable())?));
     }
@@ -192,7 +193,7 @@ pub(super) fn separators(locale: &Locale) -> Option<Separators> {
 
 /// A number with the language's separators, and with so many digits after the decimal one as `digits` says.
 fn format_decimal(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<String> {
-    let unusable = || tera::Error::message(format!("`{value}` is no number that can be written"));
+    let unusable = || tera::Error::message(format!("`{value}` is not a number that can be written"));
     let mut number = match (value.as_i64(), value.as_f64()) {
         (Some(whole), _) => Decimal::from(whole),
         (None, Some(n)) if n.is_finite() => Decimal::try_from_str(&n.to_string()).map_err(|_| unusable())?,

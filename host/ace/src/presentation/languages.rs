@@ -297,7 +297,7 @@ fn placeholders_checked(entry: &PoEntry) -> Result<(), String> {
         }
         let is_new = |broken: &&str| !known.is_empty() && sources().all(|source| !source.contains(*broken));
         if let Some(broken) = placeholders::broken(text).find(is_new) {
-            return Err(format!("the translation has `{broken}`, which is no placeholder; write it as in %(name)s"));
+            return Err(format!("the translation has `{broken}`, which is not a placeholder; write it as in %(name)s"));
         }
     }
     Ok(())
@@ -433,7 +433,7 @@ mod tests {
             problems,
             [
                 "7: it is translated already in line 4, which is used",
-                "13: the translation has `% (n)s`, which is no placeholder; write it as in %(name)s",
+                "13: the translation has `% (n)s`, which is not a placeholder; write it as in %(name)s",
             ]
         );
         let french = languages.resolve(Some("fr")).language;

@@ -67,7 +67,7 @@ impl Given<'_> {
 /// Why there is no address of a page.
 #[derive(Debug, thiserror::Error)]
 enum NoPage {
-    #[error("has no route: say its path under [templates.routes] in ace.toml, or in routes.toml in a template folder")]
+    #[error("has no route: set its path under [templates.routes] in ace.toml, or in routes.toml in a template folder")]
     NoRoute,
     #[error("is one that the application does not have: its route is false")]
     Absent,

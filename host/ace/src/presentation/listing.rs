@@ -129,7 +129,7 @@ fn sample(place: &str, path: &Path) -> Result<Message, String> {
         true => Ok(message),
         false => {
             let (own, place) = (message.unique_name(), format!("{app_label}.{name}"));
-            Err(format!("is of {own}, but stands beside the templates of {place}"))
+            Err(format!("is of {own}, but is beside the templates of {place}"))
         }
     }
 }

@@ -198,7 +198,7 @@ impl Workshop<'_> {
                 if self.routes.get(&page).is_none() {
                     let line = 1 + text[..at].matches('\n').count();
                     let message = format!(
-                        "the page `{page}` has no route: say its path under [templates.routes] in ace.toml, or in routes.toml in \
+                        "the page `{page}` has no route: set its path under [templates.routes] in ace.toml, or in routes.toml in \
                          a template folder"
                     );
                     self.problems.push(TemplateProblem { file: paths[name].clone(), line: Some(line), message });

@@ -211,7 +211,7 @@ impl Reader {
     fn keyword(&mut self, number: usize, line: &str, obsolete: bool) -> Result<(), String> {
         let (word, text) = match line.find('"') {
             Some(at) => (line[..at].trim_end(), unquoted(&line[at..])?),
-            None => return Err(format!("`{line}` is no line of a .po file: a keyword and a text in double quotes")),
+            None => return Err(format!("`{line}` is not a line of a .po file: a keyword and a text in double quotes")),
         };
         let field = match word {
             "" => self.field.ok_or("a text stands here that belongs to no msgid or msgstr")?,
@@ -438,7 +438,10 @@ msgstr "Nowy"
         assert_eq!(said("msgid \"a\"\nmsgstr[0] \"\""), "2: `msgstr[0]` cannot stand here");
         let skipped = "msgid \"a\"\nmsgid_plural \"b\"\nmsgstr[0] \"\"\nmsgstr[2] \"\"";
         assert_eq!(said(skipped), "4: `msgstr[2]` stands where msgstr[1] is expected");
-        assert_eq!(said("nonsense"), "1: `nonsense` is no line of a .po file: a keyword and a text in double quotes");
+        assert_eq!(
+            said("nonsense"),
+            "1: `nonsense` is not a line of a .po file: a keyword and a text in double quotes"
+        );
         for broken in ["msgid ", "msgid \"", "\"", "#~ ", "#~ msgid", "msgstr", "msgstr[", "msgctxt \"\""] {
             // None of them may panic.
             let _ = PoFile::parse(broken);

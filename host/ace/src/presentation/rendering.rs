@@ -54,11 +54,11 @@ thread_local! {
 /// Why a render was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Exceeded {
-    #[error("the message's templates ran more than {0} loop bodies and blocks; look for loops inside loops")]
+    #[error("the message's templates ran more than {0} loop bodies and blocks; check for nested loops")]
     Steps(u32),
-    #[error("rendering the message computed longer than {} ms; look for a loop that never gets small", .0.as_millis())]
+    #[error("rendering the message computed longer than {} ms; check for a loop that does not terminate", .0.as_millis())]
     Time(Duration),
-    #[error("a variable holds more than {} MiB; look for one that grows in a loop", .0 >> 20)]
+    #[error("a variable holds more than {} MiB; check for one that grows in a loop", .0 >> 20)]
     Value(usize),
     #[error(
         "the message's templates wrote more than {} MiB in loops, what variables and filters take included; look for a loop \

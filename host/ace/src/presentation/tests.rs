@@ -391,7 +391,7 @@ fn output_ends_at_its_limit_for_all_files_together() {
     assert_eq!(
         folders.short(&fault.message),
         "a/app/edx_ace/hello/email/two.txt: the message's templates wrote more than 8 MiB; \
-         look for a loop that never gets small"
+         check for a loop that does not terminate"
     );
 }
 

@@ -66,7 +66,7 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
     if let PluginState::Broken(why) = &prepared.plugin.state {
         return Err(runner.fail(why));
     }
-    let runtime = prepared.plugin.runtime.clone().ok_or_else(|| runner.fail("ace.toml says that it is not enabled"))?;
+    let runtime = prepared.plugin.runtime.clone().ok_or_else(|| runner.fail("ace.toml disables it"))?;
     let namespace = runner.namespace(case, &prepared.plugin)?;
     for _ in 0..calls.div_ceil(WARM_UP_PART) {
         call(runner, &runtime, (case, &prepared), namespace).await?;
@@ -111,7 +111,7 @@ async fn call(
     let took = begun.elapsed();
     match fault {
         None => Ok(took),
-        Some(fault) => Err(runner.fail(&format!("it broke while it was measured: {fault}"))),
+        Some(fault) => Err(runner.fail(&format!("it failed while it was measured: {fault}"))),
     }
 }
 

@@ -58,7 +58,7 @@ impl Project {
             Language::Go
         } else {
             return Err(fail(format!(
-                "no source is found: Cargo.toml, go.mod, or {name}.ts, .js, .py or .c beside {name}.toml; `ace plugin new` begins a project"
+                "no source is found: Cargo.toml, go.mod, or {name}.ts, .js, .py or .c beside {name}.toml; `ace plugin new` creates a project"
             )));
         };
         Ok(Project { folder, name, language })

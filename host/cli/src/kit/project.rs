@@ -118,7 +118,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
         ));
     }
     if TAKEN.contains(&name) {
-        return Err(format!("{name:?} is taken: a language or a tool means something else by it"));
+        return Err(format!("{name:?} is taken: it is reserved by a language or tool"));
     }
     Ok(())
 }

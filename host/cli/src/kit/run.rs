@@ -83,7 +83,7 @@ impl Runner {
         let (answer, backtrace, denied) = match (&prepared.plugin.state, &prepared.plugin.runtime) {
             (PluginState::Broken(why), _) => (json!({"refused": why}), None, Vec::new()),
             (_, Some(runtime)) => self.ask(runtime, case, &prepared).await?,
-            (_, None) => return Err(self.fail("ace.toml says that it is not enabled")),
+            (_, None) => return Err(self.fail("ace.toml disables it")),
         };
         let facts_after = prepared.facts(&case.facts_after, &self.file)?;
         let Prepared { trial, .. } = &prepared;

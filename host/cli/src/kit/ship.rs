@@ -49,10 +49,7 @@ pub fn install(component: &Path, folder: &Path, replaces: bool) -> Result<PathBu
     let place = folder.join(name);
     let is_same = || Some(std::fs::read(component).ok()? == std::fs::read(&place).ok()?);
     if place.exists() && !replaces && is_same() != Some(true) {
-        return Err(fail(
-            &place,
-            "another plugin of this name is installed; --replace puts this one in its place".to_owned(),
-        ));
+        return Err(fail(&place, "another plugin of this name is installed; use --replace to replace it".to_owned()));
     }
     std::fs::create_dir_all(folder).map_err(|source| KitError::File { file: folder.to_owned(), source })?;
     let (new, old) = (files(component), files(&place));

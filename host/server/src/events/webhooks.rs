@@ -102,7 +102,7 @@ impl Hook {
             let calls = match self.queue.calls(self.name.clone(), AT_ONCE, (self.now)()).await {
                 Ok(calls) => calls,
                 Err(error) => {
-                    tracing::error!(webhook = %self.name, "Its calls cannot be read: {error}");
+                    tracing::error!(webhook = %self.name, "Its deliveries cannot be read: {error}");
                     Vec::new()
                 }
             };
@@ -152,14 +152,14 @@ impl Hook {
                         self.queue.called(self.name.clone(), event).await
                     }
                     false => {
-                        tracing::warn!(webhook = %self.name, event, "An event was not taken; again in {pause:?}: {reason}");
+                        tracing::warn!(webhook = %self.name, event, "An event could not be delivered; retrying in {pause:?}: {reason}");
                         self.queue.call_again(self.name.clone(), event, due).await
                     }
                 }
             }
         };
         if let Err(error) = noted {
-            tracing::error!(webhook = %self.name, event, "A call cannot be noted, and is made again: {error}");
+            tracing::error!(webhook = %self.name, event, "A delivery could not be recorded and will be repeated: {error}");
             tokio::time::sleep(PAUSE).await;
         }
     }

@@ -82,7 +82,8 @@ impl Admission {
         let mut named = Vec::with_capacity(2);
         for text in texts.into_iter().flatten() {
             let shown = String::from_utf8_lossy(text);
-            let authority = read(text).ok_or_else(|| ApiError::BadRequest(format!("Host: {shown:?} is no host")))?;
+            let authority =
+                read(text).ok_or_else(|| ApiError::BadRequest(format!("Host: {shown:?} is not a host name")))?;
             if !self.is_own(&authority) {
                 let why = format!("{shown:?} is not a name of this server; server.hosts in ace.toml lists its names");
                 return Err(ApiError::Refused("host-not-allowed", why));
@@ -115,7 +116,7 @@ impl Admission {
     fn of_this_site(&self, headers: &HeaderMap, named: &[Authority]) -> Result<(), ApiError> {
         let refused = |what: &str, value: &HeaderValue| {
             let why = format!(
-                "{what}: {value:?}: pages of other sites may not ask this server; open its own address in the browser"
+                "{what}: {value:?}: requests from other sites are not allowed; open the server's own address in the browser"
             );
             Err(ApiError::Refused("cross-origin", why))
         };

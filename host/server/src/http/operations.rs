@@ -99,7 +99,7 @@ impl Input {
                 true => "this operation takes no body".to_owned(),
                 false => format!("send Content-Type: {}", self.body_types.join(" or ")),
             };
-            return Err(ApiError::MediaType(format!("a body of the type {given:?} is not taken here; {wanted}")));
+            return Err(ApiError::MediaType(format!("a body of the type {given:?} is not accepted here; {wanted}")));
         }
         match charset {
             Some(charset) if essence != OCTETS && charset != "utf-8" && charset != "us-ascii" => {

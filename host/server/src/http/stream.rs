@@ -137,7 +137,7 @@ impl Reader {
                     self.page.extend(found.events);
                     if found.pruned > self.after.max(self.told_through) {
                         self.told_through = found.pruned;
-                        let reason = "events between these are not kept any more (queue.event-retention)";
+                        let reason = "events between these are no longer kept (queue.event-retention)";
                         let data = json!({"after": self.after.to_string(), "through": found.pruned, "reason": reason});
                         return Some(gap(data).id(self.after.to_string()));
                     }
@@ -146,7 +146,7 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    tracing::error!("A listener's events cannot be read, and it is tried again soon: {error}");
+                    tracing::error!("Events for a stream cannot be read; retrying soon: {error}");
                     tokio::select! {
                         () = tokio::time::sleep(PAUSE) => {}
                         () = self.api.stop.cancelled() => {}

@@ -78,13 +78,13 @@ impl Worker {
             Ok(None) => {}
             Ok(Some(claimed)) => {
                 let (uuid, interruptions) = (claimed.uuid, claimed.interruptions);
-                tracing::info!(message_uuid = %uuid, interruptions, "A message that processes ended with is tried alone.");
+                tracing::info!(message_uuid = %uuid, interruptions, "Sending a suspect message alone.");
                 let worker = self.clone();
                 // Of the tasks that a stop waits for.
                 let _ = self.tasks.spawn(async move { worker.send_claimed(place, claimed).await }).await;
             }
             Err(error) => {
-                tracing::debug!("No suspect can be claimed, and it is tried again soon: {error}");
+                tracing::debug!("Claiming a suspect failed; retrying soon: {error}");
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }

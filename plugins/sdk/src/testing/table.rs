@@ -287,7 +287,7 @@ fn resolved(answer: Result<Page, ResolveError>, limit: Option<u32>) -> Result<Va
         }
         if let Some(context) = &item.user_context {
             let read: Result<serde_json::Map<String, Value>, _> = serde_json::from_str(context);
-            fields["user_context"] = read.map_err(|e| format!("the user context is no JSON object: {e}"))?.into();
+            fields["user_context"] = read.map_err(|e| format!("the user context is not a JSON object: {e}"))?.into();
         }
         Ok(fields)
     });

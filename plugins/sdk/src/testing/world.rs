@@ -182,7 +182,7 @@ pub mod imports {
         use jiff::tz::TimeZone;
 
         pub fn offset_ms(zone: &str, at: u64) -> Result<i32, String> {
-            let rules = TimeZone::get(zone).map_err(|_| format!("no time zone is called {zone:?}"))?;
+            let rules = TimeZone::get(zone).map_err(|_| format!("there is no time zone {zone:?}"))?;
             let at = i64::try_from(at).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
             Ok(rules.to_offset(at.ok_or("the moment is too far away")?).seconds() * 1000)
         }
@@ -554,7 +554,7 @@ pub mod imports {
 
         fn part(of: &Value, pointer: &str) -> Option<String> {
             let is_pointer = pointer.is_empty() || pointer.starts_with('/');
-            assert!(is_pointer, "{pointer:?} is no JSON pointer: write \"\" for the whole or \"/key\" for a part");
+            assert!(is_pointer, "{pointer:?} is not a JSON pointer: write \"\" for the whole or \"/key\" for a part");
             of.pointer(pointer).map(Value::to_string)
         }
     }

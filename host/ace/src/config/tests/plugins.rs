@@ -23,7 +23,7 @@ fn a_secret_comes_from_a_variable_or_a_file_and_never_shows() {
         ("{ env = \"EMPTY\" }", "the environment variable EMPTY is empty"),
         ("{ file = \"none\" }", "plugins.p.secrets.key.file: none cannot be read: "),
         ("{ file = \"empty\" }", "empty is empty"),
-        ("{ env = \"TOKEN\", file = \"key\" }", "a secret has one source"),
+        ("{ env = \"TOKEN\", file = \"key\" }", "a secret has only one source"),
         ("{ }", "plugins.p.secrets.key: needs env = \"VARIABLE\" or file = \"path\""),
         ("{ value = \"hunter2\" }", "plugins.p.secrets.key.value: unknown key; known here are env, file"),
     ];

@@ -38,7 +38,7 @@ fn values_out_of_range_are_refused() {
         ("[plugins.p]\nenabled = \"no\"", "must be true or false, not a string"),
         ("[plugins.p]\nconfig.rate = nan", "rate: holds a number that JSON cannot"),
         ("[plugins.p]\nconfig.big = 9999999999999999999", "big: holds a number of more than 64 bits"),
-        ("enabled-channels = [\"a\", \"b\", \"a\"]", "enabled-channels[2]: \"a\" stands in the list twice"),
+        ("enabled-channels = [\"a\", \"b\", \"a\"]", "enabled-channels[2]: \"a\" is in the list twice"),
         ("[routing]\ndefault = { Email = \"x\" }", "is no channel type: lower-case letters"),
     ];
     for (text, expected) in cases {

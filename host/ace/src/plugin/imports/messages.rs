@@ -94,7 +94,9 @@ fn split(pointer: &str) -> Result<Option<(Cow<'_, str>, &str)>> {
         return Ok(None);
     }
     let Some(path) = pointer.strip_prefix('/') else {
-        wasmtime::bail!("{pointer:?} is no JSON pointer: write \"\" for the whole or \"/key\" for a part (RFC 6901)");
+        wasmtime::bail!(
+            "{pointer:?} is not a JSON pointer: write \"\" for the whole or \"/key\" for a part (RFC 6901)"
+        );
     };
     let (first, rest) = path.find('/').map_or((path, ""), |at| path.split_at(at));
     Ok(Some(match first.contains('~') {

@@ -14,7 +14,7 @@ impl Host for State {
 }
 
 fn offset_ms(zone: &str, at: u64) -> Result<i32, String> {
-    let rules = TimeZone::get(zone).map_err(|_| format!("no time zone is called {zone:?}"))?;
+    let rules = TimeZone::get(zone).map_err(|_| format!("there is no time zone {zone:?}"))?;
     let at = i64::try_from(at).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     let at = at.ok_or("the moment is too far away")?;
     Ok(rules.to_offset(at).seconds() * 1000)

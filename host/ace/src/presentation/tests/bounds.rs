@@ -24,7 +24,7 @@ fn loops_that_write_nothing_end_at_their_limit() {
     let nested = "{% for b in range(end=1000) %}{% for c in range(end=1000) %}";
     folders.hello("body.txt", &format!("\n{nested}{nested}{}", "{% endfor %}".repeat(4)));
     let expected = format!(
-        "{FILE}:2: the message's templates ran more than 200000 loop bodies and blocks; look for loops inside loops"
+        "{FILE}:2: the message's templates ran more than 200000 loop bodies and blocks; check for nested loops"
     );
     assert_eq!(fault(&folders, json!({})), expected);
     folders.hello("body.txt", "{% set x = [[1 for a in r if [2 for b in r if [3 for c in r if false]]] for d in r] %}");
@@ -70,7 +70,7 @@ fn variables_that_grow_and_slow_filters_end_at_their_limit() {
     folders.hello("body.txt", &format!("{{% set s = 'abcdefgh' %}}\n{}", "{% set s = s ~ s %}".repeat(40)));
     assert_eq!(
         fault(&folders, json!({})),
-        format!("{FILE}:2: a variable holds more than 8 MiB; look for one that grows in a loop")
+        format!("{FILE}:2: a variable holds more than 8 MiB; check for one that grows in a loop")
     );
     folders.hello("body.txt", "{% set s = big | replace(from='a', to=big) %}");
     assert!(fault(&folders, json!({"big": "a".repeat(100_000)})).contains("holds more than 8 MiB"));

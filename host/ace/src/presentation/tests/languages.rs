@@ -91,7 +91,7 @@ fn dates_and_numbers_are_written_as_the_language_writes_them() {
     assert!(text("pl").starts_with("wtorek, 3 listopada 2026|3 lis 2026|18:05|"), "{}", text("pl"));
     let wrong = folders.hello("body.txt", "{{ 'soon' | format_date }}").load(&["a"]);
     let fault = one(&wrong, &hello(json!({})), "body.txt").unwrap_err();
-    assert!(fault.contains("`soon` is no date: write it in ISO 8601, or as Unix seconds"), "{fault}");
+    assert!(fault.contains("`soon` is not a date: write it in ISO 8601, or as Unix seconds"), "{fault}");
 }
 
 #[test]
