@@ -110,6 +110,12 @@ fn pages() -> BTreeMap<String, String> {
     for page in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "host/ARCHITECTURE.md"] {
         found.push(root.join(page));
     }
+    for folder in ["plugins", "tests"] {
+        files(&root.join(folder), "md", &mut found);
+    }
+    // What npm and pip put beside an example is not ours.
+    found
+        .retain(|page| !page.iter().any(|part| ["node_modules", ".venv", "target"].iter().any(|other| part == *other)));
     let name = |path: &Path| path.strip_prefix(&root).expect("inside").display().to_string();
     found.iter().map(|path| (name(path), fs::read_to_string(path).expect("a page of ours"))).collect()
 }
