@@ -77,11 +77,11 @@ impl App {
         }
         let settings = config.clone();
         let (queue, tokens, tls, hooks) = open_with_room(settings).await?;
-        let before = queue.recall(ENFORCED).await?.unwrap_or_default();
+        let before = queue.get_meta(ENFORCED).await?.unwrap_or_default();
         config.delivery.defaults = Defaults::Serve;
         config.fixed.enforced_before = serde_json::from_str(&before).unwrap_or_default();
         let ace = Arc::new(Ace::builder(config.clone()).start().await?);
-        queue.set_hooks(config.fixed.webhooks.keys().cloned().collect()).await?;
+        queue.set_webhooks(config.fixed.webhooks.keys().cloned().collect()).await?;
         let current = ace.clone();
         let are_kept = config.fixed.events.keep || !config.fixed.webhooks.is_empty();
         let shown = events::Shown { context: config.fixed.events.context, are_kept };
@@ -223,7 +223,7 @@ async fn serve(
 /// Completes when something has ended that cannot be started again.
 async fn lost(api: &Api) -> &'static str {
     tokio::select! {
-        () = api.queue.ended() => "the thread that writes the queue",
+        () = api.queue.writer_ended() => "the thread that writes the queue",
         part = api.ace.ended() => part,
     }
 }
@@ -267,7 +267,7 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
 
 /// What is still under way at the end of a process that was asked to end is no reason to suspect it.
 async fn note_end(queue: &Queue) {
-    match tokio::time::timeout(NOTE_END, queue.end()).await {
+    match tokio::time::timeout(NOTE_END, queue.note_shutdown()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!("The shutdown could not be recorded; the next start will treat it as a crash: {error}")
@@ -315,7 +315,7 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
         let enforced = api.ace.enforced_policies();
         if enforced != remembered
             && let Ok(text) = serde_json::to_string(&enforced)
-            && api.queue.remember(ENFORCED, text).await.is_ok()
+            && api.queue.put_meta(ENFORCED, text).await.is_ok()
         {
             remembered = enforced;
         }
@@ -327,9 +327,7 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
             metrics.upkeep();
         }
         let kept = async {
-            api.queue.probe(api.ace.now()).await?;
-            while api.queue.keep_up(api.ace.now()).await? {}
-            while api.queue.give_room_back().await? {}
+            api.queue.maintain(api.ace.now()).await?;
             api.queue.stats().await
         };
         match kept.await {

@@ -13,6 +13,7 @@ pub(crate) use ace::config::event_kinds::{
 };
 use ace::internals::destination::Notice;
 use ace::message::{Message, Outcome, Report};
+use ace_store::queue::NewEvent;
 
 /// What events show, and whether they are kept for those who call back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +29,13 @@ pub(crate) struct Told {
     pub(crate) kind: &'static str,
     /// JSON in the form of Standard Webhooks: `type`, `timestamp`, `data`.
     pub(crate) body: Vec<u8>,
+}
+
+impl Told {
+    /// As the queue keeps it.
+    pub(crate) fn to_event(&self) -> NewEvent {
+        NewEvent { kind: self.kind.into(), body: self.body.clone() }
+    }
 }
 
 /// What is told of a message that is settled. The keys of `data` are those of edx-ace's signal where it has them.

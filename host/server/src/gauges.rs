@@ -48,13 +48,13 @@ pub(crate) fn queue(stats: &Stats) {
     for (priority, waiting) in priorities {
         gauge!(QUEUE_WAITING, "priority" => priority).set(waiting as f64);
     }
-    gauge!(QUEUE_IN_FLIGHT).set(stats.under_way as f64);
+    gauge!(QUEUE_IN_FLIGHT).set(stats.in_flight as f64);
     gauge!(QUEUE_DEAD).set(stats.dead as f64);
     gauge!(QUEUE_SUSPECTS).set(stats.suspects as f64);
     gauge!(QUEUE_DAMAGED).set(stats.damaged as f64);
     gauge!(QUEUE_OLDEST).set(stats.oldest.map_or(0, |oldest| oldest.as_second()) as f64);
     gauge!(QUEUE_BYTES).set(stats.bytes as f64);
-    gauge!(WEBHOOK_DELIVERIES).set(stats.calls as f64);
+    gauge!(WEBHOOK_DELIVERIES).set(stats.webhook_deliveries as f64);
 }
 
 #[cfg(test)]

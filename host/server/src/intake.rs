@@ -16,7 +16,7 @@ use ace::internals::plugin::{Namespace, PluginState, Runtime};
 use ace::message::{
     DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Personal, Recipient, ResolveError,
 };
-use ace_store::queue::{self, Accepted, Batch, New, Queue, QueueError, Resolving};
+use ace_store::queue::{self, Accepted, Batch, DuePage, New, Priority, Queue, QueueError};
 
 /// Messages that go to the disk with one write, and their bytes.
 const CHUNK: usize = 1_024;
@@ -47,9 +47,16 @@ pub(crate) enum IntakeError {
 }
 
 /// A message as the queue takes it.
-pub fn new(message: &Message, lane: i64) -> Result<New, FieldErrors> {
+pub fn new(message: &Message, priority: Priority) -> Result<New, FieldErrors> {
     let not_before = not_before(&message.options)?;
-    Ok(written(message.to_json(), message.uuid, message.recipient.as_ref(), message.unique_name(), lane, not_before))
+    Ok(written(
+        message.to_json(),
+        message.uuid,
+        message.recipient.as_ref(),
+        message.unique_name(),
+        priority,
+        not_before,
+    ))
 }
 
 /// A message whose JSON is written, or its own part of it.
@@ -58,14 +65,14 @@ fn written(
     uuid: Uuid,
     recipient: Option<&Recipient>,
     name: String,
-    lane: i64,
+    priority: Priority,
     not_before: Option<Timestamp>,
 ) -> New {
     let body = json.into_bytes();
     New {
         uuid,
         digest: queue::digest(&body),
-        lane,
+        priority,
         name,
         user: recipient.and_then(|r| r.lms_user_id.to_stored()),
         email: recipient.and_then(|r| r.email_address.clone()),
@@ -120,8 +127,7 @@ impl<'a> Intake<'a> {
     pub(crate) async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
         let Member { key, personal } = member;
         let (uuid, recipient) = (Uuid::new_v5(&self.batch.uuid, key.as_bytes()), Some(&personal.recipient));
-        let lane = self.batch.lane;
-        let new = written(personal.to_json(), uuid, recipient, self.name.clone(), lane, self.not_before);
+        let new = written(personal.to_json(), uuid, recipient, self.name.clone(), self.batch.priority, self.not_before);
         self.bytes += new.body.len();
         self.chunk.push(new);
         if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
@@ -138,7 +144,7 @@ impl<'a> Intake<'a> {
         self.bytes = 0;
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
         let uuids = chunk.iter().map(|new| new.uuid).collect();
-        self.writing.push_back((uuids, self.queue.begin_accept(chunk, now).await?.boxed()));
+        self.writing.push_back((uuids, self.queue.start_accept(chunk, now).await?.boxed()));
         Ok(())
     }
 
@@ -183,7 +189,7 @@ pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
 /// Asks resolvers for pages and takes them in, until it is stopped.
 pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: CancellationToken) {
     loop {
-        let rest = match queue.resolving(RESOLVING_MAX, ace.now()).await {
+        let rest = match queue.due_pages(RESOLVING_MAX, ace.now()).await {
             Ok((due, next)) if due.is_empty() => {
                 let left = next.and_then(|next| Duration::try_from(next.duration_since(ace.now())).ok());
                 left.unwrap_or(LOOK_MAX).min(LOOK_MAX)
@@ -199,7 +205,7 @@ pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: Canc
         };
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
-            () = queue.resolving_changed() => {}
+            () = queue.pages_changed() => {}
             () = stop.cancelled() => return,
         }
         if stop.is_cancelled() {
@@ -214,10 +220,10 @@ fn wait_for_store(error: &QueueError) -> Duration {
 }
 
 /// One page of one batch, and what came of it.
-async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<(), QueueError> {
+async fn take_page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<(), QueueError> {
     let (batch, plugin) = (&resolving.batch, resolving.resolver.plugin.as_str());
     let missed = match page(ace, queue, resolving).await {
-        Ok(next) => return queue.page_taken(batch.lane, next, ace.now()).await,
+        Ok(next) => return queue.page_accepted(batch.priority, next, ace.now()).await,
         Err(Missed::Store(error)) => return Err(error),
         Err(missed) => missed,
     };
@@ -235,11 +241,11 @@ async fn take_page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<()
         }
         None => tracing::error!(batch = %batch.uuid, plugin, "The batch has failed, until it is resumed: {error}"),
     }
-    queue.page_missed(batch.lane, error, again).await
+    queue.page_failed(batch.priority, error, again).await
 }
 
 /// Asks for a page and takes its recipients in; where the next one begins.
-async fn page(ace: &Ace, queue: &Queue, resolving: &Resolving) -> Result<Option<String>, Missed> {
+async fn page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<Option<String>, Missed> {
     let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
     if let Some(damage) = &resolving.damage {
         return Err(Missed::Failed(format!("what is stored of it is damaged: {damage}")));

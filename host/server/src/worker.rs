@@ -15,7 +15,9 @@ use ace::internals::monitoring::trace::{self, TraceContext};
 use ace::internals::pipeline::{Limit, Progress, Snapshot};
 use ace::internals::tasks;
 use ace::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
-use ace_store::queue::{Claim, Claimed, Handed, Limits, Queue, QueueError, Settled, Settlement, State, TRANSACTIONAL};
+use ace_store::queue::{
+    Claim, ClaimNo, Claimed, ClaimedBatch, Limits, MessageId, Priority, Queue, QueueError, Settled, Settlement, State,
+};
 use alone::Alone;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
@@ -41,7 +43,7 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A message's number, and the claim it was handed out by.
-type Lent = (i64, u64);
+type Lent = (MessageId, ClaimNo);
 
 mod parking;
 
@@ -64,9 +66,9 @@ pub(crate) enum Stands {
 
 /// A message with a place.
 pub(crate) struct Job {
-    pub(crate) id: i64,
+    pub(crate) id: MessageId,
     /// The claim it was handed out by.
-    pub(crate) claim: u64,
+    pub(crate) claim: ClaimNo,
     pub(crate) message: Arc<Message>,
     pub(crate) stands: Stands,
     /// What its requests limited it to; `None`: nothing.
@@ -75,7 +77,7 @@ pub(crate) struct Job {
     pub(crate) interrupted: Vec<Timestamp>,
     /// The trace context it came with, as it was stored.
     pub(crate) trace: Option<String>,
-    pub(crate) lane: i64,
+    pub(crate) priority: Priority,
     /// What its age counts from.
     pub(crate) since: Timestamp,
 }
@@ -119,9 +121,9 @@ pub struct Worker {
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
     /// Lanes of batches that wait for a relay or an origin that is down.
-    held: Mutex<HashMap<i64, Destination>>,
-    /// By lane.
-    batches: Mutex<HashMap<i64, Ready>>,
+    held: Mutex<HashMap<Priority, Destination>>,
+    /// By the batch's priority class.
+    batches: Mutex<HashMap<Priority, Ready>>,
     panics: alone::Panics,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
     told: broadcast::Sender<Arc<Told>>,
@@ -218,7 +220,7 @@ impl Worker {
     /// Tells whoever listens of something that is about no message, and keeps it where events are kept.
     pub(crate) async fn tell(&self, told: Told) {
         if self.events.are_kept
-            && let Err(error) = self.queue.tell(told.body.clone(), self.now()).await
+            && let Err(error) = self.queue.emit(told.to_event(), self.now()).await
         {
             tracing::error!("An event of the kind {} could not be stored: {error}", told.kind);
         }
@@ -264,7 +266,7 @@ impl Worker {
             urgent.mark_unchanged();
             let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
             match self.queue.claim(Claim { max: places.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
-                Ok(Handed { messages, next, next_transactional, next_suspect }) => {
+                Ok(ClaimedBatch { messages, next, next_transactional, next_suspect }) => {
                     quiet_until = Instant::now() + self.left(next_transactional);
                     let until = |at: Timestamp| Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
                     alone.wanted(next_suspect.map(until));
@@ -306,7 +308,7 @@ impl Worker {
         let mut left = VecDeque::new();
         for claimed in ready.drain(..) {
             // A transactional message leaves a place that anything may have to others, where it can.
-            let is_transactional = claimed.lane == TRANSACTIONAL;
+            let is_transactional = claimed.priority.is_transactional();
             let fitting = places.iter().position(|place| place._bulk.is_none() == is_transactional);
             let at = fitting.or(if is_transactional && !places.is_empty() { Some(0) } else { None });
             match at.map(|at| places.swap_remove(at)) {
@@ -318,7 +320,7 @@ impl Worker {
     }
 
     /// Until something can be begun that could not before.
-    async fn rest(&self, changed: tokio::sync::futures::Notified<'_>, at_most: Duration) {
+    async fn rest(&self, changed: impl Future<Output = ()>, at_most: Duration) {
         tokio::select! {
             () = changed => {}
             () = tokio::time::sleep(at_most) => {}
@@ -337,7 +339,7 @@ impl Worker {
         let back = ready.into_iter().map(|claimed| Settled {
             id: claimed.id,
             claim: claimed.claim,
-            settlement: Settlement::Back,
+            settlement: Settlement::Release,
         });
         if let Err(error) = self.queue.settle(back.collect(), self.now()).await {
             tracing::warn!("Messages that were claimed but not started will be released at the next start: {error}");
@@ -362,7 +364,7 @@ impl Worker {
             limits: claimed.limits.clone(),
             interrupted: claimed.interrupted.clone(),
             trace: claimed.trace.clone(),
-            lane: claimed.lane,
+            priority: claimed.priority,
             since: claimed.since,
         })
     }
@@ -371,17 +373,17 @@ impl Worker {
         match &claimed.kind {
             Some(kind) if Personal::is_one(&claimed.body) => {
                 let personal = Personal::from_own_json(&claimed.body).map_err(|e| e.to_string())?;
-                Ok(self.prepared(claimed.lane, kind)?.message(claimed.uuid, personal))
+                Ok(self.prepared(claimed.priority, kind)?.message(claimed.uuid, personal))
             }
             _ => Message::from_own_json(&claimed.body).map_err(|errors| errors.to_string()),
         }
     }
 
     /// What the messages of a batch share.
-    fn prepared(&self, lane: i64, kind: &Arc<[u8]>) -> Result<Arc<Prepared>, String> {
+    fn prepared(&self, priority: Priority, kind: &Arc<[u8]>) -> Result<Arc<Prepared>, String> {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        // A lane's number may be another batch's by now.
-        if let Some((_, prepared)) = batches.get(&lane).filter(|(known, _)| known == kind) {
+        // The class of a batch that is gone may be another batch's by now.
+        if let Some((_, prepared)) = batches.get(&priority).filter(|(known, _)| known == kind) {
             return Ok(prepared.clone());
         }
         let read = MessageType::from_json(kind).map_err(|e| format!("its batch's message type: {e}"))?;
@@ -389,7 +391,7 @@ impl Worker {
         if batches.len() >= BATCHES_MAX {
             batches.clear();
         }
-        batches.insert(lane, (kind.clone(), prepared.clone()));
+        batches.insert(priority, (kind.clone(), prepared.clone()));
         Ok(prepared)
     }
 
@@ -417,7 +419,7 @@ impl Worker {
     /// A message that cannot be read any more stops nobody else.
     async fn set_aside(&self, lent: Lent, uuid: Uuid, reason: &str) {
         tracing::error!(
-            message = lent.0, message_uuid = %uuid,
+            message = lent.0.get(), message_uuid = %uuid,
             "What is stored of a message cannot be read; it is set aside, and all others go on: {reason}. \
              Look at it with: ace messages {uuid}"
         );
@@ -434,7 +436,7 @@ impl Worker {
     }
 
     async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, claim, message, stands, limits, interrupted, lane, since, .. } = job;
+        let Job { id, claim, message, stands, limits, interrupted, priority, since, .. } = job;
         let lent = (id, claim);
         let is_reopened = matches!(stands, Stands::Settled(..));
         let mut flight = self.flight(message, stands, limits, &interrupted);
@@ -456,10 +458,10 @@ impl Worker {
         let permit = self.settling.clone().acquire_owned().await;
         drop(place);
         match flight.due() {
-            Some(_) if flight.waits_for().is_some() => self.park(lent, lane, &flight).await,
+            Some(_) if flight.waits_for().is_some() => self.park(lent, priority, &flight).await,
             Some(due) => {
                 let progress = write_down(flight.progress());
-                self.settle(lent, Settlement::Again { due, progress }, false).await;
+                self.settle(lent, Settlement::Defer { due, progress }, false).await;
             }
             None => self.done(lent, flight).await,
         }
@@ -471,7 +473,7 @@ impl Worker {
         let report = flight.into_report();
         let tell = || events::tell(&message, &report, self.events, self.now());
         let kept = self.events.are_kept.then(tell);
-        let event = kept.as_ref().map(|told| told.body.clone());
+        let event = kept.as_ref().map(|told| told.to_event());
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
         let is_awaited = self.waiting().contains_key(&message.uuid);
@@ -497,7 +499,7 @@ impl Worker {
             let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
             let settled = match is_awaited {
                 true => self.queue.settle(settled, self.now()).await,
-                false => self.queue.settle_soon(settled, self.now()).await,
+                false => self.queue.settle_deferred(settled, self.now()).await,
             };
             match settled {
                 Ok(()) => return true,

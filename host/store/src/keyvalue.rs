@@ -32,7 +32,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use crate::sqlite::Held;
+use crate::sqlite::Readers;
 use places::Wanted;
 use writer::{Change, Queue, Reply, Write, Writer};
 
@@ -108,7 +108,7 @@ enum Store {
     /// One connection serves all: nothing it does waits for a disk.
     Memory(Box<Mutex<Writer>>),
     File {
-        readers: Vec<Mutex<Held>>,
+        readers: Readers,
         writer: Queue,
         is_lost: Arc<AtomicBool>,
     },
@@ -134,8 +134,8 @@ impl Keyvalue {
         writer.db.renew();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
         let hold = writer.db.hold().cloned().expect("a file is held");
-        let reader = |_| database::reader(file, hold.clone()).map(Mutex::new);
-        let readers = (0..count).map(reader).collect::<Result<_, _>>().map_err(|e| fail(crate::sqlite::words(&e)))?;
+        let readers = Readers::open(count, || database::reader(file, hold.clone()));
+        let readers = readers.map_err(|e| fail(crate::sqlite::words(&e)))?;
         let is_lost = writer.lost();
         let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
         Ok(opened(Store::File { readers, writer, is_lost }))
@@ -328,10 +328,7 @@ impl Keyvalue {
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, KeyvalueError> {
         let answer = match &*self.store {
             Store::Memory(writer) => ask(&lock(writer).db),
-            Store::File { readers, .. } => {
-                let free = readers.iter().find_map(|reader| reader.try_lock().ok());
-                ask(&free.unwrap_or_else(|| lock(&readers[0])))
-            }
+            Store::File { readers, .. } => readers.read(ask),
         };
         answer.map_err(unavailable)
     }

@@ -1,438 +1,395 @@
-//! The durable queue: a message that was accepted is kept on the disk until it is settled, and for a while after that.
+//! The durable queue: an accepted message is kept until it is settled, and for a while after that.
 //!
-//! This is the one front of the store, and all that the rest of the host knows of it; another engine can take its place behind the
-//! same words (`tests.rs` is the suite for whichever stands here). What a message *is* stays outside: bodies, progress and reports
-//! are bytes here.
+//! [`Queue`] is the front that everything else uses. Behind it is one of the engines in [`Store`]; today that is `sqlite`. What a
+//! message *is* stays outside: bodies, progress and reports are bytes here. The suite in `conformance` says what every engine must do.
 //!
-//! - [`database`]: the file, its lock, its tables; [`upgrade`]: earlier versions of these, in a file that is damaged
-//! - [`changes`]: the way to the one thread that writes; [`writer`]: its transactions, of many changes each
-//! - [`health`]: whether that works
-//! - [`waiting`]: what waits, in rows of many
-//! - [`claims`]: handing messages out and taking them back
-//! - [`limits`]: the same message for further channel types
-//! - [`parked`]: waiting for a relay or an origin that is down
-//! - [`batches`]: many messages of one kind, and how far they are
-//! - [`resolving`]: batches whose recipients a resolver names
-//! - [`clock`]: a wall clock that was set back; [`meter`]: how fast the queue moves
-//! - [`look`]: what is read; [`recent`]: finding what is in no index yet
-//! - [`rows`]: reading rows that may be damaged; [`damage`]: setting them aside
-//! - [`suspects`]: messages that processes ended with, one after the other
-//! - [`people`]: whom messages are for, as they are looked for
-//! - [`reserve`]: room for what was accepted, on a disk that is full otherwise
-//! - [`upkeep`]: retention, erasure, room
-//! - [`outgoing`]: events for webhooks and streams
+//! Delivery is at least once. Claims are stored; after a crash, in-flight messages wait again, marked *in doubt*. Within a process a
+//! claim is a lease: when a worker dies its messages wait again once the lease ends. Settlements are fenced by claim number; one for
+//! a lease that has ended is ignored.
 //!
-//! Delivery is at least once. A claim is kept on the disk, so that after a crash every message that was under way is known: it
-//! comes back *in doubt*. Within a process a claim is a lease: a worker that dies gives its messages back when it runs out.
+//! All times are passed in.
 
 mod batches;
-mod changes;
 mod claims;
-mod clock;
-mod damage;
-mod database;
+mod error;
+mod events;
 mod health;
-mod limits;
-mod look;
-mod mending;
+mod ids;
+mod message;
 mod meter;
-mod outgoing;
-mod parked;
-mod people;
-mod recent;
-mod reserve;
-mod resolving;
-mod rows;
 mod settings;
-mod suspects;
-#[cfg(test)]
-mod tests;
-mod upgrade;
-mod upkeep;
-mod waiting;
-mod writer;
+mod sqlite;
+mod wakeups;
 
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::sqlite::Held;
-pub use batches::{Batch, BatchState};
-use changes::Pace;
-pub use claims::{Claim, Claimed, Handed, Settled, Settlement};
-pub use database::OpenError;
+pub use batches::{Batch, BatchState, DuePage, NewBatch, Resolver, ResolverStatus};
+pub use claims::{Claim, Claimed, ClaimedBatch, LEASE, Settled, Settlement};
+pub use error::{OpenError, QueueError};
+pub use events::{Event, Events, NewEvent, WebhookDelivery};
 pub use health::{Failing, Health};
-pub use limits::Limits;
-pub use look::{Filter, Page, Selection, Stored};
+pub use ids::{ClaimNo, EventId, MessageId, Priority};
+pub use message::{Accepted, Erased, Filter, Limits, New, Page, Selection, State, Stats, Stored, UnknownState, digest};
 pub use meter::{Rate, Rates};
-pub use outgoing::{Call, Event, Events};
-pub use resolving::{Resolver, ResolverReport, Resolving};
 pub use settings::Settings;
-pub use upkeep::Forgotten;
-use writer::Writer;
+use sqlite::Sqlite;
+use wakeups::Wakeups;
 
-/// Lane of transactional messages: always before the others.
-pub const TRANSACTIONAL: i64 = 0;
-/// Lane of other single messages. Each batch has a lane of its own after it.
-pub const ORDINARY: i64 = 1;
-/// The claim that a message is accepted with, where it has a worker already.
-pub const FIRST_CLAIM: u64 = 0;
-/// Connections for reading.
-const READERS: usize = 4;
-
-/// Where a message stands, as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Waiting, or under way.
-    Queued = 0,
-    /// At least one channel delivered it.
-    Sent = 1,
-    /// It may have been delivered, and nothing more is known.
-    MaybeSent = 2,
-    /// Nobody got it, and that is as it should be: policies forbade it, or there was nothing to do.
-    NotSent = 3,
-    /// Nobody got it although someone should have: a channel, a template or the routing failed.
-    Failed = 4,
-    /// Its time was over before it could be delivered.
-    Expired = 5,
-    /// What is kept of it cannot be read any more; it was set aside.
-    Corrupt = 6,
-    /// Someone took it back.
-    Cancelled = 7,
-    /// It had failed, and someone gave it up.
-    Discarded = 8,
-}
-
-impl State {
-    pub const ALL: [State; 9] = [
-        State::Queued,
-        State::Sent,
-        State::MaybeSent,
-        State::NotSent,
-        State::Failed,
-        State::Expired,
-        State::Corrupt,
-        State::Cancelled,
-        State::Discarded,
-    ];
-
-    /// As it is written in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Queued => "queued",
-            State::Sent => "sent",
-            State::MaybeSent => "maybe_sent",
-            State::NotSent => "not_sent",
-            State::Failed => "failed",
-            State::Expired => "expired",
-            State::Corrupt => "corrupt",
-            State::Cancelled => "cancelled",
-            State::Discarded => "discarded",
-        }
-    }
-
-    /// A dead letter can be tried again or discarded.
-    pub fn is_dead(self) -> bool {
-        matches!(self, State::Failed | State::Expired | State::Corrupt)
-    }
-
-    fn of(number: i64) -> State {
-        usize::try_from(number).ok().and_then(|n| State::ALL.get(n)).copied().unwrap_or(State::Corrupt)
-    }
-}
-
-/// A text that names no state.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown state {0:?}")]
-pub struct UnknownState(pub String);
-
-impl std::str::FromStr for State {
-    type Err = UnknownState;
-
-    fn from_str(text: &str) -> Result<Self, UnknownState> {
-        State::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| UnknownState(text.to_owned()))
-    }
-}
-
-/// Why the store did not do what it was asked, by what the caller does next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum QueueError {
-    /// Come back when something has gone out.
-    #[error("the queue is full: {0} messages wait (queue.max-messages)")]
-    Full(u64),
-    /// The disk is full, the file is locked or damaged: it may pass. Nothing was changed.
-    #[error("the queue: {0}")]
-    Unavailable(String),
-    /// The disk is full. Nothing was changed, and what was accepted is still sent.
-    #[error("the queue: {0}")]
-    NoRoom(String),
-    /// What was asked for met a damaged part of the file. Nothing was changed, and everything else goes on.
-    #[error("a part of the queue is damaged: {0}")]
-    Damaged(String),
-    /// There is no such message or batch.
-    #[error("there is no {0}")]
-    Unknown(&'static str),
-    /// It is not in a state for that.
-    #[error("{0}")]
-    State(String),
-}
-
-/// A message to be accepted.
-#[derive(Debug, Clone)]
-pub struct New {
-    pub uuid: Uuid,
-    /// Of the message's content: what has the same is the same message.
-    pub digest: [u8; 16],
-    pub lane: i64,
-    /// `app_label.name`.
-    pub name: String,
-    pub user: Option<String>,
-    pub email: Option<String>,
-    /// Not before that moment. `None`: at once.
-    pub not_before: Option<Timestamp>,
-    /// The W3C trace context of the request.
-    pub trace: Option<String>,
-    pub body: Vec<u8>,
-    /// The channel types or channel names that its request limited it to, sorted. `None`: it had no limit.
-    pub limit: Option<Vec<String>>,
-    /// It has a worker that begins as soon as it is accepted: it is claimed with the same write.
-    pub claim: bool,
-}
-
-/// The digest of a message's content.
-pub fn digest(body: &[u8]) -> [u8; 16] {
-    let hash = Sha256::digest(body);
-    std::array::from_fn(|i| hash[i])
-}
-
-/// What became of a message that was handed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// It is on the disk.
-    New(i64),
-    /// It has been there; that is its state now.
-    Same(State),
-    /// It has been there, and goes on with the channel types of this request.
-    Extended,
-    /// It has been there, and nothing can be added to it: someone took it back or gave it up, or it cannot be read any more.
-    Ended(State),
-    /// Another message has this uuid.
-    Conflict,
-}
-
-/// How full the queue is, and how fast it moves.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Stats {
-    /// Messages that wait, by kind of lane.
-    pub waiting_transactional: u64,
-    pub waiting_ordinary: u64,
-    pub waiting_batches: u64,
-    /// Messages with a worker.
-    pub under_way: u64,
-    /// Those that wait that are tried alone, since several processes ended while they were being sent.
-    pub suspects: u64,
-    /// Messages by state, the settled ones that are still kept.
-    pub dead: u64,
-    /// Messages that were set aside because their rows are damaged.
-    pub damaged: u64,
-    /// When the message that has waited longest was accepted.
-    pub oldest: Option<Timestamp>,
-    /// Bytes of the database, its log included.
-    pub bytes: u64,
-    /// Webhook calls that wait.
-    pub calls: u64,
-    pub rates: Rates,
-}
-
-/// The store. One process has it open.
+/// The queue. One process at a time has it open.
+///
+/// # Errors
+/// Unless a function says otherwise it fails with [`QueueError::Unavailable`], [`QueueError::NoRoom`] or [`QueueError::Damaged`],
+/// and nothing was changed then.
 pub struct Queue {
-    writer: changes::Sender,
-    readers: Vec<Arc<Mutex<Held>>>,
-    recent: recent::Shared,
-    parked: parked::Shared,
-    file: PathBuf,
-    /// Something can be claimed that could not before.
-    changed: Notify,
-    /// That may be transactional.
-    urgent: watch::Sender<()>,
-    /// A page of recipients may be due that was not before.
-    resolving: Notify,
-    meter: Arc<meter::Meter>,
-    pulse: Arc<health::Pulse>,
-    /// Recipients that were indexed by the rule of an earlier version may be there.
-    is_rehashing: AtomicBool,
+    store: Store,
+    wakeups: Arc<Wakeups>,
+}
+
+/// The engines.
+enum Store {
+    Sqlite(Sqlite),
+}
+
+/// Calls the engine.
+macro_rules! engine {
+    ($queue:expr, $store:ident => $call:expr) => {
+        match &$queue.store {
+            Store::Sqlite($store) => $call,
+        }
+    };
 }
 
 impl Queue {
-    /// Opens the database, or begins one. What was under way when the last process ended waits again, in doubt. Blocks.
+    /// Opens the queue, or creates it. Messages that were in flight when the last process ended wait again, in doubt. Blocks.
+    ///
+    /// # Errors
+    /// The database is open elsewhere, it is not a queue of this version or an earlier one, or it cannot be read or written.
     pub fn open(settings: &Settings, now: Timestamp) -> Result<Self, OpenError> {
-        match Queue::open_file(settings, now) {
-            Err(OpenError::Full { .. }) if reserve::Reserve::of(settings).release() => Queue::open_file(settings, now),
-            opened => opened,
-        }
+        let wakeups = Arc::new(Wakeups::default());
+        let store = Store::Sqlite(Sqlite::open(settings, wakeups.clone(), now)?);
+        Ok(Queue { store, wakeups })
     }
 
-    fn open_file(settings: &Settings, now: Timestamp) -> Result<Self, OpenError> {
-        let file = settings.database.clone();
-        let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
-        let db = database::open(&file, settings.access)?;
-        let hold = db.hold().expect("a file is held");
-        let reader = |_| database::reader(&file, hold.clone()).map(|db| Arc::new(Mutex::new(db)));
-        let readers = (0..READERS).map(reader).collect::<Result<_, _>>().map_err(|e| OpenError::of(&file, &e))?;
-        let meter = Arc::new(meter::Meter::new(Instant::now()));
-        let pulse = Arc::new(health::Pulse::default());
-        let writer = Writer::new(db, settings, (meter.clone(), pulse.clone()));
-        let mut writer = writer.map_err(|e| OpenError::of(&file, &e))?;
-        writer.db.renew();
-        writer.has_room();
-        writer.recover(now).map_err(|error| match error {
-            QueueError::NoRoom(reason) => OpenError::Full { file: file.clone(), reason },
-            other => failed(other.to_string()),
-        })?;
-        let (recent, parked) = (writer.recent.shared(), writer.parked.clone());
-        let is_rehashing = AtomicBool::new(people::is_rehashing(&writer.db));
-        let writer = changes::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
-        let (changed, urgent, resolving) = (Notify::new(), watch::Sender::new(()), Notify::new());
-        Ok(Queue { writer, readers, recent, parked, file, changed, urgent, resolving, meter, pulse, is_rehashing })
-    }
-
-    /// Accepts all of them with one durable write; an answer for each, in order. `Full` accepts none.
+    /// Accepts all of them with one durable write; an answer for each, in order.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Full`], and [`QueueError::State`] for a batch that was cancelled: none was accepted then.
     pub async fn accept(&self, new: Vec<New>, now: Timestamp) -> Result<Vec<Accepted>, QueueError> {
-        self.begin_accept(new, now).await?.await
+        self.start_accept(new, now).await?.await
     }
 
-    /// As [`Queue::accept`], in two steps: done when they have their place in the order of all that is written, and the future it
-    /// gives when they are on the disk. They are accepted whether that is awaited or not.
-    pub async fn begin_accept(
+    /// As [`Queue::accept`], in two steps: done when the messages have their place in the order of all writes, and the future that
+    /// it returns when they are stored. They are accepted whether that is awaited or not.
+    ///
+    /// # Errors
+    /// As [`Queue::accept`].
+    pub async fn start_accept(
         &self,
         new: Vec<New>,
         now: Timestamp,
     ) -> Result<impl Future<Output = Result<Vec<Accepted>, QueueError>>, QueueError> {
-        let waiting = || new.iter().filter(|new| !new.claim);
-        let (wakes, is_urgent) = (waiting().next().is_some(), waiting().any(|new| new.lane == TRANSACTIONAL));
-        let new = people::with_hashes(new);
-        let answer = self.writer.begin(Pace::AtOnce, move |writer| writer.accept(&new, now)).await?;
-        Ok(async move {
-            let answer = answer.await;
-            match &answer {
-                Ok(_) => self.pulse.accepted(),
-                Err(QueueError::Damaged(reason)) => self.pulse.accept_failed(reason),
-                Err(_) => {}
-            }
-            let answer = answer?;
-            let is_extended = answer.contains(&Accepted::Extended);
-            if wakes || is_extended {
-                self.wake(is_urgent || is_extended);
-            }
-            Ok(answer)
-        })
+        engine!(self, store => store.start_accept(new, now).await)
     }
 
-    /// Completes when something may be there to claim that was not before. Ask for it before looking.
-    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.changed.notified()
+    /// Claims messages that are due: the transactional ones first, then a few of each other class in turn. Each belongs to the caller
+    /// for [`LEASE`].
+    pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
+        engine!(self, store => store.claim(claim, now).await)
     }
 
-    /// Tells of transactional messages that may be there to claim and were not before. Ask for it before looking.
+    /// Claims one suspect that is due: a message that was in flight when several processes ended. It must be sent alone, with nothing
+    /// else claimed or in flight until it is settled.
+    pub async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
+        engine!(self, store => store.claim_suspect(now).await)
+    }
+
+    /// Settles messages, all with one durable write. One that was erased meanwhile is skipped.
+    ///
+    /// # Errors
+    /// Also [`QueueError::State`] for a [`Settlement::Record`] whose claim has ended.
+    pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.settle(settled, now).await)
+    }
+
+    /// As [`Queue::settle`], committed with the next transaction, at most a few milliseconds later.
+    ///
+    /// # Errors
+    /// As [`Queue::settle`].
+    pub async fn settle_deferred(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.settle_deferred(settled, now).await)
+    }
+
+    /// Completes when something may be claimable that was not before. Call it before looking; it borrows nothing.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.wakeups.changed()
+    }
+
+    /// Changes when a transactional message may be claimable that was not before. Mark it unchanged before looking.
     pub fn urgent(&self) -> watch::Receiver<()> {
-        self.urgent.subscribe()
+        self.wakeups.urgent()
     }
 
-    /// Something can be claimed that could not before.
-    fn wake(&self, is_urgent: bool) {
-        if is_urgent {
-            self.urgent.send_replace(());
-        }
-        self.changed.notify_waiters();
+    /// One message.
+    pub async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
+        engine!(self, store => store.message(uuid).await)
     }
 
-    /// The process ends as it was asked to: what is under way at its end did not end it.
-    pub async fn end(&self) -> Result<(), QueueError> {
-        self.writer.write(|writer| Ok(writer.note_end()?)).await
+    /// A page of messages before `cursor`, at most `max`, the latest first. Bodies and progress are left out.
+    pub async fn messages(&self, filter: Filter, cursor: Option<MessageId>, max: usize) -> Result<Page, QueueError> {
+        engine!(self, store => store.messages(filter, cursor, max).await)
     }
 
-    /// A remembered fact of the host's own.
-    pub async fn remember(&self, key: &'static str, value: String) -> Result<(), QueueError> {
-        self.writer.write(move |writer| writer.remember(key, &value)).await
+    /// How full the queue is, and how fast it moves.
+    pub async fn stats(&self) -> Result<Stats, QueueError> {
+        engine!(self, store => store.stats().await)
     }
 
-    /// What was remembered.
-    pub async fn recall(&self, key: &'static str) -> Result<Option<String>, QueueError> {
-        self.read(move |db| {
-            use rusqlite::OptionalExtension;
-            let mut value = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-            value.query_row([key], |row| Ok(rows::Reading::of(row).text(0))).optional()
-        })
-        .await
-        .map(Option::flatten)
+    /// Retries a dead letter from the start, with what it was settled with (`kept`).
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`], and [`QueueError::State`] if it is no dead letter or its body was erased.
+    pub async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.retry(uuid, now).await)
+    }
+
+    /// Cancels a message that waits.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`], and [`QueueError::State`] if it is in flight or settled.
+    pub async fn cancel(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.cancel(uuid, now).await)
+    }
+
+    /// Discards a dead letter; what another attempt would have needed is erased.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`], and [`QueueError::State`] if it is no dead letter.
+    pub async fn discard(&self, uuid: Uuid) -> Result<(), QueueError> {
+        engine!(self, store => store.discard(uuid).await)
+    }
+
+    /// Retries the dead letters of a selection that can be retried, the latest first; how many that were.
+    pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
+        engine!(self, store => store.retry_all(selection, now).await)
+    }
+
+    /// Discards the dead letters of a selection, the latest first; how many that were.
+    pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
+        engine!(self, store => store.discard_all(selection).await)
+    }
+
+    /// Erases everything about the messages to a user id, or to an address.
+    pub async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
+        engine!(self, store => store.erase(user, email).await)
+    }
+
+    /// How many messages wait for each relay and origin that is, or was, down.
+    pub fn parked(&self) -> BTreeMap<String, u64> {
+        engine!(self, store => store.parked())
+    }
+
+    /// Makes at most `max` of the messages due that wait for a destination; how many that were. Transactional messages go first;
+    /// `in_turn`: the one that has not been tried for longest.
+    pub async fn unpark(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
+        engine!(self, store => store.unpark(destination, max, in_turn).await)
+    }
+
+    /// Claims no message of a batch until [`Queue::release`], except those that [`Queue::unpark`] made due.
+    pub fn hold(&self, batch: Priority) {
+        engine!(self, store => store.hold(batch));
+    }
+
+    /// Claims messages of these batches again.
+    pub fn release(&self, batches: &[Priority]) {
+        engine!(self, store => store.release(batches));
+    }
+}
+
+/// Batches.
+impl Queue {
+    /// Creates a batch, or finds it again.
+    ///
+    /// # Errors
+    /// Also [`QueueError::State`] if another batch has this uuid.
+    pub async fn create_batch(&self, batch: NewBatch, now: Timestamp) -> Result<Batch, QueueError> {
+        engine!(self, store => store.create_batch(batch, now).await)
+    }
+
+    /// As [`Queue::create_batch`], for a batch whose recipients a resolver names.
+    ///
+    /// # Errors
+    /// As [`Queue::create_batch`].
+    pub async fn create_resolved_batch(
+        &self,
+        batch: NewBatch,
+        resolver: Resolver,
+        now: Timestamp,
+    ) -> Result<Batch, QueueError> {
+        engine!(self, store => store.create_resolved_batch(batch, resolver, now).await)
+    }
+
+    /// Notes that all recipients were added.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`].
+    pub async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        engine!(self, store => store.complete_batch(uuid).await)
+    }
+
+    /// Pauses a batch: nothing more of it is sent, except what is in flight.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`].
+    pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        engine!(self, store => store.pause_batch(uuid).await)
+    }
+
+    /// Resumes a batch that was paused, or whose resolver failed.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`].
+    pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        engine!(self, store => store.resume_batch(uuid).await)
+    }
+
+    /// Cancels the messages of a batch that wait. Those in flight end as they do, and are not tried again.
+    ///
+    /// # Errors
+    /// Also [`QueueError::Unknown`].
+    pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
+        engine!(self, store => store.cancel_batch(uuid, now).await)
+    }
+
+    /// One batch.
+    pub async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
+        engine!(self, store => store.batch(uuid).await)
+    }
+
+    /// The latest batches, the latest first.
+    pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
+        engine!(self, store => store.batches(max).await)
+    }
+
+    /// Pages of recipients that are due, the batch that has waited longest first, and when the next page after them is due.
+    pub async fn due_pages(&self, max: usize, now: Timestamp) -> Result<(Vec<DuePage>, Option<Timestamp>), QueueError> {
+        engine!(self, store => store.due_pages(max, now).await)
+    }
+
+    /// Completes when a page of recipients may be due that was not before.
+    pub async fn pages_changed(&self) {
+        self.wakeups.pages_changed().await;
+    }
+
+    /// Notes that the messages of a page were accepted. `next`: where the next page starts; none after the last one.
+    pub async fn page_accepted(&self, batch: Priority, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.page_accepted(batch, next, now).await)
+    }
+
+    /// Notes that a page failed. `again`: when to ask for it again; `None` fails the batch, until it is resumed.
+    pub async fn page_failed(
+        &self,
+        batch: Priority,
+        error: String,
+        again: Option<Timestamp>,
+    ) -> Result<(), QueueError> {
+        engine!(self, store => store.page_failed(batch, error, again).await)
+    }
+}
+
+/// Events and webhooks.
+impl Queue {
+    /// Sets the webhooks to which every event is delivered from now on. Deliveries to others are dropped.
+    pub async fn set_webhooks(&self, webhooks: Vec<String>) -> Result<(), QueueError> {
+        engine!(self, store => store.set_webhooks(webhooks).await)
+    }
+
+    /// Keeps an event that is about no message.
+    pub async fn emit(&self, event: NewEvent, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.emit(event, now).await)
+    }
+
+    /// Events after that one, the earliest first: for a stream that was interrupted.
+    pub async fn events(&self, after: EventId, max: usize) -> Result<Events, QueueError> {
+        engine!(self, store => store.events(after, max).await)
+    }
+
+    /// Deliveries to a webhook that are due, the oldest event first.
+    pub async fn webhook_deliveries(
+        &self,
+        webhook: String,
+        max: usize,
+        now: Timestamp,
+    ) -> Result<Vec<WebhookDelivery>, QueueError> {
+        engine!(self, store => store.webhook_deliveries(webhook, max, now).await)
+    }
+
+    /// When the next delivery to a webhook is due.
+    pub async fn next_webhook_delivery(&self, webhook: String) -> Result<Option<Timestamp>, QueueError> {
+        engine!(self, store => store.next_webhook_delivery(webhook).await)
+    }
+
+    /// Ends a delivery: the webhook took the event, or it is discarded.
+    pub async fn end_webhook_delivery(&self, webhook: String, event: EventId) -> Result<(), QueueError> {
+        engine!(self, store => store.end_webhook_delivery(webhook, event).await)
+    }
+
+    /// Notes that a delivery failed, and when to try again.
+    pub async fn retry_webhook_delivery(
+        &self,
+        webhook: String,
+        event: EventId,
+        due: Timestamp,
+    ) -> Result<(), QueueError> {
+        engine!(self, store => store.retry_webhook_delivery(webhook, event, due).await)
+    }
+}
+
+/// Care of the store itself.
+impl Queue {
+    /// Does all that is due: retention, clean-up, giving room back to the disk. Where nothing could be written, tries whether that
+    /// works again. To be called every few seconds.
+    pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
+        engine!(self, store => store.maintain(now).await)
+    }
+
+    /// Notes that the process ends as it was asked to: messages in flight are not why.
+    pub async fn note_shutdown(&self) -> Result<(), QueueError> {
+        engine!(self, store => store.note_shutdown().await)
+    }
+
+    /// Keeps a value of the host's own.
+    pub async fn put_meta(&self, key: &'static str, value: String) -> Result<(), QueueError> {
+        engine!(self, store => store.put_meta(key, value).await)
+    }
+
+    /// A value that was kept.
+    pub async fn get_meta(&self, key: &'static str) -> Result<Option<String>, QueueError> {
+        engine!(self, store => store.get_meta(key).await)
     }
 
     /// Whether the store works, as far as it has been used.
     pub fn health(&self) -> Health {
-        self.pulse.told()
-    }
-
-    /// Where nothing could be written, sees whether that works again: nobody hands messages in to a server that is not ready.
-    pub async fn probe(&self, now: Timestamp) -> Result<(), QueueError> {
-        match self.pulse.wants_probe() {
-            true => self.remember("probed", now.to_string()).await,
-            false => Ok(()),
-        }
+        engine!(self, store => store.health())
     }
 
     /// Whether the store can be read.
-    pub async fn answers(&self) -> Result<(), QueueError> {
-        self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
+    pub async fn ping(&self) -> Result<(), QueueError> {
+        engine!(self, store => store.ping().await)
     }
 
-    /// Completes when the thread that writes has ended, which it does by itself only after a bug: nothing can be written any more.
-    pub async fn ended(&self) {
-        self.writer.ended().await;
+    /// Completes when the writer has ended, which happens only after a bug: nothing can be written any more.
+    pub async fn writer_ended(&self) {
+        engine!(self, store => store.writer_ended().await);
     }
 
-    /// Ends the thread that writes, as a bug in a change would: for tests of what comes of it.
+    /// Ends the writer as a bug would, for tests of what comes of it.
     #[doc(hidden)]
     pub async fn break_writer(&self) {
-        let broken: Result<(), _> = self.writer.write(|_| panic!("on purpose")).await;
-        broken.expect_err("its thread has ended");
-    }
-
-    /// Asks on a thread where waiting is allowed.
-    async fn read<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, QueueError> {
-        let free = self.readers.iter().find(|reader| reader.try_lock().is_ok()).unwrap_or(&self.readers[0]).clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let db = free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            ask(&db)
-        });
-        let answer = asked.await.map_err(|e| QueueError::Unavailable(e.to_string()))?;
-        answer.map_err(|e| changes::void(&e))
+        engine!(self, store => store.break_writer().await);
     }
 }
-
-fn ms(at: Timestamp) -> i64 {
-    at.as_millisecond()
-}
-
-/// The first millisecond at which `at` has come: what is claimed then is due.
-fn ms_due(at: Timestamp) -> i64 {
-    ms(at) + i64::from(moment(ms(at)) < at)
-}
-
-fn moment(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
-}
-
-/// Long enough for any call into a channel, and for the waiting around it.
-pub const LEASE: Duration = Duration::from_secs(15 * 60);

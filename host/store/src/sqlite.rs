@@ -2,6 +2,7 @@
 //!
 //! - [`hold`]: the lock on the file itself
 //! - [`opening`]: what is done before SQLite opens a file
+//! - [`readers`]: connections for reading
 //! - [`identity`]: whether an open database is still the file at its path
 //! - [`wal`]: what is in a write-ahead log
 
@@ -11,6 +12,7 @@ pub mod dump;
 mod hold;
 mod identity;
 mod opening;
+mod readers;
 mod wal;
 
 use std::ops::{Deref, DerefMut};
@@ -25,6 +27,7 @@ pub use hold::{Hold, HoldError, Use};
 use identity::Identity;
 pub use identity::Lost;
 pub use opening::prepare;
+pub use readers::Readers;
 
 /// A connection that is closed before its file is let go.
 pub struct Held {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ace::config;
 use ace::internals::tls::{self, TlsError};
 use ace::message;
-use ace_store::queue::{Call, Queue};
+use ace_store::queue::{Queue, WebhookDelivery};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
@@ -99,7 +99,7 @@ impl Hook {
                     () = stop.cancelled() => return,
                 }
             }
-            let calls = match self.queue.calls(self.name.clone(), AT_ONCE, (self.now)()).await {
+            let calls = match self.queue.webhook_deliveries(self.name.clone(), AT_ONCE, (self.now)()).await {
                 Ok(calls) => calls,
                 Err(error) => {
                     tracing::error!(webhook = %self.name, "Its deliveries cannot be read: {error}");
@@ -128,19 +128,19 @@ impl Hook {
 
     /// How long until a call is due.
     async fn rest(&self) -> Duration {
-        let next = self.queue.next_call(self.name.clone()).await.ok().flatten();
+        let next = self.queue.next_webhook_delivery(self.name.clone()).await.ok().flatten();
         let rest = next.map(|due| Duration::try_from(due.duration_since((self.now)())).unwrap_or_default());
         rest.map_or(LOOK_MAX, |rest| rest.clamp(REST_MIN, LOOK_MAX))
     }
 
-    async fn call(&self, call: Call) {
+    async fn call(&self, call: WebhookDelivery) {
         let event = call.event.id;
         let result = match self.is_wanted(&call) {
             false => Ok(()),
             true => self.post(&call).await,
         };
         let noted = match result {
-            Ok(()) => self.queue.called(self.name.clone(), event).await,
+            Ok(()) => self.queue.end_webhook_delivery(self.name.clone(), event).await,
             Err(Untaken { reason, retry_after }) => {
                 let now = (self.now)();
                 let give_up = call.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
@@ -148,26 +148,24 @@ impl Hook {
                 let due = now.checked_add(pause).unwrap_or(Timestamp::MAX);
                 match due > give_up {
                     true => {
-                        tracing::error!(webhook = %self.name, event, "An event could not be delivered and is discarded: {reason}");
-                        self.queue.called(self.name.clone(), event).await
+                        tracing::error!(webhook = %self.name, event = event.get(), "An event could not be delivered and is discarded: {reason}");
+                        self.queue.end_webhook_delivery(self.name.clone(), event).await
                     }
                     false => {
-                        tracing::warn!(webhook = %self.name, event, "An event could not be delivered; retrying in {pause:?}: {reason}");
-                        self.queue.call_again(self.name.clone(), event, due).await
+                        tracing::warn!(webhook = %self.name, event = event.get(), "An event could not be delivered; retrying in {pause:?}: {reason}");
+                        self.queue.retry_webhook_delivery(self.name.clone(), event, due).await
                     }
                 }
             }
         };
         if let Err(error) = noted {
-            tracing::error!(webhook = %self.name, event, "A delivery could not be recorded and will be repeated: {error}");
+            tracing::error!(webhook = %self.name, event = event.get(), "A delivery could not be recorded and will be repeated: {error}");
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    fn is_wanted(&self, call: &Call) -> bool {
-        let kind = serde_json::from_slice::<serde_json::Value>(&call.event.body).unwrap_or_default();
-        let kind = kind["type"].as_str().unwrap_or_default();
-        self.settings.events.is_empty() || self.settings.events.iter().any(|wanted| wanted == kind)
+    fn is_wanted(&self, call: &WebhookDelivery) -> bool {
+        self.settings.events.is_empty() || self.settings.events.contains(&call.event.kind)
     }
 
     /// The pause after a call that failed: as long as the webhook asks for, in which nothing else is called there either, but not past
@@ -180,7 +178,7 @@ impl Hook {
         asked
     }
 
-    async fn post(&self, call: &Call) -> Result<(), Untaken> {
+    async fn post(&self, call: &WebhookDelivery) -> Result<(), Untaken> {
         let id = format!("evt_{}", call.event.id);
         let timestamp = (self.now)().as_second();
         let signature = self.signer.sign(&id, timestamp, &call.event.body).map_err(|e| e.to_string())?;

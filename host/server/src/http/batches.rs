@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ace::message::{Member, MessageType, Object, json};
-use ace_store::queue::{self, Batch, BatchState, Resolver};
+use ace_store::queue::{self, Batch, BatchState, NewBatch, Resolver};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -82,7 +82,8 @@ pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Re
     if let Some(named) = head.resolver {
         return resolve(&api, (uuid, text), named, &mut lines).await;
     }
-    let batch = api.queue.begin_batch(uuid, queue::digest(&text), text, api.ace.now()).await?;
+    let batch =
+        api.queue.create_batch(NewBatch { uuid, digest: queue::digest(&text), kind: text }, api.ace.now()).await?;
     is_open(&batch)?;
     let mut intake = Intake::new(&api.queue, &batch, &kind)?;
     let read = take_lines(&api, &mut intake, &mut lines).await;
@@ -134,7 +135,10 @@ async fn resolve(
     let arguments = Value::Object(named.arguments).to_string();
     let whole = [&kind[..], named.plugin.as_bytes(), arguments.as_bytes()].join(&b'\n');
     let resolver = Resolver { plugin: named.plugin, arguments };
-    let batch = api.queue.begin_resolving((uuid, queue::digest(&whole), kind), resolver, api.ace.now()).await?;
+    let batch = api
+        .queue
+        .create_resolved_batch(NewBatch { uuid, digest: queue::digest(&whole), kind }, resolver, api.ace.now())
+        .await?;
     is_open(&batch)?;
     Ok((StatusCode::ACCEPTED, Json(BatchStatus::from(batch))).into_response())
 }

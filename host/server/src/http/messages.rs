@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ace::internals::monitoring::trace;
 use ace::message::{self, DateTime, Message, Report};
-use ace_store::queue::{self, Accepted, Filter, New, ORDINARY, Selection, Stored, TRANSACTIONAL};
+use ace_store::queue::{self, Accepted, Filter, MessageId, New, Priority, Selection, Stored};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -180,7 +180,7 @@ async fn accept(
     wait: Option<Duration>,
 ) -> Result<SubmittedMessage, ApiError> {
     let message = Arc::new(message);
-    let mut new = intake::new(&message, lane(&message))?;
+    let mut new = intake::new(&message, priority(&message))?;
     api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
     new.limit = (!limit.is_empty()).then(|| limit.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect());
     let limits = new.limit.clone().map(|limit| vec![limit]);
@@ -196,16 +196,16 @@ async fn accept(
     let accepted = match place {
         None => api.queue.accept(vec![new], now).await?,
         Some(place) => {
-            let lane = new.lane;
+            let priority = new.priority;
             let job = move |id| Job {
                 id,
-                claim: queue::FIRST_CLAIM,
+                claim: queue::ClaimNo::FIRST,
                 message,
                 stands: Stands::AtTheBeginning,
                 limits,
                 interrupted: Vec::new(),
                 trace,
-                lane,
+                priority,
                 since: now,
             };
             accept_and_begin(api, new, now, place, job).await?
@@ -238,7 +238,7 @@ async fn accept_and_begin(
     new: New,
     now: Timestamp,
     place: Place,
-    job: impl FnOnce(i64) -> Job + Send + 'static,
+    job: impl FnOnce(MessageId) -> Job + Send + 'static,
 ) -> Result<Vec<Accepted>, ApiError> {
     let (queue, worker) = (api.queue.clone(), api.worker.clone());
     let accepting = tokio::spawn(async move {
@@ -274,8 +274,8 @@ async fn await_outcome(
     Ok(())
 }
 
-fn lane(message: &Message) -> i64 {
-    if message.is_transactional() { TRANSACTIONAL } else { ORDINARY }
+fn priority(message: &Message) -> Priority {
+    if message.is_transactional() { Priority::TRANSACTIONAL } else { Priority::ORDINARY }
 }
 
 /// Returns one message with its state and timeline.
@@ -302,8 +302,11 @@ pub(super) async fn list(
         wanted.filter()?;
         return Ok(Json(MessagePage { messages: Vec::new(), next: wanted.cursor }));
     }
-    let page = api.queue.messages(wanted.filter()?, wanted.cursor, max).await?;
-    Ok(Json(MessagePage { messages: page.messages.iter().map(MessageSummary::from).collect(), next: page.next }))
+    let page = api.queue.messages(wanted.filter()?, wanted.cursor.map(MessageId::from), max).await?;
+    Ok(Json(MessagePage {
+        messages: page.messages.iter().map(MessageSummary::from).collect(),
+        next: page.next.map(MessageId::get),
+    }))
 }
 
 /// Retries a message that failed or expired, from the beginning.
@@ -370,7 +373,7 @@ pub(super) fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
 
 impl MessageQuery {
     fn selection(&self) -> Result<Selection, ApiError> {
-        Ok(Selection { filter: self.filter()?, cursor: self.cursor, limit: self.limit })
+        Ok(Selection { filter: self.filter()?, cursor: self.cursor.map(MessageId::from), limit: self.limit })
     }
 
     fn filter(&self) -> Result<Filter, ApiError> {

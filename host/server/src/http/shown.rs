@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ace::internals::destination::View;
 use ace::message::UserId;
-use ace_store::queue::{Batch, Forgotten, Rate, Stats, Stored};
+use ace_store::queue::{Batch, Erased, Rate, Stats, Stored};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -95,13 +95,13 @@ impl QueueStatus {
             waiting_transactional: stats.waiting_transactional,
             waiting_ordinary: stats.waiting_ordinary,
             waiting_batches: stats.waiting_batches,
-            in_flight: stats.under_way,
+            in_flight: stats.in_flight,
             suspects: stats.suspects,
             dead_letters: stats.dead,
             damaged: stats.damaged,
             oldest: stats.oldest,
             bytes: stats.bytes,
-            webhook_deliveries: stats.calls,
+            webhook_deliveries: stats.webhook_deliveries,
             rates: Throughput { minute: speed(stats.rates.minute), five_minutes: speed(stats.rates.five_minutes) },
             destinations,
         }
@@ -140,7 +140,7 @@ impl From<Batch> for BatchStatus {
         BatchStatus {
             uuid: batch.uuid,
             state: serde_json::json!(batch.state),
-            created: batch.begun,
+            created: batch.created,
             messages: batch.messages,
             by_state: batch.by_state.into_iter().map(|(state, n)| (state.as_str(), n)).collect(),
             resolver: batch.resolver.map(|r| BatchResolver { plugin: r.plugin, error: r.error }),
@@ -184,7 +184,7 @@ impl From<&Stored> for MessageSummary {
             uuid: stored.uuid,
             name: stored.name.clone(),
             state: stored.state.as_str(),
-            in_flight: stored.is_under_way,
+            in_flight: stored.is_in_flight,
             due: stored.due,
             accepted: stored.accepted,
             settled: stored.settled,
@@ -220,13 +220,13 @@ pub(super) struct ErasedCounts {
     damaged: u64,
 }
 
-impl From<Forgotten> for ErasedCounts {
-    fn from(forgotten: Forgotten) -> Self {
+impl From<Erased> for ErasedCounts {
+    fn from(erased: Erased) -> Self {
         ErasedCounts {
-            waiting: forgotten.waiting,
-            in_flight: forgotten.under_way,
-            settled: forgotten.settled,
-            damaged: forgotten.damaged,
+            waiting: erased.waiting,
+            in_flight: erased.in_flight,
+            settled: erased.settled,
+            damaged: erased.damaged,
         }
     }
 }

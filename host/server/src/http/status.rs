@@ -140,7 +140,7 @@ pub(super) async fn healthz() -> &'static str {
 ))]
 pub(super) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     let mut reasons = Vec::new();
-    if let Err(error) = api.queue.answers().await {
+    if let Err(error) = api.queue.ping().await {
         reasons.push(error.to_string());
     }
     let health = api.queue.health();

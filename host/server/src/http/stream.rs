@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ace_store::queue;
+use ace_store::queue::{self, EventId};
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue};
@@ -96,13 +96,14 @@ fn live(api: &Api, last: Option<String>) -> Events {
 
 /// What happened after the last event that the listener knows, and goes on happening.
 async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
-    let known = api.queue.events(i64::MAX, 0).await?.last;
-    let after = last.as_deref().and_then(|last| last.parse().ok()).filter(|after| (0..=known).contains(after));
+    let known = api.queue.events(EventId::END, 0).await?.last;
+    let after =
+        last.as_deref().and_then(|last| last.parse().ok()).filter(|after| (EventId::START..=known).contains(after));
     let missed = last.filter(|_| after.is_none()).map(|last| {
         let reason = "no event of this server has that id, or it was not kept";
-        gap(json!({"after": last, "through": known, "reason": reason})).id(known.to_string())
+        gap(json!({"after": last, "through": known.get(), "reason": reason})).id(known.to_string())
     });
-    let reader = Reader { api, after: after.unwrap_or(known), told_through: 0, page: VecDeque::new() };
+    let reader = Reader { api, after: after.unwrap_or(known), told_through: EventId::START, page: VecDeque::new() };
     let events = stream::unfold(reader, async |mut reader| Some((Ok(reader.next().await?), reader)));
     Ok(stream::iter(missed).map(Ok).chain(events).boxed())
 }
@@ -110,9 +111,9 @@ async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
 /// Reads kept events in their order, a page at a time.
 struct Reader {
     api: Arc<Api>,
-    after: i64,
+    after: EventId,
     /// Up to this event a gap was told.
-    told_through: i64,
+    told_through: EventId,
     page: VecDeque<queue::Event>,
 }
 
@@ -122,10 +123,8 @@ impl Reader {
         loop {
             if let Some(event) = self.page.pop_front() {
                 self.after = event.id;
-                let kind = serde_json::from_slice::<Value>(&event.body).unwrap_or_default();
-                let kind = kind["type"].as_str().unwrap_or_default();
                 let body = String::from_utf8_lossy(&event.body).into_owned();
-                return Some(Event::default().id(event.id.to_string()).event(kind).data(body));
+                return Some(Event::default().id(event.id.to_string()).event(event.kind).data(body));
             }
             if self.api.is_stopping() {
                 return None;
@@ -138,7 +137,8 @@ impl Reader {
                     if found.pruned > self.after.max(self.told_through) {
                         self.told_through = found.pruned;
                         let reason = "events between these are no longer kept (queue.event-retention)";
-                        let data = json!({"after": self.after.to_string(), "through": found.pruned, "reason": reason});
+                        let data =
+                            json!({"after": self.after.to_string(), "through": found.pruned.get(), "reason": reason});
                         return Some(gap(data).id(self.after.to_string()));
                     }
                     if self.page.is_empty() {
@@ -189,5 +189,5 @@ pub(super) async fn erase(
     if person.user.is_none() && person.email.is_none() {
         return Err(ApiError::BadRequest("name the person to erase: ?user=ID or ?email=ADDRESS".to_owned()));
     }
-    Ok(Json(api.queue.forget(person.user, person.email).await?.into()))
+    Ok(Json(api.queue.erase(person.user, person.email).await?.into()))
 }

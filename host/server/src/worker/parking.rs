@@ -9,7 +9,7 @@ use ace::InFlight;
 use ace::internals::destination::{Destinations, Wanted};
 use ace::internals::monitoring;
 use ace::message::{Destination, Outcome};
-use ace_store::queue::{ORDINARY, Settlement};
+use ace_store::queue::{Priority, Settlement};
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -26,14 +26,14 @@ const AT_ONCE: u32 = 500;
 impl Worker {
     /// Puts a message away until what it waits for is up, or until its waiting ends. A batch of which nothing goes out so is
     /// held as a whole: its other messages need not be claimed to find the same.
-    pub(super) async fn park(&self, lent: Lent, lane: i64, flight: &InFlight) {
+    pub(super) async fn park(&self, lent: Lent, priority: Priority, flight: &InFlight) {
         let Some((down, due)) = flight.waits_for() else { return };
         let destinations: Vec<String> = down.iter().map(ToString::to_string).collect();
         let is_carried = flight.report().channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. }));
         let (now, all) = (self.now(), (self.current)().destinations.clone());
-        if lane > ORDINARY && !is_carried && !all.wanted(down[0], 0, now).is_in_order {
-            self.held().insert(lane, down[0].clone());
-            self.queue.hold(lane);
+        if priority.is_batch() && !is_carried && !all.wanted(down[0], 0, now).is_in_order {
+            self.held().insert(priority, down[0].clone());
+            self.queue.hold(priority);
         }
         let progress = write_down(flight.progress());
         self.settle(lent, Settlement::Park { due, progress, destinations }, false).await;
@@ -94,28 +94,28 @@ impl Worker {
                 }
             }
         }
-        self.free_lanes(destinations, now);
+        self.release_batches(destinations, now);
         are_going_out
     }
 
     /// A batch goes on when what it waits for is in order, or is to be tried and nothing else is left to try it with.
-    fn free_lanes(&self, destinations: &Destinations, now: Timestamp) {
+    fn release_batches(&self, destinations: &Destinations, now: Timestamp) {
         let mut held = self.held();
         if held.is_empty() {
             return;
         }
         let parked = self.queue.parked();
-        let free: Vec<i64> = held
+        let free: Vec<Priority> = held
             .extract_if(|_, destination| {
                 let wanted = destinations.wanted(destination, 1, now);
                 wanted.is_in_order || (wanted.messages > 0 && !parked.contains_key(&destination.to_string()))
             })
-            .map(|(lane, _)| lane)
+            .map(|(batch, _)| batch)
             .collect();
-        self.queue.free(&free);
+        self.queue.release(&free);
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<i64, Destination>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Priority, Destination>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

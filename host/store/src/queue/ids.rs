@@ -1,0 +1,87 @@
+//! Numbers that the store gives out, each a type of its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub(super) $inner);
+
+        impl $name {
+            /// As a plain number.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl From<$inner> for $name {
+            fn from(number: $inner) -> Self {
+                $name(number)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = <$inner as FromStr>::Err;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map($name)
+            }
+        }
+    };
+}
+
+number! {
+    /// A message's number in the store. Later messages have higher ones.
+    MessageId(i64)
+}
+
+number! {
+    /// One claim among those of a message: a settlement is fenced by it.
+    ClaimNo(u64)
+}
+
+number! {
+    /// An event's number. Later events have higher ones.
+    EventId(i64)
+}
+
+impl ClaimNo {
+    /// The claim that a message is accepted with where it has a worker already.
+    pub const FIRST: ClaimNo = ClaimNo(0);
+}
+
+impl EventId {
+    /// Before every event.
+    pub const START: EventId = EventId(0);
+    /// After every event.
+    pub const END: EventId = EventId(i64::MAX);
+}
+
+/// The priority class of a message. Transactional messages are always claimed first; the other classes take turns, and each batch
+/// is a class of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(pub(super) i64);
+
+impl Priority {
+    /// Single messages that go before all others.
+    pub const TRANSACTIONAL: Priority = Priority(0);
+    /// Single messages that are not transactional.
+    pub const ORDINARY: Priority = Priority(1);
+
+    pub fn is_transactional(self) -> bool {
+        self == Priority::TRANSACTIONAL
+    }
+
+    /// Whether it is the class of one batch.
+    pub fn is_batch(self) -> bool {
+        self > Priority::ORDINARY
+    }
+}

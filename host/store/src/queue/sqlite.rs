@@ -1,0 +1,235 @@
+//! The queue in an SQLite database.
+//!
+//! - [`file`]: the file, its lock, its tables; [`upgrade`]: earlier versions of these, in a file that is damaged; [`repair`]: a last
+//!   page that is damaged
+//! - [`group_commit`]: the way to the one thread that writes; [`writer`]: its transactions, of many changes each
+//! - [`ready`]: messages that wait, in rows of many
+//! - [`claims`]: claiming messages, and settling them
+//! - [`limits`]: the same message for further channel types
+//! - [`parked`]: messages that wait for a destination that is down
+//! - [`batches`]: many messages of one kind; [`resolvers`]: batches whose recipients a resolver names
+//! - [`clock_jump`]: a wall clock that was set back
+//! - [`queries`]: reading; [`deferred_index`]: finding messages that are in no index yet; [`recipients`]: the keys they are found by
+//! - [`rows`]: reading rows that may be damaged; [`damage`]: setting messages aside
+//! - [`suspects`]: messages that were in flight when several processes ended
+//! - [`disk_reserve`]: room for accepted messages on a full disk
+//! - [`retention`]: clean-up, erasure, vacuum
+//! - [`events`]: events for webhooks and streams
+//!
+//! A priority class is the column `lane` of the tables.
+
+mod batches;
+mod claims;
+mod clock_jump;
+mod damage;
+mod deferred_index;
+mod disk_reserve;
+mod events;
+mod file;
+mod group_commit;
+mod limits;
+mod parked;
+mod queries;
+mod ready;
+mod recipients;
+mod repair;
+mod resolvers;
+mod retention;
+mod rows;
+mod suspects;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::health::{self, Pulse};
+use super::meter::{self, Meter};
+use super::wakeups::Wakeups;
+use super::{
+    Accepted, Batch, BatchState, Claim, ClaimNo, Claimed, ClaimedBatch, DuePage, Erased, Event, EventId, Events,
+    Filter, Health, LEASE, Limits, MessageId, New, NewBatch, NewEvent, OpenError, Page, Priority, QueueError, Resolver,
+    ResolverStatus, Selection, Settings, Settled, Settlement, State, Stats, Stored, WebhookDelivery,
+};
+use crate::sqlite::Readers;
+use disk_reserve::DiskReserve;
+use group_commit::Urgency;
+use writer::Writer;
+
+/// The column `lane` of transactional messages.
+const TRANSACTIONAL: i64 = Priority::TRANSACTIONAL.0;
+/// The column `lane` of other single messages; those of batches are above it.
+const ORDINARY: i64 = Priority::ORDINARY.0;
+/// The claim that a message is accepted with.
+const FIRST_CLAIM: u64 = ClaimNo::FIRST.0;
+/// Connections for reading.
+const READERS: usize = 4;
+
+/// The engine.
+pub(super) struct Sqlite {
+    writer: group_commit::Sender,
+    readers: Arc<Readers>,
+    deferred_index: deferred_index::Shared,
+    parked: parked::Shared,
+    file: PathBuf,
+    wakeups: Arc<Wakeups>,
+    meter: Arc<Meter>,
+    pulse: Arc<Pulse>,
+    /// Recipients that were indexed by the rule of an earlier version may be there.
+    is_rehashing: AtomicBool,
+    #[cfg(test)]
+    fails_next: Arc<AtomicBool>,
+}
+
+impl Sqlite {
+    pub fn open(settings: &Settings, wakeups: Arc<Wakeups>, now: Timestamp) -> Result<Self, OpenError> {
+        match Sqlite::open_file(settings, wakeups.clone(), now) {
+            Err(OpenError::Full { .. }) if DiskReserve::of(settings).release() => {
+                Sqlite::open_file(settings, wakeups, now)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_file(settings: &Settings, wakeups: Arc<Wakeups>, now: Timestamp) -> Result<Self, OpenError> {
+        let file = settings.database.clone();
+        let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
+        let db = file::open(&file, settings.access)?;
+        let hold = db.hold().expect("a file is held");
+        let readers = Readers::open(READERS, || file::reader(&file, hold.clone()));
+        let readers = Arc::new(readers.map_err(|e| OpenError::of(&file, &e))?);
+        let (meter, pulse) = (Arc::new(Meter::new(Instant::now())), Arc::new(Pulse::default()));
+        let writer = Writer::new(db, settings, (meter.clone(), pulse.clone()));
+        let mut writer = writer.map_err(|e| OpenError::of(&file, &e))?;
+        writer.db.renew();
+        writer.has_room();
+        writer.recover(now).map_err(|error| match error {
+            QueueError::NoRoom(reason) => OpenError::Full { file: file.clone(), reason },
+            other => failed(other.to_string()),
+        })?;
+        let (deferred_index, parked) = (writer.deferred_index.shared(), writer.parked.clone());
+        let is_rehashing = AtomicBool::new(recipients::is_rehashing(&writer.db));
+        #[cfg(test)]
+        let fails_next = writer.fails_next.clone();
+        let writer = group_commit::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
+        Ok(Sqlite {
+            writer,
+            readers,
+            deferred_index,
+            parked,
+            file,
+            wakeups,
+            meter,
+            pulse,
+            is_rehashing,
+            #[cfg(test)]
+            fails_next,
+        })
+    }
+
+    pub async fn start_accept(
+        &self,
+        new: Vec<New>,
+        now: Timestamp,
+    ) -> Result<impl Future<Output = Result<Vec<Accepted>, QueueError>>, QueueError> {
+        let waiting = || new.iter().filter(|new| !new.claim);
+        let (wakes, is_urgent) = (waiting().next().is_some(), waiting().any(|new| new.priority.is_transactional()));
+        let new = recipients::with_hashes(new);
+        let answer = self.writer.start(Urgency::Immediate, move |writer| writer.accept(&new, now)).await?;
+        Ok(async move {
+            let answer = answer.await;
+            match &answer {
+                Ok(_) => self.pulse.accepted(),
+                Err(QueueError::Damaged(reason)) => self.pulse.accept_failed(reason),
+                Err(_) => {}
+            }
+            let answer = answer?;
+            let is_extended = answer.contains(&Accepted::Extended);
+            if wakes || is_extended {
+                self.wakeups.wake(is_urgent || is_extended);
+            }
+            Ok(answer)
+        })
+    }
+
+    pub async fn note_shutdown(&self) -> Result<(), QueueError> {
+        self.writer.write(|writer| Ok(writer.note_shutdown()?)).await
+    }
+
+    pub async fn put_meta(&self, key: &'static str, value: String) -> Result<(), QueueError> {
+        self.writer.write(move |writer| Ok(writer::put_meta(&writer.db, key, &value)?)).await
+    }
+
+    pub async fn get_meta(&self, key: &'static str) -> Result<Option<String>, QueueError> {
+        self.read(move |db| {
+            use rusqlite::OptionalExtension;
+            let mut value = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+            value.query_row([key], |row| Ok(rows::Reading::of(row).text(0))).optional()
+        })
+        .await
+        .map(Option::flatten)
+    }
+
+    pub fn health(&self) -> Health {
+        self.pulse.told()
+    }
+
+    pub async fn ping(&self) -> Result<(), QueueError> {
+        self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
+    }
+
+    pub async fn writer_ended(&self) {
+        self.writer.ended().await;
+    }
+
+    pub async fn break_writer(&self) {
+        let broken: Result<(), _> = self.writer.write(|_| panic!("on purpose")).await;
+        broken.expect_err("its thread has ended");
+    }
+
+    /// As if that much time had passed since every claim.
+    #[cfg(test)]
+    pub async fn age_leases(&self, by: std::time::Duration) {
+        let age = move |writer: &mut Writer| {
+            writer.age_leases(by);
+            Ok(())
+        };
+        self.writer.write(age).await.expect("aged");
+    }
+
+    /// The next transaction fails at its end.
+    #[cfg(test)]
+    pub fn fail_next_write(&self) {
+        self.fails_next.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Reads on a thread where waiting is allowed.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let readers = self.readers.clone();
+        let answer = tokio::task::spawn_blocking(move || readers.read(read)).await;
+        answer.map_err(|e| QueueError::Unavailable(e.to_string()))?.map_err(|e| group_commit::void(&e))
+    }
+}
+
+fn ms(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+/// The first millisecond at which `at` has come: what is claimed then is due.
+fn ms_due(at: Timestamp) -> i64 {
+    ms(at) + i64::from(moment(ms(at)) < at)
+}
+
+fn moment(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}

@@ -1,0 +1,218 @@
+//! Many messages of one kind: a lane of their own, and how far they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::damage::Place;
+use super::resolvers;
+use super::rows::Reading;
+use super::writer::{WriteError, Writer};
+use super::{Batch, BatchState, NewBatch, ORDINARY, Priority, QueueError, Sqlite, State, moment, ms, ready};
+use crate::sqlite;
+
+/// Messages that one step of a cancellation takes back.
+const STEP: usize = 500;
+
+impl Sqlite {
+    pub async fn create_batch(&self, batch: NewBatch, now: Timestamp) -> Result<Batch, QueueError> {
+        self.writer
+            .write(move |writer| {
+                writer.create_batch(&batch, now)?;
+                writer.batch(batch.uuid)
+            })
+            .await
+    }
+
+    pub async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        self.turn_batch(uuid, |state| (state == BatchState::Receiving).then_some(BatchState::Sending)).await
+    }
+
+    /// Nothing more of it goes out, but for what is under way.
+    pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        self.turn_batch(uuid, |state| {
+            matches!(state, BatchState::Receiving | BatchState::Sending).then_some(BatchState::Paused)
+        })
+        .await
+    }
+
+    /// It goes on.
+    pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+        let batch = self
+            .turn_batch(uuid, |state| {
+                matches!(state, BatchState::Paused | BatchState::Failed).then_some(BatchState::Sending)
+            })
+            .await?;
+        self.wakeups.wake(false);
+        self.wakeups.wake_resolver();
+        Ok(batch)
+    }
+
+    /// Takes back what has not gone out. What is under way ends as it does, but is not tried again.
+    pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
+        let batch = self.turn_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
+        let lane = batch.priority.0;
+        while self.writer.write(move |writer| Ok(writer.cancel_some(lane, now)?)).await? {}
+        self.batch(uuid).await?.ok_or(QueueError::Unknown("batch"))
+    }
+
+    async fn turn_batch(&self, uuid: Uuid, next: fn(BatchState) -> Option<BatchState>) -> Result<Batch, QueueError> {
+        self.writer
+            .write(move |writer| {
+                let batch = writer.batch(uuid)?;
+                if let Some(next) = next(batch.state) {
+                    let state = match next {
+                        BatchState::Sending if writer.resolve_on(batch.priority.0)? => BatchState::Receiving,
+                        other => other,
+                    };
+                    if state == BatchState::Cancelled {
+                        writer.stop_resolving(batch.priority.0)?;
+                    }
+                    let sql = "UPDATE batches SET state = ?1 WHERE lane = ?2";
+                    writer.db.execute(sql, [state as i64, batch.priority.0])?;
+                    match state {
+                        BatchState::Paused => writer.paused.insert(batch.priority.0),
+                        _ => writer.paused.remove(&batch.priority.0),
+                    };
+                }
+                writer.batch(uuid)
+            })
+            .await
+    }
+
+    /// One batch.
+    pub async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
+        self.read(move |db| read(db, uuid)).await
+    }
+
+    /// The latest batches, the latest first.
+    pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
+        self.read(move |db| {
+            let mut latest = db.prepare_cached("SELECT uuid FROM batches ORDER BY lane DESC LIMIT ?1")?;
+            let uuids = latest.query_map([max as i64], |row| Ok(Reading::of(row).uuid(0)))?;
+            let uuids = uuids.collect::<rusqlite::Result<Vec<Uuid>>>()?;
+            let found = uuids.into_iter().filter_map(|uuid| read(db, uuid).transpose());
+            // One that is damaged is in no list; asked for by itself it is an error.
+            found.filter(|batch| batch.as_ref().err().is_none_or(sqlite::is_general)).collect()
+        })
+        .await
+    }
+}
+
+impl Writer {
+    /// Whether it is a new one.
+    pub fn create_batch(&self, batch: &NewBatch, now: Timestamp) -> Result<bool, WriteError> {
+        let NewBatch { uuid, digest, kind } = batch;
+        let sql = "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
+            SELECT max(ifnull(max(lane), 0) + 1, ?1), ?2, ?3, 0, ?4, ?5 FROM batches
+            WHERE true ON CONFLICT (uuid) DO NOTHING";
+        let values = params![ORDINARY + 1, uuid.as_bytes(), digest, ms(now), kind];
+        let is_new = self.db.prepare_cached(sql)?.execute(values)? > 0;
+        let sql = "SELECT digest FROM batches WHERE uuid = ?1";
+        let is = self.db.query_row(sql, [uuid.as_bytes()], |row| Ok(Reading::of(row).bytes(0)))?;
+        if is.as_deref() != Some(digest) {
+            let text = "another batch has this uuid: its message type or resolver is a different one".to_owned();
+            return Err(WriteError::Rejected(QueueError::State(text)));
+        }
+        Ok(is_new)
+    }
+
+    pub fn batch(&mut self, uuid: Uuid) -> Result<Batch, WriteError> {
+        self.write_tallies()?;
+        read(&self.db, uuid)?.ok_or(WriteError::Rejected(QueueError::Unknown("batch")))
+    }
+
+    /// Whether the lane is a batch's that was cancelled: it takes no more, and tries nothing again.
+    pub fn is_cancelled(&mut self, lane: i64) -> rusqlite::Result<bool> {
+        if lane <= ORDINARY {
+            return Ok(false);
+        }
+        let state = self.attempt(Place::Batch(lane), |writer| {
+            let mut state = writer.db.prepare_cached("SELECT state FROM batches WHERE lane = ?1")?;
+            state.query_row([lane], |row| Ok(Reading::of(row).number(0))).optional()
+        })?;
+        Ok(state.ok().flatten().flatten() == Some(BatchState::Cancelled as i64))
+    }
+
+    /// What the messages of a lane share.
+    pub fn kind(&self, lane: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
+        if lane <= ORDINARY {
+            return Ok(None);
+        }
+        let mut kind = self.db.prepare_cached("SELECT kind FROM batches WHERE lane = ?1")?;
+        kind.query_row([lane], |row| row.get::<_, Vec<u8>>(0).map(Arc::from)).optional()
+    }
+
+    /// Drops batches that were begun before that moment and of whose messages none is kept any more.
+    pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
+        self.write_tallies()?;
+        let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
+            (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0) AND NOT EXISTS
+            (SELECT 1 FROM resolving WHERE resolving.lane = batches.lane AND batches.state = 0) RETURNING lane";
+        let gone: Vec<i64> =
+            self.db.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for lane in gone {
+            // Its number may come again.
+            self.paused.remove(&lane);
+            self.db.prepare_cached("DELETE FROM tallies WHERE lane = ?1")?.execute([lane])?;
+            self.db.prepare_cached("DELETE FROM resolving WHERE lane = ?1")?.execute([lane])?;
+        }
+        Ok(())
+    }
+
+    /// Takes back a few messages of a lane; whether there may be more.
+    fn cancel_some(&mut self, lane: i64, now: Timestamp) -> rusqlite::Result<bool> {
+        let ids = ready::take_due(&self.db, lane, i64::MAX, STEP)?;
+        let is_more = ids.len() == STEP;
+        for id in ids.into_iter().chain(self.take_suspects(lane)?) {
+            match self.attempt(Place::Message(id), |writer| writer.done(id, lane, (State::Cancelled, b""), now))? {
+                Ok(()) => {}
+                Err(damage) => self.put_aside(id, lane, &damage, now)?,
+            }
+        }
+        Ok(is_more)
+    }
+}
+
+pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
+    let sql = "SELECT lane, state, begun, kind FROM batches WHERE uuid = ?1";
+    let read = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        let (lane, state) = (row.number_or(0, ORDINARY), row.number_or(1, BatchState::Sending as i64));
+        Ok((lane, state, row.number_or(2, 0), row.bytes(3).unwrap_or_default()))
+    };
+    let Some((lane, state, begun, kind)) = db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()?
+    else {
+        return Ok(None);
+    };
+    let mut by_state = BTreeMap::new();
+    let mut tallies = db.prepare_cached("SELECT state, n FROM tallies WHERE lane = ?1")?;
+    let tally = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        Ok((row.number_or(0, State::Corrupt as i64), row.number_or(1, 0)))
+    };
+    for tally in tallies.query_map([lane], tally)? {
+        let (state, n) = tally?;
+        if n > 0 {
+            by_state.insert(State::of(state), n.unsigned_abs());
+        }
+    }
+    let state = match BatchState::of(state) {
+        BatchState::Sending if !by_state.contains_key(&State::Queued) => BatchState::Done,
+        other => other,
+    };
+    let messages = by_state.values().sum();
+    let resolver = resolvers::report(db, lane)?;
+    let (priority, created) = (Priority(lane), moment(begun));
+    Ok(Some(Batch { uuid, priority, state, created, messages, by_state, resolver, kind }))
+}
+
+/// The lanes of the batches that are paused.
+pub(super) fn paused(db: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+    let mut paused = db.prepare_cached("SELECT lane FROM batches WHERE state = ?1")?;
+    let lanes = paused.query_map([BatchState::Paused as i64], |row| Ok(Reading::of(row).number(0)))?;
+    lanes.filter_map(Result::transpose).collect()
+}

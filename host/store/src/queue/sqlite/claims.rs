@@ -1,0 +1,434 @@
+//! Handing messages out, and taking them back: settled, to be tried again, or given back.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, params};
+
+use super::damage::Place;
+use super::group_commit::Urgency;
+use super::parked::RELEASED;
+use super::rows::Reading;
+use super::writer::{WriteError, Writer};
+use super::{
+    Claim, ClaimNo, Claimed, ClaimedBatch, MessageId, ORDINARY, Priority, QueueError, Settled, Settlement, Sqlite,
+    State, TRANSACTIONAL, limits, moment, ms, ms_due, ready,
+};
+
+/// Lanes that are looked at in one claim.
+const LANES_MAX: usize = 64;
+/// Messages of one lane in its turn.
+const TURN: usize = 8;
+/// What the operator reads of the table `queue` where it is damaged.
+pub(super) const WAITING: &str = "what waits";
+/// Moments of interruptions that a row keeps.
+const MOMENTS_MAX: i64 = 1_000;
+
+/// What stands behind a row that waited.
+pub(super) enum Found {
+    Message(Box<Claimed>),
+    /// No message, or one that is settled.
+    Nothing,
+    /// A message that cannot be read.
+    Damaged(String),
+}
+
+/// What the messages of a lane share, or why that cannot be read.
+type Kind = Result<Option<Arc<[u8]>>, String>;
+
+impl Sqlite {
+    pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
+        let handed = self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await;
+        match &handed {
+            Ok(_) => self.pulse.claimed(),
+            Err(error) => self.pulse.claim_failed(&error.to_string()),
+        }
+        handed
+    }
+
+    pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        self.settle_at(Urgency::Immediate, settled, now).await
+    }
+
+    pub async fn settle_deferred(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        self.settle_at(Urgency::Deferred, settled, now).await
+    }
+
+    async fn settle_at(&self, pace: Urgency, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+        let is_back = |s: &Settled| {
+            matches!(s.settlement, Settlement::Defer { .. } | Settlement::Release | Settlement::Interrupted)
+        };
+        let wakes = settled.iter().any(is_back);
+        let write = move |writer: &mut Writer| settled.iter().try_for_each(|one| writer.settle(one, now));
+        self.writer.write_at(pace, write).await?;
+        if wakes {
+            self.wakeups.wake(true);
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    pub fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<ClaimedBatch> {
+        let is_catching_up = self.follow_clock(now)?;
+        self.end_leases(now)?;
+        let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
+        let next_transactional = match found.len() < claim.max && !is_catching_up {
+            true => self.next_due(TRANSACTIONAL)?,
+            false => Some(ms(now)),
+        };
+        let mut left = claim.bulk_max.min(claim.max - found.len());
+        let (lanes, held) = (self.lanes()?, self.parked.held());
+        let mut served = true;
+        while left > 0 && served {
+            served = false;
+            for lane in &lanes {
+                let by = if held.contains(lane) { moment(RELEASED) } else { now };
+                let due = self.due(*lane, if lanes.len() == 1 { left } else { left.min(TURN) }, by)?;
+                if !due.is_empty() {
+                    (served, self.turn) = (true, *lane);
+                    left -= due.len();
+                    found.extend(due);
+                }
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        let mut next = next_transactional;
+        for lane in lanes.iter().filter(|_| claim.bulk_max > 0) {
+            let due = self.next_due(*lane)?.filter(|due| *due <= RELEASED || !held.contains(lane));
+            next = next.into_iter().chain(due).min();
+        }
+        if found.len() == claim.max {
+            next = Some(ms(now));
+        }
+        let messages = self.hand_all_out(found, now)?;
+        let next_suspect = self.next_suspect()?;
+        Ok(ClaimedBatch {
+            messages,
+            next: next.map(moment),
+            next_transactional: next_transactional.map(moment),
+            next_suspect,
+        })
+    }
+
+    /// Those that can be read; the others are set aside.
+    fn hand_all_out(&mut self, found: Vec<(i64, i64)>, now: Timestamp) -> rusqlite::Result<Vec<Claimed>> {
+        let (mut kinds, mut orphans) = (BTreeMap::new(), Vec::new());
+        let mut messages = Vec::with_capacity(found.len());
+        for (lane, id) in found {
+            let kind: &Kind = match kinds.entry(lane) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.attempt(Place::Batch(lane), |writer| writer.kind(lane))?),
+            };
+            match self.read_claimed(lane, id, kind, now)? {
+                Found::Message(claimed) => messages.push(*claimed),
+                Found::Nothing => orphans.push(id),
+                Found::Damaged(damage) => self.put_aside(id, lane, &damage, now)?,
+            }
+        }
+        self.tell_of_orphans("rows", &orphans);
+        Ok(messages)
+    }
+
+    fn next_due(&mut self, lane: i64) -> rusqlite::Result<Option<i64>> {
+        Ok(self.attempt(Place::Lane(lane), |writer| ready::next_due(&writer.db, lane))?.ok().flatten())
+    }
+
+    /// The lanes after the transactional one that hold something and are not paused, beginning after the one that had its turn
+    /// last.
+    fn lanes(&mut self) -> rusqlite::Result<Vec<i64>> {
+        let waiting = self.attempt(Place::Part(WAITING), |writer| writer.waiting_lanes())?;
+        let Err(damage) = waiting else { return Ok(waiting.unwrap_or_default()) };
+        self.pulse.damaged(WAITING, "some of it is not sent", &damage);
+        // Each lane that may hold something is looked at by itself.
+        let part = ("the batches", "batches are not sent");
+        let batches = self.attempt_part(part, |writer| {
+            let mut lanes = writer.db.prepare_cached("SELECT lane FROM batches ORDER BY lane LIMIT ?1")?;
+            lanes.query_map([LANES_MAX as i64], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
+        })?;
+        Ok([ORDINARY].into_iter().chain(batches).filter(|lane| !self.paused.contains(lane)).collect())
+    }
+
+    fn waiting_lanes(&self) -> rusqlite::Result<Vec<i64>> {
+        let (mut lanes, mut at, mut wrapped) = (Vec::new(), self.turn, false);
+        while lanes.len() < LANES_MAX {
+            match ready::next_lane(&self.db, at)? {
+                Some(lane) if wrapped && lane > self.turn => break,
+                Some(lane) => {
+                    at = lane;
+                    if !self.paused.contains(&lane) {
+                        lanes.push(lane);
+                    }
+                }
+                None if wrapped => break,
+                None => (at, wrapped) = (ORDINARY - 1, true),
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// Takes what is due out of a lane, the earliest first.
+    fn due(&mut self, lane: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
+        let ids = self.attempt(Place::Lane(lane), |writer| ready::take_due(&writer.db, lane, ms(now), max))?;
+        let ids = ids.unwrap_or_else(|damage| {
+            self.pulse.damaged(WAITING, "some of it is not sent", &damage);
+            Vec::new()
+        });
+        let mut taken = Vec::with_capacity(ids.len());
+        for id in ids {
+            self.last_claim += 1;
+            if self.take(id, lane, self.last_claim)? {
+                taken.push((lane, id));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// A message that was taken, as it is to be handed out. What stands for none is taken back.
+    pub(super) fn read_claimed(&mut self, lane: i64, id: i64, kind: &Kind, now: Timestamp) -> rusqlite::Result<Found> {
+        let sql =
+            "SELECT uuid, body, progress, in_doubt, trace, accepted, doubts, interruptions, state, name, user, email,
+            report, limits, ifnull(retried, accepted) FROM messages WHERE id = ?1";
+        let claim = self.leases.get(&id).and_then(|lease| lease.claim).unwrap_or_default();
+        let most = self.settings.max_interruptions;
+        let read = |row: &rusqlite::Row| {
+            let is_queued = matches!(row.get_ref(8), Ok(rusqlite::types::ValueRef::Integer(0)));
+            Ok(is_queued.then(|| claimed((id, claim, lane), kind, Reading::of(row), (most, now))))
+        };
+        let look = |writer: &mut Writer| writer.db.prepare_cached(sql)?.query_row([id], read).optional();
+        match self.attempt(Place::Message(id), look)? {
+            Ok(Some(Some(claimed))) => Ok(Found::Message(Box::new(claimed))),
+            Ok(_) => {
+                self.unclaim(id)?;
+                self.unsettled = self.unsettled.saturating_sub(1);
+                Ok(Found::Nothing)
+            }
+            Err(damage) => Ok(Found::Damaged(damage)),
+        }
+    }
+
+    /// Claims whose worker has not been heard of for too long wait again.
+    fn end_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let instant = Instant::now();
+        let ended: Vec<i64> =
+            self.leases.iter().filter(|(_, lease)| lease.until <= instant).map(|(id, _)| *id).collect();
+        for id in ended {
+            let Some(lane) = self.unclaim(id)? else { continue };
+            let ended = self.attempt(Place::Message(id), |writer| {
+                tracing::warn!(message = id, "A worker was not heard of any more; its message waits again, in doubt.");
+                match writer.doubt(id, false, now)? {
+                    Some(interruptions) => writer.requeue(id, lane, interruptions, now),
+                    None => Ok(()),
+                }
+            })?;
+            if let Err(damage) = ended {
+                self.put_aside(id, lane, &damage, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a claim; its lane, where there was one.
+    pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
+        let lease = self.leases.remove(&id);
+        self.extended.extend(lease.filter(|lease| lease.is_extended).map(|_| id));
+        self.db
+            .prepare_cached("DELETE FROM claims WHERE id = ?1 RETURNING lane")?
+            .query_row([id], |row| row.get(0))
+            .optional()
+    }
+
+    fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), WriteError> {
+        let id = settled.id.0;
+        let lease = self.leases.get(&id);
+        let is_good = lease.is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim.0));
+        if !is_good {
+            return match &settled.settlement {
+                Settlement::Record { .. } => {
+                    Err(WriteError::Rejected(QueueError::State("its claim has ended".to_owned())))
+                }
+                _ => Ok(()),
+            };
+        }
+        if let Settlement::Record { progress } = &settled.settlement {
+            let record = |writer: &mut Writer| {
+                let sql = "UPDATE messages SET progress = ?1, report = NULL WHERE id = ?2";
+                writer.db.prepare_cached(sql)?.execute(params![progress, id]).map(drop)
+            };
+            let Err(damage) = self.attempt(Place::Message(id), record)? else { return Ok(()) };
+            self.settle_damaged(id, &damage, now)?;
+            return Err(WriteError::Rejected(QueueError::State(format!("it was set aside: {damage}"))));
+        }
+        let whole = |writer: &mut Writer| writer.settle_one(settled, true, now);
+        let Err(damage) = self.attempt(Place::Event(id), whole)? else { return Ok(()) };
+        // What is told to the outside may be what is damaged: the outcome counts more.
+        let untold = |writer: &mut Writer| writer.settle_one(settled, false, now);
+        let Err(damage) = self.attempt(Place::Message(id), untold)? else {
+            let consequence = "what becomes of messages is told neither to webhooks nor to streams";
+            self.pulse.damaged("the events", consequence, &damage);
+            return Ok(());
+        };
+        Ok(self.settle_damaged(id, &damage, now)?)
+    }
+
+    /// What came of it cannot be written: it is not sent again.
+    fn settle_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
+        match self.unclaim(id)? {
+            Some(lane) => self.put_aside(id, lane, damage, now),
+            None => Ok(()),
+        }
+    }
+
+    fn settle_one(&mut self, settled: &Settled, is_told: bool, now: Timestamp) -> rusqlite::Result<()> {
+        let id = settled.id.0;
+        let is_extended = self.leases.get(&id).is_some_and(|lease| lease.is_extended);
+        let Some(lane) = self.unclaim(id)? else { return Ok(()) };
+        match &settled.settlement {
+            // Its batch was cancelled meanwhile: it is not tried again.
+            Settlement::Defer { .. } | Settlement::Park { .. } | Settlement::Release | Settlement::Interrupted
+                if self.is_cancelled(lane)? =>
+            {
+                self.done(id, lane, (State::Cancelled, b""), now)?;
+            }
+            Settlement::Done { report, kept, .. } if is_extended => {
+                let sql =
+                    "UPDATE messages SET report = ?1, progress = ?2, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?3";
+                self.db.prepare_cached(sql)?.execute(params![report, kept, id])?;
+                self.put(lane, ms(now), id)?;
+            }
+            Settlement::Done { state, report, event, kept } => {
+                self.done(id, lane, (*state, report), now)?;
+                if let Some(kept) = kept.as_ref().filter(|_| state.is_dead()) {
+                    let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
+                    self.db.prepare_cached(sql)?.execute(params![kept, id])?;
+                }
+                if let Some(event) = event.as_ref().filter(|_| is_told) {
+                    self.emit(id, event, now)?;
+                }
+            }
+            Settlement::Corrupt { report } => self.done(id, lane, (State::Corrupt, report), now)?,
+            Settlement::Defer { due, progress } => {
+                // Something came of it: it ends no process, and what interrupted it before is in its progress.
+                let sql =
+                    "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?2";
+                self.db.prepare_cached(sql)?.execute(params![progress, id])?;
+                self.put(lane, if is_extended { ms(now) } else { ms_due(*due) }, id)?;
+            }
+            Settlement::Park { due, progress, destinations } => {
+                let sql =
+                    "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
+                    WHERE id = ?2";
+                self.db.prepare_cached(sql)?.execute(params![progress, id])?;
+                self.park((id, lane), ms_due(*due), destinations, now)?;
+            }
+            Settlement::Release => self.put(lane, ms(now), id)?,
+            Settlement::Interrupted => {
+                if let Some(interruptions) = self.doubt(id, true, now)? {
+                    self.requeue(id, lane, interruptions, now)?;
+                }
+            }
+            Settlement::Record { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Settles a message that is neither waiting nor under way any more.
+    pub fn done(
+        &mut self,
+        id: i64,
+        lane: i64,
+        (state, report): (State, &[u8]),
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.unpark(id)?;
+        // A dead letter may be tried again, so what it needs for that stays for a while.
+        let sql = match state.is_dead() {
+            true => "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4",
+            false => {
+                "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL, body = NULL WHERE id = ?4"
+            }
+        };
+        self.db.prepare_cached(sql)?.execute(params![state as i64, ms(now), report, id])?;
+        self.unsettled = self.unsettled.saturating_sub(1);
+        self.settled += 1;
+        self.counted.settled += 1;
+        self.counted.failed += u64::from(state.is_dead());
+        self.tally(lane, State::Queued, -1);
+        self.tally(lane, state, 1);
+        Ok(())
+    }
+
+    /// A message that was under way may have been delivered. `is_unclean`: the process ended, and the message may be why. Its
+    /// interruptions; `None` where there is no such message that is not settled.
+    pub(super) fn doubt(&mut self, id: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<Option<i64>> {
+        let sql = "UPDATE messages SET in_doubt = 1, interruptions = interruptions + ?2, doubts = CASE
+                WHEN NOT json_valid(ifnull(doubts, '[]')) THEN json_array(?3)
+                WHEN json_array_length(ifnull(doubts, '[]')) >= ?4 THEN doubts
+                ELSE json_insert(ifnull(doubts, '[]'), '$[#]', ?3) END
+            WHERE id = ?1 AND state = 0 RETURNING interruptions";
+        let values = params![id, i64::from(is_unclean), ms(now), MOMENTS_MAX];
+        let mut doubt = self.db.prepare_cached(sql)?;
+        doubt.query_row(values, |row| Ok(Reading::of(row).number_or(0, 0))).optional()
+    }
+
+    /// For tests: as if that much time had gone by since every claim.
+    #[cfg(test)]
+    pub fn age_leases(&mut self, by: std::time::Duration) {
+        self.leases.values_mut().for_each(|lease| lease.until -= by);
+    }
+}
+
+/// A row of `messages` as it is handed out, with what is wrong with it.
+fn claimed(
+    (id, claim, lane): (i64, u64, i64),
+    kind: &Kind,
+    mut row: Reading,
+    (most, now): (u32, Timestamp),
+) -> Claimed {
+    let (uuid, body, progress) = (row.uuid(0), row.bytes(1), row.bytes(2));
+    let (is_in_doubt, trace, accepted) = (row.number_or(3, 0) != 0, row.text(4), row.number_or(5, 0));
+    let (doubts, interruptions) = (row.text(6), row.number_or(7, 0));
+    let _ = (row.text(9), row.text(10), row.text(11));
+    let (report, limited) = (row.bytes(12), row.text(13));
+    let since = moment(row.number_or(14, 0));
+    let limits = limited.as_deref().map(limits::read).transpose();
+    let moments: Vec<i64> = doubts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut interrupted: Vec<Timestamp> = moments.into_iter().map(moment).collect();
+    if is_in_doubt && interrupted.is_empty() {
+        // Of a version that did not write down when.
+        interrupted.push(now);
+    }
+    let interruptions = u32::try_from(interruptions).unwrap_or(u32::MAX);
+    let mut faults = std::mem::take(&mut row.faults);
+    if let Err(error) = &limits {
+        faults.push(format!("limits is no list of lists of texts ({error})"));
+    }
+    if let Err(error) = kind {
+        faults.push(format!("its batch cannot be read: {error}"));
+    }
+    Claimed {
+        id: MessageId(id),
+        claim: ClaimNo(claim),
+        uuid,
+        priority: Priority(lane),
+        kind: kind.as_ref().ok().cloned().flatten(),
+        body: body.unwrap_or_default(),
+        progress,
+        report,
+        limits: limits.ok().flatten(),
+        interrupted,
+        interruptions,
+        is_culprit: interruptions >= most,
+        damage: (!faults.is_empty()).then(|| faults.join(", ")),
+        trace,
+        accepted: moment(accepted),
+        since,
+    }
+}

@@ -1,0 +1,340 @@
+//! The messages that were accepted last, which are in no index yet. Uuids and recipients fall all over their indexes: a message that
+//! was put there at once would cost three pages. They are held here as well as in their rows, and go into the indexes in
+//! order, a few with each transaction, once there are many of them. A start finds what was held by its numbers, which are above
+//! `meta`'s [`INDEXED`], and puts all of it there.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::recipients::{Hashes, hashes};
+use super::rows::{self, Reading};
+use super::writer::put_meta;
+use crate::sqlite;
+
+/// What `meta` calls the number of the last message that is in the indexes, and with it all before it.
+const INDEXED: &str = "indexed";
+/// So many are held before they go into the indexes: the more, the fewer pages each costs there.
+const HELD_MAX: usize = if cfg!(test) { 6 } else { 65_536 };
+/// Entries that go into the indexes with one transaction, beside [`KEYS`] for each message that it accepts.
+const STEP: usize = if cfg!(test) { 2 } else { 512 };
+/// Entries of one message: a uuid, a user id, an address.
+const KEYS: usize = 3;
+
+/// The numbers of a recipient's messages, in SQL: of a list of hashes, and the list of those that are held.
+pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash IN (SELECT value FROM json_each(?))
+    UNION SELECT value FROM json_each(?))";
+
+/// The number of a uuid's message, in SQL.
+const NUMBER: &str = "SELECT id FROM uuids WHERE uuid = ?1";
+
+/// What leads to messages.
+#[derive(Debug, Default)]
+struct Keys {
+    uuids: HashMap<Uuid, i64>,
+    /// (hash, number). A message that was erased may still have its own here.
+    recipients: Vec<(i64, i64)>,
+}
+
+/// What is held, for those who read.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// In no index.
+    young: Keys,
+    /// On their way into the indexes.
+    old: Keys,
+}
+
+/// Shared by the writer, which alone changes it, and the readers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared(Arc<RwLock<Held>>);
+
+/// The writer's side: what the transaction under way adds and takes out, and how far the old ones are.
+#[derive(Debug)]
+pub(super) struct DeferredIndex {
+    shared: Shared,
+    added: Keys,
+    erased: HashMap<i64, Uuid>,
+    /// The old ones in the order of the indexes.
+    order: Order,
+    /// Entries of it that are in the indexes.
+    done: usize,
+    /// `done` once the transaction is on the disk.
+    next: usize,
+    /// Messages up to this number are in the indexes.
+    indexed: i64,
+    /// Later ones that were erased.
+    gone: HashSet<i64>,
+    /// The indexes are damaged: nothing more goes into them, and all is held.
+    is_stopped: bool,
+}
+
+/// Entries of the two indexes, one after the other.
+#[derive(Debug, Default)]
+struct Order {
+    uuids: Vec<(Uuid, i64)>,
+    recipients: Vec<(i64, i64)>,
+    /// The number of the last message among them.
+    last: i64,
+    is_sorted: bool,
+}
+
+impl Keys {
+    fn add(&mut self, uuid: Uuid, id: i64, hashes: Hashes) {
+        self.uuids.insert(uuid, id);
+        self.recipients.extend(hashes.into_iter().flatten().map(|hash| (hash, id)));
+    }
+
+    fn remove(&mut self, uuid: Uuid, id: i64) {
+        // Another message may have its uuid by now.
+        if self.uuids.get(&uuid) == Some(&id) {
+            self.uuids.remove(&uuid);
+        }
+    }
+
+    fn ids(&self, hashes: &[i64]) -> impl Iterator<Item = i64> {
+        self.recipients.iter().filter(|(known, _)| hashes.contains(known)).map(|(_, id)| *id)
+    }
+}
+
+impl Held {
+    fn ids(&self, hashes: &[i64]) -> impl Iterator<Item = i64> {
+        self.old.ids(hashes).chain(self.young.ids(hashes))
+    }
+}
+
+impl Shared {
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of a message that is held. To be asked before the tables: what leaves here is in the indexes already.
+    pub fn id(&self, uuid: Uuid) -> Option<i64> {
+        let held = self.read();
+        held.young.uuids.get(&uuid).or(held.old.uuids.get(&uuid)).copied()
+    }
+
+    /// The numbers of a recipient's messages that are held, as a list in JSON. To be asked before the tables.
+    pub fn ids(&self, hashes: &[i64]) -> String {
+        let held = self.read();
+        list(held.ids(hashes))
+    }
+}
+
+impl Order {
+    fn of(keys: &Keys, last: i64) -> Self {
+        let uuids = keys.uuids.iter().map(|(uuid, id)| (*uuid, *id)).collect();
+        Order { uuids, recipients: keys.recipients.clone(), last, is_sorted: false }
+    }
+
+    fn len(&self) -> usize {
+        self.uuids.len() + self.recipients.len()
+    }
+
+    /// Puts the entries from one to another into the indexes, as far as their messages are there.
+    fn index(
+        &mut self,
+        db: &Connection,
+        (from, to): (usize, usize),
+        is_there: impl Fn(&i64) -> bool,
+    ) -> rusqlite::Result<()> {
+        if !std::mem::replace(&mut self.is_sorted, true) {
+            self.uuids.sort_unstable();
+            self.recipients.sort_unstable();
+        }
+        let n = self.uuids.len();
+        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO uuids (uuid, id) VALUES (?1, ?2)")?;
+        for (uuid, id) in self.uuids[from.min(n)..to.min(n)].iter().filter(|(_, id)| is_there(id)) {
+            insert.execute(params![uuid.as_bytes(), id])?;
+        }
+        let mut insert = db.prepare_cached("INSERT OR REPLACE INTO recipients (hash, id) VALUES (?1, ?2)")?;
+        let recipients = &self.recipients[from.saturating_sub(n)..to.saturating_sub(n)];
+        for (hash, id) in recipients.iter().filter(|(_, id)| is_there(id)) {
+            insert.execute([*hash, *id])?;
+        }
+        if to == self.len() { put_meta(db, INDEXED, &self.last.to_string()) } else { Ok(()) }
+    }
+}
+
+/// The number of the message of that uuid, as the index has it.
+pub(super) fn indexed(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached(NUMBER)?.query_row([uuid.as_bytes()], |row| row.get(0)).optional()
+}
+
+/// As [`indexed`], of many; they are looked for in the order of the index, so that the next one is near.
+pub(super) fn all_indexed(db: &Connection, uuids: &[Uuid]) -> rusqlite::Result<HashMap<Uuid, i64>> {
+    let mut sorted = uuids.to_vec();
+    sorted.sort_unstable();
+    let mut found = db.prepare_cached(NUMBER)?;
+    let mut all = HashMap::new();
+    for uuid in sorted {
+        let id = found.query_row([uuid.as_bytes()], |row| row.get(0)).optional()?;
+        all.extend(id.map(|id| (uuid, id)));
+    }
+    Ok(all)
+}
+
+pub(super) fn list(ids: impl Iterator<Item = i64>) -> String {
+    serde_json::to_string(&ids.collect::<Vec<_>>()).expect("numbers are written")
+}
+
+/// What the last process held, and the number of the last message that it had put into the indexes.
+fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
+    let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
+    let indexed: i64 = db.query_row(sql, [INDEXED], |row| row.get(0)).optional()?.unwrap_or(0);
+    let read = |row: &rusqlite::Row| {
+        // A damaged value is as good a key as another: what it leads to is told of when it is taken up.
+        let mut row = Reading::of(row);
+        let (id, uuid, user, email) = (row.number_or(0, 0), row.uuid(1), row.text(2), row.text(3));
+        Ok((uuid, id, hashes(user.as_deref(), email.as_deref())))
+    };
+    let found = db
+        .prepare("SELECT id, uuid, user, email FROM messages WHERE id > ?1 AND state >= 0")?
+        .query_map([indexed], read)?
+        .collect::<rusqlite::Result<Vec<_>>>();
+    let found = match found {
+        Err(error) if !sqlite::is_general(&error) => {
+            let sql = "SELECT id, uuid, user, email FROM messages WHERE id = ?1 AND state >= 0";
+            rows::each(db, ("messages", sql), (indexed, rows::Order::Up), usize::MAX, read)?
+        }
+        found => found?,
+    };
+    let mut keys = Keys::default();
+    for (uuid, id, hashes) in found {
+        keys.add(uuid, id, hashes);
+    }
+    Ok((keys, indexed))
+}
+
+/// Puts all of them into the indexes.
+fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    let mut order = Order::of(keys, last);
+    let all = (0, order.len());
+    order.index(&transaction, all, |_| true)?;
+    transaction.commit()
+}
+
+impl DeferredIndex {
+    /// Puts what the last process held into the indexes; also the number of the last message that is there, and the damage that
+    /// the indexes have.
+    pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64, Option<rusqlite::Error>)> {
+        let (mut young, mut indexed) = left(db)?;
+        let mut damage = None;
+        if let Some(last) = young.uuids.values().max().copied() {
+            match index_all(db, &young, last) {
+                Ok(()) => (young, indexed) = (Keys::default(), last),
+                Err(error) if sqlite::is_general(&error) => {
+                    tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error))
+                }
+                Err(error) => damage = Some(error),
+            }
+        }
+        let last = young.uuids.values().max().copied().unwrap_or(indexed);
+        let recent = DeferredIndex {
+            shared: Shared(Arc::new(RwLock::new(Held { young, ..Held::default() }))),
+            added: Keys::default(),
+            erased: HashMap::new(),
+            order: Order::default(),
+            done: 0,
+            next: 0,
+            indexed,
+            gone: HashSet::new(),
+            is_stopped: damage.is_some(),
+        };
+        Ok((recent, last, damage))
+    }
+
+    /// The indexes are damaged: what is held stays in memory, and the next start tries again.
+    pub fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// A message was accepted.
+    pub fn add(&mut self, uuid: Uuid, id: i64, hashes: Hashes) {
+        self.added.add(uuid, id, hashes);
+    }
+
+    /// The number of the message of that uuid; whether it is there its row tells.
+    pub fn find(&self, db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
+        self.held(uuid).map_or_else(|| indexed(db, uuid), |id| Ok(Some(id)))
+    }
+
+    /// As [`DeferredIndex::find`], of what is in no index.
+    pub fn held(&self, uuid: Uuid) -> Option<i64> {
+        let held = self.added.uuids.get(&uuid).copied().or_else(|| self.shared.id(uuid));
+        held.filter(|id| !self.erased.contains_key(id))
+    }
+
+    /// The numbers of a recipient's messages that are held, as a list in JSON; some may be erased.
+    pub fn ids(&self, hashes: &[i64]) -> String {
+        let held = self.shared.read();
+        list(held.ids(hashes).chain(self.added.ids(hashes)))
+    }
+
+    /// A message was erased.
+    pub fn erase(&mut self, uuid: Uuid, id: i64) {
+        self.added.remove(uuid, id);
+        self.erased.insert(id, uuid);
+    }
+
+    /// Puts the next few of the old ones into the indexes. To be done last in a transaction.
+    pub fn index(&mut self, db: &Connection) -> rusqlite::Result<()> {
+        let step = STEP + KEYS * self.added.uuids.len();
+        let next = self.order.len().min(self.done + step);
+        if next > self.done && !self.is_stopped {
+            let is_there = |id: &i64| !self.gone.contains(id) && !self.erased.contains_key(id);
+            self.order.index(db, (self.done, next), is_there)?;
+            self.next = next;
+        }
+        Ok(())
+    }
+
+    /// The transaction is on the disk; `last_id` is the number of the last message that was accepted.
+    pub fn keep(&mut self, last_id: i64) {
+        self.done = self.next;
+        let is_all = self.done == self.order.len();
+        if self.added.uuids.is_empty() && self.erased.is_empty() && !(is_all && self.done > 0) {
+            return;
+        }
+        let mut held = self.shared.write();
+        for (id, uuid) in self.erased.drain().filter(|(id, _)| *id > self.indexed) {
+            held.young.remove(uuid, id);
+            held.old.remove(uuid, id);
+            self.gone.insert(id);
+        }
+        let added = std::mem::take(&mut self.added);
+        held.young.uuids.extend(added.uuids);
+        held.young.recipients.extend(added.recipients);
+        if !is_all {
+            return;
+        }
+        if self.done > 0 {
+            self.indexed = self.order.last;
+            self.gone.retain(|id| *id > self.indexed);
+            held.old = Keys::default();
+        }
+        (self.order, self.done, self.next) = (Order::default(), 0, 0);
+        if held.young.uuids.len() >= HELD_MAX && !self.is_stopped {
+            held.old = std::mem::take(&mut held.young);
+            self.order = Order::of(&held.old, last_id);
+        }
+    }
+
+    /// The transaction is void.
+    pub fn undo(&mut self) {
+        self.added = Keys::default();
+        self.erased.clear();
+        self.next = self.done;
+    }
+}

@@ -1,0 +1,408 @@
+//! The file of the queue: opening it, its tables and their versions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::{OpenError, repair, upgrade};
+use crate::files::{self, Access};
+use crate::sqlite::{self, Held, Hold, HoldError, Use, beside};
+
+/// Marks a database as a queue's ("ACEq").
+const APPLICATION_ID: i32 = 0x4143_4571;
+/// How long a statement waits for another process that looks at the file (a backup, say).
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pages kept in memory by the writing connection, in KiB.
+const CACHE_KIB: i32 = 64 * 1024;
+/// A message has 2 KB, or 10: pages of 4 KiB would hold one each.
+pub(super) const PAGE_BYTES: i32 = 16 * 1024;
+/// The log is folded into the database when it has so many pages (64 MiB): a page of an index is written there once for many
+/// changes.
+pub(super) const CHECKPOINT_PAGES: i32 = 4_000;
+
+/// What moves limits of version 4 to the column that version 5 has for them.
+macro_rules! moved_limits {
+    () => {
+        "UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
+            SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.types')
+            UNION SELECT value FROM json_each(CAST(progress AS TEXT), '$.limit.channels')))
+        WHERE progress IS NOT NULL AND CASE WHEN json_valid(CAST(progress AS TEXT))
+            THEN json_array_length(CAST(progress AS TEXT), '$.limit.types')
+                + json_array_length(CAST(progress AS TEXT), '$.limit.channels') > 0
+            ELSE 0 END"
+    };
+}
+
+/// What notes the last message that is to be indexed anew.
+macro_rules! rehash_through {
+    () => {
+        "INSERT INTO meta (key, value) SELECT 'rehash-through', max(id) FROM messages HAVING max(id) IS NOT NULL"
+    };
+}
+
+/// What gives events of version 5 the kind that version 6 has a column for.
+macro_rules! event_kinds {
+    () => {
+        "UPDATE events SET kind = ifnull(CASE WHEN json_valid(CAST(body AS TEXT))
+            THEN json_extract(CAST(body AS TEXT), '$.type') END, '')"
+    };
+}
+
+pub(super) const MOVED_LIMITS: &str = moved_limits!();
+pub(super) const EVENT_KINDS: &str = event_kinds!();
+pub(super) const REHASH_THROUGH: &str = rehash_through!();
+
+/// What each version of the tables added, the first version first. What is released is never edited.
+///
+/// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
+/// a message in neither is settled (see [`super::ready`]). `uuids` and `recipients` are indexes that are written later (see [`super::deferred_index`]).
+pub(super) const VERSIONS: [&str; 6] = [
+    "
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE,
+        digest BLOB NOT NULL,
+        lane INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        in_doubt INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        settled INTEGER,
+        name TEXT NOT NULL,
+        user TEXT,
+        email TEXT,
+        trace TEXT,
+        body BLOB,
+        progress BLOB,
+        report BLOB
+    ) STRICT;
+    CREATE INDEX settled ON messages (settled) WHERE settled IS NOT NULL;
+    CREATE INDEX dead ON messages (id) WHERE state IN (4, 5, 6);
+    CREATE TABLE queue (lane INTEGER, due INTEGER, id INTEGER, PRIMARY KEY (lane, due, id)) STRICT, WITHOUT ROWID;
+    CREATE TABLE claims (id INTEGER PRIMARY KEY, lane INTEGER NOT NULL) STRICT;
+    CREATE TABLE recipients (hash INTEGER, id INTEGER, PRIMARY KEY (hash, id)) STRICT, WITHOUT ROWID;
+    CREATE TABLE batches (
+        lane INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE,
+        digest BLOB NOT NULL,
+        state INTEGER NOT NULL,
+        begun INTEGER NOT NULL,
+        kind BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE tallies (lane INTEGER, state INTEGER, n INTEGER NOT NULL, PRIMARY KEY (lane, state)) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL,
+        message INTEGER NOT NULL,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX events_of ON events (message);
+    CREATE TABLE calls (
+        hook TEXT,
+        event INTEGER,
+        due INTEGER NOT NULL,
+        attempts INTEGER NOT NULL,
+        PRIMARY KEY (hook, event)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX calls_due ON calls (hook, due);
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+",
+    "
+    CREATE TABLE resolving (
+        lane INTEGER PRIMARY KEY,
+        plugin TEXT NOT NULL,
+        arguments TEXT NOT NULL,
+        cursor TEXT,
+        failures INTEGER NOT NULL,
+        due INTEGER NOT NULL,
+        error TEXT
+    ) STRICT;
+",
+    // A uuid was unique by an index of the table's own, which every new message went into at once.
+    "
+    CREATE TABLE uuids (uuid BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO uuids (uuid, id) SELECT uuid, id FROM messages ORDER BY uuid;
+    INSERT INTO meta (key, value) SELECT 'indexed', ifnull(max(id), 0) FROM messages;
+    ALTER TABLE messages RENAME TO messages_before;
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL,
+        digest BLOB NOT NULL,
+        lane INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        in_doubt INTEGER NOT NULL,
+        accepted INTEGER NOT NULL,
+        settled INTEGER,
+        name TEXT NOT NULL,
+        user TEXT,
+        email TEXT,
+        trace TEXT,
+        body BLOB,
+        progress BLOB,
+        report BLOB
+    ) STRICT;
+    INSERT INTO messages SELECT * FROM messages_before ORDER BY id;
+    DROP TABLE messages_before;
+    CREATE INDEX settled ON messages (settled) WHERE settled IS NOT NULL;
+    CREATE INDEX dead ON messages (id) WHERE state IN (4, 5, 6);
+",
+    // A row of `queue` can stand for a run of messages, and a batch's messages are stored without what they share.
+    "
+    ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
+",
+    // `limits`: what each request for a message limited it to (see [`super::limits`]). `parked`: messages that wait for a relay or
+    // an origin that is down (see [`super::parked`]). `retried`: when someone last had a failed message tried again. `interruptions`
+    // counts the processes that ended unexpectedly with the message under way, `doubts` is a JSON list of the moments at which it
+    // came back in doubt; both begin anew when something comes of it (see [`super::suspects`]). `damaged` names messages whose rows
+    // are left as they are. Recipients that were indexed before are indexed anew, up to the number in `meta`.
+    concat!(
+        "
+    ALTER TABLE messages ADD COLUMN limits TEXT;
+    ",
+        moved_limits!(),
+        ";
+    ALTER TABLE messages ADD COLUMN retried INTEGER;
+    CREATE TABLE parked (
+        destination TEXT,
+        lane INTEGER,
+        seq INTEGER,
+        id INTEGER NOT NULL,
+        PRIMARY KEY (destination, lane, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX parked_in_turn ON parked (destination, seq);
+    CREATE INDEX parked_ids ON parked (id);
+    ALTER TABLE messages ADD COLUMN interruptions INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN doubts TEXT;
+    CREATE TABLE damaged (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, reason TEXT NOT NULL) STRICT;
+    ",
+        rehash_through!(),
+        ";
+"
+    ),
+    // What happened was in the body alone, which each webhook delivery had to parse.
+    concat!(
+        "
+    ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+    ",
+        event_kinds!(),
+        ";
+"
+    ),
+];
+
+impl OpenError {
+    pub(super) fn of(file: &Path, error: &rusqlite::Error) -> OpenError {
+        let (file, reason) = (file.to_owned(), sqlite::words(error));
+        match sqlite::is_full(error) {
+            true => OpenError::Full { file, reason },
+            false => OpenError::Database { file, reason },
+        }
+    }
+
+    pub(super) fn io(file: &Path, error: &std::io::Error) -> OpenError {
+        let (file, reason) = (file.to_owned(), sqlite::io_words(error));
+        match sqlite::is_full_disk(error) {
+            true => OpenError::Full { file, reason },
+            false => OpenError::Database { file, reason },
+        }
+    }
+}
+
+/// The connection that writes, and what holds the file for this process alone. A file that is not there is begun; tables of an
+/// earlier version are brought forward, after a copy was made.
+pub(super) fn open(file: &Path, access: Access) -> Result<Held, OpenError> {
+    open_with(file, access, &VERSIONS)
+}
+
+/// As [`open`], with tables of these versions.
+#[cfg(test)]
+pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Held, OpenError> {
+    open_with(file, Access::default(), versions)
+}
+
+fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, OpenError> {
+    let copies: Vec<String> = (1..versions.len()).map(copy_of).collect();
+    let hold = sqlite::prepare(file, Use::Alone, access, &copies).map_err(|error| not_held(file, error))?;
+    let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
+    let sql = |e: rusqlite::Error| OpenError::of(file, &e);
+    let mut db = writing(file, hold.clone())?;
+    let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
+    if version > 0 && version < versions.len() {
+        let copy = beside(file, &copy_of(version));
+        back_up(&db, version, &copy, access)?;
+        upgrade::bring_forward(&mut db, version, versions).map_err(|error| match sqlite::is_general(&error) {
+            true => sql(error),
+            false => failed(upgrade::refusal(file, &copy, version, &error)),
+        })?;
+    } else if version == 0 {
+        bring_forward(&mut db, version, versions).map_err(sql)?;
+    }
+    if let Some(mended) = repair::mend(&db, file, access)? {
+        drop(db);
+        db = writing(file, hold)?;
+        mended.finish(&db, file).map_err(sql)?;
+    }
+    db.watch(access).map_err(failed)?;
+    Ok(db)
+}
+
+/// A connection that writes.
+fn writing(file: &Path, hold: Hold) -> Result<Held, OpenError> {
+    let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
+    let sql = |e: rusqlite::Error| OpenError::of(file, &e);
+    let db = connect(file, hold).map_err(sql)?;
+    // Both hold only for a file that is still empty.
+    db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
+    if mode != "wal" {
+        return Err(failed("SQLite cannot keep a write-ahead log here; it must be on a local disk".to_owned()));
+    }
+    db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sql)?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
+    // What is erased is overwritten with zeros wherever its page is written anyway.
+    db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
+    Ok(db)
+}
+
+/// A connection that only reads.
+pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
+    let db = connect(file, hold)?;
+    db.pragma_update(None, "query_only", true)?;
+    Ok(db)
+}
+
+/// The file is there already: it was created by whoever took hold of it.
+fn connect(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Held::new(Connection::open_with_flags(&file, flags)?, &file, hold);
+    db.busy_timeout(PATIENCE)?;
+    sqlite::keep_plans(&db)?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// The version of the tables that are there; 0: none yet. The inner error: it is not for us.
+fn version(db: &Connection, known: usize) -> rusqlite::Result<Result<usize, String>> {
+    let number = |sql| db.query_row(sql, [], |row| row.get::<_, i32>(0));
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
+    let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+    Ok(match (id, usize::try_from(version)) {
+        (APPLICATION_ID, Ok(version)) if version <= known => Ok(version),
+        (APPLICATION_ID, _) => {
+            Err(format!("a later ACE wrote it: its tables have version {version}, this one knows {known}"))
+        }
+        (0, Ok(0)) if tables == 0 => Ok(0),
+        _ => Err("it is the database of another program; name another file".to_owned()),
+    })
+}
+
+pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+    bring_forward_with(db, &versions[from..], versions.len(), |_| Ok(()))
+}
+
+/// Makes these tables, the last of which have that version, and does what else belongs to it, in one transaction.
+pub(super) fn bring_forward_with(
+    db: &mut Connection,
+    tables: &[impl AsRef<str>],
+    version: usize,
+    more: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    for tables in tables {
+        transaction.execute_batch(tables.as_ref())?;
+    }
+    more(&transaction)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", version as i32)?;
+    transaction.commit()
+}
+
+/// What the copy of a database whose tables had that version is called, after the database's name.
+fn copy_of(version: usize) -> String {
+    format!(".version-{version}")
+}
+
+/// A whole copy, made by SQLite, or page by page where a part is damaged; one that is there already is kept, for it is older. It has its
+/// name only once it is whole: whoever is killed before leaves none, or what an earlier version left is replaced.
+fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
+    if to.exists() {
+        match is_whole(to, version) {
+            true => return Ok(()),
+            false => {
+                tracing::warn!(copy = %to.display(), "A copy of the queue was interrupted by an earlier start; it is made again.")
+            }
+        }
+    }
+    tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
+    let temporary = beside(to, ".tmp");
+    // SQLite writes into an empty file that is there, and leaves its mode as it is.
+    let failed = |e: std::io::Error| OpenError::io(to, &e);
+    let copied = files::replace(&temporary, b"", files::Readers::Only(access)).map_err(failed).and_then(|()| {
+        match db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]) {
+            Err(error) if !sqlite::is_general(&error) => upgrade::copy_pages(db, &temporary, access)?,
+            copied => drop(copied.map_err(|e| OpenError::of(to, &e))?),
+        }
+        files::put_in_place(&temporary, to).map_err(failed)
+    });
+    copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+}
+
+/// Whether a copy is a queue's database of that version, with all the pages it says it has.
+fn is_whole(copy: &Path, of: usize) -> bool {
+    let look = || -> rusqlite::Result<bool> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(copy, flags)?;
+        let number = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+        let is_long_enough =
+            copy.metadata().is_ok_and(|found| i64::try_from(found.len()).is_ok_and(|len| len >= bytes));
+        Ok(is_long_enough && version(&db, of)? == Ok(of))
+    };
+    look().unwrap_or(false)
+}
+
+fn not_held(file: &Path, error: HoldError) -> OpenError {
+    match error {
+        HoldError::Taken(holder) => {
+            let holder = holder.map_or("unknown".to_owned(), |number| number.to_string());
+            OpenError::Taken { file: file.to_owned(), holder }
+        }
+        HoldError::Io(culprit, error) => OpenError::io(&culprit, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_an_earlier_version_are_brought_forward_after_a_copy_was_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ace.db");
+        let next =
+            "ALTER TABLE meta ADD COLUMN note TEXT; INSERT INTO meta (key, value, note) VALUES ('b', '2', 'new')";
+        let count =
+            |db: &Connection| db.query_row("SELECT count(*) FROM meta", [], |row| row.get::<_, i64>(0)).expect("asked");
+        let first = [VERSIONS[0]];
+        let db = open_as(&file, &first).unwrap_or_else(|e| panic!("{e}"));
+        db.execute("INSERT INTO meta (key, value) VALUES ('a', '1')", []).expect("written");
+        drop(db);
+
+        let broken = [VERSIONS[0], "CREATE TABLE half (a); ALTER TABLE nowhere ADD COLUMN note TEXT"];
+        assert!(open_as(&file, &broken).is_err(), "and nothing of it is left");
+        let versions = [VERSIONS[0], next];
+        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(&db), 2);
+        drop(db);
+        let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(&db), 2, "once");
+        let copy = open_as(&beside(&file, ".version-1"), &first).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(&copy), 1, "the copy is as it was");
+        drop((db, copy));
+        let refused = open_as(&file, &first).err().expect("refused").to_string();
+        assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Changes on their way to the one thread that writes. It takes whatever waits into one transaction: while the disk is at work the
+//! next one gathers.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::QueueError;
+use super::writer::{WriteError, Writer};
+use crate::sqlite;
+
+/// Changes in one transaction at most.
+pub(super) const GROUP_MAX: usize = 512;
+/// How long a change that nobody waits for waits for others.
+const MAX_DELAY: Duration = Duration::from_millis(5);
+/// Changes of one pace that wait at once; a further one waits for its place.
+const WAITING_MAX: usize = 1_024;
+
+/// Something that is to be written. It may be made more than once: a transaction that is void is made again in parts.
+pub(super) trait WriteOp: Send {
+    /// Makes the change, and keeps what came of it until that is told. The error voids the transaction.
+    fn run(&mut self, writer: &mut Writer) -> rusqlite::Result<()>;
+    /// Tells whoever asked, once the transaction is on the disk or void.
+    fn reply(&mut self, committed: Result<(), &QueueError>);
+}
+
+/// A change, and who waits for it.
+struct Request<T, W> {
+    work: W,
+    outcome: Option<Result<T, QueueError>>,
+    answer: Option<oneshot::Sender<Result<T, QueueError>>>,
+}
+
+impl<T: Send, W: FnMut(&mut Writer) -> Result<T, WriteError> + Send> WriteOp for Request<T, W> {
+    fn run(&mut self, writer: &mut Writer) -> rusqlite::Result<()> {
+        let (outcome, broken) = match (self.work)(writer) {
+            Ok(value) => (Ok(value), Ok(())),
+            Err(WriteError::Rejected(error)) => (Err(error), Ok(())),
+            Err(WriteError::Aborted(error)) => (Err(void(&error)), Err(error)),
+        };
+        self.outcome = Some(outcome);
+        broken
+    }
+
+    fn reply(&mut self, committed: Result<(), &QueueError>) {
+        let outcome = match (committed, self.outcome.take()) {
+            (Err(error), _) => Err(error.clone()),
+            (Ok(()), Some(outcome)) => outcome,
+            (Ok(()), None) => return,
+        };
+        if let Some(answer) = self.answer.take() {
+            // Whoever was cut off waits for no answer.
+            let _ = answer.send(outcome);
+        }
+    }
+}
+
+/// Makes a change on this thread.
+pub(super) fn run_now<T: Send + 'static>(
+    writer: &mut Writer,
+    work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
+) -> Result<T, QueueError> {
+    let (answer, mut answered) = oneshot::channel();
+    writer.commit(&mut [Box::new(Request { work, outcome: None, answer: Some(answer) })]);
+    answered.try_recv().unwrap_or_else(|_| Err(QueueError::Unavailable("it was not made".to_owned())))
+}
+
+/// What is told of a change that the database did not take.
+pub(super) fn void(error: &rusqlite::Error) -> QueueError {
+    match sqlite::is_general(error) {
+        true if sqlite::is_full(error) => QueueError::NoRoom(sqlite::words(error)),
+        true => QueueError::Unavailable(sqlite::words(error)),
+        false => QueueError::Damaged(sqlite::words(error)),
+    }
+}
+
+/// How soon a change goes to the disk.
+#[derive(Clone, Copy)]
+pub(super) enum Urgency {
+    /// With the next transaction, which begins as soon as the one before it has ended.
+    Immediate,
+    /// Nobody waits for it: within [`MAX_DELAY`], with whatever goes before.
+    Deferred,
+}
+
+/// The way to the writer's thread, which ends when this is dropped.
+pub(super) struct Sender {
+    immediate: mpsc::Sender<Box<dyn WriteOp>>,
+    deferred: mpsc::Sender<Box<dyn WriteOp>>,
+}
+
+impl Sender {
+    /// Makes a change; done means that it is on the disk. Dropping the future leaves it open whether it is made. `work` may be
+    /// called more than once, and what an earlier call did is undone then.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.write_at(Urgency::Immediate, work).await
+    }
+
+    /// As [`Sender::write`], at a pace of its own.
+    pub async fn write_at<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        self.start(urgency, work).await?.await
+    }
+
+    /// As [`Sender::write`], in two steps: done when the change has its place in the order of all of its pace, and the future it
+    /// gives when it is on the disk.
+    pub async fn start<T: Send + 'static>(
+        &self,
+        urgency: Urgency,
+        work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
+    ) -> Result<impl Future<Output = Result<T, QueueError>>, QueueError> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || QueueError::Unavailable("its thread has ended".to_owned());
+        let changes = match urgency {
+            Urgency::Immediate => &self.immediate,
+            Urgency::Deferred => &self.deferred,
+        };
+        changes.send(Box::new(Request { work, outcome: None, answer: Some(answer) })).await.map_err(|_| gone())?;
+        Ok(async move { answered.await.map_err(|_| gone())? })
+    }
+}
+
+impl Sender {
+    /// Completes when the thread has ended.
+    pub async fn ended(&self) {
+        self.immediate.closed().await;
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
+    let (sender, mut waiting) = channels();
+    // For its clock alone.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        while runtime.block_on(waiting.gather(&mut group)) {
+            writer.commit(&mut group);
+            group.clear();
+        }
+    })?;
+    Ok(sender)
+}
+
+fn channels() -> (Sender, Waiting) {
+    let (immediate, urgent) = mpsc::channel(WAITING_MAX);
+    let (deferred, others) = mpsc::channel(WAITING_MAX);
+    (Sender { immediate, deferred }, Waiting { immediate: urgent, deferred: others })
+}
+
+/// Changes that wait for the thread.
+struct Waiting {
+    immediate: mpsc::Receiver<Box<dyn WriteOp>>,
+    deferred: mpsc::Receiver<Box<dyn WriteOp>>,
+}
+
+impl Waiting {
+    /// Waits for what makes a transaction; false once nothing more can come.
+    async fn gather(&mut self, group: &mut Vec<Box<dyn WriteOp>>) -> bool {
+        let urgent = tokio::select! {
+            biased;
+            change = self.immediate.recv() => change,
+            change = self.deferred.recv() => {
+                group.extend(change);
+                // Those that come meanwhile do not wake the thread.
+                tokio::time::timeout(MAX_DELAY, self.immediate.recv()).await.ok().flatten()
+            }
+        };
+        group.extend(urgent);
+        // Half of it is for the deferred, so that however much comes in does not hold them up.
+        for (changes, at_most) in [(&mut self.deferred, GROUP_MAX / 2), (&mut self.immediate, GROUP_MAX)] {
+            while group.len() < at_most
+                && let Ok(change) = changes.try_recv()
+            {
+                group.push(change);
+            }
+        }
+        !group.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change() -> Box<dyn WriteOp> {
+        Box::new(Request { work: |_: &mut Writer| Ok(()), outcome: None, answer: None })
+    }
+
+    #[tokio::test]
+    async fn what_is_deferred_goes_with_whatever_goes_however_much_that_is() {
+        let (sender, mut waiting) = channels();
+        for _ in 0..WAITING_MAX {
+            sender.immediate.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+            sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+        }
+        let mut group = Vec::new();
+        assert!(waiting.gather(&mut group).await);
+        assert_eq!((group.len(), waiting.deferred.len()), (GROUP_MAX, WAITING_MAX - GROUP_MAX / 2 + 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_deferred_waits_so_long_and_no_longer() {
+        let (sender, mut waiting) = channels();
+        sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+        let (begun, mut group) = (tokio::time::Instant::now(), Vec::new());
+        assert!(waiting.gather(&mut group).await);
+        assert!(group.len() == 1 && begun.elapsed() >= MAX_DELAY, "nothing else came");
+        sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+        drop(sender);
+        group.clear();
+        assert!(waiting.gather(&mut group).await, "what was handed in is made");
+        assert!(group.len() == 1 && !waiting.gather(&mut Vec::new()).await, "nothing more can come");
+    }
+}

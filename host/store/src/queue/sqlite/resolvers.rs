@@ -1,0 +1,136 @@
+//! Batches whose recipients a resolver names, page by page: how far each has come. A page is asked for again after a crash, so
+//! its messages must have the same uuids again.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::batches;
+use super::rows::Reading;
+use super::writer::{WriteError, Writer};
+use super::{Batch, BatchState, DuePage, NewBatch, Priority, QueueError, Resolver, ResolverStatus, Sqlite, moment, ms};
+use crate::sqlite;
+
+impl Sqlite {
+    pub async fn create_resolved_batch(
+        &self,
+        batch: NewBatch,
+        resolver: Resolver,
+        now: Timestamp,
+    ) -> Result<Batch, QueueError> {
+        let created = self
+            .writer
+            .write(move |writer| {
+                let uuid = batch.uuid;
+                if writer.create_batch(&batch, now)? {
+                    let sql = "INSERT INTO resolving (lane, plugin, arguments, failures, due)
+                        SELECT lane, ?2, ?3, 0, ?4 FROM batches WHERE uuid = ?1";
+                    let Resolver { plugin, arguments } = &resolver;
+                    writer.db.execute(sql, params![uuid.as_bytes(), plugin, arguments, ms(now)])?;
+                }
+                writer.batch(uuid)
+            })
+            .await?;
+        self.wakeups.wake_resolver();
+        Ok(created)
+    }
+
+    pub async fn due_pages(&self, max: usize, now: Timestamp) -> Result<(Vec<DuePage>, Option<Timestamp>), QueueError> {
+        self.read(move |db| Ok((due(db, max, now)?, next(db, now)?))).await
+    }
+
+    pub async fn page_accepted(&self, batch: Priority, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
+        let lane = batch.0;
+        self.writer
+            .write(move |writer| {
+                match &next {
+                    Some(next) => {
+                        let sql =
+                            "UPDATE resolving SET cursor = ?2, failures = 0, due = ?3, error = NULL WHERE lane = ?1";
+                        writer.db.execute(sql, params![lane, next, ms(now)])?;
+                    }
+                    None => {
+                        writer.db.execute("DELETE FROM resolving WHERE lane = ?1", [lane])?;
+                        let sql = "UPDATE batches SET state = ?2 WHERE lane = ?1 AND state = ?3";
+                        let (from, to) = (BatchState::Receiving as i64, BatchState::Sending as i64);
+                        writer.db.execute(sql, [lane, to, from])?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    pub async fn page_failed(
+        &self,
+        batch: Priority,
+        error: String,
+        again: Option<Timestamp>,
+    ) -> Result<(), QueueError> {
+        let lane = batch.0;
+        self.writer
+            .write(move |writer| {
+                let sql = "UPDATE resolving SET failures = failures + 1, due = ?2, error = ?3 WHERE lane = ?1";
+                writer.db.execute(sql, params![lane, ms(again.unwrap_or(Timestamp::MAX)), error])?;
+                if again.is_none() {
+                    let sql = "UPDATE batches SET state = ?2 WHERE lane = ?1 AND state = ?3";
+                    writer.db.execute(sql, [lane, BatchState::Failed as i64, BatchState::Receiving as i64])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+impl Writer {
+    /// Whether recipients still come in; a batch that goes on after a pause or a failure is asked about at once.
+    pub fn resolve_on(&self, lane: i64) -> Result<bool, WriteError> {
+        Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [lane])? > 0)
+    }
+
+    pub fn stop_resolving(&self, lane: i64) -> Result<(), WriteError> {
+        self.db.execute("DELETE FROM resolving WHERE lane = ?1", [lane])?;
+        Ok(())
+    }
+}
+
+fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<DuePage>> {
+    let sql = "SELECT uuid, plugin, arguments, cursor, failures FROM resolving JOIN batches USING (lane)
+        WHERE due <= ?1 AND state = ?2 ORDER BY due LIMIT ?3";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(params![ms(now), BatchState::Receiving as i64, max as i64], |row| {
+        let mut row = Reading::of(row);
+        let (uuid, plugin, arguments) = (row.uuid(0), row.text(1).unwrap_or_default(), row.text(2).unwrap_or_default());
+        let (cursor, failures) = (row.text(3), u32::try_from(row.number_or(4, 0)).unwrap_or_default());
+        let damage = (!row.faults.is_empty()).then(|| row.faults.join(", "));
+        Ok((uuid, Resolver { plugin, arguments }, cursor, failures, damage))
+    })?;
+    let mut found = Vec::new();
+    for row in rows {
+        let (uuid, resolver, cursor, failures, damage) = row?;
+        match batches::read(db, uuid) {
+            Ok(Some(batch)) => found.push(DuePage { batch, resolver, cursor, failures, damage }),
+            Err(error) if sqlite::is_general(&error) => return Err(error),
+            // Without its batch there is nothing to ask for.
+            Ok(None) | Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = "SELECT min(due) FROM resolving JOIN batches USING (lane) WHERE due > ?1 AND state = ?2";
+    let next: Option<i64> = db
+        .prepare_cached(sql)?
+        .query_row([ms(now), BatchState::Receiving as i64], |row| Ok(Reading::of(row).number(0)))?;
+    Ok(next.map(moment))
+}
+
+/// What is told of a batch's resolver, while it is not at its end.
+pub(super) fn report(db: &Connection, lane: i64) -> rusqlite::Result<Option<ResolverStatus>> {
+    let sql = "SELECT plugin, error FROM resolving WHERE lane = ?1";
+    let read = |row: &rusqlite::Row| {
+        let mut row = Reading::of(row);
+        Ok(ResolverStatus { plugin: row.text(0).unwrap_or_default(), error: row.text(1) })
+    };
+    db.prepare_cached(sql)?.query_row([lane], read).optional()
+}

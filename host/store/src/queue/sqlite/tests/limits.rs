@@ -1,0 +1,155 @@
+//! The same message for further channel types, wherever it stands.
+
+use super::*;
+
+fn limited(names: &[&str]) -> New {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    New { limit: Some(names), ..new(1, ORDINARY) }
+}
+
+async fn hand_in(queue: &Queue, new: New) -> Accepted {
+    queue.accept(vec![new], at(1_000)).await.expect("answered")[0]
+}
+
+async fn only(queue: &Queue, second: i64) -> Claimed {
+    let mut claimed = claim(queue, 9, second).await;
+    assert_eq!(claimed.len(), 1);
+    claimed.remove(0)
+}
+
+fn lists(lists: &[&[&str]]) -> Option<Limits> {
+    Some(lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect())
+}
+
+#[tokio::test]
+async fn one_that_waits_is_handed_out_with_all_it_was_asked_for() {
+    let home = Home::new();
+    let queue = home.open();
+    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::New(MessageId(1)));
+    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::Same(State::Queued));
+    assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Extended);
+    assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Same(State::Queued));
+    assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::Extended, "no limit is more than any");
+    assert_eq!(hand_in(&queue, limited(&["voice"])).await, Accepted::Same(State::Queued), "and nothing is left to ask");
+    let claimed = only(&queue, 1_000).await;
+    assert_eq!(claimed.limits, lists(&[&["email"], &["push", "sms"], &[]]));
+    assert_eq!(hand_in(&queue, New { digest: [7; 16], ..limited(&["fax"]) }).await, Accepted::Conflict);
+}
+
+#[tokio::test]
+async fn one_without_a_limit_was_asked_for_everything() {
+    let home = Home::new();
+    let queue = home.open();
+    assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::New(MessageId(1)));
+    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Same(State::Queued));
+    assert_eq!(only(&queue, 1_000).await.limits, None);
+}
+
+#[tokio::test]
+async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_time() {
+    let home = Home::new();
+    let queue = home.open();
+    hand_in(&queue, limited(&["email"])).await;
+    settle(&queue, &[only(&queue, 1_000).await], again(9_000)).await;
+    hand_in(&queue, limited(&["push"])).await;
+    let claimed = only(&queue, 1_001).await;
+    assert_eq!((claimed.progress.as_deref(), claimed.report), (Some(&b"half-way"[..]), None));
+
+    let home = Home::new();
+    let queue = home.open();
+    let scheduled = |limit: &[&str]| New { not_before: Some(at(5_000)), ..limited(limit) };
+    hand_in(&queue, scheduled(&["email"])).await;
+    assert_eq!(hand_in(&queue, scheduled(&["push"])).await, Accepted::Extended);
+    assert!(claim(&queue, 9, 1_001).await.is_empty());
+    assert_eq!(only(&queue, 5_000).await.limits, lists(&[&["email"], &["push"]]));
+}
+
+#[tokio::test]
+async fn one_that_is_under_way_goes_on_once_its_worker_is_done() {
+    for settlement in [done(State::Sent), again(9_000)] {
+        let home = Home::new();
+        let queue = home.open();
+        hand_in(&queue, limited(&["email"])).await;
+        let claimed = only(&queue, 1_000).await;
+        assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Extended);
+        settle(&queue, &[claimed], settlement.clone()).await;
+        let claimed = only(&queue, 1_001).await;
+        assert_eq!(claimed.limits, lists(&[&["email"], &["push"]]));
+        assert!(claimed.report.is_some() != claimed.progress.is_some() && !claimed.body.is_empty(), "{claimed:?}");
+        settle(&queue, &[claimed], done(State::Sent)).await;
+        assert!(claim(&queue, 9, 9_999).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_settled_is_opened_again_and_counted_as_such() {
+    let home = Home::new();
+    let queue = home.open();
+    hand_in(&queue, limited(&["email"])).await;
+    settle(&queue, &[only(&queue, 1_000).await], done(State::Sent)).await;
+    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::Same(State::Sent));
+    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Extended);
+    drop(queue);
+    let queue = home.open();
+    assert_eq!(queue.stats().await.expect("stats").waiting_ordinary, 1, "over a restart as well");
+    let claimed = only(&queue, 1_000).await;
+    assert_eq!(claimed.report.as_deref(), Some(&b"{\"report\": 1}"[..]));
+    assert_eq!(claimed.body, new(1, ORDINARY).body, "what it needs was erased, and came with the request");
+    settle(&queue, &[claimed], done(State::Sent)).await;
+    let stored = queue.message(Uuid::from_u128(1)).await.expect("asked").expect("there");
+    assert_eq!((stored.state, stored.body), (State::Sent, None));
+}
+
+#[tokio::test]
+async fn one_that_was_taken_back_or_given_up_stays_so() {
+    let home = Home::new();
+    let queue = home.open();
+    hand_in(&queue, limited(&["email"])).await;
+    queue.cancel(Uuid::from_u128(1), at(1_000)).await.expect("cancelled");
+    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Cancelled));
+    let home = Home::new();
+    let queue = home.open();
+    hand_in(&queue, limited(&["email"])).await;
+    settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
+    queue.discard(Uuid::from_u128(1)).await.expect("discarded");
+    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Discarded));
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_tried_again_keeps_its_limit() {
+    let home = Home::new();
+    let queue = home.open();
+    hand_in(&queue, limited(&["email"])).await;
+    settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
+    queue.retry(Uuid::from_u128(1), at(1_000)).await.expect("it waits again");
+    let claimed = only(&queue, 1_000).await;
+    assert_eq!((claimed.report, claimed.limits), (None, lists(&[&["email"]])));
+}
+
+#[tokio::test]
+async fn limits_of_messages_that_wait_are_found_when_tables_are_brought_forward() {
+    let home = Home::new();
+    let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, body, progress)
+        VALUES (?1, ?2, ?3, 1, 0, 0, 0, 'app.note', ?4, ?5)";
+    let progress = [
+        Some(r#"{"limit": {"types": ["push", "email"], "channels": ["smtp"]}, "todo": []}"#),
+        Some(r#"{"limit": {"types": [], "channels": []}, "todo": []}"#),
+        Some("no JSON"),
+        None,
+    ];
+    {
+        let db = file::open_as(&home.settings().database, &file::VERSIONS[..4]).unwrap_or_else(|e| panic!("{e}"));
+        for (id, progress) in (1i64..).zip(progress) {
+            let new = new(id.unsigned_abs().into(), ORDINARY);
+            let progress = progress.map(str::as_bytes);
+            let values = rusqlite::params![id, new.uuid.as_bytes(), new.digest, new.body, progress];
+            db.execute(insert, values).expect("a message of before");
+            db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, ?1)", [id]).expect("it waits");
+        }
+    }
+    let queue = home.open();
+    let claimed = claim(&queue, 9, 1_000).await;
+    assert_eq!(numbers(&claimed), [1, 2, 3, 4]);
+    let limits: Vec<_> = claimed.iter().map(|claimed| claimed.limits.clone()).collect();
+    assert_eq!(limits, [lists(&[&["email", "push", "smtp"]]), None, None, None]);
+}

@@ -1,0 +1,143 @@
+//! Messages that wait for a relay that is down.
+
+use super::*;
+
+const RELAY: &str = "relay main";
+
+fn park(due: i64, destinations: &[&str]) -> Settlement {
+    let destinations = destinations.iter().map(|name| (*name).to_owned()).collect();
+    Settlement::Park { due: at(due), progress: b"{}".to_vec(), destinations }
+}
+
+/// A batch of its own: its lane.
+async fn batch(queue: &Queue, uuid: u128) -> Priority {
+    let batch = queue.create_batch(new_batch(Uuid::from_u128(uuid), b"t".to_vec()), at(1_000)).await;
+    batch.expect("begun").priority
+}
+
+async fn unpark(queue: &Queue, max: usize, in_turn: bool) -> usize {
+    queue.unpark(RELAY.to_owned(), max, in_turn).await.expect("brought back")
+}
+
+/// How many wait for it.
+fn waiting(queue: &Queue) -> u64 {
+    queue.parked().get(RELAY).copied().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_is_parked_is_claimed_when_it_is_brought_back_or_when_its_time_ends() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=5, ORDINARY).await;
+    accept(&queue, 6..=7, TRANSACTIONAL).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+    assert_eq!((waiting(&queue), claim(&queue, 9, 8_999).await.len()), (7, 0));
+    assert_eq!(unpark(&queue, 3, false).await, 3);
+    assert_eq!(numbers(&claim(&queue, 9, 1_002).await), [6, 7, 1], "transactional ones first");
+    assert_eq!(waiting(&queue), 4);
+    assert_eq!(claim(&queue, 9, 9_000).await.len(), 4);
+    assert_eq!((waiting(&queue), queue.parked().len(), unpark(&queue, 9, false).await), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=1, TRANSACTIONAL).await;
+    accept(&queue, 2..=3, ORDINARY).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+    let mut tried = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(unpark(&queue, 1, true).await, 1);
+        let probe = claim(&queue, 9, 1_001).await;
+        tried.extend(numbers(&probe));
+        settle(&queue, &probe, park(9_000, &[RELAY])).await;
+    }
+    assert_eq!(tried, [1, 2, 3, 1]);
+}
+
+#[tokio::test]
+async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back() {
+    let home = Home::new();
+    let queue = home.open();
+    let (a, b) = (batch(&queue, 100).await, batch(&queue, 200).await);
+    accept(&queue, 1..=50, a).await;
+    accept(&queue, 51..=52, b).await;
+    let first: Vec<Claimed> = claim(&queue, 1, 1_000).await;
+    assert_eq!(numbers(&first), [1]);
+    settle(&queue, &first, park(9_000, &[RELAY])).await;
+    queue.hold(a);
+    let handed = queue.claim(Claim { max: 99, bulk_max: 99 }, at(1_001)).await.expect("claimed");
+    assert_eq!((numbers(&handed.messages), handed.next), (vec![51, 52], None), "nothing of it is due");
+    assert_eq!(unpark(&queue, 9, true).await, 1);
+    assert_eq!(numbers(&claim(&queue, 99, 1_002).await), [1]);
+    queue.release(&[a]);
+    assert_eq!(claim(&queue, 99, 1_002).await.len(), 49);
+}
+
+#[tokio::test]
+async fn a_message_that_waits_for_two_is_brought_back_once() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=1, ORDINARY).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY, "https://api.example.com"])).await;
+    assert_eq!((queue.parked().len(), unpark(&queue, 9, false).await, queue.parked().len()), (2, 1, 0));
+}
+
+#[tokio::test]
+async fn a_parked_message_can_be_cancelled_and_erased_and_leaves_nothing() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=2, ORDINARY).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+    queue.cancel(Uuid::from_u128(1), at(1_002)).await.expect("it waits");
+    assert_eq!(waiting(&queue), 1);
+    queue.erase(Some("2".to_owned()), None).await.expect("erased");
+    assert_eq!((waiting(&queue), unpark(&queue, 9, false).await), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_parked_is_known_after_a_restart() {
+    let home = Home::new();
+    {
+        let queue = home.open();
+        accept(&queue, 1..=3, ORDINARY).await;
+        settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+        unpark(&queue, 1, true).await;
+        assert_eq!(claim(&queue, 9, 1_001).await.len(), 1, "this one is in flight when the process ends");
+    }
+    let queue = home.open();
+    assert_eq!(waiting(&queue), 2);
+    assert_eq!(numbers(&claim(&queue, 9, 1_002).await), [1], "and it waits as all do that were in flight");
+    assert_eq!(unpark(&queue, 9, true).await, 2);
+}
+
+#[tokio::test]
+async fn a_message_that_is_tried_again_is_as_old_as_that() {
+    let home = Home::new();
+    let queue = home.open();
+    accept(&queue, 1..=1, ORDINARY).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, done(State::Expired)).await;
+    queue.retry(Uuid::from_u128(1), at(5_000)).await.expect("it can be");
+    let claimed = claim(&queue, 9, 5_000).await;
+    assert_eq!((claimed[0].accepted, claimed[0].since), (at(1_000), at(5_000)));
+}
+
+#[tokio::test]
+async fn messages_that_wait_are_parked_as_before_when_tables_are_brought_forward() {
+    let home = Home::new();
+    {
+        let file = home.settings().database;
+        let db = file::open_as(&file, &file::VERSIONS[..4]).unwrap_or_else(|e| panic!("{e}"));
+        let new = new(1, ORDINARY);
+        let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, body)
+            VALUES (1, ?1, ?2, 1, 0, 0, 900000, 'app.note', ?3)";
+        db.execute(insert, rusqlite::params![new.uuid.as_bytes(), new.digest, new.body]).expect("of before");
+        db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, 1)", []).expect("it waits");
+    }
+    let queue = home.open();
+    let claimed = claim(&queue, 9, 1_000).await;
+    assert_eq!((numbers(&claimed), claimed[0].since), (vec![1], at(900)));
+    settle(&queue, &claimed, park(9_000, &[RELAY])).await;
+    assert_eq!(unpark(&queue, 1, true).await, 1);
+}

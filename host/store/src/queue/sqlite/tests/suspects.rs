@@ -1,0 +1,213 @@
+//! Processes that end with messages under way, one after the other. Times are passed in.
+
+use super::*;
+
+fn open_at(home: &Home, second: i64) -> Queue {
+    Queue::open(&home.settings(), at(second)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A process that ends as nobody had asked it to, with everything that is due under way, the suspect among it.
+async fn crash(home: &Home, second: i64) {
+    let queue = open_at(home, second);
+    queue.claim(Claim { max: 500, bulk_max: 500 }, at(second)).await.expect("claimed");
+    queue.claim_suspect(at(second)).await.expect("claimed");
+}
+
+#[tokio::test]
+async fn from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_last_it_is_not_tried() {
+    let home = Home::new();
+    let queue = open_at(&home, 0);
+    accept(&queue, [1], TRANSACTIONAL).await;
+    drop(queue);
+    for start in [2_000, 3_000] {
+        crash(&home, start).await;
+    }
+    let queue = open_at(&home, 4_000);
+    let second = claim(&queue, 9, 4_000).await;
+    assert_eq!((second[0].interruptions, second[0].is_culprit), (2, false));
+    assert_eq!(second[0].interrupted, [at(3_000), at(4_000)], "each end has its moment");
+    drop(queue);
+    // The third: it waits for a second, in no lane of its own.
+    let queue = open_at(&home, 5_000);
+    let handed = queue.claim(Claim { max: 9, bulk_max: 9 }, at(5_000)).await.expect("claimed");
+    assert_eq!((handed.messages.len(), handed.next_suspect), (0, Some(at(5_001))));
+    assert_eq!(queue.claim_suspect(at(5_000)).await.expect("asked"), None);
+    let stats = queue.stats().await.expect("asked");
+    assert_eq!((stats.waiting_transactional, stats.suspects), (1, 1));
+    assert_eq!(queue.message(Uuid::from_u128(1)).await.expect("asked").expect("there").due, Some(at(5_001)));
+    let third = queue.claim_suspect(at(5_001)).await.expect("asked").expect("it is due");
+    assert_eq!((third.priority, third.interruptions, third.is_culprit), (TRANSACTIONAL, 3, false));
+    drop(queue);
+    let queue = open_at(&home, 6_000);
+    assert_eq!(queue.claim_suspect(at(6_001)).await.expect("asked"), None, "longer than before");
+    assert_eq!(queue.claim_suspect(at(6_002)).await.expect("asked").expect("it is due").interruptions, 4);
+    drop(queue);
+    let queue = open_at(&home, 7_000);
+    let fifth = queue.claim_suspect(at(7_000)).await.expect("asked").expect("there is nothing to wait for");
+    assert!(fifth.is_culprit && fifth.interrupted.len() == 5);
+    settle(&queue, &[fifth], done(State::Failed)).await;
+    queue.retry(Uuid::from_u128(1), at(8_000)).await.expect("by hand");
+    let again = claim(&queue, 9, 8_000).await;
+    assert_eq!((again[0].interruptions, again[0].is_in_doubt()), (0, false), "from the beginning");
+}
+
+#[tokio::test]
+async fn only_what_nobody_asked_for_counts() {
+    let home = Home::new();
+    let queue = open_at(&home, 0);
+    accept(&queue, [1], ORDINARY).await;
+    drop(queue);
+    for start in 1..=6 {
+        let queue = open_at(&home, start * 1_000);
+        let claimed = claim(&queue, 1, start * 1_000).await;
+        assert_eq!(
+            (claimed[0].interruptions, claimed[0].interrupted.len() as i64),
+            (0, start - 1),
+            "it was asked to end"
+        );
+        queue.note_shutdown().await.expect("noted");
+    }
+    let queue = open_at(&home, 9_000);
+    for lost in 0..5 {
+        let claimed = claim(&queue, 1, 9_000).await;
+        assert_eq!(
+            (claimed[0].interruptions, claimed[0].interrupted.len()),
+            (0, 6 + lost),
+            "nor does a lease that ended"
+        );
+        sqlite(&queue).age_leases(LEASE).await;
+    }
+}
+
+#[tokio::test]
+async fn what_comes_to_anything_is_suspected_no_more_and_innocent_messages_are_never_set_aside() {
+    const CULPRIT: u128 = 33;
+    let home = Home::new();
+    let queue = open_at(&home, 0);
+    accept(&queue, 1..=65, ORDINARY).await;
+    drop(queue);
+    for start in 1..=3 {
+        crash(&home, start * 1_000).await;
+    }
+    let (mut now, mut ends, mut sent, mut given_up) = (4_000, 3, Vec::new(), false);
+    'process: for _ in 0..20 {
+        let queue = open_at(&home, now);
+        for _ in 0..200 {
+            now += 1;
+            let others = claim(&queue, 100, now).await;
+            assert!(others.is_empty(), "all are suspects: {:?}", numbers(&others));
+            let Some(suspect) = queue.claim_suspect(at(now)).await.expect("asked") else { continue };
+            let number = suspect.uuid.as_u128();
+            match (number, suspect.is_culprit) {
+                (CULPRIT, false) => {
+                    ends += 1;
+                    continue 'process;
+                }
+                (CULPRIT, true) => given_up = true,
+                _ => sent.push(number),
+            }
+            let how = if number == CULPRIT { State::Failed } else { State::Sent };
+            settle(&queue, &[suspect], done(how)).await;
+        }
+        break;
+    }
+    sent.sort_unstable();
+    assert_eq!(sent, (1..=65).filter(|n| *n != CULPRIT).collect::<Vec<_>>());
+    assert!(given_up && ends == 5, "{ends}");
+    let queue = open_at(&home, now);
+    accept(&queue, [100], ORDINARY).await;
+    let claimed = claim(&queue, 9, now).await;
+    settle(&queue, &claimed, again(now)).await;
+    drop(queue);
+    let queue = open_at(&home, now);
+    assert_eq!(claim(&queue, 9, now).await[0].interruptions, 0, "it came to something before");
+}
+
+#[tokio::test]
+async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one_that_waits_is_taken_back_and_forgotten() {
+    let home = Home::new();
+    let queue = open_at(&home, 0);
+    let uuid = Uuid::from_u128(77);
+    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(0)).await.expect("begun");
+    accept(&queue, 1..=3, batch.priority).await;
+    accept(&queue, [11, 12], ORDINARY).await;
+    queue.complete_batch(uuid).await.expect("complete");
+    drop(queue);
+    for start in 1..=3 {
+        crash(&home, start * 1_000).await;
+    }
+    let queue = open_at(&home, 4_000);
+    queue.cancel(Uuid::from_u128(11), at(4_000)).await.expect("it waits");
+    let forgotten = queue.erase(Some("5".to_owned()), None).await.expect("forgotten");
+    assert_eq!(forgotten, Erased { waiting: 1, ..Erased::default() });
+    queue.pause_batch(uuid).await.expect("paused");
+    assert_eq!(queue.claim_suspect(at(9_000)).await.expect("asked"), None);
+    let handed = queue.claim(Claim { max: 9, bulk_max: 9 }, at(9_000)).await.expect("claimed");
+    assert_eq!(handed.next_suspect, None, "nor is it waited for");
+    queue.resume_batch(uuid).await.expect("resumed");
+    assert!(queue.claim_suspect(at(9_000)).await.expect("asked").is_some());
+    let cancelled = queue.cancel_batch(uuid, at(9_000)).await.expect("cancelled");
+    assert_eq!(cancelled.by_state, BTreeMap::from([(State::Queued, 1), (State::Cancelled, 2)]));
+    assert_eq!(queue.stats().await.expect("asked").suspects, 0);
+}
+
+#[tokio::test]
+async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
+    let home = Home::new();
+    {
+        let file = home.settings().database;
+        let db = file::open_as(&file, &file::VERSIONS[..4]).unwrap_or_else(|e| panic!("{e}"));
+        let sql = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, email, body)
+            VALUES (?1, ?2, ?3, 1, 0, ?4, 0, 'app.note', ?5, ?6, ?7)";
+        for number in 1..=3 {
+            let new = new(number, ORDINARY);
+            let (id, in_doubt) = (number as i64, number == 2);
+            let values =
+                rusqlite::params![id, new.uuid.as_bytes(), new.digest, in_doubt, new.user, new.email, new.body];
+            db.execute(sql, values).expect("a message of before");
+            let table = if number == 3 {
+                "INSERT INTO claims (id, lane) VALUES (?1, 1)"
+            } else {
+                "INSERT INTO queue VALUES (1, 0, ?1, 1)"
+            };
+            db.execute(table, [id]).expect("its place");
+        }
+    }
+    let queue = open_at(&home, 2_000);
+    let claimed = claim(&queue, 9, 3_000).await;
+    let told: Vec<_> = claimed.iter().map(|c| (c.uuid.as_u128(), c.interrupted.clone(), c.interruptions)).collect();
+    // Whether the version before ended as it was asked to is not known, so that counts for nothing.
+    assert_eq!(told, [(1, vec![], 0), (2, vec![at(3_000)], 0), (3, vec![at(2_000)], 0)]);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would() {
+    let home = Home::new();
+    let queue = open_at(&home, 0);
+    accept(&queue, [1, 2], ORDINARY).await;
+    let interrupt = async |claimed: &[Claimed], second| {
+        let of = |one: &Claimed| Settled { id: one.id, claim: one.claim, settlement: Settlement::Interrupted };
+        queue.settle(claimed.iter().map(of).collect(), at(second)).await.expect("settled");
+    };
+    for second in 2_000..2_002 {
+        let claimed = claim(&queue, 9, second).await;
+        assert_eq!(claimed[0].interruptions, (second - 2_000) as u32);
+        interrupt(&claimed[..1], second).await;
+        settle(&queue, &claimed[1..], done(State::Sent)).await;
+    }
+    let third = claim(&queue, 9, 2_002).await;
+    assert_eq!(third[0].interrupted, [at(2_000), at(2_001)]);
+    interrupt(&third, 2_002).await;
+    assert_eq!(
+        queue.claim(Claim { max: 9, bulk_max: 9 }, at(2_002)).await.expect("asked").next_suspect,
+        Some(at(2_003))
+    );
+    let fourth = queue.claim_suspect(at(2_003)).await.expect("asked").expect("it is due");
+    interrupt(&[fourth], 2_003).await;
+    assert_eq!(queue.claim_suspect(at(2_004)).await.expect("asked"), None, "longer than before");
+    let fifth = queue.claim_suspect(at(2_005)).await.expect("asked").expect("it is due");
+    assert_eq!((fifth.interruptions, fifth.is_culprit), (4, false));
+    interrupt(&[fifth], 2_005).await;
+    let last = queue.claim_suspect(at(2_005)).await.expect("asked").expect("there is nothing to wait for");
+    assert!(last.is_culprit && last.interrupted.len() == 5);
+}

@@ -1,0 +1,167 @@
+//! Bringing tables of an earlier version forward although a part of the file is damaged: what can be read is brought forward, the
+//! rest stays as it is and is set aside once it is met.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::OpenError;
+use super::file::{self, EVENT_KINDS, MOVED_LIMITS, REHASH_THROUGH};
+use super::ready;
+use super::rows::{self, Order};
+use crate::files::{self, Access, Readers};
+use crate::sqlite::{self, Held};
+
+/// What came before this version has to be written anew as a whole, and so read as a whole.
+const AROUND_FROM: usize = 3;
+/// The version that has a column for limits, and another index of recipients.
+const LIMITS_VERSION: usize = 5;
+/// Rows that cannot be brought forward; with more of them there is nothing to be gained.
+const FAULTS_MAX: usize = 1_000;
+
+/// Brings the tables forward, around what is damaged where that is possible.
+pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+    match file::bring_forward(db, from, versions) {
+        Err(error) if !sqlite::is_general(&error) && from >= AROUND_FROM => {
+            bring_forward_around(db, from, versions)?;
+            tracing::error!(
+                "The queue's file is damaged ({error}). Its tables are brought forward around that; messages that cannot be read are \
+                 set aside, and named, once they are due. Put a backup in its place when you can."
+            );
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Why tables are not brought forward, and what to do.
+pub(super) fn refusal(file: &Path, copy: &Path, version: usize, error: &rusqlite::Error) -> String {
+    let (file, copy) = (file.display(), copy.display());
+    format!(
+        "its tables have version {version} and cannot be brought forward, as a part of it is damaged ({error}). It was left as it is, \
+         and {copy} is a copy. Put a backup in its place, or what can be read of it: sqlite3 {file} .recover | sqlite3 recovered.db"
+    )
+}
+
+/// A row that cannot be brought forward.
+enum Faulty {
+    Message(i64, String),
+    Event(i64),
+}
+
+/// Rows that an upgrade changes one by one.
+struct Rows {
+    /// Messages whose limits are moved to their own column.
+    limited: Vec<i64>,
+    /// Events whose kind is copied to its own column.
+    events: Vec<i64>,
+    /// The last message to be indexed anew.
+    rehash_through: Option<i64>,
+}
+
+impl Rows {
+    fn find(db: &Connection, from: usize) -> rusqlite::Result<Rows> {
+        let readable = |table, sql: &str| rows::each(db, (table, sql), (0, Order::Up), usize::MAX, |row| row.get(0));
+        let mut found = Rows { limited: Vec::new(), events: Vec::new(), rehash_through: None };
+        if from < LIMITS_VERSION {
+            let (_, condition) = MOVED_LIMITS.split_once("WHERE").unwrap_or_default();
+            found.limited = readable("messages", &format!("SELECT id FROM messages WHERE id = ?1 AND {condition}"))?;
+            found.rehash_through = rows::next_id(db, "messages", i64::MAX, Order::Down)?;
+        }
+        found.events = readable("events", "SELECT id FROM events WHERE id = ?1")?;
+        Ok(found)
+    }
+
+    /// Changes each of them; on an error, the row that it is about.
+    fn change(&self, db: &Connection, faults: &BTreeMap<i64, String>) -> Result<(), (rusqlite::Error, Option<Faulty>)> {
+        let by_itself = |error| (error, None);
+        for id in self.limited.iter().filter(|id| !faults.contains_key(*id)) {
+            let mut moved = db.prepare_cached(&format!("{MOVED_LIMITS} AND id = ?1")).map_err(by_itself)?;
+            let fault = |error| {
+                let fault = Faulty::Message(*id, sqlite::words(&error));
+                (error, Some(fault))
+            };
+            moved.execute([id]).map_err(fault)?;
+        }
+        for id in &self.events {
+            let mut kind = db.prepare_cached(&format!("{EVENT_KINDS} WHERE id = ?1")).map_err(by_itself)?;
+            kind.execute([id]).map_err(|error| (error, Some(Faulty::Event(*id))))?;
+        }
+        faults.iter().try_for_each(|(id, fault)| set_aside(db, *id, fault)).map_err(by_itself)?;
+        let through = "INSERT INTO meta (key, value) SELECT 'rehash-through', ?1 WHERE ?1 IS NOT NULL";
+        db.execute(through, [self.rehash_through]).map(drop).map_err(by_itself)
+    }
+}
+
+/// As [`bring_forward`], with statements that change all rows made for each row by itself.
+fn bring_forward_around(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+    let without_rows = |tables: &&str| {
+        [MOVED_LIMITS, REHASH_THROUGH, EVENT_KINDS].iter().fold((*tables).to_owned(), |all, one| all.replace(one, ""))
+    };
+    let tables: Vec<String> = versions[from..].iter().map(without_rows).collect();
+    let mut rows = Rows::find(db, from)?;
+    let (mut faults, mut left_out) = (BTreeMap::new(), 0);
+    loop {
+        let mut met = None;
+        let done = file::bring_forward_with(db, &[] as &[&str], versions.len(), |db| {
+            tables.iter().flat_map(|tables| tables.split(';')).try_for_each(|one| make(db, one.trim()))?;
+            rows.change(db, &faults).map_err(|(error, faulty)| {
+                met = faulty;
+                error
+            })
+        });
+        left_out += 1;
+        match (done, met) {
+            (Err(error), Some(faulty)) if !sqlite::is_general(&error) && left_out <= FAULTS_MAX => match faulty {
+                Faulty::Message(id, fault) => drop(faults.insert(id, fault)),
+                // It is not delivered any more, which is told when it is due.
+                Faulty::Event(id) => rows.events.retain(|event| *event != id),
+            },
+            (done, _) => return done,
+        }
+    }
+}
+
+/// Makes one statement. SQLite reads a whole strict table before it adds a column, so that is written into the schema here.
+fn make(db: &Connection, statement: &str) -> rusqlite::Result<()> {
+    let added = ["messages", "events"].into_iter().find_map(|table| {
+        let column = statement.strip_prefix(&format!("ALTER TABLE {table} ADD COLUMN "))?;
+        Some((table, column))
+    });
+    let Some((table, column)) = added else { return db.execute_batch(statement) };
+    let number: i64 = db.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let schema: String = db.query_row(sql, [table], |row| row.get(0))?;
+    let (columns, rest) = schema.rsplit_once(')').unwrap_or((&schema, ""));
+    db.execute_batch("PRAGMA writable_schema = ON")?;
+    let sql = "UPDATE sqlite_schema SET sql = ?1 WHERE type = 'table' AND name = ?2";
+    db.execute(sql, [&format!("{}, {column}){rest}", columns.trim_end()), table])?;
+    db.pragma_update(None, "schema_version", number + 1)?;
+    db.execute_batch("PRAGMA writable_schema = RESET")
+}
+
+/// A message whose limits cannot be moved is not sent: it would go where it is not to.
+fn set_aside(db: &Connection, id: i64, fault: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO damaged (id, at, reason) VALUES (?1, unixepoch() * 1000, ?2)";
+    db.execute(sql, params![id, format!("what it is limited to could not be brought forward: {fault}")])?;
+    db.execute("DELETE FROM claims WHERE id = ?1", [id])?;
+    let lane = db.query_row("SELECT lane FROM messages WHERE id = ?1", [id], |row| row.get(0)).optional()?;
+    lane.map_or(Ok(false), |lane| ready::take_one(db, lane, id)).map(drop)
+}
+
+/// Copies a database byte by byte, as it cannot be read as a whole. Nobody else has it.
+pub(super) fn copy_pages(db: &Held, to: &Path, access: Access) -> Result<(), OpenError> {
+    let failed = |error: std::io::Error| OpenError::io(to, &error);
+    // What is in the log goes into the file first.
+    let folded = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    let is_busy = folded.map_err(|e| OpenError::of(to, &e))? != 0;
+    let Some(hold) = db.hold().filter(|_| !is_busy) else {
+        return Err(failed(std::io::Error::other("another program reads the database; stop it first")));
+    };
+    tracing::warn!(copy = %to.display(), "The queue's file is damaged; its copy is made byte by byte, damage and all.");
+    files::replace(to, b"", Readers::Only(access)).map_err(failed)?;
+    let mut file = OpenOptions::new().write(true).open(to).map_err(failed)?;
+    hold.copy_database(&mut file).and_then(|()| file.sync_all()).map_err(failed)
+}

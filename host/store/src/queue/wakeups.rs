@@ -1,0 +1,44 @@
+//! How those who wait for work are woken.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+/// What a store tells those who wait for work. Missing one costs latency alone: everybody looks at the store from time to time.
+#[derive(Debug, Default)]
+pub(super) struct Wakeups {
+    /// Something can be claimed that could not before.
+    changed: Arc<Notify>,
+    /// That may be transactional.
+    urgent: watch::Sender<()>,
+    /// A page of recipients may be due that was not before.
+    pages: Notify,
+}
+
+impl Wakeups {
+    /// Something can be claimed that could not before.
+    pub fn wake(&self, is_urgent: bool) {
+        if is_urgent {
+            self.urgent.send_replace(());
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Completes with the first [`Wakeups::wake`] after this call.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.changed.clone().notified_owned()
+    }
+
+    pub fn urgent(&self) -> watch::Receiver<()> {
+        self.urgent.subscribe()
+    }
+
+    /// A page of recipients may be due that was not before.
+    pub fn wake_resolver(&self) {
+        self.pages.notify_one();
+    }
+
+    pub async fn pages_changed(&self) {
+        self.pages.notified().await;
+    }
+}
