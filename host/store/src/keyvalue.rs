@@ -3,7 +3,7 @@
 //! An SQLite database keeps them, in a file or in memory. A counter reads as its decimal digits.
 //!
 //! - [`database`]: opening a file, its tables, reading
-//! - [`writer`]: changes, many to a transaction
+//! - [`writer`]: changes, many to a transaction; [`batch`]: one transaction
 //! - [`damage`]: an entry that is damaged is its own fault alone
 //! - [`facts`]: the NDJSON files loaded at the start
 //! - [`places`]: caps over a sliding window
@@ -13,6 +13,7 @@
 //! go through one thread that puts all that wait into one transaction: the caller's thread pays for no fsync, and a write is
 //! answered when it is on the disk.
 
+mod batch;
 mod damage;
 mod database;
 mod facts;

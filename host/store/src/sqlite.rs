@@ -2,6 +2,7 @@
 //!
 //! - [`hold`]: the lock on the file itself
 //! - [`opening`]: what is done before SQLite opens a file
+//! - [`schema`]: opening a connection, and the version of the tables
 //! - [`readers`]: connections for reading
 //! - [`identity`]: whether an open database is still the file at its path
 //! - [`wal`]: what is in a write-ahead log
@@ -13,6 +14,7 @@ mod hold;
 mod identity;
 mod opening;
 mod readers;
+pub mod schema;
 mod wal;
 
 use std::ops::{Deref, DerefMut};

@@ -5,7 +5,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::writer::{Batch, Stop};
+use super::batch::Batch;
+use super::writer::WriteError;
 use crate::sqlite::damage::Met;
 
 /// Damaged entries that are named in the log.
@@ -82,15 +83,15 @@ impl Batch<'_> {
     pub fn attempt<T>(
         &mut self,
         place: impl Fn() -> Place,
-        work: impl FnOnce(&mut Self) -> Result<T, Stop>,
-    ) -> Result<Result<T, String>, Stop> {
+        work: impl FnOnce(&mut Self) -> Result<T, WriteError>,
+    ) -> Result<Result<T, String>, WriteError> {
         if self.damage.len() > 0
             && let Some(reason) = self.damage.met.reason(&place())
         {
             return Ok(Err(reason.to_owned()));
         }
         let done = work(self);
-        if let Err(Stop::Broken(error)) = &done {
+        if let Err(WriteError::Aborted(error)) = &done {
             self.damage.met.meet(place, error);
         }
         done.map(Ok)

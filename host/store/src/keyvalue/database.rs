@@ -3,22 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::files::Access;
-use crate::sqlite::{self, Held, Hold, HoldError, Use, is_busy, keep_plans, words};
+use crate::sqlite::{self, Held, Hold, HoldError, Use, schema, words};
 
 /// Marks a database as this store's ("ACEk"), so that no other program's is written to.
 const APPLICATION_ID: i32 = 0x4143_456b;
 
 /// The version of the tables.
-const TABLES_VERSION: i32 = 2;
+const TABLES_VERSION: usize = 2;
 
 /// How long a writer waits for another process, and a start for another start.
-const WRITER_PATIENCE: Duration = Duration::from_secs(5);
+const WRITER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a reader waits, on an async thread. Writers never hold it up; another process that mends or closes the file may.
-const READER_PATIENCE: Duration = Duration::from_millis(20);
+const READER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Pages kept in memory for each connection, in KiB.
 const CACHE_KIB: i32 = 8 * 1024;
@@ -72,7 +72,7 @@ pub(super) fn in_memory() -> rusqlite::Result<Held> {
     Ok(db)
 }
 
-/// The connection for writing; a file that is not there is begun. Blocks, for [`WRITER_PATIENCE`] where another process
+/// The connection for writing; a file that is not there is begun. Blocks, for [`WRITER_BUSY_TIMEOUT`] where another process
 /// holds the file.
 pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
     let hold = sqlite::prepare(file, Use::Shared, access, &[]).map_err(|error| match error {
@@ -80,19 +80,9 @@ pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
         HoldError::Io(culprit, error) if culprit == file => sqlite::io_words(&error),
         HoldError::Io(culprit, error) => format!("{}: {}", culprit.display(), sqlite::io_words(&error)),
     })?;
-    let mut db = connect(file, hold, WRITER_PATIENCE).map_err(|e| words(&e))?;
+    let mut db = connect(file, hold, WRITER_BUSY_TIMEOUT).map_err(|e| words(&e))?;
     make_tables(&mut db)?;
-    // The change of mode does not wait for its lock: two processes that begin one file at once meet here.
-    let give_up = std::time::Instant::now() + WRITER_PATIENCE;
-    let mode: String = loop {
-        match db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
-            Err(e) if is_busy(&e) && std::time::Instant::now() < give_up => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            answer => break answer.map_err(|e| words(&e))?,
-        }
-    };
-    if mode != "wal" {
+    if !schema::use_wal(&db, WRITER_BUSY_TIMEOUT).map_err(|e| words(&e))? {
         return Err("SQLite cannot keep a write-ahead log here; the database must be on a local disk".to_owned());
     }
     db.watch(access)?;
@@ -101,21 +91,13 @@ pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
 
 /// A connection that only reads a database which [`open`] has opened.
 pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
-    let db = connect(file, hold, READER_PATIENCE)?;
+    let db = connect(file, hold, READER_BUSY_TIMEOUT)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
 
-/// The file is there already: it was created by whoever took hold of it.
-fn connect(file: &Path, hold: Hold, patience: Duration) -> rusqlite::Result<Held> {
-    // An absolute path is never one of the names that mean something else to SQLite, as `:memory:`.
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Held::new(Connection::open_with_flags(&file, flags)?, &file, hold);
-    db.busy_timeout(patience)?;
-    keep_plans(&db)?;
-    // Each commit is on the disk before it is answered.
-    db.pragma_update(None, "synchronous", "FULL")?;
+fn connect(file: &Path, hold: Hold, busy_timeout: Duration) -> rusqlite::Result<Held> {
+    let db = schema::connect(file, hold, busy_timeout)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(db)
 }
@@ -123,26 +105,15 @@ fn connect(file: &Path, hold: Hold, patience: Duration) -> rusqlite::Result<Held
 /// Makes the tables in an empty file; refuses a file that is another program's, or a later ACE's.
 fn make_tables(db: &mut Connection) -> Result<(), String> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| words(&e))?;
-    match marks(&transaction).map_err(|e| words(&e))? {
-        (APPLICATION_ID, TABLES_VERSION, _) => Ok(()),
-        (APPLICATION_ID, 1, _) => {
+    match schema::version(&transaction, APPLICATION_ID, TABLES_VERSION).map_err(|e| words(&e))?? {
+        0 => fill(transaction, &[TABLES]).map_err(|e| words(&e)),
+        1 => {
             drop(transaction);
             bring_forward(db)
                 .map_err(|e| format!("its tables have version 1 and cannot be brought forward: {}", words(&e)))
         }
-        (APPLICATION_ID, later, _) => {
-            Err(format!("a later ACE wrote it: its tables have version {later}, this one knows {TABLES_VERSION}"))
-        }
-        (0, 0, 0) => fill(transaction, &[TABLES]).map_err(|e| words(&e)),
-        _ => Err("it is the database of another program; name another file".to_owned()),
+        _ => Ok(()),
     }
-}
-
-/// Whose database it is, the version of its tables, and their number.
-fn marks(db: &Connection) -> rusqlite::Result<(i32, i32, i32)> {
-    let number = |sql| db.query_row(sql, [], |row| row.get(0));
-    let tables = number("SELECT count(*) FROM sqlite_schema")?;
-    Ok((number("PRAGMA application_id")?, number("PRAGMA user_version")?, tables))
 }
 
 /// Tables of version 1. Where what is in the buckets cannot be counted for damage, they count from now on.
@@ -150,7 +121,10 @@ fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
     let fill_now = |db: &mut Connection, tables: &[&str]| -> rusqlite::Result<()> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Another process may have done it meanwhile.
-        if marks(&transaction)?.1 == TABLES_VERSION { Ok(()) } else { fill(transaction, tables) }
+        match schema::version(&transaction, APPLICATION_ID, TABLES_VERSION)? {
+            Ok(1) => fill(transaction, tables),
+            _ => Ok(()),
+        }
     };
     match fill_now(db, &[TO_VERSION_2, BUCKET_SIZES]) {
         Err(error) if !sqlite::is_general(&error) => {
@@ -168,8 +142,7 @@ fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
 
 fn fill(transaction: Transaction, tables: &[&str]) -> rusqlite::Result<()> {
     tables.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", TABLES_VERSION)?;
+    schema::set_version(&transaction, APPLICATION_ID, TABLES_VERSION)?;
     transaction.commit()
 }
 

@@ -7,8 +7,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::batch::{Batch, Target};
 use super::damage::Place;
-use super::writer::{Batch, Stop, Target, Writer};
+use super::writer::{WriteError, Writer};
 use super::{FileError, KEY_BYTES_MAX, KeyvalueError, Origin, Settings, check};
 
 /// Expired entries thrown out at a time.
@@ -34,9 +35,9 @@ pub(super) fn load(writer: &mut Writer, settings: &Settings, now: Timestamp) -> 
         let mut files = settings.files.iter();
         match files.try_for_each(|file| load_file(batch, file, settings.max_value_bytes)) {
             Ok(()) => Ok(()),
-            Err(Failed::Database(error)) => Err(Stop::Broken(error)),
+            Err(Failed::Database(error)) => Err(WriteError::Aborted(error)),
             Err(Failed::File(error)) => {
-                let stop = Stop::Refused(KeyvalueError::Unavailable(error.to_string()));
+                let stop = WriteError::Rejected(KeyvalueError::Unavailable(error.to_string()));
                 refused = Some(error);
                 Err(stop)
             }
@@ -45,8 +46,8 @@ pub(super) fn load(writer: &mut Writer, settings: &Settings, now: Timestamp) -> 
     let fail = |message| FileError { file: file.clone(), line: None, message };
     loaded.map_err(|stop| match (refused, stop) {
         (Some(error), _) => error,
-        (None, Stop::Broken(error)) => fail(crate::sqlite::words(&error)),
-        (None, Stop::Refused(error)) => fail(error.to_string()),
+        (None, WriteError::Aborted(error)) => fail(crate::sqlite::words(&error)),
+        (None, WriteError::Rejected(error)) => fail(error.to_string()),
     })
 }
 
@@ -76,8 +77,8 @@ fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(
                 match batch.attempt(place, |batch| batch.set(target, &value, None)) {
                     // What stands under a damaged key stays there, and was named.
                     Ok(_) => {}
-                    Err(Stop::Refused(error)) => return Err(fail(Some(number), error.to_string())),
-                    Err(Stop::Broken(error)) => return Err(Failed::Database(error)),
+                    Err(WriteError::Rejected(error)) => return Err(fail(Some(number), error.to_string())),
+                    Err(WriteError::Aborted(error)) => return Err(Failed::Database(error)),
                 }
             }
         }

@@ -159,8 +159,8 @@ async fn names_and_values_have_limits_and_any_characters() {
     };
     quota(kv.get("b", &too_long, at(0)).unwrap_err(), "a key or token of 514 bytes, the limit is 512");
     quota(kv.set("b", "k", vec![0; 9], KEEP, at(0)).await.unwrap_err(), "b/k: 9 bytes, the limit is 8");
-    quota(kv.get("a b", "k", at(0)).unwrap_err(), "\"a b\" is no bucket");
-    quota(kv.delete("", "k", at(0)).await.unwrap_err(), "is no bucket");
+    quota(kv.get("a b", "k", at(0)).unwrap_err(), "\"a b\" is not a valid bucket name");
+    quota(kv.delete("", "k", at(0)).await.unwrap_err(), "is not a valid bucket name");
     let once = Step { by: 1, ttl: KEEP, once: Some(&too_long) };
     quota(kv.increment("b", "k", once, at(0)).await.unwrap_err(), "a key or token of 514 bytes");
 }
@@ -266,7 +266,7 @@ fn a_bad_fact_names_its_line_and_nothing_is_loaded() {
     let long_line = format!("\"{}\"", " ".repeat(100_000));
     let cases = [
         ("{\"bucket\": \"b\"}", "missing field `key`"),
-        ("{\"bucket\": \"b c\", \"key\": \"k\", \"value\": 1}", "\"b c\" is no bucket"),
+        ("{\"bucket\": \"b c\", \"key\": \"k\", \"value\": 1}", "\"b c\" is not a valid bucket name"),
         ("{\"bucket\": \"b\", \"key\": \"k\", \"value\": \"123456789\"}", "9 bytes, the limit is 8"),
         (&long_key, "a key or token of 513 bytes, the limit is 512"),
         (&long_line, "is longer than"),

@@ -1,7 +1,6 @@
-//! The messages that were accepted last, which are in no index yet. Uuids and recipients fall all over their indexes: a message that
-//! was put there at once would cost three pages. They are held here as well as in their rows, and go into the indexes in
-//! order, a few with each transaction, once there are many of them. A start finds what was held by its numbers, which are above
-//! `meta`'s [`INDEXED`], and puts all of it there.
+//! Deferred index maintenance: new uuids and recipients are kept in memory and inserted into their indexes in sorted batches, because
+//! random inserts would dirty about three B-tree pages per message. A start finds what was in memory by the messages' numbers, which
+//! are above [`INDEXED`] in `meta`, and inserts all of it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,9 +15,9 @@ use crate::sqlite;
 
 /// What `meta` calls the number of the last message that is in the indexes, and with it all before it.
 const INDEXED: &str = "indexed";
-/// So many are held before they go into the indexes: the more, the fewer pages each costs there.
-const HELD_MAX: usize = if cfg!(test) { 6 } else { 65_536 };
-/// Entries that go into the indexes with one transaction, beside [`KEYS`] for each message that it accepts.
+/// Messages whose keys are kept in memory before they are inserted: the more, the fewer pages each costs.
+const ACTIVE_MAX: usize = if cfg!(test) { 6 } else { 65_536 };
+/// Entries that one transaction inserts, besides [`KEYS`] for each message that it accepts.
 const STEP: usize = if cfg!(test) { 2 } else { 512 };
 /// Entries of one message: a uuid, a user id, an address.
 const KEYS: usize = 3;
@@ -30,7 +29,7 @@ pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash IN (S
 /// The number of a uuid's message, in SQL.
 const NUMBER: &str = "SELECT id FROM uuids WHERE uuid = ?1";
 
-/// What leads to messages.
+/// What messages are found by.
 #[derive(Debug, Default)]
 struct Keys {
     uuids: HashMap<Uuid, i64>,
@@ -38,28 +37,28 @@ struct Keys {
     recipients: Vec<(i64, i64)>,
 }
 
-/// What is held, for those who read.
+/// The keys in memory.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    /// In no index.
-    young: Keys,
-    /// On their way into the indexes.
-    old: Keys,
+pub(super) struct Memtables {
+    /// Keys that are in no index.
+    active: Keys,
+    /// Keys that are being inserted into the indexes.
+    flushing: Keys,
 }
 
-/// Shared by the writer, which alone changes it, and the readers.
+/// Shared by the readers and the writer, which alone changes it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shared(Arc<RwLock<Held>>);
+pub(super) struct Shared(Arc<RwLock<Memtables>>);
 
-/// The writer's side: what the transaction under way adds and takes out, and how far the old ones are.
+/// The writer's side: what the current transaction adds and erases, and how far the insertion is.
 #[derive(Debug)]
 pub(super) struct DeferredIndex {
     shared: Shared,
     added: Keys,
     erased: HashMap<i64, Uuid>,
-    /// The old ones in the order of the indexes.
-    order: Order,
-    /// Entries of it that are in the indexes.
+    /// The keys that are being inserted, in the order of the indexes.
+    batch: SortedBatch,
+    /// Entries of it that were inserted.
     done: usize,
     /// `done` once the transaction is on the disk.
     next: usize,
@@ -67,13 +66,13 @@ pub(super) struct DeferredIndex {
     indexed: i64,
     /// Later ones that were erased.
     gone: HashSet<i64>,
-    /// The indexes are damaged: nothing more goes into them, and all is held.
-    is_stopped: bool,
+    /// The indexes are damaged: nothing more is inserted, and all keys stay in memory.
+    is_disabled: bool,
 }
 
 /// Entries of the two indexes, one after the other.
 #[derive(Debug, Default)]
-struct Order {
+struct SortedBatch {
     uuids: Vec<(Uuid, i64)>,
     recipients: Vec<(i64, i64)>,
     /// The number of the last message among them.
@@ -99,25 +98,25 @@ impl Keys {
     }
 }
 
-impl Held {
+impl Memtables {
     fn ids(&self, hashes: &[i64]) -> impl Iterator<Item = i64> {
-        self.old.ids(hashes).chain(self.young.ids(hashes))
+        self.flushing.ids(hashes).chain(self.active.ids(hashes))
     }
 }
 
 impl Shared {
-    fn read(&self) -> RwLockReadGuard<'_, Held> {
+    fn read(&self) -> RwLockReadGuard<'_, Memtables> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+    fn write(&self) -> RwLockWriteGuard<'_, Memtables> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of a message that is held. To be asked before the tables: what leaves here is in the indexes already.
     pub fn id(&self, uuid: Uuid) -> Option<i64> {
         let held = self.read();
-        held.young.uuids.get(&uuid).or(held.old.uuids.get(&uuid)).copied()
+        held.active.uuids.get(&uuid).or(held.flushing.uuids.get(&uuid)).copied()
     }
 
     /// The numbers of a recipient's messages that are held, as a list in JSON. To be asked before the tables.
@@ -127,10 +126,10 @@ impl Shared {
     }
 }
 
-impl Order {
+impl SortedBatch {
     fn of(keys: &Keys, last: i64) -> Self {
         let uuids = keys.uuids.iter().map(|(uuid, id)| (*uuid, *id)).collect();
-        Order { uuids, recipients: keys.recipients.clone(), last, is_sorted: false }
+        SortedBatch { uuids, recipients: keys.recipients.clone(), last, is_sorted: false }
     }
 
     fn len(&self) -> usize {
@@ -215,9 +214,9 @@ fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
 /// Puts all of them into the indexes.
 fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
     let transaction = db.unchecked_transaction()?;
-    let mut order = Order::of(keys, last);
-    let all = (0, order.len());
-    order.index(&transaction, all, |_| true)?;
+    let mut batch = SortedBatch::of(keys, last);
+    let all = (0, batch.len());
+    batch.index(&transaction, all, |_| true)?;
     transaction.commit()
 }
 
@@ -225,35 +224,35 @@ impl DeferredIndex {
     /// Puts what the last process held into the indexes; also the number of the last message that is there, and the damage that
     /// the indexes have.
     pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64, Option<rusqlite::Error>)> {
-        let (mut young, mut indexed) = left(db)?;
+        let (mut active, mut indexed) = left(db)?;
         let mut damage = None;
-        if let Some(last) = young.uuids.values().max().copied() {
-            match index_all(db, &young, last) {
-                Ok(()) => (young, indexed) = (Keys::default(), last),
+        if let Some(last) = active.uuids.values().max().copied() {
+            match index_all(db, &active, last) {
+                Ok(()) => (active, indexed) = (Keys::default(), last),
                 Err(error) if sqlite::is_general(&error) => {
                     tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error))
                 }
                 Err(error) => damage = Some(error),
             }
         }
-        let last = young.uuids.values().max().copied().unwrap_or(indexed);
+        let last = active.uuids.values().max().copied().unwrap_or(indexed);
         let recent = DeferredIndex {
-            shared: Shared(Arc::new(RwLock::new(Held { young, ..Held::default() }))),
+            shared: Shared(Arc::new(RwLock::new(Memtables { active, ..Memtables::default() }))),
             added: Keys::default(),
             erased: HashMap::new(),
-            order: Order::default(),
+            batch: SortedBatch::default(),
             done: 0,
             next: 0,
             indexed,
             gone: HashSet::new(),
-            is_stopped: damage.is_some(),
+            is_disabled: damage.is_some(),
         };
         Ok((recent, last, damage))
     }
 
-    /// The indexes are damaged: what is held stays in memory, and the next start tries again.
-    pub fn stop(&mut self) {
-        self.is_stopped = true;
+    /// The indexes are damaged: all keys stay in memory, and the next start tries again.
+    pub fn disable(&mut self) {
+        self.is_disabled = true;
     }
 
     pub fn shared(&self) -> Shared {
@@ -288,50 +287,50 @@ impl DeferredIndex {
         self.erased.insert(id, uuid);
     }
 
-    /// Puts the next few of the old ones into the indexes. To be done last in a transaction.
+    /// Inserts the next few entries. Must be the last step of a transaction.
     pub fn index(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let step = STEP + KEYS * self.added.uuids.len();
-        let next = self.order.len().min(self.done + step);
-        if next > self.done && !self.is_stopped {
+        let next = self.batch.len().min(self.done + step);
+        if next > self.done && !self.is_disabled {
             let is_there = |id: &i64| !self.gone.contains(id) && !self.erased.contains_key(id);
-            self.order.index(db, (self.done, next), is_there)?;
+            self.batch.index(db, (self.done, next), is_there)?;
             self.next = next;
         }
         Ok(())
     }
 
-    /// The transaction is on the disk; `last_id` is the number of the last message that was accepted.
+    /// The transaction was committed; `last_id` is the number of the last message that was accepted.
     pub fn keep(&mut self, last_id: i64) {
         self.done = self.next;
-        let is_all = self.done == self.order.len();
+        let is_all = self.done == self.batch.len();
         if self.added.uuids.is_empty() && self.erased.is_empty() && !(is_all && self.done > 0) {
             return;
         }
         let mut held = self.shared.write();
         for (id, uuid) in self.erased.drain().filter(|(id, _)| *id > self.indexed) {
-            held.young.remove(uuid, id);
-            held.old.remove(uuid, id);
+            held.active.remove(uuid, id);
+            held.flushing.remove(uuid, id);
             self.gone.insert(id);
         }
         let added = std::mem::take(&mut self.added);
-        held.young.uuids.extend(added.uuids);
-        held.young.recipients.extend(added.recipients);
+        held.active.uuids.extend(added.uuids);
+        held.active.recipients.extend(added.recipients);
         if !is_all {
             return;
         }
         if self.done > 0 {
-            self.indexed = self.order.last;
+            self.indexed = self.batch.last;
             self.gone.retain(|id| *id > self.indexed);
-            held.old = Keys::default();
+            held.flushing = Keys::default();
         }
-        (self.order, self.done, self.next) = (Order::default(), 0, 0);
-        if held.young.uuids.len() >= HELD_MAX && !self.is_stopped {
-            held.old = std::mem::take(&mut held.young);
-            self.order = Order::of(&held.old, last_id);
+        (self.batch, self.done, self.next) = (SortedBatch::default(), 0, 0);
+        if held.active.uuids.len() >= ACTIVE_MAX && !self.is_disabled {
+            held.flushing = std::mem::take(&mut held.active);
+            self.batch = SortedBatch::of(&held.flushing, last_id);
         }
     }
 
-    /// The transaction is void.
+    /// The transaction was rolled back.
     pub fn undo(&mut self) {
         self.added = Keys::default();
         self.erased.clear();

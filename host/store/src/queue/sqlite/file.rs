@@ -7,12 +7,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{OpenError, repair, upgrade};
 use crate::files::{self, Access};
-use crate::sqlite::{self, Held, Hold, HoldError, Use, beside};
+use crate::sqlite::{self, Held, Hold, HoldError, Use, beside, schema};
 
 /// Marks a database as a queue's ("ACEq").
 const APPLICATION_ID: i32 = 0x4143_4571;
 /// How long a statement waits for another process that looks at the file (a backup, say).
-const PATIENCE: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages kept in memory by the writing connection, in KiB.
 const CACHE_KIB: i32 = 64 * 1024;
 /// A message has 2 KB, or 10: pages of 4 KiB would hold one each.
@@ -226,7 +226,7 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| OpenError::of(file, &e);
     let mut db = writing(file, hold.clone())?;
-    let version = version(&db, versions.len()).map_err(sql)?.map_err(failed)?;
+    let version = schema::version(&db, APPLICATION_ID, versions.len()).map_err(sql)?.map_err(failed)?;
     if version > 0 && version < versions.len() {
         let copy = beside(file, &copy_of(version));
         back_up(&db, version, &copy, access)?;
@@ -254,8 +254,7 @@ fn writing(file: &Path, hold: Hold) -> Result<Held, OpenError> {
     // Both hold only for a file that is still empty.
     db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
-    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
-    if mode != "wal" {
+    if !schema::use_wal(&db, BUSY_TIMEOUT).map_err(sql)? {
         return Err(failed("SQLite cannot keep a write-ahead log here; it must be on a local disk".to_owned()));
     }
     db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sql)?;
@@ -272,31 +271,10 @@ pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
     Ok(db)
 }
 
-/// The file is there already: it was created by whoever took hold of it.
 fn connect(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Held::new(Connection::open_with_flags(&file, flags)?, &file, hold);
-    db.busy_timeout(PATIENCE)?;
-    sqlite::keep_plans(&db)?;
-    db.pragma_update(None, "synchronous", "FULL")?;
+    let db = schema::connect(file, hold, BUSY_TIMEOUT)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
-}
-
-/// The version of the tables that are there; 0: none yet. The inner error: it is not for us.
-fn version(db: &Connection, known: usize) -> rusqlite::Result<Result<usize, String>> {
-    let number = |sql| db.query_row(sql, [], |row| row.get::<_, i32>(0));
-    let tables = number("SELECT count(*) FROM sqlite_schema")?;
-    let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
-    Ok(match (id, usize::try_from(version)) {
-        (APPLICATION_ID, Ok(version)) if version <= known => Ok(version),
-        (APPLICATION_ID, _) => {
-            Err(format!("a later ACE wrote it: its tables have version {version}, this one knows {known}"))
-        }
-        (0, Ok(0)) if tables == 0 => Ok(0),
-        _ => Err("it is the database of another program; name another file".to_owned()),
-    })
 }
 
 pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
@@ -315,8 +293,7 @@ pub(super) fn bring_forward_with(
         transaction.execute_batch(tables.as_ref())?;
     }
     more(&transaction)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", version as i32)?;
+    schema::set_version(&transaction, APPLICATION_ID, version)?;
     transaction.commit()
 }
 
@@ -359,7 +336,7 @@ fn is_whole(copy: &Path, of: usize) -> bool {
         let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
         let is_long_enough =
             copy.metadata().is_ok_and(|found| i64::try_from(found.len()).is_ok_and(|len| len >= bytes));
-        Ok(is_long_enough && version(&db, of)? == Ok(of))
+        Ok(is_long_enough && schema::version(&db, APPLICATION_ID, of)? == Ok(of))
     };
     look().unwrap_or(false)
 }

@@ -1,5 +1,5 @@
-//! Changes on their way to the one thread that writes. It takes whatever waits into one transaction: while the disk is at work the
-//! next one gathers.
+//! Group commit: one thread writes, and puts all operations that wait into one transaction. While the disk is at work the next group
+//! gathers.
 
 use std::io;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use super::QueueError;
 use super::writer::{WriteError, Writer};
 use crate::sqlite;
 
-/// Changes in one transaction at most.
+/// Operations in one transaction, at most.
 pub(super) const GROUP_MAX: usize = 512;
-/// How long a change that nobody waits for waits for others.
+/// The longest that a deferred operation waits for others.
 const MAX_DELAY: Duration = Duration::from_millis(5);
-/// Changes of one pace that wait at once; a further one waits for its place.
+/// Operations of one urgency that wait at once; a further one waits for room.
 const WAITING_MAX: usize = 1_024;
 
-/// Something that is to be written. It may be made more than once: a transaction that is void is made again in parts.
+/// Something to be written. It may run more than once: a transaction that was rolled back is repeated in parts.
 pub(super) trait WriteOp: Send {
-    /// Makes the change, and keeps what came of it until that is told. The error voids the transaction.
+    /// Runs the operation, and keeps the result until [`WriteOp::reply`]. An error rolls the transaction back.
     fn run(&mut self, writer: &mut Writer) -> rusqlite::Result<()>;
-    /// Tells whoever asked, once the transaction is on the disk or void.
+    /// Sends the result to the caller, once the transaction was committed or rolled back.
     fn reply(&mut self, committed: Result<(), &QueueError>);
 }
 
-/// A change, and who waits for it.
+/// An operation, and the caller who waits for it.
 struct Request<T, W> {
     work: W,
     outcome: Option<Result<T, QueueError>>,
@@ -56,7 +56,7 @@ impl<T: Send, W: FnMut(&mut Writer) -> Result<T, WriteError> + Send> WriteOp for
     }
 }
 
-/// Makes a change on this thread.
+/// Runs an operation on this thread.
 pub(super) fn run_now<T: Send + 'static>(
     writer: &mut Writer,
     work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
@@ -66,7 +66,7 @@ pub(super) fn run_now<T: Send + 'static>(
     answered.try_recv().unwrap_or_else(|_| Err(QueueError::Unavailable("it was not made".to_owned())))
 }
 
-/// What is told of a change that the database did not take.
+/// The error of an operation that the database refused.
 pub(super) fn void(error: &rusqlite::Error) -> QueueError {
     match sqlite::is_general(error) {
         true if sqlite::is_full(error) => QueueError::NoRoom(sqlite::words(error)),
@@ -75,16 +75,16 @@ pub(super) fn void(error: &rusqlite::Error) -> QueueError {
     }
 }
 
-/// How soon a change goes to the disk.
+/// How soon an operation is committed.
 #[derive(Clone, Copy)]
 pub(super) enum Urgency {
-    /// With the next transaction, which begins as soon as the one before it has ended.
+    /// With the next transaction, which starts as soon as the current one has ended.
     Immediate,
-    /// Nobody waits for it: within [`MAX_DELAY`], with whatever goes before.
+    /// With the next transaction, at most [`MAX_DELAY`] later; it does not wake the writer thread.
     Deferred,
 }
 
-/// The way to the writer's thread, which ends when this is dropped.
+/// Sends operations to the writer thread, which ends when this is dropped.
 pub(super) struct Sender {
     immediate: mpsc::Sender<Box<dyn WriteOp>>,
     deferred: mpsc::Sender<Box<dyn WriteOp>>,
@@ -155,7 +155,7 @@ fn channels() -> (Sender, Waiting) {
     (Sender { immediate, deferred }, Waiting { immediate: urgent, deferred: others })
 }
 
-/// Changes that wait for the thread.
+/// Operations that wait for the thread.
 struct Waiting {
     immediate: mpsc::Receiver<Box<dyn WriteOp>>,
     deferred: mpsc::Receiver<Box<dyn WriteOp>>,
@@ -169,12 +169,12 @@ impl Waiting {
             change = self.immediate.recv() => change,
             change = self.deferred.recv() => {
                 group.extend(change);
-                // Those that come meanwhile do not wake the thread.
+                // Further deferred operations do not wake the thread.
                 tokio::time::timeout(MAX_DELAY, self.immediate.recv()).await.ok().flatten()
             }
         };
         group.extend(urgent);
-        // Half of it is for the deferred, so that however much comes in does not hold them up.
+        // Half of each transaction is reserved for deferred operations.
         for (changes, at_most) in [(&mut self.deferred, GROUP_MAX / 2), (&mut self.immediate, GROUP_MAX)] {
             while group.len() < at_most
                 && let Ok(change) = changes.try_recv()

@@ -119,7 +119,7 @@ pub(super) struct Writer {
     /// When that was done last.
     pub folded: Instant,
     /// The next transaction fails at its end.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     pub fails_next: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -153,7 +153,7 @@ impl Writer {
             webhooks: Vec::new(),
             wants_checkpoint: false,
             folded: Instant::now(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "conformance"))]
             fails_next: Arc::default(),
         };
         if let Some(damage) = damage {
@@ -168,7 +168,7 @@ impl Writer {
         let consequence =
             "what comes in is found by memory alone, which grows with it, until the next start tries again";
         self.pulse.damaged(INDEXES, consequence, damage);
-        self.deferred_index.stop();
+        self.deferred_index.disable();
     }
 
     /// What is kept in memory, from the tables; how much waits is counted when all of it does.
@@ -345,7 +345,7 @@ impl Writer {
         if let Err(damage) = indexed {
             self.stop_indexing(&damage);
         }
-        #[cfg(test)]
+        #[cfg(any(test, feature = "conformance"))]
         if self.fails_next.swap(false, std::sync::atomic::Ordering::SeqCst) {
             return Err(by_one(rusqlite::Error::InvalidQuery));
         }
