@@ -10,6 +10,8 @@
 //!
 //! Both stores are SQLite databases; what is the same for them is in `sqlite`.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod files;
 pub mod keyvalue;
 pub mod person;

@@ -392,4 +392,16 @@ impl Queue {
     pub async fn break_writer(&self) {
         engine!(self, store => store.break_writer().await);
     }
+
+    /// Makes every lease that much older, for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub async fn age_leases(&self, by: std::time::Duration) {
+        engine!(self, store => store.age_leases(by).await);
+    }
+
+    /// Makes the next transaction fail at its end, for tests.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn fail_next_write(&self) {
+        engine!(self, store => store.fail_next_write());
+    }
 }

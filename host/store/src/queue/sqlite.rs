@@ -84,7 +84,7 @@ pub(super) struct Sqlite {
     pulse: Arc<Pulse>,
     /// Recipients that were indexed by the rule of an earlier version may be there.
     is_rehashing: AtomicBool,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     fails_next: Arc<AtomicBool>,
 }
 
@@ -116,7 +116,7 @@ impl Sqlite {
         })?;
         let (deferred_index, parked) = (writer.deferred_index.shared(), writer.parked.clone());
         let is_rehashing = AtomicBool::new(recipients::is_rehashing(&writer.db));
-        #[cfg(test)]
+        #[cfg(any(test, feature = "conformance"))]
         let fails_next = writer.fails_next.clone();
         let writer = group_commit::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
         Ok(Sqlite {
@@ -129,7 +129,7 @@ impl Sqlite {
             meter,
             pulse,
             is_rehashing,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "conformance"))]
             fails_next,
         })
     }
@@ -195,7 +195,7 @@ impl Sqlite {
     }
 
     /// As if that much time had passed since every claim.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     pub async fn age_leases(&self, by: std::time::Duration) {
         let age = move |writer: &mut Writer| {
             writer.age_leases(by);
@@ -205,7 +205,7 @@ impl Sqlite {
     }
 
     /// The next transaction fails at its end.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     pub fn fail_next_write(&self) {
         self.fails_next.store(true, std::sync::atomic::Ordering::SeqCst);
     }

@@ -379,7 +379,7 @@ impl Writer {
     }
 
     /// For tests: as if that much time had gone by since every claim.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "conformance"))]
     pub fn age_leases(&mut self, by: std::time::Duration) {
         self.leases.values_mut().for_each(|lease| lease.until -= by);
     }

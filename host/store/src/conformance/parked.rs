@@ -24,9 +24,8 @@ fn waiting(queue: &Queue) -> u64 {
     queue.parked().get(RELAY).copied().unwrap_or_default()
 }
 
-#[tokio::test]
-async fn what_is_parked_is_claimed_when_it_is_brought_back_or_when_its_time_ends() {
-    let home = Home::new();
+pub(super) async fn what_is_parked_is_claimed_when_it_is_brought_back_or_when_its_time_ends(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=5, ORDINARY).await;
     accept(&queue, 6..=7, TRANSACTIONAL).await;
@@ -39,9 +38,8 @@ async fn what_is_parked_is_claimed_when_it_is_brought_back_or_when_its_time_ends
     assert_eq!((waiting(&queue), queue.parked().len(), unpark(&queue, 9, false).await), (0, 0, 0));
 }
 
-#[tokio::test]
-async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all() {
-    let home = Home::new();
+pub(super) async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=1, TRANSACTIONAL).await;
     accept(&queue, 2..=3, ORDINARY).await;
@@ -56,9 +54,8 @@ async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_al
     assert_eq!(tried, [1, 2, 3, 1]);
 }
 
-#[tokio::test]
-async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back() {
-    let home = Home::new();
+pub(super) async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     let (a, b) = (batch(&queue, 100).await, batch(&queue, 200).await);
     accept(&queue, 1..=50, a).await;
@@ -75,18 +72,16 @@ async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back() {
     assert_eq!(claim(&queue, 99, 1_002).await.len(), 49);
 }
 
-#[tokio::test]
-async fn a_message_that_waits_for_two_is_brought_back_once() {
-    let home = Home::new();
+pub(super) async fn a_message_that_waits_for_two_is_brought_back_once(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=1, ORDINARY).await;
     settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY, "https://api.example.com"])).await;
     assert_eq!((queue.parked().len(), unpark(&queue, 9, false).await, queue.parked().len()), (2, 1, 0));
 }
 
-#[tokio::test]
-async fn a_parked_message_can_be_cancelled_and_erased_and_leaves_nothing() {
-    let home = Home::new();
+pub(super) async fn a_parked_message_can_be_cancelled_and_erased_and_leaves_nothing(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=2, ORDINARY).await;
     settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
@@ -96,9 +91,8 @@ async fn a_parked_message_can_be_cancelled_and_erased_and_leaves_nothing() {
     assert_eq!((waiting(&queue), unpark(&queue, 9, false).await), (0, 0));
 }
 
-#[tokio::test]
-async fn what_is_parked_is_known_after_a_restart() {
-    let home = Home::new();
+pub(super) async fn what_is_parked_is_known_after_a_restart(make: Make<'_>) {
+    let home = Home::new(make);
     {
         let queue = home.open();
         accept(&queue, 1..=3, ORDINARY).await;
@@ -112,32 +106,12 @@ async fn what_is_parked_is_known_after_a_restart() {
     assert_eq!(unpark(&queue, 9, true).await, 2);
 }
 
-#[tokio::test]
-async fn a_message_that_is_tried_again_is_as_old_as_that() {
-    let home = Home::new();
+pub(super) async fn a_message_that_is_tried_again_is_as_old_as_that(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=1, ORDINARY).await;
     settle(&queue, &claim(&queue, 9, 1_000).await, done(State::Expired)).await;
     queue.retry(Uuid::from_u128(1), at(5_000)).await.expect("it can be");
     let claimed = claim(&queue, 9, 5_000).await;
     assert_eq!((claimed[0].accepted, claimed[0].since), (at(1_000), at(5_000)));
-}
-
-#[tokio::test]
-async fn messages_that_wait_are_parked_as_before_when_tables_are_brought_forward() {
-    let home = Home::new();
-    {
-        let file = home.settings().database;
-        let db = file::open_as(&file, &file::VERSIONS[..4]).unwrap_or_else(|e| panic!("{e}"));
-        let new = new(1, ORDINARY);
-        let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, body)
-            VALUES (1, ?1, ?2, 1, 0, 0, 900000, 'app.note', ?3)";
-        db.execute(insert, rusqlite::params![new.uuid.as_bytes(), new.digest, new.body]).expect("of before");
-        db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, 1)", []).expect("it waits");
-    }
-    let queue = home.open();
-    let claimed = claim(&queue, 9, 1_000).await;
-    assert_eq!((numbers(&claimed), claimed[0].since), (vec![1], at(900)));
-    settle(&queue, &claimed, park(9_000, &[RELAY])).await;
-    assert_eq!(unpark(&queue, 1, true).await, 1);
 }

@@ -16,9 +16,8 @@ async fn accept_at(queue: &Queue, number: u128, second: i64, not_before: Option<
     queue.accept(vec![new], at(second)).await.expect("accepted");
 }
 
-#[tokio::test]
-async fn a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_own() {
-    let home = Home::new();
+pub(super) async fn a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_own(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     let noon = 100 * HOUR;
     accept_at(&queue, 1, noon, None).await;
@@ -35,9 +34,8 @@ async fn a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_
     assert_eq!(due(&queue, noon + HOUR).await, [2]);
 }
 
-#[tokio::test]
-async fn a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up() {
-    let home = Home::new();
+pub(super) async fn a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     let noon = 100 * HOUR;
     for number in 1..=2 {
@@ -46,13 +44,12 @@ async fn a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up() {
     accept_at(&queue, 3, noon, Some(noon + HOUR)).await;
     assert_eq!(queue.claim(Claim { max: 1, bulk_max: 1 }, at(noon)).await.expect("claimed").messages.len(), 1);
     drop(queue);
-    let queue = Queue::open(&home.settings(), at(noon - 5 * HOUR)).expect("opened");
-    assert_eq!(due(&queue, noon - 5 * HOUR).await, [1, 2], "the one under way too");
+    let queue = home.open_with(home.settings(), at(noon - 5 * HOUR));
+    assert_eq!(due(&queue, noon - 5 * HOUR).await, [1, 2], "the one in flight too");
 }
 
-#[tokio::test]
-async fn more_than_one_step_of_waiting_messages_is_brought_back() {
-    let home = Home::new();
+pub(super) async fn more_than_one_step_of_waiting_messages_is_brought_back(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     let noon = 100 * HOUR;
     let news = (1..=2_500).map(|n| new(n, ORDINARY)).collect();
@@ -71,24 +68,22 @@ async fn more_than_one_step_of_waiting_messages_is_brought_back() {
     assert_eq!(found, 2_499);
 }
 
-#[tokio::test]
-async fn a_clock_that_is_set_forward_ends_pauses_and_no_lease() {
-    let home = Home::new();
+pub(super) async fn a_clock_that_is_set_forward_ends_pauses_and_no_lease(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=2, ORDINARY).await;
     let claimed = queue.claim(Claim { max: 1, bulk_max: 1 }, at(1_000)).await.expect("claimed").messages;
     settle(&queue, &claimed, again(1_060)).await;
     assert_eq!(due(&queue, 1_000 + 9 * HOUR).await, [1, 2]);
-    assert_eq!(due(&queue, 1_000 + 99 * HOUR).await, [0_u128; 0], "both are under way");
+    assert_eq!(due(&queue, 1_000 + 99 * HOUR).await, [0_u128; 0], "both are in flight");
     assert_eq!(due(&queue, 1_000).await, [0_u128; 0]);
 }
 
-#[tokio::test]
-async fn retention_survives_both_directions() {
-    let home = Home::new();
+pub(super) async fn retention_survives_both_directions(make: Make<'_>) {
+    let home = Home::new(make);
     let hours = |n: u64| Duration::from_secs(n * 3_600);
     let settings = Settings { retention: hours(30), dead_letter_retention: hours(10), ..home.settings() };
-    let queue = Queue::open(&settings, at(0)).expect("opened");
+    let queue = home.open_with(settings, at(0));
     let noon = 100 * HOUR;
     for number in 1..=2 {
         accept_at(&queue, number, noon, None).await;
@@ -106,12 +101,11 @@ async fn retention_survives_both_directions() {
     assert_eq!(due(&queue, noon - 50 * HOUR).await, [2]);
     prune(noon + 31 * HOUR).await;
     assert_eq!(queue.message(Uuid::from_u128(1)).await.expect("asked"), None);
-    assert_eq!(state(&queue, 2).await, State::Queued, "what is under way has no age");
+    assert_eq!(state(&queue, 2).await, State::Queued, "what is in flight has no age");
 }
 
-#[tokio::test]
-async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock_says() {
-    let home = Home::new();
+pub(super) async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock_says(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
     let noon = 100 * HOUR;

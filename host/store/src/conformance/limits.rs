@@ -21,11 +21,10 @@ fn lists(lists: &[&[&str]]) -> Option<Limits> {
     Some(lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect())
 }
 
-#[tokio::test]
-async fn one_that_waits_is_handed_out_with_all_it_was_asked_for() {
-    let home = Home::new();
+pub(super) async fn one_that_waits_is_handed_out_with_all_it_was_asked_for(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
-    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::New(MessageId(1)));
+    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::New(MessageId::from(1)));
     assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::Same(State::Queued));
     assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Extended);
     assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Same(State::Queued));
@@ -36,18 +35,16 @@ async fn one_that_waits_is_handed_out_with_all_it_was_asked_for() {
     assert_eq!(hand_in(&queue, New { digest: [7; 16], ..limited(&["fax"]) }).await, Accepted::Conflict);
 }
 
-#[tokio::test]
-async fn one_without_a_limit_was_asked_for_everything() {
-    let home = Home::new();
+pub(super) async fn one_without_a_limit_was_asked_for_everything(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
-    assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::New(MessageId(1)));
+    assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::New(MessageId::from(1)));
     assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Same(State::Queued));
     assert_eq!(only(&queue, 1_000).await.limits, None);
 }
 
-#[tokio::test]
-async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_time() {
-    let home = Home::new();
+pub(super) async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_time(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], again(9_000)).await;
@@ -55,7 +52,7 @@ async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_tim
     let claimed = only(&queue, 1_001).await;
     assert_eq!((claimed.progress.as_deref(), claimed.report), (Some(&b"half-way"[..]), None));
 
-    let home = Home::new();
+    let home = Home::new(make);
     let queue = home.open();
     let scheduled = |limit: &[&str]| New { not_before: Some(at(5_000)), ..limited(limit) };
     hand_in(&queue, scheduled(&["email"])).await;
@@ -64,10 +61,9 @@ async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_tim
     assert_eq!(only(&queue, 5_000).await.limits, lists(&[&["email"], &["push"]]));
 }
 
-#[tokio::test]
-async fn one_that_is_under_way_goes_on_once_its_worker_is_done() {
+pub(super) async fn one_that_is_in_flight_goes_on_once_its_worker_is_done(make: Make<'_>) {
     for settlement in [done(State::Sent), again(9_000)] {
-        let home = Home::new();
+        let home = Home::new(make);
         let queue = home.open();
         hand_in(&queue, limited(&["email"])).await;
         let claimed = only(&queue, 1_000).await;
@@ -81,9 +77,8 @@ async fn one_that_is_under_way_goes_on_once_its_worker_is_done() {
     }
 }
 
-#[tokio::test]
-async fn one_that_is_settled_is_opened_again_and_counted_as_such() {
-    let home = Home::new();
+pub(super) async fn one_that_is_settled_is_opened_again_and_counted_as_such(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Sent)).await;
@@ -100,14 +95,13 @@ async fn one_that_is_settled_is_opened_again_and_counted_as_such() {
     assert_eq!((stored.state, stored.body), (State::Sent, None));
 }
 
-#[tokio::test]
-async fn one_that_was_taken_back_or_given_up_stays_so() {
-    let home = Home::new();
+pub(super) async fn one_that_was_taken_back_or_given_up_stays_so(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     queue.cancel(Uuid::from_u128(1), at(1_000)).await.expect("cancelled");
     assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Cancelled));
-    let home = Home::new();
+    let home = Home::new(make);
     let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
@@ -115,41 +109,12 @@ async fn one_that_was_taken_back_or_given_up_stays_so() {
     assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Discarded));
 }
 
-#[tokio::test]
-async fn a_dead_letter_that_is_tried_again_keeps_its_limit() {
-    let home = Home::new();
+pub(super) async fn a_dead_letter_that_is_tried_again_keeps_its_limit(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = home.open();
     hand_in(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
     queue.retry(Uuid::from_u128(1), at(1_000)).await.expect("it waits again");
     let claimed = only(&queue, 1_000).await;
     assert_eq!((claimed.report, claimed.limits), (None, lists(&[&["email"]])));
-}
-
-#[tokio::test]
-async fn limits_of_messages_that_wait_are_found_when_tables_are_brought_forward() {
-    let home = Home::new();
-    let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, body, progress)
-        VALUES (?1, ?2, ?3, 1, 0, 0, 0, 'app.note', ?4, ?5)";
-    let progress = [
-        Some(r#"{"limit": {"types": ["push", "email"], "channels": ["smtp"]}, "todo": []}"#),
-        Some(r#"{"limit": {"types": [], "channels": []}, "todo": []}"#),
-        Some("no JSON"),
-        None,
-    ];
-    {
-        let db = file::open_as(&home.settings().database, &file::VERSIONS[..4]).unwrap_or_else(|e| panic!("{e}"));
-        for (id, progress) in (1i64..).zip(progress) {
-            let new = new(id.unsigned_abs().into(), ORDINARY);
-            let progress = progress.map(str::as_bytes);
-            let values = rusqlite::params![id, new.uuid.as_bytes(), new.digest, new.body, progress];
-            db.execute(insert, values).expect("a message of before");
-            db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, ?1)", [id]).expect("it waits");
-        }
-    }
-    let queue = home.open();
-    let claimed = claim(&queue, 9, 1_000).await;
-    assert_eq!(numbers(&claimed), [1, 2, 3, 4]);
-    let limits: Vec<_> = claimed.iter().map(|claimed| claimed.limits.clone()).collect();
-    assert_eq!(limits, [lists(&[&["email", "push", "smtp"]]), None, None, None]);
 }

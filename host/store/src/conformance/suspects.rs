@@ -1,21 +1,22 @@
-//! Processes that end with messages under way, one after the other. Times are passed in.
+//! Processes that end with messages in flight, one after the other. Times are passed in.
 
 use super::*;
 
 fn open_at(home: &Home, second: i64) -> Queue {
-    Queue::open(&home.settings(), at(second)).unwrap_or_else(|e| panic!("{e}"))
+    home.open_with(home.settings(), at(second))
 }
 
-/// A process that ends as nobody had asked it to, with everything that is due under way, the suspect among it.
+/// A process that ends as nobody had asked it to, with everything that is due in flight, the suspect among it.
 async fn crash(home: &Home, second: i64) {
     let queue = open_at(home, second);
     queue.claim(Claim { max: 500, bulk_max: 500 }, at(second)).await.expect("claimed");
     queue.claim_suspect(at(second)).await.expect("claimed");
 }
 
-#[tokio::test]
-async fn from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_last_it_is_not_tried() {
-    let home = Home::new();
+pub(super) async fn from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_last_it_is_not_tried(
+    make: Make<'_>,
+) {
+    let home = Home::new(make);
     let queue = open_at(&home, 0);
     accept(&queue, [1], TRANSACTIONAL).await;
     drop(queue);
@@ -51,9 +52,8 @@ async fn from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_l
     assert_eq!((again[0].interruptions, again[0].is_in_doubt()), (0, false), "from the beginning");
 }
 
-#[tokio::test]
-async fn only_what_nobody_asked_for_counts() {
-    let home = Home::new();
+pub(super) async fn only_what_nobody_asked_for_counts(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = open_at(&home, 0);
     accept(&queue, [1], ORDINARY).await;
     drop(queue);
@@ -75,14 +75,15 @@ async fn only_what_nobody_asked_for_counts() {
             (0, 6 + lost),
             "nor does a lease that ended"
         );
-        sqlite(&queue).age_leases(LEASE).await;
+        home.age_leases(&queue).await;
     }
 }
 
-#[tokio::test]
-async fn what_comes_to_anything_is_suspected_no_more_and_innocent_messages_are_never_set_aside() {
+pub(super) async fn what_comes_to_anything_is_suspected_no_more_and_innocent_messages_are_never_set_aside(
+    make: Make<'_>,
+) {
     const CULPRIT: u128 = 33;
-    let home = Home::new();
+    let home = Home::new(make);
     let queue = open_at(&home, 0);
     accept(&queue, 1..=65, ORDINARY).await;
     drop(queue);
@@ -123,9 +124,10 @@ async fn what_comes_to_anything_is_suspected_no_more_and_innocent_messages_are_n
     assert_eq!(claim(&queue, 9, now).await[0].interruptions, 0, "it came to something before");
 }
 
-#[tokio::test]
-async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one_that_waits_is_taken_back_and_forgotten() {
-    let home = Home::new();
+pub(super) async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one_that_waits_is_taken_back_and_forgotten(
+    make: Make<'_>,
+) {
+    let home = Home::new(make);
     let queue = open_at(&home, 0);
     let uuid = Uuid::from_u128(77);
     let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(0)).await.expect("begun");
@@ -151,38 +153,8 @@ async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one_that_waits
     assert_eq!(queue.stats().await.expect("asked").suspects, 0);
 }
 
-#[tokio::test]
-async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
-    let home = Home::new();
-    {
-        let file = home.settings().database;
-        let db = file::open_as(&file, &file::VERSIONS[..4]).unwrap_or_else(|e| panic!("{e}"));
-        let sql = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, email, body)
-            VALUES (?1, ?2, ?3, 1, 0, ?4, 0, 'app.note', ?5, ?6, ?7)";
-        for number in 1..=3 {
-            let new = new(number, ORDINARY);
-            let (id, in_doubt) = (number as i64, number == 2);
-            let values =
-                rusqlite::params![id, new.uuid.as_bytes(), new.digest, in_doubt, new.user, new.email, new.body];
-            db.execute(sql, values).expect("a message of before");
-            let table = if number == 3 {
-                "INSERT INTO claims (id, lane) VALUES (?1, 1)"
-            } else {
-                "INSERT INTO queue VALUES (1, 0, ?1, 1)"
-            };
-            db.execute(table, [id]).expect("its place");
-        }
-    }
-    let queue = open_at(&home, 2_000);
-    let claimed = claim(&queue, 9, 3_000).await;
-    let told: Vec<_> = claimed.iter().map(|c| (c.uuid.as_u128(), c.interrupted.clone(), c.interruptions)).collect();
-    // Whether the version before ended as it was asked to is not known, so that counts for nothing.
-    assert_eq!(told, [(1, vec![], 0), (2, vec![at(3_000)], 0), (3, vec![at(2_000)], 0)]);
-}
-
-#[tokio::test]
-async fn a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would() {
-    let home = Home::new();
+pub(super) async fn a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would(make: Make<'_>) {
+    let home = Home::new(make);
     let queue = open_at(&home, 0);
     accept(&queue, [1, 2], ORDINARY).await;
     let interrupt = async |claimed: &[Claimed], second| {

@@ -1,0 +1,316 @@
+//! The model of a queue: what it must say, kept in memory.
+
+use super::*;
+
+pub(super) const HOUR: i64 = 3_600;
+pub(super) const SETTLED_MAX: usize = 9;
+pub(super) const RETENTION: i64 = 6 * HOUR;
+pub(super) const DEAD_RETENTION: i64 = 2 * HOUR;
+pub(super) const EVENT_RETENTION: i64 = HOUR;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum How {
+    Done(State, bool),
+    Again(i64),
+    Record,
+    Back,
+    Corrupt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Waiting(i64),
+    InFlight,
+    Settled(State, i64),
+}
+
+/// A message as the model knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) id: MessageId,
+    pub(super) priority: Priority,
+    pub(super) other: bool,
+    pub(super) accepted: i64,
+    pub(super) place: Place,
+    pub(super) has_body: bool,
+    pub(super) progress: Option<Vec<u8>>,
+    pub(super) report: Option<Vec<u8>>,
+    pub(super) in_doubt: bool,
+    /// Processes that ended unexpectedly with it, and nothing came of it since.
+    pub(super) interruptions: u32,
+    /// It waits to be tried alone.
+    pub(super) is_suspect: bool,
+    /// Its worker is not heard of any more.
+    pub(super) is_lost: bool,
+    /// The claim it is in flight by, where the queue knows that.
+    pub(super) claim: Option<ClaimNo>,
+}
+
+impl Known {
+    pub(super) fn state(&self) -> State {
+        match self.place {
+            Place::Settled(state, _) => state,
+            _ => State::Queued,
+        }
+    }
+
+    pub(super) fn settled(&self) -> Option<i64> {
+        match self.place {
+            Place::Settled(_, at) => Some(at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn settle(&mut self, state: State, report: &[u8], now: i64) {
+        self.place = Place::Settled(state, now);
+        (self.progress, self.report) = (None, Some(report.to_vec()));
+        self.is_suspect = false;
+        self.has_body = state.is_dead();
+    }
+
+    pub(super) fn can_be_retried(&self) -> bool {
+        matches!(self.state(), State::Failed | State::Expired) && self.has_body
+    }
+
+    pub(super) fn retry(&mut self, now: i64) {
+        self.place = Place::Waiting(now);
+        (self.progress, self.report) = (None, None);
+        (self.in_doubt, self.interruptions) = (false, 0);
+    }
+
+    pub(super) fn discard(&mut self) {
+        if let Place::Settled(state, _) = &mut self.place {
+            *state = State::Discarded;
+        }
+        self.has_body = false;
+    }
+}
+
+pub(super) struct Lot {
+    pub(super) priority: Priority,
+    pub(super) state: BatchState,
+    pub(super) begun: i64,
+}
+
+pub(super) struct Told {
+    pub(super) id: EventId,
+    pub(super) at: i64,
+    pub(super) number: u128,
+    /// When it is called, and how often that failed; `None` once it was taken.
+    pub(super) call: Option<(i64, u32)>,
+}
+
+pub(super) struct Model {
+    pub(super) now: i64,
+    /// What the clock said when the queue looked last.
+    pub(super) clock: Option<i64>,
+    pub(super) messages: BTreeMap<u128, Known>,
+    pub(super) batches: [Option<Lot>; 2],
+    pub(super) events: Vec<Told>,
+    pub(super) last_event: EventId,
+    /// The latest event that was thrown out for its age.
+    pub(super) pruned: EventId,
+}
+
+pub(super) fn batch_uuid(batch: usize) -> Uuid {
+    Uuid::from_u128(1_000_000 + batch as u128)
+}
+
+/// The message of this number, in either of its contents.
+pub(super) fn written(number: u128, priority: Priority, other: bool) -> New {
+    let mut new = new(number, priority);
+    if other {
+        new.body.push(b' ');
+        new.digest = digest(&new.body);
+    }
+    new
+}
+
+impl Model {
+    pub(super) fn unsettled(&self) -> usize {
+        self.messages.values().filter(|m| m.state() == State::Queued).count()
+    }
+
+    pub(super) fn is_paused(&self, priority: Priority) -> bool {
+        self.batches.iter().flatten().any(|lot| lot.priority == priority && lot.state == BatchState::Paused)
+    }
+
+    /// What is due in a lane, as it is to be handed out.
+    pub(super) fn due(&self, priority: Priority) -> Vec<u128> {
+        let mut due: Vec<(i64, MessageId, u128)> = self
+            .messages
+            .iter()
+            .filter_map(|(number, m)| match m.place {
+                Place::Waiting(at) if m.priority == priority && !m.is_suspect && at <= self.now => {
+                    Some((at, m.id, *number))
+                }
+                _ => None,
+            })
+            .collect();
+        due.sort_unstable();
+        due.into_iter().map(|(.., number)| number).collect()
+    }
+
+    pub(super) fn erase(&mut self, number: u128) {
+        self.messages.remove(&number);
+        self.events.retain(|told| told.number != number);
+    }
+
+    /// A clock that was set back: what was due stays due, and pauses stay as long as they were.
+    pub(super) fn follow_clock(&mut self) {
+        let (now, last) = (self.now, self.clock.replace(self.now));
+        let Some(was) = last.filter(|was| now + 2 < *was) else { return };
+        for message in self.messages.values_mut() {
+            if let Place::Waiting(due) = &mut message.place {
+                if *due > now && *due <= was {
+                    *due = now;
+                } else if *due > was && (message.is_suspect || message.progress.is_some()) && *due - was <= HOUR {
+                    *due -= was - now;
+                }
+            }
+        }
+        for (due, _) in self.events.iter_mut().filter_map(|told| told.call.as_mut()) {
+            if *due > now {
+                *due = now.max(*due - (was - now));
+            }
+        }
+    }
+
+    pub(super) fn come_back(&mut self, is_unclean: bool, which: impl Fn(&Known) -> bool) {
+        for message in self.messages.values_mut().filter(|m| m.place == Place::InFlight && which(m)) {
+            message.interruptions += u32::from(is_unclean);
+            message.is_suspect = message.interruptions >= 3;
+            let pause = match message.interruptions {
+                3 | 4 => 1 << (message.interruptions - 3),
+                _ => 0,
+            };
+            (message.place, message.in_doubt, message.is_lost) = (Place::Waiting(self.now + pause), true, false);
+        }
+    }
+
+    /// The suspects that may be tried, the earliest first: when they are due, and their numbers.
+    pub(super) fn suspects(&self) -> Vec<(i64, u128)> {
+        let mut suspects: Vec<(i64, MessageId, u128)> = self
+            .messages
+            .iter()
+            .filter(|(_, m)| m.is_suspect && !self.is_paused(m.priority))
+            .filter_map(|(number, m)| if let Place::Waiting(due) = m.place { Some((due, m.id, *number)) } else { None })
+            .collect();
+        suspects.sort_unstable();
+        suspects.into_iter().map(|(due, _, number)| (due, number)).collect()
+    }
+
+    pub(super) fn claim_suspect(&mut self, claimed: Option<&Claimed>) {
+        let due = self.suspects().into_iter().find(|(due, _)| *due <= self.now).map(|(_, number)| number);
+        assert_eq!(claimed.map(|claimed| claimed.uuid.as_u128()), due);
+        let (Some(number), Some(claimed)) = (due, claimed) else { return };
+        let message = self.messages.get_mut(&number).expect("it is there");
+        assert_eq!((claimed.id, claimed.priority, claimed.is_in_doubt()), (message.id, message.priority, true));
+        assert_eq!((claimed.interruptions, claimed.is_culprit), (message.interruptions, message.interruptions >= 5));
+        assert!(claimed.interrupted.len() >= claimed.interruptions as usize, "each end has its moment");
+        (message.place, message.claim, message.is_suspect) = (Place::InFlight, Some(claimed.claim), false);
+    }
+
+    pub(super) fn claim(&mut self, claim: Claim, handed: &ClaimedBatch) {
+        let claimed = &handed.messages;
+        self.follow_clock();
+        self.come_back(false, |m| m.is_lost);
+        let all = numbers(claimed);
+        let mut urgent = self.due(TRANSACTIONAL);
+        urgent.truncate(claim.max);
+        let (first, bulk) = all.split_at(urgent.len().min(all.len()));
+        assert_eq!(first, urgent, "transactional messages are first, the earliest first");
+
+        let priorities: Vec<Priority> = std::iter::once(ORDINARY)
+            .chain(self.batches.iter().flatten().map(|lot| lot.priority))
+            .filter(|priority| !self.is_paused(*priority))
+            .collect();
+        let due: Vec<Vec<u128>> = priorities.iter().map(|priority| self.due(*priority)).collect();
+        let total: usize = due.iter().map(Vec::len).sum();
+        assert_eq!(bulk.len(), total.min(claim.bulk_max).min(claim.max - urgent.len()), "as many as there may be");
+        let mut taken = Vec::new();
+        for (priority, due) in priorities.iter().zip(&due) {
+            let of_lane: Vec<u128> = bulk.iter().copied().filter(|n| self.messages[n].priority == *priority).collect();
+            assert_eq!(of_lane, due[..of_lane.len()], "{priority:?}: the earliest first");
+            taken.push((of_lane.len(), of_lane.len() < due.len()));
+        }
+        for (n, _) in &taken {
+            assert!(taken.iter().all(|(m, is_more)| !is_more || n.saturating_sub(*m) <= 8), "in turns: {taken:?}");
+        }
+
+        for claimed in claimed {
+            let number = claimed.uuid.as_u128();
+            let message = self.messages.get_mut(&number).expect("one that waits");
+            assert_eq!(
+                (claimed.id, claimed.priority, claimed.is_in_doubt()),
+                (message.id, message.priority, message.in_doubt)
+            );
+            assert_eq!((&claimed.progress, claimed.accepted), (&message.progress, at(message.accepted)));
+            assert_eq!(claimed.body, written(number, ORDINARY, message.other).body);
+            (message.place, message.claim) = (Place::InFlight, Some(claimed.claim));
+        }
+        let earliest = |priorities: &[Priority]| {
+            let waiting = self.messages.values().filter(|m| priorities.contains(&m.priority) && !m.is_suspect);
+            waiting.filter_map(|m| if let Place::Waiting(due) = m.place { Some(due) } else { None }).min()
+        };
+        let of_turn = |is_full: bool, priorities: &[Priority]| {
+            if is_full { Some(self.now) } else { earliest(priorities) }.map(at)
+        };
+        let bulk_lanes = if claim.bulk_max > 0 { priorities } else { Vec::new() };
+        let all = [vec![TRANSACTIONAL], bulk_lanes].concat();
+        assert_eq!(handed.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
+        let transactional = of_turn(urgent.len() == claim.max, &[TRANSACTIONAL]);
+        assert_eq!(handed.next_transactional, transactional, "when to come back for what is transactional");
+        assert_eq!(handed.next_suspect, self.suspects().first().map(|(due, _)| at(*due)), "when a suspect is due");
+    }
+
+    pub(super) fn settle(&mut self, number: u128, how: How) {
+        let now = self.now;
+        let is_cancelled =
+            |lot: &Lot| lot.priority == self.messages[&number].priority && lot.state == BatchState::Cancelled;
+        let is_cancelled = self.batches.iter().flatten().any(is_cancelled);
+        let message = self.messages.get_mut(&number).expect("one that is in flight");
+        message.is_lost &= matches!(how, How::Record);
+        match how {
+            How::Done(state, is_told) => {
+                message.settle(state, b"{\"report\": 1}", now);
+                if is_told {
+                    self.last_event = EventId::from(self.last_event.get() + 1);
+                    self.events.push(Told { id: self.last_event, at: now, number, call: Some((now, 0)) });
+                }
+            }
+            How::Corrupt => message.settle(State::Corrupt, b"{}", now),
+            How::Again(_) | How::Back if is_cancelled => message.settle(State::Cancelled, b"", now),
+            How::Again(pause) => {
+                (message.place, message.in_doubt, message.interruptions) = (Place::Waiting(now + pause), false, 0);
+                message.progress = Some(b"half-way".to_vec());
+            }
+            How::Record => message.progress = Some(b"recorded".to_vec()),
+            How::Back => message.place = Place::Waiting(now),
+        }
+    }
+
+    pub(super) fn prune(&mut self) {
+        let (now, mut gone) = (self.now, Vec::new());
+        let mut settled: Vec<(i64, MessageId, u128)> =
+            self.messages.iter().filter_map(|(number, m)| Some((m.settled()?, m.id, *number))).collect();
+        settled.sort_unstable();
+        let aged = settled.iter().take_while(|(at, ..)| *at < now - RETENTION).count();
+        let surplus = settled.len().saturating_sub(SETTLED_MAX);
+        gone.extend(settled[..aged.max(surplus)].iter().map(|(.., number)| *number));
+        gone.into_iter().for_each(|number| self.erase(number));
+        for message in self.messages.values_mut() {
+            if message.state().is_dead() && message.settled().is_some_and(|at| at < now - DEAD_RETENTION) {
+                message.has_body = false;
+            }
+        }
+        let is_kept = |told: &Told| told.call.is_some() || told.at >= now - EVENT_RETENTION;
+        let gone = self.events.iter().filter(|told| !is_kept(told)).map(|told| told.id);
+        self.pruned = gone.max().map_or(self.pruned, |id| id.max(self.pruned));
+        self.events.retain(is_kept);
+        for lot in &mut self.batches {
+            let is_empty = |priority| !self.messages.values().any(|m| m.priority == priority);
+            lot.take_if(|lot| lot.begun < now - RETENTION && is_empty(lot.priority));
+        }
+    }
+}
