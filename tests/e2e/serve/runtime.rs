@@ -24,7 +24,7 @@ async fn a_reload_is_asked_for_and_tells_what_changed() {
     assert_eq!(server.get("/v1/plugins/stub").await.0, StatusCode::NOT_FOUND);
 
     let output = home.ace(&["reload", "--server", &server.url]).run().ok().stdout;
-    assert_eq!(output, "nothing has changed\n");
+    assert_eq!(output, "nothing changed\n");
     configure(&home, "[plugins.stub_polcy]\n");
     let problem = server.post("/v1/reload", "").await;
     assert_eq!(problem.0, StatusCode::CONFLICT);
