@@ -126,12 +126,13 @@ fn operand(source: &str) -> Result<(Operand, &str), NoExpression> {
         let end = end_of_quote(quoted, quote).ok_or_else(|| NoExpression::Rest(source.to_owned()))?;
         let text = quoted[1..end].replace(&format!("\\{quote}"), &quote.to_string()).replace("\\\\", "\\");
         let rest = &quoted[end + 1..];
-        return match is_translated {
-            true => match rest.strip_prefix(')') {
+        return if is_translated {
+            match rest.strip_prefix(')') {
                 Some(rest) => Ok((Operand::Translated(text), rest)),
                 None => Err(NoExpression::Rest(source.to_owned())),
-            },
-            false => Ok((Operand::Text(text), rest)),
+            }
+        } else {
+            Ok((Operand::Text(text), rest))
         };
     }
     let signed = usize::from(source.starts_with(['-', '+']));

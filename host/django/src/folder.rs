@@ -177,10 +177,7 @@ impl Found {
 
     /// Where two catalogues would get one name, the later one gets the whole of its folder's.
     fn take_catalog(&mut self, name: &str, place: String, path: PathBuf) {
-        let place = match self.catalogs.contains_key(&place) {
-            true => whole_catalog_place(name),
-            false => place,
-        };
+        let place = if self.catalogs.contains_key(&place) { whole_catalog_place(name) } else { place };
         self.catalogs.insert(place, path);
     }
 
@@ -268,8 +265,5 @@ fn read(file: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let opened = fs::File::open(file).and_then(|opened| opened.take(bytes_max + 1).read_to_end(&mut bytes));
     opened.map_err(|error| format!("it cannot be read: {error}"))?;
-    match bytes.len() as u64 > bytes_max {
-        true => Err(format!("it is larger than {} MiB", bytes_max >> 20)),
-        false => Ok(bytes),
-    }
+    if bytes.len() as u64 > bytes_max { Err(format!("it is larger than {} MiB", bytes_max >> 20)) } else { Ok(bytes) }
 }

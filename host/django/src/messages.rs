@@ -55,9 +55,10 @@ pub(crate) fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fau
         }
         let value = own(block, variable).cloned().unwrap_or(Operand::Path(vec![variable.to_owned()]).into());
         let value = place.escaped(place.text(&value)?).text;
-        match ARGUMENTS.contains(&variable) {
-            true => hidden.push(format!("{}: {value}", quoted(variable))),
-            false => call.push_str(&format!(", {}={value}", name(variable)?)),
+        if ARGUMENTS.contains(&variable) {
+            hidden.push(format!("{}: {value}", quoted(variable)))
+        } else {
+            call.push_str(&format!(", {}={value}", name(variable)?))
         }
     }
     if !hidden.is_empty() {
@@ -118,8 +119,9 @@ fn message(pieces: &[Piece], is_trimmed: bool) -> String {
             Piece::Variable(name) => format!("%({name})s"),
         })
         .collect();
-    match is_trimmed {
-        true => text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" "),
-        false => text,
+    if is_trimmed {
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    } else {
+        text
     }
 }

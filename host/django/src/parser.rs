@@ -203,12 +203,11 @@ impl<'a> Parser<'a> {
             ));
             body.extend(self.until(&[&end]));
         }
-        match self.close(&end) {
-            true => nodes.push(node(token, tags::own(name, words, Some(body)))),
-            false => {
-                nodes.push(node(token, tags::own(name, words, None)));
-                nodes.extend(body);
-            }
+        if self.close(&end) {
+            nodes.push(node(token, tags::own(name, words, Some(body))))
+        } else {
+            nodes.push(node(token, tags::own(name, words, None)));
+            nodes.extend(body);
         }
     }
 

@@ -55,9 +55,10 @@ impl Variant {
     pub(crate) fn included(file: &str, escaping: Escaping, project: &Project) -> Variant {
         let own = Variant::own(file, project);
         let is_flat = project.extends(file);
-        match own.escaping == escaping && own.is_flat == is_flat {
-            true => own,
-            false => Variant { file: file.to_owned(), is_flat, escaping, is_own: false },
+        if own.escaping == escaping && own.is_flat == is_flat {
+            own
+        } else {
+            Variant { file: file.to_owned(), is_flat, escaping, is_own: false }
         }
     }
 

@@ -160,9 +160,10 @@ fn url(words: &[&str]) -> Result<Call, Fault> {
             None => given.push(expression(word)?),
         }
     }
-    match given.is_empty() || named.is_empty() {
-        true => Ok(Call::Url(expression(page)?, given, named)),
-        false => Err(fault("it mixes values with and without names", "Django does not read it either")),
+    if given.is_empty() || named.is_empty() {
+        Ok(Call::Url(expression(page)?, given, named))
+    } else {
+        Err(fault("it mixes values with and without names", "Django does not read it either"))
     }
 }
 

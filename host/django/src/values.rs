@@ -257,9 +257,10 @@ impl Place<'_> {
         let float: f64 = number.parse().map_err(|_| fault(format!("{number} is no number"), "correct it"))?;
         // Tera reads no exponents.
         let written = format!("{float:?}");
-        match written.contains('e') || !number.contains(['.', 'e', 'E']) {
-            true => Err(fault(format!("the number {number} is too large or too small"), "put it into the context")),
-            false => Ok(Written::new(written, Shape::Any, true)),
+        if written.contains('e') || !number.contains(['.', 'e', 'E']) {
+            Err(fault(format!("the number {number} is too large or too small"), "put it into the context"))
+        } else {
+            Ok(Written::new(written, Shape::Any, true))
         }
     }
 
@@ -411,9 +412,10 @@ fn unknown(name: &str) -> Fault {
 
 /// A name that Tera reads.
 pub(crate) fn name(text: &str) -> Result<&str, Fault> {
-    match is_name(text) && !RESERVED.contains(&text) {
-        true => Ok(text),
-        false => Err(fault(format!("{text:?} is no name in Tera"), "give the variable another name")),
+    if is_name(text) && !RESERVED.contains(&text) {
+        Ok(text)
+    } else {
+        Err(fault(format!("{text:?} is no name in Tera"), "give the variable another name"))
     }
 }
 

@@ -4,18 +4,17 @@ mod include;
 mod own;
 mod scope;
 mod state;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::expression::{Condition, Expression, Operand};
 use super::fault::{Fault, fault};
-use super::messages;
 use super::project::{Escaping, Project, Variant, resolved};
 use super::tags::file_name;
 use super::tree::{Call, For, Kind, Left, Node, Nodes, walk};
 use super::values::{Place, name, quoted};
 use super::{Finding, Options, Severity};
-use scope::reads_in;
 
 /// What a loop inside another one, or a file included in a loop, sees of the outer loop.
 const OUTER_LOOP: &str = "{\"counter\": loop.index, \"counter0\": loop.index0, \"revcounter\": loop.length - loop.index0, \
@@ -161,13 +160,7 @@ impl Writer<'_> {
             }
             Kind::If(branches) => self.conditional(branches)?,
             Kind::For(loops) => self.for_loop(loops)?,
-            Kind::With(bindings, body) => {
-                let saved = self.bind(bindings, reads_in(body))?;
-                let set = self.keep_what_is_set_in(body);
-                self.nodes(body);
-                self.restore(&set);
-                self.restore(&saved);
-            }
+            Kind::With(bindings, body) => self.with(bindings, body)?,
             Kind::Block(name, body) => self.block(name, body)?,
             Kind::Extends(_) => return Err(not_first()),
             Kind::Include(include) => self.include(node, include)?,
@@ -183,47 +176,9 @@ impl Writer<'_> {
                 self.nodes(body);
                 self.tag("endfilter");
             }
-            Kind::Translate(translate) => {
-                let written = messages::translate(&self.place, translate)?;
-                match &translate.name {
-                    Some(name) => self.set(name, &written.text)?,
-                    None => {
-                        let written = self.place.escaped(written);
-                        self.put(&written.text);
-                    }
-                }
-            }
-            Kind::BlockTranslate(block) => {
-                let dotted = messages::dotted(block).join(", ");
-                if !dotted.is_empty() {
-                    let why =
-                        format!("Django writes nothing for {dotted} inside a translated block; here it is written");
-                    self.note(node, why);
-                }
-                let call = messages::block(&self.place, block)?;
-                match &block.name {
-                    Some(name) => self.set(name, &call)?,
-                    None => self.put(&call),
-                }
-            }
-            Kind::Call(call, name) => {
-                let (mut value, is_safe) = self.call(call)?;
-                if let Call::Url(page, given, named) = call {
-                    self.ask_for_route(page, given, named);
-                    // A page that there is not is an empty text where it gets a name.
-                    value.insert_str(value.len() - 1, if name.is_some() { ", or_empty=true" } else { "" });
-                }
-                match name {
-                    Some(name) if is_safe => self.set(name, &format!("{value} | safe"))?,
-                    Some(name) => self.set(name, &value)?,
-                    None if is_safe => self.put(&format!("{value} | safe")),
-                    None => match self.place.escaping {
-                        Escaping::Off => self.put(&format!("{value} | safe")),
-                        Escaping::On => self.put(&format!("{value} | conditional_escape")),
-                        Escaping::AsFile => self.put(&value),
-                    },
-                }
-            }
+            Kind::Translate(translate) => self.translate(translate)?,
+            Kind::BlockTranslate(block) => self.block_translate(node, block)?,
+            Kind::Call(call, name) => self.called(call, name.as_deref())?,
             Kind::Cycle(cycle) => self.cycle(node, cycle)?,
             Kind::ResetCycle(name) => self.reset_cycle(name.as_deref())?,
             Kind::Regroup(list, field, name) => self.regroup(list, field, name)?,
@@ -240,28 +195,8 @@ impl Writer<'_> {
                 self.place.is_unlocalized = outer;
             }
             Kind::Own(own) => self.own(node, own)?,
-            Kind::FirstOf(candidates, name) => {
-                // A value that is not there is `None` to its filters, as in a condition.
-                let asked = |value: &Expression| self.place.condition(&Condition::Value(value.clone()));
-                let written = candidates.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
-                let value = format!("({} or \"\") | text", written.join(" or "));
-                match (name, self.place.escaping) {
-                    // Django escapes it when it is named, not where it is written.
-                    (Some(name), _) if self.escapes() => self.set(name, &format!("{value} | conditional_escape"))?,
-                    (Some(name), _) => self.set(name, &value)?,
-                    (None, Escaping::Off) => self.put(&format!("{value} | safe")),
-                    (None, Escaping::On) => self.put(&format!("{value} | conditional_escape")),
-                    (None, Escaping::AsFile) => self.put(&value),
-                }
-            }
-            Kind::TrackingPixels if self.project.writes_trackers() => {
-                self.comment(&format!("{}: see channel.tracker_image_sources", node.source));
-                self.note(
-                    node,
-                    "the channel's tracker images are written elsewhere, and these are what it becomes".to_owned(),
-                );
-            }
-            Kind::TrackingPixels => self.out.push_str(TRACKING_PIXELS),
+            Kind::FirstOf(candidates, name) => self.first_of(candidates, name.as_deref())?,
+            Kind::TrackingPixels => self.tracking_pixels(node),
         }
         Ok(())
     }
@@ -290,9 +225,10 @@ impl Writer<'_> {
             let braces = rest[at..].len() - rest[at..].trim_start_matches('{').len();
             let after = &rest[at + braces..];
             let begins_tag = braces > 1 || after.is_empty() || after.starts_with(['%', '#']);
-            match begins_tag {
-                true => self.put(&quoted(&"{".repeat(braces))),
-                false => self.out.push_str(&rest[at..at + braces]),
+            if begins_tag {
+                self.put(&quoted(&"{".repeat(braces)))
+            } else {
+                self.out.push_str(&rest[at..at + braces])
             }
             rest = after;
         }

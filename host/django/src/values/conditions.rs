@@ -20,9 +20,10 @@ impl Place<'_> {
             Condition::Not(value) => {
                 let text = inner.part(value, false)?;
                 // Tera reads no two of them in a row.
-                match text.starts_with("not ") || text.starts_with('-') {
-                    true => format!("not ({text})"),
-                    false => format!("not {text}"),
+                if text.starts_with("not ") || text.starts_with('-') {
+                    format!("not ({text})")
+                } else {
+                    format!("not {text}")
                 }
             }
             Condition::And(a, b) => format!("{} and {}", inner.truth(a)?, inner.truth(b)?),
@@ -44,10 +45,7 @@ impl Place<'_> {
         match &expression.operand {
             Operand::Path(_) if first.is_some_and(|filter| !BLIND_TO_NONE.contains(&filter.name.as_str())) => {
                 let value = self.operand(&expression.operand)?;
-                let value = match value.is_path {
-                    true => value.piped("default(value=none)", Shape::Any, false),
-                    false => value,
-                };
+                let value = if value.is_path { value.piped("default(value=none)", Shape::Any, false) } else { value };
                 self.filtered(value, &expression.filters)
             }
             _ => self.value(expression),

@@ -136,19 +136,19 @@ impl Writer<'_> {
             self.begin(identity(node), "changed", "none");
         }
         let state = self.states[&identity(node)].clone();
-        match written.is_empty() {
-            false => self.tag(&format!("set {state}_now = [{}]", written.join(", "))),
-            true => {
-                self.tag(&format!("set {state}_now"));
-                self.nodes(body);
-                self.tag("endset");
-            }
+        if written.is_empty() {
+            self.tag(&format!("set {state}_now"));
+            self.nodes(body);
+            self.tag("endset");
+        } else {
+            self.tag(&format!("set {state}_now = [{}]", written.join(", ")))
         }
         self.tag(&format!("if {state}_now is not equal(other={state})"));
         self.tag(&format!("set_global {state} = {state}_now"));
-        match written.is_empty() {
-            false => self.nodes(body),
-            true => self.put(&format!("{state}_now | safe")),
+        if written.is_empty() {
+            self.put(&format!("{state}_now | safe"))
+        } else {
+            self.nodes(body)
         }
         if let Some(otherwise) = otherwise {
             self.tag("else");
