@@ -105,7 +105,7 @@ async fn helo_is_for_servers_from_which_nothing_more_is_needed() {
     assert_eq!(server.lines()[..2], ["<1> EHLO client.example", "<1> HELO client.example"]);
 
     let dir = tempfile::tempdir().unwrap();
-    let (ca_file, _) = certificate(dir.path());
+    let (ca_file, _) = tls::certificate(dir.path());
     let starttls = Smtp { tls: Tls::Starttls, ca_file: Some(ca_file), ..server.settings() };
     let auth = Smtp { login: Some(password()), ..server.settings() };
     for (settings, needed) in [(starttls, "STARTTLS"), (auth, "AUTH")] {
