@@ -87,7 +87,7 @@ fn note() -> Message {
 }
 
 async fn send(ace: &Ace, message: Message) -> Report {
-    let mut sending = ace.send(message, &[]).expect("no limit is unknown");
+    let mut sending = ace.prepare(message, &[]).expect("no limit is unknown");
     while sending.due().is_some() {
         sending.advance().await;
     }
@@ -134,7 +134,13 @@ async fn explaining_asks_everyone_and_delivers_nothing() {
     assert_eq!(told.outcome, Outcome::Ready);
     assert_eq!(told.rendered.as_ref().expect("rendered")[0].text, "Psst, Ada");
     assert!(inbox.taken.lock().expect("no panic before").is_empty() && server.mails().is_empty());
-    assert!(ace.explain(note(), &["inbx".to_owned()]).await.expect_err("unknown").contains("did you mean \"inbox\"?"));
+    assert!(
+        ace.explain(note(), &["inbx".to_owned()])
+            .await
+            .expect_err("unknown")
+            .to_string()
+            .contains("did you mean \"inbox\"?")
+    );
 }
 
 #[tokio::test]

@@ -158,9 +158,21 @@ pub struct Limit {
     channels: Vec<String>,
 }
 
+/// A name that is neither a channel type nor a channel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is neither a channel type nor a channel; {hint}")]
+pub struct UnknownChannel {
+    name: String,
+    /// The name that is near, or all there are.
+    hint: String,
+}
+
 impl Limit {
-    /// Channel types or channel names; an empty list limits nothing. An unknown one is an error.
-    pub fn new(values: &[String], map: &ChannelMap) -> Result<Self, String> {
+    /// Channel types or channel names; an empty list limits nothing.
+    ///
+    /// # Errors
+    /// A name is neither.
+    pub fn new(values: &[String], map: &ChannelMap) -> Result<Self, UnknownChannel> {
         let mut limit = Limit::default();
         let types = map.types();
         for value in values {
@@ -175,7 +187,7 @@ impl Limit {
                     || format!("known are {}", known.join(", ")),
                     |near| format!("did you mean {near:?}?"),
                 );
-                return Err(format!("{value:?} is neither a channel type nor a channel; {hint}"));
+                return Err(UnknownChannel { name: value.clone(), hint });
             }
         }
         Ok(limit)

@@ -42,6 +42,7 @@ pub use plugins::{
     BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Runtime, Secret, SecretSource, Signatures,
 };
 pub use problem::{Problem, Problems};
+pub use secrets::SecretError;
 pub use sending::{
     Channel, Defaults, Delivery, Guarantee, Keyvalue, Login, Mailer, Presentation, Proof, Rate, Relay, RelayKind,
     Routing, Smtp, Tls,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::channel::gates::{Gates, gates};
-use crate::channel::{Channel, ChannelMap, Limit, WasmChannel};
+use crate::channel::{Channel, ChannelMap, Limit, UnknownChannel, WasmChannel};
 pub(crate) use crate::config::Seen;
 use crate::config::{Compile, Config, Mode, Problem, Problems};
 use crate::destination::Destinations;
@@ -66,9 +66,8 @@ pub enum StartError {
 /// let ace = Ace::builder(Config::load("ace.toml".as_ref())?).start().await?;
 /// let mut message = Message::new("ace_demo", "passwordreset", Some(Recipient::new(7, "zoe@example.com")));
 /// message.context.insert("reset_link", "https://example.com/reset");
-/// let mut sending = ace.send(message, &[]).map_err(anyhow::Error::msg)?;
-/// sending.advance().await;
-/// println!("{:?}", sending.report());
+/// let report = ace.send(message, &[]).await?;
+/// println!("{report:?}");
 /// # Ok(()) }
 /// ```
 pub struct Ace {
@@ -206,20 +205,47 @@ impl Ace {
         Builder { config, own: Own::default() }
     }
 
-    /// Sets a message on its way: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` holds channel
-    /// types or channel names; an unknown one is an error, and empty limits nothing.
-    pub fn send(&self, message: Message, limit_to_channels: &[String]) -> Result<InFlight, String> {
+    /// Sends a message, and returns what became of it once every channel type is settled. Between attempts it sleeps: for as long as
+    /// the message's delivery window is open this may take hours. `limit_to_channels` holds channel types or channel names; empty
+    /// limits nothing. Nothing is kept outside this call: dropped between two attempts, the message is not tried again.
+    ///
+    /// # Errors
+    /// A name in `limit_to_channels` is unknown; nothing was sent.
+    pub async fn send(&self, message: Message, limit_to_channels: &[String]) -> Result<Report, UnknownChannel> {
+        let mut flight = self.prepare(message, limit_to_channels)?;
+        flight.advance().await;
+        while let Some(due) = flight.due() {
+            let pause = due.duration_since(self.now());
+            tokio::time::sleep(pause.try_into().unwrap_or_default()).await;
+            flight.adopt(self.snapshot());
+            flight.advance().await;
+        }
+        Ok(flight.into_report())
+    }
+
+    /// Prepares a message that the caller drives: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` is that
+    /// of [`Ace::send`].
+    ///
+    /// # Errors
+    /// A name in `limit_to_channels` is unknown.
+    pub fn prepare(&self, message: Message, limit_to_channels: &[String]) -> Result<InFlight, UnknownChannel> {
         let limit = self.limit(limit_to_channels)?;
         Ok(InFlight::new(self.snapshot(), Arc::new(message), limit, false))
     }
 
-    /// Channel types or channel names as a limit; an unknown one is an error that names the nearest.
-    pub fn limit(&self, limit_to_channels: &[String]) -> Result<Limit, String> {
+    /// Channel types or channel names as a limit.
+    ///
+    /// # Errors
+    /// A name is unknown; the error names the nearest.
+    pub fn limit(&self, limit_to_channels: &[String]) -> Result<Limit, UnknownChannel> {
         Limit::new(limit_to_channels, &self.snapshot().channels)
     }
 
     /// Everything short of the delivery: verdicts, channels and rules, templates, rendered results. Changes nothing.
-    pub async fn explain(&self, message: Message, limit_to_channels: &[String]) -> Result<Report, String> {
+    ///
+    /// # Errors
+    /// A name in `limit_to_channels` is unknown.
+    pub async fn explain(&self, message: Message, limit_to_channels: &[String]) -> Result<Report, UnknownChannel> {
         let limit = self.limit(limit_to_channels)?;
         let mut flight = InFlight::new(self.snapshot(), Arc::new(message), limit, true);
         flight.advance().await;

@@ -61,9 +61,17 @@ pub struct DateTime {
     at: Timestamp,
 }
 
+/// A text that is not a date and time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a date and time; write it in ISO 8601, as in \"2026-01-02T03:04:05+00:00\"")]
+pub struct DateTimeError(String);
+
 impl DateTime {
     /// Reads ISO 8601 (`2026-01-02T03:04:05.678900+00:00`, a space for the `T`, `Z`, a date alone). Without an offset it is UTC.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// It is neither of these.
+    pub fn parse(text: &str) -> Result<Self, DateTimeError> {
         let trimmed = text.trim();
         let at = trimmed.parse::<Timestamp>().ok().or_else(|| {
             // Without an offset, or past either end of what a timestamp holds (Python's datetime.max is).
@@ -71,9 +79,7 @@ impl DateTime {
             let end = if naive.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
             Some(jiff::tz::TimeZone::UTC.to_timestamp(naive).unwrap_or(end))
         });
-        at.map(|at| DateTime { text: text.to_owned(), at }).ok_or_else(|| {
-            format!("{text:?} is not a date and time; write it in ISO 8601, as in \"2026-01-02T03:04:05+00:00\"")
-        })
+        at.map(|at| DateTime { text: text.to_owned(), at }).ok_or_else(|| DateTimeError(text.to_owned()))
     }
 
     /// The moment itself.

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -110,19 +111,21 @@ impl Tasks {
 
     /// Runs a task, and starts it again after growing pauses when it fails, panics, or ends although nobody stopped it. Ends by
     /// itself once `stop` is cancelled and the task has ended. `task` itself is called the first time before this returns.
-    pub fn keep<F, R>(self: &Arc<Self>, name: impl Into<String>, mut task: F) -> tokio::task::JoinHandle<()>
+    pub fn keep<F, R, E>(self: &Arc<Self>, name: impl Into<String>, mut task: F) -> tokio::task::JoinHandle<()>
     where
         F: FnMut() -> R + Send + 'static,
-        R: Future<Output = Result<(), String>> + Send + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
     {
         let first = begin(&mut task);
         tokio::spawn(self.clone().supervise(name.into(), task, first))
     }
 
-    async fn supervise<F, R>(self: Arc<Self>, name: String, mut task: F, mut run: Result<R, Panicked>)
+    async fn supervise<F, R, E>(self: Arc<Self>, name: String, mut task: F, mut run: Result<R, Panicked>)
     where
         F: FnMut() -> R,
-        R: Future<Output = Result<(), String>>,
+        R: Future<Output = Result<(), E>>,
+        E: Display,
     {
         loop {
             let begun = Instant::now();
@@ -135,7 +138,7 @@ impl Tasks {
             }
             let why = match ended {
                 Ok(Ok(())) => "it ended".to_owned(),
-                Ok(Err(why)) => why,
+                Ok(Err(why)) => why.to_string(),
                 Err(panicked) => panicked.to_string(),
             };
             let pause = self.note(&name, &why, begun.elapsed());

@@ -41,6 +41,15 @@ pub struct Watch {
     is_told: bool,
 }
 
+/// Why files are watched no more, which takes a bug.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WatchError {
+    #[error("the thread that watches files has ended")]
+    Ended,
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
 /// How the files looked that are not watched.
 #[derive(Clone, PartialEq)]
 struct Looked {
@@ -149,19 +158,19 @@ impl Watch {
     ///
     /// # Errors
     /// It cannot go on, which takes a bug; another one can take its place.
-    pub async fn run(mut self) -> Result<(), String> {
+    pub async fn run(mut self) -> Result<(), WatchError> {
         // What changed after it was read, and while nobody watched.
         let mut looks_again = true;
         let mut loaded = self.ace.loaded();
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
-                seen = self.seen.changed() => self.look_different(seen.map_err(|e| e.to_string())?).await?,
+                seen = self.seen.changed() => self.look_different(seen?).await?,
                 () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: reloading plugins, templates and ace.toml."),
                 () = tokio::time::sleep(LOOK_AGAIN), if looks_again => {}
                 Ok(()) = loaded.changed() => {}
                 () = tokio::time::sleep(POLL), if self.watcher.is_none() => self.watch_anew().await?,
-                () = ended(&self.watcher) => return Err("the thread that watches files has ended".to_owned()),
+                () = ended(&self.watcher) => return Err(WatchError::Ended),
             }
             loaded.mark_unchanged();
             looks_again = reload(&self.ace).await;
@@ -170,17 +179,16 @@ impl Watch {
     }
 
     /// Remembers how things look now, and watches a folder that took the place of another.
-    async fn look_different(&mut self, now: Looked) -> Result<(), String> {
+    async fn look_different(&mut self, now: Looked) -> Result<(), WatchError> {
         let are_same = self.seen.folders == now.folders;
         self.seen = now;
         if are_same { Ok(()) } else { self.watch_anew().await }
     }
 
     /// Watches the folders that a reload named, and the links that are in them now.
-    async fn follow(&mut self) -> Result<(), String> {
+    async fn follow(&mut self) -> Result<(), WatchError> {
         let watched = self.ace.watched();
-        let folders = tasks::blocking(move || Looked::new(watched).folders).await;
-        let folders = folders.map_err(|e| e.to_string())?;
+        let folders = tasks::blocking(move || Looked::new(watched).folders).await?;
         if folders == self.seen.folders {
             return Ok(());
         }
@@ -191,10 +199,10 @@ impl Watch {
         Ok(())
     }
 
-    async fn watch_anew(&mut self) -> Result<(), String> {
+    async fn watch_anew(&mut self) -> Result<(), WatchError> {
         let (folders, changed) = (self.seen.folders.clone(), self.changed.clone());
         let watcher = tasks::blocking(move || Watcher::start(&folders, changed)).await;
-        self.watch_with(watcher.map_err(|e| e.to_string())?);
+        self.watch_with(watcher?);
         Ok(())
     }
 

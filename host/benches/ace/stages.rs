@@ -60,7 +60,7 @@ async fn steps(place: &Place, summary: &mut Summary) {
     let deliver = cpu_us(ROUND, async |i| deliver(channel.as_ref(), &parsed[i % 64], &rendered[i % 64]).await).await;
     let whole = cpu_us(ROUND, async |i| {
         let message = Message::from_json(&place.messages[i % 64]).expect("a message");
-        let mut flight = ace.send(message, &[]).expect("no limit");
+        let mut flight = ace.prepare(message, &[]).expect("no limit");
         flight.advance().await;
         assert!(flight.due().is_none(), "settled at the first attempt");
     })

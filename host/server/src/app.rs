@@ -2,6 +2,7 @@
 //! The only module that knows all of them.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +149,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
             let (hook, told, stop) = (hook.clone(), api.worker.listen(), stop.clone());
             async move {
                 hook.run(told, stop).await;
-                Ok(())
+                Ok::<_, Infallible>(())
             }
         }));
     }
@@ -161,7 +162,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         let worker = worker.clone();
         async move {
             worker.run().await;
-            Ok(())
+            Ok::<_, Infallible>(())
         }
     }));
     let worker = api.worker.clone();
@@ -169,7 +170,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         let worker = worker.clone();
         async move {
             worker.release_parked().await;
-            Ok(())
+            Ok::<_, Infallible>(())
         }
     }));
     let worker = api.worker.clone();
@@ -177,7 +178,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         let worker = worker.clone();
         async move {
             worker.tell_of_destinations().await;
-            Ok(())
+            Ok::<_, Infallible>(())
         }
     }));
     let told = api.clone();
@@ -187,7 +188,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
         let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());
         async move {
             resolving.await;
-            Ok(())
+            Ok::<_, Infallible>(())
         }
     }));
     running

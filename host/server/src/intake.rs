@@ -89,7 +89,9 @@ pub(crate) fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErr
     let wrong = |why: String| FieldErrors(vec![FieldError::new("/options/not_before", why)]);
     match options.get("not_before") {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => DateTime::parse(text).map(|at| Some(at.timestamp())).map_err(wrong),
+        Some(Value::String(text)) => {
+            DateTime::parse(text).map(|at| Some(at.timestamp())).map_err(|e| wrong(e.to_string()))
+        }
         Some(_) => Err(wrong("must be a date and time, as in \"2026-01-02T03:04:05+00:00\"".to_owned())),
     }
 }

@@ -42,10 +42,7 @@ fn grants<'a>(document: &'a mut DocumentMut, plugin: &str) -> Result<&'a mut dyn
     let plugins = document.entry("plugins").or_insert(Item::Table(plugins));
     let is_inline = plugins.is_inline_table();
     let plugins = plugins.as_table_like_mut().ok_or_else(|| shape("plugins"))?;
-    let section = match is_inline {
-        true => toml_edit::value(InlineTable::new()),
-        false => Item::Table(Table::new()),
-    };
+    let section = if is_inline { toml_edit::value(InlineTable::new()) } else { Item::Table(Table::new()) };
     let section = plugins.entry(plugin).or_insert(section);
     let section = section.as_table_like_mut().ok_or_else(|| shape(&format!("plugins.{plugin}")))?;
     let grants = section.entry("grants").or_insert(toml_edit::value(InlineTable::new()));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Section;
-use super::secrets::{read_secret, secret};
+use super::secrets::{SecretError, read_secret, secret};
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use crate::message::{Object, OnError};
 use ace_store::files::Access;
@@ -265,13 +265,13 @@ impl SecretSource {
     ///
     /// # Errors
     /// Names the file that is empty, too long, not UTF-8, or cannot be read.
-    pub async fn read(&self) -> Result<Secret, String> {
+    pub async fn read(&self) -> Result<Secret, SecretError> {
         match self {
             SecretSource::Value(secret) => Ok(secret.clone()),
             SecretSource::File(file) => {
                 let file = file.clone();
                 let reading = tokio::task::spawn_blocking(move || read_secret(&file));
-                reading.await.unwrap_or_else(|e| Err(e.to_string()))
+                reading.await.unwrap_or_else(|e| Err(SecretError(e.to_string())))
             }
         }
     }

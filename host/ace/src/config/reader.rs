@@ -115,9 +115,10 @@ pub(super) fn dotted(path: &[String]) -> String {
             out.push('.');
         }
         let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        match is_item || (!level.is_empty() && level.chars().all(bare)) {
-            true => out.push_str(level),
-            false => out.push_str(&format!("{level:?}")),
+        if is_item || (!level.is_empty() && level.chars().all(bare)) {
+            out.push_str(level)
+        } else {
+            out.push_str(&format!("{level:?}"))
         }
     }
     out

@@ -33,7 +33,7 @@ fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
         match (variable, file) {
             (Some(variable), None) => secret_variable(s, variable).map(|secret| (secret, None)),
             (None, Some(file)) => {
-                let secret = read_secret(&file).map_err(|message| s.fail("file", message)).ok();
+                let secret = read_secret(&file).map_err(|error| s.fail("file", error.to_string())).ok();
                 secret.map(|secret| (secret, Some(file)))
             }
             (Some(_), Some(_)) => {
@@ -60,10 +60,15 @@ fn secret_variable(s: &mut Section<'_>, variable: String) -> Option<Secret> {
     None
 }
 
-pub(super) fn read_secret(path: &Path) -> Result<Secret, String> {
-    let text = read_bounded(path, SECRET_BYTES_MAX)?;
+/// Why a file has no secret. The text names the file, and nothing of what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SecretError(pub(super) String);
+
+pub(super) fn read_secret(path: &Path) -> Result<Secret, SecretError> {
+    let text = read_bounded(path, SECRET_BYTES_MAX).map_err(SecretError)?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(format!("{} is empty", path.display())),
+        "" => Err(SecretError(format!("{} is empty", path.display()))),
         value => Ok(Secret::new(value)),
     }
 }

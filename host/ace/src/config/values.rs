@@ -61,9 +61,10 @@ pub(super) fn line(node: &Node) -> Result<String, String> {
 pub(super) fn language(node: &Node) -> Result<String, String> {
     let text = line(node)?;
     let is_tag = text.len() <= 35 && text.split(['-', '_']).all(|part| (1..=8).contains(&part.len()));
-    match is_tag && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
-        true => Ok(text),
-        false => Err("must be a language, as in \"en\" or \"pt-br\"".to_owned()),
+    if is_tag && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)) {
+        Ok(text)
+    } else {
+        Err("must be a language, as in \"en\" or \"pt-br\"".to_owned())
     }
 }
 
@@ -312,9 +313,10 @@ fn json(node: &Node) -> Result<serde_json::Value, String> {
 /// A channel type: lower case, since edx-ace's are, and since it is a folder of templates.
 pub(super) fn channel_type(name: &str) -> Result<(), String> {
     let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-    match !name.is_empty() && name.chars().all(sound) {
-        true => Ok(()),
-        false => Err("is no channel type: lower-case letters, digits, `-` and `_`, as in email".to_owned()),
+    if !name.is_empty() && name.chars().all(sound) {
+        Ok(())
+    } else {
+        Err("is no channel type: lower-case letters, digits, `-` and `_`, as in email".to_owned())
     }
 }
 
@@ -355,21 +357,22 @@ pub(super) fn hello_name(node: &Node) -> Result<String, String> {
     let name = line(node)?;
     let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let is_literal = literal.is_some_and(|ip| ip.trim_start_matches("IPv6:").parse::<std::net::IpAddr>().is_ok());
-    match is_literal || is_domain(&name) {
-        true => Ok(name),
-        false => Err("must be a host name, or an IP address in brackets".to_owned()),
+    if is_literal || is_domain(&name) {
+        Ok(name)
+    } else {
+        Err("must be a host name, or an IP address in brackets".to_owned())
     }
 }
 
 /// `a@b.example`.
 pub(super) fn bare_address(node: &Node) -> Result<String, String> {
     let address = line(node)?;
-    match is_address(&address) {
-        true => Ok(address),
-        false if address.contains('<') => {
-            Err(format!("{address:?} has a display name; write the address alone, as in \"bounces@example.com\""))
-        }
-        false => Err(format!("{address:?} is no e-mail address, as in \"bounces@example.com\"")),
+    if is_address(&address) {
+        Ok(address)
+    } else if address.contains('<') {
+        Err(format!("{address:?} has a display name; write the address alone, as in \"bounces@example.com\""))
+    } else {
+        Err(format!("{address:?} is no e-mail address, as in \"bounces@example.com\""))
     }
 }
 
@@ -380,9 +383,10 @@ pub(super) fn sender(node: &Node) -> Result<String, String> {
         Some((_, rest)) => rest.trim_end().strip_suffix('>').unwrap_or_default(),
         None => sender.trim(),
     };
-    match is_address(address) {
-        true => Ok(sender),
-        false => Err(format!("{sender:?} is no sender: write \"a@example.com\" or \"Name <a@example.com>\"")),
+    if is_address(address) {
+        Ok(sender)
+    } else {
+        Err(format!("{sender:?} is no sender: write \"a@example.com\" or \"Name <a@example.com>\""))
     }
 }
 

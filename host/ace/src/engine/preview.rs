@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Ace, Survey};
-use crate::channel::Channel;
+use crate::channel::{Channel, UnknownChannel};
 use crate::config::{self, Config};
 use crate::mailer::{Email, Mailer};
 use crate::message::{Message, Notes, Rendered, RenderedFile};
@@ -29,8 +29,11 @@ pub struct Preview {
 
 impl Ace {
     /// Renders a message for one channel or channel type or, without one, for every type that it has templates for. No
-    /// policy is asked and nothing is delivered. A type or channel that is not there is an error.
-    pub async fn preview(&self, message: &Arc<Message>, channel: Option<&str>) -> Result<Vec<Preview>, String> {
+    /// policy is asked and nothing is delivered.
+    ///
+    /// # Errors
+    /// There is no such type or channel.
+    pub async fn preview(&self, message: &Arc<Message>, channel: Option<&str>) -> Result<Vec<Preview>, UnknownChannel> {
         let snapshot = self.snapshot();
         let mut previews = Vec::new();
         for chosen in self.channels_for(message, channel)? {
@@ -39,7 +42,7 @@ impl Ace {
         Ok(previews)
     }
 
-    fn channels_for(&self, message: &Message, wanted: Option<&str>) -> Result<Vec<Arc<dyn Channel>>, String> {
+    fn channels_for(&self, message: &Message, wanted: Option<&str>) -> Result<Vec<Arc<dyn Channel>>, UnknownChannel> {
         let snapshot = self.snapshot();
         if let Some(wanted) = wanted {
             let is_wanted = |channel: &&Arc<dyn Channel>| channel.name() == wanted || channel.channel_type() == wanted;

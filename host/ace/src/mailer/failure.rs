@@ -141,10 +141,12 @@ impl Failure {
     /// A reply that is not what the stage asks for; its code alone decides. Before MAIL nothing was said about this mail, and
     /// the server may think better of it.
     pub(super) fn reply(stage: Stage, reply: &Reply) -> Failure {
-        let kind = match stage >= Stage::Sender && reply.is_permanent() {
-            true => Kind::Permanent,
-            false if reply.is_refusal() && reply.code != 421 => Kind::Temporary,
-            false => Kind::Unusable,
+        let kind = if stage >= Stage::Sender && reply.is_permanent() {
+            Kind::Permanent
+        } else if reply.is_refusal() && reply.code != 421 {
+            Kind::Temporary
+        } else {
+            Kind::Unusable
         };
         let mut failure = Failure::new(stage, kind, reply.to_string());
         failure.detail.code = Some(reply.code);

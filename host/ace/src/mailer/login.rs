@@ -38,7 +38,7 @@ impl Session {
             Proof::Password(source) => (source, &[Mechanism::Plain, Mechanism::Login][..]),
             Proof::Token(source) => (source, &[Mechanism::Xoauth2][..]),
         };
-        let secret = source.read().await.map_err(|problem| Failure::temporary(Stage::Login, problem))?;
+        let secret = source.read().await.map_err(|error| Failure::temporary(Stage::Login, error.to_string()))?;
         let mut refused = self.no_mechanism(mechanisms);
         for mechanism in mechanisms {
             if !self.features().offers_mechanism(mechanism.name()) {
@@ -95,9 +95,10 @@ impl Session {
         let name = mechanism.name();
         let command = format!("AUTH {name} {response}\r\n");
         let fits = command.len() <= COMMAND_BYTES_MAX;
-        let reply = match fits {
-            true => self.ask(Stage::Login, &command).await?,
-            false => self.ask(Stage::Login, &format!("AUTH {name}\r\n")).await?,
+        let reply = if fits {
+            self.ask(Stage::Login, &command).await?
+        } else {
+            self.ask(Stage::Login, &format!("AUTH {name}\r\n")).await?
         };
         // Some servers overlook an initial response; with XOAUTH2 a challenge after it is a refusal.
         if reply.is_intermediate() && !(fits && mechanism == Mechanism::Xoauth2) {
@@ -107,9 +108,10 @@ impl Session {
     }
 
     fn no_mechanism(&self, wanted: &[Mechanism]) -> Failure {
-        let offered = match self.features().mechanisms.is_empty() {
-            true => "no AUTH".to_owned(),
-            false => clipped(&format!("AUTH {}", self.features().mechanisms.join(" "))),
+        let offered = if self.features().mechanisms.is_empty() {
+            "no AUTH".to_owned()
+        } else {
+            clipped(&format!("AUTH {}", self.features().mechanisms.join(" ")))
         };
         let wanted: Vec<String> = wanted.iter().map(|mechanism| format!("AUTH {}", mechanism.name())).collect();
         let wanted = wanted.join(" or ");

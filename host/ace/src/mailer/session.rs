@@ -142,10 +142,7 @@ impl Session {
         }
         let reply = self.ask(Stage::Hello, &format!("HELO {}\r\n", target.hello)).await?;
         self.features = Features::default();
-        match reply.is_positive() {
-            true => Ok(()),
-            false => Err(refused.map_message(|answer| format!("{answer}; HELO: {reply}"))),
-        }
+        if reply.is_positive() { Ok(()) } else { Err(refused.map_message(|answer| format!("{answer}; HELO: {reply}"))) }
     }
 
     async fn start_tls(mut self, connector: &TlsConnector, name: ServerName<'static>) -> Result<Session, Failure> {
@@ -195,9 +192,10 @@ impl Session {
     pub(super) async fn deliver(&mut self, parcel: &Parcel, progress: &Progress) -> Result<Taken, Failure> {
         progress.reach(Stage::Sender);
         let command = self.mail_command(parcel)?;
-        let replies = match self.features.pipelining {
-            true => self.ask_at_once(&command, parcel).await,
-            false => self.ask_in_turn(&command, parcel).await,
+        let replies = if self.features.pipelining {
+            self.ask_at_once(&command, parcel).await
+        } else {
+            self.ask_in_turn(&command, parcel).await
         }?;
         let outcome = match replies.verdict(parcel) {
             Ok(refused) => {

@@ -116,9 +116,6 @@ impl Wire {
 
     /// For a message about a reply that did not come to its end.
     pub(super) fn read_so_far(&self) -> String {
-        match self.inbox.is_empty() {
-            true => String::new(),
-            false => format!(", after {}", self.inbox.quoted()),
-        }
+        if self.inbox.is_empty() { String::new() } else { format!(", after {}", self.inbox.quoted()) }
     }
 }

@@ -341,7 +341,7 @@ fn uuid(value: Value) -> Result<Uuid, String> {
 }
 
 fn date_time(value: Value) -> Result<DateTime, String> {
-    DateTime::parse(&string(value)?)
+    DateTime::parse(&string(value)?).map_err(|e| e.to_string())
 }
 
 fn object(value: Value) -> Result<Object, String> {

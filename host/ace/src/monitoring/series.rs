@@ -85,13 +85,20 @@ impl Exposition {
     }
 }
 
-/// Makes this process keep metrics. Once a process; the error says why not.
-pub fn install() -> Result<Exposition, String> {
+/// Why this process keeps no metrics.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct InstallError(#[from] metrics_exporter_prometheus::BuildError);
+
+/// Makes this process keep metrics.
+///
+/// # Errors
+/// It keeps metrics already.
+pub fn install() -> Result<Exposition, InstallError> {
     let builder = PrometheusBuilder::new()
         .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(IDLE))
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
-        .map_err(|e| e.to_string())?;
-    let exposition = builder.install_recorder().map(Exposition).map_err(|e| e.to_string())?;
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?;
+    let exposition = Exposition(builder.install_recorder()?);
     COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
     GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
     HISTOGRAMS.iter().for_each(|(name, help)| describe_histogram!(*name, *help));

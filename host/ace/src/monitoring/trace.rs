@@ -84,10 +84,7 @@ impl fmt::Display for TraceContext {
 /// Where what is done now belongs: the exported span that it is in, else the context it came with.
 pub fn current() -> Option<TraceContext> {
     let exported = Span::current().context().span().span_context().clone();
-    match exported.is_valid() {
-        true => Some(TraceContext(exported)),
-        false => CARRIED.try_with(Clone::clone).ok(),
-    }
+    if exported.is_valid() { Some(TraceContext(exported)) } else { CARRIED.try_with(Clone::clone).ok() }
 }
 
 /// Everything that is done for one message, in a span below the context it came with.

@@ -27,7 +27,7 @@ pub enum Access {
 
 impl Grants {
     /// Opens what needs opening: the outbox folder is made where it is not there. Touches files: not for an async thread.
-    pub fn open(granted: &config::Grants) -> Result<Self, String> {
+    pub(crate) fn open(granted: &config::Grants) -> Result<Self, String> {
         let http =
             granted.http.iter().map(|prefix| Url::parse(prefix).map_err(|e| format!("grants.http: {prefix}: {e}")));
         let http = http.collect::<Result<_, _>>()?;
@@ -47,7 +47,7 @@ impl Grants {
     }
 
     /// May it use a bucket so?
-    pub fn bucket(&self, bucket: &str, access: Access) -> Result<(), String> {
+    pub(crate) fn bucket(&self, bucket: &str, access: Access) -> Result<(), String> {
         let allowed = self.granted.keyvalue.iter().any(|grant| {
             grant.bucket == bucket
                 && match access {
@@ -63,7 +63,7 @@ impl Grants {
     }
 
     /// May it fetch this URL? Where the URL names an address instead of a host, so does the grant, or it does not match.
-    pub fn http(&self, url: &Url) -> Result<(), String> {
+    pub(crate) fn http(&self, url: &Url) -> Result<(), String> {
         if self.http.iter().any(|prefix| covers(prefix, url)) {
             return Ok(());
         }
@@ -73,12 +73,12 @@ impl Grants {
     }
 
     /// May it hand mail to the relays?
-    pub fn mailer(&self) -> Result<(), String> {
+    pub(crate) fn mailer(&self) -> Result<(), String> {
         self.granted.mailer.then_some(()).ok_or_else(|| not_granted("mailer = true"))
     }
 
     /// The folder it may write into.
-    pub fn outbox(&self) -> Result<Arc<Dir>, String> {
+    pub(crate) fn outbox(&self) -> Result<Arc<Dir>, String> {
         self.outbox.clone().ok_or_else(|| not_granted("outbox = \"FOLDER\""))
     }
 

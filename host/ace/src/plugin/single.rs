@@ -47,7 +47,7 @@ impl Single {
     }
 
     /// How long it takes to make machine code of a component, whatever the cache has.
-    pub async fn time_compilation(&self, file: &Path) -> Result<Duration, String> {
+    pub(crate) async fn time_compilation(&self, file: &Path) -> Result<Duration, String> {
         let (file, host) = (file.to_owned(), self.host.clone());
         let timed = tasks::blocking(move || {
             let wasm = reading::read_component(&file)?;
@@ -68,6 +68,6 @@ pub fn name(file: &Path) -> String {
 }
 
 /// The bytes of a component; bounded, and what is none is told.
-pub fn read(file: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
     reading::read_component(file)
 }

@@ -175,7 +175,7 @@ impl Load {
     async fn send(&self, i: usize, sent: &mut Sent) {
         let started = Instant::now();
         let message = Message::from_json(&self.messages[i % self.messages.len()]).expect("a message");
-        let mut flight = self.ace.send(message, &[]).expect("no limit");
+        let mut flight = self.ace.prepare(message, &[]).expect("no limit");
         flight.advance().await;
         let report = flight.report();
         let is_sent = |c: &ace::message::ChannelReport| c.channel_type != "email" || c.outcome.state() == "sent";

@@ -110,7 +110,7 @@ const TAKEN: [&str; 40] = [
 const NAME_BYTES_MAX: usize = 64;
 
 /// A name that is a crate, a module and a file in every language.
-pub fn check_name(name: &str) -> Result<(), String> {
+fn check_name(name: &str) -> Result<(), String> {
     let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.len() > NAME_BYTES_MAX || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(sound) {
         return Err(format!(
