@@ -113,10 +113,12 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     fn finish_line(&mut self) -> Line {
         self.number += 1;
         let text = std::mem::take(&mut self.line);
-        let text = match std::mem::take(&mut self.too_long) {
-            true => Err(too_long(self.bytes_max)),
-            false if self.number == 1 => Ok(without_bom(&text).to_vec()),
-            false => Ok(text),
+        let text = if std::mem::take(&mut self.too_long) {
+            Err(too_long(self.bytes_max))
+        } else if self.number == 1 {
+            Ok(without_bom(&text).to_vec())
+        } else {
+            Ok(text)
         };
         Line { number: self.number, text }
     }

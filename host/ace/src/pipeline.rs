@@ -443,10 +443,13 @@ impl InFlight {
                     self.progress.todo[i] = Todo::Carry(carrying);
                     return;
                 }
-                Step::Failed(error) => match self.fail_over(i, &mut carrying) {
-                    true => pass = None,
-                    false => return self.settle(i, carrying.mails, Outcome::Failed { error }),
-                },
+                Step::Failed(error) => {
+                    if self.fail_over(i, &mut carrying) {
+                        pass = None
+                    } else {
+                        return self.settle(i, carrying.mails, Outcome::Failed { error });
+                    }
+                }
                 Step::Recoverable { error, suggested } => match self.again(&mut carrying, suggested) {
                     Next::At(at) => return self.wait(i, carrying, at, error),
                     Next::Expired if self.fail_over(i, &mut carrying) => pass = None,

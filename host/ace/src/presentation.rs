@@ -213,9 +213,10 @@ impl Presentation {
         let Resolved { language, note } = theme.languages.resolve(message.language.as_deref());
         let (context, has_exponent) =
             context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
-        let tera = match has_exponent {
-            true => theme.shown.get_or_init(|| load::compile_shown(&theme.texts, &self.settings, &self.routes)),
-            false => &theme.tera,
+        let tera = if has_exponent {
+            theme.shown.get_or_init(|| load::compile_shown(&theme.texts, &self.settings, &self.routes))
+        } else {
+            &theme.tera
         };
         let output_bytes = self.settings.max_output_bytes;
         let bounds = Bounds { steps: self.settings.max_steps, time: self.settings.render_timeout, output_bytes };
@@ -314,13 +315,14 @@ impl Presentation {
         }
         output.bytes.clear();
         if let Err(error) = tera.render_to(&entry.template, context, &mut *output) {
-            return Err(match output.full {
-                true => TemplateFault::new(format!(
+            return Err(if output.full {
+                TemplateFault::new(format!(
                     "{}: the message's templates wrote more than {} MiB; check for a loop that does not terminate",
                     entry.source,
                     self.settings.max_output_bytes >> 20
-                )),
-                false => theme.fault(entry, &error),
+                ))
+            } else {
+                theme.fault(entry, &error)
             });
         }
         let text = std::str::from_utf8(&output.bytes)
@@ -337,9 +339,10 @@ impl Theme {
                 let file = self.paths.get(report.filename()).map_or(report.filename(), String::as_str);
                 let line = report.span().start_line;
                 let said = shortened(&describe(report, &error.to_string()));
-                match report.filename() == entry.template {
-                    true => format!("{file}:{line}: {said}"),
-                    false => format!("{file}:{line}: {said} (in {})", entry.source),
+                if report.filename() == entry.template {
+                    format!("{file}:{line}: {said}")
+                } else {
+                    format!("{file}:{line}: {said} (in {})", entry.source)
                 }
             }
             _ => format!("{}: {}", entry.source, shortened(&error.to_string())),

@@ -18,9 +18,10 @@ pub fn normal_address(address: &str) -> String {
     let bare = bare(&seen);
     let Some((local, domain)) = bare.rsplit_once('@') else { return normal(bare) };
     let domain = domain.trim().trim_end_matches('.');
-    let domain = match domain.is_ascii() {
-        true => domain.to_ascii_lowercase(),
-        false => idna::domain_to_ascii(domain).unwrap_or_else(|_| normal(domain)),
+    let domain = if domain.is_ascii() {
+        domain.to_ascii_lowercase()
+    } else {
+        idna::domain_to_ascii(domain).unwrap_or_else(|_| normal(domain))
     };
     let local = local.trim();
     let unquoted = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(local);
@@ -72,9 +73,10 @@ fn normal(text: &str) -> String {
 /// Without marks that are not seen, white space around it too.
 fn visible(text: &str) -> Cow<'_, str> {
     let text = text.trim();
-    match !text.is_ascii() && text.contains(is_hidden) {
-        true => Cow::Owned(text.replace(is_hidden, "").trim().to_owned()),
-        false => Cow::Borrowed(text),
+    if !text.is_ascii() && text.contains(is_hidden) {
+        Cow::Owned(text.replace(is_hidden, "").trim().to_owned())
+    } else {
+        Cow::Borrowed(text)
     }
 }
 

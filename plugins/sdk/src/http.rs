@@ -111,9 +111,10 @@ pub fn base_url(text: &str) -> Result<String, String> {
     };
     let host = host.trim_end_matches('/');
     let is_allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '@' | '\\');
-    match !host.is_empty() && !host.starts_with('/') && host.chars().all(is_allowed) {
-        true => Ok(format!("https://{host}")),
-        false => Err(format!("{text:?} is neither a host nor an https URL, as in \"https://api.example.com\"")),
+    if !host.is_empty() && !host.starts_with('/') && host.chars().all(is_allowed) {
+        Ok(format!("https://{host}"))
+    } else {
+        Err(format!("{text:?} is neither a host nor an https URL, as in \"https://api.example.com\""))
     }
 }
 

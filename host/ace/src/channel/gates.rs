@@ -134,10 +134,7 @@ impl Gate {
 
     async fn place(&self, is_transactional: bool) -> Pass {
         let Some(places) = &self.places else { return Pass::default() };
-        let bulk = match is_transactional {
-            true => None,
-            false => places.bulk.clone().acquire_owned().await.ok(),
-        };
+        let bulk = if is_transactional { None } else { places.bulk.clone().acquire_owned().await.ok() };
         Pass { _permits: [bulk, places.all.clone().acquire_owned().await.ok()] }
     }
 }

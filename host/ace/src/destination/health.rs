@@ -216,9 +216,10 @@ impl Health {
             }
         };
         let is_known = outage.witness.is_none() || outage.failures > 1;
-        match is_known && outage.ramp.is_none() && !std::mem::replace(&mut outage.is_announced, is_known) {
-            true => Failed::Destination(Change::Down),
-            false => Failed::Destination(Change::None),
+        if is_known && outage.ramp.is_none() && !std::mem::replace(&mut outage.is_announced, is_known) {
+            Failed::Destination(Change::Down)
+        } else {
+            Failed::Destination(Change::None)
         }
     }
 

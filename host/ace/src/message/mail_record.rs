@@ -79,9 +79,12 @@ impl MailRecord {
     /// The recipients in this state with their answers, in one line.
     pub fn list(&self, state: RecipientState) -> String {
         let chosen = self.recipients.iter().filter(|recipient| recipient.state == state);
-        let texts = chosen.map(|recipient| match recipient.answer.is_empty() {
-            true => recipient.address.clone(),
-            false => format!("{}: {}", recipient.address, recipient.answer),
+        let texts = chosen.map(|recipient| {
+            if recipient.answer.is_empty() {
+                recipient.address.clone()
+            } else {
+                format!("{}: {}", recipient.address, recipient.answer)
+            }
         });
         texts.collect::<Vec<_>>().join("; ")
     }

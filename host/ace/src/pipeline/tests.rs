@@ -98,11 +98,10 @@ impl Channel for Arc<Script> {
         &[]
     }
     async fn action_links(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<ActionLink>, Fault> {
-        match self.breaks_before {
-            true => {
-                Err(Fault { plugin: self.name.into(), kind: FaultKind::Trap, message: "trap".into(), backtrace: None })
-            }
-            false => Ok(Vec::new()),
+        if self.breaks_before {
+            Err(Fault { plugin: self.name.into(), kind: FaultKind::Trap, message: "trap".into(), backtrace: None })
+        } else {
+            Ok(Vec::new())
         }
     }
     async fn deliver(

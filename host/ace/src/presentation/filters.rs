@@ -29,13 +29,11 @@ pub(super) use strings::url_encoded;
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     tera.register_filter("text", |value: &Value, _: Kwargs, _: &State| written(value));
     tera.register_filter("localize", |value: &Value, _: Kwargs, _: &State| written(value));
-    tera.register_filter("unlocalize", |value: &Value, _: Kwargs, _: &State| match value.is_string() {
-        true => value.clone(),
-        false => Value::from(python::text(value)),
+    tera.register_filter("unlocalize", |value: &Value, _: Kwargs, _: &State| {
+        if value.is_string() { value.clone() } else { Value::from(python::text(value)) }
     });
-    tera.register_filter("default_if_none", |value: Value, kwargs: Kwargs, _: &State| match value.is_none() {
-        true => kwargs.must_get::<Value>("value"),
-        false => Ok(value),
+    tera.register_filter("default_if_none", |value: Value, kwargs: Kwargs, _: &State| {
+        if value.is_none() { kwargs.must_get::<Value>("value") } else { Ok(value) }
     });
     tera.register_filter("yesno", yesno);
     tera.register_filter("gettext", gettext);

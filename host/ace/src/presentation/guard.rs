@@ -69,9 +69,10 @@ fn size(value: &Value) -> usize {
 fn replace(value: StringInput, kwargs: Kwargs, state: &State) -> TeraResult<Value> {
     let (from, to): (&str, StringInput) = (kwargs.must_get("from")?, kwargs.must_get("to")?);
     let is_safe = state.autoescaping_enabled() && (value.is_safe() || to.is_safe());
-    let (value, to) = match is_safe {
-        true => (value.rendered(state)?, to.rendered(state)?),
-        false => (Cow::Borrowed(value.as_str()), Cow::Borrowed(to.as_str())),
+    let (value, to) = if is_safe {
+        (value.rendered(state)?, to.rendered(state)?)
+    } else {
+        (Cow::Borrowed(value.as_str()), Cow::Borrowed(to.as_str()))
     };
     let times = if to.len() > from.len() { value.matches(from).count() } else { 0 };
     check_bytes(value.len().saturating_add(times.saturating_mul(to.len())))?;

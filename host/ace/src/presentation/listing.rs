@@ -125,11 +125,10 @@ fn sample(place: &str, path: &Path) -> Result<Message, String> {
         fields.entry(key).or_insert(value);
     }
     let message = Message::from_value(sample).map_err(|e| e.to_string())?;
-    match message.app_label == app_label && message.name == name {
-        true => Ok(message),
-        false => {
-            let (own, place) = (message.unique_name(), format!("{app_label}.{name}"));
-            Err(format!("is of {own}, but is beside the templates of {place}"))
-        }
+    if message.app_label == app_label && message.name == name {
+        Ok(message)
+    } else {
+        let (own, place) = (message.unique_name(), format!("{app_label}.{name}"));
+        Err(format!("is of {own}, but is beside the templates of {place}"))
     }
 }

@@ -355,9 +355,10 @@ impl<'a> Isolation<'a> {
     }
 
     fn unusable(&self, verb: &str, name: &str) -> String {
-        match self.texts.contains_key(name) || self.broken.contains_key(name) {
-            true => format!("{verb} `{name}`, which is broken itself"),
-            false => format!("{verb} `{name}`, which is in no template folder"),
+        if self.texts.contains_key(name) || self.broken.contains_key(name) {
+            format!("{verb} `{name}`, which is broken itself")
+        } else {
+            format!("{verb} `{name}`, which is in no template folder")
         }
     }
 
@@ -433,8 +434,9 @@ fn range(kwargs: Kwargs, _: &State) -> TeraResult<Vec<i64>> {
     let before_end = |n: &i64| if step > 0 { *n < end } else { *n > end };
     let numbers = std::iter::successors(Some(start), |n| n.checked_add(step)).take_while(before_end);
     let numbers: Vec<i64> = numbers.take(RANGE_MAX + 1).collect();
-    match numbers.len() > RANGE_MAX {
-        true => Err(tera::Error::message(format!("`range` gives at most {RANGE_MAX} numbers"))),
-        false => Ok(numbers),
+    if numbers.len() > RANGE_MAX {
+        Err(tera::Error::message(format!("`range` gives at most {RANGE_MAX} numbers")))
+    } else {
+        Ok(numbers)
     }
 }

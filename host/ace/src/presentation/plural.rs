@@ -231,10 +231,7 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, token: &str) -> Result<(), String> {
-        match self.take(token) {
-            true => Ok(()),
-            false => Err(format!("the plural rule lacks a `{token}` before `{}`", self.rest)),
-        }
+        if self.take(token) { Ok(()) } else { Err(format!("the plural rule lacks a `{token}` before `{}`", self.rest)) }
     }
 
     fn ternary(&mut self) -> Result<Expr, String> {
@@ -243,13 +240,12 @@ impl Parser<'_> {
             return Err(format!("the plural rule nests more than {DEPTH_MAX} deep"));
         }
         let condition = self.binary(1)?;
-        let expr = match self.take("?") {
-            false => condition,
-            true => {
-                let then = self.ternary()?;
-                self.expect(":")?;
-                Expr::If(Box::new(condition), Box::new(then), Box::new(self.ternary()?))
-            }
+        let expr = if self.take("?") {
+            let then = self.ternary()?;
+            self.expect(":")?;
+            Expr::If(Box::new(condition), Box::new(then), Box::new(self.ternary()?))
+        } else {
+            condition
         };
         self.depth -= 1;
         Ok(expr)

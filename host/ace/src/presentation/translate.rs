@@ -79,9 +79,10 @@ fn number(value: &Value) -> TeraResult<Count> {
     // Beyond what is exact here, a number is a large one.
     let large = || value.is_number().then_some(Count::Whole(i128::MAX));
     truth().or_else(fraction).or_else(whole).or_else(large).ok_or_else(|| {
-        tera::Error::message(match value.is_undefined() {
-            true => "`blocktrans` needs a number as `count`, and that variable is not defined".to_owned(),
-            false => format!("`blocktrans` needs a number as `count`, and `{value}` is {}", value.name()),
+        tera::Error::message(if value.is_undefined() {
+            "`blocktrans` needs a number as `count`, and that variable is not defined".to_owned()
+        } else {
+            format!("`blocktrans` needs a number as `count`, and `{value}` is {}", value.name())
         })
     })
 }

@@ -167,9 +167,10 @@ fn stamp(folder: &Path, matters: &dyn Fn(&str) -> bool, out: &mut Stamp) -> Resu
         if !matters(&entry.file_name().to_string_lossy()) {
             continue;
         }
-        match path.is_dir() {
-            true => stamp(&path, &may_be_a_source, out)?,
-            false => out.extend(of_file(&path)),
+        if path.is_dir() {
+            stamp(&path, &may_be_a_source, out)?
+        } else {
+            out.extend(of_file(&path))
         }
         if out.len() > FILES_MAX {
             let message = format!("it has more than {FILES_MAX} files, too many to watch for one plugin");

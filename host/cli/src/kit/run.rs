@@ -133,9 +133,10 @@ impl Runner {
 
     fn settings(&self, case: &Case) -> (Config, Vec<String>) {
         let mut config = self.config.clone();
-        let mut plugin = match self.is_configured {
-            true => config.plugins.get(&self.name).cloned().unwrap_or_default(),
-            false => as_requested(&self.manifest.requests, &self.outbox.0),
+        let mut plugin = if self.is_configured {
+            config.plugins.get(&self.name).cloned().unwrap_or_default()
+        } else {
+            as_requested(&self.manifest.requests, &self.outbox.0)
         };
         plugin.config.extend(case.config.clone());
         plugin.secrets.extend(case.secrets.iter().map(|(name, value)| (name.clone(), Secret::new(value))));
@@ -296,10 +297,7 @@ fn told(answer: Result<Value, Fault>) -> (Value, Option<String>) {
 }
 
 fn verdict(result: PolicyResult) -> Value {
-    match result.deny.is_empty() && result.delay.is_empty() {
-        true => "pass".into(),
-        false => json!(result),
-    }
+    if result.deny.is_empty() && result.delay.is_empty() { "pass".into() } else { json!(result) }
 }
 
 fn delivered(answer: Result<ace::message::Receipt, DeliveryError>) -> Value {

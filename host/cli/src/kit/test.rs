@@ -39,10 +39,7 @@ pub struct CaseResult {
 impl Plan {
     /// `plugin` is a component, or the folder of a plugin that was built there. Without `cases` those in its folder `tests`.
     pub fn read(plugin: &Path, cases: &[PathBuf]) -> Result<Plan, KitError> {
-        let component = match plugin.is_dir() {
-            true => component_in(plugin)?,
-            false => plugin.to_owned(),
-        };
+        let component = if plugin.is_dir() { component_in(plugin)? } else { plugin.to_owned() };
         let beside = component.parent().unwrap_or(Path::new("")).join(FOLDER);
         let places = if cases.is_empty() { vec![beside] } else { cases.to_vec() };
         let mut tables = Vec::new();
@@ -189,12 +186,11 @@ pub fn junit(name: &str, results: &[CaseResult]) -> String {
             escaped(name),
             result.took.as_secs_f64()
         );
-        match result.faults.is_empty() {
-            true => out.push_str("/>\n"),
-            false => {
-                let text = escaped(&result.faults.join("\n"));
-                let _ = writeln!(out, ">\n    <failure message=\"not as expected\">{text}</failure>\n  </testcase>");
-            }
+        if result.faults.is_empty() {
+            out.push_str("/>\n")
+        } else {
+            let text = escaped(&result.faults.join("\n"));
+            let _ = writeln!(out, ">\n    <failure message=\"not as expected\">{text}</failure>\n  </testcase>");
         }
     }
     out.push_str("</testsuite>\n");

@@ -20,9 +20,10 @@ pub fn relative(path: &str) -> Result<String, String> {
     if path.contains('\\') || path.chars().any(char::is_control) {
         return refused("holds a backslash or a control character");
     }
-    match path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        true => refused("holds \"..\", \".\" or an empty part"),
-        false => Ok(path.to_owned()),
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        refused("holds \"..\", \".\" or an empty part")
+    } else {
+        Ok(path.to_owned())
     }
 }
 

@@ -148,9 +148,10 @@ impl Case {
         }
         let case: Case = serde_json::from_value(entry.clone()).map_err(|e| e.to_string())?;
         case.now()?;
-        match case.resolve.is_some() || case.message.is_object() {
-            true => Ok(case),
-            false => Err("missing field `message` (or, for a resolver, `resolve`)".to_owned()),
+        if case.resolve.is_some() || case.message.is_object() {
+            Ok(case)
+        } else {
+            Err("missing field `message` (or, for a resolver, `resolve`)".to_owned())
         }
     }
 

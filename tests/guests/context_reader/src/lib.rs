@@ -15,12 +15,11 @@ ace_plugin::export_policy!(ContextReader);
 
 impl Policy for ContextReader {
     fn check(message: &Message) -> Result<PolicyResult, String> {
-        let is_free = match WHOLE.as_ref().map_err(Clone::clone)? {
-            false => message.context::<String>("/plan")?.is_some_and(|plan| plan == "free"),
-            true => {
-                let whole: Value = serde_json::from_str(&message.to_json()).map_err(|e| e.to_string())?;
-                whole["context"]["plan"] == "free"
-            }
+        let is_free = if WHOLE.as_ref().map_err(Clone::clone)? {
+            let whole: Value = serde_json::from_str(&message.to_json()).map_err(|e| e.to_string())?;
+            whole["context"]["plan"] == "free"
+        } else {
+            message.context::<String>("/plan")?.is_some_and(|plan| plan == "free")
         };
         Ok(if is_free { PolicyResult::pass().deny("push", "not in the plan") } else { PolicyResult::pass() })
     }

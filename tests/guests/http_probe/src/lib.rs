@@ -13,9 +13,10 @@ ace_plugin::export_channel!(HttpProbe);
 
 impl Policy for HttpProbe {
     fn check(message: &Message) -> Result<PolicyResult, String> {
-        match message.context_is_true("/deliver") {
-            true => Ok(PolicyResult::pass()),
-            false => Ok(PolicyResult::pass().deny("probe", probe(message)?)),
+        if message.context_is_true("/deliver") {
+            Ok(PolicyResult::pass())
+        } else {
+            Ok(PolicyResult::pass().deny("probe", probe(message)?))
         }
     }
 }

@@ -16,9 +16,10 @@ pub(super) fn of(
 ) -> (usize, (usize, &'static str)) {
     let total = settings.total_memory.unwrap_or_else(|| machine_memory() / PART);
     let children = settings.processes.unwrap_or(processors).min(total / settings.memory).max(1);
-    match total < settings.memory {
-        true => (children, (total, "compiler.total-memory")),
-        false => (children, (settings.memory, "compiler.memory")),
+    if total < settings.memory {
+        (children, (total, "compiler.total-memory"))
+    } else {
+        (children, (settings.memory, "compiler.memory"))
     }
 }
 

@@ -45,9 +45,12 @@ impl Host for State {
             Err(denied) => return Ok(Err(denied)),
         };
         let deleted = self
-            .outside(async |Self { call, services, .. }| match dry {
-                true => call.overlay.delete(&services.keyvalue, &bucket, &key),
-                false => services.keyvalue.delete(&bucket, &key, services.now()).await,
+            .outside(async |Self { call, services, .. }| {
+                if dry {
+                    call.overlay.delete(&services.keyvalue, &bucket, &key)
+                } else {
+                    services.keyvalue.delete(&bucket, &key, services.now()).await
+                }
             })
             .await;
         Ok(deleted.map_err(KeyvalueError::from))
@@ -69,9 +72,10 @@ impl Host for State {
         let counted = self
             .outside(async |Self { call, services, .. }| {
                 let step = Step { by, ttl: ttl_ms.map(Duration::from_millis), once: once.as_deref() };
-                match dry {
-                    true => call.overlay.increment(&services.keyvalue, &bucket, &key, step, services.now()),
-                    false => services.keyvalue.increment(&bucket, &key, step, services.now()).await,
+                if dry {
+                    call.overlay.increment(&services.keyvalue, &bucket, &key, step, services.now())
+                } else {
+                    services.keyvalue.increment(&bucket, &key, step, services.now()).await
                 }
             })
             .await;
@@ -143,9 +147,10 @@ impl Host for State {
         let given_back = self
             .outside(async |Self { call, services, .. }| {
                 let (store, now) = (&services.keyvalue, services.now());
-                match dry {
-                    true => call.overlay.give_place_back(store, &bucket, &key, &token, now),
-                    false => store.give_place_back(&bucket, &key, &token, now).await,
+                if dry {
+                    call.overlay.give_place_back(store, &bucket, &key, &token, now)
+                } else {
+                    store.give_place_back(&bucket, &key, &token, now).await
                 }
             })
             .await;

@@ -99,9 +99,10 @@ fn split(pointer: &str) -> Result<Option<(Cow<'_, str>, &str)>> {
         );
     };
     let (first, rest) = path.find('/').map_or((path, ""), |at| path.split_at(at));
-    Ok(Some(match first.contains('~') {
-        false => (Cow::Borrowed(first), rest),
-        true => (Cow::Owned(first.replace("~1", "/").replace("~0", "~")), rest),
+    Ok(Some(if first.contains('~') {
+        (Cow::Owned(first.replace("~1", "/").replace("~0", "~")), rest)
+    } else {
+        (Cow::Borrowed(first), rest)
     }))
 }
 

@@ -153,10 +153,7 @@ fn tag(text: &str) -> Option<(Piece<'_>, usize)> {
     }
     let end = name_at + end_of_tag(&text[name_at..])?;
     let name = name.to_lowercase();
-    let piece = match is_end {
-        true => Piece::End(name),
-        false => Piece::Start(&text[..end], name, text[..end].ends_with("/>")),
-    };
+    let piece = if is_end { Piece::End(name) } else { Piece::Start(&text[..end], name, text[..end].ends_with("/>")) };
     Some((piece, end))
 }
 
@@ -242,10 +239,7 @@ impl Cut {
         if VOID_ELEMENTS.contains(&name.as_str()) {
             return;
         }
-        match closes {
-            true => self.out.push_str(&format!("</{name}>")),
-            false => self.open.push(name),
-        }
+        if closes { self.out.push_str(&format!("</{name}>")) } else { self.open.push(name) }
     }
 
     fn end(&mut self, name: &str) {

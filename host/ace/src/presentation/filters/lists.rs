@@ -37,9 +37,10 @@ pub(super) fn each(value: &Value) -> TeraResult<Vec<Value>> {
         check_bytes(text.len().saturating_mul(size_of::<Value>()))?;
         return Ok(text.chars().map(|c| Value::from(c.to_string())).collect());
     }
-    match value.is_none() || value.is_undefined() {
-        true => Ok(Vec::new()),
-        false => Err(tera::Error::message(format!("a loop cannot go over `{value}`, which is {}", value.name()))),
+    if value.is_none() || value.is_undefined() {
+        Ok(Vec::new())
+    } else {
+        Err(tera::Error::message(format!("a loop cannot go over `{value}`, which is {}", value.name())))
     }
 }
 
@@ -53,9 +54,10 @@ fn at(value: &Value, is_first: bool) -> TeraResult<Value> {
         let found = found.map_or(String::new(), String::from);
         return Ok(if is_first { Value::from(found) } else { super::marked_as(value, found) });
     }
-    match value.is_undefined() {
-        true => Ok(Value::from("")),
-        false => Err(tera::Error::message(format!("`{value}` is {} and has no elements", value.name()))),
+    if value.is_undefined() {
+        Ok(Value::from(""))
+    } else {
+        Err(tera::Error::message(format!("`{value}` is {} and has no elements", value.name())))
     }
 }
 
@@ -132,9 +134,10 @@ fn sorted(value: &Value, kwargs: &Kwargs, is_reversed: bool) -> TeraResult<Value
     if keyed.windows(2).any(|pair| pair[0].0.partial_cmp(pair[1].0).is_none()) {
         return Ok(Value::from(""));
     }
-    match is_reversed {
-        true => keyed.sort_by(|a, b| b.0.cmp(a.0)),
-        false => keyed.sort_by(|a, b| a.0.cmp(b.0)),
+    if is_reversed {
+        keyed.sort_by(|a, b| b.0.cmp(a.0))
+    } else {
+        keyed.sort_by(|a, b| a.0.cmp(b.0))
     }
     Ok(Value::from(keyed.into_iter().map(|(_, item)| item.clone()).collect::<Vec<_>>()))
 }

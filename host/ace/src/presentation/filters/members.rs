@@ -85,10 +85,7 @@ fn capitalized(text: &str) -> String {
 fn swapped(text: &str) -> String {
     let mut swapped = String::with_capacity(text.len());
     for c in text.chars() {
-        match c.is_uppercase() {
-            true => swapped.extend(c.to_lowercase()),
-            false => swapped.extend(c.to_uppercase()),
-        }
+        if c.is_uppercase() { swapped.extend(c.to_lowercase()) } else { swapped.extend(c.to_uppercase()) }
     }
     swapped
 }

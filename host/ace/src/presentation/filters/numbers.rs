@@ -32,10 +32,7 @@ pub(super) fn localized(value: &Value) -> TeraResult<String> {
     }
     let text = python::repr(value);
     let plain = if text.contains('e') { Number::parse(&text).map(|n| n.plain()) } else { None }.unwrap_or(text);
-    match plain.contains('.') {
-        true => Ok(plain.replace('.', &separators()?.decimal)),
-        false => Ok(plain),
-    }
+    if plain.contains('.') { Ok(plain.replace('.', &separators()?.decimal)) } else { Ok(plain) }
 }
 
 /// The language's, as Django has them; as the CLDR does, where Django does not have the language.

@@ -92,11 +92,14 @@ impl Spec<'_> {
     }
 
     fn sign(&self, is_negative: bool) -> &'static str {
-        match is_negative {
-            true => "-",
-            false if self.has('+') => "+",
-            false if self.has(' ') => " ",
-            false => "",
+        if is_negative {
+            "-"
+        } else if self.has('+') {
+            "+"
+        } else if self.has(' ') {
+            " "
+        } else {
+            ""
         }
     }
 

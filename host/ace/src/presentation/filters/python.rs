@@ -111,9 +111,10 @@ pub(crate) fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut is_within = false;
     for c in text.chars() {
-        match is_within {
-            true => titled.extend(c.to_lowercase()),
-            false => extend_titlecase(&mut titled, c),
+        if is_within {
+            titled.extend(c.to_lowercase())
+        } else {
+            extend_titlecase(&mut titled, c)
         }
         is_within = c.is_uppercase() || c.is_lowercase();
     }

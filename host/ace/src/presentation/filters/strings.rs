@@ -74,9 +74,10 @@ fn title(text: &str) -> String {
     for c in text.chars() {
         let after_apostrophe = previous[1] == '\'' && previous[0].is_ascii_lowercase();
         let starts = !previous[1].is_alphabetic() && !previous[1].is_ascii_digit() && !after_apostrophe;
-        match starts {
-            true => python::extend_titlecase(&mut titled, c),
-            false => titled.extend(c.to_lowercase()),
+        if starts {
+            python::extend_titlecase(&mut titled, c)
+        } else {
+            titled.extend(c.to_lowercase())
         }
         previous = [previous[1], titled.chars().next_back().unwrap_or(c)];
     }
@@ -159,10 +160,7 @@ fn truncated(text: &str, length: usize, ellipsis: char) -> String {
 
 fn words(text: &str, length: usize) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    match words.len() > length {
-        true => format!("{} {ELLIPSIS}", words[..length].join(" ")),
-        false => words.join(" "),
-    }
+    if words.len() > length { format!("{} {ELLIPSIS}", words[..length].join(" ")) } else { words.join(" ") }
 }
 
 fn width(kwargs: &Kwargs) -> TeraResult<usize> {

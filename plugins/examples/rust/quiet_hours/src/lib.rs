@@ -72,9 +72,10 @@ impl QuietHours {
     /// When they end by the zone's clocks, if they are on now; milliseconds since 1970 there.
     fn end_of_quiet(&self, local: i64) -> Option<i64> {
         let time = local.rem_euclid(DAY);
-        let is_quiet = match self.start < self.end {
-            true => self.start <= time && time < self.end,
-            false => self.start <= time || time < self.end,
+        let is_quiet = if self.start < self.end {
+            self.start <= time && time < self.end
+        } else {
+            self.start <= time || time < self.end
         };
         is_quiet.then(|| local + (self.end - time).rem_euclid(DAY))
     }

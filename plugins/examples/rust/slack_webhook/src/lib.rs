@@ -44,9 +44,10 @@ fn webhook_url() -> Result<String, String> {
 fn mention(message: &Message) -> Result<String, DeliveryError> {
     let contacts = message.recipient().map(|recipient| recipient.contacts).unwrap_or_default();
     let Some((_, id)) = contacts.into_iter().find(|(kind, _)| kind == "slack") else { return Ok(String::new()) };
-    match is_member_id(&id) {
-        true => Ok(format!("<@{id}> ")),
-        false => Err(DeliveryError::Fatal("the contact \"slack\" is no member id such as U012AB3CD".to_owned())),
+    if is_member_id(&id) {
+        Ok(format!("<@{id}> "))
+    } else {
+        Err(DeliveryError::Fatal("the contact \"slack\" is no member id such as U012AB3CD".to_owned()))
     }
 }
 
