@@ -62,7 +62,7 @@ const SERVER: [Row; 7] = [
     ("tokens", &[]),
     ("events", &[]),
     ("worker", &["events"]),
-    ("intake", &[]),
+    ("intake", &["worker"]),
     ("http", &["gauges", "intake", "events", "tokens", "worker"]),
     ("app", &["gauges", "events", "http", "intake", "tokens", "worker"]),
 ];

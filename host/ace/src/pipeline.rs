@@ -83,6 +83,50 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Where a message stands before its first step. `limit`: where it may go, over what the policies leave.
+    fn begin(snapshot: &Snapshot, message: &Message, limit: Limit) -> Self {
+        let types = snapshot.channels.types();
+        let now = (snapshot.now)();
+        let expired = message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= now);
+        let mut todo = Vec::with_capacity(types.len());
+        let mut channels = Vec::with_capacity(types.len());
+        for channel_type in types {
+            let outcome = if !limit.allows_type(&channel_type, &snapshot.channels) {
+                Some(Outcome::Excluded)
+            } else if expired {
+                Some(Outcome::Expired { error: None })
+            } else {
+                None
+            };
+            todo.push(if outcome.is_some() { Todo::Nothing } else { Todo::Ask(now) });
+            channels.push(ChannelReport::new(
+                channel_type,
+                outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() }),
+            ));
+        }
+        let report = Report {
+            uuid: message.uuid,
+            name: message.unique_name(),
+            interruptions: Vec::new(),
+            policies: Vec::new(),
+            channels,
+        };
+        let (seen, accepted) = (Some(now), Some(now));
+        Progress { limit, report, todo, asked_in_vain: 0, seen, accepted, mailed: Vec::new() }
+    }
+
+    /// The report so far, out of a progress as it was stored.
+    ///
+    /// # Errors
+    /// It is not the JSON of a progress.
+    pub fn report_of(progress: &[u8]) -> Result<Report, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Reported {
+            report: Report,
+        }
+        serde_json::from_slice(progress).map(|Reported { report }| report)
+    }
+
     /// Whether it comes from [`InFlight::another_try`], and nothing was done since.
     fn is_anew(&self) -> bool {
         self.asked_in_vain == 0 && !self.mailed.is_empty()
@@ -138,34 +182,7 @@ enum Stage {
 impl InFlight {
     /// A message before its first step. `limit`: where it may go, over what the policies leave.
     pub fn new(snapshot: Arc<Snapshot>, message: Arc<Message>, limit: Limit, dry: bool) -> Self {
-        let types = snapshot.channels.types();
-        let now = (snapshot.now)();
-        let expired = message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= now);
-        let mut todo = Vec::with_capacity(types.len());
-        let mut channels = Vec::with_capacity(types.len());
-        for channel_type in types {
-            let outcome = if !limit.allows_type(&channel_type, &snapshot.channels) {
-                Some(Outcome::Excluded)
-            } else if expired {
-                Some(Outcome::Expired { error: None })
-            } else {
-                None
-            };
-            todo.push(if outcome.is_some() { Todo::Nothing } else { Todo::Ask(now) });
-            channels.push(ChannelReport::new(
-                channel_type,
-                outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() }),
-            ));
-        }
-        let report = Report {
-            uuid: message.uuid,
-            name: message.unique_name(),
-            interruptions: Vec::new(),
-            policies: Vec::new(),
-            channels,
-        };
-        let (seen, accepted) = (Some(now), Some(now));
-        let progress = Progress { limit, report, todo, asked_in_vain: 0, seen, accepted, mailed: Vec::new() };
+        let progress = Progress::begin(&snapshot, &message, limit);
         InFlight { message, snapshot, dry, progress, is_to_be_recorded: false, held: None }
     }
 

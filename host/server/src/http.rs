@@ -51,6 +51,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::intake::submit::Submitter;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
 pub(crate) use guard::Rates;
@@ -82,6 +83,11 @@ pub(crate) struct Api {
 impl Api {
     fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// The door that messages come in by.
+    fn submitter(&self) -> Submitter<'_> {
+        Submitter::new(&self.ace, &self.queue, &self.worker)
     }
 
     /// A new request's.

@@ -1,5 +1,7 @@
 //! How recipients become messages of the queue: the lines of a request, and the pages of a resolver.
 
+pub(crate) mod submit;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use ace::Ace;
+use ace::channel::UnknownChannel;
 use ace::internals::plugin::{Namespace, PluginState, Runtime};
+use ace::internals::tasks::Panicked;
 use ace::message::{
     DateTime, FieldError, FieldErrors, Message, MessageType, Object, Page, Personal, Recipient, ResolveError,
 };
@@ -42,8 +46,12 @@ pub(crate) enum IntakeError {
     /// The message of this uuid has another content.
     #[error("the message {0} was in this batch before, with other content")]
     Conflict(Uuid),
+    #[error("limit_to: {0}")]
+    Limit(#[from] UnknownChannel),
     #[error("{0}")]
     Queue(#[from] QueueError),
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// A message as the queue takes it.
@@ -119,7 +127,7 @@ pub(crate) struct Intake<'a> {
 }
 
 impl<'a> Intake<'a> {
-    pub(crate) fn new(queue: &'a Queue, batch: &'a Batch, kind: &MessageType) -> Result<Self, FieldErrors> {
+    fn new(queue: &'a Queue, batch: &'a Batch, kind: &MessageType) -> Result<Self, FieldErrors> {
         let (name, not_before) = (kind.unique_name(), not_before(&kind.options)?);
         let chunk = Vec::with_capacity(CHUNK);
         Ok(Intake { queue, batch, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
@@ -172,19 +180,32 @@ enum Missed {
     Store(QueueError),
 }
 
+/// Why a resolver cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ResolverError {
+    #[error("there is no resolver {name:?}{}", nearest.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
+    Unknown { name: String, nearest: Option<String> },
+    #[error("the resolver {name} cannot serve: {why}")]
+    Broken { name: String, why: String },
+    #[error("the resolver {0} is switched off in ace.toml")]
+    Disabled(String),
+}
+
 /// A resolver that serves, by its name.
-pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, String> {
+///
+/// # Errors
+/// There is none of this name, or it does not serve.
+pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, ResolverError> {
     let registry = ace.registry();
     let plugins = || registry.plugins.values().filter(|p| p.namespaces.contains(&Namespace::RecipientResolver));
     let Some(plugin) = plugins().find(|plugin| plugin.name == name) else {
-        let near = ace::message::nearest(name, plugins().map(|plugin| plugin.name.as_str()));
-        let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-        return Err(format!("there is no resolver {name:?}{hint}"));
+        let nearest = ace::message::nearest(name, plugins().map(|plugin| plugin.name.as_str())).map(str::to_owned);
+        return Err(ResolverError::Unknown { name: name.to_owned(), nearest });
     };
     match (&plugin.state, &plugin.runtime) {
         (PluginState::Active, Some(runtime)) => Ok(runtime.clone()),
-        (PluginState::Broken(why), _) => Err(format!("the resolver {name} cannot serve: {why}")),
-        _ => Err(format!("the resolver {name} is switched off in ace.toml")),
+        (PluginState::Broken(why), _) => Err(ResolverError::Broken { name: name.to_owned(), why: why.clone() }),
+        _ => Err(ResolverError::Disabled(name.to_owned())),
     }
 }
 
@@ -254,7 +275,7 @@ async fn page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<Option<St
     }
     let text = String::from_utf8_lossy(&batch.kind).into_owned();
     let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
-    let runtime = resolver(ace, &resolving.resolver.plugin).map_err(|why| Missed::Later(why, None))?;
+    let runtime = resolver(ace, &resolving.resolver.plugin).map_err(|error| Missed::Later(error.to_string(), None))?;
     let called = runtime.resolve(&text, &resolving.resolver.arguments, cursor, PAGE).await;
     let Page { items, next } = match called.answer {
         Ok(Ok(page)) => page,

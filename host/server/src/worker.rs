@@ -5,18 +5,20 @@
 //! way through the queue's waiting rows.
 
 mod alone;
+mod parking;
+mod reading;
+mod settling;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ace::InFlight;
 use ace::internals::monitoring::trace::{self, TraceContext};
-use ace::internals::pipeline::{Limit, Progress, Snapshot};
+use ace::internals::pipeline::{Progress, Snapshot};
 use ace::internals::tasks;
-use ace::message::{Destination, Message, MessageType, Outcome, Personal, Prepared, Report};
+use ace::message::{Destination, Message, Prepared, Report};
 use ace_store::queue::{
-    Claim, ClaimNo, Claimed, ClaimedBatch, Limits, MessageId, Priority, Queue, QueueError, Settled, Settlement, State,
+    Claim, ClaimNo, Claimed, ClaimedBatch, Limits, MessageId, Priority, Queue, Settled, Settlement,
 };
 use alone::Alone;
 use jiff::Timestamp;
@@ -26,6 +28,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::events::{self, Told};
+pub(crate) use settling::state;
+use settling::write_down;
 
 /// Of the places, one in so many is for transactional messages alone.
 const RESERVED_PART: usize = 4;
@@ -33,8 +37,6 @@ const RESERVED_PART: usize = 4;
 const AHEAD: usize = 32;
 /// Settlements on their way to the disk at once.
 const SETTLING_MAX: usize = 1_024;
-/// Batches whose message types are kept ready.
-const BATCHES_MAX: usize = 64;
 /// Events that a slow listener may be behind.
 const TOLD_MAX: usize = 1_024;
 /// The longest the queue is not looked at.
@@ -44,8 +46,6 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A message's number, and the claim it was handed out by.
 type Lent = (MessageId, ClaimNo);
-
-mod parking;
 
 /// What the messages of a batch share, as it was stored and made ready.
 type Ready = (Arc<[u8]>, Arc<Prepared>);
@@ -90,9 +90,9 @@ pub struct Awaited<'a> {
 }
 
 impl Awaited<'_> {
-    /// Whether the message was settled within that time.
-    pub async fn is_settled_within(&mut self, time: Duration) -> bool {
-        matches!(tokio::time::timeout(time, &mut self.receiver).await, Ok(Ok(_)))
+    /// The report of the message, where it is settled within that time.
+    pub async fn settled_within(&mut self, time: Duration) -> Option<Arc<Report>> {
+        tokio::time::timeout(time, &mut self.receiver).await.ok()?.ok()
     }
 }
 
@@ -346,87 +346,6 @@ impl Worker {
         }
     }
 
-    fn job(&self, claimed: &Claimed) -> Result<Job, String> {
-        if let Some(damage) = &claimed.damage {
-            return Err(damage.clone());
-        }
-        let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
-        let stands = progress.and_then(|progress| match (progress, &claimed.report) {
-            (kept, Some(report)) => Ok(Stands::Settled(serde_json::from_slice(report)?, kept)),
-            (Some(progress), None) => Ok(Stands::Under(progress)),
-            (None, None) => Ok(Stands::AtTheBeginning),
-        });
-        Ok(Job {
-            id: claimed.id,
-            claim: claimed.claim,
-            message: Arc::new(self.message(claimed)?),
-            stands: stands.map_err(|e| format!("its progress: {e}"))?,
-            limits: claimed.limits.clone(),
-            interrupted: claimed.interrupted.clone(),
-            trace: claimed.trace.clone(),
-            priority: claimed.priority,
-            since: claimed.since,
-        })
-    }
-
-    fn message(&self, claimed: &Claimed) -> Result<Message, String> {
-        match &claimed.kind {
-            Some(kind) if Personal::is_one(&claimed.body) => {
-                let personal = Personal::from_own_json(&claimed.body).map_err(|e| e.to_string())?;
-                Ok(self.prepared(claimed.priority, kind)?.message(claimed.uuid, personal))
-            }
-            _ => Message::from_own_json(&claimed.body).map_err(|errors| errors.to_string()),
-        }
-    }
-
-    /// What the messages of a batch share.
-    fn prepared(&self, priority: Priority, kind: &Arc<[u8]>) -> Result<Arc<Prepared>, String> {
-        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        // The class of a batch that is gone may be another batch's by now.
-        if let Some((_, prepared)) = batches.get(&priority).filter(|(known, _)| known == kind) {
-            return Ok(prepared.clone());
-        }
-        let read = MessageType::from_json(kind).map_err(|e| format!("its batch's message type: {e}"))?;
-        let prepared = Arc::new(Prepared::new(read));
-        if batches.len() >= BATCHES_MAX {
-            batches.clear();
-        }
-        batches.insert(priority, (kind.clone(), prepared.clone()));
-        Ok(prepared)
-    }
-
-    fn flight(
-        &self,
-        message: Arc<Message>,
-        stands: Stands,
-        limits: Option<Limits>,
-        interrupted: &[Timestamp],
-    ) -> InFlight {
-        let snapshot = (self.current)();
-        let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
-        let mut flight = match stands {
-            Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
-            Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
-            Stands::Settled(report, kept) => InFlight::reopen(snapshot, message, report, kept),
-        };
-        if let Some(limit) = limit {
-            flight.allow(limit);
-        }
-        flight.was_interrupted(interrupted);
-        flight
-    }
-
-    /// A message that cannot be read any more stops nobody else.
-    async fn set_aside(&self, lent: Lent, uuid: Uuid, reason: &str) {
-        tracing::error!(
-            message = lent.0.get(), message_uuid = %uuid,
-            "What is stored of a message cannot be read; it is set aside, and all others go on: {reason}. \
-             Look at it with: ace messages {uuid}"
-        );
-        let report = serde_json::json!({"uuid": uuid, "error": reason}).to_string().into_bytes();
-        self.settle(lent, Settlement::Corrupt { report }, false).await;
-    }
-
     /// Takes a message as far as it goes now, in its span.
     async fn send(&self, place: Place, job: Job) {
         let message = job.message.clone();
@@ -468,56 +387,6 @@ impl Worker {
         drop(permit);
     }
 
-    async fn done(&self, lent: Lent, flight: InFlight) {
-        let (message, another_try) = (flight.message.clone(), flight.another_try());
-        let report = flight.into_report();
-        let tell = || events::tell(&message, &report, self.events, self.now());
-        let kept = self.events.are_kept.then(tell);
-        let event = kept.as_ref().map(|told| told.to_event());
-        let state = state(&report);
-        let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
-        let is_awaited = self.waiting().contains_key(&message.uuid);
-        let another_try = another_try.filter(|_| state.is_dead()).map(|progress| write_down(&progress));
-        let settlement = Settlement::Done { state, report: written, event, kept: another_try };
-        if self.settle(lent, settlement, is_awaited).await {
-            if self.told.receiver_count() > 0 {
-                // By now nobody may be listening any more.
-                let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
-            }
-            let report = Arc::new(report);
-            for waiting in self.waiting().remove(&message.uuid).unwrap_or_default() {
-                let _ = waiting.send(report.clone());
-            }
-        }
-    }
-
-    /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
-    /// was stopped before that was possible, or has the message no more; the message is in doubt then. `is_awaited`: it is written
-    /// at once.
-    async fn settle(&self, (id, claim): Lent, settlement: Settlement, is_awaited: bool) -> bool {
-        loop {
-            let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
-            let settled = match is_awaited {
-                true => self.queue.settle(settled, self.now()).await,
-                false => self.queue.settle_deferred(settled, self.now()).await,
-            };
-            match settled {
-                Ok(()) => return true,
-                // It is another worker's, or nobody's: the person was forgotten.
-                Err(QueueError::State(why)) => {
-                    tracing::warn!("Gave up processing a message: {why}");
-                    return false;
-                }
-                // The queue tells the operator, once.
-                Err(error) => tracing::debug!("A settlement could not be written; retrying: {error}"),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(STORE_PAUSE) => {}
-                () = self.stop.cancelled() => return false,
-            }
-        }
-    }
-
     /// Claims nothing more and waits for what is under way, at most so long; whether all of it ended.
     pub async fn drain(&self, at_most: Duration) -> bool {
         self.stop.cancel();
@@ -531,25 +400,5 @@ impl Worker {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>> {
         self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn write_down(progress: &Progress) -> Vec<u8> {
-    serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
-}
-
-/// Where the message stands as a whole.
-fn state(report: &Report) -> State {
-    let any = |is: fn(&Outcome) -> bool| report.channels.iter().any(|c| is(&c.outcome));
-    if any(|o| matches!(o, Outcome::Sent { .. })) {
-        State::Sent
-    } else if any(|o| matches!(o, Outcome::MaybeSent { .. })) {
-        State::MaybeSent
-    } else if !report.is_failure() {
-        State::NotSent
-    } else if any(|o| matches!(o, Outcome::Expired { .. })) && !any(|o| matches!(o, Outcome::Failed { .. })) {
-        State::Expired
-    } else {
-        State::Failed
     }
 }

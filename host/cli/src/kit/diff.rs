@@ -10,14 +10,15 @@ pub fn of(expected: &Value, actual: &Value) -> String {
 }
 
 fn lines(expected: &str, actual: &str) -> String {
-    let diff = TextDiff::from_lines(expected, actual);
+    let (old, new): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), actual.lines().collect());
+    let diff = TextDiff::from_slices(&old, &new);
     let marked = diff.iter_all_changes().map(|change| {
         let mark = match change.tag() {
             ChangeTag::Equal => ' ',
             ChangeTag::Delete => '-',
             ChangeTag::Insert => '+',
         };
-        format!("{mark} {}", change.value().trim_end_matches('\n'))
+        format!("{mark} {}", change.value())
     });
     marked.collect::<Vec<_>>().join("\n")
 }

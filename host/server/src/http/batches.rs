@@ -80,12 +80,12 @@ pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Re
     intake::not_before(&kind.options)?;
     let text = kind.to_json().into_bytes();
     if let Some(named) = head.resolver {
-        return resolve(&api, (uuid, text), named, &mut lines).await;
+        return resolve(&api, Typed { uuid, kind: text }, named, &mut lines).await;
     }
     let batch =
         api.queue.create_batch(NewBatch { uuid, digest: queue::digest(&text), kind: text }, api.ace.now()).await?;
     is_open(&batch)?;
-    let mut intake = Intake::new(&api.queue, &batch, &kind)?;
+    let mut intake = api.submitter().batch(&batch, &kind)?;
     let read = take_lines(&api, &mut intake, &mut lines).await;
     // What stands before a line that makes no sense, or before the cut, is taken.
     intake.flush(api.ace.now()).await?;
@@ -119,15 +119,17 @@ fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
     Ok(intake::Member { key, personal })
 }
 
+/// A batch that is to start, with its message type as JSON.
+struct Typed {
+    uuid: Uuid,
+    kind: Vec<u8>,
+}
+
 /// Starts a batch whose recipients a plugin names; it is asked in the background, also after a restart.
-async fn resolve(
-    api: &Api,
-    (uuid, kind): (Uuid, Vec<u8>),
-    named: ResolverRequest,
-    lines: &mut Lines,
-) -> Result<Response, ApiError> {
+async fn resolve(api: &Api, batch: Typed, named: ResolverRequest, lines: &mut Lines) -> Result<Response, ApiError> {
+    let Typed { uuid, kind } = batch;
     let wrong = |field: &str, why: String| ApiError::BadRequest(format!("line 1: resolver.{field}: {why}"));
-    intake::resolver(&api.ace, &named.plugin).map_err(|why| wrong("plugin", why))?;
+    intake::resolver(&api.ace, &named.plugin).map_err(|error| wrong("plugin", error.to_string()))?;
     if lines.next().await?.is_some() {
         let why = "line 2: a resolver names the recipients, so no line may follow the first one".to_owned();
         return Err(ApiError::BadRequest(why));

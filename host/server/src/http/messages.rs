@@ -1,18 +1,17 @@
 //! Messages: handing them in, and what became of them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ace::internals::monitoring::trace;
+use ace::internals::pipeline::Progress;
 use ace::message::{self, DateTime, Message, Report};
-use ace_store::queue::{self, Accepted, Filter, MessageId, New, Priority, Selection, Stored};
+use ace_store::queue::{self, Accepted, Filter, Selection, Stored};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -23,8 +22,8 @@ use super::body::Pieces;
 use super::described::MessageForm;
 use super::problem::{ApiError, Problem};
 use super::shown::{MessageDetails, MessageSummary};
-use crate::intake;
-use crate::worker::{Awaited, Job, Place, Stands};
+use crate::intake::submit::{Admitted, Submission};
+use crate::worker::{self, Awaited};
 
 /// The longest `?wait`, in seconds.
 const WAIT_MAX_S: u64 = 120;
@@ -156,7 +155,8 @@ pub(super) async fn submit(
     }
     let trace = trace::current().map(|trace| trace.to_string());
     let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
-    let taken = accept(&api, message, &limit, trace, wait).await?;
+    let submission = Submission { message, limit_to: limit, trace, is_awaited: wait.is_some() };
+    let taken = accept(&api, submission, wait).await?;
     let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = HeaderValue::from_str(&format!("/v1/messages/{}", taken.uuid));
     let mut response = (status, Json(SubmitResponse::SubmittedMessage(taken))).into_response();
@@ -172,110 +172,55 @@ fn key(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
     Ok(Some(Uuid::new_v5(&KEYS, key.as_bytes())))
 }
 
-async fn accept(
-    api: &Api,
-    message: Message,
-    limit: &[String],
-    trace: Option<String>,
-    wait: Option<Duration>,
-) -> Result<SubmittedMessage, ApiError> {
-    let message = Arc::new(message);
-    let mut new = intake::new(&message, priority(&message))?;
-    api.ace.limit(limit).map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
-    new.limit = (!limit.is_empty()).then(|| limit.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect());
-    let limits = new.limit.clone().map(|limit| vec![limit]);
-    new.trace = trace.clone();
-    let now = api.ace.now();
-    let place = match new.not_before {
-        Some(later) if later > now => None,
-        _ => api.worker.place(message.is_transactional()),
-    };
-    new.claim = place.is_some();
-    let uuid = message.uuid;
-    let outcome = wait.map(|_| api.worker.outcome(uuid));
-    let accepted = match place {
-        None => api.queue.accept(vec![new], now).await?,
-        Some(place) => {
-            let priority = new.priority;
-            let job = move |id| Job {
-                id,
-                claim: queue::ClaimNo::FIRST,
-                message,
-                stands: Stands::AtTheBeginning,
-                limits,
-                interrupted: Vec::new(),
-                trace,
-                priority,
-                since: now,
-            };
-            accept_and_begin(api, new, now, place, job).await?
-        }
-    };
-    let (state, duplicate, extended) = match accepted[..] {
-        [Accepted::New(_)] => (queue::State::Queued, false, false),
-        [Accepted::Same(state)] => (state, true, false),
-        [Accepted::Extended] => (queue::State::Queued, true, true),
-        [Accepted::Ended(state)] => {
+/// Takes a message in and, where that is asked for, waits for what becomes of it.
+async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Result<SubmittedMessage, ApiError> {
+    let uuid = submission.message.uuid;
+    let Admitted { accepted, outcome } = api.submitter().message(submission).await?;
+    let (state, duplicate, extended) = match accepted {
+        Accepted::New(_) => (queue::State::Queued, false, false),
+        Accepted::Same(state) => (state, true, false),
+        Accepted::Extended => (queue::State::Queued, true, true),
+        Accepted::Ended(state) => {
             let state = state.as_str();
             let why = format!("the message {uuid} is {state}: no channel type can be added to it (limit_to)");
             return Err(ApiError::Conflict(why));
         }
-        _ => {
+        Accepted::Conflict => {
             let why = format!("another message has the uuid {uuid}; send this one under a uuid of its own");
             return Err(ApiError::Conflict(why));
         }
     };
     let mut taken = SubmittedMessage { uuid, state: state.as_str(), duplicate, extended, report: None };
-    if let (Some(wait), Some(outcome)) = (wait, outcome) {
-        await_outcome(api, &mut taken, wait, outcome).await?;
+    match (wait, outcome) {
+        (Some(wait), Some(outcome)) if state == queue::State::Queued => {
+            await_outcome(api, &mut taken, wait, outcome).await
+        }
+        (Some(_), _) => look_up(api, &mut taken).await?,
+        (None, _) => {}
     }
     Ok(taken)
 }
 
-/// Apart from the request: a client that goes away leaves no claimed message without its worker.
-async fn accept_and_begin(
-    api: &Api,
-    new: New,
-    now: Timestamp,
-    place: Place,
-    job: impl FnOnce(MessageId) -> Job + Send + 'static,
-) -> Result<Vec<Accepted>, ApiError> {
-    let (queue, worker) = (api.queue.clone(), api.worker.clone());
-    let accepting = tokio::spawn(async move {
-        let accepted = queue.accept(vec![new], now).await?;
-        if let Some(Accepted::New(id)) = accepted.first() {
-            worker.begin(place, job(*id));
-        }
-        Ok::<_, queue::QueueError>(accepted)
-    });
-    Ok(accepting.await.map_err(|e| ApiError::Internal(e.to_string()))??)
+/// What became of a message within a time: this process has just written it down.
+async fn await_outcome(api: &Api, taken: &mut SubmittedMessage, wait: Duration, mut outcome: Awaited<'_>) {
+    let settled = tokio::select! {
+        settled = outcome.settled_within(wait) => settled,
+        // What is under way is finished, but nobody is kept waiting for it.
+        () = api.stop.cancelled() => None,
+    };
+    if let Some(settled) = settled {
+        taken.state = worker::state(&settled).as_str();
+        taken.report = serde_json::to_value(settled.as_ref()).ok();
+    }
 }
 
-async fn await_outcome(
-    api: &Api,
-    taken: &mut SubmittedMessage,
-    wait: Duration,
-    mut outcome: Awaited<'_>,
-) -> Result<(), ApiError> {
-    if taken.state == queue::State::Queued.as_str() {
-        let is_settled = tokio::select! {
-            is_settled = outcome.is_settled_within(wait) => is_settled,
-            // What is under way is finished, but nobody is kept waiting for it.
-            () = api.stop.cancelled() => false,
-        };
-        if !is_settled {
-            return Ok(());
-        }
-    }
+/// What became of a message that was settled before this request.
+async fn look_up(api: &Api, taken: &mut SubmittedMessage) -> Result<(), ApiError> {
     if let Some(stored) = api.queue.message(taken.uuid).await? {
         taken.state = stored.state.as_str();
         taken.report = report(&stored);
     }
     Ok(())
-}
-
-fn priority(message: &Message) -> Priority {
-    if message.is_transactional() { Priority::TRANSACTIONAL } else { Priority::ORDINARY }
 }
 
 /// Returns one message with its state and timeline.
@@ -409,6 +354,9 @@ impl MessageQuery {
 
 /// What has happened: the report, or of an unsettled message the one so far.
 fn report(stored: &Stored) -> Option<Value> {
-    let read = |bytes: &Vec<u8>| serde_json::from_slice::<Value>(bytes).ok();
-    stored.report.as_ref().and_then(read).or_else(|| Some(stored.progress.as_ref().and_then(read)?["report"].take()))
+    match (&stored.report, &stored.progress) {
+        (Some(report), _) => serde_json::from_slice(report).ok(),
+        (None, Some(progress)) => serde_json::to_value(Progress::report_of(progress).ok()?).ok(),
+        (None, None) => None,
+    }
 }

@@ -182,6 +182,8 @@ impl From<IntakeError> for ApiError {
         match error {
             IntakeError::Fields(errors) => errors.into(),
             IntakeError::Queue(error) => error.into(),
+            unknown @ IntakeError::Limit(_) => ApiError::BadRequest(unknown.to_string()),
+            IntakeError::Panicked(panicked) => ApiError::Internal(panicked.to_string()),
             conflict @ IntakeError::Conflict(_) => ApiError::Conflict(conflict.to_string()),
         }
     }

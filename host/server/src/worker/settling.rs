@@ -1,0 +1,85 @@
+//! What came of a message, written down and told.
+
+use std::sync::Arc;
+
+use ace::InFlight;
+use ace::internals::pipeline::Progress;
+use ace::message::{Outcome, Report};
+use ace_store::queue::{QueueError, Settled, Settlement, State};
+
+use super::{Lent, STORE_PAUSE, Worker};
+use crate::events;
+
+impl Worker {
+    pub(super) async fn done(&self, lent: Lent, flight: InFlight) {
+        let (message, another_try) = (flight.message.clone(), flight.another_try());
+        let report = flight.into_report();
+        let tell = || events::tell(&message, &report, self.events, self.now());
+        let kept = self.events.are_kept.then(tell);
+        let event = kept.as_ref().map(|told| told.to_event());
+        let state = state(&report);
+        let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
+        let is_awaited = self.waiting().contains_key(&message.uuid);
+        let another_try = another_try.filter(|_| state.is_dead()).map(|progress| write_down(&progress));
+        let settlement = Settlement::Done { state, report: written, event, kept: another_try };
+        if self.settle(lent, settlement, is_awaited).await {
+            if self.told.receiver_count() > 0 {
+                // By now nobody may be listening any more.
+                let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
+            }
+            let report = Arc::new(report);
+            for waiting in self.waiting().remove(&message.uuid).unwrap_or_default() {
+                let _ = waiting.send(report.clone());
+            }
+        }
+    }
+
+    /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
+    /// was stopped before that was possible, or has the message no more; the message is in doubt then. `is_awaited`: it is written
+    /// at once.
+    pub(super) async fn settle(&self, (id, claim): Lent, settlement: Settlement, is_awaited: bool) -> bool {
+        loop {
+            let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
+            let settled = if is_awaited {
+                self.queue.settle(settled, self.now()).await
+            } else {
+                self.queue.settle_deferred(settled, self.now()).await
+            };
+            match settled {
+                Ok(()) => return true,
+                // It is another worker's, or nobody's: the person was forgotten.
+                Err(QueueError::State(why)) => {
+                    tracing::warn!("Gave up processing a message: {why}");
+                    return false;
+                }
+                // The queue tells the operator, once.
+                Err(error) => tracing::debug!("A settlement could not be written; retrying: {error}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STORE_PAUSE) => {}
+                () = self.stop.cancelled() => return false,
+            }
+        }
+    }
+}
+
+/// A progress as it is stored.
+pub(super) fn write_down(progress: &Progress) -> Vec<u8> {
+    serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
+}
+
+/// Where the message stands as a whole.
+pub(crate) fn state(report: &Report) -> State {
+    let any = |is: fn(&Outcome) -> bool| report.channels.iter().any(|c| is(&c.outcome));
+    if any(|o| matches!(o, Outcome::Sent { .. })) {
+        State::Sent
+    } else if any(|o| matches!(o, Outcome::MaybeSent { .. })) {
+        State::MaybeSent
+    } else if !report.is_failure() {
+        State::NotSent
+    } else if any(|o| matches!(o, Outcome::Expired { .. })) && !any(|o| matches!(o, Outcome::Failed { .. })) {
+        State::Expired
+    } else {
+        State::Failed
+    }
+}
