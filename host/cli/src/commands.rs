@@ -12,6 +12,7 @@ mod remote;
 mod render;
 mod send;
 mod serve;
+mod tables;
 mod templates;
 mod token;
 mod windows;
@@ -166,7 +167,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
     });
     // A span of each request and message costs time, and a server's lines do without unless more is asked for.
     let with_spans = cli.log.is_some() || !matches!(cli.command, Command::Serve);
-    let log = |spans: Option<&Exporter>| start_logging((filter, with_spans), cli.log_format, spans);
+    let log = |spans: Option<&Exporter>| start_logging(filter, with_spans, cli.log_format, spans);
     // A server may export spans, and only its configuration says so.
     if !matches!(cli.command, Command::Serve) {
         log(None)?;
@@ -224,11 +225,7 @@ fn without_file() -> Config {
 }
 
 /// Lines on stderr, with the spans they are in or without, and spans to a collector where there is one.
-fn start_logging(
-    (filter, with_spans): (&str, bool),
-    format: LogFormat,
-    spans: Option<&Exporter>,
-) -> anyhow::Result<()> {
+fn start_logging(filter: &str, with_spans: bool, format: LogFormat, spans: Option<&Exporter>) -> anyhow::Result<()> {
     let chosen = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log {filter:?}: {error}"))?;
     let chosen = chosen.and(filter_fn(move |metadata| with_spans || metadata.is_event()));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -277,10 +274,11 @@ fn once(error: &dyn std::error::Error) -> String {
     let mut told = String::new();
     for cause in std::iter::successors(Some(error), |error| error.source()) {
         let text = cause.to_string();
-        match told.is_empty() {
-            true => told = text,
-            false if told.contains(&text) => {}
-            false => told.push_str(&format!(": {text}")),
+        if told.is_empty() {
+            told = text
+        } else if told.contains(&text) {
+        } else {
+            told.push_str(&format!(": {text}"))
         }
     }
     told

@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::client::Server;
-use super::remote::{table, text};
+use super::tables::{table, text};
 use super::{OK, put};
 
 #[derive(clap::Args)]
@@ -49,9 +49,10 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
             vec![client.ask(client.request(Method::POST, &format!("/v1/batches/{uuid}/{change}"))?).await?]
         }
     };
-    match json {
-        true => batches.iter().for_each(|batch| put(&batch.to_string())),
-        false => show(&batches),
+    if json {
+        batches.iter().for_each(|batch| put(&batch.to_string()))
+    } else {
+        show(&batches)
     }
     Ok(OK)
 }

@@ -3,12 +3,12 @@
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
 use super::client::{Client, NDJSON, Server};
+use super::tables::{table, text};
 use super::{OK, counted, put, put_as_it_is};
 
 /// Messages that are listed where `--limit` names no number.
@@ -112,9 +112,10 @@ pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
                 request = request.query(&[("limit", limit)]);
             }
             let changed: Value = client.ask(request).await?;
-            match json {
-                true => put(&changed.to_string()),
-                false => put(&counted(changed["changed"].as_u64().unwrap_or_default(), "message")),
+            if json {
+                put(&changed.to_string())
+            } else {
+                put(&counted(changed["changed"].as_u64().unwrap_or_default(), "message"))
             }
         }
         (None, None) => list(&client, &args, json).await?,
@@ -258,10 +259,7 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
         KvCommand::Get { bucket, key } => {
             let answer = client.answered(client.request(Method::GET, &path(&bucket, &key))?).await?;
             let value = answer.text().await?;
-            match std::io::stdout().is_terminal() {
-                true => put(&value),
-                false => put_as_it_is(&value),
-            }
+            if std::io::stdout().is_terminal() { put(&value) } else { put_as_it_is(&value) }
         }
         KvCommand::Set { bucket, key, value, ttl } => {
             let mut request = client.request(Method::PUT, &path(&bucket, &key))?;
@@ -334,21 +332,4 @@ fn age(value: &Value) -> String {
     let Some(at) = value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) else { return String::new() };
     let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
     format!(" ({:#} ago)", SignedDuration::from_secs(seconds))
-}
-
-pub fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-pub fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if header.iter().any(|name| !name.is_empty()) {
-        table.set_header(header);
-    }
-    table
 }
