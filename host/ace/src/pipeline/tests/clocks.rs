@@ -1,0 +1,124 @@
+//! Clocks that are set, and what uses a window up.
+
+use super::*;
+
+const HOUR: i64 = 3_600;
+
+/// A channel that is busy all the time, and a message on its way over it.
+async fn busy() -> (Arc<Script>, Arc<Snapshot>, InFlight) {
+    let channel = Script::new("smtp", (0..50).map(|_| recoverable("busy", None)).collect());
+    let snapshot = snapshot(vec![], &[&channel], &[]);
+    let mut flight = flight(&snapshot);
+    flight.advance().await;
+    (channel, snapshot, flight)
+}
+
+/// The pauses of the schedule of [`a_passing_failure_is_tried_again_with_the_same_key_until_the_window_ends`] that are left.
+async fn pauses(flight: &mut InFlight) -> Vec<i64> {
+    let mut pauses = Vec::new();
+    while let Some(due) = flight.due().filter(|_| pauses.len() < 50) {
+        pauses.push(due.as_second() - NOW.get());
+        NOW.set(due.as_second());
+        flight.advance().await;
+    }
+    pauses
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_forward_ends_no_window() {
+    let (channel, _, mut flight) = busy().await;
+    NOW.set(1_000 + 9 * HOUR);
+    flight.advance().await;
+    assert_eq!(pauses(&mut flight).await, [10, 20, 40], "the schedule goes on where it stood");
+    assert_eq!((email(&flight).outcome.state(), channel.attempts().len()), ("expired", 5));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_neither_a_pause_nor_the_window_longer() {
+    let (channel, snapshot, flight) = busy().await;
+    NOW.set(1_000 - 9 * HOUR / 100);
+    let mut taken_up = put_away_and_taken_up(&flight, &snapshot);
+    assert_eq!(pauses(&mut taken_up).await, [5, 10, 20, 40]);
+    assert_eq!((email(&taken_up).outcome.state(), channel.attempts().len()), ("expired", 5));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_during_an_attempt_takes_the_window_with_it() {
+    for by in [9 * HOUR, -900] {
+        let channel = Script::new("smtp", (0..50).map(|_| recoverable("busy", None)).collect());
+        channel.sets_clock.store(by, Ordering::Relaxed);
+        let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+        flight.advance().await;
+        channel.sets_clock.store(0, Ordering::Relaxed);
+        assert_eq!(pauses(&mut flight).await, [5, 10, 20, 40], "{by} s");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_or_a_pause_between_attempts_uses_no_window_up() {
+    let (channel, snapshot, flight) = busy().await;
+    // Its batch is paused for an hour.
+    NOW.set(1_000 + HOUR);
+    let mut taken_up = put_away_and_taken_up(&flight, &snapshot);
+    taken_up.advance().await;
+    assert_eq!(channel.attempts(), [1, 2]);
+    assert_eq!(pauses(&mut taken_up).await, [10, 20, 40]);
+}
+
+#[tokio::test]
+async fn a_provider_that_wants_to_be_left_alone_is_left_alone_by_every_message() {
+    let channel = Script::new("smtp", vec![recoverable("429", Some(at(1_030)))]);
+    channel.retry_after.store(30, Ordering::Relaxed);
+    let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
+    snapshot.gates = crate::channel::gates::gates(["smtp"], &BTreeMap::new(), &Gates::new());
+    let snapshot = Arc::new(snapshot);
+    let (mut first, mut second) = (flight(&snapshot), flight(&snapshot));
+    first.advance().await;
+    second.advance().await;
+    assert_eq!((first.due(), second.due()), (Some(at(1_030)), Some(at(1_030))));
+    assert_eq!((email(&second).attempts, channel.attempts()), (0, vec![1]), "the second one was not tried");
+    let Outcome::Retry { error, .. } = &email(&second).outcome else { panic!("{:?}", email(&second)) };
+    assert!(error.contains("Retry-After"), "{error}");
+    for flight in [&mut first, &mut second] {
+        run(flight).await;
+        assert_eq!(email(flight).outcome.state(), "sent");
+    }
+    assert_eq!((email(&second).attempts, channel.attempts()), (1, vec![1, 2, 1]));
+}
+
+#[tokio::test]
+async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
+    let channel = Script::new("smtp", vec![]);
+    let rate = crate::config::Rate { count: 1, per: std::time::Duration::from_secs(3600) };
+    let settings = crate::config::Channel { rate: Some(rate), ..Default::default() };
+    let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
+    let with_quota = || {
+        let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
+        snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
+        Arc::new(snapshot)
+    };
+    let snapshot = with_quota();
+    let mut first = flight(&snapshot);
+    assert_eq!(run(&mut first).await, [0]);
+    let mut second = flight(&snapshot);
+    second.advance().await;
+    let due = second.due().expect("it waits").as_second();
+    assert!((1_000 + HOUR - 60..=1_000 + HOUR).contains(&due), "an hour later, twelve windows: {due}");
+    NOW.set(due + 1);
+    // Its quota's hour is over.
+    second.adopt(with_quota());
+    second.advance().await;
+    assert_eq!((email(&second).outcome.state(), email(&second).attempts), ("sent", 1));
+}
+
+#[tokio::test]
+async fn an_open_circuit_uses_neither_an_attempt_nor_the_window_up() {
+    let unavailable = || Err(DeliveryError::Unavailable("its circuit breaker is open".into()));
+    let mut answers: Vec<_> = (0..10).map(|_| unavailable()).collect();
+    answers.extend([recoverable("busy", None), unavailable(), unavailable()]);
+    let channel = Script::new("smtp", answers);
+    let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
+    let moments = run(&mut flight).await;
+    assert!(moments[10] > 300, "{moments:?}");
+    assert_eq!((email(&flight).outcome.state(), email(&flight).attempts), ("sent", 2));
+}
