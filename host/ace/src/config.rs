@@ -164,7 +164,8 @@ impl Config {
     }
 }
 
-fn syntax_problem(file: Option<&Path>, (line, message): (usize, String)) -> Problems {
+fn syntax_problem(file: Option<&Path>, error: tree::SyntaxError) -> Problems {
+    let tree::SyntaxError { line, message } = error;
     let message = format!("not TOML: {message}");
     Problems(vec![Problem { file: file.map(Path::to_owned), line, variable: None, key: String::new(), message }])
 }

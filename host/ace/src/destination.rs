@@ -25,7 +25,7 @@ use crate::config::Delivery;
 use crate::message::Destination;
 use crate::{monitoring, retry};
 pub(crate) use health::Cause;
-use health::{Change, Failed, Health, Permit, Trouble};
+use health::{Change, Failed, Health, Loss, Permit, Trouble};
 
 /// Destinations that are watched at once: a guest may name many origins. A further one is not.
 const WATCHED_MAX: usize = 1_024;
@@ -264,7 +264,7 @@ impl Destinations {
         let reason = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect();
         let health = state.health.entry(destination.clone()).or_default();
         let permit = held.map_or(Permit::Free, |held| held.permit);
-        let failed = health.failed(permit, message, (cause, reason), now, pause);
+        let failed = health.failed(permit, message, Loss { cause, reason }, now, pause);
         let is_destination = match failed {
             Failed::Message => false,
             Failed::Destination(change) => {

@@ -92,6 +92,13 @@ struct Own {
     jitter: fn() -> f64,
 }
 
+/// What a start or a reload has read.
+struct Parts {
+    config: Config,
+    registry: Registry,
+    presentation: Arc<Presentation>,
+}
+
 /// What is replaced as one by a reload.
 struct Running {
     config: Config,
@@ -148,7 +155,8 @@ impl Builder {
         let Builder { config, own } = self;
         let Survey { registry, presentation, services, keyvalue, destinations } = survey(&config, own.now).await?;
         reload::log_problems(&presentation, "what is wrong is not used");
-        let first = own.running((config, registry, Arc::new(presentation)), &destinations, None)?;
+        let first =
+            own.running(Parts { config, registry, presentation: Arc::new(presentation) }, &destinations, None)?;
         let current = ArcSwap::from_pointee(first);
         let (reloading, refused) = (tokio::sync::Mutex::new(()), ArcSwapOption::empty());
         let notices = broadcast::Sender::new(NOTICES_MAX);
@@ -327,10 +335,11 @@ impl Own {
     /// name in the configuration is nobody's. Quotas and comparisons go on counting from `before`.
     fn running(
         &self,
-        (config, registry, presentation): (Config, Registry, Arc<Presentation>),
+        parts: Parts,
         destinations: &Arc<Destinations>,
         before: Option<&Snapshot>,
     ) -> Result<Running, StartError> {
+        let Parts { config, registry, presentation } = parts;
         let problems = check_names(&config, &registry, self, before.is_some());
         if !problems.is_empty() {
             return Err(Problems(problems).into());

@@ -173,6 +173,13 @@ impl TemplateFault {
     }
 }
 
+/// A theme, and the form of its templates that a message needs.
+#[derive(Clone, Copy)]
+struct Compiled<'a> {
+    theme: &'a Theme,
+    tera: &'a Tera,
+}
+
 impl Presentation {
     /// Reads every template of every folder; blocks the thread meanwhile. What is wrong with one is found in
     /// [`Presentation::problems`], makes rendering it (and what extends or includes it) a fault, and stops nothing
@@ -218,15 +225,16 @@ impl Presentation {
         } else {
             &theme.tera
         };
+        let compiled = Compiled { theme, tera };
         let output_bytes = self.settings.max_output_bytes;
         let bounds = Bounds { steps: self.settings.max_steps, time: self.settings.render_timeout, output_bytes };
         let code = language.code.clone();
         let rendering = Rendering::new(language, context::tracking(message, subject), bounds);
         let mut files = rendering::within(rendering, || {
             let mut output = Output { bytes: Vec::with_capacity(OUTPUT_BYTES_USUAL), left: output_bytes, full: false };
-            let files = entries.iter().map(|entry| self.render_file((theme, tera), entry, &context, &mut output));
+            let files = entries.iter().map(|entry| self.render_file(compiled, entry, &context, &mut output));
             let files = files.collect::<Result<Vec<_>, _>>();
-            files.map_err(|fault| self.with_all_undefined((theme, tera), &entries, &context, fault))
+            files.map_err(|fault| self.with_all_undefined(compiled, &entries, &context, fault))
         })?;
         if subject.channel_type == finish::CHANNEL_TYPE {
             finish::email(&mut files, &self.settings, &self.inliner, derives_text)
@@ -305,7 +313,7 @@ impl Presentation {
 
     fn render_file(
         &self,
-        (theme, tera): (&Theme, &Tera),
+        Compiled { theme, tera }: Compiled<'_>,
         entry: &Entry,
         context: &Context,
         output: &mut Output,

@@ -136,9 +136,11 @@ fn delivery(s: &mut Section<'_>) -> Delivery {
     };
     if s.is_sound() {
         if let (Some(window), Some(max)) = (delivery.expiration_delay, delivery.max_expiration_delay) {
-            at_most(s, ("expiration-delay", "max-expiration-delay"), (window, max));
+            let (least, most) = (Bound("expiration-delay", window), Bound("max-expiration-delay", max));
+            at_most(s, least, most);
         }
-        at_most(s, ("retry-delay", "max-retry-delay"), (delivery.retry_delay, delivery.max_retry_delay));
+        let (first, longest) = (delivery.retry_delay, delivery.max_retry_delay);
+        at_most(s, Bound("retry-delay", first), Bound("max-retry-delay", longest));
     }
     delivery
 }
@@ -152,8 +154,11 @@ fn channel(s: &mut Section<'_>) -> Channel {
     }
 }
 
+/// A key and its value.
+struct Bound(&'static str, Duration);
+
 /// Told where the greater of the two stands or, where that is a default, at the smaller one.
-fn at_most(s: &mut Section<'_>, (key, max_key): (&str, &str), (value, max): (Duration, Duration)) {
+fn at_most(s: &mut Section<'_>, Bound(key, value): Bound, Bound(max_key, max): Bound) {
     if value > max {
         let (value, max) = (values::show_duration(value), values::show_duration(max));
         let at = if s.is_written(key) { key } else { max_key };

@@ -55,7 +55,7 @@ impl Routes {
     ///
     /// Every line that is wrong, with its number, from 1.
     pub fn read(text: &str) -> Result<Routes, Vec<(usize, String)>> {
-        let table = tree::parse(text).map_err(|(line, message)| vec![(line, format!("not TOML: {message}"))])?;
+        let table = tree::parse(text).map_err(|error| vec![(error.line, format!("not TOML: {}", error.message))])?;
         let mut walk = Walk::new(None, BTreeMap::new());
         let document = tree::Table(vec![(
             "routes".to_owned(),

@@ -65,15 +65,22 @@ impl Value {
     }
 }
 
+/// Why a text is not TOML, and on which line.
+#[derive(Debug)]
+pub(super) struct SyntaxError {
+    pub(super) line: usize,
+    pub(super) message: String,
+}
+
 /// Reads a document. The error is the first one's line and message.
-pub(super) fn parse(text: &str) -> Result<Table, (usize, String)> {
+pub(super) fn parse(text: &str) -> Result<Table, SyntaxError> {
     let lines = Lines::of(text);
     match DeTable::parse(text) {
         Ok(table) => Ok(own_table(table.into_inner(), &|offset| Place::Line(lines.at(offset)))),
         Err(e) => {
             let at = e.span().map_or(0, |span| span.start);
             let message = unquoted(text, at).unwrap_or_else(|| e.message().to_owned());
-            Err((lines.at(at), message))
+            Err(SyntaxError { line: lines.at(at), message })
         }
     }
 }

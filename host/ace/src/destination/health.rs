@@ -102,6 +102,12 @@ struct Ramp {
     busy: u32,
 }
 
+/// Why a contact failed.
+pub struct Loss {
+    pub cause: Cause,
+    pub reason: String,
+}
+
 impl Health {
     /// Down before this process began; a probe is due.
     pub(crate) fn down_before(reason: String, now: Timestamp) -> Self {
@@ -188,7 +194,7 @@ impl Health {
         &mut self,
         permit: Permit,
         message: Uuid,
-        (cause, reason): (Cause, String),
+        Loss { cause, reason }: Loss,
         now: Timestamp,
         pause: impl FnOnce(u32) -> Duration,
     ) -> Failed {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
-use super::{Ace, Running, StartError};
+use super::{Ace, Parts, Running, StartError};
 use crate::config::{Config, Seen};
 use crate::monitoring;
 use crate::plugin::registry::{self, Change};
@@ -129,7 +129,7 @@ impl Ace {
             running.registry.reload(&files, &read.config);
         let Reread { config, needs_restart, presentation } = read;
         let before = Some(running.snapshot.as_ref());
-        let mut next = self.own.running((config, registry, presentation), &self.destinations, before)?;
+        let mut next = self.own.running(Parts { config, registry, presentation }, &self.destinations, before)?;
         next.needs_restart = needs_restart;
         self.destinations.set_schedule(&next.config.delivery);
         self.current.store(Arc::new(next));

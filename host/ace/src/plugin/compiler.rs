@@ -112,7 +112,8 @@ impl Compiler {
                 compiled.map(|(facts, code)| Machine { facts, code, took: begun.elapsed() })
             }
             Compile::Command { program, arguments } => {
-                self.in_turns(|is_over| process::compile(self, (program, arguments), wasm, is_over))
+                let program = process::Program { path: program, arguments };
+                self.in_turns(|is_over| process::compile(self, program, wasm, is_over))
             }
         };
         compiled.map_err(|failure| match failure {

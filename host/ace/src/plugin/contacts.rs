@@ -81,6 +81,20 @@ pub struct Contacts {
     told: Option<usize>,
 }
 
+/// A contact that has ended.
+pub struct Met<'a> {
+    pub contact: Contact,
+    pub target: Target<'a>,
+    pub came: Came,
+}
+
+/// What could not be used, and why.
+struct Lost {
+    destination: Destination,
+    cause: Cause,
+    reason: String,
+}
+
 impl Contacts {
     /// Before a contact. The error: it is left alone for now, in words for the guest.
     pub fn begin(&mut self, caller: &Caller, channel: &str, target: Target<'_>) -> Result<Contact, String> {
@@ -117,13 +131,15 @@ impl Contacts {
         let Some(Mail { relay, contact, progress }) = self.mail.take() else { return false };
         if progress.is_connecting() {
             let reason = "no connection within the time of a call (call-timeout)".to_owned();
-            self.failed(caller, channel, (Destination::Relay(relay), contact), (Cause::Destination, reason));
+            let destination = Destination::Relay(relay);
+            self.failed(caller, channel, contact, Lost { destination, cause: Cause::Destination, reason });
         }
         !progress.is_handing_over()
     }
 
     /// What came of a contact.
-    pub fn settle(&mut self, caller: &Caller, channel: &str, (contact, came): (Contact, Came), target: Target<'_>) {
+    pub fn settle(&mut self, caller: &Caller, channel: &str, met: Met<'_>) {
+        let Met { contact, target, came } = met;
         match came {
             Came::Reached { is_taken } => {
                 contact.reached(caller.now);
@@ -135,7 +151,7 @@ impl Contacts {
                 }
             }
             Came::Failed(cause, reason) => {
-                self.failed(caller, channel, (target.destination(), contact), (cause, reason))
+                self.failed(caller, channel, contact, Lost { destination: target.destination(), cause, reason })
             }
             Came::LoginRefused(reason) if self.logins.len() < LOGINS_MAX => {
                 self.logins.push((target.destination(), contact, reason));
@@ -152,13 +168,8 @@ impl Contacts {
         }
     }
 
-    fn failed(
-        &mut self,
-        caller: &Caller,
-        channel: &str,
-        (destination, contact): (Destination, Contact),
-        (cause, reason): (Cause, String),
-    ) {
+    fn failed(&mut self, caller: &Caller, channel: &str, contact: Contact, lost: Lost) {
+        let Lost { destination, cause, reason } = lost;
         let failure = Failure { destination: &destination, channel, cause, reason: &reason };
         if contact.failed(failure, (caller.now)()) {
             self.unreached = Some(Unreached { destination, reason, is_contacted: true });
@@ -186,7 +197,7 @@ impl Contacts {
         let (took, logins) = (self.took.take(), std::mem::take(&mut self.logins));
         if let Some(caller) = caller {
             for (destination, contact, reason) in logins {
-                self.failed(&caller, channel, (destination, contact), (Cause::Destination, reason));
+                self.failed(&caller, channel, contact, Lost { destination, cause: Cause::Destination, reason });
             }
             if let (Some(took), None) = (took, &self.unreached)
                 && self.told != Some(took)

@@ -16,6 +16,11 @@ use super::{Engine, Plugin, Services, imports};
 use crate::config::Config;
 use crate::tasks;
 
+/// Why there is nothing to be had of a plugin file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FileError(String);
+
 /// A host for one plugin at a time.
 pub struct Single {
     host: Arc<Host>,
@@ -47,14 +52,17 @@ impl Single {
     }
 
     /// How long it takes to make machine code of a component, whatever the cache has.
-    pub(crate) async fn time_compilation(&self, file: &Path) -> Result<Duration, String> {
+    ///
+    /// # Errors
+    /// It cannot be read, or does not compile.
+    pub async fn time_compilation(&self, file: &Path) -> Result<Duration, FileError> {
         let (file, host) = (file.to_owned(), self.host.clone());
         let timed = tasks::blocking(move || {
-            let wasm = reading::read_component(&file)?;
+            let wasm = reading::read_component(&file).map_err(FileError)?;
             let took = host.engine.time_compilation(&wasm, Sha256::digest(&wasm).into());
-            took.map_err(|refusal| errors::printable(&refusal.reason))
+            took.map_err(|refusal| FileError(errors::printable(&refusal.reason)))
         });
-        timed.await.map_err(|panicked| panicked.to_string())?
+        timed.await.map_err(|panicked| FileError(panicked.to_string()))?
     }
 
     fn loader(&self, config: &Config) -> Loader {
@@ -68,6 +76,9 @@ pub fn name(file: &Path) -> String {
 }
 
 /// The bytes of a component; bounded, and what is none is told.
-pub(crate) fn read(file: &Path) -> Result<Vec<u8>, String> {
-    reading::read_component(file)
+///
+/// # Errors
+/// It cannot be read, or is no component.
+pub fn read(file: &Path) -> Result<Vec<u8>, FileError> {
+    reading::read_component(file).map_err(FileError)
 }

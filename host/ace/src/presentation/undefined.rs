@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use tera::value::Key;
-use tera::{Context, ErrorKind, Map, ReportError, Tera, Value};
+use tera::{Context, ErrorKind, Map, ReportError, Value};
 
-use super::{Entry, Output, Presentation, TemplateFault, Theme, spanned, written};
+use super::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, spanned, written};
 
 /// Names that one fault tells.
 const NAMES_MAX: usize = 10;
@@ -24,7 +24,7 @@ impl Presentation {
     /// The fault, with the other names that are not defined where it is about one.
     pub(super) fn with_all_undefined(
         &self,
-        theme: (&Theme, &Tera),
+        compiled: Compiled<'_>,
         entries: &[&Entry],
         context: &Context,
         fault: TemplateFault,
@@ -33,7 +33,7 @@ impl Presentation {
         if !fault.message.contains("defined") {
             return fault;
         }
-        let found = self.undefined(theme, entries, context.clone());
+        let found = self.undefined(compiled, entries, context.clone());
         let others: Vec<String> =
             found.iter().skip(1).map(|Undefined { path, place }| format!("`{path}` ({place})")).collect();
         match others.as_slice() {
@@ -46,11 +46,11 @@ impl Presentation {
     }
 
     /// Nothing where the first fault is another one.
-    fn undefined(&self, theme: (&Theme, &Tera), entries: &[&Entry], mut context: Context) -> Vec<Undefined> {
+    fn undefined(&self, compiled: Compiled<'_>, entries: &[&Entry], mut context: Context) -> Vec<Undefined> {
         let mut found: Vec<Undefined> = Vec::new();
         let mut filled = BTreeSet::new();
         for entry in entries {
-            while let Some(fault) = self.fault_of(theme, entry, &context) {
+            while let Some(fault) = self.fault_of(compiled, entry, &context) {
                 let Some(undefined) = fault else { break };
                 let path = undefined.path.clone();
                 if !found.iter().any(|of| is_part(&path, &of.path)) {
@@ -61,7 +61,7 @@ impl Presentation {
                     break;
                 }
             }
-            if found.is_empty() && self.fault_of(theme, entry, &context).is_some() || found.len() == NAMES_MAX {
+            if found.is_empty() && self.fault_of(compiled, entry, &context).is_some() || found.len() == NAMES_MAX {
                 break;
             }
         }
@@ -69,10 +69,10 @@ impl Presentation {
     }
 
     /// What a file's render ends with: `None`, nothing; `Some(None)`, something else.
-    fn fault_of(&self, (theme, tera): (&Theme, &Tera), entry: &Entry, context: &Context) -> Option<Option<Undefined>> {
+    fn fault_of(&self, compiled: Compiled<'_>, entry: &Entry, context: &Context) -> Option<Option<Undefined>> {
         let mut output = Output { bytes: Vec::new(), left: self.settings.max_output_bytes, full: false };
-        let error = tera.render_to(&entry.template, context, &mut output).err()?;
-        Some(theme.undefined(&error))
+        let error = compiled.tera.render_to(&entry.template, context, &mut output).err()?;
+        Some(compiled.theme.undefined(&error))
     }
 }
 

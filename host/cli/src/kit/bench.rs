@@ -67,13 +67,12 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
         return Err(runner.fail(why));
     }
     let runtime = prepared.plugin.runtime.clone().ok_or_else(|| runner.fail("ace.toml disables it"))?;
-    let namespace = runner.namespace(case, &prepared.plugin)?;
     for _ in 0..calls.div_ceil(WARM_UP_PART) {
-        call(runner, &runtime, (case, &prepared), namespace).await?;
+        call(runner, &runtime, case, &prepared).await?;
     }
     let mut durations = Vec::with_capacity(calls);
     for _ in 0..calls {
-        durations.push(call(runner, &runtime, (case, &prepared), namespace).await?);
+        durations.push(call(runner, &runtime, case, &prepared).await?);
     }
     let mut instances = Vec::with_capacity(INSTANCES);
     for _ in 0..INSTANCES {
@@ -96,9 +95,10 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
 async fn call(
     runner: &Runner,
     runtime: &ace::internals::plugin::Runtime,
-    (case, prepared): (&Case, &Prepared),
-    namespace: Namespace,
+    case: &Case,
+    prepared: &Prepared,
 ) -> Result<Duration, KitError> {
+    let namespace = runner.namespace(case, &prepared.plugin)?;
     prepared.trial.rewind();
     let begun = Instant::now();
     let fault = match namespace {

@@ -15,7 +15,7 @@ fn pause(failures: u32) -> Duration {
 
 fn fails(health: &mut Health, message: Uuid, cause: Cause, second: i64) -> Failed {
     let permit = health.admit(message, at(second)).expect("admitted");
-    health.failed(permit, message, (cause, "refused".to_owned()), at(second), pause)
+    health.failed(permit, message, Loss { cause, reason: "refused".to_owned() }, at(second), pause)
 }
 
 fn succeeds(health: &mut Health, message: Uuid, second: i64) -> Change {
@@ -39,7 +39,8 @@ fn one_failure_puts_it_down_and_probes_come_at_most_a_minute_apart() {
         assert_eq!(health.wanted(9, at(now)), 1, "one message");
         let permit = health.admit(B, at(now)).expect("the probe");
         assert!(health.check(C, at(now)).is_err() && health.wanted(9, at(now)) == 0, "one at a time");
-        let failed = health.failed(permit, B, (Cause::Destination, "still".to_owned()), at(now), pause);
+        let failed =
+            health.failed(permit, B, Loss { cause: Cause::Destination, reason: "still".to_owned() }, at(now), pause);
         assert_eq!(failed, Failed::Destination(Change::None), "told once");
         probes.push(now);
     }
@@ -124,7 +125,7 @@ fn a_contact_from_before_clears_nothing_and_counts_nothing() {
     let before = [health.admit(B, at(0)), health.admit(C, at(0))].map(|permit| permit.expect("admitted"));
     fails(&mut health, A, Cause::Destination, 1);
     assert_eq!(health.reached(before[0], at(0), at(2)), Change::None);
-    let late = health.failed(before[1], C, (Cause::Destination, "late".to_owned()), at(3), pause);
+    let late = health.failed(before[1], C, Loss { cause: Cause::Destination, reason: "late".to_owned() }, at(3), pause);
     assert_eq!(late, Failed::Destination(Change::None));
     assert_eq!(health.check(B, at(3)), Err(at(6)), "the first pause");
 }

@@ -31,10 +31,17 @@ const SIGXFSZ: i32 = 25;
 /// How often a child's turn is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The program that compiles, and its own arguments.
+#[derive(Clone, Copy)]
+pub(super) struct Program<'a> {
+    pub(super) path: &'a Path,
+    pub(super) arguments: &'a [OsString],
+}
+
 /// Has a child compile a component. `None`: its turn was over before.
 pub(super) fn compile(
     compiler: &Compiler,
-    (program, arguments): (&Path, &[OsString]),
+    program: Program<'_>,
     wasm: &[u8],
     is_over: &dyn Fn() -> bool,
 ) -> Result<Option<Machine>, Failure> {
@@ -48,13 +55,13 @@ pub(super) fn compile(
     let output = memory_file("ace-plugin-code").map_err(circumstance("its code has no place"))?;
     let streams = output.try_clone().map(|output| (Stdio::from(input), Stdio::from(output)));
     let (stdin, stdout) = streams.map_err(circumstance("its code has no place"))?;
-    let mut command = Command::new(program);
-    command.args(arguments).arg(child::argument(&compiler.task())).env_clear();
+    let mut command = Command::new(program.path);
+    command.args(program.arguments).arg(child::argument(&compiler.task())).env_clear();
     // A group of its own: an interrupt on a terminal is for the host, which ends its children.
     command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0);
     let child = command.spawn();
     let child = child.map_err(|error| {
-        Failure::Circumstance(format!("its compiler {} cannot be started: {error}", program.display()))
+        Failure::Circumstance(format!("its compiler {} cannot be started: {error}", program.path.display()))
     })?;
     drop(command);
     let end = End::of(child, compiler.settings.timeout, is_over)

@@ -19,7 +19,7 @@ pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as A
 use crate::destination::Cause;
 use crate::monitoring::trace;
 use crate::plugin::bindings::http::{Host, HttpError, Request, Response};
-use crate::plugin::contacts::{Came, Target};
+use crate::plugin::contacts::{Came, Met, Target};
 use crate::plugin::state::State;
 
 /// Bytes of a method's name.
@@ -112,7 +112,7 @@ impl State {
         let outcome = self.hand_over_request(&client, turn, outgoing).await;
         if let Some((contact, caller)) = begun {
             let came = came(&outcome, &method, &url);
-            self.contacts.settle(&caller, &settings.name, (contact, came), Target::Origin(&url));
+            self.contacts.settle(&caller, &settings.name, Met { contact, target: Target::Origin(&url), came });
         }
         outcome
     }

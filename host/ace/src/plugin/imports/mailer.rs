@@ -8,7 +8,7 @@ use crate::mailer::{self, MailError as Failure, Stage};
 use crate::plugin::Services;
 use crate::plugin::bindings::common::RecoverableError;
 use crate::plugin::bindings::mailer::{Accepted, Email, Host, MailError};
-use crate::plugin::contacts::{Came, Target};
+use crate::plugin::contacts::{Came, Met, Target};
 use crate::plugin::state::State;
 use crate::plugin::world::Course;
 
@@ -56,7 +56,7 @@ impl State {
         let answer = self.send_mail(&services, email, message_id).await;
         if let (Some((contact, relay)), Some(caller)) = (self.contacts.close(), self.caller()) {
             let came = came(&answer, &relay);
-            self.contacts.settle(&caller, &settings.name, (contact, came), Target::Relay(&relay));
+            self.contacts.settle(&caller, &settings.name, Met { contact, target: Target::Relay(&relay), came });
         }
         self.told_of_mail(answer)
     }

@@ -94,9 +94,9 @@ fn slice(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
         })
         .collect();
     let bounds = match parts.as_deref() {
-        Some([end]) => (None, *end, None),
-        Some([start, end]) => (*start, *end, None),
-        Some([start, end, step]) if *step != Some(0) => (*start, *end, *step),
+        Some([end]) => Slice { start: None, end: *end, step: None },
+        Some([start, end]) => Slice { start: *start, end: *end, step: None },
+        Some([start, end, step]) if *step != Some(0) => Slice { start: *start, end: *end, step: *step },
         _ => return Ok(value.clone()),
     };
     if let Some(list) = value.as_array() {
@@ -107,7 +107,15 @@ fn slice(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     Ok(super::marked_as(value, sliced(&chars, bounds).into_iter().collect()))
 }
 
-fn sliced<T: Clone>(items: &[T], (start, end, step): (Option<i128>, Option<i128>, Option<i128>)) -> Vec<T> {
+/// The bounds of a slice, as Python has them.
+#[derive(Clone, Copy)]
+struct Slice {
+    start: Option<i128>,
+    end: Option<i128>,
+    step: Option<i128>,
+}
+
+fn sliced<T: Clone>(items: &[T], Slice { start, end, step }: Slice) -> Vec<T> {
     let (length, step) = (items.len() as i128, step.unwrap_or(1));
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
     let place = |bound: Option<i128>, default: i128| {

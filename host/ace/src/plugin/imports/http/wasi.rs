@@ -32,7 +32,7 @@ use wasmtime_wasi_http::{
 use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect, throttled};
 use super::{Refusal, came, is_hosts, read_method, taken};
 use crate::plugin::Settings;
-use crate::plugin::contacts::{Caller, Contacts, Target};
+use crate::plugin::contacts::{Caller, Contacts, Met, Target};
 use crate::plugin::state::{Handover, State};
 
 /// Requests of one call that are under way, or whose responses are not read to the end.
@@ -279,7 +279,7 @@ impl Exchange {
         }
         if let (Some(contact), Some(caller)) = (contact, caller) {
             let came = came(&outcome, &method, &url);
-            lock(&ledger).contacts.settle(&caller, &settings.name, (contact, came), Target::Origin(&url));
+            lock(&ledger).contacts.settle(&caller, &settings.name, Met { contact, target: Target::Origin(&url), came });
         }
         match outcome {
             Ok(response) => Ok((hold(response, &ledger, open), spawn(async {}))),
