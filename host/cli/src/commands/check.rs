@@ -26,9 +26,10 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
     let survey = engine::survey(&config, Timestamp::now).await?;
     let found = problems(&config, &survey);
     for problem in &found {
-        match json {
-            true => put(&json!({"location": problem.place, "message": problem.message}).to_string()),
-            false => put(&format!("{}: {}", problem.place, problem.message)),
+        if json {
+            put(&json!({"location": problem.place, "message": problem.message}).to_string())
+        } else {
+            put(&format!("{}: {}", problem.place, problem.message))
         }
     }
     for one in windows::in_force(&config) {

@@ -59,10 +59,7 @@ impl Server {
 
 /// Reads the URL of a server; `localhost:8025` is `http://localhost:8025`.
 fn server_url(text: &str) -> Result<Url, String> {
-    let url = match text.contains("://") {
-        true => Url::parse(text),
-        false => Url::parse(&format!("http://{text}")),
-    };
+    let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
     let url = url.map_err(|error| format!("{error}; write it as in http://127.0.0.1:8025"))?;
     match url.scheme() {
         "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(url),

@@ -41,23 +41,22 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
             Ok(message) => message,
             Err(errors) => {
                 failed = true;
-                match json {
-                    true => put(&json!({"line": number, "failed": true, "refused": errors}).to_string()),
-                    false => say(&format!("line {number}: {errors}")),
+                if json {
+                    put(&json!({"line": number, "failed": true, "refused": errors}).to_string())
+                } else {
+                    say(&format!("line {number}: {errors}"))
                 }
                 continue;
             }
         };
         let report = ace.explain(message, &args.limit_to).await.map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
         failed |= report.is_failure();
-        match json {
-            true => {
-                let delivery: Vec<_> = windows.iter().map(InForce::json).collect();
-                let line =
-                    json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
-                put(&line.to_string());
-            }
-            false => put(&(trace(&report) + &tried_for(&windows))),
+        if json {
+            let delivery: Vec<_> = windows.iter().map(InForce::json).collect();
+            let line = json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
+            put(&line.to_string());
+        } else {
+            put(&(trace(&report) + &tried_for(&windows)))
         }
     }
     Ok(if failed { FAILED } else { OK })

@@ -53,10 +53,7 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
         folder::import(&args.source, &args.out, args.force, &options, &replace)?;
     let routes = write_routes(&args.out.join(ROUTES), &known.routes, &import.routes)?;
     for finding in &import.findings {
-        match json {
-            true => put(&serde_json::to_string(finding)?),
-            false => put(&finding.to_string()),
-        }
+        if json { put(&serde_json::to_string(finding)?) } else { put(&finding.to_string()) }
     }
     let count = |severity| import.count(severity);
     let (unread, left) = (count(Severity::Unreadable), count(Severity::Untranslated));

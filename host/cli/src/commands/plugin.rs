@@ -85,10 +85,12 @@ pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Re
 /// The configuration where there is one. One with problems is told, not passed over.
 fn author_config(file: &Path) -> anyhow::Result<Config> {
     let is_default = file == Path::new("ace.toml");
-    match file.exists() {
-        true => super::read_config(file),
-        false if is_default => Ok(super::without_file()),
-        false => anyhow::bail!("there is no configuration at {}", file.display()),
+    if file.exists() {
+        super::read_config(file)
+    } else if is_default {
+        Ok(super::without_file())
+    } else {
+        anyhow::bail!("there is no configuration at {}", file.display())
     }
 }
 

@@ -140,9 +140,10 @@ fn samples(ace: &Ace, only: Option<&Path>) -> (Vec<Message>, u64) {
 }
 
 fn looks(ace: &Ace, messages: Vec<Message>, args: &Args) -> Vec<Look> {
-    let variants = match args.matrix {
-        true => preview::matrix(&ace.snapshot().presentation),
-        false => vec![(args.theme.clone(), args.language.clone())],
+    let variants = if args.matrix {
+        preview::matrix(&ace.snapshot().presentation)
+    } else {
+        vec![(args.theme.clone(), args.language.clone())]
     };
     let looks = messages.iter().flat_map(|message| {
         variants.iter().map(|(theme, language)| Look {
@@ -227,8 +228,8 @@ fn tell(look: &Look, preview: &Preview, rendered: &Rendered, written: &[PathBuf]
 
 fn tell_failure(look: &Look, preview: &Preview, fault: &str, json: bool) {
     let name = look.message.unique_name();
-    match json {
-        true => put(&json!({
+    if json {
+        put(&json!({
             "message": name,
             "channel": preview.channel,
             "channel_type": preview.channel_type,
@@ -236,13 +237,12 @@ fn tell_failure(look: &Look, preview: &Preview, fault: &str, json: bool) {
             "language": look.language,
             "failed": fault,
         })
-        .to_string()),
-        false => {
-            let variant = [look.theme.as_deref(), look.language.as_deref()];
-            let variant: Vec<&str> =
-                [name.as_str(), &preview.channel].into_iter().chain(variant.into_iter().flatten()).collect();
-            say(&format!("{}: {fault}", variant.join(" ")));
-        }
+        .to_string())
+    } else {
+        let variant = [look.theme.as_deref(), look.language.as_deref()];
+        let variant: Vec<&str> =
+            [name.as_str(), &preview.channel].into_iter().chain(variant.into_iter().flatten()).collect();
+        say(&format!("{}: {fault}", variant.join(" ")));
     }
 }
 

@@ -88,23 +88,19 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     }
     for ((message, channel_type, file), channels) in &lacking {
         let channels = channels.join(", ");
-        match json {
-            true => {
-                put(&json!({"message": message, "channel_type": channel_type, "file": file, "needed_by": channels})
-                    .to_string());
-            }
-            false => {
-                let missing = format!("missing: {channels} needs it");
-                table.add_row([message, channel_type, "", file, &missing, ""]);
-            }
+        if json {
+            put(&json!({"message": message, "channel_type": channel_type, "file": file, "needed_by": channels})
+                .to_string());
+        } else {
+            let missing = format!("missing: {channels} needs it");
+            table.add_row([message, channel_type, "", file, &missing, ""]);
         }
     }
     for (message, channel_type) in survey.absent_types() {
-        match json {
-            true => put(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string()),
-            false => {
-                table.add_row([&message, &channel_type, "", "", "no templates: it is not sent over this type", ""]);
-            }
+        if json {
+            put(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string())
+        } else {
+            table.add_row([&message, &channel_type, "", "", "no templates: it is not sent over this type", ""]);
         }
     }
     if !json {

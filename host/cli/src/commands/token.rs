@@ -43,11 +43,10 @@ pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
             for token in tokens.list()? {
                 let scopes: Vec<String> =
                     token.scopes.iter().map(|scope| format!("{scope:?}").to_lowercase()).collect();
-                put(&match json {
-                    true => {
-                        serde_json::json!({"name": token.name, "scopes": scopes, "created": token.created}).to_string()
-                    }
-                    false => format!("{:<24}  {:<20}  {}", token.name, scopes.join(","), token.created),
+                put(&if json {
+                    serde_json::json!({"name": token.name, "scopes": scopes, "created": token.created}).to_string()
+                } else {
+                    format!("{:<24}  {:<20}  {}", token.name, scopes.join(","), token.created)
                 });
             }
         }

@@ -36,11 +36,10 @@ pub fn in_force(config: &Config) -> Vec<InForce> {
             let delivery = Delivery { defaults, ..config.delivery.clone() };
             InForce { key, command, transactional: read(&delivery, true), other: read(&delivery, false), whose }
         };
-        match is_set {
-            true => all.push(of(None, Defaults::Serve, super::check::place(&config.problem(key, "")))),
-            false => {
-                all.extend(COMMANDS.map(|(name, defaults)| of(Some(name), defaults, format!("default of {name}"))))
-            }
+        if is_set {
+            all.push(of(None, Defaults::Serve, super::check::place(&config.problem(key, ""))))
+        } else {
+            all.extend(COMMANDS.map(|(name, defaults)| of(Some(name), defaults, format!("default of {name}"))))
         }
     }
     all
@@ -50,9 +49,10 @@ impl InForce {
     /// For people.
     pub fn line(&self) -> String {
         let (transactional, other) = (show_duration(self.transactional), show_duration(self.other));
-        let value = match transactional == other {
-            true => transactional,
-            false => format!("{transactional} transactional, {other} otherwise"),
+        let value = if transactional == other {
+            transactional
+        } else {
+            format!("{transactional} transactional, {other} otherwise")
         };
         format!("{} = {value} ({})", self.key, self.whose)
     }

@@ -100,7 +100,7 @@ impl Runner {
 
     /// How long it takes to make machine code of the component.
     pub(super) async fn time_compilation(&self) -> Result<std::time::Duration, KitError> {
-        self.host.time_compilation(&self.file).await.map_err(|why| self.fail(&why))
+        self.host.time_compilation(&self.file).await.map_err(|error| self.fail(&error.to_string()))
     }
 
     /// Loads the plugin with the case's config, secrets and facts.

@@ -10,7 +10,8 @@ use super::{KitError, manifest_text};
 
 /// Signs a component with its manifest; the signature's file.
 pub fn sign(component: &Path, key_file: &Path, password: Option<String>) -> Result<PathBuf, KitError> {
-    let (wasm, manifest) = (read(component).map_err(|why| fail(component, why))?, manifest_text(component)?);
+    let (wasm, manifest) =
+        (read(component).map_err(|error| fail(component, error.to_string()))?, manifest_text(component)?);
     let signed = signature::sign(key_file, password, &single::name(component), &wasm, &manifest);
     let text = signed.map_err(|e| fail(component, e.to_string()))?;
     let file = signature::file_of(component);
@@ -20,7 +21,8 @@ pub fn sign(component: &Path, key_file: &Path, password: Option<String>) -> Resu
 
 /// That one of the keys signed a component; the key.
 pub fn verify(component: &Path, keys: &[String]) -> Result<String, KitError> {
-    let (wasm, manifest) = (read(component).map_err(|why| fail(component, why))?, manifest_text(component)?);
+    let (wasm, manifest) =
+        (read(component).map_err(|error| fail(component, error.to_string()))?, manifest_text(component)?);
     let signer = signature::verify(component, &single::name(component), &wasm, &manifest, keys);
     signer.map(str::to_owned).map_err(|e: SignatureError| fail(component, e.to_string()))
 }

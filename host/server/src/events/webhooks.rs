@@ -71,9 +71,10 @@ impl Hook {
         now: fn() -> Timestamp,
     ) -> Result<Self, WebhookError> {
         let secret = settings.secret.expose();
-        let signer = match secret.starts_with("whsec_") {
-            true => Webhook::new(secret),
-            false => Webhook::from_bytes(secret.as_bytes().to_vec()),
+        let signer = if secret.starts_with("whsec_") {
+            Webhook::new(secret)
+        } else {
+            Webhook::from_bytes(secret.as_bytes().to_vec())
         };
         let signer = signer.map_err(|e| WebhookError::Secret { name: name.to_owned(), reason: e.to_string() })?;
         let client = reqwest::Client::builder()
@@ -135,10 +136,7 @@ impl Hook {
 
     async fn call(&self, call: WebhookDelivery) {
         let event = call.event.id;
-        let result = match self.is_wanted(&call) {
-            false => Ok(()),
-            true => self.post(&call).await,
-        };
+        let result = if self.is_wanted(&call) { self.post(&call).await } else { Ok(()) };
         let noted = match result {
             Ok(()) => self.queue.end_webhook_delivery(self.name.clone(), event).await,
             Err(Untaken { reason, retry_after }) => {
@@ -146,15 +144,12 @@ impl Hook {
                 let give_up = call.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
                 let pause = self.pause(call.attempts, retry_after, give_up.duration_since(now));
                 let due = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-                match due > give_up {
-                    true => {
-                        tracing::error!(webhook = %self.name, event = event.get(), "An event could not be delivered and is discarded: {reason}");
-                        self.queue.end_webhook_delivery(self.name.clone(), event).await
-                    }
-                    false => {
-                        tracing::warn!(webhook = %self.name, event = event.get(), "An event could not be delivered; retrying in {pause:?}: {reason}");
-                        self.queue.retry_webhook_delivery(self.name.clone(), event, due).await
-                    }
+                if due > give_up {
+                    tracing::error!(webhook = %self.name, event = event.get(), "An event could not be delivered and is discarded: {reason}");
+                    self.queue.end_webhook_delivery(self.name.clone(), event).await
+                } else {
+                    tracing::warn!(webhook = %self.name, event = event.get(), "An event could not be delivered; retrying in {pause:?}: {reason}");
+                    self.queue.retry_webhook_delivery(self.name.clone(), event, due).await
                 }
             }
         };

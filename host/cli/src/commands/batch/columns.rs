@@ -83,10 +83,7 @@ impl Columns {
                 return Err((Some(at), meant(&header[at], field)));
             }
         }
-        match has(USER) {
-            true => Ok(Columns { names, is_typed }),
-            false => Err((None, no_user(header))),
-        }
+        if has(USER) { Ok(Columns { names, is_typed }) } else { Err((None, no_user(header))) }
     }
 
     /// A row as a line of NDJSON; `None` where there is nothing in it.
@@ -163,9 +160,10 @@ fn is_near(header: &str, field: &str) -> bool {
 /// An argument as a shell takes it.
 fn argument(field: &str, header: &str) -> String {
     let is_plain = header.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
-    match is_plain {
-        true => format!("--column {field}={header}"),
-        false => format!("--column '{field}={}'", header.replace('\'', "'\\''")),
+    if is_plain {
+        format!("--column {field}={header}")
+    } else {
+        format!("--column '{field}={}'", header.replace('\'', "'\\''"))
     }
 }
 

@@ -87,9 +87,10 @@ impl Recipients {
         let name = self.file.clone();
         let file = File::open(&name).map_err(|error| Fault::whole(error.to_string()).of(&name))?;
         let text = Decoded::new(file, self.reading.encoding).map_err(|fault| fault.of(&name))?;
-        let mut lines = match self.is_csv {
-            true => Lines::Rows(Box::new(Rows::new(text, &self.reading).map_err(|fault| fault.of(&name))?)),
-            false => Lines::Json(text, 0),
+        let mut lines = if self.is_csv {
+            Lines::Rows(Box::new(Rows::new(text, &self.reading).map_err(|fault| fault.of(&name))?))
+        } else {
+            Lines::Json(text, 0)
         };
         let mut is_over = false;
         Ok(std::iter::from_fn(move || {

@@ -184,13 +184,15 @@ impl<R: Read> Read for Decoded<R> {
 
 fn malformed(encoding: &'static Encoding, bytes: &[u8]) -> String {
     let shown: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-    let what = match shown.is_empty() {
-        true => "the file ends within a character".to_owned(),
-        false => format!("hexadecimal {}", shown.join(" ")),
+    let what = if shown.is_empty() {
+        "the file ends within a character".to_owned()
+    } else {
+        format!("hexadecimal {}", shown.join(" "))
     };
-    let hint = match encoding == UTF_8 {
-        true => ", or say what it is, as in --encoding latin1 for Latin-1 (ISO 8859-1, Windows-1252)",
-        false => "",
+    let hint = if encoding == UTF_8 {
+        ", or say what it is, as in --encoding latin1 for Latin-1 (ISO 8859-1, Windows-1252)"
+    } else {
+        ""
     };
     format!("this is not {} ({what}); save the file as UTF-8{hint}", encoding.name())
 }

@@ -47,9 +47,10 @@ pub async fn run(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8>
         let runner = Runner::new(config, file, false).await?;
         measured.push(measure(&runner, case, args.calls as usize).await?);
     }
-    match json {
-        true => measured.iter().try_for_each(|m| serde_json::to_string(m).map(|text| put(&text)))?,
-        false => put(&table(&measured)),
+    if json {
+        measured.iter().try_for_each(|m| serde_json::to_string(m).map(|text| put(&text)))?
+    } else {
+        put(&table(&measured))
     }
     Ok(OK)
 }

@@ -25,9 +25,10 @@ pub struct Args {
 
 pub async fn check(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8> {
     let found = kit::inspect(config, &args.file).await?;
-    match json {
-        true => put(&describe(&found).to_string()),
-        false => put(&in_full(&found)),
+    if json {
+        put(&describe(&found).to_string())
+    } else {
+        put(&in_full(&found))
     }
     if let Some(why) = &found.misfit {
         say(&format!("{}: this host cannot run it: {why}", args.file.display()));

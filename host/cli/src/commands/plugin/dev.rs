@@ -131,9 +131,10 @@ impl Session<'_> {
             Some(client) => Some(served(client, &round, case.as_ref()).await),
             None => None,
         };
-        match self.json {
-            true => put(&describe(number, &round, &title, self.before.as_ref(), served.as_ref()).to_string()),
-            false => served.iter().for_each(|served| put(&served.in_full(self.decided.as_ref()))),
+        if self.json {
+            put(&describe(number, &round, &title, self.before.as_ref(), served.as_ref()).to_string())
+        } else {
+            served.iter().for_each(|served| put(&served.in_full(self.decided.as_ref())))
         }
         self.before = answer.or(self.before.take());
         self.decided = served.and_then(|served| served.decided).or(self.decided.take());

@@ -83,12 +83,11 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     };
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let files = project::create(&folder, &args.name, kind, language)?;
-    match json {
-        true => files.iter().for_each(|file| put(&json!({"file": folder.join(file)}).to_string())),
-        false => {
-            let own = files.iter().filter(|file| !["wit", "vendor", "gen"].iter().any(|other| file.starts_with(other)));
-            own.for_each(|file| put(&folder.join(file).display().to_string()));
-        }
+    if json {
+        files.iter().for_each(|file| put(&json!({"file": folder.join(file)}).to_string()))
+    } else {
+        let own = files.iter().filter(|file| !["wit", "vendor", "gen"].iter().any(|other| file.starts_with(other)));
+        own.for_each(|file| put(&folder.join(file).display().to_string()));
     }
     say(&format!("next: ace plugin build {0} && ace plugin test {0}", folder.display()));
     Ok(OK)
@@ -99,13 +98,12 @@ pub async fn build(args: &BuildArgs, json: bool) -> anyhow::Result<u8> {
     let built = project.build(args.install).await?;
     let found = kit::inspect(&without_file(), &built.file).await?;
     let file = shown(&built.file);
-    match json {
-        true => {
-            put(&json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
+    if json {
+        put(&json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
             "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "compatible": found.misfit.is_none()})
-            .to_string())
-        }
-        false => put(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took))),
+        .to_string())
+    } else {
+        put(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took)))
     }
     if let Some(why) = found.misfit {
         say(&format!("{file}: this host cannot run it: {why}"));

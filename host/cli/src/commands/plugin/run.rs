@@ -36,10 +36,7 @@ pub async fn run(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8>
     for case in &table.cases {
         let tried = runner.run(case, World::Real).await?;
         is_sound &= !["fault", "refused", "sent_with_fault"].iter().any(|key| tried.answer.get(key).is_some());
-        match json {
-            true => put(&describe(case.title(), &tried).to_string()),
-            false => put(&in_full(case.title(), &tried)),
-        }
+        if json { put(&describe(case.title(), &tried).to_string()) } else { put(&in_full(case.title(), &tried)) }
     }
     Ok(if is_sound { OK } else { FAILED })
 }

@@ -80,9 +80,10 @@ pub async fn install(config: &Config, args: &InstallArgs, json: bool) -> anyhow:
     }
     let place = ship::install(&args.file, folder, args.replace)?;
     let missing = found.plugin.missing.lines();
-    match json {
-        true => put(&json!({"plugin": name, "revision": revision, "file": place, "not_granted": missing}).to_string()),
-        false => put(&format!("{} {revision}", place.display())),
+    if json {
+        put(&json!({"plugin": name, "revision": revision, "file": place, "not_granted": missing}).to_string())
+    } else {
+        put(&format!("{} {revision}", place.display()))
     }
     for line in &missing {
         say(&format!("requested but not granted: {line}"));
@@ -95,10 +96,7 @@ pub async fn install(config: &Config, args: &InstallArgs, json: bool) -> anyhow:
 
 pub fn remove(config: &Config, args: &RemoveArgs, json: bool) -> anyhow::Result<u8> {
     for file in ship::remove(&args.name, plugin_dir(config)?)? {
-        match json {
-            true => put(&json!({"removed": file}).to_string()),
-            false => put(&file.display().to_string()),
-        }
+        if json { put(&json!({"removed": file}).to_string()) } else { put(&file.display().to_string()) }
     }
     if config.plugins.contains_key(&args.name) {
         say(&format!(
@@ -113,9 +111,10 @@ pub fn remove(config: &Config, args: &RemoveArgs, json: bool) -> anyhow::Result<
 pub fn sign(args: &SignArgs, json: bool) -> anyhow::Result<u8> {
     let password = args.password_file.as_deref().map(read_line).transpose()?;
     let file = ship::sign(&args.file, &args.key, password)?;
-    match json {
-        true => put(&json!({"signature": file}).to_string()),
-        false => put(&file.display().to_string()),
+    if json {
+        put(&json!({"signature": file}).to_string())
+    } else {
+        put(&file.display().to_string())
     }
     Ok(OK)
 }
@@ -127,9 +126,10 @@ pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<
     }
     match ship::verify(&args.file, &keys) {
         Ok(key) => {
-            match json {
-                true => put(&json!({"file": args.file, "signed_by": key}).to_string()),
-                false => put(&format!("{}: signed by {key}", args.file.display())),
+            if json {
+                put(&json!({"file": args.file, "signed_by": key}).to_string())
+            } else {
+                put(&format!("{}: signed by {key}", args.file.display()))
             }
             Ok(OK)
         }
@@ -142,9 +142,10 @@ pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<
 
 pub fn key(args: &KeyArgs, json: bool) -> anyhow::Result<u8> {
     let public = ship::new_key(&args.file)?;
-    match json {
-        true => put(&json!({"public_key": public, "secret_key_file": args.file}).to_string()),
-        false => put(&public),
+    if json {
+        put(&json!({"public_key": public, "secret_key_file": args.file}).to_string())
+    } else {
+        put(&public)
     }
     say(&format!("hint: in ace.toml: [plugin-signatures] required = true, keys = [\"{public}\"]"));
     Ok(OK)

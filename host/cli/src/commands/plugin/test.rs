@@ -53,13 +53,12 @@ pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     let results = plan.run(&without_file(), args.record, args.only.as_deref()).await?;
     for result in &results {
         let is_sound = result.faults.is_empty();
-        match json {
-            true => put(
-                &json!({"case": result.title, "location": result.place, "passed": is_sound, "failures": result.faults,
+        if json {
+            put(&json!({"case": result.title, "location": result.place, "passed": is_sound, "failures": result.faults,
                 "answer": result.answer, "took_us": result.took.as_micros() as u64})
-                .to_string(),
-            ),
-            false => put(&line(result)),
+            .to_string())
+        } else {
+            put(&line(result))
         }
     }
     if let Some(file) = &args.junit {
@@ -81,9 +80,10 @@ pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
 }
 
 fn line(result: &test::CaseResult) -> String {
-    let mut out = match result.faults.is_empty() {
-        true => format!("ok      {}  ({})", result.title, duration(result.took)),
-        false => format!("FAILED  {}  {}", result.title, result.place),
+    let mut out = if result.faults.is_empty() {
+        format!("ok      {}  ({})", result.title, duration(result.took))
+    } else {
+        format!("FAILED  {}  {}", result.title, result.place)
     };
     for fault in &result.faults {
         out += &format!("\n    {}", fault.replace('\n', "\n    "));

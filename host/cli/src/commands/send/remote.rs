@@ -84,9 +84,10 @@ fn wrong(problem: &Value) -> FieldErrors {
     let errors = problem["errors"].as_array().into_iter().flatten();
     let errors: Vec<FieldError> =
         errors.map(|e| FieldError { path: text(&e["path"]), message: text(&e["message"]) }).collect();
-    match errors.is_empty() {
-        true => FieldErrors(vec![FieldError { path: String::new(), message: text(&problem["detail"]) }]),
-        false => FieldErrors(errors),
+    if errors.is_empty() {
+        FieldErrors(vec![FieldError { path: String::new(), message: text(&problem["detail"]) }])
+    } else {
+        FieldErrors(errors)
     }
 }
 
