@@ -12,7 +12,7 @@
 //! - [`policy`]: asks each policy and folds the verdicts
 //! - [`channel`]: which channel carries a message
 //! - `presentation`: the templates
-//! - `delivery`, `retry`: one attempt, and when the next one is
+//! - `retry`: when the next attempt is
 //! - `pipeline`: the steps in order, for one message
 //! - [`dispatch`]: many messages at once, in bounded memory
 //!
@@ -26,7 +26,6 @@
 
 pub mod channel;
 pub mod config;
-mod delivery;
 mod destination;
 pub mod dispatch;
 mod engine;

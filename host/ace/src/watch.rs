@@ -44,8 +44,10 @@ pub struct Watch {
 /// Why files are watched no more, which takes a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
+    /// The thread that watches files has ended.
     #[error("the thread that watches files has ended")]
     Ended,
+    /// It panicked.
     #[error(transparent)]
     Panicked(#[from] Panicked),
 }

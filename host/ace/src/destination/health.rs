@@ -103,9 +103,9 @@ struct Ramp {
 }
 
 /// Why a contact failed.
-pub struct Loss {
-    pub cause: Cause,
-    pub reason: String,
+pub(crate) struct Loss {
+    pub(crate) cause: Cause,
+    pub(crate) reason: String,
 }
 
 impl Health {

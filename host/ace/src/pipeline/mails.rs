@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::Delivered;
-use crate::message::{ChannelType, MailRecord, Outcome, Receipt, RecipientRecord, RecipientState};
+use crate::message::{ChannelType, DeliveryError, MailRecord, Outcome, Receipt, RecipientRecord, RecipientState};
 
 /// What is known of a delivery's mails. In the store it grows only by fields that have a default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,23 +58,34 @@ impl Mails {
 
     /// Takes over what an attempt mailed, and says what it came to: an attempt that leaves recipients to try again is tried
     /// again, and one that the relay refused whom the mail is for has failed.
-    pub(super) fn judge(&mut self, key: &str, records: Vec<MailRecord>, delivered: Delivered) -> Delivered {
+    pub(super) fn judge(
+        &mut self,
+        key: &str,
+        records: Vec<MailRecord>,
+        answer: Result<Receipt, DeliveryError>,
+    ) -> Result<Receipt, DeliveryError> {
         self.records = records;
         let unfinished: Vec<&MailRecord> = self.records.iter().filter(|mail| mail.is_unfinished()).collect();
         let is_open = !unfinished.is_empty();
         let left: Vec<String> = unfinished.iter().map(|mail| mail.list(RecipientState::Deferred)).collect();
         let refused =
             self.mail(key).filter(|mail| mail.main().is_some_and(|main| main.state == RecipientState::Refused));
-        match delivered {
-            Delivered::Unavailable(_) | Delivered::Settled(Outcome::MaybeSent { .. }) => delivered,
-            Delivered::Recoverable { .. } => delivered,
-            Delivered::Settled(Outcome::Sent { receipt, .. }) if is_open => {
+        let later = || Err(DeliveryError::Recoverable { message: left.join("; "), next_attempt_time: None });
+        match answer {
+            Err(
+                DeliveryError::Unavailable(_) | DeliveryError::MaybeSent { .. } | DeliveryError::Recoverable { .. },
+            ) => answer,
+            Ok(receipt) if is_open => {
                 self.receipt = Some(receipt);
-                Delivered::Recoverable { error: left.join("; "), suggested: None }
+                later()
             }
-            _ if is_open => Delivered::Recoverable { error: left.join("; "), suggested: None },
-            Delivered::Settled(Outcome::Sent { .. }) if let Some(mail) = refused => {
-                Delivered::Fatal(mail.list(RecipientState::Refused))
+            Err(DeliveryError::SentWithFault { answer, .. }) if is_open => {
+                self.receipt = Some(Receipt { provider_id: Some(answer), detail: None });
+                later()
+            }
+            _ if is_open => later(),
+            Ok(_) | Err(DeliveryError::SentWithFault { .. }) if let Some(mail) = refused => {
+                Err(DeliveryError::Fatal(mail.list(RecipientState::Refused)))
             }
             other => other,
         }

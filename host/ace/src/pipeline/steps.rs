@@ -9,11 +9,10 @@ use tracing::Instrument;
 use super::{CLOCK_SLACK, Carrying, InFlight, Stage};
 use crate::channel::{self, Channel};
 use crate::config::Guarantee;
-use crate::delivery::{self, Delivered};
 use crate::destination::Paused;
 use crate::message::{
-    Attempt, AttemptReport, AttemptResult, ChannelReport, FaultKind, HISTORY_MAX, Notes, Outcome, Rendered,
-    RenderedFile, Rule, Unreached,
+    Attempt, AttemptReport, AttemptResult, ChannelReport, DeliveryError, FaultKind, HISTORY_MAX, Notes, Outcome,
+    Receipt, Rendered, RenderedFile, Rule, Unreached,
 };
 use crate::monitoring;
 use crate::presentation::Subject;
@@ -56,9 +55,10 @@ impl InFlight {
         let name = report.channel.clone().unwrap_or_default();
         let Some(channel) = self.snapshot.channels.find(&report.channel_type, &name).cloned() else {
             report.passed_over.push(format!("{name}: it no longer exists"));
-            return match carrying.tried.is_empty() {
-                true => Step::Next(Stage::Choose),
-                false => Step::Failed(format!("{name}: the channel is not there any more")),
+            return if carrying.tried.is_empty() {
+                Step::Next(Stage::Choose)
+            } else {
+                Step::Failed(format!("{name}: the channel is not there any more"))
             };
         };
         match stage {
@@ -147,88 +147,101 @@ impl InFlight {
         channel: Arc<dyn Channel>,
         rendered: Vec<(String, String)>,
     ) -> Step {
-        let gate = self.snapshot.gates.get(channel.name());
-        if gate.is_some_and(|g| g.settings.delivery == Guarantee::AtMostOnce) && !carrying.is_recorded {
+        let guarantee = self.snapshot.gates.get(channel.name()).map(|gate| gate.settings.delivery);
+        if guarantee == Some(Guarantee::AtMostOnce) && !carrying.is_recorded {
             carrying.stage = Stage::Deliver(rendered);
             return Step::Record;
         }
+        let made = self.attempt(carrying, channel.as_ref(), &rendered, guarantee).await;
+        self.heed(carrying, channel.name(), &made);
+        let Made { at, took, number, answer, notes } = made;
+        let unreached = notes.take_unreached();
+        let report = &mut self.progress.report.channels[i];
+        report.refused.extend(notes.into_refused());
+        report.recipients = carrying.mails.recipients();
+        let (channel, revision) = (channel.name().to_owned(), channel.revision().to_owned());
+        let (result, words) = in_history(&answer);
+        let took_us = took.as_micros() as u64;
+        let mut entry = AttemptReport { at, channel, revision, number, took_us, result, answer: words };
+        if let Some(unreached) = unreached {
+            carrying.stage = Stage::Deliver(rendered);
+            let step = self.unreached(&entry.channel, &unreached);
+            if unreached.is_contacted {
+                entry.result = AttemptResult::Unreachable;
+                // The channel's own words say more, where it has some.
+                if entry.answer.is_empty() {
+                    entry.answer = unreached.reason;
+                }
+                remember(&mut self.progress.report.channels[i], entry);
+            }
+            return step;
+        }
+        if let Err(DeliveryError::Unavailable(error)) = answer {
+            carrying.stage = Stage::Deliver(rendered);
+            return Step::Later { error, at: None };
+        }
+        carrying.attempts += 1;
+        report.attempts += 1;
+        remember(report, entry);
+        self.follow_clock_during(carrying, at, took);
+        if let Err(DeliveryError::Recoverable { .. }) = answer {
+            carrying.stage = Stage::Deliver(rendered);
+        }
+        step_after(answer)
+    }
+
+    /// Makes one attempt. Its mails outweigh what the channel makes of them, and what may have left over a channel that delivers at most
+    /// once is not tried again.
+    async fn attempt(
+        &self,
+        carrying: &mut Carrying,
+        channel: &dyn Channel,
+        rendered: &[(String, String)],
+        guarantee: Option<Guarantee>,
+    ) -> Made {
         let (at, started) = ((self.snapshot.now)(), Instant::now());
         let notes = Notes::with_mails(carrying.mails.records());
         let attempt =
             Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
         let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
-        let delivering = delivery::deliver(channel.as_ref(), &self.message, &rendered, &attempt, &notes);
-        let delivered = delivering.instrument(span).await;
+        let answer = channel.deliver(&self.message, rendered, &attempt, &notes).instrument(span).await;
         carrying.is_recorded = false;
-        let delivered = carrying.mails.judge(&attempt.idempotency_key, notes.take_mails(), delivered);
-        let delivered = match (gate.map(|g| g.settings.delivery), notes.take_uncertain(), delivered) {
+        let answer = carrying.mails.judge(&attempt.idempotency_key, notes.take_mails(), answer);
+        let answer = match (guarantee, notes.take_uncertain(), answer) {
             (
                 Some(Guarantee::AtMostOnce),
                 Some(what),
-                Delivered::Recoverable { error, .. } | Delivered::Fatal(error),
+                Err(DeliveryError::Recoverable { message: error, .. } | DeliveryError::Fatal(error)),
             ) => {
                 let reason = format!("{what}, and its channel delivers at most once: {error}");
-                Delivered::Settled(Outcome::MaybeSent { reason })
+                Err(DeliveryError::MaybeSent { reason })
             }
-            (_, _, delivered) => delivered,
+            (_, _, answer) => answer,
         };
-        if let (Some(destination), Delivered::Settled(Outcome::Sent { .. })) = (&carrying.waits_for, &delivered) {
+        Made { at, took: started.elapsed(), number: attempt.number, answer, notes }
+    }
+
+    /// What an attempt says of its channel, and of what that hands over to, is for every message.
+    fn heed(&self, carrying: &Carrying, channel: &str, made: &Made) {
+        let is_sent = matches!(made.answer, Ok(_) | Err(DeliveryError::SentWithFault { .. }));
+        if let Some(destination) = carrying.waits_for.as_ref().filter(|_| is_sent) {
             self.snapshot.destinations.bypassed(destination, (self.snapshot.now)());
         }
-        let pause = notes.pause().filter(|_| matches!(delivered, Delivered::Recoverable { .. }));
-        if let (Some(gate), Some(pause)) = (gate, pause) {
+        let pause = made.notes.pause().filter(|_| matches!(made.answer, Err(DeliveryError::Recoverable { .. })));
+        if let (Some(gate), Some(pause)) = (self.snapshot.gates.get(channel), pause) {
             // Nobody else need be told the same.
             gate.close(pause, (self.snapshot.now)());
         }
-        let (unreached, took) = (notes.take_unreached(), started.elapsed());
-        let report = &mut self.progress.report.channels[i];
-        report.refused.extend(notes.into_refused());
-        report.recipients = carrying.mails.recipients();
-        let (name, revision) = (channel.name().to_owned(), channel.revision().to_owned());
-        let number = attempt.number;
-        let told = |result, answer| AttemptReport {
-            at,
-            channel: name,
-            revision,
-            number,
-            took_us: took.as_micros() as u64,
-            result,
-            answer,
-        };
-        if let Some(unreached) = unreached {
-            carrying.stage = Stage::Deliver(rendered);
-            if unreached.is_contacted {
-                // The channel's own words say more, where it has some.
-                let words = Some(delivered.told().1).filter(|words| !words.is_empty());
-                let words = words.unwrap_or_else(|| unreached.reason.clone());
-                remember(report, told(AttemptResult::Unreachable, words));
-            }
-            return self.unreached(channel.name(), unreached);
-        }
-        if let Delivered::Unavailable(error) = delivered {
-            carrying.stage = Stage::Deliver(rendered);
-            return Step::Later { error, at: None };
-        }
+    }
+
+    /// Opens the window at the first attempt. Where the clock was set during an attempt, the window goes with it.
+    fn follow_clock_during(&mut self, carrying: &mut Carrying, at: Timestamp, took: Duration) {
         let opened = *carrying.opened.get_or_insert(at);
         let now = (self.snapshot.now)();
         let jumped = now.duration_since(at) - SignedDuration::try_from(took).unwrap_or_default();
         if jumped.abs() > CLOCK_SLACK {
-            // The clock was set meanwhile, and the window goes with it.
             carrying.opened = Some(opened.checked_add(jumped).unwrap_or(opened));
             self.progress.seen = Some(now);
-        }
-        carrying.attempts += 1;
-        report.attempts += 1;
-        let (result, answer) = delivered.told();
-        remember(report, told(result, answer));
-        match delivered {
-            Delivered::Settled(outcome) => Step::Settled(outcome),
-            Delivered::Fatal(error) => Step::Failed(error),
-            Delivered::Recoverable { error, suggested } => {
-                carrying.stage = Stage::Deliver(rendered);
-                Step::Recoverable { error, suggested }
-            }
-            Delivered::Unavailable(error) => Step::Later { error, at: None },
         }
     }
 
@@ -262,12 +275,12 @@ impl InFlight {
     }
 
     /// What an attempt met that was down, and when to come back.
-    fn unreached(&self, channel: &str, Unreached { destination, reason, .. }: Unreached) -> Step {
+    fn unreached(&self, channel: &str, Unreached { destination, reason, .. }: &Unreached) -> Step {
         let (now, settings) = ((self.snapshot.now)(), &self.snapshot.delivery);
-        let paused = self.snapshot.destinations.paused(channel, Some(&destination), self.message.uuid, now);
+        let paused = self.snapshot.destinations.paused(channel, Some(destination), self.message.uuid, now);
         let soon = retry::pause(1, settings, (self.snapshot.jitter)()).min(SOON);
         let until = paused.map_or(now, |paused| paused.until).max(now.checked_add(soon).unwrap_or(now));
-        Step::Down(Paused { destination, reason, until })
+        Step::Down(Paused { destination: destination.clone(), reason: reason.clone(), until })
     }
 
     /// Waits for what is down. An open window is as much longer.
@@ -325,6 +338,47 @@ impl InFlight {
         mails.move_to(&key, &self.message.idempotency_key(next.name()));
         *carrying = Carrying { tried, mails, ..Carrying::new(Stage::Render, carrying.due) };
         true
+    }
+}
+
+/// One attempt, as it was made.
+struct Made {
+    at: Timestamp,
+    took: Duration,
+    number: u32,
+    answer: Result<Receipt, DeliveryError>,
+    notes: Notes,
+}
+
+/// What follows from a channel's answer.
+fn step_after(answer: Result<Receipt, DeliveryError>) -> Step {
+    match answer {
+        Ok(receipt) => Step::Settled(Outcome::Sent { receipt, fault: None }),
+        Err(DeliveryError::SentWithFault { answer, fault }) => {
+            let receipt = Receipt { provider_id: Some(answer), detail: None };
+            Step::Settled(Outcome::Sent { receipt, fault: Some(fault) })
+        }
+        // What may have left is not tried again.
+        Err(DeliveryError::MaybeSent { reason }) => Step::Settled(Outcome::MaybeSent { reason }),
+        Err(DeliveryError::Skipped(reason)) => Step::Settled(Outcome::Skipped { reason }),
+        Err(DeliveryError::Fatal(error)) => Step::Failed(error),
+        Err(DeliveryError::Recoverable { message, next_attempt_time }) => {
+            Step::Recoverable { error: message, suggested: next_attempt_time }
+        }
+        Err(DeliveryError::Unavailable(error)) => Step::Later { error, at: None },
+    }
+}
+
+/// An answer as it stands in the history of attempts: what it came to, and the words for it.
+fn in_history(answer: &Result<Receipt, DeliveryError>) -> (AttemptResult, String) {
+    match answer {
+        Ok(receipt) => (AttemptResult::Sent, receipt.provider_id.clone().unwrap_or_default()),
+        Err(DeliveryError::SentWithFault { answer, .. }) => (AttemptResult::Sent, answer.clone()),
+        Err(DeliveryError::MaybeSent { reason }) => (AttemptResult::MaybeSent, reason.clone()),
+        Err(DeliveryError::Skipped(reason)) => (AttemptResult::Skipped, reason.clone()),
+        Err(DeliveryError::Fatal(error)) => (AttemptResult::Fatal, error.clone()),
+        Err(DeliveryError::Recoverable { message, .. }) => (AttemptResult::Recoverable, message.clone()),
+        Err(DeliveryError::Unavailable(error)) => (AttemptResult::Recoverable, error.clone()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ace::internals::monitoring::trace;
 use ace::internals::pipeline::Progress;
 use ace::message::{self, DateTime, Message, Report};
-use ace_store::queue::{self, Accepted, Filter, Selection, Stored};
+use ace_store::queue::{self, Accepted, Filter, MessageId, Selection, Stored};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
