@@ -227,7 +227,9 @@ fn without_file() -> Config {
 /// Lines on stderr, with the spans they are in or without, and spans to a collector where there is one.
 fn start_logging(filter: &str, with_spans: bool, format: LogFormat, spans: Option<&Exporter>) -> anyhow::Result<()> {
     let chosen = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log {filter:?}: {error}"))?;
-    let chosen = chosen.and(filter_fn(move |metadata| with_spans || metadata.is_event()));
+    // With a hint of its own, so that the whole has the chosen one's: without, every span and event of every crate is looked at.
+    let wanted = filter_fn(move |metadata| with_spans || metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
+    let chosen = chosen.and(wanted);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
