@@ -63,8 +63,15 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
+/// Bytes of a string that are looked at one by one, before it is worth while to look for its end in larger steps.
+const SHORT_STRING: usize = 16;
+
 /// Of a string with both its quotes.
 fn string_length(bytes: &[u8]) -> usize {
+    let short = bytes.iter().take(SHORT_STRING).skip(1).position(|byte| matches!(byte, b'"' | b'\\'));
+    if let Some(found) = short.filter(|found| bytes[found + 1] == b'"') {
+        return found + 2;
+    }
     let mut at = 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
         at += found + 1;
@@ -94,9 +101,48 @@ pub fn is_integer(token: &str) -> bool {
     token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-'))
 }
 
+/// Whether a sound text certainly is as [`compact`] writes it: no escapes in its strings, and between them no space and no number
+/// that is not whole. Quick to ask, and true of most texts.
+fn is_compact(json: &[u8]) -> bool {
+    if memchr::memchr(b'\\', json).is_some() {
+        return false;
+    }
+    let (mut outside, mut depth) = (0, 0);
+    for (quote, at) in memchr::memchr_iter(b'"', json).enumerate() {
+        if quote % 2 == 0 && !are_plain_tokens(&json[outside..at], &mut depth) {
+            return false;
+        }
+        outside = at + 1;
+    }
+    are_plain_tokens(&json[outside..], &mut depth)
+}
+
+/// Of a part without strings. `depth`: of objects and lists inside one another, where it begins and where it ends.
+fn are_plain_tokens(part: &[u8], depth: &mut usize) -> bool {
+    let mut before = b',';
+    for &byte in part {
+        match byte {
+            b'{' | b'[' if *depth < DEPTH_MAX => *depth += 1,
+            b'}' | b']' => *depth = depth.saturating_sub(1),
+            b',' | b':' | b'1'..=b'9' => {}
+            b'0' if before != b'-' => {}
+            b'-' if !before.is_ascii_alphanumeric() => {}
+            // Of `true`, `false` and `null`, not of a number.
+            b'a'..=b'z' if !before.is_ascii_digit() => {}
+            _ => return false,
+        }
+        before = byte;
+    }
+    true
+}
+
 /// Writes a sound text compactly and in one form: as serde_json writes it, except that whole numbers of more than 64 bits keep
 /// their digits.
 pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
+    if is_compact(json.as_bytes()) {
+        out.extend_from_slice(json.as_bytes());
+        return Ok(());
+    }
     let (mut tokens, bytes) = (tokens(json), json.as_bytes());
     // What stands between these two is the same in both forms, and is written at once.
     let (mut kept, mut end) = (0, 0);

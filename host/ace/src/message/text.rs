@@ -15,12 +15,12 @@ const ELLIPSIS: char = '…';
 /// A text as one line: control characters and line breaks become spaces, hidden characters ([`is_hidden`]) are left out, and what is
 /// longer than `bytes_max` is cut and ends in an ellipsis. No more is copied than is kept.
 pub fn one_line(text: &str, bytes_max: usize) -> String {
-    cleaned(text, bytes_max, false)
+    cleaned_text(text, bytes_max, false)
 }
 
 /// The same, with its line breaks.
 pub fn lines(text: &str, bytes_max: usize) -> String {
-    cleaned(text, bytes_max, true)
+    cleaned_text(text, bytes_max, true)
 }
 
 /// Whether a text certainly stays as it is, by [`one_line`] and [`lines`]: short, and printable ASCII alone. Quick to ask.
@@ -31,6 +31,10 @@ pub fn is_plain(text: &str, bytes_max: usize) -> bool {
 /// How much at the beginning of a text is printable ASCII, which most texts are.
 fn plain_bytes(text: &str) -> usize {
     text.bytes().take_while(|byte| matches!(byte, b' '..=b'~')).count()
+}
+
+fn cleaned_text(text: &str, bytes_max: usize, keeps_lines: bool) -> String {
+    if is_plain(text, bytes_max) { text.to_owned() } else { cleaned(text, bytes_max, keeps_lines) }
 }
 
 fn cleaned(text: impl fmt::Display, bytes_max: usize, keeps_lines: bool) -> String {

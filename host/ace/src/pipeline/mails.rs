@@ -65,6 +65,10 @@ impl Mails {
         answer: Result<Receipt, DeliveryError>,
     ) -> Result<Receipt, DeliveryError> {
         self.records = records;
+        // What most are: every recipient was accepted at once.
+        if self.records.iter().all(|mail| mail.recipients.is_empty()) {
+            return answer;
+        }
         let unfinished: Vec<&MailRecord> = self.records.iter().filter(|mail| mail.is_unfinished()).collect();
         let is_open = !unfinished.is_empty();
         let left: Vec<String> = unfinished.iter().map(|mail| mail.list(RecipientState::Deferred)).collect();

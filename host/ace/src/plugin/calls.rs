@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::instance::{Called, Purpose, Runtime};
+use super::state::Handover;
 use super::{ChannelInfo, Namespace};
 use crate::message::{
     ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, MailRecord, Message, Page,
@@ -183,20 +184,26 @@ impl Runtime {
         let Called { answer, mut handover, denied } = self.noted(called.and_then(|answer| self.delivered(answer)));
         let answer = match answer {
             Ok(answer) => Ok(answer),
-            Err(fault) => match (&handover.done, &handover.begun) {
-                (Some(done), _) => Ok(Err(DeliveryError::SentWithFault { answer: done.clone(), fault })),
-                (None, Some(begun)) => Ok(Err(DeliveryError::MaybeSent { reason: format!("{begun}; then {fault}") })),
-                (None, None) => Err(fault),
+            Err(fault) => match handover.as_deref() {
+                Some(Handover { done: Some(done), .. }) => {
+                    Ok(Err(DeliveryError::SentWithFault { answer: done.clone(), fault }))
+                }
+                Some(Handover { begun: Some(begun), .. }) => {
+                    Ok(Err(DeliveryError::MaybeSent { reason: format!("{begun}; then {fault}") }))
+                }
+                _ => Err(fault),
             },
         };
-        let is_handed_over = match &answer {
-            Ok(Ok(_)) => handover.done.is_some(),
-            Ok(Err(DeliveryError::SentWithFault { .. } | DeliveryError::MaybeSent { .. })) => true,
-            Ok(Err(_)) => handover.begun.is_some(),
-            Err(_) => false,
-        };
-        if is_handed_over {
-            handover.unreached = None;
+        if let Some(handover) = &mut handover {
+            let is_handed_over = match &answer {
+                Ok(Ok(_)) => handover.done.is_some(),
+                Ok(Err(DeliveryError::SentWithFault { .. } | DeliveryError::MaybeSent { .. })) => true,
+                Ok(Err(_)) => handover.begun.is_some(),
+                Err(_) => false,
+            };
+            if is_handed_over {
+                handover.unreached = None;
+            }
         }
         Called { answer, handover, denied }
     }

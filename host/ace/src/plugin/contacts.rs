@@ -110,6 +110,11 @@ impl Contacts {
         })
     }
 
+    /// Whether nothing is to be done at the end of a call.
+    pub fn is_idle(&self) -> bool {
+        self.unreached.is_none() && self.mail.is_none() && self.logins.is_empty() && self.took.is_none()
+    }
+
     /// A mail goes to this relay.
     pub fn open(&mut self, relay: &str, contact: Contact) {
         self.mail = Some(Mail { relay: relay.to_owned(), contact, progress: Arc::default() });

@@ -99,8 +99,8 @@ pub struct Purpose<'a> {
 pub struct Called<T> {
     /// What the plugin answered.
     pub answer: Result<T, Fault>,
-    /// How far a delivery got.
-    pub handover: Handover,
+    /// `None`, as in most calls: nothing was handed over, and nothing else of that kind happened.
+    pub handover: Option<Box<Handover>>,
     /// Host calls that were refused.
     pub denied: Vec<String>,
 }
@@ -110,10 +110,12 @@ impl<T> Called<T> {
     /// be reached.
     pub fn told(self, notes: &Notes) -> Result<T, Fault> {
         notes.refused(self.denied);
-        self.handover.throttled.into_iter().for_each(|pause| notes.throttled(pause));
-        self.handover.unreached.into_iter().for_each(|unreached| notes.unreached(unreached));
-        self.handover.begun.into_iter().for_each(|what| notes.uncertain(what));
-        notes.mailed(self.handover.mails);
+        if let Some(handover) = self.handover {
+            handover.throttled.into_iter().for_each(|pause| notes.throttled(pause));
+            handover.unreached.into_iter().for_each(|unreached| notes.unreached(unreached));
+            handover.begun.into_iter().for_each(|what| notes.uncertain(what));
+            notes.mailed(handover.mails);
+        }
         self.answer
     }
 
@@ -376,6 +378,6 @@ impl Lease<'_> {
 
 impl<T> From<Fault> for Called<T> {
     fn from(fault: Fault) -> Self {
-        Called { answer: Err(fault), handover: Handover::default(), denied: Vec::new() }
+        Called { answer: Err(fault), handover: None, denied: Vec::new() }
     }
 }

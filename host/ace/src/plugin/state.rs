@@ -87,6 +87,9 @@ impl State {
 
     /// The call has ended: what it could not use.
     pub fn end_contacts(&mut self) {
+        if self.contacts.is_idle() {
+            return;
+        }
         let caller = self.caller();
         if let Some(caller) = &caller
             && self.contacts.cut_off(caller, &self.settings.name)
@@ -147,6 +150,12 @@ pub struct Handover {
 }
 
 impl Handover {
+    /// Whether nothing of all this happened.
+    fn is_empty(&self) -> bool {
+        let Handover { begun, done, throttled, unreached, mails } = self;
+        begun.is_none() && done.is_none() && throttled.is_none() && unreached.is_none() && mails.is_empty()
+    }
+
     /// What is known of the mail with this key.
     pub fn mail(&self, key: &str) -> Option<&MailRecord> {
         self.mails.iter().find(|mail| mail.key == key)
@@ -207,10 +216,11 @@ impl Call {
     }
 
     /// Forgets what the next call must not see, and gives what happened: handovers, and calls that were refused.
-    pub fn end(&mut self) -> (Handover, Vec<String>) {
+    pub fn end(&mut self) -> (Option<Box<Handover>>, Vec<String>) {
         (self.message, self.delivery_key, self.running_since) = (None, None, None);
         self.overlay = Overlay::default();
-        (std::mem::take(&mut self.handover), std::mem::take(&mut self.denied))
+        let handover = (!self.handover.is_empty()).then(|| Box::new(std::mem::take(&mut self.handover)));
+        (handover, std::mem::take(&mut self.denied))
     }
 
     /// The guest's clock stands still while the host works for it.

@@ -13,6 +13,9 @@ const FLAT: [&str; 11] = ["p", "li", "dt", "dd", "tr", "td", "th", "option", "th
 const EMPTY: [&str; 13] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
+/// Bytes of a piece in an ordinary mail: room for so many pieces is made at once.
+const USUAL_PIECE_BYTES: usize = 32;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(Range<usize>),
@@ -41,7 +44,7 @@ pub(super) struct Attribute {
 
 pub(super) fn pieces(html: &str) -> Vec<Piece> {
     let bytes = html.as_bytes();
-    let mut pieces = Vec::new();
+    let mut pieces = Vec::with_capacity(html.len() / USUAL_PIECE_BYTES);
     let mut at = 0;
     let mut text = 0;
     while let Some(start) = memchr::memchr(b'<', &bytes[at..]).map(|offset| at + offset) {
@@ -96,7 +99,7 @@ pub(super) fn check_nest(html: &str, pieces: &[Piece]) -> Result<(), String> {
 fn markup(html: &str, start: usize) -> Option<Piece> {
     let rest = &html[start..];
     if let Some(comment) = rest.strip_prefix("<!--") {
-        let end = comment.find("-->").map_or(html.len(), |end| start + 4 + end + 3);
+        let end = comment_end(comment.as_bytes()).map_or(html.len(), |end| start + 4 + end);
         return Some(Piece::Comment(start..end));
     }
     if rest.starts_with("<!") || rest.starts_with("<?") {
@@ -113,6 +116,12 @@ fn markup(html: &str, start: usize) -> Option<Piece> {
     let name_end = name_start + bytes[name_start..].iter().take_while(|b| is_name(b)).count();
     let end = tag_end(bytes, name_end);
     Some(Piece::Tag(Tag { range: start..end, name: name_start..name_end, is_end }))
+}
+
+/// Where a comment ends, behind its `-->`, of the text after its `<!--`.
+pub(super) fn comment_end(text: &[u8]) -> Option<usize> {
+    let ends = memchr::memchr_iter(b'>', text).map(|at| at + 1);
+    ends.into_iter().find(|end| text[..*end].ends_with(b"-->"))
 }
 
 /// After the `>` that ends a tag: the first outside quotes that follow a `=`.

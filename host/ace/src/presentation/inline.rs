@@ -144,12 +144,20 @@ fn block_end(css: &str) -> Option<usize> {
 
 /// Whether a body may have a sheet of its own: those in comments are for Outlook alone.
 fn may_have_sheet(body: &str) -> bool {
-    let mut rest = body.as_bytes();
+    const STYLE: &[u8] = b"style";
+    let is_style = |rest: &[u8]| rest.get(..STYLE.len()).is_some_and(|name| name.eq_ignore_ascii_case(STYLE));
+    let bytes = body.as_bytes();
+    // Most bodies do not name one at all.
+    let names = |start: &[u8]| memchr::memmem::find_iter(bytes, start).any(|at| is_style(&bytes[at + 1..]));
+    if !names(b"<s") && !names(b"<S") {
+        return false;
+    }
+    let mut rest = bytes;
     while let Some(at) = memchr::memchr(b'<', rest) {
         rest = &rest[at + 1..];
         match rest.strip_prefix(b"!--") {
-            Some(comment) => rest = memchr::memmem::find(comment, b"-->").map_or(b"", |end| &comment[end..]),
-            None if rest.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"style")) => return true,
+            Some(comment) => rest = html::comment_end(comment).map_or(b"", |end| &comment[end..]),
+            None if is_style(rest) => return true,
             None => {}
         }
     }

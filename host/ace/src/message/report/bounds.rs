@@ -126,7 +126,7 @@ impl PolicyReport {
 impl ChannelReport {
     fn each_text(&mut self, visit: &mut impl FnMut(&mut String)) {
         let lists = [&mut self.refused, &mut self.passed_over, &mut self.templates];
-        lists.into_iter().flatten().for_each(&mut *visit);
+        lists.into_iter().for_each(|list| list.iter_mut().for_each(&mut *visit));
         self.language_note.iter_mut().for_each(&mut *visit);
         self.history.iter_mut().for_each(|attempt| visit(&mut attempt.answer));
         match &mut self.outcome {
