@@ -16,10 +16,18 @@ pub fn without_bom(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
-/// The tokens of a sound JSON text: signs, strings with their quotes, numbers and words.
+/// The tokens of a sound JSON text.
 pub struct Tokens<'a> {
     json: &'a str,
     at: usize,
+}
+
+/// A sign, a string with its quotes, a number or a word.
+#[derive(Clone, Copy)]
+pub struct Token<'a> {
+    /// As it stands in the text.
+    pub source: &'a str,
+    is_escaped: bool,
 }
 
 /// The tokens of a JSON text that was read before: of another text they are anything.
@@ -45,153 +53,118 @@ impl Tokens<'_> {
 }
 
 impl<'a> Iterator for Tokens<'a> {
-    type Item = &'a str;
+    type Item = Token<'a>;
 
-    fn next(&mut self) -> Option<&'a str> {
+    fn next(&mut self) -> Option<Token<'a>> {
         self.skip_space();
-        let (bytes, begin) = (self.json.as_bytes(), self.at);
-        let length = match bytes.get(begin)? {
-            b'"' => string_length(&bytes[begin..]),
-            b'{' | b'}' | b'[' | b']' | b',' | b':' => 1,
-            _ => {
-                let is_over = |byte: &u8| !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'+' | b'-' | b'E');
-                bytes[begin..].iter().position(is_over).unwrap_or(bytes.len() - begin).max(1)
-            }
+        let rest = &self.json.as_bytes()[self.at..];
+        let (length, is_escaped) = match rest.first()? {
+            b'"' => string_length(rest),
+            b'{' | b'}' | b'[' | b']' | b',' | b':' => (1, false),
+            _ => (word_length(rest), false),
         };
-        self.at = begin + length;
-        self.json.get(begin..self.at)
+        let begin = self.at;
+        self.at += length;
+        let source = self.json.get(begin..self.at)?;
+        Some(Token { source, is_escaped })
     }
 }
 
-/// Bytes of a string that are looked at one by one, before it is worth while to look for its end in larger steps.
-const SHORT_STRING: usize = 16;
-
-/// Of a string with both its quotes.
-fn string_length(bytes: &[u8]) -> usize {
-    let short = bytes.iter().take(SHORT_STRING).skip(1).position(|byte| matches!(byte, b'"' | b'\\'));
-    if let Some(found) = short.filter(|found| bytes[found + 1] == b'"') {
-        return found + 2;
-    }
-    let mut at = 1;
-    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
-        at += found + 1;
-        if bytes[at - 1] == b'"' {
-            return at;
+impl<'a> Token<'a> {
+    /// What a string says.
+    pub fn text(self) -> Cow<'a, str> {
+        match self.source.get(1..self.source.len().saturating_sub(1)) {
+            Some(plain) if !self.is_escaped => Cow::Borrowed(plain),
+            _ => serde_json::from_str(self.source).unwrap_or_default(),
         }
-        // What is escaped ends nothing.
-        at = (at + 1).min(bytes.len());
     }
-    bytes.len()
-}
 
-fn has_escapes(string: &str) -> bool {
-    memchr::memchr(b'\\', string.as_bytes()).is_some()
-}
-
-/// What a string token says.
-pub fn text(token: &str) -> Cow<'_, str> {
-    match token.get(1..token.len().saturating_sub(1)) {
-        Some(plain) if !has_escapes(plain) => Cow::Borrowed(plain),
-        _ => serde_json::from_str(token).unwrap_or_default(),
+    /// Whether a number is a whole one, whatever its length.
+    pub fn is_integer(self) -> bool {
+        is_integer(self.source)
     }
 }
 
-/// Whether a number token is a whole number, whatever its length.
-pub fn is_integer(token: &str) -> bool {
-    token.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-'))
+fn is_integer(number: &str) -> bool {
+    number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-'))
 }
 
-/// Whether a sound text certainly is as [`compact`] writes it: no escapes in its strings, and between them no space and no number
-/// that is not whole. Quick to ask, and true of most texts.
-fn is_compact(json: &[u8]) -> bool {
-    if memchr::memchr(b'\\', json).is_some() {
-        return false;
-    }
-    let (mut outside, mut depth) = (0, 0);
-    for (quote, at) in memchr::memchr_iter(b'"', json).enumerate() {
-        if quote % 2 == 0 && !are_plain_tokens(&json[outside..at], &mut depth) {
-            return false;
+/// Of a number or a word.
+fn word_length(bytes: &[u8]) -> usize {
+    let is_over = |byte: &u8| !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'+' | b'-' | b'E');
+    bytes.iter().position(is_over).unwrap_or(bytes.len()).max(1)
+}
+
+/// Of a string with both its quotes, and whether anything in it is escaped. Most strings are so short that a search by larger steps
+/// than eight bytes costs more than it saves.
+fn string_length(bytes: &[u8]) -> (usize, bool) {
+    let (mut at, mut is_escaped) = (1, false);
+    loop {
+        while let Some(eight) = bytes[at.min(bytes.len())..].first_chunk() {
+            let eight = u64::from_le_bytes(*eight);
+            let found = equal_bytes(eight, b'"') | equal_bytes(eight, b'\\');
+            if found != 0 {
+                at += found.trailing_zeros() as usize / 8;
+                break;
+            }
+            at += 8;
         }
-        outside = at + 1;
+        match bytes.get(at) {
+            None => return (bytes.len(), is_escaped),
+            Some(b'"') => return (at + 1, is_escaped),
+            // What is escaped ends nothing.
+            Some(b'\\') => (at, is_escaped) = (at + 2, true),
+            Some(_) => at += 1,
+        }
     }
-    are_plain_tokens(&json[outside..], &mut depth)
 }
 
-/// Of a part without strings. `depth`: of objects and lists inside one another, where it begins and where it ends.
-fn are_plain_tokens(part: &[u8], depth: &mut usize) -> bool {
-    let mut before = b',';
-    for &byte in part {
-        match byte {
-            b'{' | b'[' if *depth < DEPTH_MAX => *depth += 1,
-            b'}' | b']' => *depth = depth.saturating_sub(1),
-            b',' | b':' | b'1'..=b'9' => {}
-            b'0' if before != b'-' => {}
-            b'-' if !before.is_ascii_alphanumeric() => {}
-            // Of `true`, `false` and `null`, not of a number.
-            b'a'..=b'z' if !before.is_ascii_digit() => {}
-            _ => return false,
-        }
-        before = byte;
-    }
-    true
+/// The highest bit of each of eight bytes that is this one. Bytes behind the first of those may have theirs, too.
+fn equal_bytes(eight: u64, byte: u8) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let zero_where_equal = eight ^ (ONES * u64::from(byte));
+    zero_where_equal.wrapping_sub(ONES) & !zero_where_equal & (ONES << 7)
 }
 
 /// Writes a sound text compactly and in one form: as serde_json writes it, except that whole numbers of more than 64 bits keep
 /// their digits.
 pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-    if is_compact(json.as_bytes()) {
-        out.extend_from_slice(json.as_bytes());
-        return Ok(());
-    }
-    let (mut tokens, bytes) = (tokens(json), json.as_bytes());
-    // What stands between these two is the same in both forms, and is written at once.
-    let (mut kept, mut end) = (0, 0);
-    let mut depth = 0;
-    while let Some(token) = tokens.next() {
-        let begin = tokens.at - token.len();
-        if begin > end {
-            out.extend_from_slice(&bytes[kept..end]);
-            kept = begin;
-        }
-        end = tokens.at;
-        match token.as_bytes()[0] {
+    out.reserve(json.len());
+    let mut depth = 0_usize;
+    for token in tokens(json) {
+        match token.source.as_bytes()[0] {
             b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            first => {
-                if write_otherwise(first, token, &bytes[kept..begin], out)? {
-                    kept = end;
-                }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'"' if token.is_escaped => {
+                serde_json::to_writer(&mut *out, &serde_json::from_str::<Cow<str>>(token.source)?)?;
+                continue;
             }
+            b'-' | b'0'..=b'9' if !is_plain_number(token.source) => {
+                write_number(token.source, out)?;
+                continue;
+            }
+            _ => {}
         }
         if depth > DEPTH_MAX {
             return Err(Error::custom("recursion limit exceeded"));
         }
+        out.extend_from_slice(token.source.as_bytes());
     }
-    out.extend_from_slice(&bytes[kept..end]);
     Ok(())
 }
 
-/// Writes a token that has another form, behind what comes before it. Whether it has one.
-fn write_otherwise(first: u8, token: &str, before: &[u8], out: &mut Vec<u8>) -> Result<bool, Error> {
-    match first {
-        b'"' if has_escapes(token) => {
-            out.extend_from_slice(before);
-            serde_json::to_writer(out, &serde_json::from_str::<Cow<str>>(token)?)?;
-        }
-        b'-' if token == "-0" => {
-            out.extend_from_slice(before);
-            out.push(b'0');
-        }
-        b'-' | b'0'..=b'9' if !is_integer(token) => match token.parse::<f64>() {
-            Ok(number) if number.is_finite() => {
-                out.extend_from_slice(before);
-                serde_json::to_writer(out, &number)?;
-            }
-            _ => return Err(Error::custom("number out of range")),
-        },
-        _ => return Ok(false),
+/// Whether a number is written as serde_json writes it, however long it is.
+fn is_plain_number(number: &str) -> bool {
+    is_integer(number) && number != "-0"
+}
+
+fn write_number(number: &str, out: &mut Vec<u8>) -> Result<(), Error> {
+    match number.parse::<f64>() {
+        Ok(_) if number == "-0" => out.push(b'0'),
+        Ok(number) if number.is_finite() => serde_json::to_writer(out, &number)?,
+        _ => return Err(Error::custom("number out of range")),
     }
-    Ok(true)
+    Ok(())
 }
 
 /// The part of a sound text that an RFC 6901 pointer names.
@@ -220,7 +193,7 @@ pub(super) fn comparable(json: &str) -> Option<Value> {
         true => format!("\"\\u0000{token}\""),
         false => token.to_owned(),
     };
-    serde_json::from_str(&tokens(json).map(token).collect::<String>()).ok()
+    serde_json::from_str(&tokens(json).map(|one| token(one.source)).collect::<String>()).ok()
 }
 
 #[cfg(test)]

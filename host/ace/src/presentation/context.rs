@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Subject;
 use super::rendering::Tracking;
 use super::shown;
-use crate::message::json::{self, Tokens};
+use crate::message::json::{self, Token, Tokens};
 use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_truthy};
 
 /// The key by which a message's context or options drop the unsubscribe links.
@@ -98,8 +98,8 @@ impl Serialize for Next<'_, '_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let next = self.0.borrow_mut().tokens.next();
         let Some(token) = next else { return to.serialize_unit() };
-        match token.as_bytes()[0] {
-            b'"' => to.serialize_str(&json::text(token)),
+        match token.source.as_bytes()[0] {
+            b'"' => to.serialize_str(&token.text()),
             b't' => to.serialize_bool(true),
             b'f' => to.serialize_bool(false),
             b'n' => to.serialize_unit(),
@@ -115,16 +115,16 @@ impl Serialize for Next<'_, '_> {
                 // A key that is there twice has its last value.
                 let mut map = to.serialize_map(Some(USUAL_ENTRIES))?;
                 while !self.skips(b'}') {
-                    let key = self.0.borrow_mut().tokens.next().unwrap_or_default();
+                    let key = self.0.borrow_mut().tokens.next();
                     self.skips(b':');
-                    map.serialize_entry(&json::text(key), self)?;
+                    map.serialize_entry(&key.map(Token::text).unwrap_or_default(), self)?;
                     self.skips(b',');
                 }
                 map.end()
             }
-            _ if json::is_integer(token) => integer(token, to),
+            _ if token.is_integer() => integer(token.source, to),
             _ => {
-                let number = token.parse::<f64>().unwrap_or_default();
+                let number = token.source.parse::<f64>().unwrap_or_default();
                 self.0.borrow_mut().has_exponent |= shown::differs(number);
                 to.serialize_f64(number)
             }

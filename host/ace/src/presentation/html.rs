@@ -119,9 +119,22 @@ fn markup(html: &str, start: usize) -> Option<Piece> {
 }
 
 /// Where a comment ends, behind its `-->`, of the text after its `<!--`.
-pub(super) fn comment_end(text: &[u8]) -> Option<usize> {
-    let ends = memchr::memchr_iter(b'>', text).map(|at| at + 1);
-    ends.into_iter().find(|end| text[..*end].ends_with(b"-->"))
+fn comment_end(text: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'>', text).map(|at| at + 1).find(|end| text[..*end].ends_with(b"-->"))
+}
+
+/// Whether a place is inside a comment.
+pub(super) fn is_in_comment(html: &[u8], place: usize) -> bool {
+    const BEGIN: &[u8] = b"<!--";
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(&html[from.min(place)..place], BEGIN) {
+        let text = from + at + BEGIN.len();
+        match comment_end(&html[text..]) {
+            Some(end) => from = text + end,
+            None => return true,
+        }
+    }
+    from > place
 }
 
 /// After the `>` that ends a tag: the first outside quotes that follow a `=`.

@@ -144,24 +144,13 @@ fn block_end(css: &str) -> Option<usize> {
 
 /// Whether a body may have a sheet of its own: those in comments are for Outlook alone.
 fn may_have_sheet(body: &str) -> bool {
-    const STYLE: &[u8] = b"style";
-    let is_style = |rest: &[u8]| rest.get(..STYLE.len()).is_some_and(|name| name.eq_ignore_ascii_case(STYLE));
+    const STYLE: &[u8] = b"<style";
     let bytes = body.as_bytes();
-    // Most bodies do not name one at all.
-    let names = |start: &[u8]| memchr::memmem::find_iter(bytes, start).any(|at| is_style(&bytes[at + 1..]));
-    if !names(b"<s") && !names(b"<S") {
-        return false;
-    }
-    let mut rest = bytes;
-    while let Some(at) = memchr::memchr(b'<', rest) {
-        rest = &rest[at + 1..];
-        match rest.strip_prefix(b"!--") {
-            Some(comment) => rest = html::comment_end(comment).map_or(b"", |end| &comment[end..]),
-            None if is_style(rest) => return true,
-            None => {}
-        }
-    }
-    false
+    let is_sheet = |at: &usize| {
+        let start = bytes.get(*at..at + STYLE.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(STYLE)) && !html::is_in_comment(bytes, *at)
+    };
+    [b"<s", b"<S"].iter().any(|start| memchr::memmem::find_iter(bytes, start).any(|at| is_sheet(&at)))
 }
 
 /// All that css-inline's answer depends on: the sheet, and each tag with its class, id and style. A sheet that asks for
