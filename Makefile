@@ -80,7 +80,7 @@ soak: plugins test-plugins target/.tools ## Long tests: 100 kills of the service
 	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace-cli --test e2e -- serve::crash serve::batches
 	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
 	ACE_SOAK_RATES=1 cargo test --release -p ace-cli --test e2e -- serve::rates --nocapture
-	for round in {1..20}; do cargo test --release -q -p ace -p ace-server -p ace-django --lib --test django || exit; done
+	for round in {1..20}; do cargo test --release -q -p ace -p ace-store -p ace-server -p ace-django --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60
 fuzz: plugins test-plugins ## Fuzz what is read from a plugin folder, FUZZ_SECONDS (60) for each target; needs a C++ compiler
