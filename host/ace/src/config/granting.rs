@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn what_is_no_table_is_named() {
         for (text, words) in [
-            ("plugins = 1", "plugins is not"),
-            ("plugins.probe = []", "plugins.probe is not"),
-            ("plugins.probe.grants = 'all'", "plugins.probe.grants is not"),
-            ("plugins.probe.grants.http = 'all'", "plugins.probe.grants.http is not"),
+            ("plugins = 1", "plugins has a value of the wrong type"),
+            ("plugins.probe = []", "plugins.probe has a value of the wrong type"),
+            ("plugins.probe.grants = 'all'", "plugins.probe.grants has a value of the wrong type"),
+            ("plugins.probe.grants.http = 'all'", "plugins.probe.grants.http has a value of the wrong type"),
             ("plugins = ", "not TOML: "),
         ] {
             let error = granted(text, "probe", &requests(), None).expect_err(text).to_string();

@@ -137,7 +137,7 @@ fn what_is_wrong_is_told_with_line_and_column() {
     let missing = Recipients::new(Path::new("no/such.csv"), csv().reading).and_then(|file| file.chunks().map(drop));
     assert_eq!(missing.expect_err("not there").to_string(), "no/such.csv: No such file or directory (os error 2)");
     let other = Recipients::new(Path::new("users.xlsx"), csv().reading).map(drop).expect_err("another kind of file");
-    assert_eq!(other.to_string(), "users.xlsx: recipients are in a file that ends in .ndjson, .csv or .tsv");
+    assert_eq!(other.to_string(), "users.xlsx: the file of recipients must have the extension .ndjson, .csv or .tsv");
 }
 
 #[test]
