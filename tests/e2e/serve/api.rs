@@ -17,7 +17,7 @@ async fn a_message_is_accepted_sent_and_its_timeline_told() {
     let server = Server::start(&home);
     let (status, taken) =
         server.post("/v1/messages", message("note", json!({"context": {"text": "secret-link"}}))).await;
-    assert_eq!((status, &taken["state"], &taken["duplicate"]), (StatusCode::ACCEPTED, &json!("queued"), &json!(false)));
+    assert_eq!((status, &taken["state"], &taken["repeated"]), (StatusCode::ACCEPTED, &json!("queued"), &json!(false)));
     let told = settled(&server, &taken["uuid"], "sent").await;
     let email = channel(&json!({"report": told["report"]}), "email").clone();
     assert_eq!(
@@ -63,9 +63,9 @@ async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
     let home = home("");
     let server = Server::start(&home);
     let first = server.send(&note(1, json!({}))).await;
-    assert_eq!((&first["state"], &first["duplicate"]), (&json!("sent"), &json!(false)));
+    assert_eq!((&first["state"], &first["repeated"]), (&json!("sent"), &json!(false)));
     let (status, again) = server.post("/v1/messages?wait=5", note(1, json!({}))).await;
-    assert_eq!((status, &again["duplicate"], &again["state"]), (StatusCode::OK, &json!(true), &json!("sent")));
+    assert_eq!((status, &again["repeated"], &again["state"]), (StatusCode::OK, &json!(true), &json!("sent")));
     let (status, problem) = server.post("/v1/messages", note(1, json!({"language": "fr"}))).await;
     assert_eq!((status, &problem["type"]), (StatusCode::CONFLICT, &json!("conflict")));
 
@@ -75,7 +75,7 @@ async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
     };
     let (_, one) = server.ask(keyed(json!({}))).await;
     let (_, two) = server.ask(keyed(json!({}))).await;
-    assert_eq!((&one["uuid"], &two["duplicate"]), (&two["uuid"], &json!(true)));
+    assert_eq!((&one["uuid"], &two["repeated"]), (&two["uuid"], &json!(true)));
     assert_eq!(server.ask(keyed(json!({"language": "fr"}))).await.0, StatusCode::CONFLICT);
 }
 

@@ -38,17 +38,17 @@ async fn each_channel_type_is_delivered_once_and_none_is_dropped() {
     assert_eq!(states(&taken), ["sent", "excluded"]);
 
     let (_, taken) = server.post("/v1/messages?limit_to=email", message.clone()).await;
-    assert_eq!((&taken["duplicate"], &taken["extended"]), (&json!(true), &json!(false)), "nothing new is asked for");
+    assert_eq!((&taken["repeated"], &taken["extended"]), (&json!(true), &json!(false)), "nothing new is asked for");
 
     let (status, taken) = server.post("/v1/messages?limit_to=slack&wait=30", message.clone()).await;
     assert_eq!(status, StatusCode::OK, "{taken}");
-    assert_eq!((&taken["duplicate"], &taken["extended"]), (&json!(true), &json!(true)));
+    assert_eq!((&taken["repeated"], &taken["extended"]), (&json!(true), &json!(true)));
     assert_eq!(states(&taken), ["sent", "sent"]);
     assert_eq!(provider.seen().len(), 1);
     smtp.mail();
 
     let (status, taken) = server.post("/v1/messages", message.clone()).await;
-    assert_eq!((status, &taken["duplicate"]), (StatusCode::ACCEPTED, &json!(true)), "no limit: all of it was sent");
+    assert_eq!((status, &taken["repeated"]), (StatusCode::ACCEPTED, &json!(true)), "no limit: all of it was sent");
     settled(&server, &taken["uuid"], "sent").await;
     assert_eq!((provider.seen().len(), smtp.mails().len()), (1, 1), "each once");
     let other = note(1, json!({"language": "fr"}));

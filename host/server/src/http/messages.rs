@@ -56,7 +56,7 @@ pub(super) struct SubmittedMessage {
     /// Its state; `queued` for a new one.
     pub state: &'static str,
     /// Whether it was submitted before.
-    pub duplicate: bool,
+    pub repeated: bool,
     /// Whether it was submitted before with another `limit_to`, and is now also sent over the channel types of this request.
     pub extended: bool,
     /// The report, if the request waited for it and the message is settled.
@@ -176,7 +176,7 @@ fn key(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
 async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Result<SubmittedMessage, ApiError> {
     let uuid = submission.message.uuid;
     let Admitted { accepted, outcome } = api.submitter().message(submission).await?;
-    let (state, duplicate, extended) = match accepted {
+    let (state, repeated, extended) = match accepted {
         Accepted::New(_) => (queue::State::Queued, false, false),
         Accepted::Same(state) => (state, true, false),
         Accepted::Extended => (queue::State::Queued, true, true),
@@ -190,7 +190,7 @@ async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Re
             return Err(ApiError::Conflict(why));
         }
     };
-    let mut taken = SubmittedMessage { uuid, state: state.as_str(), duplicate, extended, report: None };
+    let mut taken = SubmittedMessage { uuid, state: state.as_str(), repeated, extended, report: None };
     match (wait, outcome) {
         (Some(wait), Some(outcome)) if state == queue::State::Queued => {
             await_outcome(api, &mut taken, wait, outcome).await
