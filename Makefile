@@ -8,7 +8,7 @@ HOST := -p ace -p ace-server -p ace-django -p ace-store -p ace-cli
 GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist plugins test-plugins examples languages demo test lint fixtures importing bench fuzz soak docs clean
+.PHONY: help build dist quick plugins test-plugins examples languages demo test lint fixtures importing bench fuzz soak docs clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +18,11 @@ build: ## The host: target/release/ace
 
 dist: ## The host for production, linked as one piece (12 minutes): target/dist/ace
 	cargo build --profile dist -p ace-cli
+
+quick: ## Unit tests and lints of the host without optimisation: seconds after an edit
+	cargo fmt --all --check
+	cargo clippy $(HOST) --all-targets -- -D warnings
+	cargo test $(HOST) --lib --bins
 
 plugins: ## The plugins of this repository: target/plugins/NAME.wasm and NAME.toml
 	plugins/build.sh target/plugins
@@ -68,9 +73,10 @@ importing: build target/.tools ## Count what of real Django projects' mail templ
 docs: ## Write docs/wit.md, the reference of the plugin interface, from wit/
 	ACE_WRITE_DOCS=1 cargo test --release -p ace --test wit
 
-bench: build plugins test-plugins target/.tools ## Measure, against references in the same run; writes target/bench/summary.json
-	cargo bench -p ace-cli --bench ace
-	cargo bench -p ace-cli --bench presentation
+bench: export BENCH_PROFILE = dist
+bench: dist plugins test-plugins target/.tools ## Measure the build for production, against references in the same run; writes target/bench/summary.json
+	cargo bench --profile dist -p ace-cli --bench ace
+	cargo bench --profile dist -p ace-cli --bench presentation
 
 SOAK_FILES ?= 20000
 # The test prints it: the same one makes the same files.
