@@ -124,7 +124,7 @@ impl Keyvalue {
             Keyvalue { store: Arc::new(store), max_value_bytes, origin: Origin::Application }
         };
         let Some(file) = &settings.database else {
-            let fail = |e| FileError { file: "keyvalue".into(), line: None, message: crate::sqlite::words(&e) };
+            let fail = |e| FileError { file: "keyvalue".into(), line: None, message: crate::sqlite::describe(&e) };
             let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings);
             facts::load(&mut writer, settings, now)?;
             return Ok(opened(Store::Memory(Box::new(Mutex::new(writer)))));
@@ -136,7 +136,7 @@ impl Keyvalue {
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
         let hold = writer.db.hold().cloned().expect("a file is held");
         let readers = Readers::open(count, || database::reader(file, hold.clone()));
-        let readers = readers.map_err(|e| fail(crate::sqlite::words(&e)))?;
+        let readers = readers.map_err(|e| fail(crate::sqlite::describe(&e)))?;
         let is_lost = writer.lost();
         let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
         Ok(opened(Store::File { readers, writer, is_lost }))
@@ -375,7 +375,7 @@ fn short(name: &str) -> Result<(), KeyvalueError> {
 
 /// What a guest is told: not where the file is.
 fn unavailable(error: rusqlite::Error) -> KeyvalueError {
-    KeyvalueError::Unavailable(format!("the key-value store: {}", crate::sqlite::words(&error)))
+    KeyvalueError::Unavailable(format!("the key-value store: {}", crate::sqlite::describe(&error)))
 }
 
 /// The moment of expiry, in milliseconds.

@@ -83,8 +83,8 @@ impl Queue {
         self.start_accept(new, now).await?.await
     }
 
-    /// As [`Queue::accept`], in two steps: done when the messages have their place in the order of all writes, and the future that
-    /// it returns when they are stored. They are accepted whether that is awaited or not.
+    /// As [`Queue::accept`], in two steps: completes when the messages have their place in the order of all writes, and returns a
+    /// future that completes when they are stored. They are accepted whether that is awaited or not.
     ///
     /// # Errors
     /// As [`Queue::accept`].
@@ -124,12 +124,12 @@ impl Queue {
         engine!(self, store => store.settle_deferred(settled, now).await)
     }
 
-    /// Completes when something may be claimable that was not before. Call it before looking; it borrows nothing.
+    /// Completes when something may be claimable that was not before. Call it before claiming; it borrows nothing.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.wakeups.changed()
     }
 
-    /// Changes when a transactional message may be claimable that was not before. Mark it unchanged before looking.
+    /// Changes when a transactional message may be claimable that was not before. Mark it unchanged before claiming.
     pub fn urgent(&self) -> watch::Receiver<()> {
         self.wakeups.urgent()
     }
@@ -173,12 +173,12 @@ impl Queue {
         engine!(self, store => store.discard(uuid).await)
     }
 
-    /// Retries the dead letters of a selection that can be retried, the latest first; how many that were.
+    /// Retries the dead letters of a selection that can be retried, the latest first. Returns how many were.
     pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
         engine!(self, store => store.retry_all(selection, now).await)
     }
 
-    /// Discards the dead letters of a selection, the latest first; how many that were.
+    /// Discards the dead letters of a selection, the latest first. Returns how many were.
     pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
         engine!(self, store => store.discard_all(selection).await)
     }
@@ -308,7 +308,7 @@ impl Queue {
         engine!(self, store => store.set_webhooks(webhooks).await)
     }
 
-    /// Keeps an event that is about no message.
+    /// Stores an event that is about no message.
     pub async fn emit(&self, event: NewEvent, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.emit(event, now).await)
     }
@@ -333,7 +333,7 @@ impl Queue {
         engine!(self, store => store.next_webhook_delivery(webhook).await)
     }
 
-    /// Ends a delivery: the webhook took the event, or it is discarded.
+    /// Ends a delivery: the webhook accepted the event, or it is discarded.
     pub async fn end_webhook_delivery(&self, webhook: String, event: EventId) -> Result<(), QueueError> {
         engine!(self, store => store.end_webhook_delivery(webhook, event).await)
     }
@@ -351,13 +351,13 @@ impl Queue {
 
 /// Care of the store itself.
 impl Queue {
-    /// Does all that is due: retention, clean-up, giving room back to the disk. Where nothing could be written, tries whether that
-    /// works again. To be called every few seconds.
+    /// Does all maintenance that is due: retention, clean-up, vacuum. After failed writes, checks whether they work again. Must be
+    /// called every few seconds.
     pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.maintain(now).await)
     }
 
-    /// Notes that the process ends as it was asked to: messages in flight are not why.
+    /// Notes an orderly shutdown: messages in flight are not its cause.
     pub async fn note_shutdown(&self) -> Result<(), QueueError> {
         engine!(self, store => store.note_shutdown().await)
     }

@@ -184,7 +184,7 @@ pub fn is_general(error: &Error) -> bool {
 }
 
 /// What is wrong, in words for the operator.
-pub fn words(error: &Error) -> String {
+pub fn describe(error: &Error) -> String {
     let meaning = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it locked",
         Some(ErrorCode::NotADatabase) => "it is not a SQLite database; name another file, or move this one away",

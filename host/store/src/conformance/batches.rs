@@ -6,7 +6,7 @@ pub(super) async fn a_batch_that_is_sent_again_yields_each_message_once(make: Ma
     let home = Home::new(make);
     let queue = home.open();
     let uuid = Uuid::from_u128(77);
-    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("begun");
+    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("created");
     accept(&queue, 1..=30, batch.priority).await;
     let again = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("found again");
     assert_eq!((again.priority, again.state, again.messages), (batch.priority, BatchState::Receiving, 30));
@@ -15,7 +15,7 @@ pub(super) async fn a_batch_that_is_sent_again_yields_each_message_once(make: Ma
     assert_eq!(queue.complete_batch(uuid).await.expect("complete").messages, 50);
     assert!(queue.create_batch(new_batch(uuid, b"u".to_vec()), at(0)).await.is_err(), "another type");
 
-    let other = queue.create_batch(new_batch(Uuid::from_u128(78), b"t".to_vec()), at(0)).await.expect("begun");
+    let other = queue.create_batch(new_batch(Uuid::from_u128(78), b"t".to_vec()), at(0)).await.expect("created");
     assert_ne!(other.priority, batch.priority);
     let claimed = claim(&queue, 100, 1_000).await;
     assert_eq!(claimed.len(), 50);
@@ -28,7 +28,7 @@ pub(super) async fn a_batch_is_paused_resumed_and_cancelled(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     let uuid = Uuid::from_u128(77);
-    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("begun");
+    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("created");
     accept(&queue, 1..=1_200, batch.priority).await;
     queue.complete_batch(uuid).await.expect("complete");
     queue.pause_batch(uuid).await.expect("paused");

@@ -230,9 +230,9 @@ impl Model {
         assert_eq!(bulk.len(), total.min(claim.bulk_max).min(claim.max - urgent.len()), "as many as there may be");
         let mut taken = Vec::new();
         for (priority, due) in priorities.iter().zip(&due) {
-            let of_lane: Vec<u128> = bulk.iter().copied().filter(|n| self.messages[n].priority == *priority).collect();
-            assert_eq!(of_lane, due[..of_lane.len()], "{priority:?}: the earliest first");
-            taken.push((of_lane.len(), of_lane.len() < due.len()));
+            let of_class: Vec<u128> = bulk.iter().copied().filter(|n| self.messages[n].priority == *priority).collect();
+            assert_eq!(of_class, due[..of_class.len()], "{priority:?}: the earliest first");
+            taken.push((of_class.len(), of_class.len() < due.len()));
         }
         for (n, _) in &taken {
             assert!(taken.iter().all(|(m, is_more)| !is_more || n.saturating_sub(*m) <= 8), "in turns: {taken:?}");
@@ -256,8 +256,8 @@ impl Model {
         let of_turn = |is_full: bool, priorities: &[Priority]| {
             if is_full { Some(self.now) } else { earliest(priorities) }.map(at)
         };
-        let bulk_lanes = if claim.bulk_max > 0 { priorities } else { Vec::new() };
-        let all = [vec![TRANSACTIONAL], bulk_lanes].concat();
+        let bulk_classes = if claim.bulk_max > 0 { priorities } else { Vec::new() };
+        let all = [vec![TRANSACTIONAL], bulk_classes].concat();
         assert_eq!(handed.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
         let transactional = of_turn(urgent.len() == claim.max, &[TRANSACTIONAL]);
         assert_eq!(handed.next_transactional, transactional, "when to come back for what is transactional");

@@ -12,7 +12,7 @@ fn park(due: i64, destinations: &[&str]) -> Settlement {
 /// A batch of its own: its lane.
 async fn batch(queue: &Queue, uuid: u128) -> Priority {
     let batch = queue.create_batch(new_batch(Uuid::from_u128(uuid), b"t".to_vec()), at(1_000)).await;
-    batch.expect("begun").priority
+    batch.expect("created").priority
 }
 
 async fn unpark(queue: &Queue, max: usize, in_turn: bool) -> usize {

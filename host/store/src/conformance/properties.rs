@@ -134,7 +134,7 @@ impl Pair {
             Op::Batch(batch, turn) => self.turn(batch, turn).await,
             Op::Forget { user, email } => {
                 let (by_user, by_email) = (user.map(|n| n.to_string()), email.map(|n| format!("USER{n}@example.com")));
-                let forgotten = self.queue().erase(by_user, by_email).await.expect("forgotten");
+                let forgotten = self.queue().erase(by_user, by_email).await.expect("erased");
                 let mut expected = Erased::default();
                 let is_meant = |number: &u128| [user, email].contains(&Some(*number % 7));
                 for number in self.model.messages.keys().copied().filter(is_meant).collect::<Vec<_>>() {
@@ -188,7 +188,7 @@ impl Pair {
     async fn priority(&mut self, which: usize) -> Priority {
         let Some(batch) = which.checked_sub(2) else { return if which == 0 { TRANSACTIONAL } else { ORDINARY } };
         let kind = b"kind".to_vec();
-        let begun = self.queue().create_batch(new_batch(batch_uuid(batch), kind), self.now()).await.expect("begun");
+        let begun = self.queue().create_batch(new_batch(batch_uuid(batch), kind), self.now()).await.expect("created");
         let now = self.model.now;
         let lot = self.model.batches[batch].get_or_insert(Lot {
             priority: begun.priority,

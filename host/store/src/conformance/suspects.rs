@@ -130,7 +130,7 @@ pub(super) async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one
     let home = Home::new(make);
     let queue = open_at(&home, 0);
     let uuid = Uuid::from_u128(77);
-    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(0)).await.expect("begun");
+    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(0)).await.expect("created");
     accept(&queue, 1..=3, batch.priority).await;
     accept(&queue, [11, 12], ORDINARY).await;
     queue.complete_batch(uuid).await.expect("complete");
@@ -140,7 +140,7 @@ pub(super) async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one
     }
     let queue = open_at(&home, 4_000);
     queue.cancel(Uuid::from_u128(11), at(4_000)).await.expect("it waits");
-    let forgotten = queue.erase(Some("5".to_owned()), None).await.expect("forgotten");
+    let forgotten = queue.erase(Some("5".to_owned()), None).await.expect("erased");
     assert_eq!(forgotten, Erased { waiting: 1, ..Erased::default() });
     queue.pause_batch(uuid).await.expect("paused");
     assert_eq!(queue.claim_suspect(at(9_000)).await.expect("asked"), None);

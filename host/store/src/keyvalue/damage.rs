@@ -43,14 +43,14 @@ impl Damage {
     }
 
     /// A transaction begins.
-    pub fn begin(&mut self) {
-        self.met.begin();
+    pub fn start(&mut self) {
+        self.met.start();
     }
 
     /// It is void. Whether it may be made again, with what was met left out.
-    pub fn learn(&mut self) -> bool {
+    pub fn exclude(&mut self) -> bool {
         let Damage { file, met, named } = self;
-        met.learn(|place, reason| {
+        met.exclude(|place, reason| {
             if named.len() < NAMED_MAX && named.insert(place.clone()) {
                 name(file.as_deref(), place, reason);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::files::Access;
-use crate::sqlite::{self, Held, Hold, HoldError, Use, schema, words};
+use crate::sqlite::{self, Held, Hold, HoldError, Use, describe, schema};
 
 /// Marks a database as this store's ("ACEk"), so that no other program's is written to.
 const APPLICATION_ID: i32 = 0x4143_456b;
@@ -80,9 +80,9 @@ pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
         HoldError::Io(culprit, error) if culprit == file => sqlite::io_words(&error),
         HoldError::Io(culprit, error) => format!("{}: {}", culprit.display(), sqlite::io_words(&error)),
     })?;
-    let mut db = connect(file, hold, WRITER_BUSY_TIMEOUT).map_err(|e| words(&e))?;
+    let mut db = connect(file, hold, WRITER_BUSY_TIMEOUT).map_err(|e| describe(&e))?;
     make_tables(&mut db)?;
-    if !schema::use_wal(&db, WRITER_BUSY_TIMEOUT).map_err(|e| words(&e))? {
+    if !schema::use_wal(&db, WRITER_BUSY_TIMEOUT).map_err(|e| describe(&e))? {
         return Err("SQLite cannot keep a write-ahead log here; the database must be on a local disk".to_owned());
     }
     db.watch(access)?;
@@ -104,13 +104,13 @@ fn connect(file: &Path, hold: Hold, busy_timeout: Duration) -> rusqlite::Result<
 
 /// Makes the tables in an empty file; refuses a file that is another program's, or a later ACE's.
 fn make_tables(db: &mut Connection) -> Result<(), String> {
-    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| words(&e))?;
-    match schema::version(&transaction, APPLICATION_ID, TABLES_VERSION).map_err(|e| words(&e))?? {
-        0 => fill(transaction, &[TABLES]).map_err(|e| words(&e)),
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| describe(&e))?;
+    match schema::version(&transaction, APPLICATION_ID, TABLES_VERSION).map_err(|e| describe(&e))?? {
+        0 => fill(transaction, &[TABLES]).map_err(|e| describe(&e)),
         1 => {
             drop(transaction);
             bring_forward(db)
-                .map_err(|e| format!("its tables have version 1 and cannot be brought forward: {}", words(&e)))
+                .map_err(|e| format!("its tables have version 1 and cannot be brought forward: {}", describe(&e)))
         }
         _ => Ok(()),
     }
@@ -132,7 +132,7 @@ fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
             tracing::error!(
                 "The key-value store is damaged, and what its buckets hold could not be counted: keyvalue.max-bucket-entries counts \
                  what is added from now on. Put a backup in its place when you can: {}",
-                words(&error)
+                describe(&error)
             );
             Ok(())
         }

@@ -46,7 +46,7 @@ pub(super) fn load(writer: &mut Writer, settings: &Settings, now: Timestamp) -> 
     let fail = |message| FileError { file: file.clone(), line: None, message };
     loaded.map_err(|stop| match (refused, stop) {
         (Some(error), _) => error,
-        (None, WriteError::Aborted(error)) => fail(crate::sqlite::words(&error)),
+        (None, WriteError::Aborted(error)) => fail(crate::sqlite::describe(&error)),
         (None, WriteError::Rejected(error)) => fail(error.to_string()),
     })
 }

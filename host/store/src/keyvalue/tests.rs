@@ -154,8 +154,8 @@ async fn names_and_values_have_limits_and_any_characters() {
     assert_eq!(kv.get("b", "ключ/🦀 ", at(0)), Ok(None));
     let (longest, too_long) = ("é".repeat(256), "é".repeat(257));
     kv.set("b", &longest, vec![0; 8], KEEP, at(0)).await.expect("fits");
-    let quota = |error: KeyvalueError, words: &str| {
-        assert!(matches!(&error, KeyvalueError::Quota(text) if text.contains(words)), "{error:?}");
+    let quota = |error: KeyvalueError, describe: &str| {
+        assert!(matches!(&error, KeyvalueError::Quota(text) if text.contains(describe)), "{error:?}");
     };
     quota(kv.get("b", &too_long, at(0)).unwrap_err(), "a key or token of 514 bytes, the limit is 512");
     quota(kv.set("b", "k", vec![0; 9], KEEP, at(0)).await.unwrap_err(), "b/k: 9 bytes, the limit is 8");
@@ -272,10 +272,10 @@ fn a_bad_fact_names_its_line_and_nothing_is_loaded() {
         (&long_line, "is longer than"),
         ("{\"bucket\": \"b\", \"key\": \"k\", \"value\": 1, \"ttl\": 1}", "unknown field `ttl`"),
     ];
-    for (bad, words) in cases {
+    for (bad, describe) in cases {
         let facts = with_facts(&database, &[("facts.ndjson", &format!("{good}{bad}"))]);
         let message = refusal(&facts);
-        assert!(message.contains("facts.ndjson:2: ") && message.contains(words), "{message}");
+        assert!(message.contains("facts.ndjson:2: ") && message.contains(describe), "{message}");
         assert_eq!(on_disk(&database).get("b", "k", at(0)), Ok(None));
     }
     let many: String = (0..4).map(|n| good.replace("\"k\"", &format!("\"{n}\""))).collect();

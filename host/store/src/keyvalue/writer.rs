@@ -181,9 +181,9 @@ impl Writer {
     /// while another process writes.
     pub fn transact<T>(&mut self, mut work: impl FnMut(&mut Batch) -> Result<T, WriteError>) -> Result<T, WriteError> {
         loop {
-            self.damage.begin();
+            self.damage.start();
             match self.transact_once(&mut work) {
-                Err(WriteError::Aborted(error)) if !sqlite::is_general(&error) && self.damage.learn() => {}
+                Err(WriteError::Aborted(error)) if !sqlite::is_general(&error) && self.damage.exclude() => {}
                 done => return done,
             }
         }

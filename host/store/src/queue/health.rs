@@ -1,34 +1,33 @@
-//! Whether the store works, as it is told to whoever asks (`/readyz`): when it was written and claimed from last, since when that
-//! fails and why, and which parts of the file are damaged. An operator reads of each once when it starts, once a minute while it
-//! lasts, and once when it ends.
+//! Health of the store, as reported by `/readyz`: when the last write and claim succeeded, since when they fail and why, and which
+//! parts of the file are damaged. Each failure is logged once when it starts, once a minute while it lasts, and once when it ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often a failure that lasts is logged again.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
-/// Messages refused one after the other, each for a reason of its own, before that counts as "no message can be accepted".
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+/// Consecutive messages refused, each for a reason of its own, before that counts as "no message can be accepted".
 const REFUSED_MAX: u32 = 3;
-/// How long that counts after the last of them, so that a server that is asked nothing any more is asked again.
+/// How long that counts after the last refusal, so that a server that was taken out of rotation gets requests again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// What the store says of itself.
+/// The health of the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
-    /// How long ago a change was on the disk; `None`: not since the start.
+    /// How long ago a write was committed; `None`: not since the start.
     pub last_write: Option<Duration>,
-    /// How long ago messages were asked for with success; `None`: not since the start.
+    /// How long ago a claim succeeded; `None`: not since the start.
     pub last_claim: Option<Duration>,
     /// No message can be accepted.
     pub writes: Option<Failing>,
-    /// No message can be taken up.
+    /// No message can be claimed.
     pub claims: Option<Failing>,
     /// Damaged parts of the file, and what was found there.
     pub damaged: Vec<String>,
 }
 
-/// Something that fails again and again.
+/// An operation that keeps failing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failing {
     /// For how long it has.
@@ -37,7 +36,7 @@ pub struct Failing {
     pub reason: String,
 }
 
-/// Keeps what [`Health`] tells.
+/// Collects what [`Health`] reports.
 #[derive(Default)]
 pub(super) struct Pulse(Mutex<Kept>);
 
@@ -50,7 +49,7 @@ struct Kept {
     damaged: BTreeMap<&'static str, String>,
 }
 
-/// How one thing that is done again and again goes.
+/// The course of one repeated operation.
 #[derive(Default)]
 struct Course {
     last: Option<Instant>,
@@ -60,28 +59,28 @@ struct Course {
 struct Failure {
     since: Instant,
     last: Instant,
-    told: Instant,
+    logged: Instant,
     times: u32,
     reason: String,
 }
 
 impl Course {
-    /// How long it had failed before.
+    /// The operation succeeded. Returns how long it had failed before.
     fn went(&mut self) -> Option<Duration> {
         self.last = Some(Instant::now());
         self.failing.take().map(|failure| failure.since.elapsed())
     }
 
-    /// Whether that is news.
+    /// The operation failed. Returns whether to log that.
     fn failed(&mut self, reason: &str) -> bool {
         let now = Instant::now();
         let Some(failure) = &mut self.failing else {
-            self.failing = Some(Failure { since: now, last: now, told: now, times: 1, reason: reason.to_owned() });
+            self.failing = Some(Failure { since: now, last: now, logged: now, times: 1, reason: reason.to_owned() });
             return true;
         };
-        let is_news = failure.reason != reason || now.duration_since(failure.told) > TOLD_AGAIN;
+        let is_news = failure.reason != reason || now.duration_since(failure.logged) > LOG_AGAIN;
         if is_news {
-            (failure.told, failure.reason) = (now, reason.to_owned());
+            (failure.logged, failure.reason) = (now, reason.to_owned());
         }
         (failure.last, failure.times) = (now, failure.times.saturating_add(1));
         is_news
@@ -97,7 +96,7 @@ impl Pulse {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes are on the disk.
+    /// A write was committed.
     pub fn written(&self) {
         if let Some(after) = self.kept().writes.went() {
             tracing::warn!("The queue can be written again, after {after:.0?}.");
@@ -123,7 +122,7 @@ impl Pulse {
         }
     }
 
-    /// The disk is full; what was accepted is served from what was kept for that.
+    /// The disk is full; only messages that were accepted are processed, from the reserve.
     pub fn no_room(&self, reason: &str) {
         if self.kept().room.failed(reason) {
             tracing::error!("The queue accepts nothing: {reason}");
@@ -143,24 +142,24 @@ impl Pulse {
     /// A message could not be accepted, for a reason that may be its own.
     pub fn accept_failed(&self, reason: &str) {
         if self.kept().accepts.failed(reason) {
-            tracing::error!("A message could not be accepted, and its sender was told: {reason}");
+            tracing::error!("A message could not be accepted, and its request failed: {reason}");
         }
     }
 
     /// A part of the file is damaged. It is logged once.
     pub fn damaged(&self, part: &'static str, consequence: &str, reason: &str) {
-        let told = format!("{part}: {reason}; {consequence}");
-        if self.kept().damaged.insert(part, told.clone()).is_none() {
-            tracing::error!("The queue's file is damaged. {told}. Put a backup in its place when you can.");
+        let line = format!("{part}: {reason}; {consequence}");
+        if self.kept().damaged.insert(part, line.clone()).is_none() {
+            tracing::error!("The queue's file is damaged. {line}. Restore a backup when you can.");
         }
     }
 
-    /// Whether something is to be written only to see whether that works again.
+    /// Whether to write only to find out whether writes work again.
     pub fn wants_probe(&self) -> bool {
         self.kept().writes.failing.is_some()
     }
 
-    pub fn told(&self) -> Health {
+    pub fn health(&self) -> Health {
         let kept = self.kept();
         let is_refusing = |f: &&Failure| f.times >= REFUSED_MAX && f.last.elapsed() < REFUSED_FOR;
         let refusing = kept.accepts.failing.as_ref().filter(is_refusing).and_then(|_| kept.accepts.failing());
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_news_once_and_over_with_the_next_success() {
+    fn a_failure_is_logged_once_and_ends_with_the_next_success() {
         let mut course = Course::default();
         assert!(course.failed("full") && !course.failed("full") && course.failed("locked"));
         assert_eq!(course.failing().map(|f| f.reason), Some("locked".to_owned()));
@@ -189,17 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn one_message_that_is_refused_is_no_store_that_refuses() {
+    fn one_refused_message_does_not_make_the_store_unhealthy() {
         let pulse = Pulse::default();
         pulse.accept_failed("its page");
         pulse.accepted();
         for _ in 0..REFUSED_MAX - 1 {
             pulse.accept_failed("its page");
         }
-        assert_eq!(pulse.told().writes, None);
+        assert_eq!(pulse.health().writes, None);
         pulse.accept_failed("its page");
-        assert_eq!(pulse.told().writes.map(|f| f.reason), Some("its page".to_owned()));
+        assert_eq!(pulse.health().writes.map(|f| f.reason), Some("its page".to_owned()));
         pulse.accepted();
-        assert_eq!(pulse.told().writes, None);
+        assert_eq!(pulse.health().writes, None);
     }
 }

@@ -1,12 +1,11 @@
-//! How fast the queue moves: what was accepted and settled in the last minutes, counted by the second as it is written. Time is
-//! passed in.
+//! Throughput: messages accepted and settled in the last minutes, counted per second when they are committed. Time is passed in.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// The longest span that is told, in seconds.
+/// The longest span that is reported, in seconds.
 const SPAN: u64 = 300;
 const MINUTE: u64 = 60;
 
@@ -38,29 +37,29 @@ pub struct Rates {
 
 /// Counts of the last seconds.
 pub(super) struct Meter {
-    begun: Instant,
+    started: Instant,
     seconds: Mutex<Seconds>,
 }
 
 struct Seconds {
     counts: [Counted; SPAN as usize],
-    /// The second that is being counted, from the beginning.
+    /// The second that is being counted, since the start.
     at: u64,
 }
 
 impl Meter {
-    pub fn new(begun: Instant) -> Self {
-        Meter { begun, seconds: Mutex::new(Seconds { counts: [Counted::default(); SPAN as usize], at: 0 }) }
+    pub fn new(started: Instant) -> Self {
+        Meter { started, seconds: Mutex::new(Seconds { counts: [Counted::default(); SPAN as usize], at: 0 }) }
     }
 
     pub fn add(&self, counted: Counted) {
         if counted != Counted::default() {
-            self.add_at(counted, self.begun.elapsed());
+            self.add_at(counted, self.started.elapsed());
         }
     }
 
     pub fn rates(&self) -> Rates {
-        self.rates_at(self.begun.elapsed())
+        self.rates_at(self.started.elapsed())
     }
 
     fn add_at(&self, counted: Counted, elapsed: Duration) {
@@ -90,7 +89,7 @@ impl Meter {
 }
 
 impl Seconds {
-    /// Goes on to that second; those that were passed over are empty.
+    /// Advances to that second; those in between are empty.
     fn turn(&mut self, to: u64) {
         for second in (self.at + 1..=to).rev().take(SPAN as usize) {
             self.counts[(second % SPAN) as usize] = Counted::default();
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_just_begun_is_averaged_over_the_time_there_was() {
+    fn soon_after_the_start_rates_are_averaged_over_the_elapsed_time() {
         let meter = Meter::new(Instant::now());
         meter.add_at(counted(10), at(0.2));
         assert_eq!(meter.rates_at(at(0.4)).minute.accepted, 10.0, "a second at least");
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_that_is_over_is_counted_once_and_forgotten_after_its_span() {
+    fn a_second_is_counted_once_and_dropped_after_its_span() {
         let meter = Meter::new(Instant::now());
         meter.add_at(counted(600), at(0.0));
         meter.add_at(counted(0), at(SPAN as f64 - 1.0));

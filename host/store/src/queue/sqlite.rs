@@ -178,7 +178,7 @@ impl Sqlite {
     }
 
     pub fn health(&self) -> Health {
-        self.pulse.told()
+        self.pulse.health()
     }
 
     pub async fn ping(&self) -> Result<(), QueueError> {

@@ -1,10 +1,10 @@
-//! How those who wait for work are woken.
+//! Notifications that wake workers.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-/// What a store tells those who wait for work. Missing one costs latency alone: everybody looks at the store from time to time.
+/// Notifications that work may be available. Missing one only costs latency, because workers also poll the store.
 #[derive(Debug, Default)]
 pub(super) struct Wakeups {
     /// Something can be claimed that could not before.

@@ -1,18 +1,18 @@
-//! What was met of a damaged file. SQLite takes no more writes in a transaction that has met a damaged page: the transaction is void, and
-//! made again with that left out.
+//! Damage found in a file. SQLite accepts no more writes in a transaction that has met a damaged page: the transaction is rolled back
+//! and repeated without the part that is damaged.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// How long damage that was met is left out; then it is looked at again.
-const REMEMBERED: Duration = Duration::from_secs(60);
+/// How long a damaged part is left out before it is tried again.
+const EXCLUDED_FOR: Duration = Duration::from_secs(60);
 
 /// The places that are damaged, each with its reason.
 #[derive(Debug)]
 pub struct Met<P> {
     known: HashMap<P, (Instant, String)>,
-    /// In the transaction under way, which is void by it.
+    /// The damage that the current transaction has met; it must be rolled back.
     now: Option<(P, String)>,
 }
 
@@ -23,29 +23,29 @@ impl<P> Default for Met<P> {
 }
 
 impl<P: Eq + Hash> Met<P> {
-    /// A transaction begins.
-    pub fn begin(&mut self) {
+    /// A transaction starts.
+    pub fn start(&mut self) {
         self.now = None;
         if !self.known.is_empty() {
-            self.known.retain(|_, (at, _)| at.elapsed() < REMEMBERED);
+            self.known.retain(|_, (at, _)| at.elapsed() < EXCLUDED_FOR);
         }
     }
 
-    /// An error that a place was met with: the first one of a transaction, unless it is of the whole file.
+    /// Notes the error of a place: the first one of a transaction, unless it concerns the whole file.
     pub fn meet(&mut self, place: impl FnOnce() -> P, error: &rusqlite::Error) {
         if self.now.is_none() && !super::is_general(error) {
-            self.now = Some((place(), super::words(error)));
+            self.now = Some((place(), super::describe(error)));
         }
     }
 
-    /// The transaction is void. Whether it may be made again, with what was met left out; `tell` is called with that.
-    pub fn learn(&mut self, tell: impl FnOnce(&P, &str)) -> bool {
+    /// The transaction was rolled back. Returns whether it may be repeated without the damaged part; `log` is called with that part.
+    pub fn exclude(&mut self, log: impl FnOnce(&P, &str)) -> bool {
         let Some((place, reason)) = self.now.take() else { return false };
-        tell(&place, &reason);
+        log(&place, &reason);
         self.known.insert(place, (Instant::now(), reason)).is_none()
     }
 
-    /// Why a place is left out, where it is.
+    /// Why a place is left out, if it is.
     pub fn reason(&self, place: &P) -> Option<&str> {
         self.known.get(place).map(|(_, reason)| reason.as_str())
     }
@@ -68,7 +68,7 @@ pub mod testing {
         let db = Connection::open(file).expect("opened");
         db.execute_batch("PRAGMA writable_schema = ON; PRAGMA ignore_check_constraints = ON").expect("set");
         db.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
-        db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("folded");
+        db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
     }
 
     /// Overwrites one of the pages that hold a table's rows, the first, second or … of them.

@@ -132,10 +132,10 @@ impl Identity {
         }
         // SQLite creates the log when it first reads.
         let first: rusqlite::Result<i64> = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));
-        first.map_err(|e| super::words(&e))?;
+        first.map_err(|e| super::describe(&e))?;
         let log = Watched::new(beside(&real, "-wal")).map_err(|e| format!("its write-ahead log: {e}"))?;
         let header = Header(hold.head().map_err(looked)?);
-        let commits = commits(db).map_err(|e| super::words(&e))?;
+        let commits = commits(db).map_err(|e| super::describe(&e))?;
         Ok(Identity { hold, database, log, header, commits, is_lost: false })
     }
 
@@ -164,7 +164,7 @@ impl Identity {
             return Ok(());
         }
         // Another process may use the database by SQLite's rules: a commit of its own explains all.
-        let commits = commits(db).map_err(|e| self.database.lost(&super::words(&e), "restart the server"))?;
+        let commits = commits(db).map_err(|e| self.database.lost(&super::describe(&e), "restart the server"))?;
         if commits == self.commits {
             let frames = LogFrames::of(db).unwrap_or_default();
             if database.is_some_and(|stamp| !self.is_explained(stamp, frames)) {

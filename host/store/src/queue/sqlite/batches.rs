@@ -1,4 +1,4 @@
-//! Many messages of one kind: a lane of their own, and how far they are.
+//! Batches: many messages of one kind in a priority class of their own, and their progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::writer::{WriteError, Writer};
 use super::{Batch, BatchState, NewBatch, ORDINARY, Priority, QueueError, Sqlite, State, moment, ms, ready};
 use crate::sqlite;
 
-/// Messages that one step of a cancellation takes back.
+/// Messages that one step of a cancellation covers.
 const STEP: usize = 500;
 
 impl Sqlite {
@@ -31,7 +31,7 @@ impl Sqlite {
         self.turn_batch(uuid, |state| (state == BatchState::Receiving).then_some(BatchState::Sending)).await
     }
 
-    /// Nothing more of it goes out, but for what is under way.
+    /// Pauses a batch: nothing more of it is sent, except messages in flight.
     pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         self.turn_batch(uuid, |state| {
             matches!(state, BatchState::Receiving | BatchState::Sending).then_some(BatchState::Paused)
@@ -39,7 +39,7 @@ impl Sqlite {
         .await
     }
 
-    /// It goes on.
+    /// Resumes a batch.
     pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         let batch = self
             .turn_batch(uuid, |state| {
@@ -51,11 +51,11 @@ impl Sqlite {
         Ok(batch)
     }
 
-    /// Takes back what has not gone out. What is under way ends as it does, but is not tried again.
+    /// Cancels the messages that wait. Those in flight finish, and are not tried again.
     pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
         let batch = self.turn_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
-        let lane = batch.priority.0;
-        while self.writer.write(move |writer| Ok(writer.cancel_some(lane, now)?)).await? {}
+        let priority = batch.priority.0;
+        while self.writer.write(move |writer| Ok(writer.cancel_some(priority, now)?)).await? {}
         self.batch(uuid).await?.ok_or(QueueError::Unknown("batch"))
     }
 
@@ -95,7 +95,7 @@ impl Sqlite {
             let uuids = latest.query_map([max as i64], |row| Ok(Reading::of(row).uuid(0)))?;
             let uuids = uuids.collect::<rusqlite::Result<Vec<Uuid>>>()?;
             let found = uuids.into_iter().filter_map(|uuid| read(db, uuid).transpose());
-            // One that is damaged is in no list; asked for by itself it is an error.
+            // A damaged batch is left out of the list; a query for it alone fails.
             found.filter(|batch| batch.as_ref().err().is_none_or(sqlite::is_general)).collect()
         })
         .await
@@ -103,7 +103,7 @@ impl Sqlite {
 }
 
 impl Writer {
-    /// Whether it is a new one.
+    /// Creates a batch unless it exists. Returns whether it is new.
     pub fn create_batch(&self, batch: &NewBatch, now: Timestamp) -> Result<bool, WriteError> {
         let NewBatch { uuid, digest, kind } = batch;
         let sql = "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
@@ -114,7 +114,7 @@ impl Writer {
         let sql = "SELECT digest FROM batches WHERE uuid = ?1";
         let is = self.db.query_row(sql, [uuid.as_bytes()], |row| Ok(Reading::of(row).bytes(0)))?;
         if is.as_deref() != Some(digest) {
-            let text = "another batch has this uuid: its message type or resolver is a different one".to_owned();
+            let text = "another batch has this uuid; its message type or resolver is different".to_owned();
             return Err(WriteError::Rejected(QueueError::State(text)));
         }
         Ok(is_new)
@@ -125,28 +125,28 @@ impl Writer {
         read(&self.db, uuid)?.ok_or(WriteError::Rejected(QueueError::Unknown("batch")))
     }
 
-    /// Whether the lane is a batch's that was cancelled: it takes no more, and tries nothing again.
-    pub fn is_cancelled(&mut self, lane: i64) -> rusqlite::Result<bool> {
-        if lane <= ORDINARY {
+    /// Whether the priority class belongs to a cancelled batch: it accepts no messages, and retries none.
+    pub fn is_cancelled(&mut self, priority: i64) -> rusqlite::Result<bool> {
+        if priority <= ORDINARY {
             return Ok(false);
         }
-        let state = self.attempt(Place::Batch(lane), |writer| {
+        let state = self.attempt(Place::Batch(priority), |writer| {
             let mut state = writer.db.prepare_cached("SELECT state FROM batches WHERE lane = ?1")?;
-            state.query_row([lane], |row| Ok(Reading::of(row).number(0))).optional()
+            state.query_row([priority], |row| Ok(Reading::of(row).number(0))).optional()
         })?;
         Ok(state.ok().flatten().flatten() == Some(BatchState::Cancelled as i64))
     }
 
-    /// What the messages of a lane share.
-    pub fn kind(&self, lane: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
-        if lane <= ORDINARY {
+    /// What the messages of a batch share.
+    pub fn kind(&self, priority: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
+        if priority <= ORDINARY {
             return Ok(None);
         }
         let mut kind = self.db.prepare_cached("SELECT kind FROM batches WHERE lane = ?1")?;
-        kind.query_row([lane], |row| row.get::<_, Vec<u8>>(0).map(Arc::from)).optional()
+        kind.query_row([priority], |row| row.get::<_, Vec<u8>>(0).map(Arc::from)).optional()
     }
 
-    /// Drops batches that were begun before that moment and of whose messages none is kept any more.
+    /// Deletes batches that were created before that moment and have no messages left.
     pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
         self.write_tallies()?;
         let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
@@ -154,23 +154,23 @@ impl Writer {
             (SELECT 1 FROM resolving WHERE resolving.lane = batches.lane AND batches.state = 0) RETURNING lane";
         let gone: Vec<i64> =
             self.db.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for lane in gone {
-            // Its number may come again.
-            self.paused.remove(&lane);
-            self.db.prepare_cached("DELETE FROM tallies WHERE lane = ?1")?.execute([lane])?;
-            self.db.prepare_cached("DELETE FROM resolving WHERE lane = ?1")?.execute([lane])?;
+        for priority in gone {
+            // The number may be assigned again.
+            self.paused.remove(&priority);
+            self.db.prepare_cached("DELETE FROM tallies WHERE lane = ?1")?.execute([priority])?;
+            self.db.prepare_cached("DELETE FROM resolving WHERE lane = ?1")?.execute([priority])?;
         }
         Ok(())
     }
 
-    /// Takes back a few messages of a lane; whether there may be more.
-    fn cancel_some(&mut self, lane: i64, now: Timestamp) -> rusqlite::Result<bool> {
-        let ids = ready::take_due(&self.db, lane, i64::MAX, STEP)?;
+    /// Cancels a few messages of a batch. Returns whether there may be more.
+    fn cancel_some(&mut self, priority: i64, now: Timestamp) -> rusqlite::Result<bool> {
+        let ids = ready::take_due(&self.db, priority, i64::MAX, STEP)?;
         let is_more = ids.len() == STEP;
-        for id in ids.into_iter().chain(self.take_suspects(lane)?) {
-            match self.attempt(Place::Message(id), |writer| writer.done(id, lane, (State::Cancelled, b""), now))? {
+        for id in ids.into_iter().chain(self.take_suspects(priority)?) {
+            match self.attempt(Place::Message(id), |writer| writer.done(id, priority, (State::Cancelled, b""), now))? {
                 Ok(()) => {}
-                Err(damage) => self.put_aside(id, lane, &damage, now)?,
+                Err(damage) => self.set_aside(id, priority, &damage, now)?,
             }
         }
         Ok(is_more)
@@ -181,10 +181,11 @@ pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch
     let sql = "SELECT lane, state, begun, kind FROM batches WHERE uuid = ?1";
     let read = |row: &rusqlite::Row| {
         let mut row = Reading::of(row);
-        let (lane, state) = (row.number_or(0, ORDINARY), row.number_or(1, BatchState::Sending as i64));
-        Ok((lane, state, row.number_or(2, 0), row.bytes(3).unwrap_or_default()))
+        let (priority, state) = (row.number_or(0, ORDINARY), row.number_or(1, BatchState::Sending as i64));
+        Ok((priority, state, row.number_or(2, 0), row.bytes(3).unwrap_or_default()))
     };
-    let Some((lane, state, begun, kind)) = db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()?
+    let Some((priority, state, created, kind)) =
+        db.prepare_cached(sql)?.query_row([uuid.as_bytes()], read).optional()?
     else {
         return Ok(None);
     };
@@ -194,7 +195,7 @@ pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch
         let mut row = Reading::of(row);
         Ok((row.number_or(0, State::Corrupt as i64), row.number_or(1, 0)))
     };
-    for tally in tallies.query_map([lane], tally)? {
+    for tally in tallies.query_map([priority], tally)? {
         let (state, n) = tally?;
         if n > 0 {
             by_state.insert(State::of(state), n.unsigned_abs());
@@ -205,14 +206,14 @@ pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch
         other => other,
     };
     let messages = by_state.values().sum();
-    let resolver = resolvers::report(db, lane)?;
-    let (priority, created) = (Priority(lane), moment(begun));
+    let resolver = resolvers::report(db, priority)?;
+    let (priority, created) = (Priority(priority), moment(created));
     Ok(Some(Batch { uuid, priority, state, created, messages, by_state, resolver, kind }))
 }
 
-/// The lanes of the batches that are paused.
+/// The priority classes of paused batches.
 pub(super) fn paused(db: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut paused = db.prepare_cached("SELECT lane FROM batches WHERE state = ?1")?;
-    let lanes = paused.query_map([BatchState::Paused as i64], |row| Ok(Reading::of(row).number(0)))?;
-    lanes.filter_map(Result::transpose).collect()
+    let priorities = paused.query_map([BatchState::Paused as i64], |row| Ok(Reading::of(row).number(0)))?;
+    priorities.filter_map(Result::transpose).collect()
 }

@@ -1,4 +1,4 @@
-//! Handing messages out, and taking them back: settled, to be tried again, or given back.
+//! Claiming messages and settling the claims: a message is done, deferred or released.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,16 +18,16 @@ use super::{
     State, TRANSACTIONAL, limits, moment, ms, ms_due, ready,
 };
 
-/// Lanes that are looked at in one claim.
-const LANES_MAX: usize = 64;
-/// Messages of one lane in its turn.
+/// Priority classes that one claim considers.
+const PRIORITIES_MAX: usize = 64;
+/// Messages of one priority class in its turn.
 const TURN: usize = 8;
-/// What the operator reads of the table `queue` where it is damaged.
-pub(super) const WAITING: &str = "what waits";
-/// Moments of interruptions that a row keeps.
+/// How a log line names the table `queue` when it is damaged.
+pub(super) const WAITING: &str = "waiting messages";
+/// Times of interruptions that a row keeps.
 const MOMENTS_MAX: i64 = 1_000;
 
-/// What stands behind a row that waited.
+/// What the row of a waiting message refers to.
 pub(super) enum Found {
     Message(Box<Claimed>),
     /// No message, or one that is settled.
@@ -36,17 +36,17 @@ pub(super) enum Found {
     Damaged(String),
 }
 
-/// What the messages of a lane share, or why that cannot be read.
+/// What the messages of a batch share, or why that cannot be read.
 type Kind = Result<Option<Arc<[u8]>>, String>;
 
 impl Sqlite {
     pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
-        let handed = self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await;
-        match &handed {
+        let claimed = self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await;
+        match &claimed {
             Ok(_) => self.pulse.claimed(),
             Err(error) => self.pulse.claim_failed(&error.to_string()),
         }
-        handed
+        claimed
     }
 
     pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
@@ -81,15 +81,15 @@ impl Writer {
             false => Some(ms(now)),
         };
         let mut left = claim.bulk_max.min(claim.max - found.len());
-        let (lanes, held) = (self.lanes()?, self.parked.held());
+        let (priorities, held) = (self.priorities()?, self.parked.held());
         let mut served = true;
         while left > 0 && served {
             served = false;
-            for lane in &lanes {
-                let by = if held.contains(lane) { moment(RELEASED) } else { now };
-                let due = self.due(*lane, if lanes.len() == 1 { left } else { left.min(TURN) }, by)?;
+            for priority in &priorities {
+                let by = if held.contains(priority) { moment(RELEASED) } else { now };
+                let due = self.due(*priority, if priorities.len() == 1 { left } else { left.min(TURN) }, by)?;
                 if !due.is_empty() {
-                    (served, self.turn) = (true, *lane);
+                    (served, self.turn) = (true, *priority);
                     left -= due.len();
                     found.extend(due);
                 }
@@ -99,14 +99,14 @@ impl Writer {
             }
         }
         let mut next = next_transactional;
-        for lane in lanes.iter().filter(|_| claim.bulk_max > 0) {
-            let due = self.next_due(*lane)?.filter(|due| *due <= RELEASED || !held.contains(lane));
+        for priority in priorities.iter().filter(|_| claim.bulk_max > 0) {
+            let due = self.next_due(*priority)?.filter(|due| *due <= RELEASED || !held.contains(priority));
             next = next.into_iter().chain(due).min();
         }
         if found.len() == claim.max {
             next = Some(ms(now));
         }
-        let messages = self.hand_all_out(found, now)?;
+        let messages = self.read_all_claimed(found, now)?;
         let next_suspect = self.next_suspect()?;
         Ok(ClaimedBatch {
             messages,
@@ -116,81 +116,88 @@ impl Writer {
         })
     }
 
-    /// Those that can be read; the others are set aside.
-    fn hand_all_out(&mut self, found: Vec<(i64, i64)>, now: Timestamp) -> rusqlite::Result<Vec<Claimed>> {
+    /// Reads the claimed messages. Those that cannot be read are set aside.
+    fn read_all_claimed(&mut self, found: Vec<(i64, i64)>, now: Timestamp) -> rusqlite::Result<Vec<Claimed>> {
         let (mut kinds, mut orphans) = (BTreeMap::new(), Vec::new());
         let mut messages = Vec::with_capacity(found.len());
-        for (lane, id) in found {
-            let kind: &Kind = match kinds.entry(lane) {
+        for (priority, id) in found {
+            let kind: &Kind = match kinds.entry(priority) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(self.attempt(Place::Batch(lane), |writer| writer.kind(lane))?),
+                Entry::Vacant(new) => new.insert(self.attempt(Place::Batch(priority), |writer| writer.kind(priority))?),
             };
-            match self.read_claimed(lane, id, kind, now)? {
+            match self.read_claimed(priority, id, kind, now)? {
                 Found::Message(claimed) => messages.push(*claimed),
                 Found::Nothing => orphans.push(id),
-                Found::Damaged(damage) => self.put_aside(id, lane, &damage, now)?,
+                Found::Damaged(damage) => self.set_aside(id, priority, &damage, now)?,
             }
         }
-        self.tell_of_orphans("rows", &orphans);
+        self.log_orphans("rows", &orphans);
         Ok(messages)
     }
 
-    fn next_due(&mut self, lane: i64) -> rusqlite::Result<Option<i64>> {
-        Ok(self.attempt(Place::Lane(lane), |writer| ready::next_due(&writer.db, lane))?.ok().flatten())
+    fn next_due(&mut self, priority: i64) -> rusqlite::Result<Option<i64>> {
+        Ok(self.attempt(Place::Priority(priority), |writer| ready::next_due(&writer.db, priority))?.ok().flatten())
     }
 
-    /// The lanes after the transactional one that hold something and are not paused, beginning after the one that had its turn
-    /// last.
-    fn lanes(&mut self) -> rusqlite::Result<Vec<i64>> {
-        let waiting = self.attempt(Place::Part(WAITING), |writer| writer.waiting_lanes())?;
+    /// The priority classes below transactional that have messages and are not paused, starting after the one that had the last
+    /// turn.
+    fn priorities(&mut self) -> rusqlite::Result<Vec<i64>> {
+        let waiting = self.attempt(Place::Part(WAITING), |writer| writer.waiting_priorities())?;
         let Err(damage) = waiting else { return Ok(waiting.unwrap_or_default()) };
-        self.pulse.damaged(WAITING, "some of it is not sent", &damage);
-        // Each lane that may hold something is looked at by itself.
+        self.pulse.damaged(WAITING, "some of them are not sent", &damage);
+        // Query each class that may have messages separately.
         let part = ("the batches", "batches are not sent");
         let batches = self.attempt_part(part, |writer| {
-            let mut lanes = writer.db.prepare_cached("SELECT lane FROM batches ORDER BY lane LIMIT ?1")?;
-            lanes.query_map([LANES_MAX as i64], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
+            let mut priorities = writer.db.prepare_cached("SELECT lane FROM batches ORDER BY lane LIMIT ?1")?;
+            priorities.query_map([PRIORITIES_MAX as i64], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()
         })?;
-        Ok([ORDINARY].into_iter().chain(batches).filter(|lane| !self.paused.contains(lane)).collect())
+        Ok([ORDINARY].into_iter().chain(batches).filter(|priority| !self.paused.contains(priority)).collect())
     }
 
-    fn waiting_lanes(&self) -> rusqlite::Result<Vec<i64>> {
-        let (mut lanes, mut at, mut wrapped) = (Vec::new(), self.turn, false);
-        while lanes.len() < LANES_MAX {
-            match ready::next_lane(&self.db, at)? {
-                Some(lane) if wrapped && lane > self.turn => break,
-                Some(lane) => {
-                    at = lane;
-                    if !self.paused.contains(&lane) {
-                        lanes.push(lane);
+    fn waiting_priorities(&self) -> rusqlite::Result<Vec<i64>> {
+        let (mut priorities, mut at, mut wrapped) = (Vec::new(), self.turn, false);
+        while priorities.len() < PRIORITIES_MAX {
+            match ready::next_priority(&self.db, at)? {
+                Some(priority) if wrapped && priority > self.turn => break,
+                Some(priority) => {
+                    at = priority;
+                    if !self.paused.contains(&priority) {
+                        priorities.push(priority);
                     }
                 }
                 None if wrapped => break,
                 None => (at, wrapped) = (ORDINARY - 1, true),
             }
         }
-        Ok(lanes)
+        Ok(priorities)
     }
 
-    /// Takes what is due out of a lane, the earliest first.
-    fn due(&mut self, lane: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
-        let ids = self.attempt(Place::Lane(lane), |writer| ready::take_due(&writer.db, lane, ms(now), max))?;
+    /// Claims messages of a priority class that are due, the earliest first.
+    fn due(&mut self, priority: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
+        let ids =
+            self.attempt(Place::Priority(priority), |writer| ready::take_due(&writer.db, priority, ms(now), max))?;
         let ids = ids.unwrap_or_else(|damage| {
-            self.pulse.damaged(WAITING, "some of it is not sent", &damage);
+            self.pulse.damaged(WAITING, "some of them are not sent", &damage);
             Vec::new()
         });
-        let mut taken = Vec::with_capacity(ids.len());
+        let mut claimed = Vec::with_capacity(ids.len());
         for id in ids {
             self.last_claim += 1;
-            if self.take(id, lane, self.last_claim)? {
-                taken.push((lane, id));
+            if self.start_claim(id, priority, self.last_claim)? {
+                claimed.push((priority, id));
             }
         }
-        Ok(taken)
+        Ok(claimed)
     }
 
-    /// A message that was taken, as it is to be handed out. What stands for none is taken back.
-    pub(super) fn read_claimed(&mut self, lane: i64, id: i64, kind: &Kind, now: Timestamp) -> rusqlite::Result<Found> {
+    /// Reads a message that was just claimed. The claim ends if there is no such message, or if it is settled.
+    pub(super) fn read_claimed(
+        &mut self,
+        priority: i64,
+        id: i64,
+        kind: &Kind,
+        now: Timestamp,
+    ) -> rusqlite::Result<Found> {
         let sql =
             "SELECT uuid, body, progress, in_doubt, trace, accepted, doubts, interruptions, state, name, user, email,
             report, limits, ifnull(retried, accepted) FROM messages WHERE id = ?1";
@@ -198,10 +205,10 @@ impl Writer {
         let most = self.settings.max_interruptions;
         let read = |row: &rusqlite::Row| {
             let is_queued = matches!(row.get_ref(8), Ok(rusqlite::types::ValueRef::Integer(0)));
-            Ok(is_queued.then(|| claimed((id, claim, lane), kind, Reading::of(row), (most, now))))
+            Ok(is_queued.then(|| claimed((id, claim, priority), kind, Reading::of(row), (most, now))))
         };
-        let look = |writer: &mut Writer| writer.db.prepare_cached(sql)?.query_row([id], read).optional();
-        match self.attempt(Place::Message(id), look)? {
+        let query = |writer: &mut Writer| writer.db.prepare_cached(sql)?.query_row([id], read).optional();
+        match self.attempt(Place::Message(id), query)? {
             Ok(Some(Some(claimed))) => Ok(Found::Message(Box::new(claimed))),
             Ok(_) => {
                 self.unclaim(id)?;
@@ -212,28 +219,31 @@ impl Writer {
         }
     }
 
-    /// Claims whose worker has not been heard of for too long wait again.
+    /// Requeues messages whose lease has ended.
     fn end_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let instant = Instant::now();
         let ended: Vec<i64> =
             self.leases.iter().filter(|(_, lease)| lease.until <= instant).map(|(id, _)| *id).collect();
         for id in ended {
-            let Some(lane) = self.unclaim(id)? else { continue };
+            let Some(priority) = self.unclaim(id)? else { continue };
             let ended = self.attempt(Place::Message(id), |writer| {
-                tracing::warn!(message = id, "A worker was not heard of any more; its message waits again, in doubt.");
+                tracing::warn!(
+                    message = id,
+                    "The lease of a message ended before it was settled; it is requeued, in doubt."
+                );
                 match writer.doubt(id, false, now)? {
-                    Some(interruptions) => writer.requeue(id, lane, interruptions, now),
+                    Some(interruptions) => writer.requeue(id, priority, interruptions, now),
                     None => Ok(()),
                 }
             })?;
             if let Err(damage) = ended {
-                self.put_aside(id, lane, &damage, now)?;
+                self.set_aside(id, priority, &damage, now)?;
             }
         }
         Ok(())
     }
 
-    /// Ends a claim; its lane, where there was one.
+    /// Ends a claim. Returns the message's priority class, if it was claimed.
     pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
         let lease = self.leases.remove(&id);
         self.extended.extend(lease.filter(|lease| lease.is_extended).map(|_| id));
@@ -264,74 +274,74 @@ impl Writer {
             self.settle_damaged(id, &damage, now)?;
             return Err(WriteError::Rejected(QueueError::State(format!("it was set aside: {damage}"))));
         }
-        let whole = |writer: &mut Writer| writer.settle_one(settled, true, now);
-        let Err(damage) = self.attempt(Place::Event(id), whole)? else { return Ok(()) };
-        // What is told to the outside may be what is damaged: the outcome counts more.
-        let untold = |writer: &mut Writer| writer.settle_one(settled, false, now);
-        let Err(damage) = self.attempt(Place::Message(id), untold)? else {
-            let consequence = "what becomes of messages is told neither to webhooks nor to streams";
+        let with_event = |writer: &mut Writer| writer.settle_one(settled, true, now);
+        let Err(damage) = self.attempt(Place::Event(id), with_event)? else { return Ok(()) };
+        // The events may be what is damaged. Storing the outcome matters more, so settle without an event.
+        let without_event = |writer: &mut Writer| writer.settle_one(settled, false, now);
+        let Err(damage) = self.attempt(Place::Message(id), without_event)? else {
+            let consequence = "outcomes of messages reach neither webhooks nor streams";
             self.pulse.damaged("the events", consequence, &damage);
             return Ok(());
         };
         Ok(self.settle_damaged(id, &damage, now)?)
     }
 
-    /// What came of it cannot be written: it is not sent again.
+    /// Sets aside a message whose outcome cannot be written, so that it is not sent again.
     fn settle_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
         match self.unclaim(id)? {
-            Some(lane) => self.put_aside(id, lane, damage, now),
+            Some(priority) => self.set_aside(id, priority, damage, now),
             None => Ok(()),
         }
     }
 
-    fn settle_one(&mut self, settled: &Settled, is_told: bool, now: Timestamp) -> rusqlite::Result<()> {
+    fn settle_one(&mut self, settled: &Settled, with_event: bool, now: Timestamp) -> rusqlite::Result<()> {
         let id = settled.id.0;
         let is_extended = self.leases.get(&id).is_some_and(|lease| lease.is_extended);
-        let Some(lane) = self.unclaim(id)? else { return Ok(()) };
+        let Some(priority) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
             // Its batch was cancelled meanwhile: it is not tried again.
             Settlement::Defer { .. } | Settlement::Park { .. } | Settlement::Release | Settlement::Interrupted
-                if self.is_cancelled(lane)? =>
+                if self.is_cancelled(priority)? =>
             {
-                self.done(id, lane, (State::Cancelled, b""), now)?;
+                self.done(id, priority, (State::Cancelled, b""), now)?;
             }
             Settlement::Done { report, kept, .. } if is_extended => {
                 let sql =
                     "UPDATE messages SET report = ?1, progress = ?2, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?3";
                 self.db.prepare_cached(sql)?.execute(params![report, kept, id])?;
-                self.put(lane, ms(now), id)?;
+                self.put(priority, ms(now), id)?;
             }
             Settlement::Done { state, report, event, kept } => {
-                self.done(id, lane, (*state, report), now)?;
+                self.done(id, priority, (*state, report), now)?;
                 if let Some(kept) = kept.as_ref().filter(|_| state.is_dead()) {
                     let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
                     self.db.prepare_cached(sql)?.execute(params![kept, id])?;
                 }
-                if let Some(event) = event.as_ref().filter(|_| is_told) {
+                if let Some(event) = event.as_ref().filter(|_| with_event) {
                     self.emit(id, event, now)?;
                 }
             }
-            Settlement::Corrupt { report } => self.done(id, lane, (State::Corrupt, report), now)?,
+            Settlement::Corrupt { report } => self.done(id, priority, (State::Corrupt, report), now)?,
             Settlement::Defer { due, progress } => {
-                // Something came of it: it ends no process, and what interrupted it before is in its progress.
+                // An attempt finished, so the message does not crash the process; earlier interruptions are in its progress.
                 let sql =
                     "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.put(lane, if is_extended { ms(now) } else { ms_due(*due) }, id)?;
+                self.put(priority, if is_extended { ms(now) } else { ms_due(*due) }, id)?;
             }
             Settlement::Park { due, progress, destinations } => {
                 let sql =
                     "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.park((id, lane), ms_due(*due), destinations, now)?;
+                self.park((id, priority), ms_due(*due), destinations, now)?;
             }
-            Settlement::Release => self.put(lane, ms(now), id)?,
+            Settlement::Release => self.put(priority, ms(now), id)?,
             Settlement::Interrupted => {
                 if let Some(interruptions) = self.doubt(id, true, now)? {
-                    self.requeue(id, lane, interruptions, now)?;
+                    self.requeue(id, priority, interruptions, now)?;
                 }
             }
             Settlement::Record { .. } => {}
@@ -339,16 +349,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Settles a message that is neither waiting nor under way any more.
+    /// Settles a message that no longer waits and is no longer claimed.
     pub fn done(
         &mut self,
         id: i64,
-        lane: i64,
+        priority: i64,
         (state, report): (State, &[u8]),
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         self.unpark(id)?;
-        // A dead letter may be tried again, so what it needs for that stays for a while.
+        // A dead letter can be retried, so its body stays for a while.
         let sql = match state.is_dead() {
             true => "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4",
             false => {
@@ -360,13 +370,13 @@ impl Writer {
         self.settled += 1;
         self.counted.settled += 1;
         self.counted.failed += u64::from(state.is_dead());
-        self.tally(lane, State::Queued, -1);
-        self.tally(lane, state, 1);
+        self.tally(priority, State::Queued, -1);
+        self.tally(priority, state, 1);
         Ok(())
     }
 
-    /// A message that was under way may have been delivered. `is_unclean`: the process ended, and the message may be why. Its
-    /// interruptions; `None` where there is no such message that is not settled.
+    /// Marks a message that was in flight as in doubt. `is_unclean`: the process ended, and the message may be why. Returns its
+    /// interruptions; `None` if there is no such message or it is settled.
     pub(super) fn doubt(&mut self, id: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<Option<i64>> {
         let sql = "UPDATE messages SET in_doubt = 1, interruptions = interruptions + ?2, doubts = CASE
                 WHEN NOT json_valid(ifnull(doubts, '[]')) THEN json_array(?3)
@@ -378,16 +388,16 @@ impl Writer {
         doubt.query_row(values, |row| Ok(Reading::of(row).number_or(0, 0))).optional()
     }
 
-    /// For tests: as if that much time had gone by since every claim.
+    /// For tests: makes every lease that much older.
     #[cfg(any(test, feature = "conformance"))]
     pub fn age_leases(&mut self, by: std::time::Duration) {
         self.leases.values_mut().for_each(|lease| lease.until -= by);
     }
 }
 
-/// A row of `messages` as it is handed out, with what is wrong with it.
+/// A claimed message from its row, with what is wrong with the row.
 fn claimed(
-    (id, claim, lane): (i64, u64, i64),
+    (id, claim, priority): (i64, u64, i64),
     kind: &Kind,
     mut row: Reading,
     (most, now): (u32, Timestamp),
@@ -402,13 +412,13 @@ fn claimed(
     let moments: Vec<i64> = doubts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let mut interrupted: Vec<Timestamp> = moments.into_iter().map(moment).collect();
     if is_in_doubt && interrupted.is_empty() {
-        // Of a version that did not write down when.
+        // Written by a version that did not store the time.
         interrupted.push(now);
     }
     let interruptions = u32::try_from(interruptions).unwrap_or(u32::MAX);
     let mut faults = std::mem::take(&mut row.faults);
     if let Err(error) = &limits {
-        faults.push(format!("limits is no list of lists of texts ({error})"));
+        faults.push(format!("limits is not a list of lists of strings ({error})"));
     }
     if let Err(error) = kind {
         faults.push(format!("its batch cannot be read: {error}"));
@@ -417,7 +427,7 @@ fn claimed(
         id: MessageId(id),
         claim: ClaimNo(claim),
         uuid,
-        priority: Priority(lane),
+        priority: Priority(priority),
         kind: kind.as_ref().ok().cloned().flatten(),
         body: body.unwrap_or_default(),
         progress,

@@ -1,5 +1,5 @@
-//! A wall clock that was set back. What had been due stays due, and a pause stays as long as it was; only what was scheduled for a
-//! moment of the day (`not_before`) waits for that moment. Without this a clock that goes back an hour would hold mail up for one.
+//! Handling of a wall clock that was set back. Messages that were due stay due, and pauses keep their length; only messages with a
+//! scheduled time (`not_before`) wait for that time. Without this, a clock that is set back an hour would delay mail by an hour.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -10,14 +10,14 @@ use super::suspects::SUSPECTS;
 use super::writer::Writer;
 use crate::sqlite;
 
-/// A clock that is corrected by less is as good as right.
+/// Smaller corrections of the clock are ignored.
 const SLACK_MS: i64 = 2_000;
-/// A pause between attempts is never longer; what a started message waits for beyond that has a moment of its own.
+/// A pause between attempts is never longer; a started message that waits longer has a scheduled time.
 const PAUSE_MAX_MS: i64 = 3_600_000;
-/// Waiting rows that one step looks at, so that nobody waits long behind it.
+/// Waiting rows that one step reads, so that no write waits long behind it.
 const STEP: i64 = 1_000;
 
-/// What the wall clock said last, and whether rows still go by what it said before it was set back.
+/// The last reading of the wall clock, and whether rows still use the time from before it was set back.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     last: i64,
@@ -26,15 +26,15 @@ pub(super) struct Clock {
 
 #[derive(Clone, Copy)]
 struct Behind {
-    /// What the clock said before and says since.
+    /// The readings before and after the clock was set back.
     was: i64,
     is: i64,
-    /// The row that was looked at last.
+    /// The row that was read last.
     seen: (i64, i64, i64),
 }
 
 impl Clock {
-    /// As the tables have it: nothing in them happened later than that.
+    /// The latest time in the tables.
     pub fn new(db: &Connection) -> rusqlite::Result<Self> {
         let latest = |sql| match db.query_row(sql, [], |row| Ok(Reading::of(row).number(0))).optional() {
             Err(error) if !sqlite::is_general(&error) => Ok(None),
@@ -48,7 +48,10 @@ impl Clock {
     fn notice(&mut self, now: i64) {
         let last = std::mem::replace(&mut self.last, now);
         if now.saturating_add(SLACK_MS) < last {
-            tracing::warn!(back_ms = last.saturating_sub(now), "The clock was set back; what was due stays due.");
+            tracing::warn!(
+                back_ms = last.saturating_sub(now),
+                "The clock was set back; messages that were due stay due."
+            );
             let was = self.behind.take().map_or(last, |behind| behind.was.max(last));
             self.behind = Some(Behind { was, is: now, seen: (i64::MIN, i64::MIN, i64::MIN) });
         }
@@ -56,26 +59,26 @@ impl Clock {
 }
 
 impl Writer {
-    /// Sees to it that a clock that was set back holds nothing up; whether there is more to do.
+    /// Moves due times after the clock was set back, so that no message is delayed. Returns whether there is more to do.
     pub fn follow_clock(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
         self.clock.notice(ms(now));
         let Some(behind) = self.clock.behind else { return Ok(false) };
         let part = (
-            "what waits, by a clock that was set back",
-            "after a clock that was set back some of it waits for the moment it had before",
+            "the due times of waiting messages",
+            "since the clock was set back, some messages are sent later than they should be",
         );
         let behind = self.attempt_part(part, |writer| writer.move_some(behind))?;
         self.clock.behind = behind;
         Ok(behind.is_some())
     }
 
-    /// Moves some of what waits; what is left to do.
+    /// Moves the due times of some waiting messages. Returns what is left to do.
     fn move_some(&mut self, Behind { was, is, seen }: Behind) -> rusqlite::Result<Option<Behind>> {
         if seen.0 == i64::MIN {
             let sql = "UPDATE calls SET due = max(?1, due - ?2) WHERE due > ?1";
             self.db.execute(sql, [is, was - is])?;
         }
-        // Of a run none is begun.
+        // No message of a range was started.
         let sql = "SELECT q.lane, q.due, q.id, q.lane = ?5 OR m.progress IS NOT NULL FROM queue q JOIN messages m ON m.id = q.id
             WHERE (q.lane, q.due, q.id) > (?1, ?2, ?3) ORDER BY q.lane, q.due, q.id LIMIT ?4";
         let rows: Vec<(i64, i64, i64, bool)> = self
@@ -85,17 +88,21 @@ impl Writer {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
             })?
             .collect::<Result<_, _>>()?;
-        for (lane, due, id, is_begun) in &rows {
+        for (priority, due, id, is_started) in &rows {
             let moved = match *due {
                 due if due <= is => continue,
                 due if due <= was => is,
-                due if *is_begun && due - was <= PAUSE_MAX_MS => due - (was - is),
+                due if *is_started && due - was <= PAUSE_MAX_MS => due - (was - is),
                 _ => continue,
             };
             let sql = "UPDATE queue SET due = ?4 WHERE lane = ?1 AND due = ?2 AND id = ?3";
-            self.db.prepare_cached(sql)?.execute([*lane, *due, *id, moved])?;
+            self.db.prepare_cached(sql)?.execute([*priority, *due, *id, moved])?;
         }
         let is_more = rows.len() as i64 == STEP;
-        Ok(rows.last().filter(|_| is_more).map(|(lane, due, id, _)| Behind { was, is, seen: (*lane, *due, *id) }))
+        Ok(rows.last().filter(|_| is_more).map(|(priority, due, id, _)| Behind {
+            was,
+            is,
+            seen: (*priority, *due, *id),
+        }))
     }
 }

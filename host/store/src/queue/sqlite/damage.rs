@@ -1,5 +1,5 @@
-//! What is done about damage: a message whose row cannot be read or written is set aside, told of once, and holds nobody up.
-//! What may be damaged is *attempted* ([`Met`]).
+//! Handling of damage: a message whose row cannot be read or written is set aside, logged once, and delays no other message.
+//! Operations that may meet damage are *attempted* ([`Met`]).
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -9,29 +9,29 @@ use super::writer::Writer;
 use super::{State, ms};
 use crate::sqlite::damage::Met;
 
-/// Numbers that one line of the log names.
+/// Ids that one log line names.
 const NAMED_MAX: usize = 10;
 
-/// The numbers of the messages that were set aside, in SQL.
+/// SQL for the ids of the messages that were set aside.
 pub(super) const SET_ASIDE: &str = "(SELECT id FROM damaged)";
 
 /// What may be damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place {
-    /// A message's row, by its number.
+    /// A message's row, by its id.
     Message(i64),
-    /// What is beside a message's row, and is met when that is taken out of its table.
+    /// What is beside a message's row, and is touched when the row is deleted.
     Beside(i64),
-    /// What a message waits for, by its number.
+    /// The destinations that a message waits for, by its id.
     Parked(i64),
-    /// What leads to a message by its uuid.
+    /// The index entry of a message, by its uuid.
     Uuid(Uuid),
-    /// The event that tells of a message.
+    /// The event about a message, by the message's id.
     Event(i64),
-    /// A batch's row, by its lane.
+    /// A batch's row, by its priority class.
     Batch(i64),
-    /// What waits in a lane.
-    Lane(i64),
+    /// The waiting messages of a priority class.
+    Priority(i64),
     Part(&'static str),
 }
 
@@ -39,24 +39,24 @@ pub(super) enum Place {
 #[derive(Default)]
 pub(super) struct Damage {
     met: Met<Place>,
-    /// What is told to the operator once the transaction is on the disk: the number of a message, and a line.
+    /// What is logged once the transaction is committed: the id of a message, and a line.
     lines: Vec<(Option<i64>, String)>,
 }
 
 impl Damage {
-    /// Whether rows could not be taken out for what is beside them.
+    /// Whether some rows could not be deleted because of what is beside them.
     pub fn is_beside(&self) -> bool {
         self.met.places().any(|place| matches!(place, Place::Beside(_)))
     }
 
-    /// A transaction begins.
-    pub fn begin(&mut self) {
-        self.met.begin();
+    /// A transaction starts.
+    pub fn start(&mut self) {
+        self.met.start();
         self.lines.clear();
     }
 
-    /// It is on the disk.
-    pub fn tell(&mut self) {
+    /// The transaction was committed: logs what it found.
+    pub fn log(&mut self) {
         for (message, line) in self.lines.drain(..) {
             match message {
                 Some(message) => tracing::error!(message, "{line}"),
@@ -65,14 +65,14 @@ impl Damage {
         }
     }
 
-    /// It is void. Whether it may be made again, with what was met left out.
-    pub fn learn(&mut self) -> bool {
-        self.met.learn(|_, _| {})
+    /// The transaction was rolled back. Returns whether it may be repeated without the damaged part.
+    pub fn exclude(&mut self) -> bool {
+        self.met.exclude(|_, _| {})
     }
 }
 
 impl Writer {
-    /// Does what damage may stop; the inner error is the damage, and nothing was done then.
+    /// Does `work`, which may meet damage. The inner error is the damage; nothing was done then.
     pub fn attempt<T>(
         &mut self,
         place: Place,
@@ -88,7 +88,7 @@ impl Writer {
         done.map(Ok)
     }
 
-    /// As [`Writer::attempt`], of a part of the file that can be done without: that it is damaged is told of once.
+    /// As [`Writer::attempt`], for a part of the file that is not essential: damage there is logged once.
     pub fn attempt_part<T: Default>(
         &mut self,
         (part, consequence): (&'static str, &str),
@@ -100,42 +100,42 @@ impl Writer {
         }))
     }
 
-    /// A message whose row cannot be read or written: it does not wait any more, and is not under way. The row stays as it is.
-    pub fn put_aside(&mut self, id: i64, lane: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
+    /// Sets aside a message whose row cannot be read or written: it neither waits nor is in flight. The row stays as it is.
+    pub fn set_aside(&mut self, id: i64, priority: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
         self.unclaim(id)?;
-        self.take_waiting(lane, id)?;
+        self.take_waiting(priority, id)?;
         if self.note_damaged(id, damage, now)? {
             self.unsettled = self.unsettled.saturating_sub(1);
             self.counted.settled += 1;
             self.counted.failed += 1;
-            self.tally(lane, State::Queued, -1);
-            self.tally(lane, State::Corrupt, 1);
+            self.tally(priority, State::Queued, -1);
+            self.tally(priority, State::Corrupt, 1);
         }
         Ok(())
     }
 
-    /// A message's row is damaged: nothing that is done again and again is to meet it again. Whether that is new.
+    /// Records that a message's row is damaged, so that periodic work skips it. Returns whether that is new.
     pub fn note_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<bool> {
         if !self.leave_out(id, damage, now)? {
             return Ok(false);
         }
         let file = self.settings.database.display();
         let line = format!(
-            "The stored row of a message is damaged; it is set aside, and all others go on: {damage}. \
-             Look at it with: sqlite3 {file} \"SELECT * FROM messages WHERE id = {id}\""
+            "The stored row of a message is damaged; it is set aside, all others are processed: {damage}. \
+             Inspect it with: sqlite3 {file} \"SELECT * FROM messages WHERE id = {id}\""
         );
         self.damage.lines.push((Some(id), line));
         Ok(true)
     }
 
-    /// As [`Writer::note_damaged`], of which the operator was told before.
+    /// As [`Writer::note_damaged`], without logging.
     pub fn leave_out(&mut self, id: i64, why: &str, now: Timestamp) -> rusqlite::Result<bool> {
         let sql = "INSERT OR IGNORE INTO damaged (id, at, reason) VALUES (?1, ?2, ?3)";
         Ok(self.db.prepare_cached(sql)?.execute(params![id, ms(now), why])? > 0)
     }
 
-    /// Rows of the queue that stand for no message that waits. They are gone.
-    pub fn tell_of_orphans(&mut self, what: &str, ids: &[i64]) {
+    /// Logs that rows of the queue without a waiting message were removed.
+    pub fn log_orphans(&mut self, what: &str, ids: &[i64]) {
         if ids.is_empty() {
             return;
         }
@@ -143,14 +143,14 @@ impl Writer {
         let more = if ids.len() > NAMED_MAX { ", …" } else { "" };
         let (n, file, named) = (ids.len(), self.settings.database.display(), named.join(", "));
         let line = format!(
-            "{n} {what} in the queue had no message that waits, and were removed; all others go on: ids {named}{more}. \
-             Look for them with: sqlite3 {file} \"SELECT * FROM messages WHERE id IN ({named})\""
+            "{n} {what} in the queue had no waiting message, and were removed; all others are kept: ids {named}{more}. \
+             Search for them with: sqlite3 {file} \"SELECT * FROM messages WHERE id IN ({named})\""
         );
         self.damage.lines.push((None, line));
     }
 }
 
-/// Why a message was set aside for its row's sake, and when.
+/// When and why a message was set aside because of its row.
 pub(super) fn set_aside(db: &Connection, id: i64) -> rusqlite::Result<Option<(i64, String)>> {
     let sql = "SELECT at, CAST(reason AS BLOB) FROM damaged WHERE id = ?1";
     let read =

@@ -13,7 +13,7 @@ use super::rows::{self, Reading};
 use super::writer::put_meta;
 use crate::sqlite;
 
-/// What `meta` calls the number of the last message that is in the indexes, and with it all before it.
+/// The key in `meta` of the id of the last message in the indexes; all before it are there too.
 const INDEXED: &str = "indexed";
 /// Messages whose keys are kept in memory before they are inserted: the more, the fewer pages each costs.
 const ACTIVE_MAX: usize = if cfg!(test) { 6 } else { 65_536 };
@@ -22,25 +22,25 @@ const STEP: usize = if cfg!(test) { 2 } else { 512 };
 /// Entries of one message: a uuid, a user id, an address.
 const KEYS: usize = 3;
 
-/// The numbers of a recipient's messages, in SQL: of a list of hashes, and the list of those that are held.
+/// SQL for the ids of a recipient's messages. Its parameters are a list of hashes, and the ids that are in memory.
 pub(super) const RECIPIENTS: &str = "(SELECT id FROM recipients WHERE hash IN (SELECT value FROM json_each(?))
     UNION SELECT value FROM json_each(?))";
 
-/// The number of a uuid's message, in SQL.
+/// SQL for the id of a uuid's message.
 const NUMBER: &str = "SELECT id FROM uuids WHERE uuid = ?1";
 
-/// What messages are found by.
+/// The keys that messages are found by.
 #[derive(Debug, Default)]
 struct Keys {
     uuids: HashMap<Uuid, i64>,
-    /// (hash, number). A message that was erased may still have its own here.
+    /// (hash, id). A message that was erased may still have entries here.
     recipients: Vec<(i64, i64)>,
 }
 
 /// The keys in memory.
 #[derive(Debug, Default)]
 pub(super) struct Memtables {
-    /// Keys that are in no index.
+    /// Keys that are not in the indexes.
     active: Keys,
     /// Keys that are being inserted into the indexes.
     flushing: Keys,
@@ -75,7 +75,7 @@ pub(super) struct DeferredIndex {
 struct SortedBatch {
     uuids: Vec<(Uuid, i64)>,
     recipients: Vec<(i64, i64)>,
-    /// The number of the last message among them.
+    /// The id of the last message among them.
     last: i64,
     is_sorted: bool,
 }
@@ -113,13 +113,14 @@ impl Shared {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a message that is held. To be asked before the tables: what leaves here is in the indexes already.
+    /// The id of a message whose keys are in memory. Query this before the tables: keys that leave the memory are in the indexes
+    /// already.
     pub fn id(&self, uuid: Uuid) -> Option<i64> {
         let held = self.read();
         held.active.uuids.get(&uuid).or(held.flushing.uuids.get(&uuid)).copied()
     }
 
-    /// The numbers of a recipient's messages that are held, as a list in JSON. To be asked before the tables.
+    /// The ids of a recipient's messages that are in memory, as a JSON list. Query this before the tables.
     pub fn ids(&self, hashes: &[i64]) -> String {
         let held = self.read();
         list(held.ids(hashes))
@@ -161,12 +162,12 @@ impl SortedBatch {
     }
 }
 
-/// The number of the message of that uuid, as the index has it.
+/// The id of the message with that uuid, by the index alone.
 pub(super) fn indexed(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached(NUMBER)?.query_row([uuid.as_bytes()], |row| row.get(0)).optional()
 }
 
-/// As [`indexed`], of many; they are looked for in the order of the index, so that the next one is near.
+/// As [`indexed`], for many uuids, searched in the order of the index so that neighbours share pages.
 pub(super) fn all_indexed(db: &Connection, uuids: &[Uuid]) -> rusqlite::Result<HashMap<Uuid, i64>> {
     let mut sorted = uuids.to_vec();
     sorted.sort_unstable();
@@ -183,12 +184,12 @@ pub(super) fn list(ids: impl Iterator<Item = i64>) -> String {
     serde_json::to_string(&ids.collect::<Vec<_>>()).expect("numbers are written")
 }
 
-/// What the last process held, and the number of the last message that it had put into the indexes.
+/// The keys that the last process had in memory, and the id of the last message that it had indexed.
 fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
     let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
     let indexed: i64 = db.query_row(sql, [INDEXED], |row| row.get(0)).optional()?.unwrap_or(0);
     let read = |row: &rusqlite::Row| {
-        // A damaged value is as good a key as another: what it leads to is told of when it is taken up.
+        // A damaged value is as good a key as any: the damage is logged when the message is claimed.
         let mut row = Reading::of(row);
         let (id, uuid, user, email) = (row.number_or(0, 0), row.uuid(1), row.text(2), row.text(3));
         Ok((uuid, id, hashes(user.as_deref(), email.as_deref())))
@@ -211,7 +212,7 @@ fn left(db: &Connection) -> rusqlite::Result<(Keys, i64)> {
     Ok((keys, indexed))
 }
 
-/// Puts all of them into the indexes.
+/// Inserts all keys into the indexes.
 fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
     let transaction = db.unchecked_transaction()?;
     let mut batch = SortedBatch::of(keys, last);
@@ -221,8 +222,7 @@ fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
 }
 
 impl DeferredIndex {
-    /// Puts what the last process held into the indexes; also the number of the last message that is there, and the damage that
-    /// the indexes have.
+    /// Indexes what the last process had in memory. Also returns the id of the last message there, and the damage of the indexes.
     pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64, Option<rusqlite::Error>)> {
         let (mut active, mut indexed) = left(db)?;
         let mut damage = None;
@@ -230,7 +230,10 @@ impl DeferredIndex {
             match index_all(db, &active, last) {
                 Ok(()) => (active, indexed) = (Keys::default(), last),
                 Err(error) if sqlite::is_general(&error) => {
-                    tracing::warn!("Messages are not in their indexes yet, and are held: {}", sqlite::words(&error))
+                    tracing::warn!(
+                        "Some messages cannot be indexed now and stay in the in-memory index: {}",
+                        sqlite::describe(&error)
+                    )
                 }
                 Err(error) => damage = Some(error),
             }
@@ -264,18 +267,18 @@ impl DeferredIndex {
         self.added.add(uuid, id, hashes);
     }
 
-    /// The number of the message of that uuid; whether it is there its row tells.
+    /// The id of the message with that uuid. Its row may be gone.
     pub fn find(&self, db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
         self.held(uuid).map_or_else(|| indexed(db, uuid), |id| Ok(Some(id)))
     }
 
-    /// As [`DeferredIndex::find`], of what is in no index.
+    /// As [`DeferredIndex::find`], for messages that are not in the indexes.
     pub fn held(&self, uuid: Uuid) -> Option<i64> {
         let held = self.added.uuids.get(&uuid).copied().or_else(|| self.shared.id(uuid));
         held.filter(|id| !self.erased.contains_key(id))
     }
 
-    /// The numbers of a recipient's messages that are held, as a list in JSON; some may be erased.
+    /// The ids of a recipient's messages that are in memory, as a JSON list; some may be erased.
     pub fn ids(&self, hashes: &[i64]) -> String {
         let held = self.shared.read();
         list(held.ids(hashes).chain(self.added.ids(hashes)))

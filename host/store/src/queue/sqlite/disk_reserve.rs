@@ -1,9 +1,9 @@
-//! Room on the disk that is kept for what was accepted already.
+//! Disk space that is reserved for messages that were accepted.
 //!
-//! To send a message that waits the queue must be written: its claim, its progress, its settlement. On a disk that is full nothing
-//! that waits could go out, and the server could not even start. So a file of some size lies beside the database. When the disk is
-//! full it is removed: from then on new messages are refused, and its room serves what was accepted. When there is room again the file
-//! is made again, and messages are accepted again.
+//! Sending a waiting message needs writes to the queue: its claim, its progress, its settlement. On a full disk no waiting message
+//! could be sent, and the server could not even start. So a file is kept beside the database. When the disk is full the file is
+//! removed: from then on new messages are refused, and the space serves messages that were accepted. When there is space again the
+//! file is created again, and new messages are accepted.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,26 +17,26 @@ use super::Settings;
 use crate::files::Access;
 use crate::sqlite::beside;
 
-/// A disk that has less than so many times the reserve gets a smaller one.
+/// A disk smaller than this many times the reserve gets a smaller reserve.
 const PART: u64 = 8;
-/// A smaller one serves nothing: a disk for which that is too much has none.
+/// A smaller reserve would be useless: a disk that is too small for this one has none.
 const BYTES_MIN: u64 = 128 * 1024;
-/// How often to look whether there is room again.
+/// How often to check for free space.
 const POLL: Duration = Duration::from_secs(1);
 /// Bytes of a block, as `st_blocks` counts them.
 const BLOCK_BYTES: u64 = 512;
 
 pub(super) struct DiskReserve {
     file: PathBuf,
-    /// What it has on this disk; 0: none.
+    /// Its size on this disk; 0: no reserve.
     bytes: u64,
     access: Access,
     is_there: bool,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
 }
 
 impl DiskReserve {
-    /// The reserve beside a database, of `bytes` where the disk is large enough. It is not made yet.
+    /// The reserve beside a database, of `bytes` if the disk is large enough. The file is not created yet.
     pub fn new(database: &Path, bytes: u64, access: Access) -> DiskReserve {
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
         let file = beside(&database, ".reserve");
@@ -47,38 +47,37 @@ impl DiskReserve {
             // One of an earlier start with other settings.
             let _ = std::fs::remove_file(&file);
         }
-        DiskReserve { file, bytes, access, is_there, looked: None }
+        DiskReserve { file, bytes, access, is_there, checked: None }
     }
 
-    /// That of a queue.
+    /// The reserve of a queue.
     pub fn of(settings: &Settings) -> DiskReserve {
         DiskReserve::new(&settings.database, settings.disk_reserve, settings.access)
     }
 
-    /// Gives its room back. False where there was none.
+    /// Removes the file. Returns false if there was none.
     pub fn release(&mut self) -> bool {
-        self.looked = Some(Instant::now());
+        self.checked = Some(Instant::now());
         self.is_there = false;
         std::fs::remove_file(&self.file).is_ok()
     }
 
-    /// Whether there is room for new messages: the reserve is there, or is made now. A disk that is too small to have one always has
-    /// room, until it is full.
+    /// Whether there is room for new messages: the reserve exists, or is created now. A disk that is too small for a reserve always
+    /// has room, until it is full.
     pub fn is_there(&mut self) -> bool {
-        let is_due = |looked: Option<Instant>| looked.is_none_or(|looked| looked.elapsed() >= POLL);
-        if self.bytes > 0 && !self.is_there && is_due(self.looked) {
-            self.looked = Some(Instant::now());
+        let is_due = |checked: Option<Instant>| checked.is_none_or(|checked| checked.elapsed() >= POLL);
+        if self.bytes > 0 && !self.is_there && is_due(self.checked) {
+            self.checked = Some(Instant::now());
             self.is_there = self.is_room() && self.make().is_ok();
         }
         self.bytes == 0 || self.is_there
     }
 
-    /// How many pages of so many bytes the log may have before it is folded into the database, which grows by as many then: the
-    /// reserve must be enough for that.
+    /// How many pages the log may have before a checkpoint. The database grows by as many pages then, so the reserve must suffice.
     pub fn log_pages(&self, page_bytes: i32, at_most: i32) -> i32 {
         match (self.bytes, self.is_there) {
             (0, _) => at_most,
-            // As little as can be, so that the room lasts.
+            // As few as possible, so that the space lasts.
             (_, false) => 1,
             (bytes, true) => {
                 let pages = bytes / 4 * 3 / page_bytes.unsigned_abs() as u64;
@@ -87,17 +86,17 @@ impl DiskReserve {
         }
     }
 
-    /// What to tell whoever is refused.
-    pub fn words(&self) -> String {
+    /// Why new messages are refused, for the error text.
+    pub fn reason(&self) -> String {
         format!(
-            "the disk is full: new messages are refused, and what was accepted is still sent. Make {} MiB free on the disk of {}; \
-             it goes on by itself",
+            "the disk is full: new messages are refused, and accepted ones are still sent. Make {} MiB free on the disk of {}; \
+             messages are then accepted again",
             (self.wanted() >> 20) + 1,
             self.file.with_extension("").display()
         )
     }
 
-    /// With something to spare, so that it does not come and go.
+    /// The free space needed to create it, with a margin, so that it is not created and removed all the time.
     fn wanted(&self) -> u64 {
         self.bytes + self.bytes / 4
     }
@@ -119,7 +118,7 @@ impl DiskReserve {
     }
 }
 
-/// Whether its blocks are there, and not only its length.
+/// Whether all blocks are allocated, not only the length set.
 fn is_whole(file: &Path, bytes: u64) -> bool {
     file.symlink_metadata().is_ok_and(|found| found.is_file() && found.blocks() * BLOCK_BYTES >= bytes)
 }
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_made_given_back_and_made_again() {
+    fn the_reserve_is_created_released_and_created_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let database = folder.path().join("ace.db");
         let open = |bytes| DiskReserve::new(&database, bytes, Access::default());
@@ -145,16 +144,16 @@ mod tests {
         assert_eq!((reserve.log_pages(4_096, 10_000), reserve.log_pages(4_096, 100)), (192, 100));
         let mut again = open(1 << 20);
         assert!(again.is_there && again.release() && !again.release());
-        again.looked = Some(Instant::now() + Duration::from_secs(60));
-        assert!(!again.is_there() && again.log_pages(4_096, 100) == 1, "it was looked at just now");
-        assert!(!again.words().is_empty());
+        again.checked = Some(Instant::now() + Duration::from_secs(60));
+        assert!(!again.is_there() && again.log_pages(4_096, 100) == 1, "it was checked just now");
+        assert!(!again.reason().is_empty());
         assert!(open(1 << 20).is_there(), "the next start makes it again");
         let mut none = open(0);
         assert!(none.is_there() && none.log_pages(4_096, 100) == 100);
     }
 
     #[test]
-    fn a_disk_without_room_has_none() {
+    fn a_disk_without_space_has_no_reserve() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut reserve = DiskReserve::new(&folder.path().join("ace.db"), u64::MAX, Access::default());
         reserve.bytes = u64::MAX / 2;

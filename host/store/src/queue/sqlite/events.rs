@@ -1,4 +1,4 @@
-//! What is told to the outside: events, written with the settlement they tell of, and the webhook calls that carry them.
+//! Events, written in the same transaction as the settlement they report, and the webhook deliveries of each.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -8,7 +8,7 @@ use super::writer::Writer;
 use super::{Event, EventId, Events, NewEvent, QueueError, Sqlite, WebhookDelivery, moment, ms};
 use crate::sqlite;
 
-/// What `meta` calls the number of the latest event that was thrown out.
+/// The key in `meta` of the id of the latest event that was pruned.
 const PRUNED: &str = "events-pruned";
 
 impl Sqlite {
@@ -16,9 +16,11 @@ impl Sqlite {
         self.writer
             .write(move |writer| {
                 writer.webhooks.clone_from(&webhooks);
-                let part =
-                    ("the webhook calls", "some are not made, or are kept for webhooks that are configured no more");
-                let webhooks = serde_json::to_string(&webhooks).expect("texts are written");
+                let part = (
+                    "the webhook deliveries",
+                    "some are not made, or are kept for webhooks that are no longer configured",
+                );
+                let webhooks = serde_json::to_string(&webhooks).expect("strings serialize");
                 Ok(writer.attempt_part(part, |writer| {
                     let sql = "DELETE FROM calls WHERE hook NOT IN (SELECT value FROM json_each(?1))";
                     writer.db.execute(sql, [webhooks]).map(drop)
@@ -43,7 +45,7 @@ impl Sqlite {
             tracing::error!(
                 %webhook, events = ?lost,
                 "Stored events cannot be read, and are not delivered to the webhook; all others are. \
-                 Look at one with: sqlite3 {file} \"SELECT * FROM events WHERE id = {}\"", lost[0]
+                 Inspect one with: sqlite3 {file} \"SELECT * FROM events WHERE id = {}\"", lost[0]
             );
             for event in lost {
                 self.end_webhook_delivery(webhook.clone(), EventId(event)).await?;
@@ -123,7 +125,7 @@ fn event(row: &rusqlite::Row) -> rusqlite::Result<Event> {
     Ok(Event { id: EventId(id), at: moment(at), kind, body })
 }
 
-/// Deliveries that are due, and the numbers of events that are missing or cannot be read.
+/// Deliveries that are due, and the ids of events that are missing or cannot be read.
 fn due_deliveries(
     db: &Connection,
     webhook: &str,
@@ -150,7 +152,7 @@ fn due_deliveries(
 }
 
 impl Writer {
-    /// Throws out events that are older than that and not to be called any more, some at a time; how many that were.
+    /// Deletes some events that are older than `before` and have no delivery left. Returns how many were deleted.
     pub fn prune_events(&mut self, before: i64, max: i64) -> rusqlite::Result<i64> {
         let gone: Vec<i64> = self
             .db
@@ -168,7 +170,7 @@ impl Writer {
         Ok(gone.len() as i64)
     }
 
-    /// Keeps an event, and a delivery for each webhook.
+    /// Stores an event, and a delivery for each webhook.
     pub fn emit(&mut self, message: i64, event: &NewEvent, now: Timestamp) -> rusqlite::Result<()> {
         let sql = "INSERT INTO events (at, message, kind, body) VALUES (?1, ?2, ?3, ?4)";
         self.db.prepare_cached(sql)?.execute(params![ms(now), message, event.kind, event.body])?;

@@ -192,7 +192,7 @@ pub(super) const VERSIONS: [&str; 6] = [
 
 impl OpenError {
     pub(super) fn of(file: &Path, error: &rusqlite::Error) -> OpenError {
-        let (file, reason) = (file.to_owned(), sqlite::words(error));
+        let (file, reason) = (file.to_owned(), sqlite::describe(error));
         match sqlite::is_full(error) {
             true => OpenError::Full { file, reason },
             false => OpenError::Database { file, reason },
@@ -329,7 +329,7 @@ fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), O
 
 /// Whether a copy is a queue's database of that version, with all the pages it says it has.
 fn is_whole(copy: &Path, of: usize) -> bool {
-    let look = || -> rusqlite::Result<bool> {
+    let query = || -> rusqlite::Result<bool> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(copy, flags)?;
         let number = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0));
@@ -338,7 +338,7 @@ fn is_whole(copy: &Path, of: usize) -> bool {
             copy.metadata().is_ok_and(|found| i64::try_from(found.len()).is_ok_and(|len| len >= bytes));
         Ok(is_long_enough && schema::version(&db, APPLICATION_ID, of)? == Ok(of))
     };
-    look().unwrap_or(false)
+    query().unwrap_or(false)
 }
 
 fn not_held(file: &Path, error: HoldError) -> OpenError {

@@ -69,9 +69,9 @@ pub(super) fn run_now<T: Send + 'static>(
 /// The error of an operation that the database refused.
 pub(super) fn void(error: &rusqlite::Error) -> QueueError {
     match sqlite::is_general(error) {
-        true if sqlite::is_full(error) => QueueError::NoRoom(sqlite::words(error)),
-        true => QueueError::Unavailable(sqlite::words(error)),
-        false => QueueError::Damaged(sqlite::words(error)),
+        true if sqlite::is_full(error) => QueueError::NoRoom(sqlite::describe(error)),
+        true => QueueError::Unavailable(sqlite::describe(error)),
+        false => QueueError::Damaged(sqlite::describe(error)),
     }
 }
 
@@ -210,9 +210,9 @@ mod tests {
     async fn what_is_deferred_waits_so_long_and_no_longer() {
         let (sender, mut waiting) = channels();
         sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
-        let (begun, mut group) = (tokio::time::Instant::now(), Vec::new());
+        let (started, mut group) = (tokio::time::Instant::now(), Vec::new());
         assert!(waiting.gather(&mut group).await);
-        assert!(group.len() == 1 && begun.elapsed() >= MAX_DELAY, "nothing else came");
+        assert!(group.len() == 1 && started.elapsed() >= MAX_DELAY, "nothing else came");
         sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
         drop(sender);
         group.clear();

@@ -1,5 +1,5 @@
-//! The same message handed in again for other channel types. What each request limited it to is kept with the message, and a
-//! worker asks for all of it; a message that is settled already goes on with what was not asked before.
+//! A message that is submitted again for other channel types. The limits of every request are stored with the message, and a worker
+//! processes all of them; a message that is settled already is requeued for the channel types that are new.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
@@ -19,23 +19,23 @@ pub(super) fn read(text: &str) -> serde_json::Result<Limits> {
     serde_json::from_str(text)
 }
 
-/// A message that is in the store already.
+/// A message that is stored already.
 struct Known {
     digest: Vec<u8>,
     state: State,
-    lane: i64,
+    priority: i64,
     limits: Option<Limits>,
-    is_begun: bool,
+    is_started: bool,
 }
 
 impl Writer {
-    /// What becomes of a message whose uuid has number `id` already, where that is still kept: the same once more, the same for
-    /// further channel types, or another one.
+    /// Handles a message whose uuid is stored already with that `id`: it is the same message, the same for further channel types, or a
+    /// different one. `None` if the stored message was deleted.
     pub(super) fn again(&mut self, new: &New, id: i64, now: Timestamp) -> rusqlite::Result<Option<Accepted>> {
         let known = match self.attempt(Place::Message(id), |writer| writer.known(id))? {
             Ok(Some(known)) => known,
             Ok(None) => return Ok(None),
-            // It is there, and cannot be read: another one is not made.
+            // It is stored but cannot be read: do not create another one.
             Err(_) => return Ok(Some(Accepted::Same(State::Corrupt))),
         };
         if known.digest != new.digest {
@@ -59,10 +59,10 @@ impl Writer {
         let read = |row: &rusqlite::Row| {
             let mut row = Reading::of(row);
             let (digest, state) = (row.bytes(0).unwrap_or_default(), row.number_or(1, State::Corrupt as i64));
-            let (lane, limits, is_begun) = (row.number_or(2, ORDINARY), row.text(3), row.number_or(4, 0) != 0);
-            // What is limited by something that cannot be read is set aside when it is taken up.
+            let (priority, limits, is_started) = (row.number_or(2, ORDINARY), row.text(3), row.number_or(4, 0) != 0);
+            // A message whose limits cannot be read is set aside when it is claimed.
             let limits = limits.and_then(|text| read(&text).ok());
-            Ok(Known { digest, state: State::of(state), lane, limits, is_begun })
+            Ok(Known { digest, state: State::of(state), priority, limits, is_started })
         };
         self.db.prepare_cached(sql)?.query_row([id], read).optional()
     }
@@ -71,25 +71,25 @@ impl Writer {
         let sql = "UPDATE messages SET limits = ?1, state = 0, settled = NULL, body = ?2 WHERE id = ?3";
         self.db.prepare_cached(sql)?.execute(params![written(limits), new.body, id])?;
         if known.state != State::Queued {
-            self.reopened(known.lane, known.state);
-            return self.put(known.lane, ms(now), id);
+            self.reopened(known.priority, known.state);
+            return self.put(known.priority, ms(now), id);
         }
         match self.leases.get_mut(&id) {
             Some(lease) => lease.is_extended = true,
-            // What it waits for need not hold the further types up. One that was not begun waits for its own moment.
-            None if known.is_begun && ready::take_one(&self.db, known.lane, id)? => {
-                self.put(known.lane, ms(now), id)?;
+            // Its deferral need not delay the further channel types. A message that was not started waits for its own time.
+            None if known.is_started && ready::take_one(&self.db, known.priority, id)? => {
+                self.put(known.priority, ms(now), id)?;
             }
             None => {}
         }
         Ok(())
     }
 
-    /// Counts a settled message as one that is not.
-    pub(super) fn reopened(&mut self, lane: i64, state: State) {
+    /// Counts a settled message as unsettled again.
+    pub(super) fn reopened(&mut self, priority: i64, state: State) {
         self.unsettled += 1;
         self.settled = self.settled.saturating_sub(1);
-        self.tally(lane, state, -1);
-        self.tally(lane, State::Queued, 1);
+        self.tally(priority, state, -1);
+        self.tally(priority, State::Queued, 1);
     }
 }

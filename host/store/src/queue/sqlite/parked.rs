@@ -126,7 +126,7 @@ impl Sqlite {
 
     pub fn release(&self, batches: &[Priority]) {
         let mut state = self.parked.lock();
-        state.held.retain(|lane| !batches.contains(&Priority(*lane)));
+        state.held.retain(|priority| !batches.contains(&Priority(*priority)));
         drop(state);
         self.wakeups.wake(false);
     }
@@ -136,7 +136,7 @@ impl Writer {
     /// A message waits for these, until then at most.
     pub fn park(
         &mut self,
-        (id, lane): (i64, i64),
+        (id, priority): (i64, i64),
         due: i64,
         destinations: &[String],
         now: Timestamp,
@@ -145,7 +145,7 @@ impl Writer {
             for destination in destinations {
                 let seq = writer.parked.add(destination);
                 let sql = "INSERT INTO parked (destination, lane, seq, id) VALUES (?1, ?2, ?3, ?4)";
-                writer.db.prepare_cached(sql)?.execute(params![destination, lane, seq, id])?;
+                writer.db.prepare_cached(sql)?.execute(params![destination, priority, seq, id])?;
             }
             Ok(())
         })?;
@@ -157,7 +157,7 @@ impl Writer {
                 due.min(ms(now).saturating_add(UNLED_MS))
             }
         };
-        self.put(lane, due, id)
+        self.put(priority, due, id)
     }
 
     /// A message does not wait any more, for whatever reason.
@@ -191,19 +191,19 @@ impl Writer {
                 self.attempt_part(part, |writer| writer.parked(BY_NUMBER, destination, order, all))?
             }
         };
-        let mut lanes = Vec::with_capacity(found.len().min(max));
-        for (lane, id) in found {
-            if lanes.len() == max {
+        let mut priorities = Vec::with_capacity(found.len().min(max));
+        for (priority, id) in found {
+            if priorities.len() == max {
                 break;
             }
             self.unpark(id)?;
-            if ready::due(&self.db, lane, id)?.is_some_and(|due| due > RELEASED) {
-                ready::take_one(&self.db, lane, id)?;
-                self.put(lane, RELEASED, id)?;
-                lanes.push(lane);
+            if ready::due(&self.db, priority, id)?.is_some_and(|due| due > RELEASED) {
+                ready::take_one(&self.db, priority, id)?;
+                self.put(priority, RELEASED, id)?;
+                priorities.push(priority);
             }
         }
-        Ok(lanes)
+        Ok(priorities)
     }
 
     /// Lanes and numbers of those that wait for that, without what belongs to a batch that someone has paused.
@@ -215,10 +215,10 @@ impl Writer {
             && let Some(row) = rows.next()?
         {
             let mut row = Reading::of(row);
-            if let (Some(lane), Some(id)) = (row.number(0), row.number(1))
-                && !self.paused.contains(&lane)
+            if let (Some(priority), Some(id)) = (row.number(0), row.number(1))
+                && !self.paused.contains(&priority)
             {
-                found.push((lane, id));
+                found.push((priority, id));
             }
         }
         Ok(found)

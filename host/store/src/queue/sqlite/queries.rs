@@ -1,4 +1,5 @@
-//! What is read: one message, many by filter, and how full the queue is. Nothing here waits for the writer.
+//! Queries: one message, messages by filter, and statistics of the queue; and changes to messages by operators. Queries do not wait
+//! for the writer.
 
 use std::sync::atomic::Ordering;
 
@@ -21,9 +22,9 @@ use super::{
 use crate::person::{normal_address, normal_user};
 use crate::sqlite;
 
-/// Messages that are looked at for one page where no index leads to them.
+/// Rows that are scanned for one page when no index applies.
 const SCAN_MAX: i64 = 5_000;
-/// Messages that one step of a change by filter takes.
+/// Messages that one step of a change by filter covers.
 const STEP: usize = 500;
 
 const COLUMNS: &str = "id, uuid, state, accepted, settled, name, user, email, body, progress, report, lane";
@@ -39,13 +40,13 @@ impl Sqlite {
             let found = db.prepare_cached(&sql)?.query_row([id], stored).optional();
             match set_aside(db, id)? {
                 Some((at, reason)) => Ok(Some(damaged(id, uuid, (at, &reason), found.ok().flatten()))),
-                None => found?.map(|(stored, lane)| whole(db, stored, lane)).transpose(),
+                None => found?.map(|(stored, priority)| complete(db, stored, priority)).transpose(),
             }
         })
         .await
     }
 
-    /// A page of messages before `cursor`, `max` at most. Bodies and progress are left out.
+    /// A page of messages before `cursor`, at most `max`. Bodies and progress are left out.
     pub async fn messages(&self, filter: Filter, cursor: Option<MessageId>, max: usize) -> Result<Page, QueueError> {
         let (held, is_rehashing) = (self.deferred_index.clone(), self.is_rehashing.load(Ordering::Acquire));
         self.read(move |db| {
@@ -71,12 +72,12 @@ impl Sqlite {
         Ok(stats)
     }
 
-    /// A dead letter is tried again from the beginning, but for what it was settled with (`kept`).
+    /// Retries a dead letter from the start, with what it was settled with (`kept`).
     pub async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
                 None => Err(WriteError::Rejected(QueueError::Unknown("message"))),
-                Some((id, lane, state)) => match writer.try_again(id, lane, state, now)? {
+                Some((id, priority, state)) => match writer.retry(id, priority, state, now)? {
                     true => Ok(()),
                     false => Err(WriteError::Rejected(QueueError::State(not_dead(state)))),
                 },
@@ -86,28 +87,28 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Takes a waiting message back. One that is under way cannot be.
+    /// Cancels a waiting message. One that is in flight cannot be cancelled.
     pub async fn cancel(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
-                let Some((id, lane, _)) = writer.find(uuid)? else {
+                let Some((id, priority, _)) = writer.find(uuid)? else {
                     return Err(WriteError::Rejected(QueueError::Unknown("message")));
                 };
-                if !writer.take_waiting(lane, id)? {
+                if !writer.take_waiting(priority, id)? {
                     let text = "cannot cancel: the message is being sent or is already settled".to_owned();
                     return Err(WriteError::Rejected(QueueError::State(text)));
                 }
-                Ok(writer.done(id, lane, (State::Cancelled, b""), now)?)
+                Ok(writer.done(id, priority, (State::Cancelled, b""), now)?)
             })
             .await
     }
 
-    /// Gives a dead letter up; what another attempt would have needed is erased.
+    /// Discards a dead letter; what another attempt would have needed is erased.
     pub async fn discard(&self, uuid: Uuid) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
                 None => Err(WriteError::Rejected(QueueError::Unknown("message"))),
-                Some((id, lane, state)) if state.is_dead() => Ok(writer.give_up(id, lane, state)?),
+                Some((id, priority, state)) if state.is_dead() => Ok(writer.discard(id, priority, state)?),
                 Some((.., state)) => Err(WriteError::Rejected(QueueError::State(not_dead(state)))),
             })
             .await
@@ -115,15 +116,17 @@ impl Sqlite {
 
     /// Retries the dead letters of a selection that can be retried, the latest first; how many that were.
     pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
-        let tried =
-            self.each_dead(selection, move |writer, id, lane, state| writer.try_again(id, lane, state, now)).await?;
+        let tried = self
+            .each_dead(selection, move |writer, id, priority, state| writer.retry(id, priority, state, now))
+            .await?;
         self.wakeups.wake(true);
         Ok(tried)
     }
 
     /// Discards the dead letters of a selection, the latest first; how many that were.
     pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
-        self.each_dead(selection, |writer, id, lane, state| writer.give_up(id, lane, state).map(|()| true)).await
+        self.each_dead(selection, |writer, id, priority, state| writer.discard(id, priority, state).map(|()| true))
+            .await
     }
 
     async fn each_dead(
@@ -136,7 +139,7 @@ impl Sqlite {
         let mut changed = 0;
         loop {
             let left = limit.map_or(u64::MAX, |limit| limit - changed);
-            // One that cannot be changed counts for nothing, so a page may yield less than it holds, never more.
+            // A message that cannot be changed does not count, so a page may yield less than it holds, never more.
             let step = usize::try_from(left).unwrap_or(STEP).min(STEP);
             if step == 0 {
                 return Ok(changed);
@@ -149,16 +152,16 @@ impl Sqlite {
                     let mut n = 0;
                     for uuid in &uuids {
                         let changed = writer.attempt(Place::Uuid(*uuid), |writer| {
-                            // It may have changed since it was looked at.
+                            // It may have changed since it was read.
                             match writer.find(*uuid)?.filter(|(.., state)| state.is_dead()) {
-                                Some((id, lane, state)) => change(writer, id, lane, state),
+                                Some((id, priority, state)) => change(writer, id, priority, state),
                                 None => Ok(false),
                             }
                         })?;
                         match changed {
                             Ok(changed) => n += u64::from(changed),
                             Err(damage) => {
-                                tracing::error!(message_uuid = %uuid, "A damaged message was left as it is: {damage}");
+                                tracing::error!(message_uuid = %uuid, "A damaged message was left unchanged: {damage}");
                             }
                         }
                     }
@@ -174,28 +177,28 @@ impl Sqlite {
 }
 
 fn not_dead(state: State) -> String {
-    format!("it is {}, and only a message that failed or expired can be tried again or discarded", state.as_str())
+    format!("it is {}; only a message that failed or expired can be retried or discarded", state.as_str())
 }
 
 impl Writer {
-    /// Whether it could be: without its body there is nothing to try.
-    fn try_again(&mut self, id: i64, lane: i64, state: State, now: Timestamp) -> rusqlite::Result<bool> {
+    /// Retries a message. Returns whether that was possible: without its body it is not.
+    fn retry(&mut self, id: i64, priority: i64, state: State, now: Timestamp) -> rusqlite::Result<bool> {
         let sql = "UPDATE messages SET state = 0, settled = NULL, report = NULL, retried = ?2,
             in_doubt = 0, doubts = NULL, interruptions = 0
             WHERE id = ?1 AND state IN (4, 5) AND body IS NOT NULL";
         if self.db.prepare_cached(sql)?.execute([id, ms(now)])? == 0 {
             return Ok(false);
         }
-        self.reopened(lane, state);
-        self.put(lane, ms(now), id)?;
+        self.reopened(priority, state);
+        self.put(priority, ms(now), id)?;
         Ok(true)
     }
 
-    fn give_up(&mut self, id: i64, lane: i64, state: State) -> rusqlite::Result<()> {
+    fn discard(&mut self, id: i64, priority: i64, state: State) -> rusqlite::Result<()> {
         let sql = "UPDATE messages SET state = ?1, body = NULL, progress = NULL WHERE id = ?2";
         self.db.prepare_cached(sql)?.execute([State::Discarded as i64, id])?;
-        self.tally(lane, state, -1);
-        self.tally(lane, State::Discarded, 1);
+        self.tally(priority, state, -1);
+        self.tally(priority, State::Discarded, 1);
         Ok(())
     }
 }
@@ -249,30 +252,30 @@ fn damaged(id: i64, uuid: Uuid, (at, reason): (i64, &str), found: Option<(Stored
     }
 }
 
-/// With what stands in other tables.
-fn whole(db: &Connection, stored: Stored, lane: i64) -> rusqlite::Result<Stored> {
+/// Adds what other tables hold about the message.
+fn complete(db: &Connection, stored: Stored, priority: i64) -> rusqlite::Result<Stored> {
     let is_queued = stored.state == State::Queued;
     if is_queued && let Some((at, reason)) = set_aside(db, stored.id.0)? {
-        return Ok(damaged(stored.id.0, stored.uuid, (at, &reason), Some((stored, lane))));
+        return Ok(damaged(stored.id.0, stored.uuid, (at, &reason), Some((stored, priority))));
     }
     let due = match is_queued {
-        true => match ready::due(db, lane, stored.id.0)? {
+        true => match ready::due(db, priority, stored.id.0)? {
             None => ready::due(db, SUSPECTS, stored.id.0)?,
             due => due,
         },
         false => None,
     };
-    let batch = match lane > ORDINARY {
+    let batch = match priority > ORDINARY {
         true => db
             .prepare_cached("SELECT uuid FROM batches WHERE lane = ?1")?
-            .query_row([lane], |row| Ok(Reading::of(row).uuid(0)))
+            .query_row([priority], |row| Ok(Reading::of(row).uuid(0)))
             .optional()?,
         false => None,
     };
     Ok(Stored { is_in_flight: is_queued && due.is_none(), due: due.map(moment), batch, ..stored })
 }
 
-/// The keys that a filter's user id and address have in the index, and the messages of each that are in none.
+/// The index keys of a filter's user id and address, and for each the messages that are not indexed yet.
 struct People(Vec<(String, String)>);
 
 impl People {
@@ -282,13 +285,13 @@ impl People {
         People(asked.into_iter().filter(|hashes| !hashes.is_empty()).map(keys).collect())
     }
 
-    /// The conditions that lead to their messages, and the values in them.
+    /// The SQL conditions that select their messages, and the values in them.
     fn conditions(&self) -> (Vec<String>, Vec<Value>) {
         let conditions = self.0.iter().map(|_| format!("id IN {RECIPIENTS}")).collect();
         (conditions, self.0.iter().flat_map(|(hashes, held)| [hashes.clone().into(), held.clone().into()]).collect())
     }
 
-    /// Their numbers before that one, the latest first, from the index alone.
+    /// The ids of their messages before that one, the latest first, from the index alone.
     fn ids(&self, db: &Connection, before: i64) -> rusqlite::Result<Vec<i64>> {
         let mut all: Option<Vec<i64>> = None;
         for (hashes, held) in &self.0 {
@@ -304,43 +307,42 @@ impl People {
     }
 }
 
-/// Only the dead are in an index of their own.
+/// Whether only dead letters match; they have an index of their own.
 fn are_dead(filter: &Filter) -> bool {
     filter.is_dead || filter.state.is_some_and(State::is_dead)
 }
 
 fn page(db: &Connection, people: &People, filter: &Filter, cursor: Option<i64>, max: usize) -> rusqlite::Result<Page> {
     let (mut wheres, mut values) = people.conditions();
-    // With an index to go by, every row that is looked at is one of those wanted, or nearly so.
+    // With an index, nearly every row that is read matches.
     let has_index = !wheres.is_empty() || are_dead(filter);
     wheres.insert(0, "id < ? AND state >= 0".to_owned());
     values.insert(0, cursor.unwrap_or(i64::MAX).into());
     if are_dead(filter) {
         wheres.push("state IN (4, 5, 6)".to_owned());
     }
-    let looked_at = if has_index { max as i64 * 4 + 1 } else { SCAN_MAX };
-    values.push(looked_at.into());
+    let limit = if has_index { max as i64 * 4 + 1 } else { SCAN_MAX };
+    values.push(limit.into());
     let columns = COLUMNS.replace("body, progress", "NULL, NULL");
     let sql = format!("SELECT {columns} FROM messages WHERE {} ORDER BY id DESC LIMIT ?", wheres.join(" AND "));
     let mut query = db.prepare_cached(&sql)?;
     let mut rows = query.query(rusqlite::params_from_iter(values))?;
     let (mut messages, mut seen, mut last) = (Vec::new(), 0, None);
     while let Some(row) = rows.next()? {
-        let (stored, lane) = stored(row)?;
+        let (stored, priority) = stored(row)?;
         (seen, last) = (seen + 1, Some(stored.id.0));
         if filter.holds_for(&stored) {
-            messages.push(whole(db, stored, lane)?);
+            messages.push(complete(db, stored, priority)?);
         }
         if messages.len() == max {
             break;
         }
     }
-    let is_end = messages.len() < max && seen < looked_at;
+    let is_end = messages.len() < max && seen < limit;
     Ok(Page { messages, next: last.filter(|_| !is_end).map(MessageId) })
 }
 
-/// As [`page`], where a damaged row is among those it looks at: each is looked at by itself, and what cannot be read is passed
-/// over.
+/// As [`page`], for a range with a damaged row: reads each row separately and skips those that cannot be read.
 fn page_around(
     db: &Connection,
     people: &People,
@@ -366,7 +368,7 @@ fn page_around(
         last = Some(*id);
         let found = db.prepare_cached(&sql)?.query_row([id], stored).optional();
         match found {
-            Ok(Some((stored, lane))) if filter.holds_for(&stored) => messages.push(whole(db, stored, lane)?),
+            Ok(Some((stored, priority))) if filter.holds_for(&stored) => messages.push(complete(db, stored, priority)?),
             Err(error) if sqlite::is_general(&error) => return Err(error),
             _ => {}
         }
@@ -394,21 +396,21 @@ impl Filter {
 }
 
 fn stats(db: &Connection, pulse: &Pulse) -> rusqlite::Result<Stats> {
-    let told = |number: rusqlite::Result<i64>| match number {
+    let count = |number: rusqlite::Result<i64>| match number {
         Err(error) if !sqlite::is_general(&error) => {
-            pulse.damaged("what is counted", "depth and age are told wrongly", &sqlite::words(&error));
+            pulse.damaged("the counts", "queue depth and age are reported wrongly", &sqlite::describe(&error));
             Ok(0)
         }
         number => number.map(i64::unsigned_abs),
     };
-    let number = |sql: &str| told(db.prepare_cached(sql).and_then(|mut n| n.query_row([], |row| row.get(0))));
+    let number = |sql: &str| count(db.prepare_cached(sql).and_then(|mut n| n.query_row([], |row| row.get(0))));
     let suspects = |condition: &str| {
         number(&format!(
             "SELECT count(*) FROM queue q JOIN messages m ON m.id = q.id WHERE q.lane = {SUSPECTS} AND m.lane {condition}"
         ))
     };
     let all = number(&format!("SELECT count(*) FROM queue WHERE lane = {SUSPECTS}"))?;
-    let lane = |condition: &str| {
+    let priority = |condition: &str| {
         let waiting = number(&format!("SELECT CAST(total(n) AS INTEGER) FROM queue WHERE lane {condition}"))?;
         Ok::<_, rusqlite::Error>(waiting + if all > 0 { suspects(condition)? } else { 0 })
     };
@@ -416,9 +418,9 @@ fn stats(db: &Connection, pulse: &Pulse) -> rusqlite::Result<Stats> {
         (SELECT min(id) FROM (SELECT min(id) AS id FROM queue UNION ALL SELECT min(id) FROM claims))";
     let oldest = db.prepare_cached(oldest)?.query_row([], |row| Ok(Reading::of(row).number(0))).optional();
     Ok(Stats {
-        waiting_transactional: lane(&format!("= {TRANSACTIONAL}"))?,
-        waiting_ordinary: lane(&format!("= {ORDINARY}"))?,
-        waiting_batches: lane(&format!("> {ORDINARY}"))?,
+        waiting_transactional: priority(&format!("= {TRANSACTIONAL}"))?,
+        waiting_ordinary: priority(&format!("= {ORDINARY}"))?,
+        waiting_batches: priority(&format!("> {ORDINARY}"))?,
         in_flight: number("SELECT count(*) FROM claims")?,
         suspects: all,
         dead: number("SELECT count(*) FROM messages WHERE state IN (4, 5, 6)")?,

@@ -1,6 +1,6 @@
-//! Whom messages are for, as the index of recipients has them: a hash of the one form that [`crate::person`] gives a user id or an
-//! address. Up to version 4 of the tables the form was another (`trim` and lower case alone), so what was indexed then is indexed
-//! anew, in steps after the start; until that is done lists ask by both, and erasing a person finishes it first.
+//! The index of recipients: a hash of the normal form that [`crate::person`] gives a user id or an address. Up to version 4 of the
+//! tables the normal form was different (`trim` and lower case alone), so messages from then are indexed again in steps after the
+//! start. Until that is done queries use both forms, and erasing a person finishes it first.
 
 use std::sync::atomic::Ordering;
 
@@ -12,10 +12,10 @@ use super::writer::put_meta;
 use super::{New, QueueError, Sqlite};
 use crate::person::{normal_address, normal_user};
 
-/// What `meta` calls the number of the last message that was indexed anew, and of the last one that is to be. Without them all are.
+/// The keys in `meta` of the id of the last message that was indexed again, and of the last one to be. Without them all are done.
 const FROM: &str = "rehashed";
 const THROUGH: &str = "rehash-through";
-/// Messages that one step looks at.
+/// Messages that one step reads.
 const STEP: usize = if cfg!(test) { 3 } else { 2_000 };
 
 /// The keys of a user id and of an address.
@@ -44,14 +44,14 @@ fn hash(kind: &str, form: &str) -> i64 {
     i64::from_le_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-/// Entries of the index that a message has by the rule of before and has no more.
+/// An index entry of a message by the earlier rule, and the one that replaces it.
 struct Moved {
     id: i64,
     from: i64,
     to: i64,
 }
 
-/// One step: what moves, how far it looked, and whether that was all.
+/// One step: the entries to replace, the last message it read, and whether that was all.
 struct Step {
     moved: Vec<Moved>,
     through: i64,
@@ -59,7 +59,7 @@ struct Step {
 }
 
 impl Sqlite {
-    /// Indexes a part of what was indexed by the rule of before; whether there is more.
+    /// Indexes again some messages that were indexed by the earlier rule. Returns whether there are more.
     pub(super) async fn rehash(&self) -> Result<bool, QueueError> {
         if !self.is_rehashing.load(Ordering::Acquire) {
             return Ok(false);
@@ -72,7 +72,7 @@ impl Sqlite {
         let write = move |writer: &mut super::writer::Writer| {
             for Moved { id, from, to } in &step.moved {
                 writer.db.prepare_cached("DELETE FROM recipients WHERE hash = ?1 AND id = ?2")?.execute([from, id])?;
-                // It may have been erased since it was looked at.
+                // It may have been erased since it was read.
                 let sql = "INSERT OR IGNORE INTO recipients (hash, id) SELECT ?1, id FROM messages WHERE id = ?2";
                 writer.db.prepare_cached(sql)?.execute([to, id])?;
             }
@@ -90,7 +90,7 @@ impl Sqlite {
     }
 }
 
-/// Whether there is something that was indexed by the rule of before.
+/// Whether there are messages that were indexed by the earlier rule.
 pub(super) fn is_rehashing(db: &Connection) -> bool {
     matches!(number(db, THROUGH), Ok(Some(_)))
 }
@@ -118,7 +118,7 @@ fn next_step(db: &Connection) -> rusqlite::Result<Option<Step>> {
     Ok(Some(Step { moved, through, is_last }))
 }
 
-/// The numbers that a person's messages may have, by what was indexed by the rule of before too.
+/// The hashes to search for a person; those of the earlier rule too while messages are indexed again.
 pub(super) fn asked(user: Option<&str>, email: Option<&str>, is_rehashing: bool) -> [Vec<i64>; 2] {
     let (is, was) = (hashes(user, email), hashes_before(user, email));
     [0, 1].map(|i| {
@@ -128,7 +128,7 @@ pub(super) fn asked(user: Option<&str>, email: Option<&str>, is_rehashing: bool)
     })
 }
 
-/// For the entries that a message may have in the index.
+/// All hashes that a message may have in the index.
 pub(super) fn all_hashes(user: Option<&str>, email: Option<&str>) -> Vec<i64> {
     let [mut users, emails] = asked(user, email, true);
     users.extend(emails);

@@ -1,5 +1,5 @@
-//! The last page of the messages: every new row belongs there. Where it is damaged no message could be accepted, so a start keeps it
-//! aside and puts another page in its place.
+//! Repair of the last page of the table of messages, which gets every new row. While it is damaged no message can be accepted, so a
+//! start saves a copy of the page and replaces it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ const DEPTH_MAX: usize = 20;
 /// The kinds of a table's pages, by their first byte (SQLite's file format, section 1.6).
 const INTERIOR: u8 = 0x05;
 const LEAF: u8 = 0x0d;
-/// Numbers that are left out, so that none of the page that is gone comes again.
+/// Ids that are skipped, so that none of the replaced page is assigned again.
 const GAP: i64 = 1_000;
 
-/// What was done: the page's number, and where it is kept.
+/// A replaced page: its number, and where its copy is.
 pub(super) struct Mended {
     page: u32,
     kept: PathBuf,
@@ -28,21 +28,21 @@ pub(super) struct Mended {
     row: i64,
 }
 
-/// Looks whether a message can be written, and puts another page in place of a last one that is damaged. Whoever opened the database
-/// has to open it anew after that. Nothing is done where the damage is elsewhere.
+/// Checks whether a message can be written, and replaces the last page if that is damaged. The caller must then reopen the database.
+/// Does nothing if the damage is elsewhere.
 ///
 /// # Errors
 /// The file cannot be read or written.
 pub(super) fn mend(db: &Held, file: &Path, access: Access) -> Result<Option<Mended>, OpenError> {
     let sql = |error: rusqlite::Error| OpenError::of(file, &error);
     let io = |error: io::Error| OpenError::io(file, &error);
-    // What else is in the way is met again where it matters.
+    // Other errors are handled where they matter.
     if probe(db).err().is_none_or(|error| sqlite::is_general(&error)) {
         return Ok(None);
     }
-    // What is in the log goes into the file first; no other connection reads it yet.
-    let folded = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map_err(sql)?;
-    let Some(hold) = db.hold().filter(|_| folded == 0) else { return Ok(None) };
+    // Write the log into the file first; no other connection reads it yet.
+    let checkpoint = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map_err(sql)?;
+    let Some(hold) = db.hold().filter(|_| checkpoint == 0) else { return Ok(None) };
     let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, u32>(0));
     let bytes = number("PRAGMA page_size").map_err(sql)? as usize;
     let root = number("SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = 'messages'").map_err(sql)?;
@@ -56,27 +56,27 @@ pub(super) fn mend(db: &Held, file: &Path, access: Access) -> Result<Option<Mend
 }
 
 impl Mended {
-    /// Makes the rest fit, over a connection that was opened since, and tells of it.
+    /// Adapts the indexes, over a connection that was opened since, and logs the repair.
     pub(super) fn finish(self, db: &Connection, file: &Path) -> rusqlite::Result<()> {
         let row = "UPDATE messages SET uuid = x'', digest = x'', lane = 0, state = ?2, in_doubt = 0, accepted = 0, name = '' WHERE id = ?1";
         db.execute(row, params![self.row, EMPTIED])?;
-        // Where another page is damaged too they stay as they are: what they lead to and is not there is passed over.
+        // If another page is damaged too they stay as they are: entries for missing rows are skipped.
         match db.execute_batch("REINDEX settled; REINDEX dead") {
             Err(error) if sqlite::is_general(&error) => return Err(error),
             _ => {}
         }
         tracing::error!(
             page = self.page, kept = %self.kept.display(),
-            "The last page of the queue's messages was damaged, so that none could be accepted. It is kept, and another is in its place: \
-             the messages on it are lost here, those that waited are not sent, and what is submitted of them again is accepted as new. \
-             Check the disk; put a backup in place of {} when you can, or look at what can be read of the page.",
+            "The last page of the queue's messages was damaged, so that no message could be accepted. It was copied and replaced: \
+             the messages on it are lost, those that waited are not sent, and a message that is submitted again is accepted as new. \
+             Check the disk; restore a backup of {} when you can, or inspect the copy of the page.",
             file.display()
         );
         Ok(())
     }
 }
 
-/// Writes a message behind all others, and takes it back.
+/// Writes a message after all others, and rolls that back.
 fn probe(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name) VALUES (?1, x'', x'', 0, ?2, 0, 0, '')";
@@ -84,7 +84,7 @@ fn probe(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch("ROLLBACK").and(written)
 }
 
-/// The highest number of a message that anything knows.
+/// The highest id of a message in any table.
 fn last_number(db: &Connection) -> i64 {
     const KNOWN: [&str; 7] = [
         "SELECT max(id + n) FROM queue",
@@ -96,12 +96,12 @@ fn last_number(db: &Connection) -> i64 {
         "SELECT max(id) FROM messages WHERE settled IS NOT NULL",
     ];
     let highest = |sql: &&str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten();
-    // Those before the page are there as well: its own come after them.
+    // Messages before the page are readable too; those on it have higher ids.
     let readable = rows::next_id(db, "messages", i64::MAX, rows::Order::Down).ok().flatten();
     KNOWN.iter().filter_map(highest).chain(readable).max().unwrap_or(0)
 }
 
-/// The file's pages, read past SQLite.
+/// The pages of the file, read without SQLite.
 struct Pages<'a> {
     hold: &'a Hold,
     bytes: usize,
@@ -118,7 +118,7 @@ impl Pages<'_> {
         Ok(content)
     }
 
-    /// The last page of a table where that holds rows and is not one, whatever it is; `None` where it cannot be told to be that.
+    /// The last leaf page of a table if it is not a valid leaf; `None` if it is valid or cannot be determined.
     fn damaged_leaf(&self, root: u32) -> io::Result<Option<u32>> {
         // All rows are as far from the root.
         let first = self.walk(root, |page| word(page, word(page, 12, 2) as usize, 4))?;
@@ -130,7 +130,7 @@ impl Pages<'_> {
         })
     }
 
-    /// From the root down to what leads no further: its number, its depth, and whether it is one with rows.
+    /// Descends from the root to a page that is not interior. Returns its number, its depth, and whether it is a leaf.
     fn walk(&self, root: u32, down: impl Fn(&[u8]) -> u32) -> io::Result<(u32, usize, bool)> {
         let mut page = root;
         for depth in 0..DEPTH_MAX {

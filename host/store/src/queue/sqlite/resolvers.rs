@@ -39,20 +39,20 @@ impl Sqlite {
     }
 
     pub async fn page_accepted(&self, batch: Priority, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
-        let lane = batch.0;
+        let priority = batch.0;
         self.writer
             .write(move |writer| {
                 match &next {
                     Some(next) => {
                         let sql =
                             "UPDATE resolving SET cursor = ?2, failures = 0, due = ?3, error = NULL WHERE lane = ?1";
-                        writer.db.execute(sql, params![lane, next, ms(now)])?;
+                        writer.db.execute(sql, params![priority, next, ms(now)])?;
                     }
                     None => {
-                        writer.db.execute("DELETE FROM resolving WHERE lane = ?1", [lane])?;
+                        writer.db.execute("DELETE FROM resolving WHERE lane = ?1", [priority])?;
                         let sql = "UPDATE batches SET state = ?2 WHERE lane = ?1 AND state = ?3";
                         let (from, to) = (BatchState::Receiving as i64, BatchState::Sending as i64);
-                        writer.db.execute(sql, [lane, to, from])?;
+                        writer.db.execute(sql, [priority, to, from])?;
                     }
                 }
                 Ok(())
@@ -66,14 +66,14 @@ impl Sqlite {
         error: String,
         again: Option<Timestamp>,
     ) -> Result<(), QueueError> {
-        let lane = batch.0;
+        let priority = batch.0;
         self.writer
             .write(move |writer| {
                 let sql = "UPDATE resolving SET failures = failures + 1, due = ?2, error = ?3 WHERE lane = ?1";
-                writer.db.execute(sql, params![lane, ms(again.unwrap_or(Timestamp::MAX)), error])?;
+                writer.db.execute(sql, params![priority, ms(again.unwrap_or(Timestamp::MAX)), error])?;
                 if again.is_none() {
                     let sql = "UPDATE batches SET state = ?2 WHERE lane = ?1 AND state = ?3";
-                    writer.db.execute(sql, [lane, BatchState::Failed as i64, BatchState::Receiving as i64])?;
+                    writer.db.execute(sql, [priority, BatchState::Failed as i64, BatchState::Receiving as i64])?;
                 }
                 Ok(())
             })
@@ -83,12 +83,12 @@ impl Sqlite {
 
 impl Writer {
     /// Whether recipients still come in; a batch that goes on after a pause or a failure is asked about at once.
-    pub fn resolve_on(&self, lane: i64) -> Result<bool, WriteError> {
-        Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [lane])? > 0)
+    pub fn resolve_on(&self, priority: i64) -> Result<bool, WriteError> {
+        Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [priority])? > 0)
     }
 
-    pub fn stop_resolving(&self, lane: i64) -> Result<(), WriteError> {
-        self.db.execute("DELETE FROM resolving WHERE lane = ?1", [lane])?;
+    pub fn stop_resolving(&self, priority: i64) -> Result<(), WriteError> {
+        self.db.execute("DELETE FROM resolving WHERE lane = ?1", [priority])?;
         Ok(())
     }
 }
@@ -126,11 +126,11 @@ fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> 
 }
 
 /// What is told of a batch's resolver, while it is not at its end.
-pub(super) fn report(db: &Connection, lane: i64) -> rusqlite::Result<Option<ResolverStatus>> {
+pub(super) fn report(db: &Connection, priority: i64) -> rusqlite::Result<Option<ResolverStatus>> {
     let sql = "SELECT plugin, error FROM resolving WHERE lane = ?1";
     let read = |row: &rusqlite::Row| {
         let mut row = Reading::of(row);
         Ok(ResolverStatus { plugin: row.text(0).unwrap_or_default(), error: row.text(1) })
     };
-    db.prepare_cached(sql)?.query_row([lane], read).optional()
+    db.prepare_cached(sql)?.query_row([priority], read).optional()
 }

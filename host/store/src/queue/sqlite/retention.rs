@@ -1,4 +1,4 @@
-//! What is kept, for how long, and what is erased: settled messages by age and number, bodies of dead letters, a person's all.
+//! Retention and erasure: settled messages by age and number, bodies of dead letters, and everything about a person.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use super::writer::Writer;
 use super::{Erased, ORDINARY, QueueError, Sqlite, State, ms};
 use crate::person::{normal_address, normal_user};
 
-/// Rows that one step takes, so that nobody waits long behind it.
+/// Rows that one step deletes, so that no write waits long behind it.
 const STEP: i64 = 500;
-/// … where rows beside a damaged page are among them: each of those makes the transaction anew.
+/// Rows that one step deletes when some are beside a damaged page: each of those repeats the transaction.
 const STEP_BESIDE: i64 = 16;
-/// The longest that what was erased stays in the database's log.
+/// How long erased data may stay in the write-ahead log.
 const LOG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Pages that one step gives back to the disk.
+/// Pages that one step returns to the file system.
 const PAGES: i64 = 256;
 
-/// By what a person is known.
+/// What identifies a person.
 #[derive(Clone, Copy)]
 enum Known {
     User,
@@ -55,13 +55,13 @@ impl Known {
 }
 
 impl Sqlite {
-    /// Each step is a write of its own, so that nobody waits long behind it.
+    /// Each step is a write of its own, so that no other write waits long behind it.
     pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
         if self.pulse.wants_probe() {
             self.put_meta("probed", now.to_string()).await?;
         }
         while self.prune(now).await? {}
-        let part = ("pages that are to be moved", "room that is free in the file is not given back to the disk");
+        let part = ("pages that are to be moved", "free space in the file is not returned to the file system");
         while self.writer.write(move |writer| Ok(writer.attempt_part(part, Writer::vacuum)?)).await? {}
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Sqlite {
 
     /// Erases everything about the messages to a user id, or to an address.
     pub async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
-        // What was indexed by the rule of before is found by it alone.
+        // Messages that were indexed by the earlier rule are found only after they are indexed again.
         while self.rehash().await? {}
         let people = [(Known::User, user), (Known::Email, email)];
         let people = people.into_iter().filter_map(|(known, value)| Some((known, value?)));
@@ -107,10 +107,10 @@ impl Writer {
         let is_more = self.prune_messages(aged, now)?;
         let erased = self.erase_bodies(dead, now)?;
         let part = ("the events", "events are kept longer than queue.event-retention");
-        let told = self.attempt_part(part, |writer| writer.prune_events(events, STEP))?;
+        let pruned = self.attempt_part(part, |writer| writer.prune_events(events, STEP))?;
         let part = ("the batches", "batches are kept longer than queue.retention");
         self.attempt_part(part, |writer| writer.drop_batches(aged))?;
-        Ok(is_more || erased >= STEP || told >= STEP)
+        Ok(is_more || erased >= STEP || pruned >= STEP)
     }
 
     fn vacuum(&mut self) -> rusqlite::Result<bool> {
@@ -120,8 +120,8 @@ impl Writer {
         while rows.next()?.is_some() {}
         drop(rows);
         drop(step);
-        // What was erased is in the log until that is folded away.
-        let is_log_old = self.folded.elapsed() > LOG_AGE_MAX;
+        // Erased data stays in the write-ahead log until a checkpoint.
+        let is_log_old = self.checkpointed.elapsed() > LOG_AGE_MAX;
         self.wants_checkpoint = (1..=PAGES).contains(&free) || is_log_old;
         Ok(free > PAGES)
     }
@@ -149,14 +149,14 @@ impl Writer {
         for id in &ids {
             match self.attempt(Place::Message(*id), |writer| writer.erase(*id))? {
                 Ok(Some(_)) => {}
-                Ok(None) => self.leave_out(*id, "the index leads to a row that is not there", now).map(drop)?,
+                Ok(None) => self.leave_out(*id, "the index refers to a row that does not exist", now).map(drop)?,
                 Err(damage) => drop(self.note_damaged(*id, &damage, now)?),
             }
         }
         Ok(!ids.is_empty() && (self.settled > self.settings.max_settled || ids.len() as i64 >= step))
     }
 
-    /// Erases what only another attempt of a dead letter would need; of how many messages.
+    /// Erases what only another attempt of a dead letter would need. Returns the number of messages.
     fn erase_bodies(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<i64> {
         let all = self.attempt(Place::Part("the contexts of dead letters"), |writer| {
             let sql = format!(
@@ -168,7 +168,7 @@ impl Writer {
         if let Ok(erased) = all {
             return Ok(erased as i64);
         }
-        // One of them is damaged: the index of the dead leads to each.
+        // One of them is damaged: go through them one by one, by the index of dead letters.
         let part = ("the index of dead letters", "their contexts are kept longer than queue.dead-letter-retention");
         let ids =
             format!("SELECT id FROM messages WHERE state IN (4, 5, 6) AND id NOT IN {SET_ASIDE} AND ?1 > 0 LIMIT ?2");
@@ -190,7 +190,7 @@ impl Writer {
         self.db.prepare_cached(sql)?.query_map([first, max], |row| row.get(0))?.collect()
     }
 
-    /// Erases some of a person's messages with higher numbers than one; where to go on, unless that was all.
+    /// Erases some of a person's messages with ids above `after`. Also returns where to continue, unless that was all.
     fn erase_some(&mut self, known: Known, value: &str, after: i64) -> rusqlite::Result<(Erased, Option<i64>)> {
         let hashes = known.hashes(value);
         let sql = format!("SELECT id FROM {RECIPIENTS} WHERE id > ? ORDER BY id LIMIT ?");
@@ -199,20 +199,20 @@ impl Writer {
         let ids =
             self.db.prepare_cached(&sql)?.query_map(values, |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
         let is_last = (ids.len() as i64) < step;
-        let (mut forgotten, form) = (Erased::default(), known.form(value));
+        let (mut erased, form) = (Erased::default(), known.form(value));
         for id in &ids {
             match self.attempt(Place::Message(*id), |writer| writer.erase_if(*id, known, &form))? {
                 Ok(None) => {}
-                Ok(Some(Held::Waiting)) => forgotten.waiting += 1,
-                Ok(Some(Held::InFlight)) => forgotten.in_flight += 1,
-                Ok(Some(Held::Settled)) => forgotten.settled += 1,
-                Err(_) => forgotten.damaged += 1,
+                Ok(Some(Held::Waiting)) => erased.waiting += 1,
+                Ok(Some(Held::InFlight)) => erased.in_flight += 1,
+                Ok(Some(Held::Settled)) => erased.settled += 1,
+                Err(_) => erased.damaged += 1,
             }
         }
-        Ok((forgotten, ids.last().copied().filter(|_| !is_last)))
+        Ok((erased, ids.last().copied().filter(|_| !is_last)))
     }
 
-    /// Erases a message where it is the person's: the key that led to it is a hash.
+    /// Erases a message if it is the person's: the index key is only a hash.
     fn erase_if(&mut self, id: i64, known: Known, form: &str) -> rusqlite::Result<Option<Held>> {
         let sql = format!("SELECT {} FROM messages WHERE id = ?1", known.column());
         let found = self.db.prepare_cached(&sql)?.query_row([id], |row| Ok(Reading::of(row).text(0))).optional()?;
@@ -222,12 +222,12 @@ impl Writer {
         }
     }
 
-    /// Takes a message out of every table.
+    /// Deletes a message from every table.
     fn erase(&mut self, id: i64) -> rusqlite::Result<Option<Held>> {
-        let Some(ErasedRow { lane, state, uuid, hashes }) = self.erase_row(id)? else { return Ok(None) };
+        let Some(ErasedRow { priority, state, uuid, hashes }) = self.erase_row(id)? else { return Ok(None) };
         self.deferred_index.erase(uuid, id);
-        // What stays in an index that is damaged leads to no message.
-        let part = ("the keys of erased messages", "what was erased leaves hashes there");
+        // An entry that stays in a damaged index refers to no message.
+        let part = ("the keys of erased messages", "hashes of erased messages stay there");
         self.attempt_part(part, |writer| writer.erase_keys(id, uuid, &hashes))?;
         let part = ("the events of erased messages", "they are kept until queue.event-retention");
         self.attempt_part(part, |writer| {
@@ -235,7 +235,7 @@ impl Writer {
             writer.db.prepare_cached(sql)?.execute([id])?;
             writer.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([id]).map(drop)
         })?;
-        self.tally(lane, state, -1);
+        self.tally(priority, state, -1);
         if state != State::Queued {
             self.settled = self.settled.saturating_sub(1);
             return Ok(Some(Held::Settled));
@@ -245,12 +245,12 @@ impl Writer {
             return Ok(Some(Held::InFlight));
         }
         self.unpark(id)?;
-        self.take_waiting(lane, id)?;
+        self.take_waiting(priority, id)?;
         Ok(Some(Held::Waiting))
     }
 
-    /// Takes a message's row out. SQLite joins pages that have become small, and what it joins may be damaged: then the row stays,
-    /// without anything in it.
+    /// Deletes a message's row. SQLite merges pages that have become small, and a neighbouring page may be damaged: then the row
+    /// stays, emptied.
     fn erase_row(&mut self, id: i64) -> rusqlite::Result<Option<ErasedRow>> {
         let columns = "lane, state, uuid, user, email";
         let take_out = |writer: &mut Writer| {
@@ -280,12 +280,12 @@ impl Writer {
     }
 }
 
-/// The state of a row that was emptied, as it could not be taken out. No message has it, and nothing leads to it.
+/// The state of a row that was emptied because it could not be deleted. No message has this state, and no index refers to the row.
 pub(super) const EMPTIED: i64 = -1;
 
-/// What is to be known of a message that was erased.
+/// What the other tables need to know of an erased message.
 struct ErasedRow {
-    lane: i64,
+    priority: i64,
     state: State,
     uuid: Uuid,
     hashes: Vec<i64>,
@@ -294,9 +294,9 @@ struct ErasedRow {
 impl ErasedRow {
     fn of(row: &rusqlite::Row) -> rusqlite::Result<ErasedRow> {
         let mut row = Reading::of(row);
-        let (lane, state) = (row.number_or(0, ORDINARY), State::of(row.number_or(1, State::Corrupt as i64)));
+        let (priority, state) = (row.number_or(0, ORDINARY), State::of(row.number_or(1, State::Corrupt as i64)));
         let (uuid, user, email) = (row.uuid(2), row.text(3), row.text(4));
-        Ok(ErasedRow { lane, state, uuid, hashes: all_hashes(user.as_deref(), email.as_deref()) })
+        Ok(ErasedRow { priority, state, uuid, hashes: all_hashes(user.as_deref(), email.as_deref()) })
     }
 }
 

@@ -1,6 +1,5 @@
-//! Reading rows of which a part may be damaged: a disk that forgets, a file that was edited by hand. A value that is not what its
-//! column holds is read as well as it can be, and named; a row that cannot be read at all is passed over. Neither stops the rows
-//! beside it.
+//! Reading rows that may be partly damaged, by a failing disk or by hand edits. A value of the wrong type is read as well as
+//! possible and reported; a row that cannot be read at all is skipped. Neither affects the rows beside it.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -8,7 +7,7 @@ use uuid::Uuid;
 
 use crate::sqlite;
 
-/// Numbers that are tried one by one after the last row that could be read; from then on the step doubles.
+/// Ids that are tried one by one after the last readable row; from then on the step doubles.
 const STEPS: u32 = 4_096;
 
 /// One row, and what is wrong with it.
@@ -32,7 +31,7 @@ impl<'a> Reading<'a> {
         self.row.get_ref(column).unwrap_or(ValueRef::Null)
     }
 
-    /// A text; what is not UTF-8 in it is replaced.
+    /// A string; invalid UTF-8 in it is replaced.
     pub fn text(&mut self, column: usize) -> Option<String> {
         let bytes = match self.value(column) {
             ValueRef::Null => return None,
@@ -98,15 +97,14 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// In which order rows are gone through.
+/// The order in which rows are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Up,
     Down,
 }
 
-/// The number of a table's next row that can be read. Those that cannot be read are passed over: rows that share a damaged page
-/// have numbers beside each other.
+/// The id of a table's next readable row. Unreadable rows are skipped: rows that share a damaged page have neighbouring ids.
 pub(super) fn next_id(db: &Connection, table: &str, from: i64, order: Order) -> rusqlite::Result<Option<i64>> {
     let sql = match order {
         Order::Up => format!("SELECT id FROM {table} WHERE id >= ?1 ORDER BY id LIMIT 1"),
@@ -131,7 +129,7 @@ pub(super) fn next_id(db: &Connection, table: &str, from: i64, order: Order) -> 
     }
 }
 
-/// Rows of a table with the numbers after one, the damaged ones passed over: `sql` asks for one row by its number.
+/// Rows of a table after that id, without the damaged ones. `sql` selects one row by its id.
 pub(super) fn each<T>(
     db: &Connection,
     (table, sql): (&str, &str),

@@ -1,9 +1,9 @@
-//! Messages that were under way when a process ended as nobody had asked it to. Any of them may have ended it. The first two times
-//! they are tried as all others are; from the third on such a message is a suspect: it waits, longer each time, and is then sent
-//! with nothing else under way in the whole process. One that comes to anything is a suspect no more, so that only what ends the
-//! process by itself is counted on; after `queue.max-interruptions` it is set aside.
+//! Messages that were in flight when a process ended unexpectedly. Any of them may have caused it. The first two times they are
+//! retried as usual; from the third on such a message is a suspect: it waits, longer each time, and is then sent with nothing else
+//! in flight in the whole process. Once an attempt finishes it is no longer a suspect, so that only a message that crashes the
+//! process by itself keeps counting; after `queue.max-interruptions` it is set aside.
 //!
-//! Only unclean ends count: not a process that was asked to end ([`super::Queue::end`]), and not a lease that ended.
+//! Only unexpected ends count: not an orderly shutdown ([`super::Queue::note_shutdown`]), and not a lease that ended.
 
 use jiff::Timestamp;
 use rusqlite::OptionalExtension;
@@ -15,22 +15,22 @@ use super::rows::Reading;
 use super::writer::{Writer, put_meta};
 use super::{Claimed, QueueError, Sqlite, State, moment, ms, ready};
 
-/// The lane that suspects wait in; their own is in their rows.
+/// The priority class that suspects wait in; their original one is in their rows.
 pub(super) const SUSPECTS: i64 = -1;
 /// The interruption that makes a message a suspect.
 const FROM: i64 = 3;
 /// The pause of a suspect; it doubles with each further interruption.
 const PAUSE_MS: i64 = 1_000;
 const PAUSE_MAX_MS: i64 = 60_000;
-/// Suspects that one claim looks at.
-const LOOKED_AT: i64 = 1_000;
+/// Suspects that one claim considers.
+const SUSPECTS_MAX: i64 = 1_000;
 
-/// What `meta` calls whether the process that has the file runs, or was asked to end.
+/// The key in `meta` that says whether the process that owns the file runs, or was shut down.
 const RUN: &str = "run";
 const RUNNING: &str = "running";
 
 impl Sqlite {
-    /// One suspect that is due. It is to be sent alone: nothing else is to be claimed or under way until it is settled.
+    /// Claims one suspect that is due. It must be sent alone: nothing else may be claimed or in flight until it is settled.
     pub async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
         self.writer.write(move |writer| Ok(writer.claim_suspect(now)?)).await
     }
@@ -41,13 +41,13 @@ impl Writer {
         put_meta(&self.db, RUN, "ended")
     }
 
-    /// What the last process had under way waits again, in doubt. To be done before anything else.
+    /// Requeues messages that were in flight in the last process, in doubt. Must be called before anything else.
     pub fn recover(&mut self, now: Timestamp) -> Result<(), QueueError> {
-        group_commit::run_now(self, move |writer| Ok(writer.come_back(now)?))
+        group_commit::run_now(self, move |writer| Ok(writer.requeue_claimed(now)?))
     }
 
-    fn come_back(&mut self, now: Timestamp) -> rusqlite::Result<()> {
-        let run = self.attempt_part(("the facts of the queue", "crashes may not be counted"), |writer| {
+    fn requeue_claimed(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let run = self.attempt_part(("the queue's metadata", "crashes may not be counted"), |writer| {
             let mut run = writer.db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
             let run = run.query_row([RUN], |row| Ok(Reading::of(row).text(0))).optional()?.flatten();
             put_meta(&writer.db, RUN, RUNNING)?;
@@ -67,58 +67,64 @@ impl Writer {
             Ok(found)
         })?;
         let mut orphans = Vec::new();
-        for (id, lane) in claims {
-            let come_back = |writer: &mut Writer| writer.come_back_one(id, lane, is_unclean, now);
-            match self.attempt(Place::Message(id), come_back)? {
+        for (id, priority) in claims {
+            let requeue_claimed = |writer: &mut Writer| writer.requeue_one(id, priority, is_unclean, now);
+            match self.attempt(Place::Message(id), requeue_claimed)? {
                 Ok(true) => {}
                 Ok(false) => orphans.push(id),
-                Err(damage) => self.put_aside(id, lane, &damage, now)?,
+                Err(damage) => self.set_aside(id, priority, &damage, now)?,
             }
         }
-        self.tell_of_orphans("claims", &orphans);
+        self.log_orphans("claims", &orphans);
         self.count_waiting()
     }
 
     fn count_waiting(&mut self) -> rusqlite::Result<()> {
-        let (waiting, suspects) = self.attempt_part((WAITING, "how much it is is not known"), |writer| {
+        let (waiting, suspects) = self.attempt_part((WAITING, "their number is unknown"), |writer| {
             let sql = "SELECT CAST(total(n) AS INTEGER), CAST(total(n) FILTER (WHERE lane = ?1) AS INTEGER) FROM queue";
             writer.db.query_row(sql, [SUSPECTS], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
         })?;
         (self.unsettled, self.suspects) = (waiting.unsigned_abs(), suspects.unsigned_abs());
         if suspects > 0 {
             tracing::warn!(
-                "{suspects} messages were being sent when the process ended unexpectedly, {FROM} times or more: each is tried \
-                 alone, after a pause that grows."
+                "{suspects} messages were in flight when the process ended unexpectedly, {FROM} times or more; each is retried \
+                 alone, after a growing pause."
             );
         }
         Ok(())
     }
 
-    /// Whether the message is there, and not settled.
-    fn come_back_one(&mut self, id: i64, lane: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<bool> {
+    /// Requeues one message. Returns false if it does not exist or is settled.
+    fn requeue_one(&mut self, id: i64, priority: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<bool> {
         let interruptions = self.doubt(id, is_unclean, now)?;
         let Some(interruptions) = interruptions else { return Ok(false) };
-        self.requeue(id, lane, interruptions, now)?;
+        self.requeue(id, priority, interruptions, now)?;
         Ok(true)
     }
 
-    /// A message that was interrupted waits again: among the others, or as a suspect.
-    pub(super) fn requeue(&mut self, id: i64, lane: i64, interruptions: i64, now: Timestamp) -> rusqlite::Result<()> {
+    /// Requeues a message that was interrupted: among the others, or as a suspect.
+    pub(super) fn requeue(
+        &mut self,
+        id: i64,
+        priority: i64,
+        interruptions: i64,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
         if interruptions < FROM {
-            return self.put(lane, ms(now), id);
+            return self.put(priority, ms(now), id);
         }
-        // For one that is not tried any more there is nothing to wait for.
+        // A message that is not tried again need not wait.
         let is_culprit = interruptions >= i64::from(self.settings.max_interruptions);
         let pause = if is_culprit { 0 } else { pause(interruptions) };
         self.suspects += 1;
         self.put(SUSPECTS, ms(now).saturating_add(pause), id)
     }
 
-    /// Rows of the queue that say how many they are for must be right about it: what is claimed goes by that.
+    /// Deletes or corrects rows of the queue whose range is wrong, because claims rely on it.
     fn tidy_waiting(&mut self) -> rusqlite::Result<()> {
-        let part = ("the rows of what waits", "some that are for no message may be there");
+        let part = ("the rows of waiting messages", "some without a message may be there");
         let orphans = self.attempt_part(part, |writer| {
-            // Where the last rows cannot be read this fails, and nothing is taken for an orphan that is none.
+            // If the last rows cannot be read this fails, so that no row is mistaken for an orphan.
             let last: i64 = writer.db.query_row("SELECT ifnull(max(id), 0) FROM messages", [], |row| row.get(0))?;
             let sql = "DELETE FROM queue WHERE n < 1 OR id > ?1 RETURNING id";
             let mut gone = writer.db.prepare(sql)?;
@@ -126,7 +132,7 @@ impl Writer {
             writer.db.execute("UPDATE queue SET n = ?1 - id + 1 WHERE n > ?1 - id + 1", [last])?;
             Ok(gone)
         })?;
-        self.tell_of_orphans("rows", &orphans);
+        self.log_orphans("rows", &orphans);
         Ok(())
     }
 
@@ -135,51 +141,53 @@ impl Writer {
             if due > ms(now) {
                 break;
             }
-            let lane = self.lane(id)?.unwrap_or(super::ORDINARY);
-            if self.paused.contains(&lane) {
+            let priority = self.priority(id)?.unwrap_or(super::ORDINARY);
+            if self.paused.contains(&priority) {
                 continue;
             }
             ready::take_one(&self.db, SUSPECTS, id)?;
             self.suspects = self.suspects.saturating_sub(1);
-            if self.is_cancelled(lane)? {
-                match self.attempt(Place::Message(id), |writer| writer.done(id, lane, (State::Cancelled, b""), now))? {
+            if self.is_cancelled(priority)? {
+                match self
+                    .attempt(Place::Message(id), |writer| writer.done(id, priority, (State::Cancelled, b""), now))?
+                {
                     Ok(()) => {}
-                    Err(damage) => self.put_aside(id, lane, &damage, now)?,
+                    Err(damage) => self.set_aside(id, priority, &damage, now)?,
                 }
                 continue;
             }
             self.last_claim += 1;
-            if !self.take(id, lane, self.last_claim)? {
+            if !self.start_claim(id, priority, self.last_claim)? {
                 continue;
             }
-            let kind = self.attempt(Place::Batch(lane), |writer| writer.kind(lane))?;
-            match self.read_claimed(lane, id, &kind, now)? {
+            let kind = self.attempt(Place::Batch(priority), |writer| writer.kind(priority))?;
+            match self.read_claimed(priority, id, &kind, now)? {
                 Found::Message(claimed) => return Ok(Some(*claimed)),
-                Found::Nothing => self.tell_of_orphans("rows", &[id]),
-                Found::Damaged(damage) => self.put_aside(id, lane, &damage, now)?,
+                Found::Nothing => self.log_orphans("rows", &[id]),
+                Found::Damaged(damage) => self.set_aside(id, priority, &damage, now)?,
             }
         }
         Ok(None)
     }
 
-    /// When the next suspect is due that may be tried.
+    /// When the next suspect that is not paused is due.
     pub fn next_suspect(&mut self) -> rusqlite::Result<Option<Timestamp>> {
         if self.suspects == 0 {
             return Ok(None);
         }
         for (due, id) in self.waiting_suspects()? {
-            if self.lane(id)?.is_none_or(|lane| !self.paused.contains(&lane)) {
+            if self.priority(id)?.is_none_or(|priority| !self.paused.contains(&priority)) {
                 return Ok(Some(moment(due)));
             }
         }
         Ok(None)
     }
 
-    /// Takes every suspect of a lane out of the queue; their numbers.
-    pub fn take_suspects(&mut self, lane: i64) -> rusqlite::Result<Vec<i64>> {
+    /// Removes every suspect of a priority class from the queue. Returns their ids.
+    pub fn take_suspects(&mut self, priority: i64) -> rusqlite::Result<Vec<i64>> {
         let mut ids = Vec::new();
         for (_, id) in self.waiting_suspects()? {
-            if self.lane(id)? == Some(lane) && ready::take_one(&self.db, SUSPECTS, id)? {
+            if self.priority(id)? == Some(priority) && ready::take_one(&self.db, SUSPECTS, id)? {
                 self.suspects = self.suspects.saturating_sub(1);
                 ids.push(id);
             }
@@ -187,9 +195,9 @@ impl Writer {
         Ok(ids)
     }
 
-    /// Takes a message out, wherever it waits; whether it did.
-    pub fn take_waiting(&mut self, lane: i64, id: i64) -> rusqlite::Result<bool> {
-        if ready::take_one(&self.db, lane, id)? {
+    /// Removes a message from the queue. Returns whether it waited.
+    pub fn take_waiting(&mut self, priority: i64, id: i64) -> rusqlite::Result<bool> {
+        if ready::take_one(&self.db, priority, id)? {
             return Ok(true);
         }
         let is_suspect = self.suspects > 0 && ready::take_one(&self.db, SUSPECTS, id)?;
@@ -197,27 +205,27 @@ impl Writer {
         Ok(is_suspect)
     }
 
-    /// Due times and numbers, the earliest first.
+    /// Due times and ids of waiting suspects, the earliest first.
     fn waiting_suspects(&mut self) -> rusqlite::Result<Vec<(i64, i64)>> {
-        let suspects = self.attempt(Place::Lane(SUSPECTS), |writer| {
+        let suspects = self.attempt(Place::Priority(SUSPECTS), |writer| {
             let sql = "SELECT due, id FROM queue WHERE lane = ?1 ORDER BY due, id LIMIT ?2";
             let mut suspects = writer.db.prepare_cached(sql)?;
-            suspects.query_map([SUSPECTS, LOOKED_AT], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            suspects.query_map([SUSPECTS, SUSPECTS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         Ok(suspects.unwrap_or_default())
     }
 
-    /// The lane that a message has by its row; `None` where that cannot be read.
-    fn lane(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
-        let lane = self.attempt(Place::Message(id), |writer| {
-            let mut lane = writer.db.prepare_cached("SELECT lane FROM messages WHERE id = ?1")?;
-            lane.query_row([id], |row| Ok(Reading::of(row).number(0))).optional()
+    /// The priority class in a message's row; `None` if that cannot be read.
+    fn priority(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
+        let priority = self.attempt(Place::Message(id), |writer| {
+            let mut priority = writer.db.prepare_cached("SELECT lane FROM messages WHERE id = ?1")?;
+            priority.query_row([id], |row| Ok(Reading::of(row).number(0))).optional()
         })?;
-        Ok(lane.ok().flatten().flatten())
+        Ok(priority.ok().flatten().flatten())
     }
 }
 
-/// Of a message with so many interruptions, in milliseconds.
+/// The pause of a message with that many interruptions, in milliseconds.
 fn pause(interruptions: i64) -> i64 {
     let doubled = u32::try_from(interruptions - FROM).ok().and_then(|n| PAUSE_MS.checked_shl(n.min(30)));
     doubled.unwrap_or(PAUSE_MAX_MS).clamp(PAUSE_MS, PAUSE_MAX_MS)

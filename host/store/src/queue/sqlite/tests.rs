@@ -167,7 +167,7 @@ async fn what_is_erased_is_on_the_disk_no_more() {
     assert!(is_on_disk(&home, "reset-link-1-") && is_on_disk(&home, "user3@"));
     let claimed = claim(&queue, 5, 1_000).await;
     settle(&queue, &claimed, done(State::Sent)).await;
-    queue.erase(Some("3".to_owned()), None).await.expect("forgotten");
+    queue.erase(Some("3".to_owned()), None).await.expect("erased");
     for number in 1..=5 {
         assert!(!is_on_disk(&home, &format!("reset-link-{number}-")), "{number}, which was sent");
     }

@@ -80,7 +80,7 @@ impl Rows {
         for id in self.limited.iter().filter(|id| !faults.contains_key(*id)) {
             let mut moved = db.prepare_cached(&format!("{MOVED_LIMITS} AND id = ?1")).map_err(by_itself)?;
             let fault = |error| {
-                let fault = Faulty::Message(*id, sqlite::words(&error));
+                let fault = Faulty::Message(*id, sqlite::describe(&error));
                 (error, Some(fault))
             };
             moved.execute([id]).map_err(fault)?;
@@ -147,16 +147,16 @@ fn set_aside(db: &Connection, id: i64, fault: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO damaged (id, at, reason) VALUES (?1, unixepoch() * 1000, ?2)";
     db.execute(sql, params![id, format!("what it is limited to could not be brought forward: {fault}")])?;
     db.execute("DELETE FROM claims WHERE id = ?1", [id])?;
-    let lane = db.query_row("SELECT lane FROM messages WHERE id = ?1", [id], |row| row.get(0)).optional()?;
-    lane.map_or(Ok(false), |lane| ready::take_one(db, lane, id)).map(drop)
+    let priority = db.query_row("SELECT lane FROM messages WHERE id = ?1", [id], |row| row.get(0)).optional()?;
+    priority.map_or(Ok(false), |priority| ready::take_one(db, priority, id)).map(drop)
 }
 
 /// Copies a database byte by byte, as it cannot be read as a whole. Nobody else has it.
 pub(super) fn copy_pages(db: &Held, to: &Path, access: Access) -> Result<(), OpenError> {
     let failed = |error: std::io::Error| OpenError::io(to, &error);
     // What is in the log goes into the file first.
-    let folded = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-    let is_busy = folded.map_err(|e| OpenError::of(to, &e))? != 0;
+    let checkpoint = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    let is_busy = checkpoint.map_err(|e| OpenError::of(to, &e))? != 0;
     let Some(hold) = db.hold().filter(|_| !is_busy) else {
         return Err(failed(std::io::Error::other("another program reads the database; stop it first")));
     };

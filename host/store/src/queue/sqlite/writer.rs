@@ -1,4 +1,4 @@
-//! What writes: one connection, what it remembers of the tables, and the transactions that it makes of changes.
+//! The writer: one connection, what it caches of the tables, and the transactions that it makes of groups of changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::sqlite::Held;
 
 /// Why a change was not made.
 pub(super) enum WriteError {
-    /// It alone is refused; it changed nothing.
+    /// This change alone is rejected; it changed nothing.
     Rejected(QueueError),
     /// The database failed: the whole transaction is rolled back.
     Aborted(rusqlite::Error),
@@ -39,30 +39,30 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// What the operator reads of them where they are damaged.
+/// How a log line names the indexes when they are damaged.
 pub(super) const INDEXES: &str = "the index of uuids and recipients";
 
-/// Sets a fact of the queue's own.
+/// Sets a value in `meta`.
 pub(super) fn put_meta(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
     db.prepare_cached(sql)?.execute([key, value]).map(drop)
 }
 
-/// Why a transaction is void.
+/// Why a transaction was rolled back.
 struct Void {
     error: rusqlite::Error,
-    /// One of its changes failed, not the transaction as a whole.
+    /// One of the changes failed, not the transaction as a whole.
     is_by_one: bool,
 }
 
-/// A message that is under way.
+/// The lease of a message that is in flight.
 #[derive(Clone, Copy)]
 pub(super) struct Lease {
-    /// Until when it is good.
+    /// When it ends.
     pub until: Instant,
-    /// Which claim of the message it is; `None` where that is not known any more.
+    /// The claim it belongs to; `None` if that is no longer known.
     pub claim: Option<u64>,
-    /// Further channel types were asked for, which its worker does not know of.
+    /// More channel types were requested after the claim; its worker does not know of them.
     pub is_extended: bool,
 }
 
@@ -72,7 +72,7 @@ impl Lease {
     }
 }
 
-/// Holds the connection for writing, and what it remembers of the tables.
+/// The connection for writing, and what is cached of the tables.
 pub(super) struct Writer {
     pub db: Held,
     pub settings: Settings,
@@ -80,51 +80,51 @@ pub(super) struct Writer {
     pub unsettled: u64,
     /// Messages that are settled and still kept.
     pub settled: u64,
-    /// The number of the message that was accepted last.
+    /// The id of the message that was accepted last.
     pub last_id: i64,
-    /// What is in no index yet.
+    /// Messages that are not in the indexes yet.
     pub deferred_index: DeferredIndex,
-    /// What each message that is under way is lent by.
+    /// The lease of each message in flight.
     pub leases: HashMap<i64, Lease>,
-    /// The number of the claim that was made last.
+    /// The number of the latest claim.
     pub last_claim: u64,
-    /// Lanes of batches that are paused.
+    /// Priority classes of batches that are paused.
     pub paused: BTreeSet<i64>,
-    /// What waits for a relay or an origin that is down.
+    /// Messages that wait for a relay or an origin that is down.
     pub parked: parked::Shared,
     /// Whether the wall clock was set back, and what is being done about it.
     pub clock: Clock,
-    /// How many messages each batch has more in each state than its table says. Written with the transaction: a group changes
-    /// the same few numbers many times.
+    /// How many more messages each batch has in each state than its table says. Written once per transaction, because a group
+    /// changes the same few numbers many times.
     pub tallies: BTreeMap<(i64, State), i64>,
-    /// What was done and is not on the disk yet, for the rates.
+    /// Changes that are not committed yet, for the rates.
     pub counted: Counted,
     meter: Arc<Meter>,
     pub pulse: Arc<Pulse>,
-    /// Room for what was accepted already, on a disk that is full otherwise.
+    /// Disk space for messages that were accepted, used when the disk is full.
     reserve: DiskReserve,
-    /// There is room for new messages; `None`: that was not looked at yet.
+    /// Whether there is room for new messages; `None` if not checked yet.
     has_room: Option<bool>,
     pub damage: Damage,
-    /// Messages that were asked for further channel types, and whose claims this transaction ends.
+    /// Messages with further channel types requested, whose claims this transaction ends.
     pub extended: Vec<i64>,
     /// Messages that wait to be tried alone.
     pub suspects: u64,
-    /// The lane that had its turn last.
+    /// The priority class that had its turn last.
     pub turn: i64,
     /// The webhooks that every event is delivered to.
     pub webhooks: Vec<String>,
-    /// The log is to be folded into the database, which ends where its last page in use does.
+    /// A checkpoint is due: it also truncates the database after its last page in use.
     pub wants_checkpoint: bool,
-    /// When that was done last.
-    pub folded: Instant,
+    /// When the last checkpoint was.
+    pub checkpointed: Instant,
     /// The next transaction fails at its end.
     #[cfg(any(test, feature = "conformance"))]
     pub fails_next: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Writer {
-    /// To be followed by [`Writer::recover`].
+    /// Must be followed by [`Writer::recover`].
     pub fn new(db: Held, settings: &Settings, (meter, pulse): (Arc<Meter>, Arc<Pulse>)) -> rusqlite::Result<Self> {
         let clock = Clock::new(&db)?;
         let (deferred_index, indexed, damage) = DeferredIndex::new(&db)?;
@@ -152,46 +152,46 @@ impl Writer {
             turn: super::ORDINARY,
             webhooks: Vec::new(),
             wants_checkpoint: false,
-            folded: Instant::now(),
+            checkpointed: Instant::now(),
             #[cfg(any(test, feature = "conformance"))]
             fails_next: Arc::default(),
         };
         if let Some(damage) = damage {
-            writer.stop_indexing(&sqlite::words(&damage));
+            writer.stop_indexing(&sqlite::describe(&damage));
         }
-        writer.look()?;
+        writer.load_counts()?;
         Ok(writer)
     }
 
-    /// The indexes of uuids and recipients are damaged, and messages are accepted all the same.
+    /// Stops maintaining the damaged indexes of uuids and recipients; messages are still accepted.
     fn stop_indexing(&mut self, damage: &str) {
         let consequence =
-            "what comes in is found by memory alone, which grows with it, until the next start tries again";
+            "new messages are indexed in memory only, which grows with them, until the next start tries again";
         self.pulse.damaged(INDEXES, consequence, damage);
         self.deferred_index.disable();
     }
 
-    /// What is kept in memory, from the tables; how much waits is counted when all of it does.
-    fn look(&mut self) -> rusqlite::Result<()> {
+    /// Loads what is cached from the tables. Waiting messages are counted later, when all of them wait.
+    fn load_counts(&mut self) -> rusqlite::Result<()> {
         let number = |part, sql| {
             let number = self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
-            self.or_tell(part, "how many messages there are is not known", number)
+            self.or_log(part, "how many messages there are is not known", number)
         };
         let settled =
             number("the index of settled messages", "SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = rows::next_id(&self.db, "messages", i64::MAX, rows::Order::Down)?.unwrap_or(0);
         let paused = super::batches::paused(&self.db);
-        let paused = self.or_tell("the batches", "batches that were paused may go on", paused)?;
+        let paused = self.or_log("the batches", "batches that were paused may go on", paused)?;
         let parked = self.parked.load(&self.db);
-        self.or_tell("what waits for a relay", "it waits until its time is over", parked)?;
+        self.or_log("messages that wait for a relay", "they wait until their time is over", parked)?;
         self.settled = settled.unsigned_abs();
-        // Numbers of pruned messages may come again, but not before the process ends, and none that was in the indexes.
+        // Ids of pruned messages may be assigned again, but only after the process ends, and none that was in the indexes.
         (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
         Ok(())
     }
 
-    /// Every claim has a lease, and no lease is without its claim: what was void has left neither behind. Which claim a lease is
-    /// of is forgotten where one after `last` took its place.
+    /// Makes leases match claims after a rollback: every claim has a lease, and every lease a claim. A lease whose claim is later
+    /// than `last` loses its claim number.
     fn lease_anew(&mut self, last: u64) -> rusqlite::Result<()> {
         let mut claims = self.db.prepare_cached("SELECT id FROM claims")?;
         let claims: BTreeSet<i64> = claims.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -203,8 +203,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes all changes in one transaction, and tells each what came of it. One that fails for a reason of its own makes that
-    /// transaction void, and each is made in one of its own then: only whose change it was is told.
+    /// Makes all changes in one transaction, and replies to each. If one fails for a reason of its own, the transaction is rolled back
+    /// and each change is made in a transaction of its own, so that only the caller of the faulty one gets its error.
     pub fn commit(&mut self, changes: &mut [Box<dyn WriteOp>]) {
         if let Err(lost) = self.db.check() {
             let why = lost.to_string();
@@ -225,17 +225,17 @@ impl Writer {
         self.answer(changes, result);
     }
 
-    /// The disk is full: what is kept for that serves what was accepted. Whether something was gained by it.
+    /// The disk is full: releases the reserve for messages that were accepted. Returns whether that freed space.
     fn make_room(&mut self) -> bool {
         let is_released = self.reserve.release();
         self.limit_log();
-        // Whatever is in the database already need not be in the log.
+        // What is in the database already need not stay in the log.
         let log = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         self.db.renew();
         is_released || log == Ok(0)
     }
 
-    /// Whether there is room for new messages, beside that which is kept for those that were accepted.
+    /// Whether there is room for new messages, besides the reserve for those that were accepted.
     pub fn has_room(&mut self) -> bool {
         let has = self.reserve.is_there();
         if self.has_room.replace(has) != Some(has) {
@@ -245,14 +245,14 @@ impl Writer {
             }
         }
         if !has {
-            self.pulse.no_room(&self.reserve.words());
+            self.pulse.no_room(&self.reserve.reason());
         }
         has
     }
 
     fn limit_log(&self) {
         let pages = self.reserve.log_pages(PAGE_BYTES, CHECKPOINT_PAGES);
-        // It cannot fail, and where it did the log would be as long as it was.
+        // It cannot fail; if it did, the log would keep its length.
         let _ = self.db.pragma_update(None, "wal_autocheckpoint", pages);
     }
 
@@ -260,23 +260,23 @@ impl Writer {
         for i in 0..changes.len() {
             let result = self.transact_around(&mut changes[i..=i]);
             if matches!(&result, Err(Void { error, .. }) if sqlite::is_general(error) && !sqlite::is_full(error)) {
-                // The others would fare no better, and each might wait as long for a lock.
+                // The others would fail too, and each might wait as long for a lock.
                 return self.answer(&mut changes[i..], result);
             }
             self.answer(&mut changes[i..=i], result);
         }
     }
 
-    /// One transaction, made again without what turns out to be damaged.
+    /// One transaction, repeated without what turns out to be damaged.
     fn transact_around(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), Void> {
         loop {
-            self.damage.begin();
+            self.damage.start();
             match self.transact(changes) {
                 Ok(()) => {
-                    self.damage.tell();
+                    self.damage.log();
                     return Ok(());
                 }
-                Err(void) if sqlite::is_general(&void.error) || !self.damage.learn() => return Err(void),
+                Err(void) if sqlite::is_general(&void.error) || !self.damage.exclude() => return Err(void),
                 Err(_) => {}
             }
         }
@@ -284,16 +284,16 @@ impl Writer {
 
     fn answer(&mut self, changes: &mut [Box<dyn WriteOp>], result: Result<(), Void>) {
         if std::mem::take(&mut self.wants_checkpoint) {
-            // A reader that is in the way only puts it off.
+            // A concurrent reader only postpones it.
             let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            self.folded = Instant::now();
+            self.checkpointed = Instant::now();
         }
         self.db.renew();
         let error = result.err().map(|void| {
-            let words = sqlite::words(&void.error);
+            let reason = sqlite::describe(&void.error);
             match void.is_by_one && !sqlite::is_general(&void.error) {
-                true => tracing::debug!("A change could not be written: {words}"),
-                false => self.pulse.write_failed(&words),
+                true => tracing::debug!("A change could not be written: {reason}"),
+                false => self.pulse.write_failed(&reason),
             }
             group_commit::void(&void.error)
         });
@@ -302,7 +302,7 @@ impl Writer {
         }
     }
 
-    /// One transaction, on the disk or void. What is remembered is as it was then.
+    /// One transaction, committed or rolled back. After a rollback the caches are as they were before.
     fn transact(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), Void> {
         let before = (self.unsettled, self.settled, self.last_id, self.suspects, self.paused.clone(), self.clock);
         let (last_claim, changed) = (self.last_claim, self.db.total_changes());
@@ -318,7 +318,7 @@ impl Writer {
             return Ok(());
         }
         if !self.db.is_autocommit() {
-            // Where even this fails the connection is gone, and every later change says so.
+            // If even this fails the connection is lost, and every later change fails with that error.
             let _ = self.db.execute_batch("ROLLBACK");
         }
         (self.unsettled, self.settled, self.last_id, self.suspects, self.paused, self.clock) = before;
@@ -358,14 +358,14 @@ impl Writer {
 
     pub fn accept(&mut self, new: &[(New, Hashes)], now: Timestamp) -> Result<Vec<Accepted>, WriteError> {
         if !self.has_room() {
-            return Err(WriteError::Rejected(QueueError::NoRoom(self.reserve.words())));
+            return Err(WriteError::Rejected(QueueError::NoRoom(self.reserve.reason())));
         }
         if self.unsettled + new.len() as u64 > self.settings.max_messages {
             return Err(WriteError::Rejected(QueueError::Full(self.unsettled)));
         }
-        let lanes: BTreeSet<i64> = new.iter().map(|(new, _)| new.priority.0).collect();
-        for lane in lanes {
-            if self.is_cancelled(lane)? {
+        let priorities: BTreeSet<i64> = new.iter().map(|(new, _)| new.priority.0).collect();
+        for priority in priorities {
+            if self.is_cancelled(priority)? {
                 return Err(WriteError::Rejected(QueueError::State("the batch was cancelled".to_owned())));
             }
         }
@@ -385,7 +385,7 @@ impl Writer {
             let due = one.not_before.map_or(ms(now), |at| ms_due(at).max(ms(now)));
             let waits = Range::one(one.priority.0, due, id);
             if one.claim {
-                self.take(id, one.priority.0, super::FIRST_CLAIM)?;
+                self.start_claim(id, one.priority.0, super::FIRST_CLAIM)?;
             } else if !run.grow(waits) {
                 ready::put(&self.db, std::mem::replace(&mut run, waits))?;
             }
@@ -394,7 +394,7 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Its number.
+    /// Stores a new message and returns its id.
     fn accept_one(&mut self, new: &New, hashes: Hashes, now: Timestamp) -> rusqlite::Result<i64> {
         let id = self.last_id + 1;
         self.db
@@ -423,8 +423,8 @@ impl Writer {
         Ok(id)
     }
 
-    /// What was read outside of a transaction, or nothing where damage is in the way, which is told of once.
-    fn or_tell<T: Default>(
+    /// A value read outside of a transaction; the default if damage prevents reading it, which is logged once.
+    fn or_log<T: Default>(
         &self,
         part: &'static str,
         consequence: &str,
@@ -432,22 +432,22 @@ impl Writer {
     ) -> rusqlite::Result<T> {
         match read {
             Err(error) if !sqlite::is_general(&error) => {
-                self.pulse.damaged(part, consequence, &sqlite::words(&error));
+                self.pulse.damaged(part, consequence, &sqlite::describe(&error));
                 Ok(T::default())
             }
             read => read,
         }
     }
 
-    /// A message waits.
-    pub fn put(&self, lane: i64, due: i64, id: i64) -> rusqlite::Result<()> {
-        ready::put(&self.db, Range::one(lane, due, id))
+    /// Adds a message to those that wait.
+    pub fn put(&self, priority: i64, due: i64, id: i64) -> rusqlite::Result<()> {
+        ready::put(&self.db, Range::one(priority, due, id))
     }
 
-    /// A message is under way, by this claim; false where it was already, by another one.
-    pub fn take(&mut self, id: i64, lane: i64, claim: u64) -> rusqlite::Result<bool> {
+    /// Claims a message. Returns false if it was claimed already.
+    pub fn start_claim(&mut self, id: i64, priority: i64, claim: u64) -> rusqlite::Result<bool> {
         let mut claims = self.db.prepare_cached("INSERT OR IGNORE INTO claims (id, lane) VALUES (?1, ?2)")?;
-        if claims.execute([id, lane])? == 0 {
+        if claims.execute([id, priority])? == 0 {
             return Ok(false);
         }
         drop(claims);
@@ -457,13 +457,13 @@ impl Writer {
     }
 
     /// Counts a batch's messages by state.
-    pub fn tally(&mut self, lane: i64, state: State, by: i64) {
-        if lane > super::ORDINARY {
-            *self.tallies.entry((lane, state)).or_default() += by;
+    pub fn tally(&mut self, priority: i64, state: State, by: i64) {
+        if priority > super::ORDINARY {
+            *self.tallies.entry((priority, state)).or_default() += by;
         }
     }
 
-    /// To be done before the table is looked at.
+    /// Writes the tallies. Must be called before the table is read.
     pub fn write_tallies(&mut self) -> rusqlite::Result<()> {
         let sql =
             "INSERT INTO tallies (lane, state, n) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET n = n + excluded.n";
@@ -471,15 +471,15 @@ impl Writer {
         if tallies.is_empty() {
             return Ok(());
         }
-        self.attempt_part(("the tallies of batches", "how far batches are is told wrongly"), |writer| {
-            for ((lane, state), by) in &tallies {
-                writer.db.prepare_cached(sql)?.execute([*lane, *state as i64, *by])?;
+        self.attempt_part(("the tallies of batches", "progress of batches is reported wrongly"), |writer| {
+            for ((priority, state), by) in &tallies {
+                writer.db.prepare_cached(sql)?.execute([*priority, *state as i64, *by])?;
             }
             Ok(())
         })
     }
 
-    /// The number, lane and state of a message.
+    /// The id, priority class and state of a message.
     pub fn find(&self, uuid: Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
         let Some(id) = self.deferred_index.find(&self.db, uuid)? else { return Ok(None) };
         let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1 AND state >= 0")?;

@@ -318,21 +318,21 @@ async fn damaged_indexes_and_batches_and_events_stop_nothing_that_does_not_need_
     let queue = home.open();
     queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
     let uuid = Uuid::from_u128(77);
-    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("begun");
-    let other = queue.create_batch(new_batch(Uuid::from_u128(78), b"t".to_vec()), at(1_000)).await.expect("begun");
+    let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("created");
+    let other = queue.create_batch(new_batch(Uuid::from_u128(78), b"t".to_vec()), at(1_000)).await.expect("created");
     accept(&queue, 1..=3, batch.priority).await;
     accept(&queue, 4..=6, other.priority).await;
     accept(&queue, 7..=9, ORDINARY).await;
     let claimed = claim(&queue, 3, 1_000).await;
     let event = |n: u8| Some(vec![b'0' + n]);
     for (n, one) in claimed.iter().enumerate() {
-        let told = Settlement::Done {
+        let done = Settlement::Done {
             state: State::Sent,
             report: b"{}".to_vec(),
             event: event(n as u8).map(|body| NewEvent { kind: "message.sent".into(), body }),
             kept: None,
         };
-        settle(&queue, std::slice::from_ref(one), told).await;
+        settle(&queue, std::slice::from_ref(one), done).await;
     }
     let queue = stop_and(queue, &home, |home| {
         loosen(home, "batches");
@@ -362,7 +362,7 @@ async fn a_resolver_whose_row_is_damaged_is_named_and_the_others_are_asked() {
     let resolver = Resolver { plugin: "enrolled".to_owned(), arguments: "{}".to_owned() };
     for number in 1..=3_u128 {
         let batch = new_batch(Uuid::from_u128(number), b"t".to_vec());
-        queue.create_resolved_batch(batch, resolver.clone(), at(1_000)).await.expect("begun");
+        queue.create_resolved_batch(batch, resolver.clone(), at(1_000)).await.expect("created");
     }
     let queue = stop_and(queue, &home, |home| {
         spoil(

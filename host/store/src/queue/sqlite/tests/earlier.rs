@@ -164,13 +164,13 @@ async fn fill_batches(queue: &Queue) {
         let batch = queue
             .create_resolved_batch(new_batch(uuid, kind.clone()), resolver.clone(), at(1_000))
             .await
-            .expect("begun");
+            .expect("created");
         queue.page_accepted(batch.priority, Some("page 2".to_owned()), at(1_001)).await.expect("written");
         let again = (uuid == RECEIVING).then(|| at(4_000));
         queue.page_failed(batch.priority, "it timed out".to_owned(), again).await.expect("written");
     }
     for (uuid, members) in [SENDING, PAUSED, CANCELLED].into_iter().zip([MEMBERS, MEMBERS + 100, MEMBERS + 200]) {
-        let batch = queue.create_batch(new_batch(uuid, kind.clone()), at(1_000)).await.expect("begun");
+        let batch = queue.create_batch(new_batch(uuid, kind.clone()), at(1_000)).await.expect("created");
         let members: Vec<New> = (members..members + 5).map(|number| message(number, batch.priority)).collect();
         queue.accept(members, at(1_000)).await.expect("accepted");
     }

@@ -117,9 +117,10 @@ async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
     }
     let queue = open_at(&home, 2_000);
     let claimed = claim(&queue, 9, 3_000).await;
-    let told: Vec<_> = claimed.iter().map(|c| (c.uuid.as_u128(), c.interrupted.clone(), c.interruptions)).collect();
+    let interruptions: Vec<_> =
+        claimed.iter().map(|c| (c.uuid.as_u128(), c.interrupted.clone(), c.interruptions)).collect();
     // Whether the version before ended as it was asked to is not known, so that counts for nothing.
-    assert_eq!(told, [(1, vec![], 0), (2, vec![at(3_000)], 0), (3, vec![at(2_000)], 0)]);
+    assert_eq!(interruptions, [(1, vec![], 0), (2, vec![at(3_000)], 0), (3, vec![at(2_000)], 0)]);
 }
 
 #[tokio::test]
@@ -158,9 +159,9 @@ async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_
             let left = queue.get_meta("rehash-through").await.expect("asked");
             assert_eq!(left, None, "it is done, once");
         }
-        let forgotten = queue.erase(None, Some("c@xn--bcher-kva.example".to_owned())).await.expect("forgotten");
-        assert_eq!(forgotten.waiting, 1);
-        let all = queue.erase(Some("ÜNÏ".to_owned()), None).await.expect("forgotten");
+        let erased = queue.erase(None, Some("c@xn--bcher-kva.example".to_owned())).await.expect("erased");
+        assert_eq!(erased.waiting, 1);
+        let all = queue.erase(Some("ÜNÏ".to_owned()), None).await.expect("erased");
         assert_eq!(all.waiting as usize, FORMS.len() - 1);
         let rows = sqlite(&queue).writer.write(|writer| {
             let sql = "SELECT (SELECT count(*) FROM recipients) + (SELECT count(*) FROM uuids)";
