@@ -135,7 +135,7 @@ fn a_bad_new_version_leaves_the_old_one_serving_and_is_reported() {
     wait_for("the next good version", || {
         Some(host.send()).filter(|told| Host::revision(told, "stub_policy") != before)
     });
-    assert_text(&json!(host.end()), "the one before goes on");
+    assert_text(&json!(host.end()), "the previous one stays active");
 }
 
 #[test]
