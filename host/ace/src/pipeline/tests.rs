@@ -414,7 +414,7 @@ async fn a_channel_that_is_gone_meanwhile_is_chosen_anew() {
     let mut second = put_away_and_taken_up(&first, &snapshot(vec![], &[&new], &[]));
     run(&mut second).await;
     assert_eq!((email(&second).outcome.state(), email(&second).channel.as_deref()), ("sent", Some("new")));
-    assert_eq!(email(&second).passed_over, ["old: it is not there any more"]);
+    assert_eq!(email(&second).passed_over, ["old: it no longer exists"]);
 }
 
 fn at_most_once(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {

@@ -86,7 +86,7 @@ enum Refusal {
     Owner { path: PathBuf, owner: u32, me: u32 },
     #[error("{} has {links} names (hard links), and whoever knows another one may write it", path.display())]
     Links { path: PathBuf, links: u64 },
-    #[error("{} is no {wanted}", path.display())]
+    #[error("{} is not a {wanted}", path.display())]
     Kind { path: PathBuf, wanted: &'static str },
     #[error("{} is damaged: {what}", path.display())]
     Damaged { path: PathBuf, what: &'static str },
