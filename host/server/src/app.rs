@@ -169,7 +169,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
     running.push(tasks.keep("held messages", move || {
         let worker = worker.clone();
         async move {
-            worker.release_parked().await;
+            worker.release_blocked().await;
             Ok::<_, Infallible>(())
         }
     }));

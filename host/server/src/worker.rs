@@ -5,7 +5,7 @@
 //! way through the queue's waiting rows.
 
 mod alone;
-mod parking;
+mod blocked;
 mod reading;
 mod settling;
 
@@ -377,7 +377,7 @@ impl Worker {
         let permit = self.settling.clone().acquire_owned().await;
         drop(place);
         match flight.due() {
-            Some(_) if flight.waits_for().is_some() => self.park(lent, priority, &flight).await,
+            Some(_) if flight.waits_for().is_some() => self.block(lent, priority, &flight).await,
             Some(due) => {
                 let progress = write_down(flight.progress());
                 self.settle(lent, Settlement::Defer { due, progress }, false).await;

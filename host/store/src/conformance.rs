@@ -3,20 +3,20 @@
 //!
 //! - [`messages`], [`batches`], [`operators`]: what the queue is for
 //! - [`limits`]: the same message for further channel types
-//! - [`parked`]: messages that wait for a destination that is down
+//! - [`blocked`]: messages that wait for a destination that is down
 //! - [`suspects`]: processes that end with messages in flight
 //! - [`recipients`]: one rule for whom a message is for
 //! - [`clocks`]: a wall clock that jumps
 //! - [`properties`]: random [`operations`] beside a [`model`]
 
 mod batches;
+mod blocked;
 mod clocks;
 mod limits;
 mod messages;
 mod model;
 mod operations;
 mod operators;
-mod parked;
 mod properties;
 mod recipients;
 mod suspects;
@@ -51,7 +51,7 @@ pub type Make<'a> = &'a dyn Fn() -> Box<dyn Harness>;
 
 macro_rules! cases {
     ($($module:ident :: $name:ident),* $(,)?) => {
-        /// Hands the name and the future of each case to `each`.
+        /// Passes the name and the future of each case to `each`.
         fn each_case<'a>(make: Make<'a>, each: &dyn Fn(&str, Pin<Box<dyn Future<Output = ()> + 'a>>)) {
             $(each(stringify!($name), Box::pin($module::$name(make)));)*
         }
@@ -78,40 +78,40 @@ cases! {
     messages::the_same_message_again_is_the_same_and_another_under_its_uuid_is_a_conflict,
     messages::transactional_goes_first_and_no_batch_starves_another,
     messages::a_message_waits_for_its_time,
-    messages::a_message_is_not_handed_out_within_the_millisecond_before_its_moment,
+    messages::a_message_is_not_claimed_within_the_millisecond_before_it_is_due,
     messages::nothing_accepted_is_lost_with_the_process_and_what_was_in_flight_comes_back_in_doubt,
     messages::a_worker_that_is_not_heard_of_any_more_loses_its_lease,
-    messages::a_full_queue_takes_none_and_says_so,
+    messages::a_full_queue_accepts_no_message_and_says_so,
     messages::a_write_that_fails_leaves_no_claim_that_never_ends,
     operators::dead_letters_are_kept_whole_tried_again_and_discarded,
     operators::what_a_dead_letter_was_settled_with_is_there_when_it_is_tried_again_and_goes_with_its_body,
     operators::a_change_of_many_changes_no_more_than_its_limit,
-    operators::a_waiting_message_can_be_taken_back_and_one_in_flight_cannot,
+    operators::a_waiting_message_can_be_cancelled_and_one_in_flight_cannot,
     operators::messages_are_found_by_person_name_state_and_time,
-    operators::a_person_is_forgotten_everywhere,
-    operators::webhook_calls_are_kept_until_they_are_taken,
+    operators::a_person_is_erased_everywhere,
+    operators::webhook_deliveries_are_kept_until_they_end,
     batches::a_batch_that_is_sent_again_yields_each_message_once,
     batches::a_batch_is_paused_resumed_and_cancelled,
-    limits::one_that_waits_is_handed_out_with_all_it_was_asked_for,
+    limits::a_waiting_message_is_claimed_with_the_limits_of_all_its_requests,
     limits::one_without_a_limit_was_asked_for_everything,
-    limits::one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_time,
+    limits::a_deferred_message_is_due_at_once_and_a_scheduled_one_at_its_time,
     limits::one_that_is_in_flight_goes_on_once_its_worker_is_done,
     limits::one_that_is_settled_is_opened_again_and_counted_as_such,
-    limits::one_that_was_taken_back_or_given_up_stays_so,
+    limits::a_cancelled_or_discarded_message_stays_so,
     limits::a_dead_letter_that_is_tried_again_keeps_its_limit,
-    parked::what_is_parked_is_claimed_when_it_is_brought_back_or_when_its_time_ends,
-    parked::each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all,
-    parked::nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back,
-    parked::a_message_that_waits_for_two_is_brought_back_once,
-    parked::a_parked_message_can_be_cancelled_and_erased_and_leaves_nothing,
-    parked::what_is_parked_is_known_after_a_restart,
-    parked::a_message_that_is_tried_again_is_as_old_as_that,
+    blocked::blocked_messages_are_claimed_when_unblocked_or_when_they_are_due,
+    blocked::each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all,
+    blocked::nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back,
+    blocked::a_message_that_waits_for_two_is_brought_back_once,
+    blocked::a_blocked_message_can_be_cancelled_and_erased_and_leaves_nothing,
+    blocked::blocked_messages_are_known_after_a_restart,
+    blocked::a_message_that_is_tried_again_is_as_old_as_that,
     suspects::from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_last_it_is_not_tried,
     suspects::only_what_nobody_asked_for_counts,
-    suspects::what_comes_to_anything_is_suspected_no_more_and_innocent_messages_are_never_set_aside,
-    suspects::a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one_that_waits_is_taken_back_and_forgotten,
+    suspects::a_finished_attempt_ends_the_suspicion_and_innocent_messages_are_never_set_aside,
+    suspects::a_suspect_is_paused_and_cancelled_with_its_batch_and_can_be_cancelled_and_erased,
     suspects::a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would,
-    recipients::who_is_listed_is_forgotten_however_the_address_is_written,
+    recipients::a_listed_person_is_erased_however_the_address_is_written,
     clocks::a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_own,
     clocks::a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up,
     clocks::more_than_one_step_of_waiting_messages_is_brought_back,

@@ -19,7 +19,7 @@ pub use stamp::FileStamp;
 const TEMPORARY: (&str, &str) = (".ace-", ".tmp");
 /// A temporary file that is older was left behind by a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(3_600);
-/// Files that [`Access::restrict_folder`] looks at.
+/// Files that [`Access::restrict_folder`] inspects.
 const FILES_MAX: usize = 200_000;
 /// Folders below one another that it looks into.
 const DEPTH_MAX: usize = 16;

@@ -4,14 +4,14 @@
 //!
 //! - [`database`]: opening a file, its tables, reading
 //! - [`writer`]: changes, many to a transaction; [`batch`]: one transaction
-//! - [`damage`]: an entry that is damaged is its own fault alone
+//! - [`damage`]: a damaged entry affects no other entry
 //! - [`facts`]: the NDJSON files loaded at the start
 //! - [`places`]: caps over a sliding window
-//! - [`overlay`]: what calls write that must change nothing
+//! - [`overlay`]: writes of calls that must change nothing
 //!
 //! Reads run on the caller's thread: microseconds, on a connection of their own, never waiting for a writer. Writes to a file
-//! go through one thread that puts all that wait into one transaction: the caller's thread pays for no fsync, and a write is
-//! answered when it is on the disk.
+//! go through one thread that commits all waiting writes in one transaction: the caller's thread does no fsync, and a write
+//! completes when it is on the disk.
 
 mod batch;
 mod damage;
@@ -50,10 +50,10 @@ const READERS_MAX: usize = 8;
 /// Why a call could not be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyvalueError {
-    /// A name, token or value that the store does not take.
+    /// A name, token or value that exceeds a limit.
     #[error("{0}")]
     Quota(String),
-    /// No further entry fits. Entries that are there can be written and deleted all the same.
+    /// No further entry fits. Existing entries can still be written and deleted.
     #[error("{0}")]
     Full(String),
     #[error("{0}")]
@@ -91,7 +91,7 @@ pub struct Counted {
     pub is_first_time: bool,
 }
 
-/// Who writes: plugins do not get all the room there is.
+/// Who writes: plugins cannot use the whole store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     Application,
@@ -116,8 +116,10 @@ enum Store {
 }
 
 impl Keyvalue {
-    /// Opens the database, or begins one, and loads the configured files into it. Reads and writes files: not for an async
-    /// thread.
+    /// Opens the database, or creates it, and loads the configured files into it. Blocks; not for an async thread.
+    ///
+    /// # Errors
+    /// The database cannot be opened, or a file cannot be loaded.
     pub fn load(settings: &Settings, now: Timestamp) -> Result<Self, FileError> {
         let opened = |store| {
             let max_value_bytes = settings.max_value_bytes;
@@ -147,7 +149,7 @@ impl Keyvalue {
         Keyvalue { store: self.store.clone(), max_value_bytes: self.max_value_bytes, origin: Origin::Plugin }
     }
 
-    /// Why nothing can be written, where that lasts.
+    /// Why nothing can be written, if that is permanent.
     pub fn fault(&self) -> Option<&'static str> {
         match &*self.store {
             Store::File { is_lost, .. } if is_lost.load(Ordering::Relaxed) => Some(
@@ -157,7 +159,7 @@ impl Keyvalue {
         }
     }
 
-    /// The value, unless it is not there or its time is over.
+    /// The value of an entry; `None` if there is none or it has expired.
     pub fn get(&self, bucket: &str, key: &str, now: Timestamp) -> Result<Option<Vec<u8>>, KeyvalueError> {
         self.check(bucket, key, None)?;
         self.read(|db| database::value(db, bucket, key, now.as_millisecond()))
@@ -269,7 +271,7 @@ impl Keyvalue {
         }
     }
 
-    /// Gives a token's place back; none is no error.
+    /// Releases a token's place; none is no error.
     ///
     /// # Errors
     ///
@@ -316,7 +318,7 @@ impl Keyvalue {
         self.write("b", "k", Change::Panic, Timestamp::UNIX_EPOCH).await.expect_err("its thread has ended");
     }
 
-    /// Refuses names and values that the store does not take.
+    /// Refuses names and values that exceed a limit.
     fn check(&self, bucket: &str, key: &str, value: Option<&[u8]>) -> Result<(), KeyvalueError> {
         check(bucket, key, value.map_or(0, <[u8]>::len), self.max_value_bytes)
     }
@@ -345,7 +347,7 @@ impl Keyvalue {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A transaction that a panic cut short was rolled back: what the lock guards is sound.
+    // A transaction that panicked was rolled back, so the guarded state is valid.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -373,7 +375,7 @@ fn short(name: &str) -> Result<(), KeyvalueError> {
     }
 }
 
-/// What a guest is told: not where the file is.
+/// The error as a guest sees it: without the file's path.
 fn unavailable(error: rusqlite::Error) -> KeyvalueError {
     KeyvalueError::Unavailable(format!("the key-value store: {}", crate::sqlite::describe(&error)))
 }

@@ -189,17 +189,17 @@ impl Queue {
     }
 
     /// How many messages wait for each relay and origin that is, or was, down.
-    pub fn parked(&self) -> BTreeMap<String, u64> {
-        engine!(self, store => store.parked())
+    pub fn blocked(&self) -> BTreeMap<String, u64> {
+        engine!(self, store => store.blocked())
     }
 
     /// Makes at most `max` of the messages due that wait for a destination; how many that were. Transactional messages go first;
     /// `in_turn`: the one that has not been tried for longest.
-    pub async fn unpark(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
-        engine!(self, store => store.unpark(destination, max, in_turn).await)
+    pub async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
+        engine!(self, store => store.unblock(destination, max, in_turn).await)
     }
 
-    /// Claims no message of a batch until [`Queue::release`], except those that [`Queue::unpark`] made due.
+    /// Claims no message of a batch until [`Queue::release`], except those that [`Queue::unblock`] made due.
     pub fn hold(&self, batch: Priority) {
         engine!(self, store => store.hold(batch));
     }

@@ -46,11 +46,11 @@ impl Held {
         Held { db, file: Some((file, hold)), identity: None }
     }
 
-    /// Begins to watch over the file and its write-ahead log, for [`Held::check`]. What SQLite created beside the file has its access
+    /// Starts to watch the file and its write-ahead log, for [`Held::check`]. What SQLite created beside the file has its access
     /// then.
     ///
     /// # Errors
-    /// The file is another one already, it cannot be looked at, or it cannot be given to a group.
+    /// The file is another one already, it cannot be read, or it cannot be given to a group.
     pub fn watch(&mut self, access: Access) -> Result<(), String> {
         let Some((path, hold)) = &self.file else { return Ok(()) };
         self.identity = Some(Box::new(Identity::new(hold.clone(), &self.db, path)?));

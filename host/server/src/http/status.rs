@@ -179,10 +179,10 @@ pub(super) async fn queue(State(api): State<Arc<Api>>) -> Result<Json<QueueStatu
 
 /// Destinations that are down or recovering, with the number of messages that wait for them.
 fn destinations(api: &Api) -> Vec<DestinationStatus> {
-    let mut parked = api.queue.parked();
+    let mut blocked = api.queue.blocked();
     let troubles = api.ace.destinations().troubles(api.ace.now());
     let troubles = troubles.into_iter().map(|view| {
-        let waiting = parked.remove(&view.destination.to_string()).unwrap_or_default();
+        let waiting = blocked.remove(&view.destination.to_string()).unwrap_or_default();
         DestinationStatus::new(view, waiting)
     });
     troubles.collect()

@@ -1,4 +1,4 @@
-//! A wall clock that jumps by hours, either way: nothing is held up by it, and nothing goes out before its time.
+//! A wall clock that jumps by hours, either way: no message is delayed by it, and none is sent before its time.
 
 use super::*;
 
@@ -111,17 +111,17 @@ pub(super) async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock
     let noon = 100 * HOUR;
     accept_at(&queue, 1, noon, None).await;
     let claimed = claim(&queue, 1, noon).await;
-    let told =
+    let settlement =
         Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: Some(event("message.sent")), kept: None };
     queue
-        .settle(vec![Settled { id: claimed[0].id, claim: claimed[0].claim, settlement: told }], at(noon))
+        .settle(vec![Settled { id: claimed[0].id, claim: claimed[0].claim, settlement }], at(noon))
         .await
         .expect("settled");
     let calls = async |second| queue.webhook_deliveries("audit".to_owned(), 10, at(second)).await.expect("asked");
     let call = calls(noon).await.remove(0);
     queue.retry_webhook_delivery("audit".to_owned(), call.event.id, at(noon + 60)).await.expect("noted");
     let earlier = noon - 3 * HOUR;
-    // The worker looks at the queue every second, and so sees the clock.
+    // The worker polls the queue every second, and so notices the clock.
     assert_eq!(claim(&queue, 1, earlier).await, []);
     assert!(calls(earlier + 59).await.is_empty());
     assert_eq!(calls(earlier + 60).await.len(), 1);

@@ -7,7 +7,7 @@ fn limited(names: &[&str]) -> New {
     New { limit: Some(names), ..new(1, ORDINARY) }
 }
 
-async fn hand_in(queue: &Queue, new: New) -> Accepted {
+async fn submit(queue: &Queue, new: New) -> Accepted {
     queue.accept(vec![new], at(1_000)).await.expect("answered")[0]
 }
 
@@ -21,42 +21,42 @@ fn lists(lists: &[&[&str]]) -> Option<Limits> {
     Some(lists.iter().map(|list| list.iter().map(|name| (*name).to_owned()).collect()).collect())
 }
 
-pub(super) async fn one_that_waits_is_handed_out_with_all_it_was_asked_for(make: Make<'_>) {
+pub(super) async fn a_waiting_message_is_claimed_with_the_limits_of_all_its_requests(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::New(MessageId::from(1)));
-    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::Same(State::Queued));
-    assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Extended);
-    assert_eq!(hand_in(&queue, limited(&["push", "sms"])).await, Accepted::Same(State::Queued));
-    assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::Extended, "no limit is more than any");
-    assert_eq!(hand_in(&queue, limited(&["voice"])).await, Accepted::Same(State::Queued), "and nothing is left to ask");
+    assert_eq!(submit(&queue, limited(&["email"])).await, Accepted::New(MessageId::from(1)));
+    assert_eq!(submit(&queue, limited(&["email"])).await, Accepted::Same(State::Queued));
+    assert_eq!(submit(&queue, limited(&["push", "sms"])).await, Accepted::Extended);
+    assert_eq!(submit(&queue, limited(&["push", "sms"])).await, Accepted::Same(State::Queued));
+    assert_eq!(submit(&queue, new(1, ORDINARY)).await, Accepted::Extended, "no limit is more than any");
+    assert_eq!(submit(&queue, limited(&["voice"])).await, Accepted::Same(State::Queued), "and nothing is left to ask");
     let claimed = only(&queue, 1_000).await;
     assert_eq!(claimed.limits, lists(&[&["email"], &["push", "sms"], &[]]));
-    assert_eq!(hand_in(&queue, New { digest: [7; 16], ..limited(&["fax"]) }).await, Accepted::Conflict);
+    assert_eq!(submit(&queue, New { digest: [7; 16], ..limited(&["fax"]) }).await, Accepted::Conflict);
 }
 
 pub(super) async fn one_without_a_limit_was_asked_for_everything(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    assert_eq!(hand_in(&queue, new(1, ORDINARY)).await, Accepted::New(MessageId::from(1)));
-    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Same(State::Queued));
+    assert_eq!(submit(&queue, new(1, ORDINARY)).await, Accepted::New(MessageId::from(1)));
+    assert_eq!(submit(&queue, limited(&["push"])).await, Accepted::Same(State::Queued));
     assert_eq!(only(&queue, 1_000).await.limits, None);
 }
 
-pub(super) async fn one_that_was_put_off_comes_at_once_and_one_that_is_scheduled_at_its_time(make: Make<'_>) {
+pub(super) async fn a_deferred_message_is_due_at_once_and_a_scheduled_one_at_its_time(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    hand_in(&queue, limited(&["email"])).await;
+    submit(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], again(9_000)).await;
-    hand_in(&queue, limited(&["push"])).await;
+    submit(&queue, limited(&["push"])).await;
     let claimed = only(&queue, 1_001).await;
     assert_eq!((claimed.progress.as_deref(), claimed.report), (Some(&b"half-way"[..]), None));
 
     let home = Home::new(make);
     let queue = home.open();
     let scheduled = |limit: &[&str]| New { not_before: Some(at(5_000)), ..limited(limit) };
-    hand_in(&queue, scheduled(&["email"])).await;
-    assert_eq!(hand_in(&queue, scheduled(&["push"])).await, Accepted::Extended);
+    submit(&queue, scheduled(&["email"])).await;
+    assert_eq!(submit(&queue, scheduled(&["push"])).await, Accepted::Extended);
     assert!(claim(&queue, 9, 1_001).await.is_empty());
     assert_eq!(only(&queue, 5_000).await.limits, lists(&[&["email"], &["push"]]));
 }
@@ -65,9 +65,9 @@ pub(super) async fn one_that_is_in_flight_goes_on_once_its_worker_is_done(make: 
     for settlement in [done(State::Sent), again(9_000)] {
         let home = Home::new(make);
         let queue = home.open();
-        hand_in(&queue, limited(&["email"])).await;
+        submit(&queue, limited(&["email"])).await;
         let claimed = only(&queue, 1_000).await;
-        assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Extended);
+        assert_eq!(submit(&queue, limited(&["push"])).await, Accepted::Extended);
         settle(&queue, &[claimed], settlement.clone()).await;
         let claimed = only(&queue, 1_001).await;
         assert_eq!(claimed.limits, lists(&[&["email"], &["push"]]));
@@ -80,10 +80,10 @@ pub(super) async fn one_that_is_in_flight_goes_on_once_its_worker_is_done(make: 
 pub(super) async fn one_that_is_settled_is_opened_again_and_counted_as_such(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    hand_in(&queue, limited(&["email"])).await;
+    submit(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Sent)).await;
-    assert_eq!(hand_in(&queue, limited(&["email"])).await, Accepted::Same(State::Sent));
-    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Extended);
+    assert_eq!(submit(&queue, limited(&["email"])).await, Accepted::Same(State::Sent));
+    assert_eq!(submit(&queue, limited(&["push"])).await, Accepted::Extended);
     drop(queue);
     let queue = home.open();
     assert_eq!(queue.stats().await.expect("stats").waiting_ordinary, 1, "over a restart as well");
@@ -95,24 +95,24 @@ pub(super) async fn one_that_is_settled_is_opened_again_and_counted_as_such(make
     assert_eq!((stored.state, stored.body), (State::Sent, None));
 }
 
-pub(super) async fn one_that_was_taken_back_or_given_up_stays_so(make: Make<'_>) {
+pub(super) async fn a_cancelled_or_discarded_message_stays_so(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    hand_in(&queue, limited(&["email"])).await;
+    submit(&queue, limited(&["email"])).await;
     queue.cancel(Uuid::from_u128(1), at(1_000)).await.expect("cancelled");
-    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Cancelled));
+    assert_eq!(submit(&queue, limited(&["push"])).await, Accepted::Ended(State::Cancelled));
     let home = Home::new(make);
     let queue = home.open();
-    hand_in(&queue, limited(&["email"])).await;
+    submit(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
     queue.discard(Uuid::from_u128(1)).await.expect("discarded");
-    assert_eq!(hand_in(&queue, limited(&["push"])).await, Accepted::Ended(State::Discarded));
+    assert_eq!(submit(&queue, limited(&["push"])).await, Accepted::Ended(State::Discarded));
 }
 
 pub(super) async fn a_dead_letter_that_is_tried_again_keeps_its_limit(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    hand_in(&queue, limited(&["email"])).await;
+    submit(&queue, limited(&["email"])).await;
     settle(&queue, &[only(&queue, 1_000).await], done(State::Failed)).await;
     queue.retry(Uuid::from_u128(1), at(1_000)).await.expect("it waits again");
     let claimed = only(&queue, 1_000).await;

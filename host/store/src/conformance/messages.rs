@@ -67,13 +67,13 @@ pub(super) async fn a_message_waits_for_its_time(make: Make<'_>) {
     let claimed = claim(&queue, 5, 1_500).await;
     settle(&queue, &claimed, again(1_600)).await;
     assert!(claim(&queue, 5, 1_599).await.is_empty());
-    let taken_up = claim(&queue, 5, 1_600).await;
-    assert_eq!(taken_up[0].progress.as_deref(), Some(&b"half-way"[..]));
-    assert!(!taken_up[0].is_in_doubt());
+    let claimed = claim(&queue, 5, 1_600).await;
+    assert_eq!(claimed[0].progress.as_deref(), Some(&b"half-way"[..]));
+    assert!(!claimed[0].is_in_doubt());
 }
 
-/// The store keeps milliseconds: rounded down, a message would be handed out before its moment, and put back for nothing.
-pub(super) async fn a_message_is_not_handed_out_within_the_millisecond_before_its_moment(make: Make<'_>) {
+/// The store keeps milliseconds: rounded down, a message would be claimed before it is due, and released again.
+pub(super) async fn a_message_is_not_claimed_within_the_millisecond_before_it_is_due(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     let ms = |ms| at(1_500) + jiff::SignedDuration::from_millis(ms);
@@ -110,7 +110,7 @@ pub(super) async fn nothing_accepted_is_lost_with_the_process_and_what_was_in_fl
     all.sort_unstable();
     assert_eq!((all, doubtful), (vec![2, 3, 4, 5, 6, 7], vec![3, 4, 7]));
     settle(&queue, &claimed, again(2_000)).await;
-    assert!(claim(&queue, 10, 2_000).await.iter().all(|c| !c.is_in_doubt()), "told once");
+    assert!(claim(&queue, 10, 2_000).await.iter().all(|c| !c.is_in_doubt()), "reported once");
 }
 
 pub(super) async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease(make: Make<'_>) {
@@ -132,7 +132,7 @@ pub(super) async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease(make:
     assert_eq!(state(&queue, 1).await, State::Sent);
 }
 
-pub(super) async fn a_full_queue_takes_none_and_says_so(make: Make<'_>) {
+pub(super) async fn a_full_queue_accepts_no_message_and_says_so(make: Make<'_>) {
     let home = Home::new(make);
     let settings = Settings { max_messages: 3, ..home.settings() };
     let queue = home.open_with(settings, at(0));

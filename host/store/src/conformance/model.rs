@@ -89,26 +89,26 @@ impl Known {
 pub(super) struct Lot {
     pub(super) priority: Priority,
     pub(super) state: BatchState,
-    pub(super) begun: i64,
+    pub(super) created: i64,
 }
 
-pub(super) struct Told {
+pub(super) struct KnownEvent {
     pub(super) id: EventId,
     pub(super) at: i64,
     pub(super) number: u128,
-    /// When it is called, and how often that failed; `None` once it was taken.
+    /// When it is due, and how often it failed; `None` once it was delivered.
     pub(super) call: Option<(i64, u32)>,
 }
 
 pub(super) struct Model {
     pub(super) now: i64,
-    /// What the clock said when the queue looked last.
+    /// The time of the queue's latest claim.
     pub(super) clock: Option<i64>,
     pub(super) messages: BTreeMap<u128, Known>,
     pub(super) batches: [Option<Lot>; 2],
-    pub(super) events: Vec<Told>,
+    pub(super) events: Vec<KnownEvent>,
     pub(super) last_event: EventId,
-    /// The latest event that was thrown out for its age.
+    /// The latest event that was pruned.
     pub(super) pruned: EventId,
 }
 
@@ -135,7 +135,7 @@ impl Model {
         self.batches.iter().flatten().any(|lot| lot.priority == priority && lot.state == BatchState::Paused)
     }
 
-    /// What is due in a lane, as it is to be handed out.
+    /// The messages of a priority class that are due, in the order in which they must be claimed.
     pub(super) fn due(&self, priority: Priority) -> Vec<u128> {
         let mut due: Vec<(i64, MessageId, u128)> = self
             .messages
@@ -153,7 +153,7 @@ impl Model {
 
     pub(super) fn erase(&mut self, number: u128) {
         self.messages.remove(&number);
-        self.events.retain(|told| told.number != number);
+        self.events.retain(|event| event.number != number);
     }
 
     /// A clock that was set back: what was due stays due, and pauses stay as long as they were.
@@ -169,7 +169,7 @@ impl Model {
                 }
             }
         }
-        for (due, _) in self.events.iter_mut().filter_map(|told| told.call.as_mut()) {
+        for (due, _) in self.events.iter_mut().filter_map(|event| event.call.as_mut()) {
             if *due > now {
                 *due = now.max(*due - (was - now));
             }
@@ -211,8 +211,8 @@ impl Model {
         (message.place, message.claim, message.is_suspect) = (Place::InFlight, Some(claimed.claim), false);
     }
 
-    pub(super) fn claim(&mut self, claim: Claim, handed: &ClaimedBatch) {
-        let claimed = &handed.messages;
+    pub(super) fn claim(&mut self, claim: Claim, claimed_batch: &ClaimedBatch) {
+        let claimed = &claimed_batch.messages;
         self.follow_clock();
         self.come_back(false, |m| m.is_lost);
         let all = numbers(claimed);
@@ -228,14 +228,14 @@ impl Model {
         let due: Vec<Vec<u128>> = priorities.iter().map(|priority| self.due(*priority)).collect();
         let total: usize = due.iter().map(Vec::len).sum();
         assert_eq!(bulk.len(), total.min(claim.bulk_max).min(claim.max - urgent.len()), "as many as there may be");
-        let mut taken = Vec::new();
+        let mut turns = Vec::new();
         for (priority, due) in priorities.iter().zip(&due) {
             let of_class: Vec<u128> = bulk.iter().copied().filter(|n| self.messages[n].priority == *priority).collect();
             assert_eq!(of_class, due[..of_class.len()], "{priority:?}: the earliest first");
-            taken.push((of_class.len(), of_class.len() < due.len()));
+            turns.push((of_class.len(), of_class.len() < due.len()));
         }
-        for (n, _) in &taken {
-            assert!(taken.iter().all(|(m, is_more)| !is_more || n.saturating_sub(*m) <= 8), "in turns: {taken:?}");
+        for (n, _) in &turns {
+            assert!(turns.iter().all(|(m, is_more)| !is_more || n.saturating_sub(*m) <= 8), "in turns: {turns:?}");
         }
 
         for claimed in claimed {
@@ -258,10 +258,14 @@ impl Model {
         };
         let bulk_classes = if claim.bulk_max > 0 { priorities } else { Vec::new() };
         let all = [vec![TRANSACTIONAL], bulk_classes].concat();
-        assert_eq!(handed.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
+        assert_eq!(claimed_batch.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
         let transactional = of_turn(urgent.len() == claim.max, &[TRANSACTIONAL]);
-        assert_eq!(handed.next_transactional, transactional, "when to come back for what is transactional");
-        assert_eq!(handed.next_suspect, self.suspects().first().map(|(due, _)| at(*due)), "when a suspect is due");
+        assert_eq!(claimed_batch.next_transactional, transactional, "when to come back for what is transactional");
+        assert_eq!(
+            claimed_batch.next_suspect,
+            self.suspects().first().map(|(due, _)| at(*due)),
+            "when a suspect is due"
+        );
     }
 
     pub(super) fn settle(&mut self, number: u128, how: How) {
@@ -276,7 +280,7 @@ impl Model {
                 message.settle(state, b"{\"report\": 1}", now);
                 if is_told {
                     self.last_event = EventId::from(self.last_event.get() + 1);
-                    self.events.push(Told { id: self.last_event, at: now, number, call: Some((now, 0)) });
+                    self.events.push(KnownEvent { id: self.last_event, at: now, number, call: Some((now, 0)) });
                 }
             }
             How::Corrupt => message.settle(State::Corrupt, b"{}", now),
@@ -304,13 +308,13 @@ impl Model {
                 message.has_body = false;
             }
         }
-        let is_kept = |told: &Told| told.call.is_some() || told.at >= now - EVENT_RETENTION;
-        let gone = self.events.iter().filter(|told| !is_kept(told)).map(|told| told.id);
+        let is_kept = |event: &KnownEvent| event.call.is_some() || event.at >= now - EVENT_RETENTION;
+        let gone = self.events.iter().filter(|event| !is_kept(event)).map(|event| event.id);
         self.pruned = gone.max().map_or(self.pruned, |id| id.max(self.pruned));
         self.events.retain(is_kept);
         for lot in &mut self.batches {
             let is_empty = |priority| !self.messages.values().any(|m| m.priority == priority);
-            lot.take_if(|lot| lot.begun < now - RETENTION && is_empty(lot.priority));
+            lot.take_if(|lot| lot.created < now - RETENTION && is_empty(lot.priority));
         }
     }
 }

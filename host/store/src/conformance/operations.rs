@@ -11,7 +11,7 @@ pub(super) const NUMBERS: u128 = 24;
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    /// `lane`: transactional, ordinary, or one of two batches. `other`: with other content.
+    /// `priority`: transactional, ordinary, or one of two batches. `other`: with other content.
     Accept {
         first: u128,
         count: u128,
@@ -38,14 +38,14 @@ pub(super) enum Op {
     RetryAll(Option<u128>),
     DiscardAll(Option<u128>),
     Batch(usize, Turn),
-    Forget {
+    Erase {
         user: Option<u128>,
         email: Option<u128>,
     },
     Call {
         again: Option<i64>,
     },
-    KeepUp,
+    Maintain,
     LeasesEnd,
     Clock(i64),
     ClaimSuspect,
@@ -53,7 +53,7 @@ pub(super) enum Op {
     Reopen {
         is_clean: bool,
     },
-    /// A write that the disk does not take.
+    /// A write that fails.
     Fail,
 }
 
@@ -82,9 +82,9 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => option::of(0_u128..7).prop_map(Op::RetryAll),
         1 => option::of(0_u128..7).prop_map(Op::DiscardAll),
         3 => (0_usize..2, turn).prop_map(|(batch, turn)| Op::Batch(batch, turn)),
-        1 => (option::of(0_u128..7), option::of(0_u128..7)).prop_map(|(user, email)| Op::Forget { user, email }),
+        1 => (option::of(0_u128..7), option::of(0_u128..7)).prop_map(|(user, email)| Op::Erase { user, email }),
         2 => option::of(0..2 * HOUR).prop_map(|again| Op::Call { again }),
-        2 => Just(Op::KeepUp),
+        2 => Just(Op::Maintain),
         1 => Just(Op::LeasesEnd),
         4 => prop_oneof![4 => 0..600_i64, 1 => -5 * HOUR..0, 1 => 0..8 * HOUR].prop_map(Op::Clock),
         2 => Just(Op::ClaimSuspect),

@@ -1,4 +1,4 @@
-//! What operators do with messages, and what webhooks are told.
+//! Operations on messages, and webhook deliveries.
 
 use super::*;
 
@@ -53,7 +53,7 @@ pub(super) async fn what_a_dead_letter_was_settled_with_is_there_when_it_is_trie
 pub(super) async fn a_change_of_many_changes_no_more_than_its_limit(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
-    // More than one step takes, and among the latest one that cannot be retried.
+    // More than one step covers; one of the latest cannot be retried.
     accept(&queue, 1..=1_200, ORDINARY).await;
     let claimed = claim(&queue, 1_200, 1_000).await;
     settle(&queue, &claimed[..1_198], done(State::Failed)).await;
@@ -71,7 +71,7 @@ pub(super) async fn a_change_of_many_changes_no_more_than_its_limit(make: Make<'
     assert_eq!(queue.discard_all(Selection::default()).await, Ok(196), "all that are left");
 }
 
-pub(super) async fn a_waiting_message_can_be_taken_back_and_one_in_flight_cannot(make: Make<'_>) {
+pub(super) async fn a_waiting_message_can_be_cancelled_and_one_in_flight_cannot(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     accept(&queue, [1, 2], ORDINARY).await;
@@ -111,7 +111,7 @@ pub(super) async fn messages_are_found_by_person_name_state_and_time(make: Make<
     assert_eq!(third.next, None);
 }
 
-pub(super) async fn a_person_is_forgotten_everywhere(make: Make<'_>) {
+pub(super) async fn a_person_is_erased_everywhere(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
@@ -120,10 +120,10 @@ pub(super) async fn a_person_is_forgotten_everywhere(make: Make<'_>) {
     let event = Some(event("message.sent"));
     settle(&queue, &claimed[..3], Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None })
         .await;
-    let forgotten = queue.erase(Some("3".to_owned()), None).await.expect("erased");
-    assert_eq!(forgotten, Erased { waiting: 2, in_flight: 0, settled: 1, damaged: 0 });
-    let forgotten = queue.erase(None, Some("User4@Example.com".to_owned())).await.expect("erased");
-    assert_eq!(forgotten, Erased { waiting: 2, in_flight: 1, settled: 0, damaged: 0 });
+    let erased = queue.erase(Some("3".to_owned()), None).await.expect("erased");
+    assert_eq!(erased, Erased { waiting: 2, in_flight: 0, settled: 1, damaged: 0 });
+    let erased = queue.erase(None, Some("User4@Example.com".to_owned())).await.expect("erased");
+    assert_eq!(erased, Erased { waiting: 2, in_flight: 1, settled: 0, damaged: 0 });
     settle(&queue, &claimed[3..], done(State::Sent)).await;
     for number in [3, 4, 10, 11, 17, 18] {
         assert_eq!(queue.message(Uuid::from_u128(number)).await.expect("asked"), None, "{number}");
@@ -137,7 +137,7 @@ pub(super) async fn a_person_is_forgotten_everywhere(make: Make<'_>) {
     );
 }
 
-pub(super) async fn webhook_calls_are_kept_until_they_are_taken(make: Make<'_>) {
+pub(super) async fn webhook_deliveries_are_kept_until_they_end(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     queue.set_webhooks(vec!["a".to_owned(), "b".to_owned()]).await.expect("set");

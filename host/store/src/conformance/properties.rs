@@ -72,83 +72,20 @@ impl Pair {
             }
             Op::Claim { max, bulk_max } => {
                 let claim = Claim { max, bulk_max };
-                let handed = self.queue().claim(claim, self.now()).await.expect("claimed");
-                self.model.claim(claim, &handed);
+                let claimed_batch = self.queue().claim(claim, self.now()).await.expect("claimed");
+                self.model.claim(claim, &claimed_batch);
             }
             Op::Settle { which, how } => self.settle(which, how, false).await,
             Op::SettleLate { which, how } => self.settle(which, how, true).await,
-            Op::Retry(number) => {
-                let answer = self.queue().retry(Uuid::from_u128(number), self.now()).await;
-                let now = self.model.now;
-                match self.model.messages.get_mut(&number) {
-                    None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
-                    Some(message) if message.can_be_retried() => {
-                        assert_eq!(answer, Ok(()));
-                        message.retry(now);
-                    }
-                    Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
-                }
-            }
-            Op::Discard(number) => {
-                let answer = self.queue().discard(Uuid::from_u128(number)).await;
-                match self.model.messages.get_mut(&number) {
-                    None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
-                    Some(message) if message.state().is_dead() => {
-                        assert_eq!(answer, Ok(()));
-                        message.discard();
-                    }
-                    Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
-                }
-            }
-            Op::Cancel(number) => {
-                let answer = self.queue().cancel(Uuid::from_u128(number), self.now()).await;
-                let now = self.model.now;
-                match self.model.messages.get_mut(&number) {
-                    None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
-                    Some(message) if matches!(message.place, Place::Waiting(_)) => {
-                        assert_eq!(answer, Ok(()));
-                        message.settle(State::Cancelled, b"", now);
-                    }
-                    Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
-                }
-            }
-            Op::RetryAll(user) => {
-                let changed = self.queue().retry_all(of_user(user), self.now()).await;
-                let now = self.model.now;
-                let mut n = 0;
-                for message in self.of(user).filter(|m| m.can_be_retried()) {
-                    message.retry(now);
-                    n += 1;
-                }
-                assert_eq!(changed, Ok(n), "tried again");
-            }
-            Op::DiscardAll(user) => {
-                let changed = self.queue().discard_all(of_user(user)).await;
-                let mut n = 0;
-                for message in self.of(user).filter(|m| m.state().is_dead()) {
-                    message.discard();
-                    n += 1;
-                }
-                assert_eq!(changed, Ok(n), "discarded");
-            }
+            Op::Retry(number) => self.retry(number).await,
+            Op::Discard(number) => self.discard(number).await,
+            Op::Cancel(number) => self.cancel(number).await,
+            Op::RetryAll(user) => self.retry_all(user).await,
+            Op::DiscardAll(user) => self.discard_all(user).await,
             Op::Batch(batch, turn) => self.turn(batch, turn).await,
-            Op::Forget { user, email } => {
-                let (by_user, by_email) = (user.map(|n| n.to_string()), email.map(|n| format!("USER{n}@example.com")));
-                let forgotten = self.queue().erase(by_user, by_email).await.expect("erased");
-                let mut expected = Erased::default();
-                let is_meant = |number: &u128| [user, email].contains(&Some(*number % 7));
-                for number in self.model.messages.keys().copied().filter(is_meant).collect::<Vec<_>>() {
-                    match self.model.messages[&number].place {
-                        Place::Waiting(_) => expected.waiting += 1,
-                        Place::InFlight => expected.in_flight += 1,
-                        Place::Settled(..) => expected.settled += 1,
-                    }
-                    self.model.erase(number);
-                }
-                assert_eq!(forgotten, expected);
-            }
+            Op::Erase { user, email } => self.erase(user, email).await,
             Op::Call { again } => self.call(again).await,
-            Op::KeepUp => {
+            Op::Maintain => {
                 self.queue().maintain(self.now()).await.expect("maintained");
                 self.model.prune();
             }
@@ -157,48 +94,127 @@ impl Pair {
                 self.model.messages.values_mut().for_each(|m| m.is_lost = m.place == Place::InFlight);
             }
             Op::Clock(by) => self.model.now += by,
-            Op::Fail => {
-                self.home.fail_next_write(self.queue());
-                assert!(self.queue().accept(vec![new(NUMBERS, ORDINARY)], self.now()).await.is_err());
-                self.home.fail_next_write(self.queue());
-                assert!(self.queue().claim(Claim { max: 9, bulk_max: 9 }, self.now()).await.is_err());
-                // A lease that ended, which was not written down, is a new one.
-                for message in self.model.messages.values_mut().filter(|m| m.is_lost) {
-                    (message.is_lost, message.claim) = (false, None);
-                }
-            }
+            Op::Fail => self.fail().await,
             Op::ClaimSuspect => {
                 let claimed = self.queue().claim_suspect(self.now()).await.expect("claimed");
                 self.model.claim_suspect(claimed.as_ref());
             }
-            Op::Reopen { is_clean } => {
-                if is_clean {
-                    self.queue().note_shutdown().await.expect("noted");
-                }
-                self.open().await;
-                let latest = self.model.messages.values().max_by_key(|m| m.id).map(|m| m.accepted);
-                self.model.clock = latest.max(self.model.messages.values().filter_map(Known::settled).max());
-                self.model.come_back(!is_clean, |_| true);
-            }
+            Op::Reopen { is_clean } => self.reopen(is_clean).await,
         }
         self.compare().await;
     }
 
-    /// The number of a lane; a batch is begun, or found again.
+    async fn retry(&mut self, number: u128) {
+        let answer = self.queue().retry(Uuid::from_u128(number), self.now()).await;
+        let now = self.model.now;
+        match self.model.messages.get_mut(&number) {
+            None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
+            Some(message) if message.can_be_retried() => {
+                assert_eq!(answer, Ok(()));
+                message.retry(now);
+            }
+            Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
+        }
+    }
+
+    async fn discard(&mut self, number: u128) {
+        let answer = self.queue().discard(Uuid::from_u128(number)).await;
+        match self.model.messages.get_mut(&number) {
+            None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
+            Some(message) if message.state().is_dead() => {
+                assert_eq!(answer, Ok(()));
+                message.discard();
+            }
+            Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
+        }
+    }
+
+    async fn cancel(&mut self, number: u128) {
+        let answer = self.queue().cancel(Uuid::from_u128(number), self.now()).await;
+        let now = self.model.now;
+        match self.model.messages.get_mut(&number) {
+            None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
+            Some(message) if matches!(message.place, Place::Waiting(_)) => {
+                assert_eq!(answer, Ok(()));
+                message.settle(State::Cancelled, b"", now);
+            }
+            Some(_) => assert!(matches!(answer, Err(QueueError::State(_))), "{answer:?}"),
+        }
+    }
+
+    async fn retry_all(&mut self, user: Option<u128>) {
+        let changed = self.queue().retry_all(of_user(user), self.now()).await;
+        let now = self.model.now;
+        let mut n = 0;
+        for message in self.of(user).filter(|m| m.can_be_retried()) {
+            message.retry(now);
+            n += 1;
+        }
+        assert_eq!(changed, Ok(n), "tried again");
+    }
+
+    async fn discard_all(&mut self, user: Option<u128>) {
+        let changed = self.queue().discard_all(of_user(user)).await;
+        let mut n = 0;
+        for message in self.of(user).filter(|m| m.state().is_dead()) {
+            message.discard();
+            n += 1;
+        }
+        assert_eq!(changed, Ok(n), "discarded");
+    }
+
+    async fn erase(&mut self, user: Option<u128>, email: Option<u128>) {
+        let (by_user, by_email) = (user.map(|n| n.to_string()), email.map(|n| format!("USER{n}@example.com")));
+        let erased = self.queue().erase(by_user, by_email).await.expect("erased");
+        let mut expected = Erased::default();
+        let is_meant = |number: &u128| [user, email].contains(&Some(*number % 7));
+        for number in self.model.messages.keys().copied().filter(is_meant).collect::<Vec<_>>() {
+            match self.model.messages[&number].place {
+                Place::Waiting(_) => expected.waiting += 1,
+                Place::InFlight => expected.in_flight += 1,
+                Place::Settled(..) => expected.settled += 1,
+            }
+            self.model.erase(number);
+        }
+        assert_eq!(erased, expected);
+    }
+
+    async fn fail(&mut self) {
+        self.home.fail_next_write(self.queue());
+        assert!(self.queue().accept(vec![new(NUMBERS, ORDINARY)], self.now()).await.is_err());
+        self.home.fail_next_write(self.queue());
+        assert!(self.queue().claim(Claim { max: 9, bulk_max: 9 }, self.now()).await.is_err());
+        // A lease that ended, which was not written down, is a new one.
+        for message in self.model.messages.values_mut().filter(|m| m.is_lost) {
+            (message.is_lost, message.claim) = (false, None);
+        }
+    }
+
+    async fn reopen(&mut self, is_clean: bool) {
+        if is_clean {
+            self.queue().note_shutdown().await.expect("noted");
+        }
+        self.open().await;
+        let latest = self.model.messages.values().max_by_key(|m| m.id).map(|m| m.accepted);
+        self.model.clock = latest.max(self.model.messages.values().filter_map(Known::settled).max());
+        self.model.come_back(!is_clean, |_| true);
+    }
+
+    /// The priority class with that index; a batch is created, or found again.
     async fn priority(&mut self, which: usize) -> Priority {
         let Some(batch) = which.checked_sub(2) else { return if which == 0 { TRANSACTIONAL } else { ORDINARY } };
         let kind = b"kind".to_vec();
-        let begun = self.queue().create_batch(new_batch(batch_uuid(batch), kind), self.now()).await.expect("created");
+        let created = self.queue().create_batch(new_batch(batch_uuid(batch), kind), self.now()).await.expect("created");
         let now = self.model.now;
         let lot = self.model.batches[batch].get_or_insert(Lot {
-            priority: begun.priority,
+            priority: created.priority,
             state: BatchState::Receiving,
-            begun: now,
+            created: now,
         });
-        assert_eq!((begun.priority, begun.created), (lot.priority, at(lot.begun)));
+        assert_eq!((created.priority, created.created), (lot.priority, at(lot.created)));
         let priorities: Vec<Priority> = self.model.batches.iter().flatten().map(|lot| lot.priority).collect();
         assert!(priorities.len() < 2 || priorities[0] != priorities[1], "a class of its own");
-        begun.priority
+        created.priority
     }
 
     async fn accept(&mut self, news: Vec<New>, not_before: Option<i64>, other: bool) {
@@ -247,7 +263,7 @@ impl Pair {
     /// `is_late`: by a claim that has ended, after which nothing comes of it.
     async fn settle(&mut self, which: usize, how: How, is_late: bool) {
         let in_flight = |(number, m): (&u128, &Known)| {
-            // Where the queue does not know the claim it takes any.
+            // If the queue does not know the claim it accepts any.
             let is_meant = m.place == Place::InFlight && (!is_late || m.claim.is_some());
             is_meant.then_some((*number, m.id, m.claim.unwrap_or_default()))
         };
@@ -311,8 +327,8 @@ impl Pair {
         };
         if matches!(turn, Turn::Cancel) {
             let priority = lot.priority;
-            let is_taken = |m: &&mut Known| m.priority == priority && matches!(m.place, Place::Waiting(_));
-            self.model.messages.values_mut().filter(is_taken).for_each(|m| m.settle(State::Cancelled, b"", now));
+            let is_cancelled = |m: &&mut Known| m.priority == priority && matches!(m.place, Place::Waiting(_));
+            self.model.messages.values_mut().filter(is_cancelled).for_each(|m| m.settle(State::Cancelled, b"", now));
         }
         assert_eq!(answer.map(|batch| batch.uuid), Ok(uuid));
     }
@@ -320,13 +336,13 @@ impl Pair {
     async fn call(&mut self, again: Option<i64>) {
         let now = self.model.now;
         let calls = self.queue().webhook_deliveries(HOOK.to_owned(), 1, self.now()).await.expect("asked");
-        let due = |told: &&mut Told| told.call.is_some_and(|(due, _)| due <= now);
-        let first = self.model.events.iter_mut().filter(due).min_by_key(|told| (told.call.map(|c| c.0), told.id));
-        assert_eq!(calls.first().map(|call| call.event.id), first.as_ref().map(|told| told.id));
-        let Some(told) = first else { return };
-        let (id, attempts) = (told.id, told.call.map_or(0, |call| call.1));
+        let due = |event: &&mut KnownEvent| event.call.is_some_and(|(due, _)| due <= now);
+        let first = self.model.events.iter_mut().filter(due).min_by_key(|event| (event.call.map(|c| c.0), event.id));
+        assert_eq!(calls.first().map(|call| call.event.id), first.as_ref().map(|event| event.id));
+        let Some(event) = first else { return };
+        let (id, attempts) = (event.id, event.call.map_or(0, |call| call.1));
         assert_eq!(calls[0].attempts, attempts);
-        told.call = again.map(|pause| (now + pause, attempts + 1));
+        event.call = again.map(|pause| (now + pause, attempts + 1));
         let noted = match again {
             None => self.queue().end_webhook_delivery(HOOK.to_owned(), id).await,
             Some(pause) => self.queue().retry_webhook_delivery(HOOK.to_owned(), id, at(now + pause)).await,
@@ -370,14 +386,14 @@ impl Pair {
             dead: model.messages.values().filter(|m| m.state().is_dead()).count() as u64,
             oldest: oldest.map(|m| at(m.accepted)),
             bytes: stats.bytes,
-            webhook_deliveries: model.events.iter().filter(|told| told.call.is_some()).count() as u64,
+            webhook_deliveries: model.events.iter().filter(|event| event.call.is_some()).count() as u64,
             rates: stats.rates,
         };
         assert_eq!(stats, expected);
         let events = queue.events(EventId::START, 1_000).await.expect("asked");
         assert_eq!((events.last, events.pruned), (model.last_event, model.pruned));
         let seen: Vec<(EventId, Timestamp)> = events.events.iter().map(|event| (event.id, event.at)).collect();
-        assert_eq!(seen, model.events.iter().map(|told| (told.id, at(told.at))).collect::<Vec<_>>());
+        assert_eq!(seen, model.events.iter().map(|event| (event.id, at(event.at))).collect::<Vec<_>>());
     }
 
     async fn compare_batches(&self) {

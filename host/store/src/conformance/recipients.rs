@@ -28,7 +28,7 @@ const FORMS: [(&str, &str); 9] = [
     ("\"john doe\"@example.com", "\"John Doe\"@example.com"),
 ];
 
-pub(super) async fn who_is_listed_is_forgotten_however_the_address_is_written(make: Make<'_>) {
+pub(super) async fn a_listed_person_is_erased_however_the_address_is_written(make: Make<'_>) {
     for held in [true, false] {
         let home = Home::new(make);
         let queue = home.open();
@@ -47,8 +47,8 @@ pub(super) async fn who_is_listed_is_forgotten_however_the_address_is_written(ma
             let is_one = |form: &str| normal_address(form) == normal_address(asked);
             let all: Vec<u128> = (1..).zip(FORMS).filter(|(_, (stored, _))| is_one(stored)).map(|(n, _)| n).collect();
             let before = listed(&queue, asked).await;
-            let forgotten = queue.erase(None, Some(asked.to_owned())).await.expect("erased");
-            assert_eq!(forgotten.waiting as usize, before.len(), "{stored} asked for as {asked}");
+            let erased = queue.erase(None, Some(asked.to_owned())).await.expect("erased");
+            assert_eq!(erased.waiting as usize, before.len(), "{stored} asked for as {asked}");
             assert!(before == all || before.is_empty(), "{stored} asked for as {asked}: {before:?}, not {all:?}");
             assert_eq!(listed(&queue, asked).await, [0_u128; 0]);
         }

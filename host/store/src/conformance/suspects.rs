@@ -28,10 +28,10 @@ pub(super) async fn from_the_third_time_on_a_message_waits_longer_each_time_and_
     assert_eq!((second[0].interruptions, second[0].is_culprit), (2, false));
     assert_eq!(second[0].interrupted, [at(3_000), at(4_000)], "each end has its moment");
     drop(queue);
-    // The third: it waits for a second, in no lane of its own.
+    // The third: it waits for a second, outside its priority class.
     let queue = open_at(&home, 5_000);
-    let handed = queue.claim(Claim { max: 9, bulk_max: 9 }, at(5_000)).await.expect("claimed");
-    assert_eq!((handed.messages.len(), handed.next_suspect), (0, Some(at(5_001))));
+    let claimed_batch = queue.claim(Claim { max: 9, bulk_max: 9 }, at(5_000)).await.expect("claimed");
+    assert_eq!((claimed_batch.messages.len(), claimed_batch.next_suspect), (0, Some(at(5_001))));
     assert_eq!(queue.claim_suspect(at(5_000)).await.expect("asked"), None);
     let stats = queue.stats().await.expect("asked");
     assert_eq!((stats.waiting_transactional, stats.suspects), (1, 1));
@@ -79,9 +79,7 @@ pub(super) async fn only_what_nobody_asked_for_counts(make: Make<'_>) {
     }
 }
 
-pub(super) async fn what_comes_to_anything_is_suspected_no_more_and_innocent_messages_are_never_set_aside(
-    make: Make<'_>,
-) {
+pub(super) async fn a_finished_attempt_ends_the_suspicion_and_innocent_messages_are_never_set_aside(make: Make<'_>) {
     const CULPRIT: u128 = 33;
     let home = Home::new(make);
     let queue = open_at(&home, 0);
@@ -124,9 +122,7 @@ pub(super) async fn what_comes_to_anything_is_suspected_no_more_and_innocent_mes
     assert_eq!(claim(&queue, 9, now).await[0].interruptions, 0, "it came to something before");
 }
 
-pub(super) async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one_that_waits_is_taken_back_and_forgotten(
-    make: Make<'_>,
-) {
+pub(super) async fn a_suspect_is_paused_and_cancelled_with_its_batch_and_can_be_cancelled_and_erased(make: Make<'_>) {
     let home = Home::new(make);
     let queue = open_at(&home, 0);
     let uuid = Uuid::from_u128(77);
@@ -140,12 +136,12 @@ pub(super) async fn a_suspect_of_a_batch_is_paused_and_cancelled_with_it_and_one
     }
     let queue = open_at(&home, 4_000);
     queue.cancel(Uuid::from_u128(11), at(4_000)).await.expect("it waits");
-    let forgotten = queue.erase(Some("5".to_owned()), None).await.expect("erased");
-    assert_eq!(forgotten, Erased { waiting: 1, ..Erased::default() });
+    let erased = queue.erase(Some("5".to_owned()), None).await.expect("erased");
+    assert_eq!(erased, Erased { waiting: 1, ..Erased::default() });
     queue.pause_batch(uuid).await.expect("paused");
     assert_eq!(queue.claim_suspect(at(9_000)).await.expect("asked"), None);
-    let handed = queue.claim(Claim { max: 9, bulk_max: 9 }, at(9_000)).await.expect("claimed");
-    assert_eq!(handed.next_suspect, None, "nor is it waited for");
+    let claimed_batch = queue.claim(Claim { max: 9, bulk_max: 9 }, at(9_000)).await.expect("claimed");
+    assert_eq!(claimed_batch.next_suspect, None, "nor is it waited for");
     queue.resume_batch(uuid).await.expect("resumed");
     assert!(queue.claim_suspect(at(9_000)).await.expect("asked").is_some());
     let cancelled = queue.cancel_batch(uuid, at(9_000)).await.expect("cancelled");

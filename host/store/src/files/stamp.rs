@@ -19,7 +19,7 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// The file, or folder, at this path; links are followed. `None` where there is none, or it cannot be looked at. Blocks.
+    /// The file, or folder, at this path; links are followed. `None` if there is none, or it cannot be read. Blocks.
     pub fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().as_ref().map(FileStamp::from)
     }

@@ -10,7 +10,7 @@ use super::places::{Place, Wanted};
 use super::writer::{Change, Reply, Room, Write, WriteError};
 use super::{Counted, KeyvalueError, Origin, count, no_counter};
 
-/// A transaction under way.
+/// An open transaction.
 pub(super) struct Batch<'a> {
     pub(super) transaction: Transaction<'a>,
     /// Entries and tokens, in all buckets, the expired ones too.
@@ -78,9 +78,9 @@ impl Batch<'_> {
             self.transaction.prepare_cached(sql)?.query_row([bucket, key], |row| row.get(0)).optional()?;
         match old {
             None => self.make_room(target, 1)?,
-            Some(counter) => self.forget_tokens(bucket, counter)?,
+            Some(counter) => self.delete_tokens(bucket, counter)?,
         }
-        // What stands there already is not written again: facts loaded at each start cost no disk.
+        // An unchanged value is not written again: entries loaded at each start cost no write.
         let sql = "INSERT INTO entries (bucket, key, value, expires) VALUES (?1, ?2, ?3, ?4)
             ON CONFLICT DO UPDATE SET value = excluded.value, expires = excluded.expires, counter = NULL, kind = NULL
             WHERE value <> excluded.value OR expires IS NOT excluded.expires OR counter IS NOT NULL";
@@ -94,7 +94,7 @@ impl Batch<'_> {
             self.transaction.prepare_cached(sql)?.query_row([bucket, key], |row| row.get(0)).optional()?;
         if let Some(counter) = removed {
             self.grow(bucket, -1);
-            self.forget_tokens(bucket, counter)?;
+            self.delete_tokens(bucket, counter)?;
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The count of a live counter, 0 where there is none, and its entry.
+    /// The count of a live counter, 0 if there is none, and its entry.
     fn counter(&mut self, target: Target, now: i64) -> Result<(i64, Option<Entry>), WriteError> {
         let Target { bucket, key, .. } = target;
         let Some(entry) = self.live_entry(bucket, key, now)? else { return Ok((0, None)) };
@@ -190,7 +190,7 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    /// Drops the places of a window that has moved on; how many those were. A clock that was set back keeps none for longer.
+    /// Deletes places that have left the window. Returns how many. A clock that was set back keeps none for longer.
     fn drop_lapsed(&self, counter: Option<i64>, since: i64, now: i64) -> rusqlite::Result<i64> {
         let Some(counter) = counter else { return Ok(0) };
         let sql = "UPDATE tokens SET at = ?2 WHERE counter = ?1 AND at > ?2";
@@ -205,7 +205,7 @@ impl Batch<'_> {
         digits: i64,
         (expires, counter, kind): (Option<i64>, Option<i64>, Option<i64>),
     ) -> rusqlite::Result<()> {
-        // A counter lives as long as it was to when it was made; places as long as the latest of them.
+        // A counter keeps the expiry it was created with; places expire with the latest of them.
         let sql = "INSERT INTO entries (bucket, key, value, expires, counter, kind) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
             ON CONFLICT DO UPDATE SET value = excluded.value, counter = excluded.counter,
                 expires = iif(excluded.kind = 1, excluded.expires, expires)";
@@ -214,7 +214,7 @@ impl Batch<'_> {
         self.transaction.prepare_cached(sql)?.execute(values).map(drop)
     }
 
-    /// The entry; one whose time is over is removed.
+    /// A live entry; an expired one is removed.
     fn live_entry(&mut self, bucket: &str, key: &str, now: i64) -> rusqlite::Result<Option<Entry>> {
         let sql = "SELECT value, expires, counter, kind FROM entries WHERE bucket = ?1 AND key = ?2";
         let read = |row: &rusqlite::Row| {
@@ -228,30 +228,30 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    /// A token that was counted, and what it was counted as, where that is known.
+    /// A token that was counted, and what it was counted as, if that is known.
     fn token(&self, counter: Option<i64>, token: &str) -> rusqlite::Result<Option<Option<i64>>> {
         let Some(counter) = counter else { return Ok(None) };
         let sql = "SELECT at FROM tokens WHERE counter = ?1 AND token = ?2";
         self.transaction.prepare_cached(sql)?.query_row(params![counter, token], |row| row.get(0)).optional()
     }
 
-    /// Notes a token under a counter's number; a counter without one is given the next.
+    /// Stores a token under a counter's number; a counter without a number gets the next one.
     fn add_token(&self, counter: Option<i64>, token: &str, at: Option<i64>) -> rusqlite::Result<i64> {
         let sql = "INSERT INTO tokens (counter, token, at)
             VALUES (ifnull(?1, (SELECT ifnull(max(counter), 0) + 1 FROM tokens)), ?2, ?3) RETURNING counter";
         self.transaction.prepare_cached(sql)?.query_one(params![counter, token, at], |row| row.get(0))
     }
 
-    fn forget_tokens(&mut self, bucket: &str, counter: Option<i64>) -> rusqlite::Result<()> {
+    fn delete_tokens(&mut self, bucket: &str, counter: Option<i64>) -> rusqlite::Result<()> {
         if let Some(counter) = counter {
-            let forgotten =
+            let deleted =
                 self.transaction.prepare_cached("DELETE FROM tokens WHERE counter = ?1")?.execute([counter])?;
-            self.grow(bucket, -(forgotten as i64));
+            self.grow(bucket, -(deleted as i64));
         }
         Ok(())
     }
 
-    /// Throws out the longest expired entries; says whether there may be more. Those that are damaged stay.
+    /// Deletes the longest expired entries. Returns whether there may be more. Damaged ones stay.
     pub fn sweep(&mut self, now: i64, max: i64) -> Result<bool, WriteError> {
         let max = max + self.damage.len() as i64;
         let expired = self.attempt(
@@ -283,7 +283,7 @@ impl Batch<'_> {
         self.transaction.prepare_cached(sql)?.execute([bucket, key]).map(drop)
     }
 
-    /// Counts what will be added, or refuses it.
+    /// Counts entries that will be added, or refuses them.
     fn make_room(&mut self, target: Target, wanted: i64) -> Result<(), WriteError> {
         let full = |text: String| Err(WriteError::Rejected(KeyvalueError::Full(text)));
         let Room { all, bucket: share } = self.room;
@@ -334,7 +334,7 @@ impl Batch<'_> {
 
     pub(super) fn commit(mut self) -> Result<(), WriteError> {
         let grown = std::mem::take(&mut self.grown);
-        // Where they are damaged, that was told.
+        // If they are damaged, that was logged.
         let _ = self.attempt(
             || SIZES,
             |batch| {

@@ -1,6 +1,6 @@
-//! What is done about damage: an entry that cannot be read or written is its own fault alone. It is named once, whoever writes to it
-//! is told, and everything else of the transaction is done.
-//! What may be damaged is *attempted* ([`Met`]).
+//! Handling of damage: an entry that cannot be read or written affects no other entry. It is logged once, writes to it fail, and the
+//! rest of the transaction is done.
+//! Operations that may meet damage are *attempted* ([`Met`]).
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,16 @@ const NAMED_MAX: usize = 1_000;
 /// What may be damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place {
-    /// An entry, by its bucket and key, as far as they are text.
+    /// An entry, by its bucket and key, with invalid UTF-8 replaced.
     Entry(String, String),
-    /// A part of the file, and what becomes of it.
+    /// A part of the file, and the consequence of the damage.
     Part(&'static str),
 }
 
-/// Which entries are over.
+/// The index of expired entries.
 pub(super) const EXPIRING: Place =
-    Place::Part("the index of expiring entries is damaged: they are not read any more, but stay in the file");
-/// How many entries there are.
+    Place::Part("the index of expiring entries is damaged: expired entries are no longer read, but stay in the file");
+/// The number of entries.
 pub(super) const SIZES: Place = Place::Part(
     "how many entries there are cannot be read or written: keyvalue.max-entries and keyvalue.max-bucket-entries are not enforced",
 );
@@ -42,12 +42,12 @@ impl Damage {
         Damage { file, ..Damage::default() }
     }
 
-    /// A transaction begins.
+    /// A transaction starts.
     pub fn start(&mut self) {
         self.met.start();
     }
 
-    /// It is void. Whether it may be made again, with what was met left out.
+    /// The transaction was rolled back. Returns whether it may be repeated without the damaged part.
     pub fn exclude(&mut self) -> bool {
         let Damage { file, met, named } = self;
         met.exclude(|place, reason| {
@@ -57,7 +57,7 @@ impl Damage {
         })
     }
 
-    /// How much is left out.
+    /// The number of places that are left out.
     pub fn len(&self) -> usize {
         self.met.places().len()
     }
@@ -69,17 +69,17 @@ fn name(file: Option<&Path>, place: &Place, reason: &str) {
         Place::Entry(bucket, key) => tracing::error!(
             bucket,
             key,
-            "An entry of the key-value store is damaged, or lies beside a damaged page; it stays as it is, and all others go on: \
-             {reason}. Put a backup of {file} in its place when you can, or save what is readable: sqlite3 {file} .recover"
+            "An entry of the key-value store is damaged, or lies beside a damaged page; it stays as it is, all others work: \
+             {reason}. Restore a backup of {file} when you can, or save what is readable: sqlite3 {file} .recover"
         ),
         Place::Part(what) => tracing::error!(
-            "The key-value store is damaged: {what} ({reason}). Put a backup of {file} in its place when you can."
+            "The key-value store is damaged: {what} ({reason}). Restore a backup of {file} when you can."
         ),
     }
 }
 
 impl Batch<'_> {
-    /// Does what damage may stop; the inner error is the damage, and nothing was done then.
+    /// Does `work`, which may meet damage. The inner error is the damage; nothing was done then.
     pub fn attempt<T>(
         &mut self,
         place: impl Fn() -> Place,

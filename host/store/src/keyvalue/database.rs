@@ -1,4 +1,4 @@
-//! The database: opening it, its tables, and what is read from them.
+//! The database: opening it, its tables, and queries.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const TABLES_VERSION: usize = 2;
 /// How long a writer waits for another process, and a start for another start.
 const WRITER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a reader waits, on an async thread. Writers never hold it up; another process that mends or closes the file may.
+/// How long a reader waits, on an async thread. Writers never block it; another process that recovers or closes the file may.
 const READER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Pages kept in memory for each connection, in KiB.
@@ -72,8 +72,8 @@ pub(super) fn in_memory() -> rusqlite::Result<Held> {
     Ok(db)
 }
 
-/// The connection for writing; a file that is not there is begun. Blocks, for [`WRITER_BUSY_TIMEOUT`] where another process
-/// holds the file.
+/// The connection for writing; a missing file is created. Blocks, for [`WRITER_BUSY_TIMEOUT`] if another process has locked the
+/// file.
 pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
     let hold = sqlite::prepare(file, Use::Shared, access, &[]).map_err(|error| match error {
         HoldError::Taken(_) => "another program holds it for itself; name another file (keyvalue.database)".to_owned(),
@@ -116,7 +116,7 @@ fn make_tables(db: &mut Connection) -> Result<(), String> {
     }
 }
 
-/// Tables of version 1. Where what is in the buckets cannot be counted for damage, they count from now on.
+/// Upgrades tables of version 1. If damage prevents counting the entries of buckets, only new ones count.
 fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
     let fill_now = |db: &mut Connection, tables: &[&str]| -> rusqlite::Result<()> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -130,8 +130,8 @@ fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
         Err(error) if !sqlite::is_general(&error) => {
             fill_now(db, &[TO_VERSION_2])?;
             tracing::error!(
-                "The key-value store is damaged, and what its buckets hold could not be counted: keyvalue.max-bucket-entries counts \
-                 what is added from now on. Put a backup in its place when you can: {}",
+                "The key-value store is damaged, and the entries of its buckets could not be counted: keyvalue.max-bucket-entries counts \
+                 only new entries from now on. Restore a backup when you can: {}",
                 describe(&error)
             );
             Ok(())

@@ -1,4 +1,4 @@
-//! What calls write that must change nothing (`explain`, shadow): kept beside the store, and read before it.
+//! Writes of calls that must change nothing (`explain`, shadow): kept beside the store, and read before it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,11 +22,11 @@ pub struct Overlay {
 struct Entry {
     /// `None`: deleted.
     value: Option<Vec<u8>>,
-    /// What counted, and as what.
+    /// Tokens that were counted, and as what.
     tokens: HashMap<String, i64>,
-    /// Places that were taken and given back, where it holds places.
+    /// Places that were taken and released, if it holds places.
     places: Option<Places>,
-    /// It goes on counting from the store's counter, whose tokens hold.
+    /// It continues the store's counter, whose tokens still count.
     is_continued: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Places: so many tokens within a sliding window, and no more.
+//! Places: at most so many tokens within a sliding window.
 
 use super::KeyvalueError;
 use super::database::Used;
@@ -24,7 +24,7 @@ pub struct Place {
 }
 
 impl Wanted {
-    /// What a token that finds these places in use gets.
+    /// Decides whether a token gets a place, given the places in use.
     pub fn judge(&self, used: Used) -> Place {
         let number = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
         if used.is_held {

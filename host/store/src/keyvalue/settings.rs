@@ -1,4 +1,4 @@
-//! How much the store takes, and where it keeps it.
+//! The limits of the store, and where its data is.
 
 use std::path::PathBuf;
 

@@ -221,7 +221,7 @@ async fn many_increments_at_once_count_exactly() {
 }
 
 #[test]
-fn a_new_file_may_be_begun_by_many_at_once() {
+fn several_processes_may_create_a_file_at_once() {
     let folder = folder();
     let file = folder.path().join("kv.db");
     std::thread::scope(|scope| {
@@ -334,7 +334,7 @@ fn a_place_that_cannot_be_written_is_refused() {
 async fn a_damaged_file_is_unavailable() {
     let folder = folder();
     let file = folder.path().join("kv.db");
-    let mut writer = impatient(&file);
+    let mut writer = writer_without_timeout(&file);
     writer.commit(&(0..1000).map(|key| set(&format!("{key:0200}"), vec![])).collect::<Vec<_>>());
     writer.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("all is in the file");
     drop(writer);
@@ -352,7 +352,7 @@ async fn a_damaged_file_is_unavailable() {
 }
 
 /// A writer that waits for nobody.
-fn impatient(file: &Path) -> Writer {
+fn writer_without_timeout(file: &Path) -> Writer {
     let db = database::open(file, Default::default()).unwrap_or_else(|e| panic!("{e}"));
     db.busy_timeout(Duration::ZERO).expect("set");
     Writer::new(db, &settings(None, 100_000))
@@ -372,7 +372,7 @@ fn set(key: &str, value: Vec<u8>) -> Write {
 fn a_file_that_another_program_holds_can_be_read_and_not_written() {
     let folder = folder();
     let file = folder.path().join("kv.db");
-    let mut writer = impatient(&file);
+    let mut writer = writer_without_timeout(&file);
     writer.commit_one(&set("k", b"v".to_vec())).expect("written");
     let reader = on_disk(&file);
     let other = Connection::open(&file).unwrap();
@@ -389,7 +389,7 @@ fn a_file_that_another_program_holds_can_be_read_and_not_written() {
 fn on_a_full_disk_a_whole_batch_fails_and_the_store_goes_on() {
     let folder = folder();
     let file = folder.path().join("kv.db");
-    let mut writer = impatient(&file);
+    let mut writer = writer_without_timeout(&file);
     writer.commit_one(&set("before", b"v".to_vec())).expect("written");
     writer.db.pragma_update(None, "max_page_count", 10).expect("set");
     let answers = writer.commit(&[set("small", vec![]), set("large", vec![0; 100_000])]);
@@ -408,7 +408,7 @@ fn on_a_full_disk_a_whole_batch_fails_and_the_store_goes_on() {
 }
 
 #[tokio::test]
-async fn a_refused_write_takes_nothing_from_the_others() {
+async fn a_refused_write_does_not_affect_the_others() {
     let mut writer = Writer::new(database::in_memory().expect("opened"), &settings(None, 2));
     let answers = writer.commit(&[set("1", vec![]), set("2", vec![]), set("3", vec![]), set("1", b"v".to_vec())]);
     assert!(

@@ -1,4 +1,4 @@
-//! The one that changes the store: many changes to a transaction, each with its own answer.
+//! The writer: many changes to a transaction, each with its own answer.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::sqlite::Held;
 /// Writes in one transaction at most.
 const BATCH_MAX: usize = 256;
 
-/// Writes that wait at once; a further one waits for its place.
+/// Writes that wait at once; a further one waits until one of them is done.
 const QUEUE_MAX: usize = 256;
 
-/// Expired entries that each write may throw out: more than it can add, so that they never pile up.
+/// Expired entries that each write may delete: more than it can add, so that they never pile up.
 const SWEPT_PER_WRITE: i64 = 4;
 
 /// Statements kept prepared: more than there are.
@@ -44,13 +44,13 @@ pub(super) enum Change {
     Delete,
     Increment {
         by: i64,
-        /// Of a counter that is made by it.
+        /// Of a counter that it creates.
         expires: Option<i64>,
         once: Option<String>,
     },
     CountOnce {
         by: i64,
-        /// Of a counter that is made by it.
+        /// Of a counter that it creates.
         expires: Option<i64>,
         token: String,
     },
@@ -62,7 +62,7 @@ pub(super) enum Change {
     Panic,
 }
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reply {
     Done,
@@ -83,11 +83,11 @@ pub(super) struct Writer {
     pub db: Held,
     room: Room,
     damage: Damage,
-    /// Shared with the store: the file is not the one that was opened any more.
+    /// Shared with the store: the file is no longer the one that was opened.
     is_lost: Arc<AtomicBool>,
 }
 
-/// How many entries and tokens there may be.
+/// The limits of entries and tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     pub all: i64,
@@ -102,7 +102,7 @@ impl Room {
         Room { all, bucket: settings.max_bucket_entries.map_or_else(|| (all / BUCKET_PART).max(1), number) }
     }
 
-    /// What plugins leave to applications.
+    /// Entries that are reserved for applications.
     pub fn reserve(self) -> i64 {
         self.all / RESERVED_PART
     }
@@ -115,8 +115,8 @@ impl Writer {
         Writer { db, room: Room::new(settings), damage, is_lost: Arc::default() }
     }
 
-    /// Writes all in one transaction. Where the database fails nothing of it is written, and every answer says so; damage is the
-    /// fault of the entry it is met at alone.
+    /// Commits all writes in one transaction. If the database fails nothing is written, and every write fails; damage fails only the
+    /// write of the damaged entry.
     pub fn commit(&mut self, writes: &[Write]) -> Vec<Answer> {
         let answers = match self.check() {
             Ok(()) => self.try_commit(writes),
@@ -126,7 +126,7 @@ impl Writer {
         answers.unwrap_or_else(|error| writes.iter().map(|_| Err(error.clone())).collect())
     }
 
-    /// Whether the file is not the one that was opened any more.
+    /// Whether the file is no longer the one that was opened.
     pub fn lost(&self) -> Arc<AtomicBool> {
         self.is_lost.clone()
     }
@@ -135,7 +135,7 @@ impl Writer {
     fn check(&mut self) -> Result<(), KeyvalueError> {
         match self.db.check() {
             Ok(()) if self.is_lost.swap(false, Ordering::Relaxed) => {
-                tracing::warn!("The key-value database is there again as it was; it is written to again.");
+                tracing::warn!("The key-value database is back as it was; writing to it again.");
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -177,8 +177,8 @@ impl Writer {
         })
     }
 
-    /// Does all of the work in one transaction, or nothing of it. The work is done anew without what turns out to be damaged. Waits
-    /// while another process writes.
+    /// Does the work in one transaction, all of it or nothing. It is repeated without what turns out to be damaged. Waits while another
+    /// process writes.
     pub fn transact<T>(&mut self, mut work: impl FnMut(&mut Batch) -> Result<T, WriteError>) -> Result<T, WriteError> {
         loop {
             self.damage.start();
@@ -207,7 +207,7 @@ impl Writer {
     }
 }
 
-/// What whoever writes to a damaged entry is told.
+/// The error of a write to a damaged entry.
 fn damaged(write: &Write, damage: &str) -> KeyvalueError {
     let Write { bucket, key, .. } = write;
     KeyvalueError::Unavailable(format!("the key-value store: {bucket}/{key} is damaged: {damage}"))
@@ -215,7 +215,7 @@ fn damaged(write: &Write, damage: &str) -> KeyvalueError {
 
 /// Why a change was not made.
 pub(super) enum WriteError {
-    /// It alone is refused; it changed nothing.
+    /// This change alone is rejected; it changed nothing.
     Rejected(KeyvalueError),
     /// The database failed: the whole transaction is rolled back.
     Aborted(rusqlite::Error),
@@ -227,11 +227,11 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// The way to the thread that holds the [`Writer`] of a file. The thread ends when this is dropped.
+/// Sends writes to the thread that has the [`Writer`] of a file. The thread ends when this is dropped.
 pub(super) struct Queue(mpsc::Sender<(Write, oneshot::Sender<Answer>)>);
 
 impl Queue {
-    /// Writes; done means that it is on the disk.
+    /// Writes; it is committed when this completes.
     pub async fn commit(&self, write: Write) -> Answer {
         let gone = || KeyvalueError::Unavailable("the key-value store: its writer has ended".to_owned());
         let (answer, answered) = oneshot::channel();
@@ -253,7 +253,7 @@ pub(super) fn start(mut writer: Writer) -> io::Result<Queue> {
         while requests.blocking_recv_many(&mut waiting, BATCH_MAX) > 0 {
             let (writes, waiters): (Vec<Write>, Vec<oneshot::Sender<Answer>>) = waiting.drain(..).unzip();
             for (waiter, answer) in waiters.into_iter().zip(writer.commit(&writes)) {
-                // A caller that was cut off waits for no answer.
+                // The caller may be gone.
                 let _ = waiter.send(answer);
             }
         }

@@ -91,8 +91,8 @@ pub enum Settlement {
     },
     /// To be claimed again at that time.
     Defer { due: Timestamp, progress: Vec<u8> },
-    /// As `Defer`, for a message whose destinations are down: [`super::Queue::unpark`] makes it due earlier.
-    Park { due: Timestamp, progress: Vec<u8>, destinations: Vec<String> },
+    /// As `Defer`, for a message whose destinations are down: [`super::Queue::unblock`] makes it due earlier.
+    Block { due: Timestamp, progress: Vec<u8>, destinations: Vec<String> },
     /// It stays in flight, and its progress is stored. Fails with [`super::QueueError::State`] if its claim has ended.
     Record { progress: Vec<u8> },
     /// It was not started, and waits as before.

@@ -1,8 +1,8 @@
-//! Why the queue refuses.
+//! Errors of the queue.
 
 use std::path::PathBuf;
 
-/// Why the store did not do what it was asked, by what the caller does next.
+/// Why a request to the store failed, by what the caller can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
     /// Too many messages are not settled yet. Nothing was changed.
@@ -33,6 +33,6 @@ pub enum OpenError {
     #[error("{}: {reason}", file.display())]
     Database { file: PathBuf, reason: String },
     /// The disk is too full to open it.
-    #[error("{}: {reason}; make room, and it goes on by itself", file.display())]
+    #[error("{}: {reason}; free some space, and it starts by itself", file.display())]
     Full { file: PathBuf, reason: String },
 }

@@ -1,4 +1,4 @@
-//! Numbers that the store gives out, each a type of its own.
+//! Ids that the store assigns, each a type of its own.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,22 +39,22 @@ macro_rules! number {
 }
 
 number! {
-    /// A message's number in the store. Later messages have higher ones.
+    /// A message's id in the store. Later messages have higher ids.
     MessageId(i64)
 }
 
 number! {
-    /// One claim among those of a message: a settlement is fenced by it.
+    /// The number of one of a message's claims: settlements are fenced by it.
     ClaimNo(u64)
 }
 
 number! {
-    /// An event's number. Later events have higher ones.
+    /// An event's id. Later events have higher ids.
     EventId(i64)
 }
 
 impl ClaimNo {
-    /// The claim that a message is accepted with where it has a worker already.
+    /// The claim of a message that is claimed while it is accepted.
     pub const FIRST: ClaimNo = ClaimNo(0);
 }
 

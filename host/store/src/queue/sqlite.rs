@@ -6,7 +6,7 @@
 //! - [`ready`]: messages that wait, in rows of many
 //! - [`claims`]: claiming messages, and settling them
 //! - [`limits`]: the same message for further channel types
-//! - [`parked`]: messages that wait for a destination that is down
+//! - [`blocked`]: messages that wait for a destination that is down
 //! - [`batches`]: many messages of one kind; [`resolvers`]: batches whose recipients a resolver names
 //! - [`clock_jump`]: a wall clock that was set back
 //! - [`queries`]: reading; [`deferred_index`]: finding messages that are in no index yet; [`recipients`]: the keys they are found by
@@ -19,6 +19,7 @@
 //! A priority class is the column `lane` of the tables.
 
 mod batches;
+mod blocked;
 mod claims;
 mod clock_jump;
 mod damage;
@@ -28,7 +29,6 @@ mod events;
 mod file;
 mod group_commit;
 mod limits;
-mod parked;
 mod queries;
 mod ready;
 mod recipients;
@@ -77,7 +77,7 @@ pub(super) struct Sqlite {
     writer: group_commit::Sender,
     readers: Arc<Readers>,
     deferred_index: deferred_index::Shared,
-    parked: parked::Shared,
+    blocked: blocked::Shared,
     file: PathBuf,
     wakeups: Arc<Wakeups>,
     meter: Arc<Meter>,
@@ -114,7 +114,7 @@ impl Sqlite {
             QueueError::NoRoom(reason) => OpenError::Full { file: file.clone(), reason },
             other => failed(other.to_string()),
         })?;
-        let (deferred_index, parked) = (writer.deferred_index.shared(), writer.parked.clone());
+        let (deferred_index, blocked) = (writer.deferred_index.shared(), writer.blocked.clone());
         let is_rehashing = AtomicBool::new(recipients::is_rehashing(&writer.db));
         #[cfg(any(test, feature = "conformance"))]
         let fails_next = writer.fails_next.clone();
@@ -123,7 +123,7 @@ impl Sqlite {
             writer,
             readers,
             deferred_index,
-            parked,
+            blocked,
             file,
             wakeups,
             meter,

@@ -19,7 +19,7 @@ use crate::files::Access;
 const COPIED_AT_ONCE: usize = 1 << 20;
 /// How long a file may be held by somebody who is just letting it go.
 const LETTING_GO: Duration = Duration::from_secs(1);
-/// How often that is looked at.
+/// How often that is checked.
 const POLL: Duration = Duration::from_millis(10);
 /// How often a file may be replaced by another while it is being opened.
 const REPLACED_MAX: usize = 5;
@@ -27,7 +27,7 @@ const REPLACED_MAX: usize = 5;
 /// The descriptors that this process has of database files.
 static HELD: Mutex<Vec<(Id, Weak<Shared>)>> = Mutex::new(Vec::new());
 
-/// What tells one file from another: its device and its inode.
+/// What identifies a file: its device and its inode.
 pub type Id = (u64, u64);
 
 /// The right to use a database file, for as long as it lives or a clone of it does. It must outlive every connection to the file.
@@ -181,7 +181,7 @@ fn lock(file: &File, usage: Use) -> io::Result<Option<bool>> {
     let is_alone = is_free(file.try_lock())?;
     Ok(match usage {
         Use::Alone => is_alone.then_some(true),
-        // Whoever was alone shares it once it has looked at what the last process left; see [`Hold::share`].
+        // A process that has it alone shares it after it has inspected what the last process left; see [`Hold::share`].
         Use::Shared if is_alone => Some(true),
         Use::Shared => is_free(file.try_lock_shared())?.then_some(false),
     })

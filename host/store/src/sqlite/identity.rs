@@ -89,7 +89,7 @@ impl Watched {
                 "move it back, and writing goes on by itself; if it is lost, restore a backup and restart the server",
             ))),
             Err(e) => Err(Change::Lost(self.lost(
-                &format!("it cannot be looked at: {e}"),
+                &format!("it cannot be read: {e}"),
                 "make its folder accessible again, and writing goes on by itself",
             ))),
         }
@@ -124,9 +124,9 @@ impl Identity {
     pub fn new(hold: Hold, db: &Connection, path: &Path) -> Result<Identity, String> {
         // Absolute, so that a change of the working directory changes nothing; with its links, so that one that leads elsewhere does.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let looked = |e: std::io::Error| format!("it cannot be looked at: {e}");
-        let real = path.canonicalize().map_err(looked)?;
-        let database = Watched::new(path).map_err(looked)?;
+        let unreadable = |e: std::io::Error| format!("it cannot be read: {e}");
+        let real = path.canonicalize().map_err(unreadable)?;
+        let database = Watched::new(path).map_err(unreadable)?;
         if database.stamp.id != hold.id() {
             return Err("another file was put in its place while it was being opened".to_owned());
         }
@@ -134,7 +134,7 @@ impl Identity {
         let first: rusqlite::Result<i64> = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));
         first.map_err(|e| super::describe(&e))?;
         let log = Watched::new(beside(&real, "-wal")).map_err(|e| format!("its write-ahead log: {e}"))?;
-        let header = Header(hold.head().map_err(looked)?);
+        let header = Header(hold.head().map_err(unreadable)?);
         let commits = commits(db).map_err(|e| super::describe(&e))?;
         Ok(Identity { hold, database, log, header, commits, is_lost: false })
     }
@@ -297,7 +297,7 @@ mod tests {
     /// One transaction, as a writer makes it.
     fn write(db: &mut Held, rows: usize) -> Result<(), Lost> {
         db.check()?;
-        db.execute_batch("BEGIN IMMEDIATE").expect("begun");
+        db.execute_batch("BEGIN IMMEDIATE").expect("started");
         for _ in 0..rows {
             db.execute("INSERT INTO t VALUES (randomblob(3000))", []).expect("written");
         }

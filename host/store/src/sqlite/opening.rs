@@ -11,7 +11,7 @@ use crate::files::{self, Access, Readers};
 
 /// Bytes of a database's header up to its page size.
 const PAGE_SIZE_END: usize = 18;
-/// Entries of a folder that are looked at for other names of a file.
+/// Entries of a folder that are searched for other names of a file.
 const ENTRIES_MAX: usize = 10_000;
 
 /// Takes hold of a database file, creating it where there is none. Others cannot read it or what SQLite keeps beside it, nor the files

@@ -5,7 +5,7 @@ use super::*;
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn a_token_is_told_what_it_was_counted_as_however_often_it_asks() {
+async fn a_token_gets_the_count_it_was_counted_as_however_often_it_asks() {
     let folder = folder();
     for kv in both(100, folder.path()) {
         let count = async |token, second| kv.count_once("b", "n", token, (1, Some(DAY)), at(second)).await;
@@ -75,7 +75,7 @@ async fn a_clock_that_was_set_back_keeps_no_place_for_longer() {
 }
 
 #[tokio::test]
-async fn counters_and_places_are_not_taken_for_each_other() {
+async fn counters_and_places_are_not_mixed_up() {
     let kv = memory(100);
     kv.take_place("b", "cap", "1", (1, DAY), at(0)).await.expect("granted");
     kv.increment("b", "n", step(1), at(0)).await.expect("counted");

@@ -31,8 +31,8 @@ fn a_damaged_page_is_the_fault_of_its_entries_alone() {
     let [three, four] = damaged;
     let answers = writer.commit(&[one, three, set("new", b"v".to_vec()), four, two]);
     assert!(matches!(answers[..], [Ok(_), Err(_), Ok(_), Err(_), Ok(_)]), "{answers:?}");
-    let Err(KeyvalueError::Unavailable(told)) = &answers[1] else { panic!("{answers:?}") };
-    assert!(told.contains(&format!("b/{} is damaged", key(lost[0]))), "{told}");
+    let Err(KeyvalueError::Unavailable(error)) = &answers[1] else { panic!("{answers:?}") };
+    assert!(error.contains(&format!("b/{} is damaged", key(lost[0]))), "{error}");
     for n in 0..300 {
         assert_eq!(writer.commit_one(&timed(&format!("later-{n}"), 9_000, 2_001)), Ok(Reply::Done));
     }

@@ -8,9 +8,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
+use super::blocked::RELEASED;
 use super::damage::Place;
 use super::group_commit::Urgency;
-use super::parked::RELEASED;
 use super::rows::Reading;
 use super::writer::{WriteError, Writer};
 use super::{
@@ -81,7 +81,7 @@ impl Writer {
             false => Some(ms(now)),
         };
         let mut left = claim.bulk_max.min(claim.max - found.len());
-        let (priorities, held) = (self.priorities()?, self.parked.held());
+        let (priorities, held) = (self.priorities()?, self.blocked.held());
         let mut served = true;
         while left > 0 && served {
             served = false;
@@ -300,7 +300,7 @@ impl Writer {
         let Some(priority) = self.unclaim(id)? else { return Ok(()) };
         match &settled.settlement {
             // Its batch was cancelled meanwhile: it is not tried again.
-            Settlement::Defer { .. } | Settlement::Park { .. } | Settlement::Release | Settlement::Interrupted
+            Settlement::Defer { .. } | Settlement::Block { .. } | Settlement::Release | Settlement::Interrupted
                 if self.is_cancelled(priority)? =>
             {
                 self.done(id, priority, (State::Cancelled, b""), now)?;
@@ -331,12 +331,12 @@ impl Writer {
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
                 self.put(priority, if is_extended { ms(now) } else { ms_due(*due) }, id)?;
             }
-            Settlement::Park { due, progress, destinations } => {
+            Settlement::Block { due, progress, destinations } => {
                 let sql =
                     "UPDATE messages SET progress = ?1, report = NULL, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?2";
                 self.db.prepare_cached(sql)?.execute(params![progress, id])?;
-                self.park((id, priority), ms_due(*due), destinations, now)?;
+                self.block((id, priority), ms_due(*due), destinations, now)?;
             }
             Settlement::Release => self.put(priority, ms(now), id)?,
             Settlement::Interrupted => {
@@ -357,7 +357,7 @@ impl Writer {
         (state, report): (State, &[u8]),
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        self.unpark(id)?;
+        self.unblock(id)?;
         // A dead letter can be retried, so its body stays for a while.
         let sql = match state.is_dead() {
             true => "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4",

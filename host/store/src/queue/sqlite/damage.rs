@@ -23,7 +23,7 @@ pub(super) enum Place {
     /// What is beside a message's row, and is touched when the row is deleted.
     Beside(i64),
     /// The destinations that a message waits for, by its id.
-    Parked(i64),
+    Blocked(i64),
     /// The index entry of a message, by its uuid.
     Uuid(Uuid),
     /// The event about a message, by the message's id.

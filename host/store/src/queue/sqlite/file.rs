@@ -11,7 +11,7 @@ use crate::sqlite::{self, Held, Hold, HoldError, Use, beside, schema};
 
 /// Marks a database as a queue's ("ACEq").
 const APPLICATION_ID: i32 = 0x4143_4571;
-/// How long a statement waits for another process that looks at the file (a backup, say).
+/// How long a statement waits for another process that reads the file, for example a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages kept in memory by the writing connection, in KiB.
 const CACHE_KIB: i32 = 64 * 1024;
@@ -55,7 +55,7 @@ pub(super) const REHASH_THROUGH: &str = rehash_through!();
 
 /// What each version of the tables added, the first version first. What is released is never edited.
 ///
-/// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds what waits, `claims` what is under way;
+/// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds waiting messages, `claims` those in flight;
 /// a message in neither is settled (see [`super::ready`]). `uuids` and `recipients` are indexes that are written later (see [`super::deferred_index`]).
 pub(super) const VERSIONS: [&str; 6] = [
     "
@@ -151,9 +151,9 @@ pub(super) const VERSIONS: [&str; 6] = [
     ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
 ",
     // `limits`: what each request for a message limited it to (see [`super::limits`]). `parked`: messages that wait for a relay or
-    // an origin that is down (see [`super::parked`]). `retried`: when someone last had a failed message tried again. `interruptions`
-    // counts the processes that ended unexpectedly with the message under way, `doubts` is a JSON list of the moments at which it
-    // came back in doubt; both begin anew when something comes of it (see [`super::suspects`]). `damaged` names messages whose rows
+    // an origin that is down (see [`super::blocked`]). `retried`: when someone last had a failed message tried again. `interruptions`
+    // counts the processes that ended unexpectedly with the message in flight, `doubts` is a JSON list of the times at which it
+    // was requeued in doubt; both are reset when an attempt finishes (see [`super::suspects`]). `damaged` names messages whose rows
     // are left as they are. Recipients that were indexed before are indexed anew, up to the number in `meta`.
     concat!(
         "
@@ -208,8 +208,8 @@ impl OpenError {
     }
 }
 
-/// The connection that writes, and what holds the file for this process alone. A file that is not there is begun; tables of an
-/// earlier version are brought forward, after a copy was made.
+/// The connection that writes, with the lock of the file for this process alone. A missing file is created; tables of an earlier
+/// version are upgraded, after a copy was made.
 pub(super) fn open(file: &Path, access: Access) -> Result<Held, OpenError> {
     open_with(file, access, &VERSIONS)
 }

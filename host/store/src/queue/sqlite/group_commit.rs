@@ -50,7 +50,7 @@ impl<T: Send, W: FnMut(&mut Writer) -> Result<T, WriteError> + Send> WriteOp for
             (Ok(()), None) => return,
         };
         if let Some(answer) = self.answer.take() {
-            // Whoever was cut off waits for no answer.
+            // The caller may be gone.
             let _ = answer.send(outcome);
         }
     }
@@ -91,8 +91,8 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Makes a change; done means that it is on the disk. Dropping the future leaves it open whether it is made. `work` may be
-    /// called more than once, and what an earlier call did is undone then.
+    /// Makes a change; it is committed when this completes. If the future is dropped it may or may not be made. `work` may be called
+    /// more than once; the effects of an earlier call are rolled back then.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
@@ -100,7 +100,7 @@ impl Sender {
         self.write_at(Urgency::Immediate, work).await
     }
 
-    /// As [`Sender::write`], at a pace of its own.
+    /// As [`Sender::write`], with that urgency.
     pub async fn write_at<T: Send + 'static>(
         &self,
         urgency: Urgency,
@@ -109,8 +109,8 @@ impl Sender {
         self.start(urgency, work).await?.await
     }
 
-    /// As [`Sender::write`], in two steps: done when the change has its place in the order of all of its pace, and the future it
-    /// gives when it is on the disk.
+    /// As [`Sender::write`], in two steps: completes when the change has its place in the order of its urgency, and returns a future
+    /// that completes when it is committed.
     pub async fn start<T: Send + 'static>(
         &self,
         urgency: Urgency,
@@ -216,7 +216,7 @@ mod tests {
         sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
         drop(sender);
         group.clear();
-        assert!(waiting.gather(&mut group).await, "what was handed in is made");
+        assert!(waiting.gather(&mut group).await, "what was sent is committed");
         assert!(group.len() == 1 && !waiting.gather(&mut Vec::new()).await, "nothing more can come");
     }
 }

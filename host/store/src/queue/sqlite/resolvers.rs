@@ -82,7 +82,7 @@ impl Sqlite {
 }
 
 impl Writer {
-    /// Whether recipients still come in; a batch that goes on after a pause or a failure is asked about at once.
+    /// Makes the next page of a resumed batch due at once. Returns whether it still has pages to resolve.
     pub fn resolve_on(&self, priority: i64) -> Result<bool, WriteError> {
         Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [priority])? > 0)
     }
@@ -110,7 +110,7 @@ fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<DueP
         match batches::read(db, uuid) {
             Ok(Some(batch)) => found.push(DuePage { batch, resolver, cursor, failures, damage }),
             Err(error) if sqlite::is_general(&error) => return Err(error),
-            // Without its batch there is nothing to ask for.
+            // Its batch is gone: there is nothing to resolve.
             Ok(None) | Err(_) => {}
         }
     }
@@ -125,7 +125,7 @@ fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> 
     Ok(next.map(moment))
 }
 
-/// What is told of a batch's resolver, while it is not at its end.
+/// The status of a batch's resolver, until its last page.
 pub(super) fn report(db: &Connection, priority: i64) -> rusqlite::Result<Option<ResolverStatus>> {
     let sql = "SELECT plugin, error FROM resolving WHERE lane = ?1";
     let read = |row: &rusqlite::Row| {

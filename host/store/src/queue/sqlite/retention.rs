@@ -244,7 +244,7 @@ impl Writer {
         if self.unclaim(id)?.is_some() {
             return Ok(Some(Held::InFlight));
         }
-        self.unpark(id)?;
+        self.unblock(id)?;
         self.take_waiting(priority, id)?;
         Ok(Some(Held::Waiting))
     }

@@ -135,7 +135,7 @@ async fn what_is_old_goes_and_gives_its_room_back() {
 }
 
 #[tokio::test]
-async fn a_row_that_is_damaged_is_handed_out_to_be_set_aside_and_stops_nothing() {
+async fn a_damaged_row_is_claimed_to_be_set_aside_and_stops_nothing() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1, 2], ORDINARY).await;
@@ -171,7 +171,7 @@ async fn what_is_erased_is_on_the_disk_no_more() {
     for number in 1..=5 {
         assert!(!is_on_disk(&home, &format!("reset-link-{number}-")), "{number}, which was sent");
     }
-    assert!(!is_on_disk(&home, "user3@"), "nor is a person who was forgotten");
+    assert!(!is_on_disk(&home, "user3@"), "nor is a person who was erased");
     assert!(is_on_disk(&home, "reset-link-6-"), "what waits is");
 }
 

@@ -1,5 +1,5 @@
-//! Bringing tables of an earlier version forward although a part of the file is damaged: what can be read is brought forward, the
-//! rest stays as it is and is set aside once it is met.
+//! Upgrading the tables of an earlier version in a file that is partly damaged: readable rows are upgraded, the rest stays as it is
+//! and is set aside once it is read.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -116,7 +116,7 @@ fn bring_forward_around(db: &mut Connection, from: usize, versions: &[&str]) -> 
         match (done, met) {
             (Err(error), Some(faulty)) if !sqlite::is_general(&error) && left_out <= FAULTS_MAX => match faulty {
                 Faulty::Message(id, fault) => drop(faults.insert(id, fault)),
-                // It is not delivered any more, which is told when it is due.
+                // It is not delivered any more, which is logged when it is due.
                 Faulty::Event(id) => rows.events.retain(|event| *event != id),
             },
             (done, _) => return done,
@@ -154,7 +154,7 @@ fn set_aside(db: &Connection, id: i64, fault: &str) -> rusqlite::Result<()> {
 /// Copies a database byte by byte, as it cannot be read as a whole. Nobody else has it.
 pub(super) fn copy_pages(db: &Held, to: &Path, access: Access) -> Result<(), OpenError> {
     let failed = |error: std::io::Error| OpenError::io(to, &error);
-    // What is in the log goes into the file first.
+    // Write the log into the file first.
     let checkpoint = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     let is_busy = checkpoint.map_err(|e| OpenError::of(to, &e))? != 0;
     let Some(hold) = db.hold().filter(|_| !is_busy) else {

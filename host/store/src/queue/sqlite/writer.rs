@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use super::blocked;
 use super::clock_jump::Clock;
 use super::damage::{Damage, Place};
 use super::deferred_index::{self, DeferredIndex};
@@ -17,7 +18,6 @@ use super::group_commit::{self, WriteOp};
 use super::health::Pulse;
 use super::limits;
 use super::meter::{Counted, Meter};
-use super::parked;
 use super::ready::{self, Range};
 use super::recipients::Hashes;
 use super::rows::{self, Reading};
@@ -91,7 +91,7 @@ pub(super) struct Writer {
     /// Priority classes of batches that are paused.
     pub paused: BTreeSet<i64>,
     /// Messages that wait for a relay or an origin that is down.
-    pub parked: parked::Shared,
+    pub blocked: blocked::Shared,
     /// Whether the wall clock was set back, and what is being done about it.
     pub clock: Clock,
     /// How many more messages each batch has in each state than its table says. Written once per transaction, because a group
@@ -138,7 +138,7 @@ impl Writer {
             leases: HashMap::new(),
             last_claim: super::FIRST_CLAIM,
             paused: BTreeSet::new(),
-            parked: parked::Shared::default(),
+            blocked: blocked::Shared::default(),
             clock,
             tallies: BTreeMap::new(),
             counted: Counted::default(),
@@ -182,8 +182,8 @@ impl Writer {
         let last_id = rows::next_id(&self.db, "messages", i64::MAX, rows::Order::Down)?.unwrap_or(0);
         let paused = super::batches::paused(&self.db);
         let paused = self.or_log("the batches", "batches that were paused may go on", paused)?;
-        let parked = self.parked.load(&self.db);
-        self.or_log("messages that wait for a relay", "they wait until their time is over", parked)?;
+        let blocked = self.blocked.load(&self.db);
+        self.or_log("messages that wait for a relay", "they wait until their time is over", blocked)?;
         self.settled = settled.unsigned_abs();
         // Ids of pruned messages may be assigned again, but only after the process ends, and none that was in the indexes.
         (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
@@ -325,7 +325,7 @@ impl Writer {
         self.tallies.clear();
         self.deferred_index.undo();
         let _ = self.lease_anew(last_claim);
-        let _ = self.parked.load(&self.db);
+        let _ = self.blocked.load(&self.db);
         for id in std::mem::take(&mut self.extended) {
             self.leases.entry(id).and_modify(|lease| lease.is_extended = true);
         }
@@ -335,7 +335,7 @@ impl Writer {
     fn make(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), Void> {
         let by_one = |error| Void { error, is_by_one: true };
         let of_all = |error| Void { error, is_by_one: false };
-        self.begin().map_err(of_all)?;
+        self.start_transaction().map_err(of_all)?;
         for change in changes {
             change.run(self).map_err(by_one)?;
         }
@@ -352,7 +352,7 @@ impl Writer {
         self.db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])).map(drop).map_err(of_all)
     }
 
-    fn begin(&self) -> rusqlite::Result<()> {
+    fn start_transaction(&self) -> rusqlite::Result<()> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
@@ -451,7 +451,7 @@ impl Writer {
             return Ok(false);
         }
         drop(claims);
-        self.unpark(id)?;
+        self.unblock(id)?;
         self.leases.insert(id, Lease::new(Some(claim)));
         Ok(true)
     }

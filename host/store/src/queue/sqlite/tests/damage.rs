@@ -1,4 +1,4 @@
-//! Damage of every kind, written into the file as no ACE would: it is one row's, and all others go on.
+//! Damage of every kind, written into the file from outside: it affects one row, and all others are processed.
 
 use rusqlite::Connection;
 
@@ -104,7 +104,7 @@ async fn a_value_that_is_not_what_its_column_holds_is_its_messages_fault_alone()
             .await;
             accept(&queue, [6], ORDINARY).await;
             let sent = send_all(&queue).await;
-            // Of a message that was under way these are written anew.
+            // These columns are overwritten for a message that was in flight.
             let is_healed = is_in_flight && (spoil_it.contains("in_doubt") || spoil_it.contains("interruptions"));
             let is_readable = spoil_it.contains("body") || is_healed;
             assert_eq!(sent.iter().filter(|n| **n != 3).copied().collect::<Vec<_>>(), [1, 2, 4, 5, 6], "{spoil_it}");
@@ -180,7 +180,7 @@ async fn a_page_that_is_damaged_holds_up_nobody_else() {
     assert!(String::from_utf8_lossy(&one.report.expect("why")).contains("damaged"));
     let pruned = keep_up_to_the_end(&queue).await;
     assert_eq!(pruned, lost.len() as u64, "all others are gone, those on the pages beside the damaged one too");
-    // What could not be taken out was emptied, and nothing takes it for a message: not a list, not a start, not the same message again.
+    // A row that could not be deleted was emptied, and is no message for lists, for a start, or for the same message again.
     let queue = stop_and(queue, &home, |_| {}).await;
     let listed = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
     assert_eq!(listed, [], "what is damaged is passed over");
@@ -237,19 +237,19 @@ async fn who_has_messages_on_a_damaged_page_is_erased_from_all_others_and_the_da
 #[tokio::test]
 async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else() {
     let down = || vec!["relay:main".to_owned()];
-    let park = |second| Settlement::Park { due: at(second), progress: b"half".to_vec(), destinations: down() };
+    let block = |second| Settlement::Block { due: at(second), progress: b"half".to_vec(), destinations: down() };
     let home = Home::new();
     let queue = home.open();
     accept(&queue, 1..=5, ORDINARY).await;
     let claimed = claim(&queue, 5, 1_000).await;
-    settle(&queue, &claimed, park(9_000)).await;
+    settle(&queue, &claimed, block(9_000)).await;
     let queue = stop_and(queue, &home, |home| {
         loosen(home, "parked");
         spoil(home, "UPDATE parked SET destination = CAST(x'ff' AS TEXT) WHERE id = 2; UPDATE parked SET lane = 'x' WHERE id = 3");
     })
     .await;
-    assert_eq!(queue.parked().get("relay:main"), Some(&4));
-    assert_eq!(queue.unpark("relay:main".to_owned(), 10, false).await.expect("brought back"), 3);
+    assert_eq!(queue.blocked().get("relay:main"), Some(&4));
+    assert_eq!(queue.unblock("relay:main".to_owned(), 10, false).await.expect("brought back"), 3);
     assert_eq!(numbers(&claim(&queue, 9, 1_100).await), [1, 4, 5]);
     assert_eq!(numbers(&claim(&queue, 9, 9_000).await), [2, 3], "when their time is over");
 
@@ -262,14 +262,14 @@ async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else(
     let long = format!("relay:{}", "x".repeat(200));
     let settled = |one: &Claimed| {
         let settlement =
-            Settlement::Park { due: at(9_000), progress: b"half".to_vec(), destinations: vec![long.clone()] };
+            Settlement::Block { due: at(9_000), progress: b"half".to_vec(), destinations: vec![long.clone()] };
         Settled { id: one.id, claim: one.claim, settlement }
     };
-    queue.settle(claimed.iter().map(settled).collect(), at(1_000)).await.expect("parked");
+    queue.settle(claimed.iter().map(settled).collect(), at(1_000)).await.expect("blocked");
     let queue = stop_and(queue, &home, |home| testing::spoil_leaf(&home.settings().database, "parked", 1)).await;
     let mut back = Vec::new();
     for in_turn in [true, false, true, false, true, false] {
-        queue.unpark(long.clone(), 200, in_turn).await.expect("brought back");
+        queue.unblock(long.clone(), 200, in_turn).await.expect("brought back");
         let claimed = claim(&queue, 900, 1_100).await;
         settle(&queue, &claimed, done(State::Sent)).await;
         back.extend(numbers(&claimed));
@@ -278,10 +278,14 @@ async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else(
     assert_eq!(back, many.collect::<Vec<_>>(), "the index leads to them all, once");
     accept(&queue, [1_000], ORDINARY).await;
     let claimed = claim(&queue, 9, 1_200).await;
-    settle(&queue, &claimed, Settlement::Park { due: at(9_000), progress: b"half".to_vec(), destinations: vec![long] })
-        .await;
+    settle(
+        &queue,
+        &claimed,
+        Settlement::Block { due: at(9_000), progress: b"half".to_vec(), destinations: vec![long] },
+    )
+    .await;
     assert_eq!(queue.stats().await.expect("asked").damaged, 0);
-    assert!(numbers(&claim(&queue, 9, 9_000).await).contains(&1_000), "it was parked all the same");
+    assert!(numbers(&claim(&queue, 9, 9_000).await).contains(&1_000), "it was blocked all the same");
 }
 
 #[tokio::test]
@@ -290,7 +294,7 @@ async fn what_was_sent_and_cannot_be_written_down_is_not_sent_again_and_the_othe
     let queue = home.open();
     queue.accept((1..=60).map(|n| long(n, ORDINARY)).collect(), at(1_000)).await.expect("accepted");
     let claimed = claim(&queue, 60, 1_000).await;
-    // While they are under way the page goes: what SQLite has in memory is read anew when another connection has written.
+    // While they are in flight the page is damaged: SQLite reads its cache again after another connection has written.
     spoil(&home, "");
     spoil_page_below(&home, "body-30-").await;
     settle(&queue, &claimed, done(State::Sent)).await;
@@ -418,7 +422,7 @@ async fn a_store_that_cannot_be_written_says_since_when_and_notices_by_itself_wh
 
 /// One that is submitted again, and whose row is what is damaged.
 #[tokio::test]
-async fn who_submits_a_damaged_message_again_is_told_so_and_other_messages_are_accepted() {
+async fn submitting_a_damaged_message_again_fails_and_other_messages_are_accepted() {
     let home = Home::new();
     let queue = home.open();
     queue.accept((1..=60).map(|n| long(n, ORDINARY)).collect(), at(1_000)).await.expect("accepted");
@@ -442,7 +446,7 @@ async fn who_submits_a_damaged_message_again_is_told_so_and_other_messages_are_a
     assert!((100..105).all(|number| sent.contains(&number)) && sent.len() > 55, "{sent:?}");
 }
 
-/// The page that every new message's row would be on: what was accepted goes out, and that nothing more is accepted is told.
+/// The page that every new message's row would be on: accepted messages are sent, and refusals of new ones are reported.
 /// Nothing could be written behind the others any more: the start puts another page there.
 #[tokio::test]
 async fn a_damaged_last_page_costs_the_messages_on_it_alone() {
@@ -466,7 +470,7 @@ async fn a_damaged_last_page_costs_the_messages_on_it_alone() {
         assert_eq!(queue.messages(Filter::default(), None, 500).await.expect("listed").messages, []);
         let kept = std::fs::read_dir(home.settings().database.parent().expect("a folder")).expect("read").flatten();
         assert_eq!(kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("ace.db.page-")).count(), 1);
-        // And it is sound from then on.
+        // And the file is valid from then on.
         let queue = stop_and(queue, &home, |_| {}).await;
         queue.accept(vec![new(2_000, ORDINARY)], at(50 * 86_400)).await.expect("accepted");
         let db = Connection::open(home.settings().database).expect("opened");

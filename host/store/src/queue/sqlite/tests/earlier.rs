@@ -146,7 +146,7 @@ async fn fill_waiting(queue: &Queue) {
     for ((name, progress), number) in stored("progress.json").into_iter().zip(STANDS..) {
         let destinations = vec![RELAY.to_owned(), "https://api.example.com".to_owned()];
         let settlement = match name.starts_with("waits-for") {
-            true => Settlement::Park { due: at(9_000), progress, destinations },
+            true => Settlement::Block { due: at(9_000), progress, destinations },
             false => Settlement::Defer { due: at(8_000), progress },
         };
         settle_one(queue, message(number, ORDINARY), settlement).await;
@@ -232,7 +232,7 @@ async fn what_was_settled_is_as_it_was() {
 async fn what_waited_is_sent_as_it_would_have_been() {
     let home = then().await;
     let queue = home.open();
-    assert_eq!(queue.parked(), [(RELAY.to_owned(), 2), ("https://api.example.com".to_owned(), 2)].into());
+    assert_eq!(queue.blocked(), [(RELAY.to_owned(), 2), ("https://api.example.com".to_owned(), 2)].into());
     for ((name, progress), number) in stored("progress.json").into_iter().zip(STANDS..) {
         let kept = kept(&queue, number).await;
         let due = if name.starts_with("waits-for") { 9_000 } else { 8_000 };
@@ -240,7 +240,7 @@ async fn what_waited_is_sent_as_it_would_have_been() {
     }
     assert_eq!(kept(&queue, LATER).await.due, Some(at(6_000)));
     assert_eq!(kept(&queue, TRIED_AGAIN).await.progress, Some(one("progress.json", "mailed")));
-    assert_eq!(queue.unpark(RELAY.to_owned(), 10, false).await, Ok(2));
+    assert_eq!(queue.unblock(RELAY.to_owned(), 10, false).await, Ok(2));
     let suspect = queue.claim_suspect(at(2_000)).await.expect("claimed").expect("it is due");
     assert_eq!((suspect.uuid.as_u128(), suspect.interruptions, suspect.interrupted.len()), (SUSPECT, 3, 3));
     let claimed: BTreeMap<u128, Claimed> =

@@ -8,13 +8,13 @@ fn lists(lists: &[&[&str]]) -> Option<Limits> {
 
 const RELAY: &str = "relay main";
 
-async fn unpark(queue: &Queue, max: usize, in_turn: bool) -> usize {
-    queue.unpark(RELAY.to_owned(), max, in_turn).await.expect("brought back")
+async fn unblock(queue: &Queue, max: usize, in_turn: bool) -> usize {
+    queue.unblock(RELAY.to_owned(), max, in_turn).await.expect("brought back")
 }
 
-fn park(due: i64, destinations: &[&str]) -> Settlement {
+fn block(due: i64, destinations: &[&str]) -> Settlement {
     let destinations = destinations.iter().map(|name| (*name).to_owned()).collect();
-    Settlement::Park { due: at(due), progress: b"{}".to_vec(), destinations }
+    Settlement::Block { due: at(due), progress: b"{}".to_vec(), destinations }
 }
 
 /// How addresses are stored, how they are asked for.
@@ -75,7 +75,7 @@ async fn limits_of_messages_that_wait_are_found_when_tables_are_brought_forward(
 }
 
 #[tokio::test]
-async fn messages_that_wait_are_parked_as_before_when_tables_are_brought_forward() {
+async fn waiting_messages_stay_blocked_when_tables_are_upgraded() {
     let home = Home::new();
     {
         let file = home.settings().database;
@@ -89,8 +89,8 @@ async fn messages_that_wait_are_parked_as_before_when_tables_are_brought_forward
     let queue = home.open();
     let claimed = claim(&queue, 9, 1_000).await;
     assert_eq!((numbers(&claimed), claimed[0].since), (vec![1], at(900)));
-    settle(&queue, &claimed, park(9_000, &[RELAY])).await;
-    assert_eq!(unpark(&queue, 1, true).await, 1);
+    settle(&queue, &claimed, block(9_000, &[RELAY])).await;
+    assert_eq!(unblock(&queue, 1, true).await, 1);
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
 
 #[tokio::test]
 async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_anew() {
-    for is_forgotten_at_once in [true, false] {
+    for is_erased_at_once in [true, false] {
         let home = Home::new();
         {
             let file = home.settings().database;
@@ -153,7 +153,7 @@ async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_
         let queue = home.open();
         // Before anything is indexed anew what was found before is found.
         assert_eq!(listed(&queue, "a@example.com").await, [4]);
-        if !is_forgotten_at_once {
+        if !is_erased_at_once {
             queue.maintain(at(2_000)).await.expect("maintained");
             assert_eq!(listed(&queue, "c@xn--bcher-kva.example").await, [6]);
             let left = queue.get_meta("rehash-through").await.expect("asked");

@@ -92,7 +92,7 @@ async fn what_was_written_under_another_name_is_not_passed_over() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_the_one_that_was_opened_takes_nothing() {
+async fn nothing_is_written_to_a_file_that_is_not_the_one_that_was_opened() {
     let reason = async |queue: &Queue| match queue.accept(vec![new(9, ORDINARY)], at(1_000)).await {
         Err(QueueError::Unavailable(reason)) => reason,
         other => panic!("{other:?}"),

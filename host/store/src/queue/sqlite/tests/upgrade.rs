@@ -35,7 +35,7 @@ fn readable(file: &Path) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn what_can_be_read_is_brought_forward_and_sent_and_the_rest_is_set_aside() {
+async fn readable_messages_are_upgraded_and_sent_and_the_rest_is_set_aside() {
     for (version, text) in [(4, "body-30-"), (4, "body-60-"), (3, "body-35-")] {
         let home = Home::new();
         of_version(&home, version);

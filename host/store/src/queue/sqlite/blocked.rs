@@ -1,7 +1,7 @@
-//! Messages that wait for a relay or an origin that is down. They stay in their lanes, due when their waiting ends, so that
-//! nobody claims them in vain; the table `parked` says what each waits for, and leads to them when some are to be tried.
+//! Blocked messages: they wait for a relay or an origin that is down. They stay in their priority class, due when their waiting
+//! ends, so that no claim returns them before; the table `parked` lists the destinations that each waits for.
 //!
-//! A batch of which a message waits so can be held as a whole: its lane is passed over, and its messages cost nothing.
+//! A batch with a blocked message can be held as a whole: claims skip its priority class, and its messages cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,37 +16,37 @@ use super::writer::Writer;
 use super::{Priority, QueueError, Sqlite, TRANSACTIONAL, ms, ready};
 use crate::sqlite;
 
-/// When a message is due that is to be tried although its batch is held: before all others of its lane.
+/// The due time of a message that is sent although its batch is held: before all others of its priority class.
 pub(super) const RELEASED: i64 = 0;
 
-/// What the operator reads of the table `parked` where it is damaged.
-const PARKED: (&str, &str) = ("what waits for a relay", "some of it waits until its time is over");
-/// The table as its index by number has it, which holds all of it once more.
+/// How a log line names the table `parked` when it is damaged, and the consequence.
+const BLOCKED: (&str, &str) = ("messages that wait for a relay", "some of them wait until their time is over");
+/// The table through its index by id, which holds a second copy of every entry.
 const BY_NUMBER: &str = "parked INDEXED BY parked_ids";
-/// Entries that are passed over since nothing waits behind them: more than a damaged page has.
+/// Entries without a waiting message that are skipped: more than a damaged page has.
 const PASSED_OVER_MAX: usize = 2_000;
 
-/// How long a message waits that could not be entered there.
+/// How long a message waits that could not be listed in the table.
 const UNLED_MS: i64 = 60_000;
 
-/// What is kept in memory of them.
+/// What is cached of the table.
 #[derive(Clone, Default)]
 pub(super) struct Shared(Arc<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// How many entries there are, so that nobody takes the lock where there is none.
+    /// The number of entries, so that the lock is not needed while there are none.
     entries: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// How many wait, by what they wait for.
+    /// The number of messages by destination.
     counts: BTreeMap<String, u64>,
-    /// Of the entry that was written last: they are tried in this order.
+    /// The sequence number of the latest entry: messages are tried in this order.
     last: i64,
-    /// Lanes of which only what was released is claimed.
+    /// Priority classes of which only released messages are claimed.
     held: BTreeSet<i64>,
 }
 
@@ -55,7 +55,7 @@ impl Shared {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anything waits so.
+    /// Whether no message is blocked.
     pub fn is_empty(&self) -> bool {
         self.0.entries.load(Ordering::Relaxed) == 0
     }
@@ -84,12 +84,12 @@ impl Shared {
         self.0.entries.store(state.counts.values().sum(), Ordering::Relaxed);
     }
 
-    /// Lanes of which only what was released is claimed.
+    /// Priority classes of which only released messages are claimed.
     pub fn held(&self) -> BTreeSet<i64> {
         self.lock().held.clone()
     }
 
-    /// Reads what is there from the table.
+    /// Loads the cache from the table.
     pub fn load(&self, db: &Connection) -> rusqlite::Result<()> {
         let (counts, last) = match counts(db, "parked") {
             Err(error) if !sqlite::is_general(&error) => counts(db, BY_NUMBER)?,
@@ -104,14 +104,14 @@ impl Shared {
 
 impl Sqlite {
     /// How many messages wait for each relay and origin that is, or was, down.
-    pub fn parked(&self) -> BTreeMap<String, u64> {
-        self.parked.lock().counts.clone()
+    pub fn blocked(&self) -> BTreeMap<String, u64> {
+        self.blocked.lock().counts.clone()
     }
 
-    /// Has at most so many of them tried now; how many that are. The transactional ones go first; `in_turn`: the one that has not
-    /// been tried for longest.
-    pub async fn unpark(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
-        let released = self.writer.write(move |writer| Ok(writer.unpark_some(&destination, max, in_turn)?)).await?;
+    /// Makes at most `max` of the messages that wait for a destination due. Returns how many were. Transactional messages go first;
+    /// `in_turn`: the one that has not been tried for longest.
+    pub async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
+        let released = self.writer.write(move |writer| Ok(writer.unblock_some(&destination, max, in_turn)?)).await?;
         if !released.is_empty() {
             self.wakeups.wake(released.contains(&TRANSACTIONAL));
         }
@@ -120,12 +120,12 @@ impl Sqlite {
 
     pub fn hold(&self, batch: Priority) {
         if batch.is_batch() {
-            self.parked.lock().held.insert(batch.0);
+            self.blocked.lock().held.insert(batch.0);
         }
     }
 
     pub fn release(&self, batches: &[Priority]) {
-        let mut state = self.parked.lock();
+        let mut state = self.blocked.lock();
         state.held.retain(|priority| !batches.contains(&Priority(*priority)));
         drop(state);
         self.wakeups.wake(false);
@@ -133,62 +133,62 @@ impl Sqlite {
 }
 
 impl Writer {
-    /// A message waits for these, until then at most.
-    pub fn park(
+    /// Blocks a message until one of the destinations is up, or until `due`.
+    pub fn block(
         &mut self,
         (id, priority): (i64, i64),
         due: i64,
         destinations: &[String],
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let parked = self.attempt(Place::Parked(id), |writer| {
+        let blocked = self.attempt(Place::Blocked(id), |writer| {
             for destination in destinations {
-                let seq = writer.parked.add(destination);
+                let seq = writer.blocked.add(destination);
                 let sql = "INSERT INTO parked (destination, lane, seq, id) VALUES (?1, ?2, ?3, ?4)";
                 writer.db.prepare_cached(sql)?.execute(params![destination, priority, seq, id])?;
             }
             Ok(())
         })?;
-        let due = match parked {
+        let due = match blocked {
             Ok(()) => due,
-            // Nothing leads to it: it sees for itself.
+            // It is not listed, so it is retried soon.
             Err(damage) => {
-                self.pulse.damaged(PARKED.0, PARKED.1, &damage);
+                self.pulse.damaged(BLOCKED.0, BLOCKED.1, &damage);
                 due.min(ms(now).saturating_add(UNLED_MS))
             }
         };
         self.put(priority, due, id)
     }
 
-    /// A message does not wait any more, for whatever reason.
-    pub fn unpark(&mut self, id: i64) -> rusqlite::Result<()> {
-        if self.parked.is_empty() {
+    /// Removes a message from the table, whatever the reason.
+    pub fn unblock(&mut self, id: i64) -> rusqlite::Result<()> {
+        if self.blocked.is_empty() {
             return Ok(());
         }
-        let gone = self.attempt(Place::Parked(id), |writer| {
+        let gone = self.attempt(Place::Blocked(id), |writer| {
             let mut gone = writer.db.prepare_cached("DELETE FROM parked WHERE id = ?1 RETURNING destination")?;
             let gone = gone.query_map([id], |row| Ok(Reading::of(row).text(0).unwrap_or_default()))?;
             gone.collect::<rusqlite::Result<Vec<String>>>()
         })?;
         match gone {
-            Ok(gone) => gone.iter().for_each(|destination| self.parked.remove(destination)),
-            // An entry that stays leads to nothing that waits.
-            Err(damage) => self.pulse.damaged(PARKED.0, PARKED.1, &damage),
+            Ok(gone) => gone.iter().for_each(|destination| self.blocked.remove(destination)),
+            // An entry that stays refers to no waiting message.
+            Err(damage) => self.pulse.damaged(BLOCKED.0, BLOCKED.1, &damage),
         }
         Ok(())
     }
 
-    /// The lanes of those that are due now. What belongs to a batch that someone has paused goes on waiting.
-    fn unpark_some(&mut self, destination: &str, max: usize, in_turn: bool) -> rusqlite::Result<Vec<i64>> {
+    /// Makes messages due; returns their priority classes. Messages of a paused batch keep waiting.
+    fn unblock_some(&mut self, destination: &str, max: usize, in_turn: bool) -> rusqlite::Result<Vec<i64>> {
         let order = if in_turn { "seq" } else { "lane, seq" };
-        let found = self.attempt(Place::Part(PARKED.0), |writer| writer.parked("parked", destination, order, max))?;
+        let found = self.attempt(Place::Part(BLOCKED.0), |writer| writer.blocked("parked", destination, order, max))?;
         let found = match found {
             Ok(found) => found,
             Err(damage) => {
-                self.pulse.damaged(PARKED.0, PARKED.1, &damage);
-                let part = ("the index of what waits for a relay", PARKED.1);
+                self.pulse.damaged(BLOCKED.0, BLOCKED.1, &damage);
+                let part = ("the index of messages that wait for a relay", BLOCKED.1);
                 let all = max.saturating_add(PASSED_OVER_MAX);
-                self.attempt_part(part, |writer| writer.parked(BY_NUMBER, destination, order, all))?
+                self.attempt_part(part, |writer| writer.blocked(BY_NUMBER, destination, order, all))?
             }
         };
         let mut priorities = Vec::with_capacity(found.len().min(max));
@@ -196,7 +196,7 @@ impl Writer {
             if priorities.len() == max {
                 break;
             }
-            self.unpark(id)?;
+            self.unblock(id)?;
             if ready::due(&self.db, priority, id)?.is_some_and(|due| due > RELEASED) {
                 ready::take_one(&self.db, priority, id)?;
                 self.put(priority, RELEASED, id)?;
@@ -206,8 +206,8 @@ impl Writer {
         Ok(priorities)
     }
 
-    /// Lanes and numbers of those that wait for that, without what belongs to a batch that someone has paused.
-    fn parked(&self, table: &str, destination: &str, order: &str, max: usize) -> rusqlite::Result<Vec<(i64, i64)>> {
+    /// Priority classes and ids of the messages that wait for a destination, without those of paused batches.
+    fn blocked(&self, table: &str, destination: &str, order: &str, max: usize) -> rusqlite::Result<Vec<(i64, i64)>> {
         let sql = format!("SELECT lane, id FROM {table} WHERE destination = ?1 ORDER BY {order}");
         let (mut found, mut query) = (Vec::new(), self.db.prepare_cached(&sql)?);
         let mut rows = query.query([destination])?;
@@ -225,7 +225,7 @@ impl Writer {
     }
 }
 
-/// How many wait, by what they wait for, and the number of the entry that was written last.
+/// The number of messages by destination, and the sequence number of the latest entry.
 fn counts(db: &Connection, table: &str) -> rusqlite::Result<(BTreeMap<String, u64>, i64)> {
     let read = |row: &rusqlite::Row| {
         let mut row = Reading::of(row);

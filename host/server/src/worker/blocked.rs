@@ -26,7 +26,7 @@ const AT_ONCE: u32 = 500;
 impl Worker {
     /// Puts a message away until what it waits for is up, or until its waiting ends. A batch of which nothing goes out so is
     /// held as a whole: its other messages need not be claimed to find the same.
-    pub(super) async fn park(&self, lent: Lent, priority: Priority, flight: &InFlight) {
+    pub(super) async fn block(&self, lent: Lent, priority: Priority, flight: &InFlight) {
         let Some((down, due)) = flight.waits_for() else { return };
         let destinations: Vec<String> = down.iter().map(ToString::to_string).collect();
         let is_carried = flight.report().channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. }));
@@ -36,13 +36,13 @@ impl Worker {
             self.queue.hold(priority);
         }
         let progress = write_down(flight.progress());
-        self.settle(lent, Settlement::Park { due, progress, destinations }, false).await;
+        self.settle(lent, Settlement::Block { due, progress, destinations }, false).await;
     }
 
     /// Brings messages back that waited, until [`Worker::drain`].
-    pub async fn release_parked(self: Arc<Self>) {
+    pub async fn release_blocked(self: Arc<Self>) {
         let destinations = (self.current)().destinations.clone();
-        for name in self.queue.parked().into_keys() {
+        for name in self.queue.blocked().into_keys() {
             let Ok(destination) = name.parse();
             destinations.was_down(destination, self.now());
         }
@@ -78,7 +78,7 @@ impl Worker {
     /// Whether more are to follow soon.
     async fn release_some(&self, destinations: &Destinations) -> bool {
         let (now, mut are_going_out) = (self.now(), false);
-        for (name, waiting) in self.queue.parked() {
+        for (name, waiting) in self.queue.blocked() {
             let Ok(destination) = name.parse();
             monitoring::destination_waiting(&destination, waiting);
             let Wanted { messages, is_probe, .. } = destinations.wanted(&destination, AT_ONCE, now);
@@ -86,7 +86,7 @@ impl Worker {
             if messages == 0 {
                 continue;
             }
-            match self.queue.unpark(name, messages as usize, is_probe).await {
+            match self.queue.unblock(name, messages as usize, is_probe).await {
                 Ok(released) => monitoring::destination_waiting(&destination, waiting.saturating_sub(released as u64)),
                 Err(error) => {
                     tracing::error!("Messages that wait for {destination} cannot be read; retrying: {error}");
@@ -104,11 +104,11 @@ impl Worker {
         if held.is_empty() {
             return;
         }
-        let parked = self.queue.parked();
+        let blocked = self.queue.blocked();
         let free: Vec<Priority> = held
             .extract_if(|_, destination| {
                 let wanted = destinations.wanted(destination, 1, now);
-                wanted.is_in_order || (wanted.messages > 0 && !parked.contains_key(&destination.to_string()))
+                wanted.is_in_order || (wanted.messages > 0 && !blocked.contains_key(&destination.to_string()))
             })
             .map(|(batch, _)| batch)
             .collect();

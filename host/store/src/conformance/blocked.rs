@@ -4,38 +4,38 @@ use super::*;
 
 const RELAY: &str = "relay main";
 
-fn park(due: i64, destinations: &[&str]) -> Settlement {
+fn block(due: i64, destinations: &[&str]) -> Settlement {
     let destinations = destinations.iter().map(|name| (*name).to_owned()).collect();
-    Settlement::Park { due: at(due), progress: b"{}".to_vec(), destinations }
+    Settlement::Block { due: at(due), progress: b"{}".to_vec(), destinations }
 }
 
-/// A batch of its own: its lane.
+/// Creates a batch and returns its priority class.
 async fn batch(queue: &Queue, uuid: u128) -> Priority {
     let batch = queue.create_batch(new_batch(Uuid::from_u128(uuid), b"t".to_vec()), at(1_000)).await;
     batch.expect("created").priority
 }
 
-async fn unpark(queue: &Queue, max: usize, in_turn: bool) -> usize {
-    queue.unpark(RELAY.to_owned(), max, in_turn).await.expect("brought back")
+async fn unblock(queue: &Queue, max: usize, in_turn: bool) -> usize {
+    queue.unblock(RELAY.to_owned(), max, in_turn).await.expect("brought back")
 }
 
 /// How many wait for it.
 fn waiting(queue: &Queue) -> u64 {
-    queue.parked().get(RELAY).copied().unwrap_or_default()
+    queue.blocked().get(RELAY).copied().unwrap_or_default()
 }
 
-pub(super) async fn what_is_parked_is_claimed_when_it_is_brought_back_or_when_its_time_ends(make: Make<'_>) {
+pub(super) async fn blocked_messages_are_claimed_when_unblocked_or_when_they_are_due(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=5, ORDINARY).await;
     accept(&queue, 6..=7, TRANSACTIONAL).await;
-    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY])).await;
     assert_eq!((waiting(&queue), claim(&queue, 9, 8_999).await.len()), (7, 0));
-    assert_eq!(unpark(&queue, 3, false).await, 3);
+    assert_eq!(unblock(&queue, 3, false).await, 3);
     assert_eq!(numbers(&claim(&queue, 9, 1_002).await), [6, 7, 1], "transactional ones first");
     assert_eq!(waiting(&queue), 4);
     assert_eq!(claim(&queue, 9, 9_000).await.len(), 4);
-    assert_eq!((waiting(&queue), queue.parked().len(), unpark(&queue, 9, false).await), (0, 0, 0));
+    assert_eq!((waiting(&queue), queue.blocked().len(), unblock(&queue, 9, false).await), (0, 0, 0));
 }
 
 pub(super) async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all(make: Make<'_>) {
@@ -43,13 +43,13 @@ pub(super) async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_s
     let queue = home.open();
     accept(&queue, 1..=1, TRANSACTIONAL).await;
     accept(&queue, 2..=3, ORDINARY).await;
-    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY])).await;
     let mut tried = Vec::new();
     for _ in 0..4 {
-        assert_eq!(unpark(&queue, 1, true).await, 1);
+        assert_eq!(unblock(&queue, 1, true).await, 1);
         let probe = claim(&queue, 9, 1_001).await;
         tried.extend(numbers(&probe));
-        settle(&queue, &probe, park(9_000, &[RELAY])).await;
+        settle(&queue, &probe, block(9_000, &[RELAY])).await;
     }
     assert_eq!(tried, [1, 2, 3, 1]);
 }
@@ -62,11 +62,11 @@ pub(super) async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_broug
     accept(&queue, 51..=52, b).await;
     let first: Vec<Claimed> = claim(&queue, 1, 1_000).await;
     assert_eq!(numbers(&first), [1]);
-    settle(&queue, &first, park(9_000, &[RELAY])).await;
+    settle(&queue, &first, block(9_000, &[RELAY])).await;
     queue.hold(a);
-    let handed = queue.claim(Claim { max: 99, bulk_max: 99 }, at(1_001)).await.expect("claimed");
-    assert_eq!((numbers(&handed.messages), handed.next), (vec![51, 52], None), "nothing of it is due");
-    assert_eq!(unpark(&queue, 9, true).await, 1);
+    let claimed_batch = queue.claim(Claim { max: 99, bulk_max: 99 }, at(1_001)).await.expect("claimed");
+    assert_eq!((numbers(&claimed_batch.messages), claimed_batch.next), (vec![51, 52], None), "nothing of it is due");
+    assert_eq!(unblock(&queue, 9, true).await, 1);
     assert_eq!(numbers(&claim(&queue, 99, 1_002).await), [1]);
     queue.release(&[a]);
     assert_eq!(claim(&queue, 99, 1_002).await.len(), 49);
@@ -76,34 +76,34 @@ pub(super) async fn a_message_that_waits_for_two_is_brought_back_once(make: Make
     let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=1, ORDINARY).await;
-    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY, "https://api.example.com"])).await;
-    assert_eq!((queue.parked().len(), unpark(&queue, 9, false).await, queue.parked().len()), (2, 1, 0));
+    settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY, "https://api.example.com"])).await;
+    assert_eq!((queue.blocked().len(), unblock(&queue, 9, false).await, queue.blocked().len()), (2, 1, 0));
 }
 
-pub(super) async fn a_parked_message_can_be_cancelled_and_erased_and_leaves_nothing(make: Make<'_>) {
+pub(super) async fn a_blocked_message_can_be_cancelled_and_erased_and_leaves_nothing(make: Make<'_>) {
     let home = Home::new(make);
     let queue = home.open();
     accept(&queue, 1..=2, ORDINARY).await;
-    settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
+    settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY])).await;
     queue.cancel(Uuid::from_u128(1), at(1_002)).await.expect("it waits");
     assert_eq!(waiting(&queue), 1);
     queue.erase(Some("2".to_owned()), None).await.expect("erased");
-    assert_eq!((waiting(&queue), unpark(&queue, 9, false).await), (0, 0));
+    assert_eq!((waiting(&queue), unblock(&queue, 9, false).await), (0, 0));
 }
 
-pub(super) async fn what_is_parked_is_known_after_a_restart(make: Make<'_>) {
+pub(super) async fn blocked_messages_are_known_after_a_restart(make: Make<'_>) {
     let home = Home::new(make);
     {
         let queue = home.open();
         accept(&queue, 1..=3, ORDINARY).await;
-        settle(&queue, &claim(&queue, 9, 1_000).await, park(9_000, &[RELAY])).await;
-        unpark(&queue, 1, true).await;
+        settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY])).await;
+        unblock(&queue, 1, true).await;
         assert_eq!(claim(&queue, 9, 1_001).await.len(), 1, "this one is in flight when the process ends");
     }
     let queue = home.open();
     assert_eq!(waiting(&queue), 2);
     assert_eq!(numbers(&claim(&queue, 9, 1_002).await), [1], "and it waits as all do that were in flight");
-    assert_eq!(unpark(&queue, 9, true).await, 2);
+    assert_eq!(unblock(&queue, 9, true).await, 2);
 }
 
 pub(super) async fn a_message_that_is_tried_again_is_as_old_as_that(make: Make<'_>) {
