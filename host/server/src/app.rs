@@ -31,13 +31,13 @@ use crate::intake;
 use crate::tokens::{TokenError, Tokens};
 use crate::worker::Worker;
 
-/// The policies that were obeyed, as the queue's database remembers them over a restart.
+/// The key in the queue's database of the policies that were enforced before a restart.
 const ENFORCED: &str = "enforced-policies";
-/// How often what is old is looked for, and metrics are folded.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How long to wait for room on a full disk before the queue is opened again.
+/// The interval of maintenance: retention, tokens and metrics.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long to wait for space on a full disk before opening the queue again.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// How long a stop waits for its own note.
+/// How long a shutdown waits until it is recorded.
 const NOTE_END: Duration = Duration::from_secs(2);
 
 /// Why a server does not start.
@@ -71,7 +71,7 @@ pub struct App {
 }
 
 impl App {
-    /// Builds everything from one configuration. Nothing is sent and nobody is listened to yet.
+    /// Builds everything from one configuration. Nothing is sent and no connection is accepted yet.
     pub async fn start(mut config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
         if metrics.is_some() {
             gauges::describe();
@@ -85,9 +85,9 @@ impl App {
         queue.set_webhooks(config.fixed.webhooks.keys().cloned().collect()).await?;
         let current = ace.clone();
         let are_kept = config.fixed.events.keep || !config.fixed.webhooks.is_empty();
-        let shown = events::Shown { context: config.fixed.events.context, are_kept };
-        let places = config.delivery.concurrency.max(2);
-        let worker = Worker::new(queue.clone(), move || current.snapshot(), places, shown);
+        let event_options = events::EventOptions { context: config.fixed.events.context, are_kept };
+        let slots = config.delivery.concurrency.max(2);
+        let worker = Worker::new(queue.clone(), move || current.snapshot(), slots, event_options);
         let stop = CancellationToken::new();
         let server = &config.fixed.server;
         let reading = Terms { timeout: server.read_timeout, least_rate: server.min_rate, stop: stop.clone() };
@@ -108,7 +108,7 @@ impl App {
         Ok(App { api: Arc::new(api), tls, hooks })
     }
 
-    /// Serves until `shutdown` completes, then finishes what is under way, within `server.drain`; or until it cannot go on.
+    /// Serves until `shutdown` completes, then finishes what is in flight, within `server.drain`; or until it cannot continue.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Ending {
         let App { api, tls, hooks } = self;
         let running = start_tasks(&api, hooks);
@@ -116,8 +116,8 @@ impl App {
             ending = serve(&api, listener, tls, shutdown) => ending,
             part = lost(&api) => {
                 tracing::error!(
-                    "Because of a bug {part} has ended. It cannot be started again, so the process ends. What was accepted \
-                     is kept: start the server again."
+                    "Because of a bug {part} has ended. It cannot be restarted, so the process ends. Accepted messages \
+                     are kept: start the server again."
                 );
                 Ending::Lost
             }
@@ -131,24 +131,24 @@ impl App {
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// It was stopped, and everything under way was finished.
+    /// It was stopped, and everything in flight was finished.
     Drained,
-    /// It was stopped before everything under way was finished.
+    /// It was stopped before everything in flight was finished.
     Cut,
-    /// A part of it has ended that cannot be started again.
+    /// A part of it has ended that cannot be restarted.
     Lost,
 }
 
-/// What goes on beside the requests. Each is started again when it fails.
+/// Starts the background tasks. Each is restarted when it fails.
 fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
     let (tasks, stop) = (&api.tasks, &api.stop);
     let mut running = Vec::new();
     for hook in hooks {
         let (hook, api, stop) = (Arc::new(hook), api.clone(), stop.clone());
         running.push(tasks.keep(format!("webhook {}", hook.name()), move || {
-            let (hook, told, stop) = (hook.clone(), api.worker.listen(), stop.clone());
+            let (hook, notifications, stop) = (hook.clone(), api.worker.listen(), stop.clone());
             async move {
-                hook.run(told, stop).await;
+                hook.run(notifications, stop).await;
                 Ok::<_, Infallible>(())
             }
         }));
@@ -156,7 +156,7 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
     let ace = api.ace.clone();
     running.push(tasks.keep("watch", move || Watch::start(ace.clone()).run()));
     let kept = api.clone();
-    running.push(tasks.keep("maintenance", move || keep_up(kept.clone())));
+    running.push(tasks.keep("maintenance", move || maintain(kept.clone())));
     let worker = api.worker.clone();
     running.push(tasks.keep("worker", move || {
         let worker = worker.clone();
@@ -177,12 +177,12 @@ fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
     running.push(tasks.keep("destination events", move || {
         let worker = worker.clone();
         async move {
-            worker.tell_of_destinations().await;
+            worker.emit_destination_events().await;
             Ok::<_, Infallible>(())
         }
     }));
-    let told = api.clone();
-    running.push(tasks.keep("reload events", move || tell_of_reloads(told.clone(), told.ace.notices())));
+    let reloads = api.clone();
+    running.push(tasks.keep("reload events", move || emit_reload_events(reloads.clone(), reloads.ace.notices())));
     let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
     running.push(tasks.keep("resolvers", move || {
         let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());
@@ -221,7 +221,7 @@ async fn serve(
     if api.worker.drain(api.settings.drain).await { Ending::Drained } else { Ending::Cut }
 }
 
-/// Completes when something has ended that cannot be started again.
+/// Completes when a part has ended that cannot be restarted.
 async fn lost(api: &Api) -> &'static str {
     tokio::select! {
         () = api.queue.writer_ended() => "the thread that writes the queue",
@@ -231,14 +231,14 @@ async fn lost(api: &Api) -> &'static str {
 
 type Opened = (Arc<Queue>, Option<Tokens>, Option<TlsAcceptor>, Vec<Hook>);
 
-/// As [`open`]; where the disk is full it waits until there is room. That is told once.
+/// As [`open`]; if the disk is full it waits until there is space, and logs that once.
 async fn open_with_room(settings: Config) -> Result<Opened, ServeError> {
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         let config = settings.clone();
         match tasks::blocking(move || open(&config, Timestamp::now)).await? {
             Err(ServeError::Queue(error @ OpenError::Full { .. })) => {
-                if !std::mem::replace(&mut is_told, true) {
+                if !std::mem::replace(&mut is_logged, true) {
                     tracing::error!("The server cannot start yet, and tries again every second: the queue {error}");
                 }
                 tokio::time::sleep(FULL_PAUSE).await;
@@ -266,7 +266,7 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
     Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))
 }
 
-/// What is still under way at the end of a process that was asked to end is no reason to suspect it.
+/// Records an orderly shutdown, so that messages still in flight are not suspected.
 async fn note_end(queue: &Queue) {
     match tokio::time::timeout(NOTE_END, queue.note_shutdown()).await {
         Ok(Ok(())) => {}
@@ -279,8 +279,8 @@ async fn note_end(queue: &Queue) {
     }
 }
 
-/// Makes events of what reloads come to.
-async fn tell_of_reloads(api: Arc<Api>, mut notices: broadcast::Receiver<Notice>) -> Result<(), String> {
+/// Emits events about reloads.
+async fn emit_reload_events(api: Arc<Api>, mut notices: broadcast::Receiver<Notice>) -> Result<(), String> {
     loop {
         let notice = match notices.recv().await {
             Ok(notice) => notice,
@@ -294,7 +294,7 @@ async fn tell_of_reloads(api: Arc<Api>, mut notices: broadcast::Receiver<Notice>
             Notice::Refused(reason) => (events::RELOAD_REFUSED, json!({"reason": reason})),
             Notice::Changed(change) => (kind(&change.what), json!(change)),
         };
-        api.worker.tell(events::of_server(kind, data, api.ace.now())).await;
+        api.worker.emit(events::of_server(kind, data, api.ace.now())).await;
     }
 }
 
@@ -307,18 +307,18 @@ fn kind(what: &What) -> &'static str {
     }
 }
 
-/// What is to be done again and again: retention, room, tokens, metrics.
-async fn keep_up(api: Arc<Api>) -> Result<(), String> {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    let mut remembered = BTreeSet::new();
+/// Periodic maintenance: retention, vacuum, tokens, metrics.
+async fn maintain(api: Arc<Api>) -> Result<(), String> {
+    let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
+    let mut stored = BTreeSet::new();
     loop {
         ticks.tick().await;
         let enforced = api.ace.enforced_policies();
-        if enforced != remembered
+        if enforced != stored
             && let Ok(text) = serde_json::to_string(&enforced)
             && api.queue.put_meta(ENFORCED, text).await.is_ok()
         {
-            remembered = enforced;
+            stored = enforced;
         }
         if let Some(tokens) = &api.tokens {
             tokens.refresh();
@@ -333,9 +333,9 @@ async fn keep_up(api: Arc<Api>) -> Result<(), String> {
         };
         match kept.await {
             Ok(stats) => gauges::queue(&stats),
-            // That the store cannot be written it tells by itself, once.
+            // The store itself logs, once, that it cannot be written.
             Err(error) => {
-                tracing::debug!("Retention clean-up failed; retrying in {UPKEEP:?}: {error}")
+                tracing::debug!("Retention clean-up failed; retrying in {MAINTENANCE_INTERVAL:?}: {error}")
             }
         }
     }

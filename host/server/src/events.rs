@@ -1,7 +1,7 @@
-//! What the outside is told of a settled message: edx-ace's ACE_MESSAGE_SENT, and the signal of failure its users ask for; and what
-//! an operator should know of the server itself.
+//! Events about settled messages (edx-ace's ACE_MESSAGE_SENT, and the signal of failure that its users ask for) and about the server
+//! itself.
 //!
-//! - [`webhooks`]: signed calls, kept in the queue until they are taken
+//! - [`webhooks`]: signed deliveries, stored in the queue until they are accepted
 
 pub(crate) mod webhooks;
 
@@ -15,31 +15,31 @@ use ace::internals::destination::Notice;
 use ace::message::{Message, Outcome, Report};
 use ace_store::queue::NewEvent;
 
-/// What events show, and whether they are kept for those who call back.
+/// What events contain, and whether they are stored.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Shown {
-    /// Context and options too: they may hold what only the recipient should see.
+pub struct EventOptions {
+    /// Include context and options, which may hold what only the recipient should see.
     pub context: bool,
     pub are_kept: bool,
 }
 
 /// One event.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
+pub(crate) struct Notification {
     pub(crate) kind: &'static str,
     /// JSON in the form of Standard Webhooks: `type`, `timestamp`, `data`.
     pub(crate) body: Vec<u8>,
 }
 
-impl Told {
-    /// As the queue keeps it.
+impl Notification {
+    /// As the queue stores it.
     pub(crate) fn to_event(&self) -> NewEvent {
         NewEvent { kind: self.kind.into(), body: self.body.clone() }
     }
 }
 
-/// What is told of a message that is settled. The keys of `data` are those of edx-ace's signal where it has them.
-pub(crate) fn tell(message: &Message, report: &Report, shown: Shown, now: Timestamp) -> Told {
+/// The event about a settled message. The keys of `data` are those of edx-ace's signal where it has them.
+pub(crate) fn of_message(message: &Message, report: &Report, options: EventOptions, now: Timestamp) -> Notification {
     let is_sent = report.channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. } | Outcome::MaybeSent { .. }));
     let kind = match (is_sent, report.is_failure()) {
         (true, _) => SENT,
@@ -67,29 +67,29 @@ pub(crate) fn tell(message: &Message, report: &Report, shown: Shown, now: Timest
         "message_language": message.language,
         "channels": channels,
     });
-    if shown.context {
+    if options.context {
         data["options"] = message.options.clone().into();
     }
     let mut body = json!({"type": kind, "timestamp": now, "data": data}).to_string();
-    if shown.context
+    if options.context
         && let Some(open) = body.strip_suffix("}}")
     {
         // Not as a value: its numbers keep their digits.
         body = format!("{open},\"context\":{}}}}}", message.context.as_json());
     }
-    Told { kind, body: body.into_bytes() }
+    Notification { kind, body: body.into_bytes() }
 }
 
-/// What is told of a relay or an origin that went down, or came back.
-pub(crate) fn tell_of_destination(notice: &Notice, now: Timestamp) -> Told {
+/// The event about a relay or an origin that went down or recovered.
+pub(crate) fn of_destination(notice: &Notice, now: Timestamp) -> Notification {
     let kind = if notice.is_up { UP } else { DOWN };
     let Notice { destination, reason, since, .. } = notice;
     let data = json!({"kind": destination.kind(), "name": destination.name(), "since": since, "reason": reason});
     of_server(kind, data, now)
 }
 
-/// What is told of the server itself.
-pub(crate) fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Told {
+/// An event about the server itself.
+pub(crate) fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Notification {
     let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
-    Told { kind, body }
+    Notification { kind, body }
 }

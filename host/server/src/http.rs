@@ -1,10 +1,10 @@
-//! The HTTP API of `ace serve`: routes, what goes in and comes out, and who may. No rules of sending are here.
+//! The HTTP API of `ace serve`: routes, requests and responses, and authorization. The rules of sending are elsewhere.
 //!
-//! - [`messages`], [`batches`]: handing in, and what became of it; [`keyvalue`]: facts; [`plugins`]; [`stream`]: events; [`status`]
-//! - [`admission`]: what every request must pass, whatever it asks for; [`operations`]: its query and its body's type
-//! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: what is wrong, as RFC 9457
-//! - [`shown`]: what goes out; [`described`]: what holds for every route in the description; [`docs`]: the description itself
-//! - [`listen`]: connections and TLS; [`slots`]: how many, and whose; [`patience`]: how long a client is waited for, where bodies come in
+//! - [`messages`], [`batches`]: submission and status; [`keyvalue`]: key-value entries; [`plugins`]; [`stream`]: events; [`status`]
+//! - [`admission`]: checks that every request must pass; [`operations`]: its query and its body's type
+//! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: errors, as RFC 9457
+//! - [`views`]: what goes out; [`described`]: what holds for every route in the description; [`docs`]: the description itself
+//! - [`listen`]: connections and TLS; [`slots`]: how many, and whose; [`client_timeout`]: how long a client is waited for, where bodies come in
 //!   ([`body`]), where answers go out ([`timed`]), and in each HTTP/2 stream ([`streams`])
 //!
 //! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
@@ -12,6 +12,7 @@
 mod admission;
 mod batches;
 mod body;
+mod client_timeout;
 mod described;
 mod docs;
 mod examples;
@@ -20,15 +21,14 @@ mod keyvalue;
 pub(crate) mod listen;
 mod messages;
 mod operations;
-mod patience;
 mod plugins;
 mod problem;
-mod shown;
 mod slots;
 mod status;
 mod stream;
 mod streams;
 mod timed;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,10 +54,10 @@ use utoipa_axum::routes;
 use crate::intake::submit::Submitter;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
+use client_timeout::ClientTimeout;
+pub(crate) use client_timeout::Terms;
 pub(crate) use guard::Rates;
 use operations::Operations;
-use patience::Patience;
-pub(crate) use patience::Terms;
 use problem::ApiError;
 use slots::{Spare, Verdict};
 
@@ -66,16 +66,16 @@ pub(crate) struct Api {
     pub ace: Arc<Ace>,
     pub queue: Arc<Queue>,
     pub worker: Arc<Worker>,
-    /// `None`: nobody needs a token, and only this machine is listened to.
+    /// `None`: no token is needed, and the server listens on this machine only.
     pub tokens: Option<Tokens>,
     pub rates: Rates,
     pub metrics: Option<Exposition>,
     pub events_are_kept: bool,
     pub settings: config::Server,
     pub max_body_bytes: usize,
-    /// What goes on beside the requests.
+    /// The background tasks.
     pub tasks: Arc<Tasks>,
-    /// How long the body of a request is waited for.
+    /// How long to wait for the body of a request.
     pub reading: Arc<Terms>,
     pub stop: CancellationToken,
 }
@@ -85,14 +85,14 @@ impl Api {
         self.stop.is_cancelled()
     }
 
-    /// The door that messages come in by.
+    /// Accepts messages.
     fn submitter(&self) -> Submitter<'_> {
         Submitter::new(&self.ace, &self.queue, &self.worker)
     }
 
     /// A new request's.
-    fn patience(&self) -> Patience {
-        Patience::new(self.reading.clone())
+    fn client_timeout(&self) -> ClientTimeout {
+        ClientTimeout::new(self.reading.clone())
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         from_fn_with_state(api.clone(), guard::may_administrate),
     );
     let bounded = from_fn_with_state(api.clone(), in_time);
-    // Handing in a batch takes as long as it takes, and so does listening to events; everything else has an end.
+    // Submitting a batch and listening to events have no time limit; everything else has one.
     let unbounded = OpenApiRouter::new()
         .merge(OpenApiRouter::new().routes(routes!(batches::submit)).route_layer(send.clone()))
         .merge(OpenApiRouter::new().routes(routes!(keyvalue::bulk)).route_layer(admin.clone()))
@@ -185,7 +185,7 @@ async fn enter(State((admission, api)): State<(Arc<Admission>, Arc<Api>)>, reque
     trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), answer).await
 }
 
-/// Ends a request that takes too long; `?wait` comes on top.
+/// Ends a request that takes too long; the time of `?wait` is added.
 async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let wait = request.uri().query().unwrap_or_default().split('&').find_map(|part| part.strip_prefix("wait="));
     let wait = wait.and_then(|seconds| seconds.parse().ok()).map(|s: u64| Duration::from_secs(s.min(120)));
@@ -196,7 +196,7 @@ async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
     }
 }
 
-/// What axum itself refuses (a path or a query that makes no sense) is told as a problem, too.
+/// What axum itself refuses (a path or a query that makes no sense) is reported as a problem, too.
 async fn in_words(response: Response) -> Response {
     let is_plain = |response: &Response| {
         let kind = response.headers().get(header::CONTENT_TYPE);

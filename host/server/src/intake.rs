@@ -1,4 +1,4 @@
-//! How recipients become messages of the queue: the lines of a request, and the pages of a resolver.
+//! Turns recipients into messages of the queue: the lines of a request, and the pages of a resolver.
 
 pub(crate) mod submit;
 
@@ -25,20 +25,20 @@ use ace_store::queue::{self, Accepted, Batch, DuePage, New, Priority, Queue, Que
 /// Messages that go to the disk with one write, and their bytes.
 const CHUNK: usize = 1_024;
 const CHUNK_BYTES: usize = 4 << 20;
-/// Chunks of one batch that are on their way to the disk at once: one that waits goes with the next write.
+/// Chunks of one batch that are being written at once.
 const WRITING_MAX: usize = 3;
 /// Recipients on a page of a resolver.
 const PAGE: u32 = 500;
 /// Batches that are resolved side by side.
 const RESOLVING_MAX: usize = 4;
-/// A page that was asked for in vain so often, one time after the other, fails its batch.
+/// Consecutive failures to get a page after which its batch fails.
 const FAILURES_MAX: u32 = 10;
-/// The longest that is not looked for pages that are due.
-const LOOK_MAX: Duration = Duration::from_secs(5);
+/// The longest time between two queries for due pages.
+const POLL_MAX: Duration = Duration::from_secs(5);
 /// How long to wait after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a recipient does not become a message.
+/// Why a message was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IntakeError {
     #[error("{0}")]
@@ -54,7 +54,7 @@ pub(crate) enum IntakeError {
     Panicked(#[from] Panicked),
 }
 
-/// A message as the queue takes it.
+/// A message in the form that the queue accepts.
 pub fn new(message: &Message, priority: Priority) -> Result<New, FieldErrors> {
     let not_before = not_before(&message.options)?;
     Ok(written(
@@ -67,7 +67,7 @@ pub fn new(message: &Message, priority: Priority) -> Result<New, FieldErrors> {
     ))
 }
 
-/// A message whose JSON is written, or its own part of it.
+/// A message with its serialized JSON, or its own part of it.
 fn written(
     json: String,
     uuid: Uuid,
@@ -104,7 +104,7 @@ pub(crate) fn not_before(options: &Object) -> Result<Option<Timestamp>, FieldErr
     }
 }
 
-/// A chunk on its way to the disk: its uuids, and the answers.
+/// A chunk that is being written: its uuids, and the answers.
 type Chunk<'a> = (Vec<Uuid>, BoxFuture<'a, Result<Vec<Accepted>, QueueError>>);
 
 /// One recipient of a batch.
@@ -114,7 +114,7 @@ pub(crate) struct Member {
     pub(crate) personal: Personal,
 }
 
-/// A batch that is coming in. What its messages share is kept with the batch; of each its own part is stored.
+/// A batch that is being accepted. What its messages share is stored with the batch; each message stores only its own part.
 pub(crate) struct Intake<'a> {
     queue: &'a Queue,
     batch: &'a Batch,
@@ -122,7 +122,7 @@ pub(crate) struct Intake<'a> {
     not_before: Option<Timestamp>,
     chunk: Vec<New>,
     bytes: usize,
-    /// The chunks before: while they go to the disk the next one gathers.
+    /// The chunks before: the next one gathers while they are written.
     writing: VecDeque<Chunk<'a>>,
 }
 
@@ -133,7 +133,7 @@ impl<'a> Intake<'a> {
         Ok(Intake { queue, batch, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
     }
 
-    /// Takes one more. Its message's uuid is made of the batch's and its key. An error may be that of one before it.
+    /// Adds one recipient. The message's uuid is derived from the batch's and the key. An error may be that of an earlier recipient.
     pub(crate) async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
         let Member { key, personal } = member;
         let (uuid, recipient) = (Uuid::new_v5(&self.batch.uuid, key.as_bytes()), Some(&personal.recipient));
@@ -143,7 +143,7 @@ impl<'a> Intake<'a> {
         if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
     }
 
-    /// Everything that was added is on the disk.
+    /// Waits until everything that was added is committed.
     pub(crate) async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
         self.write(now).await?;
         self.written(0).await
@@ -158,7 +158,7 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Waits until no more than so many chunks are on their way to the disk.
+    /// Waits until at most `left` chunks are being written.
     async fn written(&mut self, left: usize) -> Result<(), IntakeError> {
         while self.writing.len() > left
             && let Some((uuids, answer)) = self.writing.pop_front()
@@ -171,16 +171,16 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// Why a page is not in.
+/// Why a page was not accepted.
 enum Missed {
-    /// It may come later: why, and when where that was said.
+    /// It is retried: why, and when if the resolver said so.
     Later(String, Option<Timestamp>),
     Failed(String),
-    /// The store cannot take it now, which is nobody's failure.
+    /// The store cannot accept it now; that does not count as a failure of the resolver.
     Store(QueueError),
 }
 
-/// Why a resolver cannot be asked.
+/// Why a resolver cannot be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResolverError {
     #[error("there is no resolver {name:?}{}", nearest.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
@@ -191,10 +191,10 @@ pub(crate) enum ResolverError {
     Disabled(String),
 }
 
-/// A resolver that serves, by its name.
+/// An active resolver, by its name.
 ///
 /// # Errors
-/// There is none of this name, or it does not serve.
+/// There is none of this name, or it is not active.
 pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, ResolverError> {
     let registry = ace.registry();
     let plugins = || registry.plugins.values().filter(|p| p.namespaces.contains(&Namespace::RecipientResolver));
@@ -209,16 +209,16 @@ pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, ResolverEr
     }
 }
 
-/// Asks resolvers for pages and takes them in, until it is stopped.
+/// Fetches due pages from resolvers and accepts their recipients, until it is stopped.
 pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: CancellationToken) {
     loop {
         let rest = match queue.due_pages(RESOLVING_MAX, ace.now()).await {
             Ok((due, next)) if due.is_empty() => {
                 let left = next.and_then(|next| Duration::try_from(next.duration_since(ace.now())).ok());
-                left.unwrap_or(LOOK_MAX).min(LOOK_MAX)
+                left.unwrap_or(POLL_MAX).min(POLL_MAX)
             }
             Ok((due, _)) => {
-                let pages = due.iter().map(|resolving| take_page(&ace, &queue, resolving));
+                let pages = due.iter().map(|resolving| accept_page(&ace, &queue, resolving));
                 match futures_util::future::join_all(pages).await.into_iter().collect() {
                     Ok(()) => Duration::ZERO,
                     Err(error) => wait_for_store(&error),
@@ -242,8 +242,8 @@ fn wait_for_store(error: &QueueError) -> Duration {
     STORE_PAUSE
 }
 
-/// One page of one batch, and what came of it.
-async fn take_page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<(), QueueError> {
+/// Accepts one page of one batch, and records the result.
+async fn accept_page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<(), QueueError> {
     let (batch, plugin) = (&resolving.batch, resolving.resolver.plugin.as_str());
     let missed = match page(ace, queue, resolving).await {
         Ok(next) => return queue.page_accepted(batch.priority, next, ace.now()).await,
@@ -267,11 +267,11 @@ async fn take_page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<(), 
     queue.page_failed(batch.priority, error, again).await
 }
 
-/// Asks for a page and takes its recipients in; where the next one begins.
+/// Fetches a page and accepts its recipients. Returns where the next page starts.
 async fn page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<Option<String>, Missed> {
     let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
     if let Some(damage) = &resolving.damage {
-        return Err(Missed::Failed(format!("what is stored of it is damaged: {damage}")));
+        return Err(Missed::Failed(format!("its stored data is damaged: {damage}")));
     }
     let text = String::from_utf8_lossy(&batch.kind).into_owned();
     let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
@@ -304,7 +304,7 @@ async fn page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<Option<St
 impl From<IntakeError> for Missed {
     fn from(error: IntakeError) -> Self {
         match error {
-            // The store has it against this page alone: the others go on.
+            // Only this page is affected; the others continue.
             IntakeError::Queue(error @ QueueError::Damaged(_)) => Missed::Later(error.to_string(), None),
             IntakeError::Queue(error) => Missed::Store(error),
             other => Missed::Failed(other.to_string()),

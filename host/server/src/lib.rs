@@ -1,12 +1,12 @@
-//! `ace serve`: takes messages over HTTP, keeps them until they are settled, and sends them with the library [`ace`].
+//! `ace serve`: accepts messages over HTTP, stores them until they are settled, and sends them with the library [`ace`].
 //!
 //! A program that serves starts at [`App::start`]. Inside:
 //!
 //! - `app`: the composition root: starts and stops the engine, the queue, the workers and the HTTP server
 //! - `http`: routes, scopes, bounded bodies, problem details
-//! - [`intake`]: how recipients become messages of the queue
+//! - [`intake`]: turns recipients into messages of the queue
 //! - [`worker`]: claims, sends, settlements
-//! - `events`: what is told of a settled message; webhooks
+//! - `events`: events about settled messages; webhooks
 //! - [`tokens`]: the file of token hashes
 //! - `gauges`: the metrics of the queue
 

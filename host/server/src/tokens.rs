@@ -20,9 +20,9 @@ use ace_store::files::{self, Access, FileStamp, Readers};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Scope {
-    /// Hand in messages and batches, and ask what became of them by their uuid.
+    /// Submit messages and batches, and query their outcome by uuid.
     Send,
-    /// Look at everything.
+    /// Read everything.
     Read,
     /// Change everything else: facts, retries, batches, plugins, people's data.
     Admin,
@@ -41,15 +41,15 @@ impl std::str::FromStr for Scope {
     }
 }
 
-/// One token, as it is kept.
+/// One token, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Who bears it; one of its kind in the file.
+    /// The bearer's name; unique in the file.
     pub name: String,
     /// What its bearer may do.
     pub scopes: Vec<Scope>,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
     /// SHA-256 of the token, in hexadecimal. With 256 random bits there is nothing to guess, so no slow hash is needed.
     pub sha256: String,
@@ -58,7 +58,7 @@ pub struct Token {
 /// Random bytes of a token: nobody guesses 256 bits.
 const TOKEN_BYTES: usize = 32;
 
-/// Why the tokens cannot be had or changed.
+/// Why the tokens cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
@@ -89,12 +89,12 @@ pub struct TokenFile {
 }
 
 impl TokenFile {
-    /// The file at a path, which need not be there yet.
+    /// The file at a path, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         TokenFile { path: path.into() }
     }
 
-    /// Every token of the file; none where there is no file.
+    /// Every token of the file; none if there is no file.
     pub fn list(&self) -> Result<Vec<Token>, TokenError> {
         match std::fs::read_to_string(&self.path) {
             Ok(text) => serde_json::from_str::<Listed>(&text).map(|listed| listed.tokens).map_err(|e| self.wrong(e)),
@@ -103,7 +103,7 @@ impl TokenFile {
         }
     }
 
-    /// Makes a token; the answer is the only time it is seen.
+    /// Creates a token. The return value is the only place where it can be seen.
     pub fn create(&self, name: &str, scopes: Vec<Scope>, now: Timestamp) -> Result<String, TokenError> {
         let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !(1..=100).contains(&name.len()) || !name.chars().all(sound) {
@@ -121,7 +121,7 @@ impl TokenFile {
         Ok(secret)
     }
 
-    /// Takes a token away.
+    /// Revokes a token.
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
         let mut tokens = self.list()?;
         let before = tokens.len();
@@ -149,7 +149,7 @@ fn digest(secret: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(secret))
 }
 
-/// The tokens a running server honours.
+/// The tokens that a running server accepts.
 pub(crate) struct Tokens {
     file: TokenFile,
     current: ArcSwap<(Option<FileStamp>, Vec<Token>)>,
@@ -163,7 +163,7 @@ impl Tokens {
         Ok(Tokens { file, current: ArcSwap::from_pointee(current) })
     }
 
-    /// Reads the file again where it has changed. One that cannot be read leaves what was there, and is told in the log.
+    /// Reloads the file if it has changed. If it cannot be read, the previous tokens stay valid and the error is logged.
     pub(crate) fn refresh(&self) {
         let now = FileStamp::of(&self.file.path);
         if self.current.load().0 == now {
@@ -178,12 +178,12 @@ impl Tokens {
         }
     }
 
-    /// Without a token everybody is let in, and the server listens on this machine only.
+    /// Without a token everybody is admitted, and the server listens on this machine only.
     pub(crate) fn is_empty(&self) -> bool {
         self.current.load().1.is_empty()
     }
 
-    /// The name and the scopes of the bearer. Looks at every token, and at every byte of its hash.
+    /// The name and the scopes of the bearer. Compares every token, and every byte of its hash.
     pub(crate) fn bearer(&self, secret: &str) -> Option<(String, Vec<Scope>)> {
         let hash = digest(secret);
         let mut found = None;
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_shown_once_and_only_its_hash_is_kept() {
+    fn a_token_is_printed_once_and_only_its_hash_is_stored() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tokens.json");
         let file = TokenFile::new(&path);

@@ -1,8 +1,8 @@
-//! Sends what the queue holds: claims messages as places come free, takes each as far as it goes, and gives back what came of it.
+//! The worker: claims messages from the queue as slots become free, sends each as far as possible, and settles it.
 //!
-//! A place is the right to have one message under way. Some places are for transactional messages alone, so that a bulk send
-//! that has taken all others delays none of them. A message that is accepted while a place is free goes straight to it, with no
-//! way through the queue's waiting rows.
+//! A slot is the right to have one message in flight. Some slots are reserved for transactional messages, so that a bulk send that
+//! uses all others delays none of them. A message that is accepted while a slot is free is claimed at once, without waiting in the
+//! queue.
 
 mod alone;
 mod blocked;
@@ -27,55 +27,55 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::events::{self, Told};
+use crate::events::{self, Notification};
 pub(crate) use settling::state;
 use settling::write_down;
 
-/// Of the places, one in so many is for transactional messages alone.
+/// One in this many slots is reserved for transactional messages.
 const RESERVED_PART: usize = 4;
-/// Messages that are claimed before there is a place for them.
+/// Messages that are claimed before a slot is free for them.
 const AHEAD: usize = 32;
-/// Settlements on their way to the disk at once.
+/// Settlements that are being written at once.
 const SETTLING_MAX: usize = 1_024;
 /// Events that a slow listener may be behind.
-const TOLD_MAX: usize = 1_024;
-/// The longest the queue is not looked at.
-const LOOK_MAX: Duration = Duration::from_secs(1);
+const NOTIFICATIONS_MAX: usize = 1_024;
+/// The longest time between two claims.
+const POLL_MAX: Duration = Duration::from_secs(1);
 /// How long to wait after the store has failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
-/// A message's number, and the claim it was handed out by.
-type Lent = (MessageId, ClaimNo);
+/// A message's id, and the number of its claim.
+type ClaimId = (MessageId, ClaimNo);
 
-/// What the messages of a batch share, as it was stored and made ready.
+/// What the messages of a batch share: as stored, and parsed.
 type Ready = (Arc<[u8]>, Arc<Prepared>);
 
-/// The right to have one message under way.
-pub(crate) struct Place {
+/// The right to have one message in flight.
+pub(crate) struct Slot {
     _any: OwnedSemaphorePermit,
     _bulk: Option<OwnedSemaphorePermit>,
 }
 
-/// How far a message is.
-pub(crate) enum Stands {
-    AtTheBeginning,
-    Under(Progress),
-    /// It was settled, and is asked for further channel types. With what another try needs to know, where there is such.
+/// The progress of a message.
+pub(crate) enum Stage {
+    New,
+    InProgress(Progress),
+    /// It was settled, and further channel types were requested. With its kept progress, if there is one.
     Settled(Report, Option<Progress>),
 }
 
-/// A message with a place.
+/// A message that has a slot.
 pub(crate) struct Job {
     pub(crate) id: MessageId,
-    /// The claim it was handed out by.
+    /// The claim that returned it.
     pub(crate) claim: ClaimNo,
     pub(crate) message: Arc<Message>,
-    pub(crate) stands: Stands,
-    /// What its requests limited it to; `None`: nothing.
+    pub(crate) stage: Stage,
+    /// The limits of its requests; `None`: no limit.
     pub(crate) limits: Option<Limits>,
-    /// When it was noticed that a process had ended, or a worker had died, with it under way.
+    /// When it was noticed that a process or a worker had ended while it was in flight.
     pub(crate) interrupted: Vec<Timestamp>,
-    /// The trace context it came with, as it was stored.
+    /// The trace context of its request, as stored.
     pub(crate) trace: Option<String>,
     pub(crate) priority: Priority,
     /// What its age counts from.
@@ -90,7 +90,7 @@ pub struct Awaited<'a> {
 }
 
 impl Awaited<'_> {
-    /// The report of the message, where it is settled within that time.
+    /// The report of the message, if it is settled within that time.
     pub async fn settled_within(&mut self, time: Duration) -> Option<Arc<Report>> {
         tokio::time::timeout(time, &mut self.receiver).await.ok()?.ok()
     }
@@ -109,57 +109,57 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// Everything that sends.
+/// Sends messages.
 pub struct Worker {
     queue: Arc<Queue>,
     current: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
-    /// What events show.
-    events: events::Shown,
+    /// What events contain.
+    events: events::EventOptions,
     any: Arc<Semaphore>,
-    /// All there are of them.
-    places: u32,
+    /// The number of slots.
+    slots: u32,
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
-    /// Lanes of batches that wait for a relay or an origin that is down.
+    /// Held batches, and the relay or origin that each waits for.
     held: Mutex<HashMap<Priority, Destination>>,
     /// By the batch's priority class.
     batches: Mutex<HashMap<Priority, Ready>>,
     panics: alone::Panics,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
-    told: broadcast::Sender<Arc<Told>>,
+    notifications: broadcast::Sender<Arc<Notification>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Worker {
-    /// `places`: messages under way at once. Nothing is claimed before [`Worker::run`].
+    /// `slots`: messages in flight at once. Nothing is claimed before [`Worker::run`].
     pub fn new(
         queue: Arc<Queue>,
         current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
-        places: usize,
-        events: events::Shown,
+        slots: usize,
+        events: events::EventOptions,
     ) -> Arc<Self> {
-        let reserved = (places / RESERVED_PART).max(1).min(places - 1);
+        let reserved = (slots / RESERVED_PART).max(1).min(slots - 1);
         Arc::new(Worker {
             queue,
             current: Box::new(current),
             events,
-            any: Arc::new(Semaphore::new(places)),
-            places: u32::try_from(places).unwrap_or(u32::MAX),
-            bulk: Arc::new(Semaphore::new((places - reserved).max(1))),
+            any: Arc::new(Semaphore::new(slots)),
+            slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            bulk: Arc::new(Semaphore::new((slots - reserved).max(1))),
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
             held: Mutex::default(),
             batches: Mutex::default(),
             panics: alone::Panics::default(),
             waiting_for: Mutex::default(),
-            told: broadcast::Sender::new(TOLD_MAX),
+            notifications: broadcast::Sender::new(NOTIFICATIONS_MAX),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
     }
 
-    /// A place, if one is free now.
-    pub(crate) fn place(&self, is_transactional: bool) -> Option<Place> {
+    /// A slot, if one is free now.
+    pub(crate) fn slot(&self, is_transactional: bool) -> Option<Slot> {
         if self.stop.is_cancelled() {
             return None;
         }
@@ -167,45 +167,45 @@ impl Worker {
             true => None,
             false => Some(self.bulk.clone().try_acquire_owned().ok()?),
         };
-        Some(Place { _any: self.any.clone().try_acquire_owned().ok()?, _bulk: bulk })
+        Some(Slot { _any: self.any.clone().try_acquire_owned().ok()?, _bulk: bulk })
     }
 
-    /// Sends a message that was claimed for this place.
-    pub(crate) fn begin(self: &Arc<Self>, place: Place, job: Job) {
+    /// Sends a message that was claimed for this slot.
+    pub(crate) fn start(self: &Arc<Self>, slot: Slot, job: Job) {
         let worker = self.clone();
-        let (lent, uuid) = ((job.id, job.claim), job.message.uuid);
+        let (claim_id, uuid) = ((job.id, job.claim), job.message.uuid);
         self.tasks.spawn(async move {
-            if let Err(panicked) = tasks::caught(worker.send(place, job)).await {
-                worker.interrupted(lent, uuid, panicked).await;
+            if let Err(panicked) = tasks::caught(worker.send(slot, job)).await {
+                worker.interrupted(claim_id, uuid, panicked).await;
             }
         });
     }
 
-    /// As [`Worker::begin`], for what the queue handed out.
-    fn begin_claimed(self: &Arc<Self>, place: Place, claimed: Claimed) {
+    /// As [`Worker::start`], for a message as the queue returned it.
+    fn start_claimed(self: &Arc<Self>, slot: Slot, claimed: Claimed) {
         let worker = self.clone();
-        self.tasks.spawn(async move { worker.send_claimed(place, claimed).await });
+        self.tasks.spawn(async move { worker.send_claimed(slot, claimed).await });
     }
 
-    /// A panic on the way is that message's alone.
-    async fn send_claimed(&self, place: Place, claimed: Claimed) {
-        let (lent, uuid, is_culprit) = ((claimed.id, claimed.claim), claimed.uuid, claimed.is_culprit);
+    /// Sends a claimed message. A panic affects that message alone.
+    async fn send_claimed(&self, slot: Slot, claimed: Claimed) {
+        let (claim_id, uuid, is_culprit) = ((claimed.id, claimed.claim), claimed.uuid, claimed.is_culprit);
         let work = async {
             match self.job(&claimed) {
-                Ok(job) if is_culprit => self.give_up(job, claimed.interruptions).await,
-                Ok(job) => self.send(place, job).await,
-                Err(reason) => self.set_aside(lent, uuid, &reason).await,
+                Ok(job) if is_culprit => self.abandon(job, claimed.interruptions).await,
+                Ok(job) => self.send(slot, job).await,
+                Err(reason) => self.set_aside(claim_id, uuid, &reason).await,
             }
         };
         match tasks::caught(work).await {
             Ok(()) => {}
-            // It cannot even be given up.
-            Err(panicked) if is_culprit => self.set_aside(lent, uuid, &panicked.to_string()).await,
-            Err(panicked) => self.interrupted(lent, uuid, panicked).await,
+            // Even abandoning it panics.
+            Err(panicked) if is_culprit => self.set_aside(claim_id, uuid, &panicked.to_string()).await,
+            Err(panicked) => self.interrupted(claim_id, uuid, panicked).await,
         }
     }
 
-    /// What becomes of a message, as soon as it is settled by this process. To be asked for before it is accepted.
+    /// The outcome of a message, as soon as this process settles it. Must be called before the message is accepted.
     pub fn outcome(&self, uuid: Uuid) -> Awaited<'_> {
         let (sender, receiver) = oneshot::channel();
         self.waiting().entry(uuid).or_default().push(sender);
@@ -213,47 +213,47 @@ impl Worker {
     }
 
     /// Every event from now on.
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<Told>> {
-        self.told.subscribe()
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<Notification>> {
+        self.notifications.subscribe()
     }
 
-    /// Tells whoever listens of something that is about no message, and keeps it where events are kept.
-    pub(crate) async fn tell(&self, told: Told) {
+    /// Sends listeners an event that is about no message, and stores it if events are stored.
+    pub(crate) async fn emit(&self, notification: Notification) {
         if self.events.are_kept
-            && let Err(error) = self.queue.emit(told.to_event(), self.now()).await
+            && let Err(error) = self.queue.emit(notification.to_event(), self.now()).await
         {
-            tracing::error!("An event of the kind {} could not be stored: {error}", told.kind);
+            tracing::error!("An event of the kind {} could not be stored: {error}", notification.kind);
         }
         // Nobody may be listening.
-        let _ = self.told.send(Arc::new(told));
+        let _ = self.notifications.send(Arc::new(notification));
     }
 
     /// Claims and sends until [`Worker::drain`].
     pub async fn run(self: Arc<Self>) {
-        // Claimed, and waiting for a place: one claim for many messages.
+        // Claimed messages that wait for a slot: one claim returns many.
         let mut ready: VecDeque<Claimed> = VecDeque::new();
         let mut urgent = self.queue.urgent();
-        // Nothing transactional is due before that.
+        // No transactional message is due before that.
         let mut quiet_until = Instant::now();
         let mut alone = Alone::default();
-        while let Some(mut places) = self.free_places().await {
-            self.begin_ready(&mut ready, &mut places);
+        while let Some(mut slots) = self.free_slots().await {
+            self.start_ready(&mut ready, &mut slots);
             if alone.is_due() {
-                // Nothing more is claimed before it, and what is claimed ends before it begins.
-                drop(places);
+                // Nothing more is claimed before it, and it starts after everything that is claimed has ended.
+                drop(slots);
                 match ready.is_empty() {
                     true => alone.ended(self.send_alone().await),
                     false => self.free_for_bulk().await,
                 }
                 continue;
             }
-            if places.is_empty() {
+            if slots.is_empty() {
                 continue;
             }
-            let bulk = places.iter().filter(|place| place._bulk.is_some()).count();
+            let bulk = slots.iter().filter(|slot| slot._bulk.is_some()).count();
             let (is_urgent, left) = (urgent.has_changed(), quiet_until.saturating_duration_since(Instant::now()));
             if bulk == 0 && !left.is_zero() && matches!(is_urgent, Ok(false)) {
-                drop(places);
+                drop(slots);
                 tokio::select! {
                     _ = urgent.changed() => urgent.mark_changed(),
                     _ = self.bulk.acquire() => {}
@@ -265,61 +265,61 @@ impl Worker {
             let changed = self.queue.changed();
             urgent.mark_unchanged();
             let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
-            match self.queue.claim(Claim { max: places.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
+            match self.queue.claim(Claim { max: slots.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
                 Ok(ClaimedBatch { messages, next, next_transactional, next_suspect }) => {
                     quiet_until = Instant::now() + self.left(next_transactional);
                     let until = |at: Timestamp| Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
                     alone.wanted(next_suspect.map(until));
                     let is_nothing = messages.is_empty();
                     ready.extend(messages);
-                    self.begin_ready(&mut ready, &mut places);
-                    let is_full_of_bulk = places.iter().all(|place| place._bulk.is_none());
-                    drop(places);
+                    self.start_ready(&mut ready, &mut slots);
+                    let is_full_of_bulk = slots.iter().all(|slot| slot._bulk.is_none());
+                    drop(slots);
                     if is_nothing && !is_full_of_bulk {
                         self.rest(changed, self.left(next).min(alone.left())).await;
                     }
                 }
                 Err(error) => {
-                    // The queue tells the operator, once.
+                    // The queue has logged it, once.
                     tracing::debug!("Claiming messages failed; retrying soon: {error}");
-                    drop(places);
+                    drop(slots);
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
             }
         }
-        self.give_back(ready).await;
+        self.release_ready(ready).await;
     }
 
-    /// Waits for a place, and takes the others that are free too; `None` once there is nothing more to begin.
-    async fn free_places(&self) -> Option<Vec<Place>> {
+    /// Waits for a slot, and takes the other free ones too; `None` once the worker stops.
+    async fn free_slots(&self) -> Option<Vec<Slot>> {
         let first = tokio::select! {
             any = self.any.clone().acquire_owned() => any.ok()?,
             () = self.stop.cancelled() => return None,
         };
-        let mut places = vec![Place { _any: first, _bulk: self.bulk.clone().try_acquire_owned().ok() }];
+        let mut slots = vec![Slot { _any: first, _bulk: self.bulk.clone().try_acquire_owned().ok() }];
         while let Ok(any) = self.any.clone().try_acquire_owned() {
-            places.push(Place { _any: any, _bulk: self.bulk.clone().try_acquire_owned().ok() });
+            slots.push(Slot { _any: any, _bulk: self.bulk.clone().try_acquire_owned().ok() });
         }
-        Some(places)
+        Some(slots)
     }
 
-    /// Begins what is ready, as far as there are places for it.
-    fn begin_ready(self: &Arc<Self>, ready: &mut VecDeque<Claimed>, places: &mut Vec<Place>) {
+    /// Starts messages that are ready, as far as slots are free.
+    fn start_ready(self: &Arc<Self>, ready: &mut VecDeque<Claimed>, slots: &mut Vec<Slot>) {
         let mut left = VecDeque::new();
         for claimed in ready.drain(..) {
-            // A transactional message leaves a place that anything may have to others, where it can.
+            // A transactional message prefers a reserved slot.
             let is_transactional = claimed.priority.is_transactional();
-            let fitting = places.iter().position(|place| place._bulk.is_none() == is_transactional);
-            let at = fitting.or(if is_transactional && !places.is_empty() { Some(0) } else { None });
-            match at.map(|at| places.swap_remove(at)) {
+            let fitting = slots.iter().position(|slot| slot._bulk.is_none() == is_transactional);
+            let at = fitting.or(if is_transactional && !slots.is_empty() { Some(0) } else { None });
+            match at.map(|at| slots.swap_remove(at)) {
                 None => left.push_back(claimed),
-                Some(place) => self.begin_claimed(place, claimed),
+                Some(slot) => self.start_claimed(slot, claimed),
             }
         }
         *ready = left;
     }
 
-    /// Until something can be begun that could not before.
+    /// Waits until there may be new work.
     async fn rest(&self, changed: impl Future<Output = ()>, at_most: Duration) {
         tokio::select! {
             () = changed => {}
@@ -328,14 +328,14 @@ impl Worker {
         }
     }
 
-    /// The time until then, at most as long as the queue may be left alone.
+    /// The time until then, at most [`POLL_MAX`].
     fn left(&self, next: Option<Timestamp>) -> Duration {
         let left = next.map(|next| Duration::try_from(next.duration_since(self.now())).unwrap_or_default());
-        left.unwrap_or(LOOK_MAX).min(LOOK_MAX)
+        left.unwrap_or(POLL_MAX).min(POLL_MAX)
     }
 
-    /// What was claimed ahead and not begun waits as before.
-    async fn give_back(&self, ready: VecDeque<Claimed>) {
+    /// Releases messages that were claimed ahead and not started.
+    async fn release_ready(&self, ready: VecDeque<Claimed>) {
         let back = ready.into_iter().map(|claimed| Settled {
             id: claimed.id,
             claim: claimed.claim,
@@ -346,48 +346,48 @@ impl Worker {
         }
     }
 
-    /// Takes a message as far as it goes now, in its span.
-    async fn send(&self, place: Place, job: Job) {
+    /// Sends a message as far as possible now, in its span.
+    async fn send(&self, slot: Slot, job: Job) {
         let message = job.message.clone();
         let trace = job.trace.as_deref().and_then(TraceContext::parse);
         // Kept where it is: a future is copied into each one that wraps it.
-        trace::in_message(&message, trace, Box::pin(self.go_on(place, job))).await;
+        trace::in_message(&message, trace, Box::pin(self.deliver(slot, job))).await;
     }
 
-    async fn go_on(&self, place: Place, job: Job) {
-        let Job { id, claim, message, stands, limits, interrupted, priority, since, .. } = job;
-        let lent = (id, claim);
-        let is_reopened = matches!(stands, Stands::Settled(..));
-        let mut flight = self.flight(message, stands, limits, &interrupted);
+    async fn deliver(&self, slot: Slot, job: Job) {
+        let Job { id, claim, message, stage, limits, interrupted, priority, since, .. } = job;
+        let claim_id = (id, claim);
+        let is_reopened = matches!(stage, Stage::Settled(..));
+        let mut flight = self.flight(message, stage, limits, &interrupted);
         if !is_reopened {
             flight.was_accepted(since);
         }
-        // What is due at once is gone on with; anything else waits in the queue.
+        // Steps that are due now are done; later ones wait in the queue.
         while flight.due().is_some_and(|due| due <= self.now()) {
             flight.advance().await;
             if flight.is_to_be_recorded() {
                 let progress = write_down(flight.progress());
-                if !self.settle(lent, Settlement::Record { progress }, true).await {
-                    // Without the record the attempt must not be made. Where there is a claim it ends with its lease.
+                if !self.settle(claim_id, Settlement::Record { progress }, true).await {
+                    // Without the record the attempt must not be made. The claim, if any, ends with its lease.
                     return;
                 }
             }
         }
-        // The next message may begin while this one is written down.
+        // The next message may start while this one is being written.
         let permit = self.settling.clone().acquire_owned().await;
-        drop(place);
+        drop(slot);
         match flight.due() {
-            Some(_) if flight.waits_for().is_some() => self.block(lent, priority, &flight).await,
+            Some(_) if flight.waits_for().is_some() => self.block(claim_id, priority, &flight).await,
             Some(due) => {
                 let progress = write_down(flight.progress());
-                self.settle(lent, Settlement::Defer { due, progress }, false).await;
+                self.settle(claim_id, Settlement::Defer { due, progress }, false).await;
             }
-            None => self.done(lent, flight).await,
+            None => self.done(claim_id, flight).await,
         }
         drop(permit);
     }
 
-    /// Claims nothing more and waits for what is under way, at most so long; whether all of it ended.
+    /// Stops claiming and waits for messages in flight, at most that long. Returns whether all of them ended.
     pub async fn drain(&self, at_most: Duration) -> bool {
         self.stop.cancel();
         self.tasks.close();

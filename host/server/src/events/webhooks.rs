@@ -1,4 +1,4 @@
-//! Events to those who asked to be told: signed as Standard Webhooks says, and tried again until they are taken or too old.
+//! Delivery of events to webhooks: signed according to Standard Webhooks, and retried until they are accepted or too old.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use standardwebhooks::Webhook;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::Told;
+use super::Notification;
 
-/// Calls to one webhook at once.
+/// Concurrent deliveries to one webhook.
 const AT_ONCE: usize = 8;
-/// How long without an event, or a call that is due, before the store is asked all the same.
-const LOOK_MAX: Duration = Duration::from_secs(5);
-/// The pause after the first failed call; it doubles up to an hour.
+/// The longest time between two queries for due deliveries.
+const POLL_MAX: Duration = Duration::from_secs(5);
+/// The pause after the first failed delivery; it doubles up to an hour.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
-/// Keeps a call that is due and cannot be read from being asked for without end.
+/// The shortest time between two queries, so that a due delivery that cannot be read causes no busy loop.
 const REST_MIN: Duration = Duration::from_millis(50);
 
 /// Why a webhook cannot be called.
@@ -45,25 +45,25 @@ pub(crate) struct Hook {
     client: reqwest::Client,
     queue: Arc<Queue>,
     now: fn() -> Timestamp,
-    /// Until when it asked to be left alone.
+    /// Until when it asked for no requests.
     quiet: Mutex<Option<Instant>>,
 }
 
-/// An event that was not taken.
-struct Untaken {
+/// An event that was not accepted.
+struct Undelivered {
     reason: String,
-    /// How long the webhook asked to be left alone.
+    /// How long the webhook asked for no requests (Retry-After).
     retry_after: Option<Duration>,
 }
 
-impl From<String> for Untaken {
+impl From<String> for Undelivered {
     fn from(reason: String) -> Self {
-        Untaken { reason, retry_after: None }
+        Undelivered { reason, retry_after: None }
     }
 }
 
 impl Hook {
-    /// Reads the secret and makes the client ready. Touches files: not for an async thread.
+    /// Reads the secret and builds the client. Reads files: not for an async thread.
     pub(crate) fn new(
         name: &str,
         settings: &config::Webhook,
@@ -91,8 +91,8 @@ impl Hook {
         &self.name
     }
 
-    /// Calls, for as long as the host runs.
-    pub(crate) async fn run(&self, mut told: broadcast::Receiver<Arc<Told>>, stop: CancellationToken) {
+    /// Delivers events until `stop`.
+    pub(crate) async fn run(&self, mut notifications: broadcast::Receiver<Arc<Notification>>, stop: CancellationToken) {
         loop {
             if let Some(rest) = self.quiet_for() {
                 tokio::select! {
@@ -100,38 +100,38 @@ impl Hook {
                     () = stop.cancelled() => return,
                 }
             }
-            let calls = match self.queue.webhook_deliveries(self.name.clone(), AT_ONCE, (self.now)()).await {
-                Ok(calls) => calls,
+            let deliveries = match self.queue.webhook_deliveries(self.name.clone(), AT_ONCE, (self.now)()).await {
+                Ok(deliveries) => deliveries,
                 Err(error) => {
                     tracing::error!(webhook = %self.name, "Its deliveries cannot be read: {error}");
                     Vec::new()
                 }
             };
-            if !calls.is_empty() {
-                futures_util::future::join_all(calls.into_iter().map(|call| self.call(call))).await;
+            if !deliveries.is_empty() {
+                futures_util::future::join_all(deliveries.into_iter().map(|call| self.call(call))).await;
                 if !stop.is_cancelled() {
                     continue;
                 }
             }
             tokio::select! {
-                _ = told.recv() => {}
+                _ = notifications.recv() => {}
                 () = tokio::time::sleep(self.rest().await) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// How long it is still to be left alone.
+    /// How long it still wants no requests.
     fn quiet_for(&self) -> Option<Duration> {
         let until = (*self.quiet.lock().unwrap_or_else(PoisonError::into_inner))?;
         Some(until.saturating_duration_since(Instant::now())).filter(|rest| !rest.is_zero())
     }
 
-    /// How long until a call is due.
+    /// How long until a delivery is due.
     async fn rest(&self) -> Duration {
         let next = self.queue.next_webhook_delivery(self.name.clone()).await.ok().flatten();
         let rest = next.map(|due| Duration::try_from(due.duration_since((self.now)())).unwrap_or_default());
-        rest.map_or(LOOK_MAX, |rest| rest.clamp(REST_MIN, LOOK_MAX))
+        rest.map_or(POLL_MAX, |rest| rest.clamp(REST_MIN, POLL_MAX))
     }
 
     async fn call(&self, call: WebhookDelivery) {
@@ -139,12 +139,12 @@ impl Hook {
         let result = if self.is_wanted(&call) { self.post(&call).await } else { Ok(()) };
         let noted = match result {
             Ok(()) => self.queue.end_webhook_delivery(self.name.clone(), event).await,
-            Err(Untaken { reason, retry_after }) => {
+            Err(Undelivered { reason, retry_after }) => {
                 let now = (self.now)();
-                let give_up = call.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
-                let pause = self.pause(call.attempts, retry_after, give_up.duration_since(now));
+                let deadline = call.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
+                let pause = self.pause(call.attempts, retry_after, deadline.duration_since(now));
                 let due = now.checked_add(pause).unwrap_or(Timestamp::MAX);
-                if due > give_up {
+                if due > deadline {
                     tracing::error!(webhook = %self.name, event = event.get(), "An event could not be delivered and is discarded: {reason}");
                     self.queue.end_webhook_delivery(self.name.clone(), event).await
                 } else {
@@ -163,8 +163,8 @@ impl Hook {
         self.settings.events.is_empty() || self.settings.events.contains(&call.event.kind)
     }
 
-    /// The pause after a call that failed: as long as the webhook asks for, in which nothing else is called there either, but not past
-    /// the last moment of the event; else a growing one.
+    /// The pause after a failed delivery: as long as the webhook asks for, during which nothing else is delivered there either, but not
+    /// beyond the event's deadline; otherwise a growing one.
     fn pause(&self, attempts: u32, retry_after: Option<Duration>, left: SignedDuration) -> Duration {
         let Some(asked) = retry_after else { return pause(attempts) };
         let left = Duration::try_from(left).unwrap_or_default();
@@ -173,7 +173,7 @@ impl Hook {
         asked
     }
 
-    async fn post(&self, call: &WebhookDelivery) -> Result<(), Untaken> {
+    async fn post(&self, call: &WebhookDelivery) -> Result<(), Undelivered> {
         let id = format!("evt_{}", call.event.id);
         let timestamp = (self.now)().as_second();
         let signature = self.signer.sign(&id, timestamp, &call.event.body).map_err(|e| e.to_string())?;
@@ -197,7 +197,7 @@ impl Hook {
             status => {
                 let asked = answer.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok());
                 let retry_after = asked.and_then(|text| message::retry_after(text, (self.now)()));
-                Err(Untaken { reason: format!("it answered {status}"), retry_after })
+                Err(Undelivered { reason: format!("it answered {status}"), retry_after })
             }
         }
     }

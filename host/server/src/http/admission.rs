@@ -30,7 +30,7 @@ pub(super) struct Admission {
     operations: Operations,
     has_tokens: bool,
     hosts: Vec<Authority>,
-    /// What this server's own addresses begin with.
+    /// What this server's own addresses start with.
     scheme: &'static str,
 }
 
@@ -81,11 +81,11 @@ impl Admission {
         }
         let mut named = Vec::with_capacity(2);
         for text in texts.into_iter().flatten() {
-            let shown = String::from_utf8_lossy(text);
+            let host = String::from_utf8_lossy(text);
             let authority =
-                read(text).ok_or_else(|| ApiError::BadRequest(format!("Host: {shown:?} is not a host name")))?;
+                read(text).ok_or_else(|| ApiError::BadRequest(format!("Host: {host:?} is not a host name")))?;
             if !self.is_own(&authority) {
-                let why = format!("{shown:?} is not a name of this server; server.hosts in ace.toml lists its names");
+                let why = format!("{host:?} is not a name of this server; server.hosts in ace.toml lists its names");
                 return Err(ApiError::Refused("host-not-allowed", why));
             }
             named.push(authority);

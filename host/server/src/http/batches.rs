@@ -19,7 +19,7 @@ use super::Api;
 use super::body::{Lines, Pieces};
 use super::described::MemberForm;
 use super::problem::{ApiError, Problem};
-use super::shown::BatchStatus;
+use super::views::BatchStatus;
 use crate::intake::{self, Intake};
 
 /// Batches on a list by default, and at most.
@@ -64,7 +64,7 @@ pub(super) struct ResolverRequest {
     (status = 503, description = "The queue is full or cannot be written; send the same request again", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
-    let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
+    let mut lines = Lines::new(Pieces::new(body, api.client_timeout()), api.max_body_bytes);
     let (_, first) = lines.next().await?.ok_or_else(|| ApiError::BadRequest("the body is empty".to_owned()))?;
     let head: BatchHead = serde_json::from_slice(&first).map_err(|e| {
         ApiError::BadRequest(format!(
@@ -87,7 +87,7 @@ pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Re
     is_open(&batch)?;
     let mut intake = api.submitter().batch(&batch, &kind)?;
     let read = take_lines(&api, &mut intake, &mut lines).await;
-    // What stands before a line that makes no sense, or before the cut, is taken.
+    // Lines before an invalid one, or before the connection was cut, are accepted.
     intake.flush(api.ace.now()).await?;
     read?;
     let batch = api.queue.complete_batch(uuid).await?;

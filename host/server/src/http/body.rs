@@ -1,4 +1,4 @@
-//! Reading bodies: so long, and so slowly, and no more.
+//! Reading bodies, with limits of length and time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -8,31 +8,31 @@ use ace::message::without_bom;
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 
-use super::patience::Patience;
+use super::client_timeout::ClientTimeout;
 use super::problem::ApiError;
 
-/// A body that is read a piece at a time, as long as the client keeps the server's patience.
+/// A body that is read a piece at a time, within the client's timeout.
 pub(super) struct Pieces {
     body: Body,
-    patience: Patience,
+    client_timeout: ClientTimeout,
 }
 
 impl Pieces {
-    pub(super) fn new(body: Body, patience: Patience) -> Self {
-        Pieces { body, patience }
+    pub(super) fn new(body: Body, client_timeout: ClientTimeout) -> Self {
+        Pieces { body, client_timeout }
     }
 
     /// The next piece; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
-            let Pieces { body, patience } = self;
+            let Pieces { body, client_timeout } = self;
             let frame = poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                Poll::Pending => patience.poll_over(cx).map(Err),
+                Poll::Pending => client_timeout.poll_over(cx).map(Err),
             });
             let frame = match frame.await {
                 Ok(frame) => frame,
-                Err(()) if patience.is_stopping() => return Err(ApiError::stopping()),
+                Err(()) if client_timeout.is_stopping() => return Err(ApiError::stopping()),
                 Err(()) => return Err(ApiError::TooSlow),
             };
             let data = match frame {
@@ -40,7 +40,7 @@ impl Pieces {
                 Some(Err(error)) => return Err(ApiError::BadRequest(format!("the body was cut off: {error}"))),
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             };
-            patience.used(data.len());
+            client_timeout.used(data.len());
             if !data.is_empty() {
                 return Ok(Some(data));
             }
@@ -80,10 +80,10 @@ impl Lines {
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
-                let begin = self.at;
+                let start = self.at;
                 self.at += end + 1;
                 self.number += 1;
-                let line = trimmed(self.number, &self.held[begin..begin + end]).to_vec();
+                let line = trimmed(self.number, &self.held[start..start + end]).to_vec();
                 if !line.is_empty() {
                     return Ok(Some((self.number, line)));
                 }

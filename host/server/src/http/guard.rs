@@ -19,7 +19,7 @@ pub(super) async fn may_send(state: State<Arc<Api>>, request: Request, next: Nex
     guard(state, &[Scope::Send], request, next).await
 }
 
-/// What someone who hands messages in may look at as well.
+/// What a bearer with the scope `send` may read as well.
 pub(super) async fn may_ask(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Send, Scope::Read], request, next).await
 }

@@ -1,4 +1,4 @@
-//! Facts and counters: how applications tell policies who opted out, who is disabled, what someone prefers.
+//! Key-value entries: how applications inform policies who opted out, who is disabled, what someone prefers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub(super) async fn put(
     Query(Ttl { ttl_ms }): Query<Ttl>,
     body: Body,
 ) -> Result<impl IntoResponse, ApiError> {
-    let value = Pieces::new(body, api.patience()).whole(api.max_body_bytes).await?;
+    let value = Pieces::new(body, api.client_timeout()).whole(api.max_body_bytes).await?;
     let ttl = ttl_ms.map(Duration::from_millis);
     api.ace.keyvalue().set(&bucket, &key, value, ttl, api.ace.now()).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -107,7 +107,7 @@ pub(super) async fn delete(
     (status = 507, description = "The store is full; the lines before are on disk", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
-    let mut lines = Lines::new(Pieces::new(body, api.patience()), api.max_body_bytes);
+    let mut lines = Lines::new(Pieces::new(body, api.client_timeout()), api.max_body_bytes);
     let mut under_way = FuturesUnordered::new();
     let mut applied = 0;
     while let Some((number, line)) = lines.next().await? {

@@ -1,7 +1,7 @@
-//! Connections: how many, how patient, and TLS.
+//! Connections: their number, timeouts, and TLS.
 //!
 //! Every wait for a client has an end: for a TLS handshake and the head of a request `server.read-timeout`; for a body the same, kept up
-//! by `server.min-rate` ([`patience`](super::patience)); for what is written `server.write-timeout`, on the connection
+//! by `server.min-rate` ([`client_timeout`]); for what is written `server.write-timeout`, on the connection
 //! ([`Timed`]) and on each HTTP/2 stream ([`Streams`]). And every wait ends when the server stops.
 
 use std::pin::pin;
@@ -26,14 +26,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::patience::{Patience, Terms};
+use super::client_timeout::{ClientTimeout, Terms};
 use super::slots::{Order, Slot, Slots, Spare};
 use super::streams::{self, Live, Streams};
 use super::timed::Timed;
 
 /// After an accept that failed (no file descriptor left, say).
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often what goes on failing is told.
+/// How often a failure that lasts is logged.
 const SELDOM: Duration = Duration::from_secs(60);
 /// Requests of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 128;
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(settings.drain, connections.wait()).await;
 }
 
-/// Takes connections, for ever.
+/// Accepts connections, forever.
 async fn accept(listener: &TcpListener, slots: &Arc<Slots>, connections: &TaskTracker, door: &Arc<Door>) {
     let failed = Seldom::default();
     loop {
@@ -74,7 +74,7 @@ async fn accept(listener: &TcpListener, slots: &Arc<Slots>, connections: &TaskTr
             Ok((stream, _)) => drop(connections.spawn(door.clone().run(stream, slots.take().await))),
             Err(error) => {
                 if failed.is_due() {
-                    tracing::warn!("A connection could not be taken, and others neither perhaps: {error}");
+                    tracing::warn!("A connection could not be accepted; others may fail too: {error}");
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -82,12 +82,12 @@ async fn accept(listener: &TcpListener, slots: &Arc<Slots>, connections: &TaskTr
     }
 }
 
-/// What is told now and then.
+/// A log line that is repeated at most once a minute.
 #[derive(Default)]
 pub(crate) struct Seldom(Mutex<Option<Instant>>);
 
 impl Seldom {
-    /// Whether it was not told for a minute; then it is to be told now.
+    /// Whether to log it now: it was not logged for a minute.
     pub(crate) fn is_due(&self) -> bool {
         let (mut last, now) = (self.0.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         let is_due = last.is_none_or(|last| now.duration_since(last) >= SELDOM);
@@ -128,7 +128,7 @@ impl Door {
     async fn run(self: Arc<Self>, stream: TcpStream, slot: Slot) {
         // Answers are small: waiting to fill a segment only delays them.
         let _ = stream.set_nodelay(true);
-        let stream = Timed::new(stream, Patience::new(self.writing.clone()));
+        let stream = Timed::new(stream, ClientTimeout::new(self.writing.clone()));
         let Some(acceptor) = &self.tls else { return self.http1(stream, &slot).await };
         let stop = &self.writing.stop;
         let shaken = tokio::select! {

@@ -21,7 +21,7 @@ use super::Api;
 use super::body::Pieces;
 use super::described::MessageForm;
 use super::problem::{ApiError, Problem};
-use super::shown::{MessageDetails, MessageSummary};
+use super::views::{MessageDetails, MessageSummary};
 use crate::intake::submit::{Admitted, Submission};
 use crate::worker::{self, Awaited};
 
@@ -143,7 +143,7 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = Pieces::new(body, api.patience()).whole(api.max_body_bytes).await?;
+    let body = Pieces::new(body, api.client_timeout()).whole(api.max_body_bytes).await?;
     let message = Message::from_json_or(&body, key(&headers)?)?;
     let limit: Vec<String> =
         handing.limit_to.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
@@ -156,10 +156,10 @@ pub(super) async fn submit(
     let trace = trace::current().map(|trace| trace.to_string());
     let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
     let submission = Submission { message, limit_to: limit, trace, is_awaited: wait.is_some() };
-    let taken = accept(&api, submission, wait).await?;
-    let status = if taken.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    let location = HeaderValue::from_str(&format!("/v1/messages/{}", taken.uuid));
-    let mut response = (status, Json(SubmitResponse::SubmittedMessage(taken))).into_response();
+    let submitted = accept(&api, submission, wait).await?;
+    let status = if submitted.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = HeaderValue::from_str(&format!("/v1/messages/{}", submitted.uuid));
+    let mut response = (status, Json(SubmitResponse::SubmittedMessage(submitted))).into_response();
     response.headers_mut().extend(location.ok().map(|location| (header::LOCATION, location)));
     Ok(response)
 }
@@ -172,7 +172,7 @@ fn key(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
     Ok(Some(Uuid::new_v5(&KEYS, key.as_bytes())))
 }
 
-/// Takes a message in and, where that is asked for, waits for what becomes of it.
+/// Accepts a message and, if requested, waits for its outcome.
 async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Result<SubmittedMessage, ApiError> {
     let uuid = submission.message.uuid;
     let Admitted { accepted, outcome } = api.submitter().message(submission).await?;
@@ -190,35 +190,35 @@ async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Re
             return Err(ApiError::Conflict(why));
         }
     };
-    let mut taken = SubmittedMessage { uuid, state: state.as_str(), repeated, extended, report: None };
+    let mut submitted = SubmittedMessage { uuid, state: state.as_str(), repeated, extended, report: None };
     match (wait, outcome) {
         (Some(wait), Some(outcome)) if state == queue::State::Queued => {
-            await_outcome(api, &mut taken, wait, outcome).await
+            await_outcome(api, &mut submitted, wait, outcome).await
         }
-        (Some(_), _) => look_up(api, &mut taken).await?,
+        (Some(_), _) => look_up(api, &mut submitted).await?,
         (None, _) => {}
     }
-    Ok(taken)
+    Ok(submitted)
 }
 
 /// What became of a message within a time: this process has just written it down.
-async fn await_outcome(api: &Api, taken: &mut SubmittedMessage, wait: Duration, mut outcome: Awaited<'_>) {
+async fn await_outcome(api: &Api, submitted: &mut SubmittedMessage, wait: Duration, mut outcome: Awaited<'_>) {
     let settled = tokio::select! {
         settled = outcome.settled_within(wait) => settled,
-        // What is under way is finished, but nobody is kept waiting for it.
+        // Messages in flight are finished, but no client waits for them.
         () = api.stop.cancelled() => None,
     };
     if let Some(settled) = settled {
-        taken.state = worker::state(&settled).as_str();
-        taken.report = serde_json::to_value(settled.as_ref()).ok();
+        submitted.state = worker::state(&settled).as_str();
+        submitted.report = serde_json::to_value(settled.as_ref()).ok();
     }
 }
 
 /// What became of a message that was settled before this request.
-async fn look_up(api: &Api, taken: &mut SubmittedMessage) -> Result<(), ApiError> {
-    if let Some(stored) = api.queue.message(taken.uuid).await? {
-        taken.state = stored.state.as_str();
-        taken.report = report(&stored);
+async fn look_up(api: &Api, submitted: &mut SubmittedMessage) -> Result<(), ApiError> {
+    if let Some(stored) = api.queue.message(submitted.uuid).await? {
+        submitted.state = stored.state.as_str();
+        submitted.report = report(&stored);
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ const OCTETS: &str = "application/octet-stream";
 /// The operations that are described, by path and method.
 pub(super) struct Operations(HashMap<String, Vec<(Method, Input)>>);
 
-/// What an operation takes.
+/// The input that an operation accepts.
 #[derive(Default)]
 struct Input {
     body_types: Vec<String>,
@@ -67,7 +67,7 @@ impl Input {
         Input { body_types, query_names: parameters.collect() }
     }
 
-    /// Whoever changes something is told of a name that means nothing: `limit` where it does not bind, or a mistyped `ttl_ms`.
+    /// A request that changes something fails on an unknown name: `limit` where it does not bind, or a mistyped `ttl_ms`.
     fn check_query(&self, query: &str) -> Result<(), ApiError> {
         let mut names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
         let Some(unknown) = names.find(|name| !self.query_names.iter().any(|known| known == name)) else {

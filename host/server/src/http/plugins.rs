@@ -14,8 +14,8 @@ use super::problem::{ApiError, Problem};
     (status = 200, description = "The plugins with their grants and state", body = Vec<Object>),
 ))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
-    let shown = api.ace.registry().plugins.values().map(|plugin| json!(plugin.show())).collect();
-    Json(shown)
+    let views = api.ace.registry().plugins.values().map(|plugin| json!(plugin.show())).collect();
+    Json(views)
 }
 
 /// Returns one plugin.

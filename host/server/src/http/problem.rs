@@ -1,4 +1,4 @@
-//! What is wrong with a request, as RFC 9457 problem details.
+//! Errors of requests, as RFC 9457 problem details.
 
 use ace::message::{FieldError, FieldErrors};
 use ace_store::queue::QueueError;
@@ -57,7 +57,7 @@ pub(super) enum ApiError {
     NoMethod,
     Conflict(String),
     TooLarge(usize),
-    /// The body has a type that the route does not take.
+    /// The body has a type that the route does not accept.
     MediaType(String),
     /// The body is in a content coding.
     ContentCoding(String),
@@ -73,7 +73,7 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    /// All connections are taken.
+    /// All connections are in use.
     pub(super) fn no_slot() -> Self {
         ApiError::Unavailable("all connections (server.connections) are in use; retry later".to_owned())
     }
@@ -155,7 +155,7 @@ impl IntoResponse for ApiError {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            // RFC 9110, 15.5.16: what would have been taken.
+            // RFC 9110, 15.5.16: what would have been accepted.
             StatusCode::UNSUPPORTED_MEDIA_TYPE if is_coding => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }

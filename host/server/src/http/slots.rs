@@ -1,8 +1,8 @@
-//! Slots for connections: how many there may be at once, and who gets one when all are taken.
+//! Slots for connections: how many there are, and who gets one when all are in use.
 //!
 //! Beyond `server.connections` there are spare slots, on which a request's head is read before anything is decided. Then a health check
 //! is answered; who bears a token moves to one of as many slots that are kept for such; and everybody else moves to a slot that has
-//! become free, or is told to come back. Whoever is slow to send a head makes room for whoever comes next.
+//! become free, or is refused. A connection that is slow to send a head makes room for the next one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
@@ -37,7 +37,7 @@ pub(super) enum Asker {
     Anyone,
 }
 
-/// What becomes of a request on a spare slot.
+/// The decision about a request on a spare slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Stay,
@@ -57,7 +57,7 @@ pub(super) struct Spare {
     /// Of the spare slots at first, then of those that it has moved to.
     held: Mutex<Held>,
     state: AtomicU8,
-    told: Notify,
+    decided: Notify,
 }
 
 struct Held {
@@ -65,7 +65,7 @@ struct Held {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What a connection on a spare slot is told to do.
+/// What a connection on a spare slot must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// To end after what is being answered.
@@ -88,7 +88,7 @@ impl Slots {
         }
         if self.warned.is_due() {
             tracing::warn!(
-                "All connections of server.connections are taken: health checks and requests with a token are served, others are \
+                "All connections of server.connections are in use: health checks and requests with a token are served, others are \
                  answered with 503 until connections end."
             );
         }
@@ -100,8 +100,8 @@ impl Slots {
             }
         };
         let held = Mutex::new(Held { has_moved: false, _permit: permit });
-        let (state, told) = (AtomicU8::new(UNDECIDED), Notify::new());
-        let spare = Arc::new(Spare { slots: self.clone(), held, state, told });
+        let (state, decided) = (AtomicU8::new(UNDECIDED), Notify::new());
+        let spare = Arc::new(Spare { slots: self.clone(), held, state, decided });
         let mut undecided = self.undecided.lock().unwrap_or_else(PoisonError::into_inner);
         undecided.retain(|other| other.upgrade().is_some_and(|other| other.state.load(SeqCst) == UNDECIDED));
         undecided.push_back(Arc::downgrade(&spare));
@@ -115,7 +115,7 @@ impl Slots {
             if let Some(oldest) = oldest.upgrade()
                 && oldest.state.compare_exchange(UNDECIDED, CUT, SeqCst, SeqCst).is_ok()
             {
-                oldest.told.notify_one();
+                oldest.decided.notify_one();
                 return;
             }
         }
@@ -130,10 +130,10 @@ impl Slot {
         }
     }
 
-    /// What the connection is to do; only one on a spare slot is ever told something.
+    /// What the connection must do; completes only for one on a spare slot.
     pub(super) async fn order(&self) -> Order {
         let Slot::Spare(spare) = self else { return std::future::pending().await };
-        spare.told.notified().await;
+        spare.decided.notified().await;
         if spare.state.load(SeqCst) == CUT { Order::Leave } else { Order::WindDown }
     }
 }
@@ -156,7 +156,7 @@ impl Spare {
             *held = Held { has_moved: true, _permit: permit };
             return Verdict::Stay;
         }
-        self.told.notify_one();
+        self.decided.notify_one();
         if asker == Asker::Probe { Verdict::Once } else { Verdict::Full }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     /// `Some` where there is a slot at once.
-    async fn taken(slots: &Arc<Slots>) -> Option<Slot> {
+    async fn slot_at_once(slots: &Arc<Slots>) -> Option<Slot> {
         tokio::time::timeout(std::time::Duration::from_millis(10), slots.take()).await.ok()
     }
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn probes_and_bearers_get_in_where_others_are_told_to_come_back() {
+    async fn probes_and_bearers_are_served_while_others_are_refused() {
         let slots = Slots::new(2, 2);
         let general = [slots.take().await, slots.take().await];
         assert!(general.iter().all(|slot| slot.spare().is_none()));
@@ -199,12 +199,12 @@ mod tests {
         let slots = Slots::new(1, 2);
         let _general = slots.take().await;
         let (first, second) = (slots.take().await, slots.take().await);
-        assert!(taken(&slots).await.is_none(), "until the oldest has left");
+        assert!(slot_at_once(&slots).await.is_none(), "until the oldest has left");
         assert_eq!(first.order().await, Order::Leave);
         drop(first);
-        let third = taken(&slots).await.expect("a slot");
+        let third = slot_at_once(&slots).await.expect("a slot");
         spare(&second).decide(Asker::Probe);
-        assert!(taken(&slots).await.is_none());
+        assert!(slot_at_once(&slots).await.is_none());
         assert_eq!(third.order().await, Order::Leave, "whoever is being answered stays");
     }
 }

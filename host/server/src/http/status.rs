@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::guard;
 use super::problem::{ApiError, Problem};
-use super::shown::{DestinationStatus, QueueStatus};
+use super::views::{DestinationStatus, QueueStatus};
 
 /// Whether the server accepts messages, and its problems.
 #[derive(Debug, Serialize, ToSchema)]
@@ -117,12 +117,12 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
 impl Readiness {
     /// Without names and reasons, which reveal plugins and files.
     fn bare(self) -> Self {
-        let told = || "a token with the scope `read` shows details".to_owned();
+        let hint = || "a token with the scope `read` shows details".to_owned();
         let Readiness { ready, reasons, degraded, queue } = self;
-        let bare = |one: Degradation| Degradation { name: String::new(), reason: told(), ..one };
+        let bare = |one: Degradation| Degradation { name: String::new(), reason: hint(), ..one };
         let mut degraded: Vec<Degradation> = degraded.into_iter().map(bare).collect();
         degraded.dedup();
-        Readiness { ready, reasons: reasons.first().map(|_| told()).into_iter().collect(), degraded, queue }
+        Readiness { ready, reasons: reasons.first().map(|_| hint()).into_iter().collect(), degraded, queue }
     }
 }
 

@@ -24,12 +24,12 @@ use utoipa::IntoParams;
 use super::Api;
 use super::messages::asked_for;
 use super::problem::{ApiError, Problem};
-use super::shown::ErasedCounts;
-use crate::events::Told;
+use super::views::ErasedCounts;
+use crate::events::Notification;
 
 /// Kept events that a stream reads at once.
 const PAGE: usize = 100;
-/// How long without an event before the store is asked all the same.
+/// The longest time between two queries of the store.
 const LOOK_MAX: Duration = Duration::from_secs(5);
 /// After a store that could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -83,7 +83,9 @@ fn live(api: &Api, last: Option<String>) -> Events {
             () = stop.cancelled() => return None,
         };
         let event = match event {
-            Ok(told) => Event::default().event(told.kind).data(String::from_utf8_lossy(&told.body)),
+            Ok(notification) => {
+                Event::default().event(notification.kind).data(String::from_utf8_lossy(&notification.body))
+            }
             Err(RecvError::Lagged(missed)) => {
                 gap(json!({"missed": missed, "reason": "the listener was too slow for events that are not kept"}))
             }
@@ -94,7 +96,7 @@ fn live(api: &Api, last: Option<String>) -> Events {
     stream::iter(missed).map(Ok).chain(events).boxed()
 }
 
-/// What happened after the last event that the listener knows, and goes on happening.
+/// Events after the last one that the listener knows, and new ones.
 async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
     let known = api.queue.events(EventId::END, 0).await?.last;
     let after =
@@ -103,7 +105,7 @@ async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
         let reason = "no event of this server has that id, or it was not kept";
         gap(json!({"after": last, "through": known.get(), "reason": reason})).id(known.to_string())
     });
-    let reader = Reader { api, after: after.unwrap_or(known), told_through: EventId::START, page: VecDeque::new() };
+    let reader = Reader { api, after: after.unwrap_or(known), gap_through: EventId::START, page: VecDeque::new() };
     let events = stream::unfold(reader, async |mut reader| Some((Ok(reader.next().await?), reader)));
     Ok(stream::iter(missed).map(Ok).chain(events).boxed())
 }
@@ -112,8 +114,8 @@ async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
 struct Reader {
     api: Arc<Api>,
     after: EventId,
-    /// Up to this event a gap was told.
-    told_through: EventId,
+    /// The last event of a gap that was reported.
+    gap_through: EventId,
     page: VecDeque<queue::Event>,
 }
 
@@ -129,13 +131,13 @@ impl Reader {
             if self.api.is_stopping() {
                 return None;
             }
-            // Before looking: what is told from here on ends the waiting.
+            // Subscribe before the query: a later event ends the wait.
             let listener = self.api.worker.listen();
             match self.api.queue.events(self.after, PAGE).await {
                 Ok(found) => {
                     self.page.extend(found.events);
-                    if found.pruned > self.after.max(self.told_through) {
-                        self.told_through = found.pruned;
+                    if found.pruned > self.after.max(self.gap_through) {
+                        self.gap_through = found.pruned;
                         let reason = "events between these are no longer kept (queue.event-retention)";
                         let data =
                             json!({"after": self.after.to_string(), "through": found.pruned.get(), "reason": reason});
@@ -156,7 +158,7 @@ impl Reader {
         }
     }
 
-    async fn rest(&self, mut listener: broadcast::Receiver<Arc<Told>>, at_most: Duration) {
+    async fn rest(&self, mut listener: broadcast::Receiver<Arc<Notification>>, at_most: Duration) {
         tokio::select! {
             _ = listener.recv() => {}
             () = tokio::time::sleep(at_most) => {}

@@ -1,5 +1,5 @@
 //! HTTP/2 streams. A client that never opens a stream's window holds up nothing that is written to the connection, so each stream
-//! has a patience of its own; one that takes too long is reset, and the others of its connection go on.
+//! has a timeout of its own; one that takes too long is reset, and the others of its connection continue.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::rt::Executor;
 
-use super::patience::{Patience, Terms};
+use super::client_timeout::{ClientTimeout, Terms};
 
 /// Bytes of a body that a connection is given at once, so that what it holds is bounded, and what the client takes shows.
 const PIECE: usize = 16 * 1024;
@@ -26,10 +26,10 @@ tokio::task_local! {
 /// Whose turn it is in a stream.
 #[derive(Default)]
 struct Turn {
-    /// A piece of the body was given, and the client has not taken it.
+    /// A piece of the body was sent, and the client has not received it.
     is_clients: AtomicBool,
-    /// Bytes that it has taken and that are not counted yet.
-    taken: AtomicUsize,
+    /// Bytes that it has received and that are not counted yet.
+    received: AtomicUsize,
 }
 
 /// The streams of one connection that are being answered.
@@ -55,13 +55,13 @@ pub(super) struct Streams {
 
 impl<F: Future + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (turn, patience) = (Arc::new(Turn::default()), Patience::new(self.terms.clone()));
+        let (turn, client_timeout) = (Arc::new(Turn::default()), ClientTimeout::new(self.terms.clone()));
         self.live.now.fetch_add(1, Relaxed);
         self.live.ever.fetch_add(1, Relaxed);
         let answered = Answered(self.live.clone());
         tokio::spawn(STREAM.scope(turn.clone(), async move {
             let _answered = answered;
-            watched(stream, &turn, patience).await;
+            watched(stream, &turn, client_timeout).await;
         }));
     }
 }
@@ -75,19 +75,19 @@ impl Drop for Answered {
     }
 }
 
-/// Until the stream is at its end, or its client has taken too long: then it is dropped, which resets it.
-async fn watched(stream: impl Future, turn: &Turn, mut patience: Patience) {
+/// Until the stream is at its end, or its client takes too long: then it is dropped, which resets it.
+async fn watched(stream: impl Future, turn: &Turn, mut client_timeout: ClientTimeout) {
     let mut stream = pin!(stream);
     poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        match turn.taken.swap(0, Relaxed) {
+        match turn.received.swap(0, Relaxed) {
             0 if turn.is_clients.load(Relaxed) => {}
-            taken => patience.used(taken),
+            received => client_timeout.used(received),
         }
         match turn.is_clients.load(Relaxed) {
-            true => patience.poll_over(cx),
+            true => client_timeout.poll_over(cx),
             false => Poll::Pending,
         }
     })
@@ -112,7 +112,7 @@ struct Pieces {
     body: Body,
     /// What is left of the frame that came last.
     rest: Bytes,
-    /// Bytes of the piece before, which the client has taken when another one is asked for.
+    /// Bytes of the previous piece, which the client has received when the next one is requested.
     given: usize,
     turn: Option<Arc<Turn>>,
 }
@@ -135,7 +135,7 @@ impl HttpBody for Pieces {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Some(turn) = &self.turn {
             turn.is_clients.store(false, Relaxed);
-            turn.taken.fetch_add(self.given, Relaxed);
+            turn.received.fetch_add(self.given, Relaxed);
         }
         self.given = 0;
         if !self.rest.is_empty() {

@@ -1,4 +1,4 @@
-//! A connection's stream, whose client may take only so long to take what is written to it.
+//! A connection's stream with a timeout for writes that the client does not receive.
 
 use std::io;
 use std::pin::Pin;
@@ -6,25 +6,25 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::patience::Patience;
+use super::client_timeout::ClientTimeout;
 
 /// Reads as its stream does. A write that the client holds up for too long is an error, which ends the connection.
 pub(super) struct Timed<S> {
     stream: S,
-    patience: Patience,
+    client_timeout: ClientTimeout,
 }
 
 impl<S> Timed<S> {
-    pub(super) fn new(stream: S, patience: Patience) -> Self {
-        Timed { stream, patience }
+    pub(super) fn new(stream: S, client_timeout: ClientTimeout) -> Self {
+        Timed { stream, client_timeout }
     }
 
     fn judged(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(bytes)) => self.patience.used(*bytes),
+            Poll::Ready(Ok(bytes)) => self.client_timeout.used(*bytes),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                if self.patience.poll_over(cx).is_ready() {
+                if self.client_timeout.poll_over(cx).is_ready() {
                     let why = "the client takes nothing, or less than server.min-rate";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
                 }

@@ -1,4 +1,4 @@
-//! The door that every message comes in by: which priority it has, and whether it goes straight to a worker or into the queue.
+//! Admission of messages: their priority, and whether they go straight to a worker or into the queue.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use ace_store::queue::{Accepted, Batch, ClaimNo, New, Priority, Queue, QueueErro
 use jiff::Timestamp;
 
 use super::{Intake, IntakeError};
-use crate::worker::{Awaited, Job, Place, Stands, Worker};
+use crate::worker::{Awaited, Job, Slot, Stage, Worker};
 
 /// A message as a request submits it.
 pub(crate) struct Submission {
@@ -23,14 +23,14 @@ pub(crate) struct Submission {
     pub(crate) is_awaited: bool,
 }
 
-/// A message that is on the disk, or was before.
+/// A message that is stored now, or was before.
 pub(crate) struct Admitted<'a> {
     pub(crate) accepted: Accepted,
-    /// Its outcome, where the request waits for that.
+    /// Its outcome, if the request waits for it.
     pub(crate) outcome: Option<Awaited<'a>>,
 }
 
-/// Takes messages in.
+/// Accepts messages.
 pub(crate) struct Submitter<'a> {
     ace: &'a Ace,
     queue: &'a Arc<Queue>,
@@ -42,7 +42,7 @@ impl<'a> Submitter<'a> {
         Submitter { ace, queue, worker }
     }
 
-    /// Makes a message durable. It goes straight to a worker where a slot is free and it is due; otherwise it waits in the queue.
+    /// Makes a message durable. It goes straight to a worker if a slot is free and it is due; otherwise it waits in the queue.
     ///
     /// # Errors
     /// A field of the message or a name in `limit_to` is wrong, or the queue cannot take it.
@@ -54,22 +54,22 @@ impl<'a> Submitter<'a> {
         new.limit = (!limit_to.is_empty()).then(|| limit_to.into_iter().collect::<BTreeSet<_>>().into_iter().collect());
         new.trace = trace.clone();
         let now = self.ace.now();
-        let place = match new.not_before {
+        let slot = match new.not_before {
             Some(later) if later > now => None,
-            _ => self.worker.place(message.is_transactional()),
+            _ => self.worker.slot(message.is_transactional()),
         };
-        new.claim = place.is_some();
+        new.claim = slot.is_some();
         let outcome = is_awaited.then(|| self.worker.outcome(message.uuid));
-        let accepted = match place {
+        let accepted = match slot {
             None => self.queue.accept(vec![new], now).await?,
-            Some(place) => self.accept_and_begin(new, message, place, now).await?,
+            Some(slot) => self.accept_and_start(new, message, slot, now).await?,
         };
-        // One for each that was given.
+        // There is one answer per message.
         let accepted = accepted.into_iter().next().unwrap_or(Accepted::Conflict);
         Ok(Admitted { accepted, outcome })
     }
 
-    /// The messages of a batch, as they come in. They have the batch's own priority, and wait in the queue for their turn.
+    /// Accepts the messages of a batch. They have the batch's own priority, and wait in the queue for their turn.
     ///
     /// # Errors
     /// A field of the message type is wrong.
@@ -77,12 +77,12 @@ impl<'a> Submitter<'a> {
         Ok(Intake::new(self.queue, batch, kind)?)
     }
 
-    /// Apart from the request: a client that goes away leaves no claimed message without its worker.
-    async fn accept_and_begin(
+    /// Runs in a task of its own, so that a client that disconnects leaves no claimed message without its worker.
+    async fn accept_and_start(
         &self,
         new: New,
         message: Arc<Message>,
-        place: Place,
+        slot: Slot,
         now: Timestamp,
     ) -> Result<Vec<Accepted>, IntakeError> {
         let (queue, worker) = (self.queue.clone(), self.worker.clone());
@@ -94,14 +94,14 @@ impl<'a> Submitter<'a> {
                     id: *id,
                     claim: ClaimNo::FIRST,
                     message,
-                    stands: Stands::AtTheBeginning,
+                    stage: Stage::New,
                     limits,
                     interrupted: Vec::new(),
                     trace,
                     priority,
                     since: now,
                 };
-                worker.begin(place, job);
+                worker.start(slot, job);
             }
             Ok::<_, QueueError>(accepted)
         });

@@ -1,4 +1,4 @@
-//! Messages that processes have ended with, or that panicked, one time after the other: each is sent with nothing else under way.
+//! Messages that several processes crashed with, or that panicked repeatedly: each is sent with nothing else in flight.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +9,12 @@ use ace::internals::tasks::Panicked;
 use ace_store::queue::Settlement;
 use uuid::Uuid;
 
-use super::{Job, LOOK_MAX, Lent, Place, SETTLING_MAX, STORE_PAUSE, Worker};
+use super::{ClaimId, Job, POLL_MAX, SETTLING_MAX, STORE_PAUSE, Slot, Worker};
 
 /// Messages whose panics are kept.
 const PANICS_MAX: usize = 256;
 
-/// The latest panic over each message that is to be tried again: the reason, should it be given up.
+/// The latest panic of each message that is retried: the reason if it is abandoned.
 #[derive(Default)]
 pub(super) struct Panics(Mutex<HashMap<Uuid, Panicked>>);
 
@@ -32,11 +32,11 @@ impl Panics {
     }
 }
 
-/// When the next message is due that is to be sent alone.
+/// When the next message that must be sent alone is due.
 #[derive(Default)]
 pub(super) struct Alone {
     due: Option<Instant>,
-    /// Until then what else there is has its turn: as long as the last one took.
+    /// Until then other messages have their turn: as long as the last one took.
     not_before: Option<Instant>,
 }
 
@@ -47,7 +47,7 @@ impl Alone {
 
     pub(super) fn left(&self) -> Duration {
         let due = self.due.map(|due| self.not_before.map_or(due, |other| due.max(other)));
-        due.map_or(LOOK_MAX, |due| due.saturating_duration_since(Instant::now()))
+        due.map_or(POLL_MAX, |due| due.saturating_duration_since(Instant::now()))
     }
 
     pub(super) fn wanted(&mut self, after: Option<Duration>) {
@@ -60,20 +60,20 @@ impl Alone {
 }
 
 impl Worker {
-    /// Sends one message that processes have ended with, with nothing else under way in this one: if that ends it too, no other
-    /// message is suspected. How long it took.
+    /// Sends one suspect with nothing else in flight: if this process crashes too, no other message is suspected. Returns how long it
+    /// took.
     pub(super) async fn send_alone(self: &Arc<Self>) -> Duration {
         let everything = async {
-            let any = self.any.clone().acquire_many_owned(self.places).await.ok()?;
-            // What was under way is on the disk, so that no end of this process makes it doubtful.
+            let any = self.any.clone().acquire_many_owned(self.slots).await.ok()?;
+            // All earlier settlements are on the disk, so that a crash puts none of those messages in doubt.
             drop(self.settling.acquire_many(SETTLING_MAX as u32).await.ok()?);
-            Some(Place { _any: any, _bulk: None })
+            Some(Slot { _any: any, _bulk: None })
         };
-        let place = tokio::select! {
-            place = everything => place,
+        let slot = tokio::select! {
+            slot = everything => slot,
             () = self.stop.cancelled() => None,
         };
-        let (Some(place), begun) = (place, Instant::now()) else { return Duration::ZERO };
+        let (Some(slot), started) = (slot, Instant::now()) else { return Duration::ZERO };
         match self.queue.claim_suspect(self.now()).await {
             Ok(None) => {}
             Ok(Some(claimed)) => {
@@ -81,17 +81,17 @@ impl Worker {
                 tracing::info!(message_uuid = %uuid, interruptions, "Sending a suspect message alone.");
                 let worker = self.clone();
                 // Of the tasks that a stop waits for.
-                let _ = self.tasks.spawn(async move { worker.send_claimed(place, claimed).await }).await;
+                let _ = self.tasks.spawn(async move { worker.send_claimed(slot, claimed).await }).await;
             }
             Err(error) => {
                 tracing::debug!("Claiming a suspect failed; retrying soon: {error}");
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }
-        begun.elapsed()
+        started.elapsed()
     }
 
-    /// Until what was claimed ahead can be begun.
+    /// Waits until messages that were claimed ahead can start.
     pub(super) async fn free_for_bulk(&self) {
         tokio::select! {
             _ = self.bulk.acquire() => {}
@@ -100,25 +100,25 @@ impl Worker {
     }
 
     /// Sending a message panicked. That counts as if the process had ended with this message alone.
-    pub(super) async fn interrupted(&self, lent: Lent, uuid: Uuid, panicked: Panicked) {
+    pub(super) async fn interrupted(&self, claim_id: ClaimId, uuid: Uuid, panicked: Panicked) {
         monitoring::task_failed("message");
-        // What was under way may have been handed over.
+        // The message may have been delivered already.
         tracing::error!(
             message_uuid = %uuid,
-            "Sending a message failed; it is tried again, up to queue.max-interruptions times, and its report says that it may \
+            "Sending a message panicked; it is retried, up to queue.max-interruptions times, and its report says that it may \
              arrive twice: {panicked}"
         );
         self.panics.keep(uuid, panicked);
-        self.settle(lent, Settlement::Interrupted, false).await;
+        self.settle(claim_id, Settlement::Interrupted, false).await;
     }
 
-    /// A message that ended one process after the other, the last of them alone, is not tried again by itself.
-    pub(super) async fn give_up(&self, job: Job, interruptions: u32) {
-        let (lent, uuid) = ((job.id, job.claim), job.message.uuid);
+    /// Gives up a message that crashed several processes, the last of them alone. It is not retried automatically.
+    pub(super) async fn abandon(&self, job: Job, interruptions: u32) {
+        let (claim_id, uuid) = ((job.id, job.claim), job.message.uuid);
         let reason = match self.panics.take(uuid) {
             None => format!(
                 "set aside: sending it was interrupted {interruptions} times, by processes that ended unexpectedly or by panics, the \
-                 last time with nothing else under way (queue.max-interruptions)"
+                 last time with nothing else in flight (queue.max-interruptions)"
             ),
             Some(panicked) => format!(
                 "set aside: sending it was interrupted {interruptions} times, the last time by {panicked} (queue.max-interruptions)"
@@ -126,10 +126,10 @@ impl Worker {
         };
         tracing::error!(
             message_uuid = %uuid,
-            "A message was {reason}. Look at it with: ace messages {uuid}; once its cause is fixed: ace messages {uuid} --retry"
+            "A message was {reason}. Inspect it with: ace messages {uuid}; once its cause is fixed: ace messages {uuid} --retry"
         );
-        let mut flight = self.flight(job.message, job.stands, job.limits, &job.interrupted);
+        let mut flight = self.flight(job.message, job.stage, job.limits, &job.interrupted);
         flight.abandon(&reason);
-        self.done(lent, flight).await;
+        self.done(claim_id, flight).await;
     }
 }

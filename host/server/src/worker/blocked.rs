@@ -1,5 +1,5 @@
-//! Messages that wait for a relay or an origin that is down: put away so that nobody claims them in vain, and brought back one
-//! at a time to see whether it is up again, then more and more.
+//! Blocked messages: they wait for a relay or an origin that is down. One at a time is released to find out whether it is up again,
+//! then more and more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -13,20 +13,20 @@ use ace_store::queue::{Priority, Settlement};
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Lent, Worker, write_down};
+use super::{ClaimId, Worker, write_down};
 use crate::events;
 
-/// How often it is looked whether one is to be tried.
-const LOOK: Duration = Duration::from_secs(1);
-/// … and while they go out.
-const LOOK_SOON: Duration = Duration::from_millis(100);
-/// Messages that are brought back at once, of a destination that is in order again.
+/// How often to check whether messages are to be released.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often while messages are being sent again.
+const RAMP_INTERVAL: Duration = Duration::from_millis(100);
+/// Messages that are released at once after a destination has recovered.
 const AT_ONCE: u32 = 500;
 
 impl Worker {
-    /// Puts a message away until what it waits for is up, or until its waiting ends. A batch of which nothing goes out so is
-    /// held as a whole: its other messages need not be claimed to find the same.
-    pub(super) async fn block(&self, lent: Lent, priority: Priority, flight: &InFlight) {
+    /// Blocks a message until its destination is up, or until its waiting ends. Its batch is held as a whole if nothing of it can be
+    /// sent: its other messages need not be claimed to find that out.
+    pub(super) async fn block(&self, claim_id: ClaimId, priority: Priority, flight: &InFlight) {
         let Some((down, due)) = flight.waits_for() else { return };
         let destinations: Vec<String> = down.iter().map(ToString::to_string).collect();
         let is_carried = flight.report().channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. }));
@@ -36,10 +36,10 @@ impl Worker {
             self.queue.hold(priority);
         }
         let progress = write_down(flight.progress());
-        self.settle(lent, Settlement::Block { due, progress, destinations }, false).await;
+        self.settle(claim_id, Settlement::Block { due, progress, destinations }, false).await;
     }
 
-    /// Brings messages back that waited, until [`Worker::drain`].
+    /// Releases blocked messages when their destinations recover, until [`Worker::drain`].
     pub async fn release_blocked(self: Arc<Self>) {
         let destinations = (self.current)().destinations.clone();
         for name in self.queue.blocked().into_keys() {
@@ -51,14 +51,14 @@ impl Worker {
             let are_going_out = self.release_some(&destinations).await;
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep(if are_going_out { LOOK_SOON } else { LOOK }) => {}
+                () = tokio::time::sleep(if are_going_out { RAMP_INTERVAL } else { RELEASE_INTERVAL }) => {}
                 () = self.stop.cancelled() => return,
             }
         }
     }
 
-    /// Tells the outside of relays and origins that go down or come back, until [`Worker::drain`].
-    pub async fn tell_of_destinations(self: Arc<Self>) {
+    /// Emits events about relays and origins that go down or recover, until [`Worker::drain`].
+    pub async fn emit_destination_events(self: Arc<Self>) {
         let mut notices = (self.current)().destinations.listen();
         loop {
             let notice = tokio::select! {
@@ -70,12 +70,12 @@ impl Worker {
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             };
-            let told = events::tell_of_destination(&notice, self.now());
-            self.tell(told).await;
+            let notification = events::of_destination(&notice, self.now());
+            self.emit(notification).await;
         }
     }
 
-    /// Whether more are to follow soon.
+    /// Releases some messages. Returns whether more follow soon.
     async fn release_some(&self, destinations: &Destinations) -> bool {
         let (now, mut are_going_out) = (self.now(), false);
         for (name, waiting) in self.queue.blocked() {
@@ -98,7 +98,7 @@ impl Worker {
         are_going_out
     }
 
-    /// A batch goes on when what it waits for is in order, or is to be tried and nothing else is left to try it with.
+    /// Releases held batches whose destination has recovered, or is to be probed while no other message waits for it.
     fn release_batches(&self, destinations: &Destinations, now: Timestamp) {
         let mut held = self.held();
         if held.is_empty() {

@@ -1,4 +1,4 @@
-//! What the queue claimed, read: messages, and how far they are.
+//! Reads claimed messages and their progress.
 
 use std::sync::{Arc, PoisonError};
 
@@ -9,9 +9,9 @@ use ace_store::queue::{Claimed, Limits, Priority, Settlement};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Job, Lent, Stands, Worker};
+use super::{ClaimId, Job, Stage, Worker};
 
-/// Batches whose message types are kept ready.
+/// Batches whose parsed message types are cached.
 const BATCHES_MAX: usize = 64;
 
 impl Worker {
@@ -20,16 +20,16 @@ impl Worker {
             return Err(damage.clone());
         }
         let progress = claimed.progress.as_deref().map(serde_json::from_slice).transpose();
-        let stands = progress.and_then(|progress| match (progress, &claimed.report) {
-            (kept, Some(report)) => Ok(Stands::Settled(serde_json::from_slice(report)?, kept)),
-            (Some(progress), None) => Ok(Stands::Under(progress)),
-            (None, None) => Ok(Stands::AtTheBeginning),
+        let stage = progress.and_then(|progress| match (progress, &claimed.report) {
+            (kept, Some(report)) => Ok(Stage::Settled(serde_json::from_slice(report)?, kept)),
+            (Some(progress), None) => Ok(Stage::InProgress(progress)),
+            (None, None) => Ok(Stage::New),
         });
         Ok(Job {
             id: claimed.id,
             claim: claimed.claim,
             message: Arc::new(self.message(claimed)?),
-            stands: stands.map_err(|e| format!("its progress: {e}"))?,
+            stage: stage.map_err(|e| format!("its progress: {e}"))?,
             limits: claimed.limits.clone(),
             interrupted: claimed.interrupted.clone(),
             trace: claimed.trace.clone(),
@@ -67,16 +67,16 @@ impl Worker {
     pub(super) fn flight(
         &self,
         message: Arc<Message>,
-        stands: Stands,
+        stage: Stage,
         limits: Option<Limits>,
         interrupted: &[Timestamp],
     ) -> InFlight {
         let snapshot = (self.current)();
         let limit = limits.map(|limits| Limit::of_all(&limits, &snapshot.channels));
-        let mut flight = match stands {
-            Stands::AtTheBeginning => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
-            Stands::Under(progress) => InFlight::resume(snapshot, message, progress),
-            Stands::Settled(report, kept) => InFlight::reopen(snapshot, message, report, kept),
+        let mut flight = match stage {
+            Stage::New => InFlight::new(snapshot, message, limit.clone().unwrap_or_default(), false),
+            Stage::InProgress(progress) => InFlight::resume(snapshot, message, progress),
+            Stage::Settled(report, kept) => InFlight::reopen(snapshot, message, report, kept),
         };
         if let Some(limit) = limit {
             flight.allow(limit);
@@ -85,14 +85,14 @@ impl Worker {
         flight
     }
 
-    /// A message that cannot be read any more stops nobody else.
-    pub(super) async fn set_aside(&self, lent: Lent, uuid: Uuid, reason: &str) {
+    /// Sets aside a message that cannot be read, so that it stops no other message.
+    pub(super) async fn set_aside(&self, claim_id: ClaimId, uuid: Uuid, reason: &str) {
         tracing::error!(
-            message = lent.0.get(), message_uuid = %uuid,
-            "What is stored of a message cannot be read; it is set aside, and all others go on: {reason}. \
-             Look at it with: ace messages {uuid}"
+            message = claim_id.0.get(), message_uuid = %uuid,
+            "A stored message cannot be read; it is set aside, all others are processed: {reason}. \
+             Inspect it with: ace messages {uuid}"
         );
         let report = serde_json::json!({"uuid": uuid, "error": reason}).to_string().into_bytes();
-        self.settle(lent, Settlement::Corrupt { report }, false).await;
+        self.settle(claim_id, Settlement::Corrupt { report }, false).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What came of a message, written down and told.
+//! Settles messages, and notifies those who wait for the outcome.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use ace::internals::pipeline::Progress;
 use ace::message::{Outcome, Report};
 use ace_store::queue::{QueueError, Settled, Settlement, State};
 
-use super::{Lent, STORE_PAUSE, Worker};
+use super::{ClaimId, STORE_PAUSE, Worker};
 use crate::events;
 
 impl Worker {
-    pub(super) async fn done(&self, lent: Lent, flight: InFlight) {
+    pub(super) async fn done(&self, claim_id: ClaimId, flight: InFlight) {
         let (message, another_try) = (flight.message.clone(), flight.another_try());
         let report = flight.into_report();
-        let tell = || events::tell(&message, &report, self.events, self.now());
-        let kept = self.events.are_kept.then(tell);
-        let event = kept.as_ref().map(|told| told.to_event());
+        let notify = || events::of_message(&message, &report, self.events, self.now());
+        let kept = self.events.are_kept.then(notify);
+        let event = kept.as_ref().map(|notification| notification.to_event());
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
         let is_awaited = self.waiting().contains_key(&message.uuid);
         let another_try = another_try.filter(|_| state.is_dead()).map(|progress| write_down(&progress));
         let settlement = Settlement::Done { state, report: written, event, kept: another_try };
-        if self.settle(lent, settlement, is_awaited).await {
-            if self.told.receiver_count() > 0 {
-                // By now nobody may be listening any more.
-                let _ = self.told.send(Arc::new(kept.unwrap_or_else(tell)));
+        if self.settle(claim_id, settlement, is_awaited).await {
+            if self.notifications.receiver_count() > 0 {
+                // The listeners may be gone by now.
+                let _ = self.notifications.send(Arc::new(kept.unwrap_or_else(notify)));
             }
             let report = Arc::new(report);
             for waiting in self.waiting().remove(&message.uuid).unwrap_or_default() {
@@ -34,10 +34,9 @@ impl Worker {
         }
     }
 
-    /// Writes down what came of a message, as often as it takes: what was done must not be forgotten. False where the worker
-    /// was stopped before that was possible, or has the message no more; the message is in doubt then. `is_awaited`: it is written
-    /// at once.
-    pub(super) async fn settle(&self, (id, claim): Lent, settlement: Settlement, is_awaited: bool) -> bool {
+    /// Stores the outcome of a message, retrying as long as necessary: an outcome must not be lost. Returns false if the worker was
+    /// stopped before that, or no longer has the claim; the message is in doubt then. `is_awaited`: it is committed at once.
+    pub(super) async fn settle(&self, (id, claim): ClaimId, settlement: Settlement, is_awaited: bool) -> bool {
         loop {
             let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
             let settled = if is_awaited {
@@ -47,12 +46,12 @@ impl Worker {
             };
             match settled {
                 Ok(()) => return true,
-                // It is another worker's, or nobody's: the person was forgotten.
+                // Another worker has claimed it, or it was erased.
                 Err(QueueError::State(why)) => {
                     tracing::warn!("Gave up processing a message: {why}");
                     return false;
                 }
-                // The queue tells the operator, once.
+                // The queue has logged it, once.
                 Err(error) => tracing::debug!("A settlement could not be written; retrying: {error}"),
             }
             tokio::select! {
@@ -68,7 +67,7 @@ pub(super) fn write_down(progress: &Progress) -> Vec<u8> {
     serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
 }
 
-/// Where the message stands as a whole.
+/// The state of the message as a whole.
 pub(crate) fn state(report: &Report) -> State {
     let any = |is: fn(&Outcome) -> bool| report.channels.iter().any(|c| is(&c.outcome));
     if any(|o| matches!(o, Outcome::Sent { .. })) {

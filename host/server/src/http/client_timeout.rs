@@ -1,4 +1,4 @@
-//! How long a client may keep the server waiting. Only time that is spent waiting for the client counts, never the server's own.
+//! The timeout of clients. Only time that is spent waiting for the client counts, never the server's own.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// How long a client is waited for once the server stops.
+/// The timeout once the server stops.
 const WHILE_STOPPING: Duration = Duration::from_secs(1);
 
-/// What holds for every client.
+/// The limits for every client.
 pub(crate) struct Terms {
-    /// The longest that a client does nothing.
+    /// How long a client may do nothing.
     pub timeout: Duration,
-    /// Bytes a second that it sends or takes on average, while it is waited for; 0: any byte will do.
+    /// The least average rate, in bytes per second, at which it sends or receives while the server waits; 0: any progress suffices.
     pub least_rate: usize,
     pub stop: CancellationToken,
 }
 
-/// The time that one client may still take. Waiting uses it up, and every byte that the client sends or takes gives some back: a
-/// client that keeps to the least rate can go on for ever, and one that dribbles is as good as one that stands still.
+/// The time budget of one client. Waiting uses it up, and every byte that the client sends or receives restores some: a client at the
+/// least rate can continue forever, and a slower one ends like one that does nothing.
 struct Stock {
     full: Duration,
     left: Duration,
@@ -54,25 +54,25 @@ impl Stock {
     }
 }
 
-/// What the server has with one client.
-pub(super) struct Patience {
+/// The timeout of one client.
+pub(super) struct ClientTimeout {
     terms: Arc<Terms>,
     stock: Stock,
-    /// When it began to be the client's turn.
+    /// When the server started to wait for the client.
     since: Option<Instant>,
     is_stopping: bool,
-    /// Both are made when a client is waited for at all.
+    /// Both are created at the first wait.
     timer: Option<Pin<Box<Sleep>>>,
     stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl Patience {
+impl ClientTimeout {
     pub(super) fn new(terms: Arc<Terms>) -> Self {
         let stock = Stock::new(&terms);
-        Patience { terms, stock, since: None, is_stopping: false, timer: None, stopped: None }
+        ClientTimeout { terms, stock, since: None, is_stopping: false, timer: None, stopped: None }
     }
 
-    /// It is the client's turn. Ready when it has taken too long.
+    /// Waits for the client. Ready when it has taken too long.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.since.is_none() {
             self.wait_from(Instant::now());
@@ -89,7 +89,7 @@ impl Patience {
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 
-    /// It is the server's turn again, and the client sent or took so many bytes.
+    /// Ends the wait: the client sent or received that many bytes.
     pub(super) fn used(&mut self, bytes: usize) {
         if let Some(since) = self.since.take() {
             self.stock.spend(since.elapsed());
@@ -97,7 +97,7 @@ impl Patience {
         self.stock.earn(bytes);
     }
 
-    /// Whether it came to its end because the server stops.
+    /// Whether it ended because the server stops.
     pub(super) fn is_stopping(&self) -> bool {
         self.is_stopping
     }
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_to_the_least_rate_goes_on_and_who_dribbles_does_not() {
+    fn a_client_at_the_least_rate_continues_and_a_slower_one_is_cut() {
         assert_eq!(lasts(1_000, 0, 60), Some(10), "nothing at all");
         assert_eq!(lasts(1_000, 1, 9), Some(10), "a byte every nine seconds");
         assert_eq!(lasts(1_000, 600, 1), Some(23), "less than the rate");
@@ -151,26 +151,26 @@ mod tests {
 
     #[tokio::test]
     async fn time_of_the_server_does_not_count() {
-        let mut patience = Patience::new(Arc::new(terms(Duration::from_secs(60), 1)));
-        let over = poll_fn(|cx| patience.poll_over(cx));
+        let mut client_timeout = ClientTimeout::new(Arc::new(terms(Duration::from_secs(60), 1)));
+        let over = poll_fn(|cx| client_timeout.poll_over(cx));
         assert!(tokio::time::timeout(Duration::from_millis(5), over).await.is_err());
-        patience.used(0);
-        let left = patience.stock.left;
+        client_timeout.used(0);
+        let left = client_timeout.stock.left;
         tokio::time::sleep(Duration::from_millis(5)).await;
-        patience.used(0);
-        assert_eq!(patience.stock.left, left);
+        client_timeout.used(0);
+        assert_eq!(client_timeout.stock.left, left);
         assert!(left < Duration::from_secs(60));
     }
 
     #[tokio::test]
     async fn a_stop_waits_for_no_client() {
         let terms = Arc::new(terms(Duration::from_secs(3_600), 1));
-        let mut patience = Patience::new(terms.clone());
+        let mut client_timeout = ClientTimeout::new(terms.clone());
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
             terms.stop.cancel();
         });
-        poll_fn(|cx| patience.poll_over(cx)).await;
-        assert!(patience.is_stopping());
+        poll_fn(|cx| client_timeout.poll_over(cx)).await;
+        assert!(client_timeout.is_stopping());
     }
 }
