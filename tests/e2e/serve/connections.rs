@@ -225,7 +225,7 @@ async fn probes_and_bearers_have_connections_of_their_own() {
     drop(taken);
     wait_for("a slot", || ask("/docs/", "Connection: close\r\n").starts_with("http/1.1 200").then_some(()));
     let (_, log) = server.stop();
-    assert_eq!(log.matches("All connections of server.connections are taken").count(), 1, "told once: {log}");
+    assert_eq!(log.matches("All connections of server.connections are in use").count(), 1, "told once: {log}");
     drop((silent, stream));
 }
 
