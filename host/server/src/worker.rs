@@ -163,10 +163,7 @@ impl Worker {
         if self.stop.is_cancelled() {
             return None;
         }
-        let bulk = match is_transactional {
-            true => None,
-            false => Some(self.bulk.clone().try_acquire_owned().ok()?),
-        };
+        let bulk = if is_transactional { None } else { Some(self.bulk.clone().try_acquire_owned().ok()?) };
         Some(Slot { _any: self.any.clone().try_acquire_owned().ok()?, _bulk: bulk })
     }
 
@@ -241,9 +238,10 @@ impl Worker {
             if alone.is_due() {
                 // Nothing more is claimed before it, and it starts after everything that is claimed has ended.
                 drop(slots);
-                match ready.is_empty() {
-                    true => alone.ended(self.send_alone().await),
-                    false => self.free_for_bulk().await,
+                if ready.is_empty() {
+                    alone.ended(self.send_alone().await)
+                } else {
+                    self.free_for_bulk().await
                 }
                 continue;
             }

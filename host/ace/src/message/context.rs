@@ -171,9 +171,10 @@ impl<'de> Visitor<'de> for Reader {
         let mut writing = Writing::new(BYTES_USUAL);
         while let Some(key) = entries.next_key::<Cow<str>>()? {
             let value: &RawValue = entries.next_value()?;
-            match self.is_ours {
-                true => writing.push(&key, |out| out.write_all(value.get().as_bytes())).map_err(A::Error::custom)?,
-                false => writing.push(&key, |out| json::compact(value.get(), out)).map_err(A::Error::custom)?,
+            if self.is_ours {
+                writing.push(&key, |out| out.write_all(value.get().as_bytes())).map_err(A::Error::custom)?
+            } else {
+                writing.push(&key, |out| json::compact(value.get(), out)).map_err(A::Error::custom)?
             }
         }
         Ok(writing.end())

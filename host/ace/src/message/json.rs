@@ -189,9 +189,12 @@ pub(super) fn comparable(json: &str) -> Option<Value> {
     let fits = |token: &str| token.parse::<u64>().is_ok() || token.parse::<i64>().is_ok();
     let is_long =
         |token: &str| token.len() > 18 && token.starts_with(['-', '1', '2', '3', '4', '5', '6', '7', '8', '9']);
-    let token = |token: &str| match is_long(token) && is_integer(token) && !fits(token) {
-        true => format!("\"\\u0000{token}\""),
-        false => token.to_owned(),
+    let token = |token: &str| {
+        if is_long(token) && is_integer(token) && !fits(token) {
+            format!("\"\\u0000{token}\"")
+        } else {
+            token.to_owned()
+        }
     };
     serde_json::from_str(&tokens(json).map(|one| token(one.source)).collect::<String>()).ok()
 }

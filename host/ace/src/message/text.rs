@@ -108,9 +108,8 @@ fn steers(c: char) -> bool {
 
 /// A text without these secrets. Nothing is copied where none of them is in it.
 pub fn redact<'a>(text: &'a str, secrets: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
-    secrets.filter(|secret| !secret.is_empty()).fold(Cow::Borrowed(text), |text, secret| match text.contains(secret) {
-        true => Cow::Owned(text.replace(secret, "[secret]")),
-        false => text,
+    secrets.filter(|secret| !secret.is_empty()).fold(Cow::Borrowed(text), |text, secret| {
+        if text.contains(secret) { Cow::Owned(text.replace(secret, "[secret]")) } else { text }
     })
 }
 

@@ -145,9 +145,10 @@ impl Admission {
         let Some(origin) = Authority::parse(rest) else { return false };
         let port = |authority: &Authority| authority.port.unwrap_or(default_port(scheme));
         let is_it = |own: &Authority| own.host == origin.host && port(own) == port(&origin);
-        match self.has_tokens {
-            true => named.iter().chain(&self.hosts).any(is_it),
-            false => scheme == self.scheme && named.iter().any(is_it),
+        if self.has_tokens {
+            named.iter().chain(&self.hosts).any(is_it)
+        } else {
+            scheme == self.scheme && named.iter().any(is_it)
         }
     }
 }

@@ -73,9 +73,10 @@ impl Input {
         let Some(unknown) = names.find(|name| !self.query_names.iter().any(|known| known == name)) else {
             return Ok(());
         };
-        let known = match self.query_names.is_empty() {
-            true => "it takes none".to_owned(),
-            false => format!("it takes {}", self.query_names.join(", ")),
+        let known = if self.query_names.is_empty() {
+            "it takes none".to_owned()
+        } else {
+            format!("it takes {}", self.query_names.join(", "))
         };
         Err(ApiError::BadRequest(format!("unknown query parameter {unknown:?}; {known}")))
     }
@@ -95,9 +96,10 @@ impl Input {
         };
         let (essence, charset) = media_type(&given);
         if !self.body_types.contains(&essence) {
-            let wanted = match self.body_types.is_empty() {
-                true => "this operation takes no body".to_owned(),
-                false => format!("send Content-Type: {}", self.body_types.join(" or ")),
+            let wanted = if self.body_types.is_empty() {
+                "this operation takes no body".to_owned()
+            } else {
+                format!("send Content-Type: {}", self.body_types.join(" or "))
             };
             return Err(ApiError::MediaType(format!("a body of the type {given:?} is not accepted here; {wanted}")));
         }

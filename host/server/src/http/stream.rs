@@ -59,10 +59,7 @@ pub(super) struct Person {
 ))]
 pub(super) async fn events(State(api): State<Arc<Api>>, headers: HeaderMap) -> Result<Response, ApiError> {
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().trim().to_owned());
-    let events = match api.events_are_kept {
-        true => kept(api, last).await?,
-        false => live(&api, last),
-    };
+    let events = if api.events_are_kept { kept(api, last).await? } else { live(&api, last) };
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
     // nginx would gather events until its buffer is full.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));

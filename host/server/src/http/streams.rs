@@ -86,10 +86,7 @@ async fn watched(stream: impl Future, turn: &Turn, mut client_timeout: ClientTim
             0 if turn.is_clients.load(Relaxed) => {}
             received => client_timeout.used(received),
         }
-        match turn.is_clients.load(Relaxed) {
-            true => client_timeout.poll_over(cx),
-            false => Poll::Pending,
-        }
+        if turn.is_clients.load(Relaxed) { client_timeout.poll_over(cx) } else { Poll::Pending }
     })
     .await;
 }
@@ -102,9 +99,10 @@ pub(super) fn in_turns(response: Response) -> Response {
 
 /// A long answer in pieces, so that a connection holds no more of it than it can send; others stay as they are.
 pub(super) fn in_pieces(response: Response) -> Response {
-    match response.body().size_hint().lower() > PIECE as u64 * 4 {
-        true => response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, turn: None })),
-        false => response,
+    if response.body().size_hint().lower() > PIECE as u64 * 4 {
+        response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, turn: None }))
+    } else {
+        response
     }
 }
 

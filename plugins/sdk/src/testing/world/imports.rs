@@ -295,10 +295,7 @@ pub mod outbox {
             if name.is_empty() || !is_plain || name.chars().any(|c| c.is_control() || c == '\\') {
                 return Err(OutboxError::Invalid(format!("{name:?} cannot be a file in the outbox")));
             }
-            match world.files.insert(name.to_owned()) {
-                true => Ok(()),
-                false => Err(OutboxError::Exists(name.to_owned())),
-            }
+            if world.files.insert(name.to_owned()) { Ok(()) } else { Err(OutboxError::Exists(name.to_owned())) }
         })
     }
 }
