@@ -321,6 +321,8 @@ fn component_and_manifest_are_one_revision() {
     let mut host = Host::start(&home);
     let mut seen = vec![Host::revision(&host.send(), "stub_policy")];
     for (component, denied) in [(&other, "sms"), (&good, "push"), (&other, "sms")] {
+        // Two files cannot be replaced at once: no reload of the edit before may run between them.
+        std::thread::sleep(Duration::from_millis(300));
         let manifest = home.file("new.toml", format!("[defaults]\ndeny = [\"{denied}\"]\n"));
         let component = home.file("new.wasm", component);
         std::fs::rename(component, home.path("plugins/stub_policy.wasm")).expect("in place");
