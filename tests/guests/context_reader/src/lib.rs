@@ -15,7 +15,7 @@ ace_plugin::export_policy!(ContextReader);
 
 impl Policy for ContextReader {
     fn check(message: &Message) -> Result<PolicyResult, String> {
-        let is_free = if WHOLE.as_ref().map_err(Clone::clone)? {
+        let is_free = if *WHOLE.as_ref().map_err(Clone::clone)? {
             let whole: Value = serde_json::from_str(&message.to_json()).map_err(|e| e.to_string())?;
             whole["context"]["plan"] == "free"
         } else {
