@@ -351,7 +351,7 @@ fn wasmtime_is_built_without_decoders_of_names() {
 /// wasmtime is used, an error called `e`, `err` or `error` may be one of its own; others are called by what they are.
 #[test]
 fn only_one_place_formats_the_errors_of_wasmtime() {
-    const HOME: &str = "ace/src/plugin/errors.rs";
+    const HOME: &str = "ace/src/plugin/runtime/errors.rs";
     let names = ["e", "err", "error"];
     let formats = names.iter().flat_map(|name| {
         [

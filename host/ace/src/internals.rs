@@ -30,9 +30,10 @@ pub mod pipeline {
 
 /// The component runtime.
 pub mod plugin {
+    pub use crate::plugin::runtime::{instance, world};
     pub use crate::plugin::{
         Engine, INTERFACE_VERSION, Namespace, Plugin, PluginState, Runtime, Services, Shown, Single, Trial, World,
-        grants, http, inspection, instance, registry, signature, single, trial, world,
+        grants, http, inspection, registry, signature, single, trial,
     };
 }
 

@@ -1,48 +1,36 @@
 //! The plugin runtime: components from a folder, each bounded, granted and isolated.
 //!
-//! - [`engine`]: wasmtime, its clock; [`cache`]: compiled code on disk
+//! - [`runtime`]: the wasmtime engine, instances and bounded calls
+//! - [`cache`]: compiled code on disk
 //! - [`compiler`]: components made into machine code, in a process of their own; [`reading`]: the part that looks at their bytes
 //! - [`registry`]: the folder as a whole, and what a reload means for it; [`versions`]: one version of a plugin beside another;
 //!   [`loading`]: plugins on their way in; [`loader`]: one plugin from its files; [`interfaces`]: what it imports and exports
-//! - [`instance`]: the instances of one plugin and the bounded call
-//! - [`calls`]: the exported functions in the host's own types
-//! - [`circuit`]: a plugin that breaks too often is left alone for a while
-//! - [`contacts`]: what a call met on its way out
 //! - [`shown`]: what a plugin shows of itself
 //! - [`grants`]: the one place that decides what a plugin may reach
-//! - [`errors`]: wasmtime's errors and a guest's stack in words
 //! - [`imports`]: what a guest may call, one file for each interface
 //! - [`signature`]: who vouches for a plugin
-//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author; [`world`]: what guests reach, or what stands in for it
+//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
-mod bindings;
 pub(crate) mod cache;
-mod calls;
-pub(crate) mod circuit;
 pub(crate) mod compiler;
-mod contacts;
-pub(crate) mod engine;
-mod errors;
 pub mod grants;
 mod host;
 mod imports;
 pub mod inspection;
-pub mod instance;
 mod interfaces;
 mod loader;
 mod loading;
 mod reading;
 pub mod registry;
+pub(crate) mod runtime;
 mod shown;
 pub mod signature;
 pub mod single;
 mod stamp;
-mod state;
 pub mod trial;
 mod versions;
-pub mod world;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -60,15 +48,15 @@ use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile, text};
 use ace_store::keyvalue::Keyvalue;
 
-pub use engine::Engine;
 pub use imports::http;
-pub use instance::Runtime;
 pub(crate) use registry::Registry;
+pub use runtime::engine::Engine;
+pub use runtime::instance::Runtime;
+pub use runtime::world::World;
 pub use shown::Shown;
 pub use single::Single;
 pub use trial::Trial;
 pub(crate) use versions::is_enforced;
-pub use world::World;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.1.0";
@@ -160,7 +148,7 @@ pub struct Limits {
     pub output_bytes: usize,
     pub log_bytes: usize,
     pub host_calls: usize,
-    pub circuit: circuit::Limits,
+    pub circuit: runtime::circuit_breaker::Limits,
 }
 
 impl Settings {
@@ -309,7 +297,7 @@ mod tests {
     const SECRET: &str = "hunter2-is-no-password";
 
     fn settings() -> Settings {
-        let circuit = circuit::Limits { faults: 1, window: Duration::ZERO, pause: Duration::ZERO };
+        let circuit = runtime::circuit_breaker::Limits { faults: 1, window: Duration::ZERO, pause: Duration::ZERO };
         let limits = Limits {
             memory: 0,
             time: Duration::ZERO,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wasmtime::component::Linker;
 
-use super::state::State;
+use super::runtime::state::State;
 use super::{Engine, Services};
 
 /// What every plugin is loaded with, at the start and at every reload.

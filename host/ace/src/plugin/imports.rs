@@ -12,8 +12,8 @@ mod waiting;
 
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings;
-use super::state::State;
+use super::runtime::bindings;
+use super::runtime::state::State;
 use crate::monitoring::digest;
 
 impl bindings::common::Host for State {}

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use super::circuit;
-use super::engine::Compiled;
-use super::errors::printable;
 use super::grants::{self, Grants};
 use super::host::Host;
 use super::inspection::Inspection;
-use super::instance::{Linked, Runtime};
 use super::interfaces::{check_interfaces, link, namespaces};
 use super::reading::{Facts, fits, read_bounded, read_component};
+use super::runtime::circuit_breaker;
+use super::runtime::engine::Compiled;
+use super::runtime::errors::printable;
+use super::runtime::instance::{Linked, Runtime};
 use super::signature;
 use super::versions::is_wanted;
 use super::{Limits, Namespace, Plugin, PluginState, Settings};
@@ -236,7 +236,7 @@ impl Loader {
             output_bytes: max.output_bytes,
             log_bytes: max.log_bytes,
             host_calls: max.host_calls,
-            circuit: circuit::Limits {
+            circuit: circuit_breaker::Limits {
                 faults: max.circuit_faults,
                 window: max.circuit_window,
                 pause: max.circuit_pause,

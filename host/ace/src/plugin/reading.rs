@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, ProducersSectionReader};
 use wasmtime::component::Component;
 
-use super::errors;
 use super::inspection::Metadata;
+use super::runtime::errors;
 use crate::message::text;
 
 /// The largest component that is read.

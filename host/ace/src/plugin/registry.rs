@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::host::Host;
+use super::imports;
 use super::loading::{Loads, Taken, Wanted};
+use super::runtime::errors;
 use super::stamp::{FileStamps, SETTLING};
 use super::{ChannelInfo, Engine, Plugin, PluginState, Rejected, Services};
-use super::{errors, imports};
 use crate::config::Config;
 use crate::monitoring;
 use crate::tasks;

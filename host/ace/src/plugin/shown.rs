@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::circuit;
+use super::runtime::circuit_breaker;
 use super::{ChannelInfo, Plugin, PluginState, Rejected};
 use crate::message::text;
 
@@ -41,7 +41,7 @@ pub struct Shown {
     pub rejected: Option<Rejected>,
     /// How it fares in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub circuit_breaker: Option<circuit::Shown>,
+    pub circuit_breaker: Option<circuit_breaker::Shown>,
     /// Instances that wait for a call now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_instances: Option<usize>,

@@ -10,7 +10,8 @@ use data_encoding::HEXLOWER;
 use minisign::{KeyPair, PublicKey, SecretKeyBox, SignatureBox};
 use sha2::{Digest, Sha256};
 
-use super::{errors, reading};
+use super::reading;
+use super::runtime::errors;
 
 /// Why a plugin is not signed as it should be, or cannot be signed. No text holds a key.
 #[derive(Debug, thiserror::Error)]

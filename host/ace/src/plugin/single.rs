@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::errors;
 use super::host::Host;
 use super::inspection::Inspection;
 use super::loader::Loader;
 use super::reading;
 use super::registry::RegistryError;
+use super::runtime::errors;
 use super::{Engine, Plugin, Services, imports};
 use crate::config::Config;
 use crate::tasks;

@@ -14,10 +14,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasmtime_wasi::{Deterministic, HostMonotonicClock, WasiCtxBuilder};
 
+use super::http::{Answer as Response, Failure, FailureKind, Outgoing};
+use super::runtime::world::{Course, Usage, World};
 use crate::mailer;
 use crate::message::Object;
-use crate::plugin::http::{Answer as Response, Failure, FailureKind, Outgoing};
-use crate::plugin::world::{Course, Usage, World};
 use exchange::{Exchange, matches};
 
 /// Random bytes made of one seed; then they repeat.

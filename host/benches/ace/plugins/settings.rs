@@ -51,7 +51,7 @@ pub fn settings(place: &Place, summary: &mut Summary) {
     }
 }
 
-/// The settings of host/ace/src/plugin/engine.rs, changed.
+/// The settings of host/ace/src/plugin/runtime/engine.rs, changed.
 fn engine((name, change): Change) -> Engine {
     let (mut config, mut pool) = (Config::new(), PoolingAllocationConfig::new());
     config.epoch_interruption(true).concurrency_support(false);

@@ -14,7 +14,8 @@ use wasmtime::component::Component;
 
 use super::Job;
 use crate::plugin::reading::{self, Facts, Refusal};
-use crate::plugin::{engine, errors, imports, interfaces};
+use crate::plugin::runtime::{engine, errors};
+use crate::plugin::{imports, interfaces};
 
 /// The last argument of a child begins so; the rest of it is the task as JSON.
 pub(super) const ARGUMENT: &str = "--compile-plugin=";

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::plugin::bindings::config::Host;
-use crate::plugin::state::State;
+use crate::plugin::runtime::bindings::config::Host;
+use crate::plugin::runtime::state::State;
 
 impl Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {

@@ -18,9 +18,9 @@ pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as A
 
 use crate::destination::Cause;
 use crate::monitoring::trace;
-use crate::plugin::bindings::http::{Host, HttpError, Request, Response};
-use crate::plugin::contacts::{Came, Met, Target};
-use crate::plugin::state::State;
+use crate::plugin::runtime::bindings::http::{Host, HttpError, Request, Response};
+use crate::plugin::runtime::contacts::{Came, Met, Target};
+use crate::plugin::runtime::state::State;
 
 /// Bytes of a method's name.
 const METHOD_BYTES_MAX: usize = 32;

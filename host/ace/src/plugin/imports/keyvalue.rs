@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::plugin::bindings::keyvalue::{Counted, Host, KeyvalueError, Place};
 use crate::plugin::grants::Access;
-use crate::plugin::state::State;
+use crate::plugin::runtime::bindings::keyvalue::{Counted, Host, KeyvalueError, Place};
+use crate::plugin::runtime::state::State;
 use ace_store::keyvalue::{self, Step};
 
 type Answer<T> = wasmtime::Result<Result<T, KeyvalueError>>;

@@ -1,8 +1,8 @@
 //! The host's log, with the plugin's name and the message's uuid in every line.
 
 use crate::monitoring::digest::{self, Failure};
-use crate::plugin::bindings::logging::{Host, Level};
-use crate::plugin::state::State;
+use crate::plugin::runtime::bindings::logging::{Host, Level};
+use crate::plugin::runtime::state::State;
 
 impl Host for State {
     fn log(&mut self, level: Level, line: String) -> wasmtime::Result<()> {

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use crate::destination::Cause;
 use crate::mailer::{self, MailError as Failure, Stage};
 use crate::plugin::Services;
-use crate::plugin::bindings::common::RecoverableError;
-use crate::plugin::bindings::mailer::{Accepted, Email, Host, MailError};
-use crate::plugin::contacts::{Came, Met, Target};
-use crate::plugin::state::State;
-use crate::plugin::world::Course;
+use crate::plugin::runtime::bindings::common::RecoverableError;
+use crate::plugin::runtime::bindings::mailer::{Accepted, Email, Host, MailError};
+use crate::plugin::runtime::contacts::{Came, Met, Target};
+use crate::plugin::runtime::state::State;
+use crate::plugin::runtime::world::Course;
 
 impl Host for State {
     async fn send(&mut self, email: Email, idempotency_key: String) -> wasmtime::Result<Result<Accepted, MailError>> {

@@ -7,9 +7,9 @@ use wasmtime::Result;
 use wasmtime::component::Resource;
 
 use crate::message::{Context, json};
-use crate::plugin::bindings::common::Recipient;
-use crate::plugin::bindings::messages::{Host, HostMessage};
-use crate::plugin::state::{MessageHandle, State};
+use crate::plugin::runtime::bindings::common::Recipient;
+use crate::plugin::runtime::bindings::messages::{Host, HostMessage};
+use crate::plugin::runtime::state::{MessageHandle, State};
 
 impl Host for State {}
 

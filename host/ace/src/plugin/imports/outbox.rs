@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
 
-use crate::plugin::bindings::outbox::{Host, OutboxError};
-use crate::plugin::state::State;
+use crate::plugin::runtime::bindings::outbox::{Host, OutboxError};
+use crate::plugin::runtime::state::State;
 use ace_store::files::{self, Access};
 
 /// Bytes of a file's relative name.

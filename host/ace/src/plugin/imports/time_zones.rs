@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::plugin::bindings::time_zones::Host;
-use crate::plugin::state::State;
+use crate::plugin::runtime::bindings::time_zones::Host;
+use crate::plugin::runtime::state::State;
 
 impl Host for State {
     fn offset_ms(&mut self, zone: String, at: u64) -> wasmtime::Result<Result<i32, String>> {

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
 use crate::message::retry_after;
-use crate::plugin::world::{self, Course, World};
+use crate::plugin::runtime::world::{self, Course, World};
 use crate::{config, tls};
 
 /// Headers of a request or a response.

@@ -32,8 +32,8 @@ use wasmtime_wasi_http::{
 use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect, throttled};
 use super::{Refusal, came, is_hosts, read_method, taken};
 use crate::plugin::Settings;
-use crate::plugin::contacts::{Caller, Contacts, Met, Target};
-use crate::plugin::state::{Handover, State};
+use crate::plugin::runtime::contacts::{Caller, Contacts, Met, Target};
+use crate::plugin::runtime::state::{Handover, State};
 
 /// Requests of one call that are under way, or whose responses are not read to the end.
 const OPEN_MAX: usize = 8;

@@ -31,5 +31,7 @@ wasmtime::component::bindgen!({
     with: { "openedx:ace/messages.message": super::state::MessageHandle },
 });
 
-pub(super) use exports::openedx::ace::{channel, policy, recipient_resolver};
-pub(super) use openedx::ace::{common, config, http, keyvalue, logging, mailer, messages, outbox, time_zones};
+pub(in crate::plugin) use exports::openedx::ace::{channel, policy, recipient_resolver};
+pub(in crate::plugin) use openedx::ace::{
+    common, config, http, keyvalue, logging, mailer, messages, outbox, time_zones,
+};

@@ -11,16 +11,16 @@ use wasmtime::component::{InstancePre, Resource};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{channel, policy, recipient_resolver};
-use super::circuit::Circuit;
+use super::circuit_breaker::Circuit;
 use super::engine::{Compiled, HANDLES_MAX};
 use super::errors;
-use super::grants::Grants;
 use super::state::{Handover, MessageHandle, State};
 use super::world::Usage;
-use super::{Services, Settings};
 use crate::config::Isolation;
 use crate::message::{Fault, FaultKind, MailRecord, Message, Notes};
 use crate::monitoring::PluginMetrics;
+use crate::plugin::grants::Grants;
+use crate::plugin::{Services, Settings};
 
 /// Fresh instances kept ready for a plugin that gives each call its own.
 const SPARES: usize = 4;

@@ -9,16 +9,16 @@ use wasmtime::WasmBacktrace;
 use crate::message::text::{self, TEXT_BYTES_MAX};
 
 /// Bytes of an error with its causes that are kept.
-pub(super) const ERROR_BYTES_MAX: usize = 4_000;
+pub(in crate::plugin) const ERROR_BYTES_MAX: usize = 4_000;
 /// Frames of a stack that are kept, the innermost first.
-pub(super) const FRAMES_MAX: usize = 20;
+pub(in crate::plugin) const FRAMES_MAX: usize = 20;
 /// Bytes of a name in a frame that are kept.
 const NAME_BYTES_MAX: usize = 120;
 /// The longest name of a function that a component may have: wasmtime copies one for each frame of a stack.
-pub(super) const FUNCTION_NAME_BYTES_MAX: usize = 64 << 10;
+pub(in crate::plugin) const FUNCTION_NAME_BYTES_MAX: usize = 64 << 10;
 
 /// What went wrong, with its causes, the outermost first; in one line. A guest's stack is not in it.
-pub(super) fn describe(error: &wasmtime::Error) -> String {
+pub(in crate::plugin) fn describe(error: &wasmtime::Error) -> String {
     // The stack would be one of the causes.
     if error.is::<WasmBacktrace>() {
         return root_cause(error);
@@ -37,13 +37,13 @@ pub(super) fn describe(error: &wasmtime::Error) -> String {
 }
 
 /// The innermost cause alone: what a guest's call broke by.
-pub(super) fn root_cause(error: &wasmtime::Error) -> String {
+pub(in crate::plugin) fn root_cause(error: &wasmtime::Error) -> String {
     text::shown(error.root_cause(), TEXT_BYTES_MAX)
 }
 
 /// The guest's stack, where it was running: at most [`FRAMES_MAX`] lines, names as they are in the file and cut. A few kilobytes at
 /// most.
-pub(super) fn stack(error: &wasmtime::Error) -> Option<String> {
+pub(in crate::plugin) fn stack(error: &wasmtime::Error) -> Option<String> {
     let trace = error.downcast_ref::<WasmBacktrace>()?;
     let mut lines = Vec::new();
     for (at, frame) in trace.frames().iter().take(FRAMES_MAX).enumerate() {
@@ -63,6 +63,6 @@ fn name(raw: &str) -> String {
 }
 
 /// A reason as it may be shown on a terminal: it quotes what stands in the files, whatever that is.
-pub(super) fn printable(reason: &str) -> String {
+pub(in crate::plugin) fn printable(reason: &str) -> String {
     text::lines(reason, ERROR_BYTES_MAX)
 }

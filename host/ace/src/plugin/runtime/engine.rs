@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::Component;
 use wasmtime::{Enabled, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use super::cache::{Cache, Entry, InUse, Key};
-use super::compiler::{Compiler, Job, Machine};
 use super::errors;
-use super::reading::{FACTS_VERSION, Facts, Refusal};
 use crate::config::Config;
+use crate::plugin::cache::{Cache, Entry, InUse, Key};
+use crate::plugin::compiler::{Compiler, Job, Machine};
+use crate::plugin::reading::{FACTS_VERSION, Facts, Refusal};
 
 /// How often guests are looked at. A guest's time is measured to about this.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -21,20 +21,20 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// Instances of all plugins together.
 const INSTANCES_MAX: u32 = 1_000;
 /// Core instances in one instance of a plugin.
-pub(super) const CORE_INSTANCES_MAX: usize = 100;
+pub(in crate::plugin) const CORE_INSTANCES_MAX: usize = 100;
 /// Elements of one table: functions called indirectly, mostly.
-pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
+pub(in crate::plugin) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Handles one instance may hold at once: messages, clocks, exchanges, streams.
-pub(super) const HANDLES_MAX: usize = 1_000;
+pub(in crate::plugin) const HANDLES_MAX: usize = 1_000;
 /// What the host keeps behind those handles; some of them stand for two or three.
-pub(super) const RESOURCES_MAX: usize = 4 * HANDLES_MAX;
+pub(in crate::plugin) const RESOURCES_MAX: usize = 4 * HANDLES_MAX;
 /// Bytes of an instance's memory that are set to zero rather than given back when it ends.
 const MEMORY_KEPT: usize = 1 << 20;
 
 /// One engine for all plugins. Its ticker ends with the last clone.
 #[derive(Clone)]
 pub struct Engine {
-    pub(super) inner: wasmtime::Engine,
+    pub(in crate::plugin) inner: wasmtime::Engine,
     cache: Option<Arc<Cache>>,
     /// Names the compiler, its version and its settings; compiled code of another is never loaded.
     settings_hash: u64,
@@ -42,7 +42,7 @@ pub struct Engine {
     ticker_ended: CancellationToken,
     compiler: Arc<Compiler>,
     /// Whether it counts instructions.
-    pub(super) is_metered: bool,
+    pub(in crate::plugin) is_metered: bool,
 }
 
 /// A component whose code can run.
@@ -89,7 +89,7 @@ impl Engine {
     /// Maps what was compiled of a component before, or has it compiled. Where there is a cache, what runs is always mapped from
     /// its file: the kernel can drop such pages and share them with another process. `digest` is its SHA-256. Takes long: not
     /// for an async thread.
-    pub(super) fn load(&self, wasm: &[u8], digest: [u8; 32]) -> Result<(Compiled, Facts), Refusal> {
+    pub(in crate::plugin) fn load(&self, wasm: &[u8], digest: [u8; 32]) -> Result<(Compiled, Facts), Refusal> {
         let key = Key { component: digest, settings: self.settings_hash };
         if let Some(known) = self.cache.as_ref().and_then(|cache| self.map(cache.open(&key)?)) {
             return Ok(known);
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// How long it takes to make machine code of a component, whatever the cache has.
-    pub(super) fn time_compilation(&self, wasm: &[u8], digest: [u8; 32]) -> Result<Duration, Refusal> {
+    pub(in crate::plugin) fn time_compilation(&self, wasm: &[u8], digest: [u8; 32]) -> Result<Duration, Refusal> {
         Ok(self.compiler.compile(&self.inner, wasm, &digest)?.took)
     }
 
@@ -142,12 +142,12 @@ fn settings(is_metered: bool) -> wasmtime::Config {
 }
 
 /// An engine that makes code for an [`Engine`], and has no pool: that would reserve terabytes of address space.
-pub(super) fn compiling(is_metered: bool) -> wasmtime::Result<wasmtime::Engine> {
+pub(in crate::plugin) fn compiling(is_metered: bool) -> wasmtime::Result<wasmtime::Engine> {
     wasmtime::Engine::new(&settings(is_metered))
 }
 
 /// Names the compiler, its version and its settings, and the form of the facts beside the code.
-pub(super) fn settings_hash(engine: &wasmtime::Engine) -> u64 {
+pub(in crate::plugin) fn settings_hash(engine: &wasmtime::Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     FACTS_VERSION.hash(&mut hasher);

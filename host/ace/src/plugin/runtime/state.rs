@@ -9,9 +9,9 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtxView;
 
+use super::contacts::{Caller, Contacts};
+use super::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
 use crate::message::{MailRecord, Message, Unreached};
-use crate::plugin::contacts::{Caller, Contacts};
-use crate::plugin::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
 use crate::plugin::grants::Grants;
 use crate::plugin::http::wasi::Outbound;
 use crate::plugin::{Services, Settings};

@@ -12,11 +12,11 @@ use serde_json::Value;
 use super::bindings::{channel, policy, recipient_resolver};
 use super::instance::{Called, Purpose, Runtime};
 use super::state::Handover;
-use super::{ChannelInfo, Namespace};
 use crate::message::{
     ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, MailRecord, Message, Page,
     PolicyResult, Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId, text,
 };
+use crate::plugin::{ChannelInfo, Namespace};
 
 /// Entries of any list a guest returns.
 const LIST_MAX: usize = 256;

@@ -1,5 +1,5 @@
 //! What guests reach beyond this process, and who sees it. A serving host has the world as it is ([`Open`]); where an author tries a
-//! plugin, a [`Trial`](super::Trial) stands in for it and writes down what it sees.
+//! plugin, a [`Trial`](crate::plugin::Trial) stands in for it and writes down what it sees.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use wasmtime_wasi::WasiCtxBuilder;
 
-use super::http::{Answer, Failure, Outgoing};
 use crate::mailer::{self, MailError};
 use crate::message::Object;
+use crate::plugin::http::{Answer, Failure, Outgoing};
 
 /// What stands between guests and the world. Given once, when the services of a host are built.
 pub trait World: Send + Sync {
