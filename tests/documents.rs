@@ -94,10 +94,10 @@ fn repository() -> PathBuf {
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of ours") {
         let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => files(&path, ending, found),
-            false if path.extension().is_some_and(|e| e == ending) => found.push(path),
-            false => {}
+        if path.is_dir() {
+            files(&path, ending, found);
+        } else if path.extension().is_some_and(|e| e == ending) {
+            found.push(path);
         }
     }
 }

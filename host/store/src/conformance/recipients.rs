@@ -36,12 +36,11 @@ pub(super) async fn a_listed_person_is_erased_however_the_address_is_written(mak
         queue.accept(news, at(1_000)).await.expect("accepted");
         queue.accept(vec![to(50, None, Some("other@example.com"))], at(1_000)).await.expect("accepted");
         // Both what is held in memory and what is in the index.
-        let queue = match held {
-            true => queue,
-            false => {
-                drop(queue);
-                home.open()
-            }
+        let queue = if held {
+            queue
+        } else {
+            drop(queue);
+            home.open()
         };
         for (stored, asked) in FORMS {
             let is_one = |form: &str| normal_address(form) == normal_address(asked);

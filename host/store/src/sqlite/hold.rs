@@ -146,9 +146,10 @@ fn take_now(path: &Path, usage: Use, access: Access) -> Result<(Hold, bool), Hol
         // A second descriptor of a file that this process holds must not even be opened: see above.
         let known = path.metadata().ok().map(|found| (found.dev(), found.ino()));
         if let Some(known) = held.iter().find(|(id, _)| Some(*id) == known).and_then(|(_, weak)| weak.upgrade()) {
-            return match usage == Use::Shared && !known.is_exclusive {
-                true => Ok((Hold(known), false)),
-                false => Err(HoldError::Taken(Some(std::process::id()))),
+            return if usage == Use::Shared && !known.is_exclusive {
+                Ok((Hold(known), false))
+            } else {
+                Err(HoldError::Taken(Some(std::process::id())))
             };
         }
         let beside = match usage {

@@ -74,9 +74,10 @@ impl Header {
             && checksum.sums == (number(bytes, 24), number(bytes, 28))
             && own.is_power_of_two()
             && PAGE_BYTES.contains(&own);
-        match is_valid {
-            true => Header { page_bytes: own, salts: Some((number(bytes, 16), number(bytes, 20))), checksum },
-            false => Header { page_bytes, salts: None, checksum },
+        if is_valid {
+            Header { page_bytes: own, salts: Some((number(bytes, 16), number(bytes, 20))), checksum }
+        } else {
+            Header { page_bytes, salts: None, checksum }
         }
     }
 }

@@ -76,10 +76,8 @@ impl Writer {
         let is_catching_up = self.follow_clock(now)?;
         self.end_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
-        let next_transactional = match found.len() < claim.max && !is_catching_up {
-            true => self.next_due(TRANSACTIONAL)?,
-            false => Some(ms(now)),
-        };
+        let is_more = found.len() == claim.max || is_catching_up;
+        let next_transactional = if is_more { Some(ms(now)) } else { self.next_due(TRANSACTIONAL)? };
         let mut left = claim.bulk_max.min(claim.max - found.len());
         let (priorities, held) = (self.priorities()?, self.blocked.held());
         let mut served = true;
@@ -359,11 +357,10 @@ impl Writer {
     ) -> rusqlite::Result<()> {
         self.unblock(id)?;
         // A dead letter can be retried, so its body stays for a while.
-        let sql = match state.is_dead() {
-            true => "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4",
-            false => {
-                "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL, body = NULL WHERE id = ?4"
-            }
+        let sql = if state.is_dead() {
+            "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL WHERE id = ?4"
+        } else {
+            "UPDATE messages SET state = ?1, settled = ?2, report = ?3, progress = NULL, body = NULL WHERE id = ?4"
         };
         self.db.prepare_cached(sql)?.execute(params![state as i64, ms(now), report, id])?;
         self.unsettled = self.unsettled.saturating_sub(1);

@@ -193,17 +193,15 @@ pub(super) const VERSIONS: [&str; 6] = [
 impl OpenError {
     pub(super) fn of(file: &Path, error: &rusqlite::Error) -> OpenError {
         let (file, reason) = (file.to_owned(), sqlite::describe(error));
-        match sqlite::is_full(error) {
-            true => OpenError::Full { file, reason },
-            false => OpenError::Database { file, reason },
-        }
+        if sqlite::is_full(error) { OpenError::Full { file, reason } } else { OpenError::Database { file, reason } }
     }
 
     pub(super) fn io(file: &Path, error: &std::io::Error) -> OpenError {
         let (file, reason) = (file.to_owned(), sqlite::io_words(error));
-        match sqlite::is_full_disk(error) {
-            true => OpenError::Full { file, reason },
-            false => OpenError::Database { file, reason },
+        if sqlite::is_full_disk(error) {
+            OpenError::Full { file, reason }
+        } else {
+            OpenError::Database { file, reason }
         }
     }
 }
@@ -230,9 +228,8 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, Ope
     if version > 0 && version < versions.len() {
         let copy = beside(file, &copy_of(version));
         back_up(&db, version, &copy, access)?;
-        upgrade::bring_forward(&mut db, version, versions).map_err(|error| match sqlite::is_general(&error) {
-            true => sql(error),
-            false => failed(upgrade::refusal(file, &copy, version, &error)),
+        upgrade::bring_forward(&mut db, version, versions).map_err(|error| {
+            if sqlite::is_general(&error) { sql(error) } else { failed(upgrade::refusal(file, &copy, version, &error)) }
         })?;
     } else if version == 0 {
         bring_forward(&mut db, version, versions).map_err(sql)?;
@@ -306,12 +303,10 @@ fn copy_of(version: usize) -> String {
 /// name only once it is whole: whoever is killed before leaves none, or what an earlier version left is replaced.
 fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
     if to.exists() {
-        match is_whole(to, version) {
-            true => return Ok(()),
-            false => {
-                tracing::warn!(copy = %to.display(), "A copy of the queue was interrupted by an earlier start; it is made again.")
-            }
+        if is_whole(to, version) {
+            return Ok(());
         }
+        tracing::warn!(copy = %to.display(), "A copy of the queue was interrupted by an earlier start; it is made again.");
     }
     tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
     let temporary = beside(to, ".tmp");

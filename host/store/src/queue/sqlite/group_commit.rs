@@ -68,10 +68,13 @@ pub(super) fn run_now<T: Send + 'static>(
 
 /// The error of an operation that the database refused.
 pub(super) fn void(error: &rusqlite::Error) -> QueueError {
-    match sqlite::is_general(error) {
-        true if sqlite::is_full(error) => QueueError::NoRoom(sqlite::describe(error)),
-        true => QueueError::Unavailable(sqlite::describe(error)),
-        false => QueueError::Damaged(sqlite::describe(error)),
+    let reason = sqlite::describe(error);
+    if !sqlite::is_general(error) {
+        QueueError::Damaged(reason)
+    } else if sqlite::is_full(error) {
+        QueueError::NoRoom(reason)
+    } else {
+        QueueError::Unavailable(reason)
     }
 }
 

@@ -77,10 +77,8 @@ impl Sqlite {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
                 None => Err(WriteError::Rejected(QueueError::Unknown("message"))),
-                Some((id, priority, state)) => match writer.retry(id, priority, state, now)? {
-                    true => Ok(()),
-                    false => Err(WriteError::Rejected(QueueError::State(not_dead(state)))),
-                },
+                Some((id, priority, state)) if writer.retry(id, priority, state, now)? => Ok(()),
+                Some((.., state)) => Err(WriteError::Rejected(QueueError::State(not_dead(state)))),
             })
             .await?;
         self.wakeups.wake(true);
@@ -258,21 +256,22 @@ fn complete(db: &Connection, stored: Stored, priority: i64) -> rusqlite::Result<
     if is_queued && let Some((at, reason)) = set_aside(db, stored.id.0)? {
         return Ok(damaged(stored.id.0, stored.uuid, (at, &reason), Some((stored, priority))));
     }
-    let due = match is_queued {
-        true => match ready::due(db, priority, stored.id.0)? {
-            None => ready::due(db, SUSPECTS, stored.id.0)?,
-            due => due,
-        },
-        false => None,
-    };
-    let batch = match priority > ORDINARY {
-        true => db
-            .prepare_cached("SELECT uuid FROM batches WHERE lane = ?1")?
-            .query_row([priority], |row| Ok(Reading::of(row).uuid(0)))
-            .optional()?,
-        false => None,
-    };
+    let due = if is_queued { due(db, priority, stored.id.0)? } else { None };
+    let batch = if priority > ORDINARY { batch_uuid(db, priority)? } else { None };
     Ok(Stored { is_in_flight: is_queued && due.is_none(), due: due.map(moment), batch, ..stored })
+}
+
+/// When a message is due, in its priority class or as a suspect.
+fn due(db: &Connection, priority: i64, id: i64) -> rusqlite::Result<Option<i64>> {
+    match ready::due(db, priority, id)? {
+        None => ready::due(db, SUSPECTS, id),
+        due => Ok(due),
+    }
+}
+
+fn batch_uuid(db: &Connection, priority: i64) -> rusqlite::Result<Option<Uuid>> {
+    let mut uuid = db.prepare_cached("SELECT uuid FROM batches WHERE lane = ?1")?;
+    uuid.query_row([priority], |row| Ok(Reading::of(row).uuid(0))).optional()
 }
 
 /// The index keys of a filter's user id and address, and for each the messages that are not indexed yet.

@@ -76,9 +76,10 @@ impl Sqlite {
                 let sql = "INSERT OR IGNORE INTO recipients (hash, id) SELECT ?1, id FROM messages WHERE id = ?2";
                 writer.db.prepare_cached(sql)?.execute([to, id])?;
             }
-            match step.is_last {
-                true => writer.db.execute("DELETE FROM meta WHERE key IN (?1, ?2)", [FROM, THROUGH]).map(drop)?,
-                false => put_meta(&writer.db, FROM, &step.through.to_string())?,
+            if step.is_last {
+                writer.db.execute("DELETE FROM meta WHERE key IN (?1, ?2)", [FROM, THROUGH])?;
+            } else {
+                put_meta(&writer.db, FROM, &step.through.to_string())?;
             }
             Ok(())
         };

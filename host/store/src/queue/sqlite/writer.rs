@@ -291,9 +291,10 @@ impl Writer {
         self.db.renew();
         let error = result.err().map(|void| {
             let reason = sqlite::describe(&void.error);
-            match void.is_by_one && !sqlite::is_general(&void.error) {
-                true => tracing::debug!("A change could not be written: {reason}"),
-                false => self.pulse.write_failed(&reason),
+            if void.is_by_one && !sqlite::is_general(&void.error) {
+                tracing::debug!("A change could not be written: {reason}");
+            } else {
+                self.pulse.write_failed(&reason);
             }
             group_commit::void(&void.error)
         });

@@ -145,9 +145,10 @@ async fn fill_settled(queue: &Queue) {
 async fn fill_waiting(queue: &Queue) {
     for ((name, progress), number) in stored("progress.json").into_iter().zip(STANDS..) {
         let destinations = vec![RELAY.to_owned(), "https://api.example.com".to_owned()];
-        let settlement = match name.starts_with("waits-for") {
-            true => Settlement::Block { due: at(9_000), progress, destinations },
-            false => Settlement::Defer { due: at(8_000), progress },
+        let settlement = if name.starts_with("waits-for") {
+            Settlement::Block { due: at(9_000), progress, destinations }
+        } else {
+            Settlement::Defer { due: at(8_000), progress }
         };
         settle_one(queue, message(number, ORDINARY), settlement).await;
     }
