@@ -83,8 +83,11 @@ fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
     assert!(url["suggestion"].as_str().is_some_and(|hint| hint.contains("[templates.tags]")), "{url}");
     done.says("other/logo.png is neither a template nor a catalogue");
     assert!(home.read("new/other/page.html").contains("{# not translated: {% dashboard_link %} #}"));
-    home.ace(&["templates", "import", "django", "--out", "new"]).run().code(2).says("is there already");
-    home.ace(&["templates", "import", "django", "--out", "django/in"]).run().code(2).says("lies inside the folder");
+    home.ace(&["templates", "import", "django", "--out", "new"]).run().code(2).says("already exists");
+    home.ace(&["templates", "import", "django", "--out", "django/in"])
+        .run()
+        .code(2)
+        .says("is inside the folder to import");
 }
 
 #[test]

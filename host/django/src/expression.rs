@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Parts of a condition inside one another.
+/// How deep the parts of a condition may be nested.
 const DEPTH_MAX: usize = 32;
 
-/// A value and the filters it goes through.
+/// A value and the filters that are applied to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expression {
     pub operand: Operand,
@@ -14,13 +14,13 @@ pub(crate) struct Expression {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Operand {
-    /// `user.name`, part by part.
+    /// `user.name`, split at the dots.
     Path(Vec<String>),
-    /// Quotes and escapes undone.
+    /// A string literal, unquoted and unescaped.
     Text(String),
     /// `_("…")`
     Translated(String),
-    /// As it is written.
+    /// A number as it is written.
     Number(String),
     True,
     False,
@@ -56,33 +56,34 @@ pub(crate) enum Comparison {
     IsNot,
 }
 
-/// Why something is no expression of Django's.
+/// Why a text is not a Django expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NoExpression {
-    #[error("{0:?} is no value")]
-    Value(String),
+pub(crate) enum ExpressionError {
+    #[error("{0:?} is not a value")]
+    NotAValue(String),
     #[error("cannot read {0:?}")]
-    Rest(String),
-    #[error("a name that begins with an underscore, as in {0:?}, is not allowed")]
+    Unreadable(String),
+    #[error("a name that starts with an underscore, as in {0:?}, is not allowed")]
     Underscore(String),
     #[error("the condition ends too early")]
-    Ends,
-    #[error("{0:?} is not expected here")]
+    Incomplete,
+    #[error("unexpected {0:?}")]
     Unexpected(String),
-    #[error("the condition has too many parts inside one another")]
-    Deep,
+    #[error("the condition is nested too deeply")]
+    TooDeep,
 }
 
 impl Expression {
-    pub(crate) fn parse(source: &str) -> Result<Expression, NoExpression> {
+    pub(crate) fn parse(source: &str) -> Result<Expression, ExpressionError> {
         let (operand, mut rest) = operand(source)?;
         let mut filters = Vec::new();
         while !rest.is_empty() {
-            let after = rest.trim_start().strip_prefix('|').ok_or_else(|| NoExpression::Rest(rest.to_owned()))?;
+            let after =
+                rest.trim_start().strip_prefix('|').ok_or_else(|| ExpressionError::Unreadable(rest.to_owned()))?;
             let after = after.trim_start();
             let length = after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len());
             if length == 0 {
-                return Err(NoExpression::Rest(rest.to_owned()));
+                return Err(ExpressionError::Unreadable(rest.to_owned()));
             }
             let name = after[..length].to_owned();
             rest = &after[length..];
@@ -96,15 +97,15 @@ impl Expression {
         Ok(Expression { operand, filters })
     }
 
-    /// The variables it reads.
-    pub(crate) fn heads(&self) -> impl Iterator<Item = &str> {
+    /// The variables that it reads.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         let arguments = self.filters.iter().filter_map(|filter| filter.argument.as_ref());
-        std::iter::once(&self.operand).chain(arguments).filter_map(Operand::head)
+        std::iter::once(&self.operand).chain(arguments).filter_map(Operand::variable)
     }
 }
 
 impl Operand {
-    pub(crate) fn head(&self) -> Option<&str> {
+    pub(crate) fn variable(&self) -> Option<&str> {
         match self {
             Operand::Path(path) => path.first().map(String::as_str),
             _ => None,
@@ -118,18 +119,18 @@ impl From<Operand> for Expression {
     }
 }
 
-/// The operand that a text begins with, and the rest.
-fn operand(source: &str) -> Result<(Operand, &str), NoExpression> {
+/// The operand at the start of a text, and the rest of the text.
+fn operand(source: &str) -> Result<(Operand, &str), ExpressionError> {
     let is_translated = source.starts_with("_(\"") || source.starts_with("_('");
     let quoted = if is_translated { &source[2..] } else { source };
     if let Some(quote) = quoted.chars().next().filter(|c| *c == '"' || *c == '\'') {
-        let end = end_of_quote(quoted, quote).ok_or_else(|| NoExpression::Rest(source.to_owned()))?;
+        let end = end_of_quote(quoted, quote).ok_or_else(|| ExpressionError::Unreadable(source.to_owned()))?;
         let text = quoted[1..end].replace(&format!("\\{quote}"), &quote.to_string()).replace("\\\\", "\\");
         let rest = &quoted[end + 1..];
         return if is_translated {
             match rest.strip_prefix(')') {
                 Some(rest) => Ok((Operand::Translated(text), rest)),
-                None => Err(NoExpression::Rest(source.to_owned())),
+                None => Err(ExpressionError::Unreadable(source.to_owned())),
             }
         } else {
             Ok((Operand::Text(text), rest))
@@ -143,10 +144,10 @@ fn operand(source: &str) -> Result<(Operand, &str), NoExpression> {
         return Ok((Operand::Number(word.trim_start_matches('+').to_owned()), rest));
     }
     if word.is_empty() || signed > 0 || word.split('.').any(str::is_empty) {
-        return Err(NoExpression::Value(source.to_owned()));
+        return Err(ExpressionError::NotAValue(source.to_owned()));
     }
     if word.split('.').any(|part| part.starts_with('_')) {
-        return Err(NoExpression::Underscore(word.to_owned()));
+        return Err(ExpressionError::Underscore(word.to_owned()));
     }
     let operand = match word {
         "True" => Operand::True,
@@ -157,7 +158,7 @@ fn operand(source: &str) -> Result<(Operand, &str), NoExpression> {
     Ok((operand, rest))
 }
 
-/// Where the quote that a text begins with is closed.
+/// The position of the quote that closes the one at the start of a text.
 fn end_of_quote(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     text.char_indices().skip(1).find_map(|(at, c)| {
@@ -177,17 +178,17 @@ fn is_number(word: &str) -> bool {
 }
 
 impl Condition {
-    /// Reads the words after `if`.
-    pub(crate) fn parse(words: &[&str]) -> Result<Condition, NoExpression> {
+    /// Parses the words after `if`.
+    pub(crate) fn parse(words: &[&str]) -> Result<Condition, ExpressionError> {
         let mut parser = Conditions { words, at: 0, depth: 0 };
         let condition = parser.condition(0)?;
         match parser.words.get(parser.at) {
-            Some(word) => Err(NoExpression::Unexpected((*word).to_owned())),
+            Some(word) => Err(ExpressionError::Unexpected((*word).to_owned())),
             None => Ok(condition),
         }
     }
 
-    /// The values it is made of.
+    /// The values that it compares or combines.
     pub(crate) fn values(&self) -> Vec<&Expression> {
         match self {
             Condition::Value(expression) => vec![expression],
@@ -198,9 +199,9 @@ impl Condition {
         }
     }
 
-    /// The variables it reads.
-    pub(crate) fn heads(&self) -> Vec<&str> {
-        self.values().into_iter().flat_map(Expression::heads).collect()
+    /// The variables that it reads.
+    pub(crate) fn variables(&self) -> Vec<&str> {
+        self.values().into_iter().flat_map(Expression::variables).collect()
     }
 }
 
@@ -218,7 +219,7 @@ enum Operator {
 }
 
 impl Operator {
-    /// How strongly it binds; Python's order.
+    /// How strongly it binds, as in Python.
     fn power(self) -> u8 {
         match self {
             Operator::Or => 6,
@@ -232,16 +233,16 @@ impl Operator {
 const NOT: u8 = 8;
 
 impl Conditions<'_> {
-    fn condition(&mut self, power: u8) -> Result<Condition, NoExpression> {
+    fn condition(&mut self, power: u8) -> Result<Condition, ExpressionError> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(NoExpression::Deep);
+            return Err(ExpressionError::TooDeep);
         }
-        let word = *self.words.get(self.at).ok_or(NoExpression::Ends)?;
+        let word = *self.words.get(self.at).ok_or(ExpressionError::Incomplete)?;
         self.at += 1;
         let mut left = match word {
             "not" => Condition::Not(Box::new(self.condition(NOT)?)),
-            word if operator(word, None).is_some() => return Err(NoExpression::Unexpected(word.to_owned())),
+            word if operator(word, None).is_some() => return Err(ExpressionError::Unexpected(word.to_owned())),
             word => Condition::Value(Expression::parse(word)?),
         };
         while let Some((operator, words)) = self.operator().filter(|(operator, _)| power < operator.power()) {
@@ -262,7 +263,7 @@ impl Conditions<'_> {
     }
 }
 
-/// The operator that a word is, with the next one where the two are one operator.
+/// The operator that a word stands for, or a word and the next one together, and the number of these words.
 fn operator(word: &str, next: Option<&str>) -> Option<(Operator, usize)> {
     let comparison = match (word, next) {
         ("or", _) => return Some((Operator::Or, 1)),
@@ -304,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_and_filters_are_read() {
+    fn values_and_filters_are_parsed() {
         let expression = Expression::parse("a.b.0|default:'x\\'y' | date:_(\"j F\")|add:-1.5").unwrap();
         assert_eq!(expression.operand, Operand::Path(["a", "b", "0"].map(str::to_owned).to_vec()));
         let arguments: Vec<_> = expression.filters.into_iter().map(|filter| (filter.name, filter.argument)).collect();
@@ -328,6 +329,6 @@ mod tests {
         for wrong in ["", "a b", "and a", "a ==", "not", "a not b"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(parse(&format!("{}a", "not ".repeat(100))), Err(NoExpression::Deep));
+        assert_eq!(parse(&format!("{}a", "not ".repeat(100))), Err(ExpressionError::TooDeep));
     }
 }

@@ -1,7 +1,7 @@
-//! Whole folders: reads a tree of Django templates with its catalogues, and writes what [`super::import`] makes of it.
+//! Whole folders: reads a tree of Django templates with its catalogues, and writes the templates that [`super::import`] returns.
 //!
-//! A file that cannot be read is named among the findings and costs itself alone. Catalogues are copied one after the other,
-//! so that no more than one of them is in memory.
+//! A file that cannot be read is reported as a finding; all others are imported. Catalogues are copied one after the other, so that
+//! only one of them is in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,32 +10,32 @@ use std::path::{Path, PathBuf};
 
 use super::{Finding, Import, Options, Severity, named_files};
 
-/// A template larger than this is a file in the wrong place.
+/// A larger file is not a template.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 /// The same for a catalogue; those of Open edX have up to 5 MiB.
 const CATALOG_BYTES_MAX: u64 = 16 << 20;
-/// All templates together, which are in memory at once.
+/// The size of all templates together, which are in memory at once.
 const TEMPLATES_BYTES_MAX: u64 = 256 << 20;
 const FILES_MAX: usize = 20_000;
-/// Folders inside folders; a symbolic link that leads back up ends here.
+/// How deep folders may be nested; this also ends a loop of symbolic links.
 const DEPTH_MAX: usize = 16;
-/// The domain that Django's templates are translated from.
+/// The file name of catalogues of Django's own domain, which templates are translated from.
 const CATALOG: &str = "django.po";
 
-/// Why a folder cannot be imported. Nothing has been written then, except with [`ImportError::Write`].
+/// Why a folder cannot be imported. Nothing was written, except with [`ImportError::Write`].
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
 pub enum ImportError {
     #[error("cannot read {}", folder.display())]
     Read { folder: PathBuf, source: io::Error },
-    #[error("{}: has more than {FILES_MAX} files, or templates of more than {} MiB; name a smaller folder", folder.display(), TEMPLATES_BYTES_MAX >> 20)]
+    #[error("{}: contains more than {FILES_MAX} files, or more than {} MiB of templates; choose a smaller folder", folder.display(), TEMPLATES_BYTES_MAX >> 20)]
     Many { folder: PathBuf },
-    #[error("{}: has neither templates (.html, .txt) nor catalogues (LC_MESSAGES/{CATALOG}) that can be read; name the folder that Django has as a template folder", folder.display())]
+    #[error("{}: contains no readable templates (.html, .txt) or catalogues (LC_MESSAGES/{CATALOG}); choose a folder that Django uses for templates", folder.display())]
     Empty { folder: PathBuf },
-    #[error("{}: is there already; choose an empty folder, or --force to write over it", file.display())]
+    #[error("{}: already exists; choose an empty folder, or overwrite it with --force", file.display())]
     Exists { file: PathBuf },
-    #[error("{}: lies inside the folder that is read, or around it; write elsewhere", out.display())]
+    #[error("{}: is inside the folder to import, or contains it; choose another output folder", out.display())]
     Nested { out: PathBuf },
     #[error("cannot write {}", file.display())]
     Write { file: PathBuf, source: io::Error },
@@ -44,23 +44,22 @@ pub enum ImportError {
 /// What was read and written.
 #[derive(Debug)]
 pub struct Imported {
-    /// The templates, and what is to be said about them.
+    /// The translated templates, and the findings.
     pub import: Import,
-    /// Catalogues, copied as they are, by the name they have now.
+    /// Catalogues, which were copied unchanged, by their new names.
     pub catalogs: Vec<String>,
-    /// Files that are neither, and stay behind.
+    /// Other files, which were not copied.
     pub others: Vec<String>,
 }
 
-/// Writes a file; the folder it is in exists.
+/// Writes a file into an existing folder.
 pub type WriteFile<'a> = &'a dyn Fn(&Path, &[u8]) -> io::Result<()>;
 
-/// Imports the templates below `source` into `out`, where each file is written by `write`. Existing files are only overwritten
-/// with `force`.
+/// Imports the templates below `source` into `out`; `write` writes each file. Existing files are overwritten only with `force`.
 ///
 /// # Errors
 ///
-/// See [`ImportError`]. Files that cannot be read are not an error: they are named among the findings.
+/// See [`ImportError`]. Files that cannot be read are not an error: they are reported as findings.
 pub fn import(
     source: &Path,
     out: &Path,
@@ -69,16 +68,16 @@ pub fn import(
     write: WriteFile<'_>,
 ) -> Result<Imported, ImportError> {
     let root = source.canonicalize().map_err(|error| ImportError::Read { folder: source.to_owned(), source: error })?;
-    let place = resolved(out);
-    if place.starts_with(&root) || root.starts_with(&place) {
+    let target = resolved(out);
+    if target.starts_with(&root) || root.starts_with(&target) {
         return Err(ImportError::Nested { out: out.to_owned() });
     }
     let mut found = Found::default();
     found.walk(&root, &root, 0)?;
-    found.take_what_is_named();
+    found.add_named_templates();
     if found.templates.is_empty() && found.catalogs.is_empty() {
         return Err(match found.unread.first() {
-            // A folder of which nothing can be read is told with the reason.
+            // The folder itself cannot be read.
             Some(unread) if unread.file.is_empty() => {
                 ImportError::Read { folder: root, source: io::Error::other(unread.reason.clone()) }
             }
@@ -88,9 +87,9 @@ pub fn import(
     let named = found.templates.values().flat_map(|text| named_files(text));
     let elsewhere = named.filter(|name| out.join(name).is_file()).collect();
     let mut import = super::import_with(&found.templates, options, &elsewhere);
-    let taken: Vec<&String> = import.files.keys().chain(found.catalogs.keys()).collect();
-    if let Some(file) = taken.into_iter().map(|name| out.join(name)).find(|file| !force && file.exists()) {
-        return Err(ImportError::Exists { file });
+    let mut names = import.files.keys().chain(found.catalogs.keys());
+    if let Some(name) = names.find(|name| !force && out.join(name).exists()) {
+        return Err(ImportError::Exists { file: out.join(name) });
     }
     for (name, text) in &import.files {
         write_into_folder(&out.join(name), text.as_bytes(), write)?;
@@ -101,7 +100,7 @@ pub fn import(
     Ok(Imported { import, catalogs, others: found.others.into_keys().collect() })
 }
 
-/// Where a folder is, or will be.
+/// The canonical path of a folder that may not exist yet.
 fn resolved(folder: &Path) -> PathBuf {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let found = absolute.ancestors().find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
@@ -111,7 +110,7 @@ fn resolved(folder: &Path) -> PathBuf {
     }
 }
 
-/// Writes a file and the folders around it.
+/// Writes a file, and creates the folders above it.
 fn write_into_folder(file: &Path, text: &[u8], write: WriteFile<'_>) -> Result<(), ImportError> {
     let folder = file.parent().unwrap_or(file);
     let written = fs::create_dir_all(folder).and_then(|()| write(file, text));
@@ -121,7 +120,7 @@ fn write_into_folder(file: &Path, text: &[u8], write: WriteFile<'_>) -> Result<(
 #[derive(Default)]
 struct Found {
     templates: BTreeMap<String, String>,
-    /// By the name they get.
+    /// By their new names.
     catalogs: BTreeMap<String, PathBuf>,
     others: BTreeMap<String, PathBuf>,
     unread: Vec<Finding>,
@@ -158,30 +157,30 @@ impl Found {
             match fs::metadata(&path) {
                 Ok(meta) if meta.is_dir() => self.walk(root, &path, depth + 1)?,
                 Ok(meta) if !meta.is_file() => self.unread(name, "it is not a regular file".to_owned()),
-                Ok(_) => self.take(name, path),
+                Ok(_) => self.add(name, path),
                 Err(error) => self.unread(name, format!("it cannot be read: {error}")),
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, name: String, path: PathBuf) {
-        if let Some(place) = catalog_place(&name) {
-            self.take_catalog(&name, place, path);
+    fn add(&mut self, name: String, path: PathBuf) {
+        if let Some(new_name) = catalog_path(&name) {
+            self.add_catalog(&name, new_name, path);
         } else if name.ends_with(".html") || name.ends_with(".txt") {
-            self.take_template(name, &path);
+            self.add_template(name, &path);
         } else {
             self.others.insert(name, path);
         }
     }
 
-    /// Where two catalogues would get one name, the later one gets the whole of its folder's.
-    fn take_catalog(&mut self, name: &str, place: String, path: PathBuf) {
-        let place = if self.catalogs.contains_key(&place) { whole_catalog_place(name) } else { place };
-        self.catalogs.insert(place, path);
+    /// If two catalogues would get the same name, the later one gets the full path of its folder instead.
+    fn add_catalog(&mut self, name: &str, new_name: String, path: PathBuf) {
+        let new_name = if self.catalogs.contains_key(&new_name) { full_catalog_path(name) } else { new_name };
+        self.catalogs.insert(new_name, path);
     }
 
-    fn take_template(&mut self, name: String, path: &Path) {
+    fn add_template(&mut self, name: String, path: &Path) {
         let text = read(path, TEMPLATE_BYTES_MAX).and_then(|bytes| {
             self.bytes += bytes.len() as u64;
             self.is_full |= self.bytes > TEMPLATES_BYTES_MAX;
@@ -189,12 +188,12 @@ impl Found {
         });
         match text {
             Ok(text) => drop(self.templates.insert(name, text)),
-            Err(why) => self.unread(name, why),
+            Err(reason) => self.unread(name, reason),
         }
     }
 
-    /// Files of any other name that a template extends or includes are templates, and so are those that these name.
-    fn take_what_is_named(&mut self) {
+    /// Adds files with other extensions that a template extends or includes, and those that these refer to.
+    fn add_named_templates(&mut self) {
         let mut waiting: Vec<String> = self.templates.keys().cloned().collect();
         while let Some(name) = waiting.pop() {
             let Some(text) = self.templates.get(&name) else { continue };
@@ -202,7 +201,7 @@ impl Found {
                 named_files(text).into_iter().filter_map(|named| super::project::resolved(&name, &named)).collect();
             for named in named {
                 if let Some(path) = self.others.remove(&named) {
-                    self.take_template(named.clone(), &path);
+                    self.add_template(named.clone(), &path);
                     waiting.push(named);
                 }
             }
@@ -217,14 +216,14 @@ impl Found {
                     write_into_folder(&out.join(&name), &bytes, write)?;
                     copied.push(name);
                 }
-                Err(why) => self.unread(name, why),
+                Err(reason) => self.unread(name, reason),
             }
         }
         Ok(copied)
     }
 
     fn unread(&mut self, file: String, reason: String) {
-        let suggestion = "make it readable and import again; the rest was imported without it".to_owned();
+        let suggestion = "fix that and import again; the other files were imported".to_owned();
         self.unread.push(Finding {
             file,
             line: 0,
@@ -240,13 +239,13 @@ fn name_below(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/")
 }
 
-/// Where a catalogue is looked for when a message is rendered: `locale/fr/LC_MESSAGES/django.po`, for an application's below
-/// its folder. `None` for what is no catalogue of Django's templates: other domains, as `djangojs`, are not theirs.
-fn catalog_place(name: &str) -> Option<String> {
+/// The path at which rendering looks for a catalogue: `locale/fr/LC_MESSAGES/django.po`, below the folder of its application if it
+/// has one. `None` for other files, and for catalogues of other domains such as `djangojs`.
+fn catalog_path(name: &str) -> Option<String> {
     let parts: Vec<&str> = name.split('/').collect();
     let (folders, language) = match parts.as_slice() {
         [folders @ .., "locale", language, "LC_MESSAGES", CATALOG] => (folders, language),
-        // The folder with the languages itself was named.
+        // The imported folder is itself the one with the languages.
         [language, "LC_MESSAGES", CATALOG] => (&[][..], language),
         _ => return None,
     };
@@ -254,7 +253,7 @@ fn catalog_place(name: &str) -> Option<String> {
     Some(format!("{app}locale/{language}/LC_MESSAGES/{CATALOG}"))
 }
 
-fn whole_catalog_place(name: &str) -> String {
+fn full_catalog_path(name: &str) -> String {
     match name.rsplit_once("/locale/") {
         Some((folders, rest)) => format!("{}/locale/{rest}", folders.replace('/', "-")),
         None => format!("whole/locale/{name}"),

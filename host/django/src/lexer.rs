@@ -1,15 +1,15 @@
-//! Django's tokens. A tag stands on one line; what looks like a tag and does not end there is text.
+//! Splits a template into Django's tokens. A tag ends on the line it starts on; otherwise it is text.
 
-/// A token and the line it begins on, from 1.
+/// A token, and the line that it starts on, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token<'a> {
     pub line: usize,
     pub kind: Kind<'a>,
-    /// All of it, delimiters included.
+    /// The whole token, with its delimiters.
     pub source: &'a str,
 }
 
-/// What is between the delimiters, without the whitespace around it.
+/// The kind of a token, and its text between the delimiters, trimmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind<'a> {
     Text,
@@ -37,7 +37,7 @@ pub(crate) fn tokens(text: &str) -> Vec<Token<'_>> {
 struct Lexer<'a> {
     tokens: Vec<Token<'a>>,
     line: usize,
-    /// The tag that ends a `verbatim`, while inside one.
+    /// Inside a `verbatim`: the tag that ends it.
     verbatim: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The bytes before the first tag and those of it.
+/// The number of bytes before the first tag, and the length of the tag.
 fn next_tag(text: &str) -> Option<(usize, usize)> {
     let mut at = 0;
     while let Some(start) = text[at..].find('{').map(|found| at + found) {
@@ -91,7 +91,7 @@ fn kind(source: &str) -> Kind<'_> {
     }
 }
 
-/// The words of a tag: split at whitespace outside quotes, and `_("…")` in one piece.
+/// The words of a tag, split at whitespace outside quotes. `_("…")` is one word.
 pub(crate) fn words(content: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut start = None;
@@ -106,7 +106,7 @@ pub(crate) fn words(content: &str) -> Vec<&str> {
             None if c.is_whitespace() => words.extend(start.take().map(|start| &content[start..at])),
             None => {
                 start.get_or_insert(at);
-                // A quote that is never closed is a character like others.
+                // An unclosed quote is an ordinary character.
                 let closes = (c == '"' || c == '\'') && closing(&content[at + 1..], c);
                 quote = closes.then_some(c);
             }

@@ -1,7 +1,7 @@
-//! Brings Django templates over: reads a tree of them and writes it in Tera, so that each renders to what Django renders.
+//! Converts Django templates to Tera, so that each renders to the same text as in Django.
 //!
-//! What has no counterpart is named with file, line and a suggestion, and stays in the file as a comment; nothing is
-//! dropped. [`import`] touches no file; [`folder`] reads and writes whole trees.
+//! A tag without a counterpart is reported with file, line and a suggestion, and stays in the file as a comment; nothing is dropped.
+//! [`import`] works in memory; [`folder`] reads and writes whole folders.
 
 #![warn(missing_docs, unreachable_pub)]
 
@@ -27,62 +27,63 @@ use serde::Serialize;
 
 use project::{Project, Variant};
 
-/// How a project's own parts are translated.
+/// How custom tags and filters are translated.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Whether tags and filters that nothing else is known of are left out, with the value or text that they are about staying.
-    /// Each is named as [`Severity::Stub`].
+    /// Whether to leave out unknown tags and filters, and keep the text or value that they enclose. Each is reported as
+    /// [`Severity::Stub`].
     pub stub: bool,
-    /// What stands for the project's own tags, by their names.
+    /// Replacements for custom tags, by name.
     pub tags: BTreeMap<String, Tag>,
-    /// Filters as Django writes them that stand for the project's own, by their names; empty, the value stays as it is.
+    /// Replacements for custom filters, by name: Django filters as they are written in a template. If empty, the value is left as it
+    /// is.
     pub filters: BTreeMap<String, String>,
 }
 
-/// What stands for a tag of a project's own.
+/// The replacement for a custom tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tag {
-    /// This text.
+    /// A text.
     Text(String),
-    /// A value, as Django writes it: `site.domain`.
+    /// A value, as it is written in a Django template: `site.domain`.
     Value(String),
-    /// A setting that the template function `setting` knows.
+    /// A setting that the template function `setting` returns.
     Setting(String),
 }
 
-/// Templates in Tera, and what is to be said about them.
+/// Templates in Tera, and the findings about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// Name below the folder, as `extends` and `include` have it, and text.
+    /// The text of each template, by its name as in `extends` and `include`.
     pub files: BTreeMap<String, String>,
-    /// By file and line.
+    /// Sorted by file and line.
     pub findings: Vec<Finding>,
-    /// The pages that `{% url %}` asks for by name, and how: `pk, slug`, or `2 values`.
+    /// The routes that `{% url %}` refers to, by name, and the arguments that each is called with: `{pk} {slug}`, or `{value1}`.
     pub routes: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Import {
-    /// How many findings have this severity.
+    /// The number of findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 }
 
-/// A place of a template that somebody should look at.
+/// A part of a template that needs attention.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The template's name below its folder.
+    /// The template's path below its folder.
     pub file: String,
-    /// From 1; in the Django template. 0 where the file as a whole is meant.
+    /// The line in the Django template, from 1; 0 for the file as a whole.
     pub line: usize,
     /// How much it matters.
     pub severity: Severity,
-    /// The tag as it is written.
+    /// The tag as it is written in the template.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
-    /// What is wrong with it, or should be known of it.
+    /// What is wrong with it, or what to know about it.
     pub reason: String,
-    /// What to do about it; empty: nothing.
+    /// How to fix it; empty if there is nothing to fix.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub suggestion: String,
 }
@@ -94,11 +95,11 @@ pub struct Finding {
 pub enum Severity {
     /// The file or folder could not be read.
     Unreadable,
-    /// It is not translated and stays as a comment, or it names a file that does not exist.
+    /// It was not translated and stays as a comment, or it refers to a file that does not exist.
     Untranslated,
-    /// A tag or filter of the project's own that was left out, as [`Options::stub`] demands.
+    /// A custom tag or filter that was left out because of [`Options::stub`].
     Stub,
-    /// It is translated, and something about it should be known.
+    /// It was translated, with a difference to know about.
     Note,
 }
 
@@ -125,7 +126,7 @@ pub fn import(templates: &BTreeMap<String, String>, options: &Options) -> Import
     import_with(templates, options, &BTreeSet::new())
 }
 
-/// As [`import`]; `elsewhere` are templates that will be beside them, imported before.
+/// As [`import`]. `elsewhere`: templates that were imported into the same folder before.
 fn import_with(templates: &BTreeMap<String, String>, options: &Options, elsewhere: &BTreeSet<String>) -> Import {
     let trees = templates.iter().map(|(name, text)| (name.clone(), parser::parse(text)));
     let project = Project::new(trees.collect(), elsewhere.clone());
@@ -138,7 +139,7 @@ fn import_with(templates: &BTreeMap<String, String>, options: &Options, elsewher
             continue;
         }
         let Some(mut done) = writer::write(&project, options, &variant) else { continue };
-        // A copy says the same of the same places.
+        // A variant of a file has the same findings.
         done.findings.retain(|finding| !import.findings.contains(finding));
         import.files.insert(name, done.text);
         import.findings.extend(done.findings);
@@ -151,7 +152,7 @@ fn import_with(templates: &BTreeMap<String, String>, options: &Options, elsewher
     import
 }
 
-/// The files that a template names: what it extends and includes, and names that it gives to what it includes.
+/// The files that a template may refer to: the string literals in its `extends`, `include` and `with` tags.
 fn named_files(text: &str) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for token in lexer::tokens(text) {

@@ -1,14 +1,14 @@
-//! Writes `translate` and `blocktranslate`. Message ids stay as gettext knows them, so that catalogues can be taken over.
+//! Writes `translate` and `blocktranslate`. Message ids stay the same, so that existing catalogues still apply.
 
 use super::expression::{Expression, Operand};
 use super::fault::{Fault, fault};
 use super::tree::{BlockTranslate, Piece, Translate};
-use super::values::{Place, Shape, Written, member, name, quoted};
+use super::values::{Place, Shape, TeraValue, member, name, quoted};
 
-/// The arguments of `blocktrans` that are not put into the text.
+/// The names of `blocktrans`'s own arguments; a variable with such a name is passed in `values`.
 const ARGUMENTS: [&str; 5] = ["message", "plural", "count", "context", "values"];
 
-pub(crate) fn translate(place: &Place, translate: &Translate) -> Result<Written, Fault> {
+pub(crate) fn translate(place: &Place, translate: &Translate) -> Result<TeraValue, Fault> {
     if translate.is_noop {
         return place.text(&translate.message);
     }
@@ -26,7 +26,7 @@ pub(crate) fn translate(place: &Place, translate: &Translate) -> Result<Written,
         }
         _ => return place.text(&translate.message),
     };
-    place.filtered(Written { text, shape: Shape::Text, is_safe, is_path: false }, filters)
+    place.filtered(TeraValue { text, shape: Shape::Text, is_safe, is_path: false }, filters)
 }
 
 fn context(place: &Place, context: Option<&Expression>) -> Result<String, Fault> {
@@ -50,10 +50,10 @@ pub(crate) fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fau
             continue;
         }
         if !variable.chars().all(|c| c.is_alphanumeric() || c == '_') {
-            let why = format!("Django writes nothing for {{{{ {variable} }}}} inside a translated block");
-            return Err(fault(why, "give the value a name with `with`"));
+            let reason = format!("Django writes nothing for {{{{ {variable} }}}} inside a translated block");
+            return Err(fault(reason, "give the value a name with `with`"));
         }
-        let value = own(block, variable).cloned().unwrap_or(Operand::Path(vec![variable.to_owned()]).into());
+        let value = bound_value(block, variable).cloned().unwrap_or(Operand::Path(vec![variable.to_owned()]).into());
         let value = place.escaped(place.text(&value)?).text;
         if ARGUMENTS.contains(&variable) {
             hidden.push(format!("{}: {value}", quoted(variable)))
@@ -68,17 +68,17 @@ pub(crate) fn block(place: &Place, block: &BlockTranslate) -> Result<String, Fau
     Ok(call)
 }
 
-/// The value that the block gives a name.
-fn own<'a>(block: &'a BlockTranslate, name: &str) -> Option<&'a Expression> {
-    block.bindings.iter().chain(&block.count).rfind(|(own, _)| own == name).map(|(_, value)| value)
+/// The value that the block binds to a name.
+fn bound_value<'a>(block: &'a BlockTranslate, name: &str) -> Option<&'a Expression> {
+    block.bindings.iter().chain(&block.count).rfind(|(bound, _)| bound == name).map(|(_, value)| value)
 }
 
-/// A variable's field, of which nothing is written where it is not there.
+/// A field of a variable; if it is missing, nothing is written.
 fn field(place: &Place, block: &BlockTranslate, head: &str, fields: &str) -> Result<String, Fault> {
-    let written = match own(block, head) {
+    let written = match bound_value(block, head) {
         Some(value) => {
             let text = place.value(value)?.text + &fields.split('.').map(member).collect::<String>();
-            Written { text: format!("{text} | text"), shape: Shape::Text, is_safe: false, is_path: false }
+            TeraValue { text: format!("{text} | text"), shape: Shape::Text, is_safe: false, is_path: false }
         }
         None => {
             let path = std::iter::once(head).chain(fields.split('.')).map(str::to_owned);
@@ -92,12 +92,12 @@ fn is_path(variable: &str) -> bool {
     variable.split('.').all(|part| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_'))
 }
 
-/// The variables with fields, which Django does not look up in a translated block.
+/// Variables with fields, which Django does not resolve in a translated block.
 pub(crate) fn dotted(block: &BlockTranslate) -> Vec<&str> {
     variables(block).into_iter().filter(|variable| variable.contains('.')).collect()
 }
 
-/// Each variable of the texts once.
+/// The variables in the texts, without duplicates.
 fn variables(block: &BlockTranslate) -> Vec<&str> {
     let mut found: Vec<&str> = Vec::new();
     for piece in block.singular.iter().chain(block.plural.iter().flatten()) {

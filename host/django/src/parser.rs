@@ -1,4 +1,4 @@
-//! Builds the tree. Nothing stops it: what cannot be read becomes [`Kind::Left`], and what is around it goes on.
+//! Parses a template into a tree. It never fails: a tag that cannot be parsed becomes [`Kind::Untranslated`], and parsing continues.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use super::lexer::{self, Token};
 use super::tags;
 use super::tree::{BlockTranslate, For, Kind, Node, Nodes, Piece};
 
-/// Blocks inside one another; Tera reads 40.
+/// How deep blocks may be nested; Tera accepts 40.
 const DEPTH_MAX: usize = 36;
 
-/// The tree of a template.
+/// Parses a template.
 pub(crate) fn parse(text: &str) -> Nodes {
     let tokens = lexer::tokens(text);
     let ends = tokens.iter().enumerate().filter_map(|(at, token)| match token.kind {
@@ -23,8 +23,7 @@ pub(crate) fn parse(text: &str) -> Nodes {
     loop {
         nodes.extend(parser.until(&[]));
         match parser.next() {
-            // An end without a beginning.
-            Some(token) => nodes.push(left(token, "nothing that it ends or divides is open", "take it away")),
+            Some(token) => nodes.push(untranslated(token, "there is no open tag that it belongs to", "remove it")),
             None => return nodes,
         }
     }
@@ -34,12 +33,12 @@ struct Parser<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
     depth: usize,
-    /// Where the last end of each tag is.
+    /// The position of the last end tag of each name.
     ends: HashMap<&'a str, usize>,
 }
 
-pub(crate) fn left(token: &Token, why: impl Into<String>, suggestion: impl Into<String>) -> Node {
-    node(token, Kind::Left(fault(why, suggestion)))
+fn untranslated(token: &Token, reason: impl Into<String>, suggestion: impl Into<String>) -> Node {
+    node(token, Kind::Untranslated(fault(reason, suggestion)))
 }
 
 fn node(token: &Token, kind: Kind) -> Node {
@@ -53,7 +52,7 @@ impl<'a> Parser<'a> {
         Some(token)
     }
 
-    /// The first word of the tag that comes next.
+    /// The first word of the next token, if that is a tag.
     fn peeked(&self) -> Option<&'a str> {
         match self.tokens.get(self.at)?.kind {
             lexer::Kind::Tag(content) => content.split_whitespace().next(),
@@ -61,7 +60,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Nodes up to one of the ends, which stays; or to another end tag, or to the end.
+    /// Parses nodes up to one of the end tags, which is not consumed, or any other end tag, or the end of the file.
     fn until(&mut self, ends: &[&str]) -> Nodes {
         let mut nodes = Vec::new();
         while let Some(token) = self.tokens.get(self.at) {
@@ -80,13 +79,13 @@ impl<'a> Parser<'a> {
             lexer::Kind::Comment(text) => nodes.push(node(token, Kind::Comment(text.to_owned()))),
             lexer::Kind::Variable(content) => nodes.push(match expression(content) {
                 Ok(value) => node(token, Kind::Output(value)),
-                Err(fault) => node(token, Kind::Left(fault)),
+                Err(fault) => node(token, Kind::Untranslated(fault)),
             }),
             lexer::Kind::Tag(content) => {
                 let words = lexer::words(content);
                 if self.depth >= DEPTH_MAX {
-                    let why = format!("more than {DEPTH_MAX} blocks stand inside one another");
-                    return nodes.push(left(token, why, "move the inner ones into a file that is included"));
+                    let reason = format!("blocks are nested more than {DEPTH_MAX} deep");
+                    return nodes.push(untranslated(token, reason, "move the inner ones into a file that is included"));
                 }
                 self.depth += 1;
                 self.tag(token, &words, nodes);
@@ -111,21 +110,21 @@ impl<'a> Parser<'a> {
                 self.switched(token, tags::switch(rest, name), |body| Kind::TimeZone(utc(), body), nodes);
             }
             "localize" => self.switched(token, tags::switch(rest, name), Kind::Unlocalized, nodes),
-            // What is inside is compiled once anyway.
+            // Templates are not rendered from a cache, so the content is written as if the tag were not there.
             "cache" => self.switched(token, Ok(true), Kind::Unlocalized, nodes),
             "ifchanged" => self.if_changed(token, rest, nodes),
             "comment" => self.comment(token, nodes),
             "verbatim" => self.verbatim(nodes),
             "blocktrans" | "blocktranslate" => self.block_translate(token, name, rest, nodes),
-            _ if tags::is_own(name) && self.has_end(name) => self.own(token, name, rest, nodes),
+            _ if tags::is_unknown(name) && self.has_end(name) => self.custom(token, name, rest, nodes),
             _ => nodes.push(match tags::simple(name, rest) {
                 Ok(kind) => node(token, kind),
-                Err(fault) => node(token, Kind::Left(fault)),
+                Err(fault) => node(token, Kind::Untranslated(fault)),
             }),
         }
     }
 
-    /// A block with one body. Where its tag cannot be read, the body goes on without it.
+    /// A block with one body. If its tag cannot be parsed, the body is kept without it.
     fn enclosing<T>(
         &mut self,
         token: &Token,
@@ -139,17 +138,17 @@ impl<'a> Parser<'a> {
         match (read, closed) {
             (Ok(read), true) => nodes.push(node(token, make(read, body))),
             (Ok(_), false) => {
-                nodes.push(left(token, format!("its {{% {end} %}} is missing"), "close it"));
+                nodes.push(untranslated(token, format!("its {{% {end} %}} is missing"), "close it"));
                 nodes.extend(body);
             }
             (Err(fault), _) => {
-                nodes.push(node(token, Kind::Left(fault)));
+                nodes.push(node(token, Kind::Untranslated(fault)));
                 nodes.extend(body);
             }
         }
     }
 
-    /// A block that changes something only where it is off.
+    /// A block that has an effect only if it is off.
     fn switched(
         &mut self,
         token: &Token,
@@ -163,8 +162,8 @@ impl<'a> Parser<'a> {
         let mut inner = Vec::new();
         self.enclosing(token, &end, is_on, |_, body| off(body), &mut inner);
         match inner.pop() {
-            // On is how it is anyway.
-            Some(mut whole) if !is_off && !matches!(whole.kind, Kind::Left(_)) && inner.is_empty() => {
+            // On is the default, so the block is not needed.
+            Some(mut whole) if !is_off && !matches!(whole.kind, Kind::Untranslated(_)) && inner.is_empty() => {
                 whole.bodies_mut().into_iter().for_each(|body| nodes.append(body));
             }
             last => nodes.extend(inner.into_iter().chain(last)),
@@ -175,38 +174,38 @@ impl<'a> Parser<'a> {
         let body = self.until(&["else", "endifchanged"]);
         let otherwise = self.next_if(&["else"]).map(|_| self.until(&["endifchanged"]));
         if !self.close("endifchanged") {
-            nodes.push(left(token, "its {% endifchanged %} is missing", "close it"));
+            nodes.push(untranslated(token, "its {% endifchanged %} is missing", "close it"));
         }
         match tags::compared(words) {
             Ok(values) => nodes.push(node(token, Kind::IfChanged(values, body, otherwise))),
             Err(fault) => {
-                nodes.push(node(token, Kind::Left(fault)));
+                nodes.push(node(token, Kind::Untranslated(fault)));
                 nodes.extend(body.into_iter().chain(otherwise.into_iter().flatten()));
             }
         }
     }
 
-    /// Whether a tag has an end further on.
+    /// Whether an end tag of that name follows.
     fn has_end(&self, name: &str) -> bool {
         self.ends.get(name).is_some_and(|end| *end >= self.at)
     }
 
-    /// A block of a project's own.
-    fn own(&mut self, token: &Token, name: &str, words: &[&str], nodes: &mut Nodes) {
+    /// A custom block.
+    fn custom(&mut self, token: &Token, name: &str, words: &[&str], nodes: &mut Nodes) {
         let end = format!("end{name}");
         let mut body = self.until(&[&end]);
         while let Some(divider) = self.next_if(&["else", "elif", "empty"]) {
-            body.push(left(
+            body.push(untranslated(
                 divider,
-                format!("it divides {{% {name} %}}, which is no tag of Django's"),
-                "write the tag as {% if %} first",
+                format!("it belongs to {{% {name} %}}, which is not a Django tag"),
+                "replace that tag with {% if %} first",
             ));
             body.extend(self.until(&[&end]));
         }
         if self.close(&end) {
-            nodes.push(node(token, tags::own(name, words, Some(body))))
+            nodes.push(node(token, tags::custom(name, words, Some(body))));
         } else {
-            nodes.push(node(token, tags::own(name, words, None)));
+            nodes.push(node(token, tags::custom(name, words, None)));
             nodes.extend(body);
         }
     }
@@ -226,19 +225,23 @@ impl<'a> Parser<'a> {
             while matches!(read, Ok(None))
                 && let Some(stray) = self.next_if(&["elif", "else"])
             {
-                body.push(left(stray, "it comes after {% else %}", "Django does not read it either: move it up"));
+                body.push(untranslated(
+                    stray,
+                    "it comes after {% else %}",
+                    "Django does not accept it either: move it up",
+                ));
                 body.extend(self.until(&["elif", "else", "endif"]));
             }
             branches.push((
                 read.unwrap_or_else(|fault| {
-                    nodes.push(node(source, Kind::Left(fault)));
-                    // Never, until somebody has written the condition.
+                    nodes.push(node(source, Kind::Untranslated(fault)));
+                    // The branch is not rendered until somebody has written the condition.
                     Some(Condition::Value(Operand::False.into()))
                 }),
                 body,
             ));
             let Some(next) = self.next_if(&["elif", "else", "endif"]) else {
-                nodes.push(left(token, "its {% endif %} is missing", "close it"));
+                nodes.push(untranslated(token, "its {% endif %} is missing", "close it"));
                 break;
             };
             let lexer::Kind::Tag(content) = next.kind else { break };
@@ -261,14 +264,14 @@ impl<'a> Parser<'a> {
         let body = self.until(&["empty", "endfor"]);
         let empty = self.next_if(&["empty"]).map(|_| self.until(&["endfor"]));
         if !self.close("endfor") {
-            nodes.push(left(token, "its {% endfor %} is missing", "close it"));
+            nodes.push(untranslated(token, "its {% endfor %} is missing", "close it"));
         }
         match tags::for_head(words) {
             Ok((names, values, is_reversed)) => {
                 nodes.push(node(token, Kind::For(For { names, values, is_reversed, body, empty })));
             }
             Err(fault) => {
-                nodes.push(node(token, Kind::Left(fault)));
+                nodes.push(node(token, Kind::Untranslated(fault)));
                 nodes.extend(body.into_iter().chain(empty.into_iter().flatten()));
             }
         }
@@ -282,7 +285,7 @@ impl<'a> Parser<'a> {
             }
             text.push_str(inner.source);
         }
-        nodes.push(left(token, "its {% endcomment %} is missing", "close it"));
+        nodes.push(untranslated(token, "its {% endcomment %} is missing", "close it"));
         nodes.push(node(token, Kind::Comment(text)));
     }
 
@@ -304,13 +307,11 @@ impl<'a> Parser<'a> {
             (head.singular, head.plural) = (singular, plural);
             match (head.count.is_some(), head.plural.is_some()) {
                 _ if !is_closed => Err(fault(
-                    format!("it has a tag other than {{% plural %}} inside, or no {{% end{name} %}}"),
-                    "give the inner value a name before it, as with {% … as name %}, and write {{ name }}",
+                    format!("it contains a tag other than {{% plural %}}, or has no {{% end{name} %}}"),
+                    "give the inner value a name before the block, as with {% … as name %}, and write {{ name }}",
                 )),
-                (true, false) => {
-                    Err(fault("it counts, and has no {% plural %}", "add the plural, or take `count` away"))
-                }
-                (false, true) => Err(fault("it has a {% plural %}, and counts nothing", "add `count`")),
+                (true, false) => Err(fault("it has `count` but no {% plural %}", "add the plural, or remove `count`")),
+                (false, true) => Err(fault("it has {% plural %} but no `count`", "add `count`")),
                 _ => Ok(Kind::BlockTranslate(head)),
             }
         });
@@ -318,7 +319,7 @@ impl<'a> Parser<'a> {
             Ok(kind) => nodes.push(node(token, kind)),
             Err(fault) => {
                 self.at = start;
-                nodes.push(node(token, Kind::Left(fault)));
+                nodes.push(node(token, Kind::Untranslated(fault)));
             }
         }
     }
@@ -337,7 +338,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Tags that only end or divide others.
+/// Whether a tag ends or divides another one.
 fn is_inner(word: &str) -> bool {
     const INNER: [&str; 16] = [
         "endcache",

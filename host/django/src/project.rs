@@ -1,4 +1,4 @@
-//! What one template must know of the others: who extends and includes whom, where escaping is off, who reads which name.
+//! The relations between templates: which files they extend and include, where escaping is off, and which variables they read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,17 +8,17 @@ use super::flat;
 use super::tags::file_name;
 use super::tree::{Include, Kind, Node, Nodes, walk};
 
-/// Files that extend or include one another in a row, and rounds in which escaping is passed on.
-const FILES_DEEP_MAX: usize = 32;
+/// The longest chain of files that extend each other, and of included files that escaping is propagated to.
+const CHAIN_MAX: usize = 32;
 
-/// How a value is escaped where it is written.
+/// How values are escaped at a place of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Escaping {
-    /// As Tera does for the file: HTML is escaped, text is not.
+    /// As Tera does by the file's extension: HTML is escaped, text is not.
     AsFile,
-    /// Not, in a file that Tera escapes.
+    /// Not escaped, in a file that Tera escapes.
     Off,
-    /// In a file that Tera does not escape.
+    /// Escaped, in a file that Tera does not escape.
     On,
 }
 
@@ -33,25 +33,25 @@ impl Escaping {
     }
 }
 
-/// How a template is written: as it is, or as another place needs it.
+/// A form in which a template is written: the usual one, or a copy for a place that needs another form.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Variant {
     pub file: String,
-    /// With the blocks of all files above it put in their places, so that it extends none.
+    /// Merged with the files that it extends, so that it extends none.
     pub is_flat: bool,
     pub escaping: Escaping,
-    /// Whether it is written under the file's own name.
+    /// Whether it has the file's own name.
     pub is_own: bool,
 }
 
 impl Variant {
-    /// The one that has the file's name.
+    /// The variant with the file's own name.
     pub(crate) fn own(file: &str, project: &Project) -> Variant {
-        let is_flat = project.fills_a_loop(file);
+        let is_flat = project.fills_block_in_loop(file);
         Variant { file: file.to_owned(), is_flat, escaping: project.escaping(file), is_own: true }
     }
 
-    /// What to include where escaping is so.
+    /// The variant to include at a place with that escaping.
     pub(crate) fn included(file: &str, escaping: Escaping, project: &Project) -> Variant {
         let own = Variant::own(file, project);
         let is_flat = project.extends(file);
@@ -62,7 +62,7 @@ impl Variant {
         }
     }
 
-    /// The name that it is written under: the file's own, or one beside it with the same ending.
+    /// The name of the written file: the file's own, or another one in the same folder with the same extension.
     pub(crate) fn name(&self) -> String {
         if self.is_own {
             return self.file.clone();
@@ -75,35 +75,35 @@ impl Variant {
         };
         let (folder, last) =
             self.file.rsplit_once('/').map_or(("", self.file.as_str()), |(folder, last)| (folder, last));
-        let (stem, ending) = last.rsplit_once('.').unwrap_or((last, ""));
+        let (stem, extension) = last.rsplit_once('.').unwrap_or((last, ""));
         let slash = if folder.is_empty() { "" } else { "/" };
         let marks = if flat.is_empty() && escaping.is_empty() { ".plain" } else { "" };
-        format!("{folder}{slash}{stem}{flat}{escaping}{marks}.{ending}")
+        format!("{folder}{slash}{stem}{flat}{escaping}{marks}.{extension}")
     }
 }
 
 /// All templates.
 pub(crate) struct Project {
     files: BTreeMap<String, File>,
-    /// The names of templates that will be beside them.
+    /// Names of templates that were imported into the same folder before.
     elsewhere: BTreeSet<String>,
-    /// The files that names are given to, as `with template="a.html"` does.
+    /// The file names that variables are bound to, as by `with template="a.html"`.
     named: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct File {
     nodes: Nodes,
     parent: Option<String>,
-    /// The files it includes, and at how many places.
+    /// The files that it includes, and at how many places.
     includes: BTreeMap<String, usize>,
     /// How often each variable is read.
     reads: HashMap<String, usize>,
     /// Whether `forloop` is read outside its loops.
     reads_outer_loop: bool,
-    /// Whether it goes over the channel's tracker images itself.
+    /// Whether it writes the channel's tracker images itself.
     writes_trackers: bool,
     has_looped_blocks: bool,
-    /// Blocks, and how values are escaped where they stand.
+    /// Its blocks, and the escaping around each.
     blocks: BTreeMap<String, Escaping>,
     escaping: Escaping,
 }
@@ -114,21 +114,21 @@ impl Project {
         let mut project = Project { files: files.collect(), elsewhere, named: BTreeMap::new() };
         project.name_files();
         project.include_by_variables();
-        for _ in 0..FILES_DEEP_MAX {
-            if !project.pass_escaping_on() {
+        for _ in 0..CHAIN_MAX {
+            if !project.propagate_escaping() {
                 break;
             }
         }
         project
     }
 
-    /// Whether a file is among those that are translated.
+    /// Whether a file is among the imported ones.
     pub(crate) fn has(&self, file: &str) -> bool {
         self.files.contains_key(file)
     }
 
-    /// Whether a file will be there.
-    pub(crate) fn finds(&self, file: &str) -> bool {
+    /// Whether a file will exist in the output folder.
+    pub(crate) fn will_exist(&self, file: &str) -> bool {
         self.has(file) || self.elsewhere.contains(file)
     }
 
@@ -136,26 +136,26 @@ impl Project {
         self.files.get(file).map(|file| &file.nodes)
     }
 
-    /// A file with the blocks of those above it in their places.
+    /// A file merged with those that it extends.
     pub(crate) fn flattened(&self, file: &str) -> Result<Nodes, Fault> {
-        let mut line = Vec::new();
+        let mut chain = Vec::new();
         let mut next = Some(file);
         while let Some(name) = next {
-            let found = self.files.get(name).filter(|_| line.len() < FILES_DEEP_MAX);
-            let found = found.ok_or_else(|| flat::no_line(name))?;
-            line.push(&found.nodes);
+            let found = self.files.get(name).filter(|_| chain.len() < CHAIN_MAX);
+            let found = found.ok_or_else(|| flat::missing_parent(name))?;
+            chain.push(&found.nodes);
             next = found.parent.as_deref();
         }
-        flat::flattened(&line)
+        flat::flattened(&chain)
     }
 
-    /// Whether a file may fill a block that stands in a loop, where Tera has none.
-    pub(crate) fn fills_a_loop(&self, file: &str) -> bool {
+    /// Whether a file may fill a block that is in a loop, where Tera accepts none.
+    pub(crate) fn fills_block_in_loop(&self, file: &str) -> bool {
         self.ancestors(file).any(|ancestor| ancestor.has_looped_blocks) && self.flattened(file).is_ok()
     }
 
-    /// The files that an `include` may mean: the one that it names, or those that its variable is given in some template.
-    /// None that would include the file itself.
+    /// The files that an `include` may refer to: the one it names, or those that some template binds its variable to. Files that
+    /// would include this one again are left out.
     pub(crate) fn candidates(&self, file: &str, target: &Expression) -> Vec<String> {
         if let Some(name) = file_name(target) {
             return resolved(file, name).into_iter().collect();
@@ -228,34 +228,34 @@ impl Project {
         self.files.get(file).is_some_and(|file| file.parent.is_some())
     }
 
-    /// How values are escaped where the file itself begins.
+    /// The escaping at the top level of a file.
     pub(crate) fn escaping(&self, file: &str) -> Escaping {
         self.files.get(file).map_or(Escaping::AsFile, |file| file.escaping)
     }
 
-    /// The same for a block that a file of another one's fills: what counts is where that one has it.
+    /// The escaping in a block that a file fills: that of the place where the block was first defined.
     pub(crate) fn block_escaping(&self, file: &str, block: &str) -> Option<Escaping> {
         self.ancestors(file).filter_map(|ancestor| ancestor.blocks.get(block)).last().copied()
     }
 
-    /// Whether a block is there to be extended; `None` where that cannot be known.
+    /// Whether a file above defines a block; `None` if that cannot be known.
     pub(crate) fn inherits_block(&self, file: &str, block: &str) -> Option<bool> {
         if self.block_escaping(file, block).is_some() {
             return Some(true);
         }
-        let mut line = std::iter::once(self.files.get(file)?).chain(self.ancestors(file));
-        let is_known = line.all(|file| file.parent.as_ref().is_none_or(|parent| self.has(parent)));
+        let mut chain = std::iter::once(self.files.get(file)?).chain(self.ancestors(file));
+        let is_known = chain.all(|file| file.parent.as_ref().is_none_or(|parent| self.has(parent)));
         is_known.then_some(false)
     }
 
-    /// How often a variable is read in what a file is written with: itself, what it extends, what extends it, what these
-    /// include.
+    /// How often a variable is read in the files that are rendered together with a file: itself, those it extends and that extend
+    /// it, and those that these include.
     pub(crate) fn reads(&self, file: &str, variable: &str) -> usize {
         self.related(file).into_iter().map(|file| file.reads.get(variable).copied().unwrap_or(0)).sum()
     }
 
-    /// How often an included file reads a variable, with what it includes; 0 where any of them is included elsewhere, too,
-    /// and so reads it once more.
+    /// How often an included file and its own includes read a variable; 0 if any of them is included elsewhere too, since it then
+    /// reads the variable there as well.
     pub(crate) fn reads_included_once(&self, file: &str, target: &str, variable: &str) -> usize {
         let related = self.related(file);
         let mut seen = BTreeSet::new();
@@ -265,41 +265,41 @@ impl Project {
         if seen.contains(file) || seen.iter().any(|name| places(name) > 1) { 0 } else { reads }
     }
 
-    /// The variables that a file reads, with what it includes.
+    /// The variables that a file and its includes read.
     pub(crate) fn variables(&self, file: &str) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();
         self.included(file, &mut BTreeSet::new(), &mut |file| names.extend(file.reads.keys().map(String::as_str)));
         names
     }
 
-    /// Whether a file, or what it includes, reads the loop that it is included in.
+    /// Whether a file or one of its includes reads the loop around its `include`.
     pub(crate) fn reads_outer_loop(&self, file: &str) -> bool {
         let mut reads = false;
         self.included(file, &mut BTreeSet::new(), &mut |file| reads |= file.reads_outer_loop);
         reads
     }
 
-    /// Whether any file goes over the channel's tracker images.
+    /// Whether any file writes the channel's tracker images.
     pub(crate) fn writes_trackers(&self) -> bool {
         self.files.values().any(|file| file.writes_trackers)
     }
 
     fn ancestors(&self, file: &str) -> impl Iterator<Item = &File> {
         let parent = |file: &&File| file.parent.as_ref().and_then(|parent| self.files.get(parent));
-        std::iter::successors(self.files.get(file), parent).skip(1).take(FILES_DEEP_MAX)
+        std::iter::successors(self.files.get(file), parent).skip(1).take(CHAIN_MAX)
     }
 
-    /// The file, those it extends and those that extend it, and what all of them include.
+    /// The file, those it extends and those that extend it, and all files that these include.
     fn related(&self, file: &str) -> Vec<&File> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
-        let mut line: Vec<&str> = vec![file];
+        let mut chain: Vec<&str> = vec![file];
         let parent = |name: &str| self.files.get(name).and_then(|file| file.parent.as_deref());
-        line.extend(std::iter::successors(parent(file), |name| parent(name)).take(FILES_DEEP_MAX));
-        line.extend(self.files.keys().map(String::as_str).filter(|name| {
-            std::iter::successors(parent(name), |name| parent(name)).take(FILES_DEEP_MAX).any(|name| name == file)
+        chain.extend(std::iter::successors(parent(file), |name| parent(name)).take(CHAIN_MAX));
+        chain.extend(self.files.keys().map(String::as_str).filter(|name| {
+            std::iter::successors(parent(name), |name| parent(name)).take(CHAIN_MAX).any(|name| name == file)
         }));
-        for name in line {
+        for name in chain {
             self.included(name, &mut seen, &mut |file| found.push(file));
         }
         found
@@ -314,8 +314,8 @@ impl Project {
         }
     }
 
-    /// Files that are included only where escaping is off are written so; `true` where something changed.
-    fn pass_escaping_on(&mut self) -> bool {
+    /// Gives files that are always included with the same escaping that escaping. Returns whether anything changed.
+    fn propagate_escaping(&mut self) -> bool {
         let mut wanted: BTreeMap<String, BTreeSet<Escaping>> = BTreeMap::new();
         for (name, file) in &self.files {
             includes(name, &file.nodes, file.escaping, &mut |target, escaping| {
@@ -347,11 +347,11 @@ impl File {
             nodes,
         };
         walk(&file.nodes, &mut |node| {
-            for head in node.heads() {
+            for head in node.variables() {
                 *file.reads.entry(head.to_owned()).or_default() += 1;
             }
             match &node.kind {
-                Kind::For(loops) => file.writes_trackers |= goes_over_trackers(&loops.values),
+                Kind::For(loops) => file.writes_trackers |= loops_over_trackers(&loops.values),
                 Kind::Include(Include { file: target, .. }) => {
                     if let Some(target) = file_name(target).and_then(|target| resolved(name, target)) {
                         *file.includes.entry(target).or_default() += 1;
@@ -365,9 +365,10 @@ impl File {
     }
 }
 
-/// What the file extends. Only text, comments and `load` may stand before that; Django does not read it elsewhere.
+/// The file that a template extends. Only text, comments and `load` may precede the tag; Django does not accept it elsewhere.
 fn parent(nodes: &[Node]) -> Option<&Expression> {
-    let is_nothing = |kind: &Kind| matches!(kind, Kind::Text(_) | Kind::Comment(_) | Kind::Load | Kind::Left(_));
+    let is_nothing =
+        |kind: &Kind| matches!(kind, Kind::Text(_) | Kind::Comment(_) | Kind::Load | Kind::Untranslated(_));
     match &nodes.iter().find(|node| !is_nothing(&node.kind))?.kind {
         Kind::Extends(parent) => Some(parent),
         _ => None,
@@ -382,7 +383,7 @@ fn has_looped_blocks(nodes: &[Node], in_loop: bool) -> bool {
     })
 }
 
-fn goes_over_trackers(values: &Expression) -> bool {
+fn loops_over_trackers(values: &Expression) -> bool {
     matches!(&values.operand, Operand::Path(path) if path.last().is_some_and(|name| name == "tracker_image_sources"))
 }
 
@@ -419,12 +420,12 @@ fn inner(file: &str, node: &Node, escaping: Escaping) -> Escaping {
 
 fn reads_outer_loop(nodes: &[Node]) -> bool {
     nodes.iter().any(|node| {
-        node.heads().contains(&"forloop")
+        node.variables().contains(&"forloop")
             || (!matches!(node.kind, Kind::For(_)) && node.bodies().into_iter().any(|body| reads_outer_loop(body)))
     })
 }
 
-/// The file that a name means in another file: `./x` and `../x` are told from where that one is.
+/// The path that a name refers to in a file: `./x` and `../x` are relative to that file.
 pub(crate) fn resolved(file: &str, name: &str) -> Option<String> {
     if !name.starts_with("./") && !name.starts_with("../") {
         return Some(name.to_owned());

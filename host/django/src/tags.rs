@@ -1,13 +1,13 @@
-//! What stands in each of Django's tags.
+//! Parses the arguments of Django's tags.
 
 use strsim::jaro_winkler;
 
 use super::expression::{Expression, Operand};
 use super::fault::{Fault, expression, fault};
 use super::lexer::{self, Token};
-use super::tree::{Bindings, BlockTranslate, Call, Cycle, Include, Kind, Left, Own, Translate};
+use super::tree::{Bindings, BlockTranslate, Call, CustomTag, Cycle, Include, Kind, Translate};
 
-/// Two names less alike than this are not taken for one another.
+/// The least similarity of a name that is suggested.
 const LIKENESS_MIN: f64 = 0.85;
 
 /// The tags that are translated.
@@ -56,18 +56,18 @@ const KNOWN: [&str; 42] = [
     "else",
 ];
 
-/// Tags of Django's that have no counterpart, and what to do instead.
+/// Django tags without a counterpart, and what to do instead.
 const OTHERS: [(&str, &str); 7] = [
-    ("csrf_token", "a mail has no form to protect: take it away"),
+    ("csrf_token", "a mail has no form to protect: remove it"),
     ("lorem", "write the text"),
-    ("debug", "take it away"),
-    ("language", "a message has one language: send one for each"),
+    ("debug", "remove it"),
+    ("language", "a message has one language: send one message per language"),
     ("get_media_prefix", "put the address into the message's context"),
     (
         "get_language_info_list",
-        "{{ get_current_language() }} and {{ text_direction() }} tell of the message's language",
+        "{{ get_current_language() }} and {{ text_direction() }} describe the message's language",
     ),
-    ("get_available_languages", "a mail has one language: take it away"),
+    ("get_available_languages", "a mail has one language: remove it"),
 ];
 
 pub(crate) fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
@@ -89,14 +89,14 @@ pub(crate) fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
         "resetcycle" => match words {
             [] => Ok(Kind::ResetCycle(None)),
             [name] => Ok(Kind::ResetCycle(Some((*name).to_owned()))),
-            _ => Err(fault("it takes one name", "Django does not read it either")),
+            _ => Err(fault("it takes one name", "Django does not accept it either")),
         },
         "regroup" => match words {
             [list, "by", field, "as", name] => {
                 let field = field.to_string();
                 Ok(Kind::Regroup(expression(list)?, field, (*name).to_owned()))
             }
-            _ => Err(fault("it is written as {% regroup list by field as name %}", "Django does not read it either")),
+            _ => Err(fault("it is written as {% regroup list by field as name %}", "Django does not accept it either")),
         },
         "with_link_tracking" => named(words, |words| Ok(Call::LinkTracking(one(words, "with_link_tracking")?))),
         "get_current_language" => named(words, |words| nothing(words, Call::CurrentLanguage)),
@@ -116,22 +116,21 @@ pub(crate) fn simple(name: &str, words: &[&str]) -> Result<Kind, Fault> {
             let candidates: Result<Vec<_>, _> = words.iter().map(|word| expression(word)).collect();
             Ok(Kind::FirstOf(candidates?, name))
         }
-        other => Ok(own(other, words, None)),
+        other => Ok(custom(other, words, None)),
     }
 }
 
-/// A tag that nothing is known of; with what is inside, where it has an end.
-pub(crate) fn own(name: &str, words: &[&str], body: Option<Vec<super::tree::Node>>) -> Kind {
-    let variable = as_name(words).1;
-    Kind::Own(Own { tag: name.to_owned(), name: variable, body, fault: unknown(name) })
+/// An unknown tag, with its body if it has an end tag.
+pub(crate) fn custom(name: &str, words: &[&str], body: Option<Vec<super::tree::Node>>) -> Kind {
+    Kind::Custom(CustomTag { tag: name.to_owned(), name: as_name(words).1, body, fault: unknown(name) })
 }
 
-/// Whether a tag is none of Django's that are read here.
-pub(crate) fn is_own(name: &str) -> bool {
+/// Whether a tag is not one of the Django tags that are translated.
+pub(crate) fn is_unknown(name: &str) -> bool {
     !KNOWN.contains(&name)
 }
 
-fn unknown(name: &str) -> Left {
+fn unknown(name: &str) -> Fault {
     if let Some((_, suggestion)) = OTHERS.iter().find(|(other, _)| *other == name) {
         return fault(format!("{{% {name} %}} has no counterpart"), *suggestion);
     }
@@ -139,9 +138,9 @@ fn unknown(name: &str) -> Left {
     let nearest =
         KNOWN.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|known| likeness(known) >= LIKENESS_MIN);
     let suggestion =
-        "say what stands for it under [templates.tags] in ace.toml (--config), or leave it out by --stub".to_owned();
+        "name a replacement under [templates.tags] in ace.toml (--config), or leave it out with --stub".to_owned();
     fault(
-        format!("{name:?} is no tag of Django's"),
+        format!("{name:?} is not a Django tag"),
         match nearest {
             Some(known) => format!("did you mean {known:?}? Otherwise {suggestion}"),
             None => suggestion,
@@ -149,10 +148,11 @@ fn unknown(name: &str) -> Left {
     )
 }
 
-/// A page's name and the values of its address, one after the other or by name.
+/// The name of a route, and its arguments, by position or by name.
 fn url(words: &[&str]) -> Result<Call, Fault> {
-    let (page, rest) =
-        words.split_first().ok_or_else(|| fault("it names no page", "Django does not read it either"))?;
+    let (page, rest) = words
+        .split_first()
+        .ok_or_else(|| fault("the name of the route is missing", "Django does not accept it either"))?;
     let (mut given, mut named) = (Vec::new(), Vec::new());
     for word in rest {
         match binding(word) {
@@ -163,14 +163,14 @@ fn url(words: &[&str]) -> Result<Call, Fault> {
     if given.is_empty() || named.is_empty() {
         Ok(Call::Url(expression(page)?, given, named))
     } else {
-        Err(fault("it mixes values with and without names", "Django does not read it either"))
+        Err(fault("it mixes positional and named arguments", "Django does not accept it either"))
     }
 }
 
 fn width_ratio(words: &[&str]) -> Result<Call, Fault> {
     match words {
         [value, largest, width] => Ok(Call::WidthRatio([expression(value)?, expression(largest)?, expression(width)?])),
-        _ => Err(fault("it takes a value, the largest one and a width", "Django does not read it either")),
+        _ => Err(fault("it takes a value, the largest value and a width", "Django does not accept it either")),
     }
 }
 
@@ -181,8 +181,8 @@ fn cycle(words: &[&str]) -> Result<Kind, Fault> {
     };
     let (values, name) = as_name(words);
     let cycle = match (values, name) {
-        ([], _) => return Err(fault("it has no values", "Django does not read it either")),
-        // One word is the name of a cycle before it.
+        ([], _) => return Err(fault("it has no values", "Django does not accept it either")),
+        // A single word is the name of an earlier cycle.
         ([name], None) => Cycle { values: Vec::new(), name: Some((*name).to_owned()), is_silent },
         (values, name) => {
             let values: Result<Vec<_>, _> = values.iter().map(|value| expression(value)).collect();
@@ -192,12 +192,12 @@ fn cycle(words: &[&str]) -> Result<Kind, Fault> {
     Ok(Kind::Cycle(cycle))
 }
 
-/// `{% localize off %}`, `{% localtime off %}`: whether it is on.
+/// Whether `{% localize off %}` or `{% localtime off %}` is on.
 pub(crate) fn switch(words: &[&str], tag: &str) -> Result<bool, Fault> {
     match words {
         [] | ["on"] => Ok(true),
         ["off"] => Ok(false),
-        _ => Err(fault(format!("{{% {tag} %}} is on or off"), "Django does not read it either")),
+        _ => Err(fault(format!("{{% {tag} %}} takes `on` or `off`"), "Django does not accept it either")),
     }
 }
 
@@ -214,20 +214,21 @@ pub(crate) fn compared(words: &[&str]) -> Result<Vec<Expression>, Fault> {
 fn one(words: &[&str], tag: &str) -> Result<Expression, Fault> {
     match words {
         [word] => expression(word),
-        _ => {
-            Err(fault(format!("{{% {tag} %}} takes one value, not {}", words.len()), "Django does not read it either"))
-        }
+        _ => Err(fault(
+            format!("{{% {tag} %}} takes one value, not {}", words.len()),
+            "Django does not accept it either",
+        )),
     }
 }
 
 fn nothing(words: &[&str], call: Call) -> Result<Call, Fault> {
     match words {
         [] => Ok(call),
-        _ => Err(fault("it takes nothing but `as name`", "Django does not read it either")),
+        _ => Err(fault("it takes only `as name`", "Django does not accept it either")),
     }
 }
 
-/// A call, which `as name` gives a name to.
+/// A call, whose value `as name` may bind to a name.
 fn named(words: &[&str], read: impl FnOnce(&[&str]) -> Result<Call, Fault>) -> Result<Kind, Fault> {
     let (words, name) = as_name(words);
     Ok(Kind::Call(read(words)?, name))
@@ -240,14 +241,13 @@ fn as_name<'a, 'b>(words: &'b [&'a str]) -> (&'b [&'a str], Option<String>) {
     }
 }
 
-/// A value, and names with theirs.
+/// A value, and named arguments.
 fn valued(words: &[&str], tag: &str) -> Result<(Expression, Bindings), Fault> {
-    let (first, rest) =
-        words.split_first().ok_or_else(|| fault(format!("{{% {tag} %}} takes a value"), "give it one"))?;
+    let (first, rest) = words.split_first().ok_or_else(|| fault(format!("{{% {tag} %}} needs a value"), "add one"))?;
     Ok((expression(first)?, bindings(rest)?))
 }
 
-/// `a=b c=d`, in the old form `b as a`.
+/// `a=b c=d`, or in the old form `b as a`.
 fn bindings(words: &[&str]) -> Result<Bindings, Fault> {
     let mut bindings = Vec::new();
     let mut rest = words;
@@ -265,7 +265,7 @@ fn bindings(words: &[&str]) -> Result<Bindings, Fault> {
                 rest = after;
             }
             [word, ..] => {
-                return Err(fault(format!("{word:?} gives no name a value"), "write it as in name=value"));
+                return Err(fault(format!("{word:?} does not bind a name"), "write it as name=value"));
             }
         }
     }
@@ -284,7 +284,7 @@ pub(crate) fn with(words: &[&str]) -> Result<Bindings, Fault> {
 pub(crate) fn block(words: &[&str]) -> Result<String, Fault> {
     match words {
         [name] => Ok((*name).to_owned()),
-        _ => Err(fault("a block has one name", "Django does not read it either")),
+        _ => Err(fault("a block has one name", "Django does not accept it either")),
     }
 }
 
@@ -292,11 +292,11 @@ pub(crate) fn autoescape(words: &[&str]) -> Result<bool, Fault> {
     match words {
         ["on"] => Ok(true),
         ["off"] => Ok(false),
-        _ => Err(fault("autoescape is on or off", "Django does not read it either")),
+        _ => Err(fault("autoescape takes `on` or `off`", "Django does not accept it either")),
     }
 }
 
-/// `{% filter a|b %}`: the filters of a value that is not named.
+/// The filters of `{% filter a|b %}`, as those of a placeholder value.
 pub(crate) fn filter(token: &Token) -> Result<Expression, Fault> {
     let lexer::Kind::Tag(content) = token.kind else { return Err(fault("it is not a tag", "remove it")) };
     let filters = content.strip_prefix("filter").unwrap_or(content).trim();
@@ -306,7 +306,7 @@ pub(crate) fn filter(token: &Token) -> Result<Expression, Fault> {
 pub(crate) fn for_head(words: &[&str]) -> Result<(Vec<String>, Expression, bool), Fault> {
     let is_reversed = words.last() == Some(&"reversed");
     let words = if is_reversed { &words[..words.len() - 1] } else { words };
-    let wrong = || fault("a loop is written as in {% for x in list %}", "Django does not read it either");
+    let wrong = || fault("a loop is written as {% for x in list %}", "Django does not accept it either");
     let [names @ .., "in", values] = words else { return Err(wrong()) };
     let names: Vec<String> = names.join(" ").split(',').map(|name| name.trim().to_owned()).collect();
     let is_name = |name: &String| !name.is_empty() && !name.contains([' ', '"', '\'', '|']);
@@ -317,20 +317,20 @@ pub(crate) fn for_head(words: &[&str]) -> Result<(Vec<String>, Expression, bool)
 }
 
 fn include(words: &[&str]) -> Result<Kind, Fault> {
-    let (file, rest) = words.split_first().ok_or_else(|| fault("it names no file", "name one"))?;
+    let (file, rest) = words.split_first().ok_or_else(|| fault("the file name is missing", "add it"))?;
     let file = expression(file)?;
     let only = rest.contains(&"only");
     let rest: Vec<&str> = rest.iter().copied().filter(|word| *word != "only").collect();
     let bindings = match rest.as_slice() {
         [] => Vec::new(),
         ["with", rest @ ..] => bindings(rest)?,
-        [word, ..] => return Err(fault(format!("{word:?} is not expected here"), "Django does not read it either")),
+        [word, ..] => return Err(fault(format!("unexpected {word:?}"), "Django does not accept it either")),
     };
     Ok(Kind::Include(Include { file, bindings, only }))
 }
 
 fn translate(words: &[&str]) -> Result<Kind, Fault> {
-    let (message, mut rest) = words.split_first().ok_or_else(|| fault("it names no text", "name one"))?;
+    let (message, mut rest) = words.split_first().ok_or_else(|| fault("the text is missing", "add it"))?;
     let mut translate = Translate { message: expression(message)?, context: None, name: None, is_noop: false };
     loop {
         rest = match rest {
@@ -348,13 +348,13 @@ fn translate(words: &[&str]) -> Result<Kind, Fault> {
                 after
             }
             [word, ..] => {
-                return Err(fault(format!("{word:?} is not expected here"), "Django does not read it either"));
+                return Err(fault(format!("unexpected {word:?}"), "Django does not accept it either"));
             }
         }
     }
 }
 
-/// What stands in the first tag of a `blocktranslate`; the texts come later.
+/// Parses the first tag of a `blocktranslate`; its texts are added later.
 pub(crate) fn block_translate(words: &[&str]) -> Result<BlockTranslate, Fault> {
     let mut block = BlockTranslate {
         singular: Vec::new(),
@@ -385,18 +385,18 @@ pub(crate) fn block_translate(words: &[&str]) -> Result<BlockTranslate, Fault> {
             [option @ ("with" | "count"), after @ ..] => {
                 let is_option = |word: &&str| OPTIONS.contains(word);
                 let length = after.iter().position(is_option).unwrap_or(after.len());
-                // A count has one value; `and` leads to the next option.
+                // `and` may separate the count from the next option.
                 let (own, after) = after.split_at(length);
                 let found = bindings(own.strip_suffix(&["and"]).unwrap_or(own))?;
                 match (*option, found.as_slice()) {
                     ("with", _) => block.bindings.extend(found),
                     (_, [_]) => block.count = found.into_iter().next(),
-                    _ => return Err(fault("`count` takes one name and its value", "Django does not read it either")),
+                    _ => return Err(fault("`count` takes one name and its value", "Django does not accept it either")),
                 }
                 after
             }
             [word, ..] => {
-                return Err(fault(format!("{word:?} is not expected here"), "Django does not read it either"));
+                return Err(fault(format!("unexpected {word:?}"), "Django does not accept it either"));
             }
         }
     }
@@ -412,12 +412,12 @@ fn template_tag(words: &[&str]) -> Result<Kind, Fault> {
         ["closebrace"] => "}",
         ["opencomment"] => "{#",
         ["closecomment"] => "#}",
-        _ => return Err(fault("there is no such templatetag", "Django does not read it either")),
+        _ => return Err(fault("unknown templatetag", "Django does not accept it either")),
     };
     Ok(Kind::Text(text.to_owned()))
 }
 
-/// A file that is named by a text.
+/// The file name, if it is a string literal.
 pub(crate) fn file_name(file: &Expression) -> Option<&str> {
     match (&file.operand, file.filters.as_slice()) {
         (Operand::Text(name), []) => Some(name),

@@ -35,7 +35,7 @@ fn templates_stay_readable() {
 }
 
 #[test]
-fn what_cannot_be_translated_is_named_and_stays_marked() {
+fn untranslatable_tags_are_reported_and_stay_as_comments() {
     let import = import_one("a\n{% frob 'home' %}\n{{ x|frob }}{% if a b %}c{% endif %}{% endfor %}");
     let said: Vec<(usize, &str)> = import.findings.iter().map(|f| (f.line, f.source.as_str())).collect();
     assert_eq!(said, [(2, "{% frob 'home' %}"), (3, "{{ x|frob }}"), (3, "{% if a b %}"), (3, "{% endfor %}")]);
@@ -47,7 +47,7 @@ fn what_cannot_be_translated_is_named_and_stays_marked() {
 }
 
 #[test]
-fn what_django_refuses_is_named_and_the_rest_is_a_template() {
+fn tags_that_django_rejects_are_reported_and_the_rest_is_translated() {
     for (text, stray, written) in [
         (
             "{% if a %}1{% else %}2{% elif b %}3{% endif %}",
@@ -79,7 +79,7 @@ fn what_django_refuses_is_named_and_the_rest_is_a_template() {
 }
 
 #[test]
-fn a_block_that_no_file_above_has_is_named_and_ignored_as_django_does() {
+fn blocks_that_no_parent_has_are_reported_and_ignored_as_in_django() {
     let files = [
         (
             "a",
@@ -95,7 +95,7 @@ fn a_block_that_no_file_above_has_is_named_and_ignored_as_django_does() {
     assert_eq!(text.matches("{% block").count() - text.matches("this block: {% block").count(), 1, "{text}");
     let named: Vec<&str> = import.findings.iter().filter(|f| f.file == "a").map(|f| f.source.as_str()).collect();
     assert_eq!(named, ["{% block x %}", "{% block w %}"]);
-    assert!(import.files["d"].contains("{% block x %}4{% endblock %}"), "who knows what stands there");
+    assert!(import.files["d"].contains("{% block x %}4{% endblock %}"), "its parent is unknown");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_folder_is_not_written_into_itself() {
 }
 
 #[test]
-fn what_stands_for_a_projects_own_tags_is_written_and_stubs_are_named() {
+fn replacements_of_custom_tags_are_written_and_stubs_are_reported() {
     let text = "{% load x %}{% site 1 %}{% user as u %}{% base %}{{ a|money|upper }}\n{% box %}in{% endbox %}{% hook a as h %}{{ b|frob:1 }}\
                 {% filter frob %}f{% endfilter %}";
     let tags = [
@@ -152,14 +152,14 @@ fn what_stands_for_a_projects_own_tags_is_written_and_stubs_are_named() {
 }
 
 #[test]
-fn the_pages_that_are_asked_for_are_listed_with_their_values() {
+fn routes_are_listed_with_their_arguments() {
     let import = import_one("{% url 'a' %}{% url 'b' 1 x %}{% url 'b' pk=1 %}{% url name %}{% url 'c' as c %}");
     assert!(import.findings.is_empty(), "{:?}", import.findings);
     let routes: Vec<String> = import.routes.iter().map(|(name, forms)| format!("{name} {forms:?}")).collect();
     assert_eq!(routes, ["a {\"\"}", "b {\"{pk}\", \"{value1} {value2}\"}", "c {\"\"}"]);
 }
 
-/// Writes a file as the command line does, without its care for a loss of power.
+/// Writes a file as the command line does, but without protection against power failures.
 fn write(file: &std::path::Path, text: &[u8]) -> std::io::Result<()> {
     std::fs::write(file, text)
 }
@@ -182,7 +182,7 @@ fn import_folder(
 }
 
 #[test]
-fn a_file_that_cannot_be_read_costs_itself_alone() {
+fn an_unreadable_file_does_not_affect_the_others() {
     let large = vec![b'x'; (1 << 20) + 1];
     let files: [(&str, &[u8]); 4] = [
         ("good.html", b"{{ a }}"),
@@ -212,7 +212,7 @@ fn a_file_that_cannot_be_read_costs_itself_alone() {
 }
 
 #[test]
-fn catalogues_of_the_django_domain_come_along_from_wherever_they_are() {
+fn catalogues_of_the_django_domain_are_copied_from_any_folder() {
     let large = [b"msgid \"a\"\nmsgstr \"".as_slice(), &vec![b'x'; 3 << 20], b"\"\n"].concat();
     let too_large = vec![b'#'; (16 << 20) + 1];
     let files: [(&str, &[u8]); 6] = [
@@ -243,7 +243,7 @@ fn catalogues_of_the_django_domain_come_along_from_wherever_they_are() {
 }
 
 #[test]
-fn files_of_any_ending_that_are_named_come_along_and_those_that_are_missing_are_left() {
+fn referenced_files_of_any_extension_are_imported_and_missing_ones_are_reported() {
     let files: [(&str, &[u8]); 5] = [
         (
             "mail/a.html",
@@ -262,7 +262,7 @@ fn files_of_any_ending_that_are_named_come_along_and_those_that_are_missing_are_
     assert_eq!(imported.others, ["logo.png"]);
     let left: Vec<&str> = imported.import.findings.iter().map(|finding| finding.reason.as_str()).collect();
     assert_eq!(left, ["missing.html is not among the imported files"]);
-    // Imported before, it is there.
+    // It exists if it was imported before.
     std::fs::write(dir.path().join("out/missing.html"), "").unwrap();
     let again =
         folder::import(&dir.path().join("in"), &dir.path().join("out"), true, &Options::default(), &write).unwrap();
@@ -270,7 +270,7 @@ fn files_of_any_ending_that_are_named_come_along_and_those_that_are_missing_are_
 }
 
 #[test]
-fn an_error_says_its_reason_once() {
+fn an_error_contains_its_reason_once() {
     let error =
         folder::import("/nowhere/at/all".as_ref(), "/tmp/x".as_ref(), false, &Options::default(), &write).unwrap_err();
     let said = format!("{:#}", anyhow::Error::from(error));
@@ -285,7 +285,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_any_bytes(text in any::<String>()) {
+    fn any_string_can_be_imported(text in any::<String>()) {
         import_one(&text);
     }
 }

@@ -1,18 +1,20 @@
 //! A Django template as a tree.
 
 use super::expression::{Condition, Expression, Operand};
+use super::fault::Fault;
 
-/// A node and the line of its tag.
+/// A node of the tree.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
+    /// The line of its tag.
     pub line: usize,
-    /// The tag as it is written; of a block its first tag.
+    /// Its tag as it is written; of a block the first one.
     pub source: String,
     pub kind: Kind,
 }
 
 pub(crate) type Nodes = Vec<Node>;
-/// Names and the values they get.
+/// Names and the values that are bound to them.
 pub(crate) type Bindings = Vec<(String, Expression)>;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -20,48 +22,43 @@ pub(crate) enum Kind {
     Text(String),
     Comment(String),
     Output(Expression),
-    /// Each branch's condition, `None` for `else`; a condition that could not be read is in [`Kind::Left`] beside it.
+    /// The branches with their conditions, `None` for `else`. Next to a branch whose condition could not be parsed is a
+    /// [`Kind::Untranslated`].
     If(Vec<(Option<Condition>, Nodes)>),
     For(For),
     With(Bindings, Nodes),
     Block(String, Nodes),
     Extends(Expression),
     Include(Include),
-    /// On or off.
+    /// Whether it is on, and the body.
     Autoescape(bool, Nodes),
-    /// Filters, their operand being what is in the tag.
+    /// Filters of a placeholder operand, which stands for the body.
     Filter(Expression, Nodes),
     Spaceless(Nodes),
     Translate(Translate),
     BlockTranslate(BlockTranslate),
-    /// A function call that writes its value, or gives it a name.
+    /// A function call, and the name that its value is bound to; without one it is written.
     Call(Call, Option<String>),
     FirstOf(Vec<Expression>, Option<String>),
     Cycle(Cycle),
-    /// `resetcycle`, of a cycle with a name or the last one.
+    /// `resetcycle`, of the cycle with a name or of the last one.
     ResetCycle(Option<String>),
-    /// A list, the field that its elements are grouped by, and the name of the groups.
+    /// The list, the field that its elements are grouped by, and the name of the groups.
     Regroup(Expression, String, String),
-    /// The values that are compared, or what is written where there are none; and what is written otherwise.
+    /// The values to compare (if there are none, the body is compared), the body, and that of `else`.
     IfChanged(Vec<Expression>, Nodes, Option<Nodes>),
-    /// The time zone of what is inside.
+    /// The time zone, and the body.
     TimeZone(Expression, Nodes),
-    /// Numbers inside are not written as the language does.
+    /// A body in which numbers are not localized.
     Unlocalized(Nodes),
-    /// A tag of a project's own, or one without a counterpart.
-    Own(Own),
+    /// A custom tag, or a Django tag without a counterpart.
+    Custom(CustomTag),
     /// `google_analytics_tracking_pixel`
     TrackingPixels,
-    /// Libraries; nothing stands in its place.
+    /// `load`; nothing is written for it.
     Load,
-    /// What cannot be translated, and what to do about it.
-    Left(Left),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Left {
-    pub why: String,
-    pub suggestion: String,
+    /// A tag that cannot be translated.
+    Untranslated(Fault),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +70,7 @@ pub(crate) struct For {
     pub empty: Option<Nodes>,
 }
 
-/// `{% cycle a b %}`, `{% cycle a b as name silent %}`, and without values one more of that name.
+/// `{% cycle a b %}` or `{% cycle a b as name silent %}`; `{% cycle name %}`, which has no values, advances the cycle of that name.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Cycle {
     pub values: Vec<Expression>,
@@ -81,16 +78,16 @@ pub(crate) struct Cycle {
     pub is_silent: bool,
 }
 
-/// A tag that is known by its name alone.
+/// A tag of which only the name is known.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Own {
+pub(crate) struct CustomTag {
     pub tag: String,
     /// `as name`
     pub name: Option<String>,
-    /// What is up to its end, where it has one.
+    /// The nodes up to its end tag, if it has one.
     pub body: Option<Nodes>,
-    /// What is said where nothing stands for it.
-    pub fault: Left,
+    /// The finding if there is no replacement for it.
+    pub fault: Fault,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +102,7 @@ pub(crate) struct Translate {
     pub message: Expression,
     pub context: Option<Expression>,
     pub name: Option<String>,
-    /// Marks for translation, and translates nothing.
+    /// `noop`: marks the text for translation without translating it.
     pub is_noop: bool,
 }
 
@@ -133,19 +130,19 @@ pub(crate) enum Call {
     Static(Expression),
     LinkTracking(Expression),
     InterpolateHtml(Expression, Bindings),
-    /// The channel, and what else is given.
+    /// The channel, and the other arguments.
     ActionLinks(Expression, Bindings),
     CurrentLanguage,
     CurrentLanguageBidi,
-    /// A page's name, the values of its address, and those with names.
+    /// The name of a route, its positional arguments, and its named arguments.
     Url(Expression, Vec<Expression>, Bindings),
-    /// A value, the largest one, and the width that this stands for.
+    /// A value, the largest value, and the width that corresponds to it.
     WidthRatio([Expression; 3]),
     LanguageInfo(Expression),
 }
 
 impl Node {
-    /// The node lists inside, to be changed.
+    /// Its bodies, mutable.
     pub(crate) fn bodies_mut(&mut self) -> Vec<&mut Nodes> {
         match &mut self.kind {
             Kind::If(branches) => branches.iter_mut().map(|(_, body)| body).collect(),
@@ -158,12 +155,12 @@ impl Node {
             | Kind::Unlocalized(body)
             | Kind::Spaceless(body) => vec![body],
             Kind::IfChanged(_, body, otherwise) => std::iter::once(body).chain(otherwise).collect(),
-            Kind::Own(own) => own.body.iter_mut().collect(),
+            Kind::Custom(tag) => tag.body.iter_mut().collect(),
             _ => Vec::new(),
         }
     }
 
-    /// The node lists inside.
+    /// Its bodies.
     pub(crate) fn bodies(&self) -> Vec<&Nodes> {
         match &self.kind {
             Kind::If(branches) => branches.iter().map(|(_, body)| body).collect(),
@@ -176,17 +173,17 @@ impl Node {
             | Kind::Unlocalized(body)
             | Kind::Spaceless(body) => vec![body],
             Kind::IfChanged(_, body, otherwise) => std::iter::once(body).chain(otherwise).collect(),
-            Kind::Own(own) => own.body.iter().collect(),
+            Kind::Custom(tag) => tag.body.iter().collect(),
             _ => Vec::new(),
         }
     }
 
-    /// The variables it reads itself, not those of its bodies.
-    pub(crate) fn heads(&self) -> Vec<&str> {
-        self.expressions().into_iter().flat_map(Expression::heads).chain(self.other_heads()).collect()
+    /// The variables that the tag itself reads, without those in its bodies.
+    pub(crate) fn variables(&self) -> Vec<&str> {
+        self.expressions().into_iter().flat_map(Expression::variables).chain(self.other_variables()).collect()
     }
 
-    /// Values that it reads, except those of conditions.
+    /// The values that the tag itself reads, except those in conditions.
     fn expressions(&self) -> Vec<&Expression> {
         match &self.kind {
             Kind::Output(value)
@@ -220,11 +217,11 @@ impl Node {
         }
     }
 
-    /// Those of conditions, and of the texts of `blocktranslate`.
-    fn other_heads(&self) -> Vec<&str> {
+    /// The variables in conditions, and in the texts of `blocktranslate`.
+    fn other_variables(&self) -> Vec<&str> {
         match &self.kind {
             Kind::If(branches) => {
-                branches.iter().filter_map(|(condition, _)| condition.as_ref()).flat_map(Condition::heads).collect()
+                branches.iter().filter_map(|(condition, _)| condition.as_ref()).flat_map(Condition::variables).collect()
             }
             Kind::BlockTranslate(block) => {
                 let pieces = block.singular.iter().chain(block.plural.iter().flatten());
@@ -239,7 +236,7 @@ impl Node {
         }
     }
 
-    /// Whether it reads the loop around its loop.
+    /// Whether it reads `forloop.parentloop`.
     pub(crate) fn reads_parent_loop(&self) -> bool {
         let is_parent =
             |operand: &Operand| matches!(operand, Operand::Path(path) if path.iter().any(|part| part == "parentloop"));
@@ -250,7 +247,7 @@ impl Node {
         self.values().iter().any(reads)
     }
 
-    /// Every value that it reads itself.
+    /// All values that the tag itself reads.
     pub(crate) fn values(&self) -> Vec<&Expression> {
         let conditions = match &self.kind {
             Kind::If(branches) => {
@@ -261,13 +258,13 @@ impl Node {
         self.expressions().into_iter().chain(conditions).collect()
     }
 
-    /// The names that a tag gives values to until the end of what it stands in.
+    /// The name that the tag binds, until the end of the enclosing scope.
     pub(crate) fn sets(&self) -> Option<&str> {
         match &self.kind {
             Kind::Translate(Translate { name, .. })
             | Kind::BlockTranslate(BlockTranslate { name, .. })
             | Kind::Call(_, name)
-            | Kind::Own(Own { name, .. })
+            | Kind::Custom(CustomTag { name, .. })
             | Kind::Cycle(Cycle { name, .. })
             | Kind::FirstOf(_, name) => name.as_deref(),
             Kind::Regroup(_, _, name) => Some(name),

@@ -1,4 +1,4 @@
-//! Writes Django's values and conditions in Tera.
+//! Translates values and conditions to Tera.
 
 mod conditions;
 
@@ -7,59 +7,59 @@ use super::expression::{Expression, Filter, Operand};
 use super::fault::{Fault, fault};
 use super::project::Escaping;
 
-/// Names that Tera keeps for itself.
+/// Reserved names in Tera.
 const RESERVED: [&str; 16] = [
     "true", "True", "false", "False", "loop", "self", "and", "or", "not", "is", "in", "continue", "break", "none",
     "None", "null",
 ];
 
-/// What is known of a value that was written.
+/// What is known about the type of a translated value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Any,
-    /// A text, whatever it was made of.
+    /// A string.
     Text,
     /// A whole number.
     Number,
 }
 
-/// A value in Tera.
+/// A value, translated to Tera.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Written {
+pub(crate) struct TeraValue {
     pub text: String,
     pub shape: Shape,
-    /// Never escaped.
+    /// It is not escaped.
     pub is_safe: bool,
-    /// A variable and its fields, which may be undefined.
+    /// It is a variable or a field of one, which may be undefined.
     pub is_path: bool,
 }
 
-impl Written {
-    fn new(text: impl Into<String>, shape: Shape, is_safe: bool) -> Written {
-        Written { text: text.into(), shape, is_safe, is_path: false }
+impl TeraValue {
+    fn new(text: impl Into<String>, shape: Shape, is_safe: bool) -> TeraValue {
+        TeraValue { text: text.into(), shape, is_safe, is_path: false }
     }
 
-    fn piped(self, filter: &str, shape: Shape, is_safe: bool) -> Written {
-        Written::new(format!("{} | {filter}", self.text), shape, is_safe)
+    fn piped(self, filter: &str, shape: Shape, is_safe: bool) -> TeraValue {
+        TeraValue::new(format!("{} | {filter}", self.text), shape, is_safe)
     }
 }
 
-/// Where a value is written.
+/// The place of a value in a template.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub options: &'a Options,
-    /// Loops around it.
+    /// The number of loops around it.
     pub loops: usize,
     pub escaping: Escaping,
-    /// Whether `block.super` has something to stand for.
+    /// Whether there is a parent's block that `block.super` refers to.
     pub has_super: bool,
-    /// Whether an operator of a condition is around, which is false where a filter raises an error.
+    /// Whether it is an operand in a condition, where an error of a filter makes the operator false.
     pub is_caught: bool,
-    /// Whether numbers are written as Python writes them.
+    /// Whether numbers are not localized.
     pub is_unlocalized: bool,
 }
 
-/// What a filter's text is compared with what it was made of.
+/// Whether the output of a filter is safe, depending on its input.
 #[derive(Clone, Copy, PartialEq)]
 enum Safety {
     Keeps,
@@ -74,7 +74,7 @@ enum Arity {
     One,
 }
 
-/// Django's filters whose counterpart takes the same and gives the same: name, ours, its argument.
+/// Django's filters with a direct counterpart: name, name in Tera, arity, name of the argument in Tera, type, and safety.
 const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 53] = {
     use Arity::{None as No, One, Optional};
     use Safety::{Keeps, Loses, Safe};
@@ -136,9 +136,9 @@ const FILTERS: [(&str, &str, Arity, &str, Shape, Safety); 53] = {
     ]
 };
 
-/// These raise an error where they are given what they cannot use.
+/// Filters that raise an error for unsuitable input.
 const FAILING: [&str; 7] = ["center", "divisibleby", "first", "last", "ljust", "rjust", "wordwrap"];
-/// Names that are methods in Python, where a map has no such key: Django calls them.
+/// Names of Python methods, which Django calls if a map has no such key.
 const METHODS: [&str; 20] = [
     "capitalize",
     "copy",
@@ -161,46 +161,46 @@ const METHODS: [&str; 20] = [
     "upper",
     "values",
 ];
-/// These ask whether the place is escaped.
+/// Filters whose output depends on whether values are escaped.
 const ASK_ESCAPING: [&str; 3] = ["join", "linebreaks", "linebreaksbr"];
 
-/// Whether a filter is none of Django's that are translated.
-pub(crate) fn is_own(filter: &str) -> bool {
+/// Whether a filter is not one of the Django filters that are translated.
+pub(crate) fn is_unknown_filter(filter: &str) -> bool {
     !["safe", "default", "yesno"].contains(&filter) && !FILTERS.iter().any(|(name, ..)| *name == filter)
 }
 
 impl Place<'_> {
-    /// A value as it is, for tags that use it.
-    pub(crate) fn value(&self, expression: &Expression) -> Result<Written, Fault> {
+    /// A value as it is, for use in a tag.
+    pub(crate) fn value(&self, expression: &Expression) -> Result<TeraValue, Fault> {
         let mut written = self.operand(&expression.operand)?;
         let is_joined = expression.filters.first().is_some_and(|filter| filter.name == "add");
         if let Operand::Text(text) = &expression.operand
             && is_joined
         {
-            written = Written::new(format!("{} | safe", quoted(text)), Shape::Text, true);
+            written = TeraValue::new(format!("{} | safe", quoted(text)), Shape::Text, true);
         }
         self.filtered(written, &expression.filters)
     }
 
-    /// A value that gets a name: undefined is an empty text.
+    /// A value to bind to a name; if undefined, an empty string.
     pub(crate) fn bound(&self, expression: &Expression) -> Result<String, Fault> {
         let written = self.value(expression)?;
         Ok(if written.is_path { format!("{} | default(value=\"\")", written.text) } else { written.text })
     }
 
-    /// A value of which only the text counts.
-    pub(crate) fn text(&self, expression: &Expression) -> Result<Written, Fault> {
+    /// A value as text.
+    pub(crate) fn text(&self, expression: &Expression) -> Result<TeraValue, Fault> {
         let written = self.value(expression)?;
         let text = if self.is_unlocalized { "unlocalize" } else { "text" };
         Ok(if written.shape == Shape::Any { written.piped(text, Shape::Text, false) } else { written })
     }
 
-    /// A value as it is written into the mail.
+    /// A value as it is written into the output: as text, and escaped.
     pub(crate) fn output(&self, expression: &Expression) -> Result<String, Fault> {
         Ok(self.escaped(self.text(expression)?).text)
     }
 
-    pub(crate) fn escaped(&self, written: Written) -> Written {
+    pub(crate) fn escaped(&self, written: TeraValue) -> TeraValue {
         match self.escaping {
             Escaping::Off if !written.is_safe => written.piped("safe", Shape::Text, true),
             Escaping::On if !written.is_safe => written.piped("conditional_escape", Shape::Text, true),
@@ -208,19 +208,19 @@ impl Place<'_> {
         }
     }
 
-    /// The filters of a `filter` tag, and whether what they give is safe.
+    /// The filters of a `filter` tag, and whether their output is safe.
     pub(crate) fn section(&self, filters: &[Filter]) -> Result<(String, bool), Fault> {
         let mut section = Vec::new();
         let mut is_safe = true;
         for filter in filters {
             if filter.name == "safe" || filter.name == "escape" {
-                return Err(fault(format!("{:?} is not allowed in a filter tag", filter.name), "take it away"));
+                return Err(fault(format!("{:?} is not allowed in a filter tag", filter.name), "remove it"));
             }
-            let start = Written::new("", Shape::Text, is_safe);
+            let start = TeraValue::new("", Shape::Text, is_safe);
             let written = match (filter.name.as_str(), &filter.argument) {
                 ("default", Some(argument)) => {
                     let value = self.argument(argument, false)?;
-                    Written::new(format!(" | default(value={value}, boolean=true)"), Shape::Text, false)
+                    TeraValue::new(format!(" | default(value={value}, boolean=true)"), Shape::Text, false)
                 }
                 _ => self.filter(start, filter)?,
             };
@@ -233,44 +233,44 @@ impl Place<'_> {
         Ok((section.join(" | "), is_safe))
     }
 
-    fn operand(&self, operand: &Operand) -> Result<Written, Fault> {
+    fn operand(&self, operand: &Operand) -> Result<TeraValue, Fault> {
         Ok(match operand {
             Operand::Path(path) => self.path(path)?,
             Operand::Text(text) if text.contains(['&', '<', '>', '"', '\'']) => {
-                Written::new(format!("{} | safe", quoted(text)), Shape::Text, true)
+                TeraValue::new(format!("{} | safe", quoted(text)), Shape::Text, true)
             }
-            Operand::Text(text) => Written::new(quoted(text), Shape::Text, true),
+            Operand::Text(text) => TeraValue::new(quoted(text), Shape::Text, true),
             Operand::Translated(text) => {
-                Written::new(format!("trans(message={})", quoted(&text.replace('%', "%%"))), Shape::Text, true)
+                TeraValue::new(format!("trans(message={})", quoted(&text.replace('%', "%%"))), Shape::Text, true)
             }
             Operand::Number(number) => self.number(number)?,
-            Operand::True => Written::new("true", Shape::Any, false),
-            Operand::False => Written::new("false", Shape::Any, false),
-            Operand::None => Written::new("none", Shape::Any, false),
+            Operand::True => TeraValue::new("true", Shape::Any, false),
+            Operand::False => TeraValue::new("false", Shape::Any, false),
+            Operand::None => TeraValue::new("none", Shape::Any, false),
         })
     }
 
-    fn number(&self, number: &str) -> Result<Written, Fault> {
+    fn number(&self, number: &str) -> Result<TeraValue, Fault> {
         if let Ok(whole) = number.parse::<i64>() {
-            return Ok(Written::new(whole.to_string(), Shape::Number, true));
+            return Ok(TeraValue::new(whole.to_string(), Shape::Number, true));
         }
-        let float: f64 = number.parse().map_err(|_| fault(format!("{number} is no number"), "correct it"))?;
-        // Tera reads no exponents.
+        let float: f64 = number.parse().map_err(|_| fault(format!("{number} is not a number"), "correct it"))?;
+        // Tera does not accept exponents.
         let written = format!("{float:?}");
         if written.contains('e') || !number.contains(['.', 'e', 'E']) {
             Err(fault(format!("the number {number} is too large or too small"), "put it into the context"))
         } else {
-            Ok(Written::new(written, Shape::Any, true))
+            Ok(TeraValue::new(written, Shape::Any, true))
         }
     }
 
-    fn path(&self, path: &[String]) -> Result<Written, Fault> {
+    fn path(&self, path: &[String]) -> Result<TeraValue, Fault> {
         let parts: Vec<&str> = path.iter().map(String::as_str).collect();
         match parts.as_slice() {
             ["forloop", rest @ ..] if self.loops > 0 => return self.forloop(rest),
             ["block", "super"] => {
                 let text = if self.has_super { "super()" } else { "\"\"" };
-                return Ok(Written::new(text, Shape::Text, true));
+                return Ok(TeraValue::new(text, Shape::Text, true));
             }
             _ => {}
         }
@@ -288,43 +288,43 @@ impl Place<'_> {
             }
         }
         text.extend(members.iter().map(|part| member(part)));
-        Ok(Written { is_path: true, ..Written::new(text, Shape::Any, false) })
+        Ok(TeraValue { is_path: true, ..TeraValue::new(text, Shape::Any, false) })
     }
 
-    fn forloop(&self, path: &[&str]) -> Result<Written, Fault> {
-        let number = |text: &str| Ok(Written::new(text, Shape::Number, true));
+    fn forloop(&self, path: &[&str]) -> Result<TeraValue, Fault> {
+        let number = |text: &str| Ok(TeraValue::new(text, Shape::Number, true));
         match path {
             ["counter"] => number("loop.index"),
             ["counter0"] => number("loop.index0"),
             ["revcounter"] => number("(loop.length - loop.index0)"),
             ["revcounter0"] => number("(loop.length - loop.index)"),
-            ["first"] => Ok(Written::new("loop.first", Shape::Any, false)),
-            ["last"] => Ok(Written::new("loop.last", Shape::Any, false)),
+            ["first"] => Ok(TeraValue::new("loop.first", Shape::Any, false)),
+            ["last"] => Ok(TeraValue::new("loop.last", Shape::Any, false)),
             ["parentloop", rest @ ..] => {
                 let outer = rest.iter().take_while(|part| **part == "parentloop").count() + 1;
                 let rest = &rest[outer - 1..];
                 let Some(at) = self.loops.checked_sub(outer).filter(|at| *at > 0 && rest.len() == 1) else {
-                    return Err(fault("there are not so many loops around it", "take it away: Django writes nothing"));
+                    return Err(fault("there are fewer loops around it", "remove it: Django writes nothing"));
                 };
-                Ok(Written { is_path: true, ..Written::new(format!("loop{at}?.{}", rest[0]), Shape::Any, false) })
+                Ok(TeraValue { is_path: true, ..TeraValue::new(format!("loop{at}?.{}", rest[0]), Shape::Any, false) })
             }
-            _ => Err(fault("of forloop its fields are translated, not all of it", "name the field that is meant")),
+            _ => Err(fault("only the fields of forloop are translated", "use one of its fields")),
         }
     }
 
-    /// A value that was written already, with filters.
-    pub(crate) fn filtered(&self, mut written: Written, filters: &[Filter]) -> Result<Written, Fault> {
+    /// Applies filters to a translated value.
+    pub(crate) fn filtered(&self, mut written: TeraValue, filters: &[Filter]) -> Result<TeraValue, Fault> {
         for filter in filters {
             written = self.filter(written, filter)?;
         }
         Ok(written)
     }
 
-    fn filter(&self, value: Written, filter: &Filter) -> Result<Written, Fault> {
+    fn filter(&self, value: TeraValue, filter: &Filter) -> Result<TeraValue, Fault> {
         let argument = filter.argument.as_ref();
         match (filter.name.as_str(), argument) {
             ("safe", None) => {
-                // Tera's own does for what is a text already.
+                // For strings, Tera's own filter is enough.
                 let safe = if value.shape == Shape::Any { "django_safe" } else { "safe" };
                 return Ok(value.piped(safe, Shape::Text, true));
             }
@@ -332,7 +332,7 @@ impl Place<'_> {
                 let default = self.operand(default)?;
                 let shape = if default.shape == value.shape { value.shape } else { Shape::Any };
                 let is_safe = value.is_safe && default.is_safe;
-                return Ok(Written::new(format!("({} or {})", value.text, default.text), shape, is_safe));
+                return Ok(TeraValue::new(format!("({} or {})", value.text, default.text), shape, is_safe));
             }
             ("yesno", choices) => {
                 let choices = choices.map(|choices| self.argument(choices, false)).transpose()?;
@@ -344,10 +344,10 @@ impl Place<'_> {
         let Some((_, ours, arity, argument_name, shape, safety)) =
             FILTERS.iter().find(|(name, ..)| *name == filter.name)
         else {
-            return self.own_filter(value, &filter.name);
+            return self.custom_filter(value, &filter.name);
         };
         if (argument.is_some() && *arity == Arity::None) || (argument.is_none() && *arity == Arity::One) {
-            return Err(fault(format!("the filter {} has another number of arguments", filter.name), "correct it"));
+            return Err(fault(format!("the filter {} has the wrong number of arguments", filter.name), "correct it"));
         }
         let mut arguments = Vec::new();
         if let Some(argument) = argument {
@@ -368,8 +368,8 @@ impl Place<'_> {
         Ok(value.piped(&format!("{ours}{arguments}"), *shape, is_safe || *shape == Shape::Number))
     }
 
-    /// A filter of a project's own: what stands for it, else nothing where that is wanted.
-    fn own_filter(&self, value: Written, name: &str) -> Result<Written, Fault> {
+    /// A custom filter: its replacement, or the value unchanged if custom filters are left out.
+    fn custom_filter(&self, value: TeraValue, name: &str) -> Result<TeraValue, Fault> {
         let Some(text) = self.options.filters.get(name) else {
             return if self.options.stub { Ok(value) } else { Err(unknown(name)) };
         };
@@ -377,10 +377,10 @@ impl Place<'_> {
             return Ok(value);
         }
         let wrong =
-            |why: String| fault(format!("{name:?} stands for {text:?} in [templates.filters]: {why}"), "correct it");
+            |reason: String| fault(format!("{name:?} is {text:?} in [templates.filters]: {reason}"), "correct it");
         let filters = Expression::parse(&format!("value|{text}")).map_err(|e| wrong(e.to_string()))?.filters;
-        if let Some(unknown) = filters.iter().find(|filter| is_own(&filter.name)) {
-            return Err(wrong(format!("{:?} is no filter of Django's that is translated", unknown.name)));
+        if let Some(unknown) = filters.iter().find(|filter| is_unknown_filter(&filter.name)) {
+            return Err(wrong(format!("{:?} is not a Django filter that is translated", unknown.name)));
         }
         self.filtered(value, &filters)
     }
@@ -393,39 +393,39 @@ impl Place<'_> {
     }
 }
 
-/// What Django finds under a name: a key, a place, else what a method gives.
+/// A lookup as Django does it: a key, an index, or the result of a method.
 pub(crate) fn member(name: &str) -> String {
     format!(" | member(name={})", quoted(name))
 }
 
 fn unknown(name: &str) -> Fault {
     let suggestion = match name {
-        "random" => "choose where the message is made",
-        "urlize" | "urlizetrunc" => "make the links where the message is made",
-        "pprint" => "it is for finding errors: take it away",
+        "random" => "choose a value when the message is created",
+        "urlize" | "urlizetrunc" => "add the links when the message is created",
+        "pprint" => "it is for debugging: remove it",
         _ => {
-            "say which of Django's filters stand for it under [templates.filters] in ace.toml (--config), or leave it out by --stub"
+            "name Django filters that replace it under [templates.filters] in ace.toml (--config), or leave it out with --stub"
         }
     };
-    fault(format!("{name:?} is no filter of Django's that is translated"), suggestion)
+    fault(format!("{name:?} is not a Django filter that is translated"), suggestion)
 }
 
-/// A name that Tera reads.
+/// Checks that a name is valid in Tera.
 pub(crate) fn name(text: &str) -> Result<&str, Fault> {
     if is_name(text) && !RESERVED.contains(&text) {
         Ok(text)
     } else {
-        Err(fault(format!("{text:?} is no name in Tera"), "give the variable another name"))
+        Err(fault(format!("{text:?} is not a valid name in Tera"), "rename the variable"))
     }
 }
 
-/// Whether Tera reads it as a name.
+/// Whether a text has the form of a name in Tera.
 pub(crate) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// A text in Tera's quotes.
+/// A string literal in Tera.
 pub(crate) fn quoted(text: &str) -> String {
     let quote = if text.contains('"') && !text.contains('\'') { '\'' } else { '"' };
     let mut out = String::with_capacity(text.len() + 2);

@@ -1,7 +1,7 @@
-//! Writes a tree in Tera so that it renders to what Django renders.
+//! Writes a tree as a Tera template that renders to the same text.
 
+mod custom;
 mod include;
-mod own;
 mod scope;
 mod state;
 mod values;
@@ -12,29 +12,29 @@ use super::expression::{Condition, Expression, Operand};
 use super::fault::{Fault, fault};
 use super::project::{Escaping, Project, Variant, resolved};
 use super::tags::file_name;
-use super::tree::{Call, For, Kind, Left, Node, Nodes, walk};
+use super::tree::{Call, For, Kind, Node, Nodes, walk};
 use super::values::{Place, name, quoted};
 use super::{Finding, Options, Severity};
 
-/// What a loop inside another one, or a file included in a loop, sees of the outer loop.
+/// The fields of a loop that inner loops and included files read.
 const OUTER_LOOP: &str = "{\"counter\": loop.index, \"counter0\": loop.index0, \"revcounter\": loop.length - loop.index0, \
                           \"revcounter0\": loop.length - loop.index, \"first\": loop.first, \"last\": loop.last}";
-/// Open edX's tag, from what a channel says.
+/// Open edX's tag, with the images of the channel.
 const TRACKING_PIXELS: &str = "{% for source in channel?.tracker_image_sources or [] %}<img src=\"{{ source }}\" alt=\"\" \
                                role=\"presentation\" aria-hidden=\"true\" />{% endfor %}";
 
-/// A file in Tera.
-pub(crate) struct Written {
+/// A written file.
+pub(crate) struct TeraFile {
     pub text: String,
     pub findings: Vec<Finding>,
-    /// The pages that it asks for, and with which values.
+    /// The routes that it refers to, and their arguments.
     pub routes: Vec<(String, String)>,
-    /// What it includes beside files as they are.
+    /// The variants of other files that it includes.
     pub variants: Vec<Variant>,
 }
 
-/// A file in Tera, and what was found on the way; `None` where there is no such file.
-pub(crate) fn write(project: &Project, options: &Options, variant: &Variant) -> Option<Written> {
+/// Writes a variant of a file; `None` if there is no such file.
+pub(crate) fn write(project: &Project, options: &Options, variant: &Variant) -> Option<TeraFile> {
     let file = variant.file.as_str();
     let place = Place {
         options,
@@ -61,13 +61,13 @@ pub(crate) fn write(project: &Project, options: &Options, variant: &Variant) -> 
         regrouped: BTreeSet::new(),
     };
     match (variant.is_flat, project.extends(file)) {
-        // Whoever asks for it has seen that it can be.
+        // Checked when the variant was chosen.
         (true, _) => writer.nodes(&project.flattened(file).ok()?),
         (false, true) => writer.child(project.nodes(file)?),
         (false, false) => writer.nodes(project.nodes(file)?),
     }
     let Writer { out, findings, routes, variants, .. } = writer;
-    Some(Written { text: out, findings, routes, variants })
+    Some(TeraFile { text: out, findings, routes, variants })
 }
 
 struct Writer<'a> {
@@ -78,19 +78,19 @@ struct Writer<'a> {
     routes: Vec<(String, String)>,
     variants: Vec<Variant>,
     place: Place<'a>,
-    /// Those written so far.
+    /// The blocks written so far.
     blocks: BTreeSet<String>,
-    /// The one around.
+    /// The enclosing block.
     block: Option<String>,
-    /// The names whose values are kept, to be given back.
+    /// The names whose values are saved, to be restored.
     kept: Vec<String>,
-    /// The names whose values a loop carries from one round to the next, and where; inner loops last.
+    /// The names whose values a loop carries from one iteration to the next, and the variables that hold them; inner loops last.
     carried: Vec<(String, String)>,
-    /// The variables that tell how far a tag is, by the tag's place in memory.
+    /// The variables with the state of a tag, by the tag's address in memory.
     states: BTreeMap<usize, String>,
-    /// The cycles so far: their state, name and values.
-    cycles: Vec<state::Turns>,
-    /// The names of lists of groups.
+    /// The cycles so far.
+    cycles: Vec<state::CycleState>,
+    /// The names of results of `regroup`.
     regrouped: BTreeSet<String>,
 }
 
@@ -99,8 +99,8 @@ impl Writer<'_> {
         for node in nodes {
             self.name_stubs(node);
             if let Err(fault) = self.node(node) {
-                self.left(node, &fault);
-                // What is inside goes on without it.
+                self.untranslated(node, &fault);
+                // The bodies are kept.
                 for body in node.bodies() {
                     self.nodes(body);
                 }
@@ -108,7 +108,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A file that extends another one: beside its blocks, nothing of it is written by Django either.
+    /// A file that extends another one: as in Django, only its blocks are written.
     fn child(&mut self, nodes: &[Node]) {
         let mut is_first = true;
         for node in nodes {
@@ -120,28 +120,30 @@ impl Writer<'_> {
                     }
                     self.comment(text);
                 }
-                Kind::Comment(_) | Kind::Load | Kind::Left(_) => self.nodes(std::slice::from_ref(node)),
+                Kind::Comment(_) | Kind::Load | Kind::Untranslated(_) => self.nodes(std::slice::from_ref(node)),
                 Kind::Extends(parent) if is_first => {
                     is_first = false;
                     self.extends(node, parent);
                 }
-                Kind::Extends(_) => self.left(node, &not_first()),
+                Kind::Extends(_) => self.untranslated(node, &not_first()),
                 _ => self.inherited(node),
             }
         }
     }
 
-    /// The blocks of a child, wherever they stand, that fill one of its parent.
+    /// Writes the blocks in a child, at any depth, that fill a block of its parent.
     fn inherited(&mut self, node: &Node) {
         match &node.kind {
             Kind::Block(name, _) if self.project.inherits_block(self.file, name) == Some(false) => {
                 self.note(
                     node,
-                    format!("no file above has a block {name}: Django ignores it, and here it is a comment"),
+                    format!("no file that it extends has a block {name}: Django ignores it, and here it is a comment"),
                 );
-                self.comment(&format!("no file above has this block: {}", node.source));
+                self.comment(&format!("no file that this one extends has this block: {}", node.source));
             }
-            Kind::Block(..) | Kind::Extends(_) | Kind::Left(_) => return self.nodes(std::slice::from_ref(node)),
+            Kind::Block(..) | Kind::Extends(_) | Kind::Untranslated(_) => {
+                return self.nodes(std::slice::from_ref(node));
+            }
             Kind::Text(_) => return,
             _ => self.comment(&format!("outside blocks, Django ignores this: {}", node.source)),
         }
@@ -153,7 +155,7 @@ impl Writer<'_> {
             Kind::Text(text) => self.text(text),
             Kind::Comment(text) => self.comment(text),
             Kind::Load => {}
-            Kind::Left(fault) => self.left(node, fault),
+            Kind::Untranslated(fault) => self.untranslated(node, fault),
             Kind::Output(value) => {
                 let value = self.place.output(value)?;
                 self.put(&value);
@@ -194,7 +196,7 @@ impl Writer<'_> {
                 self.nodes(body);
                 self.place.is_unlocalized = outer;
             }
-            Kind::Own(own) => self.own(node, own)?,
+            Kind::Custom(tag) => self.custom(node, tag)?,
             Kind::FirstOf(candidates, name) => self.first_of(candidates, name.as_deref())?,
             Kind::TrackingPixels => self.tracking_pixels(node),
         }
@@ -217,15 +219,15 @@ impl Writer<'_> {
         self.out.push_str(&format!("{{% {content} %}}"));
     }
 
-    /// Text, in which nothing may look like the beginning of a tag.
+    /// Writes text, escaping everything that Tera would take for a tag.
     fn text(&mut self, text: &str) {
         let mut rest = text;
         while let Some(at) = rest.find('{') {
             self.out.push_str(&rest[..at]);
             let braces = rest[at..].len() - rest[at..].trim_start_matches('{').len();
             let after = &rest[at + braces..];
-            let begins_tag = braces > 1 || after.is_empty() || after.starts_with(['%', '#']);
-            if begins_tag {
+            let starts_tag = braces > 1 || after.is_empty() || after.starts_with(['%', '#']);
+            if starts_tag {
                 self.put(&quoted(&"{".repeat(braces)))
             } else {
                 self.out.push_str(&rest[at..at + braces])
@@ -235,35 +237,35 @@ impl Writer<'_> {
         self.out.push_str(rest);
     }
 
-    /// The spaces keep a hyphen from taking whitespace away.
+    /// The spaces prevent a hyphen in the text from trimming whitespace.
     fn comment(&mut self, text: &str) {
         let text = text.replace("#}", "# }");
         self.out.push_str(&format!("{{# {} #}}", text.trim()));
     }
 
-    /// A file that is named and not there. What names it stays, so that it is right when the file is.
+    /// Reports a reference to a missing file. The reference is written, so that it works once the file exists.
     fn missing(&mut self, node: &Node, file: &str) {
-        let suggestion = "import the folder that has it into the same --out first, or both as one";
+        let suggestion = "import the folder that contains it into the same --out first, or both folders as one";
         let fault = fault(format!("{file} is not among the imported files"), suggestion);
         self.findings.push(self.finding(node, Severity::Untranslated, fault));
     }
 
-    fn left(&mut self, node: &Node, fault: &Left) {
+    fn untranslated(&mut self, node: &Node, fault: &Fault) {
         self.comment(&format!("not translated: {}", node.source));
         self.findings.push(self.finding(node, Severity::Untranslated, fault.clone()));
     }
 
-    fn note(&mut self, node: &Node, why: String) {
-        self.findings.push(self.finding(node, Severity::Note, Left { why, suggestion: String::new() }));
+    fn note(&mut self, node: &Node, reason: String) {
+        self.findings.push(self.finding(node, Severity::Note, Fault { reason, suggestion: String::new() }));
     }
 
-    fn finding(&self, node: &Node, severity: Severity, Left { why, suggestion }: Left) -> Finding {
+    fn finding(&self, node: &Node, severity: Severity, Fault { reason, suggestion }: Fault) -> Finding {
         Finding {
             file: self.file.to_owned(),
             line: node.line,
             severity,
             source: node.source.clone(),
-            reason: why,
+            reason,
             suggestion,
         }
     }
@@ -271,7 +273,7 @@ impl Writer<'_> {
     fn set(&mut self, name: &str, value: &str) -> Result<(), Fault> {
         let name = self::name(name)?;
         self.tag(&format!("set {name} = {value}"));
-        self.carry_on(name);
+        self.store_carried(name);
         Ok(())
     }
 
@@ -297,8 +299,8 @@ impl Writer<'_> {
         let names = names?;
         let (values, is_map) = self.looped(loops)?;
         let row = names.join("_and_");
-        self.begin_states(loops);
-        let carried = self.carry(loops);
+        self.init_states(loops);
+        let carried = self.declare_carried(loops);
         match (names.as_slice(), is_map) {
             ([name], _) => self.tag(&format!("for {name} in {values}")),
             (_, true) => self.tag(&format!("for {} in {values}", names.join(", "))),
@@ -313,9 +315,9 @@ impl Writer<'_> {
         if reads_parent_loop(&loops.body) {
             self.tag(&format!("set loop{} = {OUTER_LOOP}", self.place.loops));
         }
-        self.take_up(&carried);
+        self.load_carried(&carried);
         self.nodes(&loops.body);
-        self.put_down(carried);
+        self.end_carried(carried);
         self.place.loops -= 1;
         if let Some(empty) = &loops.empty {
             self.tag("else");
@@ -327,7 +329,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What a loop goes over, and whether it is a map of which keys and values are named.
+    /// The values that a loop iterates over, and whether they are the keys and values of a map.
     fn looped(&self, loops: &For) -> Result<(String, bool), Fault> {
         let reversed = if loops.is_reversed { " | reverse" } else { "" };
         if let Operand::Path(path) = &loops.values.operand
@@ -340,15 +342,15 @@ impl Writer<'_> {
             return Ok((format!("{map} | items"), true));
         }
         let text = self.place.condition(&Condition::Value(loops.values.clone()))?;
-        // Groups are pairs in Django.
-        let is_grouped = loops.names.len() == 2 && loops.values.heads().all(|head| self.regrouped.contains(head));
+        // In Django, groups are pairs.
+        let is_grouped = loops.names.len() == 2 && loops.values.variables().all(|head| self.regrouped.contains(head));
         let each = if is_grouped { "group_pairs" } else { "each" };
         Ok((format!("{text} | {each}{reversed}"), false))
     }
 
     fn block(&mut self, name: &str, body: &[Node]) -> Result<(), Fault> {
         if self.place.loops > 0 {
-            // Who fills it is written with all of this file.
+            // A file that fills it is flattened.
             let saved = self.keep_what_is_set_in(body);
             self.nodes(body);
             self.restore(&saved);
@@ -356,7 +358,10 @@ impl Writer<'_> {
         }
         let tera_name = block_name(name);
         if !self.blocks.insert(tera_name.clone()) {
-            return Err(fault(format!("a second block {name:?}"), "Django does not read it either: rename one"));
+            return Err(fault(
+                format!("there are two blocks {name:?}"),
+                "Django does not accept it either: rename one",
+            ));
         }
         let outer = self.place;
         self.place.escaping = self.project.block_escaping(self.file, name).unwrap_or(outer.escaping);
@@ -375,9 +380,10 @@ impl Writer<'_> {
     fn extends(&mut self, node: &Node, parent: &Expression) {
         let named = file_name(parent).and_then(|parent| resolved(self.file, parent));
         let Some(parent) = named else {
-            return self.left(node, &fault("the file is not named by a text", "name the file that is meant"));
+            return self
+                .untranslated(node, &fault("the file name is not a string literal", "write the name of the file"));
         };
-        if !self.project.finds(&parent) {
+        if !self.project.will_exist(&parent) {
             self.missing(node, &parent);
         }
         self.tag(&format!("extends {}", quoted(&parent)));
@@ -385,7 +391,7 @@ impl Writer<'_> {
 
     fn section(&mut self, filters: &Expression, body: &[Node]) -> Result<(), Fault> {
         let (section, is_safe) = self.place.section(&filters.filters)?;
-        // All of them may be ones that are left out.
+        // All of its filters may have been left out.
         if section.is_empty() {
             self.nodes(body);
             return Ok(());
@@ -396,7 +402,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A call, and whether Django marks what it gives as safe.
+    /// A function call, and whether Django marks its value as safe.
     fn call(&self, call: &Call) -> Result<(String, bool), Fault> {
         let place = &self.place;
         let named = |bindings: &[(String, Expression)]| -> Result<String, Fault> {
@@ -413,7 +419,7 @@ impl Writer<'_> {
             Call::InterpolateHtml(value, bindings) => {
                 if bindings.iter().any(|(name, _)| name == "value") {
                     return Err(fault(
-                        "an argument is called value, as the text itself",
+                        "an argument is named `value`, like the text itself",
                         "rename it here and in the text",
                     ));
                 }
@@ -435,7 +441,7 @@ impl Writer<'_> {
 }
 
 fn not_first() -> Fault {
-    fault("it is not the first tag", "Django does not read it either: move it up")
+    fault("it is not the first tag", "Django does not accept it either: move it up")
 }
 
 fn reads_parent_loop(body: &[Node]) -> bool {
@@ -444,7 +450,7 @@ fn reads_parent_loop(body: &[Node]) -> bool {
     reads
 }
 
-/// A block's name in Tera: other characters than letters and digits become underscores.
+/// A block's name in Tera: characters other than letters and digits are replaced by underscores.
 fn block_name(name: &str) -> String {
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }

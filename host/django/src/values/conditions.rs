@@ -1,11 +1,11 @@
-//! Conditions of `if`. What is not there is `None`, and an operator is false where a filter of its operands raises an error.
+//! Conditions of `if`. A missing value is `None`, and an operator is false if a filter of one of its operands raises an error.
 
-use super::{FAILING, Place, Shape, Written};
+use super::{FAILING, Place, Shape, TeraValue};
 use crate::expression::{Comparison, Condition, Expression, Operand};
 use crate::fault::{Fault, fault};
 
-/// These tell an undefined value of a condition, which Django calls `None` there, from an empty text.
-const BLIND_TO_NONE: [&str; 6] = ["length", "default", "date", "time", "timesince", "timeuntil"];
+/// Filters that get an undefined value as it is; others get `none`, as in Django.
+const TAKE_UNDEFINED: [&str; 6] = ["length", "default", "date", "time", "timesince", "timeuntil"];
 
 impl Place<'_> {
     pub(crate) fn condition(&self, condition: &Condition) -> Result<String, Fault> {
@@ -15,11 +15,11 @@ impl Place<'_> {
     fn part(&self, condition: &Condition, is_operand: bool) -> Result<String, Fault> {
         let inner = Place { is_caught: true, ..*self };
         let text = match condition {
-            Condition::Value(expression) => return self.asked(expression).map(|written| written.text),
+            Condition::Value(expression) => return self.condition_value(expression).map(|written| written.text),
             Condition::Not(value) if may_fail(value) => format!("{} is refuted", inner.part(value, true)?),
             Condition::Not(value) => {
                 let text = inner.part(value, false)?;
-                // Tera reads no two of them in a row.
+                // Tera does not accept two of them in a row.
                 if text.starts_with("not ") || text.starts_with('-') {
                     format!("not ({text})")
                 } else {
@@ -33,17 +33,17 @@ impl Place<'_> {
         Ok(if is_operand { format!("({text})") } else { text })
     }
 
-    /// What an `and` or `or` asks of its operand.
+    /// An operand of `and` or `or`.
     fn truth(&self, condition: &Condition) -> Result<String, Fault> {
         let text = self.part(condition, false)?;
         Ok(if may_fail(condition) { format!("{text} is affirmed") } else { text })
     }
 
-    /// A value in a condition: what is not there is `None`, also for its filters.
-    fn asked(&self, expression: &Expression) -> Result<Written, Fault> {
+    /// A value in a condition: if missing, it is `None`, for its filters too.
+    fn condition_value(&self, expression: &Expression) -> Result<TeraValue, Fault> {
         let first = expression.filters.first();
         match &expression.operand {
-            Operand::Path(_) if first.is_some_and(|filter| !BLIND_TO_NONE.contains(&filter.name.as_str())) => {
+            Operand::Path(_) if first.is_some_and(|filter| !TAKE_UNDEFINED.contains(&filter.name.as_str())) => {
                 let value = self.operand(&expression.operand)?;
                 let value = if value.is_path { value.piped("default(value=none)", Shape::Any, false) } else { value };
                 self.filtered(value, &expression.filters)
@@ -54,7 +54,7 @@ impl Place<'_> {
 
     fn comparison(&self, comparison: Comparison, a: &Condition, b: &Condition) -> Result<String, Fault> {
         let is_number = |condition: &Condition| match condition {
-            Condition::Value(expression) => self.asked(expression).is_ok_and(|w| w.shape == Shape::Number),
+            Condition::Value(expression) => self.condition_value(expression).is_ok_and(|w| w.shape == Shape::Number),
             _ => false,
         };
         let is_none = |condition: &Condition| is_literal(condition, |operand| *operand == Operand::None);
@@ -65,9 +65,9 @@ impl Place<'_> {
         let tested = |test: &str, name: &str| format!("{left} is {test}({name}={right})");
         Ok(match comparison {
             Comparison::Is | Comparison::IsNot if !is_none(a) && !is_none(b) && !is_literal(b, is_truth) => {
-                return Err(fault("`is` compares which object something is", "write == or !="));
+                return Err(fault("`is` compares object identity", "write == or !="));
             }
-            // Only the tests ask whether an operand failed.
+            // Only tests check whether an operand failed.
             Comparison::Equal | Comparison::Is if fails => tested("equal", "other"),
             Comparison::NotEqual | Comparison::IsNot if fails => tested("unequal", "other"),
             Comparison::Equal | Comparison::Is if is_none(b) => format!("{left} is absent"),

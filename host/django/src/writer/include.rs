@@ -1,5 +1,5 @@
-//! Writes `include`. Tera includes files that are named by a text, that extend none, and that are escaped as the file around:
-//! where Django's is another, a copy of the file is written for the place.
+//! Writes `include`. Tera can include only files that are named by a string literal, that extend none, and that are escaped like the
+//! including file. For other cases a variant of the file is written.
 
 use std::collections::BTreeSet;
 
@@ -11,28 +11,28 @@ use crate::tags::file_name;
 use crate::tree::{Include, Node};
 use crate::values::{self, quoted};
 
-/// What every message has.
+/// Names that always exist.
 const BUILT_IN: [&str; 2] = ["forloop", "block"];
 
 impl Writer<'_> {
     pub(super) fn include(&mut self, node: &Node, include: &Include) -> Result<(), Fault> {
         let targets = self.project.candidates(self.file, &include.file);
         if targets.is_empty() {
-            let why = "the file is not named by a text, and no template gives the variable the name of one";
-            return Err(fault(why, "write {% if %} with an include for each file that is meant"));
+            let reason = "the file name is not a string literal, and no template binds the variable to one";
+            return Err(fault(reason, "write {% if %} with an include for each possible file"));
         }
         let mut names = Vec::new();
         for target in &targets {
             names.push(self.included(node, target)?);
         }
         let is_named = file_name(&include.file).is_some();
-        let asked = if is_named { None } else { Some(self.place.bound(&include.file)?) };
+        let chosen = if is_named { None } else { Some(self.place.bound(&include.file)?) };
         let mut bindings = include.bindings.clone();
         if include.only {
             bindings.extend(self.hidden(&targets, include));
         }
-        if let Some(asked) = &asked {
-            self.tag(&format!("set included_file = {asked}"));
+        if let Some(chosen) = &chosen {
+            self.tag(&format!("set included_file = {chosen}"));
         }
         let (project, file) = (self.project, self.file);
         let inner = |name: &str| match targets.as_slice() {
@@ -47,16 +47,16 @@ impl Writer<'_> {
                 (false, _) => self.tag(&format!("set forloop = {OUTER_LOOP}")),
             }
         }
-        match asked {
+        match chosen {
             None => names.iter().for_each(|name| self.tag(&format!("include {}", quoted(name)))),
-            Some(_) => self.chosen(&targets, &names),
+            Some(_) => self.include_by_name(&targets, &names),
         }
         self.restore(&saved);
         Ok(())
     }
 
-    /// The file that is chosen by its name; any other is an error, as in Django.
-    fn chosen(&mut self, targets: &[String], names: &[String]) {
+    /// Includes one of several files by its name; any other name is an error, as in Django.
+    fn include_by_name(&mut self, targets: &[String], names: &[String]) {
         for (at, (target, name)) in targets.iter().zip(names).enumerate() {
             let word = if at == 0 { "if" } else { "elif" };
             self.tag(&format!("{word} included_file == {}", quoted(target)));
@@ -67,10 +67,10 @@ impl Writer<'_> {
         self.tag("endif");
     }
 
-    /// The name of what to include for a file: its own, or that of a copy for this place.
+    /// The name of the file to include: the file itself, or a variant of it for this place.
     fn included(&mut self, node: &Node, target: &str) -> Result<String, Fault> {
         if !self.project.has(target) {
-            if !self.project.finds(target) {
+            if !self.project.will_exist(target) {
                 self.missing(node, target);
             }
             return Ok(target.to_owned());
@@ -82,14 +82,14 @@ impl Writer<'_> {
         let name = variant.name();
         if !variant.is_own {
             if self.project.has(&name) {
-                return Err(fault(format!("a copy of {target} would have the name of {name}"), "rename that file"));
+                return Err(fault(format!("its variant of {target} would overwrite {name}"), "rename that file"));
             }
             self.variants.push(variant);
         }
         Ok(name)
     }
 
-    /// Empty values for what the files read and `only` keeps from them.
+    /// Empty values for the variables that the files read and that `only` hides from them.
     fn hidden(&self, targets: &[String], include: &Include) -> Vec<(String, Expression)> {
         let given: BTreeSet<&str> = include.bindings.iter().map(|(name, _)| name.as_str()).collect();
         let read: BTreeSet<&str> = targets.iter().flat_map(|target| self.project.variables(target)).collect();

@@ -1,5 +1,5 @@
-//! Names that have a value for a while. Tera's `set` lasts to the end of the file or the loop, Django's names to the end of
-//! what they are given in: so an old value is kept and given back, where something reads it.
+//! Scopes of names. Tera's `set` lasts until the end of the file or loop, a name in Django until the end of the tag that it is set
+//! in. So the previous value is saved and restored if something reads it.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,7 @@ use crate::tree::{For, Kind, Node, walk};
 use crate::values;
 
 impl Writer<'_> {
-    /// Gives names their values. Those that something outside reads as well (more often than `inner` says) are kept, to
-    /// be given back.
+    /// Binds names. The values of those that are read outside too (more often than `inner` returns) are saved, to be restored.
     pub(super) fn bind(
         &mut self,
         bindings: &[(String, Expression)],
@@ -27,9 +26,10 @@ impl Writer<'_> {
         let saved: Vec<String> =
             values.iter().filter(|(name, _)| reused(name)).map(|(name, _)| (*name).to_owned()).collect();
         self.save(&saved);
-        // All values are those of before.
-        let renamed =
-            |name: &str| bindings.iter().any(|(_, value)| bindings.len() > 1 && value.heads().any(|head| head == name));
+        // All values refer to the names as they were before.
+        let renamed = |name: &str| {
+            bindings.iter().any(|(_, value)| bindings.len() > 1 && value.variables().any(|head| head == name))
+        };
         let (later, now): (Vec<_>, Vec<_>) = values.into_iter().partition(|(name, _)| renamed(name));
         for (name, value) in &later {
             self.tag(&format!("set new_{name} = {value}"));
@@ -59,7 +59,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Where a name's value is kept: another place for each time that it is, and in each block, whoever fills it.
+    /// The variable that holds a saved value: a different one for each level, and in each block.
     fn kept_name(&self, name: &str) -> String {
         let block = self.block.as_ref().map(|block| format!("{block}_")).unwrap_or_default();
         match self.kept.iter().filter(|kept| *kept == name).count() {
@@ -68,7 +68,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Keeps the values of the names that `as name` gives others to until the end of a body, where they are read outside.
+    /// Saves the values of names that tags with `as name` set in a body, if they are read outside.
     pub(super) fn keep_what_is_set_in(&mut self, body: &[Node]) -> Vec<String> {
         let inner = reads_in(body);
         let mut set = BTreeSet::new();
@@ -81,10 +81,9 @@ impl Writer<'_> {
 }
 
 impl Writer<'_> {
-    /// What Django's loop carries from one round to the next, and Tera's does not: values that `as name` gives, where one
-    /// may be read before it is given anew. Each begins as what the name is outside. A loop that unpacks tuples carries
-    /// nothing in Django either.
-    pub(super) fn carry(&mut self, loops: &For) -> Vec<(String, String)> {
+    /// Declares the variables that Django's loops carry from one iteration to the next and Tera's do not: names that are set with
+    /// `as name` and may be read before that. They start with the value outside. Django's loops that unpack tuples carry none.
+    pub(super) fn declare_carried(&mut self, loops: &For) -> Vec<(String, String)> {
         if loops.names.len() > 1 {
             return Vec::new();
         }
@@ -92,7 +91,7 @@ impl Writer<'_> {
         each_in_scope(&loops.body, &mut |node| set.extend(node.sets()));
         let mut carried = Vec::new();
         for name in set {
-            let reads_early = Early { project: self.project, file: self.file, name }.reads(&loops.body, false).0;
+            let reads_early = EarlyRead { project: self.project, file: self.file, name }.reads(&loops.body, false).0;
             if reads_early && values::name(name).is_ok() && !loops.names.iter().any(|own| own == name) {
                 let place = format!("carried{}_{name}", self.place.loops + 1);
                 self.tag(&format!("set_global {place} = {name}"));
@@ -102,38 +101,39 @@ impl Writer<'_> {
         carried
     }
 
-    /// At the beginning of a round.
-    pub(super) fn take_up(&mut self, carried: &[(String, String)]) {
+    /// Loads the carried values at the start of an iteration.
+    pub(super) fn load_carried(&mut self, carried: &[(String, String)]) {
         for (name, place) in carried {
             self.tag(&format!("set {name} = {place}"));
         }
         self.carried.extend_from_slice(carried);
     }
 
-    pub(super) fn put_down(&mut self, carried: Vec<(String, String)>) {
+    /// Ends the scope of carried values.
+    pub(super) fn end_carried(&mut self, carried: Vec<(String, String)>) {
         self.carried.truncate(self.carried.len() - carried.len());
     }
 
-    /// Where a name has got a value.
-    pub(super) fn carry_on(&mut self, name: &str) {
+    /// Stores the value of a name that was set, if it is carried.
+    pub(super) fn store_carried(&mut self, name: &str) {
         if let Some((_, place)) = self.carried.iter().rfind(|(carried, _)| carried == name) {
             self.tag(&format!("set_global {place} = {name}"));
         }
     }
 }
 
-/// Whether a body may read a name before it gives it a value.
-struct Early<'a> {
+/// Determines whether a body may read a name before it sets it.
+struct EarlyRead<'a> {
     project: &'a Project,
     file: &'a str,
     name: &'a str,
 }
 
-impl Early<'_> {
-    /// Whether it reads the name early, and whether the name has a value of its own for certain at the end.
+impl EarlyRead<'_> {
+    /// Whether the name may be read before it is set, and whether it is certainly set at the end.
     fn reads(&self, nodes: &[Node], mut is_set: bool) -> (bool, bool) {
         for node in nodes {
-            if !is_set && (node.heads().contains(&self.name) || self.includes_a_reader(node)) {
+            if !is_set && (node.variables().contains(&self.name) || self.includes_a_reader(node)) {
                 return (true, is_set);
             }
             is_set |= node.sets() == Some(self.name);
@@ -163,11 +163,11 @@ impl Early<'_> {
 /// How often a body reads a variable.
 pub(super) fn reads_in(body: &[Node]) -> impl Fn(&str) -> usize {
     let mut reads: Vec<String> = Vec::new();
-    walk(body, &mut |node| reads.extend(node.heads().into_iter().map(str::to_owned)));
+    walk(body, &mut |node| reads.extend(node.variables().into_iter().map(str::to_owned)));
     move |name| reads.iter().filter(|read| *read == name).count()
 }
 
-/// The nodes whose names are those of the body: not the ones in bodies that end their names themselves.
+/// Visits the nodes in the scope of a body, without those in inner scopes.
 fn each_in_scope<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
     for node in nodes {
         visit(node);

@@ -1,5 +1,5 @@
-//! Tags that remember: `cycle`, `ifchanged`, and the groups of `regroup`. Tera keeps a value over a loop's rounds only where
-//! `set_global` gives it a name, before the outermost loop, as Django's tags begin anew with each rendering of their file.
+//! Tags with state: `cycle`, `ifchanged` and `regroup`. Tera keeps a value between iterations only in a variable that `set_global`
+//! sets. It is initialized before the outermost loop, because Django resets such tags each time the file is rendered.
 
 use super::Writer;
 use crate::expression::Expression;
@@ -7,23 +7,23 @@ use crate::fault::{Fault, fault};
 use crate::tree::{Cycle, For, Kind, Node, Nodes, walk};
 use crate::values::{is_name, name, quoted};
 
-/// The values of a cycle, and the variable that counts its turns.
-pub(super) struct Turns {
+/// A cycle, and the variable that counts how often it was used.
+pub(super) struct CycleState {
     state: String,
     name: Option<String>,
     values: Vec<Expression>,
     is_silent: bool,
 }
 
-/// Where a node is, which tells it from others that are equal.
+/// The address of a node, which distinguishes it from equal nodes.
 fn identity(node: &Node) -> usize {
     std::ptr::from_ref(node).addr()
 }
 
 impl Writer<'_> {
-    /// Before a loop: what its tags begin with. Those of inner loops, too, as a cycle goes on from one run of its loop to the
-    /// next; `ifchanged` begins anew with each run.
-    pub(super) fn begin_states(&mut self, loops: &For) {
+    /// Initializes the state of the tags in a loop: of cycles before the outermost loop, because they continue when an inner loop
+    /// runs again, and of `ifchanged` before its own loop, because it is reset then.
+    pub(super) fn init_states(&mut self, loops: &For) {
         if self.place.loops == 0 {
             let mut cycles = Vec::new();
             walk(&loops.body, &mut |node| {
@@ -31,7 +31,7 @@ impl Writer<'_> {
                     cycles.push(identity(node));
                 }
             });
-            cycles.into_iter().for_each(|node| self.begin(node, "cycle", "0"));
+            cycles.into_iter().for_each(|node| self.init_state(node, "cycle", "0"));
         }
         let mut changes = Vec::new();
         within_loop(&loops.body, &mut |node| {
@@ -39,10 +39,10 @@ impl Writer<'_> {
                 changes.push(identity(node));
             }
         });
-        changes.into_iter().for_each(|node| self.begin(node, "changed", "none"));
+        changes.into_iter().for_each(|node| self.init_state(node, "changed", "none"));
     }
 
-    fn begin(&mut self, node: usize, kind: &str, value: &str) {
+    fn init_state(&mut self, node: usize, kind: &str, value: &str) {
         let count = self.states.len() + 1;
         let state = self.states.entry(node).or_insert_with(|| format!("{kind}{count}")).clone();
         self.tag(&format!("set_global {state} = {value}"));
@@ -50,9 +50,9 @@ impl Writer<'_> {
 
     pub(super) fn cycle(&mut self, node: &Node, cycle: &Cycle) -> Result<(), Fault> {
         if cycle.values.is_empty() {
-            let known = self.cycles.iter().position(|turns| turns.name == cycle.name);
-            let known = known.ok_or_else(|| fault("there is no cycle of this name before it", "correct the name"))?;
-            return self.turn(known);
+            let known = self.cycles.iter().position(|known| known.name == cycle.name);
+            let known = known.ok_or_else(|| fault("there is no earlier cycle with this name", "correct the name"))?;
+            return self.write_next(known);
         }
         if let Some(name) = &cycle.name {
             self::name(name)?;
@@ -63,22 +63,22 @@ impl Writer<'_> {
         let state = match self.states.get(&identity(node)) {
             Some(state) => state.clone(),
             None => {
-                self.begin(identity(node), "cycle", "0");
+                self.init_state(identity(node), "cycle", "0");
                 self.states[&identity(node)].clone()
             }
         };
-        self.cycles.push(Turns {
+        self.cycles.push(CycleState {
             state,
             name: cycle.name.clone(),
             values: cycle.values.clone(),
             is_silent: cycle.is_silent,
         });
-        self.turn(self.cycles.len() - 1)
+        self.write_next(self.cycles.len() - 1)
     }
 
-    /// The next value.
-    fn turn(&mut self, at: usize) -> Result<(), Fault> {
-        let Turns { state, name, values, is_silent } = &self.cycles[at];
+    /// Writes the next value of a cycle.
+    fn write_next(&mut self, at: usize) -> Result<(), Fault> {
+        let CycleState { state, name, values, is_silent } = &self.cycles[at];
         let (state, name, is_silent) = (state.clone(), name.clone(), *is_silent);
         let written = values.iter().map(|value| self.place.bound(value)).collect::<Result<Vec<_>, _>>()?;
         let value = format!("[{}][{state} % {}]", written.join(", "), written.len());
@@ -103,10 +103,10 @@ impl Writer<'_> {
 
     pub(super) fn reset_cycle(&mut self, name: Option<&str>) -> Result<(), Fault> {
         let known = match name {
-            Some(name) => self.cycles.iter().rfind(|turns| turns.name.as_deref() == Some(name)),
+            Some(name) => self.cycles.iter().rfind(|cycle| cycle.name.as_deref() == Some(name)),
             None => self.cycles.last(),
         };
-        let known = known.ok_or_else(|| fault("there is no such cycle before it", "Django does not read it either"))?;
+        let known = known.ok_or_else(|| fault("there is no earlier cycle", "Django does not accept it either"))?;
         let state = known.state.clone();
         self.tag(&format!("set_global {state} = 0"));
         Ok(())
@@ -114,8 +114,8 @@ impl Writer<'_> {
 
     pub(super) fn regroup(&mut self, list: &Expression, field: &str, name: &str) -> Result<(), Fault> {
         if !field.split('.').all(is_name) {
-            let why = format!("the groups' field {field:?} has filters");
-            return Err(fault(why, "group the list where the message is made"));
+            let reason = format!("the field {field:?} to group by has filters");
+            return Err(fault(reason, "group the list when the message is created"));
         }
         let list = self.place.bound(list)?;
         self.set(name, &format!("{list} | regroup(field={})", quoted(field)))?;
@@ -123,7 +123,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// What is compared, or what is written, is remembered as a text or list.
+    /// `ifchanged` stores the values that it compares, or else its rendered body.
     pub(super) fn if_changed(
         &mut self,
         node: &Node,
@@ -133,7 +133,7 @@ impl Writer<'_> {
     ) -> Result<(), Fault> {
         let written = values.iter().map(|value| self.place.bound(value)).collect::<Result<Vec<_>, _>>()?;
         if !self.states.contains_key(&identity(node)) {
-            self.begin(identity(node), "changed", "none");
+            self.init_state(identity(node), "changed", "none");
         }
         let state = self.states[&identity(node)].clone();
         if written.is_empty() {
@@ -159,7 +159,7 @@ impl Writer<'_> {
     }
 }
 
-/// The nodes of a loop's body that are in no loop inside.
+/// Visits the nodes of a loop's body, without those in inner loops.
 fn within_loop<'a>(nodes: &'a [Node], visit: &mut impl FnMut(&'a Node)) {
     for node in nodes {
         visit(node);

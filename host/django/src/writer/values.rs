@@ -1,4 +1,4 @@
-//! Tags that write a value, or give it a name.
+//! Tags that write a value, or bind it to a name.
 
 use super::scope::reads_in;
 use super::{TRACKING_PIXELS, Writer};
@@ -33,8 +33,8 @@ impl Writer<'_> {
     pub(super) fn block_translate(&mut self, node: &Node, block: &BlockTranslate) -> Result<(), Fault> {
         let dotted = messages::dotted(block).join(", ");
         if !dotted.is_empty() {
-            let why = format!("Django writes nothing for {dotted} inside a translated block; here it is written");
-            self.note(node, why);
+            let reason = format!("Django writes nothing for {dotted} inside a translated block; here it is written");
+            self.note(node, reason);
         }
         let call = messages::block(&self.place, block)?;
         match &block.name {
@@ -46,12 +46,12 @@ impl Writer<'_> {
         }
     }
 
-    /// What a function of a template returns, written or given a name.
+    /// The value of a function call, written or bound to a name.
     pub(super) fn called(&mut self, call: &Call, name: Option<&str>) -> Result<(), Fault> {
         let (mut value, is_safe) = self.call(call)?;
         if let Call::Url(page, given, named) = call {
-            self.ask_for_route(page, given, named);
-            // A page that there is not is an empty text where it gets a name.
+            self.add_route(page, given, named);
+            // With a name, an unknown route is an empty string.
             value.insert_str(value.len() - 1, if name.is_some() { ", or_empty=true" } else { "" });
         }
         match name {
@@ -64,12 +64,12 @@ impl Writer<'_> {
     }
 
     pub(super) fn first_of(&mut self, candidates: &[Expression], name: Option<&str>) -> Result<(), Fault> {
-        // A value that is not there is `None` to its filters, as in a condition.
-        let asked = |value: &Expression| self.place.condition(&Condition::Value(value.clone()));
-        let written = candidates.iter().map(asked).collect::<Result<Vec<_>, _>>()?;
+        // As in a condition, a missing value is `None` for its filters.
+        let candidate = |value: &Expression| self.place.condition(&Condition::Value(value.clone()));
+        let written = candidates.iter().map(candidate).collect::<Result<Vec<_>, _>>()?;
         let value = format!("({} or \"\") | text", written.join(" or "));
         match name {
-            // Django escapes it when it is named, not where it is written.
+            // Django escapes it when it is bound, not when it is written.
             Some(name) if self.escapes() => self.set(name, &format!("{value} | conditional_escape"))?,
             Some(name) => self.set(name, &value)?,
             None => self.put_escaped(&value),
@@ -91,6 +91,9 @@ impl Writer<'_> {
             return;
         }
         self.comment(&format!("{}: see channel.tracker_image_sources", node.source));
-        self.note(node, "the channel's tracker images are written elsewhere, and these are what it becomes".to_owned());
+        self.note(
+            node,
+            "it writes the channel's tracker images, which another template already writes; it is left out".to_owned(),
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What only the project knows: its pages, and what its own tags and filters do.
+//! Writes what depends on the project: routes, and custom tags and filters.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use super::Writer;
 use crate::expression::{Expression, Operand};
 use crate::fault::{Fault, fault};
 use crate::tags::file_name;
-use crate::tree::{Left, Node, Own};
+use crate::tree::{CustomTag, Node};
 use crate::values::{self, quoted};
 use crate::{Options, Severity, Tag};
 
 impl Writer<'_> {
-    /// The address of a page.
+    /// The URL of a route.
     pub(super) fn url(
         &self,
         page: &Expression,
@@ -31,7 +31,7 @@ impl Writer<'_> {
         Ok(call + ")")
     }
 
-    pub(super) fn ask_for_route(&mut self, page: &Expression, given: &[Expression], named: &[(String, Expression)]) {
+    pub(super) fn add_route(&mut self, page: &Expression, given: &[Expression], named: &[(String, Expression)]) {
         let Some(page) = file_name(page) else { return };
         let form = match (given.len(), named) {
             (0, []) => String::new(),
@@ -41,34 +41,34 @@ impl Writer<'_> {
         self.routes.push((page.to_owned(), form));
     }
 
-    /// A tag of the project's own: what stands for it, else nothing where that is wanted.
-    pub(super) fn own(&mut self, node: &Node, own: &Own) -> Result<(), Fault> {
-        let wrong = |why: String| fault(format!("what stands for it in [templates.tags]: {why}"), "correct it");
-        let value = match self.place.options.tags.get(&own.tag) {
+    /// A custom tag: its replacement, or nothing if custom tags are left out.
+    pub(super) fn custom(&mut self, node: &Node, tag: &CustomTag) -> Result<(), Fault> {
+        let wrong = |reason: String| fault(format!("its replacement in [templates.tags]: {reason}"), "correct it");
+        let value = match self.place.options.tags.get(&tag.tag) {
             Some(Tag::Text(text)) => Operand::Text(text.clone()).into(),
             Some(Tag::Value(value)) => Expression::parse(value).map_err(|error| wrong(error.to_string()))?,
             Some(Tag::Setting(name)) => {
                 let call = format!("setting(name={})", quoted(name));
-                match &own.name {
+                match &tag.name {
                     Some(name) => self.set(name, &call)?,
                     None => self.put(&call),
                 }
                 return Ok(());
             }
-            None if !self.place.options.stub => return Err(own.fault.clone()),
+            None if !self.place.options.stub => return Err(tag.fault.clone()),
             None => {
-                let is_block = own.body.is_some();
-                let why = if is_block { "it is left out, and what is in it stays" } else { "it is left out" };
-                self.stub(node, why.to_owned());
+                let is_block = tag.body.is_some();
+                let reason = if is_block { "it is left out, and its body is kept" } else { "it is left out" };
+                self.stub(node, reason.to_owned());
                 self.comment(&format!("stub: {}", node.source));
-                if let Some(name) = &own.name {
+                if let Some(name) = &tag.name {
                     self.set(name, "\"\"")?;
                 }
-                self.nodes(own.body.as_deref().unwrap_or_default());
+                self.nodes(tag.body.as_deref().unwrap_or_default());
                 return Ok(());
             }
         };
-        match &own.name {
+        match &tag.name {
             Some(name) => {
                 let value = self.place.bound(&value)?;
                 self.set(name, &value)
@@ -81,20 +81,20 @@ impl Writer<'_> {
         }
     }
 
-    /// Names the filters that are left out of a tag's values.
+    /// Reports the custom filters that are left out of a tag's values.
     pub(super) fn name_stubs(&mut self, node: &Node) {
         let Options { stub: true, filters: known, .. } = self.place.options else { return };
         let filters = node.values().into_iter().flat_map(|value| &value.filters);
         let unknown: BTreeSet<&str> = filters
             .map(|filter| filter.name.as_str())
-            .filter(|name| values::is_own(name) && !known.contains_key(*name))
+            .filter(|name| values::is_unknown_filter(name) && !known.contains_key(*name))
             .collect();
         for name in unknown {
-            self.stub(node, format!("the filter {name:?} is left out, and its value stays as it is"));
+            self.stub(node, format!("the filter {name:?} is left out, and its value is not changed"));
         }
     }
 
-    fn stub(&mut self, node: &Node, why: String) {
-        self.findings.push(self.finding(node, Severity::Stub, Left { why, suggestion: String::new() }));
+    fn stub(&mut self, node: &Node, reason: String) {
+        self.findings.push(self.finding(node, Severity::Stub, Fault { reason, suggestion: String::new() }));
     }
 }
