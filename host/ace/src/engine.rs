@@ -21,7 +21,7 @@ use crate::mailer::{Mailer, MailerError};
 use crate::message::{self, Message, OnError, Report};
 use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
-use crate::plugin::registry::RegistryError;
+use crate::plugin::loading::registry::RegistryError;
 use crate::plugin::runtime::world;
 use crate::plugin::{self, Namespace, Plugin, PluginState, Registry, Services, http};
 use crate::policy::shadow::ShadowLog;

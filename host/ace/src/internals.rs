@@ -30,10 +30,11 @@ pub mod pipeline {
 
 /// The component runtime.
 pub mod plugin {
+    pub use crate::plugin::loading::{inspection, registry, signature};
     pub use crate::plugin::runtime::{instance, world};
     pub use crate::plugin::{
         Engine, INTERFACE_VERSION, Namespace, Plugin, PluginState, Runtime, Services, Shown, Single, Trial, World,
-        grants, http, inspection, registry, signature, single, trial,
+        grants, http, single, trial,
     };
 }
 

@@ -46,7 +46,7 @@ pub use config::{Compile, Config};
 pub use engine::{Ace, Builder, Reload, StartError};
 pub use message::{Message, MessageType, Outcome, Recipient, Report};
 pub use pipeline::InFlight;
-pub use plugin::compiler::child::compile_child;
+pub use plugin::loading::compiler::child::compile_child;
 
 /// The Rust code of docs/embedding.md, compiled.
 #[cfg(doctest)]

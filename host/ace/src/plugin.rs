@@ -1,36 +1,21 @@
 //! The plugin runtime: components from a folder, each bounded, granted and isolated.
 //!
 //! - [`runtime`]: the wasmtime engine, instances and bounded calls
-//! - [`cache`]: compiled code on disk
-//! - [`compiler`]: components made into machine code, in a process of their own; [`reading`]: the part that looks at their bytes
-//! - [`registry`]: the folder as a whole, and what a reload means for it; [`versions`]: one version of a plugin beside another;
-//!   [`loading`]: plugins on their way in; [`loader`]: one plugin from its files; [`interfaces`]: what it imports and exports
+//! - [`loading`]: from the files of the plugin folder to plugins that can be called
 //! - [`shown`]: what a plugin shows of itself
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
-//! - [`signature`]: who vouches for a plugin
-//! - [`single`], [`inspection`], [`trial`]: one plugin by itself, for its author
+//! - [`single`], [`trial`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
-pub(crate) mod cache;
-pub(crate) mod compiler;
 pub mod grants;
-mod host;
 mod imports;
-pub mod inspection;
-mod interfaces;
-mod loader;
-mod loading;
-mod reading;
-pub mod registry;
+pub(crate) mod loading;
 pub(crate) mod runtime;
 mod shown;
-pub mod signature;
 pub mod single;
-mod stamp;
 pub mod trial;
-mod versions;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -49,14 +34,14 @@ use crate::message::{ChannelType, Object, TemplateFile, text};
 use ace_store::keyvalue::Keyvalue;
 
 pub use imports::http;
-pub(crate) use registry::Registry;
+pub(crate) use loading::registry::Registry;
+pub(crate) use loading::versions::is_enforced;
 pub use runtime::engine::Engine;
 pub use runtime::instance::Runtime;
 pub use runtime::world::World;
 pub use shown::Shown;
 pub use single::Single;
 pub use trial::Trial;
-pub(crate) use versions::is_enforced;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.1.0";
@@ -245,11 +230,11 @@ pub struct Plugin {
     /// What ace.toml says of it.
     pub settings: config::Plugin,
     limits: config::Limits,
-    stamp: stamp::FileStamps,
+    stamp: loading::stamp::FileStamps,
     /// The files that are there now, where they cannot serve and an earlier revision goes on instead.
     pub rejected: Option<Rejected>,
     /// What was made of its files, where that could be done; of the files before, where those of now were refused.
-    code: Option<Arc<loader::Code>>,
+    code: Option<Arc<loading::loader::Code>>,
     /// What it requests and is not granted.
     pub missing: Requests,
     /// Whether it is used, and if not why.
@@ -274,7 +259,7 @@ impl Plugin {
             imports: Vec::new(),
             settings,
             limits,
-            stamp: stamp::FileStamps::default(),
+            stamp: loading::stamp::FileStamps::default(),
             rejected: None,
             code: None,
             missing: Requests::default(),

@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 use super::{Ace, Parts, Running, StartError};
 use crate::config::{Config, Seen};
 use crate::monitoring;
-use crate::plugin::registry::{self, Change};
+use crate::plugin::loading::registry::{self, Change};
 use crate::presentation::Presentation;
 use crate::tasks;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::host::Host;
-use super::inspection::Inspection;
-use super::loader::Loader;
-use super::reading;
-use super::registry::RegistryError;
+use super::loading::component_file;
+use super::loading::host::Host;
+use super::loading::inspection::Inspection;
+use super::loading::loader::Loader;
+use super::loading::registry::RegistryError;
 use super::runtime::errors;
 use super::{Engine, Plugin, Services, imports};
 use crate::config::Config;
@@ -58,7 +58,7 @@ impl Single {
     pub async fn time_compilation(&self, file: &Path) -> Result<Duration, FileError> {
         let (file, host) = (file.to_owned(), self.host.clone());
         let timed = tasks::blocking(move || {
-            let wasm = reading::read_component(&file).map_err(FileError)?;
+            let wasm = component_file::read_component(&file).map_err(FileError)?;
             let took = host.engine.time_compilation(&wasm, Sha256::digest(&wasm).into());
             took.map_err(|refusal| FileError(errors::printable(&refusal.reason)))
         });
@@ -80,5 +80,5 @@ pub fn name(file: &Path) -> String {
 /// # Errors
 /// It cannot be read, or is no component.
 pub fn read(file: &Path) -> Result<Vec<u8>, FileError> {
-    reading::read_component(file).map_err(FileError)
+    component_file::read_component(file).map_err(FileError)
 }

@@ -11,9 +11,9 @@ use wasmtime::{Enabled, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::errors;
 use crate::config::Config;
-use crate::plugin::cache::{Cache, Entry, InUse, Key};
-use crate::plugin::compiler::{Compiler, Job, Machine};
-use crate::plugin::reading::{FACTS_VERSION, Facts, Refusal};
+use crate::plugin::loading::cache::{Cache, Entry, InUse, Key};
+use crate::plugin::loading::compiler::{Compiler, Job, Machine};
+use crate::plugin::loading::component_file::{FACTS_VERSION, Facts, Refusal};
 
 /// How often guests are looked at. A guest's time is measured to about this.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -21,13 +21,13 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// Instances of all plugins together.
 const INSTANCES_MAX: u32 = 1_000;
 /// Core instances in one instance of a plugin.
-pub(in crate::plugin) const CORE_INSTANCES_MAX: usize = 100;
+pub(super) const CORE_INSTANCES_MAX: usize = 100;
 /// Elements of one table: functions called indirectly, mostly.
-pub(in crate::plugin) const TABLE_ELEMENTS_MAX: usize = 100_000;
+pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Handles one instance may hold at once: messages, clocks, exchanges, streams.
-pub(in crate::plugin) const HANDLES_MAX: usize = 1_000;
+pub(super) const HANDLES_MAX: usize = 1_000;
 /// What the host keeps behind those handles; some of them stand for two or three.
-pub(in crate::plugin) const RESOURCES_MAX: usize = 4 * HANDLES_MAX;
+pub(super) const RESOURCES_MAX: usize = 4 * HANDLES_MAX;
 /// Bytes of an instance's memory that are set to zero rather than given back when it ends.
 const MEMORY_KEPT: usize = 1 << 20;
 

@@ -9,9 +9,9 @@ use wasmtime::WasmBacktrace;
 use crate::message::text::{self, TEXT_BYTES_MAX};
 
 /// Bytes of an error with its causes that are kept.
-pub(in crate::plugin) const ERROR_BYTES_MAX: usize = 4_000;
+pub(super) const ERROR_BYTES_MAX: usize = 4_000;
 /// Frames of a stack that are kept, the innermost first.
-pub(in crate::plugin) const FRAMES_MAX: usize = 20;
+pub(super) const FRAMES_MAX: usize = 20;
 /// Bytes of a name in a frame that are kept.
 const NAME_BYTES_MAX: usize = 120;
 /// The longest name of a function that a component may have: wasmtime copies one for each frame of a stack.

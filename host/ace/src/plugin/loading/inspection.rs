@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Plugin};
 use crate::config::Manifest;
+use crate::plugin::{Limits, Plugin};
 
 /// What a component and its manifest say.
 pub struct Inspection {

@@ -11,8 +11,8 @@ use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, Producer
 use wasmtime::component::Component;
 
 use super::inspection::Metadata;
-use super::runtime::errors;
 use crate::message::text;
+use crate::plugin::runtime::errors;
 
 /// The largest component that is read.
 const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -28,11 +28,11 @@ const NAME_BYTES_MAX: usize = 500;
 const PAGE_BITS: u32 = 16;
 
 /// Counts the forms of [`Facts`]: what was kept in another form is found out anew.
-pub(super) const FACTS_VERSION: u32 = 1;
+pub(in crate::plugin) const FACTS_VERSION: u32 = 1;
 
 /// What a component says of itself. Less than 1 MiB as JSON, whatever the component is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Facts {
+pub(in crate::plugin) struct Facts {
     /// The names of what it imports.
     pub imports: Vec<String>,
     /// The names of what it exports.
@@ -44,7 +44,7 @@ pub(super) struct Facts {
 
 /// Why there is no code of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(in crate::plugin) struct Refusal {
     pub reason: String,
     /// What could be read all the same.
     pub facts: Box<Facts>,
@@ -54,7 +54,11 @@ pub(super) struct Refusal {
 
 /// Reads a component and compiles it to what [`Component::deserialize`] takes. One that starts with more than `memory_max`
 /// bytes is refused before the long part.
-pub(super) fn compile(engine: &wasmtime::Engine, wasm: &[u8], memory_max: usize) -> Result<(Facts, Vec<u8>), Refusal> {
+pub(in crate::plugin) fn compile(
+    engine: &wasmtime::Engine,
+    wasm: &[u8],
+    memory_max: usize,
+) -> Result<(Facts, Vec<u8>), Refusal> {
     let (facts, longest_name) = scan(wasm);
     let refuse = |reason, lacks_memory| Refusal { reason, lacks_memory, facts: Box::new(facts.clone()) };
     fits(facts.starting_memory, memory_max, "limits.memory in ace.toml").map_err(|reason| refuse(reason, false))?;
@@ -167,7 +171,7 @@ fn shown(text: &str) -> String {
 }
 
 /// Whether a component can start within a limit, and which one to raise where it cannot.
-pub(super) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
+pub(in crate::plugin) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
     if starts_with <= limit as u64 {
         return Ok(());
     }
@@ -191,7 +195,7 @@ pub(super) fn read_bounded(file: &Path, max: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The bytes of a component.
-pub(super) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
+pub(in crate::plugin) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
     let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|io| format!("the file cannot be read: {io}"))?;
     match (wasm.get(..4), wasm.get(4..8)) {
         (Some(b"\0asm"), Some([0x0d, 0, 1, 0])) => Ok(wasm),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use wasmtime::component::Linker;
 
-use super::runtime::state::State;
-use super::{Engine, Services};
+use crate::plugin::runtime::state::State;
+use crate::plugin::{Engine, Services};
 
 /// What every plugin is loaded with, at the start and at every reload.
-pub(super) struct Host {
+pub(in crate::plugin) struct Host {
     pub dir: PathBuf,
     pub engine: Engine,
     pub linker: Linker<State>,

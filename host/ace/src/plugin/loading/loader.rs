@@ -6,20 +6,20 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use super::grants::{self, Grants};
+use super::component_file::{Facts, fits, read_bounded, read_component};
 use super::host::Host;
 use super::inspection::Inspection;
 use super::interfaces::{check_interfaces, link, namespaces};
-use super::reading::{Facts, fits, read_bounded, read_component};
-use super::runtime::circuit_breaker;
-use super::runtime::engine::Compiled;
-use super::runtime::errors::printable;
-use super::runtime::instance::{Linked, Runtime};
 use super::signature;
 use super::versions::is_wanted;
-use super::{Limits, Namespace, Plugin, PluginState, Settings};
 use crate::config::{self, Config, Manifest};
 use crate::message::text;
+use crate::plugin::grants::{self, Grants};
+use crate::plugin::runtime::circuit_breaker;
+use crate::plugin::runtime::engine::Compiled;
+use crate::plugin::runtime::errors::printable;
+use crate::plugin::runtime::instance::{Linked, Runtime};
+use crate::plugin::{Limits, Namespace, Plugin, PluginState, Settings};
 use crate::tasks;
 
 /// The largest manifest that is read.
@@ -29,13 +29,13 @@ const REVISION_DIGITS: usize = 12;
 
 /// What one plugin's loading needs.
 #[derive(Clone)]
-pub(super) struct Loader {
+pub(in crate::plugin) struct Loader {
     pub config: Arc<Config>,
     pub host: Arc<Host>,
 }
 
 /// What was read from disk and compiled, before any of it runs and whatever ace.toml says of it.
-pub(super) struct Code {
+pub(in crate::plugin) struct Code {
     compiled: Arc<Compiled>,
     manifest: Manifest,
     /// Bytes of memory that an instance starts with.
@@ -45,12 +45,12 @@ pub(super) struct Code {
 impl Loader {
     /// What the files of one plugin come to; what does not fit is broken, with its reason, and so is what this program cannot
     /// load without a panic.
-    pub(super) async fn load(&self, name: String, file: PathBuf) -> Plugin {
+    pub(in crate::plugin) async fn load(&self, name: String, file: PathBuf) -> Plugin {
         self.start(self.read(name, file).await).await
     }
 
     /// The first half, which takes long and has nothing to do with the plugin's settings: its code, or the reason why it has none.
-    pub(super) async fn read(&self, name: String, file: PathBuf) -> Plugin {
+    pub(in crate::plugin) async fn read(&self, name: String, file: PathBuf) -> Plugin {
         let unread = self.unread(name, file);
         let (loader, mut plugin) = (self.clone(), unread.clone());
         let read = tasks::blocking(move || {
@@ -65,7 +65,7 @@ impl Loader {
     }
 
     /// The second half: a plugin that was read, or served before, started with the settings of this configuration.
-    pub(super) async fn start(&self, read: Plugin) -> Plugin {
+    pub(in crate::plugin) async fn start(&self, read: Plugin) -> Plugin {
         let Plugin { settings, limits, .. } = self.unread(read.name.clone(), read.file.clone());
         let mut plugin = Plugin { settings, limits, rejected: None, channel: None, runtime: None, ..read };
         if let Some(code) = &plugin.code {
@@ -153,7 +153,7 @@ impl Loader {
     }
 
     /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
-    pub(super) async fn inspect(self, name: String, file: PathBuf) -> Inspection {
+    pub(in crate::plugin) async fn inspect(self, name: String, file: PathBuf) -> Inspection {
         let mut plugin = self.unread(name, file);
         let unread = plugin.clone();
         let limits_unread = self.limits(&[], &plugin.settings, &Manifest::default());

@@ -18,7 +18,7 @@ pub struct FileStamps {
 }
 
 impl FileStamps {
-    pub(super) fn of(component: &Path) -> Self {
+    pub(in crate::plugin) fn of(component: &Path) -> Self {
         FileStamps {
             component: FileStamp::of(component),
             manifest: FileStamp::of(&component.with_extension("toml")),

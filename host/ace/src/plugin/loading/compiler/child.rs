@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 
 use super::Job;
-use crate::plugin::reading::{self, Facts, Refusal};
+use crate::plugin::imports;
+use crate::plugin::loading::component_file::{self, Facts, Refusal};
+use crate::plugin::loading::interfaces;
 use crate::plugin::runtime::{engine, errors};
-use crate::plugin::{imports, interfaces};
 
 /// The last argument of a child begins so; the rest of it is the task as JSON.
 pub(super) const ARGUMENT: &str = "--compile-plugin=";
@@ -161,7 +162,7 @@ fn compile(job: Job, engine: wasmtime::Engine, wasm: Vec<u8>) -> Result<(Facts, 
     // A thread that cannot be started lacks memory for its stack.
     rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(STACK_BYTES).build_global().map_err(no_thread)?;
     let compiling = engine.clone();
-    let (facts, code) = on_stack(STACK_BYTES, move || reading::compile(&compiling, &wasm, job.memory_max))??;
+    let (facts, code) = on_stack(STACK_BYTES, move || component_file::compile(&compiling, &wasm, job.memory_max))??;
     on_stack(LINKING_STACK_BYTES, move || {
         // SAFETY: an engine with these settings has just made the code.
         let component = unsafe { Component::deserialize(&engine, &code) };

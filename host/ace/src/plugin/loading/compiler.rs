@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::reading::{self, Facts, Refusal};
+use super::component_file::{self, Facts, Refusal};
 use crate::config::{self, Compile};
 
 /// Refused files that are remembered.
@@ -31,7 +31,7 @@ const REFUSALS_KEPT_MAX: usize = 100;
 const FIRST_TURN: Duration = Duration::from_secs(5);
 
 /// Makes machine code of components, for one engine.
-pub(super) struct Compiler {
+pub(in crate::plugin) struct Compiler {
     settings: config::Compiler,
     /// Address space of one child, and the key of ace.toml that says so.
     memory: (usize, &'static str),
@@ -45,7 +45,7 @@ pub(super) struct Compiler {
 
 /// What the engine wants, beside the bytes of the component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Job {
+pub(in crate::plugin) struct Job {
     /// Whether the code counts instructions.
     pub is_metered: bool,
     /// What no plugin may have more of when it starts, in bytes.
@@ -53,7 +53,7 @@ pub(super) struct Job {
 }
 
 /// Machine code, as wasmtime serializes it, and what is to be known of it.
-pub(super) struct Machine {
+pub(in crate::plugin) struct Machine {
     pub facts: Facts,
     pub code: Vec<u8>,
     /// What reading and compiling took, without the start of a child.
@@ -79,7 +79,7 @@ enum Failure {
 }
 
 impl Compiler {
-    pub(super) fn new(settings: &config::Compiler, job: Job, settings_hash: u64) -> Self {
+    pub(in crate::plugin) fn new(settings: &config::Compiler, job: Job, settings_hash: u64) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let (children, memory) = share::of(settings, processors, share::machine_memory);
         let at_once = if settings.compile == Compile::InProcess { processors } else { children };
@@ -95,7 +95,7 @@ impl Compiler {
     }
 
     /// Reads and compiles a component. `digest` is its SHA-256. Takes long, waits for its turn too: not for an async thread.
-    pub(super) fn compile(
+    pub(in crate::plugin) fn compile(
         &self,
         engine: &wasmtime::Engine,
         wasm: &[u8],
@@ -108,7 +108,7 @@ impl Compiler {
             Compile::InProcess => {
                 let _turn = self.turn(true);
                 let begun = Instant::now();
-                let compiled = reading::compile(engine, wasm, self.job.memory_max).map_err(Failure::Refused);
+                let compiled = component_file::compile(engine, wasm, self.job.memory_max).map_err(Failure::Refused);
                 compiled.map(|(facts, code)| Machine { facts, code, took: begun.elapsed() })
             }
             Compile::Command { program, arguments } => {

@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, Timespec};
 use super::child::{self, ANSWER_BYTES_MAX, Answer, Task, Verdict};
 use super::{Compiler, Failure, Machine};
 use crate::config::{show_duration, show_size};
-use crate::plugin::reading::Refusal;
+use crate::plugin::loading::component_file::Refusal;
 
 /// Bytes of a child's standard error that are kept.
 const WORDS_BYTES_MAX: usize = 2_000;

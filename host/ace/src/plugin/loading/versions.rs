@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::stamp::FileStamps;
-use super::{Namespace, Plugin, PluginState, Rejected};
 use crate::config::Config;
+use crate::plugin::{Namespace, Plugin, PluginState, Rejected};
 
 impl Plugin {
     pub(super) fn is_broken(&self) -> bool {

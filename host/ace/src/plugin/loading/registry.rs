@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::host::Host;
-use super::imports;
-use super::loading::{Loads, Taken, Wanted};
-use super::runtime::errors;
+use super::load_tasks::{Loads, Taken, Wanted};
 use super::stamp::{FileStamps, SETTLING};
-use super::{ChannelInfo, Engine, Plugin, PluginState, Rejected, Services};
 use crate::config::Config;
 use crate::monitoring;
+use crate::plugin::imports;
+use crate::plugin::runtime::errors;
+use crate::plugin::{ChannelInfo, Engine, Plugin, PluginState, Rejected, Services};
 use crate::tasks;
 
 /// Why no plugin could be loaded at all.

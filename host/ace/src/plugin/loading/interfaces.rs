@@ -2,11 +2,11 @@
 
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use super::runtime::bindings::{channel, policy, recipient_resolver};
-use super::runtime::errors;
-use super::runtime::instance::ExportIndices;
-use super::runtime::state::State;
-use super::{INTERFACE_VERSION, Namespace};
+use crate::plugin::runtime::bindings::{channel, policy, recipient_resolver};
+use crate::plugin::runtime::errors;
+use crate::plugin::runtime::instance::ExportIndices;
+use crate::plugin::runtime::state::State;
+use crate::plugin::{INTERFACE_VERSION, Namespace};
 
 /// Ties what a component imports to the host and looks up what it exports. Runs none of its code.
 pub(super) fn link(

@@ -10,8 +10,8 @@ use data_encoding::HEXLOWER;
 use minisign::{KeyPair, PublicKey, SecretKeyBox, SignatureBox};
 use sha2::{Digest, Sha256};
 
-use super::reading;
-use super::runtime::errors;
+use super::component_file;
+use crate::plugin::runtime::errors;
 
 /// Why a plugin is not signed as it should be, or cannot be signed. No text holds a key.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub fn verify<'a>(
     keys: &'a [String],
 ) -> Result<&'a str, SignatureError> {
     let file = file_of(component);
-    let text = reading::read_bounded(&file, FILE_BYTES_MAX).map_err(|e| match e.kind() {
+    let text = component_file::read_bounded(&file, FILE_BYTES_MAX).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => SignatureError::Unsigned { file: file.clone() },
         _ => SignatureError::Unreadable { file: file.clone(), why: e.to_string() },
     })?;
