@@ -67,7 +67,7 @@ async fn a_plugin_comes_into_service_with_the_settings_of_that_moment() {
     });
     assert!(!ace.enforced_policies().contains("slow"), "it is in shadow");
     let plugin = ace.registry().plugins["slow"].clone();
-    assert_eq!(plugin.show().granted, ["keyvalue:facts:read-write"]);
+    assert_eq!(plugin.view().granted, ["keyvalue:facts:read-write"]);
     let runtime = plugin.runtime.as_ref().expect("it serves");
     assert_eq!(json!(runtime.settings.config), json!({"wanted": true}), "it was started with them, too");
     watching.abort();

@@ -30,11 +30,12 @@ pub mod pipeline {
 
 /// The component runtime.
 pub mod plugin {
+    pub use crate::plugin::authoring::{sandbox, standalone};
     pub use crate::plugin::loading::{inspection, registry, signature};
     pub use crate::plugin::runtime::{instance, world};
     pub use crate::plugin::{
-        Engine, INTERFACE_VERSION, Namespace, Plugin, PluginState, Runtime, Services, Shown, Single, Trial, World,
-        grants, http, single, trial,
+        Engine, INTERFACE_VERSION, Namespace, Plugin, PluginState, PluginView, Runtime, Sandbox, Services,
+        StandaloneHost, World, grants, http,
     };
 }
 

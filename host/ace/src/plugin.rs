@@ -2,20 +2,19 @@
 //!
 //! - [`runtime`]: the wasmtime engine, instances and bounded calls
 //! - [`loading`]: from the files of the plugin folder to plugins that can be called
-//! - [`shown`]: what a plugin shows of itself
+//! - [`view`]: a plugin as listings show it
 //! - [`grants`]: the one place that decides what a plugin may reach
 //! - [`imports`]: what a guest may call, one file for each interface
-//! - [`single`], [`trial`]: one plugin by itself, for its author
+//! - [`authoring`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
 
+pub(crate) mod authoring;
 pub mod grants;
 mod imports;
 pub(crate) mod loading;
 pub(crate) mod runtime;
-mod shown;
-pub mod single;
-pub mod trial;
+mod view;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,15 +32,15 @@ use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile, text};
 use ace_store::keyvalue::Keyvalue;
 
+pub use authoring::sandbox::Sandbox;
+pub use authoring::standalone::StandaloneHost;
 pub use imports::http;
 pub(crate) use loading::registry::Registry;
 pub(crate) use loading::versions::is_enforced;
 pub use runtime::engine::Engine;
 pub use runtime::instance::Runtime;
 pub use runtime::world::World;
-pub use shown::Shown;
-pub use single::Single;
-pub use trial::Trial;
+pub use view::PluginView;
 
 /// The version of the WIT package this host serves.
 pub const INTERFACE_VERSION: &str = "1.1.0";

@@ -30,7 +30,7 @@ use ace::config::{self, Config, Manifest, Problems, Requests, Secret};
 use ace::internals::mailer::{Mailer, MailerError};
 use ace::internals::plugin::inspection::Inspection;
 use ace::internals::plugin::registry::RegistryError;
-use ace::internals::plugin::{Services, Single, World, http, world};
+use ace::internals::plugin::{Services, StandaloneHost, World, http, world};
 use ace::internals::tasks::{self, Panicked};
 use ace_store::keyvalue::{self, Keyvalue};
 
@@ -59,7 +59,7 @@ pub enum KitError {
 
 /// Reads a component and its manifest without running any of it.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitError> {
-    let host = Single::new(config, services(config, Arc::new(world::Open)).await?, false)?;
+    let host = StandaloneHost::new(config, services(config, Arc::new(world::Open)).await?, false)?;
     Ok(host.inspect(config, file).await)
 }
 

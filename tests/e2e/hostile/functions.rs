@@ -45,7 +45,7 @@ async fn each_harm_in_each_function_is_a_fault_and_the_next_call_is_sound() {
             assert_eq!(runtime.idle_instances(), 1);
         }
     }
-    assert_eq!(runtime.circuit.show().faults, (FUNCTIONS.len() * HARMS.len()) as u64, "each is counted");
+    assert_eq!(runtime.circuit.view().faults, (FUNCTIONS.len() * HARMS.len()) as u64, "each is counted");
 }
 
 #[tokio::test]

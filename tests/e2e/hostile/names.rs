@@ -102,7 +102,7 @@ async fn names_of_imports_are_cut_in_every_error() {
         assert!(reason.contains(words) && reason.len() <= 4_100, "{name}: {reason}");
     }
     let registry = engine.ace.registry();
-    let shown = serde_json::to_string(&registry.plugins["import"].show()).expect("JSON");
+    let shown = serde_json::to_string(&registry.plugins["import"].view()).expect("JSON");
     assert!(shown.len() < 5_000, "{} bytes", shown.len());
 }
 
@@ -136,7 +136,7 @@ async fn names_of_exports_are_cut_in_every_error() {
     for name in ["export", "exports", "interface"] {
         let reason = engine.reason(name);
         assert!(reason.len() <= 4_100 && !reason.contains(&"x".repeat(4_100)), "{name}: {reason}");
-        let shown = serde_json::to_string(&engine.ace.registry().plugins[name].show()).expect("JSON");
+        let shown = serde_json::to_string(&engine.ace.registry().plugins[name].view()).expect("JSON");
         assert!(shown.len() < 5_000, "{name}: {} bytes", shown.len());
     }
 }

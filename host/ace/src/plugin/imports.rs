@@ -7,8 +7,8 @@ mod logging;
 mod mailer;
 mod messages;
 mod outbox;
+mod poll;
 mod time_zones;
-mod waiting;
 
 use wasmtime::component::{HasSelf, Linker};
 

@@ -4,7 +4,7 @@ mod grant;
 
 use ace::config::Config;
 use ace::internals::engine;
-use ace::internals::plugin::{PluginState, Shown};
+use ace::internals::plugin::{PluginState, PluginView};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -65,7 +65,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     for problem in survey.unknown_names(&config) {
         say(&format!("warning: {problem}"));
     }
-    let shown = plugins.values().map(|plugin| plugin.show()).collect();
+    let shown = plugins.values().map(|plugin| plugin.view()).collect();
     list(shown, args.name.as_deref(), json)
 }
 
@@ -82,7 +82,7 @@ pub async fn ask(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
     list(client.get("/v1/plugins").await?, args.name.as_deref(), json)
 }
 
-fn list(mut shown: Vec<Shown>, name: Option<&str>, json: bool) -> anyhow::Result<u8> {
+fn list(mut shown: Vec<PluginView>, name: Option<&str>, json: bool) -> anyhow::Result<u8> {
     if let Some(name) = name {
         let names: Vec<String> = shown.iter().map(|plugin| plugin.name.clone()).collect();
         shown.retain(|plugin| plugin.name == name);
@@ -134,7 +134,7 @@ fn compared(told: &Value) -> String {
     out
 }
 
-fn table(plugins: &[Shown]) -> String {
+fn table(plugins: &[PluginView]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table_width(&mut table);
@@ -153,7 +153,7 @@ fn table(plugins: &[Shown]) -> String {
 }
 
 /// A block of lines, a few for each thing that is known.
-fn in_full(plugin: &Shown) -> String {
+fn in_full(plugin: &PluginView) -> String {
     let channel = plugin.channel.iter().map(|channel| {
         let files: Vec<&str> = channel.template_files.iter().map(|file| file.name.as_str()).collect();
         format!("{} with {}", channel.channel_type, files.join(", "))
@@ -179,7 +179,7 @@ fn in_full(plugin: &Shown) -> String {
     out
 }
 
-fn state(plugin: &Shown) -> String {
+fn state(plugin: &PluginView) -> String {
     let state = match &plugin.state {
         PluginState::Active => "active".to_owned(),
         PluginState::Disabled => "disabled".to_owned(),

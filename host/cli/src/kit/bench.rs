@@ -78,7 +78,7 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
     for _ in 0..INSTANCES {
         instances.push(runtime.time_instantiation().await.map_err(|fault| runner.fail(&fault.to_string()))?);
     }
-    let usage = prepared.trial.seen().usage;
+    let usage = prepared.sandbox.seen().usage;
     Ok(Measured {
         file: runner.file.clone(),
         revision: prepared.plugin.revision.clone(),
@@ -99,7 +99,7 @@ async fn call(
     prepared: &Prepared,
 ) -> Result<Duration, KitError> {
     let namespace = runner.namespace(case, &prepared.plugin)?;
-    prepared.trial.rewind();
+    prepared.sandbox.rewind();
     let begun = Instant::now();
     let fault = match namespace {
         Namespace::Policy => runtime.check(&prepared.message, false).await.answer.err(),

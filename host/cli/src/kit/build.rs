@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ace::internals::plugin::single;
+use ace::internals::plugin::standalone;
 use ace_store::files::{self, Readers};
 use tokio::process::Command;
 use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER as ADAPTER;
@@ -272,7 +272,7 @@ fn name(folder: &Path) -> Option<String> {
     };
     let mut manifests = entries.filter(is_manifest);
     match (manifests.next(), manifests.next()) {
-        (Some(one), None) => Some(single::name(&one)),
+        (Some(one), None) => Some(standalone::name(&one)),
         _ => Some(folder.file_name()?.to_string_lossy().into_owned()),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ace::internals::plugin::Namespace;
-use ace::internals::plugin::trial::exchange::Exchange;
+use ace::internals::plugin::sandbox::exchange::Exchange;
 use ace::message::{Message, Object, without_bom};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -209,7 +209,7 @@ pub fn agrees(expected: &Value, actual: &Value) -> bool {
         (Value::Object(wanted), Value::Object(is)) => {
             let (mut wanted_keys, mut keys) = (keys(expected), keys(actual));
             wanted_keys.iter_mut().chain(keys.iter_mut()).for_each(|keys| keys.sort());
-            wanted_keys == keys && ace::internals::plugin::trial::exchange::matches(wanted, is)
+            wanted_keys == keys && ace::internals::plugin::sandbox::exchange::matches(wanted, is)
         }
         (expected, actual) => expected == actual,
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ace::config::{Config, Manifest, Secret};
 use ace::internals::plugin::instance::Called;
-use ace::internals::plugin::trial::{Seen, exchange::Exchange};
-use ace::internals::plugin::{Namespace, Plugin, PluginState, Runtime, Single, Trial, single, world};
+use ace::internals::plugin::sandbox::{Seen, exchange::Exchange};
+use ace::internals::plugin::{Namespace, Plugin, PluginState, Runtime, Sandbox, StandaloneHost, standalone, world};
 use ace::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
 use ace_store::keyvalue::{Keyvalue, KeyvalueError};
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use super::{KitError, as_requested, manifest, services};
 
 /// One plugin, ready to be tried.
 pub struct Runner {
-    host: Single,
+    host: StandaloneHost,
     pub file: PathBuf,
     pub name: String,
     config: Config,
@@ -60,7 +60,7 @@ pub struct Tried {
 /// A loaded plugin with what one case lays down around it.
 pub(super) struct Prepared {
     pub plugin: Plugin,
-    pub trial: Arc<Trial>,
+    pub sandbox: Arc<Sandbox>,
     keyvalue: Arc<Keyvalue>,
     pub message: Arc<Message>,
     pub rendered: Vec<(String, String)>,
@@ -70,8 +70,8 @@ pub(super) struct Prepared {
 impl Runner {
     /// Reads the manifest. `is_metered`: instructions are counted.
     pub async fn new(config: &Config, file: &Path, is_metered: bool) -> Result<Runner, KitError> {
-        let name = single::name(file);
-        let host = Single::new(config, services(config, Arc::new(world::Open)).await?, is_metered)?;
+        let name = standalone::name(file);
+        let host = StandaloneHost::new(config, services(config, Arc::new(world::Open)).await?, is_metered)?;
         let is_configured = config.plugins.contains_key(&name);
         let (manifest, outbox) = (manifest(file)?, Scratch::new());
         Ok(Runner { host, file: file.to_owned(), name, config: config.clone(), manifest, is_configured, outbox })
@@ -86,15 +86,15 @@ impl Runner {
             (_, None) => return Err(self.fail("ace.toml disables it")),
         };
         let facts_after = prepared.facts(&case.facts_after, &self.file)?;
-        let Prepared { trial, .. } = &prepared;
+        let Prepared { sandbox, .. } = &prepared;
         Ok(Tried {
             answer,
             backtrace,
-            seen: trial.seen(),
+            seen: sandbox.seen(),
             denied,
-            left_over: trial.left_over(),
+            left_over: sandbox.left_over(),
             facts_after,
-            now: trial.now,
+            now: sandbox.now,
         })
     }
 
@@ -107,8 +107,8 @@ impl Runner {
     pub(super) async fn prepare(&self, case: &Case, world: World) -> Result<Prepared, KitError> {
         let message = Arc::new(case.read_message()?);
         let (config, secrets) = self.settings(case);
-        let trial = Arc::new(self.trial(case, world, secrets));
-        let services = services(&config, trial.clone()).await?;
+        let sandbox = Arc::new(self.sandbox(case, world, secrets));
+        let services = services(&config, sandbox.clone()).await?;
         let keyvalue = services.keyvalue.clone();
         lay_down(&keyvalue, case, services.now()).await?;
         let plugin = self.host.with(services).load(&config, &self.file).await;
@@ -128,7 +128,7 @@ impl Runner {
             number: case.attempt.unwrap_or(1).max(1),
             idempotency_key: format!("{}.{}", message.uuid, self.name),
         };
-        Ok(Prepared { plugin, trial, keyvalue, message, rendered, attempt })
+        Ok(Prepared { plugin, sandbox, keyvalue, message, rendered, attempt })
     }
 
     fn settings(&self, case: &Case) -> (Config, Vec<String>) {
@@ -147,20 +147,20 @@ impl Runner {
         (config, secrets)
     }
 
-    fn trial(&self, case: &Case, world: World, secrets: Vec<String>) -> Trial {
+    fn sandbox(&self, case: &Case, world: World, secrets: Vec<String>) -> Sandbox {
         let exchanges = || case.host.clone().unwrap_or_default();
-        let mut trial = match world {
-            World::Real if case.host.is_some() => Trial::replaying(exchanges(), secrets),
-            World::Real | World::Recorded => Trial::watching(secrets),
-            World::Replayed => Trial::replaying(exchanges(), secrets),
+        let mut sandbox = match world {
+            World::Real if case.host.is_some() => Sandbox::replaying(exchanges(), secrets),
+            World::Real | World::Recorded => Sandbox::watching(secrets),
+            World::Replayed => Sandbox::replaying(exchanges(), secrets),
         };
-        (trial.now, trial.seed) = match world {
+        (sandbox.now, sandbox.seed) = match world {
             World::Real => (case.now, case.seed),
             World::Recorded => (Some(case.now.unwrap_or_else(whole_seconds)), Some(case.seed.unwrap_or_default())),
             World::Replayed => (Some(case.fixed_now()), Some(case.seed.unwrap_or_default())),
         };
-        trial.catches_mail = self.config.fixed.mailer.relays.is_empty();
-        trial
+        sandbox.catches_mail = self.config.fixed.mailer.relays.is_empty();
+        sandbox
     }
 
     async fn ask(
@@ -223,7 +223,7 @@ impl Runner {
 impl Prepared {
     /// What the buckets hold under the keys that are asked for.
     fn facts(&self, asked: &BTreeMap<String, Object>, file: &Path) -> Result<Value, KitError> {
-        let now = self.trial.now.unwrap_or_else(Timestamp::now);
+        let now = self.sandbox.now.unwrap_or_else(Timestamp::now);
         let mut facts = Object::new();
         for (bucket, keys) in asked {
             let mut found = Object::new();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ace::internals::plugin::signature::{self, SignatureError};
-use ace::internals::plugin::{single, single::read};
+use ace::internals::plugin::{standalone, standalone::read};
 use ace_store::files::{self, Access, Readers};
 
 use super::{KitError, manifest_text};
@@ -12,7 +12,7 @@ use super::{KitError, manifest_text};
 pub fn sign(component: &Path, key_file: &Path, password: Option<String>) -> Result<PathBuf, KitError> {
     let (wasm, manifest) =
         (read(component).map_err(|error| fail(component, error.to_string()))?, manifest_text(component)?);
-    let signed = signature::sign(key_file, password, &single::name(component), &wasm, &manifest);
+    let signed = signature::sign(key_file, password, &standalone::name(component), &wasm, &manifest);
     let text = signed.map_err(|e| fail(component, e.to_string()))?;
     let file = signature::file_of(component);
     write(&file, text.as_bytes())?;
@@ -23,7 +23,7 @@ pub fn sign(component: &Path, key_file: &Path, password: Option<String>) -> Resu
 pub fn verify(component: &Path, keys: &[String]) -> Result<String, KitError> {
     let (wasm, manifest) =
         (read(component).map_err(|error| fail(component, error.to_string()))?, manifest_text(component)?);
-    let signer = signature::verify(component, &single::name(component), &wasm, &manifest, keys);
+    let signer = signature::verify(component, &standalone::name(component), &wasm, &manifest, keys);
     signer.map(str::to_owned).map_err(|e: SignatureError| fail(component, e.to_string()))
 }
 

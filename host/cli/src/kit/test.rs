@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ace::config::Config;
-use ace::internals::plugin::single;
-use ace::internals::plugin::trial::Line;
+use ace::internals::plugin::sandbox::Line;
+use ace::internals::plugin::standalone;
 use ace::message::Object;
 use ace_store::files::{self, Readers};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ impl Plan {
                 tables.push(Table::read(&file)?);
             }
         }
-        Ok(Plan { name: single::name(&component), component, tables })
+        Ok(Plan { name: standalone::name(&component), component, tables })
     }
 
     /// Runs every case whose title or place has the text of `only`.
@@ -123,7 +123,7 @@ fn component_in(folder: &Path) -> Result<PathBuf, KitError> {
         [one] => Ok(one.clone()),
         [] => Err(fail("there is no component (NAME.wasm) in it; `ace plugin build` makes one".to_owned())),
         many => {
-            let names: Vec<String> = many.iter().map(|file| single::name(file)).collect();
+            let names: Vec<String> = many.iter().map(|file| standalone::name(file)).collect();
             Err(fail(format!("there are several components in it, name one of them: {}", names.join(", "))))
         }
     }

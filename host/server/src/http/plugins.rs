@@ -14,7 +14,7 @@ use super::problem::{ApiError, Problem};
     (status = 200, description = "The plugins with their grants and state", body = Vec<Object>),
 ))]
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
-    let views = api.ace.registry().plugins.values().map(|plugin| json!(plugin.show())).collect();
+    let views = api.ace.registry().plugins.values().map(|plugin| json!(plugin.view())).collect();
     Json(views)
 }
 
@@ -26,7 +26,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
 pub(super) async fn one(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let registry = api.ace.registry();
     let plugin = registry.plugins.get(&name).ok_or(ApiError::NotFound("plugin"))?;
-    Ok(Json(json!(plugin.show())))
+    Ok(Json(json!(plugin.view())))
 }
 
 /// Compares each policy in shadow mode with the decisions, since its revision was loaded.

@@ -37,7 +37,7 @@ struct State {
 
 /// What a circuit shows of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Shown {
+pub struct View {
     /// Faults since the plugin was loaded.
     pub faults: u64,
     pub open: bool,
@@ -103,9 +103,9 @@ impl Circuit {
         false
     }
 
-    pub fn show(&self) -> Shown {
+    pub fn view(&self) -> View {
         let state = self.lock();
-        Shown { faults: state.total, open: state.open_until.is_some() }
+        View { faults: state.total, open: state.open_until.is_some() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(circuit.admit(at(100)), Ok(()));
         assert!(circuit.failed(at(105)), "three within 55 seconds");
         assert_eq!(circuit.admit(at(106)), Err(Duration::from_secs(29)));
-        assert_eq!(circuit.show(), Shown { faults: 4, open: true });
+        assert_eq!(circuit.view(), View { faults: 4, open: true });
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         assert!(circuit.succeeded());
         assert_eq!(circuit.admit(at(70)), Ok(()));
         assert!(!circuit.failed(at(71)), "it starts anew");
-        assert!(!circuit.show().open);
+        assert!(!circuit.view().open);
     }
 
     #[test]

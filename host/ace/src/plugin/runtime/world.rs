@@ -1,5 +1,5 @@
 //! What guests reach beyond this process, and who sees it. A serving host has the world as it is ([`Open`]); where an author tries a
-//! plugin, a [`Trial`](crate::plugin::Trial) stands in for it and writes down what it sees.
+//! plugin, a [`Sandbox`](crate::plugin::Sandbox) stands in for it and writes down what it sees.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ace::internals::plugin::{PluginState, Shown};
+use ace::internals::plugin::{PluginState, PluginView};
 use ace::message::Report;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -180,7 +180,7 @@ async fn taken_up(client: &Client, round: &Round) -> anyhow::Result<Duration> {
     }
     let mut rejected = None;
     while begun.elapsed() < PATIENCE {
-        let plugins: Vec<Shown> = client.get("/v1/plugins").await?;
+        let plugins: Vec<PluginView> = client.get("/v1/plugins").await?;
         if let Some(plugin) = plugins.into_iter().find(|plugin| plugin.name == round.found.plugin.name) {
             match plugin.state {
                 PluginState::Active if &plugin.revision == revision => return Ok(begun.elapsed()),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::loading::component_file;
-use super::loading::host::Host;
-use super::loading::inspection::Inspection;
-use super::loading::loader::Loader;
-use super::loading::registry::RegistryError;
-use super::runtime::errors;
-use super::{Engine, Plugin, Services, imports};
 use crate::config::Config;
+use crate::plugin::loading::component_file;
+use crate::plugin::loading::host::Host;
+use crate::plugin::loading::inspection::Inspection;
+use crate::plugin::loading::loader::Loader;
+use crate::plugin::loading::registry::RegistryError;
+use crate::plugin::runtime::errors;
+use crate::plugin::{Engine, Plugin, Services, imports};
 use crate::tasks;
 
 /// Why there is nothing to be had of a plugin file.
@@ -22,23 +22,23 @@ use crate::tasks;
 pub struct FileError(String);
 
 /// A host for one plugin at a time.
-pub struct Single {
+pub struct StandaloneHost {
     host: Arc<Host>,
 }
 
-impl Single {
+impl StandaloneHost {
     /// Prepares a host. `is_metered`: it counts instructions, and is slower for it.
     pub fn new(config: &Config, services: Arc<Services>, is_metered: bool) -> Result<Self, RegistryError> {
         let engine = if is_metered { Engine::metered(config)? } else { Engine::new(config)? };
         let linker = imports::linker(&engine.inner)?;
-        Ok(Single { host: Arc::new(Host { dir: PathBuf::new(), engine, linker, services }) })
+        Ok(StandaloneHost { host: Arc::new(Host { dir: PathBuf::new(), engine, linker, services }) })
     }
 
     /// The same host with other services behind it.
     pub fn with(&self, services: Arc<Services>) -> Self {
         let Host { dir, engine, linker, .. } = self.host.as_ref();
         let host = Host { dir: dir.clone(), engine: engine.clone(), linker: linker.clone(), services };
-        Single { host: Arc::new(host) }
+        StandaloneHost { host: Arc::new(host) }
     }
 
     /// Reads a component and its manifest, compiles it and ties it to the host, and runs none of its code.

@@ -19,18 +19,18 @@ fn post(url: &str, body: &str) -> Outgoing {
     }
 }
 
-/// One exchange of a trial, with this world behind it.
+/// One exchange of a sandbox, with this world behind it.
 async fn http(
-    trial: &Trial,
+    sandbox: &Sandbox,
     outgoing: &Outgoing,
     world: impl Future<Output = Result<Response, Failure>>,
 ) -> Result<Response, Failure> {
-    match trial.http(outgoing) {
-        Course::Open => panic!("a trial watches"),
+    match sandbox.http(outgoing) {
+        Course::Open => panic!("a sandbox watches"),
         Course::Answered(answer) => answer,
         Course::Watched(request) => {
             let answer = world.await;
-            trial.http_answered(request, &answer);
+            sandbox.http_answered(request, &answer);
             answer
         }
     }
@@ -57,7 +57,7 @@ async fn what_the_world_answered_is_answered_again_and_without_secrets() {
         let headers = [(reqwest::header::DATE, "today".parse().expect("a header"))].into_iter().collect();
         Ok(Response { status: reqwest::StatusCode::CREATED, headers, body: b"{\"id\":\"k3y-17\"}".into() })
     };
-    let watching = Trial::watching(vec!["k3y".to_owned()]);
+    let watching = Sandbox::watching(vec!["k3y".to_owned()]);
     let outgoing = post("https://a.example/v1/k3y", "{\"a\":1}");
     assert!(http(&watching, &outgoing, world).await.is_ok());
     let written = watching.seen().exchanges;
@@ -69,7 +69,7 @@ async fn what_the_world_answered_is_answered_again_and_without_secrets() {
         }}])
     );
 
-    let replaying = Trial::replaying(written, vec!["other".to_owned()]);
+    let replaying = Sandbox::replaying(written, vec!["other".to_owned()]);
     let outgoing = post("https://a.example/v1/other", "{\"a\":1}");
     let answer = http(&replaying, &outgoing, async { panic!("nothing leaves") }).await.expect("it is written down");
     assert_eq!((answer.status.as_u16(), answer.body), (201, b"{\"id\":\"[secret]-17\"}".to_vec()));
@@ -82,13 +82,13 @@ async fn what_the_world_answered_is_answered_again_and_without_secrets() {
 
 #[tokio::test]
 async fn a_failure_is_written_down_and_answered_again() {
-    let watching = Trial::watching(Vec::new());
+    let watching = Sandbox::watching(Vec::new());
     let timed_out = || async { Err(Failure { status: None, kind: FailureKind::TimedOut }) };
     let _ = http(&watching, &post("https://a.example/", ""), timed_out()).await;
     let written = watching.seen().exchanges;
     let Exchange::Http { answer: HttpAnswer { error, .. }, .. } = &written[0] else { panic!("{written:?}") };
     assert_eq!(*error, Some(exchange::HttpFailure::TimedOut));
-    let replaying = Trial::replaying(written, Vec::new());
+    let replaying = Sandbox::replaying(written, Vec::new());
     let outgoing = post("https://a.example/", "");
     let answer = http(&replaying, &outgoing, async { panic!("nothing leaves") }).await;
     assert_eq!(answer.expect_err("it timed out").kind, FailureKind::TimedOut);

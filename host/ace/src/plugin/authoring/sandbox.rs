@@ -14,21 +14,21 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasmtime_wasi::{Deterministic, HostMonotonicClock, WasiCtxBuilder};
 
-use super::http::{Answer as Response, Failure, FailureKind, Outgoing};
-use super::runtime::world::{Course, Usage, World};
 use crate::mailer;
 use crate::message::Object;
+use crate::plugin::http::{Answer as Response, Failure, FailureKind, Outgoing};
+use crate::plugin::runtime::world::{Course, Usage, World};
 use exchange::{Exchange, matches};
 
 /// Random bytes made of one seed; then they repeat.
 const RANDOM_BYTES: usize = 4 * 1024;
 /// What each look at the fixed monotonic clock adds, in nanoseconds.
 const MONOTONIC_STEP_NS: u64 = 1_000;
-/// Lines of logs and of the trace that are kept of one trial.
+/// Lines of logs and of the trace that a sandbox keeps.
 const LINES_MAX: usize = 10_000;
 
-/// What stands in for the world, and what was seen. One trial is one test, or one run.
-pub struct Trial {
+/// What stands in for the world, and what was seen. One sandbox is for one test or one run.
+pub struct Sandbox {
     /// The time of day, which stands still. `None`: the real one.
     pub now: Option<Timestamp>,
     /// What random numbers are made of. `None`: real ones.
@@ -75,10 +75,10 @@ pub struct Line {
     pub text: String,
 }
 
-impl Trial {
+impl Sandbox {
     /// The real world, watched.
     pub fn watching(secrets: Vec<String>) -> Self {
-        Trial {
+        Sandbox {
             now: None,
             seed: None,
             script: None,
@@ -92,7 +92,7 @@ impl Trial {
     /// HTTP and mail answer what was written down, in this order, and nothing leaves.
     pub fn replaying(exchanges: Vec<Exchange>, secrets: Vec<String>) -> Self {
         let left = Mutex::new(exchanges.clone().into());
-        Trial { script: Some(Script { all: exchanges, left }), ..Trial::watching(secrets) }
+        Sandbox { script: Some(Script { all: exchanges, left }), ..Sandbox::watching(secrets) }
     }
 
     /// What was seen so far.
@@ -147,7 +147,7 @@ impl Trial {
     }
 }
 
-impl World for Trial {
+impl World for Sandbox {
     fn now(&self) -> Option<Timestamp> {
         self.now
     }

@@ -8,7 +8,7 @@ use crate::message::text;
 
 /// Everything that is known of one plugin. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct PluginView {
     /// Its name.
     pub name: String,
     /// The component.
@@ -41,13 +41,13 @@ pub struct Shown {
     pub rejected: Option<Rejected>,
     /// How it fares in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub circuit_breaker: Option<circuit_breaker::Shown>,
+    pub circuit_breaker: Option<circuit_breaker::View>,
     /// Instances that wait for a call now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_instances: Option<usize>,
 }
 
-impl Shown {
+impl PluginView {
     /// What it requests in vain, and what it imports in vain without having requested it.
     pub fn not_granted(&self) -> Vec<String> {
         let is_requested = |import: &&String| {
@@ -65,13 +65,13 @@ impl Shown {
 
 impl Plugin {
     /// What listings show of it.
-    pub fn show(&self) -> Shown {
+    pub fn view(&self) -> PluginView {
         let grants = &self.settings.grants;
         let mut granted: Vec<String> = grants.http.iter().map(|url| format!("http:{url}")).collect();
         granted.extend(grants.keyvalue.iter().map(|grant| format!("keyvalue:{grant}")));
         granted.extend(grants.mailer.then(|| "mailer".to_owned()));
         granted.extend(grants.outbox.iter().map(|dir| format!("outbox:{}", dir.display())));
-        Shown {
+        PluginView {
             // Whoever may write into the folder names the files.
             name: text::one_line(&self.name, text::TEXT_BYTES_MAX),
             file: text::shown(self.file.display(), text::TEXT_BYTES_MAX * 4),
@@ -87,7 +87,7 @@ impl Plugin {
             channel: self.channel.clone(),
             state: self.state.clone(),
             rejected: self.rejected.clone(),
-            circuit_breaker: self.runtime.as_ref().map(|runtime| runtime.circuit.show()),
+            circuit_breaker: self.runtime.as_ref().map(|runtime| runtime.circuit.view()),
             idle_instances: self.runtime.as_ref().map(|runtime| runtime.idle_instances()),
         }
     }
