@@ -5,18 +5,14 @@
 //! [`Presentation::load`]; a render touches no file. Templates are the operator's and are trusted; a message's context
 //! is data and is never parsed.
 
-mod absolute;
 mod context;
 mod conventions;
+mod email;
 mod extract;
-mod fallbacks;
 mod files;
 mod filters;
-mod finish;
 mod formats;
 mod guard;
-mod html;
-mod inline;
 mod language_names;
 mod languages;
 mod links;
@@ -30,7 +26,6 @@ mod scan;
 mod shown;
 #[cfg(test)]
 mod tests;
-mod text;
 mod translate;
 mod undefined;
 mod written;
@@ -50,7 +45,7 @@ pub(crate) use listing::MessageTemplates;
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
 use ace_store::files::FileStamp;
-use inline::Inliner;
+use email::Inliner;
 use languages::{Catalog, Languages, Resolved};
 use load::Texts;
 use rendering::{Bounds, Rendering};
@@ -236,8 +231,8 @@ impl Presentation {
             let files = files.collect::<Result<Vec<_>, _>>();
             files.map_err(|fault| self.with_all_undefined(compiled, &entries, &context, fault))
         })?;
-        if subject.channel_type == finish::CHANNEL_TYPE {
-            finish::email(&mut files, &self.settings, &self.inliner, derives_text)
+        if subject.channel_type == email::CHANNEL_TYPE {
+            email::postprocess(&mut files, &self.settings, &self.inliner, derives_text)
                 .map_err(|e| TemplateFault::new(format!("{}: {e}", message.unique_name())))?;
         }
         Ok(Rendered { files, language: code, note })
@@ -261,12 +256,12 @@ impl Presentation {
         let mut entries = Vec::with_capacity(subject.files.len());
         let mut missing = Vec::new();
         let mut derives_text = None;
-        let has_html = found.iter().any(|e| e.file == finish::BODY_HTML);
-        let may_derive = self.settings.text_from_html && subject.channel_type == finish::CHANNEL_TYPE && has_html;
+        let has_html = found.iter().any(|e| e.file == email::BODY_HTML);
+        let may_derive = self.settings.text_from_html && subject.channel_type == email::CHANNEL_TYPE && has_html;
         for (at, file) in subject.files.iter().enumerate() {
             match found.iter().find(|e| e.file == file.name) {
                 Some(entry) => entries.push(entry),
-                None if may_derive && file.name == finish::BODY_TXT => derives_text = Some(at),
+                None if may_derive && file.name == email::BODY_TXT => derives_text = Some(at),
                 None if file.required => missing.push(file.name.as_str()),
                 None => {}
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Presentation, Theme, files, finish};
+use super::{Presentation, Theme, email, files};
 use crate::message::Message;
 
 /// The templates found for one message on one channel type.
@@ -22,10 +22,10 @@ pub struct MessageTemplates<'a> {
 impl MessageTemplates<'_> {
     /// Whether a channel that asks for the file gets it.
     pub fn has(&self, file: &str, presentation: &Presentation) -> bool {
-        let is_derived = file == finish::BODY_TXT
-            && self.channel_type == finish::CHANNEL_TYPE
+        let is_derived = file == email::BODY_TXT
+            && self.channel_type == email::CHANNEL_TYPE
             && presentation.settings.text_from_html
-            && self.files.contains(&finish::BODY_HTML);
+            && self.files.contains(&email::BODY_HTML);
         is_derived || self.files.contains(&file)
     }
 }

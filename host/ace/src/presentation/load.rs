@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
+use super::email::Inliner;
 use super::files::{self, Files};
-use super::inline::Inliner;
 use super::languages::{Catalog, Languages};
 use super::{
     Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, scan, shortened, shown,

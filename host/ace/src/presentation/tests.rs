@@ -1,8 +1,8 @@
 mod bounds;
-mod finish;
 mod languages;
 mod numbers;
 mod projects;
+pub(crate) mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,72 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::message::{Recipient, TemplateFile};
-
-/// Template folders that vanish with the test.
-struct Folders(tempfile::TempDir);
-
-impl Folders {
-    fn new() -> Self {
-        Folders(tempfile::tempdir().unwrap())
-    }
-
-    fn write(&self, path: &str, text: impl AsRef<[u8]>) -> &Self {
-        let file = self.0.path().join(path);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, text).unwrap();
-        self
-    }
-
-    /// A file of the message `app.hello` on e-mail, in folder `a`.
-    fn hello(&self, file: &str, text: &str) -> &Self {
-        self.write(&format!("a/app/edx_ace/hello/email/{file}"), text)
-    }
-
-    fn load(&self, dirs: &[&str]) -> Presentation {
-        Presentation::load(
-            &dirs.iter().map(|d| self.0.path().join(d)).collect::<Vec<_>>(),
-            &config::Presentation::default(),
-        )
-    }
-
-    /// The problems without the folder's own path.
-    fn problems(&self, presentation: &Presentation) -> Vec<String> {
-        presentation.problems().iter().map(|p| self.short(&p.to_string())).collect()
-    }
-
-    fn short(&self, text: &str) -> String {
-        text.replace(&format!("{}/", self.0.path().display()), "")
-    }
-
-    /// Renders one required file of `app.hello`.
-    fn render(&self, file: &str, context: Value) -> Result<String, String> {
-        let rendered = render(&self.load(&["a"]), &hello(context), &[TemplateFile::required(file)]);
-        rendered.map(|files| files[0].text.clone()).map_err(|fault| self.short(&fault.message))
-    }
-}
-
-fn hello(context: Value) -> Message {
-    let mut message = Message::new("app", "hello", Some(Recipient::new(7, "zoe@example.org")));
-    message.context = context.as_object().unwrap().clone().into();
-    message
-}
-
-fn optional(name: &str) -> TemplateFile {
-    TemplateFile { name: name.to_owned(), required: false }
-}
-
-fn subject(files: &[TemplateFile]) -> Subject<'_> {
-    Subject { channel: "file_email", channel_type: "email", files, action_links: &[], tracker_image_sources: &[] }
-}
-
-fn render(
-    presentation: &Presentation,
-    message: &Message,
-    files: &[TemplateFile],
-) -> Result<Vec<RenderedFile>, TemplateFault> {
-    presentation.render(message, &subject(files)).map(|rendered| rendered.files)
-}
+use crate::message::TemplateFile;
+use support::{Folders, hello, optional, render, subject};
 
 #[test]
 fn files_come_in_the_order_the_channel_asks_for_and_name_their_source() {

@@ -24,7 +24,7 @@ const IGNORED: &str = " data-css-inline=\"ignore\"";
 
 /// Remembers the styles of the shapes it has seen.
 #[derive(Default)]
-pub(super) struct Inliner {
+pub(crate) struct Inliner {
     seen: RwLock<Seen>,
 }
 

@@ -1,6 +1,13 @@
 //! What is done to mails after rendering, through whole renders.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::config;
+use crate::message::{ActionLink, RenderedFile, TemplateFile};
+use crate::presentation::tests::support::{Folders, hello, subject};
+use crate::presentation::{Presentation, Subject};
 
 const HEAD: &str = "a/app/edx_ace/hello/email/head.html";
 

@@ -9,17 +9,18 @@ use crate::config;
 use crate::message::RenderedFile;
 
 /// The channel type whose files these are.
-pub(super) const CHANNEL_TYPE: &str = "email";
-pub(super) const BODY_HTML: &str = "body.html";
-pub(super) const BODY_TXT: &str = "body.txt";
+pub(crate) const CHANNEL_TYPE: &str = "email";
+pub(crate) const BODY_HTML: &str = "body.html";
+pub(crate) const BODY_TXT: &str = "body.txt";
 const HEAD_HTML: &str = "head.html";
 /// The files that are HTML.
 pub(super) const PAGES: [&str; 2] = [BODY_HTML, HEAD_HTML];
 /// Elements in which whitespace is part of the text, whatever their style is.
 const PREFORMATTED: [&str; 2] = ["pre", "textarea"];
 
-/// Finishes the files of one mail in place. `derives_text`: a `body.txt` is asked for and made of `body.html`.
-pub(super) fn email(
+/// Post-processes the files of one mail in place. `derives_text`: the index at which a `body.txt` derived from `body.html` is
+/// inserted.
+pub(crate) fn postprocess(
     files: &mut Vec<RenderedFile>,
     settings: &config::Presentation,
     inliner: &Inliner,

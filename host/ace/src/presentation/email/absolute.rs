@@ -8,8 +8,9 @@ use std::sync::Arc;
 use url::Url;
 
 use super::html::{self, Piece};
-use super::{Presentation, Subject, TemplateProblem, Theme, filters, finish};
+use super::postprocess;
 use crate::message::Rendered;
+use crate::presentation::{Presentation, Subject, TemplateProblem, Theme, filters};
 
 /// The attributes that hold one address.
 const ADDRESSES: [&str; 3] = ["href", "src", "background"];
@@ -39,7 +40,7 @@ impl Presentation {
 
     /// The same of what one channel shows of a message, without the links that are relative in the template as it is written.
     pub fn relative_links_of(&self, rendered: &Rendered, subject: &Subject) -> Vec<String> {
-        if subject.channel_type != finish::CHANNEL_TYPE {
+        if subject.channel_type != postprocess::CHANNEL_TYPE {
             return Vec::new();
         }
         let base = self.settings.base_url.as_ref();
@@ -48,7 +49,7 @@ impl Presentation {
             let is_start = |written: &str| link.starts_with(written.split('{').next().unwrap_or_default());
             texts().any(|text| relative(text, base).into_iter().any(|(_, written)| is_start(written)))
         };
-        let pages = rendered.files.iter().filter(|file| finish::PAGES.contains(&file.name.as_str()));
+        let pages = rendered.files.iter().filter(|file| postprocess::PAGES.contains(&file.name.as_str()));
         let links = pages.flat_map(|file| relative(&file.text, base).into_iter().map(move |(_, link)| (file, link)));
         let links = links.filter(|(_, link)| !is_written(link));
         links.map(|(file, link)| format!("{}: {}", file.source, self.lost(link))).collect()
@@ -66,7 +67,7 @@ impl Presentation {
 
 /// Whether a template may be a part of a mail: one of a message's files for e-mail, or one that others include or extend.
 fn is_of_mail(template: &str) -> bool {
-    let is_other = || matches!(template.split('/').collect::<Vec<_>>()[..], [_, "edx_ace", _, kind, _] if kind != finish::CHANNEL_TYPE);
+    let is_other = || matches!(template.split('/').collect::<Vec<_>>()[..], [_, "edx_ace", _, kind, _] if kind != postprocess::CHANNEL_TYPE);
     template.ends_with(".html") && !is_other()
 }
 
