@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes how each language of the installed Django writes dates and numbers into host/ace/src/presentation/conventions.txt.
+"""Writes how each language of the installed Django writes dates and numbers into host/ace/src/presentation/i18n/conventions.txt.
 
     conventions.py            write it anew
     conventions.py --check    exit code 1 where it is not what this Django has
@@ -19,7 +19,7 @@ import django
 from django.conf import global_settings
 
 HERE = pathlib.Path(__file__).resolve().parent
-TABLE = HERE.parents[1] / "host/ace/src/presentation/conventions.txt"
+TABLE = HERE.parents[1] / "host/ace/src/presentation/i18n/conventions.txt"
 LOCALES = pathlib.Path(django.__file__).parent / "conf/locale"
 
 FORMATS = [

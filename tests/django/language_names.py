@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the names of languages as Django has them (BSD licence) to host/ace/src/presentation/language_names.rs.
+"""Writes the names of languages as Django has them (BSD licence) to host/ace/src/presentation/i18n/language_names.rs.
 
     language_names.py            write the file anew
     language_names.py --check    exit code 1 where it is not what Django has
@@ -11,7 +11,7 @@ import sys
 
 from django.conf.locale import LANG_INFO
 
-FILE = pathlib.Path(__file__).resolve().parents[2] / "host/ace/src/presentation/language_names.rs"
+FILE = pathlib.Path(__file__).resolve().parents[2] / "host/ace/src/presentation/i18n/language_names.rs"
 
 
 def info(code):
@@ -24,7 +24,7 @@ def main():
     quoted = lambda text: json.dumps(text, ensure_ascii=False)
     text = "//! Made by tests/django/language_names.py from Django's own list, which is under the BSD licence.\n\n"
     text += "/// The code that is asked for, its own code, name in English, own name, and whether it is written from right to left.\n"
-    text += f"#[rustfmt::skip]\npub(super) const LANGUAGES: [(&str, &str, &str, &str, bool); {len(rows)}] = [\n"
+    text += f"#[rustfmt::skip]\npub(crate) const LANGUAGES: [(&str, &str, &str, &str, bool); {len(rows)}] = [\n"
     text += "".join(f"    ({quoted(code)}, {quoted(own)}, {quoted(name)}, {quoted(local)}, {str(bidi).lower()}),\n" for code, own, name, local, bidi in rows)
     text += "];\n"
     if "--check" not in sys.argv:

@@ -6,27 +6,19 @@
 //! is data and is never parsed.
 
 mod context;
-mod conventions;
 mod email;
-mod extract;
 mod files;
 mod filters;
-mod formats;
 mod guard;
-mod language_names;
-mod languages;
+mod i18n;
 mod links;
 mod listing;
 mod load;
-mod placeholders;
-mod plural;
-mod po;
 mod rendering;
 mod scan;
 mod shown;
 #[cfg(test)]
 mod tests;
-mod translate;
 mod undefined;
 mod written;
 
@@ -39,14 +31,14 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
 
-pub use extract::{ExtractError, Extracted, extract};
+pub use i18n::{ExtractError, Extracted, extract};
 pub(crate) use listing::MessageTemplates;
 
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
 use ace_store::files::FileStamp;
 use email::Inliner;
-use languages::{Catalog, Languages, Resolved};
+use i18n::languages::{Catalog, Languages, Resolved};
 use load::Texts;
 use rendering::{Bounds, Rendering};
 

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::TemplateProblem;
-use super::languages;
+use super::i18n::languages;
 use ace_store::files::FileStamp;
 
 /// A template larger than this is a file in the wrong place.

@@ -14,10 +14,10 @@ use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
 use super::email::Inliner;
 use super::files::{self, Files};
-use super::languages::{Catalog, Languages};
+use super::i18n::languages::{Catalog, Languages};
+use super::i18n::{formats, translate};
 use super::{
-    Entry, Index, Presentation, TemplateProblem, Theme, filters, formats, guard, links, scan, shortened, shown,
-    translate, written,
+    Entry, Index, Presentation, TemplateProblem, Theme, filters, guard, links, scan, shortened, shown, written,
 };
 use crate::config::{self, Routes};
 use ace_store::files::FileStamp;

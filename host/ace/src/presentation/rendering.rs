@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use rustix::time::{ClockId, clock_gettime};
 use tera::TeraResult;
 
-use super::languages::Language;
+use super::i18n::languages::Language;
 
 /// So many times as much as the files may hold is written in loops, as one thing may be written more than once.
 const TIMES_WRITTEN: usize = 4;

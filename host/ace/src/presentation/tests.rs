@@ -1,5 +1,4 @@
 mod bounds;
-mod languages;
 mod numbers;
 mod projects;
 pub(crate) mod support;

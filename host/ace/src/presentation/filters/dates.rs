@@ -8,10 +8,10 @@ use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, ZonedDateTime};
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::super::formats::{self, Name};
-use super::super::rendering;
 use super::python;
 use crate::config;
+use crate::presentation::i18n::formats::{self, Name};
+use crate::presentation::rendering;
 
 const MONTHS: [&str; 12] = [
     "January",

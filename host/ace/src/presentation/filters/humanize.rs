@@ -7,7 +7,7 @@ use tera::{Kwargs, State, Tera, TeraResult, Value};
 use super::since::{self, Moment};
 use super::{dates, numbers, python};
 use crate::config;
-use crate::presentation::plural::Count;
+use crate::presentation::i18n::plural::Count;
 use crate::presentation::rendering;
 
 const WORDS: [&str; 9] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];

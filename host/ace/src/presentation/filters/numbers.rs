@@ -2,11 +2,12 @@
 
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::super::conventions::Separators;
-use super::super::languages::Language;
-use super::super::plural::Count;
-use super::super::{formats, rendering};
 use super::{caught, python};
+use crate::presentation::i18n::conventions::Separators;
+use crate::presentation::i18n::formats;
+use crate::presentation::i18n::languages::Language;
+use crate::presentation::i18n::plural::Count;
+use crate::presentation::rendering;
 
 /// Longer numbers are written as they came (Django's own bound).
 const DIGITS_MAX: usize = 200;

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use crate::config;
-use crate::presentation::plural::Count;
+use crate::presentation::i18n::plural::Count;
 use crate::presentation::rendering;
 
 /// Django counts a pivot in a year that is none of February 29.

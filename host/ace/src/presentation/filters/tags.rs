@@ -7,8 +7,9 @@ use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
 use super::lists::each;
 use super::python;
 use crate::config;
-use crate::presentation::language_names::LANGUAGES;
-use crate::presentation::{languages, rendering};
+use crate::presentation::i18n::language_names::LANGUAGES;
+use crate::presentation::i18n::languages;
+use crate::presentation::rendering;
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     tera.register_function("time_zone", |kwargs: Kwargs, _: &State| {

@@ -2,7 +2,7 @@
 
 /// The code that is asked for, its own code, name in English, own name, and whether it is written from right to left.
 #[rustfmt::skip]
-pub(super) const LANGUAGES: [(&str, &str, &str, &str, bool); 106] = [
+pub(crate) const LANGUAGES: [(&str, &str, &str, &str, bool); 106] = [
     ("af", "af", "Afrikaans", "Afrikaans", false),
     ("ar", "ar", "Arabic", "العربيّة", true),
     ("ar-dz", "ar-dz", "Algerian Arabic", "العربية الجزائرية", true),

@@ -1,6 +1,14 @@
 //! Themes and languages, through whole renders.
 
-use super::*;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::message::{Message, TemplateFile};
+use crate::presentation::Presentation;
+use crate::presentation::tests::support::{Folders, hello, subject};
 
 const POLISH: &str = "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=3; plural=(n==1 ? 0 : n%10>=2 && n%10<=4 && \
                       (n%100<10 || n%100>=20) ? 1 : 2);\\n\"\n\n\

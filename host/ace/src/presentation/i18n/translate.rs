@@ -8,7 +8,7 @@ use tera::{ArgFromValue, Kwargs, State, Tera, TeraResult, Value};
 
 use super::placeholders::{self, Piece};
 use super::plural::Count;
-use super::rendering;
+use crate::presentation::rendering;
 
 /// Arguments that are not values for placeholders.
 const MESSAGE: &str = "message";
@@ -18,7 +18,7 @@ const COUNT: &str = "count";
 /// Values for placeholders that are called as an argument is.
 const VALUES: &str = "values";
 
-pub(super) fn register(tera: &mut Tera) {
+pub(crate) fn register(tera: &mut Tera) {
     tera.register_function("trans", trans);
     tera.register_function("blocktrans", blocktrans);
     tera.register_filter("trans", trans_filter);

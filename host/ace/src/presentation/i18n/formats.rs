@@ -15,13 +15,13 @@ use jiff::tz::TimeZone;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use super::conventions::Separators;
-use super::rendering;
 use crate::config;
+use crate::presentation::rendering;
 
 /// Digits after the decimal separator.
 const DIGITS_MAX: i16 = 20;
 
-pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+pub(crate) fn register(tera: &mut Tera, settings: &config::Presentation) {
     let time_zone = settings.time_zone.clone();
     for (name, parts) in [("format_date", Parts::Date), ("format_time", Parts::Time), ("format_datetime", Parts::Both)]
     {
@@ -132,7 +132,7 @@ fn icu(
 
 /// What a language calls a part of a date, or writes in the place of a whole format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
+pub(crate) enum Name {
     Month,
     ShortMonth,
     /// As it stands beside a day.
@@ -147,7 +147,7 @@ pub(super) enum Name {
 }
 
 /// What the language itself writes, where the CLDR knows.
-pub(super) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String> {
+pub(crate) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String> {
     let whole = icu_date_time(at).ok()?;
     let prefs = locale.into();
     macro_rules! as_fields {
@@ -183,7 +183,7 @@ pub(super) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String>
 }
 
 /// Between whole numbers and fractions, and between thousands, where the CLDR knows.
-pub(super) fn separators(locale: &Locale) -> Option<Separators> {
+pub(crate) fn separators(locale: &Locale) -> Option<Separators> {
     let formatter = DecimalFormatter::try_new(locale.into(), Default::default()).ok()?;
     let written = formatter.format(&Decimal::try_from_str("1111111.1").ok()?).to_string();
     let mut signs = written.chars().filter(|c| !c.is_numeric()).map(String::from);

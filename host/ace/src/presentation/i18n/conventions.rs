@@ -19,13 +19,13 @@ const SECTIONS_MAX: usize = 2;
 
 /// What Django knows of a language; nothing, where it does not have it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Conventions {
+pub(crate) struct Conventions {
     sections: [Option<&'static Section>; SECTIONS_MAX],
 }
 
 /// How whole numbers and fractions are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Separators {
+pub(crate) struct Separators {
     pub decimal: Cow<'static, str>,
     pub thousand: Cow<'static, str>,
     /// Digits between two separators; 0: none are written.
@@ -55,7 +55,7 @@ fn section(name: &str) -> Option<&'static Section> {
 
 impl Conventions {
     /// Of the first of these languages that Django has, and the next of them.
-    pub(super) fn of<'a>(codes: impl Iterator<Item = &'a str>) -> Conventions {
+    pub(crate) fn of<'a>(codes: impl Iterator<Item = &'a str>) -> Conventions {
         let mut conventions = Conventions::default();
         for (place, found) in conventions.sections.iter_mut().zip(codes.filter_map(section)) {
             *place = Some(found);
@@ -64,16 +64,16 @@ impl Conventions {
     }
 
     /// Whether Django has the language.
-    pub(super) fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         self.sections[0].is_some()
     }
 
     /// What a format that Django has by name is in this language: letters of its filter `date`.
-    pub(super) fn format(&self, name: &str) -> Option<&'static str> {
+    pub(crate) fn format(&self, name: &str) -> Option<&'static str> {
         self.line(name).or_else(|| section(DEFAULT)?.lines.get(name).copied())
     }
 
-    pub(super) fn separators(&self) -> Separators {
+    pub(crate) fn separators(&self) -> Separators {
         let sign = |name| self.format(name).unwrap_or_default();
         Separators {
             decimal: sign("DECIMAL_SEPARATOR").into(),
@@ -83,7 +83,7 @@ impl Conventions {
     }
 
     /// A word of Django's in this language, where it is another than in English.
-    pub(super) fn word(&self, context: Option<&str>, id: &str) -> Option<&'static str> {
+    pub(crate) fn word(&self, context: Option<&str>, id: &str) -> Option<&'static str> {
         self.line(&match context {
             None => Cow::Borrowed(id),
             Some(context) => Cow::Owned(format!("{context}|{id}")),
@@ -91,7 +91,7 @@ impl Conventions {
     }
 
     /// The form of a word of Django's for a number.
-    pub(super) fn plural(&self, id: &str, count: Count) -> Option<&'static str> {
+    pub(crate) fn plural(&self, id: &str, count: Count) -> Option<&'static str> {
         self.sections.iter().flatten().find_map(|section| {
             let form = section.plurals.as_ref()?.form(count)?;
             section.lines.get(format!("{id}|{form}").as_str()).copied()

@@ -49,7 +49,7 @@ const TWO_SCRIPTS: &str = "zh";
 
 /// The catalogues of one theme, and of what it is laid over.
 #[derive(Debug)]
-pub(super) struct Languages {
+pub(crate) struct Languages {
     /// By language; those that go before others first.
     catalogs: BTreeMap<String, Vec<Arc<Catalog>>>,
     default: String,
@@ -59,7 +59,7 @@ pub(super) struct Languages {
 
 /// One language as templates see it.
 #[derive(Debug, Clone)]
-pub(super) struct Language {
+pub(crate) struct Language {
     /// `pt-br`: lower case, hyphens.
     pub code: String,
     pub locale: Locale,
@@ -73,7 +73,7 @@ pub(super) struct Language {
 
 /// What a message asked for, and what it got.
 #[derive(Debug, Clone)]
-pub(super) struct Resolved {
+pub(crate) struct Resolved {
     pub language: Arc<Language>,
     /// Why it is another one than asked for.
     pub note: Option<String>,
@@ -81,7 +81,7 @@ pub(super) struct Resolved {
 
 /// One `.po` file.
 #[derive(Debug)]
-pub(super) struct Catalog {
+pub(crate) struct Catalog {
     /// The forms of each message that is translated, by [`po::key`].
     messages: HashMap<String, Vec<String>>,
     /// `None`: the file's is faulty, so that no message with a plural is translated.
@@ -90,7 +90,7 @@ pub(super) struct Catalog {
 
 impl Languages {
     /// `catalogs` with their languages, those that go before others first.
-    pub(super) fn new(catalogs: impl IntoIterator<Item = (String, Arc<Catalog>)>, default: &str) -> Languages {
+    pub(crate) fn new(catalogs: impl IntoIterator<Item = (String, Arc<Catalog>)>, default: &str) -> Languages {
         let mut by_language: BTreeMap<String, Vec<Arc<Catalog>>> = BTreeMap::new();
         for (language, catalog) in catalogs {
             by_language.entry(language).or_default().push(catalog);
@@ -100,14 +100,14 @@ impl Languages {
     }
 
     /// The languages that have a catalogue.
-    pub(super) fn codes(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn codes(&self) -> impl Iterator<Item = &str> {
         self.catalogs.keys().map(String::as_str)
     }
 
     /// The language a message is rendered in: the one it asks for, one near it, else the default one. Never fails: what
     /// cannot be had is said in the note. Where there are no catalogues at all, any language is as good as another, and
     /// decides of dates and numbers alone.
-    pub(super) fn resolve(&self, asked: Option<&str>) -> Resolved {
+    pub(crate) fn resolve(&self, asked: Option<&str>) -> Resolved {
         let key = asked.unwrap_or_default();
         if let Some(known) = self.resolved.read().unwrap_or_else(PoisonError::into_inner).get(key) {
             return known.clone();
@@ -171,33 +171,33 @@ impl Languages {
 
 impl Language {
     /// A text in this language; the text itself where nobody has translated it.
-    pub(super) fn text<'a>(&'a self, context: Option<&str>, id: &'a str) -> &'a str {
+    pub(crate) fn text<'a>(&'a self, context: Option<&str>, id: &'a str) -> &'a str {
         find(&self.catalogs, context, id).and_then(|(forms, _)| forms.first()).map_or(id, String::as_str)
     }
 
     /// The form of a text for a number.
-    pub(super) fn plural<'a>(&'a self, context: Option<&str>, id: &'a str, plural: &'a str, count: Count) -> &'a str {
+    pub(crate) fn plural<'a>(&'a self, context: Option<&str>, id: &'a str, plural: &'a str, count: Count) -> &'a str {
         let found = find(&self.catalogs, context, id).and_then(|(forms, rule)| form(forms, rule, count));
         found.unwrap_or(if count.is_one() { id } else { plural })
     }
 
     /// A word of Django's: by the language's catalogues, else as Django itself has it. `None` where Django does not have the
     /// language either.
-    pub(super) fn word<'a>(&'a self, context: Option<&str>, id: &'a str) -> Option<&'a str> {
+    pub(crate) fn word<'a>(&'a self, context: Option<&str>, id: &'a str) -> Option<&'a str> {
         let own = find(&self.catalogs[..self.own], context, id).and_then(|(forms, _)| forms.first());
         let django = || self.conventions.word(context, id).or_else(|| self.conventions.is_known().then_some(id));
         own.map(String::as_str).or_else(django)
     }
 
     /// The form of a word of Django's for a number.
-    pub(super) fn plural_word<'a>(&'a self, id: &'a str, plural: &'a str, count: Count) -> &'a str {
+    pub(crate) fn plural_word<'a>(&'a self, id: &'a str, plural: &'a str, count: Count) -> &'a str {
         let own = find(&self.catalogs[..self.own], None, id).and_then(|(forms, rule)| form(forms, rule, count));
         let word = own.or_else(|| self.conventions.plural(id, count));
         word.unwrap_or(if count.is_one() { id } else { plural })
     }
 
     /// Whether it is written from right to left.
-    pub(super) fn is_right_to_left(&self) -> bool {
+    pub(crate) fn is_right_to_left(&self) -> bool {
         let has = |scripts: &[&str]| self.code.split('-').skip(1).any(|subtag| scripts.contains(&subtag));
         has(&RIGHT_TO_LEFT_SCRIPTS) || RIGHT_TO_LEFT.contains(&first_subtag(&self.code)) && !has(&LEFT_TO_RIGHT_SCRIPTS)
     }
@@ -228,7 +228,7 @@ fn form<'a>(forms: &'a [String], rule: Option<&PluralRule>, count: Count) -> Opt
 
 impl Catalog {
     /// What it takes of memory, about.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let text = |text: &String| text.len() + size_of::<String>();
         let entry = |(key, forms): (&String, &Vec<String>)| {
             text(key) + size_of::<Vec<String>>() + forms.iter().map(text).sum::<usize>()
@@ -238,7 +238,7 @@ impl Catalog {
 
     /// Reads a `.po` file: what can be used of it, and what is wrong with it. An entry that is wrong counts as not translated,
     /// and so do those with a plural where the rule for plurals is. A file of which nothing can be used is `None`.
-    pub(super) fn read(text: &str) -> (Option<Catalog>, Vec<PoError>) {
+    pub(crate) fn read(text: &str) -> (Option<Catalog>, Vec<PoError>) {
         let (po, mut problems) = PoFile::read(text);
         if po.entries.is_empty() {
             // Whoever is about to write it has emptied it first.
@@ -311,7 +311,7 @@ fn forms_lacking(entry: &PoEntry, rule: Option<&PluralRule>) -> Option<String> {
 }
 
 /// `pt_BR`, `PT-br`, `pt_BR.UTF-8` as `pt-br`; `None` for what is no language tag.
-pub(super) fn normalized(code: &str) -> Option<String> {
+pub(crate) fn normalized(code: &str) -> Option<String> {
     let code = code.trim().split('.').next().unwrap_or_default().to_ascii_lowercase();
     let code = code.replace('_', "-").replace("@latin", "-latn").replace("@cyrillic", "-cyrl");
     let is_subtag = |subtag: &str| (1..=8).contains(&subtag.len()) && subtag.bytes().all(|b| b.is_ascii_alphanumeric());

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::files::{self, Files};
 use super::languages;
 use super::placeholders;
 use super::po::{PoEntry, PoFile};
-use super::scan::{self, Kind, Tag};
+use crate::presentation::files::{self, Files};
+use crate::presentation::scan::{self, Kind, Tag};
 
 /// Django's name for its catalogues.
 const CATALOG: &str = "django.po";

@@ -13,7 +13,7 @@ const LINE_CHARS_MAX: usize = 79;
 
 /// What is wrong with a file, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PoError {
+pub(crate) struct PoError {
     /// From 1.
     pub line: usize,
     pub message: String,

@@ -10,14 +10,14 @@ const TRIED_MAX: i128 = 2_000;
 
 /// The number that a text is about. A rule is reckoned as Python reckons it, which is what Django asks.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Count {
+pub(crate) enum Count {
     Whole(i128),
     Fraction(f64),
 }
 
 /// Which of a catalogue's forms belongs to a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PluralRule {
+pub(crate) struct PluralRule {
     forms: usize,
     rule: Expr,
 }
@@ -67,14 +67,14 @@ const OPERATORS: [(&str, Operator, u8); 13] = [
 
 impl PluralRule {
     /// English and all that has one form for 1 and one for the rest: gettext's rule where a catalogue has none.
-    pub(super) fn germanic() -> Self {
+    pub(crate) fn germanic() -> Self {
         let is_many = Expr::Binary(Operator::NotEqual, Box::new(Expr::N), Box::new(Expr::Number(1)));
         PluralRule { forms: 2, rule: is_many }
     }
 
     /// Reads the value of the header `Plural-Forms`. A rule that divides by zero or names a form that there is not, for any
     /// number up to [`TRIED_MAX`], is refused.
-    pub(super) fn parse(header: &str) -> Result<Self, String> {
+    pub(crate) fn parse(header: &str) -> Result<Self, String> {
         let mut forms = None;
         let mut rule = None;
         for part in header.split(';').map(str::trim).filter(|part| !part.is_empty()) {
@@ -95,12 +95,12 @@ impl PluralRule {
     }
 
     /// How many forms a translation has.
-    pub(super) fn forms(&self) -> usize {
+    pub(crate) fn forms(&self) -> usize {
         self.forms
     }
 
     /// The form for a number, from 0. `None` where the rule names none: it divides by zero, or ends below 0.
-    pub(super) fn form(&self, count: Count) -> Option<usize> {
+    pub(crate) fn form(&self, count: Count) -> Option<usize> {
         match count {
             Count::Whole(n) => usize::try_from(evaluate(&self.rule, n)?).ok(),
             Count::Fraction(n) => {
@@ -113,7 +113,7 @@ impl PluralRule {
 
 impl Count {
     /// Whether a text that nobody has translated is written in its singular.
-    pub(super) fn is_one(self) -> bool {
+    pub(crate) fn is_one(self) -> bool {
         match self {
             Count::Whole(n) => n == 1,
             Count::Fraction(n) => n == 1.0,
