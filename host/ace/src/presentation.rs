@@ -9,18 +9,17 @@ mod context;
 mod email;
 mod files;
 mod filters;
-mod guard;
 mod i18n;
 mod links;
 mod listing;
 mod load;
+mod metering;
 mod rendering;
 mod scan;
 mod shown;
 #[cfg(test)]
 mod tests;
 mod undefined;
-mod written;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -349,7 +348,7 @@ impl Theme {
 /// What Tera says, and the expression it says it of where the words alone do not name it.
 fn describe(report: &ReportError, display: &str) -> String {
     match expression(report, display) {
-        Some(e) if !e.is_empty() && !e.starts_with(guard::PREFIX) && !report.message().contains(e) => {
+        Some(e) if !e.is_empty() && !e.starts_with(metering::INTERNAL_PREFIX) && !report.message().contains(e) => {
             format!("{} at `{e}`", report.message())
         }
         _ => report.message().to_owned(),
@@ -359,7 +358,7 @@ fn describe(report: &ReportError, display: &str) -> String {
 /// The expression that an error is about, where it stands on one line.
 fn expression<'a>(report: &ReportError, display: &'a str) -> Option<&'a str> {
     let (before, marked, _) = spanned(report, display)?;
-    Some(written::as_written(before, marked.trim()))
+    Some(metering::original_expression(before, marked.trim()))
 }
 
 /// What stands before a span on its line, in it, and after it.

@@ -17,7 +17,7 @@ use super::files::{self, Files};
 use super::i18n::languages::{Catalog, Languages};
 use super::i18n::{formats, translate};
 use super::{
-    Entry, Index, Presentation, TemplateProblem, Theme, filters, guard, links, scan, shortened, shown, written,
+    Entry, Index, Presentation, TemplateProblem, Theme, filters, links, metering, scan, shortened, shown,
 };
 use crate::config::{self, Routes};
 use ace_store::files::FileStamp;
@@ -241,8 +241,7 @@ fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     tera.autoescape_on([".html"]);
     tera.set_escape_fn(filters::escape_into);
     tera.register_function("range", range);
-    guard::register(&mut tera);
-    written::register(&mut tera);
+    metering::register(&mut tera);
     shown::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
@@ -260,18 +259,18 @@ pub(super) fn compile_shown(texts: &Texts, settings: &config::Presentation, rout
 
 fn compile(texts: &Texts, settings: &config::Presentation, routes: &Arc<Routes>, broken: &mut Broken) -> Tera {
     let empty = environment(settings, routes);
-    let looped = written::looped(pairs(texts));
-    let captured = written::captured(pairs(texts));
-    let guarded = |name: &String, text: &str| {
-        let writes = captured.contains(name).then(|| looped.contains(name));
-        (name.clone(), guard::guarded(text, writes).into())
+    let looped = metering::looped_templates(pairs(texts));
+    let captured = metering::captured_templates(pairs(texts));
+    let instrumented = |name: &String, text: &str| {
+        let captured_in_loop = captured.contains(name).then(|| looped.contains(name));
+        (name.clone(), metering::instrumented(text, captured_in_loop).into())
     };
-    let guarded: Texts = texts.iter().map(|(name, text)| guarded(name, text)).collect();
+    let instrumented: Texts = texts.iter().map(|(name, text)| instrumented(name, text)).collect();
     let mut tera = empty.clone();
-    if tera.add_raw_templates(&guarded).is_ok() && guard::too_deep(pairs(&guarded)).is_empty() {
+    if tera.add_raw_templates(&instrumented).is_ok() && metering::nested_too_deep(pairs(&instrumented)).is_empty() {
         return tera;
     }
-    Isolation::survey(&empty, &guarded, broken).compile()
+    Isolation::survey(&empty, &instrumented, broken).compile()
 }
 
 fn pairs(texts: &Texts) -> impl Iterator<Item = (&str, &str)> {
@@ -317,12 +316,12 @@ impl<'a> Isolation<'a> {
             let culprits = match tera.add_raw_templates(&self.good) {
                 Err(error) => self.culprits(&error),
                 Ok(()) => {
-                    let deep = guard::too_deep(self.good.iter().map(|(name, text)| (*name, *text)));
+                    let deep = metering::nested_too_deep(self.good.iter().map(|(name, text)| (*name, *text)));
                     if deep.is_empty() {
                         return tera;
                     }
                     let why =
-                        format!("more than {} files include or extend one another in a row", guard::FILES_DEEP_MAX);
+                        format!("more than {} files include or extend one another in a row", metering::FILES_DEEP_MAX);
                     deep.into_iter().map(|name| (name, (None, why.clone()))).collect()
                 }
             };

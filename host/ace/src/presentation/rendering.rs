@@ -14,8 +14,9 @@ use tera::TeraResult;
 
 use super::i18n::languages::Language;
 
-/// So many times as much as the files may hold is written in loops, as one thing may be written more than once.
-const TIMES_WRITTEN: usize = 4;
+/// The output that loops may write, as a multiple of the size of the files: text may pass through several variables and filters
+/// on its way into a file.
+const OUTPUT_TIMES_MAX: usize = 4;
 
 /// What tells a visit that a mail led to: Open edX's parameters, all but `utm_medium` from the message.
 #[derive(Debug, Clone, Default)]
@@ -34,12 +35,12 @@ pub(super) struct Rendering {
     pub tracking: Tracking,
     /// The time zones that templates have entered, the inner one last; `None` stands for the default.
     zones: RefCell<Vec<Option<TimeZone>>>,
-    /// Bodies (of loops, blocks, included files, components) that may still be run.
-    steps_left: Cell<u32>,
+    /// Bodies (of loops, blocks, included files, components) that may still run.
+    fuel_left: Cell<u32>,
     /// Whether a filter of a condition's operand raised an error that its operator is to catch.
     failed: Cell<bool>,
-    /// Bytes that loops have written, into files or variables.
-    written: Cell<usize>,
+    /// Bytes that loops have written into files or variables.
+    output_bytes: Cell<usize>,
     /// When to look at the thread's own time again: it cannot have run out before.
     look_again: Cell<Instant>,
     /// The thread's own time at which it runs out.
@@ -55,16 +56,16 @@ thread_local! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Exceeded {
     #[error("the message's templates ran more than {0} loop bodies and blocks; check for nested loops")]
-    Steps(u32),
+    Fuel(u32),
     #[error("rendering the message computed longer than {} ms; check for a loop that does not terminate", .0.as_millis())]
     Time(Duration),
     #[error("a variable holds more than {} MiB; check for one that grows in a loop", .0 >> 20)]
     Value(usize),
     #[error(
-        "the message's templates wrote more than {} MiB in loops, what variables and filters take included; look for a loop \
-         that never gets small", .0 >> 20
+        "the message's templates wrote more than {} MiB in loops, including text captured by variables and filters; \
+         check for a loop that does not terminate", .0 >> 20
     )]
-    Written(usize),
+    Output(usize),
 }
 
 /// The bounds of one message's render.
@@ -83,9 +84,9 @@ impl Rendering {
             language,
             tracking,
             zones: RefCell::default(),
-            steps_left: Cell::new(bounds.steps),
+            fuel_left: Cell::new(bounds.steps),
             failed: Cell::new(false),
-            written: Cell::new(0),
+            output_bytes: Cell::new(0),
             look_again: Cell::new(Instant::now() + bounds.time),
             deadline: thread_time() + bounds.time,
             bounds,
@@ -101,10 +102,10 @@ impl Rendering {
         self.zones.borrow_mut().pop();
     }
 
-    /// Counts one more body.
-    pub(super) fn step(&self) -> Result<(), Exceeded> {
-        let left = self.steps_left.get().checked_sub(1).ok_or(Exceeded::Steps(self.bounds.steps))?;
-        self.steps_left.set(left);
+    /// Consumes one unit of fuel: a body runs.
+    pub(super) fn consume_fuel(&self) -> Result<(), Exceeded> {
+        let left = self.fuel_left.get().checked_sub(1).ok_or(Exceeded::Fuel(self.bounds.steps))?;
+        self.fuel_left.set(left);
         self.check_time()
     }
 
@@ -123,12 +124,12 @@ impl Rendering {
         }
     }
 
-    /// Counts what a loop writes. Text may pass through some variables and filters on its way into a file.
-    pub(super) fn wrote(&self, bytes: usize) -> Result<(), Exceeded> {
-        let written = self.written.get().saturating_add(bytes);
-        self.written.set(written);
-        let max = self.bounds.output_bytes.saturating_mul(TIMES_WRITTEN);
-        if written > max { Err(Exceeded::Written(max)) } else { Ok(()) }
+    /// Counts bytes that a loop writes.
+    pub(super) fn count_output(&self, bytes: usize) -> Result<(), Exceeded> {
+        let output_bytes = self.output_bytes.get().saturating_add(bytes);
+        self.output_bytes.set(output_bytes);
+        let max = self.bounds.output_bytes.saturating_mul(OUTPUT_TIMES_MAX);
+        if output_bytes > max { Err(Exceeded::Output(max)) } else { Ok(()) }
     }
 
     /// An operand of a condition has no value, because a filter raised an error.

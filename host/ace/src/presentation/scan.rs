@@ -1,5 +1,5 @@
 //! What stands in a template's text: tags with their words, and the text between them. For what is done to templates
-//! before Tera compiles them ([`super::guard`]) and for finding their translatable texts ([`super::i18n::extract`]); it follows
+//! before Tera compiles them ([`super::metering`]) and for finding their translatable texts ([`super::i18n::extract`]); it follows
 //! Tera's lexer. A template that Tera refuses may be read in any way here.
 
 use std::ops::Range;

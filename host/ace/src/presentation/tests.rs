@@ -1,4 +1,4 @@
-mod bounds;
+mod escaping;
 mod numbers;
 mod projects;
 pub(crate) mod support;

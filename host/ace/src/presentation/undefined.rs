@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tera::value::Key;
 use tera::{Context, ErrorKind, Map, ReportError, Value};
 
-use super::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, spanned, written};
+use super::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, metering, spanned};
 
 /// Names that one fault tells.
 const NAMES_MAX: usize = 10;
@@ -101,7 +101,7 @@ impl Theme {
 fn path(report: &ReportError, display: &str) -> Option<String> {
     let (before, marked, after) = spanned(report, display)?;
     let marked = marked.trim();
-    let expression = written::as_written(before, marked);
+    let expression = metering::original_expression(before, marked);
     if expression != marked {
         return Some(expression.to_owned());
     }

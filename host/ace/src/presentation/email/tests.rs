@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::message::{ActionLink, RenderedFile, TemplateFile};
-use crate::presentation::tests::support::{Folders, hello, subject};
+use crate::presentation::tests::support::{Folders, hello, render, subject};
 use crate::presentation::{Presentation, Subject};
 
 const HEAD: &str = "a/app/edx_ace/hello/email/head.html";
@@ -131,4 +131,16 @@ fn addresses_are_absolute_and_marked_with_where_they_were_followed() {
     assert!(html.ends_with(" Stop View View"), "{html}");
     let fault = mail(&folders, config::Presentation::default()).unwrap_err();
     assert!(fault.contains("body.html:1: `static` needs presentation.static-url in ace.toml"), "{fault}");
+}
+
+#[test]
+fn html_in_too_deep_a_nest_is_a_fault_of_the_template() {
+    let folders = Folders::new();
+    let nest = "{% for i in range(end=1000) %}{% for j in range(end=100) %}<div>{% endfor %}{% endfor %}deep";
+    folders.hello("body.html", nest).hello("head.html", "<style>div > div { margin: 0 }</style>");
+    let settings = config::Presentation { text_from_html: true, ..Default::default() };
+    let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
+    let files = ["body.html", "head.html", "body.txt"].map(TemplateFile::required);
+    let fault = render(&presentation, &hello(json!({})), &files).unwrap_err();
+    assert!(fault.message.contains("more than 512 elements inside one another"), "{}", fault.message);
 }

@@ -1,20 +1,23 @@
-//! Nothing runs without end, and nothing breaks out of its place.
+//! Limits of rendering, through whole renders.
 
 use std::time::{Duration, Instant};
 
-use proptest::prelude::*;
+use serde_json::{Value, json};
 
-use super::*;
+use crate::config;
+use crate::message::TemplateFile;
+use crate::presentation::Presentation;
+use crate::presentation::tests::support::{Folders, hello, render};
 
 const FILE: &str = "a/app/edx_ace/hello/email/body.txt";
 
-/// Renders `app.hello`'s body within a second of computing, and tells the fault.
+/// The fault of rendering `app.hello`'s body with one second of CPU time.
 fn fault(folders: &Folders, context: Value) -> String {
     let settings = config::Presentation { render_timeout: Duration::from_secs(1), ..Default::default() };
     let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
-    let begun = Instant::now();
+    let started = Instant::now();
     let fault = render(&presentation, &hello(context), &[TemplateFile::required("body.txt")]).unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(300), "it took {:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(300), "it took {:?}", started.elapsed());
     folders.short(&fault.message)
 }
 
@@ -86,7 +89,7 @@ fn variables_that_grow_and_slow_filters_end_at_their_limit() {
 /// Tera holds what a `set` block or a filter section captures: none of these may take more memory than the bound.
 #[test]
 fn text_that_is_captured_ends_at_its_limit_while_it_is_captured() {
-    let expected = "the message's templates wrote more than 32 MiB in loops, what variables and filters take included";
+    let expected = "the message's templates wrote more than 32 MiB in loops, including text captured by variables and filters";
     let loops = |body: &str| {
         format!("{{% for x in range(end=1000) %}}{{% for y in range(end=100) %}}{body}{{% endfor %}}{{% endfor %}}")
     };
@@ -134,7 +137,7 @@ fn faults_where_values_are_counted_show_the_expression_as_it_is_written() {
 }
 
 #[test]
-fn the_guards_change_nothing_that_is_written() {
+fn instrumentation_does_not_change_the_output() {
     let folders = Folders::new();
     folders.hello(
         "body.txt",
@@ -146,84 +149,4 @@ fn the_guards_change_nothing_that_is_written() {
     assert_eq!(text, "  a!,c!.\na-b-c <a+b+c>{% for %}\n");
     folders.hello("body.html", "{{ [a, '<' | safe] | join(sep='&') }} {{ a | replace(from='>', to='<b>' | safe) }}");
     assert_eq!(folders.render("body.html", json!({"a": "<>"})).unwrap(), "&lt;&gt;&amp;< &lt;&gt;");
-}
-
-/// A template with a value in every kind of place where one may stand.
-const PLACES: &str = "<p title=\"{{ v }}\" class='{{ v }}'>{{ v }}</p>{{ trans(message='Hi %(v)s') }}\
-    {{ blocktrans(message='%(v)s', plural='%(v)s', count=2, v=v) }}{{ list | join(sep=', ') }}\
-    {% set kept %}{{ v }}{% endset %}{{ kept }}{{ v | upper }}{{ v | replace(from='x', to=v) }}{{ v ~ v }}";
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    /// What stands in the HTML of any value has the tags, quotes and ampersands that it has of a harmless one.
-    #[test]
-    fn no_value_breaks_out_of_the_html(value in "[<>&\"'`a-c\\\\/={}%()\r\n\u{0}x\u{2028}é-]{0,40}") {
-        thread_local! {
-            static SHARED: (Folders, Presentation) = {
-                let folders = Folders::new();
-                folders.hello("body.html", PLACES);
-                let presentation = folders.load(&["a"]);
-                (folders, presentation)
-            };
-        }
-        let html = SHARED.with(|(_, presentation)| {
-            let message = hello(json!({"v": value, "list": [value, value]}));
-            render(presentation, &message, &[TemplateFile::required("body.html")]).unwrap().remove(0).text
-        });
-        let count = |c: char| html.matches(c).count();
-        prop_assert_eq!((count('<'), count('>'), count('"'), count('\'')), (2, 2, 2, 2), "{}", html);
-        let entities = ["&lt;", "&gt;", "&amp;", "&quot;", "&#x27;", "&LT;", "&GT;"];
-        let known: usize = entities.iter().map(|entity| html.matches(entity).count()).sum();
-        prop_assert_eq!(count('&'), known, "{}", html);
-    }
-}
-
-/// A value in each of Django's filters, as an imported template has them.
-const FILTERED: &str = "{{ v | linebreaks }}{{ v | linebreaksbr }}{{ v | truncatechars_html(length=9) }}\
-    {{ v | truncatewords_html(length=2) }}{{ v | truncatechars(length=9) }}{{ v | striptags }}{{ v | addslashes }}{{ v | urlencode }}\
-    {{ v | escapejs }}{{ v | django_title }}{{ v | django_upper }}{{ v | capfirst }}{{ v | wordwrap(width=5) }}{{ v | center(width=50) }}\
-    {{ v | slugify }}{{ v | make_list | text }}{{ v | make_list | django_join(sep=v) }}{{ v | django_slice(range='1:9') }}\
-    {{ v | django_first }}{{ v | django_last }}{{ v | add(value=v) }}{{ v | cut(value='a') }}{{ true | yesno(choices=v) | text }}\
-    {{ none | default_if_none(value=v) }}{{ v | force_escape }}{{ v | conditional_escape }}{{ v | stringformat(format='s') }}\
-    {{ v | gettext }}{{ v | spaceless }}{{ m | text }}{{ m | items | text }}{{ list | django_last }}{{ (m?.none or v) | text }}\
-    {{ interpolate_html(value='{a}', a=v) }}{% filter spaceless %}{{ v }}{% endfilter %}{% filter linebreaks %}{{ v }}{% endfilter %}\
-    {% filter django_lower %}{{ v }}{% endfilter %}{% set w = v | default(value='') %}{{ w | text }}";
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    /// Beside the tags that filters make, nothing of any value is more than text.
-    #[test]
-    fn no_value_breaks_out_of_a_filter(value in "[<>&\"'`a-c;\\/={}%()\r\n\u{0}x é-]{0,40}|(<(p|b)( a=)?|>|</b>|<!--|-->|&(lt|#60|amp);?|\n){0,10}") {
-        thread_local! {
-            static SHARED: (Folders, Presentation) = {
-                let folders = Folders::new();
-                folders.hello("body.html", FILTERED);
-                let presentation = folders.load(&["a"]);
-                (folders, presentation)
-            };
-        }
-        let html = SHARED.with(|(_, presentation)| {
-            let message = hello(json!({"v": value, "m": {"k": value}, "list": [value]}));
-            render(presentation, &message, &[TemplateFile::required("body.html")]).unwrap().remove(0).text
-        });
-        let bare = ["<p>", "</p>", "<br>"].iter().fold(html.clone(), |text, tag| text.replace(tag, ""));
-        prop_assert!(!bare.contains(['<', '>', '"', '\'']), "{}", html);
-        let entities = ["&lt;", "&gt;", "&amp;", "&quot;", "&#x27;"];
-        let known: usize = entities.iter().map(|entity| bare.matches(entity).count()).sum();
-        prop_assert_eq!(bare.matches('&').count(), known, "{}", html);
-    }
-}
-
-#[test]
-fn html_in_too_deep_a_nest_is_a_fault_of_the_template() {
-    let folders = Folders::new();
-    let nest = "{% for i in range(end=1000) %}{% for j in range(end=100) %}<div>{% endfor %}{% endfor %}deep";
-    folders.hello("body.html", nest).hello("head.html", "<style>div > div { margin: 0 }</style>");
-    let settings = config::Presentation { text_from_html: true, ..Default::default() };
-    let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
-    let files = ["body.html", "head.html", "body.txt"].map(TemplateFile::required);
-    let fault = render(&presentation, &hello(json!({})), &files).unwrap_err();
-    assert!(fault.message.contains("more than 512 elements inside one another"), "{}", fault.message);
 }

@@ -1,37 +1,39 @@
-//! What loops write is counted where it may be captured: text in a `set` block or a filter section is in nobody's sight until the
-//! block ends, and Tera holds all of it meanwhile. What goes into a file is bounded as it is written, and costs nothing here.
+//! Output accounting. A `set` block or a filter section captures its text, and Tera holds all of it in memory until the block ends.
+//! Captured text that a loop writes is therefore counted while it is written. Text that goes into a file needs no accounting: it
+//! is bounded as it is written.
 //!
-//! Counted are the values and the text of loop bodies and components, and of files that are included in them, in the files that
-//! [`captured`] names. A value is counted where it is written:
+//! Values and literal text are counted in bodies of loops and components, and in files that these include, in the files that
+//! [`captured_templates`] names:
 //!
 //! | in a template | becomes |
 //! |---|---|
-//! | `{{ user?.name }}` | the tag, and `{{ __writes(value=user?.name or none) }}`: what Tera says of a missing one stays |
-//! | any other `{{ x }}` | `{{ (x) \| __wrote }}` |
+//! | `{{ user?.name }}` | the tag, and `{{ __count_output(value=user?.name or none) }}`, so that Tera's error for a missing one stays |
+//! | any other `{{ x }}` | `{{ (x) \| __count_output }}` |
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::rendering;
-use super::scan::{self, Kind, Tag};
+use crate::presentation::rendering;
+use crate::presentation::scan::{self, Kind, Tag};
 
-/// What is put behind a value that is counted.
-const WROTE: &str = ") | __wrote";
-const WORDS_OF_OPERATORS: [&str; 8] = ["and", "or", "not", "if", "else", "is", "in", "for"];
+/// The end of an expression whose value is counted.
+const COUNTED: &str = ") | __count_output";
+const WORD_OPERATORS: [&str; 8] = ["and", "or", "not", "if", "else", "is", "in", "for"];
 
 pub(super) fn register(tera: &mut Tera) {
-    tera.register_filter("__wrote", |value: Value, _: Kwargs, _: &State| wrote(bytes(&value)).map(|()| value));
-    tera.register_function("__writes", |kwargs: Kwargs, _: &State| {
-        wrote(kwargs.get::<&Value>("value")?.map_or(0, bytes)).map(|()| Value::none())
+    tera.register_filter("__count_output", |value: Value, _: Kwargs, _: &State| count(bytes(&value)).map(|()| value));
+    tera.register_function("__count_output", |kwargs: Kwargs, _: &State| {
+        count(kwargs.get::<&Value>("value")?.map_or(0, bytes)).map(|()| Value::none())
     });
 }
 
-fn wrote(bytes: usize) -> TeraResult<()> {
-    rendering::current(|rendering| rendering.wrote(bytes).map_err(tera::Error::message))
+/// Counts bytes of captured output.
+pub(super) fn count(bytes: usize) -> TeraResult<()> {
+    rendering::current(|rendering| rendering.count_output(bytes).map_err(tera::Error::message))
 }
 
-/// At least what a value is written as, but for its escapes.
+/// A lower bound of the length of a rendered value, without escapes.
 fn bytes(value: &Value) -> usize {
     if let Some(text) = value.as_str() {
         return text.len();
@@ -45,21 +47,21 @@ fn bytes(value: &Value) -> usize {
     }
 }
 
-/// An expression of which something is said, as its template has it; `before` is what stands before it on its line.
-pub(super) fn as_written<'a>(before: &'a str, expression: &'a str) -> &'a str {
-    let Some(value) = before.strip_suffix(") | ").filter(|_| expression == "__wrote") else { return expression };
+/// The expression of an error message as its template has it, without instrumentation. `before` is the text before it on its line.
+pub(crate) fn original_expression<'a>(before: &'a str, expression: &'a str) -> &'a str {
+    let Some(value) = before.strip_suffix(") | ").filter(|_| expression == "__count_output") else { return expression };
     let tag = value.rfind("{{").map_or(value, |at| &value[at + 2..]);
     tag.trim_start_matches('-').trim_start().strip_prefix('(').unwrap_or(tag)
 }
 
-/// The files that may be included in a loop or component, those that they include themselves, and so on.
-pub(super) fn looped<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
+/// The files that a loop or component may include, directly or through other files.
+pub(crate) fn looped_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
     let texts: BTreeMap<&str, &str> = texts.collect();
     let mut waiting: Vec<String> = Vec::new();
     for text in texts.values() {
         let mut depth = 0;
         for tag in scan::tags(text) {
-            depth = deeper(depth, &tag);
+            depth = depth_after(depth, &tag);
             waiting.extend(tag.included().filter(|_| depth > 0).map(str::to_owned));
         }
     }
@@ -74,9 +76,9 @@ pub(super) fn looped<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTr
     found
 }
 
-/// The files of which something may be captured: those that capture themselves or have components, those that extend one of
-/// them (a block may stand in what is captured), and whatever any of these includes.
-pub(super) fn captured<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
+/// The files whose output may be captured: those that capture text or have components, those that extend one of them (the
+/// captured text may contain a block), and all files that any of these includes.
+pub(crate) fn captured_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
     let texts: BTreeMap<&str, Vec<Tag>> = texts.map(|(name, text)| (name, scan::tags(text))).collect();
     let mut waiting: Vec<&str> = texts.iter().filter(|(_, tags)| captures(tags)).map(|(name, _)| *name).collect();
     let mut found = BTreeSet::new();
@@ -92,7 +94,7 @@ pub(super) fn captured<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> B
     found
 }
 
-/// Whether a template captures text, or has components: whoever calls one may capture what it writes.
+/// Whether a template captures text or has components: the caller of a component may capture its output.
 fn captures(tags: &[Tag]) -> bool {
     tags.iter().any(|tag| {
         let is_call = tag.words.first().is_some_and(|word| word.kind == Kind::Sign('<'));
@@ -100,8 +102,8 @@ fn captures(tags: &[Tag]) -> bool {
     })
 }
 
-/// Loops and components around what follows a tag.
-pub(super) fn deeper(depth: usize, tag: &Tag) -> usize {
+/// The number of loops and components around the text after a tag.
+pub(super) fn depth_after(depth: usize, tag: &Tag) -> usize {
     match tag.keyword() {
         Some("for" | "component") => depth + 1,
         Some("endfor" | "endcomponent") => depth.saturating_sub(1),
@@ -109,8 +111,8 @@ pub(super) fn deeper(depth: usize, tag: &Tag) -> usize {
     }
 }
 
-/// What counts the value of a `{{ … }}`: texts, each with its place. `after` puts a call behind the tag.
-pub(super) fn counts(text: &str, tag: &Tag, after: impl FnOnce(&str) -> (usize, String)) -> Vec<(usize, String)> {
+/// The insertions, each with its position, that count the value of a `{{ … }}`. `after` places a call behind the tag.
+pub(super) fn counting_calls(text: &str, tag: &Tag, after: impl FnOnce(&str) -> (usize, String)) -> Vec<(usize, String)> {
     let (Some(first), Some(last)) = (tag.words.first(), tag.words.last()) else { return Vec::new() };
     let is_component = first.kind == Kind::Sign('<');
     let is_text = tag.words.len() == 1 && matches!(first.kind, Kind::Text(_));
@@ -118,28 +120,28 @@ pub(super) fn counts(text: &str, tag: &Tag, after: impl FnOnce(&str) -> (usize, 
         return Vec::new();
     }
     if is_path(tag) {
-        return vec![after(&format!("__writes(value={} or none)", &text[first.range.start..last.range.end]))];
+        return vec![after(&format!("__count_output(value={} or none)", &text[first.range.start..last.range.end]))];
     }
-    vec![(first.range.start, "(".to_owned()), (last.range.end, WROTE.to_owned())]
+    vec![(first.range.start, "(".to_owned()), (last.range.end, COUNTED.to_owned())]
 }
 
-/// A variable and its fields.
+/// Whether a tag has only a variable and its fields.
 fn is_path(tag: &Tag) -> bool {
     tag.words.iter().all(|word| match &word.kind {
-        Kind::Name(name) => !WORDS_OF_OPERATORS.contains(&name.as_str()),
+        Kind::Name(name) => !WORD_OPERATORS.contains(&name.as_str()),
         Kind::Sign(sign) => matches!(sign, '.' | '?' | '[' | ']'),
         Kind::Text(_) | Kind::Number => true,
     })
 }
 
-/// The bytes of text that one round of each loop and component writes, and the file outside of them; of branches the longest
-/// counts. By the place of the tag that begins it, the file's is [`FILE`].
-pub(super) fn texts(text: &str, tags: &[Tag]) -> BTreeMap<usize, usize> {
+/// The bytes of literal text in one iteration of each loop and component, by the index of the tag that starts it, and in the rest
+/// of the file ([`FILE`]). Of several branches, the longest counts.
+pub(super) fn literal_bytes(text: &str, tags: &[Tag]) -> BTreeMap<usize, usize> {
     #[derive(Default)]
     struct Body {
         tag: usize,
         bytes: usize,
-        /// Of its longest branch before.
+        /// Bytes of its longest branch so far.
         longest: usize,
     }
     let mut found = BTreeMap::new();
@@ -171,7 +173,7 @@ pub(super) fn texts(text: &str, tags: &[Tag]) -> BTreeMap<usize, usize> {
     found
 }
 
-/// Stands for the file in [`texts`].
+/// The key of the whole file in [`literal_bytes`].
 pub(super) const FILE: usize = usize::MAX;
 
 #[cfg(test)]
@@ -179,17 +181,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_of_a_round_is_that_of_its_longest_branches() {
+    fn literal_text_of_an_iteration_is_that_of_its_longest_branches() {
         let text = "ab{% for x in y %}cde{% if x %}f{% elif y %}ghij{% else %}k{% endif %}{% for z in x %}lm{% endfor %}{% endfor %}n";
-        let found = texts(text, &scan::tags(text));
+        let found = literal_bytes(text, &scan::tags(text));
         assert_eq!(found, BTreeMap::from([(0, 7), (5, 2), (FILE, 3)]));
         for broken in ["{% endfor %}{% else %}{% endif %}x", "{% for %}{% if %}{% for %}a"] {
-            texts(broken, &scan::tags(broken));
+            literal_bytes(broken, &scan::tags(broken));
         }
     }
 
     #[test]
-    fn files_of_which_something_may_be_captured_are_found() {
+    fn files_whose_output_may_be_captured_are_found() {
         let texts = [
             ("plain", "{% for i in l %}{{ i }}{% include 'x' %}{% endfor %}{% set a = 1 %}"),
             ("layout", "{% set x %}{% block b %}{% endblock %}{% endset %}"),
@@ -202,11 +204,11 @@ mod tests {
             ("deeper", ""),
         ];
         let expected = ["layout", "child", "grandchild", "part", "shouts", "deep", "deeper"];
-        assert_eq!(captured(texts.into_iter()), BTreeSet::from(expected.map(str::to_owned)));
+        assert_eq!(captured_templates(texts.into_iter()), BTreeSet::from(expected.map(str::to_owned)));
     }
 
     #[test]
-    fn files_included_in_loops_are_found_with_what_they_include() {
+    fn files_included_in_loops_are_found_with_their_own_includes() {
         let texts = [
             (
                 "a",
@@ -216,6 +218,6 @@ mod tests {
             ("c", "{% include 'gone' %}"),
             ("x", ""),
         ];
-        assert_eq!(looped(texts.into_iter()), BTreeSet::from(["b", "c"].map(str::to_owned)));
+        assert_eq!(looped_templates(texts.into_iter()), BTreeSet::from(["b", "c"].map(str::to_owned)));
     }
 }
