@@ -7,19 +7,14 @@
 
 mod context;
 mod email;
-mod files;
 mod filters;
 mod i18n;
 mod links;
-mod listing;
-mod load;
 mod metering;
 mod rendering;
-mod scan;
-mod shown;
+mod templates;
 #[cfg(test)]
 mod tests;
-mod undefined;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -31,15 +26,15 @@ use serde::Serialize;
 use tera::{Context, ErrorKind, ReportError, Tera};
 
 pub use i18n::{ExtractError, Extracted, extract};
-pub(crate) use listing::MessageTemplates;
+pub(crate) use templates::MessageTemplates;
 
 use crate::config;
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
 use ace_store::files::FileStamp;
 use email::Inliner;
 use i18n::languages::{Catalog, Languages, Resolved};
-use load::Texts;
 use rendering::{Bounds, Rendering};
+use templates::load::{self, Texts};
 
 /// The option that names the theme, as Open edX names the site a message is sent for.
 const THEME_OPTION: &str = "site";
@@ -84,8 +79,8 @@ struct Theme {
     paths: HashMap<String, String>,
     /// The text of each template that can be rendered, for when its next version cannot.
     texts: Texts,
-    /// The same templates for a context with a number that Tera writes otherwise than Python; made when it is wanted.
-    shown: OnceLock<Tera>,
+    /// The same templates for a context with a number that Tera formats differently from Python. Compiled on first use.
+    with_python_numbers: OnceLock<Tera>,
 }
 
 /// app label -> message name -> channel type -> files. Sorted, so that listings are stable.
@@ -207,7 +202,9 @@ impl Presentation {
         let (context, has_exponent) =
             context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
         let tera = if has_exponent {
-            theme.shown.get_or_init(|| load::compile_shown(&theme.texts, &self.settings, &self.routes))
+            theme
+                .with_python_numbers
+                .get_or_init(|| load::compile_with_python_numbers(&theme.texts, &self.settings, &self.routes))
         } else {
             &theme.tera
         };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Subject;
 use super::rendering::Tracking;
-use super::shown;
+use super::templates::python_numbers;
 use crate::message::json::{self, Token, Tokens};
 use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_truthy};
 
@@ -48,7 +48,7 @@ struct ChannelView<'a> {
 }
 
 /// Built once a message and used for all of its files. Only with `reads_context` is `message.context` in it: its values once more.
-/// True where a number in it is written otherwise by Tera than by Python ([`shown`]).
+/// True where a number in it is written otherwise by Tera than by Python ([`python_numbers`]).
 pub(super) fn build(message: &Message, subject: &Subject, reads_context: bool) -> TeraResult<(Context, bool)> {
     let mut context = Context::new();
     let mut values = Map::new();
@@ -125,7 +125,7 @@ impl Serialize for Next<'_, '_> {
             _ if token.is_integer() => integer(token.source, to),
             _ => {
                 let number = token.source.parse::<f64>().unwrap_or_default();
-                self.0.borrow_mut().has_exponent |= shown::differs(number);
+                self.0.borrow_mut().has_exponent |= python_numbers::differs(number);
                 to.serialize_f64(number)
             }
         }

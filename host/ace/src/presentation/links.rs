@@ -7,7 +7,7 @@ use tera::{Kwargs, State, Tera, TeraResult, Value};
 use url::Url;
 
 use super::filters::python;
-use super::scan::{self, Kind};
+use super::templates::tokenizer::{self, TokenKind};
 use super::{filters, rendering};
 use crate::config::{self, Route, Routes};
 
@@ -108,14 +108,14 @@ pub(super) fn pages(text: &str) -> Vec<(usize, String)> {
     if !text.contains("url(") {
         return pages;
     }
-    for tag in scan::tags(text) {
-        for at in 0..tag.words.len() {
+    for tag in tokenizer::tags(text) {
+        for at in 0..tag.tokens.len() {
             let is_call = tag.name(at) == Some("url")
                 && tag.is_sign(at + 1, '(')
                 && tag.name(at + 2) == Some("name")
                 && tag.is_sign(at + 3, '=');
-            if let (true, Some(Kind::Text(name))) = (is_call, tag.words.get(at + 4).map(|word| &word.kind)) {
-                pages.push((tag.words[at].range.start, name.clone()));
+            if let (true, Some(TokenKind::Text(name))) = (is_call, tag.tokens.get(at + 4).map(|token| &token.kind)) {
+                pages.push((tag.tokens[at].range.start, name.clone()));
             }
         }
     }

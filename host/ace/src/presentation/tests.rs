@@ -1,12 +1,10 @@
 mod escaping;
-mod numbers;
-mod projects;
 pub(crate) mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::message::TemplateFile;

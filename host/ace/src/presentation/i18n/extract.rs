@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::languages;
 use super::placeholders;
 use super::po::{PoEntry, PoFile};
-use crate::presentation::files::{self, Files};
-use crate::presentation::scan::{self, Kind, Tag};
+use crate::presentation::templates::files::{self, Files};
+use crate::presentation::templates::tokenizer::{self, Tag, TokenKind};
 
 /// Django's name for its catalogues.
 const CATALOG: &str = "django.po";
@@ -161,19 +161,19 @@ fn messages(dir: &Path) -> Result<Vec<PoEntry>, ExtractError> {
 /// The texts of one template, and at which byte each stands. What is no literal cannot be translated ahead.
 fn texts(template: &str) -> Vec<(usize, PoEntry)> {
     let mut found = Vec::new();
-    for tag in scan::tags(template) {
-        for at in 0..tag.words.len() {
+    for tag in tokenizer::tags(template) {
+        for at in 0..tag.tokens.len() {
             let is_function = tag.is_sign(at + 1, '(');
             let is_filter = at > 1 && tag.is_sign(at - 1, '|');
             let entry = match tag.name(at) {
-                Some("trans") if is_filter => match &tag.words[at - 2].kind {
-                    Kind::Text(id) => Some(PoEntry { id: id.clone(), ..entry(&tag, at) }),
+                Some("trans") if is_filter => match &tag.tokens[at - 2].kind {
+                    TokenKind::Text(id) => Some(PoEntry { id: id.clone(), ..entry(&tag, at) }),
                     _ => None,
                 },
                 Some("trans" | "blocktrans") if is_function => Some(entry(&tag, at)),
                 _ => None,
             };
-            found.extend(entry.filter(|entry| !entry.id.is_empty()).map(|entry| (tag.words[at].range.start, entry)));
+            found.extend(entry.filter(|entry| !entry.id.is_empty()).map(|entry| (tag.tokens[at].range.start, entry)));
         }
     }
     found
@@ -186,11 +186,11 @@ fn entry(tag: &Tag, at: usize) -> PoEntry {
         return entry;
     }
     let mut depth = 0_usize;
-    for at in at + 1..tag.words.len() {
-        match &tag.words[at].kind {
-            Kind::Sign('(' | '[' | '{') => depth += 1,
-            Kind::Sign(')' | ']' | '}') => depth -= 1,
-            Kind::Text(text) if depth == 1 && tag.is_sign(at - 1, '=') => match tag.name(at - 2) {
+    for at in at + 1..tag.tokens.len() {
+        match &tag.tokens[at].kind {
+            TokenKind::Sign('(' | '[' | '{') => depth += 1,
+            TokenKind::Sign(')' | ']' | '}') => depth -= 1,
+            TokenKind::Text(text) if depth == 1 && tag.is_sign(at - 1, '=') => match tag.name(at - 2) {
                 Some("message") => entry.id = text.clone(),
                 Some("plural") => entry.plural = Some(text.clone()),
                 Some("context") => entry.context = Some(text.clone()),

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fuel::{CONSUME, CONSUME_THEN, check_size_call, consume_and_count};
 use super::output;
-use crate::presentation::scan::{self, Kind, Tag};
+use crate::presentation::templates::tokenizer::{self, Tag, TokenKind};
 
 /// The longest chain of files that include or extend one another.
 pub(crate) const FILES_DEEP_MAX: usize = 32;
@@ -30,7 +30,7 @@ const BODY_BYTES_MIN: usize = 256;
 
 /// The templates that start a chain of more than [`FILES_DEEP_MAX`] files: each file takes some of the stack.
 pub(crate) fn nested_too_deep<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
-    let links: BTreeMap<&str, Vec<String>> = texts.map(|(name, text)| (name, scan::links(text))).collect();
+    let links: BTreeMap<&str, Vec<String>> = texts.map(|(name, text)| (name, tokenizer::links(text))).collect();
     // Each round removes the files whose chain ends, and so shortens every chain by one.
     let mut deep: BTreeSet<&str> = links.keys().copied().collect();
     for _ in 0..FILES_DEEP_MAX {
@@ -46,7 +46,7 @@ pub(crate) fn nested_too_deep<'a>(texts: impl Iterator<Item = (&'a str, &'a str)
 /// The instrumented template. `captured_in_loop` is `None` if its output is never captured, and otherwise whether the file may be
 /// included in a loop.
 pub(crate) fn instrumented(text: &str, captured_in_loop: Option<bool>) -> String {
-    let tags = scan::tags(text);
+    let tags = tokenizer::tags(text);
     let bodies = captured_in_loop.map(|_| output::literal_bytes(text, &tags)).unwrap_or_default();
     let is_looped = captured_in_loop == Some(true);
     let consume = |body: usize| match bodies.get(&body) {
@@ -98,7 +98,7 @@ pub(crate) fn instrumented(text: &str, captured_in_loop: Option<bool>) -> String
 
 /// Whether an assignment creates a value instead of only naming one.
 fn grows(tag: &Tag) -> bool {
-    tag.words.iter().any(|word| matches!(word.kind, Kind::Sign('~' | '|' | '(' | '[' | '{' | '*')))
+    tag.tokens.iter().any(|token| matches!(token.kind, TokenKind::Sign('~' | '|' | '(' | '[' | '{' | '*')))
 }
 
 /// Instruments list comprehensions: the expression of each element, and the condition.
@@ -109,32 +109,32 @@ fn comprehensions(tag: &Tag, added: &mut Vec<(usize, String)>) {
         has_condition: bool,
     }
     let mut open: Vec<Bracket> = Vec::new();
-    for word in &tag.words {
-        match &word.kind {
-            Kind::Sign('[' | '(' | '{') => {
-                open.push(Bracket { start: word.range.end, is_comprehension: false, has_condition: false });
+    for token in &tag.tokens {
+        match &token.kind {
+            TokenKind::Sign('[' | '(' | '{') => {
+                open.push(Bracket { start: token.range.end, is_comprehension: false, has_condition: false });
             }
-            Kind::Sign(']' | ')' | '}') => {
+            TokenKind::Sign(']' | ')' | '}') => {
                 if open.pop().is_some_and(|bracket| bracket.has_condition) {
-                    added.push((word.range.start, ")".to_owned()));
+                    added.push((token.range.start, ")".to_owned()));
                 }
             }
-            Kind::Name(name) => {
+            TokenKind::Name(name) => {
                 let Some(bracket) = open.last_mut() else { continue };
                 match name.as_str() {
                     "for" if !bracket.is_comprehension => {
                         bracket.is_comprehension = true;
                         added.push((bracket.start, CONSUME_THEN.to_owned()));
-                        added.push((word.range.start, ") ".to_owned()));
+                        added.push((token.range.start, ") ".to_owned()));
                     }
                     "if" if bracket.is_comprehension && !bracket.has_condition => {
                         bracket.has_condition = true;
-                        added.push((word.range.end, format!(" {CONSUME_THEN}")));
+                        added.push((token.range.end, format!(" {CONSUME_THEN}")));
                     }
                     _ => {}
                 }
             }
-            Kind::Text(_) | Kind::Number | Kind::Sign(_) => {}
+            TokenKind::Text(_) | TokenKind::Number | TokenKind::Sign(_) => {}
         }
     }
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use crate::presentation::rendering;
-use crate::presentation::scan::{self, Kind, Tag};
+use crate::presentation::templates::tokenizer::{self, Tag, TokenKind};
 
 /// The end of an expression whose value is counted.
 const COUNTED: &str = ") | __count_output";
@@ -60,7 +60,7 @@ pub(crate) fn looped_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a str
     let mut waiting: Vec<String> = Vec::new();
     for text in texts.values() {
         let mut depth = 0;
-        for tag in scan::tags(text) {
+        for tag in tokenizer::tags(text) {
             depth = depth_after(depth, &tag);
             waiting.extend(tag.included().filter(|_| depth > 0).map(str::to_owned));
         }
@@ -70,7 +70,7 @@ pub(crate) fn looped_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a str
         if let Some(text) = texts.get(name.as_str())
             && found.insert(name)
         {
-            waiting.extend(scan::links(text));
+            waiting.extend(tokenizer::links(text));
         }
     }
     found
@@ -79,7 +79,7 @@ pub(crate) fn looped_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a str
 /// The files whose output may be captured: those that capture text or have components, those that extend one of them (the
 /// captured text may contain a block), and all files that any of these includes.
 pub(crate) fn captured_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
-    let texts: BTreeMap<&str, Vec<Tag>> = texts.map(|(name, text)| (name, scan::tags(text))).collect();
+    let texts: BTreeMap<&str, Vec<Tag>> = texts.map(|(name, text)| (name, tokenizer::tags(text))).collect();
     let mut waiting: Vec<&str> = texts.iter().filter(|(_, tags)| captures(tags)).map(|(name, _)| *name).collect();
     let mut found = BTreeSet::new();
     while let Some(name) = waiting.pop() {
@@ -97,7 +97,7 @@ pub(crate) fn captured_templates<'a>(texts: impl Iterator<Item = (&'a str, &'a s
 /// Whether a template captures text or has components: the caller of a component may capture its output.
 fn captures(tags: &[Tag]) -> bool {
     tags.iter().any(|tag| {
-        let is_call = tag.words.first().is_some_and(|word| word.kind == Kind::Sign('<'));
+        let is_call = tag.tokens.first().is_some_and(|token| token.kind == TokenKind::Sign('<'));
         is_call || matches!(tag.keyword(), Some("endset" | "filter" | "component"))
     })
 }
@@ -112,10 +112,14 @@ pub(super) fn depth_after(depth: usize, tag: &Tag) -> usize {
 }
 
 /// The insertions, each with its position, that count the value of a `{{ … }}`. `after` places a call behind the tag.
-pub(super) fn counting_calls(text: &str, tag: &Tag, after: impl FnOnce(&str) -> (usize, String)) -> Vec<(usize, String)> {
-    let (Some(first), Some(last)) = (tag.words.first(), tag.words.last()) else { return Vec::new() };
-    let is_component = first.kind == Kind::Sign('<');
-    let is_text = tag.words.len() == 1 && matches!(first.kind, Kind::Text(_));
+pub(super) fn counting_calls(
+    text: &str,
+    tag: &Tag,
+    after: impl FnOnce(&str) -> (usize, String),
+) -> Vec<(usize, String)> {
+    let (Some(first), Some(last)) = (tag.tokens.first(), tag.tokens.last()) else { return Vec::new() };
+    let is_component = first.kind == TokenKind::Sign('<');
+    let is_text = tag.tokens.len() == 1 && matches!(first.kind, TokenKind::Text(_));
     if tag.is_block || is_component || is_text {
         return Vec::new();
     }
@@ -127,10 +131,10 @@ pub(super) fn counting_calls(text: &str, tag: &Tag, after: impl FnOnce(&str) -> 
 
 /// Whether a tag has only a variable and its fields.
 fn is_path(tag: &Tag) -> bool {
-    tag.words.iter().all(|word| match &word.kind {
-        Kind::Name(name) => !WORD_OPERATORS.contains(&name.as_str()),
-        Kind::Sign(sign) => matches!(sign, '.' | '?' | '[' | ']'),
-        Kind::Text(_) | Kind::Number => true,
+    tag.tokens.iter().all(|token| match &token.kind {
+        TokenKind::Name(name) => !WORD_OPERATORS.contains(&name.as_str()),
+        TokenKind::Sign(sign) => matches!(sign, '.' | '?' | '[' | ']'),
+        TokenKind::Text(_) | TokenKind::Number => true,
     })
 }
 
@@ -183,10 +187,10 @@ mod tests {
     #[test]
     fn literal_text_of_an_iteration_is_that_of_its_longest_branches() {
         let text = "ab{% for x in y %}cde{% if x %}f{% elif y %}ghij{% else %}k{% endif %}{% for z in x %}lm{% endfor %}{% endfor %}n";
-        let found = literal_bytes(text, &scan::tags(text));
+        let found = literal_bytes(text, &tokenizer::tags(text));
         assert_eq!(found, BTreeMap::from([(0, 7), (5, 2), (FILE, 3)]));
         for broken in ["{% endfor %}{% else %}{% endif %}x", "{% for %}{% if %}{% for %}a"] {
-            literal_bytes(broken, &scan::tags(broken));
+            literal_bytes(broken, &tokenizer::tags(broken));
         }
     }
 

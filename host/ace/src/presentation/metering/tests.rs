@@ -89,7 +89,8 @@ fn variables_that_grow_and_slow_filters_end_at_their_limit() {
 /// Tera holds what a `set` block or a filter section captures: none of these may take more memory than the bound.
 #[test]
 fn text_that_is_captured_ends_at_its_limit_while_it_is_captured() {
-    let expected = "the message's templates wrote more than 32 MiB in loops, including text captured by variables and filters";
+    let expected =
+        "the message's templates wrote more than 32 MiB in loops, including text captured by variables and filters";
     let loops = |body: &str| {
         format!("{{% for x in range(end=1000) %}}{{% for y in range(end=100) %}}{body}{{% endfor %}}{{% endfor %}}")
     };

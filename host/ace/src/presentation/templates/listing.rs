@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Presentation, Theme, email, files};
+use super::files;
 use crate::message::Message;
+use crate::presentation::{Presentation, Theme, email};
 
 /// The templates found for one message on one channel type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tera::value::Key;
 use tera::{Context, ErrorKind, Map, ReportError, Value};
 
-use super::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, metering, spanned};
+use crate::presentation::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, metering, spanned};
 
 /// Names that one fault tells.
 const NAMES_MAX: usize = 10;
@@ -22,7 +22,7 @@ struct Undefined {
 
 impl Presentation {
     /// The fault, with the other names that are not defined where it is about one.
-    pub(super) fn with_all_undefined(
+    pub(in crate::presentation) fn with_all_undefined(
         &self,
         compiled: Compiled<'_>,
         entries: &[&Entry],

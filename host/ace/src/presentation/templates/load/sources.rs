@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{self, Routes};
-use crate::presentation::files::{self, Files};
 use crate::presentation::i18n::languages::Catalog;
+use crate::presentation::templates::files::{self, Files};
 use crate::presentation::{Presentation, TemplateProblem};
 
 /// Every catalogue that can be used, within what all may take of memory. One in which anything is wrong stays as it was, where it

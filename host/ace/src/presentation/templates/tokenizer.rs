@@ -1,79 +1,79 @@
-//! What stands in a template's text: tags with their words, and the text between them. For what is done to templates
-//! before Tera compiles them ([`super::metering`]) and for finding their translatable texts ([`super::i18n::extract`]); it follows
-//! Tera's lexer. A template that Tera refuses may be read in any way here.
+//! The tags of a template and their tokens, as Tera's lexer sees them. Used to instrument templates before Tera compiles them
+//! ([`crate::presentation::metering`]) and to extract their translatable texts. The result for a template that Tera rejects is
+//! unspecified.
 
 use std::ops::Range;
 
 /// A tag: `{% … %}` or `{{ … }}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tag {
-    /// All of it, delimiters included.
+pub(crate) struct Tag {
+    /// The whole tag, delimiters included.
     pub range: Range<usize>,
     /// Whether it is `{% … %}`.
     pub is_block: bool,
     /// Whether it ends in `-%}` or `-}}`.
     pub trims_after: bool,
-    pub words: Vec<Word>,
+    pub tokens: Vec<Token>,
 }
 
-/// A word of a tag.
+/// A token of a tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word {
+pub(crate) struct Token {
     pub range: Range<usize>,
-    pub kind: Kind,
+    pub kind: TokenKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum TokenKind {
     Name(String),
-    /// Quotes and escapes undone.
+    /// A string without quotes and escapes.
     Text(String),
     Number,
     Sign(char),
 }
 
 impl Tag {
-    /// The word after `{%`.
-    pub(super) fn keyword(&self) -> Option<&str> {
+    /// The name after `{%`.
+    pub(crate) fn keyword(&self) -> Option<&str> {
         self.is_block.then(|| self.name(0)).flatten()
     }
 
-    pub(super) fn name(&self, at: usize) -> Option<&str> {
-        match &self.words.get(at)?.kind {
-            Kind::Name(name) => Some(name),
+    pub(crate) fn name(&self, at: usize) -> Option<&str> {
+        match &self.tokens.get(at)?.kind {
+            TokenKind::Name(name) => Some(name),
             _ => None,
         }
     }
 
     /// The file that an `include` names.
-    pub(super) fn included(&self) -> Option<&str> {
+    pub(crate) fn included(&self) -> Option<&str> {
         self.file("include")
     }
 
     /// The file that an `extends` names.
-    pub(super) fn extended(&self) -> Option<&str> {
+    pub(crate) fn extended(&self) -> Option<&str> {
         self.file("extends")
     }
 
     fn file(&self, keyword: &str) -> Option<&str> {
-        match &self.words.get(1)?.kind {
-            Kind::Text(name) if self.keyword() == Some(keyword) => Some(name),
+        match &self.tokens.get(1)?.kind {
+            TokenKind::Text(name) if self.keyword() == Some(keyword) => Some(name),
             _ => None,
         }
     }
 
-    pub(super) fn is_sign(&self, at: usize, sign: char) -> bool {
-        self.words.get(at).is_some_and(|word| word.kind == Kind::Sign(sign))
+    pub(crate) fn is_sign(&self, at: usize, sign: char) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.kind == TokenKind::Sign(sign))
     }
 }
 
 /// The files that a template includes or extends.
-pub(super) fn links(text: &str) -> Vec<String> {
+pub(crate) fn links(text: &str) -> Vec<String> {
     tags(text).iter().filter_map(|tag| tag.included().or(tag.extended())).map(str::to_owned).collect()
 }
 
-/// The tags of a template in their order; comments and raw text are none.
-pub(super) fn tags(text: &str) -> Vec<Tag> {
+/// The tags of a template in order, without comments and raw text.
+pub(crate) fn tags(text: &str) -> Vec<Tag> {
     let mut tags = Vec::new();
     let mut at = 0;
     while let Some(start) = next_start(text, at) {
@@ -88,7 +88,7 @@ pub(super) fn tags(text: &str) -> Vec<Tag> {
             _ => {
                 let tag = tag(text, start, "%}");
                 let end = tag.range.end;
-                let is_raw = tag.words.len() == 1 && tag.keyword() == Some("raw");
+                let is_raw = tag.tokens.len() == 1 && tag.keyword() == Some("raw");
                 if !is_raw {
                     tags.push(tag);
                 }
@@ -119,42 +119,42 @@ fn end_of_raw(text: &str, from: usize) -> usize {
     text.len()
 }
 
-/// The tag that begins at `start`; one without an end takes the rest of the text.
+/// The tag that starts at `start`. One without an end takes the rest of the text.
 fn tag(text: &str, start: usize, close: &str) -> Tag {
     let is_block = close == "%}";
     let mut at = start + 2 + usize::from(text.as_bytes().get(start + 2) == Some(&b'-'));
-    let mut words = Vec::new();
+    let mut tokens = Vec::new();
     loop {
         at += text[at..].len() - text[at..].trim_start_matches(|c: char| c.is_ascii_whitespace()).len();
         let rest = &text[at..];
         let end = if rest.starts_with(close) { Some((2, false)) } else { None };
         let end = end.or_else(|| rest.strip_prefix('-').filter(|rest| rest.starts_with(close)).map(|_| (3, true)));
         if let Some((bytes, trims_after)) = end {
-            return Tag { range: start..at + bytes, is_block, trims_after, words };
+            return Tag { range: start..at + bytes, is_block, trims_after, tokens };
         }
         let Some(first) = rest.chars().next() else {
-            return Tag { range: start..text.len(), is_block, trims_after: false, words };
+            return Tag { range: start..text.len(), is_block, trims_after: false, tokens };
         };
-        let (bytes, kind) = word(rest, first);
-        words.push(Word { range: at..at + bytes, kind });
+        let (bytes, kind) = token(rest, first);
+        tokens.push(Token { range: at..at + bytes, kind });
         at += bytes;
     }
 }
 
-fn word(rest: &str, first: char) -> (usize, Kind) {
+fn token(rest: &str, first: char) -> (usize, TokenKind) {
     let while_true = |is: fn(char) -> bool| rest.find(|c| !is(c)).unwrap_or(rest.len());
     match first {
         '"' | '\'' | '`' => quoted(rest, first),
-        '0'..='9' => (while_true(|c| c.is_ascii_digit()), Kind::Number),
+        '0'..='9' => (while_true(|c| c.is_ascii_digit()), TokenKind::Number),
         '_' | 'a'..='z' | 'A'..='Z' => {
             let bytes = while_true(|c| c == '_' || c.is_ascii_alphanumeric());
-            (bytes, Kind::Name(rest[..bytes].to_owned()))
+            (bytes, TokenKind::Name(rest[..bytes].to_owned()))
         }
-        other => (other.len_utf8(), Kind::Sign(other)),
+        other => (other.len_utf8(), TokenKind::Sign(other)),
     }
 }
 
-fn quoted(rest: &str, quote: char) -> (usize, Kind) {
+fn quoted(rest: &str, quote: char) -> (usize, TokenKind) {
     let mut text = String::new();
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
@@ -165,11 +165,11 @@ fn quoted(rest: &str, quote: char) -> (usize, Kind) {
                 'r' => '\r',
                 other => other,
             })),
-            c if c == quote => return (at + 1, Kind::Text(text)),
+            c if c == quote => return (at + 1, TokenKind::Text(text)),
             other => text.push(other),
         }
     }
-    (rest.len(), Kind::Text(text))
+    (rest.len(), TokenKind::Text(text))
 }
 
 #[cfg(test)]
@@ -181,15 +181,15 @@ mod tests {
         let text =
             "a{# {% no %} #}{%- for x in `}}` -%}{{ 'it\\'s %}' | f(n=1.5) }}{% raw %}{{ no }}{%- endraw -%}{%end";
         let found = tags(text);
-        let shown: Vec<&str> = found.iter().map(|tag| &text[tag.range.clone()]).collect();
-        assert_eq!(shown, ["{%- for x in `}}` -%}", "{{ 'it\\'s %}' | f(n=1.5) }}", "{%end"]);
+        let texts: Vec<&str> = found.iter().map(|tag| &text[tag.range.clone()]).collect();
+        assert_eq!(texts, ["{%- for x in `}}` -%}", "{{ 'it\\'s %}' | f(n=1.5) }}", "{%end"]);
         assert_eq!((found[0].keyword(), found[0].trims_after), (Some("for"), true));
-        assert_eq!(found[1].words[0].kind, Kind::Text("it's %}".to_owned()));
+        assert_eq!(found[1].tokens[0].kind, TokenKind::Text("it's %}".to_owned()));
         assert_eq!((found[1].name(2), found[1].is_sign(3, '(')), (Some("f"), true));
     }
 
     #[test]
-    fn nothing_makes_it_run_over_the_end() {
+    fn tags_never_end_beyond_the_text() {
         for text in
             ["{", "{%", "{{", "{{-", "{{'", "{{ \"\\", "{#", "{% raw %}", "{% raw %}{% endraw", "{{ é }}", "{%-"]
         {

@@ -1,13 +1,14 @@
 //! Numbers as Python shows what its `json` reads: the golden file is made by tests/python/make.py.
 
 use super::*;
+use crate::message::Message;
 
 #[test]
 fn numbers_are_shown_as_python_shows_them() {
     let folders = Folders::new();
     folders.hello("subject.txt", "{{ n }} {{ m.n }}{% for x in l %} {{ x }}{% endfor %} {{ n | default(value=1) }}");
     let presentation = folders.load(&["a"]);
-    let golden: Value = serde_json::from_str(include_str!("../../../../../tests/python/golden.json")).expect("JSON");
+    let golden: Value = serde_json::from_str(include_str!("../../../../../../tests/python/golden.json")).expect("JSON");
     for number in golden["numbers"].as_array().expect("numbers") {
         let [json, shown] = ["json", "shown"].map(|key| number[key].as_str().expect("text"));
         let context = format!(r#"{{"n": {json}, "m": {{"n": {json}}}, "l": [{json}]}}"#);
@@ -29,5 +30,5 @@ fn a_number_with_an_exponent_stays_a_number() {
     let fault = |n: f64| folders.render("subject.txt", json!({"n": n})).expect_err("a variable is missing");
     let (usual, shown) = (fault(1.5), fault(1e-7));
     assert!(usual.contains("subject.txt:2") && shown.contains("subject.txt:2"), "{usual}; {shown}");
-    assert!(!shown.contains("__shown"), "{shown}");
+    assert!(!shown.contains("__python_number"), "{shown}");
 }

@@ -9,20 +9,20 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::TemplateProblem;
-use super::i18n::languages;
+use crate::presentation::TemplateProblem;
+use crate::presentation::i18n::languages;
 use ace_store::files::FileStamp;
 
 /// A template larger than this is a file in the wrong place.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The same for a catalogue.
-pub(super) const CATALOG_BYTES_MAX: u64 = 16 << 20;
+pub(crate) const CATALOG_BYTES_MAX: u64 = 16 << 20;
 /// Files in all folders together.
 const FILES_MAX: usize = 20_000;
 /// Folders inside folders; a symbolic link that leads back up ends here.
 const DEPTH_MAX: usize = 16;
 /// A message that shows what its templates look like, beside the folders of its channel types.
-pub(super) const SAMPLE_FILE: &str = "sample.json";
+pub(crate) const SAMPLE_FILE: &str = "sample.json";
 
 /// Addresses of an application's pages, at the top of a template folder.
 const ROUTES_FILE: &str = "routes.toml";
@@ -31,7 +31,7 @@ const SCRIPT_DOMAIN: &str = "djangojs";
 
 /// The files found so far, and what is wrong with the folders.
 #[derive(Default)]
-pub(super) struct Files {
+pub(crate) struct Files {
     /// Template name to file, outside themes.
     plain: BTreeMap<String, PathBuf>,
     /// The same for each theme.
@@ -60,7 +60,7 @@ struct CatalogFile {
 }
 
 impl Files {
-    pub(super) fn find(dirs: &[PathBuf]) -> Self {
+    pub(crate) fn find(dirs: &[PathBuf]) -> Self {
         let mut files = Files::default();
         for dir in dirs {
             // Without the detours of a relative path, so that files are told by short names.
@@ -71,7 +71,7 @@ impl Files {
     }
 
     /// `included` are the names of files that count only because templates include them.
-    pub(super) fn themes(&self, included: &BTreeSet<String>) -> Vec<String> {
+    pub(crate) fn themes(&self, included: &BTreeSet<String>) -> Vec<String> {
         let has_included =
             |(_, others): &(&String, &BTreeMap<String, PathBuf>)| included.iter().any(|name| others.contains_key(name));
         let of_others = self.theme_others.iter().filter(has_included).map(|(theme, _)| theme.as_str());
@@ -81,7 +81,7 @@ impl Files {
     }
 
     /// Template name to file, as a theme sees them.
-    pub(super) fn templates(&self, theme: Option<&str>) -> BTreeMap<String, PathBuf> {
+    pub(crate) fn templates(&self, theme: Option<&str>) -> BTreeMap<String, PathBuf> {
         let mut templates = self.plain.clone();
         let own = theme.and_then(|theme| self.themes.get(theme)).into_iter().flatten();
         templates.extend(own.map(|(name, path)| (name.clone(), path.clone())));
@@ -89,7 +89,7 @@ impl Files {
     }
 
     /// A file that is no template by its name, as a theme sees it.
-    pub(super) fn other(&self, theme: Option<&str>, name: &str) -> Option<&PathBuf> {
+    pub(crate) fn other(&self, theme: Option<&str>, name: &str) -> Option<&PathBuf> {
         let own = theme.and_then(|theme| self.theme_others.get(theme)).and_then(|others| others.get(name));
         own.or_else(|| self.others.get(name))
     }
@@ -101,7 +101,7 @@ impl Files {
     }
 
     /// Languages and catalogues as a theme sees them, its own first, then those of whole folders before applications'.
-    pub(super) fn catalogs(&self, theme: Option<&str>) -> impl Iterator<Item = (&str, &Path)> {
+    pub(crate) fn catalogs(&self, theme: Option<&str>) -> impl Iterator<Item = (&str, &Path)> {
         let seen = |wanted: Option<&'_ str>| {
             let wanted = wanted.map(str::to_owned);
             self.catalogs.iter().filter(move |catalog| catalog.theme == wanted)
@@ -111,12 +111,12 @@ impl Files {
     }
 
     /// Every catalogue file once.
-    pub(super) fn catalog_paths(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn catalog_paths(&self) -> impl Iterator<Item = &Path> {
         self.catalogs.iter().map(|catalog| catalog.path.as_path())
     }
 
     /// `included` are the names of files that count only because templates include them.
-    pub(super) fn stamps(&self, included: &BTreeSet<String>) -> BTreeMap<PathBuf, Option<FileStamp>> {
+    pub(crate) fn stamps(&self, included: &BTreeSet<String>) -> BTreeMap<PathBuf, Option<FileStamp>> {
         let templates =
             self.plain.values().chain(self.themes.values().flat_map(BTreeMap::values)).map(PathBuf::as_path);
         let samples = self.samples.values().chain(&self.routes).map(PathBuf::as_path);
@@ -235,11 +235,11 @@ fn is_template(name: &str) -> bool {
     name.split('/').nth(1) == Some("edx_ace") || name.ends_with(".html") || name.ends_with(".txt")
 }
 
-pub(super) fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     read_bounded(path, FILE_BYTES_MAX)
 }
 
-pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String> {
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))

@@ -12,33 +12,32 @@ use std::sync::{Arc, OnceLock};
 
 use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
 
-use super::email::Inliner;
 use super::files::{self, Files};
-use super::i18n::languages::{Catalog, Languages};
-use super::i18n::{formats, translate};
-use super::{
-    Entry, Index, Presentation, TemplateProblem, Theme, filters, links, metering, scan, shortened, shown,
-};
+use super::{python_numbers, tokenizer};
 use crate::config::{self, Routes};
+use crate::presentation::email::Inliner;
+use crate::presentation::i18n::languages::{Catalog, Languages};
+use crate::presentation::i18n::{formats, translate};
+use crate::presentation::{Entry, Index, Presentation, TemplateProblem, Theme, filters, links, metering, shortened};
 use ace_store::files::FileStamp;
 
 /// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
 /// anything.
-pub(super) const RANGE_MAX: usize = 1_000;
+pub(crate) const RANGE_MAX: usize = 1_000;
 
 /// The line (where known) and the words.
 type Fault = (Option<usize>, String);
 /// What is wrong with each broken template, by its name.
 type Broken = BTreeMap<String, Vec<Fault>>;
 /// The text of each template, by its name.
-pub(super) type Texts = BTreeMap<String, Arc<str>>;
+pub(crate) type Texts = BTreeMap<String, Arc<str>>;
 
-pub(super) fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Presentation {
+pub(crate) fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Presentation {
     build(dirs, settings, Files::find(dirs), None)
 }
 
 /// `None` where no file and no setting has changed since `before` was loaded.
-pub(super) fn load_again(
+pub(crate) fn load_again(
     dirs: &[PathBuf],
     settings: &config::Presentation,
     before: &Presentation,
@@ -59,7 +58,7 @@ fn build(
     let mut problems = std::mem::take(&mut files.problems);
     let catalogs = sources::catalogs(&files, settings, before, &mut problems);
     let (route_files, routes) = sources::routes(&files, settings, before, &mut problems);
-    let mut workshop = Workshop {
+    let mut loader = Loader {
         settings,
         files: &files,
         catalogs: &catalogs,
@@ -69,14 +68,14 @@ fn build(
         stamps: BTreeMap::new(),
         problems,
     };
-    let plain = workshop.theme(None, before.map(|before| &before.plain));
-    let names = files.themes(&workshop.included);
+    let plain = loader.theme(None, before.map(|before| &before.plain));
+    let names = files.themes(&loader.included);
     let mut themes = BTreeMap::new();
     for name in names {
-        let theme = workshop.theme(Some(&name), before.and_then(|before| before.themes.get(&name)));
+        let theme = loader.theme(Some(&name), before.and_then(|before| before.themes.get(&name)));
         themes.insert(name, theme);
     }
-    let Workshop { mut problems, included, stamps: more, routes, .. } = workshop;
+    let Loader { mut problems, included, stamps: more, routes, .. } = loader;
     stamps.extend(more);
     problems.sort();
     // What is wrong outside themes is wrong in every theme.
@@ -99,7 +98,7 @@ fn build(
 }
 
 /// What themes are built from.
-struct Workshop<'a> {
+struct Loader<'a> {
     settings: &'a config::Presentation,
     files: &'a Files,
     catalogs: &'a BTreeMap<PathBuf, Arc<Catalog>>,
@@ -113,7 +112,7 @@ struct Workshop<'a> {
     problems: Vec<TemplateProblem>,
 }
 
-impl Workshop<'_> {
+impl Loader<'_> {
     fn theme(&mut self, name: Option<&str>, before: Option<&Theme>) -> Theme {
         let mut paths = self.files.templates(name);
         let mut texts = Texts::new();
@@ -157,7 +156,7 @@ impl Workshop<'_> {
             reads_context: texts.values().any(|text| text.contains(".context") || text.contains("context\"]")),
             paths: paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
             texts,
-            shown: OnceLock::new(),
+            with_python_numbers: OnceLock::new(),
         }
     }
 
@@ -171,7 +170,7 @@ impl Workshop<'_> {
     ) {
         let mut waiting: Vec<Arc<str>> = texts.values().cloned().collect();
         while let Some(text) = waiting.pop() {
-            for name in scan::links(&text) {
+            for name in tokenizer::links(&text) {
                 if paths.contains_key(&name) {
                     continue;
                 }
@@ -242,7 +241,7 @@ fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     tera.set_escape_fn(filters::escape_into);
     tera.register_function("range", range);
     metering::register(&mut tera);
-    shown::register(&mut tera);
+    python_numbers::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
     links::register(&mut tera, settings, routes);
@@ -251,8 +250,13 @@ fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
 }
 
 /// The templates of a theme, of which each writes numbers as Python does.
-pub(super) fn compile_shown(texts: &Texts, settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
-    let texts = texts.iter().map(|(name, text)| (name.clone(), shown::marked(text).into())).collect();
+pub(crate) fn compile_with_python_numbers(
+    texts: &Texts,
+    settings: &config::Presentation,
+    routes: &Arc<Routes>,
+) -> Tera {
+    let texts =
+        texts.iter().map(|(name, text)| (name.clone(), python_numbers::with_python_numbers(text).into())).collect();
     // What is broken was told of the templates as they stand.
     compile(&texts, settings, routes, &mut Broken::new())
 }

@@ -1,6 +1,16 @@
 //! What comes with templates of Django projects: files of any ending, catalogues, tables of pages.
 
-use super::*;
+mod python_numbers;
+
+use std::fs;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::message::TemplateFile;
+use crate::presentation::Presentation;
+use crate::presentation::tests::support::{Folders, hello, render};
 
 fn text_of(presentation: &Presentation, context: Value) -> Result<String, String> {
     let rendered = render(presentation, &hello(context), &[TemplateFile::required("body.txt")]);
