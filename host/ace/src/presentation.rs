@@ -8,8 +8,8 @@
 mod context;
 mod email;
 mod filters;
+mod functions;
 mod i18n;
-mod links;
 mod metering;
 mod rendering;
 mod templates;

@@ -15,7 +15,6 @@ mod percent;
 pub(super) mod python;
 mod since;
 mod strings;
-mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +45,6 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     dates::register(tera, settings);
     since::register(tera, settings);
     humanize::register(tera, settings);
-    tags::register(tera, settings);
     comparisons::register(tera);
 }
 

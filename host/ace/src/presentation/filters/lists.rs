@@ -1,6 +1,6 @@
 //! Django's filters for lists, and what its loops and tuples need.
 
-use tera::{Kwargs, State, Tera, TeraResult, Value};
+use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
 
 use super::html::escaped_once;
 use super::{caught, check_bytes, python, strings};
@@ -18,6 +18,12 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("dictsort", |value: &Value, kwargs: Kwargs, _: &State| sorted(value, &kwargs, false));
     tera.register_filter("dictsortreversed", |value: &Value, kwargs: Kwargs, _: &State| sorted(value, &kwargs, true));
     tera.register_filter("each", |value: &Value, _: Kwargs, _: &State| each(value).map(Value::from));
+    tera.register_filter("regroup", regroup);
+    tera.register_filter("group_pairs", |value: &Value, _: Kwargs, _: &State| {
+        let field = |group: &Value, name: &str| group.get_from_path(name).cloned().unwrap_or_else(Value::none);
+        let pair = |group: &Value| Value::from(vec![field(group, "grouper"), field(group, "list")]);
+        value.as_array().unwrap_or_default().iter().map(pair).collect::<Vec<_>>()
+    });
     tera.register_filter("link_pairs", |value: &Value, _: Kwargs, _: &State| {
         let field = |link: &Value, name: &str| link.get_from_path(name).cloned().unwrap_or_else(Value::none);
         let links = value.as_array().unwrap_or_default().iter();
@@ -26,7 +32,7 @@ pub(super) fn register(tera: &mut Tera) {
 }
 
 /// What a loop of Django's goes over: the elements of a list, the keys of a map, the characters of a text.
-pub(super) fn each(value: &Value) -> TeraResult<Vec<Value>> {
+fn each(value: &Value) -> TeraResult<Vec<Value>> {
     if let Some(list) = value.as_array() {
         return Ok(list.to_vec());
     }
@@ -42,6 +48,26 @@ pub(super) fn each(value: &Value) -> TeraResult<Vec<Value>> {
     } else {
         Err(tera::Error::message(format!("a loop cannot go over `{value}`, which is {}", value.name())))
     }
+}
+
+/// Django's `regroup`: runs of elements with the same value of a field, as maps of `grouper` and `list`.
+fn regroup(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
+    let field: &str = kwargs.must_get("field")?;
+    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    for item in each(value)? {
+        let key = item.get_from_path(field).cloned().unwrap_or_else(Value::none);
+        match groups.last_mut() {
+            Some((last, items)) if *last == key => items.push(item),
+            _ => groups.push((key, vec![item])),
+        }
+    }
+    let group = |(key, items): (Value, Vec<Value>)| {
+        let mut map = Map::new();
+        map.insert("grouper".into(), key);
+        map.insert("list".into(), Value::from(items));
+        Value::from(map)
+    };
+    Ok(Value::from(groups.into_iter().map(group).collect::<Vec<_>>()))
 }
 
 fn at(value: &Value, is_first: bool) -> TeraResult<Value> {

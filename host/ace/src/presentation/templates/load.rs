@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use tera::{ErrorKind, Kwargs, State, Tera, TeraResult};
+use tera::{ErrorKind, Tera};
 
 use super::files::{self, Files};
 use super::{python_numbers, tokenizer};
@@ -18,12 +18,10 @@ use crate::config::{self, Routes};
 use crate::presentation::email::Inliner;
 use crate::presentation::i18n::languages::{Catalog, Languages};
 use crate::presentation::i18n::{formats, translate};
-use crate::presentation::{Entry, Index, Presentation, TemplateProblem, Theme, filters, links, metering, shortened};
+use crate::presentation::{
+    Entry, Index, Presentation, TemplateProblem, Theme, filters, functions, metering, shortened,
+};
 use ace_store::files::FileStamp;
-
-/// Numbers in one `range()`. Tera's own limit of 100,000 lets two nested loops run for minutes without writing
-/// anything.
-pub(crate) const RANGE_MAX: usize = 1_000;
 
 /// The line (where known) and the words.
 type Fault = (Option<usize>, String);
@@ -193,7 +191,7 @@ impl Loader<'_> {
     /// not come to that.
     fn name_missing_pages(&mut self, paths: &BTreeMap<String, PathBuf>, texts: &Texts) {
         for (name, text) in texts {
-            for (at, page) in links::pages(text) {
+            for (at, page) in functions::links::pages(text) {
                 if self.routes.get(&page).is_none() {
                     let line = 1 + text[..at].matches('\n').count();
                     let message = format!(
@@ -239,12 +237,11 @@ fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
     tera.set_escape_fn(filters::escape_into);
-    tera.register_function("range", range);
     metering::register(&mut tera);
     python_numbers::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
-    links::register(&mut tera, settings, routes);
+    functions::register(&mut tera, settings, routes);
     filters::register(&mut tera, settings);
     tera
 }
@@ -420,26 +417,5 @@ impl<'a> Isolation<'a> {
             Some(name) => self.unusable("includes", name),
             None => said.to_owned(),
         }
-    }
-}
-
-/// Tera's `range(start, end, step_by)` with a smaller limit.
-fn range(kwargs: Kwargs, _: &State) -> TeraResult<Vec<i64>> {
-    let start: i64 = kwargs.get("start")?.unwrap_or(0);
-    let end: i64 = kwargs.must_get("end")?;
-    let step: i64 = kwargs.get("step_by")?.unwrap_or(1);
-    if step == 0 {
-        return Err(tera::Error::message("`range` needs a `step_by` other than 0"));
-    }
-    if step > 0 && start > end {
-        return Err(tera::Error::message(format!("`range` starts at {start}, after its end {end}")));
-    }
-    let before_end = |n: &i64| if step > 0 { *n < end } else { *n > end };
-    let numbers = std::iter::successors(Some(start), |n| n.checked_add(step)).take_while(before_end);
-    let numbers: Vec<i64> = numbers.take(RANGE_MAX + 1).collect();
-    if numbers.len() > RANGE_MAX {
-        Err(tera::Error::message(format!("`range` gives at most {RANGE_MAX} numbers")))
-    } else {
-        Ok(numbers)
     }
 }

@@ -1,12 +1,10 @@
-//! What Django's tags do, where one is neither a filter nor a statement of Tera's: time zones, groups, proportions,
-//! languages and settings.
+//! Django's tags as functions: time zones, proportions, languages and settings.
 
 use jiff::tz::TimeZone;
 use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
 
-use super::lists::each;
-use super::python;
 use crate::config;
+use crate::presentation::filters::python;
 use crate::presentation::i18n::language_names::LANGUAGES;
 use crate::presentation::i18n::languages;
 use crate::presentation::rendering;
@@ -31,12 +29,6 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
             Ok(Value::none())
         })
     });
-    tera.register_filter("regroup", regroup);
-    tera.register_filter("group_pairs", |value: &Value, _: Kwargs, _: &State| {
-        let field = |group: &Value, name: &str| group.get_from_path(name).cloned().unwrap_or_else(Value::none);
-        let pair = |group: &Value| Value::from(vec![field(group, "grouper"), field(group, "list")]);
-        value.as_array().unwrap_or_default().iter().map(pair).collect::<Vec<_>>()
-    });
     tera.register_function("widthratio", width_ratio);
     tera.register_function("get_language_info", language_info);
     let address = |url: &Option<url::Url>| url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
@@ -54,26 +46,6 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
             None => Err(tera::Error::message(format!("there is no setting `{name}` for templates"))),
         }
     });
-}
-
-/// The elements one after the other that are alike in a field: maps of `grouper` and `list`.
-fn regroup(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
-    let field: &str = kwargs.must_get("field")?;
-    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-    for item in each(value)? {
-        let key = item.get_from_path(field).cloned().unwrap_or_else(Value::none);
-        match groups.last_mut() {
-            Some((last, items)) if *last == key => items.push(item),
-            _ => groups.push((key, vec![item])),
-        }
-    }
-    let group = |(key, items): (Value, Vec<Value>)| {
-        let mut map = Map::new();
-        map.insert("grouper".into(), key);
-        map.insert("list".into(), Value::from(items));
-        Value::from(map)
-    };
-    Ok(Value::from(groups.into_iter().map(group).collect::<Vec<_>>()))
 }
 
 /// `value / max * width`, rounded as Python does: halves to the even number.

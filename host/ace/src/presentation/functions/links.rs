@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 use url::Url;
 
-use super::filters::python;
-use super::templates::tokenizer::{self, TokenKind};
-use super::{filters, rendering};
 use crate::config::{self, Route, Routes};
+use crate::presentation::filters::{self, python};
+use crate::presentation::rendering;
+use crate::presentation::templates::tokenizer::{self, TokenKind};
 
 /// The context and the argument by which the unsubscribe links are left out.
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
@@ -103,7 +103,7 @@ fn filled(path: &str, given: &Given) -> Option<String> {
 }
 
 /// The pages that a template asks for by a text, with the bytes where it does.
-pub(super) fn pages(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn pages(text: &str) -> Vec<(usize, String)> {
     let mut pages = Vec::new();
     if !text.contains("url(") {
         return pages;
