@@ -218,7 +218,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
         let mut kind = MessageType::new("app", "note");
         kind.context.insert("n", n);
         let message = kind.personalize(Recipient::new(n, "zoe@learner.example"), None, ace::message::Object::new());
-        let new = ace_server::intake::new(&message, ace_store::queue::Priority::ORDINARY).expect("a sound message");
+        let new = ace_server::intake::queued(&message, ace_store::queue::Priority::ORDINARY).expect("a valid message");
         let mut outcome = worker.outcome(message.uuid);
         queue.accept(vec![new], Timestamp::now()).await.expect("accepted");
         uuids.push(message.uuid);

@@ -15,6 +15,7 @@ use ace::internals::tls::{self, TlsError};
 use ace::watch::Watch;
 use ace::{Ace, StartError};
 use ace_store::queue::{OpenError, Queue, QueueError};
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -24,9 +25,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::events;
-use crate::events::webhooks::{Hook, WebhookError};
+use crate::events::webhooks::{Webhook, WebhookError};
 use crate::gauges;
-use crate::http::{self, Api, Rates, Terms, listen};
+use crate::http::{self, Api, ClientLimits, Rates, listen};
 use crate::intake;
 use crate::tokens::{TokenError, Tokens};
 use crate::worker::Worker;
@@ -37,8 +38,8 @@ const ENFORCED: &str = "enforced-policies";
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait for space on a full disk before opening the queue again.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
-/// How long a shutdown waits until it is recorded.
-const NOTE_END: Duration = Duration::from_secs(2);
+/// How long a shutdown waits for its record to be written.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +60,7 @@ pub enum ServeError {
     Webhook(#[from] WebhookError),
     #[error(transparent)]
     Panicked(#[from] Panicked),
-    #[error("server.tokens-file {0} holds no token\nhint: ace token create NAME --scope send")]
+    #[error("server.tokens-file {0} contains no token\nhint: ace token create NAME --scope send")]
     NoToken(String),
 }
 
@@ -67,17 +68,20 @@ pub enum ServeError {
 pub struct App {
     api: Arc<Api>,
     tls: Option<TlsAcceptor>,
-    hooks: Vec<Hook>,
+    webhooks: Vec<Webhook>,
 }
 
 impl App {
     /// Builds everything from one configuration. Nothing is sent and no connection is accepted yet.
+    ///
+    /// # Errors
+    /// The configuration, the tokens, the certificate or a webhook is invalid, or the queue cannot be opened.
     pub async fn start(mut config: Config, metrics: Option<Exposition>) -> Result<App, ServeError> {
         if metrics.is_some() {
             gauges::describe();
         }
         let settings = config.clone();
-        let (queue, tokens, tls, hooks) = open_with_room(settings).await?;
+        let Opened { queue, tokens, tls, webhooks } = open_when_space(settings).await?;
         let before = queue.get_meta(ENFORCED).await?.unwrap_or_default();
         config.delivery.defaults = Defaults::Serve;
         config.fixed.enforced_before = serde_json::from_str(&before).unwrap_or_default();
@@ -90,7 +94,7 @@ impl App {
         let worker = Worker::new(queue.clone(), move || current.snapshot(), slots, event_options);
         let stop = CancellationToken::new();
         let server = &config.fixed.server;
-        let reading = Terms { timeout: server.read_timeout, least_rate: server.min_rate, stop: stop.clone() };
+        let reading = ClientLimits { timeout: server.read_timeout, min_rate: server.min_rate, stop: stop.clone() };
         let api = Api {
             ace,
             queue,
@@ -105,16 +109,17 @@ impl App {
             reading: Arc::new(reading),
             stop,
         };
-        Ok(App { api: Arc::new(api), tls, hooks })
+        Ok(App { api: Arc::new(api), tls, webhooks })
     }
 
-    /// Serves until `shutdown` completes, then finishes what is in flight, within `server.drain`; or until it cannot continue.
+    /// Serves until `shutdown` completes and then finishes messages in flight, within `server.drain`. Returns early if it cannot
+    /// continue.
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Ending {
-        let App { api, tls, hooks } = self;
-        let running = start_tasks(&api, hooks);
+        let App { api, tls, webhooks } = self;
+        let running = start_tasks(&api, webhooks);
         let ending = tokio::select! {
             ending = serve(&api, listener, tls, shutdown) => ending,
-            part = lost(&api) => {
+            part = part_lost(&api) => {
                 tracing::error!(
                     "Because of a bug {part} has ended. It cannot be restarted, so the process ends. Accepted messages \
                      are kept: start the server again."
@@ -135,62 +140,41 @@ pub enum Ending {
     Drained,
     /// It was stopped before everything in flight was finished.
     Cut,
-    /// A part of it has ended that cannot be restarted.
+    /// A part of it that cannot be restarted has ended.
     Lost,
 }
 
+/// The result of a task that ends only when the server stops.
+const NEVER_FAILS: fn(()) -> Result<(), Infallible> = Ok;
+
 /// Starts the background tasks. Each is restarted when it fails.
-fn start_tasks(api: &Arc<Api>, hooks: Vec<Hook>) -> Vec<JoinHandle<()>> {
+fn start_tasks(api: &Arc<Api>, webhooks: Vec<Webhook>) -> Vec<JoinHandle<()>> {
     let (tasks, stop) = (&api.tasks, &api.stop);
     let mut running = Vec::new();
-    for hook in hooks {
-        let (hook, api, stop) = (Arc::new(hook), api.clone(), stop.clone());
-        running.push(tasks.keep(format!("webhook {}", hook.name()), move || {
-            let (hook, notifications, stop) = (hook.clone(), api.worker.listen(), stop.clone());
-            async move {
-                hook.run(notifications, stop).await;
-                Ok::<_, Infallible>(())
-            }
+    for webhook in webhooks {
+        let (webhook, api, stop) = (Arc::new(webhook), api.clone(), stop.clone());
+        running.push(tasks.keep(format!("webhook {}", webhook.name()), move || {
+            webhook.clone().run(api.worker.listen(), stop.clone()).map(NEVER_FAILS)
         }));
     }
     let ace = api.ace.clone();
     running.push(tasks.keep("watch", move || Watch::start(ace.clone()).run()));
-    let kept = api.clone();
-    running.push(tasks.keep("maintenance", move || maintain(kept.clone())));
+    let maintained = api.clone();
+    running.push(tasks.keep("maintenance", move || maintain(maintained.clone())));
     let worker = api.worker.clone();
-    running.push(tasks.keep("worker", move || {
-        let worker = worker.clone();
-        async move {
-            worker.run().await;
-            Ok::<_, Infallible>(())
-        }
-    }));
+    running.push(tasks.keep("worker", move || worker.clone().run().map(NEVER_FAILS)));
     let worker = api.worker.clone();
-    running.push(tasks.keep("held messages", move || {
-        let worker = worker.clone();
-        async move {
-            worker.release_blocked().await;
-            Ok::<_, Infallible>(())
-        }
-    }));
+    running.push(tasks.keep("held messages", move || worker.clone().release_blocked().map(NEVER_FAILS)));
     let worker = api.worker.clone();
-    running.push(tasks.keep("destination events", move || {
-        let worker = worker.clone();
-        async move {
-            worker.emit_destination_events().await;
-            Ok::<_, Infallible>(())
-        }
-    }));
+    running.push(tasks.keep("destination events", move || worker.clone().emit_destination_events().map(NEVER_FAILS)));
     let reloads = api.clone();
     running.push(tasks.keep("reload events", move || emit_reload_events(reloads.clone(), reloads.ace.notices())));
     let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
-    running.push(tasks.keep("resolvers", move || {
-        let resolving = intake::resolve_batches(ace.clone(), queue.clone(), stop.clone());
-        async move {
-            resolving.await;
-            Ok::<_, Infallible>(())
-        }
-    }));
+    running.push(
+        tasks.keep("resolvers", move || {
+            intake::resolve_batches(ace.clone(), queue.clone(), stop.clone()).map(NEVER_FAILS)
+        }),
+    );
     running
 }
 
@@ -210,7 +194,7 @@ async fn serve(
         () = shutdown => {
             tracing::info!("The server is stopping: messages in flight are finished, the others stay in the queue.");
             stop.cancel();
-            note_end(&api.queue).await;
+            record_shutdown(&api.queue).await;
             serving.await
         }
     };
@@ -221,18 +205,24 @@ async fn serve(
     if api.worker.drain(api.settings.drain).await { Ending::Drained } else { Ending::Cut }
 }
 
-/// Completes when a part has ended that cannot be restarted.
-async fn lost(api: &Api) -> &'static str {
+/// Completes when a part that cannot be restarted has ended. Returns its name.
+async fn part_lost(api: &Api) -> &'static str {
     tokio::select! {
         () = api.queue.writer_ended() => "the thread that writes the queue",
         part = api.ace.ended() => part,
     }
 }
 
-type Opened = (Arc<Queue>, Option<Tokens>, Option<TlsAcceptor>, Vec<Hook>);
+/// The files that a server uses, opened and read.
+struct Opened {
+    queue: Arc<Queue>,
+    tokens: Option<Tokens>,
+    tls: Option<TlsAcceptor>,
+    webhooks: Vec<Webhook>,
+}
 
-/// As [`open`]; if the disk is full it waits until there is space, and logs that once.
-async fn open_with_room(settings: Config) -> Result<Opened, ServeError> {
+/// Calls [`open`]. If the disk is full, waits until there is space, and logs that once.
+async fn open_when_space(settings: Config) -> Result<Opened, ServeError> {
     let mut is_logged = false;
     loop {
         let config = settings.clone();
@@ -261,14 +251,14 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
         None => None,
     };
     let queue = Arc::new(Queue::open(&config.fixed.queue.store(), now())?);
-    let hooks = config.fixed.webhooks.iter().map(|(name, settings)| Hook::new(name, settings, queue.clone(), now));
-    let hooks = hooks.collect::<Result<_, _>>()?;
-    Ok((queue, tokens, tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), hooks))
+    let webhook = |(name, settings): (&String, _)| Webhook::new(name, settings, queue.clone(), now);
+    let webhooks = config.fixed.webhooks.iter().map(webhook).collect::<Result<_, _>>()?;
+    Ok(Opened { queue, tokens, tls: tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), webhooks })
 }
 
 /// Records an orderly shutdown, so that messages still in flight are not suspected.
-async fn note_end(queue: &Queue) {
-    match tokio::time::timeout(NOTE_END, queue.note_shutdown()).await {
+async fn record_shutdown(queue: &Queue) {
+    match tokio::time::timeout(RECORD_TIMEOUT, queue.note_shutdown()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             tracing::warn!("The shutdown could not be recorded; the next start will treat it as a crash: {error}")
@@ -292,13 +282,14 @@ async fn emit_reload_events(api: Arc<Api>, mut notices: broadcast::Receiver<Noti
         };
         let (kind, data) = match notice {
             Notice::Refused(reason) => (events::RELOAD_REFUSED, json!({"reason": reason})),
-            Notice::Changed(change) => (kind(&change.what), json!(change)),
+            Notice::Changed(change) => (event_kind(&change.what), json!(change)),
         };
         api.worker.emit(events::of_server(kind, data, api.ace.now())).await;
     }
 }
 
-fn kind(what: &What) -> &'static str {
+/// The kind of the event about a changed plugin.
+fn event_kind(what: &What) -> &'static str {
     match what {
         What::Added { .. } | What::Replaced { .. } => events::PLUGIN_ACTIVE,
         What::Rejected { .. } => events::PLUGIN_REJECTED,
@@ -327,11 +318,11 @@ async fn maintain(api: Arc<Api>) -> Result<(), String> {
         if let Some(metrics) = &api.metrics {
             metrics.upkeep();
         }
-        let kept = async {
+        let maintained = async {
             api.queue.maintain(api.ace.now()).await?;
             api.queue.stats().await
         };
-        match kept.await {
+        match maintained.await {
             Ok(stats) => gauges::queue(&stats),
             // The store itself logs, once, that it cannot be written.
             Err(error) => {
@@ -345,12 +336,12 @@ async fn maintain(api: Arc<Api>) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// A server on databases of its own; what breaks it, and what then comes of it.
-    async fn ends(breaks: impl AsyncFnOnce(&Api)) -> Ending {
+    /// Starts a server on databases of its own, breaks it, and returns how it ended.
+    async fn ending_after(breaks: impl AsyncFnOnce(&Api)) -> Ending {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = Config::default();
         config.fixed.queue.database = folder.path().join("ace.db");
-        config.fixed.keyvalue.database = Some(folder.path().join("facts.db"));
+        config.fixed.keyvalue.database = Some(folder.path().join("keyvalue.db"));
         let app = App::start(config, None).await.expect("it starts");
         let api = app.api.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -360,15 +351,15 @@ mod tests {
         ending.expect("no panic")
     }
 
-    /// The one thread that writes panics in a real change: nothing more could be accepted or settled.
+    /// The thread that writes the queue panics: nothing more can be accepted or settled.
     #[tokio::test]
-    async fn a_server_ends_when_its_store_cannot_be_written_any_more() {
-        assert_eq!(ends(async |api| api.queue.break_writer().await).await, Ending::Lost);
+    async fn a_server_ends_when_its_queue_can_no_longer_be_written() {
+        assert_eq!(ending_after(async |api| api.queue.break_writer().await).await, Ending::Lost);
     }
 
-    /// The same of facts and counters: no opt-out could be kept, and no frequency cap counted.
+    /// The same for key-value entries: opt-outs can no longer be stored, nor frequency caps counted.
     #[tokio::test]
-    async fn a_server_ends_when_its_facts_cannot_be_written_any_more() {
-        assert_eq!(ends(async |api| api.ace.keyvalue().break_writer().await).await, Ending::Lost);
+    async fn a_server_ends_when_its_keyvalue_entries_can_no_longer_be_written() {
+        assert_eq!(ending_after(async |api| api.ace.keyvalue().break_writer().await).await, Ending::Lost);
     }
 }

@@ -1,5 +1,4 @@
-//! Events about settled messages (edx-ace's ACE_MESSAGE_SENT, and the signal of failure that its users ask for) and about the server
-//! itself.
+//! Events about settled messages (edx-ace's ACE_MESSAGE_SENT, and the failure event that its users request) and about the server itself.
 //!
 //! - [`webhooks`]: signed deliveries, stored in the queue until they are accepted
 
@@ -18,8 +17,9 @@ use ace_store::queue::NewEvent;
 /// What events contain, and whether they are stored.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EventOptions {
-    /// Include context and options, which may hold what only the recipient should see.
+    /// Include context and options, which may contain what only the recipient should see.
     pub context: bool,
+    /// Store events in the queue.
     pub are_kept: bool,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Notification {
 }
 
 impl Notification {
-    /// As the queue stores it.
+    /// The event in the form that the queue stores.
     pub(crate) fn to_event(&self) -> NewEvent {
         NewEvent { kind: self.kind.into(), body: self.body.clone() }
     }
@@ -74,7 +74,7 @@ pub(crate) fn of_message(message: &Message, report: &Report, options: EventOptio
     if options.context
         && let Some(open) = body.strip_suffix("}}")
     {
-        // Not as a value: its numbers keep their digits.
+        // Inserted as text, because numbers in a `Value` may lose digits.
         body = format!("{open},\"context\":{}}}}}", message.context.as_json());
     }
     Notification { kind, body: body.into_bytes() }

@@ -1,5 +1,4 @@
-//! The server's own metrics: how full its queue is. What is counted of messages, plugins and channels is in
-//! [`ace::internals::monitoring`].
+//! The metrics of the queue. Those of messages, plugins and channels are in [`ace::internals::monitoring`].
 
 use ace_store::queue::Stats;
 use metrics::{describe_gauge, gauge};
@@ -8,37 +7,37 @@ use metrics::{describe_gauge, gauge};
 const QUEUE_WAITING: &str = "ace_queue_waiting";
 /// Messages that are being sent.
 const QUEUE_IN_FLIGHT: &str = "ace_queue_in_flight";
-/// Messages that failed or expired and can be tried again.
+/// Messages that failed or expired and can be retried.
 const QUEUE_DEAD: &str = "ace_queue_dead_letters";
-/// Messages that wait to be tried alone.
+/// Queued messages that will be sent one at a time.
 const QUEUE_SUSPECTS: &str = "ace_queue_suspects";
 /// Messages that were set aside because their rows are damaged.
 const QUEUE_DAMAGED: &str = "ace_queue_damaged";
-/// When the message that has waited longest was accepted, in seconds since 1970; 0 where none waits.
+/// When the oldest queued message was accepted, in seconds since 1970; 0 if the queue is empty.
 const QUEUE_OLDEST: &str = "ace_queue_oldest_timestamp_seconds";
-/// Bytes of the queue's database.
+/// Size of the queue's database in bytes.
 const QUEUE_BYTES: &str = "ace_queue_bytes";
-/// Webhook deliveries that wait.
+/// Pending webhook deliveries.
 const WEBHOOK_DELIVERIES: &str = "ace_webhook_deliveries_waiting";
 
-/// What each of them means.
+/// The gauges and their help texts.
 const GAUGES: [(&str, &str); 8] = [
-    (QUEUE_WAITING, "Messages that wait to be sent."),
+    (QUEUE_WAITING, "Queued messages."),
     (QUEUE_IN_FLIGHT, "Messages that are being sent."),
     (QUEUE_DEAD, "Messages that failed or expired and can be retried."),
     (QUEUE_SUSPECTS, "Queued messages that will be sent one at a time, because the process ended while sending them."),
     (QUEUE_DAMAGED, "Messages that were set aside because their rows are damaged."),
     (QUEUE_OLDEST, "When the oldest queued message was accepted, in seconds since 1970; 0 if the queue is empty."),
-    (QUEUE_BYTES, "Size of the queue's database."),
-    (WEBHOOK_DELIVERIES, "Webhook deliveries that wait."),
+    (QUEUE_BYTES, "Size of the queue's database in bytes."),
+    (WEBHOOK_DELIVERIES, "Pending webhook deliveries."),
 ];
 
-/// Says to the process's recorder what the metrics mean.
+/// Registers the help texts of the gauges with the process's recorder.
 pub(crate) fn describe() {
     GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
 }
 
-/// How full the queue is.
+/// Sets the gauges.
 pub(crate) fn queue(stats: &Stats) {
     let priorities = [
         ("transactional", stats.waiting_transactional),
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_says_what_it_means() {
+    fn every_metric_has_a_help_text() {
         let names = include_str!("gauges.rs").lines().filter_map(|line| line.strip_prefix("const ")?.split('"').nth(1));
         let names: Vec<&str> = names.filter(|name| name.starts_with("ace_")).collect();
         assert_eq!(names, GAUGES.map(|(name, _)| name));

@@ -1,11 +1,12 @@
 //! The HTTP API of `ace serve`: routes, requests and responses, and authorization. The rules of sending are elsewhere.
 //!
-//! - [`messages`], [`batches`]: submission and status; [`keyvalue`]: key-value entries; [`plugins`]; [`stream`]: events; [`status`]
-//! - [`admission`]: checks that every request must pass; [`operations`]: its query and its body's type
+//! - [`messages`], [`batches`]: submission and status; [`keyvalue`]: key-value entries; [`plugins`]; [`stream`]: events and erasure;
+//!   [`status`]: health, metrics, the queue
+//! - [`admission`]: checks that every request must pass; [`operations`]: query names and body types
 //! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: errors, as RFC 9457
-//! - [`views`]: what goes out; [`described`]: what holds for every route in the description; [`docs`]: the description itself
-//! - [`listen`]: connections and TLS; [`slots`]: how many, and whose; [`client_timeout`]: how long a client is waited for, where bodies come in
-//!   ([`body`]), where answers go out ([`timed`]), and in each HTTP/2 stream ([`streams`])
+//! - [`views`]: the JSON of responses; [`docs`]: the OpenAPI description, [`described`]: what it says of every route, [`examples`]
+//! - [`listen`]: connections and TLS; [`slots`]: the limit of connections; [`client_timeout`]: the limit of waiting for a client, used
+//!   for bodies ([`body`]), for writes ([`timed`]) and for each HTTP/2 stream ([`streams`])
 //!
 //! `/openapi.json` describes all of it (OpenAPI 3.1), and `/docs` shows that in a browser.
 
@@ -54,19 +55,19 @@ use utoipa_axum::routes;
 use crate::intake::submit::Submitter;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
+pub(crate) use client_timeout::ClientLimits;
 use client_timeout::ClientTimeout;
-pub(crate) use client_timeout::Terms;
 pub(crate) use guard::Rates;
 use operations::Operations;
 use problem::ApiError;
-use slots::{Spare, Verdict};
+use slots::{Decision, Spare};
 
-/// What the routes work on.
+/// The state that all routes share.
 pub(crate) struct Api {
     pub ace: Arc<Ace>,
     pub queue: Arc<Queue>,
     pub worker: Arc<Worker>,
-    /// `None`: no token is needed, and the server listens on this machine only.
+    /// `None` if no token is required. The server then listens on this machine only.
     pub tokens: Option<Tokens>,
     pub rates: Rates,
     pub metrics: Option<Exposition>,
@@ -76,7 +77,7 @@ pub(crate) struct Api {
     /// The background tasks.
     pub tasks: Arc<Tasks>,
     /// How long to wait for the body of a request.
-    pub reading: Arc<Terms>,
+    pub reading: Arc<ClientLimits>,
     pub stop: CancellationToken,
 }
 
@@ -90,7 +91,7 @@ impl Api {
         Submitter::new(&self.ace, &self.queue, &self.worker)
     }
 
-    /// A new request's.
+    /// The timeout of a new request's client.
     fn client_timeout(&self) -> ClientTimeout {
         ClientTimeout::new(self.reading.clone())
     }
@@ -104,12 +105,11 @@ impl Api {
 ))]
 struct Described;
 
-/// All routes, each behind what its bearer must be allowed to do.
+/// All routes, each behind the scopes that it requires.
 pub(crate) fn router(api: Arc<Api>) -> Router {
-    let guarded = |router: OpenApiRouter<Arc<Api>>, guard| router.route_layer(guard);
-    let (send, ask, read, admin) = (
+    let (send, query, read, admin) = (
         from_fn_with_state(api.clone(), guard::may_send),
-        from_fn_with_state(api.clone(), guard::may_ask),
+        from_fn_with_state(api.clone(), guard::may_query),
         from_fn_with_state(api.clone(), guard::may_read),
         from_fn_with_state(api.clone(), guard::may_administrate),
     );
@@ -120,19 +120,17 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .merge(OpenApiRouter::new().routes(routes!(keyvalue::bulk)).route_layer(admin.clone()))
         .merge(OpenApiRouter::new().routes(routes!(stream::events)).route_layer(read.clone()));
     let sending = OpenApiRouter::new().routes(routes!(messages::submit)).route_layer(send);
-    let asking = OpenApiRouter::new().routes(routes!(messages::one)).routes(routes!(batches::one)).route_layer(ask);
-    let reading = guarded(
-        OpenApiRouter::new()
-            .routes(routes!(messages::list))
-            .routes(routes!(batches::list))
-            .routes(routes!(keyvalue::get))
-            .routes(routes!(plugins::list))
-            .routes(routes!(plugins::one))
-            .routes(routes!(plugins::shadow))
-            .routes(routes!(status::queue))
-            .routes(routes!(status::metrics)),
-        read,
-    );
+    let querying = OpenApiRouter::new().routes(routes!(messages::one)).routes(routes!(batches::one)).route_layer(query);
+    let reading = OpenApiRouter::new()
+        .routes(routes!(messages::list))
+        .routes(routes!(batches::list))
+        .routes(routes!(keyvalue::get))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::one))
+        .routes(routes!(plugins::shadow))
+        .routes(routes!(status::queue))
+        .routes(routes!(status::metrics))
+        .route_layer(read);
     let changing = OpenApiRouter::new()
         .routes(routes!(messages::retry))
         .routes(routes!(messages::cancel))
@@ -148,7 +146,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .routes(routes!(stream::erase))
         .route_layer(admin);
     let open = OpenApiRouter::new().routes(routes!(status::healthz)).routes(routes!(status::readyz));
-    let bounded_routes = sending.merge(asking).merge(reading).merge(changing).merge(open).layer(bounded);
+    let bounded_routes = sending.merge(querying).merge(reading).merge(changing).merge(open).layer(bounded);
     let (router, mut described) =
         OpenApiRouter::with_openapi(Described::openapi()).merge(unbounded).merge(bounded_routes).split_for_parts();
     described::complete(&mut described, api.tokens.is_some());
@@ -162,27 +160,27 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// The door of every route: a span for each request, below the trace context it came with; what [`Admission`] does not let in
-/// goes no further, nor what there is no slot for; every refusal is a problem; no browser guesses what an answer is.
+/// Runs before every route: starts a span below the request's trace context, rejects requests that [`Admission`] does not allow or
+/// that no connection slot is free for, turns every rejection into a problem, and forbids content sniffing.
 async fn enter(State((admission, api)): State<(Arc<Admission>, Arc<Api>)>, request: Request, next: Next) -> Response {
     let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let spare = request.extensions().get::<Arc<Spare>>();
-    let verdict = spare.map_or(Verdict::Stay, |spare| spare.decide(guard::asker(&api, &request)));
-    let answer = async {
+    let decision = spare.map_or(Decision::Keep, |spare| spare.decide(guard::client_kind(&api, &request)));
+    let response = async {
         let mut response = match admission.check(&request) {
             Err(error) => error.into_response(),
-            Ok(()) if verdict == Verdict::Full => ApiError::no_slot().into_response(),
-            Ok(()) => in_words(next.run(request).await).await,
+            Ok(()) if decision == Decision::Refuse => ApiError::no_slot().into_response(),
+            Ok(()) => as_problem(next.run(request).await).await,
         };
-        if verdict != Verdict::Stay {
+        if decision != Decision::Keep {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response
     };
-    trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), answer).await
+    trace::in_request(&method, &route, trace, |response: &Response| response.status().as_u16(), response).await
 }
 
 /// Ends a request that takes too long; the time of `?wait` is added.
@@ -196,8 +194,8 @@ async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
     }
 }
 
-/// What axum itself refuses (a path or a query that makes no sense) is reported as a problem, too.
-async fn in_words(response: Response) -> Response {
+/// Turns a rejection by axum itself (an invalid path or query) into a problem.
+async fn as_problem(response: Response) -> Response {
     let is_plain = |response: &Response| {
         let kind = response.headers().get(header::CONTENT_TYPE);
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))

@@ -1,4 +1,4 @@
-//! Turns recipients into messages of the queue: the lines of a request, and the pages of a resolver.
+//! Turns recipients into queued messages: the lines of a request, and the pages of a resolver.
 
 pub(crate) mod submit;
 
@@ -22,16 +22,16 @@ use ace::message::{
 };
 use ace_store::queue::{self, Accepted, Batch, DuePage, New, Priority, Queue, QueueError};
 
-/// Messages that go to the disk with one write, and their bytes.
+/// The maximum number of messages in one write, and their maximum size.
 const CHUNK: usize = 1_024;
 const CHUNK_BYTES: usize = 4 << 20;
-/// Chunks of one batch that are being written at once.
+/// Chunks of one batch that are written at once.
 const WRITING_MAX: usize = 3;
 /// Recipients on a page of a resolver.
 const PAGE: u32 = 500;
-/// Batches that are resolved side by side.
+/// Batches that are resolved at once.
 const RESOLVING_MAX: usize = 4;
-/// Consecutive failures to get a page after which its batch fails.
+/// Consecutive failures to fetch a page after which its batch fails.
 const FAILURES_MAX: u32 = 10;
 /// The longest time between two queries for due pages.
 const POLL_MAX: Duration = Duration::from_secs(5);
@@ -43,8 +43,8 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum IntakeError {
     #[error("{0}")]
     Fields(#[from] FieldErrors),
-    /// The message of this uuid has another content.
-    #[error("the message {0} was in this batch before, with other content")]
+    /// The message with this uuid has different content.
+    #[error("the message {0} is already in this batch, with different content; use another key")]
     Conflict(Uuid),
     #[error("limit_to: {0}")]
     Limit(#[from] UnknownChannel),
@@ -55,9 +55,12 @@ pub(crate) enum IntakeError {
 }
 
 /// A message in the form that the queue accepts.
-pub fn new(message: &Message, priority: Priority) -> Result<New, FieldErrors> {
+///
+/// # Errors
+/// `options.not_before` is invalid.
+pub fn queued(message: &Message, priority: Priority) -> Result<New, FieldErrors> {
     let not_before = not_before(&message.options)?;
-    Ok(written(
+    Ok(queued_json(
         message.to_json(),
         message.uuid,
         message.recipient.as_ref(),
@@ -67,8 +70,8 @@ pub fn new(message: &Message, priority: Priority) -> Result<New, FieldErrors> {
     ))
 }
 
-/// A message with its serialized JSON, or its own part of it.
-fn written(
+/// A message in the form that the queue accepts, with its JSON or, in a batch, its own part of it.
+fn queued_json(
     json: String,
     uuid: Uuid,
     recipient: Option<&Recipient>,
@@ -109,7 +112,7 @@ type Chunk<'a> = (Vec<Uuid>, BoxFuture<'a, Result<Vec<Accepted>, QueueError>>);
 
 /// One recipient of a batch.
 pub(crate) struct Member {
-    /// The same key again is the same message.
+    /// Identifies the message within the batch.
     pub(crate) key: String,
     pub(crate) personal: Personal,
 }
@@ -122,7 +125,7 @@ pub(crate) struct Intake<'a> {
     not_before: Option<Timestamp>,
     chunk: Vec<New>,
     bytes: usize,
-    /// The chunks before: the next one gathers while they are written.
+    /// The chunks before this one, which are being written while it fills.
     writing: VecDeque<Chunk<'a>>,
 }
 
@@ -133,11 +136,15 @@ impl<'a> Intake<'a> {
         Ok(Intake { queue, batch, name, not_before, chunk, bytes: 0, writing: VecDeque::new() })
     }
 
-    /// Adds one recipient. The message's uuid is derived from the batch's and the key. An error may be that of an earlier recipient.
+    /// Adds one recipient. The message's uuid is derived from the batch's uuid and the key.
+    ///
+    /// # Errors
+    /// This message, or one added before, could not be accepted.
     pub(crate) async fn add(&mut self, member: Member, now: Timestamp) -> Result<(), IntakeError> {
         let Member { key, personal } = member;
         let (uuid, recipient) = (Uuid::new_v5(&self.batch.uuid, key.as_bytes()), Some(&personal.recipient));
-        let new = written(personal.to_json(), uuid, recipient, self.name.clone(), self.batch.priority, self.not_before);
+        let new =
+            queued_json(personal.to_json(), uuid, recipient, self.name.clone(), self.batch.priority, self.not_before);
         self.bytes += new.body.len();
         self.chunk.push(new);
         if self.chunk.len() == CHUNK || self.bytes >= CHUNK_BYTES { self.write(now).await } else { Ok(()) }
@@ -146,11 +153,11 @@ impl<'a> Intake<'a> {
     /// Waits until everything that was added is committed.
     pub(crate) async fn flush(&mut self, now: Timestamp) -> Result<(), IntakeError> {
         self.write(now).await?;
-        self.written(0).await
+        self.wait_for_writes(0).await
     }
 
     async fn write(&mut self, now: Timestamp) -> Result<(), IntakeError> {
-        self.written(WRITING_MAX - 1).await?;
+        self.wait_for_writes(WRITING_MAX - 1).await?;
         self.bytes = 0;
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
         let uuids = chunk.iter().map(|new| new.uuid).collect();
@@ -159,7 +166,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Waits until at most `left` chunks are being written.
-    async fn written(&mut self, left: usize) -> Result<(), IntakeError> {
+    async fn wait_for_writes(&mut self, left: usize) -> Result<(), IntakeError> {
         while self.writing.len() > left
             && let Some((uuids, answer)) = self.writing.pop_front()
         {
@@ -172,10 +179,11 @@ impl<'a> Intake<'a> {
 }
 
 /// Why a page was not accepted.
-enum Missed {
-    /// It is retried: why, and when if the resolver said so.
-    Later(String, Option<Timestamp>),
-    Failed(String),
+enum PageError {
+    /// The page is fetched again: the reason, and the time if the resolver named one.
+    Retry(String, Option<Timestamp>),
+    /// The batch fails.
+    Fatal(String),
     /// The store cannot accept it now; that does not count as a failure of the resolver.
     Store(QueueError),
 }
@@ -185,16 +193,16 @@ enum Missed {
 pub(crate) enum ResolverError {
     #[error("there is no resolver {name:?}{}", nearest.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
     Unknown { name: String, nearest: Option<String> },
-    #[error("the resolver {name} cannot serve: {why}")]
+    #[error("the resolver {name} is broken: {why}")]
     Broken { name: String, why: String },
-    #[error("the resolver {0} is switched off in ace.toml")]
+    #[error("the resolver {0} is disabled in ace.toml (plugins.{0}.enabled)")]
     Disabled(String),
 }
 
-/// An active resolver, by its name.
+/// The active resolver with this name.
 ///
 /// # Errors
-/// There is none of this name, or it is not active.
+/// No resolver has this name, or it is not active.
 pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, ResolverError> {
     let registry = ace.registry();
     let plugins = || registry.plugins.values().filter(|p| p.namespaces.contains(&Namespace::RecipientResolver));
@@ -209,7 +217,7 @@ pub(crate) fn resolver(ace: &Ace, name: &str) -> Result<Arc<Runtime>, ResolverEr
     }
 }
 
-/// Fetches due pages from resolvers and accepts their recipients, until it is stopped.
+/// Fetches due pages from resolvers and accepts their recipients, until `stop`.
 pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: CancellationToken) {
     loop {
         let rest = match queue.due_pages(RESOLVING_MAX, ace.now()).await {
@@ -218,7 +226,7 @@ pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: Canc
                 left.unwrap_or(POLL_MAX).min(POLL_MAX)
             }
             Ok((due, _)) => {
-                let pages = due.iter().map(|resolving| accept_page(&ace, &queue, resolving));
+                let pages = due.iter().map(|due_page| accept_page(&ace, &queue, due_page));
                 match futures_util::future::join_all(pages).await.into_iter().collect() {
                     Ok(()) => Duration::ZERO,
                     Err(error) => wait_for_store(&error),
@@ -238,59 +246,61 @@ pub(crate) async fn resolve_batches(ace: Arc<Ace>, queue: Arc<Queue>, stop: Canc
 }
 
 fn wait_for_store(error: &QueueError) -> Duration {
-    tracing::error!("Resolving a batch failed; retrying soon: {error}");
+    tracing::error!("Batches could not be resolved; retrying in {STORE_PAUSE:?}: {error}");
     STORE_PAUSE
 }
 
 /// Accepts one page of one batch, and records the result.
-async fn accept_page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<(), QueueError> {
-    let (batch, plugin) = (&resolving.batch, resolving.resolver.plugin.as_str());
-    let missed = match page(ace, queue, resolving).await {
+async fn accept_page(ace: &Ace, queue: &Queue, due_page: &DuePage) -> Result<(), QueueError> {
+    let (batch, plugin) = (&due_page.batch, due_page.resolver.plugin.as_str());
+    let error = match page(ace, queue, due_page).await {
         Ok(next) => return queue.page_accepted(batch.priority, next, ace.now()).await,
-        Err(Missed::Store(error)) => return Err(error),
-        Err(missed) => missed,
+        Err(PageError::Store(error)) => return Err(error),
+        Err(error) => error,
     };
-    let failures = resolving.failures + 1;
-    let (error, again) = match missed {
-        Missed::Later(error, Some(at)) if failures < FAILURES_MAX => (error, Some(at)),
-        Missed::Later(error, None) if failures < FAILURES_MAX => (error, Some(ace.retry_at(failures))),
-        Missed::Later(error, _) => (format!("{failures} times in a row: {error}"), None),
-        Missed::Failed(error) => (error, None),
-        Missed::Store(error) => return Err(error),
+    let failures = due_page.failures + 1;
+    let (reason, retry) = match error {
+        PageError::Retry(reason, Some(at)) if failures < FAILURES_MAX => (reason, Some(at)),
+        PageError::Retry(reason, None) if failures < FAILURES_MAX => (reason, Some(ace.retry_at(failures))),
+        PageError::Retry(reason, _) => (format!("{failures} failures in a row: {reason}"), None),
+        PageError::Fatal(reason) => (reason, None),
+        PageError::Store(error) => return Err(error),
     };
-    match again {
+    match retry {
         Some(at) => {
-            tracing::warn!(batch = %batch.uuid, plugin, "A page of recipients could not be fetched; retrying at {at}: {error}")
+            tracing::warn!(batch = %batch.uuid, plugin, "A page of recipients could not be fetched; retrying at {at}: {reason}")
         }
-        None => tracing::error!(batch = %batch.uuid, plugin, "The batch has failed, until it is resumed: {error}"),
+        None => tracing::error!(batch = %batch.uuid, plugin, "The batch has failed; resume it to try again: {reason}"),
     }
-    queue.page_failed(batch.priority, error, again).await
+    queue.page_failed(batch.priority, reason, retry).await
 }
 
 /// Fetches a page and accepts its recipients. Returns where the next page starts.
-async fn page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<Option<String>, Missed> {
-    let (batch, cursor) = (&resolving.batch, resolving.cursor.as_deref());
-    if let Some(damage) = &resolving.damage {
-        return Err(Missed::Failed(format!("its stored data is damaged: {damage}")));
+async fn page(ace: &Ace, queue: &Queue, due_page: &DuePage) -> Result<Option<String>, PageError> {
+    let (batch, cursor) = (&due_page.batch, due_page.cursor.as_deref());
+    if let Some(damage) = &due_page.damage {
+        return Err(PageError::Fatal(format!("its stored data is damaged: {damage}")));
     }
     let text = String::from_utf8_lossy(&batch.kind).into_owned();
-    let kind = MessageType::from_json(&batch.kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
-    let runtime = resolver(ace, &resolving.resolver.plugin).map_err(|error| Missed::Later(error.to_string(), None))?;
-    let called = runtime.resolve(&text, &resolving.resolver.arguments, cursor, PAGE).await;
+    let kind = MessageType::from_json(&batch.kind).map_err(|e| PageError::Fatal(format!("its message type: {e}")))?;
+    let runtime =
+        resolver(ace, &due_page.resolver.plugin).map_err(|error| PageError::Retry(error.to_string(), None))?;
+    let called = runtime.resolve(&text, &due_page.resolver.arguments, cursor, PAGE).await;
     let Page { items, next } = match called.answer {
         Ok(Ok(page)) => page,
-        Ok(Err(ResolveError::Fatal(why))) => return Err(Missed::Failed(why)),
+        Ok(Err(ResolveError::Fatal(why))) => return Err(PageError::Fatal(why)),
         Ok(Err(ResolveError::Recoverable { message, next_attempt_time })) => {
-            return Err(Missed::Later(message, next_attempt_time));
+            return Err(PageError::Retry(message, next_attempt_time));
         }
-        Err(fault) => return Err(Missed::Later(fault.to_string(), None)),
+        Err(fault) => return Err(PageError::Retry(fault.to_string(), None)),
     };
     if next.is_some() && next.as_deref() == cursor {
-        return Err(Missed::Failed(
-            "the page after this one would be this one again: its cursor is the same".to_owned(),
+        return Err(PageError::Fatal(
+            "the resolver returned the cursor of this page again as the next one, which would never end".to_owned(),
         ));
     }
-    let mut intake = Intake::new(queue, batch, &kind).map_err(|e| Missed::Failed(format!("its message type: {e}")))?;
+    let mut intake =
+        Intake::new(queue, batch, &kind).map_err(|e| PageError::Fatal(format!("its message type: {e}")))?;
     for item in items {
         let key = item.key.unwrap_or_else(|| serde_json::to_string(&item.recipient).unwrap_or_default());
         let user_context = item.user_context.unwrap_or_default();
@@ -301,13 +311,13 @@ async fn page(ace: &Ace, queue: &Queue, resolving: &DuePage) -> Result<Option<St
     Ok(next)
 }
 
-impl From<IntakeError> for Missed {
+impl From<IntakeError> for PageError {
     fn from(error: IntakeError) -> Self {
         match error {
-            // Only this page is affected; the others continue.
-            IntakeError::Queue(error @ QueueError::Damaged(_)) => Missed::Later(error.to_string(), None),
-            IntakeError::Queue(error) => Missed::Store(error),
-            other => Missed::Failed(other.to_string()),
+            // Only this page is affected; other batches continue.
+            IntakeError::Queue(error @ QueueError::Damaged(_)) => PageError::Retry(error.to_string(), None),
+            IntakeError::Queue(error) => PageError::Store(error),
+            other => PageError::Fatal(other.to_string()),
         }
     }
 }

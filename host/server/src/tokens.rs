@@ -1,5 +1,5 @@
-//! Bearer tokens of the HTTP API: 256 random bits each, of which only a hash is kept, in a file that `ace token` writes and the
-//! server reads again when it changes.
+//! Bearer tokens of the HTTP API: 256 random bits each. Only their hashes are stored, in a file that `ace token` writes and the
+//! server reloads when it changes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use ace_store::files::{self, Access, FileStamp, Readers};
 
-/// What a token's bearer may do. Each is its own; `admin` does not include the others.
+/// What the bearer of a token may do. Scopes are independent: `admin` does not include the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -24,7 +24,7 @@ pub enum Scope {
     Send,
     /// Read everything.
     Read,
-    /// Change everything else: facts, retries, batches, plugins, people's data.
+    /// Change everything else: key-value entries, retries, batches, plugins, personal data.
     Admin,
 }
 
@@ -55,7 +55,7 @@ pub struct Token {
     pub sha256: String,
 }
 
-/// Random bytes of a token: nobody guesses 256 bits.
+/// Random bytes of a token: 256 bits cannot be guessed.
 const TOKEN_BYTES: usize = 32;
 
 /// Why the tokens cannot be read or changed.
@@ -65,20 +65,20 @@ const TOKEN_BYTES: usize = 32;
 pub enum TokenError {
     #[error("{}: {reason}", file.display())]
     File { file: PathBuf, reason: String },
-    #[error("there is a token {0:?} already; revoke it first, or choose another name")]
-    Taken(String),
-    #[error("the operating system gave no random bytes: {0}")]
+    #[error("the token {0:?} already exists; revoke it first, or choose another name")]
+    Exists(String),
+    #[error("the operating system returned no random bytes: {0}")]
     NoRandomness(getrandom::Error),
     #[error("there is no token {name:?}{}", nearest.as_ref().map(|n| format!("; did you mean {n:?}?")).unwrap_or_default())]
     Unknown { name: String, nearest: Option<String> },
-    #[error("{0:?} cannot be a token's name: 1 to 100 letters, digits, \"-\", \"_\" and \".\"")]
+    #[error("invalid token name {0:?}; use 1 to 100 letters, digits, \"-\", \"_\" and \".\"")]
     Name(String),
 }
 
-/// The whole file.
+/// The content of the file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Listed {
+struct Content {
     #[serde(default)]
     tokens: Vec<Token>,
 }
@@ -95,23 +95,31 @@ impl TokenFile {
     }
 
     /// Every token of the file; none if there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is invalid.
     pub fn list(&self) -> Result<Vec<Token>, TokenError> {
         match std::fs::read_to_string(&self.path) {
-            Ok(text) => serde_json::from_str::<Listed>(&text).map(|listed| listed.tokens).map_err(|e| self.wrong(e)),
+            Ok(text) => {
+                serde_json::from_str::<Content>(&text).map(|content| content.tokens).map_err(|e| self.file_error(e))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(self.wrong(e)),
+            Err(e) => Err(self.file_error(e)),
         }
     }
 
-    /// Creates a token. The return value is the only place where it can be seen.
+    /// Creates a token and returns it. It cannot be read again later, because the file contains only its hash.
+    ///
+    /// # Errors
+    /// The name is invalid or exists, the file cannot be read or written, or there are no random bytes.
     pub fn create(&self, name: &str, scopes: Vec<Scope>, now: Timestamp) -> Result<String, TokenError> {
-        let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !(1..=100).contains(&name.len()) || !name.chars().all(sound) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if !(1..=100).contains(&name.len()) || !name.chars().all(is_allowed) {
             return Err(TokenError::Name(name.to_owned()));
         }
         let mut tokens = self.list()?;
         if tokens.iter().any(|token| token.name == name) {
-            return Err(TokenError::Taken(name.to_owned()));
+            return Err(TokenError::Exists(name.to_owned()));
         }
         let mut random = [0; TOKEN_BYTES];
         getrandom::fill(&mut random).map_err(TokenError::NoRandomness)?;
@@ -122,6 +130,9 @@ impl TokenFile {
     }
 
     /// Revokes a token.
+    ///
+    /// # Errors
+    /// There is no such token, or the file cannot be read or written.
     pub fn revoke(&self, name: &str) -> Result<(), TokenError> {
         let mut tokens = self.list()?;
         let before = tokens.len();
@@ -133,14 +144,14 @@ impl TokenFile {
         self.write(tokens)
     }
 
-    /// Readers see the whole file or the one before; nobody but this user can read it.
+    /// Replaces the file atomically. Only this user can read it.
     fn write(&self, tokens: Vec<Token>) -> Result<(), TokenError> {
-        let text = serde_json::to_string_pretty(&Listed { tokens }).expect("only strings") + "\n";
+        let text = serde_json::to_string_pretty(&Content { tokens }).expect("only strings") + "\n";
         let readers = Readers::Only(Access::default());
-        files::replace_linked(&self.path, text.as_bytes(), readers).map_err(|e| self.wrong(e))
+        files::replace_linked(&self.path, text.as_bytes(), readers).map_err(|e| self.file_error(e))
     }
 
-    fn wrong(&self, reason: impl std::fmt::Display) -> TokenError {
+    fn file_error(&self, reason: impl std::fmt::Display) -> TokenError {
         TokenError::File { file: self.path.clone(), reason: reason.to_string() }
     }
 }
@@ -178,12 +189,12 @@ impl Tokens {
         }
     }
 
-    /// Without a token everybody is admitted, and the server listens on this machine only.
+    /// Whether the file contains no token.
     pub(crate) fn is_empty(&self) -> bool {
         self.current.load().1.is_empty()
     }
 
-    /// The name and the scopes of the bearer. Compares every token, and every byte of its hash.
+    /// The name and scopes of a token. Compares it with every stored hash, in constant time.
     pub(crate) fn bearer(&self, secret: &str) -> Option<(String, Vec<Scope>)> {
         let hash = digest(secret);
         let mut found = None;
@@ -217,20 +228,20 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
 
-        let tokens = Tokens::load(&path).expect("sound");
+        let tokens = Tokens::load(&path).expect("a valid file");
         assert_eq!(tokens.bearer(&secret), Some(("lms".to_owned(), vec![Scope::Send, Scope::Read])));
         assert_eq!(tokens.bearer("ace_AAAA"), None);
-        assert!(matches!(file.create("lms", vec![], now()), Err(TokenError::Taken(_))));
+        assert!(matches!(file.create("lms", vec![], now()), Err(TokenError::Exists(_))));
         assert!(matches!(file.create("a b", vec![], now()), Err(TokenError::Name(_))));
     }
 
     #[test]
-    fn a_revoked_token_is_let_in_no_more() {
+    fn a_revoked_token_is_rejected() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tokens.json");
         let file = TokenFile::new(&path);
         let secret = file.create("lms", vec![Scope::Send], now()).expect("made");
-        let tokens = Tokens::load(&path).expect("sound");
+        let tokens = Tokens::load(&path).expect("a valid file");
         let unknown = file.revoke("lsm").expect_err("no such token");
         assert_eq!(unknown.to_string(), "there is no token \"lsm\"; did you mean \"lms\"?");
         file.revoke("lms").expect("revoked");

@@ -28,16 +28,16 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::events::{self, Notification};
+use settling::serialize;
 pub(crate) use settling::state;
-use settling::write_down;
 
 /// One in this many slots is reserved for transactional messages.
 const RESERVED_PART: usize = 4;
-/// Messages that are claimed before a slot is free for them.
+/// Messages that are claimed ahead, before a slot is free for them.
 const AHEAD: usize = 32;
-/// Settlements that are being written at once.
+/// Settlements that are written at once.
 const SETTLING_MAX: usize = 1_024;
-/// Events that a slow listener may be behind.
+/// How many events a slow listener can lag behind.
 const NOTIFICATIONS_MAX: usize = 1_024;
 /// The longest time between two claims.
 const POLL_MAX: Duration = Duration::from_secs(1);
@@ -47,20 +47,20 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// A message's id, and the number of its claim.
 type ClaimId = (MessageId, ClaimNo);
 
-/// What the messages of a batch share: as stored, and parsed.
+/// What the messages of a batch share: in stored form, and parsed.
 type Ready = (Arc<[u8]>, Arc<Prepared>);
 
 /// The right to have one message in flight.
 pub(crate) struct Slot {
-    _any: OwnedSemaphorePermit,
-    _bulk: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
+    bulk_permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The progress of a message.
 pub(crate) enum Stage {
     New,
     InProgress(Progress),
-    /// It was settled, and further channel types were requested. With its kept progress, if there is one.
+    /// It was settled, and further channel types were requested. With its progress, if that was kept.
     Settled(Report, Option<Progress>),
 }
 
@@ -71,18 +71,18 @@ pub(crate) struct Job {
     pub(crate) claim: ClaimNo,
     pub(crate) message: Arc<Message>,
     pub(crate) stage: Stage,
-    /// The limits of its requests; `None`: no limit.
+    /// The channels that its requests allow; `None` for all.
     pub(crate) limits: Option<Limits>,
-    /// When it was noticed that a process or a worker had ended while it was in flight.
+    /// When a process or worker was found to have ended while the message was in flight.
     pub(crate) interrupted: Vec<Timestamp>,
     /// The trace context of its request, as stored.
     pub(crate) trace: Option<String>,
     pub(crate) priority: Priority,
-    /// What its age counts from.
+    /// The start of its age.
     pub(crate) since: Timestamp,
 }
 
-/// An outcome that is waited for, for as long as this lives.
+/// A pending outcome. Dropping it ends the wait.
 pub struct Awaited<'a> {
     worker: &'a Worker,
     uuid: Uuid,
@@ -90,7 +90,7 @@ pub struct Awaited<'a> {
 }
 
 impl Awaited<'_> {
-    /// The report of the message, if it is settled within that time.
+    /// Waits for the report of the message, at most that long.
     pub async fn settled_within(&mut self, time: Duration) -> Option<Arc<Report>> {
         tokio::time::timeout(time, &mut self.receiver).await.ok()?.ok()
     }
@@ -113,16 +113,17 @@ impl Drop for Awaited<'_> {
 pub struct Worker {
     queue: Arc<Queue>,
     current: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
-    /// What events contain.
     events: events::EventOptions,
-    any: Arc<Semaphore>,
     /// The number of slots.
     slots: u32,
+    /// A permit for each slot.
+    any: Arc<Semaphore>,
+    /// A permit for each slot that is not reserved.
     bulk: Arc<Semaphore>,
     settling: Arc<Semaphore>,
     /// Held batches, and the relay or origin that each waits for.
     held: Mutex<HashMap<Priority, Destination>>,
-    /// By the batch's priority class.
+    /// Parsed batches, by their priority class.
     batches: Mutex<HashMap<Priority, Ready>>,
     panics: alone::Panics,
     waiting_for: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Arc<Report>>>>>,
@@ -132,7 +133,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// `slots`: messages in flight at once. Nothing is claimed before [`Worker::run`].
+    /// `slots` is the number of messages in flight at once. Nothing is claimed before [`Worker::run`].
     pub fn new(
         queue: Arc<Queue>,
         current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
@@ -144,8 +145,8 @@ impl Worker {
             queue,
             current: Box::new(current),
             events,
-            any: Arc::new(Semaphore::new(slots)),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            any: Arc::new(Semaphore::new(slots)),
             bulk: Arc::new(Semaphore::new((slots - reserved).max(1))),
             settling: Arc::new(Semaphore::new(SETTLING_MAX)),
             held: Mutex::default(),
@@ -164,7 +165,7 @@ impl Worker {
             return None;
         }
         let bulk = if is_transactional { None } else { Some(self.bulk.clone().try_acquire_owned().ok()?) };
-        Some(Slot { _any: self.any.clone().try_acquire_owned().ok()?, _bulk: bulk })
+        Some(Slot { _permit: self.any.clone().try_acquire_owned().ok()?, bulk_permit: bulk })
     }
 
     /// Sends a message that was claimed for this slot.
@@ -178,7 +179,7 @@ impl Worker {
         });
     }
 
-    /// As [`Worker::start`], for a message as the queue returned it.
+    /// Like [`Worker::start`], for a message as the queue returned it.
     fn start_claimed(self: &Arc<Self>, slot: Slot, claimed: Claimed) {
         let worker = self.clone();
         self.tasks.spawn(async move { worker.send_claimed(slot, claimed).await });
@@ -196,7 +197,7 @@ impl Worker {
         };
         match tasks::caught(work).await {
             Ok(()) => {}
-            // Even abandoning it panics.
+            // Abandoning it panicked, too.
             Err(panicked) if is_culprit => self.set_aside(claim_id, uuid, &panicked.to_string()).await,
             Err(panicked) => self.interrupted(claim_id, uuid, panicked).await,
         }
@@ -209,19 +210,19 @@ impl Worker {
         Awaited { worker: self, uuid, receiver }
     }
 
-    /// Every event from now on.
+    /// Subscribes to events.
     pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<Notification>> {
         self.notifications.subscribe()
     }
 
-    /// Sends listeners an event that is about no message, and stores it if events are stored.
+    /// Emits an event about the server to listeners, and stores it if events are stored.
     pub(crate) async fn emit(&self, notification: Notification) {
         if self.events.are_kept
             && let Err(error) = self.queue.emit(notification.to_event(), self.now()).await
         {
             tracing::error!("An event of the kind {} could not be stored: {error}", notification.kind);
         }
-        // Nobody may be listening.
+        // An error only means that nobody is listening.
         let _ = self.notifications.send(Arc::new(notification));
     }
 
@@ -230,16 +231,16 @@ impl Worker {
         // Claimed messages that wait for a slot: one claim returns many.
         let mut ready: VecDeque<Claimed> = VecDeque::new();
         let mut urgent = self.queue.urgent();
-        // No transactional message is due before that.
-        let mut quiet_until = Instant::now();
+        // No transactional message is due before this time.
+        let mut none_urgent_until = Instant::now();
         let mut alone = Alone::default();
         while let Some(mut slots) = self.free_slots().await {
             self.start_ready(&mut ready, &mut slots);
             if alone.is_due() {
-                // Nothing more is claimed before it, and it starts after everything that is claimed has ended.
+                // Nothing else is claimed before it is sent, and it is sent once all claimed messages have ended.
                 drop(slots);
                 if ready.is_empty() {
-                    alone.ended(self.send_alone().await)
+                    alone.sent(self.send_alone().await)
                 } else {
                     self.free_for_bulk().await
                 }
@@ -248,8 +249,8 @@ impl Worker {
             if slots.is_empty() {
                 continue;
             }
-            let bulk = slots.iter().filter(|slot| slot._bulk.is_some()).count();
-            let (is_urgent, left) = (urgent.has_changed(), quiet_until.saturating_duration_since(Instant::now()));
+            let bulk = slots.iter().filter(|slot| slot.bulk_permit.is_some()).count();
+            let (is_urgent, left) = (urgent.has_changed(), none_urgent_until.saturating_duration_since(Instant::now()));
             if bulk == 0 && !left.is_zero() && matches!(is_urgent, Ok(false)) {
                 drop(slots);
                 tokio::select! {
@@ -265,21 +266,21 @@ impl Worker {
             let ahead = if ready.is_empty() && bulk > 0 { AHEAD } else { 0 };
             match self.queue.claim(Claim { max: slots.len() + ahead, bulk_max: bulk + ahead }, self.now()).await {
                 Ok(ClaimedBatch { messages, next, next_transactional, next_suspect }) => {
-                    quiet_until = Instant::now() + self.left(next_transactional);
+                    none_urgent_until = Instant::now() + self.time_until(next_transactional);
                     let until = |at: Timestamp| Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
-                    alone.wanted(next_suspect.map(until));
-                    let is_nothing = messages.is_empty();
+                    alone.schedule(next_suspect.map(until));
+                    let is_empty = messages.is_empty();
                     ready.extend(messages);
                     self.start_ready(&mut ready, &mut slots);
-                    let is_full_of_bulk = slots.iter().all(|slot| slot._bulk.is_none());
+                    let is_full_of_bulk = slots.iter().all(|slot| slot.bulk_permit.is_none());
                     drop(slots);
-                    if is_nothing && !is_full_of_bulk {
-                        self.rest(changed, self.left(next).min(alone.left())).await;
+                    if is_empty && !is_full_of_bulk {
+                        self.rest(changed, self.time_until(next).min(alone.left())).await;
                     }
                 }
                 Err(error) => {
                     // The queue has logged it, once.
-                    tracing::debug!("Claiming messages failed; retrying soon: {error}");
+                    tracing::debug!("Messages could not be claimed; retrying in {STORE_PAUSE:?}: {error}");
                     drop(slots);
                     tokio::time::sleep(STORE_PAUSE).await;
                 }
@@ -294,9 +295,9 @@ impl Worker {
             any = self.any.clone().acquire_owned() => any.ok()?,
             () = self.stop.cancelled() => return None,
         };
-        let mut slots = vec![Slot { _any: first, _bulk: self.bulk.clone().try_acquire_owned().ok() }];
+        let mut slots = vec![Slot { _permit: first, bulk_permit: self.bulk.clone().try_acquire_owned().ok() }];
         while let Ok(any) = self.any.clone().try_acquire_owned() {
-            slots.push(Slot { _any: any, _bulk: self.bulk.clone().try_acquire_owned().ok() });
+            slots.push(Slot { _permit: any, bulk_permit: self.bulk.clone().try_acquire_owned().ok() });
         }
         Some(slots)
     }
@@ -307,7 +308,7 @@ impl Worker {
         for claimed in ready.drain(..) {
             // A transactional message prefers a reserved slot.
             let is_transactional = claimed.priority.is_transactional();
-            let fitting = slots.iter().position(|slot| slot._bulk.is_none() == is_transactional);
+            let fitting = slots.iter().position(|slot| slot.bulk_permit.is_none() == is_transactional);
             let at = fitting.or(if is_transactional && !slots.is_empty() { Some(0) } else { None });
             match at.map(|at| slots.swap_remove(at)) {
                 None => left.push_back(claimed),
@@ -326,13 +327,13 @@ impl Worker {
         }
     }
 
-    /// The time until then, at most [`POLL_MAX`].
-    fn left(&self, next: Option<Timestamp>) -> Duration {
+    /// The time until `next`, at most [`POLL_MAX`].
+    fn time_until(&self, next: Option<Timestamp>) -> Duration {
         let left = next.map(|next| Duration::try_from(next.duration_since(self.now())).unwrap_or_default());
         left.unwrap_or(POLL_MAX).min(POLL_MAX)
     }
 
-    /// Releases messages that were claimed ahead and not started.
+    /// Releases messages that were claimed ahead but not started.
     async fn release_ready(&self, ready: VecDeque<Claimed>) {
         let back = ready.into_iter().map(|claimed| Settled {
             id: claimed.id,
@@ -348,7 +349,7 @@ impl Worker {
     async fn send(&self, slot: Slot, job: Job) {
         let message = job.message.clone();
         let trace = job.trace.as_deref().and_then(TraceContext::parse);
-        // Kept where it is: a future is copied into each one that wraps it.
+        // Boxed, because a future is moved into each future that wraps it.
         trace::in_message(&message, trace, Box::pin(self.deliver(slot, job))).await;
     }
 
@@ -360,13 +361,13 @@ impl Worker {
         if !is_reopened {
             flight.was_accepted(since);
         }
-        // Steps that are due now are done; later ones wait in the queue.
+        // Do all steps that are due. Later ones wait in the queue.
         while flight.due().is_some_and(|due| due <= self.now()) {
             flight.advance().await;
             if flight.is_to_be_recorded() {
-                let progress = write_down(flight.progress());
+                let progress = serialize(flight.progress());
                 if !self.settle(claim_id, Settlement::Record { progress }, true).await {
-                    // Without the record the attempt must not be made. The claim, if any, ends with its lease.
+                    // Without the record the attempt must not be made. The claim, if any, expires.
                     return;
                 }
             }
@@ -377,15 +378,15 @@ impl Worker {
         match flight.due() {
             Some(_) if flight.waits_for().is_some() => self.block(claim_id, priority, &flight).await,
             Some(due) => {
-                let progress = write_down(flight.progress());
+                let progress = serialize(flight.progress());
                 self.settle(claim_id, Settlement::Defer { due, progress }, false).await;
             }
-            None => self.done(claim_id, flight).await,
+            None => self.complete(claim_id, flight).await,
         }
         drop(permit);
     }
 
-    /// Stops claiming and waits for messages in flight, at most that long. Returns whether all of them ended.
+    /// Stops claiming and waits for messages in flight, at most that long. Returns whether all of them were finished.
     pub async fn drain(&self, at_most: Duration) -> bool {
         self.stop.cancel();
         self.tasks.close();

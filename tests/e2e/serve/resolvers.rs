@@ -65,7 +65,9 @@ async fn a_page_that_fails_is_asked_for_again() {
 #[tokio::test]
 async fn a_resolver_that_gives_up_fails_the_batch_until_it_is_resumed() {
     let server = Server::start(&with_audience());
-    for (uuid, how, why) in [(1, "fatal", "there is no such register"), (2, "same", "its cursor is the same")] {
+    for (uuid, how, why) in
+        [(1, "fatal", "there is no such register"), (2, "same", "returned the cursor of this page again")]
+    {
         tell(&server, 2, how).await;
         server.post("/v1/batches", &batch(uuid, json!({"count": 25, "page": 10}))).await;
         let failed = until(&server, uuid, "failed").await;

@@ -10,7 +10,6 @@ use ace_store::queue::{Queue, WebhookDelivery};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
-use standardwebhooks::Webhook;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -38,21 +37,21 @@ pub enum WebhookError {
 }
 
 /// One webhook, ready to be called.
-pub(crate) struct Hook {
+pub(crate) struct Webhook {
     name: String,
     settings: config::Webhook,
-    signer: Webhook,
+    signer: standardwebhooks::Webhook,
     client: reqwest::Client,
     queue: Arc<Queue>,
     now: fn() -> Timestamp,
-    /// Until when it asked for no requests.
-    quiet: Mutex<Option<Instant>>,
+    /// No request is sent before this time (Retry-After).
+    quiet_until: Mutex<Option<Instant>>,
 }
 
 /// An event that was not accepted.
 struct Undelivered {
     reason: String,
-    /// How long the webhook asked for no requests (Retry-After).
+    /// How long no request may be sent to the webhook (Retry-After).
     retry_after: Option<Duration>,
 }
 
@@ -62,8 +61,8 @@ impl From<String> for Undelivered {
     }
 }
 
-impl Hook {
-    /// Reads the secret and builds the client. Reads files: not for an async thread.
+impl Webhook {
+    /// Reads the secret and builds the client. Blocks: it reads files.
     pub(crate) fn new(
         name: &str,
         settings: &config::Webhook,
@@ -72,9 +71,9 @@ impl Hook {
     ) -> Result<Self, WebhookError> {
         let secret = settings.secret.expose();
         let signer = if secret.starts_with("whsec_") {
-            Webhook::new(secret)
+            standardwebhooks::Webhook::new(secret)
         } else {
-            Webhook::from_bytes(secret.as_bytes().to_vec())
+            standardwebhooks::Webhook::from_bytes(secret.as_bytes().to_vec())
         };
         let signer = signer.map_err(|e| WebhookError::Secret { name: name.to_owned(), reason: e.to_string() })?;
         let client = reqwest::Client::builder()
@@ -83,8 +82,8 @@ impl Hook {
             .timeout(settings.timeout)
             .no_proxy()
             .build()?;
-        let (name, settings, quiet) = (name.to_owned(), settings.clone(), Mutex::default());
-        Ok(Hook { name, settings, signer, client, queue, now, quiet })
+        let (name, settings, quiet_until) = (name.to_owned(), settings.clone(), Mutex::default());
+        Ok(Webhook { name, settings, signer, client, queue, now, quiet_until })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -92,7 +91,11 @@ impl Hook {
     }
 
     /// Delivers events until `stop`.
-    pub(crate) async fn run(&self, mut notifications: broadcast::Receiver<Arc<Notification>>, stop: CancellationToken) {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut notifications: broadcast::Receiver<Arc<Notification>>,
+        stop: CancellationToken,
+    ) {
         loop {
             if let Some(rest) = self.quiet_for() {
                 tokio::select! {
@@ -103,12 +106,12 @@ impl Hook {
             let deliveries = match self.queue.webhook_deliveries(self.name.clone(), AT_ONCE, (self.now)()).await {
                 Ok(deliveries) => deliveries,
                 Err(error) => {
-                    tracing::error!(webhook = %self.name, "Its deliveries cannot be read: {error}");
+                    tracing::error!(webhook = %self.name, "Deliveries to the webhook cannot be read from the queue; retrying: {error}");
                     Vec::new()
                 }
             };
             if !deliveries.is_empty() {
-                futures_util::future::join_all(deliveries.into_iter().map(|call| self.call(call))).await;
+                futures_util::future::join_all(deliveries.into_iter().map(|delivery| self.deliver(delivery))).await;
                 if !stop.is_cancelled() {
                     continue;
                 }
@@ -121,28 +124,28 @@ impl Hook {
         }
     }
 
-    /// How long it still wants no requests.
+    /// How much longer no request may be sent.
     fn quiet_for(&self) -> Option<Duration> {
-        let until = (*self.quiet.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let until = (*self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner))?;
         Some(until.saturating_duration_since(Instant::now())).filter(|rest| !rest.is_zero())
     }
 
-    /// How long until a delivery is due.
+    /// The time until the next delivery is due.
     async fn rest(&self) -> Duration {
         let next = self.queue.next_webhook_delivery(self.name.clone()).await.ok().flatten();
         let rest = next.map(|due| Duration::try_from(due.duration_since((self.now)())).unwrap_or_default());
         rest.map_or(POLL_MAX, |rest| rest.clamp(REST_MIN, POLL_MAX))
     }
 
-    async fn call(&self, call: WebhookDelivery) {
-        let event = call.event.id;
-        let result = if self.is_wanted(&call) { self.post(&call).await } else { Ok(()) };
-        let noted = match result {
+    async fn deliver(&self, delivery: WebhookDelivery) {
+        let event = delivery.event.id;
+        let result = if self.is_subscribed(&delivery) { self.post(&delivery).await } else { Ok(()) };
+        let recorded = match result {
             Ok(()) => self.queue.end_webhook_delivery(self.name.clone(), event).await,
             Err(Undelivered { reason, retry_after }) => {
                 let now = (self.now)();
-                let deadline = call.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
-                let pause = self.pause(call.attempts, retry_after, deadline.duration_since(now));
+                let deadline = delivery.event.at.checked_add(self.settings.max_age).unwrap_or(Timestamp::MAX);
+                let pause = self.pause(delivery.attempts, retry_after, deadline.duration_since(now));
                 let due = now.checked_add(pause).unwrap_or(Timestamp::MAX);
                 if due > deadline {
                     tracing::error!(webhook = %self.name, event = event.get(), "An event could not be delivered and is discarded: {reason}");
@@ -153,50 +156,50 @@ impl Hook {
                 }
             }
         };
-        if let Err(error) = noted {
+        if let Err(error) = recorded {
             tracing::error!(webhook = %self.name, event = event.get(), "A delivery could not be recorded and will be repeated: {error}");
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    fn is_wanted(&self, call: &WebhookDelivery) -> bool {
-        self.settings.events.is_empty() || self.settings.events.contains(&call.event.kind)
+    fn is_subscribed(&self, delivery: &WebhookDelivery) -> bool {
+        self.settings.events.is_empty() || self.settings.events.contains(&delivery.event.kind)
     }
 
-    /// The pause after a failed delivery: as long as the webhook asks for, during which nothing else is delivered there either, but not
-    /// beyond the event's deadline; otherwise a growing one.
+    /// The pause after a failed delivery: `Retry-After` if the response has it, at most until the event's deadline, and then no other
+    /// event is delivered meanwhile; otherwise a growing pause.
     fn pause(&self, attempts: u32, retry_after: Option<Duration>, left: SignedDuration) -> Duration {
-        let Some(asked) = retry_after else { return pause(attempts) };
+        let Some(requested) = retry_after else { return pause(attempts) };
         let left = Duration::try_from(left).unwrap_or_default();
-        let asked = asked.min(left).max(PAUSE);
-        *self.quiet.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(asked);
-        asked
+        let requested = requested.min(left).max(PAUSE);
+        *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(requested);
+        requested
     }
 
-    async fn post(&self, call: &WebhookDelivery) -> Result<(), Undelivered> {
-        let id = format!("evt_{}", call.event.id);
+    async fn post(&self, delivery: &WebhookDelivery) -> Result<(), Undelivered> {
+        let id = format!("evt_{}", delivery.event.id);
         let timestamp = (self.now)().as_second();
-        let signature = self.signer.sign(&id, timestamp, &call.event.body).map_err(|e| e.to_string())?;
-        let answer = self
+        let signature = self.signer.sign(&id, timestamp, &delivery.event.body).map_err(|e| e.to_string())?;
+        let response = self
             .client
             .post(self.settings.url.clone())
             .header("content-type", "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
-            .body(call.event.body.clone())
+            .body(delivery.event.body.clone())
             .send()
             .await
             .map_err(|e| e.without_url().to_string())?;
-        match answer.status() {
+        match response.status() {
             status if status.is_success() => Ok(()),
             StatusCode::GONE => {
-                tracing::warn!(webhook = %self.name, "It answered 410 Gone: this event is discarded; remove the webhook.");
+                tracing::warn!(webhook = %self.name, "The webhook answered 410 Gone, and the event is discarded; remove the webhook from ace.toml.");
                 Ok(())
             }
             status => {
-                let asked = answer.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok());
-                let retry_after = asked.and_then(|text| message::retry_after(text, (self.now)()));
+                let requested = response.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok());
+                let retry_after = requested.and_then(|text| message::retry_after(text, (self.now)()));
                 Err(Undelivered { reason: format!("it answered {status}"), retry_after })
             }
         }

@@ -1,10 +1,10 @@
-//! What every request must pass before any route is asked: that it is meant for this server (`Host`), that no page of another
-//! site sends it (`Origin`, `Sec-Fetch-Site`), that it came through no proxy which would let everybody in, and that its
-//! query and body are of a kind that the operation describes.
+//! Checks that every request must pass before it reaches a route: it is meant for this server (`Host`), it is not sent by a page of
+//! another site (`Origin`, `Sec-Fetch-Site`), it does not come through a proxy although no token is required, and its query and body
+//! are described for the operation.
 //!
-//! Without tokens the server trusts everything that reaches it, so the first three guard against a browser on the same machine:
-//! a name of an attacker's that resolves to 127.0.0.1 is another host, and a form of an attacker's page has another origin. With
-//! tokens any host will do, unless `server.hosts` lists them.
+//! Without tokens the server trusts every request, so the first three checks protect it from a browser on the same machine: an
+//! attacker's host name that resolves to 127.0.0.1 is another host, and a form on an attacker's page has another origin. With tokens
+//! any host is accepted, unless `server.hosts` is set.
 
 use ace::config::{Authority, Server};
 use axum::extract::{MatchedPath, Request};
@@ -25,12 +25,12 @@ const PROXIED: [HeaderName; 6] = [
 ];
 const FORWARDED: &str = "x-forwarded";
 
-/// Who and what is let in.
+/// The rules for requests.
 pub(super) struct Admission {
     operations: Operations,
     has_tokens: bool,
     hosts: Vec<Authority>,
-    /// What this server's own addresses start with.
+    /// The scheme of this server's own URLs.
     scheme: &'static str,
 }
 
@@ -41,17 +41,16 @@ impl Admission {
         Admission { operations, has_tokens, hosts: settings.hosts.clone(), scheme }
     }
 
-    /// Lets a request in.
+    /// Checks a request.
     ///
     /// # Errors
-    ///
-    /// A problem that says what stands against it.
+    /// The problem that says which rule it violates.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         let named = self.named(request)?;
         if !self.has_tokens {
-            not_proxied(request.headers())?;
+            check_not_proxied(request.headers())?;
         }
-        self.of_this_site(request.headers(), &named)?;
+        self.check_site(request.headers(), &named)?;
         if *request.method() == Method::CONNECT {
             return Err(ApiError::NoMethod);
         }
@@ -61,18 +60,18 @@ impl Admission {
         }
     }
 
-    /// Whether only listed hosts, and this machine's own names, are answered.
+    /// Whether only hosts of `server.hosts` and loopback names are accepted.
     fn is_strict(&self) -> bool {
         !self.has_tokens || !self.hosts.is_empty()
     }
 
-    /// The hosts that a request is for: `:authority` (or the whole address in the first line) and `Host`. Where both are there
-    /// they are one and the same (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
+    /// The hosts that a request names: `:authority` (or the request target in absolute form) and `Host`. If there are both, they must
+    /// be the same (RFC 9112, 3.2.2; RFC 9113, 8.3.1).
     fn named(&self, request: &Request) -> Result<Vec<Authority>, ApiError> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let host = hosts.next();
         if hosts.next().is_some() {
-            return Err(ApiError::BadRequest("the request has more than one Host".to_owned()));
+            return Err(ApiError::BadRequest("the request has more than one Host header".to_owned()));
         }
         let texts = [request.uri().authority().map(|a| a.as_str().as_bytes()), host.map(HeaderValue::as_bytes)];
         let read = |text: &[u8]| std::str::from_utf8(text).ok().and_then(Authority::parse);
@@ -91,9 +90,9 @@ impl Admission {
             named.push(authority);
         }
         match &named[..] {
-            [] => Err(ApiError::BadRequest("the request names no Host".to_owned())),
+            [] => Err(ApiError::BadRequest("the request has no Host header".to_owned())),
             [one, other] if !self.is_same(one, other) => {
-                Err(ApiError::BadRequest("the request is for one host and its Host is another".to_owned()))
+                Err(ApiError::BadRequest("the request target and the Host header name different hosts".to_owned()))
             }
             _ => Ok(named),
         }
@@ -112,8 +111,8 @@ impl Admission {
         one.host == other.host && port(one) == port(other)
     }
 
-    /// A browser says whose page it sends a request for. Other clients say nothing, and are believed.
-    fn of_this_site(&self, headers: &HeaderMap, named: &[Authority]) -> Result<(), ApiError> {
+    /// Checks that no page of another site sent the request. Browsers say which page did; other clients send no such header.
+    fn check_site(&self, headers: &HeaderMap, named: &[Authority]) -> Result<(), ApiError> {
         let refused = |what: &str, value: &HeaderValue| {
             let why = format!(
                 "{what}: {value:?}: requests from other sites are not allowed; open the server's own address in the browser"
@@ -127,7 +126,7 @@ impl Admission {
                 _ => return refused("Sec-Fetch-Site", site),
             }
         }
-        // A proxy in front may have put another Host in; then the browser's own word counts.
+        // A proxy may have replaced Host, but the browser has compared the origin with the address that it opened.
         if is_vouched_for && !self.is_strict() {
             return Ok(());
         }
@@ -137,18 +136,18 @@ impl Admission {
         }
     }
 
-    /// Whether an origin is the one that the request is for; with tokens also one that `server.hosts` lists, since a proxy in
-    /// front speaks another scheme perhaps, and asks for another host.
+    /// Whether an origin is that of the requested host or, with tokens, of a host in `server.hosts`, because a proxy may use another
+    /// scheme and host than the browser.
     fn is_own_origin(&self, origin: &[u8], named: &[Authority]) -> bool {
         let text = std::str::from_utf8(origin).unwrap_or_default();
         let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else { return false };
         let Some(origin) = Authority::parse(rest) else { return false };
         let port = |authority: &Authority| authority.port.unwrap_or(default_port(scheme));
-        let is_it = |own: &Authority| own.host == origin.host && port(own) == port(&origin);
+        let is_same = |own: &Authority| own.host == origin.host && port(own) == port(&origin);
         if self.has_tokens {
-            named.iter().chain(&self.hosts).any(is_it)
+            named.iter().chain(&self.hosts).any(is_same)
         } else {
-            scheme == self.scheme && named.iter().any(is_it)
+            scheme == self.scheme && named.iter().any(is_same)
         }
     }
 }
@@ -157,13 +156,13 @@ fn default_port(scheme: &str) -> u16 {
     if scheme == "https" { 443 } else { 80 }
 }
 
-/// Behind a proxy, a server without tokens would be open to everyone the proxy lets through.
-fn not_proxied(headers: &HeaderMap) -> Result<(), ApiError> {
-    let is_proxys = |name: &&HeaderName| PROXIED.contains(name) || name.as_str().starts_with(FORWARDED);
-    match headers.keys().find(is_proxys) {
+/// Rejects a proxied request: behind a proxy, a server without tokens would be open to all clients of the proxy.
+fn check_not_proxied(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_of_proxy = |name: &&HeaderName| PROXIED.contains(name) || name.as_str().starts_with(FORWARDED);
+    match headers.keys().find(is_of_proxy) {
         Some(name) => {
             let why = format!(
-                "the request came through a proxy ({name}), and this server asks nobody for a token; \
+                "the request came through a proxy ({name}), and this server requires no tokens; \
                  set server.tokens-file in ace.toml to serve behind one"
             );
             Err(ApiError::Refused("proxied", why))

@@ -1,4 +1,4 @@
-//! Batches: one message type, many recipients, streamed to the disk as they come in.
+//! Batches: one message type and many recipients, which are stored as they arrive.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::problem::{ApiError, Problem};
 use super::views::BatchStatus;
 use crate::intake::{self, Intake};
 
-/// Batches on a list by default, and at most.
+/// The number of batches in a list by default, and the maximum.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 500;
 
@@ -35,7 +35,7 @@ pub(super) struct BatchHead {
     /// A message type in edx-ace's JSON form.
     #[schema(value_type = Object)]
     message_type: Box<RawValue>,
-    /// The plugin that names the recipients; without it they are on the following lines.
+    /// The plugin that names the recipients. Without it, they are on the following lines.
     resolver: Option<ResolverRequest>,
 }
 
@@ -52,15 +52,15 @@ pub(super) struct ResolverRequest {
 
 /// Submits a batch: its head on the first line, then one recipient per line.
 ///
-/// With a `resolver` in the head no line follows: the plugin is asked for recipients, page by page, in the background.
+/// With a `resolver` in the head no line follows: the server fetches the recipients from the plugin, page by page, in the background.
 /// Messages are sent while others still arrive. An interrupted batch can be sent again as a whole under the same uuid: a
 /// message's uuid is derived from the batch's uuid and its key, so none is created twice.
 #[utoipa::path(post, path = "/v1/batches", tag = "batches",
     request_body(content = MemberForm, content_type = "application/x-ndjson"), responses(
-    (status = 202, description = "All recipients are on disk, or the resolver is asked for them", body = BatchStatus),
+    (status = 202, description = "All recipients are on disk, or will be fetched from the resolver", body = BatchStatus),
     (status = 400, description = "A line is invalid; the lines before it were accepted", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another batch has this uuid, or it was cancelled", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "The message type is wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "The message type is invalid", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "The queue is full or cannot be written; send the same request again", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Response, ApiError> {
@@ -73,28 +73,28 @@ pub(super) async fn submit(State(api): State<Arc<Api>>, body: Body) -> Result<Re
     })?;
     let mut kind = MessageType::from_json(head.message_type.get().as_bytes())?;
     let uuid = head.uuid.unwrap_or_else(Uuid::new_v4);
-    // The messages of one batch are of one send, also where the type has no uuid of its own.
+    // All messages of a batch belong to one send, even if the type has no uuid of its own.
     if json::at(head.message_type.get(), "/uuid").is_none_or(|uuid| uuid == "null") {
         kind.uuid = uuid;
     }
     intake::not_before(&kind.options)?;
     let text = kind.to_json().into_bytes();
     if let Some(named) = head.resolver {
-        return resolve(&api, Typed { uuid, kind: text }, named, &mut lines).await;
+        return resolve(&api, ResolvedBatch { uuid, kind: text }, named, &mut lines).await;
     }
     let batch =
         api.queue.create_batch(NewBatch { uuid, digest: queue::digest(&text), kind: text }, api.ace.now()).await?;
     is_open(&batch)?;
     let mut intake = api.submitter().batch(&batch, &kind)?;
-    let read = take_lines(&api, &mut intake, &mut lines).await;
-    // Lines before an invalid one, or before the connection was cut, are accepted.
+    let read = accept_lines(&api, &mut intake, &mut lines).await;
+    // Lines before an invalid one, or before the connection broke, are accepted.
     intake.flush(api.ace.now()).await?;
     read?;
     let batch = api.queue.complete_batch(uuid).await?;
     Ok((StatusCode::ACCEPTED, Json(BatchStatus::from(batch))).into_response())
 }
 
-async fn take_lines(api: &Api, intake: &mut Intake<'_>, lines: &mut Lines) -> Result<(), ApiError> {
+async fn accept_lines(api: &Api, intake: &mut Intake<'_>, lines: &mut Lines) -> Result<(), ApiError> {
     while let Some((number, line)) = lines.next().await? {
         if api.is_stopping() {
             return Err(ApiError::stopping());
@@ -119,19 +119,27 @@ fn member(number: u64, line: &[u8]) -> Result<intake::Member, ApiError> {
     Ok(intake::Member { key, personal })
 }
 
-/// A batch that is to start, with its message type as JSON.
-struct Typed {
+/// A batch to be created.
+struct ResolvedBatch {
     uuid: Uuid,
+    /// The message type, as JSON.
     kind: Vec<u8>,
 }
 
-/// Starts a batch whose recipients a plugin names; it is asked in the background, also after a restart.
-async fn resolve(api: &Api, batch: Typed, named: ResolverRequest, lines: &mut Lines) -> Result<Response, ApiError> {
-    let Typed { uuid, kind } = batch;
+/// Creates a batch whose recipients a plugin names. They are fetched in the background, and further after a restart.
+async fn resolve(
+    api: &Api,
+    batch: ResolvedBatch,
+    named: ResolverRequest,
+    lines: &mut Lines,
+) -> Result<Response, ApiError> {
+    let ResolvedBatch { uuid, kind } = batch;
     let wrong = |field: &str, why: String| ApiError::BadRequest(format!("line 1: resolver.{field}: {why}"));
     intake::resolver(&api.ace, &named.plugin).map_err(|error| wrong("plugin", error.to_string()))?;
     if lines.next().await?.is_some() {
-        let why = "line 2: a resolver names the recipients, so no line may follow the first one".to_owned();
+        let why =
+            "line 2: a resolver names the recipients, so no line may follow the first one; remove it, or the resolver"
+                .to_owned();
         return Err(ApiError::BadRequest(why));
     }
     let arguments = Value::Object(named.arguments).to_string();
@@ -145,7 +153,7 @@ async fn resolve(api: &Api, batch: Typed, named: ResolverRequest, lines: &mut Li
     Ok((StatusCode::ACCEPTED, Json(BatchStatus::from(batch))).into_response())
 }
 
-/// Options of the list.
+/// Options of a list of batches.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
@@ -161,9 +169,9 @@ pub(super) struct BatchQuery {
 ))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    Query(latest): Query<BatchQuery>,
+    Query(query): Query<BatchQuery>,
 ) -> Result<Json<Vec<BatchStatus>>, ApiError> {
-    let max = latest.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    let max = query.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
     Ok(Json(api.queue.batches(max).await?.into_iter().map(BatchStatus::from).collect()))
 }
 

@@ -1,4 +1,4 @@
-//! Reading bodies, with limits of length and time.
+//! Reads request bodies, within limits of size and time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::client_timeout::ClientTimeout;
 use super::problem::ApiError;
 
-/// A body that is read a piece at a time, within the client's timeout.
+/// Reads a body in pieces, within the client's timeout.
 pub(super) struct Pieces {
     body: Body,
     client_timeout: ClientTimeout,
@@ -47,7 +47,7 @@ impl Pieces {
         }
     }
 
-    /// The whole body, where it is not longer than `max` bytes.
+    /// The whole body, if it is not longer than `max` bytes.
     pub(super) async fn whole(mut self, max: usize) -> Result<Vec<u8>, ApiError> {
         let mut whole = Vec::new();
         while let Some(piece) = self.next().await? {
@@ -60,7 +60,7 @@ impl Pieces {
     }
 }
 
-/// The lines of a body, one at a time.
+/// Reads a body line by line.
 pub(super) struct Lines {
     pieces: Pieces,
     max: usize,
@@ -71,12 +71,12 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Lines of `max` bytes at most.
+    /// Reads lines of at most `max` bytes.
     pub(super) fn new(pieces: Pieces, max: usize) -> Self {
         Lines { pieces, max, held: Vec::new(), at: 0, number: 0, is_at_end: false }
     }
 
-    /// The next line that is not empty, and its number from 1; `None` at the end.
+    /// The next line that is not empty, and its number, counted from 1. `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
         loop {
             while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
@@ -106,7 +106,7 @@ impl Lines {
     }
 }
 
-/// A line without the space around it, and the first without a byte order mark.
+/// Removes white space around a line and, from the first line, a byte order mark.
 fn trimmed(number: u64, line: &[u8]) -> &[u8] {
     let line = if number == 1 { without_bom(line) } else { line };
     line.trim_ascii()

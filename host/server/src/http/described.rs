@@ -1,4 +1,4 @@
-//! What `/openapi.json` says of every route alike: who may, and what any request can be answered with.
+//! What `/openapi.json` says of every route: authorization, and the responses that any request can get.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use ace::message::Object;
 
-/// Routes that everybody may ask.
+/// Routes that require no token.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 const PROBLEM: &str = "application/problem+json";
 
-/// Adds to the description what holds for many routes. `is_guarded`: without a token nothing but the open routes is answered.
+/// Completes the description with what many routes have in common. If `is_guarded`, all except the open routes require a token.
 pub(super) fn complete(described: &mut OpenApi, is_guarded: bool) {
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     described.components.get_or_insert_default().add_security_scheme("bearer", bearer);
@@ -27,28 +27,28 @@ pub(super) fn complete(described: &mut OpenApi, is_guarded: bool) {
         let is_open = OPEN.contains(&path.as_str());
         for operation in operations(item) {
             name(operation);
-            answers(operation, is_open);
+            add_common_responses(operation, is_open);
         }
     }
     for path in ["/v1/messages", "/v1/batches"] {
-        lead_on(described, path);
+        link_submission(described, path);
     }
 }
 
-/// An operation is called by its tag too: every tag has one that is called `list`.
+/// Prefixes the id of an operation with its tags, because several tags have an operation `list`.
 fn name(operation: &mut Operation) {
     let tags = operation.tags.iter().flatten().map(String::as_str);
     operation.operation_id = Some(tags.chain(operation.operation_id.as_deref()).collect::<Vec<_>>().join("_"));
 }
 
 /// Links the response of a submission to every operation on what was submitted.
-fn lead_on(described: &mut OpenApi, path: &str) {
+fn link_submission(described: &mut OpenApi, path: &str) {
     let below = format!("{path}/{{uuid}}");
     let paths = described.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(&below));
     let names: Vec<String> =
         paths.flat_map(|(_, item)| operations(item)).filter_map(|operation| operation.operation_id.clone()).collect();
-    let handing_in = described.paths.paths.get_mut(path).and_then(|item| item.post.as_mut());
-    if let Some(RefOr::T(accepted)) = handing_in.and_then(|post| post.responses.responses.get_mut("202")) {
+    let submission = described.paths.paths.get_mut(path).and_then(|item| item.post.as_mut());
+    if let Some(RefOr::T(accepted)) = submission.and_then(|post| post.responses.responses.get_mut("202")) {
         for name in names {
             let link = Link::builder().operation_id(&name).parameter("uuid", "$response.body#/uuid").build();
             accepted.links.insert(name, RefOr::T(link));
@@ -60,42 +60,42 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
 }
 
-fn answers(operation: &mut Operation, is_open: bool) {
-    let mut answer = |status: &str, description: &str| {
+fn add_common_responses(operation: &mut Operation, is_open: bool) {
+    let mut add = |status: &str, description: &str| {
         let problem = Content::new(Some(Ref::from_schema_name("Problem")));
         let mut response = Response::new(description);
         response.content.insert(PROBLEM.to_owned(), RefOr::T(problem));
         operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
     };
-    answer("400", "The request is invalid");
-    answer("408", "The request did not arrive in time");
-    answer("415", "The route does not accept this content type or content coding");
-    answer("501", "The transfer coding is not `chunked`");
+    add("400", "The request is invalid");
+    add("408", "The request did not arrive in time");
+    add("415", "The route does not accept this content type or content coding");
+    add("501", "The transfer coding is not `chunked`");
     if is_open {
-        answer(
+        add(
             "403",
             "The request names another host, comes from another site, or came through a proxy although the server has no tokens",
         );
         operation.security = Some(Vec::new());
         return;
     }
-    answer("401", "A bearer token is required");
-    answer(
+    add("401", "A bearer token is required");
+    add(
         "403",
         "The token lacks the scope, or the request names another host, comes from another site, or came through a \
                    proxy although the server has no tokens",
     );
-    answer("429", "More requests than `server.requests-per-second`; retry after `Retry-After` seconds");
-    answer("503", "The store is unavailable; retry after `Retry-After` seconds");
+    add("429", "More requests than `server.requests-per-second`; retry after `Retry-After` seconds");
+    add("503", "The store is unavailable; retry after `Retry-After` seconds");
     if operation.request_body.is_some() {
-        answer("413", "The body, or a line of it, is too long");
+        add("413", "The body, or a line of it, is too long");
     }
 }
 
 /// One message in edx-ace's JSON form.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it describes; what comes in is read by `message`, which names every wrong field")]
+#[expect(dead_code, reason = "describes the format; `message` reads it, and names every invalid field")]
 pub(super) struct MessageForm {
     #[schema(
         min_length = 1,
@@ -133,7 +133,7 @@ pub(super) struct MessageForm {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Member)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it describes")]
+#[expect(dead_code, reason = "describes the format")]
 pub(super) struct MemberForm {
     /// Identifies the recipient within the batch; the line number by default.
     key: Option<String>,
@@ -148,7 +148,7 @@ pub(super) struct MemberForm {
 /// The recipient of a message.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "it describes")]
+#[expect(dead_code, reason = "describes the format")]
 pub(super) struct RecipientForm {
     /// Null if there is none.
     #[schema(required)]
@@ -160,7 +160,7 @@ pub(super) struct RecipientForm {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it describes")]
+#[expect(dead_code, reason = "describes the format")]
 pub(super) enum UserIdForm {
     Number(i64),
     Text(String),

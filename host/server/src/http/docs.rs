@@ -1,5 +1,4 @@
-//! `/openapi.json`, and `/docs` that shows it: the same bytes for everybody, and a page that loads nothing from elsewhere and
-//! stands in nobody's frame.
+//! `/openapi.json`, and `/docs`, a page that shows it. The page loads nothing from other sites and cannot be framed.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::examples::with_examples;
 use super::problem::ApiError;
 
 const DESCRIPTION: &str = "/openapi.json";
-/// Swagger UI styles elements by itself and has its images in its style sheet.
+/// Swagger UI sets styles of elements, and its style sheet contains images.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -40,7 +39,7 @@ fn file(name: &str, config: Arc<Config<'static>>) -> Response {
         Ok(None) => return ApiError::NotFound("page").into_response(),
         Err(error) => return ApiError::Internal(error.to_string()).into_response(),
     };
-    // Files of the program are not copied for each who asks for them.
+    // Files that are part of the program are not copied for each request.
     let bytes = match file.bytes {
         Cow::Borrowed(bytes) => Bytes::from_static(bytes),
         Cow::Owned(bytes) => Bytes::from(bytes),

@@ -1,5 +1,5 @@
-//! Examples for `/openapi.json`: a real one of each schema, parameter, body and answer, so that what Swagger UI fills in can be sent.
-//! They stand in examples.json, and a test sends them to a server.
+//! Examples for `/openapi.json`: one for each schema, parameter, body and response, so that requests that Swagger UI fills in can be
+//! sent. They are in examples.json, and a test sends them to a server.
 
 use serde_json::{Map, Value, json};
 
@@ -29,12 +29,12 @@ fn add(operation: &mut Value, route: &str, examples: &Value) {
     if let Some(body) = operation.get_mut("requestBody") {
         fill(body, examples["bodies"].get(route), examples);
     }
-    for (_, answer) in object(&mut operation["responses"]) {
-        fill(answer, examples["answers"].get(route), examples);
+    for (_, response) in object(&mut operation["responses"]) {
+        fill(response, examples["answers"].get(route), examples);
     }
 }
 
-/// The example of each content: that of its schema, or else the route's own. A list has one of its schema.
+/// Adds the example of each content: that of its schema, or else the route's own. A list gets one item.
 fn fill(described: &mut Value, own: Option<&Value>, examples: &Value) {
     let of = |schema: &Value| {
         let name = schema["$ref"].as_str().and_then(|at| at.strip_prefix(SCHEMAS))?;
@@ -42,7 +42,7 @@ fn fill(described: &mut Value, own: Option<&Value>, examples: &Value) {
     };
     let Some(contents) = described.get_mut("content") else { return };
     for (kind, content) in object(contents) {
-        // Lines are a text, of which the schema describes one.
+        // The schema of an NDJSON body describes one line of it.
         let is_lines = kind.ends_with("ndjson");
         let schema = &content["schema"];
         let example = of(schema).or_else(|| of(&schema["items"]).map(|one| json!([one]))).filter(|_| !is_lines);

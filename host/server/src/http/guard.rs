@@ -1,4 +1,4 @@
-//! Who may do what, and how often.
+//! Authorization: tokens, scopes and request rates.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,23 +11,25 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::problem::ApiError;
-use super::slots::Asker;
+use super::slots::ClientKind;
 use crate::tokens::{Scope, Tokens};
 
-/// Lets the request on whose bearer has one of the scopes.
+/// Requires the scope `send`.
 pub(super) async fn may_send(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Send], request, next).await
 }
 
-/// What a bearer with the scope `send` may read as well.
-pub(super) async fn may_ask(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
+/// Requires the scope `send` or `read`.
+pub(super) async fn may_query(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Send, Scope::Read], request, next).await
 }
 
+/// Requires the scope `read`.
 pub(super) async fn may_read(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Read], request, next).await
 }
 
+/// Requires the scope `admin`.
 pub(super) async fn may_administrate(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
     guard(state, &[Scope::Admin], request, next).await
 }
@@ -54,33 +56,33 @@ fn admit(api: &Api, scopes: &[Scope], headers: &HeaderMap) -> Result<(), ApiErro
     }))
 }
 
-/// Who a request is of, as far as a slot for its connection goes.
-pub(super) fn asker(api: &Api, request: &Request) -> Asker {
-    let bears_a_token = |tokens: &Tokens| bearer(request.headers()).and_then(|secret| tokens.bearer(secret)).is_some();
+/// What the client of a request may use connection slots for.
+pub(super) fn client_kind(api: &Api, request: &Request) -> ClientKind {
+    let has_token = |tokens: &Tokens| bearer(request.headers()).and_then(|secret| tokens.bearer(secret)).is_some();
     match request.uri().path() {
-        "/healthz" | "/readyz" => Asker::Probe,
-        _ if api.tokens.as_ref().is_some_and(bears_a_token) => Asker::Bearer,
-        _ => Asker::Anyone,
+        "/healthz" | "/readyz" => ClientKind::Probe,
+        _ if api.tokens.as_ref().is_some_and(has_token) => ClientKind::Bearer,
+        _ => ClientKind::Other,
     }
 }
 
-/// Whether what only readers may know is for this one: its bearer has the scope, or nobody needs a token.
-pub(super) fn may_know(api: &Api, headers: &HeaderMap) -> bool {
+/// Whether a response may contain names and reasons: the client has the scope `read`, or no token is required.
+pub(super) fn may_see_details(api: &Api, headers: &HeaderMap) -> bool {
     let granted = |tokens: &Tokens| bearer(headers).and_then(|secret| tokens.bearer(secret)).map(|(_, scopes)| scopes);
     api.tokens.as_ref().is_none_or(|tokens| granted(tokens).is_some_and(|scopes| scopes.contains(&Scope::Read)))
 }
 
-/// RFC 6750: the scheme's name is read in any case.
+/// The token of a request (RFC 6750). The scheme's name is case-insensitive.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
 }
 
-/// Requests of each bearer: a bucket that holds a second's worth and is filled all the time.
+/// The request rate of each bearer, as a token bucket that holds the requests of one second.
 pub(crate) struct Rates {
     per_second: Option<u32>,
-    /// As many as there are tokens.
+    /// By the token's name.
     buckets: Mutex<HashMap<String, (f64, Instant)>>,
 }
 

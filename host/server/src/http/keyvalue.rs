@@ -1,4 +1,4 @@
-//! Key-value entries: how applications inform policies who opted out, who is disabled, what someone prefers.
+//! Key-value entries, by which applications tell policies about opt-outs, disabled accounts and preferences.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use super::Api;
 use super::body::{Lines, Pieces};
 use super::problem::{ApiError, Problem};
 
-/// Entries of one request that are being written at once.
-const UNDER_WAY_MAX: usize = 128;
+/// Entries of one request that are written at once.
+const WRITING_MAX: usize = 128;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Ttl {
-    /// Milliseconds after which the value expires. By default it stays until it is deleted.
+    /// Milliseconds after which the value expires. By default it is kept until it is deleted.
     ttl_ms: Option<u64>,
 }
 
 /// A line of a bulk request.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Fact {
+pub(super) struct KeyvalueEntry {
     bucket: String,
     key: String,
-    /// A string is stored as it is, any other value as JSON text. Without a value the key is deleted.
+    /// A string is stored unchanged, any other value as JSON text. Without a value the key is deleted.
     #[schema(value_type = Option<Object>)]
     value: Option<serde_json::Value>,
     ttl_ms: Option<u64>,
@@ -87,7 +87,7 @@ pub(super) async fn put(
 /// Deletes a key; succeeds if there is no such key.
 #[utoipa::path(delete, path = "/v1/keyvalue/{bucket}/{key}", tag = "keyvalue",
     params(("bucket" = String, Path), ("key" = String, Path)), responses(
-    (status = 204, description = "The key does not exist any more"),
+    (status = 204, description = "The key no longer exists"),
     (status = 422, description = "The bucket or key is invalid", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn delete(
@@ -100,47 +100,49 @@ pub(super) async fn delete(
 
 /// Sets and deletes many keys, one JSON object per line. Lines before the first invalid one are applied; the response names it.
 #[utoipa::path(post, path = "/v1/keyvalue", tag = "keyvalue",
-    request_body(content = Fact, content_type = "application/x-ndjson"), responses(
+    request_body(content = KeyvalueEntry, content_type = "application/x-ndjson"), responses(
     (status = 200, description = "All entries are on disk", body = Applied),
     (status = 400, description = "A line is invalid; the lines before it are on disk", body = Problem, content_type = "application/problem+json"),
     (status = 422, description = "A bucket, key or value is invalid", body = Problem, content_type = "application/problem+json"),
-    (status = 507, description = "The store is full; the lines before are on disk", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "The store is full; the lines before that one are on disk", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn bulk(State(api): State<Arc<Api>>, body: Body) -> Result<Json<Applied>, ApiError> {
     let mut lines = Lines::new(Pieces::new(body, api.client_timeout()), api.max_body_bytes);
-    let mut under_way = FuturesUnordered::new();
+    let mut writing = FuturesUnordered::new();
     let mut applied = 0;
     while let Some((number, line)) = lines.next().await? {
         if api.is_stopping() {
             return Err(ApiError::stopping());
         }
-        let fact: Fact = serde_json::from_slice(&line)
+        let entry: KeyvalueEntry = serde_json::from_slice(&line)
             .map_err(|e| ApiError::BadRequest(format!("line {number}: {e}; {applied} lines before it were applied")))?;
-        if under_way.len() == UNDER_WAY_MAX
-            && let Some(result) = under_way.next().await
+        if writing.len() == WRITING_MAX
+            && let Some(result) = writing.next().await
         {
             result?;
             applied += 1;
         }
-        under_way.push(apply(&api, fact));
+        writing.push(apply(&api, entry));
     }
-    while let Some(result) = under_way.next().await {
+    while let Some(result) = writing.next().await {
         result?;
         applied += 1;
     }
     Ok(Json(Applied { applied }))
 }
 
-async fn apply(api: &Api, fact: Fact) -> Result<(), ApiError> {
+async fn apply(api: &Api, entry: KeyvalueEntry) -> Result<(), ApiError> {
     let (store, now) = (api.ace.keyvalue(), api.ace.now());
-    match fact.value {
-        None => store.delete(&fact.bucket, &fact.key, now).await?,
+    match entry.value {
+        None => store.delete(&entry.bucket, &entry.key, now).await?,
         Some(value) => {
             let text = match value {
                 serde_json::Value::String(text) => text,
                 other => other.to_string(),
             };
-            store.set(&fact.bucket, &fact.key, text.into_bytes(), fact.ttl_ms.map(Duration::from_millis), now).await?;
+            store
+                .set(&entry.bucket, &entry.key, text.into_bytes(), entry.ttl_ms.map(Duration::from_millis), now)
+                .await?;
         }
     }
     Ok(())

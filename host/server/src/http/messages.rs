@@ -1,4 +1,4 @@
-//! Messages: handing them in, and what became of them.
+//! Messages: submission, state and history, retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +27,12 @@ use crate::worker::{self, Awaited};
 
 /// The longest `?wait`, in seconds.
 const WAIT_MAX_S: u64 = 120;
-/// Messages on a page, where the request names no number, and at most.
+/// The number of messages on a page by default, and the maximum.
 const PAGE: usize = 50;
 const PAGE_MAX: usize = 500;
-/// Characters of an Idempotency-Key.
+/// The maximum length of an Idempotency-Key.
 const KEY_MAX: usize = 255;
-/// The namespace of the uuids that are made of idempotency keys.
+/// The namespace of uuids that are derived from idempotency keys.
 const KEYS: Uuid = Uuid::from_u128(0x5a1c_7b0e_6a5d_4f0e_9d0b_1ace_0000_0001);
 
 /// Options of a submission.
@@ -53,7 +53,7 @@ pub(super) struct SubmitQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SubmittedMessage {
     pub uuid: Uuid,
-    /// Its state; `queued` for a new one.
+    /// Its state; `queued` for a new message.
     pub state: &'static str,
     /// Whether it was submitted before.
     pub repeated: bool,
@@ -134,27 +134,27 @@ pub(super) struct ChangedCount {
     (status = 400, description = "The request is invalid", body = Problem, content_type = "application/problem+json"),
     (status = 409, description = "Another message has this uuid", body = Problem, content_type = "application/problem+json"),
     (status = 413, description = "The message is too long", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "Fields are wrong", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "Fields are invalid", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "The queue is full or cannot be written", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
-    Query(handing): Query<SubmitQuery>,
+    Query(query): Query<SubmitQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let body = Pieces::new(body, api.client_timeout()).whole(api.max_body_bytes).await?;
     let message = Message::from_json_or(&body, key(&headers)?)?;
     let limit: Vec<String> =
-        handing.limit_to.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
-    let is_dry = handing.dry_run.as_deref().is_some_and(|text| text != "false" && text != "0");
+        query.limit_to.iter().flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
+    let is_dry = query.dry_run.as_deref().is_some_and(|text| text != "false" && text != "0");
     if is_dry {
         let report =
             api.ace.explain(message, &limit).await.map_err(|e| ApiError::BadRequest(format!("limit_to: {e}")))?;
         return Ok(Json(SubmitResponse::DryRun(DryRun { dry_run: true, report })).into_response());
     }
     let trace = trace::current().map(|trace| trace.to_string());
-    let wait = handing.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
+    let wait = query.wait.map(|seconds| Duration::from_secs(seconds.min(WAIT_MAX_S)));
     let submission = Submission { message, limit_to: limit, trace, is_awaited: wait.is_some() };
     let submitted = accept(&api, submission, wait).await?;
     let status = if submitted.report.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -164,11 +164,12 @@ pub(super) async fn submit(
     Ok(response)
 }
 
-/// The uuid that an Idempotency-Key stands for.
+/// The uuid derived from the request's Idempotency-Key.
 fn key(headers: &HeaderMap) -> Result<Option<Uuid>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len()));
-    let key = key.ok_or_else(|| ApiError::BadRequest(format!("Idempotency-Key: 1 to {KEY_MAX} visible characters")))?;
+    let key = key
+        .ok_or_else(|| ApiError::BadRequest(format!("Idempotency-Key: must have 1 to {KEY_MAX} visible characters")))?;
     Ok(Some(Uuid::new_v5(&KEYS, key.as_bytes())))
 }
 
@@ -186,7 +187,7 @@ async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Re
             return Err(ApiError::Conflict(why));
         }
         Accepted::Conflict => {
-            let why = format!("another message has the uuid {uuid}; send this one under a uuid of its own");
+            let why = format!("another message has the uuid {uuid}; send this one with a new uuid");
             return Err(ApiError::Conflict(why));
         }
     };
@@ -195,17 +196,17 @@ async fn accept(api: &Api, submission: Submission, wait: Option<Duration>) -> Re
         (Some(wait), Some(outcome)) if state == queue::State::Queued => {
             await_outcome(api, &mut submitted, wait, outcome).await
         }
-        (Some(_), _) => look_up(api, &mut submitted).await?,
+        (Some(_), _) => add_stored_outcome(api, &mut submitted).await?,
         (None, _) => {}
     }
     Ok(submitted)
 }
 
-/// What became of a message within a time: this process has just written it down.
+/// Waits for the outcome of a message that this process is sending, and adds it to the response.
 async fn await_outcome(api: &Api, submitted: &mut SubmittedMessage, wait: Duration, mut outcome: Awaited<'_>) {
     let settled = tokio::select! {
         settled = outcome.settled_within(wait) => settled,
-        // Messages in flight are finished, but no client waits for them.
+        // Messages in flight are finished when the server stops, but clients no longer wait for them.
         () = api.stop.cancelled() => None,
     };
     if let Some(settled) = settled {
@@ -214,8 +215,8 @@ async fn await_outcome(api: &Api, submitted: &mut SubmittedMessage, wait: Durati
     }
 }
 
-/// What became of a message that was settled before this request.
-async fn look_up(api: &Api, submitted: &mut SubmittedMessage) -> Result<(), ApiError> {
+/// Adds the outcome of a message that was settled before this request.
+async fn add_stored_outcome(api: &Api, submitted: &mut SubmittedMessage) -> Result<(), ApiError> {
     if let Some(stored) = api.queue.message(submitted.uuid).await? {
         submitted.state = stored.state.as_str();
         submitted.report = report(&stored);
@@ -240,14 +241,14 @@ pub(super) async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> 
 ))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    Query(wanted): Query<MessageQuery>,
+    Query(query): Query<MessageQuery>,
 ) -> Result<Json<MessagePage>, ApiError> {
-    let max = wanted.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
+    let max = query.limit.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(PAGE_MAX).min(PAGE_MAX));
     if max == 0 {
-        wanted.filter()?;
-        return Ok(Json(MessagePage { messages: Vec::new(), next: wanted.cursor }));
+        query.filter()?;
+        return Ok(Json(MessagePage { messages: Vec::new(), next: query.cursor }));
     }
-    let page = api.queue.messages(wanted.filter()?, wanted.cursor.map(MessageId::from), max).await?;
+    let page = api.queue.messages(query.filter()?, query.cursor.map(MessageId::from), max).await?;
     Ok(Json(MessagePage {
         messages: page.messages.iter().map(MessageSummary::from).collect(),
         next: page.next.map(MessageId::get),
@@ -294,9 +295,9 @@ pub(super) async fn discard(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>)
 ))]
 pub(super) async fn retry_all(
     State(api): State<Arc<Api>>,
-    Query(wanted): Query<MessageQuery>,
+    Query(query): Query<MessageQuery>,
 ) -> Result<Json<ChangedCount>, ApiError> {
-    Ok(Json(ChangedCount { changed: api.queue.retry_all(wanted.selection()?, api.ace.now()).await? }))
+    Ok(Json(ChangedCount { changed: api.queue.retry_all(query.selection()?, api.ace.now()).await? }))
 }
 
 /// Discards the failed and expired messages that match a filter, latest first; at most `limit`.
@@ -306,13 +307,13 @@ pub(super) async fn retry_all(
 ))]
 pub(super) async fn discard_all(
     State(api): State<Arc<Api>>,
-    Query(wanted): Query<MessageQuery>,
+    Query(query): Query<MessageQuery>,
 ) -> Result<Json<ChangedCount>, ApiError> {
-    Ok(Json(ChangedCount { changed: api.queue.discard_all(wanted.selection()?).await? }))
+    Ok(Json(ChangedCount { changed: api.queue.discard_all(query.selection()?).await? }))
 }
 
-/// Refuses an address that cannot have been meant.
-pub(super) fn asked_for(name: &str, address: &str) -> Result<(), ApiError> {
+/// Rejects an address that the client cannot have meant, such as one with a space.
+pub(super) fn check_address(name: &str, address: &str) -> Result<(), ApiError> {
     ace_store::person::check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
 }
 
@@ -330,15 +331,15 @@ impl MessageQuery {
         let state = match &self.state {
             Some(text) if !is_dead => {
                 let known = queue::State::ALL.map(queue::State::as_str);
-                let hint = || message::nearest(text, known).map(|near| format!("; did you mean {near:?}?"));
-                let refused =
-                    |e| format!("state: {e}{}", hint().unwrap_or_else(|| format!("; known are {}", known.join(", "))));
-                Some(text.parse::<queue::State>().map_err(|e| ApiError::BadRequest(refused(e)))?)
+                let nearest = message::nearest(text, known).map(|near| format!("did you mean {near:?}?"));
+                let hint = nearest.unwrap_or_else(|| format!("the states are {}", known.join(", ")));
+                let invalid = |e| ApiError::BadRequest(format!("state: {e}; {hint}"));
+                Some(text.parse::<queue::State>().map_err(invalid)?)
             }
             _ => None,
         };
         if let Some(email) = &self.email {
-            asked_for("email", email)?;
+            check_address("email", email)?;
         }
         Ok(Filter {
             state,
@@ -352,7 +353,7 @@ impl MessageQuery {
     }
 }
 
-/// What has happened: the report, or of an unsettled message the one so far.
+/// The report of a message. If it is not settled, the report so far.
 fn report(stored: &Stored) -> Option<Value> {
     match (&stored.report, &stored.progress) {
         (Some(report), _) => serde_json::from_slice(report).ok(),

@@ -1,5 +1,5 @@
-//! What the description says of each operation's input: the types of its body and the names in its query. What it does not name
-//! is refused before the operation is asked, so that neither a form of another site nor a mistyped name changes anything.
+//! The input that the description of each operation names: the types of its body, and the parameters in its query. Any other input is
+//! rejected before it reaches the operation, so that neither a form of another site nor a mistyped name changes anything.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use utoipa::openapi::{OpenApi, PathItem, RefOr};
 
 use super::problem::ApiError;
 
-/// A body without a type is one of octets (RFC 9110, 8.3).
+/// The type of a body without a Content-Type (RFC 9110, 8.3).
 const OCTETS: &str = "application/octet-stream";
 
-/// The operations that are described, by path and method.
+/// The described operations, by path and method.
 pub(super) struct Operations(HashMap<String, Vec<(Method, Input)>>);
 
 /// The input that an operation accepts.
@@ -31,9 +31,9 @@ impl Operations {
         Operations(paths.map(|(path, item)| (path.clone(), methods(item).collect())).collect())
     }
 
-    /// Whether an operation takes this query and this body. What matches no operation is not judged: it finds nobody.
+    /// Checks the query and body of a request. One that matches no operation passes, because no route answers it.
     pub(super) fn check(&self, path: &str, request: &Request) -> Result<(), ApiError> {
-        // What is asked for by HEAD is what GET would answer.
+        // HEAD has the same input as GET.
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         let operations = self.0.get(path).map(Vec::as_slice).unwrap_or_default();
         let Some((_, input)) = operations.iter().find(|(is, _)| is == method) else { return Ok(()) };
@@ -67,16 +67,16 @@ impl Input {
         Input { body_types, query_names: parameters.collect() }
     }
 
-    /// A request that changes something fails on an unknown name: `limit` where it does not bind, or a mistyped `ttl_ms`.
+    /// Rejects unknown query parameters of a request that changes something, such as a mistyped `ttl_ms`.
     fn check_query(&self, query: &str) -> Result<(), ApiError> {
         let mut names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
         let Some(unknown) = names.find(|name| !self.query_names.iter().any(|known| known == name)) else {
             return Ok(());
         };
         let known = if self.query_names.is_empty() {
-            "it takes none".to_owned()
+            "this operation has none".to_owned()
         } else {
-            format!("it takes {}", self.query_names.join(", "))
+            format!("known are {}", self.query_names.join(", "))
         };
         Err(ApiError::BadRequest(format!("unknown query parameter {unknown:?}; {known}")))
     }
@@ -97,11 +97,11 @@ impl Input {
         let (essence, charset) = media_type(&given);
         if !self.body_types.contains(&essence) {
             let wanted = if self.body_types.is_empty() {
-                "this operation takes no body".to_owned()
+                "this operation has no body".to_owned()
             } else {
                 format!("send Content-Type: {}", self.body_types.join(" or "))
             };
-            return Err(ApiError::MediaType(format!("a body of the type {given:?} is not accepted here; {wanted}")));
+            return Err(ApiError::MediaType(format!("Content-Type: {given:?} is not supported; {wanted}")));
         }
         match charset {
             Some(charset) if essence != OCTETS && charset != "utf-8" && charset != "us-ascii" => {
@@ -121,7 +121,7 @@ fn words(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = String>
     words.into_iter().filter(|word| !word.is_empty())
 }
 
-/// The type alone and its charset, both in lower case.
+/// The essence of a media type and its charset, both in lower case.
 fn media_type(value: &str) -> (String, Option<String>) {
     let mut parts = value.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_of_a_type_that_the_operation_names() {
+    fn a_body_must_have_a_type_that_the_operation_names() {
         let json = |value: &str| checked(&["application/json"], &[("content-type", value)]);
         for value in [
             "application/json",
@@ -177,9 +177,9 @@ mod tests {
         ] {
             assert!(json(value).is_err_and(|error| error.starts_with("MediaType")), "{value}");
         }
-        assert!(checked(&["application/json"], &[]).is_err(), "without a type it is octets");
+        assert!(checked(&["application/json"], &[]).is_err(), "without a type it is an octet stream");
         assert_eq!(checked(&[OCTETS], &[]), Ok(()));
-        assert!(checked(&[], &[("content-type", "application/json")]).is_err_and(|e| e.contains("takes no body")));
+        assert!(checked(&[], &[("content-type", "application/json")]).is_err_and(|e| e.contains("has no body")));
         let two = [("content-type", "application/json"), ("content-type", "application/json")];
         assert!(checked(&["application/json"], &two).is_err());
         let feedback = ["application/x-www-form-urlencoded", "message/rfc822", "multipart/report"];
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_in_no_coding() {
+    fn a_body_must_not_be_encoded() {
         let coded = |name: &str, value: &str| checked(&[OCTETS], &[(name, value)]);
         for value in ["identity", "Identity", "identity, identity", ""] {
             assert_eq!(coded("content-encoding", value), Ok(()), "{value}");
@@ -200,11 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn a_change_takes_no_parameter_that_means_nothing() {
+    fn a_change_rejects_unknown_parameters() {
         let input = Input { body_types: Vec::new(), query_names: vec!["ttl_ms".to_owned()] };
         assert!(input.check_query("").is_ok() && input.check_query("ttl_ms=1").is_ok());
         let error = format!("{:?}", input.check_query("ttl=1").expect_err("unknown"));
-        assert!(error.contains("it takes ttl_ms"), "{error}");
+        assert!(error.contains("known are ttl_ms"), "{error}");
         assert!(Input::default().check_query("%6cimit=1").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The plugins: what they are, how they fare, and reading them again.
+//! Plugins: their state, shadow mode, reload.
 
 use std::sync::Arc;
 

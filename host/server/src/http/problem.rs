@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::intake::IntakeError;
 
-/// Seconds after which a client may come back to a store that could not serve.
+/// Seconds after which a client may retry if the store is unavailable.
 const RETRY_AFTER_S: u64 = 5;
 
 /// RFC 9457, `application/problem+json`.
@@ -22,36 +22,36 @@ pub(super) struct Problem {
     pub status: u16,
     /// What is wrong, and how to fix it.
     pub detail: String,
-    /// Each wrong field, if the problem is an invalid document.
+    /// Each invalid field, if the problem is an invalid document.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<WrongField>,
+    pub errors: Vec<InvalidField>,
 }
 
-/// One wrong field.
+/// One invalid field.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct WrongField {
+pub(super) struct InvalidField {
     /// RFC 6901 pointer; empty for the whole document.
     pub path: String,
     pub message: String,
 }
 
-impl From<FieldError> for WrongField {
+impl From<FieldError> for InvalidField {
     fn from(error: FieldError) -> Self {
-        WrongField { path: error.path, message: error.message }
+        InvalidField { path: error.path, message: error.message }
     }
 }
 
-/// Why a request is not served.
+/// Why a request fails.
 #[derive(Debug)]
 pub(super) enum ApiError {
-    /// Fields of a document are wrong.
+    /// Fields of a document are invalid.
     Invalid(FieldErrors),
     /// A part of the request is invalid: its name, and why.
     BadRequest(String),
     Unauthorized,
     /// The token lacks this scope.
     Forbidden(&'static str),
-    /// Nobody may ask for it in this way: the kind of the problem, and why.
+    /// The request is forbidden, whatever token it has: the kind of the problem, and why.
     Refused(&'static str, String),
     NotFound(&'static str),
     NoMethod,
@@ -59,15 +59,15 @@ pub(super) enum ApiError {
     TooLarge(usize),
     /// The body has a type that the route does not accept.
     MediaType(String),
-    /// The body is in a content coding.
+    /// The body has a content coding.
     ContentCoding(String),
-    /// The body came in a transfer coding besides `chunked`.
+    /// The body has a transfer coding other than `chunked`.
     TransferCoding(String),
     TooSlow,
     TooMany,
-    /// It may pass: come back.
+    /// A temporary failure: the client can retry.
     Unavailable(String),
-    /// There is no room for more (RFC 4918, 11.5).
+    /// The store or the disk is full (RFC 4918, 11.5).
     Full(String),
     Internal(String),
 }
@@ -78,7 +78,7 @@ impl ApiError {
         ApiError::Unavailable("all connections (server.connections) are in use; retry later".to_owned())
     }
 
-    /// The server stops while a body still comes in.
+    /// The server is stopping while a body still arrives.
     pub(super) fn stopping() -> Self {
         ApiError::Unavailable("the server is stopping; send the same request again later".to_owned())
     }
@@ -108,7 +108,7 @@ impl ApiError {
         let (kind, detail, errors) = match self {
             ApiError::Invalid(errors) => {
                 let detail = errors.to_string();
-                ("invalid-message", detail, errors.0.into_iter().map(WrongField::from).collect())
+                ("invalid-message", detail, errors.0.into_iter().map(InvalidField::from).collect())
             }
             ApiError::BadRequest(why) => ("bad-request", why, Vec::new()),
             ApiError::Unauthorized => {
@@ -124,11 +124,11 @@ impl ApiError {
             ApiError::Refused(kind, why) => (kind, why, Vec::new()),
             ApiError::MediaType(why) => ("unsupported-media-type", why, Vec::new()),
             ApiError::ContentCoding(coding) => {
-                let why = format!("Content-Encoding: {coding:?} is not supported; send the body as it is");
+                let why = format!("Content-Encoding: {coding:?} is not supported; send the body unencoded");
                 ("unsupported-content-coding", why, Vec::new())
             }
             ApiError::TransferCoding(coding) => {
-                let why = format!("Transfer-Encoding: {coding:?} is not supported, only chunked is");
+                let why = format!("Transfer-Encoding: {coding:?} is not supported; use chunked");
                 ("unsupported-transfer-coding", why, Vec::new())
             }
             ApiError::TooSlow => ("too-slow", "the request did not arrive in time".to_owned(), Vec::new()),
@@ -155,7 +155,7 @@ impl IntoResponse for ApiError {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            // RFC 9110, 15.5.16: what would have been accepted.
+            // RFC 9110, 15.5.16: name what is accepted.
             StatusCode::UNSUPPORTED_MEDIA_TYPE if is_coding => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             }

@@ -1,8 +1,8 @@
 //! Slots for connections: how many there are, and who gets one when all are in use.
 //!
-//! Beyond `server.connections` there are spare slots, on which a request's head is read before anything is decided. Then a health check
-//! is answered; who bears a token moves to one of as many slots that are kept for such; and everybody else moves to a slot that has
-//! become free, or is refused. A connection that is slow to send a head makes room for the next one.
+//! Beyond `server.connections` there are spare slots. On them the head of a request is read before the connection is accepted or
+//! refused: a health check is answered; a client with a token moves to one of as many reserved slots; any other client moves to a slot
+//! that has become free, or is refused. A client that is slow to send a head is disconnected in favour of the next one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
@@ -10,51 +10,54 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::listen::Seldom;
+use super::listen::Throttle;
 
-/// All slots.
+/// The slots of a server.
 pub(super) struct Slots {
     general: Arc<Semaphore>,
     spare: Arc<Semaphore>,
-    /// For bearers of a token.
-    kept: Arc<Semaphore>,
+    /// For clients with a token.
+    reserved: Arc<Semaphore>,
     /// Connections whose first head is being read, the oldest first.
     undecided: Mutex<VecDeque<Weak<Spare>>>,
-    warned: Seldom,
+    warned: Throttle,
 }
 
-/// What a connection holds as long as it lives.
+/// The slot that a connection holds until it ends.
 pub(super) enum Slot {
     General { _permit: OwnedSemaphorePermit },
     Spare(Arc<Spare>),
 }
 
-/// Who asks.
+/// What a client may use slots for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(super) enum ClientKind {
+    /// It requests a health check.
     Probe,
+    /// It has a valid token.
     Bearer,
-    Anyone,
+    Other,
 }
 
 /// The decision about a request on a spare slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Stay,
-    /// It is answered, and its connection ends.
-    Once,
-    /// It is not, and its connection ends.
-    Full,
+pub(super) enum Decision {
+    /// The connection keeps its slot, and continues.
+    Keep,
+    /// The request is answered, and the connection closed.
+    AnswerAndClose,
+    /// The request is refused, and the connection closed.
+    Refuse,
 }
 
 const UNDECIDED: u8 = 0;
 const DECIDED: u8 = 1;
 const CUT: u8 = 2;
 
-/// A connection beyond those that all may have.
+/// A connection beyond `server.connections`.
 pub(super) struct Spare {
     slots: Arc<Slots>,
-    /// Of the spare slots at first, then of those that it has moved to.
+    /// A spare slot, or the slot that the connection has moved to.
     held: Mutex<Held>,
     state: AtomicU8,
     decided: Notify,
@@ -68,20 +71,18 @@ struct Held {
 /// What a connection on a spare slot must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// To end after what is being answered.
-    WindDown,
-    /// To make room at once.
-    Leave,
+    CloseAfterResponse,
+    CloseNow,
 }
 
 impl Slots {
     pub(super) fn new(connections: usize, spare: usize) -> Arc<Self> {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        let (general, spare, kept) = (semaphore(connections), semaphore(spare), semaphore(spare));
-        Arc::new(Slots { general, spare, kept, undecided: Mutex::default(), warned: Seldom::default() })
+        let (general, spare, reserved) = (semaphore(connections), semaphore(spare), semaphore(spare));
+        Arc::new(Slots { general, spare, reserved, undecided: Mutex::default(), warned: Throttle::default() })
     }
 
-    /// A slot for a new connection. It waits where all spare ones are held by who may stay there.
+    /// Takes a slot for a new connection. Waits if all spare slots are in use.
     pub(super) async fn take(self: &Arc<Self>) -> Slot {
         if let Ok(permit) = self.general.clone().try_acquire_owned() {
             return Slot::General { _permit: permit };
@@ -108,7 +109,7 @@ impl Slots {
         Slot::Spare(spare)
     }
 
-    /// Cuts the connection that has been sending its first head for longest.
+    /// Disconnects the client that has been sending its first head for longest.
     fn make_room(&self) {
         let mut undecided = self.undecided.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(oldest) = undecided.pop_front() {
@@ -130,34 +131,35 @@ impl Slot {
         }
     }
 
-    /// What the connection must do; completes only for one on a spare slot.
+    /// What the connection must do. Never completes unless it is on a spare slot.
     pub(super) async fn order(&self) -> Order {
         let Slot::Spare(spare) = self else { return std::future::pending().await };
         spare.decided.notified().await;
-        if spare.state.load(SeqCst) == CUT { Order::Leave } else { Order::WindDown }
+        if spare.state.load(SeqCst) == CUT { Order::CloseNow } else { Order::CloseAfterResponse }
     }
 }
 
 impl Spare {
-    /// Whether the connection has a slot of its own by now, so that nothing is left to be decided.
+    /// Whether the connection has left its spare slot, so that no decision is pending.
     pub(super) fn has_moved(&self) -> bool {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).has_moved
     }
 
-    /// Decides about a request whose head is read.
-    pub(super) fn decide(&self, asker: Asker) -> Verdict {
+    /// Decides about a request whose head has been read.
+    pub(super) fn decide(&self, client: ClientKind) -> Decision {
         self.state.store(DECIDED, SeqCst);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.has_moved {
-            return Verdict::Stay;
+            return Decision::Keep;
         }
-        let kept = || (asker == Asker::Bearer).then(|| self.slots.kept.clone().try_acquire_owned().ok()).flatten();
-        if let Some(permit) = self.slots.general.clone().try_acquire_owned().ok().or_else(kept) {
+        let reserved =
+            || (client == ClientKind::Bearer).then(|| self.slots.reserved.clone().try_acquire_owned().ok()).flatten();
+        if let Some(permit) = self.slots.general.clone().try_acquire_owned().ok().or_else(reserved) {
             *held = Held { has_moved: true, _permit: permit };
-            return Verdict::Stay;
+            return Decision::Keep;
         }
         self.decided.notify_one();
-        if asker == Asker::Probe { Verdict::Once } else { Verdict::Full }
+        if client == ClientKind::Probe { Decision::AnswerAndClose } else { Decision::Refuse }
     }
 }
 
@@ -165,7 +167,7 @@ impl Spare {
 mod tests {
     use super::*;
 
-    /// `Some` where there is a slot at once.
+    /// A slot, if one is free at once.
     async fn slot_at_once(slots: &Arc<Slots>) -> Option<Slot> {
         tokio::time::timeout(std::time::Duration::from_millis(10), slots.take()).await.ok()
     }
@@ -180,31 +182,37 @@ mod tests {
         let general = [slots.take().await, slots.take().await];
         assert!(general.iter().all(|slot| slot.spare().is_none()));
         let (probe, other) = (slots.take().await, slots.take().await);
-        assert_eq!(spare(&probe).decide(Asker::Probe), Verdict::Once);
-        assert_eq!((spare(&other).decide(Asker::Anyone), other.order().await), (Verdict::Full, Order::WindDown));
+        assert_eq!(spare(&probe).decide(ClientKind::Probe), Decision::AnswerAndClose);
+        assert_eq!(
+            (spare(&other).decide(ClientKind::Other), other.order().await),
+            (Decision::Refuse, Order::CloseAfterResponse)
+        );
         drop((probe, other));
         let bearers = [slots.take().await, slots.take().await];
-        assert!(bearers.iter().all(|slot| spare(slot).decide(Asker::Bearer) == Verdict::Stay));
-        assert!(bearers.iter().all(|slot| spare(slot).decide(Asker::Anyone) == Verdict::Stay), "it is theirs now");
+        assert!(bearers.iter().all(|slot| spare(slot).decide(ClientKind::Bearer) == Decision::Keep));
+        assert!(
+            bearers.iter().all(|slot| spare(slot).decide(ClientKind::Other) == Decision::Keep),
+            "the slot is theirs now"
+        );
         let third = slots.take().await;
-        assert_eq!(spare(&third).decide(Asker::Bearer), Verdict::Full, "and so many of them");
+        assert_eq!(spare(&third).decide(ClientKind::Bearer), Decision::Refuse, "the reserved slots are in use");
         let fourth = slots.take().await;
         drop(general);
-        assert_eq!(spare(&fourth).decide(Asker::Anyone), Verdict::Stay, "one has become free");
+        assert_eq!(spare(&fourth).decide(ClientKind::Other), Decision::Keep, "a slot has become free");
         assert!(spare(&fourth).has_moved());
     }
 
     #[tokio::test]
-    async fn who_is_slow_to_send_a_head_makes_room() {
+    async fn a_client_that_is_slow_to_send_a_head_is_disconnected() {
         let slots = Slots::new(1, 2);
         let _general = slots.take().await;
         let (first, second) = (slots.take().await, slots.take().await);
-        assert!(slot_at_once(&slots).await.is_none(), "until the oldest has left");
-        assert_eq!(first.order().await, Order::Leave);
+        assert!(slot_at_once(&slots).await.is_none(), "until the oldest is disconnected");
+        assert_eq!(first.order().await, Order::CloseNow);
         drop(first);
         let third = slot_at_once(&slots).await.expect("a slot");
-        spare(&second).decide(Asker::Probe);
+        spare(&second).decide(ClientKind::Probe);
         assert!(slot_at_once(&slots).await.is_none());
-        assert_eq!(third.order().await, Order::Leave, "whoever is being answered stays");
+        assert_eq!(third.order().await, Order::CloseNow, "a client that is being answered stays");
     }
 }

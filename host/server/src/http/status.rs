@@ -1,4 +1,4 @@
-//! Whether the server works, and its metrics.
+//! Health, readiness, metrics, and the status of the queue.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) struct Readiness {
     pub ready: bool,
     /// Why messages cannot be accepted.
     pub reasons: Vec<String>,
-    /// Problems that do not keep messages from being accepted.
+    /// Problems that do not prevent messages from being accepted.
     pub degraded: Vec<Degradation>,
     pub queue: QueueHealth,
 }
@@ -31,7 +31,7 @@ pub(super) struct Readiness {
 /// The health of the queue's database.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct QueueHealth {
-    /// Seconds since the last write; null if there was none since the start.
+    /// Seconds since the last write; null if there was none since the server started.
     pub last_write_s: Option<u64>,
     /// Seconds since messages were last claimed successfully.
     pub last_claim_s: Option<u64>,
@@ -52,24 +52,24 @@ impl From<&Health> for QueueHealth {
     }
 }
 
-/// A problem that does not keep messages from being accepted.
+/// A problem that does not prevent messages from being accepted.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Degradation {
-    /// `plugin`: it should be active and is not. `revision`: a plugin's files were rejected, and an earlier revision stays
-    /// active. `reload`: ace.toml or a name in it is wrong, and the previous configuration stays in use. `template`: a template
-    /// or catalogue is broken. `task`: a part of the server failed and was restarted. `relay`, `origin`: messages wait for it
-    /// because it is down. `queue`: accepted messages are not sent, or a part of the database is damaged. `keyvalue`: nothing
-    /// can be written to the key-value database.
+    /// `plugin`: a plugin should be active and is not. `revision`: a plugin's files were rejected, and an earlier revision stays
+    /// active. `reload`: ace.toml or a name in it is invalid, and the previous configuration stays in use. `template`: a template
+    /// or catalogue is broken. `task`: a part of the server failed and was restarted. `relay`, `origin`: it is down, and messages
+    /// wait for it. `queue`: accepted messages are not sent, or a part of the database is damaged. `keyvalue`: the key-value
+    /// database cannot be written.
     pub kind: &'static str,
-    /// Its name.
+    /// The name of the plugin, relay, task or file.
     pub name: String,
     pub reason: String,
 }
 
-/// Broken templates that are listed.
+/// The maximum number of broken templates in the list.
 const TEMPLATES_MAX: usize = 20;
 
-/// Everything that does not work as it should, by kind.
+/// All problems that do not prevent messages from being accepted, by kind.
 fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
     let mut found = Vec::new();
     let mut note = |kind, name, reason| found.push(Degradation { kind, name, reason });
@@ -85,7 +85,7 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
             note(
                 "plugin",
                 plugin.name.clone(),
-                format!("it is awaiting its file, and ACE would not start without it: {file}"),
+                format!("it is awaiting its file, without which ACE would not start: {file}"),
             );
         }
         if let Some(rejected) = &plugin.rejected {
@@ -93,7 +93,7 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
         }
     }
     if let Some(why) = api.ace.refused() {
-        note("reload", "ace.toml".to_owned(), format!("nothing was reloaded, and ACE would not restart: {why}"));
+        note("reload", "ace.toml".to_owned(), format!("the last reload was refused, and a restart would fail: {why}"));
     }
     for problem in api.ace.snapshot().presentation.problems().iter().take(TEMPLATES_MAX) {
         note("template", problem.file.display().to_string(), problem.to_string());
@@ -115,28 +115,28 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
 }
 
 impl Readiness {
-    /// Without names and reasons, which reveal plugins and files.
-    fn bare(self) -> Self {
+    /// Removes names and reasons, which reveal plugins and files.
+    fn without_details(self) -> Self {
         let hint = || "a token with the scope `read` shows details".to_owned();
         let Readiness { ready, reasons, degraded, queue } = self;
-        let bare = |one: Degradation| Degradation { name: String::new(), reason: hint(), ..one };
-        let mut degraded: Vec<Degradation> = degraded.into_iter().map(bare).collect();
+        let without_details = |one: Degradation| Degradation { name: String::new(), reason: hint(), ..one };
+        let mut degraded: Vec<Degradation> = degraded.into_iter().map(without_details).collect();
         degraded.dedup();
         Readiness { ready, reasons: reasons.first().map(|_| hint()).into_iter().collect(), degraded, queue }
     }
 }
 
-/// Whether the process is alive.
-#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "It is alive", body = str)))]
+/// Returns 200 while the process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, description = "The process is alive", body = str)))]
 pub(super) async fn healthz() -> &'static str {
     "ok"
 }
 
-/// Whether the server accepts messages. Problems that do not prevent that are listed in `degraded`, with status 200: a plugin
+/// Returns whether the server accepts messages. Problems that do not prevent that are listed in `degraded`, with status 200: a plugin
 /// that is broken or whose new files were rejected, a broken template, a task that was restarted.
 #[utoipa::path(get, path = "/readyz", tag = "status", responses(
-    (status = 200, description = "It accepts messages", body = Readiness),
-    (status = 503, description = "It does not: the store is unavailable, or the server is stopping", body = Readiness),
+    (status = 200, description = "The server accepts messages", body = Readiness),
+    (status = 503, description = "The server does not accept messages: the store is unavailable, or the server is stopping", body = Readiness),
 ))]
 pub(super) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> impl IntoResponse {
     let mut reasons = Vec::new();
@@ -153,13 +153,13 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>, headers: HeaderMap) -> i
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let degraded = degraded(&api, &health);
     let ready = Readiness { ready: reasons.is_empty(), reasons, degraded, queue: QueueHealth::from(&health) };
-    (status, Json(if guard::may_know(&api, &headers) { ready } else { ready.bare() }))
+    (status, Json(if guard::may_see_details(&api, &headers) { ready } else { ready.without_details() }))
 }
 
-/// Returns metrics in Prometheus' text format.
+/// Returns metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "status", responses(
     (status = 200, description = "Metrics", body = str, content_type = "text/plain"),
-    (status = 401, description = "No token", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "A bearer token is required", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<impl IntoResponse, ApiError> {
     crate::gauges::queue(&api.queue.stats().await?);

@@ -1,7 +1,7 @@
 //! The event stream, and erasing a person's data.
 //!
-//! If events are kept, a stream reads them from the queue, so that a client that reconnects resumes where it was. If they are not,
-//! a stream has only the events from then on. Events that a client missed and that are not available are reported as an event `gap`.
+//! If events are kept, a stream reads them from the queue, and a client that reconnects resumes where it was. If they are not, a stream
+//! has only new events. Missed events that are no longer available are reported as an event `gap`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,18 +22,18 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
 
 use super::Api;
-use super::messages::asked_for;
+use super::messages::check_address;
 use super::problem::{ApiError, Problem};
 use super::views::ErasedCounts;
 use crate::events::Notification;
 
 /// Kept events that a stream reads at once.
 const PAGE: usize = 100;
-/// The longest time between two queries of the store.
-const LOOK_MAX: Duration = Duration::from_secs(5);
-/// After a store that could not be read.
-const PAUSE: Duration = Duration::from_secs(1);
-/// The id of every event that is not kept: whoever comes back with it has missed something.
+/// The longest time between two queries of the queue.
+const POLL_MAX: Duration = Duration::from_secs(5);
+/// The pause after the queue could not be read.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The id of every event that is not kept. A client that reconnects with it gets a `gap`.
 const NOT_KEPT: &str = "live";
 
 type Events = BoxStream<'static, Result<Event, Infallible>>;
@@ -61,7 +61,7 @@ pub(super) async fn events(State(api): State<Arc<Api>>, headers: HeaderMap) -> R
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().trim().to_owned());
     let events = if api.events_are_kept { kept(api, last).await? } else { live(&api, last) };
     let mut response = Sse::new(events).keep_alive(KeepAlive::default()).into_response();
-    // nginx would gather events until its buffer is full.
+    // Otherwise nginx buffers events until its buffer is full.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }
@@ -70,11 +70,11 @@ fn gap(data: Value) -> Event {
     Event::default().event("gap").data(data.to_string())
 }
 
-/// What happens from now on.
+/// Events from now on.
 fn live(api: &Api, last: Option<String>) -> Events {
     let missed = last.map(|last| gap(json!({"after": last, "reason": "events are not kept (events.keep)"})));
-    let from_now_on = (api.worker.listen(), api.stop.clone());
-    let events = stream::unfold(from_now_on, async |(mut listener, stop)| {
+    let listening = (api.worker.listen(), api.stop.clone());
+    let events = stream::unfold(listening, async |(mut listener, stop)| {
         let event = tokio::select! {
             event = listener.recv() => event,
             () = stop.cancelled() => return None,
@@ -93,13 +93,13 @@ fn live(api: &Api, last: Option<String>) -> Events {
     stream::iter(missed).map(Ok).chain(events).boxed()
 }
 
-/// Events after the last one that the listener knows, and new ones.
+/// Kept events after the last one that the client received, and new ones.
 async fn kept(api: Arc<Api>, last: Option<String>) -> Result<Events, ApiError> {
     let known = api.queue.events(EventId::END, 0).await?.last;
     let after =
         last.as_deref().and_then(|last| last.parse().ok()).filter(|after| (EventId::START..=known).contains(after));
     let missed = last.filter(|_| after.is_none()).map(|last| {
-        let reason = "no event of this server has that id, or it was not kept";
+        let reason = "the event with this id is unknown or was not kept";
         gap(json!({"after": last, "through": known.get(), "reason": reason})).id(known.to_string())
     });
     let reader = Reader { api, after: after.unwrap_or(known), gap_through: EventId::START, page: VecDeque::new() };
@@ -128,26 +128,26 @@ impl Reader {
             if self.api.is_stopping() {
                 return None;
             }
-            // Subscribe before the query: a later event ends the wait.
+            // Subscribe before the query, so that a later event ends the wait.
             let listener = self.api.worker.listen();
             match self.api.queue.events(self.after, PAGE).await {
                 Ok(found) => {
                     self.page.extend(found.events);
                     if found.pruned > self.after.max(self.gap_through) {
                         self.gap_through = found.pruned;
-                        let reason = "events between these are no longer kept (queue.event-retention)";
+                        let reason = "events between these ids are no longer kept (queue.event-retention)";
                         let data =
                             json!({"after": self.after.to_string(), "through": found.pruned.get(), "reason": reason});
                         return Some(gap(data).id(self.after.to_string()));
                     }
                     if self.page.is_empty() {
-                        self.rest(listener, LOOK_MAX).await;
+                        self.rest(listener, POLL_MAX).await;
                     }
                 }
                 Err(error) => {
-                    tracing::error!("Events for a stream cannot be read; retrying soon: {error}");
+                    tracing::error!("Events for a stream cannot be read; retrying in {STORE_PAUSE:?}: {error}");
                     tokio::select! {
-                        () = tokio::time::sleep(PAUSE) => {}
+                        () = tokio::time::sleep(STORE_PAUSE) => {}
                         () = self.api.stop.cancelled() => {}
                     }
                 }
@@ -164,13 +164,13 @@ impl Reader {
     }
 }
 
-/// The route's name before 0.1.0. The same request is answered at `/v1/erase`.
+/// Redirects to `/v1/erase`, the current name of this route.
 pub(super) async fn forget(request: Request) -> Redirect {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     Redirect::permanent(&format!("/v1/erase{query}"))
 }
 
-/// Erases everything about the messages to a person. Queued messages are not sent, settled ones are removed.
+/// Erases all data about messages to a person. Queued messages are not sent, settled messages are removed.
 #[utoipa::path(post, path = "/v1/erase", tag = "people", params(Person), responses(
     (status = 200, description = "How many messages were erased", body = ErasedCounts),
     (status = 400, description = "No person is named, or the address contains a space (an unescaped `+`)", body = Problem, content_type = "application/problem+json"),
@@ -180,13 +180,13 @@ pub(super) async fn erase(
     Query(person): Query<Person>,
 ) -> Result<Json<ErasedCounts>, ApiError> {
     if let Some(email) = &person.email {
-        asked_for("email", email)?;
+        check_address("email", email)?;
     }
     if person.user.as_ref().is_some_and(|user| user.trim().is_empty()) {
-        return Err(ApiError::BadRequest("user is empty; give a user id".to_owned()));
+        return Err(ApiError::BadRequest("user is empty; name a user id".to_owned()));
     }
     if person.user.is_none() && person.email.is_none() {
-        return Err(ApiError::BadRequest("name the person to erase: ?user=ID or ?email=ADDRESS".to_owned()));
+        return Err(ApiError::BadRequest("no person is named; use ?user=ID or ?email=ADDRESS".to_owned()));
     }
     Ok(Json(api.queue.erase(person.user, person.email).await?.into()))
 }

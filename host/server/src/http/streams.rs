@@ -1,5 +1,5 @@
-//! HTTP/2 streams. A client that never opens a stream's window holds up nothing that is written to the connection, so each stream
-//! has a timeout of its own; one that takes too long is reset, and the others of its connection continue.
+//! HTTP/2 streams. A client that never opens a stream's window does not block writes to the connection, so each stream has a timeout of
+//! its own. A stream that takes too long is reset; the others of its connection continue.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -13,94 +13,94 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::rt::Executor;
 
-use super::client_timeout::{ClientTimeout, Terms};
+use super::client_timeout::{ClientLimits, ClientTimeout};
 
-/// Bytes of a body that a connection is given at once, so that what it holds is bounded, and what the client takes shows.
+/// Bytes of a body that a connection gets at once, so that its buffer is bounded, and the client's progress is visible.
 const PIECE: usize = 16 * 1024;
 
 tokio::task_local! {
-    /// The stream that the task is for.
-    static STREAM: Arc<Turn>;
+    /// The stream that the task serves.
+    static STREAM: Arc<StreamState>;
 }
 
-/// Whose turn it is in a stream.
+/// The progress of one stream.
 #[derive(Default)]
-struct Turn {
-    /// A piece of the body was sent, and the client has not received it.
-    is_clients: AtomicBool,
-    /// Bytes that it has received and that are not counted yet.
+struct StreamState {
+    /// A piece of the body was sent, and the client has not received it yet.
+    awaits_client: AtomicBool,
+    /// Bytes that the client has received and that are not counted yet.
     received: AtomicUsize,
 }
 
 /// The streams of one connection that are being answered.
 #[derive(Default)]
-pub(super) struct Live {
-    now: AtomicUsize,
-    ever: AtomicU64,
+pub(super) struct ActiveStreams {
+    active: AtomicUsize,
+    total: AtomicU64,
 }
 
-impl Live {
-    /// Whether nothing is being answered, and how many streams there were.
-    pub(super) fn rest(&self) -> Option<u64> {
-        (self.now.load(Relaxed) == 0).then(|| self.ever.load(Relaxed))
+impl ActiveStreams {
+    /// If no stream is active, the number of streams so far: the connection was idle between two calls that return the same.
+    pub(super) fn idle_at(&self) -> Option<u64> {
+        (self.active.load(Relaxed) == 0).then(|| self.total.load(Relaxed))
     }
 }
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
 pub(super) struct Streams {
-    pub live: Arc<Live>,
-    pub terms: Arc<Terms>,
+    pub active: Arc<ActiveStreams>,
+    pub limits: Arc<ClientLimits>,
 }
 
 impl<F: Future + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (turn, client_timeout) = (Arc::new(Turn::default()), ClientTimeout::new(self.terms.clone()));
-        self.live.now.fetch_add(1, Relaxed);
-        self.live.ever.fetch_add(1, Relaxed);
-        let answered = Answered(self.live.clone());
-        tokio::spawn(STREAM.scope(turn.clone(), async move {
-            let _answered = answered;
-            watched(stream, &turn, client_timeout).await;
+        let (state, client_timeout) = (Arc::new(StreamState::default()), ClientTimeout::new(self.limits.clone()));
+        self.active.active.fetch_add(1, Relaxed);
+        self.active.total.fetch_add(1, Relaxed);
+        let guard = ActiveGuard(self.active.clone());
+        tokio::spawn(STREAM.scope(state.clone(), async move {
+            let _guard = guard;
+            with_timeout(stream, &state, client_timeout).await;
         }));
     }
 }
 
-/// One stream fewer is live when it is dropped.
-struct Answered(Arc<Live>);
+/// Counts its stream as no longer active when it is dropped.
+struct ActiveGuard(Arc<ActiveStreams>);
 
-impl Drop for Answered {
+impl Drop for ActiveGuard {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Relaxed);
+        self.0.active.fetch_sub(1, Relaxed);
     }
 }
 
-/// Until the stream is at its end, or its client takes too long: then it is dropped, which resets it.
-async fn watched(stream: impl Future, turn: &Turn, mut client_timeout: ClientTimeout) {
+/// Runs a stream until it ends, or its client takes too long. Dropping the stream then resets it.
+async fn with_timeout(stream: impl Future, state: &StreamState, mut client_timeout: ClientTimeout) {
     let mut stream = pin!(stream);
     poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        match turn.received.swap(0, Relaxed) {
-            0 if turn.is_clients.load(Relaxed) => {}
+        match state.received.swap(0, Relaxed) {
+            0 if state.awaits_client.load(Relaxed) => {}
             received => client_timeout.used(received),
         }
-        if turn.is_clients.load(Relaxed) { client_timeout.poll_over(cx) } else { Poll::Pending }
+        if state.awaits_client.load(Relaxed) { client_timeout.poll_over(cx) } else { Poll::Pending }
     })
     .await;
 }
 
-/// An answer whose body goes out in pieces, and says when the client takes them.
-pub(super) fn in_turns(response: Response) -> Response {
-    let turn = STREAM.try_with(Arc::clone).ok();
-    response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, turn }))
+/// Sends a response's body in pieces, and tracks when the client receives them.
+pub(super) fn in_tracked_pieces(response: Response) -> Response {
+    let state = STREAM.try_with(Arc::clone).ok();
+    response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, state }))
 }
 
-/// A long answer in pieces, so that a connection holds no more of it than it can send; others stay as they are.
+/// Sends a long body in pieces, so that a connection buffers no more of it than it can send. Short bodies are sent as they are.
 pub(super) fn in_pieces(response: Response) -> Response {
     if response.body().size_hint().lower() > PIECE as u64 * 4 {
-        response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, turn: None }))
+        response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0, state: None }))
     } else {
         response
     }
@@ -108,19 +108,19 @@ pub(super) fn in_pieces(response: Response) -> Response {
 
 struct Pieces {
     body: Body,
-    /// What is left of the frame that came last.
+    /// The rest of the last frame.
     rest: Bytes,
     /// Bytes of the previous piece, which the client has received when the next one is requested.
     given: usize,
-    turn: Option<Arc<Turn>>,
+    state: Option<Arc<StreamState>>,
 }
 
 impl Pieces {
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         self.given = piece.len();
-        if let Some(turn) = self.turn.as_ref().filter(|_| !piece.is_empty()) {
-            turn.is_clients.store(true, Relaxed);
+        if let Some(state) = self.state.as_ref().filter(|_| !piece.is_empty()) {
+            state.awaits_client.store(true, Relaxed);
         }
         Frame::data(piece)
     }
@@ -131,9 +131,9 @@ impl HttpBody for Pieces {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(turn) = &self.turn {
-            turn.is_clients.store(false, Relaxed);
-            turn.received.fetch_add(self.given, Relaxed);
+        if let Some(state) = &self.state {
+            state.awaits_client.store(false, Relaxed);
+            state.received.fetch_add(self.given, Relaxed);
         }
         self.given = 0;
         if !self.rest.is_empty() {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client_timeout::ClientTimeout;
 
-/// Reads as its stream does. A write that the client holds up for too long is an error, which ends the connection.
+/// A stream on which a write fails if the client blocks it for too long, which ends the connection. Reads are not limited.
 pub(super) struct Timed<S> {
     stream: S,
     client_timeout: ClientTimeout,
@@ -19,13 +19,13 @@ impl<S> Timed<S> {
         Timed { stream, client_timeout }
     }
 
-    fn judged(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn check(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
             Poll::Ready(Ok(bytes)) => self.client_timeout.used(*bytes),
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
                 if self.client_timeout.poll_over(cx).is_ready() {
-                    let why = "the client takes nothing, or less than server.min-rate";
+                    let why = "the client receives nothing, or less than server.min-rate";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
                 }
             }
@@ -43,7 +43,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.judged(cx, written)
+        self.check(cx, written)
     }
 
     fn poll_write_vectored(
@@ -52,7 +52,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.judged(cx, written)
+        self.check(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

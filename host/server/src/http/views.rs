@@ -1,4 +1,4 @@
-//! Views of the queue's values: the JSON of responses, as `/openapi.json` describes it.
+//! The JSON of responses, as `/openapi.json` describes it.
 
 use std::collections::BTreeMap;
 
@@ -35,10 +35,10 @@ pub(super) struct QueueStatus {
     oldest: Option<Timestamp>,
     /// Size of the database in bytes, including its write-ahead log.
     bytes: u64,
-    /// Webhook deliveries that wait.
+    /// Pending webhook deliveries.
     webhook_deliveries: u64,
     rates: Throughput,
-    /// Relays and HTTP origins that are down or recovering; empty when all work.
+    /// Relays and HTTP origins that are down or recovering.
     destinations: Vec<DestinationStatus>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct DestinationStatus {
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
     reason: String,
-    /// When the next message is tried; null unless it is down.
+    /// When the next message is sent to it as a probe; null unless it is down.
     #[schema(value_type = Option<String>, format = DateTime)]
     next_attempt: Option<Timestamp>,
     /// Messages that wait for it. Those of a paused batch are counted only if they were claimed before.
@@ -89,7 +89,7 @@ pub(super) struct MessagesPerSecond {
 
 impl QueueStatus {
     pub(super) fn new(stats: Stats, destinations: Vec<DestinationStatus>) -> Self {
-        let speed =
+        let per_second =
             |rate: Rate| MessagesPerSecond { accepted: rate.accepted, settled: rate.settled, failed: rate.failed };
         QueueStatus {
             waiting_transactional: stats.waiting_transactional,
@@ -102,7 +102,10 @@ impl QueueStatus {
             oldest: stats.oldest,
             bytes: stats.bytes,
             webhook_deliveries: stats.webhook_deliveries,
-            rates: Throughput { minute: speed(stats.rates.minute), five_minutes: speed(stats.rates.five_minutes) },
+            rates: Throughput {
+                minute: per_second(stats.rates.minute),
+                five_minutes: per_second(stats.rates.five_minutes),
+            },
             destinations,
         }
     }
@@ -121,7 +124,7 @@ pub(super) struct BatchStatus {
     messages: u64,
     /// How many messages are in each state.
     by_state: BTreeMap<&'static str, u64>,
-    /// The resolver, while it has more recipients to name.
+    /// The resolver, until it has named all recipients.
     #[serde(skip_serializing_if = "Option::is_none")]
     resolver: Option<BatchResolver>,
 }
@@ -158,7 +161,7 @@ pub(super) struct MessageSummary {
     state: &'static str,
     /// Whether it is being sent now.
     in_flight: bool,
-    /// When it is due; null unless it is queued.
+    /// When it is due; null unless the message is queued.
     #[schema(value_type = Option<String>, format = DateTime)]
     due: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
@@ -212,11 +215,11 @@ pub(super) struct MessageDetails {
 pub(super) struct ErasedCounts {
     /// Queued messages; they will not be sent.
     waiting: u64,
-    /// Messages that were being sent at that moment: they may still arrive, but no record of them is kept.
+    /// Messages that were in flight: they may still arrive, but no record of them is kept.
     in_flight: u64,
     /// Settled messages.
     settled: u64,
-    /// Messages that could not be erased, because their rows are damaged. They are not sent.
+    /// Messages that could not be erased because their rows are damaged. They will not be sent.
     damaged: u64,
 }
 

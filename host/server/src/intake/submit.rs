@@ -23,7 +23,7 @@ pub(crate) struct Submission {
     pub(crate) is_awaited: bool,
 }
 
-/// A message that is stored now, or was before.
+/// A message that has been stored, now or before.
 pub(crate) struct Admitted<'a> {
     pub(crate) accepted: Accepted,
     /// Its outcome, if the request waits for it.
@@ -45,11 +45,11 @@ impl<'a> Submitter<'a> {
     /// Makes a message durable. It goes straight to a worker if a slot is free and it is due; otherwise it waits in the queue.
     ///
     /// # Errors
-    /// A field of the message or a name in `limit_to` is wrong, or the queue cannot take it.
+    /// A field of the message or a name in `limit_to` is invalid, or the queue cannot accept the message.
     pub(crate) async fn message(&self, submission: Submission) -> Result<Admitted<'a>, IntakeError> {
         let Submission { message, limit_to, trace, is_awaited } = submission;
         let message = Arc::new(message);
-        let mut new = super::new(&message, priority(&message))?;
+        let mut new = super::queued(&message, priority(&message))?;
         self.ace.limit(&limit_to)?;
         new.limit = (!limit_to.is_empty()).then(|| limit_to.into_iter().collect::<BTreeSet<_>>().into_iter().collect());
         new.trace = trace.clone();
@@ -72,12 +72,13 @@ impl<'a> Submitter<'a> {
     /// Accepts the messages of a batch. They have the batch's own priority, and wait in the queue for their turn.
     ///
     /// # Errors
-    /// A field of the message type is wrong.
+    /// A field of the message type is invalid.
     pub(crate) fn batch(&self, batch: &'a Batch, kind: &MessageType) -> Result<Intake<'a>, IntakeError> {
         Ok(Intake::new(self.queue, batch, kind)?)
     }
 
-    /// Runs in a task of its own, so that a client that disconnects leaves no claimed message without its worker.
+    /// Accepts a message and starts sending it. Runs in a task of its own, so that a message stays with its worker if the client
+    /// disconnects.
     async fn accept_and_start(
         &self,
         new: New,

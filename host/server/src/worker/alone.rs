@@ -1,4 +1,4 @@
-//! Messages that several processes crashed with, or that panicked repeatedly: each is sent with nothing else in flight.
+//! Suspects: messages with which several processes crashed, or that panicked repeatedly. Each is sent with nothing else in flight.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use super::{ClaimId, Job, POLL_MAX, SETTLING_MAX, STORE_PAUSE, Slot, Worker};
 /// Messages whose panics are kept.
 const PANICS_MAX: usize = 256;
 
-/// The latest panic of each message that is retried: the reason if it is abandoned.
+/// The latest panic of each message that is retried, which is the reason if it is abandoned.
 #[derive(Default)]
 pub(super) struct Panics(Mutex<HashMap<Uuid, Panicked>>);
 
@@ -32,11 +32,11 @@ impl Panics {
     }
 }
 
-/// When the next message that must be sent alone is due.
+/// When the next suspect is due.
 #[derive(Default)]
 pub(super) struct Alone {
     due: Option<Instant>,
-    /// Until then other messages have their turn: as long as the last one took.
+    /// Until then other messages are sent, for as long as the last suspect took.
     not_before: Option<Instant>,
 }
 
@@ -50,11 +50,11 @@ impl Alone {
         due.map_or(POLL_MAX, |due| due.saturating_duration_since(Instant::now()))
     }
 
-    pub(super) fn wanted(&mut self, after: Option<Duration>) {
+    pub(super) fn schedule(&mut self, after: Option<Duration>) {
         self.due = after.map(|after| Instant::now() + after);
     }
 
-    pub(super) fn ended(&mut self, took: Duration) {
+    pub(super) fn sent(&mut self, took: Duration) {
         (self.due, self.not_before) = (None, Some(Instant::now() + took));
     }
 }
@@ -65,9 +65,9 @@ impl Worker {
     pub(super) async fn send_alone(self: &Arc<Self>) -> Duration {
         let everything = async {
             let any = self.any.clone().acquire_many_owned(self.slots).await.ok()?;
-            // All earlier settlements are on the disk, so that a crash puts none of those messages in doubt.
+            // Waits until all earlier settlements are on disk, so that a crash puts none of those messages in doubt.
             drop(self.settling.acquire_many(SETTLING_MAX as u32).await.ok()?);
-            Some(Slot { _any: any, _bulk: None })
+            Some(Slot { _permit: any, bulk_permit: None })
         };
         let slot = tokio::select! {
             slot = everything => slot,
@@ -80,18 +80,18 @@ impl Worker {
                 let (uuid, interruptions) = (claimed.uuid, claimed.interruptions);
                 tracing::info!(message_uuid = %uuid, interruptions, "Sending a suspect message alone.");
                 let worker = self.clone();
-                // Of the tasks that a stop waits for.
+                // One of the tasks that `drain` waits for.
                 let _ = self.tasks.spawn(async move { worker.send_claimed(slot, claimed).await }).await;
             }
             Err(error) => {
-                tracing::debug!("Claiming a suspect failed; retrying soon: {error}");
+                tracing::debug!("A suspect could not be claimed; retrying in {STORE_PAUSE:?}: {error}");
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }
         started.elapsed()
     }
 
-    /// Waits until messages that were claimed ahead can start.
+    /// Waits until messages that were claimed ahead can be started.
     pub(super) async fn free_for_bulk(&self) {
         tokio::select! {
             _ = self.bulk.acquire() => {}
@@ -99,7 +99,7 @@ impl Worker {
         }
     }
 
-    /// Sending a message panicked. That counts as if the process had ended with this message alone.
+    /// Records that sending a message panicked. That counts like a crash of the process with only this message in flight.
     pub(super) async fn interrupted(&self, claim_id: ClaimId, uuid: Uuid, panicked: Panicked) {
         monitoring::task_failed("message");
         // The message may have been delivered already.
@@ -112,7 +112,7 @@ impl Worker {
         self.settle(claim_id, Settlement::Interrupted, false).await;
     }
 
-    /// Gives up a message that crashed several processes, the last of them alone. It is not retried automatically.
+    /// Abandons a message that crashed several processes, the last one with nothing else in flight. It is not retried automatically.
     pub(super) async fn abandon(&self, job: Job, interruptions: u32) {
         let (claim_id, uuid) = ((job.id, job.claim), job.message.uuid);
         let reason = match self.panics.take(uuid) {
@@ -130,6 +130,6 @@ impl Worker {
         );
         let mut flight = self.flight(job.message, job.stage, job.limits, &job.interrupted);
         flight.abandon(&reason);
-        self.done(claim_id, flight).await;
+        self.complete(claim_id, flight).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Blocked messages: they wait for a relay or an origin that is down. One at a time is released to find out whether it is up again,
-//! then more and more.
+//! Blocked messages, which wait for a relay or an origin that is down. They are released one at a time to probe it, and in growing
+//! numbers once it has recovered.
 
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -13,29 +13,29 @@ use ace_store::queue::{Priority, Settlement};
 use jiff::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{ClaimId, Worker, write_down};
+use super::{ClaimId, Worker, serialize};
 use crate::events;
 
-/// How often to check whether messages are to be released.
+/// How often to check whether messages can be released.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often while messages are being sent again.
+/// How often to check while sending is ramped up.
 const RAMP_INTERVAL: Duration = Duration::from_millis(100);
-/// Messages that are released at once after a destination has recovered.
+/// The maximum number of messages that are released at once after a destination has recovered.
 const AT_ONCE: u32 = 500;
 
 impl Worker {
-    /// Blocks a message until its destination is up, or until its waiting ends. Its batch is held as a whole if nothing of it can be
-    /// sent: its other messages need not be claimed to find that out.
+    /// Blocks a message until its destination is up, or its time to wait ends. If nothing of its batch can be sent, the whole batch is
+    /// held, so that its other messages are not claimed only to be blocked too.
     pub(super) async fn block(&self, claim_id: ClaimId, priority: Priority, flight: &InFlight) {
         let Some((down, due)) = flight.waits_for() else { return };
         let destinations: Vec<String> = down.iter().map(ToString::to_string).collect();
-        let is_carried = flight.report().channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. }));
+        let is_partly_sent = flight.report().channels.iter().any(|c| matches!(c.outcome, Outcome::Sent { .. }));
         let (now, all) = (self.now(), (self.current)().destinations.clone());
-        if priority.is_batch() && !is_carried && !all.wanted(down[0], 0, now).is_in_order {
+        if priority.is_batch() && !is_partly_sent && !all.wanted(down[0], 0, now).is_in_order {
             self.held().insert(priority, down[0].clone());
             self.queue.hold(priority);
         }
-        let progress = write_down(flight.progress());
+        let progress = serialize(flight.progress());
         self.settle(claim_id, Settlement::Block { due, progress, destinations }, false).await;
     }
 
@@ -48,10 +48,10 @@ impl Worker {
         }
         loop {
             let changed = destinations.changed();
-            let are_going_out = self.release_some(&destinations).await;
+            let is_ramping_up = self.release_some(&destinations).await;
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep(if are_going_out { RAMP_INTERVAL } else { RELEASE_INTERVAL }) => {}
+                () = tokio::time::sleep(if is_ramping_up { RAMP_INTERVAL } else { RELEASE_INTERVAL }) => {}
                 () = self.stop.cancelled() => return,
             }
         }
@@ -77,12 +77,12 @@ impl Worker {
 
     /// Releases some messages. Returns whether more follow soon.
     async fn release_some(&self, destinations: &Destinations) -> bool {
-        let (now, mut are_going_out) = (self.now(), false);
+        let (now, mut is_ramping_up) = (self.now(), false);
         for (name, waiting) in self.queue.blocked() {
             let Ok(destination) = name.parse();
             monitoring::destination_waiting(&destination, waiting);
             let Wanted { messages, is_probe, .. } = destinations.wanted(&destination, AT_ONCE, now);
-            are_going_out |= !is_probe;
+            is_ramping_up |= !is_probe;
             if messages == 0 {
                 continue;
             }
@@ -95,7 +95,7 @@ impl Worker {
             }
         }
         self.release_batches(destinations, now);
-        are_going_out
+        is_ramping_up
     }
 
     /// Releases held batches whose destination has recovered, or is to be probed while no other message waits for it.

@@ -51,7 +51,7 @@ impl Worker {
     /// What the messages of a batch share.
     pub(super) fn prepared(&self, priority: Priority, kind: &Arc<[u8]>) -> Result<Arc<Prepared>, String> {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        // The class of a batch that is gone may be another batch's by now.
+        // The priority class of a batch that was removed may have been given to another batch.
         if let Some((_, prepared)) = batches.get(&priority).filter(|(known, _)| known == kind) {
             return Ok(prepared.clone());
         }
@@ -85,11 +85,11 @@ impl Worker {
         flight
     }
 
-    /// Sets aside a message that cannot be read, so that it stops no other message.
+    /// Sets aside a message that cannot be read, so that it does not stop others.
     pub(super) async fn set_aside(&self, claim_id: ClaimId, uuid: Uuid, reason: &str) {
         tracing::error!(
             message = claim_id.0.get(), message_uuid = %uuid,
-            "A stored message cannot be read; it is set aside, all others are processed: {reason}. \
+            "A stored message cannot be read and is set aside; other messages are still sent: {reason}. \
              Inspect it with: ace messages {uuid}"
         );
         let report = serde_json::json!({"uuid": uuid, "error": reason}).to_string().into_bytes();

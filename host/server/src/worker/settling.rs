@@ -1,4 +1,4 @@
-//! Settles messages, and notifies those who wait for the outcome.
+//! Settles messages, and notifies the requests and listeners that wait for the outcome.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use super::{ClaimId, STORE_PAUSE, Worker};
 use crate::events;
 
 impl Worker {
-    pub(super) async fn done(&self, claim_id: ClaimId, flight: InFlight) {
+    /// Settles a message that has its outcome, and emits its event.
+    pub(super) async fn complete(&self, claim_id: ClaimId, flight: InFlight) {
         let (message, another_try) = (flight.message.clone(), flight.another_try());
         let report = flight.into_report();
         let notify = || events::of_message(&message, &report, self.events, self.now());
@@ -20,11 +21,11 @@ impl Worker {
         let state = state(&report);
         let written = serde_json::to_vec(&report).expect("a report has only string keys and finite numbers");
         let is_awaited = self.waiting().contains_key(&message.uuid);
-        let another_try = another_try.filter(|_| state.is_dead()).map(|progress| write_down(&progress));
+        let another_try = another_try.filter(|_| state.is_dead()).map(|progress| serialize(&progress));
         let settlement = Settlement::Done { state, report: written, event, kept: another_try };
         if self.settle(claim_id, settlement, is_awaited).await {
             if self.notifications.receiver_count() > 0 {
-                // The listeners may be gone by now.
+                // An error only means that nobody is listening any more.
                 let _ = self.notifications.send(Arc::new(kept.unwrap_or_else(notify)));
             }
             let report = Arc::new(report);
@@ -34,8 +35,8 @@ impl Worker {
         }
     }
 
-    /// Stores the outcome of a message, retrying as long as necessary: an outcome must not be lost. Returns false if the worker was
-    /// stopped before that, or no longer has the claim; the message is in doubt then. `is_awaited`: it is committed at once.
+    /// Stores a settlement, retrying as long as necessary, because an outcome must not be lost. Returns false if the worker was stopped
+    /// first, or no longer has the claim: the message is then in doubt. If `is_awaited`, it is committed at once.
     pub(super) async fn settle(&self, (id, claim): ClaimId, settlement: Settlement, is_awaited: bool) -> bool {
         loop {
             let settled = vec![Settled { id, claim, settlement: settlement.clone() }];
@@ -62,8 +63,8 @@ impl Worker {
     }
 }
 
-/// A progress as it is stored.
-pub(super) fn write_down(progress: &Progress) -> Vec<u8> {
+/// Progress in the form that the queue stores.
+pub(super) fn serialize(progress: &Progress) -> Vec<u8> {
     serde_json::to_vec(progress).expect("progress has only string keys and finite numbers")
 }
 

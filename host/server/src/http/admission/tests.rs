@@ -1,4 +1,4 @@
-//! Who is let in, by the names and origins that a request gives.
+//! Which hosts, origins and proxies are accepted.
 
 use ace::config::ServerTls;
 use axum::body::Body;
@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 
 use super::*;
 
-/// What is answered to `GET path` with these headers, where it is not let in.
+/// The result of `GET path` with these headers: the status if it is rejected.
 fn ask(server: &Server, path: &str, headers: &[(&str, &str)]) -> Result<(), StatusCode> {
     let mut request = Request::get(path);
     for (name, value) in headers {
@@ -52,7 +52,7 @@ fn without_tokens_a_request_is_for_this_machine() {
 }
 
 #[test]
-fn the_first_line_and_host_name_the_same() {
+fn the_request_target_and_host_must_be_the_same() {
     let whole = |address: &str, host: &[(&str, &str)]| ask(&open(&["ace.lan"]), address, host);
     assert_eq!(whole("http://localhost:8025/healthz", &[]), Ok(()));
     assert_eq!(whole("http://localhost:8025/healthz", &[("host", "LOCALHOST:8025")]), Ok(()));
@@ -87,7 +87,7 @@ fn listed_hosts_are_answered_and_others_only_with_tokens() {
 }
 
 #[test]
-fn without_tokens_nothing_comes_through_a_proxy() {
+fn without_tokens_proxied_requests_are_rejected() {
     for (name, value) in [
         ("forwarded", "for=10.0.0.1"),
         ("via", "1.1 proxy"),
@@ -103,7 +103,7 @@ fn without_tokens_nothing_comes_through_a_proxy() {
 }
 
 #[test]
-fn pages_of_other_sites_are_refused() {
+fn requests_from_other_sites_are_rejected() {
     let servers = [open(&[]), guarded(&[]), guarded(&["ace.example.org"])];
     for server in &servers {
         let from = |name: &str, value: &str| ask(server, "/", &[("host", "localhost:8025"), (name, value)]);
@@ -138,7 +138,7 @@ fn pages_of_other_sites_are_refused() {
 }
 
 #[test]
-fn behind_a_proxy_the_page_of_the_server_itself_goes_on_working() {
+fn behind_a_proxy_the_servers_own_page_works() {
     let behind = [("host", "10.0.0.7:8025"), ("origin", "https://ace.example.org"), ("sec-fetch-site", "same-origin")];
     assert_eq!(ask(&guarded(&[]), "/", &behind), Ok(()), "the browser vouches for it");
     let behind = [("host", "127.0.0.1:8025"), ("origin", "https://ace.example.org")];
