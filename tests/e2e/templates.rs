@@ -102,7 +102,10 @@ fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
     let done = home.ace(&["render", "--json", &sample, "--language", "fr"]).run().ok();
     assert_eq!((done.lines().len(), &done.lines()[0]["rendered"][1]["text"]), (1, &json!("Bonjour Ann")));
     home.file(&sample, json!({"app_label": "other", "context": {}}).to_string());
-    home.ace(&["render", &sample]).run().code(1).says("is of other.hello, but is beside the templates of app.hello");
+    home.ace(&["render", &sample])
+        .run()
+        .code(1)
+        .says("is a sample of other.hello, but is beside the templates of app.hello");
     home.ace(&["render", file, "--channel", "emial"]).run().code(2).says("--channel: ").says("\"email\"");
 }
 
@@ -119,7 +122,7 @@ fn check_renders_the_samples_and_names_what_is_wrong_with_them() {
     assert_text(&done.lines()[0]["location"], "hello/sample.json");
     assert_text(&done.lines()[0]["message"], "subject.txt:1: the text has %(name)s");
     home.file(&sample, "{");
-    assert_text(&home.ace(&["check", "--json"]).run().code(1).lines()[0]["message"], "is no JSON");
+    assert_text(&home.ace(&["check", "--json"]).run().code(1).lines()[0]["message"], "is not valid JSON");
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! What a message looks like on a channel type: looks its template files up, renders them, and nothing more.
+//! Renders messages from template files.
 //!
-//! The layout is edx-ace's: `{app_label}/edx_ace/{name}/{channel type}/{file}` below a list of folders, the first
-//! folder that has a file wins. The language is Tera 2. Everything is read and compiled once, at
-//! [`Presentation::load`]; a render touches no file. Templates are the operator's and are trusted; a message's context
-//! is data and is never parsed.
+//! The layout is edx-ace's: `{app_label}/edx_ace/{name}/{channel type}/{file}` below a list of folders, of which the first
+//! one that has a file wins. The template language is Tera 2. [`Presentation::load`] reads and compiles all files; rendering
+//! reads none. Templates are trusted. A message's context is data and is never parsed as a template.
 
 mod context;
 mod email;
@@ -36,83 +35,83 @@ use i18n::languages::{Catalog, Languages, Resolved};
 use rendering::{Bounds, Rendering};
 use templates::load::{self, Texts};
 
-/// The option that names the theme, as Open edX names the site a message is sent for.
+/// The option that names the theme. Open edX puts the name of the message's site there.
 const THEME_OPTION: &str = "site";
-/// A mail's usual size, so that rendering it grows no buffer.
+/// The initial size of the output buffer: that of a usual mail.
 const OUTPUT_BYTES_USUAL: usize = 16 << 10;
-/// A fault's text is shown in tables and kept with the message; what Tera says may list every variable of a context.
+/// The longest text of a fault. It is shown in tables and stored with the message; Tera's own may list every variable.
 const FAULT_CHARS_MAX: usize = 600;
 
 /// Every template of the configured folders, compiled. Immutable; share it behind an `Arc`.
 pub struct Presentation {
-    /// Without a theme.
+    /// The templates outside themes.
     plain: Theme,
     themes: BTreeMap<String, Theme>,
     settings: config::Presentation,
     dirs: Vec<PathBuf>,
     /// `app_label/edx_ace/name` to its sample.
     samples: BTreeMap<String, PathBuf>,
-    /// Files that are not used because of another one of their name.
+    /// For each file, the files of the same name that it hides.
     shadowed: BTreeMap<PathBuf, Vec<PathBuf>>,
     problems: Vec<TemplateProblem>,
-    /// The catalogues that can be used, for when their next versions cannot.
+    /// The valid catalogues, in case their next versions are not.
     catalogs: BTreeMap<PathBuf, Arc<Catalog>>,
-    /// The tables of routes that can be used, for when their next versions cannot.
+    /// The valid tables of routes, in case their next versions are not.
     route_files: BTreeMap<PathBuf, config::Routes>,
-    /// All routes, those that count first.
+    /// All routes, merged.
     routes: Arc<config::Routes>,
-    /// The names of files that count only because templates include them.
+    /// The names of files that are templates only because others include them.
     included: BTreeSet<String>,
-    /// How each file looked before it was read.
+    /// The stamp of each file before it was read.
     stamps: BTreeMap<PathBuf, Option<FileStamp>>,
     inliner: Inliner,
 }
 
-/// All templates as one theme has them, compiled together.
+/// All templates as one theme sees them, compiled together.
 struct Theme {
     tera: Tera,
     index: Index,
     languages: Languages,
     /// Whether any template may read `message.context`.
     reads_context: bool,
-    /// Template name to the file it came from, for faults.
+    /// The file of each template, by its name.
     paths: HashMap<String, String>,
-    /// The text of each template that can be rendered, for when its next version cannot.
+    /// The text of each valid template, in case its next version is not.
     texts: Texts,
     /// The same templates for a context with a number that Tera formats differently from Python. Compiled on first use.
     with_python_numbers: OnceLock<Tera>,
 }
 
-/// app label -> message name -> channel type -> files. Sorted, so that listings are stable.
+/// App label -> message name -> channel type -> files. Sorted, so that listings are stable.
 type Index = BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<Entry>>>>;
 
 /// One template file that a channel may ask for.
 struct Entry {
-    /// As the channel names it: `subject.txt`.
+    /// The name that channels use: `subject.txt`.
     file: String,
-    /// Tera's name for it: the path below its folder.
+    /// The name in Tera: the path below the template folder.
     template: String,
-    /// The file itself.
+    /// The path of the file.
     source: String,
-    /// Why it cannot be rendered, where it cannot.
-    broken: Option<String>,
+    /// Why it cannot be rendered.
+    fault: Option<String>,
 }
 
-/// What is to be rendered.
-struct Asked<'a> {
+/// The files to render.
+struct Requested<'a> {
     entries: Vec<&'a Entry>,
-    /// Where among the files the text part goes that is made of the HTML.
-    derives_text: Option<usize>,
+    /// The index of the text part, if it is derived from the HTML.
+    derived_text: Option<usize>,
 }
 
-/// What a channel wants rendered, and what it puts into the context beside the message.
+/// The files that a channel requests, and what it adds to the context.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// The channel's name.
     pub channel: &'a str,
     /// Its type.
     pub channel_type: &'a str,
-    /// Rendered in this order.
+    /// In the order of rendering.
     pub files: &'a [TemplateFile],
     /// The channel's links.
     pub action_links: &'a [ActionLink],
@@ -124,7 +123,7 @@ pub struct Subject<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TemplateProblem {
     pub file: PathBuf,
-    /// From 1; `None` where the file as a whole is at fault.
+    /// Starts at 1; `None` if the problem is the whole file.
     pub line: Option<usize>,
     pub message: String,
 }
@@ -142,9 +141,9 @@ impl fmt::Display for TemplateProblem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateFault {
-    /// Names the file, and the line where there is one.
+    /// Names the file, and the line if it is known.
     pub message: String,
-    /// Not one of the required files exists: the message was never meant for this channel type.
+    /// None of the required files exists: the message is not meant for this channel type.
     pub absent: bool,
 }
 
@@ -154,7 +153,7 @@ impl TemplateFault {
     }
 }
 
-/// A theme, and the form of its templates that a message needs.
+/// A theme and the compiled templates of it that a message needs.
 #[derive(Clone, Copy)]
 struct Compiled<'a> {
     theme: &'a Theme,
@@ -162,21 +161,20 @@ struct Compiled<'a> {
 }
 
 impl Presentation {
-    /// Reads every template of every folder; blocks the thread meanwhile. What is wrong with one is found in
-    /// [`Presentation::problems`], makes rendering it (and what extends or includes it) a fault, and stops nothing
-    /// else.
+    /// Reads and compiles all templates of all folders. Blocks the thread. A template with an error is listed in
+    /// [`Presentation::problems`]; rendering it, or a template that extends or includes it, is a fault.
     pub fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Presentation {
         load::load(dirs, settings)
     }
 
-    /// Whether there is a template for the message on any channel type.
+    /// Whether the message has a template for any channel type.
     pub fn knows(&self, message: &Message) -> bool {
         let theme = self.theme(message);
         theme.index.get(&message.app_label).is_some_and(|names| names.contains_key(&message.name))
     }
 
-    /// The folders as they are now. A template or catalogue that is broken now and was not before stays as it was, and is
-    /// listed among the problems; where nothing changed, this is what comes back.
+    /// Reads the folders again. If a template or catalogue is faulty now and was valid before, its last valid version stays in
+    /// use, and the fault is listed among the problems. Returns `self` if nothing changed.
     pub fn reload(self: &Arc<Self>, dirs: &[PathBuf], settings: &config::Presentation) -> Arc<Presentation> {
         match load::load_again(dirs, settings, self) {
             Some(presentation) => Arc::new(presentation),
@@ -184,20 +182,20 @@ impl Presentation {
         }
     }
 
-    /// Everything wrong with the folders, by file and line.
+    /// All problems of the template folders, by file and line.
     pub fn problems(&self) -> &[TemplateProblem] {
         &self.problems
     }
 
-    /// Renders the files the channel asks for, in its order. One that is not required is left out where it does not
-    /// exist.
+    /// Renders the files that the channel requests, in its order. Optional files that do not exist are omitted. An unknown
+    /// language is noted in the result. Output is not trimmed, as in edx-ace.
     ///
-    /// A required file that does not exist, a broken one, an undefined variable, a filter that fails, and output, time or
-    /// loops beyond the settings' bounds are faults. An unknown language is none: it is noted. Nothing is trimmed (edx-ace
-    /// neither trims).
+    /// # Errors
+    /// If a required file does not exist, a file is faulty, a variable is undefined, a filter fails, or a limit of
+    /// `[presentation]` is exceeded.
     pub fn render(&self, message: &Message, subject: &Subject) -> Result<Rendered, TemplateFault> {
         let theme = self.theme(message);
-        let Asked { entries, derives_text } = self.entries(theme, message, subject)?;
+        let Requested { entries, derived_text } = self.entries(theme, message, subject)?;
         let Resolved { language, note } = theme.languages.resolve(message.language.as_deref());
         let (context, has_exponent) =
             context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
@@ -220,21 +218,26 @@ impl Presentation {
             files.map_err(|fault| self.with_all_undefined(compiled, &entries, &context, fault))
         })?;
         if subject.channel_type == email::CHANNEL_TYPE {
-            email::postprocess(&mut files, &self.settings, &self.inliner, derives_text)
+            email::postprocess(&mut files, &self.settings, &self.inliner, derived_text)
                 .map_err(|e| TemplateFault::new(format!("{}: {e}", message.unique_name())))?;
         }
         Ok(Rendered { files, language: code, note })
     }
 
-    /// The theme that `options.site` names, else the default one, else none.
+    /// The theme that `options.site` names, otherwise the default theme, otherwise the templates outside themes.
     fn theme(&self, message: &Message) -> &Theme {
-        let asked = message.options.get(THEME_OPTION).and_then(serde_json::Value::as_str);
+        let requested = message.options.get(THEME_OPTION).and_then(serde_json::Value::as_str);
         let default = self.settings.default_theme.as_deref();
-        asked.into_iter().chain(default).find_map(|name| self.themes.get(name)).unwrap_or(&self.plain)
+        requested.into_iter().chain(default).find_map(|name| self.themes.get(name)).unwrap_or(&self.plain)
     }
 
-    /// What the channel asks for and what exists of it, in the channel's order.
-    fn entries<'a>(&self, theme: &'a Theme, message: &Message, subject: &Subject) -> Result<Asked<'a>, TemplateFault> {
+    /// The requested files that exist, in the channel's order.
+    fn entries<'a>(
+        &self,
+        theme: &'a Theme,
+        message: &Message,
+        subject: &Subject,
+    ) -> Result<Requested<'a>, TemplateFault> {
         let found = theme
             .index
             .get(&message.app_label)
@@ -243,19 +246,19 @@ impl Presentation {
             .map_or(&[][..], Vec::as_slice);
         let mut entries = Vec::with_capacity(subject.files.len());
         let mut missing = Vec::new();
-        let mut derives_text = None;
+        let mut derived_text = None;
         let has_html = found.iter().any(|e| e.file == email::BODY_HTML);
         let may_derive = self.settings.text_from_html && subject.channel_type == email::CHANNEL_TYPE && has_html;
         for (at, file) in subject.files.iter().enumerate() {
             match found.iter().find(|e| e.file == file.name) {
                 Some(entry) => entries.push(entry),
-                None if may_derive && file.name == email::BODY_TXT => derives_text = Some(at),
+                None if may_derive && file.name == email::BODY_TXT => derived_text = Some(at),
                 None if file.required => missing.push(file.name.as_str()),
                 None => {}
             }
         }
         if missing.is_empty() {
-            return Ok(Asked { entries, derives_text });
+            return Ok(Requested { entries, derived_text });
         }
         let absent = missing.len() == subject.files.iter().filter(|f| f.required).count();
         Err(TemplateFault { message: self.missing(message, subject, &missing), absent })
@@ -273,15 +276,15 @@ impl Presentation {
             [] => "no template folder is configured".to_owned(),
             places => format!("looked in {}", places.join(", ")),
         };
-        let places = places + &self.near(message);
+        let places = places + &self.suggestion(message);
         match files {
             [file] => format!("template {folder}/{file} is missing; {places}"),
             files => format!("templates {} are missing from {folder}; {places}", files.join(", ")),
         }
     }
 
-    /// The message that one without any template may be meant to be.
-    fn near(&self, message: &Message) -> String {
+    /// A suggestion for a message without any template: one with a similar name.
+    fn suggestion(&self, message: &Message) -> String {
         let index = &self.theme(message).index;
         let named = index.get(&message.app_label).map(|names| nearest(&message.name, names.keys().map(String::as_str)));
         let near = match named {
@@ -301,8 +304,8 @@ impl Presentation {
         context: &Context,
         output: &mut Output,
     ) -> Result<RenderedFile, TemplateFault> {
-        if let Some(broken) = &entry.broken {
-            return Err(TemplateFault::new(broken));
+        if let Some(fault) = &entry.fault {
+            return Err(TemplateFault::new(fault));
         }
         output.bytes.clear();
         if let Err(error) = tera.render_to(&entry.template, context, &mut *output) {
@@ -317,23 +320,23 @@ impl Presentation {
             });
         }
         let text = std::str::from_utf8(&output.bytes)
-            .map_err(|_| TemplateFault::new(format!("{}: wrote something that is not UTF-8", entry.source)))?;
+            .map_err(|_| TemplateFault::new(format!("{}: the output is not UTF-8", entry.source)))?;
         Ok(RenderedFile { name: entry.file.clone(), source: entry.source.clone(), text: text.to_owned() })
     }
 }
 
 impl Theme {
-    /// Tera's error on one line, with the file it happened in (a base layout, say) and the one that was asked for.
+    /// Tera's error on one line, with its file (a base layout, for example) and the requested one.
     fn fault(&self, entry: &Entry, error: &tera::Error) -> TemplateFault {
         let text = match error.kind() {
             ErrorKind::RenderingError(report) | ErrorKind::SyntaxError(report) => {
                 let file = self.paths.get(report.filename()).map_or(report.filename(), String::as_str);
                 let line = report.span().start_line;
-                let said = shortened(&describe(report, &error.to_string()));
+                let text = shortened(&describe(report, &error.to_string()));
                 if report.filename() == entry.template {
-                    format!("{file}:{line}: {said}")
+                    format!("{file}:{line}: {text}")
                 } else {
-                    format!("{file}:{line}: {said} (in {})", entry.source)
+                    format!("{file}:{line}: {text} (in {})", entry.source)
                 }
             }
             _ => format!("{}: {}", entry.source, shortened(&error.to_string())),
@@ -342,7 +345,7 @@ impl Theme {
     }
 }
 
-/// What Tera says, and the expression it says it of where the words alone do not name it.
+/// Tera's message, with the expression if the message does not name it.
 fn describe(report: &ReportError, display: &str) -> String {
     match expression(report, display) {
         Some(e) if !e.is_empty() && !e.starts_with(metering::INTERNAL_PREFIX) && !report.message().contains(e) => {
@@ -352,20 +355,20 @@ fn describe(report: &ReportError, display: &str) -> String {
     }
 }
 
-/// The expression that an error is about, where it stands on one line.
+/// The expression that an error is about, if it is on one line.
 fn expression<'a>(report: &ReportError, display: &'a str) -> Option<&'a str> {
-    let (before, marked, _) = spanned(report, display)?;
+    let (before, marked, _) = split_at_span(report, display)?;
     Some(metering::original_expression(before, marked.trim()))
 }
 
-/// What stands before a span on its line, in it, and after it.
-fn spanned<'a>(report: &ReportError, display: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+/// The text before a span on its line, the span's own, and the text after it.
+fn split_at_span<'a>(report: &ReportError, display: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
     let span = report.span();
     let prefix = format!("{} | ", span.start_line);
     let line =
         display.lines().find_map(|line| line.strip_prefix(&prefix)).filter(|_| span.start_line == span.end_line)?;
-    let place = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
-    let (start, end) = (place(span.start_col), place(span.end_col.max(span.start_col)));
+    let offset = |column: usize| line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+    let (start, end) = (offset(span.start_col), offset(span.end_col.max(span.start_col)));
     Some((&line[..start], &line[start..end], &line[end..]))
 }
 
@@ -376,7 +379,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// The bytes of one file, within what is left for the whole message.
+/// The output of one file, limited to what remains of the message's limit.
 struct Output {
     bytes: Vec<u8>,
     left: usize,

@@ -174,7 +174,7 @@ impl Survey {
         for (file, message) in self.presentation.samples() {
             let place = file.display().to_string();
             match message {
-                Err(why) => problems.push((place, why)),
+                Err(why) => problems.push((place, why.to_string())),
                 Ok(message) => {
                     let mut said: Vec<String> = Vec::new();
                     for (theme, language) in &matrix {

@@ -1,4 +1,4 @@
-//! What a template sees: `message`, `channel`, and the message's context on top, which may shadow both (as in edx-ace).
+//! The variables of templates: `message`, `channel` and the message's context, which may shadow both (as in edx-ace).
 
 use std::cell::RefCell;
 
@@ -13,10 +13,10 @@ use super::templates::python_numbers;
 use crate::message::json::{self, Token, Tokens};
 use crate::message::{ActionLink, DateTime, Headers, Message, Object, UserId, is_truthy};
 
-/// The key by which a message's context or options drop the unsubscribe links.
+/// The key of a message's context or options that removes the unsubscribe links.
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
 
-/// `message`, with the attributes that edx-ace's has, but for `context`.
+/// `message`, with the attributes of edx-ace's except `context`.
 #[derive(serde::Serialize)]
 struct MessageView<'a> {
     app_label: &'a str,
@@ -47,8 +47,8 @@ struct ChannelView<'a> {
     tracker_image_sources: &'a [String],
 }
 
-/// Built once a message and used for all of its files. Only with `reads_context` is `message.context` in it: its values once more.
-/// True where a number in it is written otherwise by Tera than by Python ([`python_numbers`]).
+/// The context for all files of a message. `message.context`, a copy of its values, is in it only with `reads_context`. The result
+/// is true if Tera formats a number in it differently from Python ([`python_numbers`]).
 pub(super) fn build(message: &Message, subject: &Subject, reads_context: bool) -> TeraResult<(Context, bool)> {
     let mut context = Context::new();
     let mut values = Map::new();
@@ -75,17 +75,18 @@ pub(super) fn build(message: &Message, subject: &Subject, reads_context: bool) -
     Ok((context, has_exponent))
 }
 
-/// How far a sound JSON text is read, and whether a number in it is written otherwise by Tera than by Python.
-struct Reading<'a> {
+/// The decoder of a valid JSON text.
+struct Decoder<'a> {
     tokens: Tokens<'a>,
+    /// Whether Tera formats a number in it differently from Python.
     has_exponent: bool,
 }
 
-/// The next value, which Tera makes of what is written to it: from a map of ours it would copy entry by entry. Whole numbers of more
-/// than 128 bits, which Tera cannot hold, are texts of their digits.
-struct Next<'r, 'a>(&'r RefCell<Reading<'a>>);
+/// The next value, serialized directly into Tera's, so that no map is copied entry by entry. Integers of more than 128 bits, which
+/// Tera cannot represent, become strings of their digits.
+struct Next<'r, 'a>(&'r RefCell<Decoder<'a>>);
 
-/// Room for so many entries is made at once.
+/// The initial capacity of maps.
 const USUAL_ENTRIES: usize = 8;
 
 impl Next<'_, '_> {
@@ -112,7 +113,7 @@ impl Serialize for Next<'_, '_> {
                 list.end()
             }
             b'{' => {
-                // A key that is there twice has its last value.
+                // The last value of a duplicate key counts.
                 let mut map = to.serialize_map(Some(USUAL_ENTRIES))?;
                 while !self.skips(b'}') {
                     let key = self.0.borrow_mut().tokens.next();
@@ -147,13 +148,13 @@ fn integer<S: Serializer>(token: &str, to: S) -> Result<S::Ok, S::Error> {
 }
 
 fn value(json: &str, has_exponent: &mut bool) -> TeraResult<Value> {
-    let reading = RefCell::new(Reading { tokens: json::tokens(json), has_exponent: *has_exponent });
-    let value = Value::try_from_serializable(&Next(&reading))?;
-    *has_exponent = reading.into_inner().has_exponent;
+    let decoder = RefCell::new(Decoder { tokens: json::tokens(json), has_exponent: *has_exponent });
+    let value = Value::try_from_serializable(&Next(&decoder))?;
+    *has_exponent = decoder.into_inner().has_exponent;
     Ok(value)
 }
 
-/// What links are marked with.
+/// The values of the tracking parameters of links.
 pub(super) fn tracking(message: &Message, subject: &Subject) -> Tracking {
     let course_ids = message.context.value("course_ids");
     Tracking {
@@ -201,14 +202,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_what_the_text_says() {
+    fn values_are_those_of_the_text() {
         let json = r#"{"a":[1,-1,1.5,true,false,null,"x\n\"y"],"b":{},"c":[],"a\u00e9":{"d":[[]]},"b":2}"#;
         let ours = value(json, &mut false).expect("Tera holds it");
         let theirs: serde_json::Value = serde_json::from_str(json).expect("JSON");
         assert_eq!(serde_json::to_value(&ours).expect("JSON"), theirs);
-        for broken in ["", "[", "{", "[1", r#"{"a""#, r#"{"a":"#, "]"] {
-            // Never read, as what is kept was sound; but nothing hangs or panics.
-            let _ = value(broken, &mut false);
+        for corrupt in ["", "[", "{", "[1", r#"{"a""#, r#"{"a":"#, "]"] {
+            // Only valid texts are stored; a corrupt one must not hang or panic.
+            let _ = value(corrupt, &mut false);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Django's filters and comparisons, for templates that were written for Django: what `ace templates import` writes calls
-//! these. They follow Django's rules, not Tera's: an undefined value is an empty text, `None`, `True` and `False` are
-//! written as Python writes them, and what is marked safe stays so exactly where Django lets it.
+//! Django's filters and comparisons, for templates that `ace templates import` converts. They follow Django's rules instead of Tera's:
+//! an undefined value is an empty string, `None`, `True` and `False` are formatted as in Python, and strings stay safe in the same
+//! cases as in Django.
 //!
-//! All are pure, and bounded: what they write is at most a constant factor longer than what they read, or checked.
+//! All are pure and bounded: the output is at most a constant factor longer than the input, or its size is checked.
 
 mod comparisons;
 mod dates;
@@ -26,8 +26,8 @@ pub(super) use html::{escape_into, escaped, unescaped};
 pub(super) use strings::url_encoded;
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
-    tera.register_filter("text", |value: &Value, _: Kwargs, _: &State| written(value));
-    tera.register_filter("localize", |value: &Value, _: Kwargs, _: &State| written(value));
+    tera.register_filter("text", |value: &Value, _: Kwargs, _: &State| text(value));
+    tera.register_filter("localize", |value: &Value, _: Kwargs, _: &State| text(value));
     tera.register_filter("unlocalize", |value: &Value, _: Kwargs, _: &State| {
         if value.is_string() { value.clone() } else { Value::from(python::text(value)) }
     });
@@ -48,8 +48,8 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     comparisons::register(tera);
 }
 
-/// A value as Django writes it into a template; a text keeps whether it is safe.
-fn written(value: &Value) -> TeraResult<Value> {
+/// A value as Django renders it. A string stays safe.
+fn text(value: &Value) -> TeraResult<Value> {
     if value.is_string() {
         return Ok(value.clone());
     }
@@ -78,11 +78,11 @@ fn yesno(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     }))
 }
 
-/// The translation of a text that the template does not know, so that it is neither trusted nor has placeholders.
+/// The translation of a dynamic text. It is not trusted and has no placeholders.
 fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let context: Option<&str> = kwargs.get("context")?;
     let id = python::text(value).replace('%', "%%");
-    // The id of nothing is a catalogue's head.
+    // The empty id is that of a catalogue's header.
     if id.is_empty() {
         return Ok(Value::from(""));
     }
@@ -90,16 +90,16 @@ fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     Ok(marked_as(value, translated))
 }
 
-/// A text that is as safe as the one it was made of.
+/// The text, marked as safe if the original value is.
 fn marked_as(value: &Value, text: String) -> Value {
     if value.is_string() && value.is_safe() { Value::safe_string(&text) } else { Value::from(text) }
 }
 
-/// What a filter gives. Where it fails, and the operator around it catches that, nothing, and the operator is told.
+/// The result of a filter. If it fails in an operand with `caught=true`, the result is undefined and the operator is notified.
 fn caught(kwargs: &Kwargs, filter: impl FnOnce() -> TeraResult<Value>) -> TeraResult<Value> {
     filter().or_else(|error| match kwargs.get("caught")? {
         Some(true) => rendering::current(|rendering| {
-            rendering.fail();
+            rendering.note_operand_failure();
             Ok(Value::undefined())
         }),
         _ => Err(error),

@@ -1,8 +1,8 @@
-//! The render under way on this thread: its language and its bounds.
+//! The state of the current render: its language, time zones and limits.
 //!
-//! Tera hands a function its arguments and the context, which a message's own values may shadow. What must not be shadowed
-//! is therefore kept beside it. A render is one call on one thread, so a thread's slot is enough, and [`within`] empties
-//! it whatever happens.
+//! Functions of templates get their arguments and the context, in which a message's values may shadow others. State that must
+//! not be shadowed is therefore kept in a thread-local variable: a render is one call on one thread. [`within`] clears it, even
+//! on a panic.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::i18n::languages::Language;
 /// on its way into a file.
 const OUTPUT_TIMES_MAX: usize = 4;
 
-/// What tells a visit that a mail led to: Open edX's parameters, all but `utm_medium` from the message.
+/// The values of Open edX's tracking parameters (`utm_…`), all except `utm_medium` from the message.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tracking {
     pub app_label: String,
@@ -29,21 +29,21 @@ pub(super) struct Tracking {
     pub uuid: String,
 }
 
-/// What functions and filters ask for.
+/// The state that functions and filters use.
 pub(super) struct Rendering {
     pub language: Arc<Language>,
     pub tracking: Tracking,
-    /// The time zones that templates have entered, the inner one last; `None` stands for the default.
+    /// The time zones that templates entered, the innermost last; `None` is the default.
     zones: RefCell<Vec<Option<TimeZone>>>,
     /// Bodies (of loops, blocks, included files, components) that may still run.
     fuel_left: Cell<u32>,
-    /// Whether a filter of a condition's operand raised an error that its operator is to catch.
-    failed: Cell<bool>,
+    /// Whether a filter in an operand of a condition failed, for the operator that handles it.
+    operand_failed: Cell<bool>,
     /// Bytes that loops have written into files or variables.
     output_bytes: Cell<usize>,
-    /// When to look at the thread's own time again: it cannot have run out before.
-    look_again: Cell<Instant>,
-    /// The thread's own time at which it runs out.
+    /// When to read the thread's CPU time next: the deadline cannot be reached earlier.
+    next_time_check: Cell<Instant>,
+    /// The deadline, in the thread's CPU time.
     deadline: Duration,
     bounds: Bounds,
 }
@@ -52,7 +52,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Rendering>> = const { RefCell::new(None) };
 }
 
-/// Why a render was ended.
+/// The limit that a render exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Exceeded {
     #[error("the message's templates ran more than {0} loop bodies and blocks; check for nested loops")]
@@ -68,13 +68,13 @@ pub(super) enum Exceeded {
     Output(usize),
 }
 
-/// The bounds of one message's render.
+/// The limits of rendering one message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub steps: u32,
-    /// Of the thread's own: a machine that is busy with other things takes none of it.
+    /// CPU time of the thread, so that a busy machine does not shorten it.
     pub time: Duration,
-    /// All files together, and one variable.
+    /// The size of all files together, and of one variable.
     pub output_bytes: usize,
 }
 
@@ -85,15 +85,15 @@ impl Rendering {
             tracking,
             zones: RefCell::default(),
             fuel_left: Cell::new(bounds.steps),
-            failed: Cell::new(false),
+            operand_failed: Cell::new(false),
             output_bytes: Cell::new(0),
-            look_again: Cell::new(Instant::now() + bounds.time),
+            next_time_check: Cell::new(Instant::now() + bounds.time),
             deadline: thread_time() + bounds.time,
             bounds,
         }
     }
 
-    /// Has moments told in a time zone until [`Rendering::leave_zone`].
+    /// Formats dates in a time zone until [`Rendering::leave_zone`].
     pub(super) fn enter_zone(&self, zone: Option<TimeZone>) {
         self.zones.borrow_mut().push(zone);
     }
@@ -110,15 +110,15 @@ impl Rendering {
     }
 
     fn check_time(&self) -> Result<(), Exceeded> {
-        // Asking for the thread's own time costs ten times as much as asking for the time.
+        // Reading the thread's CPU time costs ten times as much as reading the clock.
         let now = Instant::now();
-        if now < self.look_again.get() {
+        if now < self.next_time_check.get() {
             return Ok(());
         }
         match self.deadline.saturating_sub(thread_time()) {
             Duration::ZERO => Err(Exceeded::Time(self.bounds.time)),
             left => {
-                self.look_again.set(now + left);
+                self.next_time_check.set(now + left);
                 Ok(())
             }
         }
@@ -132,51 +132,54 @@ impl Rendering {
         if output_bytes > max { Err(Exceeded::Output(max)) } else { Ok(()) }
     }
 
-    /// An operand of a condition has no value, because a filter raised an error.
-    pub(super) fn fail(&self) {
-        self.failed.set(true);
+    /// Notes that an operand of a condition has no value because a filter failed.
+    pub(super) fn note_operand_failure(&self) {
+        self.operand_failed.set(true);
     }
 
-    /// Whether that was so since this was last asked.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.replace(false)
+    /// Whether an operand failed since the last call.
+    pub(super) fn take_operand_failure(&self) -> bool {
+        self.operand_failed.replace(false)
     }
 
-    /// Whether one value may hold so many bytes.
+    /// Checks the size of one value.
     pub(super) fn check_bytes(&self, bytes: usize) -> Result<(), Exceeded> {
         let max = self.bounds.output_bytes;
         if bytes > max { Err(Exceeded::Value(max)) } else { Ok(()) }
     }
 }
 
-/// Where moments are told in: as the template says, else as the settings do.
+/// The time zone for dates: the template's, otherwise the default.
 pub(super) fn zone(default: &TimeZone) -> TimeZone {
     let entered = |rendering: &Rendering| rendering.zones.borrow().last().cloned().flatten();
     CURRENT.with_borrow(|current| current.as_ref().and_then(entered)).unwrap_or_else(|| default.clone())
 }
 
-/// What this thread has computed so far.
+/// The CPU time of this thread.
 fn thread_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// Runs `render` with this as the render under way.
+/// Runs `render` with this state.
 pub(super) fn within<T>(rendering: Rendering, render: impl FnOnce() -> T) -> T {
-    struct Emptied;
-    impl Drop for Emptied {
+    struct Clear;
+    impl Drop for Clear {
         fn drop(&mut self) {
             CURRENT.with_borrow_mut(Option::take);
         }
     }
     CURRENT.with_borrow_mut(|current| *current = Some(rendering));
-    let _emptied = Emptied;
+    let _clear = Clear;
     render()
 }
 
-/// Asks the render under way.
-pub(super) fn current<T>(ask: impl FnOnce(&Rendering) -> TeraResult<T>) -> TeraResult<T> {
+/// Passes the state of the current render to `read`.
+///
+/// # Errors
+/// If no message is being rendered on this thread.
+pub(super) fn current<T>(read: impl FnOnce(&Rendering) -> TeraResult<T>) -> TeraResult<T> {
     CURRENT.with_borrow(|current| match current {
-        Some(rendering) => ask(rendering),
-        None => Err(tera::Error::message("this works in the templates of messages alone")),
+        Some(rendering) => read(rendering),
+        None => Err(tera::Error::message("this works only in templates of messages")),
     })
 }

@@ -1,4 +1,4 @@
-//! Template files: finding, reading and compiling them, listing them, and their tokens.
+//! Template files: finds, reads, compiles and lists them.
 
 pub(super) mod files;
 mod listing;

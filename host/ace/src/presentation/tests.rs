@@ -48,7 +48,7 @@ fn the_first_folder_that_has_a_file_wins_for_layouts_and_includes_too() {
 }
 
 #[test]
-fn a_missing_required_file_names_every_place_looked_at() {
+fn a_missing_required_file_names_every_searched_folder() {
     let folders = Folders::new();
     folders.hello("subject.txt", "S").write("b/x.txt", "");
     let presentation = folders.load(&["a", "b"]);
@@ -174,7 +174,7 @@ fn undefined_variables_and_failing_filters_name_file_line_and_expression() {
 }
 
 #[test]
-fn all_undefined_variables_of_a_message_are_told_at_once() {
+fn a_fault_names_all_undefined_variables_of_a_message() {
     let folders = Folders::new();
     folders.hello("subject.txt", "{{ a }}").hello(
         "body.txt",
@@ -190,15 +190,15 @@ fn all_undefined_variables_of_a_message_are_told_at_once() {
     );
     assert!(
         fault.ends_with(
-            "; not defined either: `b` (body.txt:1), `user.c` (body.txt:2), `user.d` (body.txt:2), `n.k` (body.txt:2)"
+            "; also undefined: `b` (body.txt:1), `user.c` (body.txt:2), `user.d` (body.txt:2), `n.k` (body.txt:2)"
         ),
-        "up to what cannot be filled in: {fault}"
+        "up to one that cannot be filled in: {fault}"
     );
     folders
         .hello("body.txt", "{% for x in list %}{{ x.e }}{% endfor %}")
         .hello("subject.txt", "{{ a }}{{ 'x' | round }}{{ g }}");
     let fault = render(&folders.load(&["a"]), &message, &files).unwrap_err().message;
-    assert!(fault.ends_with("; not defined either: `x.e` (body.txt:1)"), "{fault}");
+    assert!(fault.ends_with("; also undefined: `x.e` (body.txt:1)"), "{fault}");
     folders.hello("subject.txt", "{{ 'x' | round }}{{ a }}");
     let fault = render(&folders.load(&["a"]), &message, &files).unwrap_err().message;
     assert!(!fault.contains("not defined"), "another fault comes first: {fault}");
@@ -221,7 +221,7 @@ fn a_fault_in_a_layout_names_the_layout_and_the_file_asked_for() {
 }
 
 #[test]
-fn what_may_be_absent_can_be_said() {
+fn optional_variables_can_be_tested() {
     let folders = Folders::new();
     folders.hello(
         "body.txt",
@@ -264,14 +264,14 @@ fn broken_templates_are_listed_and_stop_only_what_uses_them() {
     let presentation = folders.load(&["a", "nowhere"]);
     let email = "a/app/edx_ace/hello/email";
     let starts = [
-        format!("{email}/child.txt:1: extends `common/broken.txt`, which is broken itself"),
+        format!("{email}/child.txt:1: extends `common/broken.txt`, which is broken"),
         format!("{email}/filter.txt:3: Unknown filter `shout`"),
-        format!("{email}/grandchild.txt:1: extends `app/edx_ace/hello/email/child.txt`, which is broken itself"),
+        format!("{email}/grandchild.txt:1: extends `app/edx_ace/hello/email/child.txt`, which is broken"),
         format!("{email}/include.txt:2: includes `common/gone.txt`, which is in no template folder"),
-        format!("{email}/include2.txt:1: includes `common/broken.txt`, which is broken itself"),
+        format!("{email}/include2.txt:1: includes `common/broken.txt`, which is broken"),
         format!("{email}/latin1.txt: is not UTF-8 from line 3 on"),
         format!("{email}/loop1.txt: includes itself: "),
-        format!("{email}/loop2.txt:1: includes `app/edx_ace/hello/email/loop1.txt`, which is broken itself"),
+        format!("{email}/loop2.txt:1: includes `app/edx_ace/hello/email/loop1.txt`, which is broken"),
         format!("{email}/orphan.txt:2: extends `common/gone.txt`, which is in no template folder"),
         format!("{email}/self.txt: extends itself: "),
         format!("{email}/syntax.txt:2: "),
@@ -347,7 +347,7 @@ fn only_templates_are_read() {
 }
 
 #[test]
-fn no_folder_at_all_is_said() {
+fn a_fault_says_if_there_is_no_template_folder() {
     let presentation = Presentation::load(&[], &config::Presentation::default());
     let fault = render(&presentation, &hello(json!({})), &[TemplateFile::required("body.txt")]).unwrap_err();
     assert_eq!(fault.message, "template app/edx_ace/hello/email/body.txt is missing; no template folder is configured");

@@ -1,4 +1,4 @@
-//! Links of e-mails made absolute: a mail is on no site that `/orders/A-17` could be relative to.
+//! Makes the links of e-mails absolute. A mail has no base address, so a link such as `/orders/A-17` leads nowhere.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,68 +12,68 @@ use super::postprocess;
 use crate::message::Rendered;
 use crate::presentation::{Presentation, Subject, TemplateProblem, Theme, filters};
 
-/// The attributes that hold one address.
+/// Attributes whose value is a URL.
 const ADDRESSES: [&str; 3] = ["href", "src", "background"];
-/// What an address never begins with, but what a template, or a provider that fills in its own values, does.
+/// Prefixes of placeholders, of templates and of e-mail providers. No URL starts with them.
 const PLACEHOLDERS: [&str; 6] = ["{", "[", "<", "$", "*|", "%%"];
 
 impl Presentation {
-    /// The links that templates of e-mail have as they are written, and that lead nowhere from a mail: relative ones, where
-    /// `presentation.base-url` is not set or cannot be put before them.
+    /// Relative links in the text of e-mail templates that cannot be made absolute, because `presentation.base-url` is not set or
+    /// cannot be combined with them.
     pub fn relative_links(&self) -> Vec<TemplateProblem> {
         let themes = std::iter::once(&self.plain).chain(self.themes.values());
-        let found: BTreeSet<TemplateProblem> = themes.flat_map(|theme| self.written_links(theme)).collect();
+        let found: BTreeSet<TemplateProblem> = themes.flat_map(|theme| self.literal_links(theme)).collect();
         found.into_iter().collect()
     }
 
-    fn written_links(&self, theme: &Theme) -> Vec<TemplateProblem> {
+    fn literal_links(&self, theme: &Theme) -> Vec<TemplateProblem> {
         let links = theme.texts.iter().filter(|(name, _)| is_of_mail(name)).flat_map(|(name, text)| {
             relative(text, self.settings.base_url.as_ref()).into_iter().map(move |(at, link)| (name, text, at, link))
         });
         let problem = |(name, text, at, link): (&String, &Arc<str>, usize, &str)| TemplateProblem {
             file: PathBuf::from(theme.paths.get(name).unwrap_or(name)),
             line: Some(text[..at].matches('\n').count() + 1),
-            message: self.lost(link),
+            message: self.describe_link(link),
         };
         links.map(problem).collect()
     }
 
-    /// The same of what one channel shows of a message, without the links that are relative in the template as it is written.
+    /// The same for a rendered message, without the links that [`Presentation::relative_links`] reports.
     pub fn relative_links_of(&self, rendered: &Rendered, subject: &Subject) -> Vec<String> {
         if subject.channel_type != postprocess::CHANNEL_TYPE {
             return Vec::new();
         }
         let base = self.settings.base_url.as_ref();
         let texts = || std::iter::once(&self.plain).chain(self.themes.values()).flat_map(|theme| theme.texts.values());
-        let is_written = |link: &str| {
-            let is_start = |written: &str| link.starts_with(written.split('{').next().unwrap_or_default());
-            texts().any(|text| relative(text, base).into_iter().any(|(_, written)| is_start(written)))
+        let is_literal = |link: &str| {
+            let is_start = |literal: &str| link.starts_with(literal.split('{').next().unwrap_or_default());
+            texts().any(|text| relative(text, base).into_iter().any(|(_, literal)| is_start(literal)))
         };
         let pages = rendered.files.iter().filter(|file| postprocess::PAGES.contains(&file.name.as_str()));
         let links = pages.flat_map(|file| relative(&file.text, base).into_iter().map(move |(_, link)| (file, link)));
-        let links = links.filter(|(_, link)| !is_written(link));
-        links.map(|(file, link)| format!("{}: {}", file.source, self.lost(link))).collect()
+        let links = links.filter(|(_, link)| !is_literal(link));
+        links.map(|(file, link)| format!("{}: {}", file.source, self.describe_link(link))).collect()
     }
 
-    fn lost(&self, link: &str) -> String {
+    fn describe_link(&self, link: &str) -> String {
         match self.settings.base_url.as_ref().map(|base| base.join(&filters::unescaped(link))) {
-            Some(Err(error)) => format!("the link `{link}` cannot be put below presentation.base-url: {error}"),
+            Some(Err(error)) => format!("the link `{link}` cannot be combined with presentation.base-url: {error}"),
             _ => format!(
-                "the link `{link}` leads nowhere from a mail: set presentation.base-url in ace.toml, or write it as in https://…"
+                "the link `{link}` is relative and leads nowhere in a mail: set presentation.base-url in ace.toml, or write an absolute one"
             ),
         }
     }
 }
 
-/// Whether a template may be a part of a mail: one of a message's files for e-mail, or one that others include or extend.
+/// Whether a template may be part of a mail: an e-mail file of a message, or a file that others include or extend.
 fn is_of_mail(template: &str) -> bool {
     let is_other = || matches!(template.split('/').collect::<Vec<_>>()[..], [_, "edx_ace", _, kind, _] if kind != postprocess::CHANNEL_TYPE);
     template.ends_with(".html") && !is_other()
 }
 
-/// The HTML with each relative link below the base; `None` where it has none. What cannot be made absolute stays as it is, and
-/// is found by [`relative`].
-pub(super) fn made_absolute(html: &str, base: &Url) -> Option<String> {
+/// The HTML with absolute links; `None` if it has no relative ones. Links that cannot be made absolute are not changed;
+/// [`relative`] finds them.
+pub(super) fn with_absolute_links(html: &str, base: &Url) -> Option<String> {
     let mut out = String::new();
     let mut from = 0;
     for (whole, value) in links(html) {
@@ -87,19 +87,18 @@ pub(super) fn made_absolute(html: &str, base: &Url) -> Option<String> {
     (from > 0).then(|| out + &html[from..])
 }
 
-/// The links of a page, or of a template, that lead nowhere from a mail: relative ones that no base makes absolute. Each with the
-/// byte at which it starts.
+/// The relative links of a page or template that cannot be made absolute, each with its byte offset.
 pub(super) fn relative<'a>(html: &'a str, base: Option<&Url>) -> Vec<(usize, &'a str)> {
-    let is_left = |value: &str| base.is_none_or(|base| joined(value, base).is_none());
+    let stays_relative = |value: &str| base.is_none_or(|base| joined(value, base).is_none());
     let links = links(html).into_iter().map(|(_, value)| (value.start, &html[value]));
-    links.filter(|(_, value)| is_left(value)).collect()
+    links.filter(|(_, value)| stays_relative(value)).collect()
 }
 
 fn joined(value: &str, base: &Url) -> Option<Url> {
     base.join(&filters::unescaped(value)).ok()
 }
 
-/// The relative links: each value with its quotes, and without. Those in comments that Outlook reads are among them.
+/// The ranges of relative links, with and without quotes. Includes links in conditional comments for Outlook.
 fn links(html: &str) -> Vec<(Range<usize>, Range<usize>)> {
     let mut found = Vec::new();
     if may_have_links(html) {
@@ -129,7 +128,7 @@ fn find_links(html: &str, start: usize, found: &mut Vec<(Range<usize>, Range<usi
     }
 }
 
-/// Whether an address says neither where it leads, nor a place in the mail itself (`#top`), nor is left to somebody else.
+/// Whether a URL is relative. Fragments (`#top`) and placeholders are not.
 fn is_relative(value: &str) -> bool {
     let value = value.trim_ascii();
     let is_scheme = |name: &str| {
@@ -142,7 +141,7 @@ fn is_relative(value: &str) -> bool {
         && !PLACEHOLDERS.iter().any(|start| value.starts_with(start))
 }
 
-/// Whether the slow look can find anything: most mails have absolute links alone.
+/// A quick check before the slower search: most mails have only absolute links.
 fn may_have_links(html: &str) -> bool {
     let bytes = html.as_bytes();
     memchr::memchr_iter(b'=', bytes).any(|at| {
@@ -162,11 +161,11 @@ mod tests {
 
     fn absolute(html: &str) -> String {
         let base = "https://shop.example/app/".parse().expect("an address");
-        made_absolute(html, &base).unwrap_or_else(|| html.to_owned())
+        with_absolute_links(html, &base).unwrap_or_else(|| html.to_owned())
     }
 
     #[test]
-    fn every_relative_link_is_put_below_the_base() {
+    fn every_relative_link_becomes_absolute() {
         for (link, expected) in [
             ("/orders/A-17", "https://shop.example/orders/A-17"),
             ("orders?a=1&amp;b=2#top", "https://shop.example/app/orders?a=1&amp;b=2#top"),
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_somewhere_by_itself_stays_as_it_is() {
+    fn other_links_are_not_changed() {
         for link in [
             "https://else.example/a b",
             "HTTP://else.example",

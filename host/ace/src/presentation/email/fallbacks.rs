@@ -1,13 +1,14 @@
-//! Fallbacks of style sheets: a rule that gives a property twice (`background: #eee; background: linear-gradient(…)`) means the
-//! last value that a mail program knows. css-inline keeps one value of each property, so all of them go through it as one.
+//! Fallback values in style sheets. If a rule sets a property twice (`background: #eee; background: linear-gradient(…)`), a mail
+//! program uses the last value that it supports. css-inline keeps one value of each property, so all values are joined into one
+//! before it and split after it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Stands between the values of one property; a comment, so that it does no harm anywhere.
-const OR: &str = "/*ace:or*/";
+/// Separates the joined values of a property. A comment, so that it is harmless anywhere.
+const SEPARATOR: &str = "/*ace:or*/";
 
-/// A sheet in which each rule gives a property once, with all its values.
+/// A sheet in which each rule sets a property once, with all its values.
 pub(super) fn joined(css: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let (mut from, mut block) = (0, None);
@@ -28,20 +29,20 @@ pub(super) fn joined(css: &str) -> Cow<'_, str> {
     if from == 0 { Cow::Borrowed(css) } else { Cow::Owned(out + &css[from..]) }
 }
 
-/// A style with the values that [`joined`] put together told apart again.
-pub(super) fn parted(style: &str) -> Cow<'_, str> {
-    if !style.contains(OR) {
+/// A style with the values that [`joined`] combined as separate declarations.
+pub(super) fn split(style: &str) -> Cow<'_, str> {
+    if !style.contains(SEPARATOR) {
         return Cow::Borrowed(style);
     }
     let mut out = String::with_capacity(style.len() + 32);
     for declaration in declarations(style).filter(|declaration| !declaration.trim().is_empty()) {
-        let Some((name, values)) = declaration.split_once(':').filter(|(_, values)| values.contains(OR)) else {
+        let Some((name, values)) = declaration.split_once(':').filter(|(_, values)| values.contains(SEPARATOR)) else {
             out.push_str(declaration);
             out.push(';');
             continue;
         };
         let (values, important) = without_important(values);
-        for value in values.split(OR) {
+        for value in values.split(SEPARATOR) {
             let important = if important { " !important" } else { "" };
             out.push_str(&format!("{name}: {}{important};", value.trim()));
         }
@@ -49,7 +50,7 @@ pub(super) fn parted(style: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The declarations of a rule with each property once, at its last place; `None` where they are so already.
+/// The declarations of a rule with each property once, at its last position. `None` if they are already unique.
 fn joined_block(block: &str) -> Option<String> {
     let property = |declaration: &str| Some(declaration.split_once(':')?.0.trim().to_ascii_lowercase());
     let mut values: HashMap<String, Vec<&str>> = HashMap::new();
@@ -66,11 +67,11 @@ fn joined_block(block: &str) -> Option<String> {
     let mut kept: Vec<String> = Vec::new();
     for declaration in declarations(block).collect::<Vec<_>>().into_iter().rev() {
         match property(declaration).map(|name| values.remove(&name)) {
-            // An earlier place of one that is there.
+            // An earlier declaration of a property that was kept.
             Some(None) => {}
             Some(Some(all)) if all.len() > 1 => {
                 let name = declaration.split_once(':').map_or("", |(name, _)| name);
-                kept.push(format!("{name}: {}", one_of(&all)));
+                kept.push(format!("{name}: {}", joined_values(&all)));
             }
             _ => kept.push(declaration.to_owned()),
         }
@@ -79,12 +80,12 @@ fn joined_block(block: &str) -> Option<String> {
     Some(kept.join(";"))
 }
 
-/// All values as one. Where some are important, the others never count.
-fn one_of(values: &[&str]) -> String {
-    let parted: Vec<(&str, bool)> = values.iter().map(|value| without_important(value)).collect();
-    let important = parted.iter().any(|(_, important)| *important);
-    let counts = parted.iter().filter(|(_, own)| *own == important).map(|(value, _)| *value);
-    let joined = counts.collect::<Vec<_>>().join(OR);
+/// All values joined. If some are important, the others have no effect.
+fn joined_values(values: &[&str]) -> String {
+    let values: Vec<(&str, bool)> = values.iter().map(|value| without_important(value)).collect();
+    let important = values.iter().any(|(_, important)| *important);
+    let effective = values.iter().filter(|(_, own)| *own == important).map(|(value, _)| *value);
+    let joined = effective.collect::<Vec<_>>().join(SEPARATOR);
     if important { format!("{joined} !important") } else { joined }
 }
 
@@ -108,7 +109,7 @@ fn declarations(block: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The bytes of a sheet that are outside of strings, comments and parentheses, and not escaped.
+/// The bytes of a sheet outside strings, comments, parentheses and escapes.
 fn plain(css: &str) -> impl Iterator<Item = (usize, u8)> {
     let bytes = css.as_bytes();
     let (mut at, mut depth) = (0, 0_usize);
@@ -134,7 +135,7 @@ fn plain(css: &str) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
-/// After the quote that ends a string; a line end ends it, too, as it does in CSS.
+/// The position after a string. A line end closes it too, as in CSS.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = bytes.get(at) {
@@ -154,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_one_property_go_together_and_come_apart() {
+    fn values_of_one_property_are_joined_and_split_again() {
         for (rule, style) in [
             ("background:#eee;background:linear-gradient(a;b)", "background: #eee;background: linear-gradient(a;b);"),
             ("color: red; Margin: 0; COLOR : blue;", " Margin: 0; COLOR : red; COLOR : blue;"),
@@ -167,7 +168,7 @@ mod tests {
             let block = joined.strip_prefix("p {").and_then(|rest| rest.strip_suffix("} b { color: red }"));
             let squeezed = |text: &str| text.replace(' ', "");
             assert_eq!(
-                squeezed(&parted(block.expect(rule))).trim_end_matches(';'),
+                squeezed(&split(block.expect(rule))).trim_end_matches(';'),
                 squeezed(style).trim_end_matches(';'),
                 "{rule}"
             );
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sheets_stay_as_they_are() {
+    fn other_sheets_are_not_changed() {
         for css in [
             "",
             "p { color: red; /* color: blue; */ margin: 0 } b { color: red }",
@@ -189,8 +190,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sheet_is_too_odd(css in "[a-c:;{}()'\"/*! \\\\\n]{0,40}|(a:b;|a:c;|p\\{|\\}|\"|/\\*){0,10}") {
-            parted(&joined(&css));
+        fn no_sheet_causes_a_panic(css in "[a-c:;{}()'\"/*! \\\\\n]{0,40}|(a:b;|a:c;|p\\{|\\}|\"|/\\*){0,10}") {
+            split(&joined(&css));
         }
     }
 }

@@ -1,25 +1,26 @@
-//! The pieces of rendered HTML, as far as finishing a mail needs them: tags, comments, and text between them. What it is cut
-//! into always makes up the whole text, whatever the text is.
+//! Splits rendered HTML into tags, comments and text, as far as post-processing needs it. The pieces always make up the whole
+//! text, even of invalid HTML.
 
 use std::ops::Range;
 
-/// Elements whose content is text whatever is in it.
+/// Elements whose content is always text.
 const RAW_TEXT: [&str; 4] = ["script", "style", "textarea", "title"];
 
-/// Elements inside one another. Parsers work their way down by recursion, and no mail is a hundredth as deep.
+/// The deepest nesting of elements. Parsers recurse; real mails are a hundred times less deep.
 const NEST_MAX: usize = 512;
-/// Elements that end where the next one begins, and those that nothing stands in: they make no nest by themselves.
-const FLAT: [&str; 11] = ["p", "li", "dt", "dd", "tr", "td", "th", "option", "thead", "tbody", "tfoot"];
-const EMPTY: [&str; 13] =
+/// Elements whose end tag is optional. They do not nest by themselves.
+const OPTIONAL_END: [&str; 11] = ["p", "li", "dt", "dd", "tr", "td", "th", "option", "thead", "tbody", "tfoot"];
+/// Elements without content.
+const VOID: [&str; 13] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"];
 
-/// Bytes of a piece in an ordinary mail: room for so many pieces is made at once.
+/// The bytes of a piece in a usual mail, for the initial capacity.
 const USUAL_PIECE_BYTES: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Piece {
     Text(Range<usize>),
-    /// With its delimiters; `<!DOCTYPE …>` and the like, too.
+    /// With its delimiters. Includes `<!DOCTYPE …>` and the like.
     Comment(Range<usize>),
     Tag(Tag),
     /// The content of an element of [`RAW_TEXT`].
@@ -28,17 +29,18 @@ pub(super) enum Piece {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tag {
-    /// From `<` to `>`, both included.
+    /// From `<` to `>`, inclusive.
     pub range: Range<usize>,
     pub name: Range<usize>,
     pub is_end: bool,
 }
 
-/// A tag's attribute: its name, and its value without quotes.
+/// An attribute of a tag.
 pub(super) struct Attribute {
     pub name: Range<usize>,
-    /// The value with its quotes, for what is put in its place.
+    /// The value with its quotes.
     pub whole: Range<usize>,
+    /// The value without quotes.
     pub value: Range<usize>,
 }
 
@@ -76,26 +78,23 @@ pub(super) fn pieces(html: &str) -> Vec<Piece> {
     pieces
 }
 
-/// That the elements are not nested so deep that looking at them takes the stack.
-pub(super) fn check_nest(html: &str, pieces: &[Piece]) -> Result<(), String> {
+/// Rejects HTML that is nested so deeply that a parser could overflow the stack.
+pub(super) fn check_nesting(html: &str, pieces: &[Piece]) -> Result<(), String> {
     let mut depth = 0_usize;
     for piece in pieces {
         let Piece::Tag(tag) = piece else { continue };
-        match tag.is_end {
-            _ if tag.is_empty(html) || FLAT.iter().any(|name| tag.is(html, name)) => {}
-            true => depth = depth.saturating_sub(1),
-            false => depth += 1,
+        if tag.is_void(html) || OPTIONAL_END.iter().any(|name| tag.is(html, name)) {
+            continue;
         }
+        depth = if tag.is_end { depth.saturating_sub(1) } else { depth + 1 };
         if depth > NEST_MAX {
-            return Err(format!(
-                "the HTML has more than {NEST_MAX} elements inside one another; is an end tag missing?"
-            ));
+            return Err(format!("the HTML is nested more than {NEST_MAX} elements deep; is an end tag missing?"));
         }
     }
     Ok(())
 }
 
-/// The tag or comment that begins at a `<`; `None` where it is only a character.
+/// The tag or comment that starts at a `<`. `None` if the `<` is text.
 fn markup(html: &str, start: usize) -> Option<Piece> {
     let rest = &html[start..];
     if let Some(comment) = rest.strip_prefix("<!--") {
@@ -118,26 +117,26 @@ fn markup(html: &str, start: usize) -> Option<Piece> {
     Some(Piece::Tag(Tag { range: start..end, name: name_start..name_end, is_end }))
 }
 
-/// Where a comment ends, behind its `-->`, of the text after its `<!--`.
+/// The end of a comment, after its `-->`, in the text after its `<!--`.
 fn comment_end(text: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'>', text).map(|at| at + 1).find(|end| text[..*end].ends_with(b"-->"))
 }
 
-/// Whether a place is inside a comment.
-pub(super) fn is_in_comment(html: &[u8], place: usize) -> bool {
-    const BEGIN: &[u8] = b"<!--";
+/// Whether a position is inside a comment.
+pub(super) fn is_in_comment(html: &[u8], position: usize) -> bool {
+    const START: &[u8] = b"<!--";
     let mut from = 0;
-    while let Some(at) = memchr::memmem::find(&html[from.min(place)..place], BEGIN) {
-        let text = from + at + BEGIN.len();
+    while let Some(at) = memchr::memmem::find(&html[from.min(position)..position], START) {
+        let text = from + at + START.len();
         match comment_end(&html[text..]) {
             Some(end) => from = text + end,
             None => return true,
         }
     }
-    from > place
+    from > position
 }
 
-/// After the `>` that ends a tag: the first outside quotes that follow a `=`.
+/// The end of a tag: after the first `>` outside a quoted value.
 fn tag_end(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     let mut after_equals = false;
@@ -173,9 +172,9 @@ impl Tag {
         html[self.name.clone()].eq_ignore_ascii_case(name)
     }
 
-    /// Whether nothing can stand in the element.
-    pub(super) fn is_empty(&self, html: &str) -> bool {
-        EMPTY.iter().any(|name| self.is(html, name))
+    /// Whether the element has no content.
+    pub(super) fn is_void(&self, html: &str) -> bool {
+        VOID.iter().any(|name| self.is(html, name))
     }
 
     /// The attributes of a start tag.
@@ -189,7 +188,7 @@ impl Tag {
             if at >= end {
                 return None;
             }
-            // A `=` that comes first is part of the name.
+            // A leading `=` is part of the name.
             let name = at..skip(at + 1, |b| !b.is_ascii_whitespace() && !b"/=".contains(&b));
             at = name.end;
             let equals = skip(at, |b| b.is_ascii_whitespace());

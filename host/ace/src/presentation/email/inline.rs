@@ -1,9 +1,9 @@
-//! Style sheets put into the elements they concern: many mail programs drop `<style>`.
+//! Inlines style sheets into elements, because many mail programs ignore `<style>`.
 //!
-//! What css-inline comes to depends on a mail's elements, classes and ids, hardly ever on its texts and addresses. So it is
-//! asked once for each shape of a mail (its tags without what does not matter), and its answer, the style of each element,
-//! is put into every mail of that shape. The rest of the mail stays as the template wrote it, the sheet included: media
-//! queries for phones and dark screens cannot be put into elements.
+//! The result of css-inline depends on the elements, classes and ids of a mail, hardly ever on its texts and addresses. It is
+//! therefore called once for each structure of a mail (its tags and relevant attributes), and the resulting style of each element
+//! is cached and applied to every mail of that structure. The rest of the mail is not changed. The sheet stays, because media
+//! queries for phones and dark screens cannot be inlined.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,62 +14,61 @@ use css_inline::CSSInliner;
 use super::fallbacks;
 use super::html::{self, Piece, Tag};
 
-/// Shapes and styles that are remembered; past that all are forgotten.
-const SHAPES_MAX: usize = 1_024;
-const SHAPES_BYTES_MAX: usize = 16 << 20;
-/// Names each element for css-inline's answer.
-const MARK: &str = "data-ace-element";
-/// Keeps css-inline from a sheet of a body.
+/// The limits of the cache. It is cleared when one is exceeded.
+const CACHE_ENTRIES_MAX: usize = 1_024;
+const CACHE_BYTES_MAX: usize = 16 << 20;
+/// The attribute that numbers elements in the input of css-inline.
+const NUMBER: &str = "data-ace-element";
+/// Makes css-inline ignore a sheet of the body.
 const IGNORED: &str = " data-css-inline=\"ignore\"";
 
-/// Remembers the styles of the shapes it has seen.
+/// Inlines styles, with a cache by structure.
 #[derive(Default)]
 pub(crate) struct Inliner {
-    seen: RwLock<Seen>,
+    cache: RwLock<Cache>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Cache {
     styles: HashMap<Vec<u8>, Arc<Styles>>,
     bytes: usize,
 }
 
-/// The style of each start tag that gets another one, by its place among them.
+/// The new styles of start tags, by the index of the tag.
 type Styles = Vec<(usize, String)>;
 
 impl Inliner {
-    /// The inside of a body with the styles of the head's sheets, and of its own; `None` where there are none, or nothing
-    /// changes.
+    /// The content of a body with the styles of the sheets in the head and the body. `None` if nothing changes.
     pub(super) fn inlined(&self, head: &str, body: &str) -> Result<Option<String>, String> {
         let css = sheets(head, &html::pieces(head));
-        if !has_rules(&css) && !may_have_sheet(body) {
+        if !may_have_inlinable_rules(&css) && !may_have_sheet(body) {
             return Ok(None);
         }
         let pieces = html::pieces(body);
         let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
-        let shape = shape(&css, body, &pieces);
-        let known = self.seen.read().ok().and_then(|seen| seen.styles.get(&shape).cloned());
-        let styles = match known {
+        let structure = structure(&css, body, &pieces);
+        let cached = self.cache.read().ok().and_then(|cache| cache.styles.get(&structure).cloned());
+        let styles = match cached {
             Some(styles) => styles,
             None => {
-                html::check_nest(body, &pieces)?;
+                html::check_nesting(body, &pieces)?;
                 let styles = Arc::new(computed(&css, body, &pieces)?);
-                self.remember(shape, styles.clone());
+                self.cache(structure, styles.clone());
                 styles
             }
         };
         Ok((!styles.is_empty()).then(|| applied(body, &starts, &styles)))
     }
 
-    fn remember(&self, shape: Vec<u8>, styles: Arc<Styles>) {
-        // A lock is poisoned by a panic alone; then nothing is remembered any more, which costs time and nothing else.
-        let Ok(mut seen) = self.seen.write() else { return };
-        let bytes = shape.len() + styles.iter().map(|(_, style)| style.len()).sum::<usize>();
-        if seen.styles.len() >= SHAPES_MAX || seen.bytes + bytes > SHAPES_BYTES_MAX {
-            *seen = Seen::default();
+    fn cache(&self, structure: Vec<u8>, styles: Arc<Styles>) {
+        // After a panic the lock is poisoned and nothing more is cached, which only costs time.
+        let Ok(mut cache) = self.cache.write() else { return };
+        let bytes = structure.len() + styles.iter().map(|(_, style)| style.len()).sum::<usize>();
+        if cache.styles.len() >= CACHE_ENTRIES_MAX || cache.bytes + bytes > CACHE_BYTES_MAX {
+            *cache = Cache::default();
         }
-        seen.bytes += bytes;
-        seen.styles.insert(shape, styles);
+        cache.bytes += bytes;
+        cache.styles.insert(structure, styles);
     }
 }
 
@@ -80,7 +79,7 @@ fn start_tag(piece: &Piece) -> Option<&Tag> {
     }
 }
 
-/// The style sheets of a head that count wherever the mail is seen on a screen.
+/// The style sheets of a head that apply on every screen.
 fn sheets(head: &str, pieces: &[Piece]) -> String {
     let mut css = String::new();
     for pair in pieces.windows(2) {
@@ -101,12 +100,12 @@ fn is_for_screens(html: &str, tag: &Tag) -> bool {
     media.is_empty() || media.split(',').any(|one| ["all", "screen"].iter().any(|m| one.trim().eq_ignore_ascii_case(m)))
 }
 
-/// Whether anything of a sheet can be put into elements. In doubt it can.
-fn has_rules(css: &str) -> bool {
+/// Whether a sheet may have rules that can be inlined.
+fn may_have_inlinable_rules(css: &str) -> bool {
     let mut rest = css.trim_start();
     while !rest.is_empty() {
         let comment = rest.strip_prefix("/*").and_then(|rest| rest.split_once("*/"));
-        match comment.map(|(_, after)| after).or_else(|| after_idle_rule(rest)) {
+        match comment.map(|(_, after)| after).or_else(|| after_rule_without_effect(rest)) {
             Some(after) => rest = after.trim_start(),
             None => return true,
         }
@@ -114,12 +113,11 @@ fn has_rules(css: &str) -> bool {
     false
 }
 
-/// What comes after a rule that concerns no element as it is: `@media` and the like, and what is for a state that an element
-/// comes into later.
-fn after_idle_rule(css: &str) -> Option<&str> {
+/// The text after a rule that cannot be inlined: `@media` and the like, and rules for a state such as `:hover`.
+fn after_rule_without_effect(css: &str) -> Option<&str> {
     const STATES: [&str; 4] = [":hover", ":active", ":focus", ":visited"];
     let end = css.find(['{', ';'])?;
-    // `p:not(:hover)` is for every `p` at first.
+    // `p:not(:hover)` applies to every `p` initially.
     let is_of_state = |selector: &str| !selector.contains('(') && STATES.iter().any(|state| selector.contains(state));
     if !css.starts_with('@') && !css[..end].split(',').all(is_of_state) {
         return None;
@@ -128,7 +126,7 @@ fn after_idle_rule(css: &str) -> Option<&str> {
     Some(&css[end + length..])
 }
 
-/// The length of a block in braces, the last one included.
+/// The length of a block in braces, including both.
 fn block_end(css: &str) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, byte) in css.bytes().enumerate() {
@@ -142,7 +140,7 @@ fn block_end(css: &str) -> Option<usize> {
     None
 }
 
-/// Whether a body may have a sheet of its own: those in comments are for Outlook alone.
+/// Whether a body may contain a sheet. Those in comments are only for Outlook.
 fn may_have_sheet(body: &str) -> bool {
     const STYLE: &[u8] = b"<style";
     let bytes = body.as_bytes();
@@ -153,67 +151,66 @@ fn may_have_sheet(body: &str) -> bool {
     [b"<s", b"<S"].iter().any(|start| memchr::memmem::find_iter(bytes, start).any(|at| is_sheet(&at)))
 }
 
-/// All that css-inline's answer depends on: the sheet, and each tag with its class, id and style. A sheet that asks for
-/// other attributes, or for emptiness, makes everything matter.
-fn shape(css: &str, body: &str, pieces: &[Piece]) -> Vec<u8> {
-    let mut shape = css.as_bytes().to_vec();
+/// The cache key: everything that the result of css-inline depends on. Usually the sheet, and each tag with its class, id and
+/// style; the whole mail if the sheet selects by other attributes or by emptiness.
+fn structure(css: &str, body: &str, pieces: &[Piece]) -> Vec<u8> {
+    let mut key = css.as_bytes().to_vec();
     if css.contains(['[', '\\']) || css.contains(":empty") {
-        shape.extend_from_slice(body.as_bytes());
-        return shape;
+        key.extend_from_slice(body.as_bytes());
+        return key;
     }
     for piece in pieces {
         match piece {
             Piece::Text(_) | Piece::Comment(_) => {}
-            Piece::Raw(raw) => shape.extend_from_slice(body[raw.clone()].as_bytes()),
+            Piece::Raw(raw) => key.extend_from_slice(body[raw.clone()].as_bytes()),
             Piece::Tag(tag) => {
-                shape.push(if tag.is_end { 1 } else { 0 });
-                shape.extend_from_slice(body[tag.name.clone()].as_bytes());
+                key.push(if tag.is_end { 1 } else { 0 });
+                key.extend_from_slice(body[tag.name.clone()].as_bytes());
                 for attribute in tag.attributes(body) {
                     let name = &body[attribute.name];
                     if ["class", "id", "style"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
-                        shape.extend_from_slice(&[2, name.as_bytes()[0]]);
-                        shape.extend_from_slice(body[attribute.value].as_bytes());
+                        key.extend_from_slice(&[2, name.as_bytes()[0]]);
+                        key.extend_from_slice(body[attribute.value].as_bytes());
                     }
                 }
             }
         }
     }
-    shape
+    key
 }
 
-/// Asks css-inline.
+/// The styles according to css-inline.
 fn computed(css: &str, body: &str, pieces: &[Piece]) -> Result<Styles, String> {
     let starts: Vec<&Tag> = pieces.iter().filter_map(start_tag).collect();
-    let document = marked(css, body, pieces);
+    let document = numbered(css, body, pieces);
     let inliner = CSSInliner::options().load_remote_stylesheets(false).build();
-    let inlined =
-        inliner.inline(&document).map_err(|e| format!("the style sheet cannot be put into the elements: {e}"))?;
+    let inlined = inliner.inline(&document).map_err(|e| format!("cannot inline the style sheet: {e}"))?;
     let mut styles = Styles::new();
     for piece in html::pieces(&inlined) {
         let Some(tag) = start_tag(&piece) else { continue };
-        let number = attribute(&inlined, tag, MARK).and_then(|(_, value)| inlined[value].parse::<usize>().ok());
+        let number = attribute(&inlined, tag, NUMBER).and_then(|(_, value)| inlined[value].parse::<usize>().ok());
         let Some(before) = number.and_then(|number| starts.get(number)) else { continue };
         let style = attribute(&inlined, tag, "style").map(|(_, value)| &inlined[value]);
-        let was = attribute(body, before, "style").map(|(_, value)| &body[value]);
+        let old = attribute(body, before, "style").map(|(_, value)| &body[value]);
         if let (Some(style), Some(number)) = (style, number)
-            && !was.is_some_and(|was| is_same(was, style))
+            && !old.is_some_and(|old| is_same(old, style))
         {
-            styles.push((number, fallbacks::parted(style).into_owned()));
+            styles.push((number, fallbacks::split(style).into_owned()));
         }
     }
     styles.sort_unstable();
     Ok(styles)
 }
 
-/// The mail as css-inline gets it: each element numbered, each sheet with one value of each property.
-fn marked(css: &str, body: &str, pieces: &[Piece]) -> String {
+/// The input of css-inline: numbered elements, and sheets with one value of each property.
+fn numbered(css: &str, body: &str, pieces: &[Piece]) -> String {
     let mut document = format!("<html><head><style>{}</style></head><body>", fallbacks::joined(css));
     let (mut number, mut is_sheet) = (0, false);
     for piece in pieces {
         match piece {
             Piece::Tag(tag) if !tag.is_end => {
                 document.push_str(&body[tag.range.start..tag.name.end]);
-                document.push_str(&format!(" {MARK}=\"{number}\""));
+                document.push_str(&format!(" {NUMBER}=\"{number}\""));
                 is_sheet = tag.is(body, "style");
                 if is_sheet && !is_for_screens(body, tag) {
                     document.push_str(IGNORED);
@@ -229,7 +226,7 @@ fn marked(css: &str, body: &str, pieces: &[Piece]) -> String {
     document + "</body></html>"
 }
 
-/// Whether two styles differ in how they are escaped and spaced alone.
+/// Whether two styles differ only in escapes and spaces.
 fn is_same(a: &str, b: &str) -> bool {
     let plain = |text: &str| {
         text.replace("&quot;", "'")
@@ -282,12 +279,12 @@ mod tests {
         let inliner = Inliner::default();
         let first = inliner.inlined(HEAD, body).unwrap().unwrap_or_else(|| body.to_owned());
         let second = inliner.inlined(HEAD, body).unwrap().unwrap_or_else(|| body.to_owned());
-        assert_eq!(first, second, "what is remembered is what was computed");
+        assert_eq!(first, second, "the cached result is the computed one");
         first
     }
 
     #[test]
-    fn elements_get_the_styles_that_concern_them_and_all_else_stays_as_it_is() {
+    fn elements_get_their_styles_and_nothing_else_changes() {
         assert_eq!(
             inlined("<!--[if mso]><p>x</p><![endif]--><P CLASS=big>a &amp; b<br/></p>&nbsp;<i>c</i>"),
             "<!--[if mso]><p>x</p><![endif]--><P style=\"color: #111;margin: 0;font-size: 20px;\" CLASS=big>a &amp; b<br/></p>&nbsp;<i>c</i>"
@@ -298,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn an_elements_own_style_goes_before_the_sheets() {
+    fn an_elements_own_style_takes_precedence_over_sheets() {
         let html = inlined("<p style='color:green;font-family:\"X Y\"'>a</p>");
         assert!(
             html.starts_with("<p style=\"") && html.contains("color: green") && html.contains("margin: 0"),
@@ -308,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn fallbacks_are_kept_for_mail_programs_that_know_the_first_alone() {
+    fn fallbacks_are_kept_for_mail_programs_that_support_only_the_first() {
         let of = |head: &str, body: &str| Inliner::default().inlined(head, body).unwrap().unwrap();
         let rule = "a { background:#eee;background:linear-gradient(red, blue) } .b { color: red; color: oklch(1 2 3) }";
         let style = "background: #eee;background: linear-gradient(red, blue);";
@@ -320,11 +317,11 @@ mod tests {
         let own = format!("<style>{rule}</style><a>1</a>");
         assert_eq!(of("", &own), format!("<style>{rule}</style><a style=\"{style}\">1</a>"));
         let later = of(&format!("<style>{rule} a {{ background: red }}</style>"), "<a>1</a>");
-        assert_eq!(later, "<a style=\"background: red;\">1</a>", "a later rule is before all of them");
+        assert_eq!(later, "<a style=\"background: red;\">1</a>", "a later rule takes precedence over all of them");
     }
 
     #[test]
-    fn sheets_for_all_media_and_screens_count_and_others_do_not() {
+    fn only_sheets_for_all_media_and_screens_are_inlined() {
         let rule = "p { color: red }";
         for (media, counts) in [
             ("", true),
@@ -344,20 +341,20 @@ mod tests {
     }
 
     #[test]
-    fn a_shape_is_computed_once_whatever_its_texts_and_addresses_are() {
+    fn a_structure_is_computed_once_for_all_texts_and_addresses() {
         let inliner = Inliner::default();
         for n in 0..100 {
             let body = format!("<p title=\"{n}\"><a href='/{n}'>{n} &lt; 2</a></p>");
             let html = inliner.inlined(HEAD, &body).unwrap().unwrap();
             assert_eq!(html, body.replace("<p", "<p style=\"color: #111;margin: 0;\""));
         }
-        assert_eq!(inliner.seen.read().unwrap().styles.len(), 1);
+        assert_eq!(inliner.cache.read().unwrap().styles.len(), 1);
         inliner.inlined(HEAD, "<p class=big></p>").unwrap();
-        assert_eq!(inliner.seen.read().unwrap().styles.len(), 2);
+        assert_eq!(inliner.cache.read().unwrap().styles.len(), 2);
     }
 
     #[test]
-    fn a_sheet_that_nothing_can_be_put_of_is_not_looked_into() {
+    fn a_sheet_without_inlinable_rules_is_skipped() {
         let nothing = [
             "",
             "\n/* p { color: red } */\n",
@@ -378,11 +375,11 @@ mod tests {
         let body = "<p class=a><a href=x>1</a></p>";
         let pieces = html::pieces(body);
         for css in nothing {
-            assert!(!has_rules(css), "{css}");
+            assert!(!may_have_inlinable_rules(css), "{css}");
             assert_eq!(computed(css, body, &pieces), Ok(Styles::new()), "{css}");
         }
         for css in something {
-            assert!(has_rules(css), "{css}");
+            assert!(may_have_inlinable_rules(css), "{css}");
         }
         assert!(
             may_have_sheet("<p><!--[if mso]><style></style><![endif]--><Style>")
@@ -395,16 +392,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_cache_is_bounded() {
         let inliner = Inliner::default();
-        for n in 0..SHAPES_MAX * 2 + 10 {
-            inliner.remember(n.to_le_bytes().to_vec(), Arc::default());
+        for n in 0..CACHE_ENTRIES_MAX * 2 + 10 {
+            inliner.cache(n.to_le_bytes().to_vec(), Arc::default());
         }
-        assert_eq!(inliner.seen.read().unwrap().styles.len(), 10);
+        assert_eq!(inliner.cache.read().unwrap().styles.len(), 10);
     }
 
     #[test]
-    fn a_sheet_that_asks_for_other_attributes_sees_them() {
+    fn a_sheet_that_selects_by_other_attributes_is_applied() {
         let inliner = Inliner::default();
         let head = "<style>a[href^=\"/x\"] { color: red }</style>";
         let of = |body: &str| inliner.inlined(head, body).unwrap();

@@ -1,4 +1,4 @@
-//! What is done to mails after rendering, through whole renders.
+//! Post-processing of mails, through whole renders.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn mail(folders: &Folders, settings: config::Presentation) -> Result<BTreeMap<St
     let rendered = presentation.render(&message, &Subject { action_links: &channel, ..subject(&files) });
     let rendered = rendered.map_err(|fault| folders.short(&fault.message))?;
     let names: Vec<&str> = rendered.files.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(names, files.each_ref().map(|file| file.name.as_str()), "in the order they were asked for");
+    assert_eq!(names, files.each_ref().map(|file| file.name.as_str()), "in the order of the request");
     Ok(rendered.files.into_iter().map(|file| (file.name.clone(), file)).collect())
 }
 
@@ -44,7 +44,7 @@ fn style_sheets_are_put_into_the_elements_unless_the_operator_says_no() {
 }
 
 #[test]
-fn the_text_is_made_of_the_html_where_it_is_allowed() {
+fn the_text_is_derived_from_the_html_if_it_is_allowed() {
     let folders = folders(
         "<div style=\"display:none\">preheader</div><h1>Hello</h1>\n<table role=\"presentation\"><tr><td>{{ n }} is less than four\
          </td></tr></table><p>See <a href=\"https://a.example/x?y=1&amp;z=2\">the page</a>.</p>",
@@ -63,7 +63,7 @@ fn the_text_is_made_of_the_html_where_it_is_allowed() {
 }
 
 #[test]
-fn minified_html_keeps_what_is_seen_and_what_outlook_reads() {
+fn minified_html_keeps_visible_content_and_conditional_comments() {
     let folders = folders(
         "<p>  a\n\n   b  <b>c</b></p>\n<!-- gone --><!--[if mso]>  <i>x</i>  <![endif]-->\n\n<pre>\n  keep   this\n</pre>  {{ n }}",
     );
@@ -77,7 +77,7 @@ fn minified_html_keeps_what_is_seen_and_what_outlook_reads() {
 }
 
 #[test]
-fn minified_html_keeps_the_whitespace_that_a_style_shows() {
+fn minified_html_keeps_the_whitespace_that_a_style_preserves() {
     let folders = folders(
         "<p style=\"white-space: pre-wrap\">a  b\n\n<b>c  d</b><br>  e<p>f  </p></p>  <i>g  h</i>\
          <div class=\"code\"><div>i  j</div>  k</div>  l  <s style='color:red;WHITE-SPACE : Pre-Line!important'>m\n\nn</s>  \
@@ -95,7 +95,7 @@ fn minified_html_keeps_the_whitespace_that_a_style_shows() {
         assert!(html.contains(kept), "{kept}: {html}");
     }
     assert!(html.ends_with("> <u style=\"white-space: nowrap\">o p</u>"), "{html}");
-    assert!(of(false).contains("<i>g  h</i>"), "a sheet may be for any element");
+    assert!(of(false).contains("<i>g  h</i>"), "a sheet may apply to any element");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn addresses_are_absolute_and_marked_with_where_they_were_followed() {
 }
 
 #[test]
-fn html_in_too_deep_a_nest_is_a_fault_of_the_template() {
+fn html_that_is_nested_too_deeply_is_a_fault_of_the_template() {
     let folders = Folders::new();
     let nest = "{% for i in range(end=1000) %}{% for j in range(end=100) %}<div>{% endfor %}{% endfor %}deep";
     folders.hello("body.html", nest).hello("head.html", "<style>div > div { margin: 0 }</style>");
@@ -142,5 +142,5 @@ fn html_in_too_deep_a_nest_is_a_fault_of_the_template() {
     let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
     let files = ["body.html", "head.html", "body.txt"].map(TemplateFile::required);
     let fault = render(&presentation, &hello(json!({})), &files).unwrap_err();
-    assert!(fault.message.contains("more than 512 elements inside one another"), "{}", fault.message);
+    assert!(fault.message.contains("nested more than 512 elements deep"), "{}", fault.message);
 }

@@ -1,20 +1,20 @@
-//! The text part of a mail, made of its HTML. `html2text` lays it out; what it does not know is brought into a form that it does:
-//! elements that are blocks become `div`s, a rule a line of dashes, and words that it would cut stand aside until the lines are there.
+//! Derives the text part of a mail from its HTML with `html2text`. Its input is adapted first: block elements become `div`s, a rule
+//! becomes a line of dashes, and placeholders replace long words, which it would split.
 
 use super::html::{self, Piece, Tag};
 
 /// RFC 5322, section 2.1.1, recommends lines of at most 78 characters.
 const WIDTH: usize = 78;
-/// Words of more characters are kept whole. Shorter ones fit into the columns of tables as they are.
+/// Longer words are replaced by placeholders. Shorter ones fit into the columns of tables.
 const WORD_MAX: usize = 20;
-/// What stands for a word: the private use characters of plane 15, one for each.
-const STAND_INS: std::ops::RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
-/// Scripts from here on (Thai, Khmer, those of East Asia) are written without spaces, and are broken anywhere.
+/// Placeholders of words: the private use characters of plane 15.
+const PLACEHOLDERS: std::ops::RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
+/// Scripts from here on (Thai, Khmer, those of East Asia) are written without spaces and can be split anywhere.
 const UNSPACED: char = '\u{e00}';
-/// The longest name of an entity, as HTML has them.
+/// The longest name of an HTML entity.
 const ENTITY_MAX: usize = 32;
 const RULE: &str = "----------";
-/// Blocks that html2text takes for parts of a line.
+/// Block elements that html2text treats as inline.
 const BLOCKS: [&str; 18] = [
     "address",
     "article",
@@ -36,25 +36,25 @@ const BLOCKS: [&str; 18] = [
     "summary",
 ];
 
-/// The words of a mail, its links as footnotes. What is not shown is left out.
+/// The visible text of a mail, with links as footnotes.
 pub(super) fn of_html(head: &str, body: &str) -> Result<String, String> {
     let pieces = html::pieces(body);
-    html::check_nest(body, &pieces)?;
+    html::check_nesting(body, &pieces)?;
     let (prepared, words) = prepared(body, &pieces);
     let page = format!("<html><head>{head}</head><body>{prepared}</body></html>");
     let config = html2text::config::plain().use_doc_css().no_table_borders().allow_width_overflow().no_link_wrapping();
     let text =
-        config.string_from_read(page.as_bytes(), WIDTH).map_err(|e| format!("no text can be made of it: {e}"))?;
+        config.string_from_read(page.as_bytes(), WIDTH).map_err(|e| format!("cannot derive text from it: {e}"))?;
     Ok(if words.is_empty() { text } else { with_words(&text, &words) })
 }
 
-/// The HTML as html2text needs it, and the words that stand aside.
+/// The HTML adapted for html2text, and the words that placeholders replace.
 fn prepared<'a>(body: &'a str, pieces: &[Piece]) -> (String, Vec<&'a str>) {
     let (mut out, mut words) = (String::with_capacity(body.len()), Vec::new());
-    let is_free = !body.contains(|c| STAND_INS.contains(&c));
+    let can_replace = !body.contains(|c| PLACEHOLDERS.contains(&c));
     for piece in pieces {
         match piece {
-            Piece::Text(range) if is_free => set_aside(&body[range.clone()], &mut out, &mut words),
+            Piece::Text(range) if can_replace => replace_long_words(&body[range.clone()], &mut out, &mut words),
             Piece::Tag(tag) => push_tag(body, tag, &mut out),
             Piece::Text(range) | Piece::Comment(range) | Piece::Raw(range) => out.push_str(&body[range.clone()]),
         }
@@ -76,18 +76,19 @@ fn push_tag(body: &str, tag: &Tag, out: &mut String) {
     }
 }
 
-/// Puts a stand-in for each long word of a text. Entities (`&amp;`) stay where they are: they are read with the HTML.
-fn set_aside<'a>(text: &'a str, out: &mut String, words: &mut Vec<&'a str>) {
+/// Replaces each long word of a text by a placeholder. Entities (`&amp;`) stay, because html2text decodes them.
+fn replace_long_words<'a>(text: &'a str, out: &mut String, words: &mut Vec<&'a str>) {
     let mut rest = text;
     while !rest.is_empty() {
         let is_word = |c: char| !c.is_whitespace() && c != '&' && c < UNSPACED;
         let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
         let word = &rest[..length];
-        let stand_in = u32::try_from(words.len()).ok().and_then(|n| char::from_u32(u32::from(*STAND_INS.start()) + n));
-        match stand_in.filter(|c| STAND_INS.contains(c) && word.chars().count() > WORD_MAX) {
-            Some(stand_in) => {
+        let placeholder =
+            u32::try_from(words.len()).ok().and_then(|n| char::from_u32(u32::from(*PLACEHOLDERS.start()) + n));
+        match placeholder.filter(|c| PLACEHOLDERS.contains(c) && word.chars().count() > WORD_MAX) {
+            Some(placeholder) => {
                 words.push(word);
-                out.push(stand_in);
+                out.push(placeholder);
             }
             None => out.push_str(word),
         }
@@ -101,18 +102,18 @@ fn set_aside<'a>(text: &'a str, out: &mut String, words: &mut Vec<&'a str>) {
     }
 }
 
-/// The text with its words, in lines that are broken where they have become too long.
+/// Puts the words back, and wraps lines that become too long.
 fn with_words(text: &str, words: &[&str]) -> String {
-    let word = |c: char| words.get((u32::from(c) - u32::from(*STAND_INS.start())) as usize).copied();
+    let word = |c: char| words.get((u32::from(c) - u32::from(*PLACEHOLDERS.start())) as usize).copied();
     let mut out = String::with_capacity(text.len() + words.iter().map(|word| word.len()).sum::<usize>());
     for line in text.split_inclusive('\n') {
-        if !line.contains(|c| STAND_INS.contains(&c)) {
+        if !line.contains(|c| PLACEHOLDERS.contains(&c)) {
             out.push_str(line);
             continue;
         }
         let mut whole = String::with_capacity(line.len());
         for c in line.chars() {
-            match STAND_INS.contains(&c).then(|| word(c)).flatten() {
+            match PLACEHOLDERS.contains(&c).then(|| word(c)).flatten() {
                 Some(word) => whole.push_str(word),
                 None => whole.push(c),
             }
@@ -122,7 +123,7 @@ fn with_words(text: &str, words: &[&str]) -> String {
     out
 }
 
-/// A line, broken at spaces; what follows stands under its beginning (in a list, in a quotation).
+/// Wraps a line at spaces. Continuation lines are indented like the first one (in a list or quotation).
 fn push_wrapped(line: &str, out: &mut String) {
     let marks = line.len() - line.trim_start_matches([' ', '>', '*']).len();
     let (mut room, mut is_first) = (WIDTH - line[..marks].len().min(WIDTH), true);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_and_words_are_never_cut() {
+    fn urls_and_words_are_never_split() {
         let url = format!("https://campus.example/{}?next=/a/b", "confirm-".repeat(20));
         let page =
             text(&format!("<p>Go to {url} before the first of March, or the link in this message will be over.</p>"));
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_broken_line_stands_under_it() {
+    fn continuation_lines_are_indented() {
         let url = format!("https://campus.example/{}", "x".repeat(60));
         let item = text(&format!("<ul><li>Open {url} in a browser</li></ul>"));
         assert_eq!(item, format!("* Open\n  {url}\n  in a browser"));
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_parted() {
+    fn blocks_are_separated() {
         assert_eq!(text("5<hr>3"), "5\n----------\n3");
         assert_eq!(text("<p>5<hr/>3</p>"), "5\n\n----------\n3");
         assert_eq!(text("5<hr style='display: none'>3"), "53", "as in a browser");
@@ -186,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn scripts_without_spaces_are_broken_anywhere() {
+    fn scripts_without_spaces_are_split_anywhere() {
         let lines = text(&format!("<p>{}</p>", "確認".repeat(100)));
         assert!(lines.lines().count() > 4, "{lines}");
         assert_eq!(lines.replace('\n', ""), "確認".repeat(100));
     }
 
     #[test]
-    fn odd_texts_stay_what_they_are() {
+    fn odd_texts_are_kept() {
         for odd in ["&", "a & b", "&amp", "&#38;", "&;", "x&y;z", "\u{f0000}", "AT&amp;T"] {
             let long = format!("{odd} {}", "w".repeat(50));
             let page = text(&format!("<p>{long}</p>"));

@@ -1,20 +1,20 @@
-//! Comparisons as Django's `if` makes them: what cannot be compared is false, and nothing that is missing is an error.
+//! Comparisons with the rules of Django's `if`: false if values cannot be compared, and no error for missing ones.
 
 use std::cmp::Ordering;
 
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
-use super::super::rendering;
+use crate::presentation::rendering;
 
 pub(super) fn register(tera: &mut Tera) {
     tera.register_test("absent", |value: &Value, _: Kwargs, _: &State| value.is_none() || value.is_undefined());
     for (name, is_wanted) in [("equal", true), ("unequal", false)] {
         tera.register_test(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
-            Ok(!has_failed() && equal(value, kwargs.must_get("other")?) == is_wanted)
+            Ok(!operand_failed() && equal(value, kwargs.must_get("other")?) == is_wanted)
         });
     }
-    tera.register_test("affirmed", |value: &Value, _: Kwargs, _: &State| !has_failed() && value.is_truthy());
-    tera.register_test("refuted", |value: &Value, _: Kwargs, _: &State| !has_failed() && !value.is_truthy());
+    tera.register_test("affirmed", |value: &Value, _: Kwargs, _: &State| !operand_failed() && value.is_truthy());
+    tera.register_test("refuted", |value: &Value, _: Kwargs, _: &State| !operand_failed() && !value.is_truthy());
     type Holds = fn(Ordering) -> bool;
     let orderings: [(&'static str, Holds); 4] = [
         ("greater_than", Ordering::is_gt),
@@ -25,23 +25,23 @@ pub(super) fn register(tera: &mut Tera) {
     for (name, holds) in orderings {
         tera.register_test(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
             let order = number(value).partial_cmp(&number(kwargs.must_get("other")?));
-            Ok(!has_failed() && order.is_some_and(holds) && !value.is_none() && !value.is_undefined())
+            Ok(!operand_failed() && order.is_some_and(holds) && !value.is_none() && !value.is_undefined())
         });
     }
     tera.register_test("contained_in", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
-        Ok(!has_failed() && contains(kwargs.must_get("list")?, value) == Some(true))
+        Ok(!operand_failed() && contains(kwargs.must_get("list")?, value) == Some(true))
     });
     tera.register_test("missing_from", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<bool> {
-        Ok(!has_failed() && contains(kwargs.must_get("list")?, value) == Some(false))
+        Ok(!operand_failed() && contains(kwargs.must_get("list")?, value) == Some(false))
     });
 }
 
-/// Whether a filter of an operand raised an error.
-fn has_failed() -> bool {
-    rendering::current(|rendering| Ok(rendering.has_failed())).unwrap_or_default()
+/// Whether a filter in an operand failed.
+fn operand_failed() -> bool {
+    rendering::current(|rendering| Ok(rendering.take_operand_failure())).unwrap_or_default()
 }
 
-/// Python's truth values are numbers.
+/// Booleans as numbers, as in Python.
 fn number(value: &Value) -> Value {
     value.as_bool().map_or_else(|| value.clone(), |truth| Value::from(i64::from(truth)))
 }
@@ -51,7 +51,7 @@ fn equal(a: &Value, b: &Value) -> bool {
     (is_absent(a) && is_absent(b)) || number(a) == number(b)
 }
 
-/// `None` where Python raises: what is no container, or a text asked for something that is no text.
+/// `None` if Python raises: the container is not one, or a string is searched for something else.
 fn contains(container: &Value, value: &Value) -> Option<bool> {
     if let Some(text) = container.as_str() {
         return value.as_str().map(|value| text.contains(value));

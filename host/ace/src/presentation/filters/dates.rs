@@ -1,7 +1,7 @@
-//! Django's dates: its format letters, the filters `date` and `time`, and `now`.
+//! Django's dates: its format letters, the filters `date` and `time`, and the function `now`.
 //!
-//! Names of months and days come from the message's catalogue, under the ids that Django's own catalogues use, else from
-//! the CLDR, whose names differ from Django's in some abbreviations.
+//! Names of months and days come from the message's catalogue, with the message ids of Django, otherwise from Django, otherwise
+//! from the CLDR, whose abbreviations differ in part.
 
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
@@ -27,11 +27,11 @@ const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-/// As the Associated Press shortens them.
+/// The abbreviations of the Associated Press.
 const MONTHS_AP: [&str; 12] =
     ["Jan.", "Feb.", "March", "April", "May", "June", "July", "Aug.", "Sept.", "Oct.", "Nov.", "Dec."];
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-/// Django's names for formats, of which each language has its own, and what the CLDR has instead.
+/// Django's named formats, and the equivalents of the CLDR.
 const NAMED: [(&str, &[Name]); 7] = [
     ("DATE_FORMAT", &[Name::Date]),
     ("DATETIME_FORMAT", &[Name::Date, Name::Time]),
@@ -47,41 +47,42 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
         let zone = settings.time_zone.clone();
         tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<String> {
             let format = kwargs.get::<&Value>("format")?.map_or_else(|| default.to_owned(), python::text);
-            Ok(Moment::read(value, &rendering::zone(&zone)).map_or_else(String::new, |moment| moment.written(&format)))
+            Ok(Moment::read(value, &rendering::zone(&zone))
+                .map_or_else(String::new, |moment| moment.formatted(&format)))
         });
     }
     let zone = settings.time_zone.clone();
     tera.register_function("now", move |kwargs: Kwargs, _: &State| -> TeraResult<String> {
         let format = python::text(kwargs.must_get("format")?);
-        Ok(Moment::aware(Timestamp::now(), &rendering::zone(&zone)).written(&format))
+        Ok(Moment::aware(Timestamp::now(), &rendering::zone(&zone)).formatted(&format))
     });
 }
 
-/// The day of a date, with or without a time, as it is told in a time zone.
+/// The day of a date or date-time in a time zone.
 pub(super) fn day(value: &Value, zone: &TimeZone) -> Option<jiff::civil::Date> {
     Moment::read(value, zone).map(|moment| moment.at.date())
 }
 
-/// As the filter `date` writes it.
+/// The result of the filter `date`.
 pub(super) fn date_text(value: &Value, zone: &TimeZone, format: &str) -> String {
-    Moment::read(value, zone).map_or_else(String::new, |moment| moment.written(format))
+    Moment::read(value, zone).map_or_else(String::new, |moment| moment.formatted(format))
 }
 
-/// A date, with or without a time, with or without a zone.
+/// A date, optionally with a time and a zone.
 struct Moment {
     at: DateTime,
-    /// Where what is not aware of its zone is thought to be.
+    /// The zone of a naive date.
     zone: TimeZone,
-    /// Where it is aware of its zone: the very moment.
+    /// The instant, if the date has an offset.
     zoned: Option<ZonedDateTime>,
     has_time: bool,
 }
 
 impl Moment {
-    /// Text in ISO 8601, as JSON holds dates. What has an offset is told in `zone`, what has none as it stands.
+    /// Parses ISO 8601, the format of dates in JSON. A date with an offset is converted to `zone`; another one is not changed.
     fn read(value: &Value, zone: &TimeZone) -> Option<Moment> {
         let text = value.as_str()?.trim();
-        // Jiff reads shorter forms as well, which are numbers more often than dates.
+        // Jiff accepts shorter forms too, which are more often numbers than dates.
         if !text.contains(['-', ':', 'T']) {
             return None;
         }
@@ -100,20 +101,20 @@ impl Moment {
         Moment { at: at.datetime(), zone: zone.clone(), zoned: Some(at), has_time: true }
     }
 
-    fn written(&self, format: &str) -> String {
+    fn formatted(&self, format: &str) -> String {
         let named = NAMED.iter().find(|(name, _)| *name == format);
-        let Some((name, parts)) = named else { return self.lettered(format) };
-        // Outside a render, and where nobody knows better, Django's English.
+        let Some((name, parts)) = named else { return self.with_letters(format) };
+        // Outside a render, and without other data, the formats are Django's English ones.
         let conventions = rendering::current(|rendering| Ok(rendering.language.conventions)).unwrap_or_default();
         let by_cldr = || parts.iter().map(|part| self.by_cldr(*part)).collect::<Option<Vec<_>>>();
         match by_cldr().filter(|_| !conventions.is_known()) {
             Some(parts) => parts.join(" "),
-            None => self.lettered(conventions.format(name).unwrap_or_default()),
+            None => self.with_letters(conventions.format(name).unwrap_or_default()),
         }
     }
 
-    /// What stands behind a backslash stands for itself, and a letter also where that backslash does.
-    fn lettered(&self, format: &str) -> String {
+    /// Replaces format letters. A character after a backslash is literal, and so is a letter after an escaped backslash.
+    fn with_letters(&self, format: &str) -> String {
         let mut out = String::new();
         let (mut previous, mut is_escaped) = (' ', false);
         for c in format.chars() {
@@ -133,25 +134,25 @@ impl Moment {
         out
     }
 
-    /// As the CLDR has it, for a language that Django does not have.
+    /// The CLDR's text, for a language that Django does not have.
     fn by_cldr(&self, name: Name) -> Option<String> {
         rendering::current(|rendering| Ok(formats::named(self.at, name, &rendering.language.locale))).ok().flatten()
     }
 
-    /// In the message's language: by its catalogue, else as Django has it, else by the CLDR, else in English.
+    /// The name in the message's language: from its catalogue, otherwise Django, otherwise the CLDR, otherwise in English.
     fn name(&self, context: Option<&str>, id: &str, name: Name) -> String {
         let known = rendering::current(|rendering| Ok(rendering.language.word(context, id).map(str::to_owned)));
         let known = known.ok().flatten().or_else(|| Some(self.by_cldr(name)?.trim_end_matches('.').to_owned()));
         known.unwrap_or_else(|| id.to_owned())
     }
 
-    /// Of a time that the zone's clocks show twice, the first, unless it is aware.
+    /// The instant. Of an ambiguous naive time, the first one.
     fn zoned(&self) -> Option<ZonedDateTime> {
         let found = || self.at.to_zoned_datetime(self.zone.clone()).ok();
         self.zoned.clone().or_else(found)
     }
 
-    /// What a letter of Django's stands for; `None` where it stands for itself.
+    /// The text for a format letter of Django; `None` for a literal character.
     fn letter(&self, letter: char) -> Option<String> {
         let at = self.at;
         let hour12 = if at.hour() % 12 == 0 { 12 } else { at.hour() % 12 };
@@ -214,21 +215,21 @@ impl Moment {
         })
     }
 
-    /// A date without a time has no zone, and neither has a time that the zone's clocks show twice or never, be it aware.
-    fn if_zoned(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
-        let is_told = self.has_time && !self.zone.to_ambiguous_zoned_datetime(self.at).is_ambiguous();
-        self.zoned().filter(|_| is_told).map_or_else(String::new, |zoned| write(&zoned))
+    /// Empty for a date without a time, and for an ambiguous or skipped local time, even with an offset.
+    fn if_zoned(&self, format: impl Fn(&ZonedDateTime) -> String) -> String {
+        let has_zone = self.has_time && !self.zone.to_ambiguous_zoned_datetime(self.at).is_ambiguous();
+        self.zoned().filter(|_| has_zone).map_or_else(String::new, |zoned| format(&zoned))
     }
 
-    fn if_dated(&self, write: impl Fn(&ZonedDateTime) -> String) -> String {
-        self.zoned().map_or_else(String::new, |zoned| write(&zoned))
+    fn if_dated(&self, format: impl Fn(&ZonedDateTime) -> String) -> String {
+        self.zoned().map_or_else(String::new, |zoned| format(&zoned))
     }
 
     fn abbreviation(&self) -> String {
         self.if_zoned(|zoned| self.zone.to_offset_info(zoned.timestamp()).abbreviation().to_owned())
     }
 
-    /// As Python's `isoformat`.
+    /// Python's `isoformat`.
     fn iso(&self) -> String {
         if !self.has_time {
             return self.at.date().to_string();
@@ -274,7 +275,7 @@ fn ordinal(day: i8) -> &'static str {
     }
 }
 
-/// In the message's language; outside a render, and where nobody knows it, in English.
+/// A word in the message's language; in English outside a render and without a translation.
 fn translated(word: &str) -> String {
     rendering::current(|rendering| Ok(rendering.language.word(None, word).unwrap_or(word).to_owned()))
         .unwrap_or_else(|_| word.to_owned())

@@ -5,7 +5,7 @@ use tera::{Kwargs, State, Tera, TeraResult, Value};
 use super::strings::{ELLIPSIS, shortened};
 use super::{marked_as, python};
 
-/// Tags are taken away again while what is left still has some, so often at most.
+/// How often tags are removed at most; removing them can form new ones.
 const STRIP_ROUNDS_MAX: usize = 50;
 const VOID_ELEMENTS: [&str; 14] =
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"];
@@ -19,12 +19,12 @@ pub(super) fn register(tera: &mut Tera) {
     });
     tera.register_filter("django_safe", |value: &Value, _: Kwargs, _: &State| Value::safe_string(&python::text(value)));
     tera.register_filter("linebreaks", |value: &Value, kwargs: Kwargs, state: &State| {
-        let text = escaped_where_asked(value, &kwargs, state)?;
+        let text = escaped_if_enabled(value, &kwargs, state)?;
         let paragraphs = paragraphs(&text).into_iter().map(|p| format!("<p>{}</p>", p.replace('\n', "<br>")));
         Ok::<_, tera::Error>(Value::safe_string(&paragraphs.collect::<Vec<_>>().join("\n\n")))
     });
     tera.register_filter("linebreaksbr", |value: &Value, kwargs: Kwargs, state: &State| {
-        let text = escaped_where_asked(value, &kwargs, state)?;
+        let text = escaped_if_enabled(value, &kwargs, state)?;
         Ok::<_, tera::Error>(Value::safe_string(&text.replace('\n', "<br>")))
     });
     tera.register_filter("striptags", |value: &Value, _: Kwargs, _: &State| {
@@ -42,14 +42,14 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_function("interpolate_html", interpolate_html);
 }
 
-/// A text with HTML's five special characters escaped as Django does.
+/// A text with HTML's five special characters escaped as in Django.
 pub(in super::super) fn escaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len() + text.len() / 8);
-    // Writing into memory does not fail, and what is written is what was read and ASCII.
+    // Writing to memory does not fail, and the result is UTF-8: the input with ASCII insertions.
     escape_into(text, &mut bytes).map(|()| String::from_utf8(bytes).unwrap_or_default()).unwrap_or_default()
 }
 
-/// Escapes as Django does, which writes an apostrophe as `&#x27;`.
+/// Escapes as Django does, with `&#x27;` for an apostrophe.
 pub(in super::super) fn escape_into(text: &str, out: &mut dyn std::io::Write) -> std::io::Result<()> {
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|b| matches!(b, b'&' | b'<' | b'>' | b'"' | b'\'')) {
@@ -66,21 +66,21 @@ pub(in super::super) fn escape_into(text: &str, out: &mut dyn std::io::Write) ->
     out.write_all(rest)
 }
 
-/// Django's `conditional_escape`: what is safe stays as it is.
+/// Django's `conditional_escape`: does not escape safe strings.
 pub(super) fn escaped_once(value: &Value) -> String {
     let text = python::text(value);
     if value.is_string() && value.is_safe() { text } else { escaped(&text) }
 }
 
-/// With newlines as Unix has them, and escaped where the file is and nothing says otherwise.
-fn escaped_where_asked(value: &Value, kwargs: &Kwargs, state: &State) -> TeraResult<String> {
+/// The text with Unix newlines, escaped according to the argument `autoescape` or else the file.
+fn escaped_if_enabled(value: &Value, kwargs: &Kwargs, state: &State) -> TeraResult<String> {
     let text = python::text(value).replace("\r\n", "\n").replace('\r', "\n");
-    let asked = kwargs.get("autoescape")?.unwrap_or_else(|| state.autoescaping_enabled());
+    let escapes = kwargs.get("autoescape")?.unwrap_or_else(|| state.autoescaping_enabled());
     let is_safe = value.is_string() && value.is_safe();
-    Ok(if asked && !is_safe { escaped(&text) } else { text })
+    Ok(if escapes && !is_safe { escaped(&text) } else { text })
 }
 
-/// Parts with two newlines or more between them.
+/// The parts between two or more newlines.
 fn paragraphs(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -92,7 +92,7 @@ fn paragraphs(text: &str) -> Vec<&str> {
     found
 }
 
-/// Whitespace between a tag's end and the next tag's start taken away.
+/// Removes whitespace between tags.
 fn spaceless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -105,7 +105,7 @@ fn spaceless(text: &str) -> String {
     out + rest
 }
 
-/// What Python's HTML parser tells apart.
+/// The pieces that Python's HTML parser distinguishes.
 enum Piece<'a> {
     Text(&'a str),
     /// The whole tag, its name in lower case, and whether it ends in `/>`.
@@ -137,7 +137,7 @@ fn pieces(html: &str) -> Vec<Piece<'_>> {
     found
 }
 
-/// The tag a text begins with, and its length.
+/// The tag at the start of a text, and its length.
 fn tag(text: &str) -> Option<(Piece<'_>, usize)> {
     if let Some(rest) = text.strip_prefix("<!--") {
         return rest.find("-->").map(|end| (Piece::Other, end + 7));
@@ -157,7 +157,7 @@ fn tag(text: &str) -> Option<(Piece<'_>, usize)> {
     Some((piece, end))
 }
 
-/// After the `>` that stands in no quoted value.
+/// The position after the first `>` outside quoted values.
 fn end_of_tag(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut previous = ' ';
@@ -200,7 +200,7 @@ enum Unit {
     Words,
 }
 
-/// The first characters or words of HTML, with the tags that are then open closed.
+/// The first characters or words of HTML, followed by the end tags of open elements.
 fn truncated(html: &str, length: usize, unit: Unit) -> String {
     let left = if unit == Unit::Characters { length - 1 } else { length };
     let mut cut =
@@ -224,12 +224,12 @@ fn truncated(html: &str, length: usize, unit: Unit) -> String {
 struct Cut {
     out: String,
     open: Vec<String>,
-    /// What may still be written: one less than asked for, where the ellipsis counts.
+    /// The remaining length, without the ellipsis if it counts.
     left: usize,
     seen: usize,
     length: usize,
     unit: Unit,
-    /// Of all of the HTML.
+    /// The characters of the whole HTML.
     chars: usize,
 }
 
@@ -250,14 +250,14 @@ impl Cut {
         self.open.pop_if(|open| open == name);
     }
 
-    /// Writes as much as there is room for; `true` where that is the end.
+    /// Writes as much as fits. Returns whether the limit is reached.
     fn text(&mut self, text: &str) -> bool {
         let parts: Vec<&str> = match self.unit {
             Unit::Characters => text.split("").filter(|c| !c.is_empty()).collect(),
             Unit::Words => words(text),
         };
         self.seen += parts.len();
-        // The very last text, which fits: Django writes it as it is.
+        // Django does not change the last text if it fits exactly.
         let is_last = self.out.chars().count() + parts.len() == self.chars;
         if self.unit == Unit::Characters && self.seen == self.length && is_last {
             self.out.push_str(text);
@@ -278,7 +278,7 @@ impl Cut {
     }
 }
 
-/// Split at whitespace that has something on both of its sides.
+/// Splits at whitespace, except leading and trailing whitespace.
 fn words(text: &str) -> Vec<&str> {
     let inner = text.trim();
     if inner.is_empty() {
@@ -296,7 +296,7 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-/// The characters that references of HTML stand for, of those that mails have.
+/// Decodes the character references that are common in mails.
 pub(in super::super) fn unescaped(text: &str) -> String {
     if !text.contains('&') {
         return text.to_owned();
@@ -355,7 +355,7 @@ fn character(name: &str) -> Option<char> {
     })
 }
 
-/// Open edX's `interpolate_html`: the value is escaped, what is put into its `{name}`s as well where it is not safe.
+/// Open edX's `interpolate_html`: escapes the value, and the arguments for its `{name}`s unless they are safe.
 fn interpolate_html(kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let text = escaped(&python::text(kwargs.must_get("value")?));
     let mut out = String::with_capacity(text.len());
@@ -371,7 +371,9 @@ fn interpolate_html(kwargs: Kwargs, _: &State) -> TeraResult<Value> {
         let name = rest[1..].split('}').next().filter(|_| rest.starts_with('{')).unwrap_or_default();
         let value = if name == "value" { None } else { kwargs.get::<&Value>(name)? };
         let value = value.ok_or_else(|| {
-            tera::Error::message(format!("`interpolate_html` finds `{{{name}}}` in the text, but has no such argument"))
+            tera::Error::message(format!(
+                "the text of `interpolate_html` has `{{{name}}}`, but there is no argument of that name"
+            ))
         })?;
         out.push_str(&escaped_once(value));
         rest = &rest[name.len() + 2..];

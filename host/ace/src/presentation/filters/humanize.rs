@@ -1,4 +1,4 @@
-//! Django's `humanize`: numbers in words, and how long ago something was.
+//! Django's `humanize`: numbers as words, and relative times.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -60,38 +60,36 @@ fn plural(one: &str, many: &str, n: i64) -> TeraResult<String> {
     rendering::current(|rendering| Ok(rendering.language.plural(None, one, many, Count::Whole(n.into())).to_owned()))
 }
 
-/// With the language's separators, and where it is no number with a comma after every three digits.
+/// A number with the language's thousands separators. Other texts that start with digits get commas.
 fn int_comma(value: &Value, is_localized: bool) -> TeraResult<Value> {
-    let number = match (value.is_f64(), python::int(value)) {
-        (true, _) => Some(python::repr(value)),
-        (false, number) => number.map(|number| number.to_string()),
-    };
-    if let Some(written) =
+    let number =
+        if value.is_f64() { Some(python::repr(value)) } else { python::int(value).map(|number| number.to_string()) };
+    if let Some(grouped) =
         number.filter(|_| is_localized).map(|number| numbers::grouped(&number)).transpose()?.flatten()
     {
-        return Ok(Value::from(written));
+        return Ok(Value::from(grouped));
     }
     let text = python::text(value);
     let digits = text.strip_prefix('-').unwrap_or(&text);
     let length = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    let mut written = text[..text.len() - digits.len()].to_owned();
+    let mut grouped = text[..text.len() - digits.len()].to_owned();
     for (at, digit) in digits[..length].chars().enumerate() {
         if at > 0 && (length - at) % 3 == 0 {
-            written.push(',');
+            grouped.push(',');
         }
-        written.push(digit);
+        grouped.push(digit);
     }
-    Ok(Value::from(written + &digits[length..]))
+    Ok(Value::from(grouped + &digits[length..]))
 }
 
-/// `1.2 million`: from a million on, rounded to one digit.
+/// `1.2 million`: numbers from a million on, rounded to one decimal.
 fn int_word(value: &Value) -> TeraResult<Value> {
     let Some(number) = python::int(value) else { return Ok(value.clone()) };
     let size = number.unsigned_abs();
     let power = LARGE.iter().find(|(power, _)| 10_u128.checked_pow(power + 3).is_none_or(|end| size < end));
     let Some((power, name)) = power.filter(|_| size >= 1_000_000) else { return Ok(Value::from(number)) };
     let scaled = number as f64 / 10_f64.powi(i32::try_from(*power).unwrap_or_default());
-    // Django takes the plural of what is not quite one.
+    // Django uses the plural for every number above 1.
     let count = if scaled.abs() > 1.0 { scaled.abs().ceil() } else { scaled.abs().floor() };
     let id = format!("%(value)s {name}");
     let text = plural(&id, &id, count as i64)?;

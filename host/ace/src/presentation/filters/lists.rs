@@ -1,4 +1,4 @@
-//! Django's filters for lists, and what its loops and tuples need.
+//! Django's filters for lists, and filters for the loops of imported templates.
 
 use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
 
@@ -31,7 +31,7 @@ pub(super) fn register(tera: &mut Tera) {
     });
 }
 
-/// What a loop of Django's goes over: the elements of a list, the keys of a map, the characters of a text.
+/// The values of a loop in Django: the elements of a list, the keys of a map, or the characters of a string.
 fn each(value: &Value) -> TeraResult<Vec<Value>> {
     if let Some(list) = value.as_array() {
         return Ok(list.to_vec());
@@ -46,7 +46,7 @@ fn each(value: &Value) -> TeraResult<Vec<Value>> {
     if value.is_none() || value.is_undefined() {
         Ok(Vec::new())
     } else {
-        Err(tera::Error::message(format!("a loop cannot go over `{value}`, which is {}", value.name())))
+        Err(tera::Error::message(format!("cannot loop over `{value}`, which is {}", value.name())))
     }
 }
 
@@ -87,29 +87,29 @@ fn at(value: &Value, is_first: bool) -> TeraResult<Value> {
     }
 }
 
-/// `join`: escapes what is not safe where the file is escaped, and is safe afterwards.
+/// Django's `join`: escapes unsafe values if the file is escaped. The result is safe.
 fn join(value: &Value, kwargs: Kwargs, state: &State) -> TeraResult<Value> {
     let separator: &Value = kwargs.must_get("sep")?;
     let escapes = kwargs.get("autoescape")?.unwrap_or_else(|| state.autoescaping_enabled());
     let Some(list) = each(value).ok().filter(|_| !value.is_none()) else { return Ok(value.clone()) };
-    let shown = |value: &Value| if escapes { escaped_once(value) } else { python::text(value) };
-    // Python refuses to join what is no text, and Django then shows the list as it is.
+    let text = |value: &Value| if escapes { escaped_once(value) } else { python::text(value) };
+    // Python raises for values that are not strings, and Django then returns the list.
     if !escapes && list.iter().any(|item| !item.is_string()) {
         return Ok(value.clone());
     }
-    let separator = shown(separator);
+    let separator = text(separator);
     let mut joined = String::new();
     for (at, item) in list.iter().enumerate() {
         if at > 0 {
             joined.push_str(&separator);
         }
-        joined.push_str(&shown(item));
+        joined.push_str(&text(item));
         check_bytes(joined.len())?;
     }
     Ok(Value::safe_string(&joined))
 }
 
-/// Python's slice, written as `"1:3"`.
+/// Python's slice, in the form `"1:3"`.
 fn slice(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let range = python::text(kwargs.must_get("range")?);
     let parts: Option<Vec<Option<i128>>> = range
@@ -133,7 +133,7 @@ fn slice(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     Ok(super::marked_as(value, sliced(&chars, bounds).into_iter().collect()))
 }
 
-/// The bounds of a slice, as Python has them.
+/// The bounds of a slice in Python.
 #[derive(Clone, Copy)]
 struct Slice {
     start: Option<i128>,
@@ -164,7 +164,7 @@ fn sorted(value: &Value, kwargs: &Kwargs, is_reversed: bool) -> TeraResult<Value
         let Some(key) = item.get_from_path(&path) else { return Ok(Value::from("")) };
         keyed.push((key, item));
     }
-    // Python refuses to order what is of different kinds.
+    // Python raises if the types of the keys differ.
     if keyed.windows(2).any(|pair| pair[0].0.partial_cmp(pair[1].0).is_none()) {
         return Ok(Value::from(""));
     }

@@ -1,4 +1,4 @@
-//! What Django finds behind a point: a key of a map, a place of a list, else what a method of Python's gives, which it calls.
+//! Django's dot lookup: a key of a map, an index of a list, or the result of a method of Python's types.
 
 use tera::value::Key;
 use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
@@ -10,7 +10,7 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("items", |value: &Value, _: Kwargs, _: &State| items(value));
 }
 
-/// Undefined where there is none of that name.
+/// The member, or undefined if there is none.
 fn member(value: &Value, name: &str) -> TeraResult<Value> {
     let found = if let Some(map) = value.as_map() {
         match map.get(&Key::Str(name)) {
@@ -18,11 +18,11 @@ fn member(value: &Value, name: &str) -> TeraResult<Value> {
             None => method_of_map(value, map, name)?,
         }
     } else if let Some(list) = value.as_array() {
-        let place = || name.parse::<usize>().ok().and_then(|place| list.get(place)).cloned();
-        if name == "copy" { Some(value.clone()) } else { place() }
+        let element = || name.parse::<usize>().ok().and_then(|index| list.get(index)).cloned();
+        if name == "copy" { Some(value.clone()) } else { element() }
     } else if let Some(text) = value.as_str() {
-        let place = || Some(text.chars().nth(name.parse().ok()?)?.to_string().into());
-        method_of_text(text, name)?.or_else(place)
+        let character = || Some(text.chars().nth(name.parse().ok()?)?.to_string().into());
+        method_of_text(text, name)?.or_else(character)
     } else {
         None
     };
@@ -90,22 +90,22 @@ fn swapped(text: &str) -> String {
     swapped
 }
 
-/// What a loop with two names goes over: a map, or the rows that it has under the key `items`, if it has that.
+/// The pairs of a loop with two variables: a map, or the list under its key `items`, if it has one.
 fn items(value: &Value) -> TeraResult<Value> {
     let Some(map) = value.as_map() else { return Ok(Value::from(Map::new())) };
     let Some(rows) = map.get(&Key::Str("items")) else { return Ok(value.clone()) };
-    let refused =
-        |why: &str| tera::Error::message(format!("a loop with two names cannot go over the key `items`: {why}"));
+    let invalid =
+        |why: &str| tera::Error::message(format!("a loop with two variables cannot use the key `items`: {why}"));
     let mut pairs = Map::new();
-    for row in rows.as_array().ok_or_else(|| refused("it is not a list"))? {
-        let Some([name, item]) = row.as_array() else { return Err(refused("not each element of it is a pair")) };
+    for row in rows.as_array().ok_or_else(|| invalid("it is not a list"))? {
+        let Some([name, item]) = row.as_array() else { return Err(invalid("its elements must be pairs")) };
         let key = match (name.as_str(), name.as_i64()) {
             (Some(text), _) => Key::String(text.into()),
             (None, Some(number)) => Key::I64(number),
-            (None, None) => return Err(refused("not each pair begins with a text or a number")),
+            (None, None) => return Err(invalid("its pairs must start with a string or a number")),
         };
         if pairs.insert(key, item.clone()).is_some() {
-            return Err(refused("two pairs begin alike"));
+            return Err(invalid("two pairs have the same key"));
         }
     }
     Ok(Value::from(pairs))

@@ -9,7 +9,7 @@ use crate::presentation::i18n::languages::Language;
 use crate::presentation::i18n::plural::Count;
 use crate::presentation::rendering;
 
-/// Longer numbers are written as they came (Django's own bound).
+/// Longer numbers are not formatted, as in Django.
 const DIGITS_MAX: usize = 200;
 const SIZES: [(&str, i128); 5] = [("KB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30), ("TB", 1 << 40), ("PB", 1 << 50)];
 
@@ -20,13 +20,13 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("divisibleby", |value: &Value, kwargs: Kwargs, _: &State| {
         caught(&kwargs, || match (python::int(value), python::int(kwargs.must_get("value")?)) {
             (Some(a), Some(b)) if b != 0 => Ok(Value::from(a % b == 0)),
-            _ => Err(tera::Error::message("`divisibleby` needs two whole numbers, the second of them not 0")),
+            _ => Err(tera::Error::message("`divisibleby` needs two integers, and the second must not be 0")),
         })
     });
     tera.register_filter("get_digit", get_digit);
 }
 
-/// A number as the language writes it, without separators of thousands.
+/// A number in the format of the language, without thousands separators.
 pub(super) fn localized(value: &Value) -> TeraResult<String> {
     if !value.is_f64() {
         return Ok(value.to_string());
@@ -36,7 +36,7 @@ pub(super) fn localized(value: &Value) -> TeraResult<String> {
     if plain.contains('.') { Ok(plain.replace('.', &separators()?.decimal)) } else { Ok(plain) }
 }
 
-/// The language's, as Django has them; as the CLDR does, where Django does not have the language.
+/// The separators of the language: Django's, or the CLDR's if Django does not have the language.
 fn separators() -> TeraResult<Separators> {
     rendering::current(|rendering| {
         let Language { locale, conventions, .. } = &*rendering.language;
@@ -45,20 +45,20 @@ fn separators() -> TeraResult<Separators> {
     })
 }
 
-/// A number with the language's separators, those of thousands among them; `None` where it is none.
+/// A number with all separators of the language. `None` if it is not a number.
 pub(super) fn grouped(text: &str) -> TeraResult<Option<String>> {
-    Number::parse(text).filter(|number| !number.is_long()).map(|number| number.written(true, true)).transpose()
+    Number::parse(text).filter(|number| !number.is_long()).map(|number| number.formatted(true, true)).transpose()
 }
 
-/// A number with so many digits after the point, as the language writes it.
+/// A number in the format of the language, with a number of decimals.
 pub(super) fn with_digits(number: f64, digits: usize) -> TeraResult<String> {
     match Number::parse(&python::float(number)) {
-        Some(number) => number.rounded(digits).written(true, false),
+        Some(number) => number.rounded(digits).formatted(true, false),
         None => Ok(python::float(number)),
     }
 }
 
-/// A decimal number: digits without leading zeros, and how many of them stand after the point.
+/// A decimal number: its digits without leading zeros, and the number of decimals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Number {
     is_negative: bool,
@@ -67,7 +67,7 @@ struct Number {
 }
 
 impl Number {
-    /// What Python's `Decimal` reads, but for infinities.
+    /// Parses what Python's `Decimal` accepts, except infinities.
     fn parse(text: &str) -> Option<Number> {
         let text = text.trim();
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -113,7 +113,7 @@ impl Number {
         self.parts().1.bytes().all(|b| b == b'0')
     }
 
-    /// With so many digits after the point, halves away from zero.
+    /// Rounds to a number of decimals, halves away from zero.
     fn rounded(&self, places: usize) -> Number {
         let (whole, mut fraction) = self.parts();
         let rounds_up = fraction.as_bytes().get(places).is_some_and(|digit| *digit >= b'5');
@@ -144,7 +144,7 @@ impl Number {
         Number { is_negative: self.is_negative && !is_zero, digits, places }
     }
 
-    fn written(&self, localizes: bool, groups: bool) -> TeraResult<String> {
+    fn formatted(&self, localizes: bool, groups: bool) -> TeraResult<String> {
         let (whole, fraction) = self.parts();
         let unlocalized = || Separators { decimal: ".".into(), thousand: "".into(), grouping: 0 };
         let Separators { decimal, thousand, grouping } = if localizes { separators()? } else { unlocalized() };
@@ -183,7 +183,7 @@ fn floatformat(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     };
     let digits = usize::try_from(places.unsigned_abs()).unwrap_or(0);
     let number = if places <= 0 && number.is_whole() { number.rounded(0) } else { number.rounded(digits) };
-    Ok(Value::safe_string(&number.written(localizes, groups)?))
+    Ok(Value::safe_string(&number.formatted(localizes, groups)?))
 }
 
 fn file_size(value: &Value) -> TeraResult<String> {
@@ -191,8 +191,8 @@ fn file_size(value: &Value) -> TeraResult<String> {
     let size = bytes.unsigned_abs();
     let sign = if bytes < 0 { "-" } else { "" };
     let unit = SIZES.iter().rev().find(|(_, unit)| size >= unit.unsigned_abs());
-    // Under the ids of Django's own catalogues.
-    let written = match unit {
+    // The message ids are Django's.
+    let text = match unit {
         None => rendering::current(|rendering| {
             let count = Count::Whole(i128::try_from(size).unwrap_or(i128::MAX));
             let text = rendering.language.plural_word("%(size)d byte", "%(size)d bytes", count);
@@ -206,7 +206,7 @@ fn file_size(value: &Value) -> TeraResult<String> {
             })?
         }
     };
-    Ok(format!("{sign}{}", written.replace(' ', "\u{a0}")))
+    Ok(format!("{sign}{}", text.replace(' ', "\u{a0}")))
 }
 
 fn pluralize(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {

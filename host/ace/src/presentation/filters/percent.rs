@@ -1,11 +1,11 @@
-//! `stringformat`: one value in Python's `%` notation. Where Python refuses, it writes nothing, as Django does.
+//! Django's `stringformat`: Python's `%` format for one value. The result is empty if Python raises.
 
 use tera::value::ValueKind;
 use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use super::{marked_as, python};
 
-/// Columns and digits that can be asked for.
+/// The largest width and precision.
 const LENGTH_MAX: usize = 200;
 const DIGITS_USUAL: usize = 6;
 
@@ -16,14 +16,14 @@ pub(super) fn register(tera: &mut Tera) {
     });
 }
 
-/// What stands between the percent sign and the letter.
+/// The part between the percent sign and the letter.
 struct Spec<'a> {
     flags: &'a str,
     width: usize,
     precision: Option<usize>,
 }
 
-/// `format` begins behind its percent sign, and may go on with text behind its letter.
+/// `format` starts after the percent sign; text may follow its letter.
 fn formatted(value: &Value, format: &str) -> Option<String> {
     let (spec, rest) = Spec::parse(format)?;
     let letter = rest.chars().next()?;
@@ -34,7 +34,7 @@ fn formatted(value: &Value, format: &str) -> Option<String> {
         'a' => ("", "", spec.cut(in_ascii(&python::repr(value)))),
         'c' => ("", "", character(value)?),
         'd' | 'i' | 'u' | 'o' | 'x' | 'X' => {
-            // Of a fraction only the whole part is written, and only in tens.
+            // Floats are truncated, and only in decimal formats.
             let number =
                 python::int(value).filter(|_| is_number(value) && (!value.is_f64() || "diu".contains(letter)))?;
             let (prefix, digits) = match letter {
@@ -59,10 +59,12 @@ fn formatted(value: &Value, format: &str) -> Option<String> {
     let is_number = !matches!(letter, 's' | 'r' | 'a' | 'c');
     let missing = spec.width.saturating_sub(sign.len() + prefix.len() + body.chars().count());
     let (spaces, zeros) = (" ".repeat(missing), "0".repeat(missing));
-    Some(match (spec.has('-'), is_number && spec.has('0')) {
-        (true, _) => format!("{sign}{prefix}{body}{spaces}{after}"),
-        (false, true) => format!("{sign}{prefix}{zeros}{body}{after}"),
-        (false, false) => format!("{spaces}{sign}{prefix}{body}{after}"),
+    Some(if spec.has('-') {
+        format!("{sign}{prefix}{body}{spaces}{after}")
+    } else if is_number && spec.has('0') {
+        format!("{sign}{prefix}{zeros}{body}{after}")
+    } else {
+        format!("{spaces}{sign}{prefix}{body}{after}")
     })
 }
 
@@ -82,7 +84,7 @@ impl Spec<'_> {
             let (number, digits) = number(after)?;
             (precision, rest) = (Some(number), &after[digits..]);
         }
-        // C's lengths mean nothing in Python.
+        // Python ignores the length modifiers of C.
         let rest = rest.strip_prefix(['h', 'l', 'L']).unwrap_or(rest);
         Some((Spec { flags, width, precision }, rest))
     }
@@ -108,7 +110,7 @@ impl Spec<'_> {
     }
 }
 
-/// Python's truth values are numbers, and texts of digits are not.
+/// Booleans are numbers, as in Python. Strings of digits are not.
 fn is_number(value: &Value) -> bool {
     value.is_number() || value.kind() == ValueKind::Bool
 }
@@ -158,7 +160,7 @@ fn character(value: &Value) -> Option<String> {
     code.and_then(char::from_u32).map(String::from)
 }
 
-/// What is not ASCII as Python escapes it.
+/// Escapes characters outside ASCII as Python does.
 fn in_ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -172,7 +174,7 @@ fn in_ascii(text: &str) -> String {
     out
 }
 
-/// Text behind the letter: two percent signs are one, and one alone asks for another value.
+/// The text after the letter. `None` if it has a single percent sign, which requires another value.
 fn literal(text: &str) -> Option<String> {
     let halved = text.replace("%%", "\0");
     (!halved.contains('%')).then(|| halved.replace('\0', "%"))

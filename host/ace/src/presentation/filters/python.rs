@@ -1,4 +1,4 @@
-//! Values as Python writes them, which is what a Django template shows of them.
+//! Python's `str`, `repr`, `int` and `float` of values, as Django's templates use them.
 
 use tera::Value;
 use tera::value::ValueKind;
@@ -14,9 +14,9 @@ pub(crate) fn text(value: &Value) -> String {
 
 /// `repr(value)`.
 pub(crate) fn repr(value: &Value) -> String {
-    let mut written = String::new();
-    write(value, &mut written);
-    written
+    let mut out = String::new();
+    write(value, &mut out);
+    out
 }
 
 fn write(value: &Value, out: &mut String) {
@@ -68,7 +68,7 @@ fn quoted(text: &str, out: &mut String) {
     out.push(quote);
 }
 
-/// The shortest digits that tell a number, with an exponent below 0.0001 and from 10,000,000,000,000,000 on.
+/// `repr(number)`: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
 pub(crate) fn float(number: f64) -> String {
     if !number.is_finite() {
         return if number.is_nan() {
@@ -106,7 +106,7 @@ pub(crate) fn lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// `text.title()`: a capital after whatever is no letter.
+/// `text.title()`: capitalizes each letter that does not follow another letter.
 pub(crate) fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
     let mut is_within = false;
@@ -121,17 +121,17 @@ pub(crate) fn title(text: &str) -> String {
     titled
 }
 
-/// A character as it begins a word, which is not always its capital.
+/// Appends the titlecase form of a character, which may differ from its uppercase form.
 pub(crate) fn extend_titlecase(text: &mut String, c: char) {
     match c {
-        // Georgian has capitals for whole words alone.
+        // Georgian capitals are only used for whole words.
         '\u{10d0}'..='\u{10ff}' => text.push(c),
-        // Digraphs with a form of their own.
+        // Digraphs with a separate titlecase form.
         '\u{1c4}'..='\u{1c6}' => text.push('\u{1c5}'),
         '\u{1c7}'..='\u{1c9}' => text.push('\u{1c8}'),
         '\u{1ca}'..='\u{1cc}' => text.push('\u{1cb}'),
         '\u{1f1}'..='\u{1f3}' => text.push('\u{1f2}'),
-        // Ligatures: only the first of the letters is a capital.
+        // Ligatures: only the first letter is capitalized.
         'ß' | '\u{fb00}'..='\u{fb17}' => {
             let mut letters = c.to_uppercase();
             text.extend(letters.next());
@@ -159,13 +159,13 @@ fn int_text(text: &str) -> Option<i128> {
     is_number.then(|| text.replace('_', "").parse().ok()).flatten()
 }
 
-/// `float(value)`; `Err` where Python raises a `TypeError`, `Ok(None)` where it raises a `ValueError`.
+/// `float(value)`. `Err` if Python raises a `TypeError`, `Ok(None)` if it raises a `ValueError`.
 pub(crate) fn as_float(value: &Value) -> Result<Option<f64>, ()> {
     match value.kind() {
         ValueKind::Bool => Ok(Some(f64::from(u8::from(value.is_truthy())))),
         ValueKind::String => Ok(value.as_str().and_then(|text| text.trim().parse().ok())),
         _ if value.is_number() => Ok(value.as_f64().or_else(|| value.as_i128().map(|n| n as f64))),
-        // An undefined value is an empty text in a template.
+        // An undefined value is an empty string in a template.
         ValueKind::Undefined => Ok(None),
         _ => Err(()),
     }

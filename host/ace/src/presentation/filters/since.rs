@@ -1,4 +1,4 @@
-//! Django's `timesince` and `timeuntil`: the two largest units of the time between two moments.
+//! Django's `timesince` and `timeuntil`: the two largest units of the time between two dates.
 
 use jiff::civil::{DateTime, date};
 use jiff::fmt::temporal::Pieces;
@@ -10,10 +10,10 @@ use crate::config;
 use crate::presentation::i18n::plural::Count;
 use crate::presentation::rendering;
 
-/// Django counts a pivot in a year that is none of February 29.
+/// The days of months. Django ignores leap years here.
 const MONTH_DAYS: [i8; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 const UNITS: [&str; 6] = ["year", "month", "week", "day", "hour", "minute"];
-/// Those of the last four.
+/// The seconds of the last four units.
 const SECONDS: [i64; 4] = [604_800, 86_400, 3_600, 60];
 const UNITS_MAX: usize = 2;
 
@@ -25,18 +25,15 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
             let given = kwargs.get::<&Value>("from")?.filter(|value| value.is_truthy());
             let other = match given {
                 None => Some(at.now(&rendering::zone(&zone))),
-                Some(value) => Moment::read(value).and_then(|other| other.as_told_in(&at)),
+                Some(value) => Moment::read(value).and_then(|other| other.in_offset_of(&at)),
             };
-            match (other, is_until) {
-                (None, _) => Ok(String::new()),
-                (Some(other), false) => between(&at, &other, None),
-                (Some(other), true) => between(&other, &at, None),
-            }
+            let Some(other) = other else { return Ok(String::new()) };
+            if is_until { between(&other, &at, None) } else { between(&at, &other, None) }
         });
     }
 }
 
-/// A day and time, where it has one with the offset from UTC that it is told in.
+/// A date and time, with its offset from UTC if it has one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub at: DateTime,
@@ -44,7 +41,7 @@ pub(super) struct Moment {
 }
 
 impl Moment {
-    /// Text in ISO 8601, as JSON holds dates.
+    /// Parses ISO 8601, the format of dates in JSON.
     pub(super) fn read(value: &Value) -> Option<Moment> {
         let text = value.as_str()?.trim();
         if !text.contains(['-', 'T']) {
@@ -55,7 +52,7 @@ impl Moment {
         Some(Moment { at, offset: pieces.to_numeric_offset() })
     }
 
-    /// This moment, told as the other one is: by its offset, or by the clock of a place.
+    /// The current time in the offset of `self`, or in `zone`.
     pub(super) fn now(&self, zone: &TimeZone) -> Moment {
         let now = Timestamp::now();
         let at = match self.offset {
@@ -65,8 +62,8 @@ impl Moment {
         Moment { at, offset: self.offset }
     }
 
-    /// `None` where one has an offset and the other has none.
-    fn as_told_in(&self, other: &Moment) -> Option<Moment> {
+    /// `None` if only one of them has an offset.
+    fn in_offset_of(&self, other: &Moment) -> Option<Moment> {
         match (self.offset, other.offset) {
             (Some(own), Some(offset)) => {
                 let at = offset.to_datetime(own.to_timestamp(self.at).ok()?);
@@ -87,20 +84,20 @@ fn duration(from: DateTime, to: DateTime) -> SignedDuration {
     to.duration_since(from)
 }
 
-/// The time between two moments that are told alike, in the words of a context of the catalogue.
+/// The time between two dates of the same offset, with the translations of a context.
 pub(super) fn between(from: &Moment, to: &Moment, context: Option<&str>) -> TeraResult<String> {
     if duration(from.at, to.at).as_secs() <= 0 {
         return unit(context, "minute", 0);
     }
     let counts = counts(from.at, to.at);
     let Some(first) = counts.iter().position(|count| *count != 0) else { return unit(context, "minute", 0) };
-    let shown = counts.iter().zip(UNITS).skip(first).take(UNITS_MAX).take_while(|(count, _)| **count != 0);
-    let parts = shown.map(|(count, name)| unit(context, name, *count)).collect::<TeraResult<Vec<_>>>()?;
+    let largest = counts.iter().zip(UNITS).skip(first).take(UNITS_MAX).take_while(|(count, _)| **count != 0);
+    let parts = largest.map(|(count, name)| unit(context, name, *count)).collect::<TeraResult<Vec<_>>>()?;
     let comma = rendering::current(|rendering| Ok(rendering.language.text(None, ", ").to_owned()))?;
     Ok(parts.join(&comma))
 }
 
-/// How many of each unit.
+/// The number of each unit.
 fn counts(from: DateTime, to: DateTime) -> [i64; 6] {
     let year_month = |at: DateTime| i64::from(at.year()) * 12 + i64::from(at.month());
     let is_short = (to.day(), to.time()) < (from.day(), from.time());
@@ -115,7 +112,7 @@ fn counts(from: DateTime, to: DateTime) -> [i64; 6] {
     counts
 }
 
-/// The day so many months later, without a fraction of a second.
+/// The date a number of months later, without a fraction of a second.
 fn pivot(from: DateTime, months: i64) -> Option<DateTime> {
     let months = i64::from(from.month()) - 1 + months;
     let (year, month) = (i64::from(from.year()) + months / 12, usize::try_from(months % 12).ok()?);
@@ -124,7 +121,7 @@ fn pivot(from: DateTime, months: i64) -> Option<DateTime> {
     Some(day.at(from.hour(), from.minute(), from.second(), 0))
 }
 
-/// `2 weeks`, which stay on one line.
+/// `2 weeks`, with a no-break space.
 fn unit(context: Option<&str>, name: &str, count: i64) -> TeraResult<String> {
     let (one, many) = (format!("%(num)d {name}"), format!("%(num)d {name}s"));
     rendering::current(|rendering| {

@@ -1,4 +1,4 @@
-//! Django's filters for texts. Each reads its value as a text first.
+//! Django's filters for strings. Each converts its value to a string first.
 
 use std::fmt::Write;
 
@@ -7,26 +7,28 @@ use tera::{Kwargs, State, Tera, TeraResult, Value};
 
 use super::{caught, check_bytes, marked_as, python};
 
-/// Columns that a text is put into at most.
+/// The largest width of padded and wrapped texts.
 const WIDTH_MAX: i128 = 10_000;
-/// What stands for what was cut off.
+/// Replaces removed text.
 pub(super) const ELLIPSIS: char = '…';
-/// What Python's `quote` leaves as it is, beside letters and digits.
+/// The characters that Python's `quote` does not encode, besides letters and digits.
 const UNQUOTED: &str = "_.-~";
 
 pub(super) fn register(tera: &mut Tera) {
-    keeping(tera, "addslashes", |text| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\'', "\\'"));
-    keeping(tera, "capfirst", |text| {
+    keeping_safety(tera, "addslashes", |text| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\'', "\\'"));
+    keeping_safety(tera, "capfirst", |text| {
         let mut chars = text.chars();
         chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
     });
-    keeping(tera, "django_lower", |text| text.to_lowercase());
-    keeping(tera, "django_title", title);
-    keeping(tera, "slugify", slug);
-    losing(tera, "django_upper", |text| Value::from(text.to_uppercase()));
-    losing(tera, "django_wordcount", |text| Value::from(text.split_whitespace().count() as u64));
-    losing(tera, "make_list", |text| text.chars().map(|c| Value::from(c.to_string())).collect::<Vec<_>>().into());
-    losing(tera, "escapejs", |text| Value::safe_string(&escaped_for_js(text)));
+    keeping_safety(tera, "django_lower", |text| text.to_lowercase());
+    keeping_safety(tera, "django_title", title);
+    keeping_safety(tera, "slugify", slug);
+    losing_safety(tera, "django_upper", |text| Value::from(text.to_uppercase()));
+    losing_safety(tera, "django_wordcount", |text| Value::from(text.split_whitespace().count() as u64));
+    losing_safety(tera, "make_list", |text| {
+        text.chars().map(|c| Value::from(c.to_string())).collect::<Vec<_>>().into()
+    });
+    losing_safety(tera, "escapejs", |text| Value::safe_string(&escaped_for_js(text)));
     tera.register_filter("cut", cut);
     tera.register_filter("urlencode", |value: &Value, kwargs: Kwargs, _: &State| -> TeraResult<String> {
         Ok(url_encoded(&python::text(value), kwargs.get("safe")?.unwrap_or("/")))
@@ -43,7 +45,7 @@ pub(super) fn register(tera: &mut Tera) {
     tera.register_filter("truncatewords", |value: &Value, kwargs: Kwargs, _: &State| shortened(value, &kwargs, words));
     tera.register_filter("wordwrap", |value: &Value, kwargs: Kwargs, _: &State| {
         caught(&kwargs, || match width(&kwargs)? {
-            0 => Err(tera::Error::message("`width` of `wordwrap` is a number from 1")),
+            0 => Err(tera::Error::message("`width` of `wordwrap` must be at least 1")),
             width => Ok(marked_as(value, wrapped(&python::text(value), width))),
         })
     });
@@ -54,22 +56,22 @@ pub(super) fn register(tera: &mut Tera) {
     }
 }
 
-/// A filter whose text is as safe as the one it was made of.
-fn keeping(tera: &mut Tera, name: &'static str, change: fn(&str) -> String) {
+/// Registers a filter whose result is safe if its input is.
+fn keeping_safety(tera: &mut Tera, name: &'static str, change: fn(&str) -> String) {
     tera.register_filter(name, move |value: &Value, _: Kwargs, _: &State| {
         marked_as(value, change(&python::text(value)))
     });
 }
 
-/// A filter whose text is not safe, or always.
-fn losing(tera: &mut Tera, name: &'static str, change: fn(&str) -> Value) {
+/// Registers a filter whose result does not depend on the safety of its input.
+fn losing_safety(tera: &mut Tera, name: &'static str, change: fn(&str) -> Value) {
     tera.register_filter(name, move |value: &Value, _: Kwargs, _: &State| change(&python::text(value)));
 }
 
 /// Python's `title`, with Django's corrections: no capital after an apostrophe or a digit.
 fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
-    // As they were written, the last one second.
+    // The previous two characters of the result.
     let mut previous = [' '; 2];
     for c in text.chars() {
         let after_apostrophe = previous[1] == '\'' && previous[0].is_ascii_lowercase();
@@ -84,7 +86,7 @@ fn title(text: &str) -> String {
     titled
 }
 
-/// Letters with accents become those without; what is not ASCII then goes.
+/// Django's `slugify`: removes accents, then all characters outside ASCII.
 fn slug(text: &str) -> String {
     let plain = DecomposingNormalizerBorrowed::new_nfkd().normalize(text);
     let mut slug = String::with_capacity(plain.len());
@@ -117,7 +119,7 @@ fn cut(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     Ok(if unwanted == ";" { Value::from(text) } else { marked_as(value, text) })
 }
 
-/// The digit that a letter shares its key of a telephone with.
+/// The digit of a letter on a telephone's keypad.
 fn digit_of_letter(c: char) -> char {
     const KEYS: [&str; 8] = ["abc", "def", "ghi", "jkl", "mno", "pqrs", "tuv", "wxyz"];
     ('2'..='9').zip(KEYS).find(|(_, letters)| letters.contains(c)).map_or(c, |(digit, _)| digit)
@@ -128,16 +130,17 @@ pub(in super::super) fn url_encoded(text: &str, safe: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         let c = char::from(byte);
-        match c.is_ascii_alphanumeric() || UNQUOTED.contains(c) || (c.is_ascii() && safe.contains(c)) {
-            true => encoded.push(c),
-            // Writing into a text cannot fail.
-            false => write!(encoded, "%{byte:02X}").unwrap_or_default(),
+        if c.is_ascii_alphanumeric() || UNQUOTED.contains(c) || (c.is_ascii() && safe.contains(c)) {
+            encoded.push(c);
+        } else {
+            // Writing to a string cannot fail.
+            write!(encoded, "%{byte:02X}").unwrap_or_default();
         }
     }
     encoded
 }
 
-/// The text shortened to `length`; unchanged where that is no number.
+/// The text shortened to `length`; unchanged if `length` is not a number.
 pub(super) fn shortened(value: &Value, kwargs: &Kwargs, shorten: impl Fn(&str, usize) -> String) -> TeraResult<Value> {
     let text = python::text(value);
     let Some(length) = python::int(kwargs.must_get("length")?) else { return Ok(marked_as(value, text)) };
@@ -146,7 +149,7 @@ pub(super) fn shortened(value: &Value, kwargs: &Kwargs, shorten: impl Fn(&str, u
     Ok(marked_as(value, shortened))
 }
 
-/// At most `length` characters, the ellipsis among them.
+/// At most `length` characters, including the ellipsis.
 fn truncated(text: &str, length: usize, ellipsis: char) -> String {
     if text.chars().count() <= length {
         return text.to_owned();
@@ -165,14 +168,14 @@ fn words(text: &str, length: usize) -> String {
 
 fn width(kwargs: &Kwargs) -> TeraResult<usize> {
     let width = python::int(kwargs.must_get("width")?).filter(|width| *width <= WIDTH_MAX);
-    let width = width.ok_or_else(|| tera::Error::message(format!("`width` is a number up to {WIDTH_MAX}")))?;
+    let width = width.ok_or_else(|| tera::Error::message(format!("`width` must be a number up to {WIDTH_MAX}")))?;
     Ok(usize::try_from(width).unwrap_or_default())
 }
 
 fn padded(value: &Value, width: usize, sides: usize, left: usize) -> TeraResult<Value> {
     let text = python::text(value);
     let missing = width.saturating_sub(text.chars().count());
-    // Python's `center` puts the odd space on the left of texts of odd length, else on the right.
+    // Python's `center` puts the odd space on the left if the width is odd, otherwise on the right.
     let before = match (left, sides) {
         (0, _) => 0,
         (_, 1) => missing,
@@ -181,8 +184,8 @@ fn padded(value: &Value, width: usize, sides: usize, left: usize) -> TeraResult<
     Ok(marked_as(value, format!("{}{text}{}", " ".repeat(before), " ".repeat(missing - before))))
 }
 
-/// As Python's `textwrap` wraps each line: it breaks at whitespace, which is dropped there and kept elsewhere; longer words stay
-/// whole, tabs become spaces.
+/// Wraps each line as Python's `textwrap` does: breaks at whitespace, which is dropped there; keeps long words whole; expands
+/// tabs.
 fn wrapped(text: &str, width: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in python::lines(text) {
@@ -195,7 +198,7 @@ fn wrapped(text: &str, width: usize) -> String {
                 push_line(&mut lines, &mut current);
                 length = 0;
             }
-            // A line does not begin with whitespace, the first one apart.
+            // Only the first line may start with whitespace.
             if !(is_space && current.is_empty() && lines.len() > before) {
                 current.push_str(chunk);
                 length += chars;
@@ -212,7 +215,7 @@ fn wrapped(text: &str, width: usize) -> String {
     lines.join("\n")
 }
 
-/// The line without the whitespace at its end; nothing where there is nothing else.
+/// Adds the line without trailing whitespace, unless it is empty.
 fn push_line(lines: &mut Vec<String>, current: &mut String) {
     let line = std::mem::take(current);
     let kept = line.trim_end();
@@ -221,7 +224,7 @@ fn push_line(lines: &mut Vec<String>, current: &mut String) {
     }
 }
 
-/// Tabs go on to the next column of eight.
+/// Expands tabs to the next multiple of eight columns.
 fn with_spaces(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut column = 0;
@@ -238,7 +241,7 @@ fn with_spaces(line: &str) -> String {
     out
 }
 
-/// Words and what is between them.
+/// The words of a line and the whitespace between them.
 fn chunks(line: &str) -> impl Iterator<Item = &str> {
     let is_space = |c: char| matches!(c, ' ' | '\t'..='\r');
     let mut rest = line;
@@ -251,7 +254,7 @@ fn chunks(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// `add`: the sum of whole numbers, else the two texts or lists in a row, else nothing.
+/// Django's `add`: the sum of integers, otherwise the concatenation of strings or lists, otherwise an empty string.
 pub(super) fn add(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     let other: &Value = kwargs.must_get("value")?;
     if let (Some(a), Some(b)) = (python::int(value), python::int(other)) {

@@ -1,5 +1,4 @@
-//! Addresses in templates: `static`, `with_link_tracking`, and the channel's `get_action_links`. A mail has no page it could
-//! be relative to, so all of them are absolute.
+//! URLs in templates: `url`, `static`, `with_link_tracking`, and the channel's `get_action_links`.
 
 use std::sync::Arc;
 
@@ -11,10 +10,10 @@ use crate::presentation::filters::{self, python};
 use crate::presentation::rendering;
 use crate::presentation::templates::tokenizer::{self, TokenKind};
 
-/// The context and the argument by which the unsubscribe links are left out.
+/// The variable and the argument that omit the unsubscribe links.
 const OMIT_UNSUBSCRIBE_LINK: &str = "omit_unsubscribe_link";
 
-/// What Django leaves as it is in a page's address, beside letters, digits and `_.-`.
+/// The characters that Django does not encode in the path of a page, besides letters, digits and `_.-`.
 const PATH_SIGNS: &str = "!$&'()*+,;=/~:@";
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, routes: &Arc<Routes>) {
@@ -22,9 +21,9 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, routes:
     tera.register_function("url", move |kwargs: Kwargs, _: &State| {
         let values: Vec<Value> = kwargs.get::<Vec<Value>>("values")?.unwrap_or_default();
         let name = python::text(kwargs.must_get("name")?);
-        let given = Given { values: &values, named: kwargs.get::<&Value>("named")? };
-        match page(&name, &given, &routes) {
-            Err(NoPage::Absent | NoPage::OtherValues(_)) if kwargs.get("or_empty")?.unwrap_or(false) => {
+        let parameters = Parameters { values: &values, named: kwargs.get::<&Value>("named")? };
+        match page(&name, &parameters, &routes) {
+            Err(PageError::Absent | PageError::OtherParameters(_)) if kwargs.get("or_empty")?.unwrap_or(false) => {
                 Ok(String::new())
             }
             found => found.map_err(|why| tera::Error::message(format!("the page `{name}` {why}"))),
@@ -43,14 +42,14 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, routes:
     tera.register_function("get_action_links", action_links);
 }
 
-/// The values of a page's address, in a row or by name.
-struct Given<'a> {
+/// The parameters of a page's path, by position or by name.
+struct Parameters<'a> {
     values: &'a [Value],
     named: Option<&'a Value>,
 }
 
-impl Given<'_> {
-    /// What a path's parameter gets; of those without names, the first parameter gets the first.
+impl Parameters<'_> {
+    /// The value of a path's parameter, by name or by position.
     fn get(&self, at: usize, parameter: &str) -> Option<String> {
         let value = match self.named {
             Some(named) => named.as_map()?.iter().find(|(key, _)| key.as_str() == Some(parameter))?.1,
@@ -64,45 +63,47 @@ impl Given<'_> {
     }
 }
 
-/// Why there is no address of a page.
+/// Why a page has no path.
 #[derive(Debug, thiserror::Error)]
-enum NoPage {
+enum PageError {
     #[error("has no route: set its path under [templates.routes] in ace.toml, or in routes.toml in a template folder")]
     NoRoute,
-    #[error("is one that the application does not have: its route is false")]
+    #[error("does not exist in the application: its route is false")]
     Absent,
-    #[error("has no route with the values that are given; there is {0}")]
-    OtherValues(String),
+    #[error("has no route with these parameters; its routes are {0}")]
+    OtherParameters(String),
 }
 
-/// The path of a page, as Django's `reverse` gives it.
-fn page(name: &str, given: &Given, routes: &Routes) -> Result<String, NoPage> {
+/// The path of a page, as in Django's `reverse`.
+fn page(name: &str, parameters: &Parameters, routes: &Routes) -> Result<String, PageError> {
     let paths = match routes.get(name) {
-        None => return Err(NoPage::NoRoute),
-        Some(Route::Absent) => return Err(NoPage::Absent),
+        None => return Err(PageError::NoRoute),
+        Some(Route::Absent) => return Err(PageError::Absent),
         Some(Route::Paths(paths)) => paths,
     };
-    let path =
-        paths.iter().find_map(|path| filled(path, given)).ok_or_else(|| NoPage::OtherValues(paths.join(", ")))?;
+    let path = paths
+        .iter()
+        .find_map(|path| filled(path, parameters))
+        .ok_or_else(|| PageError::OtherParameters(paths.join(", ")))?;
     let path = filters::url_encoded(&path, PATH_SIGNS);
-    // Two slashes would begin the name of another host.
+    // Two slashes would start a host name.
     Ok(path.strip_prefix("//").map_or(path.clone(), |rest| format!("/%2F{rest}")))
 }
 
-/// A route's path with its parameters, where those are the ones that are given.
-fn filled(path: &str, given: &Given) -> Option<String> {
+/// A route's path with its parameters. `None` if it has other parameters.
+fn filled(path: &str, parameters: &Parameters) -> Option<String> {
     let (mut filled, mut rest, mut count) = (String::new(), path, 0);
     while let Some((before, (parameter, after))) = rest.split_once('{').and_then(|(b, r)| Some((b, r.split_once('}')?)))
     {
         filled.push_str(before);
-        filled.push_str(&given.get(count, parameter)?);
+        filled.push_str(&parameters.get(count, parameter)?);
         (rest, count) = (after, count + 1);
     }
     filled.push_str(rest);
-    (count == given.count()).then_some(filled)
+    (count == parameters.count()).then_some(filled)
 }
 
-/// The pages that a template asks for by a text, with the bytes where it does.
+/// The pages that a template names with a literal, each with its byte offset.
 pub(crate) fn pages(text: &str) -> Vec<(usize, String)> {
     let mut pages = Vec::new();
     if !text.contains("url(") {
@@ -122,7 +123,7 @@ pub(crate) fn pages(text: &str) -> Vec<(usize, String)> {
     pages
 }
 
-/// A file among the static ones: `static(path="images/logo.png")`. What an address has signs for is a part of the name.
+/// The URL of a static file: `static(path="images/logo.png")`. Special characters of URLs are encoded.
 fn absolute_static(path: &str, statics: Option<&str>, base: Option<&Url>) -> TeraResult<String> {
     let unset = || tera::Error::message("`static` needs presentation.static-url in ace.toml");
     let path = filters::url_encoded(path.trim_start_matches('/'), "/");
@@ -133,20 +134,20 @@ fn absolute_static(path: &str, statics: Option<&str>, base: Option<&Url>) -> Ter
 fn absolute(url: &str, base: Option<&Url>) -> TeraResult<Url> {
     match (Url::parse(url), base) {
         (Ok(url), _) => Ok(url),
-        (Err(url::ParseError::RelativeUrlWithoutBase), Some(base)) => base.join(url).map_err(|e| no_address(url, e)),
+        (Err(url::ParseError::RelativeUrlWithoutBase), Some(base)) => base.join(url).map_err(|e| invalid_url(url, e)),
         (Err(url::ParseError::RelativeUrlWithoutBase), None) => {
-            let why = "is not absolute: write it as in https://…, or set presentation.base-url in ace.toml";
-            Err(tera::Error::message(format!("the address `{url}` {why}")))
+            let fix = "write it as in https://…, or set presentation.base-url in ace.toml";
+            Err(tera::Error::message(format!("the URL `{url}` is not absolute: {fix}")))
         }
-        (Err(e), _) => Err(no_address(url, e)),
+        (Err(e), _) => Err(invalid_url(url, e)),
     }
 }
 
-fn no_address(url: &str, error: url::ParseError) -> tera::Error {
-    tera::Error::message(format!("`{url}` is no address: {error}"))
+fn invalid_url(url: &str, error: url::ParseError) -> tera::Error {
+    tera::Error::message(format!("`{url}` is not a valid URL: {error}"))
 }
 
-/// The address with the message's `utm_` parameters in place of those it has.
+/// The URL with the message's `utm_` parameters, which replace its own.
 fn tracked(url: &str, base: Option<&Url>) -> TeraResult<String> {
     let mut url = absolute(url, base)?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -171,8 +172,7 @@ fn tracked(url: &str, base: Option<&Url>) -> TeraResult<String> {
     Ok(url.into())
 }
 
-/// The channel's links; without those for unsubscribing where the argument or the context says so. (edx-ace looks at the
-/// context alone.)
+/// The channel's links, without unsubscribe links if the argument or the context says so. (edx-ace only checks the context.)
 fn action_links(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
     let argument = kwargs.get::<&Value>(OMIT_UNSUBSCRIBE_LINK)?.is_some_and(Value::is_truthy);
     let omits = argument || state.get::<Value>(OMIT_UNSUBSCRIBE_LINK)?.is_some_and(|value| value.is_truthy());

@@ -43,16 +43,16 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
         match known.iter().find(|(known, _)| *known == name) {
             Some((_, Some(value))) => Ok(value.clone()),
             Some((_, None)) => Err(tera::Error::message(format!("presentation.{name} is not set in ace.toml"))),
-            None => Err(tera::Error::message(format!("there is no setting `{name}` for templates"))),
+            None => Err(tera::Error::message(format!("templates have no setting `{name}`"))),
         }
     });
 }
 
-/// `value / max * width`, rounded as Python does: halves to the even number.
+/// Django's `widthratio`: `value / max * width`, rounded half to even.
 fn width_ratio(kwargs: Kwargs, _: &State) -> TeraResult<String> {
     let number = |name: &str| kwargs.must_get::<&Value>(name).map(|value| python::as_float(value).ok().flatten());
     let width = python::int(kwargs.must_get("width")?);
-    let width = width.ok_or_else(|| tera::Error::message("`widthratio` needs a whole number as its width"))?;
+    let width = width.ok_or_else(|| tera::Error::message("the width of `widthratio` must be an integer"))?;
     let (Some(value), Some(max)) = (number("value")?, number("max")?) else { return Ok(String::new()) };
     if max == 0.0 {
         return Ok("0".to_owned());
@@ -61,15 +61,15 @@ fn width_ratio(kwargs: Kwargs, _: &State) -> TeraResult<String> {
     Ok(if ratio.is_finite() { format!("{:.0}", ratio.round_ties_even() + 0.0) } else { String::new() })
 }
 
-/// As Django's: `code`, `name`, `name_local`, `name_translated` and `bidi`.
+/// Django's `get_language_info`: `code`, `name`, `name_local`, `name_translated` and `bidi`.
 fn language_info(kwargs: Kwargs, _: &State) -> TeraResult<Value> {
-    let asked = python::text(kwargs.must_get("code")?);
-    let code = languages::normalized(&asked).unwrap_or_default();
+    let requested = python::text(kwargs.must_get("code")?);
+    let code = languages::normalized(&requested).unwrap_or_default();
     let generic = code.split('-').next().unwrap_or_default();
     let find = |code: &str| LANGUAGES.binary_search_by(|(known, ..)| (*known).cmp(code)).ok().map(|at| LANGUAGES[at]);
     let found = find(&code).or_else(|| find(generic));
     let (_, code, name, local, bidi) =
-        found.ok_or_else(|| tera::Error::message(format!("Django knows no language `{asked}`")))?;
+        found.ok_or_else(|| tera::Error::message(format!("Django does not have the language `{requested}`")))?;
     let translated = rendering::current(|rendering| Ok(rendering.language.text(None, name).to_owned()))?;
     let mut map = Map::new();
     for (key, text) in [("code", code), ("name", name), ("name_local", local), ("name_translated", &translated)] {

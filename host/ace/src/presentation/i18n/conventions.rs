@@ -1,7 +1,7 @@
-//! How Django's languages write dates and numbers, and the words that its filters write: names of months, `a.m.`, `yes,no,maybe`.
+//! Django's formats of dates and numbers by language, and the words that its filters use: names of months, `a.m.`, `yes,no,maybe`.
 //!
-//! All of it is Django's own, in `conventions.txt`, which `tests/django/conventions.py` makes from an installed Django. A region
-//! is asked first, then its language, then what Django has for all, which is how Django looks them up.
+//! `tests/django/conventions.py` generates the data, `conventions.txt`, from an installed Django. As in Django, a region takes
+//! precedence over its language, and a language over the defaults.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,25 +10,25 @@ use std::sync::{LazyLock, OnceLock};
 use super::plural::{Count, PluralRule};
 
 const TABLE: &str = include_str!("conventions.txt");
-/// The section for what a language says nothing about.
+/// The section of values that a language does not define.
 const DEFAULT: &str = "default";
-/// The line of a section that says which of a word's forms belongs to a number.
+/// The line of a section with its plural rule.
 const PLURALS: &str = "PLURALS";
-/// A region and its language.
+/// A language has at most two sections: its region's and its own.
 const SECTIONS_MAX: usize = 2;
 
-/// What Django knows of a language; nothing, where it does not have it.
+/// Django's conventions of a language. Empty if Django does not have the language.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Conventions {
     sections: [Option<&'static Section>; SECTIONS_MAX],
 }
 
-/// How whole numbers and fractions are written.
+/// The separators of numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Separators {
     pub decimal: Cow<'static, str>,
     pub thousand: Cow<'static, str>,
-    /// Digits between two separators; 0: none are written.
+    /// Digits between two thousands separators; 0 for no separators.
     pub grouping: usize,
 }
 
@@ -38,7 +38,7 @@ struct Section {
     plurals: Option<PluralRule>,
 }
 
-/// Sections are read when they are first asked for.
+/// The sections, parsed on first use.
 static SECTIONS: LazyLock<HashMap<&str, (&str, OnceLock<Section>)>> = LazyLock::new(|| {
     let sections = TABLE.split("\n[").skip(1).filter_map(|section| section.split_once(']'));
     sections.map(|(name, text)| (name, (text, OnceLock::new()))).collect()
@@ -54,11 +54,11 @@ fn section(name: &str) -> Option<&'static Section> {
 }
 
 impl Conventions {
-    /// Of the first of these languages that Django has, and the next of them.
+    /// The conventions of the first two of these languages that Django has.
     pub(crate) fn of<'a>(codes: impl Iterator<Item = &'a str>) -> Conventions {
         let mut conventions = Conventions::default();
-        for (place, found) in conventions.sections.iter_mut().zip(codes.filter_map(section)) {
-            *place = Some(found);
+        for (slot, found) in conventions.sections.iter_mut().zip(codes.filter_map(section)) {
+            *slot = Some(found);
         }
         conventions
     }
@@ -68,7 +68,7 @@ impl Conventions {
         self.sections[0].is_some()
     }
 
-    /// What a format that Django has by name is in this language: letters of its filter `date`.
+    /// One of Django's named formats in this language, in the letters of its filter `date`.
     pub(crate) fn format(&self, name: &str) -> Option<&'static str> {
         self.line(name).or_else(|| section(DEFAULT)?.lines.get(name).copied())
     }
@@ -82,7 +82,7 @@ impl Conventions {
         }
     }
 
-    /// A word of Django's in this language, where it is another than in English.
+    /// The translation of a word of Django's filters, if it differs from English.
     pub(crate) fn word(&self, context: Option<&str>, id: &str) -> Option<&'static str> {
         self.line(&match context {
             None => Cow::Borrowed(id),
@@ -90,7 +90,7 @@ impl Conventions {
         })
     }
 
-    /// The form of a word of Django's for a number.
+    /// The plural form of a word of Django's filters for a number.
     pub(crate) fn plural(&self, id: &str, count: Count) -> Option<&'static str> {
         self.sections.iter().flatten().find_map(|section| {
             let form = section.plurals.as_ref()?.form(count)?;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_region_is_asked_first_then_its_language_then_django() {
+    fn a_region_takes_precedence_over_its_language_and_the_defaults() {
         let mexico = of(&["es-mx", "es"]);
         assert_eq!(mexico.separators(), Separators { decimal: ".".into(), thousand: ",".into(), grouping: 3 });
         assert_eq!(mexico.word(None, "Sunday"), Some("Domingo"));
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn every_section_can_be_read() {
         for name in SECTIONS.keys() {
-            let section = section(name).expect("it is there");
+            let section = section(name).expect("a known name");
             assert_eq!(section.plurals.is_some(), section.lines.contains_key(PLURALS), "{name}");
         }
         assert!(SECTIONS.len() > 97, "{}", SECTIONS.len());

@@ -1,5 +1,5 @@
-//! Finds the translatable texts of templates and merges them into catalogues, so that translators use their usual tools:
-//! gettext's `xgettext` and `msgmerge` for templates.
+//! Extracts the translatable texts of templates and merges them into catalogues, as gettext's `xgettext` and `msgmerge` do for
+//! source code. Translators can use their usual tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,10 +11,10 @@ use super::po::{PoEntry, PoFile};
 use crate::presentation::templates::files::{self, Files};
 use crate::presentation::templates::tokenizer::{self, Tag, TokenKind};
 
-/// Django's name for its catalogues.
+/// The file name of Django's catalogues.
 const CATALOG: &str = "django.po";
 const TEMPLATE: &str = "django.pot";
-/// The plural rules of languages for which a catalogue is begun, as the Unicode CLDR and gettext have them.
+/// The plural rules of new catalogues, by language. Source: the Unicode CLDR and gettext.
 const PLURAL_FORMS: [(&str, &str); 12] = [
     ("ar", "nplurals=6; plural=n==0 ? 0 : n==1 ? 1 : n==2 ? 2 : n%100>=3 && n%100<=10 ? 3 : n%100>=11 ? 4 : 5;"),
     ("cs", "nplurals=3; plural=(n==1) ? 0 : (n>=2 && n<=4) ? 1 : 2;"),
@@ -33,10 +33,10 @@ const GERMANIC: &str = "nplurals=2; plural=(n != 1);";
 
 /// Why texts cannot be extracted.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages describe them")]
 #[non_exhaustive]
 pub enum ExtractError {
-    #[error("{0:?} is no language: write it as in fr or pt-br")]
+    #[error("{0:?} is not a language code; write it as in fr or pt-br")]
     Language(String),
     #[error("{}:{line}: {message}; nothing was written", file.display())]
     Malformed { file: PathBuf, line: usize, message: String },
@@ -44,27 +44,30 @@ pub enum ExtractError {
     File { file: PathBuf, message: String },
 }
 
-/// What became of one catalogue.
+/// The result for one catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Extracted {
-    /// `None`: the list of all texts (`.pot`).
+    /// `None` for the list of all texts (`.pot`).
     pub language: Option<String>,
-    /// The catalogue.
+    /// The path of the catalogue.
     pub file: PathBuf,
-    /// Texts in the templates.
+    /// The number of texts in the templates.
     pub messages: usize,
-    /// Texts that nobody has translated.
+    /// Texts without a translation.
     pub missing: Vec<String>,
-    /// Texts whose translation must be looked at again.
+    /// Texts whose translation must be reviewed.
     pub fuzzy: Vec<String>,
-    /// Translations of texts that are in no template any more; kept at the file's end.
+    /// Translations of texts that no template has any more. They are kept at the end of the file.
     pub stale: Vec<String>,
-    /// Whether the file differs from what there was.
+    /// Whether the file differs from its previous version.
     pub changed: bool,
 }
 
-/// Extracts the texts of one template folder and merges them into its `locale/*/LC_MESSAGES/django.po`; `languages` are
-/// begun where they have none. Nothing is written without `write`, and nothing where one catalogue is malformed. Blocks.
+/// Extracts the texts of one template folder and merges them into its `locale/*/LC_MESSAGES/django.po`. Creates a catalogue for
+/// each of `languages` that has none. Writes only if `write` is set. Blocks.
+///
+/// # Errors
+/// If a language code is invalid, a file cannot be read or written, or a catalogue is malformed. Then nothing is written.
 pub fn extract(dir: &Path, languages: &[String], write: bool) -> Result<Vec<Extracted>, ExtractError> {
     let dir = dir.canonicalize().map_err(|e| ExtractError::File { file: dir.to_owned(), message: e.to_string() })?;
     let found = messages(&dir)?;
@@ -85,7 +88,7 @@ pub fn extract(dir: &Path, languages: &[String], write: bool) -> Result<Vec<Extr
     Ok(extracted)
 }
 
-/// Each language that has a catalogue, or is to get one, and where.
+/// The path of the catalogue of each language that has one or gets a new one.
 fn catalogs(dir: &Path, wanted: &[String]) -> Result<BTreeMap<String, PathBuf>, ExtractError> {
     let locale = dir.join("locale");
     let file = |folder: &str| locale.join(folder).join("LC_MESSAGES").join(CATALOG);
@@ -106,7 +109,7 @@ fn catalogs(dir: &Path, wanted: &[String]) -> Result<BTreeMap<String, PathBuf>, 
     Ok(catalogs)
 }
 
-/// `pt-br` as Django names its folder: `pt_BR`, `zh_Hant`.
+/// Django's name of a language's folder: `pt_BR` for `pt-br`, `zh_Hant`.
 fn folder_name(language: &str) -> String {
     let mut parts = language.split('-');
     let mut name = parts.next().unwrap_or_default().to_owned();
@@ -123,10 +126,10 @@ fn folder_name(language: &str) -> String {
     name
 }
 
-/// Every text of a folder's templates with where it stands, in the templates' order.
+/// The texts of a folder's templates with their references, in the order of the templates.
 fn messages(dir: &Path) -> Result<Vec<PoEntry>, ExtractError> {
     let mut entries: Vec<PoEntry> = Vec::new();
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut indices: BTreeMap<String, usize> = BTreeMap::new();
     let found = Files::find(&[dir.to_owned()]);
     if let Some(problem) = found.problems.first() {
         return Err(ExtractError::File { file: problem.file.clone(), message: problem.message.clone() });
@@ -137,15 +140,15 @@ fn messages(dir: &Path) -> Result<Vec<PoEntry>, ExtractError> {
     }
     for path in paths {
         let text = files::read(&path).map_err(|message| ExtractError::File { file: path.clone(), message })?;
-        let shown = path.strip_prefix(dir).unwrap_or(&path).display().to_string().replace(' ', "%20");
+        let reference = path.strip_prefix(dir).unwrap_or(&path).display().to_string().replace(' ', "%20");
         for (at, entry) in texts(&text) {
             let line = 1 + text[..at].matches('\n').count();
-            let place = *places.entry(entry.key()).or_insert_with(|| {
+            let index = *indices.entry(entry.key()).or_insert_with(|| {
                 entries.push(PoEntry { translations: vec![String::new()], ..entry.clone() });
                 entries.len() - 1
             });
-            let known = &mut entries[place];
-            known.references.push(format!("{shown}:{line}"));
+            let known = &mut entries[index];
+            known.references.push(format!("{reference}:{line}"));
             known.plural = known.plural.take().or(entry.plural);
         }
     }
@@ -158,7 +161,7 @@ fn messages(dir: &Path) -> Result<Vec<PoEntry>, ExtractError> {
     Ok(entries)
 }
 
-/// The texts of one template, and at which byte each stands. What is no literal cannot be translated ahead.
+/// The texts of one template with their byte offsets. Only literals can be extracted.
 fn texts(template: &str) -> Vec<(usize, PoEntry)> {
     let mut found = Vec::new();
     for tag in tokenizer::tags(template) {
@@ -179,7 +182,7 @@ fn texts(template: &str) -> Vec<(usize, PoEntry)> {
     found
 }
 
-/// The literal arguments of a call whose name is the word at `at`.
+/// The literal arguments of a call whose name is the token at `at`.
 fn entry(tag: &Tag, at: usize) -> PoEntry {
     let mut entry = PoEntry::default();
     if !tag.is_sign(at + 1, '(') {
@@ -205,7 +208,7 @@ fn entry(tag: &Tag, at: usize) -> PoEntry {
     entry
 }
 
-/// A catalogue with the texts that there are now.
+/// A catalogue merged with the current texts.
 fn merged(language: Option<String>, file: PathBuf, found: &[PoEntry]) -> Result<(Extracted, String), ExtractError> {
     let before = match &language {
         Some(_) if file.exists() => {
@@ -246,7 +249,7 @@ fn merged(language: Option<String>, file: PathBuf, found: &[PoEntry]) -> Result<
     Ok((report, text))
 }
 
-/// A text as it is now, with what its translator said of it.
+/// A current text with its translation and translator comments.
 fn updated(new: &PoEntry, old: Option<PoEntry>, forms: usize) -> PoEntry {
     let count = if new.plural.is_some() { forms } else { 1 };
     let empty = PoEntry { translations: vec![String::new(); count], ..new.clone() };
@@ -287,7 +290,7 @@ fn plural_forms(language: &str) -> &'static str {
     of(language).or_else(|| of(language.split('-').next().unwrap_or_default())).unwrap_or(GERMANIC)
 }
 
-/// How many forms a catalogue's header says there are.
+/// The number of plural forms according to a catalogue's header.
 fn forms(header: &PoEntry) -> usize {
     let text = header.translations.first().map_or("", String::as_str);
     let number =
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn literal_texts_are_found_wherever_they_stand() {
+    fn literal_texts_are_found_in_every_position() {
         let template = "{{ trans(message='a') }}{% set x = trans(context=\"c\", message=\"b\") ~ ('d' | trans) %}\
                         {{ 'e' | trans(context='c', name=f(message='no')) | upper }}{{ trans(message=variable) }}\
                         {% if blocktrans(message='g', plural='h', count=[1, 2] | length) %}{% endif %}{# {{ trans(message='no') }} #}";

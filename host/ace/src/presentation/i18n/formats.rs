@@ -1,5 +1,5 @@
-//! Dates, times and numbers as the message's language writes them: `format_date`, `format_time`, `format_datetime` and
-//! `format_decimal`, named as in Babel. The knowledge is the Unicode CLDR's, compiled in through ICU4X.
+//! The filters `format_date`, `format_time`, `format_datetime` and `format_decimal`, named as in Babel. They use the data of the
+//! Unicode CLDR for the message's language, through ICU4X.
 
 use icu_calendar::{Date, Gregorian, RangeError};
 use icu_datetime::fieldsets::{self, T};
@@ -29,7 +29,7 @@ pub(crate) fn register(tera: &mut Tera, settings: &config::Presentation) {
         tera.register_filter(name, move |value: &Value, kwargs: Kwargs, _: &State| {
             let at = moment(value, kwargs.get("time_zone")?, &zone)?;
             let length = kwargs.get("length")?.map_or(Ok(Style::Medium), style)?;
-            rendering::current(|rendering| written(at, parts, length, &rendering.language.locale))
+            rendering::current(|rendering| formatted(at, parts, length, &rendering.language.locale))
         });
     }
     tera.register_filter("format_decimal", format_decimal);
@@ -42,7 +42,7 @@ enum Parts {
     Both,
 }
 
-/// Babel's and CLDR's four lengths.
+/// The four lengths of Babel and the CLDR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// With the day of the week.
@@ -58,34 +58,32 @@ fn style(name: &str) -> TeraResult<Style> {
         "long" => Ok(Style::Long),
         "medium" => Ok(Style::Medium),
         "short" => Ok(Style::Short),
-        other => Err(tera::Error::message(format!("`length` is full, long, medium or short, not `{other}`"))),
+        other => Err(tera::Error::message(format!("unknown `length` `{other}`; use full, long, medium or short"))),
     }
 }
 
-/// Text in ISO 8601, or seconds since the Unix epoch. A date and time without an offset is told as it stands.
+/// Parses ISO 8601, or seconds since the Unix epoch. A date and time without an offset is not converted.
 fn moment(value: &Value, zone: Option<&str>, default: &TimeZone) -> TeraResult<DateTime> {
     let zone = match zone {
         None => default.clone(),
-        Some(name) => TimeZone::get(name).map_err(|_| {
-            tera::Error::message(format!("there is no time zone `{name}`; write it as in Europe/Berlin"))
-        })?,
+        Some(name) => TimeZone::get(name)
+            .map_err(|_| tera::Error::message(format!("unknown time zone `{name}`; write it as in Europe/Berlin")))?,
     };
-    let unusable =
-        || tera::Error::message(format!("`{value}` is not a date: write it in ISO 8601, or as Unix seconds"));
+    let invalid = || tera::Error::message(format!("`{value}` is not a date: write it in ISO 8601, or as Unix seconds"));
     if let Some(seconds) = value.as_i64() {
-        return Ok(zone.to_datetime(Timestamp::from_second(seconds).map_err(|_| unusable())?));
+        return Ok(zone.to_datetime(Timestamp::from_second(seconds).map_err(|_| invalid())?));
     }
-    let text = value.as_str().map(str::trim).ok_or_else(unusable)?;
+    let text = value.as_str().map(str::trim).ok_or_else(invalid)?;
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(zone.to_datetime(at));
     }
-    text.parse::<DateTime>().map_err(|_| unusable())
+    text.parse::<DateTime>().map_err(|_| invalid())
 }
 
-fn written(at: DateTime, parts: Parts, style: Style, locale: &Locale) -> TeraResult<String> {
-    let whole = icu_date_time(at).map_err(|_| tera::Error::message(format!("`{at}` cannot be written as a date")))?;
+fn formatted(at: DateTime, parts: Parts, style: Style, locale: &Locale) -> TeraResult<String> {
+    let whole = icu_date_time(at).map_err(|_| tera::Error::message(format!("`{at}` cannot be formatted as a date")))?;
     icu(&whole, parts, style, locale)
-        .map_err(|e| tera::Error::message(format!("dates cannot be written in {locale}: {e}")))
+        .map_err(|e| tera::Error::message(format!("cannot format dates for {locale}: {e}")))
 }
 
 fn icu_date_time(at: DateTime) -> Result<IcuDateTime<Gregorian>, RangeError> {
@@ -130,12 +128,12 @@ fn icu(
     })
 }
 
-/// What a language calls a part of a date, or writes in the place of a whole format.
+/// A part of a date, or a whole format, that depends on the language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name {
     Month,
     ShortMonth,
-    /// As it stands beside a day.
+    /// The form beside a day.
     MonthOfDay,
     Weekday,
     ShortWeekday,
@@ -146,7 +144,7 @@ pub(crate) enum Name {
     MonthDay,
 }
 
-/// What the language itself writes, where the CLDR knows.
+/// The text in the language, if the CLDR has it.
 pub(crate) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String> {
     let whole = icu_date_time(at).ok()?;
     let prefs = locale.into();
@@ -182,32 +180,32 @@ pub(crate) fn named(at: DateTime, name: Name, locale: &Locale) -> Option<String>
     })
 }
 
-/// Between whole numbers and fractions, and between thousands, where the CLDR knows.
+/// The separators of numbers, if the CLDR has them.
 pub(crate) fn separators(locale: &Locale) -> Option<Separators> {
     let formatter = DecimalFormatter::try_new(locale.into(), Default::default()).ok()?;
-    let written = formatter.format(&Decimal::try_from_str("1111111.1").ok()?).to_string();
-    let mut signs = written.chars().filter(|c| !c.is_numeric()).map(String::from);
+    let sample = formatter.format(&Decimal::try_from_str("1111111.1").ok()?).to_string();
+    let mut signs = sample.chars().filter(|c| !c.is_numeric()).map(String::from);
     let (thousand, decimal) = (signs.next()?, signs.next_back()?);
     Some(Separators { decimal: decimal.into(), thousand: thousand.into(), grouping: 3 })
 }
 
-/// A number with the language's separators, and with so many digits after the decimal one as `digits` says.
+/// Formats a number with the language's separators and `digits` decimals.
 fn format_decimal(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<String> {
-    let unusable = || tera::Error::message(format!("`{value}` is not a number that can be written"));
+    let invalid = || tera::Error::message(format!("`{value}` is not a finite number"));
     let mut number = match (value.as_i64(), value.as_f64()) {
         (Some(whole), _) => Decimal::from(whole),
-        (None, Some(n)) if n.is_finite() => Decimal::try_from_str(&n.to_string()).map_err(|_| unusable())?,
-        _ => return Err(unusable()),
+        (None, Some(n)) if n.is_finite() => Decimal::try_from_str(&n.to_string()).map_err(|_| invalid())?,
+        _ => return Err(invalid()),
     };
     if let Some(digits) = kwargs.get::<i64>("digits")? {
         let digits = i16::try_from(digits).ok().filter(|digits| (0..=DIGITS_MAX).contains(digits));
-        let digits = digits.ok_or_else(|| tera::Error::message(format!("`digits` is from 0 to {DIGITS_MAX}")))?;
+        let digits = digits.ok_or_else(|| tera::Error::message(format!("`digits` must be from 0 to {DIGITS_MAX}")))?;
         number.round(-digits);
         number.absolute.pad_end(-digits);
     }
     rendering::current(|rendering| {
         let formatter = DecimalFormatter::try_new((&rendering.language.locale).into(), Default::default());
-        let formatter = formatter.map_err(|e| tera::Error::message(format!("numbers cannot be written: {e}")))?;
+        let formatter = formatter.map_err(|e| tera::Error::message(format!("cannot format numbers: {e}")))?;
         Ok(formatter.format(&number).to_string())
     })
 }

@@ -1,8 +1,8 @@
-//! Languages: which catalogue translates a message, and what a language is written like.
+//! Languages and their catalogues.
 //!
-//! Catalogues are gettext's `.po` files in Django's layout, `locale/{language}/LC_MESSAGES/*.po` in a template folder, in a
-//! theme, or in the folder of an application's templates. One language's files are one catalogue; where two translate a
-//! message, the one found first counts. A message that a catalogue lacks is looked for in those it falls back on.
+//! Catalogues are gettext's `.po` files in Django's layout: `locale/{language}/LC_MESSAGES/*.po` in a template folder, in a theme,
+//! or in the folder of an application's templates. All files of a language form one catalogue; the first translation of a
+//! message counts. If a catalogue lacks a message, the catalogues of its fallback languages are searched.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,18 +15,18 @@ use super::placeholders;
 use super::plural::{Count, PluralRule};
 use super::po::{self, PoEntry, PoError, PoFile};
 
-/// A language's tag is at most as long as BCP 47 recommends room for.
+/// The longest language tag: the buffer size that BCP 47 recommends.
 const CODE_BYTES_MAX: usize = 35;
-/// Spellings of languages that are remembered.
+/// Language codes whose resolution is cached.
 const RESOLVED_MAX: usize = 1_000;
 /// Languages written from right to left, by their first subtag.
 const RIGHT_TO_LEFT: [&str; 14] =
     ["ar", "arc", "ckb", "dv", "fa", "he", "iw", "ks", "ps", "sd", "syr", "ug", "ur", "yi"];
-/// Scripts written from right to left, and scripts that take a language above out of it.
+/// Scripts written from right to left, and scripts in which the languages above are written from left to right.
 const RIGHT_TO_LEFT_SCRIPTS: [&str; 4] = ["arab", "hebr", "syrc", "thaa"];
 const LEFT_TO_RIGHT_SCRIPTS: [&str; 3] = ["cyrl", "deva", "latn"];
-/// Tags that mean the same, the best known first.
-const SAME: [&[&str]; 7] = [
+/// Equivalent tags, the best known first.
+const EQUIVALENT: [&[&str]; 7] = [
     &["zh-hans", "zh-cn", "zh-sg"],
     &["zh-hant", "zh-tw"],
     &["nb", "no"],
@@ -35,7 +35,7 @@ const SAME: [&[&str]; 7] = [
     &["id", "in"],
     &["yi", "ji"],
 ];
-/// What is nearest where cutting a tag's end off leads nowhere, or to another script.
+/// The nearest languages, for tags whose shortened form has no catalogue or another script.
 const NEAREST: [(&str, &[&str]); 6] = [
     ("zh", &["zh-hans", "zh-cn"]),
     ("zh-hk", &["zh-hant", "zh-tw"]),
@@ -44,16 +44,16 @@ const NEAREST: [(&str, &[&str]); 6] = [
     ("nn", &["nb", "no"]),
     ("pt", &["pt-pt", "pt-br"]),
 ];
-/// Its regions write in two scripts, and a reader of one does not read the other.
+/// A language with two scripts, of which a reader usually knows one.
 const TWO_SCRIPTS: &str = "zh";
 
-/// The catalogues of one theme, and of what it is laid over.
+/// The catalogues of one theme, merged with those outside themes.
 #[derive(Debug)]
 pub(crate) struct Languages {
-    /// By language; those that go before others first.
+    /// By language, in order of precedence.
     catalogs: BTreeMap<String, Vec<Arc<Catalog>>>,
     default: String,
-    /// What was asked for before, and what it got.
+    /// Cached results by requested language.
     resolved: RwLock<HashMap<String, Resolved>>,
 }
 
@@ -63,33 +63,33 @@ pub(crate) struct Language {
     /// `pt-br`: lower case, hyphens.
     pub code: String,
     pub locale: Locale,
-    /// As Django has them.
+    /// Django's conventions.
     pub conventions: Conventions,
-    /// Asked in turn.
+    /// In order of precedence.
     catalogs: Vec<Arc<Catalog>>,
-    /// So many of them are of the language itself; the rest, of the default one.
+    /// The number of catalogues of the language itself. The rest belong to the default language.
     own: usize,
 }
 
-/// What a message asked for, and what it got.
+/// The language that a message is rendered in.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
     pub language: Arc<Language>,
-    /// Why it is another one than asked for.
+    /// Why it differs from the requested one.
     pub note: Option<String>,
 }
 
 /// One `.po` file.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    /// The forms of each message that is translated, by [`po::key`].
+    /// The forms of each translated message, by [`po::key`].
     messages: HashMap<String, Vec<String>>,
-    /// `None`: the file's is faulty, so that no message with a plural is translated.
+    /// `None` if the file's rule is faulty. Then messages with plurals count as not translated.
     rule: Option<PluralRule>,
 }
 
 impl Languages {
-    /// `catalogs` with their languages, those that go before others first.
+    /// `catalogs` are in order of precedence, each with its language.
     pub(crate) fn new(catalogs: impl IntoIterator<Item = (String, Arc<Catalog>)>, default: &str) -> Languages {
         let mut by_language: BTreeMap<String, Vec<Arc<Catalog>>> = BTreeMap::new();
         for (language, catalog) in catalogs {
@@ -104,15 +104,14 @@ impl Languages {
         self.catalogs.keys().map(String::as_str)
     }
 
-    /// The language a message is rendered in: the one it asks for, one near it, else the default one. Never fails: what
-    /// cannot be had is said in the note. Where there are no catalogues at all, any language is as good as another, and
-    /// decides of dates and numbers alone.
-    pub(crate) fn resolve(&self, asked: Option<&str>) -> Resolved {
-        let key = asked.unwrap_or_default();
+    /// The language in which a message is rendered: the requested one, one near it, otherwise the default. A note says if the
+    /// requested one is not available. Without any catalogue, every language is accepted and affects only dates and numbers.
+    pub(crate) fn resolve(&self, requested: Option<&str>) -> Resolved {
+        let key = requested.unwrap_or_default();
         if let Some(known) = self.resolved.read().unwrap_or_else(PoisonError::into_inner).get(key) {
             return known.clone();
         }
-        let resolved = self.find(asked);
+        let resolved = self.find(requested);
         let mut known = self.resolved.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() < RESOLVED_MAX && key.len() <= CODE_BYTES_MAX {
             known.insert(key.to_owned(), resolved.clone());
@@ -120,13 +119,13 @@ impl Languages {
         resolved
     }
 
-    fn find(&self, asked: Option<&str>) -> Resolved {
-        let Some(asked) = asked.filter(|asked| !asked.trim().is_empty()) else {
+    fn find(&self, requested: Option<&str>) -> Resolved {
+        let Some(requested) = requested.filter(|requested| !requested.trim().is_empty()) else {
             return Resolved { language: self.language(&self.default), note: None };
         };
-        let Some(code) = normalized(asked) else {
-            let asked: String = asked.chars().take(CODE_BYTES_MAX).collect();
-            let note = format!("{asked:?} is not a language; {} is used", self.default);
+        let Some(code) = normalized(requested) else {
+            let requested: String = requested.chars().take(CODE_BYTES_MAX).collect();
+            let note = format!("{requested:?} is not a language; {} is used", self.default);
             return Resolved { language: self.language(&self.default), note: Some(note) };
         };
         let is_default = first_subtag(&code) == first_subtag(&self.default);
@@ -140,7 +139,7 @@ impl Languages {
     fn language(&self, code: &str) -> Arc<Language> {
         let mut catalogs: Vec<_> = self.own(code).cloned().collect();
         let own = catalogs.len();
-        // The default language's catalogue helps out only where the source's own texts would be foreign, too.
+        // The catalogue of the default language fills gaps, unless this is the default language.
         if code != self.default {
             catalogs.extend(self.own(&self.default).cloned());
         }
@@ -149,7 +148,7 @@ impl Languages {
         Arc::new(Language { code: code.to_owned(), locale: locale(code), conventions, catalogs, own })
     }
 
-    /// The catalogues of a language; those of one near it where it has none.
+    /// The catalogues of a language, or of a near one if it has none.
     fn own<'a>(&'a self, code: &'a str) -> impl Iterator<Item = &'a Arc<Catalog>> {
         let first = self.nearest(code);
         let is_near = first.is_some_and(|first| fallbacks(code).all(|other| other != first));
@@ -157,20 +156,20 @@ impl Languages {
         codes.filter_map(|code| self.catalogs.get(code)).flatten()
     }
 
-    /// The language whose catalogue is asked first: this one, what its tag begins with, what is nearest, else another region's.
+    /// The language whose catalogue is searched first: this one, a shorter tag, a near one, or another region.
     fn nearest<'a>(&'a self, code: &'a str) -> Option<&'a str> {
-        let is_there = |code: &&str| self.catalogs.contains_key(*code);
+        let has_catalog = |code: &&str| self.catalogs.contains_key(*code);
         let language = first_subtag(code);
         let of_region = || {
             let mut codes = self.catalogs.keys().map(String::as_str);
             codes.find(|other| first_subtag(other) == language).filter(|_| language != TWO_SCRIPTS)
         };
-        fallbacks(code).find(is_there).or_else(|| nearest(code).iter().copied().find(is_there)).or_else(of_region)
+        fallbacks(code).find(has_catalog).or_else(|| nearest(code).iter().copied().find(has_catalog)).or_else(of_region)
     }
 }
 
 impl Language {
-    /// A text in this language; the text itself where nobody has translated it.
+    /// The translation of a text, or the text itself if it has none.
     pub(crate) fn text<'a>(&'a self, context: Option<&str>, id: &'a str) -> &'a str {
         find(&self.catalogs, context, id).and_then(|(forms, _)| forms.first()).map_or(id, String::as_str)
     }
@@ -181,15 +180,15 @@ impl Language {
         found.unwrap_or(if count.is_one() { id } else { plural })
     }
 
-    /// A word of Django's: by the language's catalogues, else as Django itself has it. `None` where Django does not have the
-    /// language either.
+    /// A word of Django's filters: from the language's catalogues, otherwise from Django. `None` if Django does not have the
+    /// language.
     pub(crate) fn word<'a>(&'a self, context: Option<&str>, id: &'a str) -> Option<&'a str> {
         let own = find(&self.catalogs[..self.own], context, id).and_then(|(forms, _)| forms.first());
         let django = || self.conventions.word(context, id).or_else(|| self.conventions.is_known().then_some(id));
         own.map(String::as_str).or_else(django)
     }
 
-    /// The form of a word of Django's for a number.
+    /// The plural form of a word of Django's filters for a number.
     pub(crate) fn plural_word<'a>(&'a self, id: &'a str, plural: &'a str, count: Count) -> &'a str {
         let own = find(&self.catalogs[..self.own], None, id).and_then(|(forms, rule)| form(forms, rule, count));
         let word = own.or_else(|| self.conventions.plural(id, count));
@@ -203,7 +202,7 @@ impl Language {
     }
 }
 
-/// A message's forms in the first catalogue that has it, and that one's rule.
+/// The forms of a message in the first catalogue that has it, and the plural rule of that catalogue.
 fn find<'a>(
     catalogs: &'a [Arc<Catalog>],
     context: Option<&str>,
@@ -217,7 +216,7 @@ fn find<'a>(
     catalogs.iter().find_map(|catalog| Some((catalog.messages.get(key)?.as_slice(), catalog.rule.as_ref())))
 }
 
-/// The form for a number, where it is translated. A catalogue may have the message without its plural: one form for all.
+/// The form for a number, if it is translated. A catalogue may have the message without a plural: one form for all numbers.
 fn form<'a>(forms: &'a [String], rule: Option<&PluralRule>, count: Count) -> Option<&'a str> {
     let form = match forms {
         [only] => only,
@@ -227,7 +226,7 @@ fn form<'a>(forms: &'a [String], rule: Option<&PluralRule>, count: Count) -> Opt
 }
 
 impl Catalog {
-    /// What it takes of memory, about.
+    /// An estimate of its memory.
     pub(crate) fn bytes(&self) -> usize {
         let text = |text: &String| text.len() + size_of::<String>();
         let entry = |(key, forms): (&String, &Vec<String>)| {
@@ -236,17 +235,17 @@ impl Catalog {
         self.messages.iter().map(entry).sum()
     }
 
-    /// Reads a `.po` file: what can be used of it, and what is wrong with it. An entry that is wrong counts as not translated,
-    /// and so do those with a plural where the rule for plurals is. A file of which nothing can be used is `None`.
+    /// Reads a `.po` file and returns its usable part and its problems. A faulty entry counts as not translated; with a faulty
+    /// plural rule, so do all entries with a plural. `None` if nothing is usable.
     pub(crate) fn read(text: &str) -> (Option<Catalog>, Vec<PoError>) {
         let (po, mut problems) = PoFile::read(text);
         if po.entries.is_empty() {
-            // Whoever is about to write it has emptied it first.
+            // A file may be read while it is being rewritten.
             let is_empty = problems.is_empty();
-            problems.extend(is_empty.then(|| PoError { line: 1, message: "there is no message in it".to_owned() }));
+            problems.extend(is_empty.then(|| PoError { line: 1, message: "the file has no messages".to_owned() }));
             return (None, problems);
         }
-        // What gettext's tools leave in a new file stands for no rule.
+        // gettext's tools write EXPRESSION as a placeholder for the rule.
         let rule = match po.header_field("Plural-Forms").filter(|rule| !rule.contains("EXPRESSION")) {
             None => Ok(PluralRule::germanic()),
             Some(rule) => PluralRule::parse(rule),
@@ -262,22 +261,22 @@ impl Catalog {
             let mut forms = entry.translations.clone();
             match (&rule, &entry.plural) {
                 (None, Some(_)) => continue,
-                // A form that no number has is of no use.
+                // Surplus forms are never used.
                 (Some(rule), Some(_)) => forms.truncate(rule.forms()),
                 (_, None) => {}
             }
             let key = entry.key();
             let found = match messages.get(&key) {
                 Some(other) if *other == forms => continue,
-                Some(_) => Err(format!("it is translated already in line {}, which is used", lines[&key])),
-                None => placeholders_checked(entry),
+                Some(_) => Err(format!("duplicate message; the translation in line {} is used", lines[&key])),
+                None => check_placeholders(entry),
             };
             let problem = match found {
                 Err(message) => Some(message),
                 Ok(()) => {
                     lines.insert(key.clone(), entry.line);
                     messages.insert(key, forms);
-                    forms_lacking(entry, rule.as_ref())
+                    missing_forms(entry, rule.as_ref())
                 }
             };
             problems.extend(problem.map(|message| PoError { line: entry.line, message }));
@@ -287,30 +286,32 @@ impl Catalog {
     }
 }
 
-/// A translation that cannot be used as it stands would break a mail when it is sent; it is refused when it is read.
-fn placeholders_checked(entry: &PoEntry) -> Result<(), String> {
+/// Rejects a translation with wrong placeholders, which would fail only when a message is rendered.
+fn check_placeholders(entry: &PoEntry) -> Result<(), String> {
     let sources = || std::iter::once(&entry.id).chain(&entry.plural);
     let known: Vec<&str> = sources().flat_map(|source| placeholders::names(source)).collect();
     for text in &entry.translations {
         if let Some(name) = placeholders::names(text).find(|name| !known.contains(name)) {
             return Err(format!("the translation has %({name})s, which the message does not have"));
         }
-        let is_new = |broken: &&str| !known.is_empty() && sources().all(|source| !source.contains(*broken));
-        if let Some(broken) = placeholders::broken(text).find(is_new) {
-            return Err(format!("the translation has `{broken}`, which is not a placeholder; write it as in %(name)s"));
+        let is_new = |malformed: &&str| !known.is_empty() && sources().all(|source| !source.contains(*malformed));
+        if let Some(malformed) = placeholders::malformed(text).find(is_new) {
+            return Err(format!(
+                "the translation has `{malformed}`, which is not a placeholder; write it as in %(name)s"
+            ));
         }
     }
     Ok(())
 }
 
-/// Numbers whose form is not there get the source's text.
-fn forms_lacking(entry: &PoEntry, rule: Option<&PluralRule>) -> Option<String> {
+/// The problem of an entry with too few plural forms. Numbers without a form get the source text.
+fn missing_forms(entry: &PoEntry, rule: Option<&PluralRule>) -> Option<String> {
     let (forms, wanted) = (entry.translations.len(), rule?.forms());
-    let lacks = entry.plural.is_some() && forms < wanted;
-    lacks.then(|| format!("it has {forms} forms, where the catalogue's Plural-Forms says {wanted}"))
+    let is_incomplete = entry.plural.is_some() && forms < wanted;
+    is_incomplete.then(|| format!("the message has {forms} plural forms, but Plural-Forms says {wanted}"))
 }
 
-/// `pt_BR`, `PT-br`, `pt_BR.UTF-8` as `pt-br`; `None` for what is no language tag.
+/// Normalizes `pt_BR`, `PT-br` or `pt_BR.UTF-8` to `pt-br`. `None` if it is not a language tag.
 pub(crate) fn normalized(code: &str) -> Option<String> {
     let code = code.trim().split('.').next().unwrap_or_default().to_ascii_lowercase();
     let code = code.replace('_', "-").replace("@latin", "-latn").replace("@cyrillic", "-cyrl");
@@ -324,16 +325,16 @@ fn first_subtag(code: &str) -> &str {
     code.split('-').next().unwrap_or_default()
 }
 
-/// `zh-hant-tw`, `zh-hant` and what means the same, `zh`.
+/// The tag and its shorter forms, each with its equivalents: `zh-hant-tw`, `zh-hant`, `zh-tw`, `zh`.
 fn fallbacks(code: &str) -> impl Iterator<Item = &str> {
     let shorter = std::iter::successors(Some(code), |code| code.rsplit_once('-').map(|(shorter, _)| shorter));
     shorter.flat_map(|code| {
-        let same = SAME.iter().find(|same| same.contains(&code)).copied().unwrap_or_default();
-        std::iter::once(code).chain(same.iter().copied().filter(move |other| *other != code))
+        let equivalent = EQUIVALENT.iter().find(|tags| tags.contains(&code)).copied().unwrap_or_default();
+        std::iter::once(code).chain(equivalent.iter().copied().filter(move |other| *other != code))
     })
 }
 
-/// What is nearest to a tag, or to what it begins with.
+/// The languages nearest to a tag, or to a shorter form of it.
 fn nearest(code: &str) -> &'static [&'static str] {
     let whole_or_shorter = fallbacks(code).filter(|other| *other == code || *other != TWO_SCRIPTS);
     let mut found = whole_or_shorter.filter_map(|code| NEAREST.iter().find(|(from, _)| *from == code));

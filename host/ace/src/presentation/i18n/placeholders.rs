@@ -1,4 +1,4 @@
-//! The placeholders of a translatable text, as Django and Python write them: `%(name)s`, and `%%` for a percent sign.
+//! Python's placeholders in translatable texts: `%(name)s`, and `%%` for a percent sign.
 
 /// A piece of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,7 +7,7 @@ pub(super) enum Piece<'a> {
     Name(&'a str),
 }
 
-/// The pieces of a text in their order. A percent sign that begins neither a placeholder nor `%%` is a percent sign.
+/// The pieces of a text in order. A percent sign that starts neither a placeholder nor `%%` is literal.
 pub(super) fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -24,7 +24,7 @@ pub(super) fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// What a text that begins with a percent sign begins with, and the rest.
+/// The first piece of a text that starts with a percent sign, and the rest.
 fn first(text: &str) -> (Piece<'_>, &str) {
     if let Some(after) = text.strip_prefix("%%") {
         return (Piece::Text("%"), after);
@@ -41,7 +41,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_.".contains(c))
 }
 
-/// The names in a text.
+/// The names of a text's placeholders.
 pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
     pieces(text).filter_map(|piece| match piece {
         Piece::Name(name) => Some(name),
@@ -49,10 +49,10 @@ pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What looks like a placeholder and is none: `% (name)s`, `%(name)d`, `%(name`.
-pub(super) fn broken(text: &str) -> impl Iterator<Item = &str> {
+/// Malformed placeholders: `% (name)s`, `%(name)d`, `%(name`.
+pub(super) fn malformed(text: &str) -> impl Iterator<Item = &str> {
     let percents = text.match_indices('%').map(|(at, _)| at);
-    // `%%` is one sign, and the second of them begins nothing.
+    // The second sign of `%%` does not start a placeholder.
     let mut after = 0;
     percents.filter_map(move |at| {
         let rest = text.get(at..).filter(|_| at >= after)?;
@@ -61,7 +61,7 @@ pub(super) fn broken(text: &str) -> impl Iterator<Item = &str> {
         if matches!(first(rest), (Piece::Name(_), _)) {
             return None;
         }
-        // With the letter behind the parenthesis, where there is one.
+        // Includes the letter after the parenthesis, if any.
         let end = name.find(')').map_or(name.len(), |end| end + 1);
         let letter = name[end..].chars().next().filter(|c| c.is_alphabetic()).map_or(0, char::len_utf8);
         Some(&rest[..rest.len() - name.len() + end + letter])
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_told_from_percent_signs() {
+    fn placeholders_are_distinguished_from_percent_signs() {
         let found: Vec<_> = pieces("a %(b)s 5%% %c %( %(é.x)s%").collect();
         use Piece::{Name, Text};
         let expected = [
@@ -94,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_placeholder_and_is_none_is_found() {
-        let found: Vec<_> = broken("%(a)s %%(b) % (c)s %(d)d 5% (e %( f)s 5% of").collect();
+    fn malformed_placeholders_are_found() {
+        let found: Vec<_> = malformed("%(a)s %%(b) % (c)s %(d)d 5% (e %( f)s 5% of").collect();
         assert_eq!(found, ["% (c)s", "%(d)d", "% (e %( f)s", "%( f)s"]);
-        assert_eq!(broken("100 %").next(), None);
+        assert_eq!(malformed("100 %").next(), None);
     }
 }

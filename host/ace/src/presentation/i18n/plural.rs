@@ -1,21 +1,21 @@
-//! The plural rule of a gettext catalogue: `nplurals=3; plural=(n==1 ? 0 : n%10>=2 && n%10<=4 ? 1 : 2);`, an expression of
-//! C over one number.
+//! The plural rule of a gettext catalogue, an expression of C with one variable:
+//! `nplurals=3; plural=(n==1 ? 0 : n%10>=2 && n%10<=4 ? 1 : 2);`.
 
-/// Parentheses, conditions and signs inside one another, in one rule.
+/// The deepest nesting of a rule.
 const DEPTH_MAX: usize = 64;
 /// No language of the Unicode CLDR has more than six forms.
 const FORMS_MAX: usize = 10;
-/// A rule is tried with every number up to here before it is trusted: all that real rules look at is n % 1000.
-const TRIED_MAX: i128 = 2_000;
+/// A rule is validated with every number up to this one. Real rules depend only on n % 1000.
+const VALIDATED_MAX: i128 = 2_000;
 
-/// The number that a text is about. A rule is reckoned as Python reckons it, which is what Django asks.
+/// The number that a text is about. Rules are evaluated with Python's arithmetic, as in Django.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Count {
     Whole(i128),
     Fraction(f64),
 }
 
-/// Which of a catalogue's forms belongs to a number.
+/// The rule that selects the form for a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PluralRule {
     forms: usize,
@@ -48,7 +48,7 @@ enum Operator {
     Modulo,
 }
 
-/// How each operator is written, and how tightly it binds. The longer of two that begin alike comes first.
+/// The operators with their precedence. If one is a prefix of another, the longer one comes first.
 const OPERATORS: [(&str, Operator, u8); 13] = [
     ("||", Operator::Or, 1),
     ("&&", Operator::And, 2),
@@ -66,14 +66,14 @@ const OPERATORS: [(&str, Operator, u8); 13] = [
 ];
 
 impl PluralRule {
-    /// English and all that has one form for 1 and one for the rest: gettext's rule where a catalogue has none.
+    /// One form for 1 and one for all other numbers, as in English: gettext's default rule.
     pub(crate) fn germanic() -> Self {
         let is_many = Expr::Binary(Operator::NotEqual, Box::new(Expr::N), Box::new(Expr::Number(1)));
         PluralRule { forms: 2, rule: is_many }
     }
 
-    /// Reads the value of the header `Plural-Forms`. A rule that divides by zero or names a form that there is not, for any
-    /// number up to [`TRIED_MAX`], is refused.
+    /// Parses the value of the header `Plural-Forms`. Rejects a rule that, for a number up to [`VALIDATED_MAX`], divides by zero
+    /// or selects a form that does not exist.
     pub(crate) fn parse(header: &str) -> Result<Self, String> {
         let mut forms = None;
         let mut rule = None;
@@ -86,20 +86,20 @@ impl PluralRule {
         }
         let forms = forms
             .filter(|n| (1..=FORMS_MAX).contains(n))
-            .ok_or(format!("it needs nplurals=N with a number from 1 to {FORMS_MAX}"))?;
-        let rule = PluralRule { forms, rule: rule.ok_or("it needs plural=EXPRESSION")? };
-        match (0..=TRIED_MAX).find(|n| rule.form(Count::Whole(*n)).is_none_or(|form| form >= forms)) {
-            Some(n) => Err(format!("the rule gives none of the {forms} forms for n = {n}")),
+            .ok_or(format!("nplurals=N with a number from 1 to {FORMS_MAX} is missing"))?;
+        let rule = PluralRule { forms, rule: rule.ok_or("plural=EXPRESSION is missing")? };
+        match (0..=VALIDATED_MAX).find(|n| rule.form(Count::Whole(*n)).is_none_or(|form| form >= forms)) {
+            Some(n) => Err(format!("the rule selects none of the {forms} forms for n = {n}")),
             None => Ok(rule),
         }
     }
 
-    /// How many forms a translation has.
+    /// The number of forms of a translation.
     pub(crate) fn forms(&self) -> usize {
         self.forms
     }
 
-    /// The form for a number, from 0. `None` where the rule names none: it divides by zero, or ends below 0.
+    /// The form for a number, starting at 0. `None` if the rule divides by zero or its result is negative.
     pub(crate) fn form(&self, count: Count) -> Option<usize> {
         match count {
             Count::Whole(n) => usize::try_from(evaluate(&self.rule, n)?).ok(),
@@ -112,7 +112,7 @@ impl PluralRule {
 }
 
 impl Count {
-    /// Whether a text that nobody has translated is written in its singular.
+    /// Whether an untranslated text uses its singular.
     pub(crate) fn is_one(self) -> bool {
         match self {
             Count::Whole(n) => n == 1,
@@ -121,12 +121,12 @@ impl Count {
     }
 }
 
-/// What rules reckon with. Division and remainder round down, as in Python.
+/// The arithmetic of rules. Division and remainder round down, as in Python.
 trait Number: Copy + PartialOrd + From<u32> {
     fn plus(self, other: Self) -> Self;
     fn minus(self, other: Self) -> Self;
     fn times(self, other: Self) -> Self;
-    /// `None`: a division by zero.
+    /// `None` for a division by zero.
     fn divided(self, by: Self) -> Option<Self>;
     fn modulo(self, by: Self) -> Option<Self>;
 }
@@ -178,7 +178,7 @@ impl Number for f64 {
     }
 }
 
-/// `None`: a division by zero.
+/// `None` for a division by zero.
 fn evaluate<N: Number>(expr: &Expr, n: N) -> Option<N> {
     let is_true = |expr: &Expr| evaluate(expr, n).map(|value| value != N::from(0));
     let truth = |is_true: bool| N::from(u32::from(is_true));
@@ -214,7 +214,7 @@ fn parse_expression(text: &str) -> Result<Expr, String> {
     let expr = parser.ternary()?;
     match parser.rest {
         "" => Ok(expr),
-        rest => Err(format!("`{rest}` is not understood in the plural rule")),
+        rest => Err(format!("unexpected `{rest}` in the plural rule")),
     }
 }
 
@@ -231,13 +231,17 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, token: &str) -> Result<(), String> {
-        if self.take(token) { Ok(()) } else { Err(format!("the plural rule lacks a `{token}` before `{}`", self.rest)) }
+        if self.take(token) {
+            Ok(())
+        } else {
+            Err(format!("expected `{token}` before `{}` in the plural rule", self.rest))
+        }
     }
 
     fn ternary(&mut self) -> Result<Expr, String> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(format!("the plural rule nests more than {DEPTH_MAX} deep"));
+            return Err(format!("the plural rule is nested more than {DEPTH_MAX} levels deep"));
         }
         let condition = self.binary(1)?;
         let expr = if self.take("?") {
@@ -251,15 +255,16 @@ impl Parser<'_> {
         Ok(expr)
     }
 
-    fn binary(&mut self, binds_at_least: u8) -> Result<Expr, String> {
+    fn binary(&mut self, min_precedence: u8) -> Result<Expr, String> {
         let mut left = self.unary()?;
         loop {
             let next = OPERATORS.iter().find(|(token, _, _)| self.rest.starts_with(token));
-            let Some((token, operator, binds)) = next.filter(|(_, _, binds)| *binds >= binds_at_least) else {
+            let Some((token, operator, precedence)) = next.filter(|(_, _, precedence)| *precedence >= min_precedence)
+            else {
                 return Ok(left);
             };
             self.take(token);
-            left = Expr::Binary(*operator, Box::new(left), Box::new(self.binary(binds + 1)?));
+            left = Expr::Binary(*operator, Box::new(left), Box::new(self.binary(precedence + 1)?));
         }
     }
 
@@ -269,7 +274,7 @@ impl Parser<'_> {
             nots += 1;
         }
         let mut expr = self.atom()?;
-        // An even number of them asks whether it is not zero, as two do.
+        // More than two negations are equivalent to one or two.
         for _ in 0..if nots > 2 { 2 - nots % 2 } else { nots } {
             expr = Expr::Not(Box::new(expr));
         }
@@ -288,7 +293,9 @@ impl Parser<'_> {
         let digits = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let number = self.rest[..digits].parse();
         self.rest = self.rest[digits..].trim_start();
-        number.map(Expr::Number).map_err(|_| format!("the plural rule lacks `n` or a number before `{}`", self.rest))
+        number
+            .map(Expr::Number)
+            .map_err(|_| format!("expected `n` or a number before `{}` in the plural rule", self.rest))
     }
 }
 
@@ -316,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_and_negative_numbers_are_reckoned_as_python_does() {
+    fn fractions_and_negative_numbers_follow_pythons_arithmetic() {
         let russian =
             PluralRule::parse("nplurals=3; plural=n%10==1 && n%100!=11 ? 0 : n%10>=2 && n%10<=4 ? 1 : 2").unwrap();
         let forms = |numbers: &[Count]| numbers.iter().map(|n| russian.form(*n).unwrap()).collect::<Vec<_>>();
@@ -333,15 +340,17 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_cannot_be_is_refused_with_its_reason() {
-        let said = |header: &str| PluralRule::parse(header).unwrap_err();
-        assert_eq!(said("nplurals=2; plural=n;"), "the rule gives none of the 2 forms for n = 2");
-        assert_eq!(said("nplurals=2; plural=1/n;"), "the rule gives none of the 2 forms for n = 0");
-        assert_eq!(said("nplurals=0; plural=0;"), "it needs nplurals=N with a number from 1 to 10");
-        assert_eq!(said("nplurals=2; plural=n==;"), "the plural rule lacks `n` or a number before ``");
-        assert_eq!(said("nplurals=2; plural=(n==1"), "the plural rule lacks a `)` before ``");
-        assert_eq!(said("nplurals=2; plural=n x"), "`x` is not understood in the plural rule");
-        assert!(said(&format!("nplurals=2; plural={}n", "(".repeat(100_000))).contains("nests more than 64 deep"));
+    fn an_invalid_rule_is_rejected_with_its_reason() {
+        let error = |header: &str| PluralRule::parse(header).unwrap_err();
+        assert_eq!(error("nplurals=2; plural=n;"), "the rule selects none of the 2 forms for n = 2");
+        assert_eq!(error("nplurals=2; plural=1/n;"), "the rule selects none of the 2 forms for n = 0");
+        assert_eq!(error("nplurals=0; plural=0;"), "nplurals=N with a number from 1 to 10 is missing");
+        assert_eq!(error("nplurals=2; plural=n==;"), "expected `n` or a number before `` in the plural rule");
+        assert_eq!(error("nplurals=2; plural=(n==1"), "expected `)` before `` in the plural rule");
+        assert_eq!(error("nplurals=2; plural=n x"), "unexpected `x` in the plural rule");
+        assert!(
+            error(&format!("nplurals=2; plural={}n", "(".repeat(100_000))).contains("nested more than 64 levels deep")
+        );
         assert!(PluralRule::parse(&format!("nplurals=2; plural={}n", "!".repeat(100_000))).is_ok());
     }
 }

@@ -1,5 +1,5 @@
-//! GNU gettext's `.po` files. Read with the line of whatever is wrong, and written with everything a translator put in, so
-//! that a merge loses nothing. (The crate polib panics on malformed files and names no lines.)
+//! GNU gettext's `.po` files. Errors have a line, and writing keeps everything that a translator entered, so that a merge loses
+//! nothing. (The crate polib panics on malformed files and reports no lines.)
 
 mod quoting;
 
@@ -8,49 +8,49 @@ use std::iter;
 
 use quoting::{quoted, unquoted};
 
-/// Lines of text are broken so that a translator's editor shows them whole, as gettext's tools do.
+/// The length at which lines are wrapped, as in gettext's tools.
 const LINE_CHARS_MAX: usize = 79;
 
-/// What is wrong with a file, and where.
+/// An error in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PoError {
-    /// From 1.
+    /// Starts at 1.
     pub line: usize,
     pub message: String,
 }
 
-/// A file's entries in their order; the header is the first whose `id` is empty.
+/// The entries of a file in order. The header is the first one with an empty `id`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PoFile {
     pub entries: Vec<PoEntry>,
 }
 
-/// One message with its translations and all that is said of it.
+/// One message with its translations and comments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PoEntry {
-    /// Where its `msgid` stands, from 1; 0 for one that was not read.
+    /// The line of its `msgid`, starting at 1; 0 for a new entry.
     pub line: usize,
-    /// `#`: the translator's own.
+    /// `#`: comments of the translator.
     pub translator_comments: Vec<String>,
-    /// `#.`: from the source, for the translator.
+    /// `#.`: comments for the translator, from the source.
     pub extracted_comments: Vec<String>,
-    /// `#:`: where the message stands.
+    /// `#:`: the places of the message in the sources.
     pub references: Vec<String>,
     /// `#,`: `fuzzy`, `python-format`.
     pub flags: Vec<String>,
-    /// `#|`: what the message was before it changed.
+    /// `#|`: the previous version of the message.
     pub previous: Vec<String>,
-    /// `#~`: in no source any more.
+    /// `#~`: the sources do not have it any more.
     pub obsolete: bool,
     pub context: Option<String>,
     pub id: String,
     pub plural: Option<String>,
-    /// One, or one for each plural form.
+    /// One, or one per plural form.
     pub translations: Vec<String>,
 }
 
 impl PoEntry {
-    /// The name gettext finds a message by: its context, the character U+0004, and its id.
+    /// The key of a message in gettext: its context, the character U+0004, and its id.
     pub(super) fn key(&self) -> String {
         key(self.context.as_deref(), &self.id)
     }
@@ -59,12 +59,12 @@ impl PoEntry {
         self.flags.iter().any(|flag| flag == "fuzzy")
     }
 
-    /// Whether every form is there and a translator stands behind it.
+    /// Whether every form is translated and none is fuzzy.
     pub(super) fn is_translated(&self) -> bool {
         self.is_used() && self.translations.iter().all(|text| !text.is_empty())
     }
 
-    /// Whether gettext uses it: a translator stands behind its first form, whatever is there of the others.
+    /// Whether gettext uses the entry: its first form is translated and it is not fuzzy.
     pub(super) fn is_used(&self) -> bool {
         !self.is_fuzzy() && self.translations.first().is_some_and(|text| !text.is_empty())
     }
@@ -80,16 +80,16 @@ pub(super) fn key(context: Option<&str>, id: &str) -> String {
 }
 
 impl PoFile {
-    /// Reads a file that is to be written again: nothing in it may be wrong.
+    /// Parses a file that must be valid, because it will be written again.
     ///
     /// # Errors
-    /// The first thing that is.
+    /// The first error in the file.
     pub(super) fn parse(text: &str) -> Result<PoFile, PoError> {
         let (file, errors) = PoFile::read(text);
         errors.into_iter().next().map_or(Ok(file), Err)
     }
 
-    /// Reads all that can be read. What is wrong costs the entry that it is in.
+    /// Reads the valid entries of a file, and the errors of the others.
     pub(super) fn read(text: &str) -> (PoFile, Vec<PoError>) {
         let mut reader = Reader::default();
         for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
@@ -110,13 +110,13 @@ impl PoFile {
         fields.find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// The messages that count: neither the header nor obsolete ones.
+    /// The messages, without the header and obsolete ones.
     pub(super) fn messages(&self) -> impl Iterator<Item = &PoEntry> {
         self.entries.iter().filter(|entry| !entry.is_header() && !entry.obsolete)
     }
 }
 
-/// The part of an entry that a further line of text belongs to.
+/// The field of an entry that a continuation line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Context,
@@ -134,10 +134,10 @@ struct Reader {
     skipping: Option<Skipping>,
 }
 
-/// The rest of a faulty entry is passed over.
+/// The rest of a faulty entry is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Skipping {
-    /// Its `msgid` comes still, and is not that of the next entry.
+    /// Its `msgid` is still to come and does not start the next entry.
     BeforeId,
     AfterId,
 }
@@ -147,7 +147,7 @@ impl Reader {
         if self.skips(line) {
             return;
         }
-        if begins_entry(line) {
+        if starts_entry(line) {
             self.close_after(|before| matches!(before, Field::Translation(_)));
         }
         if let Err(message) = self.read(number, line) {
@@ -163,15 +163,15 @@ impl Reader {
         self.entry = PoEntry::default();
     }
 
-    /// Whether a line belongs to a faulty entry still.
+    /// Whether a line belongs to the rest of a faulty entry.
     fn skips(&mut self, line: &str) -> bool {
         let Some(skipping) = self.skipping else { return false };
-        if skipping == Skipping::BeforeId && begins_entry(line) && !bare(line).starts_with("msgctxt") {
+        if skipping == Skipping::BeforeId && starts_entry(line) && !bare(line).starts_with("msgctxt") {
             self.skipping = Some(Skipping::AfterId);
             return true;
         }
         let is_comment = line.starts_with('#') && !line.starts_with("#~");
-        if begins_entry(line) || is_comment {
+        if starts_entry(line) || is_comment {
             self.skipping = None;
         }
         self.skipping.is_some()
@@ -184,7 +184,7 @@ impl Reader {
         match comment.strip_prefix('~').map(str::trim) {
             None => self.comment(comment),
             Some("") => {}
-            // What is said of an obsolete entry may be marked as the entry is.
+            // Comments of an obsolete entry may have its mark.
             Some(rest) if rest.starts_with('|') => self.comment(rest),
             Some(rest) if rest.starts_with('#') => self.comment(&rest[1..]),
             Some(rest) => return self.keyword(number, rest, true),
@@ -211,12 +211,16 @@ impl Reader {
     fn keyword(&mut self, number: usize, line: &str, obsolete: bool) -> Result<(), String> {
         let (word, text) = match line.find('"') {
             Some(at) => (line[..at].trim_end(), unquoted(&line[at..])?),
-            None => return Err(format!("`{line}` is not a line of a .po file: a keyword and a text in double quotes")),
+            None => {
+                return Err(format!(
+                    "`{line}` is not a line of a .po file: expected a keyword and a text in double quotes"
+                ));
+            }
         };
         let field = match word {
-            "" => self.field.ok_or("a text stands here that belongs to no msgid or msgstr")?,
-            "msgctxt" => self.begin(Field::Context, number),
-            "msgid" => self.begin(Field::Id, number),
+            "" => self.field.ok_or("this text belongs to no msgid or msgstr")?,
+            "msgctxt" => self.start(Field::Context, number),
+            "msgid" => self.start(Field::Id, number),
             "msgid_plural" if self.field == Some(Field::Id) => Field::Plural,
             "msgstr" if self.field == Some(Field::Id) => Field::Translation(0),
             _ => Field::Translation(self.form_after(word)?),
@@ -234,7 +238,7 @@ impl Reader {
         Ok(())
     }
 
-    fn begin(&mut self, field: Field, number: usize) -> Field {
+    fn start(&mut self, field: Field, number: usize) -> Field {
         let is_next = self.field.is_none() || (field, self.field) == (Field::Id, Some(Field::Context));
         if !is_next {
             self.fail(number, "the message before this one has no msgstr".to_owned());
@@ -245,7 +249,7 @@ impl Reader {
         field
     }
 
-    /// `msgstr[2]`: only as the next after what is there.
+    /// The number of `msgstr[2]`, which must follow that of the previous form.
     fn form_after(&self, word: &str) -> Result<usize, String> {
         let form = word.strip_prefix("msgstr[").and_then(|rest| rest.strip_suffix(']')).and_then(|n| n.parse().ok());
         let next = match self.field {
@@ -255,12 +259,12 @@ impl Reader {
         };
         match (form, next) {
             (Some(form), Some(next)) if form == next => Ok(form),
-            (_, Some(next)) => Err(format!("`{word}` stands where msgstr[{next}] is expected")),
-            _ => Err(format!("`{word}` cannot stand here")),
+            (_, Some(next)) => Err(format!("expected msgstr[{next}] instead of `{word}`")),
+            _ => Err(format!("unexpected `{word}`")),
         }
     }
 
-    /// Closes the entry under way where its last part was such a one.
+    /// Closes the current entry if its last field is an end.
     fn close_after(&mut self, is_end: impl Fn(Field) -> bool) {
         if self.field.is_some_and(is_end) {
             let entry = std::mem::take(&mut self.entry);
@@ -278,12 +282,12 @@ impl Reader {
     }
 }
 
-fn begins_entry(line: &str) -> bool {
+fn starts_entry(line: &str) -> bool {
     let line = bare(line);
     line.starts_with("msgctxt") || line.starts_with("msgid") && !line.starts_with("msgid_plural")
 }
 
-/// A line without the mark of what is obsolete.
+/// A line without the mark of obsolete entries.
 fn bare(line: &str) -> &str {
     line.strip_prefix("#~").map_or(line, str::trim)
 }
@@ -333,7 +337,7 @@ impl std::fmt::Display for PoEntry {
     }
 }
 
-/// On one line where it fits, else broken after line ends and spaces.
+/// Writes a text on one line if it fits, otherwise wrapped after line ends and spaces.
 fn write_text(f: &mut std::fmt::Formatter<'_>, mark: &str, keyword: &str, text: &str) -> std::fmt::Result {
     let line_ends = text.trim_end_matches('\n').contains('\n');
     let whole = quoted(text);
@@ -349,7 +353,7 @@ fn write_text(f: &mut std::fmt::Formatter<'_>, mark: &str, keyword: &str, text: 
     Ok(())
 }
 
-/// A line in pieces of a readable length, each but the last ending with a space.
+/// A line in pieces of at most the wrapped length, each except the last ending with a space.
 fn pieces(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = line;
     iter::from_fn(move || {
@@ -399,7 +403,7 @@ msgstr "Nowy"
 "#;
 
     #[test]
-    fn a_file_is_read_and_written_with_all_that_is_in_it() {
+    fn reading_and_writing_a_file_keeps_all_its_parts() {
         let file = PoFile::parse(FILE).unwrap();
         assert_eq!(file.entries.len(), 4);
         let [files, new] = file.messages().collect::<Vec<_>>()[..] else { panic!("two messages: {file:?}") };
@@ -414,7 +418,7 @@ msgstr "Nowy"
     }
 
     #[test]
-    fn long_texts_are_broken_between_words() {
+    fn long_texts_are_wrapped_between_words() {
         let id = "word ".repeat(40);
         let entry = PoEntry { id: id.clone(), translations: vec![String::new()], ..PoEntry::default() };
         let text = entry.to_string();
@@ -423,30 +427,31 @@ msgstr "Nowy"
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_line() {
-        let said = |text: &str| {
-            let error = PoFile::parse(text).unwrap_err();
-            format!("{}: {}", error.line, error.message)
+    fn errors_have_a_line() {
+        let error = |text: &str| {
+            let PoError { line, message } = PoFile::parse(text).unwrap_err();
+            format!("{line}: {message}")
         };
-        assert_eq!(said("msgid \"a\"\nmsgstr \"b\n"), "2: a closing quote is missing");
-        assert_eq!(said("msgid \"a\"\n\nmsgid \"b\"\nmsgstr \"\""), "3: the message before this one has no msgstr");
-        assert_eq!(said("\"loose\""), "1: a text stands here that belongs to no msgid or msgstr");
-        assert_eq!(said("msgid \"a\""), "1: the last message has no msgstr");
-        assert_eq!(said("msgid \"\\q\"\nmsgstr \"\""), "1: the escape `\\q` is unknown");
-        assert_eq!(said("msgid \"\\x\"\nmsgstr \"\""), "1: the escape of the number `` is not that of a byte");
-        assert_eq!(said("msgid \"a\"b\"\nmsgstr \"\""), "1: a quote inside a text needs a backslash before it");
-        assert_eq!(said("msgid \"a\"\nmsgstr[0] \"\""), "2: `msgstr[0]` cannot stand here");
+        assert_eq!(error("msgid \"a\"\nmsgstr \"b\n"), "2: a closing quote is missing");
+        assert_eq!(error("msgid \"a\"\n\nmsgid \"b\"\nmsgstr \"\""), "3: the message before this one has no msgstr");
+        assert_eq!(error("\"loose\""), "1: this text belongs to no msgid or msgstr");
+        assert_eq!(error("msgid \"a\""), "1: the last message has no msgstr");
+        assert_eq!(error("msgid \"\\q\"\nmsgstr \"\""), "1: the escape `\\q` is unknown");
+        assert_eq!(error("msgid \"\\x\"\nmsgstr \"\""), "1: the escape `` is not a byte");
+        assert_eq!(error("msgid \"a\"b\"\nmsgstr \"\""), "1: a quote inside a text needs a backslash before it");
+        assert_eq!(error("msgid \"a\"\nmsgstr[0] \"\""), "2: unexpected `msgstr[0]`");
         let skipped = "msgid \"a\"\nmsgid_plural \"b\"\nmsgstr[0] \"\"\nmsgstr[2] \"\"";
-        assert_eq!(said(skipped), "4: `msgstr[2]` stands where msgstr[1] is expected");
+        assert_eq!(error(skipped), "4: expected msgstr[1] instead of `msgstr[2]`");
         assert_eq!(
-            said("nonsense"),
-            "1: `nonsense` is not a line of a .po file: a keyword and a text in double quotes"
+            error("nonsense"),
+            "1: `nonsense` is not a line of a .po file: expected a keyword and a text in double quotes"
         );
-        for broken in ["msgid ", "msgid \"", "\"", "#~ ", "#~ msgid", "msgstr", "msgstr[", "msgctxt \"\""] {
+        for malformed in ["msgid ", "msgid \"", "\"", "#~ ", "#~ msgid", "msgstr", "msgstr[", "msgctxt \"\""] {
             // None of them may panic.
-            let _ = PoFile::parse(broken);
+            let _ = PoFile::parse(malformed);
         }
     }
+
     #[test]
     fn obsolete_entries_may_have_comments() {
         let text = "msgid \"a\"\nmsgstr \"b\"\n\n#~ # of a translator\n#~ #: a.html:1\n#~ #, fuzzy\n#~| msgid \"c\"\n\
@@ -459,7 +464,7 @@ msgstr "Nowy"
     }
 
     #[test]
-    fn what_is_wrong_costs_the_entry_that_it_is_in() {
+    fn an_error_affects_only_its_entry() {
         let text = "msgid \"a\"\nmsgstr \"1\"\n\n# comment\nmsgctxt \"x\\q\"\nmsgid \"b\"\nmsgstr \"2\"\n\n\
                     msgid \"c\nmsgid_plural \"cs\"\nmsgstr[0] \"3\"\n\nmsgid \"d\"\n\nmsgid \"e\"\nmsgstr \"5\"\nloose\n\n\
                     #, fuzzy\nmsgid \"f\"\nmsgstr \"6\"\n#~ msgid \"g\n#~ msgstr \"7\"\nmsgid \"h\"\nmsgstr \"8\"\nmsgid \"i\"\n";

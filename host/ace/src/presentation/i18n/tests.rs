@@ -40,7 +40,7 @@ fn texts_come_in_the_messages_language_and_their_values_are_escaped_as_the_file_
     let english = in_language("en", json!({"name": "<Tom>"}));
     assert_eq!(one(&presentation, &english, "body.txt").unwrap(), "Hello <Tom>! Hello <i>!");
     let fault = one(&presentation, &in_language("pl", json!({})), "body.txt").unwrap_err();
-    assert!(fault.contains("body.txt:1: the text has %(name)s, for which there is neither an argument"), "{fault}");
+    assert!(fault.contains("body.txt:1: the text has %(name)s, but there is no argument"), "{fault}");
 }
 
 #[test]
@@ -161,8 +161,8 @@ fn a_malformed_catalogue_is_a_problem_with_its_line_and_a_broken_edit_leaves_the
     assert_eq!(folders.problems(&doubtful), [expected]);
 
     folders.write(file, "msgid \"yes\"\nmsgstr \"ouais\"\n");
-    let mended = doubtful.reload(&dirs, &settings);
-    assert_eq!((text(&mended).as_str(), mended.problems()), ("ouais", &[][..]));
+    let fixed = doubtful.reload(&dirs, &settings);
+    assert_eq!((text(&fixed).as_str(), fixed.problems()), ("ouais", &[][..]));
     // Read for the first time, what can be used of it is used.
     folders.write(file, "msgid \"yes\"\nmsgstr \"ouais\"\n\nmsgid \"no\"\nmsgstr \"%(x)s\"\n");
     assert_eq!(text(&folders.load(&["a"])), "ouais");

@@ -1,6 +1,6 @@
-//! `trans` and `blocktrans`: texts in the message's language, and what templates ask of the language itself.
+//! The functions `trans` and `blocktrans`, and functions that describe the message's language.
 //!
-//! The translation is trusted, as the template is; what is put into it is escaped where the file demands it.
+//! Translations are trusted, as templates are. The values of their placeholders are escaped in HTML files.
 
 use std::borrow::Cow;
 
@@ -10,12 +10,12 @@ use super::placeholders::{self, Piece};
 use super::plural::Count;
 use crate::presentation::rendering;
 
-/// Arguments that are not values for placeholders.
+/// Arguments that are not values of placeholders.
 const MESSAGE: &str = "message";
 const CONTEXT: &str = "context";
 const PLURAL: &str = "plural";
 const COUNT: &str = "count";
-/// Values for placeholders that are called as an argument is.
+/// Values of placeholders that have the name of one of these arguments.
 const VALUES: &str = "values";
 
 pub(crate) fn register(tera: &mut Tera) {
@@ -48,7 +48,7 @@ fn translated(message: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value
     rendering::current(|rendering| fill(rendering.language.text(context, message), kwargs, state))
 }
 
-/// `blocktrans(message=…, plural=…, count=…, context=…, name=…)`; `plural` and `count` only together.
+/// `blocktrans(message=…, plural=…, count=…, context=…, name=…)`. `plural` and `count` require each other.
 fn blocktrans(kwargs: Kwargs, state: &State) -> TeraResult<Value> {
     let message = message(&kwargs)?;
     let context: Option<&str> = argument(&kwargs, CONTEXT)?;
@@ -65,18 +65,18 @@ fn message(kwargs: &Kwargs) -> TeraResult<&str> {
     argument(kwargs, MESSAGE)?.map_or_else(|| kwargs.must_get(MESSAGE), Ok)
 }
 
-/// As `kwargs.get`: a call has a handful of arguments, and comparing a name with each is quicker than hashing it.
+/// Like `kwargs.get`, but faster for few arguments: compares names instead of hashing.
 fn argument<'k, T: ArgFromValue<'k, Output = T>>(kwargs: &'k Kwargs, name: &str) -> TeraResult<Option<T>> {
     let found = kwargs.iter().find(|(key, _)| key.as_str() == Some(name));
     found.map(|(_, value)| T::from_value(value)).transpose()
 }
 
-/// What a plural rule looks at; Python's truth values are numbers.
+/// The number for a plural rule. Booleans are numbers, as in Python.
 fn number(value: &Value) -> TeraResult<Count> {
     let truth = || value.as_bool().map(|truth| Count::Whole(i128::from(truth)));
     let fraction = || value.as_f64().filter(|_| value.is_f64()).map(Count::Fraction);
     let whole = || value.as_i128().map(Count::Whole);
-    // Beyond what is exact here, a number is a large one.
+    // A number that is not representable is a large one.
     let large = || value.is_number().then_some(Count::Whole(i128::MAX));
     truth().or_else(fraction).or_else(whole).or_else(large).ok_or_else(|| {
         tera::Error::message(if value.is_undefined() {
@@ -87,7 +87,7 @@ fn number(value: &Value) -> TeraResult<Count> {
     })
 }
 
-/// Puts values in place of the placeholders: arguments, else what the template has under the name.
+/// Replaces placeholders by arguments, otherwise by variables of the template.
 fn fill(text: &str, kwargs: &Kwargs, state: &State) -> TeraResult<Value> {
     if !text.contains('%') {
         return Ok(Value::safe_string(text));
@@ -118,7 +118,7 @@ fn value_of<'a>(
     kwargs: &'a Kwargs,
     state: &State,
 ) -> TeraResult<Cow<'a, Value>> {
-    // Under the whole name first, which is how an import hands over `user.name`.
+    // The whole name comes first: imported templates pass `user.name` under that key.
     let whole = |values: &'a Value| values.as_map().and_then(|map| map.get(&tera::value::Key::Str(name)));
     if let Some(value) = values.and_then(|values| whole(values).or_else(|| values.get_from_path(name))) {
         return Ok(Cow::Borrowed(value));
@@ -126,7 +126,7 @@ fn value_of<'a>(
     if let Some(value) = argument::<&Value>(kwargs, name)? {
         return Ok(Cow::Borrowed(value));
     }
-    // `%(user.name)s` reads a field, as a block of Django's does.
+    // `%(user.name)s` reads a field, as in Django.
     let (first, path) = name.split_once('.').map_or((name, None), |(first, path)| (first, Some(path)));
     let value = state.get::<Value>(first)?;
     let value = match path {
@@ -134,6 +134,6 @@ fn value_of<'a>(
         None => value,
     };
     value.map(Cow::Owned).ok_or_else(|| {
-        tera::Error::message(format!("the text has %({name})s, for which there is neither an argument nor a variable"))
+        tera::Error::message(format!("the text has %({name})s, but there is no argument or variable of that name"))
     })
 }

@@ -1,7 +1,7 @@
-//! Finds the files of the template folders: templates, themes, catalogues. What wins is decided here.
+//! Finds the files of the template folders (templates, themes, catalogues) and decides their precedence.
 //!
-//! Below a template folder, `themes/{theme}/` is laid out as the folder itself; a theme's file goes before every folder's
-//! own. `locale/` and `{app_label}/locale/` hold catalogues.
+//! Below a template folder, `themes/{theme}/` has the same layout as the folder itself. The files of a theme take precedence over
+//! all files outside themes. `locale/` and `{app_label}/locale/` contain catalogues.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,39 +13,39 @@ use crate::presentation::TemplateProblem;
 use crate::presentation::i18n::languages;
 use ace_store::files::FileStamp;
 
-/// A template larger than this is a file in the wrong place.
+/// The largest template. A larger file is not a template.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// The same for a catalogue.
+/// The largest catalogue.
 pub(crate) const CATALOG_BYTES_MAX: u64 = 16 << 20;
-/// Files in all folders together.
+/// The most files in all folders together.
 const FILES_MAX: usize = 20_000;
-/// Folders inside folders; a symbolic link that leads back up ends here.
+/// The deepest nesting of folders, which also ends cycles of symbolic links.
 const DEPTH_MAX: usize = 16;
-/// A message that shows what its templates look like, beside the folders of its channel types.
+/// A sample message for the preview of templates, beside the folders of its channel types.
 pub(crate) const SAMPLE_FILE: &str = "sample.json";
 
-/// Addresses of an application's pages, at the top of a template folder.
+/// Paths of an application's pages, at the top of a template folder.
 const ROUTES_FILE: &str = "routes.toml";
-/// Texts of scripts, which Django's templates do not see either.
+/// The gettext domain of scripts, which Django does not use in templates either.
 const SCRIPT_DOMAIN: &str = "djangojs";
 
-/// The files found so far, and what is wrong with the folders.
+/// The files of the template folders, and the problems found.
 #[derive(Default)]
 pub(crate) struct Files {
-    /// Template name to file, outside themes.
+    /// The files outside themes, by template name.
     plain: BTreeMap<String, PathBuf>,
     /// The same for each theme.
     themes: BTreeMap<String, BTreeMap<String, PathBuf>>,
-    /// In the order they were found.
+    /// In the order of the search.
     catalogs: Vec<CatalogFile>,
     /// `app_label/edx_ace/name` to its sample.
     pub samples: BTreeMap<String, PathBuf>,
-    /// A file to those that are not used because of it.
+    /// For each file, the files of the same name that it hides.
     pub shadowed: BTreeMap<PathBuf, Vec<PathBuf>>,
-    /// Tables of routes; those of earlier folders first.
+    /// Tables of routes, in the order of the folders.
     pub routes: Vec<PathBuf>,
     pub problems: Vec<TemplateProblem>,
-    /// Files that are no templates by their names, and become some where a template includes them.
+    /// Other files, by name. They are templates if a template includes them.
     others: BTreeMap<String, PathBuf>,
     /// The same for each theme.
     theme_others: BTreeMap<String, BTreeMap<String, PathBuf>>,
@@ -63,14 +63,14 @@ impl Files {
     pub(crate) fn find(dirs: &[PathBuf]) -> Self {
         let mut files = Files::default();
         for dir in dirs {
-            // Without the detours of a relative path, so that files are told by short names.
+            // Canonical, so that messages have short paths.
             let dir = &dir.canonicalize().unwrap_or_else(|_| dir.clone());
             files.walk(dir, dir, 0);
         }
         files
     }
 
-    /// `included` are the names of files that count only because templates include them.
+    /// The names of all themes. `included` are the names of files that are templates only because others include them.
     pub(crate) fn themes(&self, included: &BTreeSet<String>) -> Vec<String> {
         let has_included =
             |(_, others): &(&String, &BTreeMap<String, PathBuf>)| included.iter().any(|name| others.contains_key(name));
@@ -80,7 +80,7 @@ impl Files {
         all.into_iter().map(str::to_owned).collect()
     }
 
-    /// Template name to file, as a theme sees them.
+    /// The files of a theme, merged with those outside themes, by template name.
     pub(crate) fn templates(&self, theme: Option<&str>) -> BTreeMap<String, PathBuf> {
         let mut templates = self.plain.clone();
         let own = theme.and_then(|theme| self.themes.get(theme)).into_iter().flatten();
@@ -88,19 +88,19 @@ impl Files {
         templates
     }
 
-    /// A file that is no template by its name, as a theme sees it.
+    /// Another file, of a theme or outside themes.
     pub(crate) fn other(&self, theme: Option<&str>, name: &str) -> Option<&PathBuf> {
         let own = theme.and_then(|theme| self.theme_others.get(theme)).and_then(|others| others.get(name));
         own.or_else(|| self.others.get(name))
     }
 
-    /// Every file that has one of the names.
+    /// All files with one of the names.
     fn others_named<'a>(&'a self, names: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Path> {
         let all = std::iter::once(&self.others).chain(self.theme_others.values());
         all.flat_map(|others| names.iter().filter_map(|name| others.get(name))).map(PathBuf::as_path)
     }
 
-    /// Languages and catalogues as a theme sees them, its own first, then those of whole folders before applications'.
+    /// The languages and catalogues of a theme, in order of precedence.
     pub(crate) fn catalogs(&self, theme: Option<&str>) -> impl Iterator<Item = (&str, &Path)> {
         let seen = |wanted: Option<&'_ str>| {
             let wanted = wanted.map(str::to_owned);
@@ -110,12 +110,12 @@ impl Files {
         own.chain(seen(None)).map(|catalog| (catalog.language.as_str(), catalog.path.as_path()))
     }
 
-    /// Every catalogue file once.
+    /// The paths of all catalogues.
     pub(crate) fn catalog_paths(&self) -> impl Iterator<Item = &Path> {
         self.catalogs.iter().map(|catalog| catalog.path.as_path())
     }
 
-    /// `included` are the names of files that count only because templates include them.
+    /// The current stamps of all files. `included` are the names of files that are templates only because others include them.
     pub(crate) fn stamps(&self, included: &BTreeSet<String>) -> BTreeMap<PathBuf, Option<FileStamp>> {
         let templates =
             self.plain.values().chain(self.themes.values().flat_map(BTreeMap::values)).map(PathBuf::as_path);
@@ -130,8 +130,10 @@ impl Files {
 
     fn walk(&mut self, root: &Path, dir: &Path, depth: usize) {
         if depth > DEPTH_MAX {
-            return self
-                .problem(dir, format!("folders are nested more than {DEPTH_MAX} deep; does a link lead back up?"));
+            return self.problem(
+                dir,
+                format!("folders are nested more than {DEPTH_MAX} levels deep; is there a cycle of symbolic links?"),
+            );
         }
         let entries = match fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(entries) => entries,
@@ -157,13 +159,13 @@ impl Files {
         }
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => self.walk(root, &path, depth + 1),
-            Ok(_) => self.take(&name, path),
+            Ok(_) => self.add(&name, path),
             Err(e) => self.problem(&path, format!("cannot be read: {e}")),
         }
     }
 
-    /// Files a file by what it is. The first of a name stays.
-    fn take(&mut self, name: &str, path: PathBuf) {
+    /// Adds a file according to its kind. The first file of a name takes precedence.
+    fn add(&mut self, name: &str, path: PathBuf) {
         self.count += 1;
         let (theme, name) = match name.strip_prefix("themes/").and_then(|rest| rest.split_once('/')) {
             Some((theme, name)) => (Some(theme), name),
@@ -172,7 +174,7 @@ impl Files {
         match name.split('/').collect::<Vec<_>>()[..] {
             ["locale", language, "LC_MESSAGES", file] | [_, "locale", language, "LC_MESSAGES", file] => {
                 if file.ends_with(".po") && !file.starts_with(SCRIPT_DOMAIN) {
-                    self.catalog(theme, language, path);
+                    self.add_catalog(theme, language, path);
                 }
             }
             ["locale", ..] => {}
@@ -194,12 +196,12 @@ impl Files {
             }
             _ => {
                 self.count -= 1;
-                self.take_other(theme, name, path);
+                self.add_other(theme, name, path);
             }
         }
     }
 
-    fn take_other(&mut self, theme: Option<&str>, name: &str, path: PathBuf) {
+    fn add_other(&mut self, theme: Option<&str>, name: &str, path: PathBuf) {
         if self.others_count >= FILES_MAX {
             return;
         }
@@ -211,10 +213,12 @@ impl Files {
         others.entry(name.to_owned()).or_insert(path);
     }
 
-    fn catalog(&mut self, theme: Option<&str>, folder: &str, path: PathBuf) {
+    fn add_catalog(&mut self, theme: Option<&str>, folder: &str, path: PathBuf) {
         match languages::normalized(folder) {
             Some(language) => self.catalogs.push(CatalogFile { theme: theme.map(str::to_owned), language, path }),
-            None => self.problem(&path, format!("{folder:?} is no language: name the folder as in fr or pt_BR")),
+            None => {
+                self.problem(&path, format!("{folder:?} is not a language code; name the folder as in fr or pt_BR"))
+            }
         }
     }
 
@@ -223,14 +227,13 @@ impl Files {
     }
 }
 
-/// Dot files and editors' backups.
+/// Dot files and backups of editors.
 fn is_hidden(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or(name);
     last.starts_with('.') || last.ends_with('~')
 }
 
-/// Every file of an `edx_ace` folder, whatever a channel calls its files; elsewhere what is plainly a template to
-/// include.
+/// Every file of an `edx_ace` folder is a template, because channels name their files freely. Elsewhere, `.html` and `.txt` are.
 fn is_template(name: &str) -> bool {
     name.split('/').nth(1) == Some("edx_ace") || name.ends_with(".html") || name.ends_with(".txt")
 }
@@ -245,7 +248,7 @@ pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<String, String
         .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
         .map_err(|e| format!("cannot be read: {e}"))?;
     if bytes.len() as u64 > bytes_max {
-        return Err(format!("is larger than {} MiB, the most that is read of such a file", bytes_max >> 20));
+        return Err(format!("is larger than {} MiB, the maximum for such a file", bytes_max >> 20));
     }
     String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();

@@ -1,4 +1,4 @@
-//! What there is: messages, files and what they override, themes, languages, samples.
+//! Lists messages, template files and the files that they override, themes, languages, and samples.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::files;
-use crate::message::Message;
+use crate::message::{FieldErrors, Message};
 use crate::presentation::{Presentation, Theme, email};
 
 /// The templates found for one message on one channel type.
@@ -16,12 +16,38 @@ pub struct MessageTemplates<'a> {
     pub app_label: &'a str,
     pub name: &'a str,
     pub channel_type: &'a str,
-    /// Sorted; broken ones too.
+    /// Sorted. Includes broken ones.
     pub files: Vec<&'a str>,
 }
 
+/// Why a sample has no message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SampleError {
+    /// The file cannot be read.
+    #[error("{0}")]
+    File(String),
+    /// The file is not JSON.
+    #[error("is not valid JSON: {0}")]
+    Json(serde_json::Error),
+    /// The JSON is not an object.
+    #[error("is not a message: it must be a JSON object")]
+    NotAnObject,
+    /// The object is not a valid message.
+    #[error(transparent)]
+    Message(#[from] FieldErrors),
+    /// The message is another one than that of the templates.
+    #[error("is a sample of {found}, but is beside the templates of {expected}")]
+    OtherMessage {
+        /// The message of the sample.
+        found: String,
+        /// The message of the templates.
+        expected: String,
+    },
+}
+
 impl MessageTemplates<'_> {
-    /// Whether a channel that asks for the file gets it.
+    /// Whether a channel that requests the file gets it.
     pub fn has(&self, file: &str, presentation: &Presentation) -> bool {
         let is_derived = file == email::BODY_TXT
             && self.channel_type == email::CHANNEL_TYPE
@@ -39,10 +65,10 @@ pub struct TemplateListing<'a> {
     pub channel_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub theme: Option<&'a str>,
-    /// As a channel names it.
+    /// The name that channels use.
     pub file: &'a str,
     pub source: &'a str,
-    /// The files that would be used without this one, next first.
+    /// The files of the same name that this one hides, in order of precedence.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +76,7 @@ pub struct TemplateListing<'a> {
 }
 
 impl Presentation {
-    /// The messages that have templates, by label, name and channel type.
+    /// The messages that have templates, by app label, name and channel type.
     pub fn messages(&self) -> impl Iterator<Item = MessageTemplates<'_>> {
         self.plain.index.iter().flat_map(|(app_label, names)| {
             names.iter().flat_map(move |(name, types)| {
@@ -64,7 +90,7 @@ impl Presentation {
         })
     }
 
-    /// The themes that the folders have.
+    /// The names of all themes.
     pub fn themes(&self) -> impl Iterator<Item = &str> {
         self.themes.keys().map(String::as_str)
     }
@@ -75,13 +101,13 @@ impl Presentation {
         all.flat_map(|theme| theme.languages.codes()).collect()
     }
 
-    /// The messages that have a sample beside their templates (`sample.json`): its file, and the message in it or why there
-    /// is none. A sample is a message as it is sent, of which `app_label`, `name` and `recipient` may be left out. Blocks.
-    pub fn samples(&self) -> Vec<(&Path, Result<Message, String>)> {
-        self.samples.iter().map(|(place, path)| (path.as_path(), sample(place, path))).collect()
+    /// The samples beside templates (`sample.json`), each with its file. A sample is a message in JSON, in which `app_label`,
+    /// `name` and `recipient` are optional. Blocks.
+    pub fn samples(&self) -> Vec<(&Path, Result<Message, SampleError>)> {
+        self.samples.iter().map(|(folder, path)| (path.as_path(), sample(folder, path))).collect()
     }
 
-    /// Every template file of every message, with where it comes from and what it goes before.
+    /// All template files of all messages, with their sources and the files that they override.
     pub fn files(&self) -> impl Iterator<Item = TemplateListing<'_>> {
         let plain = self.listing(None, &self.plain);
         plain.chain(self.themes.iter().flat_map(|(name, theme)| self.listing(Some(name), theme)))
@@ -97,7 +123,7 @@ impl Presentation {
         });
         entries.filter_map(move |(app_label, name, channel_type, entry)| {
             let plain = self.plain.paths.get(&entry.template).filter(|_| theme.is_some());
-            // A theme lists what is its own.
+            // A theme lists only the files that it overrides or adds.
             if theme.is_some() && plain.is_some_and(|plain| *plain == entry.source) {
                 return None;
             }
@@ -111,25 +137,24 @@ impl Presentation {
                 file: &entry.file,
                 source: &entry.source,
                 overrides,
-                broken: entry.broken.as_deref(),
+                broken: entry.fault.as_deref(),
             })
         })
     }
 }
 
-/// The message in a sample's file; `place` is where it stands, `app_label/edx_ace/name`.
-fn sample(place: &str, path: &Path) -> Result<Message, String> {
-    let mut sample: Value = files::read(path)?.parse().map_err(|e| format!("is no JSON: {e}"))?;
-    let fields = sample.as_object_mut().ok_or("is no message: a JSON object")?;
-    let (app_label, name) = place.split_once("/edx_ace/").unwrap_or_default();
+/// The message in the sample of the folder `app_label/edx_ace/name`.
+fn sample(folder: &str, path: &Path) -> Result<Message, SampleError> {
+    let mut sample: Value = files::read(path).map_err(SampleError::File)?.parse().map_err(SampleError::Json)?;
+    let fields = sample.as_object_mut().ok_or(SampleError::NotAnObject)?;
+    let (app_label, name) = folder.split_once("/edx_ace/").unwrap_or_default();
     for (key, value) in [("app_label", app_label.into()), ("name", name.into()), ("recipient", Value::Null)] {
         fields.entry(key).or_insert(value);
     }
-    let message = Message::from_value(sample).map_err(|e| e.to_string())?;
+    let message = Message::from_value(sample)?;
     if message.app_label == app_label && message.name == name {
         Ok(message)
     } else {
-        let (own, place) = (message.unique_name(), format!("{app_label}.{name}"));
-        Err(format!("is of {own}, but is beside the templates of {place}"))
+        Err(SampleError::OtherMessage { found: message.unique_name(), expected: format!("{app_label}.{name}") })
     }
 }

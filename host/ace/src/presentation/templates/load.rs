@@ -1,8 +1,9 @@
-//! Finds the template files, compiles them together, and sets the broken ones aside.
+//! Loads and compiles templates, and isolates the broken ones.
 //!
-//! Tera validates all templates of an environment together and refuses them together. So: all at once first, which is
-//! the usual case and fast; only when that fails, each alone (which tells its syntax errors and what it extends), then
-//! all that are left, dropping those the error names, until the rest is accepted. Every round drops at least one.
+//! Tera validates all templates of an environment together and rejects them together. All templates are therefore compiled at once
+//! first, which usually succeeds. If that fails, each is compiled alone, to find its syntax errors and the template that it
+//! extends. Then the rest is compiled repeatedly without the templates that the error names, until Tera accepts it. Every round
+//! drops at least one template.
 
 mod sources;
 
@@ -23,9 +24,9 @@ use crate::presentation::{
 };
 use ace_store::files::FileStamp;
 
-/// The line (where known) and the words.
+/// The line, if known, and the message.
 type Fault = (Option<usize>, String);
-/// What is wrong with each broken template, by its name.
+/// The faults of each broken template, by its name.
 type Broken = BTreeMap<String, Vec<Fault>>;
 /// The text of each template, by its name.
 pub(crate) type Texts = BTreeMap<String, Arc<str>>;
@@ -34,7 +35,7 @@ pub(crate) fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Present
     build(dirs, settings, Files::find(dirs), None)
 }
 
-/// `None` where no file and no setting has changed since `before` was loaded.
+/// `None` if no file and no setting has changed since `before` was loaded.
 pub(crate) fn load_again(
     dirs: &[PathBuf],
     settings: &config::Presentation,
@@ -76,7 +77,7 @@ fn build(
     let Loader { mut problems, included, stamps: more, routes, .. } = loader;
     stamps.extend(more);
     problems.sort();
-    // What is wrong outside themes is wrong in every theme.
+    // A problem outside themes is found in every theme.
     problems.dedup();
     Presentation {
         plain,
@@ -95,17 +96,17 @@ fn build(
     }
 }
 
-/// What themes are built from.
+/// Builds the themes.
 struct Loader<'a> {
     settings: &'a config::Presentation,
     files: &'a Files,
     catalogs: &'a BTreeMap<PathBuf, Arc<Catalog>>,
     routes: Arc<Routes>,
-    /// The files that templates include and that are none by their own names, whether they are there or not.
+    /// The names of files that are templates only because others include them, even if they do not exist.
     included: BTreeSet<String>,
-    /// How these looked before they were read.
+    /// The stamps of these files before they were read.
     stamps: BTreeMap<PathBuf, Option<FileStamp>>,
-    /// Each file is read once, however many themes see it.
+    /// The text of each file, so that it is read once for all themes.
     read: HashMap<PathBuf, Result<Arc<str>, String>>,
     problems: Vec<TemplateProblem>,
 }
@@ -126,7 +127,7 @@ impl Loader<'_> {
             }
         }
         self.add_included(name, &mut paths, &mut texts, &mut broken);
-        self.name_missing_pages(&paths, &texts);
+        self.report_missing_pages(&paths, &texts);
         let mut tera = compile(&texts, self.settings, &self.routes, &mut broken);
         for (name, faults) in &broken {
             self.problems.extend(faults.iter().map(|(line, message)| TemplateProblem {
@@ -135,7 +136,7 @@ impl Loader<'_> {
                 message: message.clone(),
             }));
         }
-        // What broke since goes on as it was; what only broke with it is whole again.
+        // Broken templates are replaced by their last valid version, which also repairs those that depend on them.
         let kept: Vec<(&String, &Arc<str>)> =
             broken.keys().filter_map(|name| before?.texts.get_key_value(name)).collect();
         if !kept.is_empty() {
@@ -158,7 +159,7 @@ impl Loader<'_> {
         }
     }
 
-    /// A file of any name is a template where one includes or extends it.
+    /// Adds files that are templates because others include or extend them.
     fn add_included(
         &mut self,
         theme: Option<&str>,
@@ -166,8 +167,8 @@ impl Loader<'_> {
         texts: &mut Texts,
         broken: &mut Broken,
     ) {
-        let mut waiting: Vec<Arc<str>> = texts.values().cloned().collect();
-        while let Some(text) = waiting.pop() {
+        let mut pending: Vec<Arc<str>> = texts.values().cloned().collect();
+        while let Some(text) = pending.pop() {
             for name in tokenizer::links(&text) {
                 if paths.contains_key(&name) {
                     continue;
@@ -178,7 +179,7 @@ impl Loader<'_> {
                 self.stamps.insert(path.clone(), FileStamp::of(path));
                 match self.text(path) {
                     Ok(text) => {
-                        waiting.push(text.clone());
+                        pending.push(text.clone());
                         texts.insert(name, text);
                     }
                     Err(message) => drop(broken.insert(name, vec![(None, message)])),
@@ -187,9 +188,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Each page that a template asks for and that has no address is a problem; the template can be rendered where it does
-    /// not come to that.
-    fn name_missing_pages(&mut self, paths: &BTreeMap<String, PathBuf>, texts: &Texts) {
+    /// Reports pages without a route. A template with one can be rendered if it does not reach that call.
+    fn report_missing_pages(&mut self, paths: &BTreeMap<String, PathBuf>, texts: &Texts) {
         for (name, text) in texts {
             for (at, page) in functions::links::pages(text) {
                 if self.routes.get(&page).is_none() {
@@ -210,15 +210,14 @@ impl Loader<'_> {
     }
 }
 
-/// Where each file of each message stands. A template elsewhere (a base layout) can be extended, but no channel asks
-/// for it.
+/// The files of each message. Templates in other places (base layouts) can be extended, but no channel requests them.
 fn index(paths: &BTreeMap<String, PathBuf>, broken: &Broken) -> Index {
     let mut index = Index::new();
     for (name, path) in paths {
         let [app_label, "edx_ace", message, channel_type, file] = name.split('/').collect::<Vec<_>>()[..] else {
             continue;
         };
-        let why = broken.get(name).and_then(|faults| faults.first()).map(|(line, message)| {
+        let fault = broken.get(name).and_then(|faults| faults.first()).map(|(line, message)| {
             TemplateProblem { file: path.clone(), line: *line, message: message.clone() }.to_string()
         });
         let types = index.entry(app_label.to_owned()).or_default().entry(message.to_owned()).or_default();
@@ -226,13 +225,13 @@ fn index(paths: &BTreeMap<String, PathBuf>, broken: &Broken) -> Index {
             file: file.to_owned(),
             template: name.clone(),
             source: path.display().to_string(),
-            broken: why,
+            fault,
         });
     }
     index
 }
 
-/// Tera as we set it up: only `.html` is escaped (edx-ace escapes text, too; a fault of its), and `range` is shorter.
+/// Tera with our filters and functions. Only `.html` is escaped; that edx-ace escapes `.txt` too is a fault.
 fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
@@ -246,7 +245,7 @@ fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     tera
 }
 
-/// The templates of a theme, of which each writes numbers as Python does.
+/// The templates of a theme, with numbers in Python's format.
 pub(crate) fn compile_with_python_numbers(
     texts: &Texts,
     settings: &config::Presentation,
@@ -254,7 +253,7 @@ pub(crate) fn compile_with_python_numbers(
 ) -> Tera {
     let texts =
         texts.iter().map(|(name, text)| (name.clone(), python_numbers::with_python_numbers(text).into())).collect();
-    // What is broken was told of the templates as they stand.
+    // Faults were already reported for the original templates.
     compile(&texts, settings, routes, &mut Broken::new())
 }
 
@@ -271,26 +270,26 @@ fn compile(texts: &Texts, settings: &config::Presentation, routes: &Arc<Routes>,
     if tera.add_raw_templates(&instrumented).is_ok() && metering::nested_too_deep(pairs(&instrumented)).is_empty() {
         return tera;
     }
-    Isolation::survey(&empty, &instrumented, broken).compile()
+    Isolation::start(&empty, &instrumented, broken).compile()
 }
 
 fn pairs(texts: &Texts) -> impl Iterator<Item = (&str, &str)> {
     texts.iter().map(|(name, text)| (name.as_str(), &**text))
 }
 
-/// The slow way round: templates that are still thought to be good.
+/// Finds the broken templates: keeps the ones that are not known to be broken.
 struct Isolation<'a> {
     empty: &'a Tera,
     texts: &'a Texts,
     good: BTreeMap<&'a str, &'a str>,
-    /// What each one extends.
+    /// The template that each one extends.
     extends: HashMap<&'a str, String>,
     broken: &'a mut Broken,
 }
 
 impl<'a> Isolation<'a> {
-    /// Each template alone: its syntax errors, and what it extends (as a parent that is not there).
-    fn survey(empty: &'a Tera, texts: &'a Texts, broken: &'a mut Broken) -> Self {
+    /// Compiles each template alone to find its syntax errors and, as a missing parent, the template that it extends.
+    fn start(empty: &'a Tera, texts: &'a Texts, broken: &'a mut Broken) -> Self {
         let mut this = Isolation { empty, texts, good: BTreeMap::new(), extends: HashMap::new(), broken };
         for (name, text) in texts {
             let mut alone = empty.clone();
@@ -321,9 +320,9 @@ impl<'a> Isolation<'a> {
                     if deep.is_empty() {
                         return tera;
                     }
-                    let why =
+                    let message =
                         format!("more than {} files include or extend one another in a row", metering::FILES_DEEP_MAX);
-                    deep.into_iter().map(|name| (name, (None, why.clone()))).collect()
+                    deep.into_iter().map(|name| (name, (None, message.clone()))).collect()
                 }
             };
             for (name, fault) in culprits {
@@ -333,7 +332,7 @@ impl<'a> Isolation<'a> {
         }
     }
 
-    /// Drops what extends something that is not there or not good, and what extends that, and so on.
+    /// Drops templates whose parent does not exist or is broken, repeatedly.
     fn drop_orphans(&mut self) {
         loop {
             let good = &self.good;
@@ -348,21 +347,21 @@ impl<'a> Isolation<'a> {
             for name in orphans {
                 self.good.remove(name);
                 let line = self.texts[name].lines().position(|line| line.contains("extends")).map(|i| i + 1);
-                let why = self.unusable("extends", &self.extends[name]);
-                self.broken.entry(name.to_owned()).or_default().push((line, why));
+                let message = self.unusable_link("extends", &self.extends[name]);
+                self.broken.entry(name.to_owned()).or_default().push((line, message));
             }
         }
     }
 
-    fn unusable(&self, verb: &str, name: &str) -> String {
+    fn unusable_link(&self, verb: &str, name: &str) -> String {
         if self.texts.contains_key(name) || self.broken.contains_key(name) {
-            format!("{verb} `{name}`, which is broken itself")
+            format!("{verb} `{name}`, which is broken")
         } else {
             format!("{verb} `{name}`, which is in no template folder")
         }
     }
 
-    /// Whom Tera's error is about.
+    /// The templates that Tera's error is about.
     fn culprits(&self, error: &tera::Error) -> Vec<(String, Fault)> {
         let known = |name: &str| self.good.contains_key(name);
         let found = match error.kind() {
@@ -370,7 +369,7 @@ impl<'a> Isolation<'a> {
                 vec![(report.filename().to_owned(), (Some(report.span().start_line), report.message().to_owned()))]
             }
             ErrorKind::MissingParent { current, parent } => {
-                vec![(current.clone(), (None, self.unusable("extends", parent)))]
+                vec![(current.clone(), (None, self.unusable_link("extends", parent)))]
             }
             ErrorKind::CircularExtend { tpl, inheritance_chain: chain } => {
                 vec![(tpl.clone(), (None, format!("extends itself: {}", chain.join(" -> "))))]
@@ -383,26 +382,26 @@ impl<'a> Isolation<'a> {
         };
         let found: Vec<_> = found.into_iter().filter(|(name, _)| known(name)).collect();
         if found.is_empty() {
-            // Tera names nobody we know: nothing can be told apart, so nothing of what is left can be used.
+            // The error names no known template, so none of the rest can be used.
             let why = shortened(&error.to_string());
             return self.good.keys().map(|name| ((*name).to_owned(), (None, why.clone()))).collect();
         }
         found
     }
 
-    /// Unknown filters, includes and the like come as one text of many reports, `error: …` and `--> file:line:column`
-    /// each; a component defined twice as a sentence with both names in backquotes, of which the last is dropped.
+    /// Parses the text of an error. Tera reports unknown filters, includes and the like as one text with `error: …` and
+    /// `--> file:line:column` each, and a duplicate component as a sentence with both templates, of which the last is dropped.
     fn reported(&self, text: &str) -> Vec<(String, Fault)> {
         let mut found = Vec::new();
-        let mut said = "";
+        let mut error = "";
         for line in text.lines() {
             if let Some(message) = line.strip_prefix("error: ") {
-                said = message;
-            } else if let Some(place) = line.trim_start().strip_prefix("--> ") {
-                let mut parts = place.rsplitn(3, ':').skip(1);
+                error = message;
+            } else if let Some(location) = line.trim_start().strip_prefix("--> ") {
+                let mut parts = location.rsplitn(3, ':').skip(1);
                 let line = parts.next().and_then(|n| n.parse().ok());
-                let name = parts.next().unwrap_or(place).to_owned();
-                found.push((name, (line, self.reworded(said))));
+                let name = parts.next().unwrap_or(location).to_owned();
+                found.push((name, (line, self.reworded(error))));
             }
         }
         if found.is_empty() {
@@ -412,10 +411,10 @@ impl<'a> Isolation<'a> {
         found
     }
 
-    fn reworded(&self, said: &str) -> String {
-        match said.strip_prefix("Unknown template `").and_then(|rest| rest.strip_suffix('`')) {
-            Some(name) => self.unusable("includes", name),
-            None => said.to_owned(),
+    fn reworded(&self, error: &str) -> String {
+        match error.strip_prefix("Unknown template `").and_then(|rest| rest.strip_suffix('`')) {
+            Some(name) => self.unusable_link("includes", name),
+            None => error.to_owned(),
         }
     }
 }

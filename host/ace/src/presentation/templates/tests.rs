@@ -1,4 +1,4 @@
-//! What comes with templates of Django projects: files of any ending, catalogues, tables of pages.
+//! The files of Django projects: included files with any extension, catalogues, tables of routes.
 
 mod python_numbers;
 
@@ -18,7 +18,7 @@ fn text_of(presentation: &Presentation, context: Value) -> Result<String, String
 }
 
 #[test]
-fn a_file_of_any_ending_is_a_template_where_one_includes_it() {
+fn a_file_with_any_extension_is_a_template_if_one_includes_it() {
     let folders = Folders::new();
     folders
         .hello("body.txt", "{% include \"mail/style.css\" %}")
@@ -40,7 +40,7 @@ fn a_file_of_any_ending_is_a_template_where_one_includes_it() {
 }
 
 #[test]
-fn a_theme_has_files_of_any_ending_of_its_own() {
+fn a_theme_can_have_included_files_with_any_extension() {
     let folders = Folders::new();
     folders.hello("body.txt", "{% include \"style.css\" %}").write("a/style.css", "plain");
     folders.write("a/themes/dark/style.css", "dark");
@@ -53,7 +53,7 @@ fn a_theme_has_files_of_any_ending_of_its_own() {
 }
 
 #[test]
-fn texts_of_scripts_are_not_read_nor_fallen_back_on() {
+fn catalogues_of_scripts_are_ignored() {
     let folders = Folders::new();
     folders.hello("body.txt", "{{ trans(message=\"yes\") }} {{ trans(message=\"no\") }}");
     folders.write("a/locale/fr/LC_MESSAGES/django.po", "msgid \"yes\"\nmsgstr \"\"\n\nmsgid \"no\"\nmsgstr \"non\"\n");
@@ -66,7 +66,7 @@ fn texts_of_scripts_are_not_read_nor_fallen_back_on() {
 }
 
 #[test]
-fn catalogues_are_large_and_all_of_them_bounded() {
+fn catalogues_can_be_large_and_their_total_is_bounded() {
     let folders = Folders::new();
     let entry = |id: usize| format!("msgid \"{id:0>500}\"\nmsgstr \"{id:1>500}\"\n\n");
     let large: String = (0..2_500).map(entry).collect();
@@ -74,20 +74,20 @@ fn catalogues_are_large_and_all_of_them_bounded() {
     folders.write("a/locale/ar/LC_MESSAGES/django.po", &large).write("a/locale/ru/LC_MESSAGES/django.po", &large);
     folders.write("a/locale/ka/LC_MESSAGES/django.po", vec![b'#'; (16 << 20) + 1]);
     let presentation = folders.load(&["a"]);
-    let too_large = "a/locale/ka/LC_MESSAGES/django.po: is larger than 16 MiB, the most that is read of such a file";
+    let too_large = "a/locale/ka/LC_MESSAGES/django.po: is larger than 16 MiB, the maximum for such a file";
     assert_eq!(folders.problems(&presentation), [too_large]);
     assert_eq!(presentation.languages().into_iter().collect::<Vec<_>>(), ["ar", "ru"]);
     let settings = config::Presentation { max_catalog_bytes: 3 << 20, ..config::Presentation::default() };
     let presentation = Presentation::load(&[folders.0.path().join("a")], &settings);
     assert_eq!(presentation.languages().into_iter().collect::<Vec<_>>(), ["ar"]);
     let problems = folders.problems(&presentation);
-    let expected = "a/locale/ru/LC_MESSAGES/django.po: is not used: all catalogues together would take more than 3MiB of memory; \
+    let expected = "a/locale/ru/LC_MESSAGES/django.po: is not used: all catalogues together would need more than 3MiB of memory; \
                     raise presentation.max-catalog-bytes";
     assert!(problems.contains(&expected.to_owned()), "{problems:?}");
 }
 
 #[test]
-fn pages_are_found_in_tables_and_the_first_table_wins() {
+fn pages_are_found_in_tables_of_routes_and_the_first_one_wins() {
     let folders = Folders::new();
     folders.hello(
         "body.txt",
@@ -103,12 +103,12 @@ fn pages_are_found_in_tables_and_the_first_table_wins() {
     assert_eq!(text_of(&before, json!({"n": 7})).as_deref(), Ok("/ /b/7/ "));
     let empty = text_of(&before, json!({"n": ""})).unwrap_err();
     assert!(
-        empty.contains("the page `item` has no route with the values that are given; there is /b/, /b/{pk}/"),
+        empty.contains("the page `item` has no route with these parameters; its routes are /b/, /b/{pk}/"),
         "{empty}"
     );
     folders.write("b/routes.toml", "item = \"b\"\n");
     let broken = before.reload(&dirs, &settings);
-    assert_eq!(text_of(&broken, json!({"n": 8})).as_deref(), Ok("/ /b/8/ "), "as it was before");
+    assert_eq!(text_of(&broken, json!({"n": 8})).as_deref(), Ok("/ /b/8/ "), "the previous version stays in use");
     assert!(
         folders.problems(&broken)[0].starts_with("b/routes.toml:1: item: the path \"b\" does not begin with a slash")
     );

@@ -1,27 +1,26 @@
-//! What else a message's templates need and do not get. Tera stops at the first variable that is not defined; whoever writes a
-//! template, or the message, wants to know of all. So, after such a fault alone, each one is filled in and the files rendered
-//! again, within the message's own bounds.
+//! Finds all undefined variables of a message. Tera stops at the first one, but an author wants to know all. After such a fault, each
+//! undefined variable is filled in and the files are rendered again, within the limits of the message.
 
 use std::collections::BTreeSet;
 
 use tera::value::Key;
 use tera::{Context, ErrorKind, Map, ReportError, Value};
 
-use crate::presentation::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, metering, spanned};
+use crate::presentation::{Compiled, Entry, Output, Presentation, TemplateFault, Theme, metering, split_at_span};
 
-/// Names that one fault tells.
+/// The most variables that one fault names.
 const NAMES_MAX: usize = 10;
 
-/// A variable, or a field of one, that is not defined.
+/// An undefined variable or field.
 struct Undefined {
-    /// `user.name`, as the template has it.
+    /// The path in the template: `user.name`.
     path: String,
-    /// `body.txt:3`.
-    place: String,
+    /// The file and line: `body.txt:3`.
+    location: String,
 }
 
 impl Presentation {
-    /// The fault, with the other names that are not defined where it is about one.
+    /// The fault, with all other undefined variables if it is about one.
     pub(in crate::presentation) fn with_all_undefined(
         &self,
         compiled: Compiled<'_>,
@@ -29,23 +28,22 @@ impl Presentation {
         context: &Context,
         fault: TemplateFault,
     ) -> TemplateFault {
-        // Most other faults have nothing to be looked for.
+        // Other faults are not about undefined variables.
         if !fault.message.contains("defined") {
             return fault;
         }
         let found = self.undefined(compiled, entries, context.clone());
         let others: Vec<String> =
-            found.iter().skip(1).map(|Undefined { path, place }| format!("`{path}` ({place})")).collect();
+            found.iter().skip(1).map(|Undefined { path, location }| format!("`{path}` ({location})")).collect();
         match others.as_slice() {
             [] => fault,
-            others => TemplateFault {
-                message: format!("{}; not defined either: {}", fault.message, others.join(", ")),
-                ..fault
-            },
+            others => {
+                TemplateFault { message: format!("{}; also undefined: {}", fault.message, others.join(", ")), ..fault }
+            }
         }
     }
 
-    /// Nothing where the first fault is another one.
+    /// Empty if the first fault is not about an undefined variable.
     fn undefined(&self, compiled: Compiled<'_>, entries: &[&Entry], mut context: Context) -> Vec<Undefined> {
         let mut found: Vec<Undefined> = Vec::new();
         let mut filled = BTreeSet::new();
@@ -56,7 +54,7 @@ impl Presentation {
                 if !found.iter().any(|of| is_part(&path, &of.path)) {
                     found.push(undefined);
                 }
-                // A loop's own variable cannot be filled in.
+                // The variable of a loop cannot be filled in.
                 if found.len() == NAMES_MAX || !filled.insert(path.clone()) || !fill(&mut context, &path) {
                     break;
                 }
@@ -68,7 +66,7 @@ impl Presentation {
         found
     }
 
-    /// What a file's render ends with: `None`, nothing; `Some(None)`, something else.
+    /// The result of rendering a file: `None` if it succeeds, `Some(None)` for another fault.
     fn fault_of(&self, compiled: Compiled<'_>, entry: &Entry, context: &Context) -> Option<Option<Undefined>> {
         let mut output = Output { bytes: Vec::new(), left: self.settings.max_output_bytes, full: false };
         let error = compiled.tera.render_to(&entry.template, context, &mut output).err()?;
@@ -77,14 +75,14 @@ impl Presentation {
 }
 
 impl Theme {
-    /// What is not defined, where that is what an error is about.
+    /// The undefined variable that an error is about.
     fn undefined(&self, error: &tera::Error) -> Option<Undefined> {
         let ErrorKind::RenderingError(report) = error.kind() else { return None };
-        let said = report.message();
+        let message = report.message();
         let display = error.to_string();
-        let path = match said.strip_prefix("Variable `").and_then(|rest| rest.split_once("` is not defined")) {
+        let path = match message.strip_prefix("Variable `").and_then(|rest| rest.split_once("` is not defined")) {
             Some((name, _)) => name.to_owned(),
-            None if said.contains("not defined") || said.contains("undefined") => path(report, &display)?,
+            None if message.contains("not defined") || message.contains("undefined") => path(report, &display)?,
             None => return None,
         };
         if path.is_empty() || !path.chars().all(is_of_path) {
@@ -92,14 +90,14 @@ impl Theme {
         }
         let file = self.paths.get(report.filename()).map_or(report.filename(), String::as_str);
         let file = file.rsplit('/').next().unwrap_or(file);
-        Some(Undefined { path, place: format!("{file}:{}", report.span().start_line) })
+        Some(Undefined { path, location: format!("{file}:{}", report.span().start_line) })
     }
 }
 
-/// The path that an error is about. Of `user.name` Tera marks one part: the last one that is defined, or the missing one, where a field
-/// is asked for; the first one, where a filter gets the value.
+/// The path that an error is about. Tera marks one part of `user.name`: the last defined or the missing part for a field access, or the
+/// first part if a filter gets the value.
 fn path(report: &ReportError, display: &str) -> Option<String> {
-    let (before, marked, after) = spanned(report, display)?;
+    let (before, marked, after) = split_at_span(report, display)?;
     let marked = marked.trim();
     let expression = metering::original_expression(before, marked);
     if expression != marked {
@@ -115,12 +113,12 @@ fn is_of_path(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }
 
-/// Whether a path is another one, or a field of it.
+/// Whether a path equals another one or is a field of it.
 fn is_part(path: &str, of: &str) -> bool {
     path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Puts an empty text where a path leads. `false` where that cannot be done: what it is a field of has none.
+/// Sets a path to an empty string. `false` if its parent cannot have fields.
 fn fill(context: &mut Context, path: &str) -> bool {
     let (root, rest) = path.split_once('.').map_or((path, None), |(root, rest)| (root, Some(rest)));
     match filled(context.get(root), rest) {
@@ -135,7 +133,7 @@ fn fill(context: &mut Context, path: &str) -> bool {
 fn filled(value: Option<&Value>, rest: Option<&str>) -> Option<Value> {
     let Some(rest) = rest else { return Some(Value::from("")) };
     let (name, rest) = rest.split_once('.').map_or((rest, None), |(name, rest)| (name, Some(rest)));
-    // An empty text is what was filled in before, and may have been meant to have fields.
+    // An empty string may have been filled in before, for a variable with fields.
     let is_empty = |value: &&Value| value.is_undefined() || value.is_none() || value.as_str() == Some("");
     let mut map = match value.filter(|value| !is_empty(value)) {
         None => Map::new(),

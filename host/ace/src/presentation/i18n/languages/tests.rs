@@ -1,4 +1,4 @@
-//! Catalogues, and which of them a language finds.
+//! Catalogues and the fallbacks of languages.
 
 use super::*;
 
@@ -19,27 +19,27 @@ fn a_language_falls_back_on_what_is_near_it_and_then_on_the_default() {
     let (pt, pt_br, hant) = (of("pt"), of("pt-br"), of("hant"));
     let (languages, problems) = languages(&[("pt", &pt), ("pt-br", &pt_br), ("zh-hant", &hant)]);
     assert_eq!(problems, Vec::<String>::new());
-    let text = |asked: &str, id: &str| languages.resolve(Some(asked)).language.text(None, id).to_owned();
+    let text = |requested: &str, id: &str| languages.resolve(Some(requested)).language.text(None, id).to_owned();
     assert_eq!(text("pt_BR", "a"), "pt-br");
     assert_eq!(text("pt-br", "only pt"), "x");
     assert_eq!(text("pt-PT", "a"), "pt");
     assert_eq!(text("zh-TW", "a"), "hant");
     assert_eq!(text("en-GB", "a"), "a");
-    let told = |asked: &str| {
-        let resolved = languages.resolve(Some(asked));
+    let resolve = |requested: &str| {
+        let resolved = languages.resolve(Some(requested));
         (resolved.language.code.clone(), resolved.note)
     };
-    assert_eq!(told("pt-PT"), ("pt-pt".to_owned(), None));
-    assert_eq!(told("en-GB"), ("en-gb".to_owned(), None));
+    assert_eq!(resolve("pt-PT"), ("pt-pt".to_owned(), None));
+    assert_eq!(resolve("en-GB"), ("en-gb".to_owned(), None));
     let note = "there is no catalogue for the language xx; en is used".to_owned();
-    assert_eq!(told("xx"), ("en".to_owned(), Some(note)));
+    assert_eq!(resolve("xx"), ("en".to_owned(), Some(note)));
     let note = "\"no tag!\" is not a language; en is used".to_owned();
-    assert_eq!(told("no tag!"), ("en".to_owned(), Some(note)));
+    assert_eq!(resolve("no tag!"), ("en".to_owned(), Some(note)));
     assert_eq!(languages.resolve(None).language.code, "en");
 }
 
 #[test]
-fn without_catalogues_every_language_is_taken_as_it_is() {
+fn without_catalogues_every_language_is_accepted() {
     let (languages, _) = languages(&[]);
     let resolved = languages.resolve(Some("FR_ca"));
     assert_eq!((resolved.language.code.as_str(), resolved.note), ("fr-ca", None));
@@ -54,7 +54,7 @@ fn the_direction_is_that_of_the_language_and_its_script() {
 }
 
 #[test]
-fn what_a_catalogue_has_wrong_is_a_problem_with_its_line_and_the_rest_is_used() {
+fn a_fault_in_a_catalogue_is_a_problem_with_its_line_and_the_rest_is_used() {
     let text = "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=3; plural=n%3;\\n\"\n\n\
                 msgid \"one\"\nmsgid_plural \"many\"\nmsgstr[0] \"x\"\nmsgstr[1] \"y\"\n\n\
                 msgid \"hi %(name)s\"\nmsgstr \"salut %(nom)s\"\n\n\
@@ -63,18 +63,18 @@ fn what_a_catalogue_has_wrong_is_a_problem_with_its_line_and_the_rest_is_used() 
     assert_eq!(
         problems,
         [
-            "4: it has 2 forms, where the catalogue's Plural-Forms says 3",
+            "4: the message has 2 plural forms, but Plural-Forms says 3",
             "9: the translation has %(nom)s, which the message does not have",
         ]
     );
     let french = languages.resolve(Some("fr")).language;
     assert_eq!((french.text(None, "yes"), french.text(None, "old")), ("oui", "old"));
     let (_, problems) = self::languages(&[("fr", "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=9\\n\"\n")]);
-    assert_eq!(problems, ["1: Plural-Forms: it needs plural=EXPRESSION"]);
+    assert_eq!(problems, ["1: Plural-Forms: plural=EXPRESSION is missing"]);
 }
 
 #[test]
-fn duplicates_broken_placeholders_and_surplus_forms_cost_an_entry_at_most() {
+fn duplicates_malformed_placeholders_and_surplus_forms_affect_one_entry_at_most() {
     let head = "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=2; plural=n>1;\\n\"\n\n";
     let text = format!(
         "{head}msgid \"a\"\nmsgstr \"1\"\n\nmsgid \"a\"\nmsgstr \"2\"\n\nmsgid \"a\"\nmsgstr \"1\"\n\n\
@@ -86,7 +86,7 @@ fn duplicates_broken_placeholders_and_surplus_forms_cost_an_entry_at_most() {
     assert_eq!(
         problems,
         [
-            "7: it is translated already in line 4, which is used",
+            "7: duplicate message; the translation in line 4 is used",
             "13: the translation has `% (n)s`, which is not a placeholder; write it as in %(name)s",
         ]
     );
@@ -98,24 +98,24 @@ fn duplicates_broken_placeholders_and_surplus_forms_cost_an_entry_at_most() {
 }
 
 #[test]
-fn a_faulty_plural_rule_costs_what_has_plurals() {
+fn a_faulty_plural_rule_affects_only_messages_with_plurals() {
     let text = "msgid \"\"\nmsgstr \"Plural-Forms: nplurals=2; plural=n;\\n\"\n\nmsgid \"a\"\nmsgstr \"1\"\n\n\
                 msgid \"b\"\nmsgid_plural \"bs\"\nmsgstr[0] \"B\"\nmsgstr[1] \"Bs\"\n";
     let (languages, problems) = languages(&[("fr", text)]);
-    assert_eq!(problems, ["1: Plural-Forms: the rule gives none of the 2 forms for n = 2"]);
+    assert_eq!(problems, ["1: Plural-Forms: the rule selects none of the 2 forms for n = 2"]);
     let french = languages.resolve(Some("fr")).language;
     assert_eq!((french.text(None, "a"), french.plural(None, "b", "bs", Count::Whole(2))), ("1", "bs"));
 }
 
 #[test]
-fn tags_that_mean_the_same_or_are_near_find_each_others_catalogues() {
+fn equivalent_and_near_tags_find_each_others_catalogues() {
     let catalog = "msgid \"a\"\nmsgstr \"TAG\"\n";
-    let found = |asked: &str, there: &[&str]| {
-        let texts: Vec<_> = there.iter().map(|tag| (*tag, catalog.replace("TAG", tag))).collect();
+    let found = |requested: &str, available: &[&str]| {
+        let texts: Vec<_> = available.iter().map(|tag| (*tag, catalog.replace("TAG", tag))).collect();
         let texts: Vec<_> = texts.iter().map(|(tag, text)| (*tag, text.as_str())).collect();
-        languages(&texts).0.resolve(Some(asked)).language.text(None, "a").to_owned()
+        languages(&texts).0.resolve(Some(requested)).language.text(None, "a").to_owned()
     };
-    for (asked, there, expected) in [
+    for (requested, available, expected) in [
         ("zh-hans", &["zh-cn", "zh-tw"][..], "zh-cn"),
         ("zh-hant", &["zh-cn", "zh-tw"], "zh-tw"),
         ("zh-Hant-TW", &["zh-cn", "zh-tw"], "zh-tw"),
@@ -137,7 +137,7 @@ fn tags_that_mean_the_same_or_are_near_find_each_others_catalogues() {
         ("es-mx", &["es-419", "es-es"], "es-419"),
         ("de", &["fr"], "a"),
     ] {
-        assert_eq!(found(asked, there), expected, "{asked} of {there:?}");
+        assert_eq!(found(requested, available), expected, "{requested} of {available:?}");
     }
     let dates = |tag: &str| languages(&[]).0.resolve(Some(tag)).language.conventions.word(None, "Monday");
     for (tag, same) in [("no", "nb"), ("iw", "he"), ("zh", "zh-hans"), ("zh-cn", "zh-hans"), ("zh-hk", "zh-hant")] {
@@ -146,7 +146,7 @@ fn tags_that_mean_the_same_or_are_near_find_each_others_catalogues() {
 }
 
 #[test]
-fn a_context_tells_apart_what_is_written_alike() {
+fn a_context_distinguishes_equal_texts() {
     let text = "msgid \"May\"\nmsgstr \"mai\"\n\nmsgctxt \"verb\"\nmsgid \"May\"\nmsgstr \"peut\"\n";
     let (languages, _) = languages(&[("fr", text)]);
     let french = languages.resolve(Some("fr")).language;

@@ -1,10 +1,10 @@
-//! The quoted strings of `.po` files, with C's escapes as gettext reads them.
+//! The quoted strings of `.po` files, with the escapes of C as in gettext.
 
-/// Characters that are written as a backslash and a letter.
+/// Characters with an escape of a backslash and a letter.
 const CONTROLS: [(char, u8); 7] =
     [('n', b'\n'), ('t', b'\t'), ('r', b'\r'), ('a', 0x07), ('b', 0x08), ('v', 0x0b), ('f', 0x0c)];
 
-/// The text of quoted strings in a row, C's escapes undone.
+/// The text of consecutive quoted strings, unescaped.
 pub(super) fn unquoted(quoted: &str) -> Result<String, String> {
     let mut text = Vec::with_capacity(quoted.len());
     let mut rest = quoted;
@@ -12,10 +12,10 @@ pub(super) fn unquoted(quoted: &str) -> Result<String, String> {
         let inner = rest.strip_prefix('"').ok_or("a quote inside a text needs a backslash before it")?;
         rest = string(inner, &mut text)?.trim_start();
     }
-    String::from_utf8(text).map_err(|_| "the text is not UTF-8 after its escapes".to_owned())
+    String::from_utf8(text).map_err(|_| "the unescaped text is not UTF-8".to_owned())
 }
 
-/// Reads up to the quote that closes a string, and gives what stands behind it.
+/// Reads up to the closing quote of a string and returns the rest.
 fn string<'a>(inner: &'a str, text: &mut Vec<u8>) -> Result<&'a str, String> {
     const UNCLOSED: &str = "a closing quote is missing";
     let mut rest = inner;
@@ -40,16 +40,16 @@ fn string<'a>(inner: &'a str, text: &mut Vec<u8>) -> Result<&'a str, String> {
     }
 }
 
-/// A byte that is written in digits, and what stands behind it.
+/// Reads a byte escape in digits and returns the rest.
 fn number<'a>(digits: &'a str, radix: u32, length_max: usize, text: &mut Vec<u8>) -> Result<&'a str, String> {
     let length = digits.chars().take(length_max).take_while(|c| c.is_digit(radix)).count();
     let (digits, rest) = digits.split_at(length);
     let byte = u8::from_str_radix(digits, radix);
-    text.push(byte.map_err(|_| format!("the escape of the number `{digits}` is not that of a byte"))?);
+    text.push(byte.map_err(|_| format!("the escape `{digits}` is not a byte"))?);
     Ok(rest)
 }
 
-/// A text as one quoted string.
+/// A text as a quoted string.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -80,7 +80,7 @@ msgstr """#,
         assert_eq!(file.entries[0].id, id);
         assert_eq!(PoFile::parse(&file.to_string()).unwrap().entries[0].id, id);
         let errors = |text: &str| PoFile::read(text).1.into_iter().map(|error| error.message).collect::<Vec<_>>();
-        assert_eq!(errors("msgid \"\\xff\"\nmsgstr \"\""), ["the text is not UTF-8 after its escapes"]);
-        assert_eq!(errors("msgid \"\\777\"\nmsgstr \"\""), ["the escape of the number `777` is not that of a byte"]);
+        assert_eq!(errors("msgid \"\\xff\"\nmsgstr \"\""), ["the unescaped text is not UTF-8"]);
+        assert_eq!(errors("msgid \"\\777\"\nmsgstr \"\""), ["the escape `777` is not a byte"]);
     }
 }

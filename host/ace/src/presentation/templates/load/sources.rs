@@ -1,4 +1,4 @@
-//! What templates are loaded with: catalogues, and tables of pages.
+//! Loads catalogues and tables of routes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,8 +9,7 @@ use crate::presentation::i18n::languages::Catalog;
 use crate::presentation::templates::files::{self, Files};
 use crate::presentation::{Presentation, TemplateProblem};
 
-/// Every catalogue that can be used, within what all may take of memory. One in which anything is wrong stays as it was, where it
-/// was whole before.
+/// All valid catalogues, within their memory limit. If a catalogue has a problem, its last version without one stays in use.
 pub(super) fn catalogs(
     files: &Files,
     settings: &config::Presentation,
@@ -21,25 +20,25 @@ pub(super) fn catalogs(
     let (mut bytes, bytes_max) = (0, settings.max_catalog_bytes);
     for path in files.catalog_paths() {
         let mut problem = |line, message| problems.push(TemplateProblem { file: path.to_owned(), line, message });
-        let (catalog, is_whole) = match files::read_bounded(path, files::CATALOG_BYTES_MAX) {
+        let (catalog, is_valid) = match files::read_bounded(path, files::CATALOG_BYTES_MAX) {
             Err(message) => {
                 problem(None, message);
                 (None, false)
             }
             Ok(text) => {
                 let (catalog, wrong) = Catalog::read(&text);
-                let is_whole = wrong.is_empty();
+                let is_valid = wrong.is_empty();
                 wrong.into_iter().for_each(|error| problem(Some(error.line), error.message));
-                (catalog.map(Arc::new), is_whole)
+                (catalog.map(Arc::new), is_valid)
             }
         };
-        let kept = before.filter(|_| !is_whole).and_then(|before| before.catalogs.get(path)).cloned();
+        let kept = before.filter(|_| !is_valid).and_then(|before| before.catalogs.get(path)).cloned();
         let Some(catalog) = kept.or(catalog) else { continue };
         match bytes + catalog.bytes() {
             more if more > bytes_max => problem(
                 None,
                 format!(
-                    "is not used: all catalogues together would take more than {} of memory; raise presentation.max-catalog-bytes",
+                    "is not used: all catalogues together would need more than {} of memory; raise presentation.max-catalog-bytes",
                     config::show_size(bytes_max)
                 ),
             ),
@@ -51,7 +50,7 @@ pub(super) fn catalogs(
     }
     if !catalogs.is_empty() {
         tracing::info!(
-            "{} catalogues take {:.1} MiB of memory; presentation.max-catalog-bytes allows {}.",
+            "{} catalogues use {:.1} MiB of memory; presentation.max-catalog-bytes allows {}.",
             catalogs.len(),
             bytes as f64 / f64::from(1 << 20),
             config::show_size(bytes_max)
@@ -60,8 +59,8 @@ pub(super) fn catalogs(
     catalogs
 }
 
-/// The routes of ace.toml, and of each folder those that are in none before. A file in which anything is wrong counts as it was,
-/// where it was whole before.
+/// The routes of ace.toml, merged with those of the folders; the first route of a name counts. If a file has a problem, its last
+/// version without one stays in use.
 pub(super) fn routes(
     files: &Files,
     settings: &config::Presentation,

@@ -1,10 +1,10 @@
-//! Numbers as Python shows what its `json` reads: the golden file is made by tests/python/make.py.
+//! Numbers as Python formats what its `json` parses. tests/python/make.py generates the golden file.
 
 use super::*;
 use crate::message::Message;
 
 #[test]
-fn numbers_are_shown_as_python_shows_them() {
+fn numbers_are_formatted_as_in_python() {
     let folders = Folders::new();
     folders.hello("subject.txt", "{{ n }} {{ m.n }}{% for x in l %} {{ x }}{% endfor %} {{ n | default(value=1) }}");
     let presentation = folders.load(&["a"]);
@@ -14,7 +14,7 @@ fn numbers_are_shown_as_python_shows_them() {
         let context = format!(r#"{{"n": {json}, "m": {{"n": {json}}}, "l": [{json}]}}"#);
         let message = format!(r#"{{"app_label": "app", "name": "hello", "recipient": null, "context": {context}}}"#);
         let message = Message::from_json(message.as_bytes()).expect("a message");
-        // What is stored and read again is the same.
+        // Storing and loading changes nothing.
         let message = Message::from_own_json(message.to_json().as_bytes()).expect("what it wrote");
         let files = render(&presentation, &message, &[TemplateFile::required("subject.txt")]).expect("rendered");
         assert_eq!(files[0].text, format!("{shown} {shown} {shown} {shown}"), "{json}");
@@ -28,7 +28,7 @@ fn a_number_with_an_exponent_stays_a_number() {
     assert_eq!(folders.render("subject.txt", json!({"n": 1e-7})).as_deref(), Ok("1e-06 1e-07"));
     folders.hello("subject.txt", "{{ n }}\n{{ absent }}");
     let fault = |n: f64| folders.render("subject.txt", json!({"n": n})).expect_err("a variable is missing");
-    let (usual, shown) = (fault(1.5), fault(1e-7));
-    assert!(usual.contains("subject.txt:2") && shown.contains("subject.txt:2"), "{usual}; {shown}");
-    assert!(!shown.contains("__python_number"), "{shown}");
+    let (plain, formatted) = (fault(1.5), fault(1e-7));
+    assert!(plain.contains("subject.txt:2") && formatted.contains("subject.txt:2"), "{plain}; {formatted}");
+    assert!(!formatted.contains("__python_number"), "{formatted}");
 }
