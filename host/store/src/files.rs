@@ -1,8 +1,8 @@
-//! Files that are found by their name: written as a whole or not at all, and readable by nobody whom they do not concern.
+//! Atomic replacement of files, and their permissions.
 //!
 //! A process can be killed, and a machine can lose power, between any two system calls. A file is therefore written under a
-//! temporary name, synchronized, renamed, and its folder is synchronized too: after that the file survives a power failure, and at
-//! no moment does its final name lead to a part of it.
+//! temporary name, synchronized and renamed, and its folder is synchronized too: after that the file survives a power failure, and an
+//! incomplete file never has the final name.
 
 mod stamp;
 
@@ -15,49 +15,48 @@ use std::time::Duration;
 
 pub use stamp::FileStamp;
 
-/// Names of temporary files are made of these and a uuid.
+/// Prefix and suffix of the names of temporary files; between them is a uuid.
 const TEMPORARY: (&str, &str) = (".ace-", ".tmp");
-/// A temporary file that is older was left behind by a process that was killed.
+/// An older temporary file was left behind by a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(3_600);
 /// Files that [`Access::restrict_folder`] inspects.
 const FILES_MAX: usize = 200_000;
-/// Folders below one another that it looks into.
+/// How deep it descends into folders.
 const DEPTH_MAX: usize = 16;
-/// The bits of a mode that say who may do what.
+/// The permission bits of a mode.
 const MODE_BITS: u32 = 0o7777;
 
-/// Who may read files that hold people's data: the user ACE runs as and, where one is named, a group. Nobody else, whatever the
-/// umask is.
+/// Who may read files with personal data: the user that ACE runs as and, if configured, a group. The umask does not matter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Access {
-    /// The number of the group. `None`: no group.
+    /// The id of the group.
     pub group: Option<u32>,
 }
 
-/// Who may read a file that [`replace`] writes.
+/// Who may read a file that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// Only these: it holds people's data or a secret.
+    /// Only these: for personal data and secrets.
     Only(Access),
-    /// Those who could read the file it replaces, which keeps its owner; those whom the umask allows where there was none.
+    /// Owner and permissions of the file that it replaces; for a new file, the umask applies.
     AsBefore,
 }
 
 impl Access {
-    /// The mode of a file: 0600, or 0640 with a group.
+    /// The mode of files: 0600, or 0640 with a group.
     pub fn file_mode(self) -> u32 {
         if self.group.is_some() { 0o640 } else { 0o600 }
     }
 
-    /// The mode of a folder of such files: 0700, or 0750 with a group.
+    /// The mode of folders: 0700, or 0750 with a group.
     pub fn folder_mode(self) -> u32 {
         if self.group.is_some() { 0o750 } else { 0o700 }
     }
 
-    /// Makes a folder, and those above it, where there is none. One that is there is left as it is.
+    /// Creates a folder and those above it. An existing folder is not changed.
     ///
     /// # Errors
-    /// Those of the operating system; also where the group cannot be given to it.
+    /// Those of the operating system; the group cannot be set.
     pub fn create_folder(self, folder: &Path) -> io::Result<()> {
         if folder.is_dir() {
             return Ok(());
@@ -66,36 +65,35 @@ impl Access {
         self.apply_to_folder(&File::open(folder)?)
     }
 
-    /// Gives a file that this process created, with mode 0600, its mode and its group.
+    /// Sets the mode and the group of a file that this process created with mode 0600.
     ///
     /// # Errors
-    /// Those of the operating system, above all that this user cannot give files to the group.
+    /// Those of the operating system, mostly that this user is not in the group.
     pub fn apply(self, file: &File) -> io::Result<()> {
-        self.give(file, self.file_mode())
+        self.set(file, self.file_mode())
     }
 
     /// As [`Access::apply`], for a folder that was created with [`Access::folder_mode`].
     ///
     /// # Errors
-    /// As those of [`Access::apply`].
+    /// As [`Access::apply`].
     pub fn apply_to_folder(self, folder: &File) -> io::Result<()> {
-        self.give(folder, self.folder_mode())
+        self.set(folder, self.folder_mode())
     }
 
-    fn give(self, file: &File, mode: u32) -> io::Result<()> {
-        // Without a group the mode it was created with is right.
+    fn set(self, file: &File, mode: u32) -> io::Result<()> {
+        // Without a group, the mode that it was created with is right.
         let Some(group) = self.group else { return Ok(()) };
-        fchown(file, None, Some(group)).map_err(|e| about_group(group, &e))?;
-        // The umask may have taken bits away.
+        fchown(file, None, Some(group)).map_err(|e| group_error(group, &e))?;
+        // The umask may have removed bits.
         file.set_permissions(Permissions::from_mode(mode))
     }
 
-    /// Gives the file at a path its mode and its group without opening it (closing a descriptor of a database would end SQLite's
-    /// locks). True where others could read or write it before. A file that is not there, or that belongs to another user, is left
-    /// alone.
+    /// Sets the mode and the group of the file at a path, without opening it (closing a descriptor of a database would end SQLite's
+    /// locks). Returns whether others could read or write it before. A missing file, and one that belongs to another user, is ignored.
     ///
     /// # Errors
-    /// Those of the operating system, above all that this user cannot give files to the group.
+    /// As [`Access::apply`].
     pub fn restrict(self, path: &Path) -> io::Result<bool> {
         let found = match path.symlink_metadata() {
             Ok(found) => found,
@@ -106,22 +104,22 @@ impl Access {
             return Ok(false);
         }
         if let Some(group) = self.group.filter(|group| *group != found.gid()) {
-            chown(path, None, Some(group)).map_err(|e| about_group(group, &e))?;
+            chown(path, None, Some(group)).map_err(|e| group_error(group, &e))?;
         }
         let (mode, wanted) = (found.mode() & MODE_BITS, self.file_mode());
         let is_wider = mode & 0o077 & !wanted != 0;
-        // Without a group a mode that is narrower than ours is the operator's wish.
+        // Without a group, a more restrictive mode was set by the operator and is kept.
         if is_wider || (self.group.is_some() && mode != wanted) {
             std::fs::set_permissions(path, Permissions::from_mode(wanted))?;
         }
         Ok(is_wider)
     }
 
-    /// As [`Access::restrict`] for all files in a folder, and in those below it, whose names are `wanted`; also removes temporary
-    /// files that a killed process left there. Files that others could read are named once, in one warning. A folder that cannot
-    /// be read is passed over: whoever writes into it says so.
+    /// As [`Access::restrict`] for all files in a folder and below it whose names are `wanted`; also removes temporary files that a
+    /// killed process left there. If others could read any of them, one warning is logged. A folder that cannot be read is skipped:
+    /// the next write into it reports the error.
     pub fn restrict_folder(self, folder: &Path, wanted: impl Fn(&OsStr) -> bool) {
-        // Nobody else gets as far as the files in a folder that is this user's alone.
+        // In a folder that only this user can access, the files need no restriction.
         let is_private = self.group.is_none() && folder.metadata().is_ok_and(|found| found.mode() & 0o077 == 0);
         let wanted = |name: &OsStr| !is_private && wanted(name);
         let (mut folders, mut seen) = (vec![(folder.to_owned(), 0)], 0);
@@ -141,21 +139,21 @@ impl Access {
                 }
             }
         }
-        self.name_wider(&wider);
+        self.warn_of_readable(&wider);
     }
 
-    /// Says once which files others could read until now.
-    pub fn name_wider(self, files: &[PathBuf]) {
+    /// Logs that others could read files until now.
+    pub fn warn_of_readable(self, files: &[PathBuf]) {
         let Some(first) = files.first() else { return };
         let (count, mode) = (files.len(), format!("{:04o}", self.file_mode()));
         tracing::warn!(
             file = %first.display(), count, mode,
-            "Files with people's data could be read by other users; ACE restricted them. To let a group read them, set file-group."
+            "Files with personal data were readable by other users; ACE restricted their permissions. To let a group read them, set file-group."
         );
     }
 }
 
-/// Whether this process may change its mode, and it is not somebody else's where root runs this.
+/// Whether it belongs to this process's user; root could change others' files too, but must not.
 fn is_ours(found: &Metadata) -> bool {
     found.uid() == rustix::process::geteuid().as_raw()
 }
@@ -167,32 +165,32 @@ fn is_abandoned(path: &Path) -> bool {
     is_temporary && age().is_some_and(|age| age > ABANDONED)
 }
 
-fn about_group(group: u32, error: &io::Error) -> io::Error {
-    let hint = "file-group must be a group that the user ACE runs as belongs to";
-    io::Error::new(error.kind(), format!("it cannot be given to the group {group}: {error}; {hint}"))
+fn group_error(group: u32, error: &io::Error) -> io::Error {
+    let hint = "file-group must be a group of the user that ACE runs as";
+    io::Error::new(error.kind(), format!("its group cannot be set to {group}: {error}; {hint}"))
 }
 
-/// A name for a file that is being written, in the same folder.
+/// A new name for a temporary file.
 pub fn temporary_name() -> String {
     format!("{}{}{}", TEMPORARY.0, uuid::Uuid::new_v4().simple(), TEMPORARY.1)
 }
 
-/// Writes a file in place of what is there, or as a new one. Afterwards it survives a power failure; where it fails, what was there
-/// before is untouched. A symbolic link at `path` is replaced, not followed. Blocks.
+/// Creates or replaces a file. After success it survives a power failure; after an error the previous file is unchanged. A symbolic
+/// link at `path` is replaced, not followed. Blocks.
 ///
 /// # Errors
 /// Those of the operating system.
 pub fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
-    put(path, readers, |file| file.write_all(content))
+    replace_with(path, readers, |file| file.write_all(content))
 }
 
-/// As [`replace`], where there must be nothing yet: what is there stays. Blocks.
+/// As [`replace`], but does not replace an existing file. Blocks.
 ///
 /// # Errors
-/// Those of the operating system; [`ErrorKind::AlreadyExists`] where there is something.
+/// Those of the operating system; [`ErrorKind::AlreadyExists`].
 pub fn create(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let temporary = path.with_file_name(temporary_name());
-    // A hard link, unlike a rename, refuses to replace.
+    // Unlike a rename, a hard link does not replace a file.
     let written = write(&temporary, path, Readers::Only(access), |file| file.write_all(content));
     let created = written.and_then(|()| std::fs::hard_link(&temporary, path));
     let removed = std::fs::remove_file(&temporary);
@@ -200,16 +198,16 @@ pub fn create(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Copies a file as [`replace`] writes one. Blocks.
+/// Copies a file, and writes the copy as [`replace`] does. Blocks.
 ///
 /// # Errors
 /// Those of the operating system.
 pub fn copy(from: &Path, to: &Path, readers: Readers) -> io::Result<()> {
     let mut from = File::open(from)?;
-    put(to, readers, |file| io::copy(&mut from, file).map(drop))
+    replace_with(to, readers, |file| io::copy(&mut from, file).map(drop))
 }
 
-/// Gives a file that is written its final name, in place of what is there. Then it survives a power failure. Blocks.
+/// Renames a complete temporary file to its final name, and makes it survive a power failure. Blocks.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -219,7 +217,7 @@ pub fn put_in_place(temporary: &Path, path: &Path) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-fn put(path: &Path, readers: Readers, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+fn replace_with(path: &Path, readers: Readers, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let temporary = path.with_file_name(temporary_name());
     let written = write(&temporary, path, readers, fill).and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = written {
@@ -229,7 +227,7 @@ fn put(path: &Path, readers: Readers, fill: impl FnOnce(&mut File) -> io::Result
     sync_folder_of(path)
 }
 
-/// As [`replace`]; a symbolic link at `path` stays, and what it leads to is replaced.
+/// As [`replace`], but if `path` is a symbolic link, replaces the file that it points to.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -257,7 +255,7 @@ fn write(
     match (readers, before) {
         (Readers::Only(access), _) => access.apply(&file)?,
         (Readers::AsBefore, Some(before)) => {
-            // Only root can; for any other user the file is its own already, or becomes so.
+            // Only root can change the owner; for other users the file becomes theirs.
             let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
             file.set_permissions(Permissions::from_mode(before.mode() & MODE_BITS))?;
         }
@@ -266,7 +264,7 @@ fn write(
     file.sync_all()
 }
 
-/// Makes what was created, renamed or removed in the folder of a file survive a power failure.
+/// Syncs the folder of a file, so that files created, renamed or removed in it survive a power failure.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -300,32 +298,32 @@ mod tests {
         assert_eq!((std::fs::read(&path).expect("there"), mode(&path)), (b"two".to_vec(), 0o604));
         replace(&path, b"three", Readers::Only(Access::default())).expect("written");
         assert_eq!(mode(&path), 0o600);
-        assert_eq!(names(folder.path()), ["ace.toml"], "no temporary file stays");
+        assert_eq!(names(folder.path()), ["ace.toml"], "no temporary file is left");
     }
 
     #[test]
-    fn a_new_file_replaces_nothing() {
+    fn create_does_not_replace_a_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("key");
         create(&path, b"one", Access::default()).expect("written");
         let refused = create(&path, b"two", Access::default()).expect_err("it is there");
         assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
         assert_eq!((std::fs::read(&path).expect("there"), mode(&path)), (b"one".to_vec(), 0o600));
-        assert_eq!(names(folder.path()), ["key"], "no temporary file stays");
+        assert_eq!(names(folder.path()), ["key"], "no temporary file is left");
     }
 
     #[test]
-    fn what_was_there_stays_where_it_cannot_be_replaced() {
+    fn a_failed_replacement_changes_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("taken");
         std::fs::create_dir(&path).expect("made");
         assert!(replace(&path, b"one", Readers::AsBefore).is_err(), "a file does not replace a folder");
-        assert_eq!(names(folder.path()), ["taken"], "no temporary file stays");
+        assert_eq!(names(folder.path()), ["taken"], "no temporary file is left");
         assert!(replace(&folder.path().join("nowhere/x"), b"", Readers::AsBefore).is_err());
     }
 
     #[test]
-    fn a_link_is_replaced_or_followed_as_asked() {
+    fn a_link_is_replaced_or_followed() {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         std::fs::write(&file, "old").expect("written");
@@ -335,11 +333,11 @@ mod tests {
         assert_eq!(std::fs::read(&file).expect("there"), b"new");
         replace(&link, b"other", Readers::AsBefore).expect("written");
         assert!(!link.is_symlink());
-        assert_eq!(std::fs::read(&file).expect("there"), b"new", "a link in a mail folder leads nowhere");
+        assert_eq!(std::fs::read(&file).expect("there"), b"new", "a link in a mail folder is not followed");
     }
 
     #[test]
-    fn files_that_others_can_read_are_restricted_and_others_left_alone() {
+    fn readable_files_are_restricted_and_others_are_not_changed() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path();
         std::fs::create_dir(root.join("below")).expect("made");
@@ -360,13 +358,13 @@ mod tests {
         Access::default().restrict_folder(root, |name| Path::new(name).extension().is_some_and(|e| e == "eml"));
         let modes = all.map(|(name, _)| mode(&root.join(name)));
         assert_eq!(modes, [0o600, 0o600, 0o400, 0o644]);
-        assert!(fresh.exists() && !left.exists(), "what a killed process left is removed");
+        assert!(fresh.exists() && !left.exists(), "the temporary file of a killed process is removed");
     }
 
     #[test]
-    fn a_group_can_read_where_one_is_named() {
+    fn a_configured_group_can_read() {
         let folder = tempfile::tempdir().expect("a folder");
-        // Root may give files to any group; every user may give them to its own.
+        // Root can set any group, other users only their own groups.
         let is_root = rustix::process::geteuid().is_root();
         let group = if is_root { 4_711 } else { rustix::process::getegid().as_raw() };
         let access = Access { group: Some(group) };

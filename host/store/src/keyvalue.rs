@@ -1,22 +1,21 @@
-//! The facts and counters behind the `keyvalue` import: buckets of keys, shared by all plugins that are granted them.
+//! The key-value store behind the `keyvalue` import: entries and counters in buckets, shared by all plugins with a grant.
 //!
-//! An SQLite database keeps them, in a file or in memory. A counter reads as its decimal digits.
+//! They are stored in an SQLite database, in a file or in memory. The value of a counter is its decimal digits.
 //!
-//! - [`database`]: opening a file, its tables, reading
-//! - [`writer`]: changes, many to a transaction; [`batch`]: one transaction
-//! - [`damage`]: a damaged entry affects no other entry
-//! - [`facts`]: the NDJSON files loaded at the start
-//! - [`places`]: caps over a sliding window
-//! - [`overlay`]: writes of calls that must change nothing
+//! - [`database`]: opening the file, its tables, and queries
+//! - [`writer`]: group commit of changes; [`batch`]: one transaction
+//! - [`damage`]: damaged entries, which affect no other entry
+//! - [`entry_files`]: NDJSON files with entries, loaded at the start
+//! - [`places`]: limits over a sliding window
+//! - [`overlay`]: writes of dry calls, which must not change the store
 //!
-//! Reads run on the caller's thread: microseconds, on a connection of their own, never waiting for a writer. Writes to a file
-//! go through one thread that commits all waiting writes in one transaction: the caller's thread does no fsync, and a write
-//! completes when it is on the disk.
+//! A read runs on the caller's thread: it takes microseconds on a separate connection and never waits for a writer. Writes to a file go
+//! through one thread, which commits all waiting writes in one transaction. A write completes when it is on the disk.
 
 mod batch;
 mod damage;
 mod database;
-mod facts;
+mod entry_files;
 mod overlay;
 mod places;
 mod settings;
@@ -34,7 +33,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use crate::sqlite::Readers;
-use places::Wanted;
+use places::PlaceRequest;
 use writer::{Change, Queue, Reply, Write, Writer};
 
 pub use overlay::Overlay;
@@ -44,61 +43,65 @@ pub use settings::{Settings, is_bucket};
 /// The longest key and the longest once-token, in bytes of UTF-8.
 pub const KEY_BYTES_MAX: usize = 512;
 
-/// Connections for reading one file; a reader that finds none free waits for the first.
+/// Connections for reading, at most.
 const READERS_MAX: usize = 8;
 
-/// Why a call could not be served.
+/// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyvalueError {
-    /// A name, token or value that exceeds a limit.
+    /// A name, token or value exceeds a limit.
     #[error("{0}")]
     Quota(String),
-    /// No further entry fits. Existing entries can still be written and deleted.
+    /// The store is full. Existing entries can still be changed and deleted.
     #[error("{0}")]
     Full(String),
+    /// The store cannot be read or written, or the entry does not hold what the operation needs.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// A database that cannot be opened, or a facts file that cannot be loaded.
+/// A database that cannot be opened, or a file with entries that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}: {message}", file.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
 pub struct FileError {
+    /// The database, or the file with entries.
     pub file: PathBuf,
+    /// The line with the error, from 1.
     pub line: Option<usize>,
+    /// What is wrong.
     pub message: String,
 }
 
-/// How a counter is counted.
+/// A change of a counter.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Step<'a> {
-    /// Nothing is made or changed by 0 without a token.
+    /// The amount to add. 0 without a token only reads the counter.
     pub by: i64,
-    /// Starts when the counter is made: a fixed window.
+    /// When the counter expires, from its creation: a fixed window.
     pub ttl: Option<Duration>,
-    /// The same token counts once in the counter's life.
+    /// A token that is counted once while the counter exists.
     pub once: Option<&'a str>,
 }
 
-/// What a token was counted as.
+/// The result of counting a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
-    /// The count when this token was counted, its own part included. Where that is not known, the count now.
+    /// The count after this token was first counted; if that is not known, the current count.
     pub at: i64,
-    /// The count now.
+    /// The current count.
     pub total: i64,
-    /// This call counted it.
+    /// The token was counted by this call.
     pub is_first_time: bool,
 }
 
-/// Who writes: plugins cannot use the whole store.
+/// Who writes. Plugins cannot use the whole store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     Application,
     Plugin,
 }
 
-/// The store, as applications or as plugins write to it. Dropping a future of a write leaves it open whether it is written.
+/// A handle to the store, for applications or for plugins. If the future of a write is dropped, the write may or may not happen.
 pub struct Keyvalue {
     store: Arc<Store>,
     max_value_bytes: usize,
@@ -106,7 +109,7 @@ pub struct Keyvalue {
 }
 
 enum Store {
-    /// One connection serves all: nothing it does waits for a disk.
+    /// One connection for everything, because it never waits for a disk.
     Memory(Box<Mutex<Writer>>),
     File {
         readers: Readers,
@@ -116,7 +119,7 @@ enum Store {
 }
 
 impl Keyvalue {
-    /// Opens the database, or creates it, and loads the configured files into it. Blocks; not for an async thread.
+    /// Opens or creates the database, and loads the configured files into it. Blocks; must not be called on an async thread.
     ///
     /// # Errors
     /// The database cannot be opened, or a file cannot be loaded.
@@ -128,44 +131,48 @@ impl Keyvalue {
         let Some(file) = &settings.database else {
             let fail = |e| FileError { file: "keyvalue".into(), line: None, message: crate::sqlite::describe(&e) };
             let mut writer = Writer::new(database::in_memory().map_err(fail)?, settings);
-            facts::load(&mut writer, settings, now)?;
+            entry_files::load(&mut writer, settings, now)?;
             return Ok(opened(Store::Memory(Box::new(Mutex::new(writer)))));
         };
         let fail = |message| FileError { file: file.clone(), line: None, message };
         let mut writer = Writer::new(database::open(file, settings.access).map_err(fail)?, settings);
-        facts::load(&mut writer, settings, now)?;
+        entry_files::load(&mut writer, settings, now)?;
         writer.db.renew();
         let count = std::thread::available_parallelism().map_or(1, |n| n.get().min(READERS_MAX));
-        let hold = writer.db.hold().cloned().expect("a file is held");
-        let readers = Readers::open(count, || database::reader(file, hold.clone()));
+        let lock = writer.db.lock().cloned().expect("a file is held");
+        let readers = Readers::open(count, || database::open_reader(file, lock.clone()));
         let readers = readers.map_err(|e| fail(crate::sqlite::describe(&e)))?;
         let is_lost = writer.lost();
-        let writer = writer::start(writer).map_err(|e| fail(format!("its thread cannot be started: {e}")))?;
+        let writer = writer::start(writer).map_err(|e| fail(format!("its writer thread cannot be started: {e}")))?;
         Ok(opened(Store::File { readers, writer, is_lost }))
     }
 
-    /// The same store as plugins write to it: they leave a tenth of it to applications, and have a share of each bucket.
+    /// A handle for plugins: they cannot use the tenth of the store that is reserved for applications, and have a limited share of each
+    /// bucket.
     pub fn for_plugins(&self) -> Keyvalue {
         Keyvalue { store: self.store.clone(), max_value_bytes: self.max_value_bytes, origin: Origin::Plugin }
     }
 
-    /// Why nothing can be written, if that is permanent.
+    /// Why nothing can be written until an operator intervenes, if so.
     pub fn fault(&self) -> Option<&'static str> {
         match &*self.store {
             Store::File { is_lost, .. } if is_lost.load(Ordering::Relaxed) => Some(
-                "its file was moved, deleted or changed from outside, and nothing is written to it; ACE's log says more",
+                "its file was moved, deleted or overwritten by something else, and nothing is written to it; see ACE's log",
             ),
             _ => None,
         }
     }
 
     /// The value of an entry; `None` if there is none or it has expired.
+    ///
+    /// # Errors
+    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Unavailable`].
     pub fn get(&self, bucket: &str, key: &str, now: Timestamp) -> Result<Option<Vec<u8>>, KeyvalueError> {
         self.check(bucket, key, None)?;
         self.read(|db| database::value(db, bucket, key, now.as_millisecond()))
     }
 
-    /// Whether a counter that is there has counted this token, and as what where that is known.
+    /// Whether a counter has counted this token, and the count at that time if known.
     fn counted(
         &self,
         bucket: &str,
@@ -176,23 +183,26 @@ impl Keyvalue {
         self.read(|db| database::counted(db, bucket, key, token, now.as_millisecond()))
     }
 
-    /// The places that are in use, of which so many more are in use elsewhere.
+    /// The places in use, in the store and `elsewhere`.
     fn used(
         &self,
         bucket: &str,
         key: &str,
-        (wanted, elsewhere): (&Wanted, i64),
+        (request, elsewhere): (&PlaceRequest, i64),
         now: Timestamp,
-    ) -> Result<database::Used, KeyvalueError> {
+    ) -> Result<database::PlaceUsage, KeyvalueError> {
         let now = now.as_millisecond();
-        let span = (now.saturating_sub(wanted.window_ms), now);
-        let limit = i64::from(wanted.limit) - elsewhere;
-        let mut used = self.read(|db| database::used(db, (bucket, key), (&wanted.token, limit), span))?;
+        let span = (now.saturating_sub(request.window_ms), now);
+        let limit = i64::from(request.limit) - elsewhere;
+        let mut used = self.read(|db| database::used(db, (bucket, key), (&request.token, limit), span))?;
         used.n += elsewhere;
         Ok(used)
     }
 
     /// Stores a value, for `ttl` or until it is deleted.
+    ///
+    /// # Errors
+    /// [`KeyvalueError::Quota`] for names and values that are too long, [`KeyvalueError::Full`], [`KeyvalueError::Unavailable`].
     pub async fn set(
         &self,
         bucket: &str,
@@ -205,13 +215,19 @@ impl Keyvalue {
         self.write(bucket, key, Change::Set { value, expires: expiry(ttl, now) }, now).await.map(drop)
     }
 
-    /// Deletes a value; none there is no error.
+    /// Deletes an entry, if there is one.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::get`].
     pub async fn delete(&self, bucket: &str, key: &str, now: Timestamp) -> Result<(), KeyvalueError> {
         self.check(bucket, key, None)?;
         self.write(bucket, key, Change::Delete, now).await.map(drop)
     }
 
-    /// Adds to a counter and returns the new count, atomically. It stops at the ends of 64 bits.
+    /// Adds to a counter and returns the new count, atomically. The count saturates at the limits of 64 bits.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::count_once`].
     pub async fn increment(
         &self,
         bucket: &str,
@@ -228,12 +244,11 @@ impl Keyvalue {
         }
     }
 
-    /// Adds to a counter once for each token, atomically, and says what the token was counted as.
+    /// Adds to a counter once for each token, atomically.
     ///
     /// # Errors
-    ///
-    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Full`] where a new token does not fit,
-    /// [`KeyvalueError::Unavailable`] where the key holds no counter or the store cannot be written.
+    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Full`] if there is no room for a new token,
+    /// [`KeyvalueError::Unavailable`] if the entry is not a counter or the store cannot be written.
     pub async fn count_once(
         &self,
         bucket: &str,
@@ -250,11 +265,9 @@ impl Keyvalue {
         }
     }
 
-    /// Takes one of `limit` places for a token, where one is free within the last `window`. A token that gets none uses none. All
-    /// calls for one key name the same window.
+    /// Takes one of `limit` places within a sliding `window` for a token, if one is free. All calls for a key must use the same window.
     ///
     /// # Errors
-    ///
     /// As [`Keyvalue::count_once`]; also [`KeyvalueError::Quota`] for a limit of 0.
     pub async fn take_place(
         &self,
@@ -264,18 +277,17 @@ impl Keyvalue {
         (limit, window): (u32, Duration),
         now: Timestamp,
     ) -> Result<Place, KeyvalueError> {
-        let wanted = self.wanted(bucket, key, token, limit, window)?;
-        match self.write(bucket, key, Change::TakePlace(wanted), now).await? {
+        let request = self.request(bucket, key, token, limit, window)?;
+        match self.write(bucket, key, Change::TakePlace(request), now).await? {
             Reply::Place(place) => Ok(place),
             other => Err(unexpected(other)),
         }
     }
 
-    /// Releases a token's place; none is no error.
+    /// Releases a token's place, if it has one.
     ///
     /// # Errors
-    ///
-    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Unavailable`] where the key holds no places or the
+    /// [`KeyvalueError::Quota`] for names that are too long, [`KeyvalueError::Unavailable`] if the entry does not hold places or the
     /// store cannot be written.
     pub async fn give_place_back(
         &self,
@@ -288,23 +300,23 @@ impl Keyvalue {
         self.write(bucket, key, Change::GivePlaceBack { token: token.to_owned() }, now).await.map(drop)
     }
 
-    fn wanted(
+    fn request(
         &self,
         bucket: &str,
         key: &str,
         token: &str,
         limit: u32,
         window: Duration,
-    ) -> Result<Wanted, KeyvalueError> {
+    ) -> Result<PlaceRequest, KeyvalueError> {
         self.check_step(bucket, key, Step { once: Some(token), ..Step::default() })?;
         if limit == 0 {
-            return Err(KeyvalueError::Quota(format!("{bucket}/{key}: a limit of 0 places leaves none to take")));
+            return Err(KeyvalueError::Quota(format!("{bucket}/{key}: the limit of places must be at least 1")));
         }
         let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        Ok(Wanted { token: token.to_owned(), limit, window_ms })
+        Ok(PlaceRequest { token: token.to_owned(), limit, window_ms })
     }
 
-    /// Completes when the thread that writes has ended, which it does by itself only after a bug. Never, where there is none.
+    /// Completes when the writer thread has ended, which happens only after a bug. Never completes for a store in memory.
     pub async fn ended(&self) {
         match &*self.store {
             Store::Memory(_) => std::future::pending().await,
@@ -318,20 +330,20 @@ impl Keyvalue {
         self.write("b", "k", Change::Panic, Timestamp::UNIX_EPOCH).await.expect_err("its thread has ended");
     }
 
-    /// Refuses names and values that exceed a limit.
+    /// Rejects names and values that exceed a limit.
     fn check(&self, bucket: &str, key: &str, value: Option<&[u8]>) -> Result<(), KeyvalueError> {
         check(bucket, key, value.map_or(0, <[u8]>::len), self.max_value_bytes)
     }
 
     fn check_step(&self, bucket: &str, key: &str, step: Step) -> Result<(), KeyvalueError> {
         self.check(bucket, key, None)?;
-        step.once.map_or(Ok(()), short)
+        step.once.map_or(Ok(()), check_length)
     }
 
-    fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, KeyvalueError> {
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, KeyvalueError> {
         let answer = match &*self.store {
-            Store::Memory(writer) => ask(&lock(writer).db),
-            Store::File { readers, .. } => readers.read(ask),
+            Store::Memory(writer) => query(&lock(writer).db),
+            Store::File { readers, .. } => readers.read(query),
         };
         answer.map_err(unavailable)
     }
@@ -347,7 +359,7 @@ impl Keyvalue {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A transaction that panicked was rolled back, so the guarded state is valid.
+    // A transaction that panicked was rolled back, so the state is valid.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -357,7 +369,7 @@ fn check(bucket: &str, key: &str, value_bytes: usize, max_value_bytes: usize) ->
         let name = &bucket[..bucket.floor_char_boundary(40)];
         return quota(format!("{name:?} is not a valid bucket name: at most 128 letters, digits, `-`, `_` and `.`"));
     }
-    short(key)?;
+    check_length(key)?;
     if value_bytes > max_value_bytes {
         let limit = format!("the limit is {max_value_bytes} (keyvalue.max-value-bytes)");
         return quota(format!("{bucket}/{key}: {value_bytes} bytes, {limit}"));
@@ -365,36 +377,35 @@ fn check(bucket: &str, key: &str, value_bytes: usize, max_value_bytes: usize) ->
     Ok(())
 }
 
-/// Refuses a key or a token that is too long.
-fn short(name: &str) -> Result<(), KeyvalueError> {
-    match name.len() {
-        is if is > KEY_BYTES_MAX => {
-            Err(KeyvalueError::Quota(format!("a key or token of {is} bytes, the limit is {KEY_BYTES_MAX}")))
-        }
-        _ => Ok(()),
+/// Rejects a key or token that is too long.
+fn check_length(name: &str) -> Result<(), KeyvalueError> {
+    let bytes = name.len();
+    if bytes > KEY_BYTES_MAX {
+        return Err(KeyvalueError::Quota(format!("a key or token of {bytes} bytes, the limit is {KEY_BYTES_MAX}")));
     }
+    Ok(())
 }
 
-/// The error as a guest sees it: without the file's path.
+/// The error as guests see it: without the file's path.
 fn unavailable(error: rusqlite::Error) -> KeyvalueError {
     KeyvalueError::Unavailable(format!("the key-value store: {}", crate::sqlite::describe(&error)))
 }
 
-/// The moment of expiry, in milliseconds.
+/// The time of expiry, in milliseconds since 1970.
 fn expiry(ttl: Option<Duration>, now: Timestamp) -> Option<i64> {
-    // A time to live that ends after the last representable moment never ends.
+    // A time after the last representable one is never.
     ttl.and_then(|ttl| now.checked_add(ttl).ok()).map(Timestamp::as_millisecond)
 }
 
-/// What a counter's digits say.
+/// The count in a counter's value.
 fn count(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn unexpected(reply: Reply) -> KeyvalueError {
-    KeyvalueError::Unavailable(format!("the key-value store answered {reply:?}"))
+    KeyvalueError::Unavailable(format!("the key-value store sent an unexpected reply: {reply:?}"))
 }
 
-fn no_counter(bucket: &str, key: &str) -> KeyvalueError {
-    KeyvalueError::Unavailable(format!("{bucket}/{key} holds a value that is not a counter"))
+fn not_a_counter(bucket: &str, key: &str) -> KeyvalueError {
+    KeyvalueError::Unavailable(format!("{bucket}/{key} is not a counter"))
 }

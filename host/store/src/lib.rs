@@ -1,14 +1,14 @@
-//! What ACE keeps on the disk. A leaf below the library `ace` and the server: it knows neither messages nor plugins, and takes bodies,
+//! Storage for ACE. This crate is below the library `ace` and the server: it knows neither messages nor plugins, and treats bodies,
 //! progress and reports as bytes.
 //!
 //! Start at [`queue::Queue`].
 //!
-//! - [`queue`]: messages from the moment they are accepted until they are settled, and for a while after that
+//! - [`queue`]: the durable queue: messages from acceptance to settlement, and for a retention period after that
 //! - [`keyvalue`]: entries and counters that plugins share
-//! - [`files`]: files written as a whole or not at all, and who may read them
-//! - [`person`]: one form of a user id and of an address, by which people are found
+//! - [`files`]: atomic replacement of files, and their permissions
+//! - [`person`]: the normal form of user ids and addresses, by which people are looked up
 //!
-//! Both stores are SQLite databases; what is the same for them is in `sqlite`.
+//! Both stores are SQLite databases; their common parts are in `sqlite`.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

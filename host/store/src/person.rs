@@ -1,18 +1,18 @@
-//! Whom a message is for, as people are looked for: one form of a user id and of an address, whatever way it was written. The
-//! queue's index, its lists and its erasure all go by it.
+//! The normal form of user ids and addresses, independent of how they are written. The queue uses it to index, list and erase the
+//! messages of a person.
 
 use std::borrow::Cow;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 
-/// A user id as it is compared: in lower case (Unicode), composed (NFC), without what the eye does not see.
+/// The normal form of a user id: lower case (Unicode), composed (NFC), without invisible characters.
 pub fn normal_user(user: &str) -> String {
     normal(&visible(user))
 }
 
-/// An address as it is compared. `Name <address>` is its address; the domain is in ASCII (IDNA), everything in lower case and
-/// composed (NFC); spaces around it, marks that the eye does not see, quotes around the local part and a dot after the domain are
-/// left out. A text that is no address is compared as a user id is.
+/// The normal form of an address. Of `Name <address>` only the address is used; the domain is in ASCII (IDNA), everything in lower case
+/// and composed (NFC). Surrounding spaces, invisible characters, quotes around the local part and a dot after the domain are removed. A
+/// text that is not an address is normalized like a user id.
 pub fn normal_address(address: &str) -> String {
     let seen = visible(address);
     let bare = bare(&seen);
@@ -28,17 +28,16 @@ pub fn normal_address(address: &str) -> String {
     format!("{}@{domain}", normal(unquoted))
 }
 
-/// Why an address is refused in a query, and how to write it.
+/// Why an address in a query is rejected, and how to write it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AddressError(String);
 
-/// Refuses an address that a query cannot mean: nothing, or one with a space that was a `+` before the URL was decoded. The error
-/// says how to write it.
+/// Rejects an address in a query that is empty, or that has a space, which was a `+` before the URL was decoded.
 ///
 /// # Errors
 /// The address is empty, or has a space.
-pub fn check_asked_address(address: &str) -> Result<(), AddressError> {
+pub fn check_query_address(address: &str) -> Result<(), AddressError> {
     let bare = bare(address);
     if bare.trim().is_empty() {
         return Err(AddressError("is empty; give an address".to_owned()));
@@ -49,13 +48,13 @@ pub fn check_asked_address(address: &str) -> Result<(), AddressError> {
     if domain.contains(' ') || (!is_quoted && local.contains(' ')) {
         let (meant, written) = (bare.replace(' ', "+"), bare.replace(' ', "%2B"));
         return Err(AddressError(format!(
-            "{address:?} has a space, and no address has one; in a URL a + is written %2B: {written} for {meant}"
+            "{address:?} contains a space, which addresses do not; in a URL, write + as %2B: {written} for {meant}"
         )));
     }
     Ok(())
 }
 
-/// The address of `Name <address>`; any other text as it is.
+/// The address in `Name <address>`; any other text unchanged.
 fn bare(text: &str) -> &str {
     let inner = text.trim_end().strip_suffix('>').and_then(|text| text.rsplit_once('<'));
     inner.map_or(text.trim_end_matches(' '), |(_, address)| address.trim())
@@ -70,7 +69,7 @@ fn normal(text: &str) -> String {
     nfc.normalize(&nfc.normalize(text).to_lowercase()).into_owned()
 }
 
-/// Without marks that are not seen, white space around it too.
+/// Removes invisible characters and surrounding white space.
 fn visible(text: &str) -> Cow<'_, str> {
     let text = text.trim();
     if !text.is_ascii() && text.contains(is_hidden) {
@@ -80,8 +79,8 @@ fn visible(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a character shows nothing by itself, or turns the direction of its neighbours: what holds one is not what it looks
-/// like. Unicode's `Default_Ignorable_Code_Point` and `Bidi_Control`, interlinear annotations, and blank fillers.
+/// Whether a character is invisible, or changes the direction of text, so that a text is not what it looks like. Unicode's
+/// `Default_Ignorable_Code_Point` and `Bidi_Control`, interlinear annotations, and blank fillers.
 pub fn is_hidden(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_has_one_form_however_it_is_written() {
+    fn an_address_has_one_normal_form() {
         let table = [
             (
                 "a@example.com",
@@ -123,19 +122,23 @@ mod tests {
                 assert_eq!(normal_address(form), normal, "{form:?}");
             }
         }
-        assert_ne!(normal_address("ı@example.com"), normal_address("i@example.com"), "other letters are other people");
+        assert_ne!(
+            normal_address("ı@example.com"),
+            normal_address("i@example.com"),
+            "different letters are different people"
+        );
         assert_ne!(normal_address("a+tag@example.com"), normal_address("a@example.com"));
         assert_eq!((normal_user(" ÉVA\u{a0}"), normal_user("7")), ("éva".to_owned(), "7".to_owned()));
     }
 
     #[test]
-    fn a_space_in_an_address_that_is_asked_for_was_a_plus() {
+    fn a_space_in_a_queried_address_was_a_plus() {
         for address in ["a tag@x.example", " tag@x.example", "a b c@x.example", "a@x .example"] {
-            let error = check_asked_address(address).expect_err(address).to_string();
+            let error = check_query_address(address).expect_err(address).to_string();
             assert!(error.contains("%2B"), "{error}");
         }
         for address in ["", " ", "Ann <>"] {
-            assert!(check_asked_address(address).expect_err("empty").to_string().contains("empty"), "{address:?}");
+            assert!(check_query_address(address).expect_err("empty").to_string().contains("empty"), "{address:?}");
         }
         for address in [
             "a+tag@x.example",
@@ -145,7 +148,7 @@ mod tests {
             "Ann B <a@x.example>",
             "7",
         ] {
-            assert_eq!(check_asked_address(address), Ok(()), "{address:?}");
+            assert_eq!(check_query_address(address), Ok(()), "{address:?}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The durable queue: an accepted message is kept until it is settled, and for a while after that.
+//! The durable queue: an accepted message is stored until it is settled, and then for a retention period.
 //!
-//! [`Queue`] is the front that everything else uses. Behind it is one of the engines in [`Store`]; today that is `sqlite`. What a
-//! message *is* stays outside: bodies, progress and reports are bytes here. The suite in `conformance` says what every engine must do.
+//! [`Queue`] is the interface. Behind it is one of the engines in [`Store`]; currently there is one, `sqlite`. The queue does not know the
+//! content of messages: bodies, progress and reports are bytes. The suite in `conformance` specifies what every engine must do.
 //!
-//! Delivery is at least once. Claims are stored; after a crash, in-flight messages wait again, marked *in doubt*. Within a process a
-//! claim is a lease: when a worker dies its messages wait again once the lease ends. Settlements are fenced by claim number; one for
+//! Delivery is at least once. Claims are stored; after a crash, in-flight messages are requeued and marked *in doubt*. Within a process
+//! a claim is a lease: if a worker dies, its messages are requeued when the lease ends. Settlements are fenced by claim number; one for
 //! a lease that has ended is ignored.
 //!
 //! All times are passed in.
@@ -29,7 +29,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use batches::{Batch, BatchState, DuePage, NewBatch, Resolver, ResolverStatus};
-pub use claims::{Claim, Claimed, ClaimedBatch, LEASE, Settled, Settlement};
+pub(crate) use claims::LEASE;
+pub use claims::{Claim, Claimed, ClaimedBatch, Settled, Settlement};
 pub use error::{OpenError, QueueError};
 pub use events::{Event, Events, NewEvent, WebhookDelivery};
 pub use health::{Failing, Health};
@@ -40,11 +41,11 @@ pub use settings::Settings;
 use sqlite::Sqlite;
 use wakeups::Wakeups;
 
-/// The queue. One process at a time has it open.
+/// The queue. Only one process at a time can open it.
 ///
 /// # Errors
-/// Unless a function says otherwise it fails with [`QueueError::Unavailable`], [`QueueError::NoRoom`] or [`QueueError::Damaged`],
-/// and nothing was changed then.
+/// All functions can fail with [`QueueError::Unavailable`], [`QueueError::NoRoom`] or [`QueueError::Damaged`]; nothing was changed then.
+/// Those of each function are listed in addition.
 pub struct Queue {
     store: Store,
     wakeups: Arc<Wakeups>,
@@ -65,26 +66,26 @@ macro_rules! engine {
 }
 
 impl Queue {
-    /// Opens the queue, or creates it. Messages that were in flight when the last process ended wait again, in doubt. Blocks.
+    /// Opens or creates the queue. Messages that were in flight when the last process ended are requeued, in doubt. Blocks.
     ///
     /// # Errors
-    /// The database is open elsewhere, it is not a queue of this version or an earlier one, or it cannot be read or written.
+    /// The database is in use, it is not a queue of this or an earlier version, or it cannot be read or written.
     pub fn open(settings: &Settings, now: Timestamp) -> Result<Self, OpenError> {
         let wakeups = Arc::new(Wakeups::default());
         let store = Store::Sqlite(Sqlite::open(settings, wakeups.clone(), now)?);
         Ok(Queue { store, wakeups })
     }
 
-    /// Accepts all of them with one durable write; an answer for each, in order.
+    /// Accepts messages with one durable write. Returns an answer for each, in order.
     ///
     /// # Errors
-    /// Also [`QueueError::Full`], and [`QueueError::State`] for a batch that was cancelled: none was accepted then.
+    /// [`QueueError::Full`], and [`QueueError::State`] for a cancelled batch; no message was accepted then.
     pub async fn accept(&self, new: Vec<New>, now: Timestamp) -> Result<Vec<Accepted>, QueueError> {
         self.start_accept(new, now).await?.await
     }
 
-    /// As [`Queue::accept`], in two steps: completes when the messages have their place in the order of all writes, and returns a
-    /// future that completes when they are stored. They are accepted whether that is awaited or not.
+    /// As [`Queue::accept`], in two steps: completes when the position in the order of all writes is fixed, and returns a future that
+    /// completes when the messages are stored. They are accepted even if that future is dropped.
     ///
     /// # Errors
     /// As [`Queue::accept`].
@@ -96,27 +97,26 @@ impl Queue {
         engine!(self, store => store.start_accept(new, now).await)
     }
 
-    /// Claims messages that are due: the transactional ones first, then a few of each other class in turn. Each belongs to the caller
-    /// for [`LEASE`].
+    /// Claims due messages: transactional ones first, then a few of each other priority class in turn. A claim is a lease of 15 minutes.
     pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
         engine!(self, store => store.claim(claim, now).await)
     }
 
-    /// Claims one suspect that is due: a message that was in flight when several processes ended. It must be sent alone, with nothing
-    /// else claimed or in flight until it is settled.
+    /// Claims a due suspect: a message that was in flight when several processes ended unexpectedly. It must be sent alone: nothing else
+    /// may be claimed or in flight until it is settled.
     pub async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
         engine!(self, store => store.claim_suspect(now).await)
     }
 
-    /// Settles messages, all with one durable write. One that was erased meanwhile is skipped.
+    /// Settles messages with one durable write. Messages that were erased meanwhile are skipped.
     ///
     /// # Errors
-    /// Also [`QueueError::State`] for a [`Settlement::Record`] whose claim has ended.
+    /// [`QueueError::State`] for a [`Settlement::Record`] whose claim has ended.
     pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.settle(settled, now).await)
     }
 
-    /// As [`Queue::settle`], committed with the next transaction, at most a few milliseconds later.
+    /// As [`Queue::settle`], but committed with the next transaction or a few milliseconds later.
     ///
     /// # Errors
     /// As [`Queue::settle`].
@@ -124,12 +124,12 @@ impl Queue {
         engine!(self, store => store.settle_deferred(settled, now).await)
     }
 
-    /// Completes when something may be claimable that was not before. Call it before claiming; it borrows nothing.
+    /// Completes when more messages may be claimable. Must be called before claiming, so that no change is missed.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.wakeups.changed()
     }
 
-    /// Changes when a transactional message may be claimable that was not before. Mark it unchanged before claiming.
+    /// Changes when more transactional messages may be claimable. Must be marked unchanged before claiming.
     pub fn urgent(&self) -> watch::Receiver<()> {
         self.wakeups.urgent()
     }
@@ -139,72 +139,72 @@ impl Queue {
         engine!(self, store => store.message(uuid).await)
     }
 
-    /// A page of messages before `cursor`, at most `max`, the latest first. Bodies and progress are left out.
+    /// A page of at most `max` messages before `cursor`, the latest first, without bodies and progress.
     pub async fn messages(&self, filter: Filter, cursor: Option<MessageId>, max: usize) -> Result<Page, QueueError> {
         engine!(self, store => store.messages(filter, cursor, max).await)
     }
 
-    /// How full the queue is, and how fast it moves.
+    /// The depth and throughput of the queue.
     pub async fn stats(&self) -> Result<Stats, QueueError> {
         engine!(self, store => store.stats().await)
     }
 
-    /// Retries a dead letter from the start, with what it was settled with (`kept`).
+    /// Retries a dead letter, with the progress that it was settled with ([`Settlement::Done`]).
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`], and [`QueueError::State`] if it is no dead letter or its body was erased.
+    /// [`QueueError::Unknown`], and [`QueueError::State`] if it is not a dead letter or its body was erased.
     pub async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.retry(uuid, now).await)
     }
 
-    /// Cancels a message that waits.
+    /// Cancels a waiting message.
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`], and [`QueueError::State`] if it is in flight or settled.
+    /// [`QueueError::Unknown`], and [`QueueError::State`] if it is in flight or settled.
     pub async fn cancel(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.cancel(uuid, now).await)
     }
 
-    /// Discards a dead letter; what another attempt would have needed is erased.
+    /// Discards a dead letter, and erases its body and progress.
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`], and [`QueueError::State`] if it is no dead letter.
+    /// [`QueueError::Unknown`], and [`QueueError::State`] if it is not a dead letter.
     pub async fn discard(&self, uuid: Uuid) -> Result<(), QueueError> {
         engine!(self, store => store.discard(uuid).await)
     }
 
-    /// Retries the dead letters of a selection that can be retried, the latest first. Returns how many were.
+    /// Retries the dead letters of a selection that can be retried, the latest first. Returns their number.
     pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
         engine!(self, store => store.retry_all(selection, now).await)
     }
 
-    /// Discards the dead letters of a selection, the latest first. Returns how many were.
+    /// Discards the dead letters of a selection, the latest first. Returns their number.
     pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
         engine!(self, store => store.discard_all(selection).await)
     }
 
-    /// Erases everything about the messages to a user id, or to an address.
+    /// Erases all messages to a user id or an address, and everything stored about them.
     pub async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
         engine!(self, store => store.erase(user, email).await)
     }
 
-    /// How many messages wait for each relay and origin that is, or was, down.
+    /// The number of messages that wait for each relay and origin that is or was down.
     pub fn blocked(&self) -> BTreeMap<String, u64> {
         engine!(self, store => store.blocked())
     }
 
-    /// Makes at most `max` of the messages due that wait for a destination; how many that were. Transactional messages go first;
-    /// `in_turn`: the one that has not been tried for longest.
+    /// Makes at most `max` of the messages that wait for a destination due. Returns their number. Transactional messages come first;
+    /// with `in_turn`, those that have not been tried for longest.
     pub async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
         engine!(self, store => store.unblock(destination, max, in_turn).await)
     }
 
-    /// Claims no message of a batch until [`Queue::release`], except those that [`Queue::unblock`] made due.
+    /// Holds a batch: its messages are not claimed until [`Queue::release`], except those that [`Queue::unblock`] made due.
     pub fn hold(&self, batch: Priority) {
         engine!(self, store => store.hold(batch));
     }
 
-    /// Claims messages of these batches again.
+    /// Ends the hold on batches.
     pub fn release(&self, batches: &[Priority]) {
         engine!(self, store => store.release(batches));
     }
@@ -212,15 +212,15 @@ impl Queue {
 
 /// Batches.
 impl Queue {
-    /// Creates a batch, or finds it again.
+    /// Creates a batch, or returns the existing one with this uuid and content.
     ///
     /// # Errors
-    /// Also [`QueueError::State`] if another batch has this uuid.
+    /// [`QueueError::State`] if a different batch has this uuid.
     pub async fn create_batch(&self, batch: NewBatch, now: Timestamp) -> Result<Batch, QueueError> {
         engine!(self, store => store.create_batch(batch, now).await)
     }
 
-    /// As [`Queue::create_batch`], for a batch whose recipients a resolver names.
+    /// As [`Queue::create_batch`], for a batch whose recipients come from a resolver.
     ///
     /// # Errors
     /// As [`Queue::create_batch`].
@@ -233,18 +233,18 @@ impl Queue {
         engine!(self, store => store.create_resolved_batch(batch, resolver, now).await)
     }
 
-    /// Notes that all recipients were added.
+    /// Records that all recipients were added.
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`].
+    /// [`QueueError::Unknown`].
     pub async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         engine!(self, store => store.complete_batch(uuid).await)
     }
 
-    /// Pauses a batch: nothing more of it is sent, except what is in flight.
+    /// Pauses a batch: its messages are not sent, except those in flight.
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`].
+    /// [`QueueError::Unknown`].
     pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         engine!(self, store => store.pause_batch(uuid).await)
     }
@@ -252,15 +252,15 @@ impl Queue {
     /// Resumes a batch that was paused, or whose resolver failed.
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`].
+    /// [`QueueError::Unknown`].
     pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         engine!(self, store => store.resume_batch(uuid).await)
     }
 
-    /// Cancels the messages of a batch that wait. Those in flight end as they do, and are not tried again.
+    /// Cancels a batch and its waiting messages. Messages in flight finish their current attempt.
     ///
     /// # Errors
-    /// Also [`QueueError::Unknown`].
+    /// [`QueueError::Unknown`].
     pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
         engine!(self, store => store.cancel_batch(uuid, now).await)
     }
@@ -275,22 +275,22 @@ impl Queue {
         engine!(self, store => store.batches(max).await)
     }
 
-    /// Pages of recipients that are due, the batch that has waited longest first, and when the next page after them is due.
+    /// Due pages of recipients, those that have waited longest first, and when the next one after them is due.
     pub async fn due_pages(&self, max: usize, now: Timestamp) -> Result<(Vec<DuePage>, Option<Timestamp>), QueueError> {
         engine!(self, store => store.due_pages(max, now).await)
     }
 
-    /// Completes when a page of recipients may be due that was not before.
+    /// Completes when more pages of recipients may be due.
     pub async fn pages_changed(&self) {
         self.wakeups.pages_changed().await;
     }
 
-    /// Notes that the messages of a page were accepted. `next`: where the next page starts; none after the last one.
+    /// Records that the messages of a page were accepted. `next`: the cursor of the next page, if there is one.
     pub async fn page_accepted(&self, batch: Priority, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.page_accepted(batch, next, now).await)
     }
 
-    /// Notes that a page failed. `again`: when to ask for it again; `None` fails the batch, until it is resumed.
+    /// Records that a page failed. `again`: when to retry; `None` fails the batch until it is resumed.
     pub async fn page_failed(
         &self,
         batch: Priority,
@@ -303,22 +303,22 @@ impl Queue {
 
 /// Events and webhooks.
 impl Queue {
-    /// Sets the webhooks to which every event is delivered from now on. Deliveries to others are dropped.
+    /// Sets the webhooks that every event is delivered to from now on. Pending deliveries to others are dropped.
     pub async fn set_webhooks(&self, webhooks: Vec<String>) -> Result<(), QueueError> {
         engine!(self, store => store.set_webhooks(webhooks).await)
     }
 
-    /// Stores an event that is about no message.
+    /// Stores an event that does not concern a message.
     pub async fn emit(&self, event: NewEvent, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.emit(event, now).await)
     }
 
-    /// Events after that one, the earliest first: for a stream that was interrupted.
+    /// The events after an id, the earliest first, to resume a stream.
     pub async fn events(&self, after: EventId, max: usize) -> Result<Events, QueueError> {
         engine!(self, store => store.events(after, max).await)
     }
 
-    /// Deliveries to a webhook that are due, the oldest event first.
+    /// Due deliveries to a webhook, the oldest event first.
     pub async fn webhook_deliveries(
         &self,
         webhook: String,
@@ -333,12 +333,12 @@ impl Queue {
         engine!(self, store => store.next_webhook_delivery(webhook).await)
     }
 
-    /// Ends a delivery: the webhook accepted the event, or it is discarded.
+    /// Ends a delivery that the webhook accepted or that is discarded.
     pub async fn end_webhook_delivery(&self, webhook: String, event: EventId) -> Result<(), QueueError> {
         engine!(self, store => store.end_webhook_delivery(webhook, event).await)
     }
 
-    /// Notes that a delivery failed, and when to try again.
+    /// Records that a delivery failed, and when to retry.
     pub async fn retry_webhook_delivery(
         &self,
         webhook: String,
@@ -349,40 +349,40 @@ impl Queue {
     }
 }
 
-/// Care of the store itself.
+/// Maintenance and health.
 impl Queue {
-    /// Does all maintenance that is due: retention, clean-up, vacuum. After failed writes, checks whether they work again. Must be
-    /// called every few seconds.
+    /// Runs the maintenance that is due: retention, clean-up, vacuum. After failed writes, checks whether they work again. Must be called
+    /// every few seconds.
     pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.maintain(now).await)
     }
 
-    /// Notes an orderly shutdown: messages in flight are not its cause.
+    /// Records an orderly shutdown, so that messages in flight are not suspected to have caused it.
     pub async fn note_shutdown(&self) -> Result<(), QueueError> {
         engine!(self, store => store.note_shutdown().await)
     }
 
-    /// Keeps a value of the host's own.
+    /// Stores a value under a key, for the host itself.
     pub async fn put_meta(&self, key: &'static str, value: String) -> Result<(), QueueError> {
         engine!(self, store => store.put_meta(key, value).await)
     }
 
-    /// A value that was kept.
+    /// A value that [`Queue::put_meta`] stored.
     pub async fn get_meta(&self, key: &'static str) -> Result<Option<String>, QueueError> {
         engine!(self, store => store.get_meta(key).await)
     }
 
-    /// Whether the store works, as far as it has been used.
+    /// The health of the store, from the operations so far.
     pub fn health(&self) -> Health {
         engine!(self, store => store.health())
     }
 
-    /// Whether the store can be read.
+    /// Checks that the store can be read.
     pub async fn ping(&self) -> Result<(), QueueError> {
         engine!(self, store => store.ping().await)
     }
 
-    /// Completes when the writer has ended, which happens only after a bug: nothing can be written any more.
+    /// Completes when the writer thread has ended, which happens only after a bug. Nothing can be written after that.
     pub async fn writer_ended(&self) {
         engine!(self, store => store.writer_ended().await);
     }

@@ -1,17 +1,18 @@
-//! What is the same for every SQLite database of the host.
+//! Common parts of the host's SQLite databases.
 //!
-//! - [`hold`]: the lock on the file itself
-//! - [`opening`]: what is done before SQLite opens a file
+//! - [`lock`]: the lock on the database file
+//! - [`opening`]: preparations before SQLite opens a file
 //! - [`schema`]: opening a connection, and the version of the tables
-//! - [`readers`]: connections for reading
+//! - [`readers`]: a pool of connections for reading
 //! - [`identity`]: whether an open database is still the file at its path
-//! - [`wal`]: what is in a write-ahead log
+//! - [`damage`]: excluding damaged parts from transactions
+//! - [`wal`]: the contents of a write-ahead log
 
 pub mod damage;
 #[cfg(test)]
 pub mod dump;
-mod hold;
 mod identity;
+mod lock;
 mod opening;
 mod readers;
 pub mod schema;
@@ -25,70 +26,70 @@ use rusqlite::{Connection, Error, ErrorCode};
 
 use crate::files::Access;
 
-pub use hold::{Hold, HoldError, Use};
 use identity::Identity;
 pub use identity::Lost;
+pub use lock::{FileLock, LockError, LockMode};
 pub use opening::prepare;
 pub use readers::Readers;
 
-/// A connection that is closed before its file is let go.
-pub struct Held {
+/// A connection, and the lock on its file, which is released after the connection is closed.
+pub struct Database {
     db: Connection,
-    file: Option<(PathBuf, Hold)>,
-    /// Of a connection that writes.
+    file: Option<(PathBuf, FileLock)>,
+    /// Only for the connection that writes.
     identity: Option<Box<Identity>>,
 }
 
-impl Held {
-    /// A connection to a file that is held.
-    pub fn new(db: Connection, file: &Path, hold: Hold) -> Self {
+impl Database {
+    /// A connection to a locked file.
+    pub fn new(db: Connection, file: &Path, lock: FileLock) -> Self {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        Held { db, file: Some((file, hold)), identity: None }
+        Database { db, file: Some((file, lock)), identity: None }
     }
 
-    /// Starts to watch the file and its write-ahead log, for [`Held::check`]. What SQLite created beside the file has its access
-    /// then.
+    /// Starts to watch the file and its write-ahead log for [`Database::check`], and sets the permissions of the files that SQLite
+    /// created.
     ///
     /// # Errors
-    /// The file is another one already, it cannot be read, or it cannot be given to a group.
+    /// Another file is at the path, the file cannot be read, or its group cannot be set.
     pub fn watch(&mut self, access: Access) -> Result<(), String> {
-        let Some((path, hold)) = &self.file else { return Ok(()) };
-        self.identity = Some(Box::new(Identity::new(hold.clone(), &self.db, path)?));
+        let Some((path, lock)) = &self.file else { return Ok(()) };
+        self.identity = Some(Box::new(Identity::new(lock.clone(), &self.db, path)?));
         // SQLite gives them the mode of the database, but not its group.
-        let real = path.canonicalize().map_err(|e| io_words(&e))?;
+        let real = path.canonicalize().map_err(|e| describe_io(&e))?;
         ["-wal", "-shm"]
             .iter()
             .try_for_each(|suffix| access.restrict(&beside(&real, suffix)).map(drop))
-            .map_err(|e| io_words(&e))
+            .map_err(|e| describe_io(&e))
     }
 
-    /// To be called before each transaction of a connection that is watched.
+    /// Must be called before each transaction of a watched connection.
     ///
     /// # Errors
-    /// Nothing may be written: the database is not the file at its path any more, or something other than SQLite wrote into it.
+    /// The database is no longer the file at its path, or something other than SQLite wrote to it: nothing may be written.
     pub fn check(&mut self) -> Result<(), Lost> {
         self.identity.as_mut().map_or(Ok(()), |identity| identity.check(&self.db))
     }
 
-    /// To be called after each transaction, and each checkpoint, of a connection that is watched.
+    /// Must be called after each transaction and each checkpoint of a watched connection.
     pub fn renew(&mut self) {
         if let Some(identity) = &mut self.identity {
             identity.renew();
         }
     }
 
-    /// What holds its file; `None` in memory.
-    pub fn hold(&self) -> Option<&Hold> {
-        self.file.as_ref().map(|(_, hold)| hold)
+    /// The lock on its file; `None` in memory.
+    pub fn lock(&self) -> Option<&FileLock> {
+        self.file.as_ref().map(|(_, lock)| lock)
     }
 
     /// A connection to a database in memory.
     pub fn in_memory(db: Connection) -> Self {
-        Held { db, file: None, identity: None }
+        Database { db, file: None, identity: None }
     }
 }
 
-impl Deref for Held {
+impl Deref for Database {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -96,61 +97,61 @@ impl Deref for Held {
     }
 }
 
-impl DerefMut for Held {
+impl DerefMut for Database {
     fn deref_mut(&mut self) -> &mut Connection {
         &mut self.db
     }
 }
 
-impl Drop for Held {
+impl Drop for Database {
     fn drop(&mut self) {
-        // The last connection that is closed removes the write-ahead log by its name. Where another file has taken the database's
-        // place that log is the other's.
-        if self.file.as_ref().is_some_and(|(path, hold)| !hold.is_at(path)) {
+        // The last connection removes the write-ahead log by name when it is closed. If another file is at the database's path now,
+        // that log belongs to the other file.
+        if self.file.as_ref().is_some_and(|(path, lock)| !lock.is_at(path)) {
             let _ = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
 }
 
-/// The file that SQLite or ACE keeps beside a database: its name, and something appended.
+/// The path of a file in the same folder, whose name is that of the database with a suffix.
 pub fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     file.with_file_name(name)
 }
 
-/// A statement is planned once. Without this it is planned anew for each other `LIMIT`.
+/// Makes SQLite plan a prepared statement once. Otherwise it plans again for each new value of `LIMIT`.
 pub fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// Whether another process, or another connection, is in the way just now.
+/// Whether the database is locked by another process or connection.
 pub fn is_busy(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-/// Whether there is no room on the disk.
+/// Whether the disk is full.
 pub fn is_full(error: &Error) -> bool {
-    // The memory that connections share has a file of its own, which cannot be made then.
+    // On a full disk the file of SQLite's shared memory cannot be created.
     let is_shared_memory =
         |failure: &rusqlite::ffi::Error| failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
     matches!(error, Error::SqliteFailure(failure, _) if failure.code == ErrorCode::DiskFull || is_shared_memory(failure))
 }
 
-/// As [`is_full`], of what the operating system says.
+/// As [`is_full`], for an error of the operating system.
 pub fn is_full_disk(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
-/// As [`words`], of what the operating system says of the file or its folder.
-pub fn io_words(error: &std::io::Error) -> String {
+/// As [`describe`], for an error of the operating system about the file or its folder.
+pub fn describe_io(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     let meaning = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "it cannot be written; the file and its folder must be writable"
         }
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-            "it cannot be opened; its folder must be there and be writable"
+            "it cannot be opened; its folder must exist and be writable"
         }
         _ if is_full_disk(error) => "the disk is full",
         _ => return error.to_string(),
@@ -158,10 +159,10 @@ pub fn io_words(error: &std::io::Error) -> String {
     format!("{meaning} ({error})")
 }
 
-/// Whether a failure is the whole database's, or passes by itself: the disk, a lock, memory. Any other is the fault of what was
-/// looked at or written: a damaged page, a row that is not as its table has it.
+/// Whether an error concerns the whole database or is temporary: the disk, a lock, memory. Any other error is caused by the data that
+/// was read or written, such as a damaged page or a row that violates its table's schema.
 pub fn is_general(error: &Error) -> bool {
-    // A page that the disk cannot give back is damaged; one that ends too early was cut off.
+    // A page that the disk cannot read is damaged; a short one was truncated.
     let is_page = |failure: &rusqlite::ffi::Error| {
         [rusqlite::ffi::SQLITE_IOERR_READ, rusqlite::ffi::SQLITE_IOERR_SHORT_READ].contains(&failure.extended_code)
     };
@@ -183,17 +184,17 @@ pub fn is_general(error: &Error) -> bool {
     }
 }
 
-/// What is wrong, in words for the operator.
+/// The error, as a text for operators.
 pub fn describe(error: &Error) -> String {
     let meaning = match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program holds it locked",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program has locked it",
         Some(ErrorCode::NotADatabase) => "it is not a SQLite database; name another file, or move this one away",
         Some(ErrorCode::DatabaseCorrupt) => {
             "it is damaged; restore a backup, or move it away to start with an empty one"
         }
         Some(ErrorCode::DiskFull) => "the disk is full",
         Some(ErrorCode::ReadOnly) => "it cannot be written; the file and its folder must be writable",
-        Some(ErrorCode::CannotOpen) => "it cannot be opened; its folder must be there and be writable",
+        Some(ErrorCode::CannotOpen) => "it cannot be opened; its folder must exist and be writable",
         _ => return error.to_string(),
     };
     format!("{meaning} ({error})")

@@ -106,7 +106,7 @@ async fn nobody_else_can_read_what_the_server_writes() {
         assert_eq!(mode(&home.path(&name)), 0o600, "{name}");
     }
     let (code, log) = server.stop();
-    let named: Vec<&str> = log.lines().filter(|line| line.contains("could be read by other users")).collect();
+    let named: Vec<&str> = log.lines().filter(|line| line.contains("were readable by other users")).collect();
     assert_eq!((code, named.len()), (Some(0), 3), "each place once: {log}");
 }
 

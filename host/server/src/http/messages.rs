@@ -314,7 +314,7 @@ pub(super) async fn discard_all(
 
 /// Rejects an address that the client cannot have meant, such as one with a space.
 pub(super) fn check_address(name: &str, address: &str) -> Result<(), ApiError> {
-    ace_store::person::check_asked_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
+    ace_store::person::check_query_address(address).map_err(|why| ApiError::BadRequest(format!("{name}: {why}")))
 }
 
 impl MessageQuery {

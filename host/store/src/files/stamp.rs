@@ -1,16 +1,16 @@
-//! How a file looks from outside: enough to see that it is another one, or that something else is in it, without reading it.
+//! The metadata of a file, by which a change is detected without reading the file.
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A file as the file system describes it. Two stamps of one path are equal only where the same file was there with the same
-/// content: whatever is written to a file, and whatever a program then says of its time of modification, the kernel sets the time
-/// of its last change.
+/// The metadata of a file. Two stamps of a path are equal only if it is the same file with the same content: a program can set the
+/// time of modification, but the kernel records the time of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileStamp {
-    /// Device and inode. They differ where a link leads elsewhere, or another file was renamed to this path.
+    /// Device and inode. They change if a link points elsewhere, or if another file was renamed to this path.
     id: (u64, u64),
     bytes: u64,
     modified: Option<SystemTime>,
@@ -19,12 +19,16 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// The file, or folder, at this path; links are followed. `None` if there is none, or it cannot be read. Blocks.
+    /// The stamp of a file or folder; links are followed. `None` if it does not exist or cannot be read. Blocks.
     pub fn of(path: &Path) -> Option<Self> {
-        std::fs::metadata(path).ok().as_ref().map(FileStamp::from)
+        FileStamp::try_of(path).ok()
     }
 
-    /// How long ago it was modified; `None` where that is not known, or lies ahead.
+    pub(crate) fn try_of(path: &Path) -> io::Result<Self> {
+        Ok(FileStamp::from(&path.metadata()?))
+    }
+
+    /// How long ago it was modified; `None` if that is unknown or in the future.
     pub fn age(&self) -> Option<Duration> {
         self.modified?.elapsed().ok()
     }
@@ -32,6 +36,11 @@ impl FileStamp {
     /// Device and inode.
     pub fn id(&self) -> (u64, u64) {
         self.id
+    }
+
+    /// Size in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -53,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes a text of one length, and says that it was written at one time.
+    /// Writes a text, and sets a fixed time of modification.
     fn write(path: &Path, text: &str) {
         std::fs::write(path, text).expect("written");
         let file = File::options().append(true).open(path).expect("there");
@@ -61,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_is_another_stamp_whatever_length_and_time_say() {
+    fn changed_content_changes_the_stamp_even_with_equal_size_and_time() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.txt");
         assert_eq!(FileStamp::of(&path), None);
@@ -69,7 +78,7 @@ mod tests {
         let one = FileStamp::of(&path).expect("there");
         assert_eq!(FileStamp::of(&path), Some(one));
         assert!(one.age().is_some_and(|age| age > Duration::from_secs(3_600)));
-        // The kernel's clock of files moves a few times in a hundredth of a second.
+        // The kernel's clock for file times advances every few milliseconds.
         std::thread::sleep(Duration::from_millis(20));
         write(&path, "two");
         let two = FileStamp::of(&path).expect("there");
@@ -78,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leads_elsewhere_is_another_stamp() {
+    fn a_changed_link_changes_the_stamp() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         write(&path("one"), "same");

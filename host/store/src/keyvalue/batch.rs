@@ -1,27 +1,27 @@
-//! One transaction, and the changes of entries, counters and places in it.
+//! One transaction, and its changes of entries, counters and places.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::damage::{Damage, EXPIRING, Place as Damaged, SIZES};
+use super::damage::{Damage, EXPIRING, Location, SIZES};
 use super::database::{self, PLACES};
-use super::places::{Place, Wanted};
-use super::writer::{Change, Reply, Room, Write, WriteError};
-use super::{Counted, KeyvalueError, Origin, count, no_counter};
+use super::places::{Place, PlaceRequest};
+use super::writer::{Capacity, Change, Reply, Write, WriteError};
+use super::{Counted, KeyvalueError, Origin, count, not_a_counter};
 
 /// An open transaction.
 pub(super) struct Batch<'a> {
     pub(super) transaction: Transaction<'a>,
-    /// Entries and tokens, in all buckets, the expired ones too.
+    /// The number of entries and tokens in all buckets, including expired ones.
     pub(super) size: i64,
-    /// By how much each bucket grows.
+    /// The change of the size of each bucket.
     grown: BTreeMap<String, i64>,
-    room: Room,
+    capacity: Capacity,
     pub(super) damage: &'a mut Damage,
 }
 
-/// What an entry has besides its name.
+/// An entry, without its name.
 struct Entry {
     value: Vec<u8>,
     expires: Option<i64>,
@@ -29,7 +29,7 @@ struct Entry {
     kind: Option<i64>,
 }
 
-/// What a write is about.
+/// The entry that a write changes.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub bucket: &'a str,
@@ -38,8 +38,8 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(transaction: Transaction<'a>, room: Room, damage: &'a mut Damage) -> Self {
-        Batch { transaction, size: 0, grown: BTreeMap::new(), room, damage }
+    pub fn new(transaction: Transaction<'a>, capacity: Capacity, damage: &'a mut Damage) -> Self {
+        Batch { transaction, size: 0, grown: BTreeMap::new(), capacity, damage }
     }
 }
 
@@ -63,7 +63,7 @@ impl Batch<'_> {
             Change::CountOnce { by, expires, token } => {
                 Reply::Counted(self.count_once(target, (*by, token), *expires, *now)?)
             }
-            Change::TakePlace(wanted) => Reply::Place(self.take_place(target, wanted, *now)?),
+            Change::TakePlace(request) => Reply::Place(self.take_place(target, request, *now)?),
             Change::GivePlaceBack { token } => {
                 self.give_place_back(target, token, *now)?;
                 Reply::Done
@@ -77,10 +77,10 @@ impl Batch<'_> {
         let old: Option<Option<i64>> =
             self.transaction.prepare_cached(sql)?.query_row([bucket, key], |row| row.get(0)).optional()?;
         match old {
-            None => self.make_room(target, 1)?,
+            None => self.add_entries(target, 1)?,
             Some(counter) => self.delete_tokens(bucket, counter)?,
         }
-        // An unchanged value is not written again: entries loaded at each start cost no write.
+        // An unchanged value is not written, so loading the same files at each start costs no writes.
         let sql = "INSERT INTO entries (bucket, key, value, expires) VALUES (?1, ?2, ?3, ?4)
             ON CONFLICT DO UPDATE SET value = excluded.value, expires = excluded.expires, counter = NULL, kind = NULL
             WHERE value <> excluded.value OR expires IS NOT excluded.expires OR counter IS NOT NULL";
@@ -113,7 +113,7 @@ impl Batch<'_> {
             return Ok(before);
         }
         let after = before.saturating_add(by);
-        self.make_room(target, i64::from(old.is_none()) + i64::from(once.is_some()))?;
+        self.add_entries(target, i64::from(old.is_none()) + i64::from(once.is_some()))?;
         let counter = once.map_or(Ok(counter), |token| self.add_token(counter, token, None).map(Some))?;
         self.write_digits(target, after, (expires, counter, None))?;
         Ok(after)
@@ -132,26 +132,26 @@ impl Batch<'_> {
             return Ok(Counted { at: at.unwrap_or(before), total: before, is_first_time: false });
         }
         let after = before.saturating_add(by);
-        self.make_room(target, 1 + i64::from(old.is_none()))?;
+        self.add_entries(target, 1 + i64::from(old.is_none()))?;
         let counter = self.add_token(counter, token, Some(after))?;
         self.write_digits(target, after, (expires, Some(counter), None))?;
         Ok(Counted { at: after, total: after, is_first_time: true })
     }
 
-    fn take_place(&mut self, target: Target, wanted: &Wanted, now: i64) -> Result<Place, WriteError> {
+    fn take_place(&mut self, target: Target, request: &PlaceRequest, now: i64) -> Result<Place, WriteError> {
         let Target { bucket, key, .. } = target;
-        let Wanted { token, limit, window_ms } = wanted;
+        let PlaceRequest { token, limit, window_ms } = request;
         let old = self.places(target, now)?;
         let counter = old.as_ref().and_then(|entry| entry.counter);
         let since = now.saturating_sub(*window_ms);
         let lapsed = self.drop_lapsed(counter, since, now)?;
         self.grow(bucket, -lapsed);
         let used = database::used(&self.transaction, (bucket, key), (token, i64::from(*limit)), (since, now))?;
-        let place = wanted.judge(used);
+        let place = request.decide(used);
         if used.is_held || !place.is_granted {
             return Ok(place);
         }
-        self.make_room(target, 1 + i64::from(old.is_none()))?;
+        self.add_entries(target, 1 + i64::from(old.is_none()))?;
         let counter = self.add_token(counter, token, Some(now))?;
         let expires = old.and_then(|entry| entry.expires).unwrap_or(i64::MIN).max(now.saturating_add(*window_ms));
         self.write_digits(target, used.n + 1, (Some(expires), Some(counter), Some(PLACES)))?;
@@ -172,25 +172,25 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The count of a live counter, 0 if there is none, and its entry.
+    /// The count of a counter that has not expired, 0 if there is none, and its entry.
     fn counter(&mut self, target: Target, now: i64) -> Result<(i64, Option<Entry>), WriteError> {
         let Target { bucket, key, .. } = target;
         let Some(entry) = self.live_entry(bucket, key, now)? else { return Ok((0, None)) };
         let before = count(&entry.value).filter(|_| entry.kind.is_none());
-        Ok((before.ok_or_else(|| WriteError::Rejected(no_counter(bucket, key)))?, Some(entry)))
+        Ok((before.ok_or_else(|| WriteError::Rejected(not_a_counter(bucket, key)))?, Some(entry)))
     }
 
-    /// The live entry of places.
+    /// The entry of places, if it has not expired.
     fn places(&mut self, target: Target, now: i64) -> Result<Option<Entry>, WriteError> {
         let Target { bucket, key, .. } = target;
         let found = self.live_entry(bucket, key, now)?;
         if found.as_ref().is_some_and(|entry| entry.kind != Some(PLACES)) {
-            return Err(WriteError::Rejected(super::places::no_places(bucket, key)));
+            return Err(WriteError::Rejected(super::places::not_places(bucket, key)));
         }
         Ok(found)
     }
 
-    /// Deletes places that have left the window. Returns how many. A clock that was set back keeps none for longer.
+    /// Deletes places outside the window. Returns how many. Times in the future, after the clock was set back, become `now`.
     fn drop_lapsed(&self, counter: Option<i64>, since: i64, now: i64) -> rusqlite::Result<i64> {
         let Some(counter) = counter else { return Ok(0) };
         let sql = "UPDATE tokens SET at = ?2 WHERE counter = ?1 AND at > ?2";
@@ -205,7 +205,7 @@ impl Batch<'_> {
         digits: i64,
         (expires, counter, kind): (Option<i64>, Option<i64>, Option<i64>),
     ) -> rusqlite::Result<()> {
-        // A counter keeps the expiry it was created with; places expire with the latest of them.
+        // A counter keeps its first time of expiry; places expire with the latest of them.
         let sql = "INSERT INTO entries (bucket, key, value, expires, counter, kind) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
             ON CONFLICT DO UPDATE SET value = excluded.value, counter = excluded.counter,
                 expires = iif(excluded.kind = 1, excluded.expires, expires)";
@@ -214,7 +214,7 @@ impl Batch<'_> {
         self.transaction.prepare_cached(sql)?.execute(values).map(drop)
     }
 
-    /// A live entry; an expired one is removed.
+    /// An entry that has not expired. An expired one is deleted.
     fn live_entry(&mut self, bucket: &str, key: &str, now: i64) -> rusqlite::Result<Option<Entry>> {
         let sql = "SELECT value, expires, counter, kind FROM entries WHERE bucket = ?1 AND key = ?2";
         let read = |row: &rusqlite::Row| {
@@ -228,14 +228,14 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    /// A token that was counted, and what it was counted as, if that is known.
+    /// Whether a token was counted, and the count at that time if known.
     fn token(&self, counter: Option<i64>, token: &str) -> rusqlite::Result<Option<Option<i64>>> {
         let Some(counter) = counter else { return Ok(None) };
         let sql = "SELECT at FROM tokens WHERE counter = ?1 AND token = ?2";
         self.transaction.prepare_cached(sql)?.query_row(params![counter, token], |row| row.get(0)).optional()
     }
 
-    /// Stores a token under a counter's number; a counter without a number gets the next one.
+    /// Stores a token under the number of a counter, or under a new number, and returns the number.
     fn add_token(&self, counter: Option<i64>, token: &str, at: Option<i64>) -> rusqlite::Result<i64> {
         let sql = "INSERT INTO tokens (counter, token, at)
             VALUES (ifnull(?1, (SELECT ifnull(max(counter), 0) + 1 FROM tokens)), ?2, ?3) RETURNING counter";
@@ -251,8 +251,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Deletes the longest expired entries. Returns whether there may be more. Damaged ones stay.
-    pub fn sweep(&mut self, now: i64, max: i64) -> Result<bool, WriteError> {
+    /// Deletes the entries that expired first. Returns whether there may be more. Damaged ones remain.
+    pub fn delete_expired(&mut self, now: i64, max: i64) -> Result<bool, WriteError> {
         let max = max + self.damage.len() as i64;
         let expired = self.attempt(
             || EXPIRING,
@@ -267,7 +267,7 @@ impl Batch<'_> {
         let (expired, mut removed) = (expired.unwrap_or_default(), 0);
         for (bucket, key) in &expired {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let place = || Damaged::Entry(text(bucket), text(key));
+            let place = || Location::Entry(text(bucket), text(key));
             let gone = self.attempt(place, |batch| match (std::str::from_utf8(bucket), std::str::from_utf8(key)) {
                 (Ok(bucket), Ok(key)) => Ok(batch.remove(bucket, key)?),
                 _ => Ok(batch.remove_bytes(bucket, key)?),
@@ -277,28 +277,28 @@ impl Batch<'_> {
         Ok(removed > 0 && expired.len() as i64 == max)
     }
 
-    /// Removes an entry whose name is not text: no caller can have written it.
+    /// Deletes an entry whose name is not valid UTF-8.
     fn remove_bytes(&mut self, bucket: &[u8], key: &[u8]) -> rusqlite::Result<()> {
         let sql = "DELETE FROM entries WHERE bucket = CAST(?1 AS TEXT) AND key = CAST(?2 AS TEXT)";
         self.transaction.prepare_cached(sql)?.execute([bucket, key]).map(drop)
     }
 
-    /// Counts entries that will be added, or refuses them.
-    fn make_room(&mut self, target: Target, wanted: i64) -> Result<(), WriteError> {
+    /// Checks the limits for new entries and tokens, and counts them.
+    fn add_entries(&mut self, target: Target, request: i64) -> Result<(), WriteError> {
         let full = |text: String| Err(WriteError::Rejected(KeyvalueError::Full(text)));
-        let Room { all, bucket: share } = self.room;
-        let for_plugins = all - self.room.reserve();
+        let Capacity { all, bucket: share } = self.capacity;
+        let for_plugins = all - self.capacity.reserved();
         match target.origin {
-            _ if wanted <= 0 => {}
-            Origin::Application if self.size + wanted > all => {
+            _ if request <= 0 => {}
+            Origin::Application if self.size + request > all => {
                 return full(format!("the store is full: {all} entries (keyvalue.max-entries)"));
             }
-            Origin::Plugin if self.size + wanted > for_plugins => {
+            Origin::Plugin if self.size + request > for_plugins => {
                 return full(format!(
                     "the store is full for plugins: {for_plugins} entries, the rest of {all} is for applications (keyvalue.max-entries)"
                 ));
             }
-            Origin::Plugin if self.bucket_size(target.bucket)? + wanted > share => {
+            Origin::Plugin if self.bucket_size(target.bucket)? + request > share => {
                 let bucket = target.bucket;
                 return full(format!(
                     "the bucket {bucket} is full for plugins: {share} entries (keyvalue.max-bucket-entries)"
@@ -306,7 +306,7 @@ impl Batch<'_> {
             }
             Origin::Application | Origin::Plugin => {}
         }
-        self.grow(target.bucket, wanted);
+        self.grow(target.bucket, request);
         Ok(())
     }
 
@@ -334,7 +334,7 @@ impl Batch<'_> {
 
     pub(super) fn commit(mut self) -> Result<(), WriteError> {
         let grown = std::mem::take(&mut self.grown);
-        // If they are damaged, that was logged.
+        // Damage was logged.
         let _ = self.attempt(
             || SIZES,
             |batch| {

@@ -1,4 +1,4 @@
-//! The database: opening it, its tables, and queries.
+//! The database: opening the file, its tables, and queries.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,26 +6,26 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::files::Access;
-use crate::sqlite::{self, Held, Hold, HoldError, Use, describe, schema};
+use crate::sqlite::{self, Database, FileLock, LockError, LockMode, describe, schema};
 
-/// Marks a database as this store's ("ACEk"), so that no other program's is written to.
+/// Marks a database as a key-value store ("ACEk"), so that no other database is written to.
 const APPLICATION_ID: i32 = 0x4143_456b;
 
 /// The version of the tables.
 const TABLES_VERSION: usize = 2;
 
-/// How long a writer waits for another process, and a start for another start.
+/// How long the writer waits for a lock of another process.
 const WRITER_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a reader waits, on an async thread. Writers never block it; another process that recovers or closes the file may.
+/// How long a reader waits, on an async thread. Writers never block it, but a process that recovers or closes the file may.
 const READER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// Pages kept in memory for each connection, in KiB.
+/// The page cache of each connection, in KiB.
 const CACHE_KIB: i32 = 8 * 1024;
 
-/// Without rowids a read is one descent of one tree. `counter` numbers those entries that have tokens; `expires` is in
-/// milliseconds since 1970. `kind` is 1 for places. A token's `at` is the count when it was counted (`NULL` where nobody will ask), or the
-/// moment when it took its place. `size` counts entries and tokens together.
+/// Without rowids, a read descends one tree once. `counter` is a number for entries that have tokens; `expires` is in milliseconds
+/// since 1970; `kind` is 1 for places. A token's `at` is the count when it was counted (`NULL` if not needed), or the time at which it took
+/// its place. `size` is the number of entries and tokens.
 const TABLES: &str = "
     CREATE TABLE entries (
         bucket TEXT NOT NULL,
@@ -48,14 +48,14 @@ const TABLES: &str = "
     INSERT INTO store VALUES (0);
 ";
 
-/// What brings tables of version 1 forward.
+/// Upgrades tables of version 1.
 const TO_VERSION_2: &str = "
     ALTER TABLE entries ADD COLUMN kind INTEGER;
     ALTER TABLE tokens ADD COLUMN at INTEGER;
     CREATE TABLE buckets (bucket TEXT PRIMARY KEY, size INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// … and counts what is in each bucket.
+/// Counts the entries and tokens of each bucket.
 const BUCKET_SIZES: &str = "
     INSERT INTO buckets (bucket, size) SELECT bucket, count(*) FROM (
         SELECT bucket FROM entries UNION ALL SELECT bucket FROM entries JOIN tokens USING (counter)
@@ -66,72 +66,73 @@ const BUCKET_SIZES: &str = "
 pub(super) const PLACES: i64 = 1;
 
 /// An empty database that ends with its connection.
-pub(super) fn in_memory() -> rusqlite::Result<Held> {
-    let db = Held::in_memory(Connection::open_in_memory()?);
+pub(super) fn in_memory() -> rusqlite::Result<Database> {
+    let db = Database::in_memory(Connection::open_in_memory()?);
     db.execute_batch(TABLES)?;
     Ok(db)
 }
 
-/// The connection for writing; a missing file is created. Blocks, for [`WRITER_BUSY_TIMEOUT`] if another process has locked the
-/// file.
-pub(super) fn open(file: &Path, access: Access) -> Result<Held, String> {
-    let hold = sqlite::prepare(file, Use::Shared, access, &[]).map_err(|error| match error {
-        HoldError::Taken(_) => "another program holds it for itself; name another file (keyvalue.database)".to_owned(),
-        HoldError::Io(culprit, error) if culprit == file => sqlite::io_words(&error),
-        HoldError::Io(culprit, error) => format!("{}: {}", culprit.display(), sqlite::io_words(&error)),
+/// The connection for writing. A missing file is created. Blocks, up to [`WRITER_BUSY_TIMEOUT`] if another process has locked the file.
+pub(super) fn open(file: &Path, access: Access) -> Result<Database, String> {
+    let lock = sqlite::prepare(file, LockMode::Shared, access, &[]).map_err(|error| match error {
+        LockError::InUse(_) => {
+            "another program has locked it exclusively; choose another file (keyvalue.database)".to_owned()
+        }
+        LockError::Io(culprit, error) if culprit == file => sqlite::describe_io(&error),
+        LockError::Io(culprit, error) => format!("{}: {}", culprit.display(), sqlite::describe_io(&error)),
     })?;
-    let mut db = connect(file, hold, WRITER_BUSY_TIMEOUT).map_err(|e| describe(&e))?;
-    make_tables(&mut db)?;
+    let mut db = connect(file, lock, WRITER_BUSY_TIMEOUT).map_err(|e| describe(&e))?;
+    create_or_migrate(&mut db)?;
     if !schema::use_wal(&db, WRITER_BUSY_TIMEOUT).map_err(|e| describe(&e))? {
-        return Err("SQLite cannot keep a write-ahead log here; the database must be on a local disk".to_owned());
+        return Err("the file system does not support SQLite's write-ahead log; the database must be on a local disk"
+            .to_owned());
     }
     db.watch(access)?;
     Ok(db)
 }
 
-/// A connection that only reads a database which [`open`] has opened.
-pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
-    let db = connect(file, hold, READER_BUSY_TIMEOUT)?;
+/// A connection for reading a database that [`open`] opened.
+pub(super) fn open_reader(file: &Path, lock: FileLock) -> rusqlite::Result<Database> {
+    let db = connect(file, lock, READER_BUSY_TIMEOUT)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
 
-fn connect(file: &Path, hold: Hold, busy_timeout: Duration) -> rusqlite::Result<Held> {
-    let db = schema::connect(file, hold, busy_timeout)?;
+fn connect(file: &Path, lock: FileLock, busy_timeout: Duration) -> rusqlite::Result<Database> {
+    let db = schema::connect(file, lock, busy_timeout)?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(db)
 }
 
-/// Makes the tables in an empty file; refuses a file that is another program's, or a later ACE's.
-fn make_tables(db: &mut Connection) -> Result<(), String> {
+/// Creates or upgrades the tables. Rejects the database of another program or of a later ACE.
+fn create_or_migrate(db: &mut Connection) -> Result<(), String> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|e| describe(&e))?;
     match schema::version(&transaction, APPLICATION_ID, TABLES_VERSION).map_err(|e| describe(&e))?? {
-        0 => fill(transaction, &[TABLES]).map_err(|e| describe(&e)),
+        0 => create(transaction, &[TABLES]).map_err(|e| describe(&e)),
         1 => {
             drop(transaction);
-            bring_forward(db)
-                .map_err(|e| format!("its tables have version 1 and cannot be brought forward: {}", describe(&e)))
+            migrate(db).map_err(|e| format!("its tables have version 1 and cannot be upgraded: {}", describe(&e)))
         }
         _ => Ok(()),
     }
 }
 
-/// Upgrades tables of version 1. If damage prevents counting the entries of buckets, only new ones count.
-fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
-    let fill_now = |db: &mut Connection, tables: &[&str]| -> rusqlite::Result<()> {
+/// Upgrades tables of version 1. If damage prevents counting the entries of buckets, only new ones are counted.
+fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let create_now = |db: &mut Connection, tables: &[&str]| -> rusqlite::Result<()> {
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Another process may have done it meanwhile.
         match schema::version(&transaction, APPLICATION_ID, TABLES_VERSION)? {
-            Ok(1) => fill(transaction, tables),
+            Ok(1) => create(transaction, tables),
             _ => Ok(()),
         }
     };
-    match fill_now(db, &[TO_VERSION_2, BUCKET_SIZES]) {
+    match create_now(db, &[TO_VERSION_2, BUCKET_SIZES]) {
         Err(error) if !sqlite::is_general(&error) => {
-            fill_now(db, &[TO_VERSION_2])?;
+            create_now(db, &[TO_VERSION_2])?;
             tracing::error!(
                 "The key-value store is damaged, and the entries of its buckets could not be counted: keyvalue.max-bucket-entries counts \
-                 only new entries from now on. Restore a backup when you can: {}",
+                 only new entries from now on. Restore a backup when possible: {}",
                 describe(&error)
             );
             Ok(())
@@ -140,19 +141,19 @@ fn bring_forward(db: &mut Connection) -> rusqlite::Result<()> {
     }
 }
 
-fn fill(transaction: Transaction, tables: &[&str]) -> rusqlite::Result<()> {
+fn create(transaction: Transaction, tables: &[&str]) -> rusqlite::Result<()> {
     tables.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
     schema::set_version(&transaction, APPLICATION_ID, TABLES_VERSION)?;
     transaction.commit()
 }
 
-/// The value of a live entry.
+/// The value of an entry that has not expired.
 pub(super) fn value(db: &Connection, bucket: &str, key: &str, now: i64) -> rusqlite::Result<Option<Vec<u8>>> {
     let sql = "SELECT value FROM entries WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3)";
     db.prepare_cached(sql)?.query_row(params![bucket, key, now], |row| row.get(0)).optional()
 }
 
-/// A token that a live counter has counted: what it was counted as, where that is known.
+/// Whether a counter that has not expired has counted a token, and the count at that time if known.
 pub(super) fn counted(
     db: &Connection,
     bucket: &str,
@@ -167,32 +168,32 @@ pub(super) fn counted(
 
 /// The places of a key that are in use.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Used {
+pub(super) struct PlaceUsage {
     pub n: i64,
-    /// This token has one.
+    /// The token has one of them.
     pub is_held: bool,
-    /// When the place was taken that has to come free before there are fewer than the limit.
-    pub in_the_way: Option<i64>,
+    /// If the limit is reached: when the place was taken that must become free first.
+    pub blocked_by: Option<i64>,
 }
 
-/// The places that were taken after `since` and before `now`, as `token` finds them under `limit`.
+/// The places that were taken after `since`, for a request by `token` with that limit.
 pub(super) fn used(
     db: &Connection,
     (bucket, key): (&str, &str),
     (token, limit): (&str, i64),
     (since, now): (i64, i64),
-) -> rusqlite::Result<Used> {
+) -> rusqlite::Result<PlaceUsage> {
     let places = "FROM entries JOIN tokens USING (counter)
         WHERE bucket = ?1 AND key = ?2 AND (expires IS NULL OR expires > ?3) AND kind = 1 AND at > ?4";
     let sql = format!("SELECT count(*), ifnull(max(token = ?5), 0) {places}");
     let read = |row: &rusqlite::Row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?));
     let (n, is_held) = db.prepare_cached(&sql)?.query_row(params![bucket, key, now, since, token], read)?;
-    let too_many = n - limit;
-    let in_the_way = if too_many >= 0 {
+    let surplus = n - limit;
+    let blocked_by = if surplus >= 0 {
         let sql = format!("SELECT at {places} ORDER BY at LIMIT 1 OFFSET ?5");
-        db.prepare_cached(&sql)?.query_row(params![bucket, key, now, since, too_many], |row| row.get(0)).optional()?
+        db.prepare_cached(&sql)?.query_row(params![bucket, key, now, since, surplus], |row| row.get(0)).optional()?
     } else {
         None
     };
-    Ok(Used { n, is_held, in_the_way })
+    Ok(PlaceUsage { n, is_held, blocked_by })
 }

@@ -1,18 +1,18 @@
-//! Writes of calls that must change nothing (`explain`, shadow): kept beside the store, and read before it.
+//! Writes of dry calls (`explain`, shadow mode), which must not change the store. Reads see them before the store.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::database::Used;
-use super::places::{Place, no_places};
-use super::{Counted, Keyvalue, KeyvalueError, Step, count, no_counter};
+use super::database::PlaceUsage;
+use super::places::{Place, not_places};
+use super::{Counted, Keyvalue, KeyvalueError, Step, count, not_a_counter};
 
-/// The writes of one call. They last no longer than the call, so times to live are not kept.
+/// The writes of one call. They end with the call, so times to live are ignored.
 #[derive(Default)]
 pub struct Overlay {
-    /// How many bytes of names, values and tokens may be written; none by default.
+    /// How many bytes of names, values and tokens may be written; 0 by default.
     pub max_bytes: usize,
     bytes: usize,
     entries: HashMap<(String, String), Entry>,
@@ -22,11 +22,11 @@ pub struct Overlay {
 struct Entry {
     /// `None`: deleted.
     value: Option<Vec<u8>>,
-    /// Tokens that were counted, and as what.
+    /// Tokens that were counted, and the count after each.
     tokens: HashMap<String, i64>,
-    /// Places that were taken and released, if it holds places.
+    /// If it holds places: those that were taken and released.
     places: Option<Places>,
-    /// It continues the store's counter, whose tokens still count.
+    /// It continues the entry in the store, whose tokens are still valid.
     is_continued: bool,
 }
 
@@ -37,7 +37,10 @@ struct Places {
 }
 
 impl Overlay {
-    /// As [`Keyvalue::get`], after the writes.
+    /// As [`Keyvalue::get`], with the writes applied.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::get`].
     pub fn get(
         &self,
         store: &Keyvalue,
@@ -48,29 +51,38 @@ impl Overlay {
         if self.entries.is_empty() {
             return store.get(bucket, key, now);
         }
-        match self.entries.get(&place(bucket, key)) {
+        match self.entries.get(&entry_key(bucket, key)) {
             Some(entry) => Ok(entry.value.clone()),
             None => store.get(bucket, key, now),
         }
     }
 
-    /// As [`Keyvalue::set`], without the quota of entries.
+    /// As [`Keyvalue::set`], without the limit of entries.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::set`]; [`KeyvalueError::Quota`] beyond [`Overlay::max_bytes`].
     pub fn set(&mut self, store: &Keyvalue, bucket: &str, key: &str, value: Vec<u8>) -> Result<(), KeyvalueError> {
         store.check(bucket, key, Some(&value))?;
-        self.take(bucket.len() + key.len() + value.len())?;
-        self.entries.insert(place(bucket, key), Entry { value: Some(value), ..Entry::default() });
+        self.charge(bucket.len() + key.len() + value.len())?;
+        self.entries.insert(entry_key(bucket, key), Entry { value: Some(value), ..Entry::default() });
         Ok(())
     }
 
     /// As [`Keyvalue::delete`].
+    ///
+    /// # Errors
+    /// As [`Overlay::set`].
     pub fn delete(&mut self, store: &Keyvalue, bucket: &str, key: &str) -> Result<(), KeyvalueError> {
         store.check(bucket, key, None)?;
-        self.take(bucket.len() + key.len())?;
-        self.entries.insert(place(bucket, key), Entry::default());
+        self.charge(bucket.len() + key.len())?;
+        self.entries.insert(entry_key(bucket, key), Entry::default());
         Ok(())
     }
 
-    /// As [`Keyvalue::increment`], without the quota of entries: a token that the store has counted counts no more.
+    /// As [`Keyvalue::increment`], without the limit of entries. A token that the store has counted is not counted again.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::increment`]; [`KeyvalueError::Quota`] beyond [`Overlay::max_bytes`].
     pub fn increment(
         &mut self,
         store: &Keyvalue,
@@ -86,7 +98,10 @@ impl Overlay {
         self.count(bucket, key, step, before)
     }
 
-    /// As [`Keyvalue::count_once`], without the quota of entries.
+    /// As [`Keyvalue::count_once`], without the limit of entries.
+    ///
+    /// # Errors
+    /// As [`Overlay::increment`].
     pub fn count_once(
         &mut self,
         store: &Keyvalue,
@@ -104,7 +119,10 @@ impl Overlay {
         Ok(Counted { at: total, total, is_first_time: true })
     }
 
-    /// As [`Keyvalue::take_place`], without the quota of entries.
+    /// As [`Keyvalue::take_place`], without the limit of entries.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::take_place`]; [`KeyvalueError::Quota`] beyond [`Overlay::max_bytes`].
     pub fn take_place(
         &mut self,
         store: &Keyvalue,
@@ -113,24 +131,24 @@ impl Overlay {
         (token, limit, window): (&str, u32, Duration),
         now: Timestamp,
     ) -> Result<Place, KeyvalueError> {
-        let wanted = store.wanted(bucket, key, token, limit, window)?;
-        let place = place(bucket, key);
+        let request = store.request(bucket, key, token, limit, window)?;
+        let place = entry_key(bucket, key);
         let entry = self.entries.get(&place);
         if entry.is_some_and(|entry| entry.value.is_some() && entry.places.is_none()) {
-            return Err(no_places(bucket, key));
+            return Err(not_places(bucket, key));
         }
         let places = entry.and_then(|entry| entry.places.as_ref());
         let elsewhere = places.map_or(0, |places| places.taken.len() as i64 - places.given_back.len() as i64);
         let mut used = match entry {
-            Some(entry) if !entry.is_continued => Used { n: elsewhere, ..Used::default() },
-            _ => store.used(bucket, key, (&wanted, elsewhere), now)?,
+            Some(entry) if !entry.is_continued => PlaceUsage { n: elsewhere, ..PlaceUsage::default() },
+            _ => store.used(bucket, key, (&request, elsewhere), now)?,
         };
         if let Some(places) = places {
             used.is_held = places.taken.contains(token) || (used.is_held && !places.given_back.contains(token));
         }
-        let answer = wanted.judge(used);
+        let answer = request.decide(used);
         if answer.is_granted && !used.is_held {
-            self.take(bucket.len() + key.len() + token.len())?;
+            self.charge(bucket.len() + key.len() + token.len())?;
             let is_continued = self.entries.get(&place).is_none_or(|entry| entry.is_continued);
             let entry = self.entries.entry(place).or_default();
             entry.is_continued = is_continued;
@@ -144,6 +162,9 @@ impl Overlay {
     }
 
     /// As [`Keyvalue::give_place_back`].
+    ///
+    /// # Errors
+    /// As [`Keyvalue::give_place_back`]; [`KeyvalueError::Quota`] beyond [`Overlay::max_bytes`].
     pub fn give_place_back(
         &mut self,
         store: &Keyvalue,
@@ -152,16 +173,16 @@ impl Overlay {
         token: &str,
         now: Timestamp,
     ) -> Result<(), KeyvalueError> {
-        // With every moment in its window, the store says whether the token has a place at all.
-        let wanted = store.wanted(bucket, key, token, 1, Duration::MAX)?;
+        // With a window of all times, the store tells whether the token has a place at all.
+        let request = store.request(bucket, key, token, 1, Duration::MAX)?;
         let Some(held) = self.get(store, bucket, key, now)? else { return Ok(()) };
-        self.take(bucket.len() + key.len() + token.len())?;
-        let entry = self.entries.entry(place(bucket, key)).or_insert_with(|| Entry {
+        self.charge(bucket.len() + key.len() + token.len())?;
+        let entry = self.entries.entry(entry_key(bucket, key)).or_insert_with(|| Entry {
             value: Some(held),
             is_continued: true,
             ..Entry::default()
         });
-        let is_stored = entry.is_continued && store.used(bucket, key, (&wanted, 0), now)?.is_held;
+        let is_stored = entry.is_continued && store.used(bucket, key, (&request, 0), now)?.is_held;
         let places = entry.places.get_or_insert_default();
         if !places.taken.remove(token) && is_stored {
             places.given_back.insert(token.to_owned());
@@ -169,7 +190,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// The count of a counter, and whether it has counted the step's token, and as what where that is known.
+    /// The count of a counter, whether it has counted the step's token, and the count at that time if known.
     fn counted(
         &self,
         store: &Keyvalue,
@@ -180,11 +201,11 @@ impl Overlay {
     ) -> Result<(i64, Option<Option<i64>>), KeyvalueError> {
         store.check_step(bucket, key, step)?;
         let before = match self.get(store, bucket, key, now)? {
-            Some(digits) => count(&digits).ok_or_else(|| no_counter(bucket, key))?,
+            Some(digits) => count(&digits).ok_or_else(|| not_a_counter(bucket, key))?,
             None => 0,
         };
         let Some(token) = step.once else { return Ok((before, None)) };
-        let counted = match self.entries.get(&place(bucket, key)) {
+        let counted = match self.entries.get(&entry_key(bucket, key)) {
             Some(entry) if entry.tokens.contains_key(token) => entry.tokens.get(token).map(|at| Some(*at)),
             Some(entry) if !entry.is_continued => None,
             _ => store.counted(bucket, key, token, now)?,
@@ -193,16 +214,18 @@ impl Overlay {
     }
 
     fn count(&mut self, bucket: &str, key: &str, step: Step, before: i64) -> Result<i64, KeyvalueError> {
-        self.take(bucket.len() + key.len() + step.once.map_or(0, str::len))?;
+        self.charge(bucket.len() + key.len() + step.once.map_or(0, str::len))?;
         let after = before.saturating_add(step.by);
-        let entry =
-            self.entries.entry(place(bucket, key)).or_insert_with(|| Entry { is_continued: true, ..Entry::default() });
+        let entry = self
+            .entries
+            .entry(entry_key(bucket, key))
+            .or_insert_with(|| Entry { is_continued: true, ..Entry::default() });
         entry.value = Some(after.to_string().into_bytes());
         entry.tokens.extend(step.once.map(|token| (token.to_owned(), after)));
         Ok(after)
     }
 
-    fn take(&mut self, bytes: usize) -> Result<(), KeyvalueError> {
+    fn charge(&mut self, bytes: usize) -> Result<(), KeyvalueError> {
         if self.bytes + bytes > self.max_bytes {
             let text = format!("a dry call may write {} bytes (limits.output-bytes)", self.max_bytes);
             return Err(KeyvalueError::Quota(text));
@@ -212,6 +235,6 @@ impl Overlay {
     }
 }
 
-fn place(bucket: &str, key: &str) -> (String, String) {
+fn entry_key(bucket: &str, key: &str) -> (String, String) {
     (bucket.to_owned(), key.to_owned())
 }

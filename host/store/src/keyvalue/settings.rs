@@ -1,26 +1,26 @@
-//! The limits of the store, and where its data is.
+//! Settings of the key-value store.
 
 use std::path::PathBuf;
 
 use crate::files::Access;
 
-/// Characters of a bucket's name, at most.
+/// The longest name of a bucket.
 const BUCKET_CHARS_MAX: usize = 128;
 
 /// The settings of a key-value store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The SQLite database that keeps entries over restarts. `None`: memory, and nothing is kept.
+    /// The SQLite database. `None`: entries are kept in memory, and lost when the process ends.
     pub database: Option<PathBuf>,
-    /// NDJSON files loaded at the start, each line `{"bucket": …, "key": …, "value": …}`.
+    /// NDJSON files with entries that are loaded at the start; a line is `{"bucket": …, "key": …, "value": …}`.
     pub files: Vec<PathBuf>,
-    /// Entries and once-tokens at most, in all buckets.
+    /// Entries and tokens in all buckets, at most.
     pub max_entries: usize,
-    /// Of these, what plugins may put into one bucket. `None`: a quarter of `max_entries`.
+    /// Entries and tokens that plugins may store in one bucket, at most. `None`: a quarter of `max_entries`.
     pub max_bucket_entries: Option<usize>,
     /// The longest value, in bytes.
     pub max_value_bytes: usize,
-    /// Who may read the database and the files beside it.
+    /// Who may read the database and its companion files.
     pub access: Access,
 }
 
@@ -37,7 +37,7 @@ impl Default for Settings {
     }
 }
 
-/// Whether a bucket can have this name: letters, digits, `-`, `_` and `.`, 128 at most.
+/// Whether a name is valid for a bucket: up to 128 letters, digits, `-`, `_` and `.`.
 pub fn is_bucket(name: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=BUCKET_CHARS_MAX).contains(&name.len()) && name.chars().all(is_allowed)

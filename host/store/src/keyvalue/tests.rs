@@ -103,7 +103,7 @@ async fn a_token_belongs_to_one_counter_and_ends_with_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_counter_is_not_counted_and_a_count_stops_at_the_end() {
+async fn values_are_not_counted_and_counts_saturate() {
     let kv = memory(10);
     kv.set("b", "k", b"text".to_vec(), KEEP, at(0)).await.expect("fits");
     assert!(matches!(kv.increment("b", "k", step(1), at(0)).await, Err(KeyvalueError::Unavailable(_))));
@@ -113,7 +113,7 @@ async fn what_is_no_counter_is_not_counted_and_a_count_stops_at_the_end() {
 }
 
 #[tokio::test]
-async fn it_refuses_what_is_too_many_and_makes_room_from_the_expired() {
+async fn a_full_store_rejects_entries_until_others_expire() {
     let folder = folder();
     for kv in both(2, folder.path()) {
         let set = async |key, ttl, second| kv.set("b", key, vec![], ttl, at(second)).await;
@@ -241,7 +241,7 @@ fn with_facts(database: &Path, facts: &[(&str, &str)]) -> Settings {
 }
 
 #[tokio::test]
-async fn facts_are_laid_over_the_store_at_each_start() {
+async fn files_replace_entries_at_each_start() {
     let folder = folder();
     let database = folder.path().join("kv.db");
     let fact = |key: &str, value: &str| format!("{{\"bucket\": \"b\", \"key\": \"{key}\", \"value\": {value}}}\n");
@@ -258,7 +258,7 @@ async fn facts_are_laid_over_the_store_at_each_start() {
 }
 
 #[test]
-fn a_bad_fact_names_its_line_and_nothing_is_loaded() {
+fn an_error_in_a_file_names_its_line_and_nothing_is_loaded() {
     let folder = folder();
     let database = folder.path().join("kv.db");
     let good = "{\"bucket\": \"b\", \"key\": \"k\", \"value\": \"v\"}\n";
@@ -284,7 +284,7 @@ fn a_bad_fact_names_its_line_and_nothing_is_loaded() {
 }
 
 #[test]
-fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
+fn a_file_of_another_kind_is_rejected_and_not_changed() {
     let folder = folder();
     let garbage = folder.path().join("garbage.db");
     fs::write(&garbage, "no database at all, but long enough for a header ".repeat(100)).expect("written");
@@ -312,7 +312,7 @@ fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
 fn a_place_that_cannot_be_written_is_refused() {
     let folder = folder();
     let missing = folder.path().join("none/kv.db");
-    assert!(refusal(&settings(Some(&missing), 1)).contains("its folder must be there"));
+    assert!(refusal(&settings(Some(&missing), 1)).contains("its folder must exist"));
     assert!(refusal(&settings(Some(folder.path()), 1)).contains("cannot be opened"));
 
     let file = folder.path().join("kv.db");

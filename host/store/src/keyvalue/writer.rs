@@ -1,4 +1,4 @@
-//! The writer: many changes to a transaction, each with its own answer.
+//! The writer: commits many changes in one transaction, each with its own reply.
 
 use std::io;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use rusqlite::TransactionBehavior;
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Batch;
-use super::damage::{Damage, Place as Damaged, SIZES};
-use super::places::{Place, Wanted};
+use super::damage::{Damage, Location, SIZES};
+use super::places::{Place, PlaceRequest};
 use super::{Counted, KeyvalueError, Origin, Settings, unavailable};
 use crate::sqlite;
-use crate::sqlite::Held;
+use crate::sqlite::Database;
 
-/// Writes in one transaction at most.
+/// Writes in one transaction, at most.
 const BATCH_MAX: usize = 256;
 
-/// Writes that wait at once; a further one waits until one of them is done.
+/// Writes that wait, at most; a further one waits for room.
 const QUEUE_MAX: usize = 256;
 
-/// Expired entries that each write may delete: more than it can add, so that they never pile up.
-const SWEPT_PER_WRITE: i64 = 4;
+/// Expired entries that are deleted per write: more than a write can add, so that they do not accumulate.
+const EXPIRED_PER_WRITE: i64 = 4;
 
-/// Statements kept prepared: more than there are.
+/// The cache of prepared statements: more than there are.
 const STATEMENTS_MAX: usize = 32;
 
 /// One change of one entry.
@@ -44,21 +44,21 @@ pub(super) enum Change {
     Delete,
     Increment {
         by: i64,
-        /// Of a counter that it creates.
+        /// Only for a new counter.
         expires: Option<i64>,
         once: Option<String>,
     },
     CountOnce {
         by: i64,
-        /// Of a counter that it creates.
+        /// Only for a new counter.
         expires: Option<i64>,
         token: String,
     },
-    TakePlace(Wanted),
+    TakePlace(PlaceRequest),
     GivePlaceBack {
         token: String,
     },
-    /// What [`super::Keyvalue::break_writer`] asks for.
+    /// For [`super::Keyvalue::break_writer`].
     Panic,
 }
 
@@ -73,50 +73,50 @@ pub(super) enum Reply {
 
 type Answer = Result<Reply, KeyvalueError>;
 
-/// Of all entries, one part in so many is for applications alone.
-const RESERVED_PART: i64 = 10;
-/// Of all entries, one part in so many may be what plugins put into one bucket, where nothing else is set.
-const BUCKET_PART: i64 = 4;
+/// The fraction of all entries that is reserved for applications.
+const RESERVED_FRACTION: i64 = 10;
+/// The fraction of all entries that plugins may store in one bucket, by default.
+const BUCKET_FRACTION: i64 = 4;
 
 /// Holds the connection for writing.
 pub(super) struct Writer {
-    pub db: Held,
-    room: Room,
+    pub db: Database,
+    capacity: Capacity,
     damage: Damage,
-    /// Shared with the store: the file is no longer the one that was opened.
+    /// The file is no longer the one that was opened. Shared with the store.
     is_lost: Arc<AtomicBool>,
 }
 
 /// The limits of entries and tokens.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct Capacity {
     pub all: i64,
-    /// In one bucket, by plugins.
+    /// For plugins, in one bucket.
     pub bucket: i64,
 }
 
-impl Room {
+impl Capacity {
     fn new(settings: &Settings) -> Self {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let all = number(settings.max_entries);
-        Room { all, bucket: settings.max_bucket_entries.map_or_else(|| (all / BUCKET_PART).max(1), number) }
+        Capacity { all, bucket: settings.max_bucket_entries.map_or_else(|| (all / BUCKET_FRACTION).max(1), number) }
     }
 
-    /// Entries that are reserved for applications.
-    pub fn reserve(self) -> i64 {
-        self.all / RESERVED_PART
+    /// Entries and tokens that are reserved for applications.
+    pub fn reserved(self) -> i64 {
+        self.all / RESERVED_FRACTION
     }
 }
 
 impl Writer {
-    pub fn new(db: Held, settings: &Settings) -> Self {
+    pub fn new(db: Database, settings: &Settings) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let damage = Damage::of(settings.database.clone());
-        Writer { db, room: Room::new(settings), damage, is_lost: Arc::default() }
+        Writer { db, capacity: Capacity::new(settings), damage, is_lost: Arc::default() }
     }
 
-    /// Commits all writes in one transaction. If the database fails nothing is written, and every write fails; damage fails only the
-    /// write of the damaged entry.
+    /// Commits all writes in one transaction. If the database fails, nothing is written and every write fails. Damage fails only the
+    /// writes of the damaged entries.
     pub fn commit(&mut self, writes: &[Write]) -> Vec<Answer> {
         let answers = match self.check() {
             Ok(()) => self.try_commit(writes),
@@ -126,16 +126,16 @@ impl Writer {
         answers.unwrap_or_else(|error| writes.iter().map(|_| Err(error.clone())).collect())
     }
 
-    /// Whether the file is no longer the one that was opened.
+    /// A flag that is set while the file is not the one that was opened.
     pub fn lost(&self) -> Arc<AtomicBool> {
         self.is_lost.clone()
     }
 
-    /// Whether the file is still the one that was opened. That it is not is logged once.
+    /// Checks that the file is still the one that was opened. A change is logged once.
     fn check(&mut self) -> Result<(), KeyvalueError> {
         match self.db.check() {
             Ok(()) if self.is_lost.swap(false, Ordering::Relaxed) => {
-                tracing::warn!("The key-value database is back as it was; writing to it again.");
+                tracing::warn!("The key-value database is available again; writing resumes.");
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -144,7 +144,7 @@ impl Writer {
                     tracing::error!("The key-value database cannot be written: {lost}");
                 }
                 let text =
-                    "the key-value store: its file was moved, deleted or changed from outside; ACE's log says more";
+                    "the key-value store: its file was moved, deleted or overwritten by something else; see ACE's log";
                 Err(KeyvalueError::Unavailable(text.to_owned()))
             }
         }
@@ -157,11 +157,11 @@ impl Writer {
     fn try_commit(&mut self, writes: &[Write]) -> Result<Vec<Answer>, KeyvalueError> {
         let written = self.transact(|batch| {
             if let Some(now) = writes.iter().map(|write| write.now).max() {
-                batch.sweep(now, SWEPT_PER_WRITE * writes.len() as i64)?;
+                batch.delete_expired(now, EXPIRED_PER_WRITE * writes.len() as i64)?;
             }
             let mut answers = Vec::with_capacity(writes.len());
             for write in writes {
-                let place = || Damaged::Entry(write.bucket.clone(), write.key.clone());
+                let place = || Location::Entry(write.bucket.clone(), write.key.clone());
                 answers.push(match batch.attempt(place, |batch| batch.apply(write)) {
                     Ok(Ok(reply)) => Ok(reply),
                     Ok(Err(damage)) => Err(damaged(write, &damage)),
@@ -177,8 +177,7 @@ impl Writer {
         })
     }
 
-    /// Does the work in one transaction, all of it or nothing. It is repeated without what turns out to be damaged. Waits while another
-    /// process writes.
+    /// Runs `work` in one transaction, and repeats it without the parts that are found to be damaged. Waits while another process writes.
     pub fn transact<T>(&mut self, mut work: impl FnMut(&mut Batch) -> Result<T, WriteError>) -> Result<T, WriteError> {
         loop {
             self.damage.start();
@@ -191,8 +190,8 @@ impl Writer {
 
     fn transact_once<T>(&mut self, work: impl FnOnce(&mut Batch) -> Result<T, WriteError>) -> Result<T, WriteError> {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (room, damage) = (self.room, &mut self.damage);
-        let mut batch = Batch::new(transaction, room, damage);
+        let (capacity, damage) = (self.capacity, &mut self.damage);
+        let mut batch = Batch::new(transaction, capacity, damage);
         let size = batch.attempt(
             || SIZES,
             |batch| {
@@ -227,13 +226,13 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// Sends writes to the thread that has the [`Writer`] of a file. The thread ends when this is dropped.
+/// Sends writes to the thread with the [`Writer`] of a file. The thread ends when this is dropped.
 pub(super) struct Queue(mpsc::Sender<(Write, oneshot::Sender<Answer>)>);
 
 impl Queue {
-    /// Writes; it is committed when this completes.
+    /// Sends a write. Completes when it is committed.
     pub async fn commit(&self, write: Write) -> Answer {
-        let gone = || KeyvalueError::Unavailable("the key-value store: its writer has ended".to_owned());
+        let gone = || KeyvalueError::Unavailable("the key-value store: its writer thread has ended".to_owned());
         let (answer, answered) = oneshot::channel();
         self.0.send((write, answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
@@ -245,7 +244,7 @@ impl Queue {
     }
 }
 
-/// Starts the thread. It commits whatever waits in one transaction: the next batch gathers while the disk is at work.
+/// Starts the thread. It commits all waiting writes in one transaction; meanwhile the next ones gather.
 pub(super) fn start(mut writer: Writer) -> io::Result<Queue> {
     let (sender, mut requests) = mpsc::channel(QUEUE_MAX);
     std::thread::Builder::new().name("keyvalue".to_owned()).spawn(move || {
@@ -253,7 +252,7 @@ pub(super) fn start(mut writer: Writer) -> io::Result<Queue> {
         while requests.blocking_recv_many(&mut waiting, BATCH_MAX) > 0 {
             let (writes, waiters): (Vec<Write>, Vec<oneshot::Sender<Answer>>) = waiting.drain(..).unzip();
             for (waiter, answer) in waiters.into_iter().zip(writer.commit(&writes)) {
-                // The caller may be gone.
+                // The caller may have been cancelled.
                 let _ = waiter.send(answer);
             }
         }

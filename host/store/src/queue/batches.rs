@@ -1,4 +1,4 @@
-//! Many messages of one kind, and the plugins that name their recipients.
+//! Batches: many messages of one type, and resolvers, the plugins that return their recipients.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use super::message::State;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchState {
-    /// Recipients are still being added; messages are already sent.
+    /// Recipients are being added; messages are already sent.
     Receiving = 0,
     /// All recipients were added.
     Sending = 1,
-    /// Nothing is sent until it is resumed.
+    /// Its messages are not sent until it is resumed.
     Paused = 2,
-    /// Messages that were not sent were cancelled.
+    /// Its messages that waited were cancelled.
     Cancelled = 3,
     /// Every message is settled.
     Done = 4,
-    /// Its resolver failed. Recipients from earlier pages are sent; resuming asks it again.
+    /// Its resolver failed. Messages to recipients of earlier pages are sent. When it is resumed, the page is requested again.
     Failed = 5,
 }
 
@@ -42,53 +42,63 @@ impl BatchState {
 /// One batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
+    /// The uuid it was created with.
     pub uuid: Uuid,
+    /// Its priority class.
     pub priority: Priority,
+    /// Its state.
     pub state: BatchState,
+    /// When it was created.
     pub created: Timestamp,
-    /// All of its messages that are kept, and how many are in each state.
+    /// The number of its messages that are still stored.
     pub messages: u64,
+    /// The number of messages in each state.
     pub by_state: BTreeMap<State, u64>,
-    /// The resolver that names its recipients, until the last page.
+    /// Its resolver, until the last page.
     pub resolver: Option<ResolverStatus>,
     /// The message type, as JSON text.
     pub kind: Vec<u8>,
 }
 
-/// The plugin that names a batch's recipients.
+/// The plugin that returns the recipients of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolver {
+    /// The name of the plugin.
     pub plugin: String,
-    /// JSON.
+    /// Its arguments, as JSON text.
     pub arguments: String,
 }
 
-/// How a batch's resolver is doing.
+/// The status of a batch's resolver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolverStatus {
+    /// The name of the plugin.
     pub plugin: String,
-    /// Why the last page failed; it is asked for again, unless the batch has failed.
+    /// Why the last page failed. It is retried, unless the batch has failed.
     pub error: Option<String>,
 }
 
-/// A page of recipients to ask a resolver for.
+/// A page of recipients to request from a resolver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DuePage {
+    /// The batch.
     pub batch: Batch,
+    /// Its resolver.
     pub resolver: Resolver,
-    /// Where the page starts; `None`: the first page.
+    /// The cursor of the page; `None` for the first one.
     pub cursor: Option<String>,
-    /// Consecutive failures to get it.
+    /// Consecutive failures of this page.
     pub failures: u32,
-    /// What is wrong with its stored data: it cannot be asked for.
+    /// What is wrong with its stored data, because of which it cannot be requested.
     pub damage: Option<String>,
 }
 
 /// A batch to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBatch {
+    /// A uuid that the caller chose.
     pub uuid: Uuid,
-    /// Of what it is made from: a batch with the same uuid and digest is the same batch.
+    /// The digest of its content: a batch with the same uuid and digest is the same batch.
     pub digest: [u8; 16],
     /// The message type, as JSON text.
     pub kind: Vec<u8>,

@@ -13,39 +13,46 @@ use super::message::{Limits, State};
 /// How many messages to claim.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
-    /// Messages at most.
+    /// Messages, at most.
     pub max: usize,
-    /// How many of them may be other than transactional.
+    /// How many of them may be non-transactional.
     pub bulk_max: usize,
 }
 
 /// A message that was claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
+    /// Its id.
     pub id: MessageId,
-    /// Which of the message's claims this is: settlements are fenced by it.
+    /// The number of this claim; settlements are fenced by it.
     pub claim: ClaimNo,
+    /// The uuid it was submitted with.
     pub uuid: Uuid,
+    /// Its priority class.
     pub priority: Priority,
-    /// What it shares with the other messages of its batch, if it belongs to one: the batch's `kind`.
+    /// For a message of a batch: the message type that all its messages share ([`super::NewBatch::kind`]).
     pub kind: Option<Arc<[u8]>>,
+    /// Its body, as it was submitted.
     pub body: Vec<u8>,
+    /// The progress that it was last settled or recorded with.
     pub progress: Option<Vec<u8>>,
-    /// Its report before a request added channel types.
+    /// Its previous report, if a later request added channel types.
     pub report: Option<Vec<u8>>,
-    /// What its requests limited it to, if the first of them did.
+    /// What its requests limited it to; `None` if the first one had no limit.
     pub limits: Option<Limits>,
-    /// When it was noticed that a process or a worker had ended while it was in flight: it may have been delivered then.
+    /// When it was found that a process or a worker had ended while the message was in flight. It may have been delivered then.
     pub interrupted: Vec<Timestamp>,
-    /// Processes that ended unexpectedly while it was in flight, since it last made progress.
+    /// How many processes ended unexpectedly while it was in flight, since its last finished attempt.
     pub interruptions: u32,
-    /// It must not be tried again: `queue.max-interruptions` processes ended while it was in flight.
+    /// It must not be sent: `queue.max-interruptions` processes ended while it was in flight.
     pub is_culprit: bool,
-    /// What is wrong with its stored data: it must be set aside.
+    /// What is wrong with its stored data, because of which it must be set aside.
     pub damage: Option<String>,
+    /// The W3C trace context of its request.
     pub trace: Option<String>,
+    /// When it was accepted.
     pub accepted: Timestamp,
-    /// When it was accepted or, after it had failed, last retried: its age counts from there.
+    /// When it was accepted, or last retried after it had failed. Its age counts from then.
     pub since: Timestamp,
 }
 
@@ -56,52 +63,75 @@ impl Claimed {
     }
 }
 
-/// The messages that were claimed, and when to claim again.
+/// The result of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimedBatch {
+    /// The claimed messages.
     pub messages: Vec<Claimed>,
-    /// When the next message is due that such a claim could return.
+    /// When the next message for such a claim is due.
     pub next: Option<Timestamp>,
-    /// The same for transactional messages alone.
+    /// When the next transactional message is due.
     pub next_transactional: Option<Timestamp>,
-    /// When the next suspect is due, which only [`super::Queue::claim_suspect`] returns.
+    /// When the next suspect is due, for [`super::Queue::claim_suspect`].
     pub next_suspect: Option<Timestamp>,
 }
 
-/// What became of a message that was claimed.
+/// The settlement of a claimed message.
 #[derive(Debug, Clone)]
 pub struct Settled {
+    /// The message.
     pub id: MessageId,
     /// The claim that returned it. A settlement for a claim that has ended is ignored.
     pub claim: ClaimNo,
+    /// Its outcome.
     pub settlement: Settlement,
 }
 
-/// What becomes of a message. Reports, progress and `kept` are the caller's JSON.
+/// The outcome of a claim. Reports, progress and `kept` are JSON of the caller.
 #[derive(Debug, Clone)]
 pub enum Settlement {
-    /// Nothing more is tried. What only another attempt would need is erased, unless it is a dead letter.
+    /// The message is settled. Its body and progress are erased, unless it is a dead letter.
     Done {
+        /// Its final state.
         state: State,
+        /// Its report.
         report: Vec<u8>,
         /// The event for webhooks and streams.
         event: Option<NewEvent>,
-        /// The progress that [`super::Queue::retry`] starts with. Only for a dead letter.
+        /// For a dead letter: the progress that [`super::Queue::retry`] starts with.
         kept: Option<Vec<u8>>,
     },
-    /// To be claimed again at that time.
-    Defer { due: Timestamp, progress: Vec<u8> },
-    /// As `Defer`, for a message whose destinations are down: [`super::Queue::unblock`] makes it due earlier.
-    Block { due: Timestamp, progress: Vec<u8>, destinations: Vec<String> },
-    /// It stays in flight, and its progress is stored. Fails with [`super::QueueError::State`] if its claim has ended.
-    Record { progress: Vec<u8> },
-    /// It was not started, and waits as before.
+    /// The message is requeued until `due`.
+    Defer {
+        /// When it may be claimed again.
+        due: Timestamp,
+        /// The state of its delivery.
+        progress: Vec<u8>,
+    },
+    /// As `Defer`, for a message whose destinations are down. [`super::Queue::unblock`] makes it due earlier.
+    Block {
+        /// When it may be claimed again in any case.
+        due: Timestamp,
+        /// The state of its delivery.
+        progress: Vec<u8>,
+        /// The relays and origins that it waits for.
+        destinations: Vec<String>,
+    },
+    /// The progress is stored, and the message stays in flight. Fails with [`super::QueueError::State`] if its claim has ended.
+    Record {
+        /// The state of its delivery.
+        progress: Vec<u8>,
+    },
+    /// The attempt was not started; the message is requeued.
     Release,
-    /// Its worker panicked: it counts as a process that ended unexpectedly while the message was in flight.
+    /// The worker panicked. This counts like a process that ended unexpectedly while the message was in flight.
     Interrupted,
-    /// Its stored data cannot be read: it is set aside, with the reason as its report.
-    Corrupt { report: Vec<u8> },
+    /// The stored data of the message cannot be read; it is set aside.
+    Corrupt {
+        /// A report with the reason.
+        report: Vec<u8>,
+    },
 }
 
-/// How long a claim lasts: longer than any call into a channel, and the waiting around it.
-pub const LEASE: Duration = Duration::from_secs(15 * 60);
+/// How long a claim lasts: longer than any attempt to send a message.
+pub(crate) const LEASE: Duration = Duration::from_secs(15 * 60);

@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 
-/// Why a request to the store failed, by what the caller can do about it.
+/// Why an operation failed, by what the caller can do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
-    /// Too many messages are not settled yet. Nothing was changed.
+    /// Too many messages are unsettled. Nothing was changed.
     #[error("the queue is full: {0} messages wait (queue.max-messages)")]
     Full(u64),
-    /// The database cannot be used now, for example because it is locked. Nothing was changed; trying again may work.
+    /// The database cannot be used now, for example because it is locked. Nothing was changed; a retry may succeed.
     #[error("the queue: {0}")]
     Unavailable(String),
-    /// The disk is full. Nothing was changed; accepted messages are still sent.
+    /// The disk is full. Nothing was changed; messages that were accepted are still sent.
     #[error("the queue: {0}")]
     NoRoom(String),
-    /// The request needs a damaged part of the database. Nothing was changed, and everything else works.
+    /// The operation needs a damaged part of the database. Nothing was changed; other operations work.
     #[error("a part of the queue is damaged: {0}")]
     Damaged(String),
     /// There is no such message or batch.
@@ -28,11 +28,28 @@ pub enum QueueError {
 /// Why a queue cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("{}: another ace (process {holder}) has it open; stop that one, or name another file (queue.database)", file.display())]
-    Taken { file: PathBuf, holder: String },
+    /// Another process has it open.
+    #[error("{}: another ace (process {holder}) has it open; stop that process, or choose another file (queue.database)", file.display())]
+    InUse {
+        /// The database.
+        file: PathBuf,
+        /// The id of that process, or `unknown`.
+        holder: String,
+    },
+    /// The file cannot be read or written, or is not a queue.
     #[error("{}: {reason}", file.display())]
-    Database { file: PathBuf, reason: String },
+    Database {
+        /// The database.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The disk is too full to open it.
     #[error("{}: {reason}; free some space, and it starts by itself", file.display())]
-    Full { file: PathBuf, reason: String },
+    Full {
+        /// The database.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }

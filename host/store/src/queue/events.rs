@@ -6,40 +6,44 @@ use jiff::Timestamp;
 
 use super::ids::EventId;
 
-/// An event to be kept.
+/// A new event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// What happened, as `message.sent`.
+    /// Its type, such as `message.sent`.
     pub kind: Cow<'static, str>,
-    /// JSON.
+    /// Its content, as JSON text.
     pub body: Vec<u8>,
 }
 
-/// Something that happened.
+/// A stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
+    /// Its id.
     pub id: EventId,
+    /// When it was stored.
     pub at: Timestamp,
-    /// What happened, as `message.sent`.
+    /// Its type, such as `message.sent`.
     pub kind: String,
-    /// JSON.
+    /// Its content, as JSON text.
     pub body: Vec<u8>,
 }
 
-/// Some of the events that are kept.
+/// A part of the stored events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Events {
+    /// The events.
     pub events: Vec<Event>,
-    /// The latest event that was ever kept.
+    /// The latest event that was ever stored.
     pub last: EventId,
-    /// Some events up to this one were deleted because of their age.
+    /// Events up to this one may have been deleted because of their age.
     pub pruned: EventId,
 }
 
-/// An event to be delivered to a webhook.
+/// A delivery of an event to a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookDelivery {
+    /// The event.
     pub event: Event,
-    /// Failed attempts so far.
+    /// How often the delivery has failed.
     pub attempts: u32,
 }

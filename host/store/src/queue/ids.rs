@@ -44,7 +44,7 @@ number! {
 }
 
 number! {
-    /// The number of one of a message's claims: settlements are fenced by it.
+    /// The number of a claim. Settlements are fenced by it.
     ClaimNo(u64)
 }
 
@@ -65,22 +65,23 @@ impl EventId {
     pub const END: EventId = EventId(i64::MAX);
 }
 
-/// The priority class of a message. Transactional messages are always claimed first; the other classes take turns, and each batch
-/// is a class of its own.
+/// The priority class of a message. Transactional messages are claimed first; the other classes take turns. Each batch has a class of
+/// its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(pub(super) i64);
 
 impl Priority {
-    /// Single messages that go before all others.
+    /// Transactional messages.
     pub const TRANSACTIONAL: Priority = Priority(0);
-    /// Single messages that are not transactional.
+    /// Other single messages.
     pub const ORDINARY: Priority = Priority(1);
 
+    /// Whether it is the class of transactional messages.
     pub fn is_transactional(self) -> bool {
         self == Priority::TRANSACTIONAL
     }
 
-    /// Whether it is the class of one batch.
+    /// Whether it is the class of a batch.
     pub fn is_batch(self) -> bool {
         self > Priority::ORDINARY
     }

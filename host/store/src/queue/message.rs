@@ -1,4 +1,4 @@
-//! Messages as they come in, as they are kept, and how many there are.
+//! New and stored messages, filters, and statistics.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::ids::{MessageId, Priority};
 use super::meter::Rates;
 
-/// Where a message stands, as a whole.
+/// The state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -16,23 +16,24 @@ pub enum State {
     Queued = 0,
     /// At least one channel delivered it.
     Sent = 1,
-    /// It may have been delivered, and nothing more is known.
+    /// It may have been delivered; the result is not known.
     MaybeSent = 2,
-    /// Nobody received it, as intended: policies denied it, or there was nothing to send.
+    /// It was not delivered, as intended: policies denied it, or there was nothing to send.
     NotSent = 3,
-    /// Nobody received it although someone should have: a channel, a template or the routing failed.
+    /// It was not delivered because a channel, a template or the routing failed.
     Failed = 4,
-    /// It expired before it could be delivered.
+    /// It expired before it was delivered.
     Expired = 5,
-    /// Its stored data cannot be read any more; it was set aside.
+    /// Its stored data cannot be read; it was set aside.
     Corrupt = 6,
-    /// Someone cancelled it while it waited.
+    /// It was cancelled while it waited.
     Cancelled = 7,
-    /// It had failed, and someone discarded it.
+    /// It failed, and was then discarded.
     Discarded = 8,
 }
 
 impl State {
+    /// All states.
     pub const ALL: [State; 9] = [
         State::Queued,
         State::Sent,
@@ -60,7 +61,7 @@ impl State {
         }
     }
 
-    /// A dead letter can be tried again or discarded.
+    /// Whether a message in this state is a dead letter, which can be retried or discarded.
     pub fn is_dead(self) -> bool {
         matches!(self, State::Failed | State::Expired | State::Corrupt)
     }
@@ -70,7 +71,7 @@ impl State {
     }
 }
 
-/// A text that names no state.
+/// The error for a text that is not the name of a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown state {0:?}")]
 pub struct UnknownState(pub String);
@@ -83,25 +84,30 @@ impl std::str::FromStr for State {
     }
 }
 
-/// A message to be accepted.
+/// A new message.
 #[derive(Debug, Clone)]
 pub struct New {
+    /// A uuid that the sender chose.
     pub uuid: Uuid,
-    /// Of the message's content: a message with the same uuid and digest is the same message.
+    /// The digest of its content: a message with the same uuid and digest is the same message.
     pub digest: [u8; 16],
+    /// Its priority class.
     pub priority: Priority,
-    /// `app_label.name`.
+    /// The name of its type, `app_label.name`.
     pub name: String,
+    /// The user id of its recipient.
     pub user: Option<String>,
+    /// The address of its recipient.
     pub email: Option<String>,
-    /// Not before that moment. `None`: at once.
+    /// The earliest time to send it.
     pub not_before: Option<Timestamp>,
     /// The W3C trace context of the request.
     pub trace: Option<String>,
+    /// Its body.
     pub body: Vec<u8>,
-    /// The channel types or channel names that its request limited it to, sorted. `None`: no limit.
+    /// The channel types or channel names that the request limits it to, sorted. `None`: no limit.
     pub limit: Option<Vec<String>>,
-    /// A worker starts on it as soon as it is accepted: it is claimed with the same write.
+    /// Whether to claim it with the same write, because a worker sends it immediately.
     pub claim: bool,
 }
 
@@ -111,114 +117,132 @@ pub fn digest(body: &[u8]) -> [u8; 16] {
     std::array::from_fn(|i| hash[i])
 }
 
-/// What became of a message that was submitted.
+/// The answer for a submitted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is stored.
+    /// It was stored.
     New(MessageId),
-    /// It was accepted before; this is its state now.
+    /// It was accepted before; its current state.
     Same(State),
-    /// It was accepted before, and is now sent over the channel types of this request too.
+    /// It was accepted before, and will also be sent over the channel types of this request.
     Extended,
-    /// It was accepted before, and nothing can be added to it: it was cancelled or discarded, or it cannot be read any more.
+    /// It was accepted before, and channel types cannot be added: it was cancelled or discarded, or it cannot be read.
     Ended(State),
     /// Another message has this uuid.
     Conflict,
 }
 
-/// How full the queue is, and how fast it moves.
+/// The depth and throughput of the queue.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats {
-    /// Waiting messages by priority class.
+    /// Waiting transactional messages.
     pub waiting_transactional: u64,
+    /// Waiting single messages that are not transactional.
     pub waiting_ordinary: u64,
+    /// Waiting messages of batches.
     pub waiting_batches: u64,
-    /// Messages that a worker has claimed.
+    /// Claimed messages.
     pub in_flight: u64,
-    /// Waiting messages that are sent alone, since several processes ended unexpectedly while they were in flight.
+    /// Waiting messages that will be sent alone, because several processes ended unexpectedly while they were in flight.
     pub suspects: u64,
     /// Dead letters.
     pub dead: u64,
     /// Messages that were set aside because their rows are damaged.
     pub damaged: u64,
-    /// When the oldest message that is not settled was accepted.
+    /// When the oldest unsettled message was accepted.
     pub oldest: Option<Timestamp>,
-    /// Bytes on the disk.
+    /// The size of the database, in bytes.
     pub bytes: u64,
-    /// Webhook deliveries that wait.
+    /// Pending webhook deliveries.
     pub webhook_deliveries: u64,
+    /// The throughput.
     pub rates: Rates,
 }
 
-/// Channel types or channel names, as the requests for one message named them, one list for each request; an empty list is no limit.
+/// The limits of all requests for a message: a list of channel types or channel names for each; an empty list means no limit.
 pub type Limits = Vec<Vec<String>>;
 
 /// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
+    /// Its id.
     pub id: MessageId,
+    /// The uuid it was submitted with.
     pub uuid: Uuid,
+    /// Its state.
     pub state: State,
-    /// A worker has claimed it.
+    /// Whether it is claimed.
     pub is_in_flight: bool,
-    /// When it is due, if it waits.
+    /// If it waits: when it is due.
     pub due: Option<Timestamp>,
+    /// When it was accepted.
     pub accepted: Timestamp,
+    /// When it was settled.
     pub settled: Option<Timestamp>,
-    /// `app_label.name`.
+    /// The name of its type, `app_label.name`.
     pub name: String,
+    /// The user id of its recipient.
     pub user: Option<String>,
+    /// The address of its recipient.
     pub email: Option<String>,
-    /// `None` once it was erased; pages leave it and `progress` out.
+    /// Its body, unless it was erased. Not in pages.
     pub body: Option<Vec<u8>>,
+    /// The state of its delivery. Not in pages.
     pub progress: Option<Vec<u8>>,
+    /// Its report.
     pub report: Option<Vec<u8>>,
     /// The batch it belongs to.
     pub batch: Option<Uuid>,
 }
 
-/// Which messages. Every condition must hold.
+/// Selects messages. All conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// In this state.
     pub state: Option<State>,
-    /// Failed, expired or corrupt.
+    /// Only dead letters.
     pub is_dead: bool,
+    /// Of this type.
     pub name: Option<String>,
+    /// To this user id.
     pub user: Option<String>,
+    /// To this address.
     pub email: Option<String>,
-    /// Accepted at that moment or later.
+    /// Accepted at this time or later.
     pub since: Option<Timestamp>,
-    /// Accepted before that moment.
+    /// Accepted before this time.
     pub until: Option<Timestamp>,
 }
 
-/// Which dead letters to change.
+/// Selects dead letters to change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
+    /// Which ones.
     pub filter: Filter,
-    /// Where to continue, from [`Page::next`]; `None`: at the latest message.
+    /// Only those before this message, from [`Page::next`].
     pub cursor: Option<MessageId>,
-    /// Messages to change, at most; `None`: all that are found.
+    /// Messages to change, at most; `None`: all.
     pub limit: Option<u64>,
 }
 
-/// Some messages, the latest first.
+/// A page of messages, the latest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
+    /// The messages. A page may be short or empty before the end.
     pub messages: Vec<Stored>,
-    /// Where to continue; `None` at the end. A page may be short, or empty, before the end.
+    /// The cursor of the next page; `None` at the end.
     pub next: Option<MessageId>,
 }
 
-/// How many of a person's messages were erased.
+/// The number of a person's messages that were erased.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
-    /// Messages that waited: they are not sent.
+    /// Messages that waited. They are not sent.
     pub waiting: u64,
-    /// Messages that were in flight: they may have been sent, and leave no trace here.
+    /// Messages that were in flight. They may have been sent.
     pub in_flight: u64,
     /// Messages that were settled.
     pub settled: u64,
-    /// Messages that remain, since their stored data is damaged and cannot be erased. They are not sent.
+    /// Messages that could not be erased because their stored data is damaged. They are not sent.
     pub damaged: u64,
 }

@@ -1,11 +1,11 @@
-//! Throughput: messages accepted and settled in the last minutes, counted per second when they are committed. Time is passed in.
+//! Throughput: messages accepted and settled in the last minutes, counted per second at commit. Time is passed in.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// The longest span that is reported, in seconds.
+/// The longest reported span, in seconds.
 const SPAN: u64 = 300;
 const MINUTE: u64 = 60;
 
@@ -14,28 +14,31 @@ const MINUTE: u64 = 60;
 pub(super) struct Counted {
     pub accepted: u64,
     pub settled: u64,
-    /// Those of the settled ones that failed, expired or could not be read.
+    /// Settled messages that failed, expired or could not be read.
     pub failed: u64,
 }
 
-/// Messages a second, on the average.
+/// Average messages per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Rate {
+    /// Accepted messages.
     pub accepted: f64,
-    /// In whatever state.
+    /// Settled messages, in any state.
     pub settled: f64,
-    /// Those of the settled ones that failed, expired or could not be read.
+    /// Settled messages that failed, expired or could not be read.
     pub failed: f64,
 }
 
-/// Over the last minute and the last five, or since the start where that is later.
+/// Rates over two spans, or since the start if that was later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Rates {
+    /// Over the last minute.
     pub minute: Rate,
+    /// Over the last five minutes.
     pub five_minutes: Rate,
 }
 
-/// Counts of the last seconds.
+/// Counts messages per second.
 pub(super) struct Meter {
     started: Instant,
     seconds: Mutex<Seconds>,
@@ -43,7 +46,7 @@ pub(super) struct Meter {
 
 struct Seconds {
     counts: [Counted; SPAN as usize],
-    /// The second that is being counted, since the start.
+    /// The current second, since the start.
     at: u64,
 }
 
@@ -64,7 +67,7 @@ impl Meter {
 
     fn add_at(&self, counted: Counted, elapsed: Duration) {
         let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
-        seconds.turn(elapsed.as_secs());
+        seconds.advance(elapsed.as_secs());
         let slot = (seconds.at % SPAN) as usize;
         let slot = &mut seconds.counts[slot];
         slot.accepted += counted.accepted;
@@ -74,9 +77,9 @@ impl Meter {
 
     fn rates_at(&self, elapsed: Duration) -> Rates {
         let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
-        seconds.turn(elapsed.as_secs());
+        seconds.advance(elapsed.as_secs());
         let over = |span: u64| {
-            // The second that runs counts for as much of it as is over.
+            // The current second counts as far as it has elapsed.
             let took = elapsed.as_secs_f64().min((span - 1) as f64 + elapsed.as_secs_f64().fract()).max(1.0);
             let slots =
                 (0..span.min(seconds.at + 1)).map(|back| &seconds.counts[((seconds.at - back) % SPAN) as usize]);
@@ -89,8 +92,8 @@ impl Meter {
 }
 
 impl Seconds {
-    /// Advances to that second; those in between are empty.
-    fn turn(&mut self, to: u64) {
+    /// Advances to a second, and clears those in between.
+    fn advance(&mut self, to: u64) {
         for second in (self.at + 1..=to).rev().take(SPAN as usize) {
             self.counts[(second % SPAN) as usize] = Counted::default();
         }

@@ -1,18 +1,17 @@
 //! The queue in an SQLite database.
 //!
-//! - [`file`]: the file, its lock, its tables; [`upgrade`]: earlier versions of these, in a file that is damaged; [`repair`]: a last
-//!   page that is damaged
-//! - [`group_commit`]: the way to the one thread that writes; [`writer`]: its transactions, of many changes each
-//! - [`ready`]: messages that wait, in rows of many
-//! - [`claims`]: claiming messages, and settling them
-//! - [`limits`]: the same message for further channel types
+//! - [`file`]: opening the file, and its tables; [`upgrade`]: upgrading damaged files; [`repair`]: replacing a damaged last page
+//! - [`group_commit`]: sending changes to the writer thread; [`writer`]: its transactions
+//! - [`ready`]: waiting messages, in ranges
+//! - [`claims`]: claiming and settling messages
+//! - [`limits`]: messages that are submitted again for other channel types
 //! - [`blocked`]: messages that wait for a destination that is down
-//! - [`batches`]: many messages of one kind; [`resolvers`]: batches whose recipients a resolver names
+//! - [`batches`]: batches; [`resolvers`]: batches whose recipients come from a resolver
 //! - [`clock_jump`]: a wall clock that was set back
-//! - [`queries`]: reading; [`deferred_index`]: finding messages that are in no index yet; [`recipients`]: the keys they are found by
+//! - [`queries`]: reading; [`deferred_index`]: messages that are not indexed yet; [`recipients`]: the index of recipients
 //! - [`rows`]: reading rows that may be damaged; [`damage`]: setting messages aside
-//! - [`suspects`]: messages that were in flight when several processes ended
-//! - [`disk_reserve`]: room for accepted messages on a full disk
+//! - [`suspects`]: messages that were in flight when several processes ended unexpectedly
+//! - [`disk_reserve`]: disk space for accepted messages on a full disk
 //! - [`retention`]: clean-up, erasure, vacuum
 //! - [`events`]: events for webhooks and streams
 //!
@@ -50,7 +49,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use super::health::{self, Pulse};
+use super::health::{self, HealthTracker};
 use super::meter::{self, Meter};
 use super::wakeups::Wakeups;
 use super::{
@@ -67,7 +66,7 @@ use writer::Writer;
 const TRANSACTIONAL: i64 = Priority::TRANSACTIONAL.0;
 /// The column `lane` of other single messages; those of batches are above it.
 const ORDINARY: i64 = Priority::ORDINARY.0;
-/// The claim that a message is accepted with.
+/// The number of a claim that is made when the message is accepted.
 const FIRST_CLAIM: u64 = ClaimNo::FIRST.0;
 /// Connections for reading.
 const READERS: usize = 4;
@@ -81,8 +80,8 @@ pub(super) struct Sqlite {
     file: PathBuf,
     wakeups: Arc<Wakeups>,
     meter: Arc<Meter>,
-    pulse: Arc<Pulse>,
-    /// Recipients that were indexed by the rule of an earlier version may be there.
+    health: Arc<HealthTracker>,
+    /// There may be recipients that an earlier version indexed by its own rule.
     is_rehashing: AtomicBool,
     #[cfg(any(test, feature = "conformance"))]
     fails_next: Arc<AtomicBool>,
@@ -102,11 +101,11 @@ impl Sqlite {
         let file = settings.database.clone();
         let failed = |reason: String| OpenError::Database { file: file.clone(), reason };
         let db = file::open(&file, settings.access)?;
-        let hold = db.hold().expect("a file is held");
-        let readers = Readers::open(READERS, || file::reader(&file, hold.clone()));
+        let lock = db.lock().expect("a file is held");
+        let readers = Readers::open(READERS, || file::open_reader(&file, lock.clone()));
         let readers = Arc::new(readers.map_err(|e| OpenError::of(&file, &e))?);
-        let (meter, pulse) = (Arc::new(Meter::new(Instant::now())), Arc::new(Pulse::default()));
-        let writer = Writer::new(db, settings, (meter.clone(), pulse.clone()));
+        let (meter, health) = (Arc::new(Meter::new(Instant::now())), Arc::new(HealthTracker::default()));
+        let writer = Writer::new(db, settings, (meter.clone(), health.clone()));
         let mut writer = writer.map_err(|e| OpenError::of(&file, &e))?;
         writer.db.renew();
         writer.has_room();
@@ -118,7 +117,8 @@ impl Sqlite {
         let is_rehashing = AtomicBool::new(recipients::is_rehashing(&writer.db));
         #[cfg(any(test, feature = "conformance"))]
         let fails_next = writer.fails_next.clone();
-        let writer = group_commit::start(writer).map_err(|e| failed(format!("its thread cannot be started: {e}")))?;
+        let writer =
+            group_commit::start(writer).map_err(|e| failed(format!("its writer thread cannot be started: {e}")))?;
         Ok(Sqlite {
             writer,
             readers,
@@ -127,7 +127,7 @@ impl Sqlite {
             file,
             wakeups,
             meter,
-            pulse,
+            health,
             is_rehashing,
             #[cfg(any(test, feature = "conformance"))]
             fails_next,
@@ -146,8 +146,8 @@ impl Sqlite {
         Ok(async move {
             let answer = answer.await;
             match &answer {
-                Ok(_) => self.pulse.accepted(),
-                Err(QueueError::Damaged(reason)) => self.pulse.accept_failed(reason),
+                Ok(_) => self.health.accepted(),
+                Err(QueueError::Damaged(reason)) => self.health.accept_failed(reason),
                 Err(_) => {}
             }
             let answer = answer?;
@@ -171,14 +171,14 @@ impl Sqlite {
         self.read(move |db| {
             use rusqlite::OptionalExtension;
             let mut value = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-            value.query_row([key], |row| Ok(rows::Reading::of(row).text(0))).optional()
+            value.query_row([key], |row| Ok(rows::RowReader::new(row).text(0))).optional()
         })
         .await
         .map(Option::flatten)
     }
 
     pub fn health(&self) -> Health {
-        self.pulse.health()
+        self.health.health()
     }
 
     pub async fn ping(&self) -> Result<(), QueueError> {
@@ -194,7 +194,7 @@ impl Sqlite {
         broken.expect_err("its thread has ended");
     }
 
-    /// As if that much time had passed since every claim.
+    /// Makes every lease that much older.
     #[cfg(any(test, feature = "conformance"))]
     pub async fn age_leases(&self, by: std::time::Duration) {
         let age = move |writer: &mut Writer| {
@@ -204,20 +204,20 @@ impl Sqlite {
         self.writer.write(age).await.expect("aged");
     }
 
-    /// The next transaction fails at its end.
+    /// Makes the next transaction fail at its end.
     #[cfg(any(test, feature = "conformance"))]
     pub fn fail_next_write(&self) {
         self.fails_next.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Reads on a thread where waiting is allowed.
+    /// Reads on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, QueueError> {
         let readers = self.readers.clone();
         let answer = tokio::task::spawn_blocking(move || readers.read(read)).await;
-        answer.map_err(|e| QueueError::Unavailable(e.to_string()))?.map_err(|e| group_commit::void(&e))
+        answer.map_err(|e| QueueError::Unavailable(e.to_string()))?.map_err(|e| group_commit::queue_error(&e))
     }
 }
 
@@ -225,7 +225,7 @@ fn ms(at: Timestamp) -> i64 {
     at.as_millisecond()
 }
 
-/// The first millisecond at which `at` has come: what is claimed then is due.
+/// The time in milliseconds, rounded up, so that a message is never claimed before it is due.
 fn ms_due(at: Timestamp) -> i64 {
     ms(at) + i64::from(moment(ms(at)) < at)
 }

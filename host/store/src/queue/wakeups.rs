@@ -7,16 +7,16 @@ use tokio::sync::{Notify, watch};
 /// Notifications that work may be available. Missing one only costs latency, because workers also poll the store.
 #[derive(Debug, Default)]
 pub(super) struct Wakeups {
-    /// Something can be claimed that could not before.
+    /// More messages may be claimable.
     changed: Arc<Notify>,
-    /// That may be transactional.
+    /// More transactional messages may be claimable.
     urgent: watch::Sender<()>,
-    /// A page of recipients may be due that was not before.
+    /// More pages of recipients may be due.
     pages: Notify,
 }
 
 impl Wakeups {
-    /// Something can be claimed that could not before.
+    /// More messages may be claimable; `is_urgent`: transactional ones too.
     pub fn wake(&self, is_urgent: bool) {
         if is_urgent {
             self.urgent.send_replace(());
@@ -33,7 +33,7 @@ impl Wakeups {
         self.urgent.subscribe()
     }
 
-    /// A page of recipients may be due that was not before.
+    /// More pages of recipients may be due.
     pub fn wake_resolver(&self) {
         self.pages.notify_one();
     }

@@ -1,28 +1,28 @@
-//! Damage found in a file. SQLite accepts no more writes in a transaction that has met a damaged page: the transaction is rolled back
-//! and repeated without the part that is damaged.
+//! Known damage in a database. SQLite accepts no more writes in a transaction that read a damaged page: the transaction is rolled back
+//! and repeated without the damaged part.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// How long a damaged part is left out before it is tried again.
+/// How long a damaged part is excluded before it is tried again.
 const EXCLUDED_FOR: Duration = Duration::from_secs(60);
 
-/// The places that are damaged, each with its reason.
+/// The damaged locations, each with the error.
 #[derive(Debug)]
-pub struct Met<P> {
+pub struct KnownDamage<P> {
     known: HashMap<P, (Instant, String)>,
-    /// The damage that the current transaction has met; it must be rolled back.
+    /// The damage that the current transaction found; it must be rolled back.
     now: Option<(P, String)>,
 }
 
-impl<P> Default for Met<P> {
+impl<P> Default for KnownDamage<P> {
     fn default() -> Self {
-        Met { known: HashMap::new(), now: None }
+        KnownDamage { known: HashMap::new(), now: None }
     }
 }
 
-impl<P: Eq + Hash> Met<P> {
+impl<P: Eq + Hash> KnownDamage<P> {
     /// A transaction starts.
     pub fn start(&mut self) {
         self.now = None;
@@ -31,39 +31,39 @@ impl<P: Eq + Hash> Met<P> {
         }
     }
 
-    /// Notes the error of a place: the first one of a transaction, unless it concerns the whole file.
-    pub fn meet(&mut self, place: impl FnOnce() -> P, error: &rusqlite::Error) {
+    /// Records the first error of a transaction, unless it is general.
+    pub fn note(&mut self, location: impl FnOnce() -> P, error: &rusqlite::Error) {
         if self.now.is_none() && !super::is_general(error) {
-            self.now = Some((place(), super::describe(error)));
+            self.now = Some((location(), super::describe(error)));
         }
     }
 
     /// The transaction was rolled back. Returns whether it may be repeated without the damaged part; `log` is called with that part.
     pub fn exclude(&mut self, log: impl FnOnce(&P, &str)) -> bool {
-        let Some((place, reason)) = self.now.take() else { return false };
-        log(&place, &reason);
-        self.known.insert(place, (Instant::now(), reason)).is_none()
+        let Some((location, reason)) = self.now.take() else { return false };
+        log(&location, &reason);
+        self.known.insert(location, (Instant::now(), reason)).is_none()
     }
 
-    /// Why a place is left out, if it is.
-    pub fn reason(&self, place: &P) -> Option<&str> {
-        self.known.get(place).map(|(_, reason)| reason.as_str())
+    /// Why a location is excluded, if it is.
+    pub fn reason(&self, location: &P) -> Option<&str> {
+        self.known.get(location).map(|(_, reason)| reason.as_str())
     }
 
-    /// The places that are left out.
-    pub fn places(&self) -> impl ExactSizeIterator<Item = &P> {
+    /// The excluded locations.
+    pub fn locations(&self) -> impl ExactSizeIterator<Item = &P> {
         self.known.keys()
     }
 }
 
-/// Damage for tests, written as no ACE would; nobody has the file open.
+/// Damages databases, for tests. The file must not be open.
 #[cfg(test)]
 pub mod testing {
     use std::path::Path;
 
     use rusqlite::Connection;
 
-    /// Runs statements with the schema writable.
+    /// Runs statements with a writable schema and without check constraints.
     pub fn spoil(file: &Path, sql: &str) {
         let db = Connection::open(file).expect("opened");
         db.execute_batch("PRAGMA writable_schema = ON; PRAGMA ignore_check_constraints = ON").expect("set");
@@ -71,7 +71,7 @@ pub mod testing {
         db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("checkpoint");
     }
 
-    /// Overwrites one of the pages that hold a table's rows, the first, second or … of them.
+    /// Overwrites the nth page with rows of a table.
     pub fn spoil_leaf(file: &Path, table: &str, nth: i64) {
         spoil(file, "");
         let db = Connection::open(file).expect("opened");

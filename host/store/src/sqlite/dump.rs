@@ -1,4 +1,4 @@
-//! Databases as text, for tests that read what an earlier build wrote.
+//! Dumps a database as SQL, for tests that read databases of an earlier build.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ fn literal(value: ValueRef) -> String {
         ValueRef::Integer(n) => n.to_string(),
         ValueRef::Real(n) => n.to_string(),
         ValueRef::Text(text) => quoted(text),
-        // Stored JSON stays readable.
+        // Keeps stored JSON readable.
         ValueRef::Blob(bytes) if bytes.starts_with(b"{") || bytes.starts_with(b"[") => {
             format!("CAST({} AS BLOB)", quoted(bytes))
         }

@@ -1,24 +1,23 @@
 //! Whether an open database is still the file at its path.
 //!
-//! SQLite goes on writing to a file that was deleted or moved away, and whatever it is told then is gone with the process. It also
-//! believes its own memory of a file that something else has overwritten. So the database and its write-ahead log are looked at before
-//! a transaction and compared with how they looked after the one before it.
+//! SQLite keeps writing to a file that was deleted or moved away; those changes are lost when the process ends. It also relies on its
+//! cache if something else overwrites the file. So the metadata of the database and of its write-ahead log is checked before each
+//! transaction and compared with that after the previous one.
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::hold::{Hold, Id};
+use super::lock::FileLock;
 use super::{beside, wal};
+use crate::files::FileStamp;
 
 /// Bytes of a database's header.
 const HEADER_BYTES: usize = 100;
 
-/// Why nothing may be written any more. It holds until the file is there again as it was, which only moving it back can achieve, or
-/// until a restart.
+/// Why nothing may be written any more: until the file is moved back, or until a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost(String);
 
@@ -28,33 +27,16 @@ impl fmt::Display for Lost {
     }
 }
 
-/// How a file looks from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    id: Id,
-    len: u64,
-    /// Seconds and nanoseconds of the last change.
-    modified: (i64, i64),
-}
-
-impl FileStamp {
-    fn of(path: &Path) -> std::io::Result<FileStamp> {
-        let found = path.metadata()?;
-        let modified = (found.mtime(), found.mtime_nsec());
-        Ok(FileStamp { id: (found.dev(), found.ino()), len: found.len(), modified })
-    }
-}
-
-/// What is remembered of an open database.
+/// The state of an open database after the last transaction.
 pub struct Identity {
-    hold: Hold,
+    lock: FileLock,
     database: Watched,
     log: Watched,
-    /// The header as it was when the file changed last.
+    /// The header after the last change of the file.
     header: Header,
     /// SQLite's count of commits by other connections.
     commits: i64,
-    /// The last check failed: what is there now is not what is to be remembered.
+    /// The last check failed, so the current state must not be recorded.
     is_lost: bool,
 }
 
@@ -63,42 +45,42 @@ struct Watched {
     stamp: FileStamp,
 }
 
-/// How a file is not what it was.
+/// How a file changed.
 enum Change {
-    /// It is the same file with another content.
+    /// It is the same file with different metadata.
     Content(FileStamp),
     Lost(Lost),
 }
 
 impl Watched {
     fn new(path: PathBuf) -> std::io::Result<Watched> {
-        let stamp = FileStamp::of(&path)?;
+        let stamp = FileStamp::try_of(&path)?;
         Ok(Watched { path, stamp })
     }
 
-    fn look(&self) -> Result<(), Change> {
-        match FileStamp::of(&self.path) {
+    fn check(&self) -> Result<(), Change> {
+        match FileStamp::try_of(&self.path) {
             Ok(stamp) if stamp == self.stamp => Ok(()),
-            Ok(stamp) if stamp.id == self.stamp.id => Err(Change::Content(stamp)),
+            Ok(stamp) if stamp.id() == self.stamp.id() => Err(Change::Content(stamp)),
             Ok(_) => Err(Change::Lost(self.lost(
                 "another file was put in its place while it was open",
-                "stop the server, put the right file there, and start it",
+                "stop the server, move the right file back, and start it",
             ))),
             Err(e) if e.kind() == ErrorKind::NotFound => Err(Change::Lost(self.lost(
                 "it was deleted or moved away while it was open",
-                "move it back, and writing goes on by itself; if it is lost, restore a backup and restart the server",
+                "move it back, and writing resumes automatically; if it is lost, restore a backup and restart the server",
             ))),
             Err(e) => Err(Change::Lost(self.lost(
                 &format!("it cannot be read: {e}"),
-                "make its folder accessible again, and writing goes on by itself",
+                "make its folder accessible again, and writing resumes automatically",
             ))),
         }
     }
 
-    /// Whether it changed. A file that took its place meanwhile is found by the next look.
+    /// Records the current metadata. Returns whether it changed. If the file was replaced, the next check finds that.
     fn renew(&mut self) -> bool {
-        match FileStamp::of(&self.path) {
-            Ok(stamp) if stamp.id == self.stamp.id && stamp != self.stamp => {
+        match FileStamp::try_of(&self.path) {
+            Ok(stamp) if stamp.id() == self.stamp.id() && stamp != self.stamp => {
                 self.stamp = stamp;
                 true
             }
@@ -117,32 +99,32 @@ impl Watched {
 }
 
 impl Identity {
-    /// Remembers a database that `db` has just opened and read.
+    /// Records the state of a database that `db` has just opened.
     ///
     /// # Errors
-    /// It is not what `hold` holds, or it cannot be looked at.
-    pub fn new(hold: Hold, db: &Connection, path: &Path) -> Result<Identity, String> {
-        // Absolute, so that a change of the working directory changes nothing; with its links, so that one that leads elsewhere does.
+    /// The file is not the one that `lock` holds, or it cannot be read.
+    pub fn new(lock: FileLock, db: &Connection, path: &Path) -> Result<Identity, String> {
+        // Absolute, because the working directory may change; with links unresolved, so that a change of a link is noticed.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let unreadable = |e: std::io::Error| format!("it cannot be read: {e}");
         let real = path.canonicalize().map_err(unreadable)?;
         let database = Watched::new(path).map_err(unreadable)?;
-        if database.stamp.id != hold.id() {
+        if database.stamp.id() != lock.id() {
             return Err("another file was put in its place while it was being opened".to_owned());
         }
-        // SQLite creates the log when it first reads.
+        // SQLite creates the log on the first read.
         let first: rusqlite::Result<i64> = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0));
         first.map_err(|e| super::describe(&e))?;
         let log = Watched::new(beside(&real, "-wal")).map_err(|e| format!("its write-ahead log: {e}"))?;
-        let header = Header(hold.head().map_err(unreadable)?);
+        let header = Header(lock.head().map_err(unreadable)?);
         let commits = commits(db).map_err(|e| super::describe(&e))?;
-        Ok(Identity { hold, database, log, header, commits, is_lost: false })
+        Ok(Identity { lock, database, log, header, commits, is_lost: false })
     }
 
-    /// To be called before each transaction: two look-ups, unless something changed.
+    /// Must be called before each transaction. Costs two system calls, unless something changed.
     ///
     /// # Errors
-    /// Nothing may be written: the database is not the file at its path any more, or something other than SQLite wrote into it.
+    /// The database is no longer the file at its path, or something other than SQLite wrote to it: nothing may be written.
     pub fn check(&mut self, db: &Connection) -> Result<(), Lost> {
         let checked = self.check_files(db);
         self.is_lost = checked.is_err();
@@ -150,12 +132,12 @@ impl Identity {
     }
 
     fn check_files(&mut self, db: &Connection) -> Result<(), Lost> {
-        let database = match self.database.look() {
+        let database = match self.database.check() {
             Err(Change::Lost(lost)) => return Err(lost),
             Err(Change::Content(stamp)) => Some(stamp),
             Ok(()) => None,
         };
-        let log = match self.log.look() {
+        let log = match self.log.check() {
             Err(Change::Lost(lost)) => return Err(lost),
             Err(Change::Content(stamp)) => Some(stamp),
             Ok(()) => None,
@@ -163,7 +145,7 @@ impl Identity {
         if database.is_none() && log.is_none() {
             return Ok(());
         }
-        // Another process may use the database by SQLite's rules: a commit of its own explains all.
+        // Another process may use the database through SQLite; if it committed, changes are expected.
         let commits = commits(db).map_err(|e| self.database.lost(&super::describe(&e), "restart the server"))?;
         if commits == self.commits {
             let frames = LogFrames::of(db).unwrap_or_default();
@@ -180,47 +162,47 @@ impl Identity {
         Ok(())
     }
 
-    /// To be called after each transaction and each checkpoint: how the files look now is as they are to look.
+    /// Must be called after each transaction and each checkpoint: records the state of the files.
     pub fn renew(&mut self) {
         if self.is_lost {
             return;
         }
         self.log.renew();
         if self.database.renew()
-            && let Ok(header) = self.hold.head()
+            && let Ok(header) = self.lock.head()
         {
             self.header = Header(header);
         }
     }
 
-    /// Whether the database file may look like this with no commit by anybody else: its last change was only touched, or another
-    /// process moved frames out of the log into it.
+    /// Whether the database file may have changed without a commit by another process: only its metadata changed, or another process
+    /// ran a checkpoint.
     fn is_explained(&self, now: FileStamp, frames: LogFrames) -> bool {
-        let Ok(header) = self.hold.head().map(Header) else { return false };
+        let Ok(header) = self.lock.head().map(Header) else { return false };
         if header == self.header {
-            return now.len == self.database.stamp.len;
+            return now.bytes() == self.database.stamp.bytes();
         }
-        let is_checkpointed = self.log.stamp.len > 0 && (frames.in_database > 0 || frames.in_log == 0);
-        is_checkpointed && header.follows(&self.header) && now.len >= header.len()
+        let is_checkpointed = self.log.stamp.bytes() > 0 && (frames.in_database > 0 || frames.in_log == 0);
+        is_checkpointed && header.follows(&self.header) && now.bytes() >= header.database_bytes()
     }
 
-    /// Whether the log still holds all that SQLite believes to be in it.
+    /// Whether the log still contains all frames that SQLite expects in it.
     fn is_log_whole(&self, frames: LogFrames) -> bool {
         let page_bytes = self.header.page_bytes() as usize;
         frames.in_log == 0 || wal::scan(&self.log.path, page_bytes).is_ok_and(|scan| scan.valid >= frames.in_log)
     }
 }
 
-/// How many commits of other connections SQLite has seen.
+/// How many commits of other connections SQLite has noticed.
 fn commits(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("PRAGMA data_version", [], |row| row.get(0))
 }
 
-/// Frames of the log as SQLite knows them.
+/// The number of frames in the log, according to SQLite.
 #[derive(Debug, Clone, Copy, Default)]
 struct LogFrames {
     in_log: u64,
-    /// Of these, those that were copied into the database.
+    /// How many of these a checkpoint copied into the database.
     in_database: u64,
 }
 
@@ -250,12 +232,12 @@ impl Header {
         }
     }
 
-    /// What the file must have at least.
-    fn len(&self) -> u64 {
+    /// The minimum size of the database file.
+    fn database_bytes(&self) -> u64 {
         u64::from(self.number(28)) * self.page_bytes()
     }
 
-    /// Whether it can be the header of the same database at a later time: the same kind, and a change counter that went forward.
+    /// Whether it can be a later header of the same database: the same kind, and a larger change counter.
     fn follows(&self, before: &Header) -> bool {
         let fixed = |header: &Header| (<[u8; 18]>::try_from(&header.0[..18]).ok(), header.number(68));
         let forward = self.number(24).wrapping_sub(before.number(24));
@@ -268,7 +250,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sqlite::{Held, Use, prepare};
+    use crate::sqlite::{Database, LockMode, prepare};
 
     struct Home(tempfile::TempDir);
 
@@ -281,11 +263,11 @@ mod tests {
             self.0.path().join(name)
         }
 
-        /// A database that is watched, with something in it and in its log.
-        fn open(&self, usage: Use) -> Held {
+        /// A watched database with data in the file and in its log.
+        fn open(&self, mode: LockMode) -> Database {
             let file = self.path("a.db");
-            let hold = prepare(&file, usage, Default::default(), &[]).expect("held");
-            let mut db = Held::new(Connection::open(&file).expect("opened"), &file, hold);
+            let lock = prepare(&file, mode, Default::default(), &[]).expect("held");
+            let mut db = Database::new(Connection::open(&file).expect("opened"), &file, lock);
             db.pragma_update(None, "journal_mode", "WAL").expect("set");
             db.execute_batch("CREATE TABLE IF NOT EXISTS t (a)").expect("made");
             db.watch(Default::default()).expect("it is there");
@@ -294,8 +276,8 @@ mod tests {
         }
     }
 
-    /// One transaction, as a writer makes it.
-    fn write(db: &mut Held, rows: usize) -> Result<(), Lost> {
+    /// One transaction, as a writer runs it.
+    fn write(db: &mut Database, rows: usize) -> Result<(), Lost> {
         db.check()?;
         db.execute_batch("BEGIN IMMEDIATE").expect("started");
         for _ in 0..rows {
@@ -310,15 +292,15 @@ mod tests {
         db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())).expect("checkpointed");
     }
 
-    /// Later than the granularity of a file's time.
+    /// Waits for longer than the granularity of file times.
     fn later() {
         std::thread::sleep(Duration::from_millis(20));
     }
 
     #[test]
-    fn what_sqlite_writes_is_no_change_from_outside() {
+    fn changes_by_sqlite_are_expected() {
         let home = Home::new();
-        let mut db = home.open(Use::Alone);
+        let mut db = home.open(LockMode::Exclusive);
         db.pragma_update(None, "wal_autocheckpoint", 10).expect("set");
         let reader = Connection::open(home.path("a.db")).expect("opened");
         for round in 0..40 {
@@ -336,7 +318,7 @@ mod tests {
     #[test]
     fn another_process_may_commit_and_checkpoint() {
         let home = Home::new();
-        let mut db = home.open(Use::Shared);
+        let mut db = home.open(LockMode::Shared);
         let other = Connection::open(home.path("a.db")).expect("opened");
         later();
         other.execute("INSERT INTO t VALUES (randomblob(50000))", []).expect("written");
@@ -355,9 +337,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_only_touched_is_still_the_same() {
+    fn a_file_that_was_only_touched_is_the_same() {
         let home = Home::new();
-        let mut db = home.open(Use::Alone);
+        let mut db = home.open(LockMode::Exclusive);
         for name in ["a.db", "a.db-wal"] {
             // SQLite's locks end where another descriptor of the database is closed: one of a log ends nothing.
             let file = std::fs::File::options().append(true).open(home.path(name)).expect("there");
@@ -367,9 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_stops_writing_until_it_is_back() {
+    fn a_missing_file_stops_writing_until_it_is_back() {
         let home = Home::new();
-        let mut db = home.open(Use::Alone);
+        let mut db = home.open(LockMode::Exclusive);
         for name in ["a.db", "a.db-wal"] {
             std::fs::rename(home.path(name), home.path("moved")).expect("moved");
             let lost = write(&mut db, 1).expect_err("it is gone").to_string();
@@ -382,14 +364,14 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_its_place_stops_writing() {
+    fn a_replaced_file_stops_writing() {
         let home = Home::new();
-        let mut db = home.open(Use::Alone);
+        let mut db = home.open(LockMode::Exclusive);
         std::fs::copy(home.path("a.db"), home.path("b.db")).expect("copied");
         std::fs::rename(home.path("b.db"), home.path("a.db")).expect("replaced");
         let lost = write(&mut db, 1).expect_err("it is another file").to_string();
         assert!(lost.contains("another file was put in its place"), "{lost}");
-        // What SQLite does when the last connection ends must not touch the log of the new file.
+        // When the last connection is closed, SQLite must not delete the log of the new file.
         std::fs::remove_file(home.path("a.db-wal")).expect("removed");
         std::fs::write(home.path("a.db-wal"), "the new file's").expect("written");
         drop(db);
@@ -397,22 +379,22 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_leads_elsewhere_stops_writing() {
+    fn a_changed_link_stops_writing() {
         let home = Home::new();
-        drop(home.open(Use::Alone));
+        drop(home.open(LockMode::Exclusive));
         for name in ["b.db", "c.db"] {
             std::fs::copy(home.path("a.db"), home.path(name)).expect("copied");
         }
         std::fs::remove_file(home.path("a.db")).expect("removed");
         std::os::unix::fs::symlink(home.path("b.db"), home.path("a.db")).expect("linked");
-        let mut db = home.open(Use::Alone);
+        let mut db = home.open(LockMode::Exclusive);
         std::fs::remove_file(home.path("a.db")).expect("removed");
         std::os::unix::fs::symlink(home.path("c.db"), home.path("a.db")).expect("linked");
         assert!(write(&mut db, 1).is_err());
     }
 
     #[test]
-    fn a_file_that_is_overwritten_or_truncated_stops_writing() {
+    fn an_overwritten_or_truncated_file_stops_writing() {
         let folder = tempfile::tempdir().expect("a folder");
         let other = folder.path().join("other.db");
         let made = Connection::open(&other).expect("opened");
@@ -436,8 +418,8 @@ mod tests {
         ];
         for (way, spoil) in ways {
             let home = Home::new();
-            let mut db = home.open(Use::Alone);
-            // So that the file itself has something, and the log too.
+            let mut db = home.open(LockMode::Exclusive);
+            // Data in both the file and the log.
             checkpoint(&db, "TRUNCATE");
             db.renew();
             write(&mut db, 3).expect("it is whole");

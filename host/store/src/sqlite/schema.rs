@@ -5,42 +5,42 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Held, Hold, is_busy, keep_plans};
+use super::{Database, FileLock, is_busy, keep_plans};
 
-/// How often a change of the journal mode is tried again while another process is in the way.
+/// The pause between attempts to change the journal mode while another process has locked the database.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A connection to a file that is held, which exists therefore. Each commit is on the disk before it returns.
+/// Connects to a locked file, which therefore exists. A commit returns after it was written to the disk.
 ///
 /// # Errors
 /// Those of SQLite.
-pub fn connect(file: &Path, hold: Hold, busy_timeout: Duration) -> rusqlite::Result<Held> {
-    // An absolute path is never one of the names that mean something else to SQLite, as `:memory:`.
+pub fn connect(file: &Path, lock: FileLock, busy_timeout: Duration) -> rusqlite::Result<Database> {
+    // An absolute path is never a special name for SQLite, such as `:memory:`.
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Held::new(Connection::open_with_flags(&file, flags)?, &file, hold);
+    let db = Database::new(Connection::open_with_flags(&file, flags)?, &file, lock);
     db.busy_timeout(busy_timeout)?;
     keep_plans(&db)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     Ok(db)
 }
 
-/// Has a write-ahead log kept; false where the file system cannot. SQLite does not wait for a lock here: two processes that open one
-/// new file at once meet here, and one waits for the other.
+/// Enables the write-ahead log. Returns false if the file system does not support it. SQLite does not wait for a lock here, so this
+/// retries: two processes may create the same file at the same time.
 ///
 /// # Errors
-/// Those of SQLite; also when another process is in the way for so long.
-pub fn use_wal(db: &Connection, at_most: Duration) -> rusqlite::Result<bool> {
-    let give_up = Instant::now() + at_most;
+/// Those of SQLite; the database stays locked for that long.
+pub fn use_wal(db: &Connection, timeout: Duration) -> rusqlite::Result<bool> {
+    let deadline = Instant::now() + timeout;
     loop {
         match db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
-            Err(error) if is_busy(&error) && Instant::now() < give_up => std::thread::sleep(POLL),
+            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(POLL),
             mode => return mode.map(|mode| mode == "wal"),
         }
     }
 }
 
-/// The version of the tables; 0: the file is empty. The inner error says why the file is not ours.
+/// The version of the tables; 0 if the file is empty. The inner error says why it is not a database of this kind.
 ///
 /// # Errors
 /// Those of SQLite.
@@ -51,14 +51,14 @@ pub fn version(db: &Connection, application_id: i32, known: usize) -> rusqlite::
     Ok(match (id, usize::try_from(version)) {
         (id, Ok(version)) if id == application_id && version <= known => Ok(version),
         (id, _) if id == application_id => {
-            Err(format!("a later ACE wrote it: its tables have version {version}, this one knows {known}"))
+            Err(format!("a later ACE wrote it: its tables have version {version}, this one supports up to {known}"))
         }
         (0, Ok(0)) if tables == 0 => Ok(0),
-        _ => Err("it is the database of another program; name another file".to_owned()),
+        _ => Err("it is the database of another program; choose another file".to_owned()),
     })
 }
 
-/// Marks the tables as ours, and of this version.
+/// Sets the kind of database and the version of its tables.
 ///
 /// # Errors
 /// Those of SQLite.

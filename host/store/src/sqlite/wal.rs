@@ -1,8 +1,7 @@
-//! What is in a write-ahead log: read as SQLite reads it (<https://sqlite.org/fileformat2.html#walformat>), without SQLite.
+//! Scans a write-ahead log, by the rules that SQLite applies (<https://sqlite.org/fileformat2.html#walformat>).
 //!
-//! SQLite takes over the frames before the first one that is not valid and drops the rest in silence. That is right for a tail that
-//! was being written when the process was killed. It is not right where a frame in the middle is damaged: then what follows was
-//! committed, and is lost.
+//! SQLite applies the frames before the first invalid one and silently drops the rest. That is right for the end of a log that was
+//! being written when the process was killed. But if a frame in the middle is damaged, committed transactions after it are lost.
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
@@ -10,19 +9,19 @@ use std::path::Path;
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
-/// The last bit says in which byte order checksums are computed.
+/// The last bit is the byte order of checksums.
 const MAGIC: u32 = 0x377f_0682;
-/// What a page may have, in bytes.
+/// The valid sizes of a page, in bytes.
 const PAGE_BYTES: std::ops::RangeInclusive<usize> = 512..=65_536;
 
-/// What was found in a log.
+/// The result of a scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Valid frames at the beginning: those that SQLite takes over, up to the last commit among them.
+    /// Valid frames at the start; SQLite applies them up to the last commit among them.
     pub valid: u64,
-    /// Frames of the same log that follow one that is not valid.
+    /// Frames of the same log after an invalid one.
     pub after: u64,
-    /// Transactions that were committed among those.
+    /// Commits among those.
     pub lost_commits: u64,
 }
 
@@ -34,7 +33,7 @@ struct Checksum {
 }
 
 impl Checksum {
-    /// Goes on over bytes, whose number is a multiple of 8.
+    /// Adds bytes, whose number is a multiple of 8.
     fn add(&mut self, bytes: &[u8]) {
         let word = |bytes: &[u8]| {
             let bytes = [bytes[0], bytes[1], bytes[2], bytes[3]];
@@ -54,12 +53,12 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Which log a frame is of.
+/// Identifies the generation of the log that a frame belongs to.
 type Salts = (u32, u32);
 
 struct Header {
     page_bytes: usize,
-    /// `None` where the header is damaged: then they are those of the first frame.
+    /// `None` if the header is damaged: those of the first frame are used.
     salts: Option<Salts>,
     checksum: Checksum,
 }
@@ -82,7 +81,7 @@ impl Header {
     }
 }
 
-/// Reads a log; an empty one, or none at all, has no frames. `page_bytes` is the database's, for a log whose header is damaged.
+/// Scans a log. A missing or empty log has no frames. `page_bytes`: the page size of the database, in case the log's header is damaged.
 /// Blocks.
 ///
 /// # Errors
@@ -123,7 +122,7 @@ fn scan_frames(log: &mut impl Read, page_bytes: usize) -> io::Result<Scan> {
     Ok(scan)
 }
 
-/// Whether there was as much as fits.
+/// Fills the buffer. Returns false if the log is too short.
 fn fill(log: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match log.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -140,7 +139,7 @@ mod tests {
     const PAGE: usize = 4_096;
     const FRAME: usize = FRAME_HEADER_BYTES + PAGE;
 
-    /// A log that SQLite wrote: a few transactions of one frame and more, none of them in the database file yet.
+    /// A log that SQLite wrote: a few transactions of one or more frames, without a checkpoint.
     fn log() -> Vec<u8> {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("a.db");
@@ -159,7 +158,7 @@ mod tests {
         scan_frames(&mut &log[..], PAGE).expect("read")
     }
 
-    /// How many frames SQLite itself takes over.
+    /// The number of frames that SQLite applies.
     fn frames_of_sqlite(log: &[u8]) -> i64 {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("a.db");
@@ -195,16 +194,16 @@ mod tests {
         assert_eq!(scanned(&garbled), Scan { valid: frames as u64 - 1, after: 0, lost_commits: 0 });
         let mut grown = log;
         grown.extend(vec![0; 3 * FRAME]);
-        assert_eq!(scanned(&grown).lost_commits, 0, "room that was allocated and not written");
+        assert_eq!(scanned(&grown).lost_commits, 0, "allocated space that was not written");
         for short in [&grown[..0], &grown[..31], &grown[..HEADER_BYTES]] {
             assert_eq!(scanned(short), Scan::default());
         }
     }
 
     #[test]
-    fn frames_of_an_earlier_round_of_the_log_are_not_of_it() {
+    fn frames_of_an_earlier_generation_of_the_log_are_ignored() {
         let mut log = log();
-        // As after a reset: the second half bears the salts of before.
+        // As after a reset: the second half has the old salts.
         let middle = HEADER_BYTES + (log.len() - HEADER_BYTES) / FRAME / 2 * FRAME;
         for at in (middle..log.len()).step_by(FRAME) {
             log[at + 8] ^= 1;

@@ -1,11 +1,11 @@
-//! Counting once with the count of each token, places in a sliding window, and who may fill the store.
+//! Counting tokens once, places in a sliding window, and the limits of entries.
 
 use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn a_token_gets_the_count_it_was_counted_as_however_often_it_asks() {
+async fn a_repeated_token_gets_the_count_of_its_first_time() {
     let folder = folder();
     for kv in both(100, folder.path()) {
         let count = async |token, second| kv.count_once("b", "n", token, (1, Some(DAY)), at(second)).await;
@@ -13,7 +13,7 @@ async fn a_token_gets_the_count_it_was_counted_as_however_often_it_asks() {
         assert_eq!(count("m1", 0).await, counted(1, 1, true));
         assert_eq!(count("m2", 1).await, counted(2, 2, true));
         assert_eq!(count("m3", 2).await, counted(3, 3, true));
-        // The message that was delayed comes back, and is still the second.
+        // A repeated token keeps its count.
         assert_eq!(count("m2", 3).await, counted(2, 3, false));
         assert_eq!(kv.get("b", "n", at(3)), Ok(Some(b"3".to_vec())), "a counter as any other");
         let once = Step { by: 1, ttl: KEEP, once: Some("m4") };
@@ -29,7 +29,7 @@ async fn a_token_gets_the_count_it_was_counted_as_however_often_it_asks() {
 }
 
 #[tokio::test]
-async fn a_cap_grants_its_places_and_no_more_and_starves_nobody() {
+async fn a_cap_grants_as_many_places_as_its_limit() {
     let folder = folder();
     for kv in both(100, folder.path()) {
         let take = async |token, second| kv.take_place("b", "cap", token, (2, DAY), at(second)).await;
@@ -37,7 +37,7 @@ async fn a_cap_grants_its_places_and_no_more_and_starves_nobody() {
         let refused = |second: i64| Ok(Place { is_granted: false, used: 2, next_free: Some(second * 1_000) });
         assert_eq!(take("m1", 0).await, granted(1));
         assert_eq!(take("m2", 10).await, granted(2));
-        assert_eq!(take("m1", 11).await, granted(2), "it has one");
+        assert_eq!(take("m1", 11).await, granted(2), "it has one already");
         for second in 20..30 {
             assert_eq!(take("m3", second).await, refused(86_400), "and however often it asks, it uses none");
         }
@@ -55,7 +55,7 @@ async fn a_cap_grants_its_places_and_no_more_and_starves_nobody() {
 }
 
 #[tokio::test]
-async fn a_limit_that_was_lowered_says_when_there_are_fewer() {
+async fn a_lowered_limit_tells_when_a_place_becomes_free() {
     let kv = memory(100);
     for (token, second) in [("1", 0), ("2", 1), ("3", 2)] {
         kv.take_place("b", "cap", token, (3, DAY), at(second)).await.expect("granted");
@@ -75,7 +75,7 @@ async fn a_clock_that_was_set_back_keeps_no_place_for_longer() {
 }
 
 #[tokio::test]
-async fn counters_and_places_are_not_mixed_up() {
+async fn counters_and_places_are_different_kinds() {
     let kv = memory(100);
     kv.take_place("b", "cap", "1", (1, DAY), at(0)).await.expect("granted");
     kv.increment("b", "n", step(1), at(0)).await.expect("counted");
@@ -133,7 +133,7 @@ async fn a_counter_with_tokens_is_bounded_as_keys_are() {
 }
 
 #[tokio::test]
-async fn tables_of_version_1_are_brought_forward_and_count_on() {
+async fn tables_of_version_1_are_upgraded_and_continue_to_count() {
     let folder = folder();
     let file = folder.path().join("kv.db");
     let before = "
@@ -168,7 +168,7 @@ async fn a_dry_call_sees_what_it_took_and_takes_nothing() {
     overlay.max_bytes = 1_000;
     let mut take = |token, limit| overlay.take_place(&kv, "b", "cap", (token, limit, DAY), at(1)).expect("answered");
     assert_eq!(take("m2", 2), Place { is_granted: true, used: 2, next_free: None });
-    assert_eq!(take("m2", 2), Place { is_granted: true, used: 2, next_free: None }, "it has one");
+    assert_eq!(take("m2", 2), Place { is_granted: true, used: 2, next_free: None }, "it has one already");
     assert_eq!(take("m3", 2), Place { is_granted: false, used: 2, next_free: Some(86_400_000) });
     overlay.give_place_back(&kv, "b", "cap", "m1", at(1)).expect("given back");
     assert!(overlay.take_place(&kv, "b", "cap", ("m3", 2, DAY), at(1)).expect("answered").is_granted);

@@ -1,4 +1,4 @@
-//! Files as no ACE writes them: what is damaged is its own fault alone.
+//! Damaged files: damage affects only the damaged entries.
 
 use super::*;
 use crate::sqlite::damage::testing::{spoil, spoil_leaf};
@@ -12,7 +12,7 @@ fn timed(key: &str, expires: i64, now: i64) -> Write {
 }
 
 #[test]
-fn a_damaged_page_is_the_fault_of_its_entries_alone() {
+fn a_damaged_page_affects_only_its_entries() {
     let folder = folder();
     let file = folder.path().join("kv.db");
     let key = |n: u32| format!("key-{n:04}-{}", "k".repeat(100));
@@ -43,7 +43,7 @@ fn a_damaged_page_is_the_fault_of_its_entries_alone() {
 }
 
 #[tokio::test]
-async fn a_row_that_holds_what_it_should_not_is_swept_or_left_and_stops_neither_the_start_nor_the_facts() {
+async fn damaged_rows_stop_neither_the_start_nor_the_loading_of_files() {
     let folder = folder();
     let file = folder.path().join("kv.db");
     let mut first = writer(&file);
@@ -79,7 +79,7 @@ async fn a_row_that_holds_what_it_should_not_is_swept_or_left_and_stops_neither_
 }
 
 #[test]
-fn sizes_that_cannot_be_read_enforce_nothing_and_stop_nothing() {
+fn unreadable_sizes_disable_the_limits() {
     let folder = folder();
     let file = folder.path().join("kv.db");
     writer(&file).commit_one(&set("k", b"v".to_vec())).expect("written");

@@ -1,7 +1,6 @@
-//! A database of the build of 2026-11-30 (tests/upgrade/keyvalue.sql, as SQL), read by this one: values, counters, tokens and places are
-//! as they were.
+//! Reads a database of the build of 2026-11-30 (tests/upgrade/keyvalue.sql, as SQL): values, counters, tokens and places are unchanged.
 //!
-//! `ACE_WRITE_UPGRADE=1` writes the file where it is not there, with the present build: only a further version of the tables needs that,
+//! With `ACE_WRITE_UPGRADE=1` the current build writes the file if it is missing. That is needed only for a new version of the tables,
 //! under another name.
 
 use std::path::PathBuf;
@@ -28,7 +27,7 @@ async fn fill(kv: &Keyvalue) {
     plugins.set("plugins", "k", b"v".to_vec(), KEEP, at(100)).await.expect("fits");
 }
 
-async fn then(folder: &Path) -> Keyvalue {
+async fn earlier_store(folder: &Path) -> Keyvalue {
     let sql = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/upgrade/keyvalue.sql"));
     if std::env::var_os("ACE_WRITE_UPGRADE").is_some() && !sql.exists() {
         let file = folder.join("now.db");
@@ -43,9 +42,9 @@ async fn then(folder: &Path) -> Keyvalue {
 }
 
 #[tokio::test]
-async fn entries_tokens_and_places_are_as_they_were() {
+async fn entries_tokens_and_places_are_unchanged() {
     let folder = folder();
-    let kv = then(folder.path()).await;
+    let kv = earlier_store(folder.path()).await;
     assert_eq!(kv.get("facts", "ada", at(9_000)), Ok(Some(b"\x00\xffraw".to_vec())));
     assert_eq!(kv.get("facts", "bo", at(1_099)), Ok(Some(b"{}".to_vec())));
     assert_eq!(kv.get("facts", "bo", at(1_100)), Ok(None));
@@ -54,7 +53,7 @@ async fn entries_tokens_and_places_are_as_they_were() {
     let once = |token| Step { by: 1, ttl: seconds(1_000), once: Some(token) };
     assert_eq!(kv.increment("counts", "once", once("b"), at(200)).await, Ok(2), "it was counted");
     assert_eq!(kv.increment("counts", "once", once("c"), at(200)).await, Ok(3));
-    assert_eq!(kv.get("counts", "once", at(1_100)), Ok(None), "its window ends when it would have");
+    assert_eq!(kv.get("counts", "once", at(1_100)), Ok(None), "the end of its window is unchanged");
     let told = kv.count_once("counts", "told", "a", (3, KEEP), at(200)).await;
     assert_eq!(told, Ok(Counted { at: 3, total: 6, is_first_time: false }));
     let taken = |token, second| kv.take_place("places", "mail", token, (2, WEEK), at(second));

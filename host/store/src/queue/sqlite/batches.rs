@@ -1,4 +1,4 @@
-//! Batches: many messages of one kind in a priority class of their own, and their progress.
+//! Batches: many messages of one type, in a priority class of their own, and their progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::damage::Place;
+use super::damage::Location;
 use super::resolvers;
-use super::rows::Reading;
+use super::rows::RowReader;
 use super::writer::{WriteError, Writer};
 use super::{Batch, BatchState, NewBatch, ORDINARY, Priority, QueueError, Sqlite, State, moment, ms, ready};
 use crate::sqlite;
@@ -28,21 +28,19 @@ impl Sqlite {
     }
 
     pub async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
-        self.turn_batch(uuid, |state| (state == BatchState::Receiving).then_some(BatchState::Sending)).await
+        self.change_batch(uuid, |state| (state == BatchState::Receiving).then_some(BatchState::Sending)).await
     }
 
-    /// Pauses a batch: nothing more of it is sent, except messages in flight.
     pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
-        self.turn_batch(uuid, |state| {
+        self.change_batch(uuid, |state| {
             matches!(state, BatchState::Receiving | BatchState::Sending).then_some(BatchState::Paused)
         })
         .await
     }
 
-    /// Resumes a batch.
     pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         let batch = self
-            .turn_batch(uuid, |state| {
+            .change_batch(uuid, |state| {
                 matches!(state, BatchState::Paused | BatchState::Failed).then_some(BatchState::Sending)
             })
             .await?;
@@ -51,21 +49,20 @@ impl Sqlite {
         Ok(batch)
     }
 
-    /// Cancels the messages that wait. Those in flight finish, and are not tried again.
     pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
-        let batch = self.turn_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
+        let batch = self.change_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
         let priority = batch.priority.0;
         while self.writer.write(move |writer| Ok(writer.cancel_some(priority, now)?)).await? {}
         self.batch(uuid).await?.ok_or(QueueError::Unknown("batch"))
     }
 
-    async fn turn_batch(&self, uuid: Uuid, next: fn(BatchState) -> Option<BatchState>) -> Result<Batch, QueueError> {
+    async fn change_batch(&self, uuid: Uuid, next: fn(BatchState) -> Option<BatchState>) -> Result<Batch, QueueError> {
         self.writer
             .write(move |writer| {
                 let batch = writer.batch(uuid)?;
                 if let Some(next) = next(batch.state) {
                     let state = match next {
-                        BatchState::Sending if writer.resolve_on(batch.priority.0)? => BatchState::Receiving,
+                        BatchState::Sending if writer.resume_resolving(batch.priority.0)? => BatchState::Receiving,
                         other => other,
                     };
                     if state == BatchState::Cancelled {
@@ -83,19 +80,17 @@ impl Sqlite {
             .await
     }
 
-    /// One batch.
     pub async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
         self.read(move |db| read(db, uuid)).await
     }
 
-    /// The latest batches, the latest first.
     pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
         self.read(move |db| {
             let mut latest = db.prepare_cached("SELECT uuid FROM batches ORDER BY lane DESC LIMIT ?1")?;
-            let uuids = latest.query_map([max as i64], |row| Ok(Reading::of(row).uuid(0)))?;
+            let uuids = latest.query_map([max as i64], |row| Ok(RowReader::new(row).uuid(0)))?;
             let uuids = uuids.collect::<rusqlite::Result<Vec<Uuid>>>()?;
             let found = uuids.into_iter().filter_map(|uuid| read(db, uuid).transpose());
-            // A damaged batch is left out of the list; a query for it alone fails.
+            // A damaged batch is left out of the list; a query for it fails.
             found.filter(|batch| batch.as_ref().err().is_none_or(sqlite::is_general)).collect()
         })
         .await
@@ -103,7 +98,7 @@ impl Sqlite {
 }
 
 impl Writer {
-    /// Creates a batch unless it exists. Returns whether it is new.
+    /// Creates a batch, unless it exists. Returns whether it is new.
     pub fn create_batch(&self, batch: &NewBatch, now: Timestamp) -> Result<bool, WriteError> {
         let NewBatch { uuid, digest, kind } = batch;
         let sql = "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
@@ -112,7 +107,7 @@ impl Writer {
         let values = params![ORDINARY + 1, uuid.as_bytes(), digest, ms(now), kind];
         let is_new = self.db.prepare_cached(sql)?.execute(values)? > 0;
         let sql = "SELECT digest FROM batches WHERE uuid = ?1";
-        let is = self.db.query_row(sql, [uuid.as_bytes()], |row| Ok(Reading::of(row).bytes(0)))?;
+        let is = self.db.query_row(sql, [uuid.as_bytes()], |row| Ok(RowReader::new(row).bytes(0)))?;
         if is.as_deref() != Some(digest) {
             let text = "another batch has this uuid; its message type or resolver is different".to_owned();
             return Err(WriteError::Rejected(QueueError::State(text)));
@@ -125,19 +120,19 @@ impl Writer {
         read(&self.db, uuid)?.ok_or(WriteError::Rejected(QueueError::Unknown("batch")))
     }
 
-    /// Whether the priority class belongs to a cancelled batch: it accepts no messages, and retries none.
+    /// Whether a priority class is that of a cancelled batch, which accepts and retries no messages.
     pub fn is_cancelled(&mut self, priority: i64) -> rusqlite::Result<bool> {
         if priority <= ORDINARY {
             return Ok(false);
         }
-        let state = self.attempt(Place::Batch(priority), |writer| {
+        let state = self.attempt(Location::Batch(priority), |writer| {
             let mut state = writer.db.prepare_cached("SELECT state FROM batches WHERE lane = ?1")?;
-            state.query_row([priority], |row| Ok(Reading::of(row).number(0))).optional()
+            state.query_row([priority], |row| Ok(RowReader::new(row).number(0))).optional()
         })?;
         Ok(state.ok().flatten().flatten() == Some(BatchState::Cancelled as i64))
     }
 
-    /// What the messages of a batch share.
+    /// The message type that the messages of a batch share.
     pub fn kind(&self, priority: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
         if priority <= ORDINARY {
             return Ok(None);
@@ -146,7 +141,7 @@ impl Writer {
         kind.query_row([priority], |row| row.get::<_, Vec<u8>>(0).map(Arc::from)).optional()
     }
 
-    /// Deletes batches that were created before that moment and have no messages left.
+    /// Deletes batches that were created before a time and have no messages left.
     pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
         self.write_tallies()?;
         let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
@@ -155,7 +150,7 @@ impl Writer {
         let gone: Vec<i64> =
             self.db.prepare_cached(sql)?.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for priority in gone {
-            // The number may be assigned again.
+            // The priority class may be assigned again.
             self.paused.remove(&priority);
             self.db.prepare_cached("DELETE FROM tallies WHERE lane = ?1")?.execute([priority])?;
             self.db.prepare_cached("DELETE FROM resolving WHERE lane = ?1")?.execute([priority])?;
@@ -168,7 +163,9 @@ impl Writer {
         let ids = ready::take_due(&self.db, priority, i64::MAX, STEP)?;
         let is_more = ids.len() == STEP;
         for id in ids.into_iter().chain(self.take_suspects(priority)?) {
-            match self.attempt(Place::Message(id), |writer| writer.done(id, priority, (State::Cancelled, b""), now))? {
+            match self.attempt(Location::Message(id), |writer| {
+                writer.set_settled(id, priority, (State::Cancelled, b""), now)
+            })? {
                 Ok(()) => {}
                 Err(damage) => self.set_aside(id, priority, &damage, now)?,
             }
@@ -180,7 +177,7 @@ impl Writer {
 pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch>> {
     let sql = "SELECT lane, state, begun, kind FROM batches WHERE uuid = ?1";
     let read = |row: &rusqlite::Row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         let (priority, state) = (row.number_or(0, ORDINARY), row.number_or(1, BatchState::Sending as i64));
         Ok((priority, state, row.number_or(2, 0), row.bytes(3).unwrap_or_default()))
     };
@@ -192,7 +189,7 @@ pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch
     let mut by_state = BTreeMap::new();
     let mut tallies = db.prepare_cached("SELECT state, n FROM tallies WHERE lane = ?1")?;
     let tally = |row: &rusqlite::Row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         Ok((row.number_or(0, State::Corrupt as i64), row.number_or(1, 0)))
     };
     for tally in tallies.query_map([priority], tally)? {
@@ -214,6 +211,6 @@ pub(super) fn read(db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<Batch
 /// The priority classes of paused batches.
 pub(super) fn paused(db: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
     let mut paused = db.prepare_cached("SELECT lane FROM batches WHERE state = ?1")?;
-    let priorities = paused.query_map([BatchState::Paused as i64], |row| Ok(Reading::of(row).number(0)))?;
+    let priorities = paused.query_map([BatchState::Paused as i64], |row| Ok(RowReader::new(row).number(0)))?;
     priorities.filter_map(Result::transpose).collect()
 }

@@ -1,5 +1,5 @@
-//! Blocked messages: they wait for a relay or an origin that is down. They stay in their priority class, due when their waiting
-//! ends, so that no claim returns them before; the table `parked` lists the destinations that each waits for.
+//! Blocked messages, which wait for a relay or an origin that is down. They stay in their priority class with the due time of their
+//! longest wait, so that they are not claimed before; the table `parked` lists the destinations that each waits for.
 //!
 //! A batch with a blocked message can be held as a whole: claims skip its priority class, and its messages cost nothing.
 
@@ -10,31 +10,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::damage::Place;
-use super::rows::Reading;
+use super::damage::Location;
+use super::rows::RowReader;
 use super::writer::Writer;
 use super::{Priority, QueueError, Sqlite, TRANSACTIONAL, ms, ready};
 use crate::sqlite;
 
-/// The due time of a message that is sent although its batch is held: before all others of its priority class.
+/// The due time of a message that is claimed even if its batch is held: before all others of its priority class.
 pub(super) const RELEASED: i64 = 0;
 
-/// How a log line names the table `parked` when it is damaged, and the consequence.
-const BLOCKED: (&str, &str) = ("messages that wait for a relay", "some of them wait until their time is over");
-/// The table through its index by id, which holds a second copy of every entry.
-const BY_NUMBER: &str = "parked INDEXED BY parked_ids";
-/// Entries without a waiting message that are skipped: more than a damaged page has.
-const PASSED_OVER_MAX: usize = 2_000;
+/// The name of the table `parked` in log lines about damage, and the consequence.
+const BLOCKED: (&str, &str) = ("messages that wait for a relay", "some of them wait for the maximum time");
+/// The table by its index by id, which contains a second copy of every entry.
+const BY_ID: &str = "parked INDEXED BY parked_ids";
+/// Entries without a waiting message that are skipped, at most: more than there are on a damaged page.
+const SKIPPED_MAX: usize = 2_000;
 
-/// How long a message waits that could not be listed in the table.
-const UNLED_MS: i64 = 60_000;
+/// How long a message waits if it could not be added to the table.
+const UNLISTED_PAUSE_MS: i64 = 60_000;
 
-/// What is cached of the table.
+/// Cached values from the table.
 #[derive(Clone, Default)]
-pub(super) struct Shared(Arc<Kept>);
+pub(super) struct Shared(Arc<Inner>);
 
 #[derive(Default)]
-struct Kept {
+struct Inner {
     /// The number of entries, so that the lock is not needed while there are none.
     entries: AtomicU64,
     state: Mutex<State>,
@@ -46,7 +46,7 @@ struct State {
     counts: BTreeMap<String, u64>,
     /// The sequence number of the latest entry: messages are tried in this order.
     last: i64,
-    /// Priority classes of which only released messages are claimed.
+    /// Priority classes that are held: only released messages of these are claimed.
     held: BTreeSet<i64>,
 }
 
@@ -84,15 +84,15 @@ impl Shared {
         self.0.entries.store(state.counts.values().sum(), Ordering::Relaxed);
     }
 
-    /// Priority classes of which only released messages are claimed.
+    /// The priority classes that are held.
     pub fn held(&self) -> BTreeSet<i64> {
         self.lock().held.clone()
     }
 
-    /// Loads the cache from the table.
+    /// Loads the cached values from the table.
     pub fn load(&self, db: &Connection) -> rusqlite::Result<()> {
         let (counts, last) = match counts(db, "parked") {
-            Err(error) if !sqlite::is_general(&error) => counts(db, BY_NUMBER)?,
+            Err(error) if !sqlite::is_general(&error) => counts(db, BY_ID)?,
             found => found?,
         };
         let mut state = self.lock();
@@ -103,13 +103,12 @@ impl Shared {
 }
 
 impl Sqlite {
-    /// How many messages wait for each relay and origin that is, or was, down.
+    /// The number of messages that wait for each destination.
     pub fn blocked(&self) -> BTreeMap<String, u64> {
         self.blocked.lock().counts.clone()
     }
 
-    /// Makes at most `max` of the messages that wait for a destination due. Returns how many were. Transactional messages go first;
-    /// `in_turn`: the one that has not been tried for longest.
+    /// Makes messages that wait for a destination due.
     pub async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
         let released = self.writer.write(move |writer| Ok(writer.unblock_some(&destination, max, in_turn)?)).await?;
         if !released.is_empty() {
@@ -141,7 +140,7 @@ impl Writer {
         destinations: &[String],
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        let blocked = self.attempt(Place::Blocked(id), |writer| {
+        let blocked = self.attempt(Location::Blocked(id), |writer| {
             for destination in destinations {
                 let seq = writer.blocked.add(destination);
                 let sql = "INSERT INTO parked (destination, lane, seq, id) VALUES (?1, ?2, ?3, ?4)";
@@ -151,44 +150,45 @@ impl Writer {
         })?;
         let due = match blocked {
             Ok(()) => due,
-            // It is not listed, so it is retried soon.
+            // It is not in the table, so it is retried soon.
             Err(damage) => {
-                self.pulse.damaged(BLOCKED.0, BLOCKED.1, &damage);
-                due.min(ms(now).saturating_add(UNLED_MS))
+                self.health.damaged(BLOCKED.0, BLOCKED.1, &damage);
+                due.min(ms(now).saturating_add(UNLISTED_PAUSE_MS))
             }
         };
         self.put(priority, due, id)
     }
 
-    /// Removes a message from the table, whatever the reason.
+    /// Removes a message from the table.
     pub fn unblock(&mut self, id: i64) -> rusqlite::Result<()> {
         if self.blocked.is_empty() {
             return Ok(());
         }
-        let gone = self.attempt(Place::Blocked(id), |writer| {
+        let gone = self.attempt(Location::Blocked(id), |writer| {
             let mut gone = writer.db.prepare_cached("DELETE FROM parked WHERE id = ?1 RETURNING destination")?;
-            let gone = gone.query_map([id], |row| Ok(Reading::of(row).text(0).unwrap_or_default()))?;
+            let gone = gone.query_map([id], |row| Ok(RowReader::new(row).text(0).unwrap_or_default()))?;
             gone.collect::<rusqlite::Result<Vec<String>>>()
         })?;
         match gone {
             Ok(gone) => gone.iter().for_each(|destination| self.blocked.remove(destination)),
-            // An entry that stays refers to no waiting message.
-            Err(damage) => self.pulse.damaged(BLOCKED.0, BLOCKED.1, &damage),
+            // An entry without a waiting message is skipped later.
+            Err(damage) => self.health.damaged(BLOCKED.0, BLOCKED.1, &damage),
         }
         Ok(())
     }
 
-    /// Makes messages due; returns their priority classes. Messages of a paused batch keep waiting.
+    /// Makes messages due, and returns their priority classes. Messages of paused batches are left out.
     fn unblock_some(&mut self, destination: &str, max: usize, in_turn: bool) -> rusqlite::Result<Vec<i64>> {
         let order = if in_turn { "seq" } else { "lane, seq" };
-        let found = self.attempt(Place::Part(BLOCKED.0), |writer| writer.blocked("parked", destination, order, max))?;
+        let found =
+            self.attempt(Location::Part(BLOCKED.0), |writer| writer.blocked("parked", destination, order, max))?;
         let found = match found {
             Ok(found) => found,
             Err(damage) => {
-                self.pulse.damaged(BLOCKED.0, BLOCKED.1, &damage);
+                self.health.damaged(BLOCKED.0, BLOCKED.1, &damage);
                 let part = ("the index of messages that wait for a relay", BLOCKED.1);
-                let all = max.saturating_add(PASSED_OVER_MAX);
-                self.attempt_part(part, |writer| writer.blocked(BY_NUMBER, destination, order, all))?
+                let all = max.saturating_add(SKIPPED_MAX);
+                self.attempt_part(part, |writer| writer.blocked(BY_ID, destination, order, all))?
             }
         };
         let mut priorities = Vec::with_capacity(found.len().min(max));
@@ -206,7 +206,7 @@ impl Writer {
         Ok(priorities)
     }
 
-    /// Priority classes and ids of the messages that wait for a destination, without those of paused batches.
+    /// The priority classes and ids of messages that wait for a destination, without those of paused batches.
     fn blocked(&self, table: &str, destination: &str, order: &str, max: usize) -> rusqlite::Result<Vec<(i64, i64)>> {
         let sql = format!("SELECT lane, id FROM {table} WHERE destination = ?1 ORDER BY {order}");
         let (mut found, mut query) = (Vec::new(), self.db.prepare_cached(&sql)?);
@@ -214,7 +214,7 @@ impl Writer {
         while found.len() < max
             && let Some(row) = rows.next()?
         {
-            let mut row = Reading::of(row);
+            let mut row = RowReader::new(row);
             if let (Some(priority), Some(id)) = (row.number(0), row.number(1))
                 && !self.paused.contains(&priority)
             {
@@ -225,10 +225,10 @@ impl Writer {
     }
 }
 
-/// The number of messages by destination, and the sequence number of the latest entry.
+/// The number of messages by destination, and the highest sequence number.
 fn counts(db: &Connection, table: &str) -> rusqlite::Result<(BTreeMap<String, u64>, i64)> {
     let read = |row: &rusqlite::Row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         Ok((row.text(0).unwrap_or_default(), row.number_or(1, 0).unsigned_abs(), row.number_or(2, 0)))
     };
     let sql = format!("SELECT destination, count(*), ifnull(max(seq), 0) FROM {table} GROUP BY destination");

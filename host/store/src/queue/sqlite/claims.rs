@@ -1,4 +1,4 @@
-//! Claiming messages and settling the claims: a message is done, deferred or released.
+//! Claiming messages, and settling claims.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
 use super::blocked::RELEASED;
-use super::damage::Place;
+use super::damage::Location;
 use super::group_commit::Urgency;
-use super::rows::Reading;
+use super::rows::RowReader;
 use super::writer::{WriteError, Writer};
 use super::{
     Claim, ClaimNo, Claimed, ClaimedBatch, MessageId, ORDINARY, Priority, QueueError, Settled, Settlement, Sqlite,
@@ -20,31 +20,31 @@ use super::{
 
 /// Priority classes that one claim considers.
 const PRIORITIES_MAX: usize = 64;
-/// Messages of one priority class in its turn.
+/// Messages that a priority class gets in its turn.
 const TURN: usize = 8;
 /// How a log line names the table `queue` when it is damaged.
 pub(super) const WAITING: &str = "waiting messages";
-/// Times of interruptions that a row keeps.
-const MOMENTS_MAX: i64 = 1_000;
+/// Times of interruptions that a row holds, at most.
+const TIMES_MAX: i64 = 1_000;
 
-/// What the row of a waiting message refers to.
+/// The message that a row of `queue` refers to.
 pub(super) enum Found {
     Message(Box<Claimed>),
-    /// No message, or one that is settled.
+    /// There is no such message, or it is settled.
     Nothing,
-    /// A message that cannot be read.
+    /// The message cannot be read.
     Damaged(String),
 }
 
-/// What the messages of a batch share, or why that cannot be read.
+/// The shared message type of a batch, or why it cannot be read.
 type Kind = Result<Option<Arc<[u8]>>, String>;
 
 impl Sqlite {
     pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
         let claimed = self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await;
         match &claimed {
-            Ok(_) => self.pulse.claimed(),
-            Err(error) => self.pulse.claim_failed(&error.to_string()),
+            Ok(_) => self.health.claimed(),
+            Err(error) => self.health.claim_failed(&error.to_string()),
         }
         claimed
     }
@@ -57,13 +57,13 @@ impl Sqlite {
         self.settle_at(Urgency::Deferred, settled, now).await
     }
 
-    async fn settle_at(&self, pace: Urgency, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+    async fn settle_at(&self, urgency: Urgency, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
         let is_back = |s: &Settled| {
             matches!(s.settlement, Settlement::Defer { .. } | Settlement::Release | Settlement::Interrupted)
         };
         let wakes = settled.iter().any(is_back);
         let write = move |writer: &mut Writer| settled.iter().try_for_each(|one| writer.settle(one, now));
-        self.writer.write_at(pace, write).await?;
+        self.writer.write_at(urgency, write).await?;
         if wakes {
             self.wakeups.wake(true);
         }
@@ -74,7 +74,7 @@ impl Sqlite {
 impl Writer {
     pub fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<ClaimedBatch> {
         let is_catching_up = self.follow_clock(now)?;
-        self.end_leases(now)?;
+        self.expire_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
         let is_more = found.len() == claim.max || is_catching_up;
         let next_transactional = if is_more { Some(ms(now)) } else { self.next_due(TRANSACTIONAL)? };
@@ -114,14 +114,16 @@ impl Writer {
         })
     }
 
-    /// Reads the claimed messages. Those that cannot be read are set aside.
+    /// Reads claimed messages. Those that cannot be read are set aside.
     fn read_all_claimed(&mut self, found: Vec<(i64, i64)>, now: Timestamp) -> rusqlite::Result<Vec<Claimed>> {
         let (mut kinds, mut orphans) = (BTreeMap::new(), Vec::new());
         let mut messages = Vec::with_capacity(found.len());
         for (priority, id) in found {
             let kind: &Kind = match kinds.entry(priority) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(self.attempt(Place::Batch(priority), |writer| writer.kind(priority))?),
+                Entry::Vacant(new) => {
+                    new.insert(self.attempt(Location::Batch(priority), |writer| writer.kind(priority))?)
+                }
             };
             match self.read_claimed(priority, id, kind, now)? {
                 Found::Message(claimed) => messages.push(*claimed),
@@ -134,15 +136,14 @@ impl Writer {
     }
 
     fn next_due(&mut self, priority: i64) -> rusqlite::Result<Option<i64>> {
-        Ok(self.attempt(Place::Priority(priority), |writer| ready::next_due(&writer.db, priority))?.ok().flatten())
+        Ok(self.attempt(Location::Priority(priority), |writer| ready::next_due(&writer.db, priority))?.ok().flatten())
     }
 
-    /// The priority classes below transactional that have messages and are not paused, starting after the one that had the last
-    /// turn.
+    /// The non-transactional priority classes that have messages and are not paused, starting after the one that had the last turn.
     fn priorities(&mut self) -> rusqlite::Result<Vec<i64>> {
-        let waiting = self.attempt(Place::Part(WAITING), |writer| writer.waiting_priorities())?;
+        let waiting = self.attempt(Location::Part(WAITING), |writer| writer.waiting_priorities())?;
         let Err(damage) = waiting else { return Ok(waiting.unwrap_or_default()) };
-        self.pulse.damaged(WAITING, "some of them are not sent", &damage);
+        self.health.damaged(WAITING, "some of them are not sent", &damage);
         // Query each class that may have messages separately.
         let part = ("the batches", "batches are not sent");
         let batches = self.attempt_part(part, |writer| {
@@ -170,12 +171,12 @@ impl Writer {
         Ok(priorities)
     }
 
-    /// Claims messages of a priority class that are due, the earliest first.
+    /// Claims due messages of a priority class, the earliest first.
     fn due(&mut self, priority: i64, max: usize, now: Timestamp) -> rusqlite::Result<Vec<(i64, i64)>> {
         let ids =
-            self.attempt(Place::Priority(priority), |writer| ready::take_due(&writer.db, priority, ms(now), max))?;
+            self.attempt(Location::Priority(priority), |writer| ready::take_due(&writer.db, priority, ms(now), max))?;
         let ids = ids.unwrap_or_else(|damage| {
-            self.pulse.damaged(WAITING, "some of them are not sent", &damage);
+            self.health.damaged(WAITING, "some of them are not sent", &damage);
             Vec::new()
         });
         let mut claimed = Vec::with_capacity(ids.len());
@@ -188,7 +189,7 @@ impl Writer {
         Ok(claimed)
     }
 
-    /// Reads a message that was just claimed. The claim ends if there is no such message, or if it is settled.
+    /// Reads a message that was just claimed. Ends the claim if there is no such message or it is settled.
     pub(super) fn read_claimed(
         &mut self,
         priority: i64,
@@ -203,13 +204,13 @@ impl Writer {
         let most = self.settings.max_interruptions;
         let read = |row: &rusqlite::Row| {
             let is_queued = matches!(row.get_ref(8), Ok(rusqlite::types::ValueRef::Integer(0)));
-            Ok(is_queued.then(|| claimed((id, claim, priority), kind, Reading::of(row), (most, now))))
+            Ok(is_queued.then(|| claimed((id, claim, priority), kind, RowReader::new(row), (most, now))))
         };
         let query = |writer: &mut Writer| writer.db.prepare_cached(sql)?.query_row([id], read).optional();
-        match self.attempt(Place::Message(id), query)? {
+        match self.attempt(Location::Message(id), query)? {
             Ok(Some(Some(claimed))) => Ok(Found::Message(Box::new(claimed))),
             Ok(_) => {
-                self.unclaim(id)?;
+                self.end_claim(id)?;
                 self.unsettled = self.unsettled.saturating_sub(1);
                 Ok(Found::Nothing)
             }
@@ -218,18 +219,18 @@ impl Writer {
     }
 
     /// Requeues messages whose lease has ended.
-    fn end_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+    fn expire_leases(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let instant = Instant::now();
         let ended: Vec<i64> =
             self.leases.iter().filter(|(_, lease)| lease.until <= instant).map(|(id, _)| *id).collect();
         for id in ended {
-            let Some(priority) = self.unclaim(id)? else { continue };
-            let ended = self.attempt(Place::Message(id), |writer| {
+            let Some(priority) = self.end_claim(id)? else { continue };
+            let ended = self.attempt(Location::Message(id), |writer| {
                 tracing::warn!(
                     message = id,
                     "The lease of a message ended before it was settled; it is requeued, in doubt."
                 );
-                match writer.doubt(id, false, now)? {
+                match writer.mark_in_doubt(id, false, now)? {
                     Some(interruptions) => writer.requeue(id, priority, interruptions, now),
                     None => Ok(()),
                 }
@@ -242,7 +243,7 @@ impl Writer {
     }
 
     /// Ends a claim. Returns the message's priority class, if it was claimed.
-    pub fn unclaim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
+    pub fn end_claim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
         let lease = self.leases.remove(&id);
         self.extended.extend(lease.filter(|lease| lease.is_extended).map(|_| id));
         self.db
@@ -254,8 +255,8 @@ impl Writer {
     fn settle(&mut self, settled: &Settled, now: Timestamp) -> Result<(), WriteError> {
         let id = settled.id.0;
         let lease = self.leases.get(&id);
-        let is_good = lease.is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim.0));
-        if !is_good {
+        let is_current = lease.is_some_and(|lease| lease.claim.is_none_or(|claim| claim == settled.claim.0));
+        if !is_current {
             return match &settled.settlement {
                 Settlement::Record { .. } => {
                     Err(WriteError::Rejected(QueueError::State("its claim has ended".to_owned())))
@@ -268,17 +269,17 @@ impl Writer {
                 let sql = "UPDATE messages SET progress = ?1, report = NULL WHERE id = ?2";
                 writer.db.prepare_cached(sql)?.execute(params![progress, id]).map(drop)
             };
-            let Err(damage) = self.attempt(Place::Message(id), record)? else { return Ok(()) };
+            let Err(damage) = self.attempt(Location::Message(id), record)? else { return Ok(()) };
             self.settle_damaged(id, &damage, now)?;
             return Err(WriteError::Rejected(QueueError::State(format!("it was set aside: {damage}"))));
         }
         let with_event = |writer: &mut Writer| writer.settle_one(settled, true, now);
-        let Err(damage) = self.attempt(Place::Event(id), with_event)? else { return Ok(()) };
+        let Err(damage) = self.attempt(Location::Event(id), with_event)? else { return Ok(()) };
         // The events may be what is damaged. Storing the outcome matters more, so settle without an event.
         let without_event = |writer: &mut Writer| writer.settle_one(settled, false, now);
-        let Err(damage) = self.attempt(Place::Message(id), without_event)? else {
+        let Err(damage) = self.attempt(Location::Message(id), without_event)? else {
             let consequence = "outcomes of messages reach neither webhooks nor streams";
-            self.pulse.damaged("the events", consequence, &damage);
+            self.health.damaged("the events", consequence, &damage);
             return Ok(());
         };
         Ok(self.settle_damaged(id, &damage, now)?)
@@ -286,7 +287,7 @@ impl Writer {
 
     /// Sets aside a message whose outcome cannot be written, so that it is not sent again.
     fn settle_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
-        match self.unclaim(id)? {
+        match self.end_claim(id)? {
             Some(priority) => self.set_aside(id, priority, damage, now),
             None => Ok(()),
         }
@@ -295,13 +296,13 @@ impl Writer {
     fn settle_one(&mut self, settled: &Settled, with_event: bool, now: Timestamp) -> rusqlite::Result<()> {
         let id = settled.id.0;
         let is_extended = self.leases.get(&id).is_some_and(|lease| lease.is_extended);
-        let Some(priority) = self.unclaim(id)? else { return Ok(()) };
+        let Some(priority) = self.end_claim(id)? else { return Ok(()) };
         match &settled.settlement {
-            // Its batch was cancelled meanwhile: it is not tried again.
+            // Its batch was cancelled meanwhile.
             Settlement::Defer { .. } | Settlement::Block { .. } | Settlement::Release | Settlement::Interrupted
                 if self.is_cancelled(priority)? =>
             {
-                self.done(id, priority, (State::Cancelled, b""), now)?;
+                self.set_settled(id, priority, (State::Cancelled, b""), now)?;
             }
             Settlement::Done { report, kept, .. } if is_extended => {
                 let sql =
@@ -311,7 +312,7 @@ impl Writer {
                 self.put(priority, ms(now), id)?;
             }
             Settlement::Done { state, report, event, kept } => {
-                self.done(id, priority, (*state, report), now)?;
+                self.set_settled(id, priority, (*state, report), now)?;
                 if let Some(kept) = kept.as_ref().filter(|_| state.is_dead()) {
                     let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
                     self.db.prepare_cached(sql)?.execute(params![kept, id])?;
@@ -320,7 +321,7 @@ impl Writer {
                     self.emit(id, event, now)?;
                 }
             }
-            Settlement::Corrupt { report } => self.done(id, priority, (State::Corrupt, report), now)?,
+            Settlement::Corrupt { report } => self.set_settled(id, priority, (State::Corrupt, report), now)?,
             Settlement::Defer { due, progress } => {
                 // An attempt finished, so the message does not crash the process; earlier interruptions are in its progress.
                 let sql =
@@ -338,7 +339,7 @@ impl Writer {
             }
             Settlement::Release => self.put(priority, ms(now), id)?,
             Settlement::Interrupted => {
-                if let Some(interruptions) = self.doubt(id, true, now)? {
+                if let Some(interruptions) = self.mark_in_doubt(id, true, now)? {
                     self.requeue(id, priority, interruptions, now)?;
                 }
             }
@@ -347,8 +348,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Settles a message that no longer waits and is no longer claimed.
-    pub fn done(
+    /// Sets the final state of a message that neither waits nor is claimed.
+    pub fn set_settled(
         &mut self,
         id: i64,
         priority: i64,
@@ -372,31 +373,31 @@ impl Writer {
         Ok(())
     }
 
-    /// Marks a message that was in flight as in doubt. `is_unclean`: the process ended, and the message may be why. Returns its
+    /// Marks a message that was in flight as in doubt. `is_unclean`: the process ended unexpectedly. Returns the number of its
     /// interruptions; `None` if there is no such message or it is settled.
-    pub(super) fn doubt(&mut self, id: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn mark_in_doubt(&mut self, id: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<Option<i64>> {
         let sql = "UPDATE messages SET in_doubt = 1, interruptions = interruptions + ?2, doubts = CASE
                 WHEN NOT json_valid(ifnull(doubts, '[]')) THEN json_array(?3)
                 WHEN json_array_length(ifnull(doubts, '[]')) >= ?4 THEN doubts
                 ELSE json_insert(ifnull(doubts, '[]'), '$[#]', ?3) END
             WHERE id = ?1 AND state = 0 RETURNING interruptions";
-        let values = params![id, i64::from(is_unclean), ms(now), MOMENTS_MAX];
+        let values = params![id, i64::from(is_unclean), ms(now), TIMES_MAX];
         let mut doubt = self.db.prepare_cached(sql)?;
-        doubt.query_row(values, |row| Ok(Reading::of(row).number_or(0, 0))).optional()
+        doubt.query_row(values, |row| Ok(RowReader::new(row).number_or(0, 0))).optional()
     }
 
-    /// For tests: makes every lease that much older.
+    /// Makes every lease that much older, for tests.
     #[cfg(any(test, feature = "conformance"))]
     pub fn age_leases(&mut self, by: std::time::Duration) {
         self.leases.values_mut().for_each(|lease| lease.until -= by);
     }
 }
 
-/// A claimed message from its row, with what is wrong with the row.
+/// A claimed message from its row, with the faults of the row.
 fn claimed(
     (id, claim, priority): (i64, u64, i64),
     kind: &Kind,
-    mut row: Reading,
+    mut row: RowReader,
     (most, now): (u32, Timestamp),
 ) -> Claimed {
     let (uuid, body, progress) = (row.uuid(0), row.bytes(1), row.bytes(2));
@@ -406,10 +407,10 @@ fn claimed(
     let (report, limited) = (row.bytes(12), row.text(13));
     let since = moment(row.number_or(14, 0));
     let limits = limited.as_deref().map(limits::read).transpose();
-    let moments: Vec<i64> = doubts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let mut interrupted: Vec<Timestamp> = moments.into_iter().map(moment).collect();
+    let times: Vec<i64> = doubts.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut interrupted: Vec<Timestamp> = times.into_iter().map(moment).collect();
     if is_in_doubt && interrupted.is_empty() {
-        // Written by a version that did not store the time.
+        // An earlier version did not store the time.
         interrupted.push(now);
     }
     let interruptions = u32::try_from(interruptions).unwrap_or(u32::MAX);

@@ -1,5 +1,5 @@
-//! Handling of damage: a message whose row cannot be read or written is set aside, logged once, and delays no other message.
-//! Operations that may meet damage are *attempted* ([`Met`]).
+//! Handling of damage. A message whose row cannot be read or written is set aside and logged once; it delays no other message.
+//! Operations that may find damage are *attempted* ([`KnownDamage`]).
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::writer::Writer;
 use super::{State, ms};
-use crate::sqlite::damage::Met;
+use crate::sqlite::damage::KnownDamage;
 
-/// Ids that one log line names.
+/// Ids in one log line, at most.
 const NAMED_MAX: usize = 10;
 
 /// SQL for the ids of the messages that were set aside.
@@ -17,11 +17,11 @@ pub(super) const SET_ASIDE: &str = "(SELECT id FROM damaged)";
 
 /// What may be damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// A message's row, by its id.
     Message(i64),
-    /// What is beside a message's row, and is touched when the row is deleted.
-    Beside(i64),
+    /// A page next to a message's row, which SQLite changes when the row is deleted.
+    Neighbour(i64),
     /// The destinations that a message waits for, by its id.
     Blocked(i64),
     /// The index entry of a message, by its uuid.
@@ -32,30 +32,31 @@ pub(super) enum Place {
     Batch(i64),
     /// The waiting messages of a priority class.
     Priority(i64),
+    /// Another part of the file, by a name for the log.
     Part(&'static str),
 }
 
-/// The damage that was met.
+/// The damage that was found.
 #[derive(Default)]
 pub(super) struct Damage {
-    met: Met<Place>,
-    /// What is logged once the transaction is committed: the id of a message, and a line.
+    known: KnownDamage<Location>,
+    /// Log lines for when the transaction is committed, with the id of the message that they concern.
     lines: Vec<(Option<i64>, String)>,
 }
 
 impl Damage {
-    /// Whether some rows could not be deleted because of what is beside them.
-    pub fn is_beside(&self) -> bool {
-        self.met.places().any(|place| matches!(place, Place::Beside(_)))
+    /// Whether some rows could not be deleted because of damage next to them.
+    pub fn has_damaged_neighbours(&self) -> bool {
+        self.known.locations().any(|location| matches!(location, Location::Neighbour(_)))
     }
 
     /// A transaction starts.
     pub fn start(&mut self) {
-        self.met.start();
+        self.known.start();
         self.lines.clear();
     }
 
-    /// The transaction was committed: logs what it found.
+    /// The transaction was committed: logs the damage that it found.
     pub fn log(&mut self) {
         for (message, line) in self.lines.drain(..) {
             match message {
@@ -67,42 +68,42 @@ impl Damage {
 
     /// The transaction was rolled back. Returns whether it may be repeated without the damaged part.
     pub fn exclude(&mut self) -> bool {
-        self.met.exclude(|_, _| {})
+        self.known.exclude(|_, _| {})
     }
 }
 
 impl Writer {
-    /// Does `work`, which may meet damage. The inner error is the damage; nothing was done then.
+    /// Runs `work`, which may find damage. The inner error is the damage; in that case nothing was done.
     pub fn attempt<T>(
         &mut self,
-        place: Place,
+        location: Location,
         work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Result<T, String>> {
-        if let Some(reason) = self.damage.met.reason(&place) {
+        if let Some(reason) = self.damage.known.reason(&location) {
             return Ok(Err(reason.to_owned()));
         }
         let done = work(self);
         if let Err(error) = &done {
-            self.damage.met.meet(|| place, error);
+            self.damage.known.note(|| location, error);
         }
         done.map(Ok)
     }
 
-    /// As [`Writer::attempt`], for a part of the file that is not essential: damage there is logged once.
+    /// As [`Writer::attempt`], for a part of the file that is not essential: damage is logged once, and the default is returned.
     pub fn attempt_part<T: Default>(
         &mut self,
         (part, consequence): (&'static str, &str),
         work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        Ok(self.attempt(Place::Part(part), work)?.unwrap_or_else(|damage| {
-            self.pulse.damaged(part, consequence, &damage);
+        Ok(self.attempt(Location::Part(part), work)?.unwrap_or_else(|damage| {
+            self.health.damaged(part, consequence, &damage);
             T::default()
         }))
     }
 
-    /// Sets aside a message whose row cannot be read or written: it neither waits nor is in flight. The row stays as it is.
+    /// Sets aside a message whose row cannot be read or written: it no longer waits or is in flight. The row is not changed.
     pub fn set_aside(&mut self, id: i64, priority: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
-        self.unclaim(id)?;
+        self.end_claim(id)?;
         self.take_waiting(priority, id)?;
         if self.note_damaged(id, damage, now)? {
             self.unsettled = self.unsettled.saturating_sub(1);
@@ -114,14 +115,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Records that a message's row is damaged, so that periodic work skips it. Returns whether that is new.
+    /// Records and logs that a message's row is damaged, so that maintenance skips it. Returns whether that is new.
     pub fn note_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<bool> {
         if !self.leave_out(id, damage, now)? {
             return Ok(false);
         }
         let file = self.settings.database.display();
         let line = format!(
-            "The stored row of a message is damaged; it is set aside, all others are processed: {damage}. \
+            "The row of a message is damaged; the message is set aside, all others are processed: {damage}. \
              Inspect it with: sqlite3 {file} \"SELECT * FROM messages WHERE id = {id}\""
         );
         self.damage.lines.push((Some(id), line));
@@ -134,7 +135,7 @@ impl Writer {
         Ok(self.db.prepare_cached(sql)?.execute(params![id, ms(now), why])? > 0)
     }
 
-    /// Logs that rows of the queue without a waiting message were removed.
+    /// Logs that rows without a waiting message were removed.
     pub fn log_orphans(&mut self, what: &str, ids: &[i64]) {
         if ids.is_empty() {
             return;
@@ -143,14 +144,14 @@ impl Writer {
         let more = if ids.len() > NAMED_MAX { ", …" } else { "" };
         let (n, file, named) = (ids.len(), self.settings.database.display(), named.join(", "));
         let line = format!(
-            "{n} {what} in the queue had no waiting message, and were removed; all others are kept: ids {named}{more}. \
-             Search for them with: sqlite3 {file} \"SELECT * FROM messages WHERE id IN ({named})\""
+            "{n} {what} of the queue had no waiting message and were removed: ids {named}{more}. \
+             Search for the messages with: sqlite3 {file} \"SELECT * FROM messages WHERE id IN ({named})\""
         );
         self.damage.lines.push((None, line));
     }
 }
 
-/// When and why a message was set aside because of its row.
+/// When and why a message was set aside.
 pub(super) fn set_aside(db: &Connection, id: i64) -> rusqlite::Result<Option<(i64, String)>> {
     let sql = "SELECT at, CAST(reason AS BLOB) FROM damaged WHERE id = ?1";
     let read =

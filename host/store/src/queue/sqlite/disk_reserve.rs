@@ -1,9 +1,9 @@
-//! Disk space that is reserved for messages that were accepted.
+//! Disk space that is reserved for accepted messages.
 //!
-//! Sending a waiting message needs writes to the queue: its claim, its progress, its settlement. On a full disk no waiting message
-//! could be sent, and the server could not even start. So a file is kept beside the database. When the disk is full the file is
-//! removed: from then on new messages are refused, and the space serves messages that were accepted. When there is space again the
-//! file is created again, and new messages are accepted.
+//! Sending a message needs writes to the queue: its claim, its progress, its settlement. On a full disk no message could be sent, and the
+//! server could not even start. So a file next to the database reserves space. When the disk is full, the file is removed: new messages
+//! are rejected, and accepted ones use the space. When there is enough space again, the file is created again and new messages are
+//! accepted.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,18 +17,18 @@ use super::Settings;
 use crate::files::Access;
 use crate::sqlite::beside;
 
-/// A disk smaller than this many times the reserve gets a smaller reserve.
-const PART: u64 = 8;
-/// A smaller reserve would be useless: a disk that is too small for this one has none.
+/// The reserve takes at most this fraction of the disk.
+const DISK_FRACTION: u64 = 8;
+/// The smallest useful reserve; a disk that is too small for it has none.
 const BYTES_MIN: u64 = 128 * 1024;
-/// How often to check for free space.
+/// The pause between checks for free space.
 const POLL: Duration = Duration::from_secs(1);
-/// Bytes of a block, as `st_blocks` counts them.
+/// The unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
 pub(super) struct DiskReserve {
     file: PathBuf,
-    /// Its size on this disk; 0: no reserve.
+    /// Its size; 0: there is no reserve.
     bytes: u64,
     access: Access,
     is_there: bool,
@@ -36,15 +36,15 @@ pub(super) struct DiskReserve {
 }
 
 impl DiskReserve {
-    /// The reserve beside a database, of `bytes` if the disk is large enough. The file is not created yet.
+    /// The reserve for a database, of `bytes` if the disk is large enough. The file is not created yet.
     pub fn new(database: &Path, bytes: u64, access: Access) -> DiskReserve {
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
         let file = beside(&database, ".reserve");
         let total = space(&file).map_or(0, |(total, _)| total);
-        let bytes = Some(bytes.min(total / PART)).filter(|bytes| *bytes >= BYTES_MIN).unwrap_or(0);
-        let is_there = bytes > 0 && is_whole(&file, bytes);
+        let bytes = Some(bytes.min(total / DISK_FRACTION)).filter(|bytes| *bytes >= BYTES_MIN).unwrap_or(0);
+        let is_there = bytes > 0 && is_allocated(&file, bytes);
         if bytes == 0 {
-            // One of an earlier start with other settings.
+            // The file may exist from a start with other settings.
             let _ = std::fs::remove_file(&file);
         }
         DiskReserve { file, bytes, access, is_there, checked: None }
@@ -55,29 +55,30 @@ impl DiskReserve {
         DiskReserve::new(&settings.database, settings.disk_reserve, settings.access)
     }
 
-    /// Removes the file. Returns false if there was none.
+    /// Removes the file. Returns whether it existed.
     pub fn release(&mut self) -> bool {
         self.checked = Some(Instant::now());
         self.is_there = false;
         std::fs::remove_file(&self.file).is_ok()
     }
 
-    /// Whether there is room for new messages: the reserve exists, or is created now. A disk that is too small for a reserve always
-    /// has room, until it is full.
-    pub fn is_there(&mut self) -> bool {
+    /// Creates the reserve if it is missing. Returns whether there is room for new messages: the reserve exists, or the disk is too small
+    /// for one.
+    pub fn ensure(&mut self) -> bool {
         let is_due = |checked: Option<Instant>| checked.is_none_or(|checked| checked.elapsed() >= POLL);
         if self.bytes > 0 && !self.is_there && is_due(self.checked) {
             self.checked = Some(Instant::now());
-            self.is_there = self.is_room() && self.make().is_ok();
+            self.is_there = self.has_space() && self.create().is_ok();
         }
         self.bytes == 0 || self.is_there
     }
 
-    /// How many pages the log may have before a checkpoint. The database grows by as many pages then, so the reserve must suffice.
+    /// The number of pages in the log that triggers a checkpoint. The database may grow by as many pages, for which the reserve must be
+    /// large enough.
     pub fn log_pages(&self, page_bytes: i32, at_most: i32) -> i32 {
         match (self.bytes, self.is_there) {
             (0, _) => at_most,
-            // As few as possible, so that the space lasts.
+            // As few as possible, to save space.
             (_, false) => 1,
             (bytes, true) => {
                 let pages = bytes / 4 * 3 / page_bytes.unsigned_abs() as u64;
@@ -86,26 +87,26 @@ impl DiskReserve {
         }
     }
 
-    /// Why new messages are refused, for the error text.
+    /// Why new messages are rejected.
     pub fn reason(&self) -> String {
         format!(
-            "the disk is full: new messages are refused, and accepted ones are still sent. Make {} MiB free on the disk of {}; \
-             messages are then accepted again",
-            (self.wanted() >> 20) + 1,
+            "the disk is full: new messages are rejected, and accepted ones are still sent. Free {} MiB on the disk of {}; \
+             new messages are then accepted again",
+            (self.bytes_needed() >> 20) + 1,
             self.file.with_extension("").display()
         )
     }
 
-    /// The free space needed to create it, with a margin, so that it is not created and removed all the time.
-    fn wanted(&self) -> u64 {
+    /// The free space that is needed to create it, with a margin, so that it is not repeatedly created and removed.
+    fn bytes_needed(&self) -> u64 {
         self.bytes + self.bytes / 4
     }
 
-    fn is_room(&self) -> bool {
-        space(&self.file).is_ok_and(|(_, free)| free >= self.wanted())
+    fn has_space(&self) -> bool {
+        space(&self.file).is_ok_and(|(_, free)| free >= self.bytes_needed())
     }
 
-    fn make(&self) -> io::Result<()> {
+    fn create(&self) -> io::Result<()> {
         let temporary = beside(&self.file, ".tmp");
         let _ = std::fs::remove_file(&temporary);
         let make = || {
@@ -118,12 +119,12 @@ impl DiskReserve {
     }
 }
 
-/// Whether all blocks are allocated, not only the length set.
-fn is_whole(file: &Path, bytes: u64) -> bool {
+/// Whether all its blocks are allocated.
+fn is_allocated(file: &Path, bytes: u64) -> bool {
     file.symlink_metadata().is_ok_and(|found| found.is_file() && found.blocks() * BLOCK_BYTES >= bytes)
 }
 
-/// Bytes of the disk, and those of them that are free for this user.
+/// The size of the disk, and the free space for this user, in bytes.
 fn space(file: &Path) -> io::Result<(u64, u64)> {
     let found = statvfs(file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     Ok((found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize)))
@@ -139,17 +140,17 @@ mod tests {
         let database = folder.path().join("ace.db");
         let open = |bytes| DiskReserve::new(&database, bytes, Access::default());
         let mut reserve = open(1 << 20);
-        assert!(reserve.is_there());
+        assert!(reserve.ensure());
         assert_eq!(folder.path().join("ace.db.reserve").metadata().expect("made").len(), 1 << 20);
         assert_eq!((reserve.log_pages(4_096, 10_000), reserve.log_pages(4_096, 100)), (192, 100));
         let mut again = open(1 << 20);
         assert!(again.is_there && again.release() && !again.release());
         again.checked = Some(Instant::now() + Duration::from_secs(60));
-        assert!(!again.is_there() && again.log_pages(4_096, 100) == 1, "it was checked just now");
+        assert!(!again.ensure() && again.log_pages(4_096, 100) == 1, "it was checked recently");
         assert!(!again.reason().is_empty());
-        assert!(open(1 << 20).is_there(), "the next start makes it again");
+        assert!(open(1 << 20).ensure(), "the next start creates it again");
         let mut none = open(0);
-        assert!(none.is_there() && none.log_pages(4_096, 100) == 100);
+        assert!(none.ensure() && none.log_pages(4_096, 100) == 100);
     }
 
     #[test]
@@ -157,7 +158,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut reserve = DiskReserve::new(&folder.path().join("ace.db"), u64::MAX, Access::default());
         reserve.bytes = u64::MAX / 2;
-        assert!(!reserve.is_there());
+        assert!(!reserve.ensure());
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
     }
 }

@@ -1,9 +1,9 @@
-//! Events, written in the same transaction as the settlement they report, and the webhook deliveries of each.
+//! Events, which are written in the same transaction as the settlement that they report, and their webhook deliveries.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows::{self, Order, Reading};
+use super::rows::{self, Order, RowReader};
 use super::writer::Writer;
 use super::{Event, EventId, Events, NewEvent, QueueError, Sqlite, WebhookDelivery, moment, ms};
 use crate::sqlite;
@@ -36,15 +36,15 @@ impl Sqlite {
         now: Timestamp,
     ) -> Result<Vec<WebhookDelivery>, QueueError> {
         loop {
-            let asked = webhook.clone();
-            let (due, lost) = self.read(move |db| due_deliveries(db, &asked, max, now)).await?;
+            let name = webhook.clone();
+            let (due, lost) = self.read(move |db| due_deliveries(db, &name, max, now)).await?;
             if lost.is_empty() {
                 return Ok(due);
             }
             let file = self.file.display();
             tracing::error!(
                 %webhook, events = ?lost,
-                "Stored events cannot be read, and are not delivered to the webhook; all others are. \
+                "Stored events cannot be read and are not delivered to the webhook; all others are. \
                  Inspect one with: sqlite3 {file} \"SELECT * FROM events WHERE id = {}\"", lost[0]
             );
             for event in lost {
@@ -56,7 +56,7 @@ impl Sqlite {
     pub async fn next_webhook_delivery(&self, webhook: String) -> Result<Option<Timestamp>, QueueError> {
         let sql = "SELECT min(due) FROM calls WHERE hook = ?1";
         let next = move |db: &Connection| {
-            let read = |row: &rusqlite::Row| Ok(Reading::of(row).number(0));
+            let read = |row: &rusqlite::Row| Ok(RowReader::new(row).number(0));
             Ok(db.prepare_cached(sql)?.query_row([&webhook], read)?.map(moment))
         };
         self.read(next).await
@@ -93,7 +93,7 @@ impl Sqlite {
 
     pub async fn events(&self, after: EventId, max: usize) -> Result<Events, QueueError> {
         self.read(move |db| {
-            // One snapshot for both, so that events pruned in between are noticed.
+            // One snapshot, so that events that are pruned meanwhile are reported.
             let snapshot = db.unchecked_transaction()?;
             let events = snapshot
                 .prepare_cached("SELECT id, at, body, kind FROM events WHERE id > ?1 ORDER BY id LIMIT ?2")?
@@ -106,7 +106,7 @@ impl Sqlite {
                 }
                 events => events?,
             };
-            let number = |row: &rusqlite::Row| Ok(Reading::of(row).number(0).unwrap_or_default());
+            let number = |row: &rusqlite::Row| Ok(RowReader::new(row).number(0).unwrap_or_default());
             let last = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
             let last = snapshot.prepare_cached(last)?.query_row([], number).optional()?;
             let pruned = "SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1";
@@ -119,13 +119,13 @@ impl Sqlite {
 }
 
 fn event(row: &rusqlite::Row) -> rusqlite::Result<Event> {
-    let mut row = Reading::of(row);
+    let mut row = RowReader::new(row);
     let (id, at, body) = (row.number_or(0, 0), row.number_or(1, 0), row.bytes(2).unwrap_or_default());
     let kind = row.text(3).unwrap_or_default();
     Ok(Event { id: EventId(id), at: moment(at), kind, body })
 }
 
-/// Deliveries that are due, and the ids of events that are missing or cannot be read.
+/// Due deliveries, and the ids of events that are missing or cannot be read.
 fn due_deliveries(
     db: &Connection,
     webhook: &str,
@@ -134,7 +134,7 @@ fn due_deliveries(
 ) -> rusqlite::Result<(Vec<WebhookDelivery>, Vec<i64>)> {
     let sql = "SELECT event, attempts FROM calls WHERE hook = ?1 AND due <= ?2 ORDER BY due, event LIMIT ?3";
     let read = |row: &rusqlite::Row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         Ok((row.number_or(0, 0), u32::try_from(row.number_or(1, 0)).unwrap_or_default()))
     };
     let due: Vec<(i64, u32)> =
@@ -152,7 +152,7 @@ fn due_deliveries(
 }
 
 impl Writer {
-    /// Deletes some events that are older than `before` and have no delivery left. Returns how many were deleted.
+    /// Deletes some events from before a time that have no pending delivery. Returns their number.
     pub fn prune_events(&mut self, before: i64, max: i64) -> rusqlite::Result<i64> {
         let gone: Vec<i64> = self
             .db
@@ -170,7 +170,7 @@ impl Writer {
         Ok(gone.len() as i64)
     }
 
-    /// Stores an event, and a delivery for each webhook.
+    /// Stores an event, and a delivery to each webhook.
     pub fn emit(&mut self, message: i64, event: &NewEvent, now: Timestamp) -> rusqlite::Result<()> {
         let sql = "INSERT INTO events (at, message, kind, body) VALUES (?1, ?2, ?3, ?4)";
         self.db.prepare_cached(sql)?.execute(params![ms(now), message, event.kind, event.body])?;

@@ -1,4 +1,4 @@
-//! The file of the queue: opening it, its tables and their versions.
+//! The database file: opening it, its tables and their versions.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,21 +7,20 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{OpenError, repair, upgrade};
 use crate::files::{self, Access};
-use crate::sqlite::{self, Held, Hold, HoldError, Use, beside, schema};
+use crate::sqlite::{self, Database, FileLock, LockError, LockMode, beside, schema};
 
 /// Marks a database as a queue's ("ACEq").
 const APPLICATION_ID: i32 = 0x4143_4571;
 /// How long a statement waits for another process that reads the file, for example a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pages kept in memory by the writing connection, in KiB.
+/// The page cache of the connection for writing, in KiB.
 const CACHE_KIB: i32 = 64 * 1024;
-/// A message has 2 KB, or 10: pages of 4 KiB would hold one each.
+/// A message has about 2 to 10 KB, so a page of 4 KiB would hold only one.
 pub(super) const PAGE_BYTES: i32 = 16 * 1024;
-/// The log is folded into the database when it has so many pages (64 MiB): a page of an index is written there once for many
-/// changes.
+/// The number of pages in the log (64 MiB) that triggers a checkpoint, which writes a page of an index once for many changes.
 pub(super) const CHECKPOINT_PAGES: i32 = 4_000;
 
-/// What moves limits of version 4 to the column that version 5 has for them.
+/// Moves the limits of version 4 to the column of version 5.
 macro_rules! moved_limits {
     () => {
         "UPDATE messages SET limits = (SELECT json_array(json_group_array(value)) FROM (
@@ -34,14 +33,14 @@ macro_rules! moved_limits {
     };
 }
 
-/// What notes the last message that is to be indexed anew.
+/// Records the last message to be indexed again.
 macro_rules! rehash_through {
     () => {
         "INSERT INTO meta (key, value) SELECT 'rehash-through', max(id) FROM messages HAVING max(id) IS NOT NULL"
     };
 }
 
-/// What gives events of version 5 the kind that version 6 has a column for.
+/// Fills the column of version 6 for the types of events.
 macro_rules! event_kinds {
     () => {
         "UPDATE events SET kind = ifnull(CASE WHEN json_valid(CAST(body AS TEXT))
@@ -53,10 +52,11 @@ pub(super) const MOVED_LIMITS: &str = moved_limits!();
 pub(super) const EVENT_KINDS: &str = event_kinds!();
 pub(super) const REHASH_THROUGH: &str = rehash_through!();
 
-/// What each version of the tables added, the first version first. What is released is never edited.
+/// The statements that create each version of the tables from the previous one. Released versions are never edited.
 ///
-/// Times are milliseconds since 1970; `state` is [`super::State`]'s number. `queue` holds waiting messages, `claims` those in flight;
-/// a message in neither is settled (see [`super::ready`]). `uuids` and `recipients` are indexes that are written later (see [`super::deferred_index`]).
+/// Times are milliseconds since 1970; `state` is the number of a [`super::State`]. `queue` holds waiting messages (see [`super::ready`]),
+/// `claims` those in flight; a message in neither is settled. `uuids` and `recipients` are deferred indexes (see
+/// [`super::deferred_index`]).
 pub(super) const VERSIONS: [&str; 6] = [
     "
     CREATE TABLE messages (
@@ -118,7 +118,7 @@ pub(super) const VERSIONS: [&str; 6] = [
         error TEXT
     ) STRICT;
 ",
-    // A uuid was unique by an index of the table's own, which every new message went into at once.
+    // Replaces the unique index on uuids, which had to be updated for every new message.
     "
     CREATE TABLE uuids (uuid BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     INSERT INTO uuids (uuid, id) SELECT uuid, id FROM messages ORDER BY uuid;
@@ -146,15 +146,15 @@ pub(super) const VERSIONS: [&str; 6] = [
     CREATE INDEX settled ON messages (settled) WHERE settled IS NOT NULL;
     CREATE INDEX dead ON messages (id) WHERE state IN (4, 5, 6);
 ",
-    // A row of `queue` can stand for a run of messages, and a batch's messages are stored without what they share.
+    // A row of `queue` can be a range of messages; messages of a batch are stored without their shared message type.
     "
     ALTER TABLE queue ADD COLUMN n INTEGER NOT NULL DEFAULT 1;
 ",
-    // `limits`: what each request for a message limited it to (see [`super::limits`]). `parked`: messages that wait for a relay or
-    // an origin that is down (see [`super::blocked`]). `retried`: when someone last had a failed message tried again. `interruptions`
-    // counts the processes that ended unexpectedly with the message in flight, `doubts` is a JSON list of the times at which it
-    // was requeued in doubt; both are reset when an attempt finishes (see [`super::suspects`]). `damaged` names messages whose rows
-    // are left as they are. Recipients that were indexed before are indexed anew, up to the number in `meta`.
+    // `limits`: the limits of the requests for a message (see [`super::limits`]). `parked`: messages that wait for a relay or an origin
+    // that is down (see [`super::blocked`]). `retried`: when a failed message was last retried. `interruptions`: how many processes
+    // ended unexpectedly with the message in flight; `doubts`: a JSON list of the times at which it was requeued in doubt; both are
+    // reset when an attempt finishes (see [`super::suspects`]). `damaged`: messages that were set aside because of their rows.
+    // Recipients that were indexed before are indexed again, up to the id in `meta`.
     concat!(
         "
     ALTER TABLE messages ADD COLUMN limits TEXT;
@@ -179,7 +179,7 @@ pub(super) const VERSIONS: [&str; 6] = [
         ";
 "
     ),
-    // What happened was in the body alone, which each webhook delivery had to parse.
+    // The type of an event was only in the body, which each webhook delivery had to parse.
     concat!(
         "
     ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '';
@@ -197,7 +197,7 @@ impl OpenError {
     }
 
     pub(super) fn io(file: &Path, error: &std::io::Error) -> OpenError {
-        let (file, reason) = (file.to_owned(), sqlite::io_words(error));
+        let (file, reason) = (file.to_owned(), sqlite::describe_io(error));
         if sqlite::is_full_disk(error) {
             OpenError::Full { file, reason }
         } else {
@@ -206,80 +206,83 @@ impl OpenError {
     }
 }
 
-/// The connection that writes, with the lock of the file for this process alone. A missing file is created; tables of an earlier
-/// version are upgraded, after a copy was made.
-pub(super) fn open(file: &Path, access: Access) -> Result<Held, OpenError> {
+/// The connection for writing, and an exclusive lock on the file. A missing file is created. Tables of an earlier version are upgraded,
+/// after the file was backed up.
+pub(super) fn open(file: &Path, access: Access) -> Result<Database, OpenError> {
     open_with(file, access, &VERSIONS)
 }
 
-/// As [`open`], with tables of these versions.
+/// As [`open`], with these versions of the tables.
 #[cfg(test)]
-pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Held, OpenError> {
+pub(super) fn open_as(file: &Path, versions: &[&str]) -> Result<Database, OpenError> {
     open_with(file, Access::default(), versions)
 }
 
-fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Held, OpenError> {
-    let copies: Vec<String> = (1..versions.len()).map(copy_of).collect();
-    let hold = sqlite::prepare(file, Use::Alone, access, &copies).map_err(|error| not_held(file, error))?;
+fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Database, OpenError> {
+    let copies: Vec<String> = (1..versions.len()).map(backup_suffix).collect();
+    let lock = sqlite::prepare(file, LockMode::Exclusive, access, &copies).map_err(|error| lock_failed(file, error))?;
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| OpenError::of(file, &e);
-    let mut db = writing(file, hold.clone())?;
+    let mut db = open_writer(file, lock.clone())?;
     let version = schema::version(&db, APPLICATION_ID, versions.len()).map_err(sql)?.map_err(failed)?;
     if version > 0 && version < versions.len() {
-        let copy = beside(file, &copy_of(version));
+        let copy = beside(file, &backup_suffix(version));
         back_up(&db, version, &copy, access)?;
-        upgrade::bring_forward(&mut db, version, versions).map_err(|error| {
+        upgrade::migrate(&mut db, version, versions).map_err(|error| {
             if sqlite::is_general(&error) { sql(error) } else { failed(upgrade::refusal(file, &copy, version, &error)) }
         })?;
     } else if version == 0 {
-        bring_forward(&mut db, version, versions).map_err(sql)?;
+        migrate(&mut db, version, versions).map_err(sql)?;
     }
-    if let Some(mended) = repair::mend(&db, file, access)? {
+    if let Some(repaired) = repair::repair_last_page(&db, file, access)? {
         drop(db);
-        db = writing(file, hold)?;
-        mended.finish(&db, file).map_err(sql)?;
+        db = open_writer(file, lock)?;
+        repaired.finish(&db, file).map_err(sql)?;
     }
     db.watch(access).map_err(failed)?;
     Ok(db)
 }
 
-/// A connection that writes.
-fn writing(file: &Path, hold: Hold) -> Result<Held, OpenError> {
+/// Opens a connection for writing.
+fn open_writer(file: &Path, lock: FileLock) -> Result<Database, OpenError> {
     let failed = |reason: String| OpenError::Database { file: file.to_owned(), reason };
     let sql = |e: rusqlite::Error| OpenError::of(file, &e);
-    let db = connect(file, hold).map_err(sql)?;
-    // Both hold only for a file that is still empty.
+    let db = connect(file, lock).map_err(sql)?;
+    // Both have an effect only on an empty file.
     db.pragma_update(None, "page_size", PAGE_BYTES).map_err(sql)?;
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
     if !schema::use_wal(&db, BUSY_TIMEOUT).map_err(sql)? {
-        return Err(failed("SQLite cannot keep a write-ahead log here; it must be on a local disk".to_owned()));
+        return Err(failed(
+            "the file system does not support SQLite's write-ahead log; the database must be on a local disk"
+                .to_owned(),
+        ));
     }
     db.pragma_update(None, "cache_size", -CACHE_KIB).map_err(sql)?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(sql)?;
-    // What is erased is overwritten with zeros wherever its page is written anyway.
+    // Overwrites deleted data with zeros on pages that are written anyway.
     db.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(())).map_err(sql)?;
     Ok(db)
 }
 
-/// A connection that only reads.
-pub(super) fn reader(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
-    let db = connect(file, hold)?;
+/// Opens a connection for reading.
+pub(super) fn open_reader(file: &Path, lock: FileLock) -> rusqlite::Result<Database> {
+    let db = connect(file, lock)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }
 
-fn connect(file: &Path, hold: Hold) -> rusqlite::Result<Held> {
-    let db = schema::connect(file, hold, BUSY_TIMEOUT)?;
+fn connect(file: &Path, lock: FileLock) -> rusqlite::Result<Database> {
+    let db = schema::connect(file, lock, BUSY_TIMEOUT)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }
 
-pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
-    bring_forward_with(db, &versions[from..], versions.len(), |_| Ok(()))
+pub(super) fn migrate(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+    migrate_with(db, &versions[from..], versions.len(), |_| Ok(()))
 }
 
-/// Makes these tables, the last of which have that version, and does what else belongs to it, in one transaction.
-pub(super) fn bring_forward_with(
+/// Runs statements that upgrade the tables to a version, and then `more`, in one transaction.
+pub(super) fn migrate_with(
     db: &mut Connection,
     tables: &[impl AsRef<str>],
     version: usize,
@@ -294,23 +297,23 @@ pub(super) fn bring_forward_with(
     transaction.commit()
 }
 
-/// What the copy of a database whose tables had that version is called, after the database's name.
-fn copy_of(version: usize) -> String {
+/// The suffix of the backup of a database with tables of that version.
+fn backup_suffix(version: usize) -> String {
     format!(".version-{version}")
 }
 
-/// A whole copy, made by SQLite, or page by page where a part is damaged; one that is there already is kept, for it is older. It has its
-/// name only once it is whole: whoever is killed before leaves none, or what an earlier version left is replaced.
-fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
+/// Backs up the database with SQLite, or byte by byte if it is damaged. An existing backup is kept, because it is older, unless it is
+/// incomplete: earlier versions could leave such a file.
+fn back_up(db: &Database, version: usize, to: &Path, access: Access) -> Result<(), OpenError> {
     if to.exists() {
-        if is_whole(to, version) {
+        if is_complete_backup(to, version) {
             return Ok(());
         }
-        tracing::warn!(copy = %to.display(), "A copy of the queue was interrupted by an earlier start; it is made again.");
+        tracing::warn!(copy = %to.display(), "A backup of the queue is incomplete, because an earlier start was interrupted; it is replaced.");
     }
-    tracing::info!(copy = %to.display(), "The queue's tables are brought forward; a copy is kept.");
+    tracing::info!(copy = %to.display(), "Upgrading the queue's tables; the file is backed up first.");
     let temporary = beside(to, ".tmp");
-    // SQLite writes into an empty file that is there, and leaves its mode as it is.
+    // SQLite writes into an existing empty file, and keeps its mode.
     let failed = |e: std::io::Error| OpenError::io(to, &e);
     let copied = files::replace(&temporary, b"", files::Readers::Only(access)).map_err(failed).and_then(|()| {
         match db.execute("VACUUM INTO ?1", [temporary.to_string_lossy()]) {
@@ -322,8 +325,8 @@ fn back_up(db: &Held, version: usize, to: &Path, access: Access) -> Result<(), O
     copied.inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
 
-/// Whether a copy is a queue's database of that version, with all the pages it says it has.
-fn is_whole(copy: &Path, of: usize) -> bool {
+/// Whether a file is a queue's database of that version, and not truncated.
+fn is_complete_backup(copy: &Path, of: usize) -> bool {
     let query = || -> rusqlite::Result<bool> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(copy, flags)?;
@@ -336,13 +339,13 @@ fn is_whole(copy: &Path, of: usize) -> bool {
     query().unwrap_or(false)
 }
 
-fn not_held(file: &Path, error: HoldError) -> OpenError {
+fn lock_failed(file: &Path, error: LockError) -> OpenError {
     match error {
-        HoldError::Taken(holder) => {
+        LockError::InUse(holder) => {
             let holder = holder.map_or("unknown".to_owned(), |number| number.to_string());
-            OpenError::Taken { file: file.to_owned(), holder }
+            OpenError::InUse { file: file.to_owned(), holder }
         }
-        HoldError::Io(culprit, error) => OpenError::io(&culprit, &error),
+        LockError::Io(culprit, error) => OpenError::io(&culprit, &error),
     }
 }
 
@@ -351,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_of_an_earlier_version_are_brought_forward_after_a_copy_was_made() {
+    fn tables_of_an_earlier_version_are_upgraded_after_a_backup() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("ace.db");
         let next =
@@ -364,7 +367,7 @@ mod tests {
         drop(db);
 
         let broken = [VERSIONS[0], "CREATE TABLE half (a); ALTER TABLE nowhere ADD COLUMN note TEXT"];
-        assert!(open_as(&file, &broken).is_err(), "and nothing of it is left");
+        assert!(open_as(&file, &broken).is_err(), "it is rolled back");
         let versions = [VERSIONS[0], next];
         let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2);
@@ -372,9 +375,9 @@ mod tests {
         let db = open_as(&file, &versions).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(count(&db), 2, "once");
         let copy = open_as(&beside(&file, ".version-1"), &first).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(count(&copy), 1, "the copy is as it was");
+        assert_eq!(count(&copy), 1, "the backup has the old tables");
         drop((db, copy));
         let refused = open_as(&file, &first).err().expect("refused").to_string();
-        assert!(refused.contains("its tables have version 2, this one knows 1"), "{refused}");
+        assert!(refused.contains("its tables have version 2, this one supports up to 1"), "{refused}");
     }
 }

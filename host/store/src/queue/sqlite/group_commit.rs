@@ -1,5 +1,4 @@
-//! Group commit: one thread writes, and puts all operations that wait into one transaction. While the disk is at work the next group
-//! gathers.
+//! Group commit: one thread writes, and commits all waiting operations in one transaction. Meanwhile the next ones gather.
 
 use std::io;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use crate::sqlite;
 
 /// Operations in one transaction, at most.
 pub(super) const GROUP_MAX: usize = 512;
-/// The longest that a deferred operation waits for others.
+/// How long a deferred operation waits for others, at most.
 const MAX_DELAY: Duration = Duration::from_millis(5);
-/// Operations of one urgency that wait at once; a further one waits for room.
+/// Operations of one urgency that wait, at most; a further one waits for room.
 const WAITING_MAX: usize = 1_024;
 
-/// Something to be written. It may run more than once: a transaction that was rolled back is repeated in parts.
+/// An operation. It may run more than once, because a transaction that was rolled back is repeated in parts.
 pub(super) trait WriteOp: Send {
     /// Runs the operation, and keeps the result until [`WriteOp::reply`]. An error rolls the transaction back.
     fn run(&mut self, writer: &mut Writer) -> rusqlite::Result<()>;
@@ -37,7 +36,7 @@ impl<T: Send, W: FnMut(&mut Writer) -> Result<T, WriteError> + Send> WriteOp for
         let (outcome, broken) = match (self.work)(writer) {
             Ok(value) => (Ok(value), Ok(())),
             Err(WriteError::Rejected(error)) => (Err(error), Ok(())),
-            Err(WriteError::Aborted(error)) => (Err(void(&error)), Err(error)),
+            Err(WriteError::Aborted(error)) => (Err(queue_error(&error)), Err(error)),
         };
         self.outcome = Some(outcome);
         broken
@@ -50,7 +49,7 @@ impl<T: Send, W: FnMut(&mut Writer) -> Result<T, WriteError> + Send> WriteOp for
             (Ok(()), None) => return,
         };
         if let Some(answer) = self.answer.take() {
-            // The caller may be gone.
+            // The caller may have been cancelled.
             let _ = answer.send(outcome);
         }
     }
@@ -63,11 +62,11 @@ pub(super) fn run_now<T: Send + 'static>(
 ) -> Result<T, QueueError> {
     let (answer, mut answered) = oneshot::channel();
     writer.commit(&mut [Box::new(Request { work, outcome: None, answer: Some(answer) })]);
-    answered.try_recv().unwrap_or_else(|_| Err(QueueError::Unavailable("it was not made".to_owned())))
+    answered.try_recv().unwrap_or_else(|_| Err(QueueError::Unavailable("the operation did not run".to_owned())))
 }
 
-/// The error of an operation that the database refused.
-pub(super) fn void(error: &rusqlite::Error) -> QueueError {
+/// The error of an operation that failed in the database.
+pub(super) fn queue_error(error: &rusqlite::Error) -> QueueError {
     let reason = sqlite::describe(error);
     if !sqlite::is_general(error) {
         QueueError::Damaged(reason)
@@ -81,21 +80,21 @@ pub(super) fn void(error: &rusqlite::Error) -> QueueError {
 /// How soon an operation is committed.
 #[derive(Clone, Copy)]
 pub(super) enum Urgency {
-    /// With the next transaction, which starts as soon as the current one has ended.
+    /// With the next transaction.
     Immediate,
-    /// With the next transaction, at most [`MAX_DELAY`] later; it does not wake the writer thread.
+    /// With the next transaction, after at most [`MAX_DELAY`]. It does not wake the writer thread.
     Deferred,
 }
 
-/// Sends operations to the writer thread, which ends when this is dropped.
+/// Sends operations to the writer thread. The thread ends when this is dropped.
 pub(super) struct Sender {
     immediate: mpsc::Sender<Box<dyn WriteOp>>,
     deferred: mpsc::Sender<Box<dyn WriteOp>>,
 }
 
 impl Sender {
-    /// Makes a change; it is committed when this completes. If the future is dropped it may or may not be made. `work` may be called
-    /// more than once; the effects of an earlier call are rolled back then.
+    /// Sends an operation. Completes when it is committed. If the future is dropped, the operation may or may not be committed. `work` may
+    /// be called more than once; the effects of earlier calls are rolled back.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
@@ -112,15 +111,15 @@ impl Sender {
         self.start(urgency, work).await?.await
     }
 
-    /// As [`Sender::write`], in two steps: completes when the change has its place in the order of its urgency, and returns a future
-    /// that completes when it is committed.
+    /// As [`Sender::write`], in two steps: completes when the position in the order of operations is fixed, and returns a future that
+    /// completes when the operation is committed.
     pub async fn start<T: Send + 'static>(
         &self,
         urgency: Urgency,
         work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
     ) -> Result<impl Future<Output = Result<T, QueueError>>, QueueError> {
         let (answer, answered) = oneshot::channel();
-        let gone = || QueueError::Unavailable("its thread has ended".to_owned());
+        let gone = || QueueError::Unavailable("its writer thread has ended".to_owned());
         let changes = match urgency {
             Urgency::Immediate => &self.immediate,
             Urgency::Deferred => &self.deferred,
@@ -140,7 +139,7 @@ impl Sender {
 /// Starts the thread.
 pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
     let (sender, mut waiting) = channels();
-    // For its clock alone.
+    // Only for its timer.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new().name("queue".to_owned()).spawn(move || {
         let mut group = Vec::with_capacity(GROUP_MAX);
@@ -158,21 +157,21 @@ fn channels() -> (Sender, Waiting) {
     (Sender { immediate, deferred }, Waiting { immediate: urgent, deferred: others })
 }
 
-/// Operations that wait for the thread.
+/// The operations that wait for the thread.
 struct Waiting {
     immediate: mpsc::Receiver<Box<dyn WriteOp>>,
     deferred: mpsc::Receiver<Box<dyn WriteOp>>,
 }
 
 impl Waiting {
-    /// Waits for what makes a transaction; false once nothing more can come.
+    /// Waits for the operations of the next transaction. Returns false when there are no more senders.
     async fn gather(&mut self, group: &mut Vec<Box<dyn WriteOp>>) -> bool {
         let urgent = tokio::select! {
             biased;
             change = self.immediate.recv() => change,
             change = self.deferred.recv() => {
                 group.extend(change);
-                // Further deferred operations do not wake the thread.
+                // More deferred operations do not wake the thread.
                 tokio::time::timeout(MAX_DELAY, self.immediate.recv()).await.ok().flatten()
             }
         };
@@ -198,11 +197,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_deferred_goes_with_whatever_goes_however_much_that_is() {
+    async fn half_of_a_transaction_is_for_deferred_operations() {
         let (sender, mut waiting) = channels();
         for _ in 0..WAITING_MAX {
-            sender.immediate.try_send(change()).unwrap_or_else(|_| panic!("a place"));
-            sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+            sender.immediate.try_send(change()).unwrap_or_else(|_| panic!("there is room"));
+            sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("there is room"));
         }
         let mut group = Vec::new();
         assert!(waiting.gather(&mut group).await);
@@ -210,16 +209,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_deferred_waits_so_long_and_no_longer() {
+    async fn a_deferred_operation_waits_for_the_maximum_delay() {
         let (sender, mut waiting) = channels();
-        sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+        sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("there is room"));
         let (started, mut group) = (tokio::time::Instant::now(), Vec::new());
         assert!(waiting.gather(&mut group).await);
         assert!(group.len() == 1 && started.elapsed() >= MAX_DELAY, "nothing else came");
-        sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("a place"));
+        sender.deferred.try_send(change()).unwrap_or_else(|_| panic!("there is room"));
         drop(sender);
         group.clear();
-        assert!(waiting.gather(&mut group).await, "what was sent is committed");
-        assert!(group.len() == 1 && !waiting.gather(&mut Vec::new()).await, "nothing more can come");
+        assert!(waiting.gather(&mut group).await, "sent operations are committed");
+        assert!(group.len() == 1 && !waiting.gather(&mut Vec::new()).await, "all senders are dropped");
     }
 }

@@ -1,25 +1,25 @@
-//! A message that is submitted again for other channel types. The limits of every request are stored with the message, and a worker
-//! processes all of them; a message that is settled already is requeued for the channel types that are new.
+//! Messages that are submitted again for other channel types. The limits of all requests are stored with the message, and a worker
+//! processes all of them. A message that is already settled is requeued for the new channel types.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 
-use super::damage::Place;
-use super::rows::Reading;
+use super::damage::Location;
+use super::rows::RowReader;
 use super::writer::Writer;
 use super::{Accepted, Limits, New, ORDINARY, State, ms, ready};
 
-/// As it is stored. `None` (never limited) is nothing.
-pub(super) fn written(limits: &Limits) -> String {
+/// The limits as they are stored.
+pub(super) fn to_text(limits: &Limits) -> String {
     serde_json::to_string(limits).expect("lists of strings")
 }
 
-/// As it was stored.
+/// Reads stored limits.
 pub(super) fn read(text: &str) -> serde_json::Result<Limits> {
     serde_json::from_str(text)
 }
 
-/// A message that is stored already.
+/// A stored message.
 struct Known {
     digest: Vec<u8>,
     state: State,
@@ -29,10 +29,10 @@ struct Known {
 }
 
 impl Writer {
-    /// Handles a message whose uuid is stored already with that `id`: it is the same message, the same for further channel types, or a
-    /// different one. `None` if the stored message was deleted.
-    pub(super) fn again(&mut self, new: &New, id: i64, now: Timestamp) -> rusqlite::Result<Option<Accepted>> {
-        let known = match self.attempt(Place::Message(id), |writer| writer.known(id))? {
+    /// Handles a message whose uuid is already stored under `id`: it is the same message, the same for other channel types, or a different
+    /// one. `None` if the stored message was deleted.
+    pub(super) fn resubmitted(&mut self, new: &New, id: i64, now: Timestamp) -> rusqlite::Result<Option<Accepted>> {
+        let known = match self.attempt(Location::Message(id), |writer| writer.known(id))? {
             Ok(Some(known)) => known,
             Ok(None) => return Ok(None),
             // It is stored but cannot be read: do not create another one.
@@ -42,8 +42,8 @@ impl Writer {
             return Ok(Some(Accepted::Conflict));
         }
         let wanted = new.limit.clone().unwrap_or_default();
-        let asked = known.limits.as_ref().is_none_or(|limits| limits.iter().any(|l| l.is_empty() || *l == wanted));
-        if asked {
+        let is_covered = known.limits.as_ref().is_none_or(|limits| limits.iter().any(|l| l.is_empty() || *l == wanted));
+        if is_covered {
             return Ok(Some(Accepted::Same(known.state)));
         }
         if matches!(known.state, State::Corrupt | State::Cancelled | State::Discarded) {
@@ -57,7 +57,7 @@ impl Writer {
     fn known(&self, id: i64) -> rusqlite::Result<Option<Known>> {
         let sql = "SELECT digest, state, lane, limits, progress IS NOT NULL FROM messages WHERE id = ?1 AND state >= 0";
         let read = |row: &rusqlite::Row| {
-            let mut row = Reading::of(row);
+            let mut row = RowReader::new(row);
             let (digest, state) = (row.bytes(0).unwrap_or_default(), row.number_or(1, State::Corrupt as i64));
             let (priority, limits, is_started) = (row.number_or(2, ORDINARY), row.text(3), row.number_or(4, 0) != 0);
             // A message whose limits cannot be read is set aside when it is claimed.
@@ -69,14 +69,14 @@ impl Writer {
 
     fn extend(&mut self, id: i64, known: &Known, limits: &Limits, new: &New, now: Timestamp) -> rusqlite::Result<()> {
         let sql = "UPDATE messages SET limits = ?1, state = 0, settled = NULL, body = ?2 WHERE id = ?3";
-        self.db.prepare_cached(sql)?.execute(params![written(limits), new.body, id])?;
+        self.db.prepare_cached(sql)?.execute(params![to_text(limits), new.body, id])?;
         if known.state != State::Queued {
-            self.reopened(known.priority, known.state);
+            self.count_reopened(known.priority, known.state);
             return self.put(known.priority, ms(now), id);
         }
         match self.leases.get_mut(&id) {
             Some(lease) => lease.is_extended = true,
-            // Its deferral need not delay the further channel types. A message that was not started waits for its own time.
+            // The new channel types do not wait for the retry of the others. A message that was not started waits for its time.
             None if known.is_started && ready::take_one(&self.db, known.priority, id)? => {
                 self.put(known.priority, ms(now), id)?;
             }
@@ -85,8 +85,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Counts a settled message as unsettled again.
-    pub(super) fn reopened(&mut self, priority: i64, state: State) {
+    /// Counts a settled message as unsettled.
+    pub(super) fn count_reopened(&mut self, priority: i64, state: State) {
         self.unsettled += 1;
         self.settled = self.settled.saturating_sub(1);
         self.tally(priority, state, -1);

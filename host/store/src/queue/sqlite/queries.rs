@@ -1,5 +1,4 @@
-//! Queries: one message, messages by filter, and statistics of the queue; and changes to messages by operators. Queries do not wait
-//! for the writer.
+//! Queries: one message, messages by filter, and statistics; and changes by operators. Queries do not wait for the writer.
 
 use std::sync::atomic::Ordering;
 
@@ -8,11 +7,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
-use super::damage::{Place, set_aside};
+use super::damage::{Location, set_aside};
 use super::deferred_index::{RECIPIENTS, Shared, indexed, list};
-use super::health::Pulse;
-use super::recipients::asked;
-use super::rows::{self, Order, Reading};
+use super::health::HealthTracker;
+use super::recipients::hashes_to_search;
+use super::rows::{self, Order, RowReader};
 use super::suspects::SUSPECTS;
 use super::writer::{WriteError, Writer};
 use super::{
@@ -24,13 +23,12 @@ use crate::sqlite;
 
 /// Rows that are scanned for one page when no index applies.
 const SCAN_MAX: i64 = 5_000;
-/// Messages that one step of a change by filter covers.
+/// Messages that one step of a change of a selection covers.
 const STEP: usize = 500;
 
 const COLUMNS: &str = "id, uuid, state, accepted, settled, name, user, email, body, progress, report, lane";
 
 impl Sqlite {
-    /// One message.
     pub async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
         let held = self.deferred_index.id(uuid);
         self.read(move |db| {
@@ -46,7 +44,6 @@ impl Sqlite {
         .await
     }
 
-    /// A page of messages before `cursor`, at most `max`. Bodies and progress are left out.
     pub async fn messages(&self, filter: Filter, cursor: Option<MessageId>, max: usize) -> Result<Page, QueueError> {
         let (held, is_rehashing) = (self.deferred_index.clone(), self.is_rehashing.load(Ordering::Acquire));
         self.read(move |db| {
@@ -60,11 +57,10 @@ impl Sqlite {
         .await
     }
 
-    /// How full the queue is.
     pub async fn stats(&self) -> Result<Stats, QueueError> {
         let file = self.file.clone();
-        let pulse = self.pulse.clone();
-        let mut stats = self.read(move |db| stats(db, &pulse)).await?;
+        let health = self.health.clone();
+        let mut stats = self.read(move |db| stats(db, &health)).await?;
         let wal = format!("{}-wal", file.display());
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
         stats.bytes = size(&file) + size(wal.as_ref());
@@ -72,7 +68,6 @@ impl Sqlite {
         Ok(stats)
     }
 
-    /// Retries a dead letter from the start, with what it was settled with (`kept`).
     pub async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
@@ -85,7 +80,6 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Cancels a waiting message. One that is in flight cannot be cancelled.
     pub async fn cancel(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
@@ -96,12 +90,11 @@ impl Sqlite {
                     let text = "cannot cancel: the message is being sent or is already settled".to_owned();
                     return Err(WriteError::Rejected(QueueError::State(text)));
                 }
-                Ok(writer.done(id, priority, (State::Cancelled, b""), now)?)
+                Ok(writer.set_settled(id, priority, (State::Cancelled, b""), now)?)
             })
             .await
     }
 
-    /// Discards a dead letter; what another attempt would have needed is erased.
     pub async fn discard(&self, uuid: Uuid) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
@@ -112,7 +105,6 @@ impl Sqlite {
             .await
     }
 
-    /// Retries the dead letters of a selection that can be retried, the latest first; how many that were.
     pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
         let tried = self
             .each_dead(selection, move |writer, id, priority, state| writer.retry(id, priority, state, now))
@@ -121,7 +113,6 @@ impl Sqlite {
         Ok(tried)
     }
 
-    /// Discards the dead letters of a selection, the latest first; how many that were.
     pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
         self.each_dead(selection, |writer, id, priority, state| writer.discard(id, priority, state).map(|()| true))
             .await
@@ -137,7 +128,7 @@ impl Sqlite {
         let mut changed = 0;
         loop {
             let left = limit.map_or(u64::MAX, |limit| limit - changed);
-            // A message that cannot be changed does not count, so a page may yield less than it holds, never more.
+            // Messages that cannot be changed do not count, so a step changes at most as many as it reads.
             let step = usize::try_from(left).unwrap_or(STEP).min(STEP);
             if step == 0 {
                 return Ok(changed);
@@ -149,8 +140,8 @@ impl Sqlite {
                 .write(move |writer| {
                     let mut n = 0;
                     for uuid in &uuids {
-                        let changed = writer.attempt(Place::Uuid(*uuid), |writer| {
-                            // It may have changed since it was read.
+                        let changed = writer.attempt(Location::Uuid(*uuid), |writer| {
+                            // Its state may have changed since it was read.
                             match writer.find(*uuid)?.filter(|(.., state)| state.is_dead()) {
                                 Some((id, priority, state)) => change(writer, id, priority, state),
                                 None => Ok(false),
@@ -159,7 +150,7 @@ impl Sqlite {
                         match changed {
                             Ok(changed) => n += u64::from(changed),
                             Err(damage) => {
-                                tracing::error!(message_uuid = %uuid, "A damaged message was left unchanged: {damage}");
+                                tracing::error!(message_uuid = %uuid, "A message is damaged and was not changed: {damage}");
                             }
                         }
                     }
@@ -179,7 +170,7 @@ fn not_dead(state: State) -> String {
 }
 
 impl Writer {
-    /// Retries a message. Returns whether that was possible: without its body it is not.
+    /// Retries a message. Returns false if it is not a dead letter or its body was erased.
     fn retry(&mut self, id: i64, priority: i64, state: State, now: Timestamp) -> rusqlite::Result<bool> {
         let sql = "UPDATE messages SET state = 0, settled = NULL, report = NULL, retried = ?2,
             in_doubt = 0, doubts = NULL, interruptions = 0
@@ -187,7 +178,7 @@ impl Writer {
         if self.db.prepare_cached(sql)?.execute([id, ms(now)])? == 0 {
             return Ok(false);
         }
-        self.reopened(priority, state);
+        self.count_reopened(priority, state);
         self.put(priority, ms(now), id)?;
         Ok(true)
     }
@@ -202,7 +193,7 @@ impl Writer {
 }
 
 fn stored(row: &Row) -> rusqlite::Result<(Stored, i64)> {
-    let mut row = Reading::of(row);
+    let mut row = RowReader::new(row);
     let stored = Stored {
         id: MessageId(row.number_or(0, 0)),
         uuid: row.uuid(1),
@@ -222,10 +213,10 @@ fn stored(row: &Row) -> rusqlite::Result<(Stored, i64)> {
     Ok((stored, row.number_or(11, ORDINARY)))
 }
 
-/// A message that was set aside because its row is damaged, with what can be read of it.
+/// A message that was set aside because its row is damaged, with the values that are readable.
 fn damaged(id: i64, uuid: Uuid, (at, reason): (i64, &str), found: Option<(Stored, i64)>) -> Stored {
     let report = serde_json::json!({"uuid": uuid, "error": reason}).to_string().into_bytes();
-    let nothing = Stored {
+    let unreadable = Stored {
         id: MessageId(id),
         uuid,
         state: State::Corrupt,
@@ -241,7 +232,7 @@ fn damaged(id: i64, uuid: Uuid, (at, reason): (i64, &str), found: Option<(Stored
         report: None,
         batch: None,
     };
-    let stored = found.map_or(nothing, |(stored, _)| stored);
+    let stored = found.map_or(unreadable, |(stored, _)| stored);
     match stored.state {
         State::Queued | State::Corrupt => {
             Stored { state: State::Corrupt, settled: Some(moment(at)), report: Some(report), ..stored }
@@ -250,7 +241,7 @@ fn damaged(id: i64, uuid: Uuid, (at, reason): (i64, &str), found: Option<(Stored
     }
 }
 
-/// Adds what other tables hold about the message.
+/// Adds the values from other tables.
 fn complete(db: &Connection, stored: Stored, priority: i64) -> rusqlite::Result<Stored> {
     let is_queued = stored.state == State::Queued;
     if is_queued && let Some((at, reason)) = set_aside(db, stored.id.0)? {
@@ -271,26 +262,26 @@ fn due(db: &Connection, priority: i64, id: i64) -> rusqlite::Result<Option<i64>>
 
 fn batch_uuid(db: &Connection, priority: i64) -> rusqlite::Result<Option<Uuid>> {
     let mut uuid = db.prepare_cached("SELECT uuid FROM batches WHERE lane = ?1")?;
-    uuid.query_row([priority], |row| Ok(Reading::of(row).uuid(0))).optional()
+    uuid.query_row([priority], |row| Ok(RowReader::new(row).uuid(0))).optional()
 }
 
-/// The index keys of a filter's user id and address, and for each the messages that are not indexed yet.
+/// The index keys of a filter's user id and address, each with the ids of messages that are not indexed yet.
 struct People(Vec<(String, String)>);
 
 impl People {
     fn of(filter: &Filter, recent: &Shared, is_rehashing: bool) -> People {
-        let asked = asked(filter.user.as_deref(), filter.email.as_deref(), is_rehashing);
+        let asked = hashes_to_search(filter.user.as_deref(), filter.email.as_deref(), is_rehashing);
         let keys = |hashes: Vec<i64>| (list(hashes.iter().copied()), recent.ids(&hashes));
         People(asked.into_iter().filter(|hashes| !hashes.is_empty()).map(keys).collect())
     }
 
-    /// The SQL conditions that select their messages, and the values in them.
+    /// The SQL conditions that select their messages, and the parameters.
     fn conditions(&self) -> (Vec<String>, Vec<Value>) {
         let conditions = self.0.iter().map(|_| format!("id IN {RECIPIENTS}")).collect();
         (conditions, self.0.iter().flat_map(|(hashes, held)| [hashes.clone().into(), held.clone().into()]).collect())
     }
 
-    /// The ids of their messages before that one, the latest first, from the index alone.
+    /// The ids of their messages before one, the latest first, without reading messages.
     fn ids(&self, db: &Connection, before: i64) -> rusqlite::Result<Vec<i64>> {
         let mut all: Option<Vec<i64>> = None;
         for (hashes, held) in &self.0 {
@@ -306,14 +297,14 @@ impl People {
     }
 }
 
-/// Whether only dead letters match; they have an index of their own.
+/// Whether only dead letters match, which have an index.
 fn are_dead(filter: &Filter) -> bool {
     filter.is_dead || filter.state.is_some_and(State::is_dead)
 }
 
 fn page(db: &Connection, people: &People, filter: &Filter, cursor: Option<i64>, max: usize) -> rusqlite::Result<Page> {
     let (mut wheres, mut values) = people.conditions();
-    // With an index, nearly every row that is read matches.
+    // With an index, nearly all rows that are read match.
     let has_index = !wheres.is_empty() || are_dead(filter);
     wheres.insert(0, "id < ? AND state >= 0".to_owned());
     values.insert(0, cursor.unwrap_or(i64::MAX).into());
@@ -341,7 +332,7 @@ fn page(db: &Connection, people: &People, filter: &Filter, cursor: Option<i64>, 
     Ok(Page { messages, next: last.filter(|_| !is_end).map(MessageId) })
 }
 
-/// As [`page`], for a range with a damaged row: reads each row separately and skips those that cannot be read.
+/// As [`page`], if there are damaged rows: reads each row separately, and skips unreadable ones.
 fn page_around(
     db: &Connection,
     people: &People,
@@ -394,10 +385,14 @@ impl Filter {
     }
 }
 
-fn stats(db: &Connection, pulse: &Pulse) -> rusqlite::Result<Stats> {
+fn stats(db: &Connection, health: &HealthTracker) -> rusqlite::Result<Stats> {
     let count = |number: rusqlite::Result<i64>| match number {
         Err(error) if !sqlite::is_general(&error) => {
-            pulse.damaged("the counts", "queue depth and age are reported wrongly", &sqlite::describe(&error));
+            health.damaged(
+                "the counts",
+                "the reported depth and age of the queue are wrong",
+                &sqlite::describe(&error),
+            );
             Ok(0)
         }
         number => number.map(i64::unsigned_abs),
@@ -415,7 +410,7 @@ fn stats(db: &Connection, pulse: &Pulse) -> rusqlite::Result<Stats> {
     };
     let oldest = "SELECT accepted FROM messages WHERE id =
         (SELECT min(id) FROM (SELECT min(id) AS id FROM queue UNION ALL SELECT min(id) FROM claims))";
-    let oldest = db.prepare_cached(oldest)?.query_row([], |row| Ok(Reading::of(row).number(0))).optional();
+    let oldest = db.prepare_cached(oldest)?.query_row([], |row| Ok(RowReader::new(row).number(0))).optional();
     Ok(Stats {
         waiting_transactional: priority(&format!("= {TRANSACTIONAL}"))?,
         waiting_ordinary: priority(&format!("= {ORDINARY}"))?,

@@ -1,20 +1,20 @@
-//! The index of recipients: a hash of the normal form that [`crate::person`] gives a user id or an address. Up to version 4 of the
-//! tables the normal form was different (`trim` and lower case alone), so messages from then are indexed again in steps after the
-//! start. Until that is done queries use both forms, and erasing a person finishes it first.
+//! The index of recipients, by hashes of the normal forms of user ids and addresses ([`crate::person`]). Up to version 4 of the tables
+//! the normal form was simpler (trimmed, in lower case), so messages from then are indexed again in steps after the start. Until that
+//! is complete, queries use both forms, and erasing a person completes it first.
 
 use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
-use super::rows::{self, Reading};
+use super::rows::{self, RowReader};
 use super::writer::put_meta;
 use super::{New, QueueError, Sqlite};
 use crate::person::{normal_address, normal_user};
 
-/// The keys in `meta` of the id of the last message that was indexed again, and of the last one to be. Without them all are done.
-const FROM: &str = "rehashed";
-const THROUGH: &str = "rehash-through";
+/// The keys in `meta` of the id of the last message that was indexed again, and of the last one that has to be. Without them, all are.
+const REHASHED: &str = "rehashed";
+const REHASH_THROUGH: &str = "rehash-through";
 /// Messages that one step reads.
 const STEP: usize = if cfg!(test) { 3 } else { 2_000 };
 
@@ -33,8 +33,8 @@ pub(super) fn hashes(user: Option<&str>, email: Option<&str>) -> Hashes {
     [user.map(|user| hash("user:", &normal_user(user))), email.map(|email| hash("email:", &normal_address(email)))]
 }
 
-/// The keys by the rule of version 4.
-pub(super) fn hashes_before(user: Option<&str>, email: Option<&str>) -> Hashes {
+/// The keys by the rule up to version 4.
+pub(super) fn legacy_hashes(user: Option<&str>, email: Option<&str>) -> Hashes {
     let before = |kind, text: &str| hash(kind, &text.trim().to_lowercase());
     [user.map(|user| before("user:", user)), email.map(|email| before("email:", email))]
 }
@@ -44,14 +44,14 @@ fn hash(kind: &str, form: &str) -> i64 {
     i64::from_le_bytes(std::array::from_fn(|i| hash[i]))
 }
 
-/// An index entry of a message by the earlier rule, and the one that replaces it.
+/// An index entry by the earlier rule, and its replacement.
 struct Moved {
     id: i64,
     from: i64,
     to: i64,
 }
 
-/// One step: the entries to replace, the last message it read, and whether that was all.
+/// One step: the entries to replace, the last message that was read, and whether it is the last step.
 struct Step {
     moved: Vec<Moved>,
     through: i64,
@@ -77,9 +77,9 @@ impl Sqlite {
                 writer.db.prepare_cached(sql)?.execute([to, id])?;
             }
             if step.is_last {
-                writer.db.execute("DELETE FROM meta WHERE key IN (?1, ?2)", [FROM, THROUGH])?;
+                writer.db.execute("DELETE FROM meta WHERE key IN (?1, ?2)", [REHASHED, REHASH_THROUGH])?;
             } else {
-                put_meta(&writer.db, FROM, &step.through.to_string())?;
+                put_meta(&writer.db, REHASHED, &step.through.to_string())?;
             }
             Ok(())
         };
@@ -93,7 +93,7 @@ impl Sqlite {
 
 /// Whether there are messages that were indexed by the earlier rule.
 pub(super) fn is_rehashing(db: &Connection) -> bool {
-    matches!(number(db, THROUGH), Ok(Some(_)))
+    matches!(number(db, REHASH_THROUGH), Ok(Some(_)))
 }
 
 fn number(db: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
@@ -102,13 +102,13 @@ fn number(db: &Connection, key: &str) -> rusqlite::Result<Option<i64>> {
 }
 
 fn next_step(db: &Connection) -> rusqlite::Result<Option<Step>> {
-    let Some(last) = number(db, THROUGH)? else { return Ok(None) };
-    let from = number(db, FROM)?.unwrap_or(0);
+    let Some(last) = number(db, REHASH_THROUGH)? else { return Ok(None) };
+    let from = number(db, REHASHED)?.unwrap_or(0);
     let sql = "SELECT id, user, email FROM messages WHERE id = ?1";
     let read = |row: &rusqlite::Row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         let (id, user, email) = (row.number_or(0, 0), row.text(1), row.text(2));
-        let (is, was) = (hashes(user.as_deref(), email.as_deref()), hashes_before(user.as_deref(), email.as_deref()));
+        let (is, was) = (hashes(user.as_deref(), email.as_deref()), legacy_hashes(user.as_deref(), email.as_deref()));
         let moved = was.into_iter().zip(is).filter_map(|(from, to)| Some((from?, to?))).filter(|(from, to)| from != to);
         Ok((id, moved.map(|(from, to)| Moved { id, from, to }).collect::<Vec<_>>()))
     };
@@ -119,9 +119,9 @@ fn next_step(db: &Connection) -> rusqlite::Result<Option<Step>> {
     Ok(Some(Step { moved, through, is_last }))
 }
 
-/// The hashes to search for a person; those of the earlier rule too while messages are indexed again.
-pub(super) fn asked(user: Option<&str>, email: Option<&str>, is_rehashing: bool) -> [Vec<i64>; 2] {
-    let (is, was) = (hashes(user, email), hashes_before(user, email));
+/// The hashes to search for; while messages are indexed again, those by the earlier rule too.
+pub(super) fn hashes_to_search(user: Option<&str>, email: Option<&str>, is_rehashing: bool) -> [Vec<i64>; 2] {
+    let (is, was) = (hashes(user, email), legacy_hashes(user, email));
     [0, 1].map(|i| {
         let mut all: Vec<i64> = is[i].into_iter().chain(was[i].filter(|_| is_rehashing)).collect();
         all.dedup();
@@ -131,7 +131,7 @@ pub(super) fn asked(user: Option<&str>, email: Option<&str>, is_rehashing: bool)
 
 /// All hashes that a message may have in the index.
 pub(super) fn all_hashes(user: Option<&str>, email: Option<&str>) -> Vec<i64> {
-    let [mut users, emails] = asked(user, email, true);
+    let [mut users, emails] = hashes_to_search(user, email, true);
     users.extend(emails);
     users
 }

@@ -1,11 +1,11 @@
-//! Batches whose recipients a resolver names, page by page: how far each has come. A page is asked for again after a crash, so
-//! its messages must have the same uuids again.
+//! The progress of batches whose recipients come from a resolver, page by page. After a crash a page is requested again, so its messages
+//! must get the same uuids.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::batches;
-use super::rows::Reading;
+use super::rows::RowReader;
 use super::writer::{WriteError, Writer};
 use super::{Batch, BatchState, DuePage, NewBatch, Priority, QueueError, Resolver, ResolverStatus, Sqlite, moment, ms};
 use crate::sqlite;
@@ -82,8 +82,8 @@ impl Sqlite {
 }
 
 impl Writer {
-    /// Makes the next page of a resumed batch due at once. Returns whether it still has pages to resolve.
-    pub fn resolve_on(&self, priority: i64) -> Result<bool, WriteError> {
+    /// Makes the next page of a resumed batch due now. Returns whether it still has pages.
+    pub fn resume_resolving(&self, priority: i64) -> Result<bool, WriteError> {
         Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [priority])? > 0)
     }
 
@@ -98,7 +98,7 @@ fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<DueP
         WHERE due <= ?1 AND state = ?2 ORDER BY due LIMIT ?3";
     let mut statement = db.prepare_cached(sql)?;
     let rows = statement.query_map(params![ms(now), BatchState::Receiving as i64, max as i64], |row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         let (uuid, plugin, arguments) = (row.uuid(0), row.text(1).unwrap_or_default(), row.text(2).unwrap_or_default());
         let (cursor, failures) = (row.text(3), u32::try_from(row.number_or(4, 0)).unwrap_or_default());
         let damage = (!row.faults.is_empty()).then(|| row.faults.join(", "));
@@ -110,7 +110,7 @@ fn due(db: &Connection, max: usize, now: Timestamp) -> rusqlite::Result<Vec<DueP
         match batches::read(db, uuid) {
             Ok(Some(batch)) => found.push(DuePage { batch, resolver, cursor, failures, damage }),
             Err(error) if sqlite::is_general(&error) => return Err(error),
-            // Its batch is gone: there is nothing to resolve.
+            // Its batch was deleted.
             Ok(None) | Err(_) => {}
         }
     }
@@ -121,7 +121,7 @@ fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> 
     let sql = "SELECT min(due) FROM resolving JOIN batches USING (lane) WHERE due > ?1 AND state = ?2";
     let next: Option<i64> = db
         .prepare_cached(sql)?
-        .query_row([ms(now), BatchState::Receiving as i64], |row| Ok(Reading::of(row).number(0)))?;
+        .query_row([ms(now), BatchState::Receiving as i64], |row| Ok(RowReader::new(row).number(0)))?;
     Ok(next.map(moment))
 }
 
@@ -129,7 +129,7 @@ fn next(db: &Connection, now: Timestamp) -> rusqlite::Result<Option<Timestamp>> 
 pub(super) fn report(db: &Connection, priority: i64) -> rusqlite::Result<Option<ResolverStatus>> {
     let sql = "SELECT plugin, error FROM resolving WHERE lane = ?1";
     let read = |row: &rusqlite::Row| {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         Ok(ResolverStatus { plugin: row.text(0).unwrap_or_default(), error: row.text(1) })
     };
     db.prepare_cached(sql)?.query_row([priority], read).optional()

@@ -1,4 +1,4 @@
-//! Retention and erasure: settled messages by age and number, bodies of dead letters, and everything about a person.
+//! Retention and erasure: deletes settled messages by age and number, bodies of dead letters, and all data about a person.
 
 use std::time::Duration;
 
@@ -6,62 +6,62 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
-use super::damage::{Place, SET_ASIDE};
+use super::damage::{Location, SET_ASIDE};
 use super::deferred_index::{RECIPIENTS, list};
-use super::recipients::{all_hashes, asked};
-use super::rows::Reading;
+use super::recipients::{all_hashes, hashes_to_search};
+use super::rows::RowReader;
 use super::writer::Writer;
 use super::{Erased, ORDINARY, QueueError, Sqlite, State, ms};
 use crate::person::{normal_address, normal_user};
 
-/// Rows that one step deletes, so that no write waits long behind it.
+/// Rows that one step deletes, so that other writes do not wait long.
 const STEP: i64 = 500;
-/// Rows that one step deletes when some are beside a damaged page: each of those repeats the transaction.
-const STEP_BESIDE: i64 = 16;
+/// Rows that one step deletes if some are next to a damaged page: each of those repeats the transaction.
+const STEP_NEAR_DAMAGE: i64 = 16;
 /// How long erased data may stay in the write-ahead log.
 const LOG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Pages that one step returns to the file system.
+/// Pages that one vacuum step returns to the file system.
 const PAGES: i64 = 256;
 
-/// What identifies a person.
+/// A key that identifies a person.
 #[derive(Clone, Copy)]
-enum Known {
+enum PersonKey {
     User,
     Email,
 }
 
-impl Known {
+impl PersonKey {
     fn column(self) -> &'static str {
         match self {
-            Known::User => "user",
-            Known::Email => "email",
+            PersonKey::User => "user",
+            PersonKey::Email => "email",
         }
     }
 
-    fn form(self, text: &str) -> String {
+    fn normal_form(self, text: &str) -> String {
         match self {
-            Known::User => normal_user(text),
-            Known::Email => normal_address(text),
+            PersonKey::User => normal_user(text),
+            PersonKey::Email => normal_address(text),
         }
     }
 
     fn hashes(self, text: &str) -> Vec<i64> {
         let [users, emails] = match self {
-            Known::User => asked(Some(text), None, false),
-            Known::Email => asked(None, Some(text), false),
+            PersonKey::User => hashes_to_search(Some(text), None, false),
+            PersonKey::Email => hashes_to_search(None, Some(text), false),
         };
         users.into_iter().chain(emails).collect()
     }
 }
 
 impl Sqlite {
-    /// Each step is a write of its own, so that no other write waits long behind it.
+    /// Runs in small steps, so that other writes do not wait long.
     pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
-        if self.pulse.wants_probe() {
+        if self.health.wants_probe() {
             self.put_meta("probed", now.to_string()).await?;
         }
         while self.prune(now).await? {}
-        let part = ("pages that are to be moved", "free space in the file is not returned to the file system");
+        let part = ("pages that vacuum moves", "free space in the file is not returned to the file system");
         while self.writer.write(move |writer| Ok(writer.attempt_part(part, Writer::vacuum)?)).await? {}
         Ok(())
     }
@@ -71,11 +71,10 @@ impl Sqlite {
         Ok(self.writer.write(move |writer| Ok(writer.prune(now)?)).await? || is_rehash_left)
     }
 
-    /// Erases everything about the messages to a user id, or to an address.
     pub async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
-        // Messages that were indexed by the earlier rule are found only after they are indexed again.
+        // Messages that were indexed by an earlier rule must be indexed again first, to be found.
         while self.rehash().await? {}
-        let people = [(Known::User, user), (Known::Email, email)];
+        let people = [(PersonKey::User, user), (PersonKey::Email, email)];
         let people = people.into_iter().filter_map(|(known, value)| Some((known, value?)));
         let mut all = Erased::default();
         for (known, value) in people {
@@ -106,9 +105,9 @@ impl Writer {
         let events = before(self.settings.event_retention);
         let is_more = self.prune_messages(aged, now)?;
         let erased = self.erase_bodies(dead, now)?;
-        let part = ("the events", "events are kept longer than queue.event-retention");
+        let part = ("the events", "events are stored longer than queue.event-retention");
         let pruned = self.attempt_part(part, |writer| writer.prune_events(events, STEP))?;
-        let part = ("the batches", "batches are kept longer than queue.retention");
+        let part = ("the batches", "batches are stored longer than queue.retention");
         self.attempt_part(part, |writer| writer.drop_batches(aged))?;
         Ok(is_more || erased >= STEP || pruned >= STEP)
     }
@@ -126,11 +125,11 @@ impl Writer {
         Ok(free > PAGES)
     }
 
-    /// Erases settled messages that are old or too many; whether there are more.
+    /// Deletes settled messages that are too old or too many. Returns whether there are more.
     fn prune_messages(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<bool> {
-        let part = ("the index of settled messages", "messages are kept longer than queue.retention");
+        let part = ("the index of settled messages", "messages are stored longer than queue.retention");
         let surplus = self.settled.saturating_sub(self.settings.max_settled);
-        let step = if self.damage.is_beside() { STEP_BESIDE } else { STEP };
+        let step = if self.damage.has_damaged_neighbours() { STEP_NEAR_DAMAGE } else { STEP };
         let ids = self.attempt_part(part, |writer| {
             let aged = format!(
                 "SELECT id FROM messages WHERE settled < ?1 AND id NOT IN {SET_ASIDE} ORDER BY settled LIMIT ?2"
@@ -147,7 +146,7 @@ impl Writer {
             Ok(ids)
         })?;
         for id in &ids {
-            match self.attempt(Place::Message(*id), |writer| writer.erase(*id))? {
+            match self.attempt(Location::Message(*id), |writer| writer.erase(*id))? {
                 Ok(Some(_)) => {}
                 Ok(None) => self.leave_out(*id, "the index refers to a row that does not exist", now).map(drop)?,
                 Err(damage) => drop(self.note_damaged(*id, &damage, now)?),
@@ -156,9 +155,9 @@ impl Writer {
         Ok(!ids.is_empty() && (self.settled > self.settings.max_settled || ids.len() as i64 >= step))
     }
 
-    /// Erases what only another attempt of a dead letter would need. Returns the number of messages.
+    /// Erases bodies and progress of old dead letters. Returns the number of messages.
     fn erase_bodies(&mut self, before: i64, now: Timestamp) -> rusqlite::Result<i64> {
-        let all = self.attempt(Place::Part("the contexts of dead letters"), |writer| {
+        let all = self.attempt(Location::Part("the contexts of dead letters"), |writer| {
             let sql = format!(
                 "UPDATE messages SET body = NULL, progress = NULL WHERE id IN (SELECT id FROM messages
                 WHERE state IN (4, 5, 6) AND settled < ?1 AND body IS NOT NULL AND id NOT IN {SET_ASIDE} LIMIT ?2)"
@@ -168,8 +167,8 @@ impl Writer {
         if let Ok(erased) = all {
             return Ok(erased as i64);
         }
-        // One of them is damaged: go through them one by one, by the index of dead letters.
-        let part = ("the index of dead letters", "their contexts are kept longer than queue.dead-letter-retention");
+        // One of them is damaged: erase them one by one, by the index of dead letters.
+        let part = ("the index of dead letters", "their contexts are stored longer than queue.dead-letter-retention");
         let ids =
             format!("SELECT id FROM messages WHERE state IN (4, 5, 6) AND id NOT IN {SET_ASIDE} AND ?1 > 0 LIMIT ?2");
         let ids = self.attempt_part(part, |writer| writer.ids(&ids, 1, STEP))?;
@@ -178,7 +177,7 @@ impl Writer {
         let mut erased = 0;
         for id in ids {
             let erase = |writer: &mut Writer| writer.db.prepare_cached(sql)?.execute([id, before]);
-            match self.attempt(Place::Message(id), erase)? {
+            match self.attempt(Location::Message(id), erase)? {
                 Ok(n) => erased += n as i64,
                 Err(damage) => drop(self.note_damaged(id, &damage, now)?),
             }
@@ -190,46 +189,46 @@ impl Writer {
         self.db.prepare_cached(sql)?.query_map([first, max], |row| row.get(0))?.collect()
     }
 
-    /// Erases some of a person's messages with ids above `after`. Also returns where to continue, unless that was all.
-    fn erase_some(&mut self, known: Known, value: &str, after: i64) -> rusqlite::Result<(Erased, Option<i64>)> {
+    /// Erases some of a person's messages with ids above `after`. Also returns the id to continue after, if there may be more.
+    fn erase_some(&mut self, known: PersonKey, value: &str, after: i64) -> rusqlite::Result<(Erased, Option<i64>)> {
         let hashes = known.hashes(value);
         let sql = format!("SELECT id FROM {RECIPIENTS} WHERE id > ? ORDER BY id LIMIT ?");
-        let step = if self.damage.is_beside() { STEP_BESIDE } else { STEP };
+        let step = if self.damage.has_damaged_neighbours() { STEP_NEAR_DAMAGE } else { STEP };
         let values = params![list(hashes.iter().copied()), self.deferred_index.ids(&hashes), after, step];
         let ids =
             self.db.prepare_cached(&sql)?.query_map(values, |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
         let is_last = (ids.len() as i64) < step;
-        let (mut erased, form) = (Erased::default(), known.form(value));
+        let (mut erased, form) = (Erased::default(), known.normal_form(value));
         for id in &ids {
-            match self.attempt(Place::Message(*id), |writer| writer.erase_if(*id, known, &form))? {
+            match self.attempt(Location::Message(*id), |writer| writer.erase_if(*id, known, &form))? {
                 Ok(None) => {}
-                Ok(Some(Held::Waiting)) => erased.waiting += 1,
-                Ok(Some(Held::InFlight)) => erased.in_flight += 1,
-                Ok(Some(Held::Settled)) => erased.settled += 1,
+                Ok(Some(Stage::Waiting)) => erased.waiting += 1,
+                Ok(Some(Stage::InFlight)) => erased.in_flight += 1,
+                Ok(Some(Stage::Settled)) => erased.settled += 1,
                 Err(_) => erased.damaged += 1,
             }
         }
         Ok((erased, ids.last().copied().filter(|_| !is_last)))
     }
 
-    /// Erases a message if it is the person's: the index key is only a hash.
-    fn erase_if(&mut self, id: i64, known: Known, form: &str) -> rusqlite::Result<Option<Held>> {
+    /// Erases a message if it belongs to the person, because different people may have the same hash.
+    fn erase_if(&mut self, id: i64, known: PersonKey, form: &str) -> rusqlite::Result<Option<Stage>> {
         let sql = format!("SELECT {} FROM messages WHERE id = ?1", known.column());
-        let found = self.db.prepare_cached(&sql)?.query_row([id], |row| Ok(Reading::of(row).text(0))).optional()?;
+        let found = self.db.prepare_cached(&sql)?.query_row([id], |row| Ok(RowReader::new(row).text(0))).optional()?;
         match found.flatten() {
-            Some(text) if known.form(&text) == form => self.erase(id),
+            Some(text) if known.normal_form(&text) == form => self.erase(id),
             _ => Ok(None),
         }
     }
 
     /// Deletes a message from every table.
-    fn erase(&mut self, id: i64) -> rusqlite::Result<Option<Held>> {
+    fn erase(&mut self, id: i64) -> rusqlite::Result<Option<Stage>> {
         let Some(ErasedRow { priority, state, uuid, hashes }) = self.erase_row(id)? else { return Ok(None) };
         self.deferred_index.erase(uuid, id);
-        // An entry that stays in a damaged index refers to no message.
-        let part = ("the keys of erased messages", "hashes of erased messages stay there");
+        // An entry that remains in a damaged index refers to no message.
+        let part = ("the keys of erased messages", "hashes of erased messages remain there");
         self.attempt_part(part, |writer| writer.erase_keys(id, uuid, &hashes))?;
-        let part = ("the events of erased messages", "they are kept until queue.event-retention");
+        let part = ("the events of erased messages", "they are stored until queue.event-retention");
         self.attempt_part(part, |writer| {
             let sql = "DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)";
             writer.db.prepare_cached(sql)?.execute([id])?;
@@ -238,26 +237,25 @@ impl Writer {
         self.tally(priority, state, -1);
         if state != State::Queued {
             self.settled = self.settled.saturating_sub(1);
-            return Ok(Some(Held::Settled));
+            return Ok(Some(Stage::Settled));
         }
         self.unsettled = self.unsettled.saturating_sub(1);
-        if self.unclaim(id)?.is_some() {
-            return Ok(Some(Held::InFlight));
+        if self.end_claim(id)?.is_some() {
+            return Ok(Some(Stage::InFlight));
         }
         self.unblock(id)?;
         self.take_waiting(priority, id)?;
-        Ok(Some(Held::Waiting))
+        Ok(Some(Stage::Waiting))
     }
 
-    /// Deletes a message's row. SQLite merges pages that have become small, and a neighbouring page may be damaged: then the row
-    /// stays, emptied.
+    /// Deletes a message's row. If SQLite would merge its page with a damaged one, the row is emptied instead.
     fn erase_row(&mut self, id: i64) -> rusqlite::Result<Option<ErasedRow>> {
         let columns = "lane, state, uuid, user, email";
         let take_out = |writer: &mut Writer| {
             let sql = format!("DELETE FROM messages WHERE id = ?1 AND state >= 0 RETURNING {columns}");
             writer.db.prepare_cached(&sql)?.query_row([id], ErasedRow::of).optional()
         };
-        if let Ok(erased) = self.attempt(Place::Beside(id), take_out)? {
+        if let Ok(erased) = self.attempt(Location::Neighbour(id), take_out)? {
             return Ok(erased);
         }
         let sql = format!("SELECT {columns} FROM messages WHERE id = ?1 AND state >= 0");
@@ -280,10 +278,10 @@ impl Writer {
     }
 }
 
-/// The state of a row that was emptied because it could not be deleted. No message has this state, and no index refers to the row.
+/// The state of a row that was emptied because it could not be deleted. No message has this state, and no index contains the row.
 pub(super) const EMPTIED: i64 = -1;
 
-/// What the other tables need to know of an erased message.
+/// The values of an erased row that other tables depend on.
 struct ErasedRow {
     priority: i64,
     state: State,
@@ -293,15 +291,15 @@ struct ErasedRow {
 
 impl ErasedRow {
     fn of(row: &rusqlite::Row) -> rusqlite::Result<ErasedRow> {
-        let mut row = Reading::of(row);
+        let mut row = RowReader::new(row);
         let (priority, state) = (row.number_or(0, ORDINARY), State::of(row.number_or(1, State::Corrupt as i64)));
         let (uuid, user, email) = (row.uuid(2), row.text(3), row.text(4));
         Ok(ErasedRow { priority, state, uuid, hashes: all_hashes(user.as_deref(), email.as_deref()) })
     }
 }
 
-/// Where a message was.
-enum Held {
+/// Where an erased message was.
+enum Stage {
     Waiting,
     InFlight,
     Settled,

@@ -1,5 +1,5 @@
-//! Reading rows that may be partly damaged, by a failing disk or by hand edits. A value of the wrong type is read as well as
-//! possible and reported; a row that cannot be read at all is skipped. Neither affects the rows beside it.
+//! Reading rows that may be damaged, by a failing disk or by manual edits. A value of the wrong type is converted if possible and
+//! reported; a row that cannot be read is skipped. Neither affects other rows.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -7,19 +7,19 @@ use uuid::Uuid;
 
 use crate::sqlite;
 
-/// Ids that are tried one by one after the last readable row; from then on the step doubles.
+/// Ids that are tried one by one after an unreadable row; then the step doubles.
 const STEPS: u32 = 4_096;
 
-/// One row, and what is wrong with it.
-pub(super) struct Reading<'a> {
+/// Reads a row, and collects its faults.
+pub(super) struct RowReader<'a> {
     row: &'a Row<'a>,
-    /// Columns that do not hold what they should.
+    /// What is wrong with its columns.
     pub faults: Vec<String>,
 }
 
-impl<'a> Reading<'a> {
-    pub fn of(row: &'a Row<'a>) -> Self {
-        Reading { row, faults: Vec::new() }
+impl<'a> RowReader<'a> {
+    pub fn new(row: &'a Row<'a>) -> Self {
+        RowReader { row, faults: Vec::new() }
     }
 
     fn fault(&mut self, column: usize, what: &str) {
@@ -31,17 +31,17 @@ impl<'a> Reading<'a> {
         self.row.get_ref(column).unwrap_or(ValueRef::Null)
     }
 
-    /// A string; invalid UTF-8 in it is replaced.
+    /// A string, with invalid UTF-8 replaced.
     pub fn text(&mut self, column: usize) -> Option<String> {
         let bytes = match self.value(column) {
             ValueRef::Null => return None,
             ValueRef::Text(bytes) => bytes,
             ValueRef::Blob(bytes) => {
-                self.fault(column, "is no text");
+                self.fault(column, "is not text");
                 bytes
             }
             ValueRef::Integer(_) | ValueRef::Real(_) => {
-                self.fault(column, "is no text");
+                self.fault(column, "is not text");
                 return None;
             }
         };
@@ -59,13 +59,13 @@ impl<'a> Reading<'a> {
             ValueRef::Null => None,
             ValueRef::Integer(number) => Some(number),
             _ => {
-                self.fault(column, "is no number");
+                self.fault(column, "is not a number");
                 None
             }
         }
     }
 
-    /// A number that must be there.
+    /// A required number.
     pub fn number_or(&mut self, column: usize, default: i64) -> i64 {
         let is_null = matches!(self.value(column), ValueRef::Null);
         if is_null {
@@ -79,32 +79,32 @@ impl<'a> Reading<'a> {
             ValueRef::Null => None,
             ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Some(bytes.to_vec()),
             ValueRef::Integer(_) | ValueRef::Real(_) => {
-                self.fault(column, "is no sequence of bytes");
+                self.fault(column, "is not a blob");
                 None
             }
         }
     }
 
-    /// A uuid that must be there; the nil uuid where it is not.
+    /// A required uuid; the nil uuid if it is missing.
     pub fn uuid(&mut self, column: usize) -> Uuid {
         match self.bytes(column).map(|bytes| Uuid::from_slice(&bytes)) {
             Some(Ok(uuid)) => uuid,
             _ => {
-                self.fault(column, "is no uuid");
+                self.fault(column, "is not a uuid");
                 Uuid::nil()
             }
         }
     }
 }
 
-/// The order in which rows are read.
+/// The order of ids.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Up,
     Down,
 }
 
-/// The id of a table's next readable row. Unreadable rows are skipped: rows that share a damaged page have neighbouring ids.
+/// The id of a table's next readable row. Unreadable rows are skipped; those on a damaged page have neighbouring ids.
 pub(super) fn next_id(db: &Connection, table: &str, from: i64, order: Order) -> rusqlite::Result<Option<i64>> {
     let sql = match order {
         Order::Up => format!("SELECT id FROM {table} WHERE id >= ?1 ORDER BY id LIMIT 1"),
@@ -129,7 +129,7 @@ pub(super) fn next_id(db: &Connection, table: &str, from: i64, order: Order) -> 
     }
 }
 
-/// Rows of a table after that id, without the damaged ones. `sql` selects one row by its id.
+/// The readable rows of a table after an id. `sql` selects one row by its id.
 pub(super) fn each<T>(
     db: &Connection,
     (table, sql): (&str, &str),

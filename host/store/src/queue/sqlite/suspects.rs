@@ -1,36 +1,35 @@
 //! Messages that were in flight when a process ended unexpectedly. Any of them may have caused it. The first two times they are
-//! retried as usual; from the third on such a message is a suspect: it waits, longer each time, and is then sent with nothing else
-//! in flight in the whole process. Once an attempt finishes it is no longer a suspect, so that only a message that crashes the
-//! process by itself keeps counting; after `queue.max-interruptions` it is set aside.
+//! requeued as usual; from the third time on such a message is a suspect: it waits, longer each time, and is then sent alone, with
+//! nothing else in flight. When an attempt finishes it is no longer a suspect. So only a message that crashes the process by itself
+//! continues to count; after `queue.max-interruptions` it is set aside.
 //!
-//! Only unexpected ends count: not an orderly shutdown ([`super::Queue::note_shutdown`]), and not a lease that ended.
+//! Only unexpected ends are counted: not an orderly shutdown ([`super::Queue::note_shutdown`]), and not a lease that ended.
 
 use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 
 use super::claims::{Found, WAITING};
-use super::damage::Place;
+use super::damage::Location;
 use super::group_commit;
-use super::rows::Reading;
+use super::rows::RowReader;
 use super::writer::{Writer, put_meta};
 use super::{Claimed, QueueError, Sqlite, State, moment, ms, ready};
 
 /// The priority class that suspects wait in; their original one is in their rows.
 pub(super) const SUSPECTS: i64 = -1;
-/// The interruption that makes a message a suspect.
-const FROM: i64 = 3;
-/// The pause of a suspect; it doubles with each further interruption.
+/// The number of interruptions from which on a message is a suspect.
+const SUSPECT_FROM: i64 = 3;
+/// The first pause of a suspect. It doubles with each further interruption.
 const PAUSE_MS: i64 = 1_000;
 const PAUSE_MAX_MS: i64 = 60_000;
 /// Suspects that one claim considers.
 const SUSPECTS_MAX: i64 = 1_000;
 
-/// The key in `meta` that says whether the process that owns the file runs, or was shut down.
+/// The key in `meta` that tells whether the process that uses the file runs or was shut down.
 const RUN: &str = "run";
 const RUNNING: &str = "running";
 
 impl Sqlite {
-    /// Claims one suspect that is due. It must be sent alone: nothing else may be claimed or in flight until it is settled.
     pub async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
         self.writer.write(move |writer| Ok(writer.claim_suspect(now)?)).await
     }
@@ -41,7 +40,7 @@ impl Writer {
         put_meta(&self.db, RUN, "ended")
     }
 
-    /// Requeues messages that were in flight in the last process, in doubt. Must be called before anything else.
+    /// Requeues messages that were in flight in the last process, in doubt. Must be called first.
     pub fn recover(&mut self, now: Timestamp) -> Result<(), QueueError> {
         group_commit::run_now(self, move |writer| Ok(writer.requeue_claimed(now)?))
     }
@@ -49,17 +48,17 @@ impl Writer {
     fn requeue_claimed(&mut self, now: Timestamp) -> rusqlite::Result<()> {
         let run = self.attempt_part(("the queue's metadata", "crashes may not be counted"), |writer| {
             let mut run = writer.db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-            let run = run.query_row([RUN], |row| Ok(Reading::of(row).text(0))).optional()?.flatten();
+            let run = run.query_row([RUN], |row| Ok(RowReader::new(row).text(0))).optional()?.flatten();
             put_meta(&writer.db, RUN, RUNNING)?;
             Ok(run)
         })?;
         let is_unclean = run.as_deref() == Some(RUNNING);
-        self.tidy_waiting()?;
+        self.correct_ranges()?;
         let part = ("messages in flight", "they are not sent again");
         let claims = self.attempt_part(part, |writer| {
             let mut claims = writer.db.prepare("SELECT id, lane FROM claims ORDER BY id")?;
             let read = |row: &rusqlite::Row| {
-                let mut row = Reading::of(row);
+                let mut row = RowReader::new(row);
                 Ok((row.number_or(0, 0), row.number_or(1, super::ORDINARY)))
             };
             let found = claims.query_map([], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -69,7 +68,7 @@ impl Writer {
         let mut orphans = Vec::new();
         for (id, priority) in claims {
             let requeue_claimed = |writer: &mut Writer| writer.requeue_one(id, priority, is_unclean, now);
-            match self.attempt(Place::Message(id), requeue_claimed)? {
+            match self.attempt(Location::Message(id), requeue_claimed)? {
                 Ok(true) => {}
                 Ok(false) => orphans.push(id),
                 Err(damage) => self.set_aside(id, priority, &damage, now)?,
@@ -87,8 +86,8 @@ impl Writer {
         (self.unsettled, self.suspects) = (waiting.unsigned_abs(), suspects.unsigned_abs());
         if suspects > 0 {
             tracing::warn!(
-                "{suspects} messages were in flight when the process ended unexpectedly, {FROM} times or more; each is retried \
-                 alone, after a growing pause."
+                "{suspects} messages were in flight when the process ended unexpectedly, {SUSPECT_FROM} times or more; each is retried \
+                 alone, after an increasing pause."
             );
         }
         Ok(())
@@ -96,7 +95,7 @@ impl Writer {
 
     /// Requeues one message. Returns false if it does not exist or is settled.
     fn requeue_one(&mut self, id: i64, priority: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<bool> {
-        let interruptions = self.doubt(id, is_unclean, now)?;
+        let interruptions = self.mark_in_doubt(id, is_unclean, now)?;
         let Some(interruptions) = interruptions else { return Ok(false) };
         self.requeue(id, priority, interruptions, now)?;
         Ok(true)
@@ -110,21 +109,21 @@ impl Writer {
         interruptions: i64,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        if interruptions < FROM {
+        if interruptions < SUSPECT_FROM {
             return self.put(priority, ms(now), id);
         }
-        // A message that is not tried again need not wait.
+        // A message that will not be sent need not wait.
         let is_culprit = interruptions >= i64::from(self.settings.max_interruptions);
         let pause = if is_culprit { 0 } else { pause(interruptions) };
         self.suspects += 1;
         self.put(SUSPECTS, ms(now).saturating_add(pause), id)
     }
 
-    /// Deletes or corrects rows of the queue whose range is wrong, because claims rely on it.
-    fn tidy_waiting(&mut self) -> rusqlite::Result<()> {
-        let part = ("the rows of waiting messages", "some without a message may be there");
+    /// Deletes or corrects rows of the queue with invalid ranges, because claims rely on them.
+    fn correct_ranges(&mut self) -> rusqlite::Result<()> {
+        let part = ("the rows of waiting messages", "some may refer to no message");
         let orphans = self.attempt_part(part, |writer| {
-            // If the last rows cannot be read this fails, so that no row is mistaken for an orphan.
+            // This fails if the last message cannot be read, so that no row is deleted by mistake.
             let last: i64 = writer.db.query_row("SELECT ifnull(max(id), 0) FROM messages", [], |row| row.get(0))?;
             let sql = "DELETE FROM queue WHERE n < 1 OR id > ?1 RETURNING id";
             let mut gone = writer.db.prepare(sql)?;
@@ -148,9 +147,9 @@ impl Writer {
             ready::take_one(&self.db, SUSPECTS, id)?;
             self.suspects = self.suspects.saturating_sub(1);
             if self.is_cancelled(priority)? {
-                match self
-                    .attempt(Place::Message(id), |writer| writer.done(id, priority, (State::Cancelled, b""), now))?
-                {
+                match self.attempt(Location::Message(id), |writer| {
+                    writer.set_settled(id, priority, (State::Cancelled, b""), now)
+                })? {
                     Ok(()) => {}
                     Err(damage) => self.set_aside(id, priority, &damage, now)?,
                 }
@@ -160,7 +159,7 @@ impl Writer {
             if !self.start_claim(id, priority, self.last_claim)? {
                 continue;
             }
-            let kind = self.attempt(Place::Batch(priority), |writer| writer.kind(priority))?;
+            let kind = self.attempt(Location::Batch(priority), |writer| writer.kind(priority))?;
             match self.read_claimed(priority, id, &kind, now)? {
                 Found::Message(claimed) => return Ok(Some(*claimed)),
                 Found::Nothing => self.log_orphans("rows", &[id]),
@@ -207,7 +206,7 @@ impl Writer {
 
     /// Due times and ids of waiting suspects, the earliest first.
     fn waiting_suspects(&mut self) -> rusqlite::Result<Vec<(i64, i64)>> {
-        let suspects = self.attempt(Place::Priority(SUSPECTS), |writer| {
+        let suspects = self.attempt(Location::Priority(SUSPECTS), |writer| {
             let sql = "SELECT due, id FROM queue WHERE lane = ?1 ORDER BY due, id LIMIT ?2";
             let mut suspects = writer.db.prepare_cached(sql)?;
             suspects.query_map([SUSPECTS, SUSPECTS_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
@@ -217,9 +216,9 @@ impl Writer {
 
     /// The priority class in a message's row; `None` if that cannot be read.
     fn priority(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
-        let priority = self.attempt(Place::Message(id), |writer| {
+        let priority = self.attempt(Location::Message(id), |writer| {
             let mut priority = writer.db.prepare_cached("SELECT lane FROM messages WHERE id = ?1")?;
-            priority.query_row([id], |row| Ok(Reading::of(row).number(0))).optional()
+            priority.query_row([id], |row| Ok(RowReader::new(row).number(0))).optional()
         })?;
         Ok(priority.ok().flatten().flatten())
     }
@@ -227,7 +226,7 @@ impl Writer {
 
 /// The pause of a message with that many interruptions, in milliseconds.
 fn pause(interruptions: i64) -> i64 {
-    let doubled = u32::try_from(interruptions - FROM).ok().and_then(|n| PAUSE_MS.checked_shl(n.min(30)));
+    let doubled = u32::try_from(interruptions - SUSPECT_FROM).ok().and_then(|n| PAUSE_MS.checked_shl(n.min(30)));
     doubled.unwrap_or(PAUSE_MAX_MS).clamp(PAUSE_MS, PAUSE_MAX_MS)
 }
 

@@ -99,7 +99,7 @@ async fn state(queue: &Queue, number: u128) -> State {
 }
 
 #[tokio::test]
-async fn two_processes_never_have_one_file() {
+async fn a_queue_is_opened_by_one_process() {
     let home = Home::new();
     let _queue = home.open();
     let refused = Queue::open(&home.settings(), at(0)).err().expect("taken").to_string();
@@ -108,7 +108,7 @@ async fn two_processes_never_have_one_file() {
 }
 
 #[tokio::test]
-async fn what_is_old_goes_and_gives_its_room_back() {
+async fn old_messages_are_deleted_and_their_space_is_returned() {
     let home = Home::new();
     let settings = Settings { max_settled: 100, ..home.settings() };
     let queue = Queue::open(&settings, at(0)).expect("opened");
@@ -135,7 +135,7 @@ async fn what_is_old_goes_and_gives_its_room_back() {
 }
 
 #[tokio::test]
-async fn a_damaged_row_is_claimed_to_be_set_aside_and_stops_nothing() {
+async fn a_damaged_row_is_claimed_and_set_aside() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1, 2], ORDINARY).await;
@@ -159,7 +159,7 @@ fn is_on_disk(home: &Home, text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_erased_is_on_the_disk_no_more() {
+async fn erased_data_is_not_on_the_disk() {
     let home = Home::new();
     let queue = home.open();
     let secret = |n| New { body: format!("reset-link-{n}-{}", "x".repeat(9_000)).into_bytes(), ..new(n, ORDINARY) };
@@ -176,7 +176,7 @@ async fn what_is_erased_is_on_the_disk_no_more() {
 }
 
 #[tokio::test]
-async fn a_locked_file_is_an_answer_and_passes() {
+async fn a_locked_file_is_an_error_until_it_is_unlocked() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
@@ -192,7 +192,7 @@ async fn a_locked_file_is_an_answer_and_passes() {
 }
 
 #[tokio::test]
-async fn a_copy_is_a_queue() {
+async fn a_backup_can_be_opened() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, 1..=20, ORDINARY).await;
@@ -211,7 +211,7 @@ async fn a_copy_is_a_queue() {
 }
 
 #[tokio::test]
-async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_all_they_hold() {
+async fn tables_with_a_unique_index_on_uuids_are_upgraded() {
     let home = Home::new();
     let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, user, body)
         VALUES (?1, ?2, ?3, 1, 0, 0, 0, 'app.note', ?4, ?5)";
@@ -223,7 +223,7 @@ async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_a
             let values = rusqlite::params![number as i64, new.uuid.as_bytes(), new.digest, user, new.body];
             db.execute(insert, values).expect("a message of before");
             db.execute("INSERT INTO queue (lane, due, id) VALUES (1, 0, ?1)", [number as i64]).expect("it waits");
-            let [hash, _] = super::recipients::hashes_before(user, None);
+            let [hash, _] = super::recipients::legacy_hashes(user, None);
             db.execute("INSERT INTO recipients VALUES (?1, ?2)", [hash, Some(number as i64)]).expect("its recipient");
         }
     }
@@ -237,7 +237,7 @@ async fn tables_whose_uuids_were_unique_by_themselves_are_brought_forward_with_a
 }
 
 #[tokio::test]
-async fn a_file_of_another_program_or_of_a_later_ace_is_left_alone() {
+async fn a_database_of_another_program_or_a_later_ace_is_rejected() {
     let home = Home::new();
     let refused = |sql: &str| {
         let file = home.0.path().join("ace.db");
@@ -271,7 +271,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_an_answer_and_nothing_that_was_accepted_is_lost() {
+async fn a_full_disk_is_an_error_and_accepted_messages_are_kept() {
     let home = Home::new();
     let Some(disk) = SmallDisk::mount(home.0.path(), "600k") else {
         assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");

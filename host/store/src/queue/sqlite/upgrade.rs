@@ -1,5 +1,5 @@
-//! Upgrading the tables of an earlier version in a file that is partly damaged: readable rows are upgraded, the rest stays as it is
-//! and is set aside once it is read.
+//! Upgrading tables of an earlier version in a damaged file: readable rows are upgraded; the rest is left as it is, and set aside when it
+//! is read.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -12,23 +12,23 @@ use super::file::{self, EVENT_KINDS, MOVED_LIMITS, REHASH_THROUGH};
 use super::ready;
 use super::rows::{self, Order};
 use crate::files::{self, Access, Readers};
-use crate::sqlite::{self, Held};
+use crate::sqlite::{self, Database};
 
-/// What came before this version has to be written anew as a whole, and so read as a whole.
-const AROUND_FROM: usize = 3;
-/// The version that has a column for limits, and another index of recipients.
+/// The oldest version that can be upgraded around damage. Upgrades of earlier versions copy the whole table of messages.
+const AROUND_DAMAGE_FROM: usize = 3;
+/// The version that added the column for limits and changed the index of recipients.
 const LIMITS_VERSION: usize = 5;
-/// Rows that cannot be brought forward; with more of them there is nothing to be gained.
+/// Rows that cannot be upgraded, at most.
 const FAULTS_MAX: usize = 1_000;
 
-/// Brings the tables forward, around what is damaged where that is possible.
-pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
-    match file::bring_forward(db, from, versions) {
-        Err(error) if !sqlite::is_general(&error) && from >= AROUND_FROM => {
-            bring_forward_around(db, from, versions)?;
+/// Upgrades the tables, around damaged rows if possible.
+pub(super) fn migrate(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+    match file::migrate(db, from, versions) {
+        Err(error) if !sqlite::is_general(&error) && from >= AROUND_DAMAGE_FROM => {
+            migrate_around_damage(db, from, versions)?;
             tracing::error!(
-                "The queue's file is damaged ({error}). Its tables are brought forward around that; messages that cannot be read are \
-                 set aside, and named, once they are due. Put a backup in its place when you can."
+                "The queue's file is damaged ({error}). Its tables were upgraded without the damaged rows; messages that cannot be read are \
+                 set aside, and logged, when they are due. Restore a backup when possible."
             );
             Ok(())
         }
@@ -36,28 +36,28 @@ pub(super) fn bring_forward(db: &mut Connection, from: usize, versions: &[&str])
     }
 }
 
-/// Why tables are not brought forward, and what to do.
+/// The error if tables cannot be upgraded.
 pub(super) fn refusal(file: &Path, copy: &Path, version: usize, error: &rusqlite::Error) -> String {
     let (file, copy) = (file.display(), copy.display());
     format!(
-        "its tables have version {version} and cannot be brought forward, as a part of it is damaged ({error}). It was left as it is, \
-         and {copy} is a copy. Put a backup in its place, or what can be read of it: sqlite3 {file} .recover | sqlite3 recovered.db"
+        "its tables have version {version} and cannot be upgraded, because a part of it is damaged ({error}). It was not changed, \
+         and {copy} is a copy. Restore a backup, or recover what is readable: sqlite3 {file} .recover | sqlite3 recovered.db"
     )
 }
 
-/// A row that cannot be brought forward.
+/// A row that cannot be upgraded.
 enum Faulty {
     Message(i64, String),
     Event(i64),
 }
 
-/// Rows that an upgrade changes one by one.
+/// The rows that an upgrade changes one by one.
 struct Rows {
-    /// Messages whose limits are moved to their own column.
+    /// Messages whose limits are moved to the new column.
     limited: Vec<i64>,
-    /// Events whose kind is copied to its own column.
+    /// Events whose type is copied to the new column.
     events: Vec<i64>,
-    /// The last message to be indexed anew.
+    /// The last message to be indexed again.
     rehash_through: Option<i64>,
 }
 
@@ -74,11 +74,15 @@ impl Rows {
         Ok(found)
     }
 
-    /// Changes each of them; on an error, the row that it is about.
-    fn change(&self, db: &Connection, faults: &BTreeMap<i64, String>) -> Result<(), (rusqlite::Error, Option<Faulty>)> {
-        let by_itself = |error| (error, None);
+    /// Upgrades each row. The error comes with the row that caused it, if it was one.
+    fn migrate(
+        &self,
+        db: &Connection,
+        faults: &BTreeMap<i64, String>,
+    ) -> Result<(), (rusqlite::Error, Option<Faulty>)> {
+        let without_row = |error| (error, None);
         for id in self.limited.iter().filter(|id| !faults.contains_key(*id)) {
-            let mut moved = db.prepare_cached(&format!("{MOVED_LIMITS} AND id = ?1")).map_err(by_itself)?;
+            let mut moved = db.prepare_cached(&format!("{MOVED_LIMITS} AND id = ?1")).map_err(without_row)?;
             let fault = |error| {
                 let fault = Faulty::Message(*id, sqlite::describe(&error));
                 (error, Some(fault))
@@ -86,17 +90,17 @@ impl Rows {
             moved.execute([id]).map_err(fault)?;
         }
         for id in &self.events {
-            let mut kind = db.prepare_cached(&format!("{EVENT_KINDS} WHERE id = ?1")).map_err(by_itself)?;
+            let mut kind = db.prepare_cached(&format!("{EVENT_KINDS} WHERE id = ?1")).map_err(without_row)?;
             kind.execute([id]).map_err(|error| (error, Some(Faulty::Event(*id))))?;
         }
-        faults.iter().try_for_each(|(id, fault)| set_aside(db, *id, fault)).map_err(by_itself)?;
+        faults.iter().try_for_each(|(id, fault)| set_aside(db, *id, fault)).map_err(without_row)?;
         let through = "INSERT INTO meta (key, value) SELECT 'rehash-through', ?1 WHERE ?1 IS NOT NULL";
-        db.execute(through, [self.rehash_through]).map(drop).map_err(by_itself)
+        db.execute(through, [self.rehash_through]).map(drop).map_err(without_row)
     }
 }
 
-/// As [`bring_forward`], with statements that change all rows made for each row by itself.
-fn bring_forward_around(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
+/// As [`migrate`], but changes each row separately.
+fn migrate_around_damage(db: &mut Connection, from: usize, versions: &[&str]) -> rusqlite::Result<()> {
     let without_rows = |tables: &&str| {
         [MOVED_LIMITS, REHASH_THROUGH, EVENT_KINDS].iter().fold((*tables).to_owned(), |all, one| all.replace(one, ""))
     };
@@ -105,9 +109,9 @@ fn bring_forward_around(db: &mut Connection, from: usize, versions: &[&str]) -> 
     let (mut faults, mut left_out) = (BTreeMap::new(), 0);
     loop {
         let mut met = None;
-        let done = file::bring_forward_with(db, &[] as &[&str], versions.len(), |db| {
-            tables.iter().flat_map(|tables| tables.split(';')).try_for_each(|one| make(db, one.trim()))?;
-            rows.change(db, &faults).map_err(|(error, faulty)| {
+        let done = file::migrate_with(db, &[] as &[&str], versions.len(), |db| {
+            tables.iter().flat_map(|tables| tables.split(';')).try_for_each(|one| run_statement(db, one.trim()))?;
+            rows.migrate(db, &faults).map_err(|(error, faulty)| {
                 met = faulty;
                 error
             })
@@ -116,7 +120,7 @@ fn bring_forward_around(db: &mut Connection, from: usize, versions: &[&str]) -> 
         match (done, met) {
             (Err(error), Some(faulty)) if !sqlite::is_general(&error) && left_out <= FAULTS_MAX => match faulty {
                 Faulty::Message(id, fault) => drop(faults.insert(id, fault)),
-                // It is not delivered any more, which is logged when it is due.
+                // It will not be delivered, which is logged when it is due.
                 Faulty::Event(id) => rows.events.retain(|event| *event != id),
             },
             (done, _) => return done,
@@ -124,8 +128,8 @@ fn bring_forward_around(db: &mut Connection, from: usize, versions: &[&str]) -> 
     }
 }
 
-/// Makes one statement. SQLite reads a whole strict table before it adds a column, so that is written into the schema here.
-fn make(db: &Connection, statement: &str) -> rusqlite::Result<()> {
+/// Runs one statement. To add a column SQLite reads the whole strict table, so columns are added in the schema instead.
+fn run_statement(db: &Connection, statement: &str) -> rusqlite::Result<()> {
     let added = ["messages", "events"].into_iter().find_map(|table| {
         let column = statement.strip_prefix(&format!("ALTER TABLE {table} ADD COLUMN "))?;
         Some((table, column))
@@ -142,26 +146,26 @@ fn make(db: &Connection, statement: &str) -> rusqlite::Result<()> {
     db.execute_batch("PRAGMA writable_schema = RESET")
 }
 
-/// A message whose limits cannot be moved is not sent: it would go where it is not to.
+/// Sets aside a message whose limits cannot be moved: without them it would be sent over too many channels.
 fn set_aside(db: &Connection, id: i64, fault: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO damaged (id, at, reason) VALUES (?1, unixepoch() * 1000, ?2)";
-    db.execute(sql, params![id, format!("what it is limited to could not be brought forward: {fault}")])?;
+    db.execute(sql, params![id, format!("its limits could not be upgraded: {fault}")])?;
     db.execute("DELETE FROM claims WHERE id = ?1", [id])?;
     let priority = db.query_row("SELECT lane FROM messages WHERE id = ?1", [id], |row| row.get(0)).optional()?;
     priority.map_or(Ok(false), |priority| ready::take_one(db, priority, id)).map(drop)
 }
 
-/// Copies a database byte by byte, as it cannot be read as a whole. Nobody else has it.
-pub(super) fn copy_pages(db: &Held, to: &Path, access: Access) -> Result<(), OpenError> {
+/// Copies a database byte by byte, because SQLite cannot read all of it. The file must be locked exclusively.
+pub(super) fn copy_pages(db: &Database, to: &Path, access: Access) -> Result<(), OpenError> {
     let failed = |error: std::io::Error| OpenError::io(to, &error);
     // Write the log into the file first.
     let checkpoint = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     let is_busy = checkpoint.map_err(|e| OpenError::of(to, &e))? != 0;
-    let Some(hold) = db.hold().filter(|_| !is_busy) else {
+    let Some(lock) = db.lock().filter(|_| !is_busy) else {
         return Err(failed(std::io::Error::other("another program reads the database; stop it first")));
     };
-    tracing::warn!(copy = %to.display(), "The queue's file is damaged; its copy is made byte by byte, damage and all.");
+    tracing::warn!(copy = %to.display(), "The queue's file is damaged; it is backed up byte by byte, including the damage.");
     files::replace(to, b"", Readers::Only(access)).map_err(failed)?;
     let mut file = OpenOptions::new().write(true).open(to).map_err(failed)?;
-    hold.copy_database(&mut file).and_then(|()| file.sync_all()).map_err(failed)
+    lock.copy_database(&mut file).and_then(|()| file.sync_all()).map_err(failed)
 }

@@ -1,4 +1,4 @@
-//! The writer: one connection, what it caches of the tables, and the transactions that it makes of groups of changes.
+//! The writer: the connection for writing, cached values from the tables, and transactions of many changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use uuid::Uuid;
 
 use super::blocked;
 use super::clock_jump::Clock;
-use super::damage::{Damage, Place};
+use super::damage::{Damage, Location};
 use super::deferred_index::{self, DeferredIndex};
 use super::disk_reserve::DiskReserve;
 use super::file::{CHECKPOINT_PAGES, PAGE_BYTES};
 use super::group_commit::{self, WriteOp};
-use super::health::Pulse;
+use super::health::HealthTracker;
 use super::limits;
 use super::meter::{Counted, Meter};
 use super::ready::{self, Range};
 use super::recipients::Hashes;
-use super::rows::{self, Reading};
+use super::rows::{self, RowReader};
 use super::{Accepted, MessageId, New, QueueError, Settings, State, ms, ms_due};
 use crate::sqlite;
-use crate::sqlite::Held;
+use crate::sqlite::Database;
 
 /// Why a change was not made.
 pub(super) enum WriteError {
@@ -48,11 +48,11 @@ pub(super) fn put_meta(db: &Connection, key: &str, value: &str) -> rusqlite::Res
     db.prepare_cached(sql)?.execute([key, value]).map(drop)
 }
 
-/// Why a transaction was rolled back.
-struct Void {
+/// The error for which a transaction was rolled back.
+struct RolledBack {
     error: rusqlite::Error,
-    /// One of the changes failed, not the transaction as a whole.
-    is_by_one: bool,
+    /// A change failed, not the transaction as a whole.
+    is_of_one_change: bool,
 }
 
 /// The lease of a message that is in flight.
@@ -60,9 +60,9 @@ struct Void {
 pub(super) struct Lease {
     /// When it ends.
     pub until: Instant,
-    /// The claim it belongs to; `None` if that is no longer known.
+    /// The claim that it belongs to; `None` if that is no longer known.
     pub claim: Option<u64>,
-    /// More channel types were requested after the claim; its worker does not know of them.
+    /// More channel types were requested after the claim; the worker does not know of them.
     pub is_extended: bool,
 }
 
@@ -72,17 +72,17 @@ impl Lease {
     }
 }
 
-/// The connection for writing, and what is cached of the tables.
+/// The connection for writing, and cached values from the tables.
 pub(super) struct Writer {
-    pub db: Held,
+    pub db: Database,
     pub settings: Settings,
-    /// Messages that are not settled.
+    /// Unsettled messages.
     pub unsettled: u64,
-    /// Messages that are settled and still kept.
+    /// Settled messages that are still stored.
     pub settled: u64,
-    /// The id of the message that was accepted last.
+    /// The id of the last message that was accepted.
     pub last_id: i64,
-    /// Messages that are not in the indexes yet.
+    /// Messages that are not indexed yet.
     pub deferred_index: DeferredIndex,
     /// The lease of each message in flight.
     pub leases: HashMap<i64, Lease>,
@@ -92,40 +92,44 @@ pub(super) struct Writer {
     pub paused: BTreeSet<i64>,
     /// Messages that wait for a relay or an origin that is down.
     pub blocked: blocked::Shared,
-    /// Whether the wall clock was set back, and what is being done about it.
+    /// The wall clock, and the work to do after it was set back.
     pub clock: Clock,
-    /// How many more messages each batch has in each state than its table says. Written once per transaction, because a group
-    /// changes the same few numbers many times.
+    /// Changes of the numbers of messages by batch and state. They are written once per transaction, because a group changes the same
+    /// few numbers many times.
     pub tallies: BTreeMap<(i64, State), i64>,
-    /// Changes that are not committed yet, for the rates.
+    /// Messages accepted and settled in the current transaction, for the rates.
     pub counted: Counted,
     meter: Arc<Meter>,
-    pub pulse: Arc<Pulse>,
-    /// Disk space for messages that were accepted, used when the disk is full.
+    pub health: Arc<HealthTracker>,
+    /// Disk space for accepted messages, used when the disk is full.
     reserve: DiskReserve,
     /// Whether there is room for new messages; `None` if not checked yet.
     has_room: Option<bool>,
     pub damage: Damage,
-    /// Messages with further channel types requested, whose claims this transaction ends.
+    /// Messages with an extended lease whose claims the current transaction ends.
     pub extended: Vec<i64>,
-    /// Messages that wait to be tried alone.
+    /// Waiting suspects.
     pub suspects: u64,
-    /// The priority class that had its turn last.
+    /// The priority class that had the last turn.
     pub turn: i64,
     /// The webhooks that every event is delivered to.
     pub webhooks: Vec<String>,
-    /// A checkpoint is due: it also truncates the database after its last page in use.
+    /// A checkpoint is due. It also truncates the database.
     pub wants_checkpoint: bool,
     /// When the last checkpoint was.
     pub checkpointed: Instant,
-    /// The next transaction fails at its end.
+    /// Makes the next transaction fail at its end.
     #[cfg(any(test, feature = "conformance"))]
     pub fails_next: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Writer {
     /// Must be followed by [`Writer::recover`].
-    pub fn new(db: Held, settings: &Settings, (meter, pulse): (Arc<Meter>, Arc<Pulse>)) -> rusqlite::Result<Self> {
+    pub fn new(
+        db: Database,
+        settings: &Settings,
+        (meter, health): (Arc<Meter>, Arc<HealthTracker>),
+    ) -> rusqlite::Result<Self> {
         let clock = Clock::new(&db)?;
         let (deferred_index, indexed, damage) = DeferredIndex::new(&db)?;
         let mut writer = Writer {
@@ -143,7 +147,7 @@ impl Writer {
             tallies: BTreeMap::new(),
             counted: Counted::default(),
             meter,
-            pulse,
+            health,
             reserve: DiskReserve::of(settings),
             has_room: None,
             damage: Damage::default(),
@@ -163,36 +167,35 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Stops maintaining the damaged indexes of uuids and recipients; messages are still accepted.
+    /// Stops writing to the damaged indexes of uuids and recipients. Messages are still accepted.
     fn stop_indexing(&mut self, damage: &str) {
         let consequence =
             "new messages are indexed in memory only, which grows with them, until the next start tries again";
-        self.pulse.damaged(INDEXES, consequence, damage);
+        self.health.damaged(INDEXES, consequence, damage);
         self.deferred_index.disable();
     }
 
-    /// Loads what is cached from the tables. Waiting messages are counted later, when all of them wait.
+    /// Loads the cached values. Waiting messages are counted later, after those in flight were requeued.
     fn load_counts(&mut self) -> rusqlite::Result<()> {
         let number = |part, sql| {
             let number = self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
-            self.or_log(part, "how many messages there are is not known", number)
+            self.or_default(part, "the number of messages is unknown", number)
         };
         let settled =
             number("the index of settled messages", "SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = rows::next_id(&self.db, "messages", i64::MAX, rows::Order::Down)?.unwrap_or(0);
         let paused = super::batches::paused(&self.db);
-        let paused = self.or_log("the batches", "batches that were paused may go on", paused)?;
+        let paused = self.or_default("the batches", "paused batches may be sent", paused)?;
         let blocked = self.blocked.load(&self.db);
-        self.or_log("messages that wait for a relay", "they wait until their time is over", blocked)?;
+        self.or_default("messages that wait for a relay", "they wait for the maximum time", blocked)?;
         self.settled = settled.unsigned_abs();
-        // Ids of pruned messages may be assigned again, but only after the process ends, and none that was in the indexes.
+        // Ids of deleted messages may be assigned again, but only after a restart, and none that was in the indexes.
         (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
         Ok(())
     }
 
-    /// Makes leases match claims after a rollback: every claim has a lease, and every lease a claim. A lease whose claim is later
-    /// than `last` loses its claim number.
-    fn lease_anew(&mut self, last: u64) -> rusqlite::Result<()> {
+    /// Makes the leases match the claims after a rollback. A lease loses its claim number if that is higher than `last`.
+    fn restore_leases(&mut self, last: u64) -> rusqlite::Result<()> {
         let mut claims = self.db.prepare_cached("SELECT id FROM claims")?;
         let claims: BTreeSet<i64> = claims.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         self.leases.retain(|id, _| claims.contains(id));
@@ -203,72 +206,73 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes all changes in one transaction, and replies to each. If one fails for a reason of its own, the transaction is rolled back
-    /// and each change is made in a transaction of its own, so that only the caller of the faulty one gets its error.
+    /// Commits all changes in one transaction, and replies to each. If one of them fails, the transaction is rolled back and each change
+    /// is committed separately, so that only the caller of the faulty one gets an error.
     pub fn commit(&mut self, changes: &mut [Box<dyn WriteOp>]) {
         if let Err(lost) = self.db.check() {
             let why = lost.to_string();
-            self.pulse.write_failed(&why);
+            self.health.write_failed(&why);
             let error = QueueError::Unavailable(why);
             return changes.iter_mut().for_each(|change| change.reply(Err(&error)));
         }
-        let mut result = self.transact_around(changes);
-        if matches!(&result, Err(void) if sqlite::is_full(&void.error)) && self.make_room() {
-            result = self.transact_around(changes);
+        let mut result = self.transact_without_damage(changes);
+        if matches!(&result, Err(rolled_back) if sqlite::is_full(&rolled_back.error)) && self.make_room() {
+            result = self.transact_without_damage(changes);
         }
-        if let Err(Void { error, is_by_one }) = &result
+        if let Err(RolledBack { error, is_of_one_change }) = &result
             && changes.len() > 1
-            && (*is_by_one && !sqlite::is_general(error) || sqlite::is_full(error))
+            && (*is_of_one_change && !sqlite::is_general(error) || sqlite::is_full(error))
         {
             return self.commit_each(changes);
         }
-        self.answer(changes, result);
+        self.reply_all(changes, result);
     }
 
-    /// The disk is full: releases the reserve for messages that were accepted. Returns whether that freed space.
+    /// Releases the reserve because the disk is full. Returns whether that freed space.
     fn make_room(&mut self) -> bool {
         let is_released = self.reserve.release();
         self.limit_log();
-        // What is in the database already need not stay in the log.
+        // A checkpoint frees the log.
         let log = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         self.db.renew();
         is_released || log == Ok(0)
     }
 
-    /// Whether there is room for new messages, besides the reserve for those that were accepted.
+    /// Whether there is room for new messages besides the reserve.
     pub fn has_room(&mut self) -> bool {
-        let has = self.reserve.is_there();
+        let has = self.reserve.ensure();
         if self.has_room.replace(has) != Some(has) {
             self.limit_log();
             if has {
-                self.pulse.has_room();
+                self.health.has_room();
             }
         }
         if !has {
-            self.pulse.no_room(&self.reserve.reason());
+            self.health.no_room(&self.reserve.reason());
         }
         has
     }
 
     fn limit_log(&self) {
         let pages = self.reserve.log_pages(PAGE_BYTES, CHECKPOINT_PAGES);
-        // It cannot fail; if it did, the log would keep its length.
+        // An error only means that the log keeps its length.
         let _ = self.db.pragma_update(None, "wal_autocheckpoint", pages);
     }
 
     fn commit_each(&mut self, changes: &mut [Box<dyn WriteOp>]) {
         for i in 0..changes.len() {
-            let result = self.transact_around(&mut changes[i..=i]);
-            if matches!(&result, Err(Void { error, .. }) if sqlite::is_general(error) && !sqlite::is_full(error)) {
-                // The others would fail too, and each might wait as long for a lock.
-                return self.answer(&mut changes[i..], result);
+            let result = self.transact_without_damage(&mut changes[i..=i]);
+            if matches!(&result, Err(RolledBack { error, .. }) if sqlite::is_general(error) && !sqlite::is_full(error))
+            {
+                // The others would fail too, after waiting for a lock again.
+                return self.reply_all(&mut changes[i..], result);
             }
-            self.answer(&mut changes[i..=i], result);
+            self.reply_all(&mut changes[i..=i], result);
         }
     }
 
-    /// One transaction, repeated without what turns out to be damaged.
-    fn transact_around(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), Void> {
+    /// Runs one transaction, and repeats it without the parts that are found to be damaged.
+    fn transact_without_damage(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), RolledBack> {
         loop {
             self.damage.start();
             match self.transact(changes) {
@@ -276,56 +280,58 @@ impl Writer {
                     self.damage.log();
                     return Ok(());
                 }
-                Err(void) if sqlite::is_general(&void.error) || !self.damage.exclude() => return Err(void),
+                Err(rolled_back) if sqlite::is_general(&rolled_back.error) || !self.damage.exclude() => {
+                    return Err(rolled_back);
+                }
                 Err(_) => {}
             }
         }
     }
 
-    fn answer(&mut self, changes: &mut [Box<dyn WriteOp>], result: Result<(), Void>) {
+    fn reply_all(&mut self, changes: &mut [Box<dyn WriteOp>], result: Result<(), RolledBack>) {
         if std::mem::take(&mut self.wants_checkpoint) {
-            // A concurrent reader only postpones it.
+            // It fails if there is a concurrent reader, and is repeated later.
             let _ = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
             self.checkpointed = Instant::now();
         }
         self.db.renew();
-        let error = result.err().map(|void| {
-            let reason = sqlite::describe(&void.error);
-            if void.is_by_one && !sqlite::is_general(&void.error) {
+        let error = result.err().map(|rolled_back| {
+            let reason = sqlite::describe(&rolled_back.error);
+            if rolled_back.is_of_one_change && !sqlite::is_general(&rolled_back.error) {
                 tracing::debug!("A change could not be written: {reason}");
             } else {
-                self.pulse.write_failed(&reason);
+                self.health.write_failed(&reason);
             }
-            group_commit::void(&void.error)
+            group_commit::queue_error(&rolled_back.error)
         });
         for change in changes {
             change.reply(error.as_ref().map_or(Ok(()), Err));
         }
     }
 
-    /// One transaction, committed or rolled back. After a rollback the caches are as they were before.
-    fn transact(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), Void> {
+    /// Runs one transaction. After a rollback the cached values are restored.
+    fn transact(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), RolledBack> {
         let before = (self.unsettled, self.settled, self.last_id, self.suspects, self.paused.clone(), self.clock);
         let (last_claim, changed) = (self.last_claim, self.db.total_changes());
-        let result = self.make(changes);
+        let result = self.run_all(changes);
         let counted = std::mem::take(&mut self.counted);
         if result.is_ok() {
             self.meter.add(counted);
-            self.deferred_index.keep(self.last_id);
+            self.deferred_index.commit(self.last_id);
             self.extended.clear();
             if self.db.total_changes() != changed {
-                self.pulse.written();
+                self.health.written();
             }
             return Ok(());
         }
         if !self.db.is_autocommit() {
-            // If even this fails the connection is lost, and every later change fails with that error.
+            // If this fails, the connection is unusable, and every later change fails too.
             let _ = self.db.execute_batch("ROLLBACK");
         }
         (self.unsettled, self.settled, self.last_id, self.suspects, self.paused, self.clock) = before;
         self.tallies.clear();
-        self.deferred_index.undo();
-        let _ = self.lease_anew(last_claim);
+        self.deferred_index.roll_back();
+        let _ = self.restore_leases(last_claim);
         let _ = self.blocked.load(&self.db);
         for id in std::mem::take(&mut self.extended) {
             self.leases.entry(id).and_modify(|lease| lease.is_extended = true);
@@ -333,16 +339,16 @@ impl Writer {
         result
     }
 
-    fn make(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), Void> {
-        let by_one = |error| Void { error, is_by_one: true };
-        let of_all = |error| Void { error, is_by_one: false };
+    fn run_all(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), RolledBack> {
+        let by_one = |error| RolledBack { error, is_of_one_change: true };
+        let of_all = |error| RolledBack { error, is_of_one_change: false };
         self.start_transaction().map_err(of_all)?;
         for change in changes {
             change.run(self).map_err(by_one)?;
         }
         self.write_tallies().map_err(by_one)?;
         let indexed =
-            self.attempt(Place::Part(INDEXES), |writer| writer.deferred_index.index(&writer.db)).map_err(of_all)?;
+            self.attempt(Location::Part(INDEXES), |writer| writer.deferred_index.index(&writer.db)).map_err(of_all)?;
         if let Err(damage) = indexed {
             self.stop_indexing(&damage);
         }
@@ -372,11 +378,11 @@ impl Writer {
         }
         let uuids: Vec<Uuid> = new.iter().map(|(one, _)| one.uuid).collect();
         let indexed = deferred_index::all_indexed(&self.db, &uuids)?;
-        let (mut answers, mut run) = (Vec::with_capacity(new.len()), Range::default());
+        let (mut answers, mut range) = (Vec::with_capacity(new.len()), Range::default());
         for (one, hashes) in new {
-            let known = self.deferred_index.held(one.uuid).or_else(|| indexed.get(&one.uuid).copied());
+            let known = self.deferred_index.in_memory(one.uuid).or_else(|| indexed.get(&one.uuid).copied());
             if let Some(id) = known
-                && let Some(again) = self.again(one, id, now)?
+                && let Some(again) = self.resubmitted(one, id, now)?
             {
                 answers.push(again);
                 continue;
@@ -387,11 +393,11 @@ impl Writer {
             let waits = Range::one(one.priority.0, due, id);
             if one.claim {
                 self.start_claim(id, one.priority.0, super::FIRST_CLAIM)?;
-            } else if !run.grow(waits) {
-                ready::put(&self.db, std::mem::replace(&mut run, waits))?;
+            } else if !range.grow(waits) {
+                ready::put(&self.db, std::mem::replace(&mut range, waits))?;
             }
         }
-        ready::put(&self.db, run)?;
+        ready::put(&self.db, range)?;
         Ok(answers)
     }
 
@@ -414,7 +420,7 @@ impl Writer {
                 new.email,
                 new.trace,
                 new.body,
-                new.limit.as_ref().map(|limit| limits::written(&vec![limit.clone()]))
+                new.limit.as_ref().map(|limit| limits::to_text(&vec![limit.clone()]))
             ])?;
         self.last_id = id;
         self.deferred_index.add(new.uuid, id, hashes);
@@ -424,8 +430,8 @@ impl Writer {
         Ok(id)
     }
 
-    /// A value read outside of a transaction; the default if damage prevents reading it, which is logged once.
-    fn or_log<T: Default>(
+    /// A value that was read outside of a transaction, or the default if it is damaged, which is logged once.
+    fn or_default<T: Default>(
         &self,
         part: &'static str,
         consequence: &str,
@@ -433,14 +439,14 @@ impl Writer {
     ) -> rusqlite::Result<T> {
         match read {
             Err(error) if !sqlite::is_general(&error) => {
-                self.pulse.damaged(part, consequence, &sqlite::describe(&error));
+                self.health.damaged(part, consequence, &sqlite::describe(&error));
                 Ok(T::default())
             }
             read => read,
         }
     }
 
-    /// Adds a message to those that wait.
+    /// Adds a waiting message.
     pub fn put(&self, priority: i64, due: i64, id: i64) -> rusqlite::Result<()> {
         ready::put(&self.db, Range::one(priority, due, id))
     }
@@ -457,14 +463,14 @@ impl Writer {
         Ok(true)
     }
 
-    /// Counts a batch's messages by state.
+    /// Changes the number of a batch's messages in a state.
     pub fn tally(&mut self, priority: i64, state: State, by: i64) {
         if priority > super::ORDINARY {
             *self.tallies.entry((priority, state)).or_default() += by;
         }
     }
 
-    /// Writes the tallies. Must be called before the table is read.
+    /// Writes the changed numbers. Must be called before the table is read.
     pub fn write_tallies(&mut self) -> rusqlite::Result<()> {
         let sql =
             "INSERT INTO tallies (lane, state, n) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET n = n + excluded.n";
@@ -485,7 +491,7 @@ impl Writer {
         let Some(id) = self.deferred_index.find(&self.db, uuid)? else { return Ok(None) };
         let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1 AND state >= 0")?;
         let read = |row: &rusqlite::Row| {
-            let mut row = Reading::of(row);
+            let mut row = RowReader::new(row);
             Ok((id, row.number_or(0, super::ORDINARY), State::of(row.number_or(1, State::Corrupt as i64))))
         };
         found.query_row([id], read).optional()

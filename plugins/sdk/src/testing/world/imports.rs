@@ -115,11 +115,11 @@ pub mod keyvalue {
     ) -> Result<Place, KeyvalueError> {
         write(bucket, |world| {
             if limit == 0 {
-                return Err(KeyvalueError::Quota(format!("{bucket}/{key}: a limit of 0 places leaves none to take")));
+                return Err(KeyvalueError::Quota(format!("{bucket}/{key}: the limit of places must be at least 1")));
             }
             let place = (bucket.to_owned(), key.to_owned());
             if world.facts.contains_key(&place) && !world.places.contains_key(&place) {
-                return Err(KeyvalueError::Unavailable(format!("{bucket}/{key} holds a value that is not places")));
+                return Err(KeyvalueError::Unavailable(format!("{bucket}/{key} does not hold places")));
             }
             let now = u64::try_from(world.now.as_millisecond()).unwrap_or_default();
             let taken = world.places.entry(place.clone()).or_default();
@@ -161,7 +161,7 @@ pub mod keyvalue {
     ) -> Result<Counted, KeyvalueError> {
         let place = (bucket.to_owned(), key.to_owned());
         let held = world.facts.get(&place).map(|bytes| String::from_utf8_lossy(bytes).parse::<i64>());
-        let no_counter = || KeyvalueError::Unavailable(format!("{key:?} in {bucket:?} is no counter"));
+        let no_counter = || KeyvalueError::Unavailable(format!("{bucket}/{key} is not a counter"));
         let before = held.transpose().map_err(|_| no_counter())?.unwrap_or(0);
         let token = once.map(|token| (place.0.clone(), place.1.clone(), token.to_owned()));
         if let Some(at) = token.as_ref().and_then(|token| world.tokens.get(token)) {

@@ -1,22 +1,22 @@
-//! Damage of every kind, written into the file from outside: it affects one row, and all others are processed.
+//! Damage of every kind: it affects one row, and all others are processed.
 
 use rusqlite::Connection;
 
 use super::*;
 use crate::sqlite::damage::testing;
 
-/// Does something to the file that no ACE would; nobody has it open.
+/// Damages the file, which must not be open.
 fn spoil(home: &Home, sql: &str) {
     testing::spoil(&home.settings().database, sql);
 }
 
-/// Makes a table take values of any type.
+/// Makes a table accept values of any type.
 fn loosen(home: &Home, table: &str) {
     spoil(home, &format!("UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = '{table}'"));
     spoil(home, &format!("UPDATE sqlite_schema SET sql = rtrim(sql, ' ,') WHERE name = '{table}'"));
 }
 
-/// Overwrites the page that holds `text`; whether there is one.
+/// Overwrites the page that contains `text`.
 pub(super) fn spoil_page(home: &Home, text: &str) {
     spoil_page_with(home, text.as_bytes());
 }
@@ -26,14 +26,14 @@ fn spoil_page_with(home: &Home, part: &[u8]) {
     let file = home.settings().database;
     spoil(home, "");
     let mut bytes = std::fs::read(&file).expect("read");
-    let at = memchr::memmem::find(&bytes, part).unwrap_or_else(|| panic!("{} is nowhere", part.escape_ascii()));
+    let at = memchr::memmem::find(&bytes, part).unwrap_or_else(|| panic!("{} is not in the file", part.escape_ascii()));
     let page = at / PAGE * PAGE;
-    assert!(page > 0, "not the first page, which is the whole database's");
+    assert!(page > 0, "not the first page, which has the header");
     bytes[page..page + PAGE].fill(0x5a);
     std::fs::write(&file, bytes).expect("written");
 }
 
-/// Sends all that can be claimed; their numbers, without those that are to be set aside.
+/// Sends all messages that can be claimed, and returns their numbers. Damaged ones are set aside.
 pub(super) async fn send_all(queue: &Queue) -> Vec<u128> {
     let mut sent = Vec::new();
     for _ in 0..50 {
@@ -52,10 +52,10 @@ pub(super) async fn send_all(queue: &Queue) -> Vec<u128> {
             settle(queue, &[one], how).await;
         }
     }
-    panic!("there is no end to it: {sent:?}");
+    panic!("it does not terminate: {sent:?}");
 }
 
-/// Bodies so long that a page holds few of them.
+/// A message with a long body, so that a page holds few of them.
 fn long(number: u128, priority: Priority) -> New {
     let body = format!("body-{number}-{}", "x".repeat(5_000)).into_bytes();
     New { digest: digest(&body), body, ..new(number, priority) }
@@ -63,7 +63,7 @@ fn long(number: u128, priority: Priority) -> New {
 
 async fn stop_and(queue: Queue, home: &Home, spoil_it: impl FnOnce(&Home)) -> Queue {
     drop(queue);
-    // The thread closes the file a moment after.
+    // The thread closes the file soon after that.
     let file = home.settings().database;
     for _ in 0..500 {
         if !file.with_file_name("ace.db-wal").exists() {
@@ -76,7 +76,7 @@ async fn stop_and(queue: Queue, home: &Home, spoil_it: impl FnOnce(&Home)) -> Qu
 }
 
 #[tokio::test]
-async fn a_value_that_is_not_what_its_column_holds_is_its_messages_fault_alone() {
+async fn a_value_of_a_wrong_type_affects_only_its_message() {
     let spoils = [
         "UPDATE messages SET email = CAST(x'ff40' AS TEXT) WHERE id = 3",
         "UPDATE messages SET user = CAST(x'c328' AS TEXT) WHERE id = 3",
@@ -104,7 +104,7 @@ async fn a_value_that_is_not_what_its_column_holds_is_its_messages_fault_alone()
             .await;
             accept(&queue, [6], ORDINARY).await;
             let sent = send_all(&queue).await;
-            // These columns are overwritten for a message that was in flight.
+            // These columns are overwritten when the message is requeued.
             let is_healed = is_in_flight && (spoil_it.contains("in_doubt") || spoil_it.contains("interruptions"));
             let is_readable = spoil_it.contains("body") || is_healed;
             assert_eq!(sent.iter().filter(|n| **n != 3).copied().collect::<Vec<_>>(), [1, 2, 4, 5, 6], "{spoil_it}");
@@ -121,7 +121,7 @@ async fn a_value_that_is_not_what_its_column_holds_is_its_messages_fault_alone()
 }
 
 #[tokio::test]
-async fn rows_without_their_message_or_with_a_settled_one_are_removed_and_stop_nothing() {
+async fn rows_without_a_waiting_message_are_removed() {
     let spoils = [
         "DELETE FROM messages WHERE id = 3",
         "INSERT INTO queue (lane, due, id, n) VALUES (1, 0, 900, 1)",
@@ -156,12 +156,12 @@ async fn rows_without_their_message_or_with_a_settled_one_are_removed_and_stop_n
 }
 
 #[tokio::test]
-async fn a_page_that_is_damaged_holds_up_nobody_else() {
+async fn a_damaged_page_affects_only_its_messages() {
     let home = Home::new();
     let queue = home.open();
     let news = (1..=60).map(|n| long(n, ORDINARY)).collect();
     queue.accept(news, at(1_000)).await.expect("accepted");
-    // A start indexes all that is there: a uuid leads to its message also where that cannot be read.
+    // A start indexes all messages, so an unreadable one is found by its uuid.
     let queue = stop_and(queue, &home, |_| {}).await;
     let queue = stop_and(queue, &home, |home| spoil_page(home, "body-30-")).await;
     let lost: Vec<u128> = {
@@ -178,29 +178,29 @@ async fn a_page_that_is_damaged_holds_up_nobody_else() {
     let one = queue.message(Uuid::from_u128(30)).await.expect("asked").expect("it is known");
     assert_eq!(one.state, State::Corrupt);
     assert!(String::from_utf8_lossy(&one.report.expect("why")).contains("damaged"));
-    let pruned = keep_up_to_the_end(&queue).await;
-    assert_eq!(pruned, lost.len() as u64, "all others are gone, those on the pages beside the damaged one too");
-    // A row that could not be deleted was emptied, and is no message for lists, for a start, or for the same message again.
+    let pruned = maintain_until_done(&queue).await;
+    assert_eq!(pruned, lost.len() as u64, "all others are deleted, also those on pages next to the damaged one");
+    // A row that could not be deleted was emptied: it is not listed, and the same message can be submitted again.
     let queue = stop_and(queue, &home, |_| {}).await;
     let listed = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
-    assert_eq!(listed, [], "what is damaged is passed over");
+    assert_eq!(listed, [], "damaged rows are skipped");
     accept(&queue, (31..=40).chain([100]), ORDINARY).await;
     assert_eq!(send_all(&queue).await, (31..=40).chain([100]).collect::<Vec<_>>());
-    assert_eq!(keep_up_to_the_end(&queue).await, lost.len() as u64);
+    assert_eq!(maintain_until_done(&queue).await, lost.len() as u64);
     assert_eq!((queue.health().writes, queue.health().claims), (None, None));
 }
 
-/// Until there is nothing more to do; how many messages are left in the file.
-async fn keep_up_to_the_end(queue: &Queue) -> u64 {
+/// Runs maintenance until nothing is left to do. Returns the number of damaged messages.
+async fn maintain_until_done(queue: &Queue) -> u64 {
     let maintained = tokio::time::timeout(Duration::from_secs(60), queue.maintain(at(40 * 86_400))).await;
-    maintained.expect("there is an end to it").expect("retention is not stopped");
+    maintained.expect("it terminates").expect("damage does not stop it");
     let left = queue.messages(Filter::default(), None, 500).await.expect("listed").messages;
     assert_eq!(left, []);
     queue.stats().await.expect("asked").damaged
 }
 
 #[tokio::test]
-async fn who_has_messages_on_a_damaged_page_is_erased_from_all_others_and_the_damaged_ones_are_counted() {
+async fn erasure_counts_messages_on_a_damaged_page() {
     for is_settled in [false, true] {
         let home = Home::new();
         let queue = home.open();
@@ -223,7 +223,7 @@ async fn who_has_messages_on_a_damaged_page_is_erased_from_all_others_and_the_da
         assert!(listed.iter().all(|m| m.uuid.as_u128() % 2 == 1));
         let again = queue.erase(None, Some("user0@example.com".to_owned())).await.expect("erased");
         assert_eq!((again.waiting, again.settled, again.damaged), (0, 0, lost), "no more than before");
-        // Nothing of them is on the disk, on the pages beside the damaged one neither.
+        // Nothing of them is on the disk, not even on pages next to the damaged one.
         queue.maintain(at(1_000)).await.expect("maintained");
         let queue = stop_and(queue, &home, |home| spoil(home, "")).await;
         drop(queue);
@@ -235,7 +235,7 @@ async fn who_has_messages_on_a_damaged_page_is_erased_from_all_others_and_the_da
 }
 
 #[tokio::test]
-async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else() {
+async fn damage_in_the_table_of_blocked_messages_delays_no_other_message() {
     let down = || vec!["relay:main".to_owned()];
     let block = |second| Settlement::Block { due: at(second), progress: b"half".to_vec(), destinations: down() };
     let home = Home::new();
@@ -289,12 +289,12 @@ async fn a_damaged_entry_or_page_of_what_waits_for_a_relay_holds_up_nobody_else(
 }
 
 #[tokio::test]
-async fn what_was_sent_and_cannot_be_written_down_is_not_sent_again_and_the_others_are_settled() {
+async fn a_message_whose_settlement_cannot_be_written_is_not_sent_again() {
     let home = Home::new();
     let queue = home.open();
     queue.accept((1..=60).map(|n| long(n, ORDINARY)).collect(), at(1_000)).await.expect("accepted");
     let claimed = claim(&queue, 60, 1_000).await;
-    // While they are in flight the page is damaged: SQLite reads its cache again after another connection has written.
+    // The page is damaged while they are in flight. SQLite drops its cache after another connection wrote.
     spoil(&home, "");
     spoil_page_below(&home, "body-30-").await;
     settle(&queue, &claimed, done(State::Sent)).await;
@@ -309,7 +309,7 @@ async fn what_was_sent_and_cannot_be_written_down_is_not_sent_again_and_the_othe
     assert_eq!(send_all(&queue).await, [0_u128; 0], "also after a new start");
 }
 
-/// As [`spoil_page`], below an open queue.
+/// As [`spoil_page`], for an open queue.
 async fn spoil_page_below(home: &Home, text: &str) {
     spoil_page(home, text);
     let db = Connection::open(home.settings().database).expect("opened");
@@ -317,7 +317,7 @@ async fn spoil_page_below(home: &Home, text: &str) {
 }
 
 #[tokio::test]
-async fn damaged_indexes_and_batches_and_events_stop_nothing_that_does_not_need_them() {
+async fn damaged_batches_and_events_affect_nothing_else() {
     let home = Home::new();
     let queue = home.open();
     queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
@@ -360,7 +360,7 @@ async fn damaged_indexes_and_batches_and_events_stop_nothing_that_does_not_need_
 }
 
 #[tokio::test]
-async fn a_resolver_whose_row_is_damaged_is_named_and_the_others_are_asked() {
+async fn a_damaged_resolver_is_reported_and_others_are_not_affected() {
     let home = Home::new();
     let queue = home.open();
     let resolver = Resolver { plugin: "enrolled".to_owned(), arguments: "{}".to_owned() };
@@ -381,12 +381,12 @@ async fn a_resolver_whose_row_is_damaged_is_named_and_the_others_are_asked() {
 }
 
 #[tokio::test]
-async fn one_change_that_fails_is_its_callers_alone() {
+async fn a_failed_change_affects_only_its_caller() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
     let hold = sqlite(&queue).writer.write(|_| {
-        // Those after it gather meanwhile.
+        // The next writes gather meanwhile.
         std::thread::sleep(Duration::from_millis(200));
         Ok(())
     });
@@ -404,7 +404,7 @@ async fn one_change_that_fails_is_its_callers_alone() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_written_says_since_when_and_notices_by_itself_when_it_can() {
+async fn failed_writes_are_reported_until_they_work_again() {
     let home = Home::new();
     let queue = home.open();
     let other = Connection::open(home.settings().database).expect("opened");
@@ -420,7 +420,7 @@ async fn a_store_that_cannot_be_written_says_since_when_and_notices_by_itself_wh
     assert_eq!((queue.health().writes, queue.health().claims), (None, None));
 }
 
-/// One that is submitted again, and whose row is what is damaged.
+/// A message whose row is damaged is submitted again.
 #[tokio::test]
 async fn submitting_a_damaged_message_again_fails_and_other_messages_are_accepted() {
     let home = Home::new();
@@ -430,7 +430,7 @@ async fn submitting_a_damaged_message_again_fails_and_other_messages_are_accepte
     let queue = stop_and(queue, &home, |home| spoil_page(home, "body-30-")).await;
     for round in 0..5 {
         let hold = sqlite(&queue).writer.write(|_| {
-            // Those after it gather meanwhile, and come into one transaction.
+            // The next writes gather meanwhile, and are committed together.
             std::thread::sleep(Duration::from_millis(100));
             Ok(())
         });
@@ -446,10 +446,9 @@ async fn submitting_a_damaged_message_again_fails_and_other_messages_are_accepte
     assert!((100..105).all(|number| sent.contains(&number)) && sent.len() > 55, "{sent:?}");
 }
 
-/// The page that every new message's row would be on: accepted messages are sent, and refusals of new ones are reported.
-/// Nothing could be written behind the others any more: the start puts another page there.
+/// Rows of new messages are added to the last page. If it is damaged, the start replaces it.
 #[tokio::test]
-async fn a_damaged_last_page_costs_the_messages_on_it_alone() {
+async fn a_damaged_last_page_is_replaced() {
     for (count, is_sent) in [(1, false), (8, false), (60, true), (400, false)] {
         let home = Home::new();
         let queue = home.open();
@@ -465,17 +464,17 @@ async fn a_damaged_last_page_costs_the_messages_on_it_alone() {
         let sent = send_all(&queue).await;
         let lost = (1..=count).filter(|number| !is_sent && !sent.contains(number)).count();
         assert!(lost <= 15 && (is_sent || lost > 0) && sent.ends_with(&[1_000, 1_001, 1_002]), "{count}: {sent:?}");
-        assert!(queue.health().writes.is_none(), "it is ready");
+        assert!(queue.health().writes.is_none(), "the queue is healthy");
         queue.maintain(at(40 * 86_400)).await.expect("maintained");
         assert_eq!(queue.messages(Filter::default(), None, 500).await.expect("listed").messages, []);
         let kept = std::fs::read_dir(home.settings().database.parent().expect("a folder")).expect("read").flatten();
         assert_eq!(kept.filter(|entry| entry.file_name().to_string_lossy().starts_with("ace.db.page-")).count(), 1);
-        // And the file is valid from then on.
+        // The file is valid after that.
         let queue = stop_and(queue, &home, |_| {}).await;
         queue.accept(vec![new(2_000, ORDINARY)], at(50 * 86_400)).await.expect("accepted");
         let db = Connection::open(home.settings().database).expect("opened");
         let rows: i64 =
             db.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("every page is read");
-        assert_eq!(rows, 2, "the new one, and the row of the page that was put in");
+        assert_eq!(rows, 2, "the new message, and the row of the new page");
     }
 }

@@ -1,7 +1,7 @@
-//! A database of the build of 2026-11-30 (tests/upgrade/queue.sql, as SQL), read by this one: nothing that waits, is in flight or was
-//! settled is lost or changed.
+//! Reads a database of the build of 2026-11-30 (tests/upgrade/queue.sql, as SQL): no message is lost or changed, whether it waits, is in
+//! flight or is settled.
 //!
-//! `ACE_WRITE_UPGRADE=1` writes the file where it is not there, with the present build: only a further version of the tables needs that,
+//! With `ACE_WRITE_UPGRADE=1` the current build writes the file if it is missing. That is needed only for a new version of the tables,
 //! under another name.
 
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ const CANCELLED: Uuid = Uuid::from_u128(0xb4);
 const GIVEN_UP: Uuid = Uuid::from_u128(0xb5);
 const RELAY: &str = "relay main";
 
-/// Messages, by the numbers that their uuids are.
+/// Messages, by the number in their uuids.
 const SINGLE: u128 = 1;
 const LATER: u128 = 2;
 const LIMITED: u128 = 3;
@@ -27,9 +27,9 @@ const SUSPECT: u128 = 4;
 const IN_FLIGHT: u128 = 5;
 const RECORDED: u128 = 6;
 const AGAIN: u128 = 7;
-const TRIED_AGAIN: u128 = 8;
-/// From here on: what waits with each form of progress, and what is settled with each state.
-const STANDS: u128 = 100;
+const RETRIED: u128 = 8;
+/// The first message of each group: waiting with each form of progress, settled with each state, in batches.
+const WITH_PROGRESS: u128 = 100;
 const SETTLED: u128 = 200;
 const MEMBERS: u128 = 300;
 
@@ -37,7 +37,7 @@ fn folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/upgrade"))
 }
 
-/// The values of a file of stored JSON, in its order.
+/// The values in a file of stored JSON, in order.
 fn stored(name: &str) -> Vec<(String, Vec<u8>)> {
     let text = std::fs::read_to_string(folder().join(name)).expect("it is committed");
     let all: serde_json::Map<String, Value> = serde_json::from_str(&text).expect("JSON");
@@ -61,7 +61,7 @@ fn event(number: u128) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The states that a message is settled with by its worker, in the order of their numbers.
+/// The states that a worker settles messages with, in the order of their numbers.
 const STATES: [State; 6] =
     [State::Sent, State::MaybeSent, State::NotSent, State::Failed, State::Expired, State::Corrupt];
 
@@ -77,9 +77,9 @@ async fn settle_one(queue: &Queue, new: New, settlement: Settlement) {
     settle(queue, &[claim_one(queue, number).await], settlement).await;
 }
 
-/// Fills a database as a process does that ends unexpectedly in the end.
+/// Fills a database like a process that finally ends unexpectedly.
 async fn fill(home: &Home) {
-    // Three processes end with it in flight.
+    // Three processes end while it is in flight.
     for _ in 0..3 {
         let queue = home.open();
         queue.accept(vec![message(SUSPECT, TRANSACTIONAL)], at(1_000)).await.expect("accepted");
@@ -95,7 +95,7 @@ async fn fill(home: &Home) {
     queue.retry_webhook_delivery("crm".to_owned(), EventId(2), at(5_000)).await.expect("written");
     let down = br#"{"type":"destination.down","timestamp":"1970-01-01T00:16:40Z","data":{"name":"main"}}"#;
     queue.emit(NewEvent { kind: "destination.down".into(), body: down.to_vec() }, at(1_002)).await.expect("written");
-    // In the end, so that nothing else is claimed.
+    // Last, so that nothing else is claimed.
     for number in [IN_FLIGHT, RECORDED] {
         queue.accept(vec![message(number, TRANSACTIONAL)], at(1_000)).await.expect("accepted");
         let claimed = claim_one(&queue, number).await;
@@ -139,11 +139,11 @@ async fn fill_settled(queue: &Queue) {
     assert_eq!(queue.accept(vec![again], at(1_000)).await, Ok(vec![Accepted::Extended]));
     settle(queue, &claim(queue, 1, 1_000).await, Settlement::Release).await;
     queue.cancel(Uuid::from_u128(AGAIN), at(1_001)).await.expect("cancelled");
-    settle_one(queue, message(TRIED_AGAIN, ORDINARY), failed()).await;
+    settle_one(queue, message(RETRIED, ORDINARY), failed()).await;
 }
 
 async fn fill_waiting(queue: &Queue) {
-    for ((name, progress), number) in stored("progress.json").into_iter().zip(STANDS..) {
+    for ((name, progress), number) in stored("progress.json").into_iter().zip(WITH_PROGRESS..) {
         let destinations = vec![RELAY.to_owned(), "https://api.example.com".to_owned()];
         let settlement = if name.starts_with("waits-for") {
             Settlement::Block { due: at(9_000), progress, destinations }
@@ -152,7 +152,7 @@ async fn fill_waiting(queue: &Queue) {
         };
         settle_one(queue, message(number, ORDINARY), settlement).await;
     }
-    queue.retry(Uuid::from_u128(TRIED_AGAIN), at(7_000)).await.expect("retried");
+    queue.retry(Uuid::from_u128(RETRIED), at(7_000)).await.expect("retried");
     let later = New { not_before: Some(at(6_000)), ..message(LATER, ORDINARY) };
     let limited = New { limit: Some(vec!["email".to_owned(), "smtp".to_owned()]), ..message(LIMITED, ORDINARY) };
     queue.accept(vec![later, limited], at(1_000)).await.expect("accepted");
@@ -180,8 +180,8 @@ async fn fill_batches(queue: &Queue) {
     queue.cancel_batch(CANCELLED, at(1_001)).await.expect("cancelled");
 }
 
-/// The database of then, in a folder of its own.
-async fn then() -> Home {
+/// The earlier database, in a folder of its own.
+async fn earlier_home() -> Home {
     let sql = folder().join("queue.sql");
     if std::env::var_os("ACE_WRITE_UPGRADE").is_some() && !sql.exists() {
         let home = Home::new();
@@ -199,8 +199,8 @@ async fn kept(queue: &Queue, number: u128) -> Stored {
 }
 
 #[tokio::test]
-async fn what_was_settled_is_as_it_was() {
-    let (home, report) = (then().await, one("reports.json", "all"));
+async fn settled_messages_are_unchanged() {
+    let (home, report) = (earlier_home().await, one("reports.json", "all"));
     let queue = home.open();
     for (state, number) in STATES.into_iter().zip(SETTLED..) {
         let kept = kept(&queue, number).await;
@@ -222,7 +222,7 @@ async fn what_was_settled_is_as_it_was() {
     assert_eq!(queue.get_meta("snapshot").await, Ok(Some("7".to_owned())));
     let filter = Filter { email: Some("ada@example.com".to_owned()), ..Filter::default() };
     let found = queue.messages(filter, None, 100).await.expect("asked").messages.len();
-    assert_eq!(found, 6 + 8 + stored("progress.json").len() + 2 + 15, "all that are for her");
+    assert_eq!(found, 6 + 8 + stored("progress.json").len() + 2 + 15, "all her messages");
     let same = queue.accept(vec![message(SETTLED, ORDINARY)], at(2_000)).await;
     assert_eq!(same, Ok(vec![Accepted::Same(State::Sent)]));
     let discarded = queue.accept(vec![New { limit: Some(Vec::new()), ..message(AGAIN, ORDINARY) }], at(2_000)).await;
@@ -230,24 +230,24 @@ async fn what_was_settled_is_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_waited_is_sent_as_it_would_have_been() {
-    let home = then().await;
+async fn waiting_messages_are_unchanged() {
+    let home = earlier_home().await;
     let queue = home.open();
     assert_eq!(queue.blocked(), [(RELAY.to_owned(), 2), ("https://api.example.com".to_owned(), 2)].into());
-    for ((name, progress), number) in stored("progress.json").into_iter().zip(STANDS..) {
+    for ((name, progress), number) in stored("progress.json").into_iter().zip(WITH_PROGRESS..) {
         let kept = kept(&queue, number).await;
         let due = if name.starts_with("waits-for") { 9_000 } else { 8_000 };
         assert_eq!((kept.state, kept.due, kept.progress), (State::Queued, Some(at(due)), Some(progress)), "{name}");
     }
     assert_eq!(kept(&queue, LATER).await.due, Some(at(6_000)));
-    assert_eq!(kept(&queue, TRIED_AGAIN).await.progress, Some(one("progress.json", "mailed")));
+    assert_eq!(kept(&queue, RETRIED).await.progress, Some(one("progress.json", "mailed")));
     assert_eq!(queue.unblock(RELAY.to_owned(), 10, false).await, Ok(2));
     let suspect = queue.claim_suspect(at(2_000)).await.expect("claimed").expect("it is due");
     assert_eq!((suspect.uuid.as_u128(), suspect.interruptions, suspect.interrupted.len()), (SUSPECT, 3, 3));
     let claimed: BTreeMap<u128, Claimed> =
         claim(&queue, 100, 10_000).await.into_iter().map(|claimed| (claimed.uuid.as_u128(), claimed)).collect();
-    let waited = [SINGLE, LATER, LIMITED, IN_FLIGHT, RECORDED, TRIED_AGAIN].into_iter();
-    let wanted = waited.chain(STANDS..STANDS + 10).chain(MEMBERS..MEMBERS + 5);
+    let waited = [SINGLE, LATER, LIMITED, IN_FLIGHT, RECORDED, RETRIED].into_iter();
+    let wanted = waited.chain(WITH_PROGRESS..WITH_PROGRESS + 10).chain(MEMBERS..MEMBERS + 5);
     assert_eq!(claimed.keys().copied().collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
     assert!(claimed.values().all(|claimed| claimed.damage.is_none()));
     let (body, personal) = (one("messages.json", "message"), one("messages.json", "personal"));
@@ -259,12 +259,12 @@ async fn what_waited_is_sent_as_it_would_have_been() {
     assert_eq!(claimed[&RECORDED].progress, Some(one("progress.json", "recorded")));
     assert_eq!(claimed[&SINGLE].trace.as_deref(), Some("00-01-02-01"));
     assert_eq!(claimed[&LIMITED].limits, Some(vec![vec!["email".to_owned(), "smtp".to_owned()]]));
-    assert_eq!((claimed[&TRIED_AGAIN].since, claimed[&TRIED_AGAIN].accepted), (at(7_000), at(1_000)));
+    assert_eq!((claimed[&RETRIED].since, claimed[&RETRIED].accepted), (at(7_000), at(1_000)));
 }
 
 #[tokio::test]
-async fn batches_resolvers_events_and_webhook_calls_are_as_they_were() {
-    let home = then().await;
+async fn batches_resolvers_events_and_webhook_deliveries_are_unchanged() {
+    let home = earlier_home().await;
     let queue = home.open();
     let states =
         [BatchState::Receiving, BatchState::Sending, BatchState::Paused, BatchState::Cancelled, BatchState::Failed];
@@ -287,15 +287,11 @@ async fn batches_resolvers_events_and_webhook_calls_are_as_they_were() {
     assert_eq!((events.events.len(), events.last, events.pruned), (6, EventId(6), EventId(0)));
     assert_eq!((&events.events[2].body, events.events[2].at), (&event(SETTLED + 2), at(1_001)));
     let kinds: Vec<&str> = events.events.iter().map(|event| event.kind.as_str()).collect();
-    assert_eq!(
-        kinds,
-        [["message.sent"; 5].as_slice(), &["destination.down"]].concat(),
-        "they have a column of their own"
-    );
+    assert_eq!(kinds, [["message.sent"; 5].as_slice(), &["destination.down"]].concat(), "in the new column");
     let calls = |hook: &str, second| queue.webhook_deliveries(hook.to_owned(), 100, at(second));
     assert_eq!(calls("audit", 2_000).await.expect("asked").len(), 6);
     assert_eq!(calls("crm", 2_000).await.expect("asked").len(), 4);
     let crm = calls("crm", 5_000).await.expect("asked");
-    let again = crm.iter().find(|call| call.event.id == EventId(2)).expect("it is made again");
+    let again = crm.iter().find(|call| call.event.id == EventId(2)).expect("it is retried");
     assert_eq!((crm.len(), again.attempts, &again.event.body), (5, 1, &event(SETTLED + 1)));
 }

@@ -47,7 +47,7 @@ fn open_at(home: &Home, second: i64) -> Queue {
 }
 
 #[tokio::test]
-async fn limits_of_messages_that_wait_are_found_when_tables_are_brought_forward() {
+async fn limits_of_waiting_messages_are_moved_by_an_upgrade() {
     let home = Home::new();
     let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, body, progress)
         VALUES (?1, ?2, ?3, 1, 0, 0, 0, 'app.note', ?4, ?5)";
@@ -94,7 +94,7 @@ async fn waiting_messages_stay_blocked_when_tables_are_upgraded() {
 }
 
 #[tokio::test]
-async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
+async fn tables_of_version_4_with_messages_in_flight_are_upgraded() {
     let home = Home::new();
     {
         let file = home.settings().database;
@@ -119,12 +119,12 @@ async fn tables_of_version_4_with_messages_under_way_are_brought_forward() {
     let claimed = claim(&queue, 9, 3_000).await;
     let interruptions: Vec<_> =
         claimed.iter().map(|c| (c.uuid.as_u128(), c.interrupted.clone(), c.interruptions)).collect();
-    // Whether the version before ended as it was asked to is not known, so that counts for nothing.
+    // It is not known whether the earlier version was shut down orderly, so this is not counted as a crash.
     assert_eq!(interruptions, [(1, vec![], 0), (2, vec![at(3_000)], 0), (3, vec![at(2_000)], 0)]);
 }
 
 #[tokio::test]
-async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_anew() {
+async fn messages_indexed_by_the_rule_of_version_4_are_found_and_indexed_again() {
     for is_erased_at_once in [true, false] {
         let home = Home::new();
         {
@@ -138,7 +138,7 @@ async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_
                 let values = rusqlite::params![number, new.uuid.as_bytes(), new.digest, new.user, new.email, new.body];
                 db.execute(sql, values).expect("a message of before");
                 db.execute("INSERT INTO queue VALUES (1, 0, ?1, 1)", [number]).expect("it waits");
-                for hash in crate::queue::sqlite::recipients::hashes_before(new.user.as_deref(), new.email.as_deref())
+                for hash in crate::queue::sqlite::recipients::legacy_hashes(new.user.as_deref(), new.email.as_deref())
                     .into_iter()
                     .flatten()
                 {
@@ -151,13 +151,13 @@ async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_
                 .expect("all are");
         }
         let queue = home.open();
-        // Before anything is indexed anew what was found before is found.
+        // Messages are found before they are indexed again.
         assert_eq!(listed(&queue, "a@example.com").await, [4]);
         if !is_erased_at_once {
             queue.maintain(at(2_000)).await.expect("maintained");
             assert_eq!(listed(&queue, "c@xn--bcher-kva.example").await, [6]);
             let left = queue.get_meta("rehash-through").await.expect("asked");
-            assert_eq!(left, None, "it is done, once");
+            assert_eq!(left, None, "it is complete");
         }
         let erased = queue.erase(None, Some("c@xn--bcher-kva.example".to_owned())).await.expect("erased");
         assert_eq!(erased.waiting, 1);
@@ -167,6 +167,6 @@ async fn what_was_indexed_by_the_rule_of_version_4_is_found_at_once_and_indexed_
             let sql = "SELECT (SELECT count(*) FROM recipients) + (SELECT count(*) FROM uuids)";
             Ok(writer.db.query_row(sql, [], |row| row.get::<_, i64>(0))?)
         });
-        assert_eq!(rows.await, Ok(0), "and no key of theirs is left");
+        assert_eq!(rows.await, Ok(0), "none of their keys is left");
     }
 }

@@ -1,4 +1,4 @@
-//! The database as a file: who has it, what happens to it while it is open, what a crash leaves of it, and who can read it.
+//! The database as a file: its lock, changes while it is open, crashes, and permissions.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,7 +26,7 @@ impl Home {
         Queue::open(&Settings { database: self.file(name), ..self.settings() }, at(1_000))
     }
 
-    /// A home as a process leaves it that is killed now.
+    /// A copy of the home, as if the process were killed now.
     fn killed(&self) -> Home {
         let home = Home::new();
         for name in ["ace.db", "ace.db-wal"] {
@@ -36,7 +36,7 @@ impl Home {
     }
 }
 
-/// Tables of version 1 with a message that waits.
+/// Creates tables of version 1 with a waiting message.
 fn of_version_1(home: &Home) {
     let db = file::open_as(&home.file("ace.db"), &file::VERSIONS[..1]).unwrap_or_else(|e| panic!("{e}"));
     let one = new(1, ORDINARY);
@@ -49,7 +49,7 @@ fn of_version_1(home: &Home) {
 }
 
 #[tokio::test]
-async fn one_queue_has_the_file_whatever_name_leads_to_it() {
+async fn a_file_is_locked_by_every_name() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
@@ -63,23 +63,23 @@ async fn one_queue_has_the_file_whatever_name_leads_to_it() {
         assert!(refused.contains(&by), "{refused}");
     }
     accept(&queue, [2], ORDINARY).await;
-    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [1, 2], "whoever has it goes on");
+    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [1, 2], "the first queue still works");
 }
 
 #[test]
-fn an_earlier_version_that_has_the_file_keeps_this_one_out() {
+fn a_file_locked_by_an_earlier_version_is_in_use() {
     let home = Home::new();
     drop(home.open());
     let theirs = std::fs::File::open(home.file("ace.db.lock")).expect("there");
     theirs.lock().expect("locked");
     symlink(home.file("ace.db"), home.file("link.db")).expect("linked");
     for name in ["ace.db", "link.db"] {
-        assert!(matches!(home.open_at(name), Err(OpenError::Taken { .. })), "{name}");
+        assert!(matches!(home.open_at(name), Err(OpenError::InUse { .. })), "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_was_written_under_another_name_is_not_passed_over() {
+async fn a_log_under_another_name_is_an_error() {
     let home = Home::new();
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
@@ -92,7 +92,7 @@ async fn what_was_written_under_another_name_is_not_passed_over() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_to_a_file_that_is_not_the_one_that_was_opened() {
+async fn a_moved_or_replaced_file_is_not_written() {
     let reason = async |queue: &Queue| match queue.accept(vec![new(9, ORDINARY)], at(1_000)).await {
         Err(QueueError::Unavailable(reason)) => reason,
         other => panic!("{other:?}"),
@@ -117,7 +117,7 @@ async fn nothing_is_written_to_a_file_that_is_not_the_one_that_was_opened() {
 }
 
 #[tokio::test]
-async fn a_log_with_commits_after_a_damaged_frame_is_copied_and_a_torn_tail_is_not() {
+async fn a_damaged_log_is_copied_and_a_torn_one_is_not() {
     let home = Home::new();
     let queue = home.open();
     for number in 1..=6 {
@@ -149,11 +149,11 @@ async fn a_log_with_commits_after_a_damaged_frame_is_copied_and_a_torn_tail_is_n
 }
 
 #[tokio::test]
-async fn a_copy_before_a_migration_is_whole_or_not_there() {
+async fn an_incomplete_backup_is_replaced_and_a_complete_one_is_kept() {
     let home = Home::new();
     of_version_1(&home);
     let copy = home.file("ace.db.version-1");
-    // What an earlier version left that was killed while it copied, and what this one leaves.
+    // Incomplete backups that an earlier version left when it was killed.
     for (left, is_whole) in [(&b""[..], false), (&b"SQLite format 3\0"[..], false)] {
         let home = {
             let killed = Home::new();
@@ -164,7 +164,7 @@ async fn a_copy_before_a_migration_is_whole_or_not_there() {
         std::fs::write(home.file("ace.db.version-1.tmp"), "half a copy").expect("written");
         drop(home.open());
         let copied = std::fs::metadata(home.file("ace.db.version-1")).expect("there").len();
-        assert!(!is_whole && copied > 4_096, "it was made anew");
+        assert!(!is_whole && copied > 4_096, "it was replaced");
         assert!(!home.names().iter().any(|name| name.ends_with(".tmp")), "{:?}", home.names());
         assert_eq!(home.mode("ace.db.version-1"), 0o600);
         let first = Queue::open(&Settings { database: home.file("ace.db.version-1"), ..home.settings() }, at(1_000));
@@ -175,11 +175,11 @@ async fn a_copy_before_a_migration_is_whole_or_not_there() {
     std::fs::remove_file(home.file("ace.db")).expect("removed");
     of_version_1(&home);
     drop(home.open());
-    assert_eq!(std::fs::read(&copy).expect("there"), before, "one that is whole is kept, for it is older");
+    assert_eq!(std::fs::read(&copy).expect("there"), before, "a complete one is kept, because it is older");
 }
 
 #[tokio::test]
-async fn nobody_else_can_read_the_database_or_what_is_beside_it() {
+async fn other_users_cannot_read_the_database_and_its_companions() {
     let home = Home::new();
     of_version_1(&home);
     for name in ["ace.db", "ace.db.version-1"] {
@@ -202,7 +202,7 @@ async fn nobody_else_can_read_the_database_or_what_is_beside_it() {
     assert!(beside(&home.file("ace.db"), "-wal").exists());
 }
 
-/// Leaves nothing of a disk.
+/// Fills a disk.
 fn fill(folder: &Path) -> PathBuf {
     use std::io::Write;
     let ballast = folder.join("ballast");
@@ -221,7 +221,7 @@ async fn refused(queue: &Queue) -> String {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_what_waits_is_sent_and_nothing_more_is_accepted() {
+async fn on_a_full_disk_accepted_messages_are_sent_and_new_ones_rejected() {
     let home = Home::new();
     let Some(_disk) = SmallDisk::mount(home.0.path(), "16m") else {
         assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
@@ -233,7 +233,7 @@ async fn on_a_full_disk_what_waits_is_sent_and_nothing_more_is_accepted() {
     accept(&queue, 1..=20, ORDINARY).await;
     assert_eq!(home.file("ace.db.reserve").metadata().expect("it is kept").len(), 2 << 20, "an eighth of the disk");
     drop(queue);
-    // Its thread ends a little later, and what it gives back is to be filled too.
+    // Wait for its thread to end, because that frees space.
     while home.file("ace.db-wal").exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -241,8 +241,8 @@ async fn on_a_full_disk_what_waits_is_sent_and_nothing_more_is_accepted() {
 
     let queue = open();
     let reason = refused(&queue).await;
-    assert!(reason.contains("the disk is full") && reason.contains("Make 3 MiB free"), "{reason}");
-    assert!(queue.health().writes.is_some(), "it is not ready");
+    assert!(reason.contains("the disk is full") && reason.contains("Free 3 MiB"), "{reason}");
+    assert!(queue.health().writes.is_some(), "the queue is not healthy");
     let claimed = claim(&queue, 10, 1_000).await;
     for one in &claimed {
         settle(&queue, std::slice::from_ref(one), done(State::Sent)).await;
@@ -263,7 +263,7 @@ async fn on_a_full_disk_what_waits_is_sent_and_nothing_more_is_accepted() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [21], "it is accepted by itself");
+    assert_eq!(numbers(&claim(&queue, 9, 1_000).await), [21], "it is accepted when there is space again");
     assert_eq!(queue.health().writes, None);
     drop(queue);
 }

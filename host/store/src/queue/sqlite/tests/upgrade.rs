@@ -1,11 +1,11 @@
-//! Tables of an earlier version in a file of which a part is damaged.
+//! Upgrades of damaged files with tables of an earlier version.
 
 use rusqlite::Connection;
 
 use super::damage::{send_all, spoil_page};
 use super::*;
 
-/// Sixty messages of tables of that version, every tenth limited to a channel type.
+/// Creates tables of a version with sixty messages, every tenth of which is limited to a channel type.
 fn of_version(home: &Home, version: usize) {
     let db = file::open_as(&home.settings().database, &file::VERSIONS[..version]).unwrap_or_else(|e| panic!("{e}"));
     let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name, email, body, progress)
@@ -28,7 +28,7 @@ fn of_version(home: &Home, version: usize) {
     }
 }
 
-/// The state that a copy's rows are in, as far as they can be read.
+/// The ids of the readable messages in a file.
 fn readable(file: &Path) -> Vec<i64> {
     let db = Connection::open(file).expect("opened");
     (1..=60).filter(|id| db.query_row("SELECT body FROM messages WHERE id = ?1", [id], |_| Ok(())).is_ok()).collect()
@@ -43,7 +43,7 @@ async fn readable_messages_are_upgraded_and_sent_and_the_rest_is_set_aside() {
         let queue = home.open();
         let copy = home.settings().database.with_file_name(format!("ace.db.version-{version}"));
         let there = readable(&copy);
-        assert!((50..60).contains(&there.len()), "the copy has all that can be read: {there:?}");
+        assert!((50..60).contains(&there.len()), "the copy has all readable messages: {there:?}");
         let limits: BTreeMap<i64, bool> = {
             let db = Connection::open(home.settings().database).expect("opened");
             let limited =
@@ -55,14 +55,14 @@ async fn readable_messages_are_upgraded_and_sent_and_the_rest_is_set_aside() {
         let wanted: Vec<u128> = there.iter().map(|id| id.unsigned_abs().into()).collect();
         assert_eq!(send_all(&queue).await, wanted, "{text}");
         let stats = queue.stats().await.expect("asked");
-        // The last page is kept beside the file, and another is in its place.
+        // The last page was replaced.
         let set_aside = if text == "body-60-" { 0 } else { 60 - there.len() as u64 };
         assert_eq!((stats.damaged, stats.waiting_ordinary), (set_aside, 0), "{text}");
     }
 }
 
 #[test]
-fn tables_that_cannot_be_brought_forward_are_left_as_they_are_and_the_refusal_says_what_to_do() {
+fn tables_that_cannot_be_upgraded_are_not_changed_and_the_error_says_what_to_do() {
     let home = Home::new();
     of_version(&home, 2);
     spoil_page(&home, "body-30-");
@@ -71,7 +71,7 @@ fn tables_that_cannot_be_brought_forward_are_left_as_they_are_and_the_refusal_sa
     for _ in 0..2 {
         let refused = Queue::open(&home.settings(), at(1_000)).err().expect("refused").to_string();
         assert!(refused.starts_with(&format!("{}: its tables have version 2", file.display())), "{refused}");
-        for said in ["damaged", "malformed", "ace.db.version-2", ".recover", "Put a backup in its place"] {
+        for said in ["damaged", "malformed", "ace.db.version-2", ".recover", "Restore a backup"] {
             assert!(refused.contains(said), "{said}: {refused}");
         }
         assert_eq!(
