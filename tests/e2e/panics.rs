@@ -209,7 +209,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
     let channel = BuggyDelivery(vec![TemplateFile::required("body.txt")]);
     let ace = Arc::new(Ace::builder(config).channel(channel).start().await.expect("it starts"));
     let settings = ace::config::Queue { database: home.path("ace.db"), ..Default::default() };
-    let queue = Arc::new(Queue::open(&settings.store(), Timestamp::now()).expect("a database"));
+    let queue = Arc::new(Queue::open(&settings, Timestamp::now()).expect("a database"));
     let current = ace.clone();
     let worker = Worker::new(queue.clone(), move || current.snapshot(), 2, Default::default());
     let working = tokio::spawn(worker.clone().run());

@@ -148,12 +148,6 @@ impl Settings {
 
     /// The same, with this many bytes at most.
     pub fn cut(&self, text: &str, bytes_max: usize) -> String {
-        // What most texts are.
-        if text::is_plain(text, bytes_max)
-            && let Cow::Borrowed(text) = self.redact(text)
-        {
-            return text.to_owned();
-        }
         // Little of what is cut off is looked at, and no part of a secret is left where it is cut.
         let margin = self.secrets.values().map(|secret| secret.expose().len()).max().unwrap_or(0);
         let beginning = &text[..text.floor_char_boundary(bytes_max.saturating_add(margin))];

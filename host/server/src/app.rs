@@ -250,7 +250,7 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
         Some(files) => Some(tls::server_config(&files.certificate, &files.key)?),
         None => None,
     };
-    let queue = Arc::new(Queue::open(&config.fixed.queue.store(), now())?);
+    let queue = Arc::new(Queue::open(&config.fixed.queue, now())?);
     let webhook = |(name, settings): (&String, _)| Webhook::new(name, settings, queue.clone(), now);
     let webhooks = config.fixed.webhooks.iter().map(webhook).collect::<Result<_, _>>()?;
     Ok(Opened { queue, tokens, tls: tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), webhooks })

@@ -166,7 +166,7 @@ impl Home {
 const TRANSACTIONAL: Priority = Priority::TRANSACTIONAL;
 const ORDINARY: Priority = Priority::ORDINARY;
 
-fn new_batch(uuid: Uuid, kind: Vec<u8>) -> NewBatch {
+pub(crate) fn new_batch(uuid: Uuid, kind: Vec<u8>) -> NewBatch {
     NewBatch { uuid, digest: digest(&kind), kind }
 }
 
@@ -174,11 +174,11 @@ fn event(kind: &'static str) -> NewEvent {
     NewEvent { kind: kind.into(), body: b"{}".to_vec() }
 }
 
-fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
 
-fn new(number: u128, priority: Priority) -> New {
+pub(crate) fn new(number: u128, priority: Priority) -> New {
     let body = format!("{{\"n\": {number}}}").into_bytes();
     New {
         uuid: Uuid::from_u128(number),
@@ -195,27 +195,27 @@ fn new(number: u128, priority: Priority) -> New {
     }
 }
 
-async fn accept(queue: &Queue, numbers: impl IntoIterator<Item = u128>, priority: Priority) {
+pub(crate) async fn accept(queue: &Queue, numbers: impl IntoIterator<Item = u128>, priority: Priority) {
     let news: Vec<New> = numbers.into_iter().map(|n| new(n, priority)).collect();
     let accepted = queue.accept(news, at(1_000)).await.expect("accepted");
     assert!(accepted.iter().all(|a| matches!(a, Accepted::New(_))), "{accepted:?}");
 }
 
-async fn claim(queue: &Queue, max: usize, second: i64) -> Vec<Claimed> {
+pub(crate) async fn claim(queue: &Queue, max: usize, second: i64) -> Vec<Claimed> {
     queue.claim(Claim { max, bulk_max: max }, at(second)).await.expect("claimed").messages
 }
 
-fn numbers(claimed: &[Claimed]) -> Vec<u128> {
+pub(crate) fn numbers(claimed: &[Claimed]) -> Vec<u128> {
     claimed.iter().map(|c| c.uuid.as_u128()).collect()
 }
 
-async fn settle(queue: &Queue, claimed: &[Claimed], settlement: Settlement) {
+pub(crate) async fn settle(queue: &Queue, claimed: &[Claimed], settlement: Settlement) {
     let settled =
         claimed.iter().map(|c| Settled { id: c.id, claim: c.claim, settlement: settlement.clone() }).collect();
     queue.settle(settled, at(1_001)).await.expect("settled");
 }
 
-fn done(state: State) -> Settlement {
+pub(crate) fn done(state: State) -> Settlement {
     Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event: None, kept: None }
 }
 

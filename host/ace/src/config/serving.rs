@@ -10,65 +10,8 @@ use super::reader::Section;
 use super::secrets::secret;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use super::{Authority, Secret};
-use ace_store::files::Access;
-
-/// The durable queue of `ace serve`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queue {
-    /// The SQLite database. `ace.db` beside ace.toml.
-    pub database: PathBuf,
-    /// Messages that wait or are under way, at most. 5,000,000.
-    pub max_messages: u64,
-    /// How long a settled message can be looked at. 30 days.
-    pub retention: Duration,
-    /// Settled messages that are kept, at most. 10,000,000.
-    pub max_settled: u64,
-    /// How long a message that failed or expired can be tried again: so long its context is kept. 7 days.
-    pub dead_letter_retention: Duration,
-    /// How long an event can be asked for again by an interrupted stream. 1 hour.
-    pub event_retention: Duration,
-    /// Room on the disk that is kept for what was accepted: when the disk is full it serves that. 96 MiB; 0: none.
-    pub disk_reserve: u64,
-    /// Who may read the database and what is kept beside it: `file-group`.
-    pub access: Access,
-    /// A message that so many processes ended unexpectedly with, one after the other, is set aside; the last of them while it was
-    /// sent alone. 5.
-    pub max_interruptions: u32,
-}
-
-impl Queue {
-    /// As the store takes them.
-    pub fn store(&self) -> ace_store::queue::Settings {
-        let Queue { database, access, .. } = self.clone();
-        ace_store::queue::Settings {
-            database,
-            max_messages: self.max_messages,
-            retention: self.retention,
-            max_settled: self.max_settled,
-            dead_letter_retention: self.dead_letter_retention,
-            event_retention: self.event_retention,
-            disk_reserve: self.disk_reserve,
-            access,
-            max_interruptions: self.max_interruptions,
-        }
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Queue {
-            database: "ace.db".into(),
-            max_messages: 5_000_000,
-            retention: Duration::from_secs(30 * 86_400),
-            max_settled: 10_000_000,
-            dead_letter_retention: Duration::from_secs(7 * 86_400),
-            event_retention: Duration::from_secs(3_600),
-            disk_reserve: 96 * MIB as u64,
-            access: Access::default(),
-            max_interruptions: 5,
-        }
-    }
-}
+/// The durable queue of `ace serve`, as the store takes it.
+pub use ace_store::queue::Settings as Queue;
 
 /// The HTTP API of `ace serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +35,7 @@ pub struct Server {
     pub write_timeout: Duration,
     /// Bytes a second that a client sends or takes on average, while it is waited for; 0: any byte will do. 1 KiB.
     pub min_rate: usize,
-    /// For a whole request that is no stream, `?wait` not included. 60 s.
+    /// For a whole request, except streams and the time of `?wait`. 60 s.
     pub request_timeout: Duration,
     /// Bytes of a request's head. 32 KiB.
     pub max_head_bytes: usize,

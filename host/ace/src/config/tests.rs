@@ -338,7 +338,7 @@ fn a_relay_that_cannot_work_is_refused() {
             "relays.r.oauth-token: password is set too",
         ),
         ("password = { env = \"P\" }\nusername = \"\"", "relays.r.username: must not be empty"),
-        ("from = \"nobody\"", "\"nobody\" is no sender"),
+        ("from = \"nobody\"", "\"nobody\" is not a sender"),
         ("return-path = \"B <b@example.com>\"", "has a display name; write the address alone"),
         ("ca-file = \"no-such-ca.pem\"", "there is no file no-such-ca.pem"),
         ("hello-name = \"a b\"", "must be a host name, or an IP address in brackets"),

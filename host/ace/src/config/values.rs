@@ -263,7 +263,7 @@ pub(super) fn kept_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, St
     move |node| {
         let file = path(node)?;
         if file.is_dir() {
-            return Err(format!("{} is no file", file.display()));
+            return Err(format!("{} is not a file", file.display()));
         }
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         existing(folder.to_owned(), "folder", Path::is_dir)?;
@@ -274,7 +274,7 @@ pub(super) fn kept_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, St
 fn existing(path: PathBuf, what: &str, is: fn(&Path) -> bool) -> Result<PathBuf, String> {
     match path.try_exists() {
         Ok(true) if is(&path) => Ok(path),
-        Ok(true) => Err(format!("{} is no {what}", path.display())),
+        Ok(true) => Err(format!("{} is not a {what}", path.display())),
         Ok(false) => Err(format!("there is no {what} {}", path.display())),
         Err(e) => Err(format!("{} cannot be reached: {e}", path.display())),
     }
@@ -386,7 +386,7 @@ pub(super) fn sender(node: &Node) -> Result<String, String> {
     if is_address(address) {
         Ok(sender)
     } else {
-        Err(format!("{sender:?} is no sender: write \"a@example.com\" or \"Name <a@example.com>\""))
+        Err(format!("{sender:?} is not a sender: write \"a@example.com\" or \"Name <a@example.com>\""))
     }
 }
 

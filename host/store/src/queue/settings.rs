@@ -8,23 +8,23 @@ use crate::files::Access;
 /// The settings of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The SQLite database.
+    /// The SQLite database. `ace.db` beside ace.toml.
     pub database: PathBuf,
-    /// Messages that are not settled, at most.
+    /// Messages that are not settled, at most. 5,000,000.
     pub max_messages: u64,
-    /// How long a settled message is kept.
+    /// How long a settled message is kept. 30 days.
     pub retention: Duration,
-    /// Settled messages that are kept, at most.
+    /// Settled messages that are kept, at most. 10,000,000.
     pub max_settled: u64,
-    /// How long what another attempt needs of a dead letter is kept.
+    /// How long what another attempt needs of a dead letter is kept: its context. 7 days.
     pub dead_letter_retention: Duration,
-    /// How long an event is kept for streams that were interrupted.
+    /// How long an event is kept for streams that were interrupted. 1 hour.
     pub event_retention: Duration,
-    /// Bytes on the disk that are reserved for accepted messages: a full disk serves them from there. 0: none.
+    /// Bytes on the disk that are reserved for accepted messages: a full disk serves them from there. 96 MiB; 0: none.
     pub disk_reserve: u64,
     /// Who may read the database and the files beside it.
     pub access: Access,
-    /// A message that so many processes ended unexpectedly with, one after the other, is set aside.
+    /// A message that so many processes ended unexpectedly with, one after the other, is set aside. 5.
     pub max_interruptions: u32,
 }
 

@@ -37,7 +37,7 @@ fn a_secret_comes_from_a_variable_or_a_file_and_never_shows() {
     }
 }
 
-/// A variable that a secret names may be called `ACE_…`, though it is no setting.
+/// A variable that a secret names may be called `ACE_…`, although it is not a setting.
 fn with_ace_own(folder: &Folder, secret: &str, env: &[(&str, &str)]) -> Config {
     let needs = |name: &str| !name.starts_with("ACE_") || secret.contains(name);
     let env: Vec<_> = env.iter().filter(|(name, _)| needs(name)).copied().collect();

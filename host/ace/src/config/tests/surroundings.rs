@@ -128,14 +128,14 @@ fn relative_paths_start_at_the_files_folder() {
         |path| folder.read(&format!("keyvalue.database = \"{path}\""), &[]).map(|c| c.fixed.keyvalue.database);
     assert_eq!(database("facts.db"), Ok(Some(folder.0.join("facts.db"))));
     assert_eq!(database("plugins/facts.db"), Ok(Some(folder.0.join("plugins/facts.db"))));
-    assert_eq!(database("plugins"), Err(vec!["ace.toml:1: keyvalue.database: plugins is no file".to_owned()]));
+    assert_eq!(database("plugins"), Err(vec!["ace.toml:1: keyvalue.database: plugins is not a file".to_owned()]));
     let text = "plugin-dir = \"plugin\"\ntemplate-dirs = [\"plugins\", \"templates\"]\nkeyvalue.files = [\"plugins\"]\n\
         keyvalue.database = \"state/facts.db\"";
     let problems = folder.read(text, &[]).unwrap_err();
     let expected = [
         "ace.toml:1: plugin-dir: there is no folder plugin",
         "ace.toml:2: template-dirs[1]: there is no folder templates",
-        "ace.toml:3: keyvalue.files[0]: plugins is no file",
+        "ace.toml:3: keyvalue.files[0]: plugins is not a file",
         "ace.toml:4: keyvalue.database: there is no folder state",
     ];
     assert_eq!(problems, expected);

@@ -1,12 +1,11 @@
 //! Django's tags as functions: time zones, proportions, languages and settings.
 
-use jiff::tz::TimeZone;
 use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
 
 use crate::config;
 use crate::presentation::filters::python;
 use crate::presentation::i18n::language_names::LANGUAGES;
-use crate::presentation::i18n::languages;
+use crate::presentation::i18n::{formats, languages};
 use crate::presentation::rendering;
 
 pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
@@ -14,9 +13,7 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
         let name = python::text(kwargs.must_get("name")?);
         let zone = match name.as_str() {
             "" | "None" => None,
-            name => Some(TimeZone::get(name).map_err(|_| {
-                tera::Error::message(format!("there is no time zone `{name}`; write it as in Europe/Berlin"))
-            })?),
+            name => Some(formats::time_zone(name)?),
         };
         rendering::current(|rendering| {
             rendering.enter_zone(zone);

@@ -62,12 +62,17 @@ fn style(name: &str) -> TeraResult<Style> {
     }
 }
 
+/// The time zone with this name in the IANA database.
+pub(in crate::presentation) fn time_zone(name: &str) -> TeraResult<TimeZone> {
+    TimeZone::get(name)
+        .map_err(|_| tera::Error::message(format!("unknown time zone `{name}`; write it as in Europe/Berlin")))
+}
+
 /// Parses ISO 8601, or seconds since the Unix epoch. A date and time without an offset is not converted.
 fn moment(value: &Value, zone: Option<&str>, default: &TimeZone) -> TeraResult<DateTime> {
     let zone = match zone {
         None => default.clone(),
-        Some(name) => TimeZone::get(name)
-            .map_err(|_| tera::Error::message(format!("unknown time zone `{name}`; write it as in Europe/Berlin")))?,
+        Some(name) => time_zone(name)?,
     };
     let invalid = || tera::Error::message(format!("`{value}` is not a date: write it in ISO 8601, or as Unix seconds"));
     if let Some(seconds) = value.as_i64() {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::*;
+use crate::conformance::{accept, at, claim, done, new, new_batch, numbers, settle};
 use crate::queue::{Queue, Store, digest};
 
 const TRANSACTIONAL: Priority = Priority::TRANSACTIONAL;
@@ -26,14 +27,6 @@ const ORDINARY: Priority = Priority::ORDINARY;
 fn sqlite(queue: &Queue) -> &Sqlite {
     let Store::Sqlite(sqlite) = &queue.store;
     sqlite
-}
-
-fn new_batch(uuid: Uuid, kind: Vec<u8>) -> NewBatch {
-    NewBatch { uuid, digest: digest(&kind), kind }
-}
-
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("in range")
 }
 
 /// A queue in a folder of its own; the folder goes with it.
@@ -51,47 +44,6 @@ impl Home {
     fn open(&self) -> Queue {
         Queue::open(&self.settings(), at(1_000)).unwrap_or_else(|e| panic!("{e}"))
     }
-}
-
-fn new(number: u128, priority: Priority) -> New {
-    let body = format!("{{\"n\": {number}}}").into_bytes();
-    New {
-        uuid: Uuid::from_u128(number),
-        digest: digest(&body),
-        priority,
-        name: "app.note".to_owned(),
-        user: Some(format!("{}", number % 7)),
-        email: Some(format!("user{}@example.com", number % 7)),
-        not_before: None,
-        trace: None,
-        body,
-        limit: None,
-        claim: false,
-    }
-}
-
-async fn accept(queue: &Queue, numbers: impl IntoIterator<Item = u128>, priority: Priority) {
-    let news: Vec<New> = numbers.into_iter().map(|n| new(n, priority)).collect();
-    let accepted = queue.accept(news, at(1_000)).await.expect("accepted");
-    assert!(accepted.iter().all(|a| matches!(a, Accepted::New(_))), "{accepted:?}");
-}
-
-async fn claim(queue: &Queue, max: usize, second: i64) -> Vec<Claimed> {
-    queue.claim(Claim { max, bulk_max: max }, at(second)).await.expect("claimed").messages
-}
-
-fn numbers(claimed: &[Claimed]) -> Vec<u128> {
-    claimed.iter().map(|c| c.uuid.as_u128()).collect()
-}
-
-async fn settle(queue: &Queue, claimed: &[Claimed], settlement: Settlement) {
-    let settled =
-        claimed.iter().map(|c| Settled { id: c.id, claim: c.claim, settlement: settlement.clone() }).collect();
-    queue.settle(settled, at(1_001)).await.expect("settled");
-}
-
-fn done(state: State) -> Settlement {
-    Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event: None, kept: None }
 }
 
 async fn state(queue: &Queue, number: u128) -> State {
