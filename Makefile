@@ -36,8 +36,9 @@ examples: ## Plugins in every language: target/plugins-examples
 languages: ## Plugins in every language that misbehave, for the tests: target/test-plugins/lang_LANGUAGE.wasm
 	plugins/examples/build.sh tests/languages target/test-plugins
 
-demo: build plugins ## Send sample messages through plugins into target/demo/outbox
-	tests/demo/run.sh
+demo: plugins ## Send sample messages through plugins into target/demo/outbox, with a build that is not optimised: target/debug/ace
+	cargo build -p ace-cli
+	tests/demo/run.sh target/debug/ace
 
 # smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI; Chromium looks at mails.
 target/.tools: tests/apt.sh tests/venv.sh
@@ -56,7 +57,7 @@ test: lint plugins test-plugins examples languages target/.tools ## Everything t
 	target/venv/bin/python tests/django/language_names.py --check
 	target/venv/bin/python tests/django/conventions.py --check
 	cargo test --release $(HOST)
-	tests/demo/run.sh
+	tests/demo/run.sh target/release/ace
 	cargo test --release $(GUESTS)
 
 lint: ## Formatting and lints

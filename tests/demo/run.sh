@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # The demo: creates a working configuration in target/demo, sends the samples, and shows what to try next.
+#
+#   tests/demo/run.sh ACE
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-ace=target/release/ace demo=target/demo config=target/demo/ace.toml
+ace=${1:?name the program, such as target/debug/ace} demo=target/demo config=target/demo/ace.toml
 mkdir -p $demo
 rm -rf $demo/outbox
 cp tests/demo/ace.toml tests/demo/facts.ndjson $demo/

@@ -26,8 +26,8 @@ fn demo() -> Home {
     }
     symlink(repository("templates"), home.path("templates")).expect("linked");
     symlink(repository("target/plugins"), home.path("target/plugins")).expect("linked");
-    std::fs::create_dir(home.path("target/release")).expect("made");
-    symlink(env!("CARGO_BIN_EXE_ace"), home.path("target/release/ace")).expect("linked");
+    std::fs::create_dir(home.path("target/debug")).expect("made");
+    symlink(env!("CARGO_BIN_EXE_ace"), home.path("target/debug/ace")).expect("linked");
     let sample = std::fs::read_to_string(repository("templates/samples/passwordreset.json")).expect("a sample");
     let sample: serde_json::Value = serde_json::from_str(&sample).expect("JSON");
     home.file("message.json", sample.to_string());
