@@ -21,8 +21,8 @@ dist: ## The host for production, linked as one piece (12 minutes): target/dist/
 
 quick: ## Unit tests and lints of the host without optimisation: seconds after an edit
 	cargo fmt --all --check
-	cargo clippy $(HOST) --all-targets -- -D warnings
-	cargo test $(HOST) --lib --bins
+	cargo clippy $(HOST) --no-default-features --all-targets -- -D warnings
+	cargo test $(HOST) --no-default-features --lib --bins
 
 plugins: ## The plugins of this repository: target/plugins/NAME.wasm and NAME.toml
 	plugins/build.sh target/plugins
@@ -37,7 +37,7 @@ languages: ## Plugins in every language that misbehave, for the tests: target/te
 	plugins/examples/build.sh tests/languages target/test-plugins
 
 demo: plugins ## Send sample messages through plugins into target/demo/outbox, with a build that is not optimised: target/debug/ace
-	cargo build -p ace-cli
+	cargo build -p ace-cli --no-default-features
 	tests/demo/run.sh target/debug/ace
 
 # smtp-sink is a part of Postfix; the server for TLS and AUTH and the real edx-ace come from PyPI; Chromium looks at mails.
