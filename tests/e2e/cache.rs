@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Done, Home};
 
-const WARNING: &str = "Compiled code in the cache is not used";
+const WARNING: &str = "Compiled code in the cache cannot be used";
 
 /// A home with a cache of its own and two plugins.
 fn home() -> Home {
@@ -83,7 +83,7 @@ fn a_folder_that_others_may_write_into_is_named_with_how_to_fix_it_and_plugins_s
     fs::create_dir(home.path("compiled")).expect("made");
     fs::set_permissions(home.path("compiled"), fs::Permissions::from_mode(0o777)).expect("set");
     let done = plugins(&home);
-    assert_eq!(done.stderr.matches("(cache-dir) is not used").count(), 1, "{}", done.stderr);
+    assert_eq!(done.stderr.matches("(cache-dir) cannot be used").count(), 1, "{}", done.stderr);
     done.says("mode 777").says(&format!("chmod go-w {}", home.path("compiled").display()));
     assert_eq!(compiled(&home), Vec::<PathBuf>::new(), "nothing is written there");
     fs::set_permissions(home.path("compiled"), fs::Permissions::from_mode(0o755)).expect("set");

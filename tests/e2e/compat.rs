@@ -90,7 +90,7 @@ fn a_newer_plugin_runs_where_it_uses_nothing_new_and_is_refused_by_name_where_it
     assert_eq!(states["from_1_2_0"]["state"], "active");
     let refused = &states["needs_1_2_0"];
     assert_eq!(refused["state"], "broken");
-    assert_text(&refused["reason"], "built against openedx:ace@1.2.0, and this host serves openedx:ace@1.1.0");
+    assert_text(&refused["reason"], "built against openedx:ace@1.2.0, and this host provides openedx:ace@1.1.0");
     assert_text(&refused["reason"], "[method]message.priority");
 }
 

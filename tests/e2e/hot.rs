@@ -146,7 +146,7 @@ fn a_policy_that_is_named_and_vanishes_is_broken_and_not_absent() {
     let file = home.path("plugins/stub_policy.wasm");
     std::fs::rename(&file, home.path("aside.wasm")).expect("moved");
     let told = host.send_until("denied");
-    assert_text(&channel(&told, "email")["reasons"][0]["reason"], "gone from the plugin folder");
+    assert_text(&channel(&told, "email")["reasons"][0]["reason"], "removed from the plugin folder");
     std::fs::rename(home.path("aside.wasm"), &file).expect("moved back");
     host.send_until("sent");
     host.end();

@@ -64,9 +64,9 @@ fn a_component_is_read_without_running_it() {
 #[test]
 fn what_this_host_cannot_run_is_told_with_the_reason() {
     for (guest, words) in [
-        ("from_the_future", "it was built for openedx:ace@2.0.0, and this host serves openedx:ace@1.1.0"),
+        ("from_the_future", "it was built for openedx:ace@2.0.0, and this host provides openedx:ace@1.1.0"),
         ("needs_1_2_0", "it was built against openedx:ace@1.2.0"),
-        ("stranger", "it imports what this host does not serve"),
+        ("stranger", "it imports interfaces that this host does not provide"),
     ] {
         let home = author(&format!("target/test-plugins/{guest}.wasm"), guest);
         let done = plugin(&home, &["check", &format!("{guest}.wasm")]).code(1);
@@ -301,21 +301,21 @@ fn a_plugin_that_no_trusted_key_signed_is_refused() {
     // Another manifest, another component, another name: the signature is for none of them.
     let manifest = home.read("plugins/stub_policy.toml");
     home.file("plugins/stub_policy.toml", format!("{manifest}\n# changed\n"));
-    assert!(state(&home, "stub_policy").contains("the manifest or the name is another"));
+    assert!(state(&home, "stub_policy").contains("the manifest or the name was changed"));
     home.file("plugins/stub_policy.toml", &manifest);
     let signature = home.read("plugins/stub_policy.wasm.minisig");
     home.plugin("bulk_email_optout");
     home.file("plugins/bulk_email_optout.wasm.minisig", &signature);
-    assert!(state(&home, "bulk_email_optout").contains("or the file is not the one that was signed"));
+    assert!(state(&home, "bulk_email_optout").contains("or the file was changed after it was signed"));
     std::fs::copy(home.path("plugins/stub_policy.wasm"), home.path("plugins/bulk_email_optout.wasm")).expect("copied");
     home.file("plugins/bulk_email_optout.toml", &manifest);
-    assert!(state(&home, "bulk_email_optout").contains("the manifest or the name is another"));
+    assert!(state(&home, "bulk_email_optout").contains("the manifest or the name was changed"));
 
     // A key that nobody trusts.
     plugin(&home, &["key", "other.key"]).ok();
     plugin(&home, &["key", "other.key"]).code(2).says("other.key");
     plugin(&home, &["sign", "stub_policy.wasm", "--key", "other.key"]).ok();
-    plugin(&home, &["verify", "stub_policy.wasm"]).code(1).says("it is signed by none of the trusted keys");
+    plugin(&home, &["verify", "stub_policy.wasm"]).code(1).says("it is not signed with any of the trusted keys");
     home.config("[plugin-signatures]\nkeys = ['nonsense']");
     home.ace(&["plugins"]).run().code(2).says("plugin-signatures.keys[0]");
 }

@@ -13,14 +13,14 @@ type Make = fn() -> String;
 const MISTAKES: [(&str, Make); 20] = [
     ("it exports none of openedx:ace/policy, …", wrong_world),
     ("it is a core WebAssembly module, not a component: …", core_module),
-    ("an export is not what openedx:ace@… says: …", missing_function),
+    ("an export differs from openedx:ace@…: …", missing_function),
     ("enabled: wasm trap: …", missing_object_in_javascript),
-    ("it was built for openedx:ace@…, and this host serves …", old_interface),
-    ("it was built against openedx:ace@…, and this host serves …", newer_interface),
-    ("it imports what this host does not serve: …", stranger),
+    ("it was built for openedx:ace@…, and this host provides …", old_interface),
+    ("it was built against openedx:ace@…, and this host provides …", newer_interface),
+    ("it imports interfaces that this host does not provide: …", stranger),
     ("not granted; the operator can write …", missing_grant),
     ("NAME.toml:2: requests.https: …", wrong_manifest_key),
-    ("it starts with … bytes of memory, more than the … of …", too_little_memory_to_start),
+    ("its initial memory is … bytes, more than the … of …", too_little_memory_to_start),
     ("it wanted more than … bytes of memory (memory): …", too_little_memory),
     ("it computed for longer than … (time)", endless),
     ("the call took longer than … (call-timeout)", late),
@@ -98,7 +98,7 @@ fn missing_object_in_javascript() -> String {
 
 fn old_interface() -> String {
     let old = check_wat("(component (instance $policy) (export \"openedx:ace/policy@0.9.0\" (instance $policy)))");
-    assert!(old.contains("it was built for openedx:ace@0.9.0, and this host serves openedx:ace@1.1.0"), "{old}");
+    assert!(old.contains("it was built for openedx:ace@0.9.0, and this host provides openedx:ace@1.1.0"), "{old}");
     check_guest("from_the_future")
 }
 
@@ -136,7 +136,7 @@ fn wrong_manifest_key() -> String {
 fn too_little_memory_to_start() -> String {
     let by_author = broken("", "[runtime]\nmemory = '128KiB'\n");
     assert!(
-        has(&by_author, "more than the 131072 of runtime.memory in its manifest: raise that to \"2MiB\" at least"),
+        has(&by_author, "more than the 131072 of runtime.memory in its manifest: raise that to at least \"2MiB\""),
         "{by_author}"
     );
     let home = kit::author("target/test-plugins/faulty_policy.wasm", "faulty_policy");
@@ -147,7 +147,7 @@ fn too_little_memory_to_start() -> String {
         home.config(toml);
         let operators = said(kit::plugin(&home, &["check", "faulty_policy.wasm", "--config", "ace.toml"]));
         assert!(
-            has(&operators, &format!("more than the 131072 of {key}: raise that to \"2MiB\" at least")),
+            has(&operators, &format!("more than the 131072 of {key}: raise that to at least \"2MiB\"")),
             "{operators}"
         );
     }

@@ -86,15 +86,15 @@ impl Channel for WasmChannel {
     }
 
     async fn overrides_delivery_for_message(&self, message: &Arc<Message>, notes: &Notes) -> Result<bool, Fault> {
-        self.runtime.overrides_delivery(message).await.told(notes)
+        self.runtime.overrides_delivery(message).await.report_to(notes)
     }
 
     async fn action_links(&self, message: &Arc<Message>, notes: &Notes) -> Result<Vec<ActionLink>, Fault> {
-        self.runtime.action_links(message).await.told(notes)
+        self.runtime.action_links(message).await.report_to(notes)
     }
 
     async fn tracker_image_sources(&self, message: &Arc<Message>, notes: &Notes) -> Result<Vec<String>, Fault> {
-        self.runtime.tracker_image_sources(message).await.told(notes)
+        self.runtime.tracker_image_sources(message).await.report_to(notes)
     }
 
     async fn deliver(
@@ -104,7 +104,7 @@ impl Channel for WasmChannel {
         attempt: &Attempt,
         notes: &Notes,
     ) -> Result<Receipt, DeliveryError> {
-        match self.runtime.deliver_the_rest(message, rendered, attempt, notes.mails()).await.told(notes) {
+        match self.runtime.deliver_remaining(message, rendered, attempt, notes.mails()).await.report_to(notes) {
             Ok(answer) => answer,
             Err(fault) if fault.kind == FaultKind::Unavailable => Err(DeliveryError::Unavailable(fault.to_string())),
             Err(fault) => Err(DeliveryError::Recoverable { message: fault.to_string(), next_attempt_time: None }),

@@ -1,7 +1,7 @@
 //! Which relays and HTTP origins can be used now. What cannot be reached, refuses the login, or fails before a recipient is
 //! named is one fact about that relay or origin, not a failure of each message that meets it.
 //!
-//! The host's imports (`plugin::imports`) ask [`Destinations::begin`] before they contact one, and tell the [`Contact`] what
+//! The host's imports (`plugin::imports`) ask [`Destinations::contact`] before they contact one, and tell the [`Contact`] what
 //! came of it: a guest has no say. The pipeline asks [`Destinations::paused`] before it makes an attempt.
 //! The state machine of one destination is [`health`].
 //!
@@ -129,7 +129,7 @@ impl Destinations {
     }
 
     /// Before a contact. The error: it is left alone for now. `channel` and `message`: on whose behalf.
-    pub fn begin(
+    pub fn contact(
         self: &Arc<Self>,
         destination: &dyn Fn() -> Destination,
         channel: &str,
@@ -184,7 +184,7 @@ impl Destinations {
 
     /// A destination took messages of this channel. Whoever tells this of each message takes the lock each time: to be told
     /// where it changes.
-    pub fn took(&self, channel: &str, destination: Destination) {
+    pub fn note_used(&self, channel: &str, destination: Destination) {
         let mut state = self.lock();
         let took = &mut state.channels.entry(channel.to_owned()).or_default().took;
         if took.len() < USED_MAX {

@@ -199,7 +199,7 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let destinations = Destinations::new(&config.delivery, fastrand::f64);
     let served = Some(destinations.clone());
     let services =
-        Services { mailer, keyvalue: for_plugins, http, destinations: served, now, world: Arc::new(world::Open) };
+        Services { mailer, keyvalue: for_plugins, http, destinations: served, now, world: Arc::new(world::RealWorld) };
     let services = Arc::new(services);
     let registry = match &config.fixed.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,

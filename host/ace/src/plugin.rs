@@ -1,10 +1,10 @@
-//! The plugin runtime: components from a folder, each bounded, granted and isolated.
+//! Plugins: WebAssembly components from the plugin folder.
 //!
 //! - [`runtime`]: the wasmtime engine, instances and bounded calls
 //! - [`loading`]: from the files of the plugin folder to plugins that can be called
+//! - [`grants`]: the one place that decides what a plugin may access
+//! - [`imports`]: the functions that guests can call, one file for each interface
 //! - [`view`]: a plugin as listings show it
-//! - [`grants`]: the one place that decides what a plugin may reach
-//! - [`imports`]: what a guest may call, one file for each interface
 //! - [`authoring`]: one plugin by itself, for its author
 //!
 //! The host never trusts a guest: every call has a deadline, a memory limit and an output limit.
@@ -42,33 +42,33 @@ pub use runtime::instance::Runtime;
 pub use runtime::world::World;
 pub use view::PluginView;
 
-/// The version of the WIT package this host serves.
+/// The version of the WIT package that this host provides.
 pub const INTERFACE_VERSION: &str = "1.1.0";
 
-/// What the host serves its guests with.
+/// What the host's imports work with.
 pub struct Services {
     /// Relays.
     pub mailer: Arc<Mailer>,
-    /// Entries and counters.
+    /// Key-value entries and counters.
     pub keyvalue: Arc<Keyvalue>,
     /// The client for outgoing requests.
     pub http: Arc<http::Client>,
-    /// Which relays and origins can be used now. `None`: nothing is remembered of them, as where an author tries a plugin.
+    /// Which relays and origins can be used now. `None` in a sandbox: their health is not tracked.
     pub destinations: Option<Arc<Destinations>>,
-    /// The time of day that guests are told: the engine's own.
+    /// The engine's clock, which guests are given.
     pub now: fn() -> Timestamp,
-    /// What stands between guests and the world.
+    /// What guests reach outside this process, or what replaces it.
     pub world: Arc<dyn World>,
 }
 
 impl Services {
-    /// The time of day.
+    /// The current time as guests see it.
     pub fn now(&self) -> Timestamp {
         self.world.now().unwrap_or_else(self.now)
     }
 }
 
-/// What a plugin is by what it exports; edx-ace's entry-point groups.
+/// The kind of a plugin, which its exports decide; edx-ace's entry-point groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Namespace {
     /// A policy.
@@ -80,10 +80,10 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// Each of them.
+    /// All namespaces.
     pub const ALL: [Namespace; 3] = [Namespace::Policy, Namespace::Channel, Namespace::RecipientResolver];
 
-    /// The interface whose export makes it so.
+    /// The interface that a plugin of this namespace exports.
     pub fn interface(self) -> &'static str {
         match self {
             Namespace::Policy => "policy",
@@ -109,18 +109,18 @@ impl Serialize for Namespace {
     }
 }
 
-/// Everything that is settled for one plugin before it runs.
+/// What one plugin runs with.
 pub struct Settings {
     pub name: String,
     /// A short content hash of component and manifest together.
     pub revision: String,
-    /// The manifest's defaults with ace.toml's config laid over them.
+    /// The manifest's defaults, overridden by `config` in ace.toml.
     pub config: Object,
     pub secrets: BTreeMap<String, Secret>,
     pub limits: Limits,
 }
 
-/// The bounds of one plugin.
+/// The limits of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub memory: usize,
@@ -132,23 +132,23 @@ pub struct Limits {
     pub output_bytes: usize,
     pub log_bytes: usize,
     pub host_calls: usize,
-    pub circuit: runtime::circuit_breaker::Limits,
+    pub circuit_breaker: runtime::circuit_breaker::Limits,
 }
 
 impl Settings {
-    /// A guest's text without the plugin's secrets.
+    /// A guest's text with the plugin's secrets replaced.
     pub fn redact<'a>(&'a self, text: &'a str) -> Cow<'a, str> {
         text::redact(text, self.secrets.values().map(Secret::expose))
     }
 
-    /// A guest's text as it may be kept and shown: no secrets, one line, not long, nothing hidden in it.
+    /// A guest's text that is safe to store and show: one line, bounded, without secrets and hidden characters.
     pub fn clean(&self, text: &str) -> String {
         self.cut(text, text::TEXT_BYTES_MAX)
     }
 
-    /// The same, with this many bytes at most.
+    /// The same with at most this many bytes.
     pub fn cut(&self, text: &str, bytes_max: usize) -> String {
-        // Little of what is cut off is looked at, and no part of a secret is left where it is cut.
+        // Redact a little beyond the cut, so that no part of a secret is left at the end.
         let margin = self.secrets.values().map(|secret| secret.expose().len()).max().unwrap_or(0);
         let beginning = &text[..text.floor_char_boundary(bytes_max.saturating_add(margin))];
         let mut kept = self.redact(beginning);
@@ -157,89 +157,88 @@ impl Settings {
             kept = Cow::Owned(format!("{}…", &kept[..end]));
         }
         let line = text::one_line(&kept, bytes_max);
-        // What was hidden in a secret is gone now.
+        // Hidden characters inside a secret are removed only now.
         if !kept.is_ascii() && kept.contains(text::is_hidden) { self.redact(&line).into_owned() } else { line }
     }
 }
 
-/// What a channel says of itself when it is loaded.
+/// What a channel's `describe` returned when the plugin was loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelInfo {
     pub channel_type: ChannelType,
     pub template_files: Vec<TemplateFile>,
 }
 
-/// Whether a plugin serves.
+/// Whether a plugin is active.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", content = "reason", rename_all = "snake_case")]
 pub enum PluginState {
-    /// It is used.
+    /// It is called for messages.
     Active,
-    /// ace.toml says `enabled = false`, or lists others only.
+    /// ace.toml says `enabled = false`, or lists only other plugins.
     Disabled,
-    /// It should serve and cannot.
+    /// It cannot be active, for this reason.
     Broken(String),
-    /// ace.toml has settings for it, and the plugin folder does not have its file yet.
+    /// ace.toml has settings for it, but its file is not in the plugin folder yet.
     AwaitingFile,
 }
 
-/// Files of a plugin that cannot serve, while an earlier revision goes on. At the next start there is no earlier one: the plugin
-/// would be broken.
+/// Files of a plugin that cannot be loaded while an earlier revision stays active. After a restart the plugin would be broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejected {
-    /// Of the files; empty where they could not be read.
+    /// The revision of the files; empty if they could not be read.
     pub revision: String,
-    /// Why they cannot serve.
+    /// Why they cannot be loaded.
     pub reason: String,
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rejected { revision, reason } = self;
-        let name = if revision.is_empty() { "what is in the plugin folder" } else { revision.as_str() };
-        write!(f, "{name} was refused, and at the next start the plugin would be broken: {reason}")
+        let name = if revision.is_empty() { "the file" } else { revision.as_str() };
+        write!(f, "{name} was rejected; after a restart the plugin would be broken: {reason}")
     }
 }
 
-/// One plugin of the folder, whether it serves or not.
+/// One plugin of the folder, active or not.
 #[derive(Clone)]
 pub struct Plugin {
-    /// Its name: that of its file.
+    /// The name of its file, without the extension.
     pub name: String,
     /// The component.
     pub file: PathBuf,
-    /// As its manifest says.
+    /// From its manifest.
     pub version: Option<String>,
-    /// As its manifest says.
+    /// From its manifest.
     pub description: Option<String>,
-    /// A short content hash of component and manifest together; empty where the file could not be read.
+    /// A short content hash of component and manifest together; empty if the file could not be read.
     pub revision: String,
-    /// Bytes of the component.
+    /// The size of the component in bytes.
     pub size: u64,
-    /// What it exports, as far as the file could be read.
+    /// Which namespaces it exports; empty if the file could not be read.
     pub namespaces: Vec<Namespace>,
     /// The interfaces it imports.
     pub imports: Vec<String>,
-    /// What ace.toml says of it.
+    /// Its settings in ace.toml.
     pub settings: config::Plugin,
     limits: config::Limits,
     stamp: loading::stamp::FileStamps,
-    /// The files that are there now, where they cannot serve and an earlier revision goes on instead.
+    /// Set if the current files cannot be loaded and an earlier revision stays active.
     pub rejected: Option<Rejected>,
-    /// What was made of its files, where that could be done; of the files before, where those of now were refused.
+    /// The compiled component, if there is one; that of the earlier files if the current ones were rejected.
     code: Option<Arc<loading::loader::Code>>,
-    /// What it requests and is not granted.
+    /// What its manifest requests and ace.toml does not grant.
     pub missing: Requests,
-    /// Whether it is used, and if not why.
+    /// Whether it is active, and if not, why.
     pub state: PluginState,
-    /// What it says of itself, if it is a channel.
+    /// What `describe` returned, if it is a channel.
     pub channel: Option<ChannelInfo>,
-    /// Present where the state is active.
+    /// Set if the state is active.
     pub runtime: Option<Arc<Runtime>>,
 }
 
 impl Plugin {
-    /// A plugin of which nothing is known but its file and what ace.toml says.
+    /// A plugin before its file is read.
     fn unread(name: String, file: PathBuf, settings: config::Plugin, limits: config::Limits) -> Self {
         Plugin {
             name,
@@ -262,7 +261,7 @@ impl Plugin {
         }
     }
 
-    /// The interfaces it imports that answer nothing but "not granted".
+    /// The imported interfaces whose every call is denied for lack of a grant.
     pub fn ungranted(&self) -> Vec<String> {
         grants::ungranted(&self.imports, &self.settings.grants)
     }
@@ -275,7 +274,8 @@ mod tests {
     const SECRET: &str = "hunter2-is-no-password";
 
     fn settings() -> Settings {
-        let circuit = runtime::circuit_breaker::Limits { faults: 1, window: Duration::ZERO, pause: Duration::ZERO };
+        let circuit_breaker =
+            runtime::circuit_breaker::Limits { faults: 1, window: Duration::ZERO, pause: Duration::ZERO };
         let limits = Limits {
             memory: 0,
             time: Duration::ZERO,
@@ -286,7 +286,7 @@ mod tests {
             output_bytes: 0,
             log_bytes: 0,
             host_calls: 0,
-            circuit,
+            circuit_breaker,
         };
         let secrets = BTreeMap::from([("token".to_owned(), Secret::new(SECRET))]);
         Settings { name: "p".to_owned(), revision: String::new(), config: Object::new(), secrets, limits }
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_with_something_hidden_in_it_is_one_all_the_same() {
+    fn a_secret_is_redacted_despite_hidden_characters() {
         let cleaned = settings().clean("a hunter2\u{200b}-is-no-\u{202e}password\r\nb");
         assert_eq!(cleaned, "a [secret]  b");
     }

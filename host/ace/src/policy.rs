@@ -80,7 +80,7 @@ impl Policy for WasmPolicy {
     }
 
     async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault> {
-        self.0.check(message, dry).await.told(notes)
+        self.0.check(message, dry).await.report_to(notes)
     }
 }
 

@@ -59,7 +59,7 @@ pub enum KitError {
 
 /// Reads a component and its manifest without running any of it.
 pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitError> {
-    let host = StandaloneHost::new(config, services(config, Arc::new(world::Open)).await?, false)?;
+    let host = StandaloneHost::new(config, services(config, Arc::new(world::RealWorld)).await?, false)?;
     Ok(host.inspect(config, file).await)
 }
 

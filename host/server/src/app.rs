@@ -9,7 +9,7 @@ use std::time::Duration;
 use ace::config::{Config, Defaults};
 use ace::internals::engine::Notice;
 use ace::internals::monitoring::{self, Exposition};
-use ace::internals::plugin::registry::What;
+use ace::internals::plugin::registry::ChangeKind;
 use ace::internals::tasks::{self, Panicked, Pauses, Tasks};
 use ace::internals::tls::{self, TlsError};
 use ace::watch::Watch;
@@ -289,12 +289,12 @@ async fn emit_reload_events(api: Arc<Api>, mut notices: broadcast::Receiver<Noti
 }
 
 /// The kind of the event about a changed plugin.
-fn event_kind(what: &What) -> &'static str {
+fn event_kind(what: &ChangeKind) -> &'static str {
     match what {
-        What::Added { .. } | What::Replaced { .. } => events::PLUGIN_ACTIVE,
-        What::Rejected { .. } => events::PLUGIN_REJECTED,
-        What::Broken { .. } => events::PLUGIN_BROKEN,
-        What::Removed => events::PLUGIN_REMOVED,
+        ChangeKind::Added { .. } | ChangeKind::Replaced { .. } => events::PLUGIN_ACTIVE,
+        ChangeKind::Rejected { .. } => events::PLUGIN_REJECTED,
+        ChangeKind::Broken { .. } => events::PLUGIN_BROKEN,
+        ChangeKind::Removed => events::PLUGIN_REMOVED,
     }
 }
 

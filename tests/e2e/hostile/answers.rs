@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Engine, asking, assert_fault, call, fault, home, note};
 
-const TOO_MUCH: &str = "it handed over more than 2097152 bytes at once (limits.output-bytes)";
+const TOO_MUCH: &str = "it passed more than 2097152 bytes at once (limits.output-bytes)";
 
 #[tokio::test]
 async fn answers_that_are_too_long_or_make_no_sense_are_faults() {
@@ -16,7 +16,7 @@ async fn answers_that_are_too_long_or_make_no_sense_are_faults() {
         ("check", "huge-list", FaultKind::Answer, TOO_MUCH),
         ("check", "long-list", FaultKind::Answer, "it returned 257 denials or delays, the limit is 256"),
         ("check", "long-type", FaultKind::Answer, "cannot be a channel type"),
-        ("check", "never", FaultKind::Answer, "18446744073709551615 milliseconds is no moment"),
+        ("check", "never", FaultKind::Answer, "18446744073709551615 milliseconds is too large for a time"),
         ("action-links", "long-list", FaultKind::Answer, "it returned 257 action links"),
         ("action-links", "huge-text", FaultKind::Answer, TOO_MUCH),
         ("trackers", "long-list", FaultKind::Answer, "it returned 257 tracker images"),
@@ -25,7 +25,7 @@ async fn answers_that_are_too_long_or_make_no_sense_are_faults() {
         ("deliver", "no-json", FaultKind::Answer, "the receipt's detail is not JSON"),
         ("deliver", "deep-json", FaultKind::Answer, "the receipt's detail is not JSON: recursion limit exceeded"),
         ("deliver", "long-json", FaultKind::Answer, "bytes of receipt detail, the limit is 16384"),
-        ("deliver", "never", FaultKind::Answer, "is no moment"),
+        ("deliver", "never", FaultKind::Answer, "is too large for a time"),
     ];
     for (function, harm, kind, words) in cases {
         assert_fault(&fault(&runtime, function, harm).await, kind, words);

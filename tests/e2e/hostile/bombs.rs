@@ -74,7 +74,7 @@ async fn bombs_are_refused_at_the_load_and_the_others_serve() {
         (
             "huge_memory",
             instances(1, "(memory 65536)"),
-            "it starts with 4294967296 bytes of memory, more than the 8388608",
+            "its initial memory is 4294967296 bytes, more than the 8388608",
         ),
         ("huge_table", instances(1, "(table 200000 funcref)"), "it does not compile: "),
         ("starts_to_spin", component("module", spin), "it computed for longer than 50ms (time)"),

@@ -25,7 +25,7 @@ async fn a_circuit_opens_after_so_many_faults_and_closes_by_a_trial() {
         let open = call(&runtime, "check", asked).await.expect_err("open");
         assert_fault(&open, FaultKind::Unavailable, "it failed too often; its circuit breaker is open for another");
     }
-    let shown = runtime.circuit.view();
+    let shown = runtime.circuit_breaker.view();
     assert!(shown.open && shown.faults == 3, "nothing reached the guest: {shown:?}");
 
     pause().await;
@@ -33,7 +33,7 @@ async fn a_circuit_opens_after_so_many_faults_and_closes_by_a_trial() {
     assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Unavailable, "its circuit breaker is open");
     pause().await;
     call(&runtime, "check", &sound).await.expect("the trial");
-    assert!(!runtime.circuit.view().open);
+    assert!(!runtime.circuit_breaker.view().open);
     fault(&runtime, "check", "trap").await;
     call(&runtime, "check", &sound).await.expect("one fault does not open it again");
 }

@@ -45,7 +45,7 @@ async fn each_harm_in_each_function_is_a_fault_and_the_next_call_is_sound() {
             assert_eq!(runtime.idle_instances(), 1);
         }
     }
-    assert_eq!(runtime.circuit.view().faults, (FUNCTIONS.len() * HARMS.len()) as u64, "each is counted");
+    assert_eq!(runtime.circuit_breaker.view().faults, (FUNCTIONS.len() * HARMS.len()) as u64, "each is counted");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn a_handle_serves_one_call_and_is_dropped_once() {
     let runtime = engine.runtime("hostile");
     call(&runtime, "check", &asking("check", "stale")).await.expect("it keeps the handle");
     let stale = fault(&runtime, "check", "stale").await;
-    assert_fault(&stale, FaultKind::Trap, "this message belongs to a call that is over");
+    assert_fault(&stale, FaultKind::Trap, "this message belongs to a call that has ended");
     call(&runtime, "check", &asking("check", "stale")).await.expect("another instance, which keeps its own");
     let twice = fault(&runtime, "check", "drop-twice").await;
     assert_fault(&twice, FaultKind::Trap, "unknown handle index");
@@ -171,7 +171,7 @@ async fn a_fault_before_anything_left_is_a_plain_failure() {
     let attempt = Attempt { number: 1, idempotency_key: "key".to_owned() };
     let runtime = engine.runtime("hostile");
     let called = runtime.deliver(&asking("deliver", "trap"), &[], &attempt).await;
-    assert!(called.handover.is_none_or(|handover| handover.begun.is_none() && handover.done.is_none()));
+    assert!(called.handover.is_none_or(|handover| handover.pending.is_none() && handover.accepted.is_none()));
     assert!(called.answer.is_err_and(|fault| fault.kind == FaultKind::Trap));
     let refused = runtime.deliver(&asking("deliver", "mail"), &[], &attempt).await;
     assert!(!matches!(refused.answer, Ok(Err(DeliveryError::MaybeSent { .. }))), "nothing was begun without the grant");

@@ -53,7 +53,7 @@ fn a_policy_in_shadow_leaves_no_trace() {
         assert!(told.starts_with(&format!("counted Ok({}), set Ok(())", at + 1)), "{told}");
         // Mail is for `deliver` alone, in shadow or not.
         let written = ["written Ok(())", "written Err(OutboxError::Exists(\"trace.txt\"))"][at];
-        assert!(told.ends_with(written) && told.contains("by `deliver` only"), "{told}");
+        assert!(told.ends_with(written) && told.contains("only `deliver` can send mail"), "{told}");
         // It reads what the other wrote, and its own writes stay with it.
         let told = reason(line, "shy");
         assert!(told.starts_with(&format!("counted Ok({}), set Ok(())", at + 2)), "{told}");

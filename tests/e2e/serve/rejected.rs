@@ -54,10 +54,7 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
 
     let found = degraded(&server).await;
     assert_eq!((&found[0]["kind"], &found[0]["name"], found.len()), (&json!("revision"), &json!("stub_policy"), 1));
-    assert_text(
-        &found[0]["reason"],
-        &format!("{refused} was refused, and at the next start the plugin would be broken"),
-    );
+    assert_text(&found[0]["reason"], &format!("{refused} was rejected; after a restart the plugin would be broken"));
     let metrics = server.get("/metrics").await.1;
     assert_text(&metrics, "ace_plugin_rejected{plugin=\"stub_policy\"} 1");
     let count = format!("ace_plugin_rejections_total{{plugin=\"stub_policy\",revision=\"{refused}\"}} 1");
@@ -67,7 +64,7 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
     assert_eq!((heard.kind.as_str(), &data["plugin"]), ("plugin.rejected", &json!("stub_policy")));
     assert_eq!((&data["revision"], &data["active_revision"]), (&json!(refused), &serving));
     let listed = home.ace(&["plugins", "stub_policy", "--server", &server.url]).run().code(1).stdout;
-    assert!(listed.contains(&format!("active; {refused} was refused, and at the next start")), "{listed}");
+    assert!(listed.contains(&format!("active; {refused} was rejected; after a restart")), "{listed}");
 
     // Whether it is obeyed is nothing that an instance knows: the one that serves goes on.
     configure(&home, &format!("{STUB}mode = 'shadow'\n"));

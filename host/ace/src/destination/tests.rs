@@ -18,7 +18,7 @@ fn destinations() -> Arc<Destinations> {
 }
 
 fn begin(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) -> Result<Contact, Paused> {
-    all.begin(&|| relay(name), channel, Uuid::new_v4(), || at(second))
+    all.contact(&|| relay(name), channel, Uuid::new_v4(), || at(second))
 }
 
 fn fail(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) {
@@ -35,7 +35,7 @@ fn is_paused(all: &Arc<Destinations>, channel: &str, second: i64) -> bool {
 fn a_channel_is_paused_while_all_that_it_uses_is_down() {
     let all = destinations();
     assert!(!is_paused(&all, "smtp", 0));
-    all.took("both", relay("other"));
+    all.note_used("both", relay("other"));
     fail(&all, "main", "smtp", 0);
     assert!(begin(&all, "main", "both", 1).is_err(), "its contact is refused");
     let paused = all.paused("smtp", None, MESSAGE, at(1)).expect("paused");
@@ -78,7 +78,7 @@ fn nothing_is_remembered_of_what_is_in_order_and_not_more_than_so_much() {
     let all = destinations();
     for n in 0..WATCHED_MAX + 100 {
         let destination = Destination::Origin(format!("https://{n}.example.com"));
-        let contact = all.begin(&|| destination.clone(), "web", MESSAGE, || at(0)).unwrap_or_else(|_| panic!("new"));
+        let contact = all.contact(&|| destination.clone(), "web", MESSAGE, || at(0)).unwrap_or_else(|_| panic!("new"));
         let failure = Failure { destination: &destination, channel: "web", cause: Cause::Destination, reason: "no" };
         contact.failed(failure, at(0));
     }

@@ -116,7 +116,7 @@ impl Ace {
         let mut times = 0;
         let (read, files) = loop {
             let read = reread(&running).await?;
-            let files = running.registry.look_again(&read.config).await?;
+            let files = running.registry.scan_folder(&read.config).await?;
             times += 1;
             // Loading took a while. What comes into service does so with the settings of now, not of then.
             let seen = read.config.seen.clone();

@@ -1,4 +1,4 @@
-//! The one place that decides what a plugin may reach. Every import of every interface asks here.
+//! Decides what a plugin may access. Every import checks here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use url::Url;
 use crate::config::{self, BucketGrant, Requests, Secret};
 use ace_store::files;
 
-/// What one plugin may reach: what ace.toml granted, opened and ready.
+/// What one plugin may access: the grants of ace.toml, opened.
 pub struct Grants {
     granted: config::Grants,
     http: Vec<Url>,
     outbox: Option<Arc<Dir>>,
 }
 
-/// How a bucket is to be used.
+/// The access to a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reading.
+    /// Read entries.
     Read,
-    /// Writing.
+    /// Write entries.
     Write,
 }
 
 impl Grants {
-    /// Opens what needs opening: the outbox folder is made where it is not there. Touches files: not for an async thread.
+    /// Opens the outbox folder, and creates it if it is missing. Blocks: do not call it on an async thread.
     pub(crate) fn open(granted: &config::Grants) -> Result<Self, String> {
         let http =
             granted.http.iter().map(|prefix| Url::parse(prefix).map_err(|e| format!("grants.http: {prefix}: {e}")));
@@ -46,7 +46,7 @@ impl Grants {
         Ok(Grants { granted: granted.clone(), http, outbox })
     }
 
-    /// May it use a bucket so?
+    /// Checks that a bucket may be accessed in this way.
     pub(crate) fn bucket(&self, bucket: &str, access: Access) -> Result<(), String> {
         let allowed = self.granted.keyvalue.iter().any(|grant| {
             grant.bucket == bucket
@@ -62,7 +62,7 @@ impl Grants {
         allowed.then_some(()).ok_or_else(|| not_granted(&format!("keyvalue = [\"{bucket}:{word}\"]")))
     }
 
-    /// May it fetch this URL? Where the URL names an address instead of a host, so does the grant, or it does not match.
+    /// Checks that this URL may be requested. A URL with an address instead of a host name needs a grant with that address.
     pub(crate) fn http(&self, url: &Url) -> Result<(), String> {
         if self.http.iter().any(|prefix| covers(prefix, url)) {
             return Ok(());
@@ -72,12 +72,12 @@ impl Grants {
         Err(not_granted(&format!("http = [\"{prefix}\"]")))
     }
 
-    /// May it hand mail to the relays?
+    /// Checks that mail may be sent.
     pub(crate) fn mailer(&self) -> Result<(), String> {
         self.granted.mailer.then_some(()).ok_or_else(|| not_granted("mailer = true"))
     }
 
-    /// The folder it may write into.
+    /// The folder that it may write into.
     pub(crate) fn outbox(&self) -> Result<Arc<Dir>, String> {
         self.outbox.clone().ok_or_else(|| not_granted("outbox = \"FOLDER\""))
     }
@@ -87,14 +87,14 @@ impl Grants {
         self.granted.access
     }
 
-    /// What was granted, for people to read.
+    /// The grants in ace.toml, for listings.
     pub fn granted(&self) -> &config::Grants {
         &self.granted
     }
 }
 
-/// Whether a URL lies under a prefix: the same scheme, host and port, and a path that begins with the prefix's whole
-/// segments. Both have been read strictly, so that their paths hold no dot segments.
+/// Whether a URL is below a prefix: the same scheme, host and port, and a path that starts with all segments of the prefix. Both were
+/// parsed strictly, so that their paths contain no dot segments.
 fn covers(prefix: &Url, url: &Url) -> bool {
     let origin = |url: &Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default());
     let rest = url.path().strip_prefix(prefix.path().trim_end_matches('/'));
@@ -126,16 +126,16 @@ pub fn missing(requested: &Requests, granted: &config::Grants, secrets: &BTreeMa
     }
 }
 
-/// Of the interfaces that a component imports, those that answer nothing but "not granted".
+/// The imported interfaces whose every call is denied for lack of a grant.
 pub fn ungranted(imports: &[String], granted: &config::Grants) -> Vec<String> {
-    let answers = |import: &&String| match import.split_once('@').map_or(import.as_str(), |(path, _)| path) {
+    let is_granted = |import: &&String| match import.split_once('@').map_or(import.as_str(), |(path, _)| path) {
         "openedx:ace/mailer" => granted.mailer,
         "openedx:ace/outbox" => granted.outbox.is_some(),
         "openedx:ace/keyvalue" => !granted.keyvalue.is_empty(),
         "openedx:ace/http" | "wasi:http/outgoing-handler" => !granted.http.is_empty(),
         _ => true,
     };
-    imports.iter().filter(|import| !answers(import)).cloned().collect()
+    imports.iter().filter(|import| !is_granted(import)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_covers_what_lies_under_it() {
+    fn a_prefix_covers_the_urls_below_it() {
         let table = [
             ("https://a.example/", "https://a.example", true),
             ("https://a.example/", "https://a.example/v1?q=/..", true),
@@ -185,16 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn an_import_without_a_grant_is_told_and_what_needs_none_is_not() {
+    fn imports_that_need_a_grant_are_listed_without_one() {
         let imports = ["config@1.0.0", "keyvalue@1.0.0", "mailer@1.0.0", "outbox@1.1.0", "http@1.0.0"];
         let mut imports: Vec<String> = imports.map(|name| format!("openedx:ace/{name}")).into();
         imports.extend(["wasi:http/types@0.2.0".to_owned(), "wasi:http/outgoing-handler@0.2.0".to_owned()]);
-        let told = ungranted(&imports, &config::Grants::default());
-        assert_eq!(told, [&imports[1..5], &imports[6..]].concat());
-        let facts = BucketGrant { bucket: "facts".to_owned(), read: true, write: false };
+        let listed = ungranted(&imports, &config::Grants::default());
+        assert_eq!(listed, [&imports[1..5], &imports[6..]].concat());
+        let entries = BucketGrant { bucket: "entries".to_owned(), read: true, write: false };
         let granted = config::Grants {
             http: vec!["https://a.example/".to_owned()],
-            keyvalue: vec![facts],
+            keyvalue: vec![entries],
             mailer: true,
             outbox: Some("out".into()),
             ..Default::default()

@@ -1,4 +1,4 @@
-//! What a guest may call: one file for each interface, every one asking [`Grants`](super::grants::Grants) first.
+//! The functions that guests can call, one file for each interface. Each checks [`Grants`](super::grants::Grants) first.
 
 mod config;
 pub mod http;
@@ -18,7 +18,7 @@ use crate::monitoring::digest;
 
 impl bindings::common::Host for State {}
 
-/// The linker for every plugin. WASI is linked whole, with nothing behind it but clocks and randomness.
+/// The linker of all plugins. All of WASI is linked, but only clocks and random numbers work.
 pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -42,25 +42,25 @@ impl State {
     /// Runs host work with the guest's clock stopped.
     async fn outside<T>(&mut self, work: impl AsyncFnOnce(&mut State) -> T) -> T {
         self.call.enter_host();
-        // Kept where it is: a future is copied into each one that wraps it, and the guest's call is wrapped often.
+        // Boxed: a future is copied into each one that wraps it, and the guest's call is wrapped many times.
         let answer = Box::pin(work(self)).await;
         self.call.leave_host();
         answer
     }
 
-    /// Tells whoever watches of a call.
+    /// Reports a host call to the world, for its trace.
     fn traced(&self, line: impl Fn() -> String) {
         self.services.world.traced(&line);
     }
 
-    /// Notes a refused call, and gives the guest the reason.
+    /// Records and logs a denied call. Returns the reason for the guest.
     fn refuse(&mut self, capability: &str, why: String) -> String {
         if self.call.denied.len() < DENIALS_KEPT_MAX {
-            // The guest may have chosen a part of the text.
+            // Part of the text may come from the guest.
             let text = self.settings.clean(&format!("{capability}: {why}"));
             let (source, message) = (self.settings.name.as_str(), self.call.message.as_ref().map(|m| m.uuid));
-            let line = format!("A call was refused: {text}");
-            digest::failed(&digest::Failure { source, kind: "refused", message, text: &line });
+            let line = format!("A host call was denied: {text}");
+            digest::failed(&digest::Failure { source, kind: "denied", message, text: &line });
             self.call.denied.push(text);
         }
         why
@@ -71,5 +71,5 @@ impl State {
     }
 }
 
-/// Refusals of one call that are logged, and kept for its timeline.
+/// Denied host calls of one call that are logged and recorded for the timeline.
 const DENIALS_KEPT_MAX: usize = 16;

@@ -1,4 +1,4 @@
-//! What a plugin shows of itself, to the command line and over HTTP.
+//! A plugin as the command line and HTTP show it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,49 +6,48 @@ use super::runtime::circuit_breaker;
 use super::{ChannelInfo, Plugin, PluginState, Rejected};
 use crate::message::text;
 
-/// Everything that is known of one plugin. No secret is in it.
+/// Everything that is known about a plugin, without secrets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PluginView {
     /// Its name.
     pub name: String,
-    /// The component.
+    /// The path of the component.
     pub file: String,
-    /// edx-ace's entry-point groups.
+    /// Its namespaces: edx-ace's entry-point groups.
     pub namespaces: Vec<String>,
-    /// As its manifest says.
+    /// From its manifest.
     pub version: Option<String>,
-    /// As its manifest says.
+    /// From its manifest.
     pub description: Option<String>,
     /// A short content hash of component and manifest together.
     pub revision: String,
-    /// Bytes of the component.
+    /// The size of the component in bytes.
     pub size: u64,
     /// The interfaces it imports.
     pub imports: Vec<String>,
-    /// What ace.toml grants it, a line each.
+    /// What ace.toml grants it, one text for each grant.
     pub granted: Vec<String>,
     /// What its manifest requests and ace.toml does not grant.
     pub missing_grants: Vec<String>,
-    /// The interfaces it imports that answer nothing but "not granted".
+    /// The imported interfaces whose every call is denied for lack of a grant.
     pub imports_not_granted: Vec<String>,
-    /// What it says of itself, if it is a channel.
+    /// What `describe` returned, if it is a channel.
     pub channel: Option<ChannelInfo>,
-    /// Whether it is used, and if not why.
+    /// Whether it is active, and if not, why.
     pub state: PluginState,
-    /// The files that are there now, where they cannot serve and `revision` goes on instead. At the next start the plugin would be
-    /// broken.
+    /// Set if the current files cannot be loaded and `revision` stays active. After a restart the plugin would be broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
-    /// How it fares in this process.
+    /// Its circuit breaker and faults in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<circuit_breaker::View>,
-    /// Instances that wait for a call now.
+    /// The number of idle instances.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_instances: Option<usize>,
 }
 
 impl PluginView {
-    /// What it requests in vain, and what it imports in vain without having requested it.
+    /// What it requests and is not granted, and what it imports without a request or a grant.
     pub fn not_granted(&self) -> Vec<String> {
         let is_requested = |import: &&String| {
             let capability = import.split(['/', '@']).nth(1).unwrap_or(import);
@@ -64,7 +63,7 @@ impl PluginView {
 }
 
 impl Plugin {
-    /// What listings show of it.
+    /// The plugin as listings show it.
     pub fn view(&self) -> PluginView {
         let grants = &self.settings.grants;
         let mut granted: Vec<String> = grants.http.iter().map(|url| format!("http:{url}")).collect();
@@ -72,7 +71,7 @@ impl Plugin {
         granted.extend(grants.mailer.then(|| "mailer".to_owned()));
         granted.extend(grants.outbox.iter().map(|dir| format!("outbox:{}", dir.display())));
         PluginView {
-            // Whoever may write into the folder names the files.
+            // The name of a file can be anything.
             name: text::one_line(&self.name, text::TEXT_BYTES_MAX),
             file: text::shown(self.file.display(), text::TEXT_BYTES_MAX * 4),
             namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
@@ -87,7 +86,7 @@ impl Plugin {
             channel: self.channel.clone(),
             state: self.state.clone(),
             rejected: self.rejected.clone(),
-            circuit_breaker: self.runtime.as_ref().map(|runtime| runtime.circuit.view()),
+            circuit_breaker: self.runtime.as_ref().map(|runtime| runtime.circuit_breaker.view()),
             idle_instances: self.runtime.as_ref().map(|runtime| runtime.idle_instances()),
         }
     }

@@ -78,7 +78,7 @@ pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measu
     for _ in 0..INSTANCES {
         instances.push(runtime.time_instantiation().await.map_err(|fault| runner.fail(&fault.to_string()))?);
     }
-    let usage = prepared.sandbox.seen().usage;
+    let usage = prepared.sandbox.recording().usage;
     Ok(Measured {
         file: runner.file.clone(),
         revision: prepared.plugin.revision.clone(),

@@ -46,7 +46,7 @@ pub async fn round(
 ) -> Result<Round, KitError> {
     let built = project.build(installs_tools).await?;
     let found = inspect(config, &built.file).await?;
-    if let Some(why) = &found.misfit {
+    if let Some(why) = &found.mismatch {
         let message = format!("this host cannot run it: {why}");
         return Err(KitError::Plugin { file: built.file, message });
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ace::config::{Config, Manifest, Secret};
-use ace::internals::plugin::instance::Called;
-use ace::internals::plugin::sandbox::{Seen, exchange::Exchange};
+use ace::internals::plugin::instance::CallResult;
+use ace::internals::plugin::sandbox::{Recording, exchange::Exchange};
 use ace::internals::plugin::{Namespace, Plugin, PluginState, Runtime, Sandbox, StandaloneHost, standalone, world};
 use ace::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
 use ace_store::keyvalue::{Keyvalue, KeyvalueError};
@@ -46,7 +46,7 @@ pub struct Tried {
     pub answer: Value,
     /// Of a fault: the guest's own stack.
     pub backtrace: Option<String>,
-    pub seen: Seen,
+    pub seen: Recording,
     /// Host calls that were refused for want of a grant.
     pub denied: Vec<String>,
     /// Exchanges of the case that nobody asked for.
@@ -71,7 +71,7 @@ impl Runner {
     /// Reads the manifest. `is_metered`: instructions are counted.
     pub async fn new(config: &Config, file: &Path, is_metered: bool) -> Result<Runner, KitError> {
         let name = standalone::name(file);
-        let host = StandaloneHost::new(config, services(config, Arc::new(world::Open)).await?, is_metered)?;
+        let host = StandaloneHost::new(config, services(config, Arc::new(world::RealWorld)).await?, is_metered)?;
         let is_configured = config.plugins.contains_key(&name);
         let (manifest, outbox) = (manifest(file)?, Scratch::new());
         Ok(Runner { host, file: file.to_owned(), name, config: config.clone(), manifest, is_configured, outbox })
@@ -90,9 +90,9 @@ impl Runner {
         Ok(Tried {
             answer,
             backtrace,
-            seen: sandbox.seen(),
+            seen: sandbox.recording(),
             denied,
-            left_over: sandbox.left_over(),
+            left_over: sandbox.unused(),
             facts_after,
             now: sandbox.now,
         })
@@ -151,7 +151,7 @@ impl Runner {
         let exchanges = || case.host.clone().unwrap_or_default();
         let mut sandbox = match world {
             World::Real if case.host.is_some() => Sandbox::replaying(exchanges(), secrets),
-            World::Real | World::Recorded => Sandbox::watching(secrets),
+            World::Real | World::Recorded => Sandbox::observing(secrets),
             World::Replayed => Sandbox::replaying(exchanges(), secrets),
         };
         (sandbox.now, sandbox.seed) = match world {
@@ -193,7 +193,7 @@ impl Runner {
         &self,
         runtime: &Runtime,
         case: &Case,
-    ) -> Result<Called<Result<Page, ResolveError>>, KitError> {
+    ) -> Result<CallResult<Result<Page, ResolveError>>, KitError> {
         let asked = case.resolve.as_ref().ok_or_else(|| KitError::Case {
             place: case.place.clone(),
             message: "a resolver is asked by \"resolve\": {\"arguments\": {…}}, not by \"message\"".to_owned(),

@@ -45,7 +45,7 @@ impl Channel for Arc<Relayed> {
             notes.unreached(Unreached { destination: destination.clone(), reason: reason.to_owned(), is_contacted });
             (self.answer)()
         };
-        let Ok(contact) = self.destinations.begin(&|| destination.clone(), self.name, message.uuid, now) else {
+        let Ok(contact) = self.destinations.contact(&|| destination.clone(), self.name, message.uuid, now) else {
             return unreached("left alone", false);
         };
         self.contacts.fetch_add(1, Ordering::Relaxed);

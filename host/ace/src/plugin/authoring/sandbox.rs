@@ -1,7 +1,7 @@
-//! A plugin tried by its author: what stands in for the world around it, and what is seen of its calls.
+//! The sandbox of `ace plugin run` and `ace plugin test`, which replaces the outside world and records a plugin's calls.
 //!
-//! The clock and the random numbers can be fixed; HTTP and mail are either the world's, and written down, or answered from
-//! what was written down. Everything else is the host that serves.
+//! Clock and random numbers can be fixed. HTTP and mail are either real, and recorded, or answered from a script. Everything else is
+//! the same as in a server.
 
 pub mod exchange;
 
@@ -17,56 +17,56 @@ use wasmtime_wasi::{Deterministic, HostMonotonicClock, WasiCtxBuilder};
 use crate::mailer;
 use crate::message::Object;
 use crate::plugin::http::{Answer as Response, Failure, FailureKind, Outgoing};
-use crate::plugin::runtime::world::{Course, Usage, World};
+use crate::plugin::runtime::world::{Interception, Usage, World};
 use exchange::{Exchange, matches};
 
-/// Random bytes made of one seed; then they repeat.
+/// Random bytes from one seed, before they repeat.
 const RANDOM_BYTES: usize = 4 * 1024;
-/// What each look at the fixed monotonic clock adds, in nanoseconds.
+/// How much the fixed monotonic clock advances with each reading, in nanoseconds.
 const MONOTONIC_STEP_NS: u64 = 1_000;
-/// Lines of logs and of the trace that a sandbox keeps.
+/// The most lines of logs, and of the trace, that a sandbox records.
 const LINES_MAX: usize = 10_000;
 
-/// What stands in for the world, and what was seen. One sandbox is for one test or one run.
+/// Replaces the outside world and records calls. One sandbox is for one test or one run.
 pub struct Sandbox {
-    /// The time of day, which stands still. `None`: the real one.
+    /// The current time, which stands still. `None`: the real one.
     pub now: Option<Timestamp>,
-    /// What random numbers are made of. `None`: real ones.
+    /// The seed of random numbers. `None`: real ones.
     pub seed: Option<u64>,
-    /// What HTTP and mail answer. `None`: the world does.
+    /// The answers of HTTP and mail. `None`: the real ones.
     script: Option<Script>,
-    /// Mail is taken and goes nowhere.
+    /// Accepts mail without sending it.
     pub catches_mail: bool,
-    /// Never written down.
+    /// Never recorded.
     secrets: Vec<String>,
     random: OnceLock<Vec<u8>>,
-    seen: Mutex<Seen>,
+    recording: Mutex<Recording>,
 }
 
-/// What was written down.
+/// Recorded exchanges that answer requests.
 struct Script {
     all: Vec<Exchange>,
-    left: Mutex<VecDeque<Exchange>>,
+    remaining: Mutex<VecDeque<Exchange>>,
 }
 
-/// What was seen.
+/// What a sandbox recorded.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Seen {
-    /// What the plugin logged.
+pub struct Recording {
+    /// The lines that the plugin logged.
     pub logs: Vec<Line>,
-    /// Calls into the host, one line each, as far as they reach for something.
+    /// Host calls that access something, one line each.
     pub trace: Vec<String>,
-    /// What it exchanged with the outside.
+    /// Requests to the outside world, and their answers.
     #[serde(skip)]
     pub exchanges: Vec<Exchange>,
-    /// Calls that the script has no answer to.
+    /// Requests that the script has no answer for.
     #[serde(skip)]
     pub unexpected: Vec<String>,
-    /// Of the latest call.
+    /// The resources that the latest call used.
     pub usage: Usage,
 }
 
-/// A line a guest logged.
+/// A line that a guest logged.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
     /// error, warn, info or debug.
@@ -76,8 +76,8 @@ pub struct Line {
 }
 
 impl Sandbox {
-    /// The real world, watched.
-    pub fn watching(secrets: Vec<String>) -> Self {
+    /// A sandbox that lets requests through and records them.
+    pub fn observing(secrets: Vec<String>) -> Self {
         Sandbox {
             now: None,
             seed: None,
@@ -85,51 +85,51 @@ impl Sandbox {
             catches_mail: false,
             secrets,
             random: OnceLock::new(),
-            seen: Mutex::default(),
+            recording: Mutex::default(),
         }
     }
 
-    /// HTTP and mail answer what was written down, in this order, and nothing leaves.
+    /// A sandbox that answers HTTP and mail with these exchanges, in this order, and sends nothing.
     pub fn replaying(exchanges: Vec<Exchange>, secrets: Vec<String>) -> Self {
-        let left = Mutex::new(exchanges.clone().into());
-        Sandbox { script: Some(Script { all: exchanges, left }), ..Sandbox::watching(secrets) }
+        let remaining = Mutex::new(exchanges.clone().into());
+        Sandbox { script: Some(Script { all: exchanges, remaining }), ..Sandbox::observing(secrets) }
     }
 
-    /// What was seen so far.
-    pub fn seen(&self) -> Seen {
+    /// What was recorded so far.
+    pub fn recording(&self) -> Recording {
         self.lock().clone()
     }
 
-    /// What was written down and not asked for.
-    pub fn left_over(&self) -> Vec<Exchange> {
-        self.script.iter().flat_map(|script| script.left().clone()).collect()
+    /// The exchanges of the script that were not requested.
+    pub fn unused(&self) -> Vec<Exchange> {
+        self.script.iter().flat_map(|script| script.remaining().clone()).collect()
     }
 
-    /// Forgets what was seen, and begins the script anew.
+    /// Clears the recording, and restarts the script.
     pub fn rewind(&self) {
-        *self.lock() = Seen::default();
+        *self.lock() = Recording::default();
         if let Some(script) = &self.script {
-            *script.left() = script.all.clone().into();
+            *script.remaining() = script.all.clone().into();
         }
     }
 
-    /// The next of what was written down, if it is this request.
-    fn scripted(&self, request: &Object, asks: impl Fn(&Exchange) -> Option<&Object>) -> Scripted {
-        let Some(script) = &self.script else { return Scripted::World };
-        let mut script = script.left();
-        let fits = script.front().and_then(&asks).is_some_and(|wanted| matches(wanted, request));
+    /// The next exchange of the script, if its request matches.
+    fn scripted(&self, request: &Object, expected: impl Fn(&Exchange) -> Option<&Object>) -> Scripted {
+        let Some(script) = &self.script else { return Scripted::PassThrough };
+        let mut script = script.remaining();
+        let fits = script.front().and_then(&expected).is_some_and(|wanted| matches(wanted, request));
         if fits && let Some(next) = script.pop_front() {
             return Scripted::Answer(next);
         }
-        let asked = serde_json::to_string(request).unwrap_or_default();
-        let why = match script.front().and_then(asks) {
+        let requested = serde_json::to_string(request).unwrap_or_default();
+        let why = match script.front().and_then(expected) {
             Some(wanted) => {
-                format!("the case expects {} next, not {asked}", serde_json::to_string(wanted).unwrap_or_default())
+                format!("the case expects {} next, not {requested}", serde_json::to_string(wanted).unwrap_or_default())
             }
-            None => format!("the case has no answer to {asked}"),
+            None => format!("the case has no answer to {requested}"),
         };
         self.lock().unexpected.push(why.clone());
-        Scripted::Nothing(why)
+        Scripted::Missing(why)
     }
 
     fn clean(&self, mut request: Object) -> Object {
@@ -142,8 +142,8 @@ impl Sandbox {
         secrets.fold(text, |text, secret| text.replace(secret.as_str(), "[secret]"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Recording> {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -152,10 +152,10 @@ impl World for Sandbox {
         self.now
     }
 
-    /// Puts the fixed clock and random numbers in the place of the real ones.
+    /// Replaces the clock and random numbers, if they are fixed.
     fn prepare(&self, wasi: &mut WasiCtxBuilder) {
         if self.now.is_some() {
-            wasi.monotonic_clock(Steps(AtomicU64::new(0)));
+            wasi.monotonic_clock(SteppingClock(AtomicU64::new(0)));
         }
         if let Some(seed) = self.seed {
             let random = self.random.get_or_init(|| random_bytes(seed));
@@ -166,17 +166,17 @@ impl World for Sandbox {
     }
 
     fn logged(&self, level: &'static str, text: &str) {
-        let mut seen = self.lock();
-        if seen.logs.len() < LINES_MAX {
-            seen.logs.push(Line { level, text: text.to_owned() });
+        let mut recording = self.lock();
+        if recording.logs.len() < LINES_MAX {
+            recording.logs.push(Line { level, text: text.to_owned() });
         }
     }
 
     fn traced(&self, line: &dyn Fn() -> String) {
-        let mut seen = self.lock();
-        if seen.trace.len() < LINES_MAX {
+        let mut recording = self.lock();
+        if recording.trace.len() < LINES_MAX {
             let line = self.redact(line());
-            seen.trace.push(line);
+            recording.trace.push(line);
         }
     }
 
@@ -185,17 +185,17 @@ impl World for Sandbox {
         self.lock().usage = usage;
     }
 
-    fn http(&self, outgoing: &Outgoing) -> Course<Result<Response, Failure>> {
+    fn http(&self, outgoing: &Outgoing) -> Interception<Result<Response, Failure>> {
         let request = self.clean(exchange::http_request(outgoing));
         self.traced(&|| format!("http {} {}", outgoing.method, outgoing.url));
         let answer = match self.scripted(&request, |e| e.http_request()) {
-            Scripted::World => return Course::Watched(request),
-            Scripted::Nothing(why) => Err(Failure { status: None, kind: FailureKind::Unconnected(why) }),
+            Scripted::PassThrough => return Interception::Recorded(request),
+            Scripted::Missing(why) => Err(Failure { status: None, kind: FailureKind::Unconnected(why) }),
             Scripted::Answer(Exchange::Http { answer, .. }) => answer.into_outcome(),
-            Scripted::Answer(Exchange::Mail { .. }) => unreachable!("the script was asked for HTTP"),
+            Scripted::Answer(Exchange::Mail { .. }) => unreachable!("only HTTP exchanges match an HTTP request"),
         };
         self.http_answered(request, &answer);
-        Course::Answered(answer)
+        Interception::Answered(answer)
     }
 
     fn http_answered(&self, request: Object, answer: &Result<Response, Failure>) {
@@ -203,18 +203,22 @@ impl World for Sandbox {
         self.lock().exchanges.push(Exchange::Http { request, answer });
     }
 
-    fn mail(&self, email: &mailer::Email, message_id: &str) -> Course<Result<mailer::Accepted, mailer::MailError>> {
+    fn mail(
+        &self,
+        email: &mailer::Email,
+        message_id: &str,
+    ) -> Interception<Result<mailer::Accepted, mailer::MailError>> {
         let request = self.clean(exchange::mail_request(email));
         self.traced(&|| format!("mailer.send {:?} to {}", email.subject, email.recipients.join(", ")));
         let answer = match self.scripted(&request, |e| e.mail_request()) {
-            Scripted::World if self.catches_mail => exchange::MailAnswer::caught().into_outcome(message_id),
-            Scripted::World => return Course::Watched(request),
-            Scripted::Nothing(message) => Err(mailer::MailError::temporary(message)),
+            Scripted::PassThrough if self.catches_mail => exchange::MailAnswer::caught().into_outcome(message_id),
+            Scripted::PassThrough => return Interception::Recorded(request),
+            Scripted::Missing(message) => Err(mailer::MailError::temporary(message)),
             Scripted::Answer(Exchange::Mail { answer, .. }) => answer.into_outcome(message_id),
-            Scripted::Answer(Exchange::Http { .. }) => unreachable!("the script was asked for mail"),
+            Scripted::Answer(Exchange::Http { .. }) => unreachable!("only mail exchanges match a mail request"),
         };
         self.mail_answered(request, &answer);
-        Course::Answered(answer)
+        Interception::Answered(answer)
     }
 
     fn mail_answered(&self, request: Object, answer: &Result<mailer::Accepted, mailer::MailError>) {
@@ -224,21 +228,21 @@ impl World for Sandbox {
 }
 
 impl Script {
-    fn left(&self) -> MutexGuard<'_, VecDeque<Exchange>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn remaining(&self) -> MutexGuard<'_, VecDeque<Exchange>> {
+        self.remaining.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 enum Scripted {
-    World,
-    Nothing(String),
+    PassThrough,
+    Missing(String),
     Answer(Exchange),
 }
 
-/// A monotonic clock that shows how often it was looked at.
-struct Steps(AtomicU64);
+/// A monotonic clock that advances by one step with each reading.
+struct SteppingClock(AtomicU64);
 
-impl HostMonotonicClock for Steps {
+impl HostMonotonicClock for SteppingClock {
     fn resolution(&self) -> u64 {
         MONOTONIC_STEP_NS
     }
@@ -248,7 +252,7 @@ impl HostMonotonicClock for Steps {
     }
 }
 
-/// The same for the same seed, on every machine.
+/// Random bytes that are the same for the same seed, on every machine.
 fn random_bytes(seed: u64) -> Vec<u8> {
     let block = |n: usize| Sha256::new().chain_update(seed.to_le_bytes()).chain_update(n.to_le_bytes()).finalize();
     (0..RANDOM_BYTES / 32).flat_map(block).collect()

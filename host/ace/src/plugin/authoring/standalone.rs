@@ -1,4 +1,4 @@
-//! One plugin by itself, outside of any folder: what its author's tools work with. The runtime is the one that serves.
+//! Loads one plugin outside of any folder, for the tools of plugin authors. The runtime is the same as a server's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::plugin::loading::inspection::Inspection;
 use crate::plugin::loading::loader::Loader;
 use crate::plugin::loading::registry::RegistryError;
 use crate::plugin::runtime::errors;
-use crate::plugin::{Engine, Plugin, Services, imports};
+use crate::plugin::{Engine, Plugin, Services};
 use crate::tasks;
 
-/// Why there is nothing to be had of a plugin file.
+/// Why a plugin file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FileError(String);
@@ -27,40 +27,40 @@ pub struct StandaloneHost {
 }
 
 impl StandaloneHost {
-    /// Prepares a host. `is_metered`: it counts instructions, and is slower for it.
+    /// Creates a host. `is_metered`: it counts instructions, which makes it slower.
+    ///
+    /// # Errors
+    /// wasmtime cannot run on this machine.
     pub fn new(config: &Config, services: Arc<Services>, is_metered: bool) -> Result<Self, RegistryError> {
         let engine = if is_metered { Engine::metered(config)? } else { Engine::new(config)? };
-        let linker = imports::linker(&engine.inner)?;
-        Ok(StandaloneHost { host: Arc::new(Host { dir: PathBuf::new(), engine, linker, services }) })
+        Ok(StandaloneHost { host: Arc::new(Host::new(config, PathBuf::new(), engine, services)?) })
     }
 
-    /// The same host with other services behind it.
+    /// The same host with other services.
     pub fn with(&self, services: Arc<Services>) -> Self {
-        let Host { dir, engine, linker, .. } = self.host.as_ref();
-        let host = Host { dir: dir.clone(), engine: engine.clone(), linker: linker.clone(), services };
-        StandaloneHost { host: Arc::new(host) }
+        StandaloneHost { host: Arc::new(Host { services, ..self.host.as_ref().clone() }) }
     }
 
-    /// Reads a component and its manifest, compiles it and ties it to the host, and runs none of its code.
+    /// Reads, compiles and links a component, but runs none of its code.
     pub async fn inspect(&self, config: &Config, file: &Path) -> Inspection {
         self.loader(config).inspect(name(file), file.to_owned()).await
     }
 
-    /// Loads a plugin as a serving host would; what does not fit is broken, with its reason.
+    /// Loads a plugin as a server would. A plugin that cannot be loaded is broken, with the reason.
     pub async fn load(&self, config: &Config, file: &Path) -> Plugin {
         self.loader(config).load(name(file), file.to_owned()).await
     }
 
-    /// How long it takes to make machine code of a component, whatever the cache has.
+    /// Measures how long compiling a component takes, without the cache.
     ///
     /// # Errors
-    /// It cannot be read, or does not compile.
+    /// The component cannot be read, or does not compile.
     pub async fn time_compilation(&self, file: &Path) -> Result<Duration, FileError> {
         let (file, host) = (file.to_owned(), self.host.clone());
         let timed = tasks::blocking(move || {
             let wasm = component_file::read_component(&file).map_err(FileError)?;
-            let took = host.engine.time_compilation(&wasm, Sha256::digest(&wasm).into());
-            took.map_err(|refusal| FileError(errors::printable(&refusal.reason)))
+            let took = host.code.time_compilation(&wasm, Sha256::digest(&wasm).into());
+            took.map_err(|error| FileError(errors::printable(&error.reason)))
         });
         timed.await.map_err(|panicked| FileError(panicked.to_string()))?
     }
@@ -70,15 +70,15 @@ impl StandaloneHost {
     }
 }
 
-/// A plugin's name is its file's.
+/// The name of a plugin: that of its file, without the extension.
 pub fn name(file: &Path) -> String {
     file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The bytes of a component; bounded, and what is none is told.
+/// Reads a component file.
 ///
 /// # Errors
-/// It cannot be read, or is no component.
+/// The file cannot be read, is too long, or is not a component.
 pub fn read(file: &Path) -> Result<Vec<u8>, FileError> {
     component_file::read_component(file).map_err(FileError)
 }

@@ -1,4 +1,4 @@
-//! The plugin's own settings and secrets.
+//! `config`: the plugin's own settings and secrets.
 
 use serde_json::Value;
 

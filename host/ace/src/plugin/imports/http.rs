@@ -1,4 +1,4 @@
-//! Outgoing HTTP: `http.fetch` here, `wasi:http` in [`wasi`], both through one decision and one client.
+//! Outgoing HTTP: `http.fetch` here, `wasi:http` in [`wasi`]. Both use the same checks and the same client.
 
 mod address;
 mod client;
@@ -13,20 +13,20 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 pub use client::{Client, ClientError};
-use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Patience, effect, throttled};
+use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Timeouts, effect, retry_pause};
 pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as Answer};
 
 use crate::destination::Cause;
 use crate::monitoring::trace;
 use crate::plugin::runtime::bindings::http::{Host, HttpError, Request, Response};
-use crate::plugin::runtime::contacts::{Came, Met, Target};
+use crate::plugin::runtime::contacts::{ContactOutcome, EndedContact, Target};
 use crate::plugin::runtime::state::State;
 
 /// Bytes of a method's name.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// Headers that belong to the host: they say how one connection is used, or where it leads.
-const HOSTS_HEADERS: [&str; 13] = [
+/// Headers that only the host sets: they control the connection or its target.
+const HOST_HEADERS: [&str; 13] = [
     "connection",
     "content-length",
     "expect",
@@ -48,12 +48,12 @@ impl Host for State {
         let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let outgoing = match self.admit(&request.method, &request.url, headers) {
             Ok(outgoing) => Outgoing { body: request.body, ..outgoing },
-            Err(Refusal::Invalid(why)) => return Ok(Err(HttpError::Invalid(why))),
-            Err(Refusal::Denied(why)) => return Ok(Err(HttpError::Denied(why))),
+            Err(Rejection::Invalid(why)) => return Ok(Err(HttpError::Invalid(why))),
+            Err(Rejection::Denied(why)) => return Ok(Err(HttpError::Denied(why))),
         };
-        let whole = request.timeout_ms.map(|ms| Duration::from_millis(ms.into()));
-        let patience = Patience { whole, first_byte: None };
-        let outcome = self.outside(async |state| state.exchange(outgoing, patience).await).await;
+        let total = request.timeout_ms.map(|ms| Duration::from_millis(ms.into()));
+        let timeouts = Timeouts { total, first_byte: None };
+        let outcome = self.outside(async |state| state.exchange(outgoing, timeouts).await).await;
         Ok(match outcome {
             Ok(response) => Ok(response.into()),
             Err(failure) => Err(self.failed(failure)),
@@ -62,24 +62,24 @@ impl Host for State {
 }
 
 /// Why a request is not sent.
-enum Refusal {
-    /// It cannot be.
+enum Rejection {
+    /// It is not a valid request.
     Invalid(String),
-    /// It may not be.
+    /// It is not granted.
     Denied(String),
 }
 
 impl State {
-    /// Everything that is decided before a request goes out. A refusal is noted.
+    /// All checks before a request is sent. A denied one is recorded.
     fn admit<'a>(
         &mut self,
         method: &str,
         url: &str,
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Outgoing, Refusal> {
-        let method = read_method(method).map_err(Refusal::Invalid)?;
-        let url = target::parse(url).map_err(Refusal::Invalid)?;
-        let mut headers = read_headers(headers).map_err(Refusal::Invalid)?;
+    ) -> Result<Outgoing, Rejection> {
+        let method = read_method(method).map_err(Rejection::Invalid)?;
+        let url = target::parse(url).map_err(Rejection::Invalid)?;
+        let mut headers = read_headers(headers).map_err(Rejection::Invalid)?;
         if let Err(why) = self.grants.http(&url) {
             return Err(self.deny(&why));
         }
@@ -94,25 +94,33 @@ impl State {
         Ok(Outgoing { method, url, headers, body: None, span })
     }
 
-    fn deny(&mut self, why: &str) -> Refusal {
-        // A path that the guest made may hold a secret.
+    fn deny(&mut self, why: &str) -> Rejection {
+        // The guest may have put a secret into the path.
         let why = self.settings.clean(why);
-        Refusal::Denied(self.refuse("http", why))
+        Rejection::Denied(self.refuse("http", why))
     }
 
-    /// Sends, and keeps account of what was handed over.
-    async fn exchange(&mut self, outgoing: Outgoing, patience: Patience) -> Result<client::Response, Failure> {
+    /// Sends a request, and records what was handed over.
+    async fn exchange(&mut self, outgoing: Outgoing, timeouts: Timeouts) -> Result<client::Response, Failure> {
         let client = self.services.http.clone();
-        let turn = client.turn(&self.settings.name, patience).await?;
+        let permit = client.acquire(&self.settings.name, timeouts).await?;
         let (caller, settings) = (self.caller(), self.settings.clone());
-        let begun =
-            caller.map(|caller| (self.contacts.begin(&caller, &settings.name, Target::Origin(&outgoing.url)), caller));
-        let begun = begun.map(|(contact, caller)| Ok((contact.map_err(Failure::unconnected)?, caller))).transpose()?;
+        let contact = match caller {
+            None => None,
+            Some(caller) => {
+                let contact = self.contacts.start(&caller, &settings.name, Target::Origin(&outgoing.url));
+                Some((contact.map_err(Failure::unconnected)?, caller))
+            }
+        };
         let (url, method) = (outgoing.url.clone(), outgoing.method.clone());
-        let outcome = self.hand_over_request(&client, turn, outgoing).await;
-        if let Some((contact, caller)) = begun {
-            let came = came(&outcome, &method, &url);
-            self.contacts.settle(&caller, &settings.name, Met { contact, target: Target::Origin(&url), came });
+        let outcome = self.hand_over_request(&client, permit, outgoing).await;
+        if let Some((contact, caller)) = contact {
+            let ended = EndedContact {
+                contact,
+                target: Target::Origin(&url),
+                outcome: contact_outcome(&outcome, &method, &url),
+            };
+            self.contacts.settle(&caller, &settings.name, ended);
         }
         outcome
     }
@@ -120,24 +128,26 @@ impl State {
     async fn hand_over_request(
         &mut self,
         client: &Client,
-        turn: client::Turn,
+        permit: client::RequestPermit,
         outgoing: Outgoing,
     ) -> Result<client::Response, Failure> {
-        let Some(begun) = self.handing_over(&outgoing) else { return client.send(turn, outgoing).await };
+        let Some(pending) = self.handing_over(&outgoing) else { return client.send(permit, outgoing).await };
         let host = outgoing.url.host_str().unwrap_or_default().to_owned();
-        let earlier = self.call.handover.begun.replace(begun);
-        let outcome = client.send(turn, outgoing).await;
+        let earlier = self.call.handover.pending.replace(pending);
+        let outcome = client.send(permit, outgoing).await;
         let handover = &mut self.call.handover;
-        handover.throttled = handover.throttled.max(throttled(&outcome, self.services.now()));
+        handover.retry_pause = handover.retry_pause.max(retry_pause(&outcome, self.services.now()));
         match effect(&outcome) {
-            Effect::Taken(status) => (handover.begun, handover.done) = (earlier, Some(taken(status, &host))),
-            Effect::Nothing => handover.begun = earlier,
+            Effect::Accepted(status) => {
+                (handover.pending, handover.accepted) = (earlier, Some(accepted(status, &host)))
+            }
+            Effect::None => handover.pending = earlier,
             Effect::Unknown => {}
         }
         outcome
     }
 
-    /// What a request hands over, if it does: anything but a look, in a delivery.
+    /// Describes what a request hands over: in a delivery, every request except GET and HEAD.
     fn handing_over(&self, outgoing: &Outgoing) -> Option<String> {
         let Outgoing { method, url, .. } = outgoing;
         let is_handover = self.call.delivery_key.is_some() && !is_safe(method);
@@ -154,9 +164,8 @@ impl State {
     }
 }
 
-/// What an exchange says of the origin. A message's own trouble is told by 4xx, and so is not the origin's; that an origin
-/// wants to be left alone (Retry-After) has its own way ([`throttled`]).
-fn came(outcome: &Result<client::Response, Failure>, method: &Method, url: &reqwest::Url) -> Came {
+/// What an exchange says about the origin. 4xx are about the message, not about the origin; [`retry_pause`] handles Retry-After.
+fn contact_outcome(outcome: &Result<client::Response, Failure>, method: &Method, url: &reqwest::Url) -> ContactOutcome {
     let (status, failure) = match outcome {
         Ok(response) => (Some(response.status), None),
         Err(failure) => (failure.status, Some(&failure.kind)),
@@ -164,45 +173,47 @@ fn came(outcome: &Result<client::Response, Failure>, method: &Method, url: &reqw
     let asks_for_time = outcome.as_ref().is_ok_and(|response| response.headers.contains_key(RETRY_AFTER));
     let host = url.host_str().unwrap_or_default();
     match (status.map(|status| status.as_u16()), failure) {
-        (Some(200..300), _) => Came::Reached { is_taken: !is_safe(method) },
-        (Some(status @ (401 | 407)), _) => Came::LoginRefused(format!("HTTP {status} from {host}")),
+        (Some(200..300), _) => ContactOutcome::Reached { is_accepted: !is_safe(method) },
+        (Some(status @ (401 | 407)), _) => ContactOutcome::LoginRejected(format!("HTTP {status} from {host}")),
         (Some(status @ (502..=504)), _) if !asks_for_time => {
-            Came::Failed(Cause::Destination, format!("HTTP {status} from {host}"))
+            ContactOutcome::Failed(Cause::Destination, format!("HTTP {status} from {host}"))
         }
         (Some(status @ 500..), _) if !asks_for_time => {
-            Came::Failed(Cause::Unclear, format!("HTTP {status} from {host}"))
+            ContactOutcome::Failed(Cause::Unclear, format!("HTTP {status} from {host}"))
         }
-        (Some(_), _) => Came::Reached { is_taken: false },
-        (None, Some(FailureKind::Unconnected(why))) => Came::Failed(Cause::Destination, why.clone()),
-        (None, Some(FailureKind::Broken(why))) if is_safe(method) => Came::Failed(Cause::Destination, why.clone()),
+        (Some(_), _) => ContactOutcome::Reached { is_accepted: false },
+        (None, Some(FailureKind::Unconnected(why))) => ContactOutcome::Failed(Cause::Destination, why.clone()),
+        (None, Some(FailureKind::Broken(why))) if is_safe(method) => {
+            ContactOutcome::Failed(Cause::Destination, why.clone())
+        }
         (None, Some(FailureKind::TimedOut)) if is_safe(method) => {
-            Came::Failed(Cause::Destination, format!("no answer from {host} in time"))
+            ContactOutcome::Failed(Cause::Destination, format!("no answer from {host} in time"))
         }
-        _ => Came::Unknown,
+        _ => ContactOutcome::Unknown,
     }
 }
 
-/// How a request that was taken stands in the timeline.
-fn taken(status: reqwest::StatusCode, host: &str) -> String {
+/// An accepted request, for the timeline.
+fn accepted(status: reqwest::StatusCode, host: &str) -> String {
     format!("HTTP {} from {host}", status.as_u16())
 }
 
-/// RFC 9110, 9.2.1, as far as anyone relies on it.
+/// Safe methods (RFC 9110, 9.2.1), except the rarely used ones.
 fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
 fn read_method(name: &str) -> Result<Method, String> {
-    let sound = !name.is_empty()
+    let is_valid = !name.is_empty()
         && name.len() <= METHOD_BYTES_MAX
         && name.bytes().all(|b| b.is_ascii_uppercase() || matches!(b, b'-' | b'_'));
     match Method::from_bytes(name.as_bytes()) {
-        Ok(method) if sound && !matches!(method, Method::CONNECT | Method::TRACE) => Ok(method),
-        _ => Err("no such method can be sent: upper-case letters, and neither CONNECT nor TRACE".to_owned()),
+        Ok(method) if is_valid && !matches!(method, Method::CONNECT | Method::TRACE) => Ok(method),
+        _ => Err("this method cannot be sent; use upper-case letters, and neither CONNECT nor TRACE".to_owned()),
     }
 }
 
-/// No text of the errors holds a header's value.
+/// The errors do not contain header values.
 fn read_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<HeaderMap, String> {
     let mut read = HeaderMap::new();
     for (name, value) in headers {
@@ -211,8 +222,8 @@ fn read_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Resul
         }
         let no_name = |_| format!("{name:?} cannot be a header's name");
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(no_name)?;
-        if is_hosts(&header) {
-            return Err(format!("the header {header} is the host's to set"));
+        if is_host_header(&header) {
+            return Err(format!("the header {header} is set by the host"));
         }
         let value = HeaderValue::from_bytes(value)
             .map_err(|_| format!("the header {header} holds a line break or another control character"))?;
@@ -224,8 +235,8 @@ fn read_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Resul
     Ok(read)
 }
 
-fn is_hosts(header: &HeaderName) -> bool {
-    HOSTS_HEADERS.contains(&header.as_str())
+fn is_host_header(header: &HeaderName) -> bool {
+    HOST_HEADERS.contains(&header.as_str())
 }
 
 impl From<client::Response> for Response {

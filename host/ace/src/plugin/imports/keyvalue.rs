@@ -1,4 +1,4 @@
-//! Facts and counters, bucket by bucket as granted. Dry calls write into an overlay that ends with the call.
+//! `keyvalue`: entries and counters in the granted buckets. Dry calls write to an overlay that ends with the call.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Host for State {
 
     async fn set(&mut self, bucket: String, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Answer<()> {
         self.traced(|| format!("keyvalue.set {bucket} {key}"));
-        let dry = match self.begin_write(&bucket)? {
+        let dry = match self.start_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
         };
@@ -40,7 +40,7 @@ impl Host for State {
 
     async fn delete(&mut self, bucket: String, key: String) -> Answer<()> {
         self.traced(|| format!("keyvalue.delete {bucket} {key}"));
-        let dry = match self.begin_write(&bucket)? {
+        let dry = match self.start_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
         };
@@ -65,7 +65,7 @@ impl Host for State {
         once: Option<String>,
     ) -> Answer<i64> {
         self.traced(|| format!("keyvalue.increment {bucket} {key} by {by}"));
-        let dry = match self.begin_write(&bucket)? {
+        let dry = match self.start_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
         };
@@ -91,7 +91,7 @@ impl Host for State {
         ttl_ms: Option<u64>,
     ) -> Answer<Counted> {
         self.traced(|| format!("keyvalue.count-once {bucket} {key} by {by}"));
-        let dry = match self.begin_write(&bucket)? {
+        let dry = match self.start_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
         };
@@ -104,8 +104,8 @@ impl Host for State {
                 store.count_once(&bucket, &key, &token, (by, ttl_ms.map(Duration::from_millis)), now).await
             })
             .await;
-        let told = |keyvalue::Counted { at, total, is_first_time }| Counted { at, total, first_time: is_first_time };
-        Ok(counted.map(told).map_err(KeyvalueError::from))
+        let convert = |keyvalue::Counted { at, total, is_first_time }| Counted { at, total, first_time: is_first_time };
+        Ok(counted.map(convert).map_err(KeyvalueError::from))
     }
 
     async fn take_place(
@@ -117,7 +117,7 @@ impl Host for State {
         window_ms: u64,
     ) -> Answer<Place> {
         self.traced(|| format!("keyvalue.take-place {bucket} {key}, {limit} within {window_ms} ms"));
-        let dry = match self.begin_write(&bucket)? {
+        let dry = match self.start_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
         };
@@ -130,17 +130,17 @@ impl Host for State {
                 store.take_place(&bucket, &key, &token, (limit, window), now).await
             })
             .await;
-        let told = |keyvalue::Place { is_granted, used, next_free }| Place {
+        let convert = |keyvalue::Place { is_granted, used, next_free }| Place {
             is_granted,
             used,
             next_free: next_free.map(|at| u64::try_from(at).unwrap_or_default()),
         };
-        Ok(place.map(told).map_err(KeyvalueError::from))
+        Ok(place.map(convert).map_err(KeyvalueError::from))
     }
 
     async fn give_place_back(&mut self, bucket: String, key: String, token: String) -> Answer<()> {
         self.traced(|| format!("keyvalue.give-place-back {bucket} {key}"));
-        let dry = match self.begin_write(&bucket)? {
+        let dry = match self.start_write(&bucket)? {
             Ok(dry) => dry,
             Err(denied) => return Ok(Err(denied)),
         };
@@ -163,8 +163,8 @@ impl State {
         self.grants.bucket(bucket, access).map_err(|why| KeyvalueError::Denied(self.refuse("keyvalue", why)))
     }
 
-    /// Counts the call and asks for the grant; says whether it is a dry call.
-    fn begin_write(&mut self, bucket: &str) -> Answer<bool> {
+    /// Counts the call and checks the grant. Returns whether it is a dry call.
+    fn start_write(&mut self, bucket: &str) -> Answer<bool> {
         self.count_host_call()?;
         self.call.overlay.max_bytes = self.settings.limits.output_bytes;
         Ok(self.allow(bucket, Access::Write).map(|()| self.call.dry))
@@ -173,9 +173,9 @@ impl State {
 
 fn word(answer: &Result<Option<Vec<u8>>, KeyvalueError>) -> String {
     match answer {
-        Ok(None) => "nothing there".to_owned(),
+        Ok(None) => "no entry".to_owned(),
         Ok(Some(value)) => format!("{:?}", String::from_utf8_lossy(value)),
-        Err(_) => "not served".to_owned(),
+        Err(_) => "failed".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The host's log, with the plugin's name and the message's uuid in every line.
+//! `logging`: lines in the host's log, each with the plugin's name and the message's uuid.
 
 use crate::monitoring::digest::{self, Failure};
 use crate::plugin::runtime::bindings::logging::{Host, Level};

@@ -1,4 +1,4 @@
-//! Mail, handed to the operator's relays.
+//! `mailer`: mail over the operator's relays.
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -8,9 +8,9 @@ use crate::mailer::{self, MailError as Failure, Stage};
 use crate::plugin::Services;
 use crate::plugin::runtime::bindings::common::RecoverableError;
 use crate::plugin::runtime::bindings::mailer::{Accepted, Email, Host, MailError};
-use crate::plugin::runtime::contacts::{Came, Met, Target};
+use crate::plugin::runtime::contacts::{ContactOutcome, EndedContact, Target};
 use crate::plugin::runtime::state::State;
-use crate::plugin::runtime::world::Course;
+use crate::plugin::runtime::world::Interception;
 
 impl Host for State {
     async fn send(&mut self, email: Email, idempotency_key: String) -> wasmtime::Result<Result<Accepted, MailError>> {
@@ -22,15 +22,15 @@ impl Host for State {
             return Ok(Err(MailError::Denied(self.refuse("mailer", "nothing is sent in a dry call".to_owned()))));
         }
         let Some(message_id) = self.message_id(&idempotency_key) else {
-            return Ok(Err(MailError::Denied(self.refuse("mailer", "mail can be sent by `deliver` only".to_owned()))));
+            return Ok(Err(MailError::Denied(self.refuse("mailer", "only `deliver` can send mail".to_owned()))));
         };
         Ok(self.outside(async |state| state.hand_over(email, &message_id).await).await)
     }
 }
 
 impl State {
-    /// Made of what the host knows, so that a guest cannot take another message's. A channel that sends several mails for
-    /// one message tells them apart by their keys.
+    /// Derived from what the host knows, so that a guest cannot use the id of another message. Several mails of one delivery
+    /// differ by their keys.
     fn message_id(&self, idempotency_key: &str) -> Option<String> {
         use sha2::{Digest, Sha256};
         let own = self.call.delivery_key.as_ref()?;
@@ -41,31 +41,32 @@ impl State {
     }
 
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
-        // The relay is not asked about what it has answered already.
+        // An earlier attempt sent this mail and has its answer.
         if let Some(answer) = self.call.handover.mail(message_id).and_then(mailer::answered) {
-            return self.told_of_mail(answer);
+            return self.mail_answer(answer);
         }
         let (services, settings) = (self.services.clone(), self.settings.clone());
         let relay = services.mailer.relay_name(email.relay.as_deref());
         if let Some((relay, caller)) = relay.and_then(|relay| Some((relay, self.caller()?))) {
-            match self.contacts.begin(&caller, &settings.name, Target::Relay(relay)) {
-                Ok(contact) => self.contacts.open(relay, contact),
+            match self.contacts.start(&caller, &settings.name, Target::Relay(relay)) {
+                Ok(contact) => self.contacts.start_mail(relay, contact),
                 Err(why) => return Err(temporary(why, None)),
             }
         }
         let answer = self.send_mail(&services, email, message_id).await;
-        if let (Some((contact, relay)), Some(caller)) = (self.contacts.close(), self.caller()) {
-            let came = came(&answer, &relay);
-            self.contacts.settle(&caller, &settings.name, Met { contact, target: Target::Relay(&relay), came });
+        if let (Some((contact, relay)), Some(caller)) = (self.contacts.end_mail(), self.caller()) {
+            let outcome = contact_outcome(&answer, &relay);
+            let ended = EndedContact { contact, target: Target::Relay(&relay), outcome };
+            self.contacts.settle(&caller, &settings.name, ended);
         }
-        self.told_of_mail(answer)
+        self.mail_answer(answer)
     }
 
-    /// An answer as the guest gets it.
-    fn told_of_mail(&mut self, answer: Result<mailer::Accepted, Failure>) -> Result<Accepted, MailError> {
+    /// The answer in the form that the guest gets.
+    fn mail_answer(&mut self, answer: Result<mailer::Accepted, Failure>) -> Result<Accepted, MailError> {
         match answer {
             Ok(accepted) => {
-                self.call.handover.done = Some(format!("{} {}", accepted.message_id, accepted.answer));
+                self.call.handover.accepted = Some(format!("{} {}", accepted.message_id, accepted.answer));
                 let refused = accepted.refused.into_iter().map(|refusal| (refusal.address, refusal.answer)).collect();
                 Ok(Accepted { answer: accepted.answer, message_id: accepted.message_id, refused })
             }
@@ -81,17 +82,17 @@ impl State {
         email: Email,
         message_id: &str,
     ) -> Result<mailer::Accepted, Failure> {
-        self.call.handover.begun = Some("mail was handed to the relay".to_owned());
+        self.call.handover.pending = Some("mail was handed to the relay".to_owned());
         let email = mailer::Email::from(email);
-        // A call that is dropped half-way leaves what was known before with whoever asked for the delivery.
+        // If the call is dropped meanwhile, the caller of the delivery still has the earlier record.
         let mut record = self.call.handover.take_mail(message_id);
         let progress = self.contacts.progress();
-        // Large, and so boxed.
+        // Boxed because the future is large.
         let answer = match services.world.mail(&email, message_id) {
-            Course::Answered(answer) => answer,
-            course => {
+            Interception::Answered(answer) => answer,
+            interception => {
                 let answer = Box::pin(services.mailer.send_watched(email, message_id, &mut record, progress)).await;
-                if let Course::Watched(request) = course {
+                if let Interception::Recorded(request) = interception {
                     services.world.mail_answered(request, &answer);
                 }
                 answer
@@ -99,7 +100,7 @@ impl State {
         };
         self.call.handover.keep_mail(record);
         if !matches!(answer, Err(Failure::Temporary { maybe_sent: true, .. })) {
-            self.call.handover.begun = None;
+            self.call.handover.pending = None;
         }
         answer
     }
@@ -110,21 +111,21 @@ fn temporary(message: String, next_attempt_time: Option<Timestamp>) -> MailError
     MailError::Temporary(RecoverableError { message, next_attempt_time })
 }
 
-/// What an answer says of the relay. What came after a recipient was named says nothing against it; the answer to MAIL may be
-/// about the sender or the size of this mail.
-fn came(answer: &Result<mailer::Accepted, Failure>, relay: &str) -> Came {
+/// What an answer says about the relay. A failure after a recipient was named is not the relay's; the answer to MAIL may be about
+/// the sender or the size of this mail.
+fn contact_outcome(answer: &Result<mailer::Accepted, Failure>, relay: &str) -> ContactOutcome {
     let (message, detail) = match answer {
-        Ok(_) => return Came::Reached { is_taken: true },
-        Err(Failure::Invalid(_)) => return Came::Unknown,
+        Ok(_) => return ContactOutcome::Reached { is_accepted: true },
+        Err(Failure::Invalid(_)) => return ContactOutcome::Unknown,
         Err(Failure::Temporary { message, detail, .. } | Failure::Permanent { message, detail }) => (message, detail),
     };
     let prefix = format!("relay {relay}: ");
     let reason = || message.strip_prefix(&prefix).unwrap_or(message).to_owned();
     match detail.stage {
-        None => Came::Unknown,
-        Some(stage) if stage.has_named_recipients() => Came::Reached { is_taken: false },
-        Some(Stage::Sender) => Came::Failed(Cause::Unclear, reason()),
-        Some(_) => Came::Failed(Cause::Destination, reason()),
+        None => ContactOutcome::Unknown,
+        Some(stage) if stage.has_named_recipients() => ContactOutcome::Reached { is_accepted: false },
+        Some(Stage::Sender) => ContactOutcome::Failed(Cause::Unclear, reason()),
+        Some(_) => ContactOutcome::Failed(Cause::Destination, reason()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The message a plugin looks at: getters on what the host has parsed already, nothing copied before it is asked for.
+//! `messages`: getters for the current message. A value is copied only when the guest asks for it.
 
 use std::borrow::Cow;
 
@@ -40,7 +40,7 @@ impl HostMessage for State {
 
     fn expiration_time(&mut self, this: Resource<MessageHandle>) -> Result<Option<u64>> {
         let time = self.message(this.rep())?.expiration_time.as_ref();
-        // A moment before 1970 is long over, and so is 1970.
+        // Any time before 1970 has expired, and so has 1970.
         Ok(time.map(|t| t.timestamp().as_millisecond().max(0) as u64))
     }
 
@@ -79,7 +79,7 @@ impl HostMessage for State {
     }
 }
 
-/// The part an RFC 6901 pointer names, as JSON text.
+/// The value at an RFC 6901 pointer, as JSON text.
 fn part(context: &Context, pointer: &str) -> Result<Option<String>> {
     Ok(match split(pointer)? {
         None => Some(context.as_json().to_owned()),
@@ -88,7 +88,7 @@ fn part(context: &Context, pointer: &str) -> Result<Option<String>> {
     })
 }
 
-/// The key an RFC 6901 pointer begins with, and the pointer below it; `None` for the whole.
+/// Splits an RFC 6901 pointer into its first key and the rest; `None` for the whole document.
 fn split(pointer: &str) -> Result<Option<(Cow<'_, str>, &str)>> {
     if pointer.is_empty() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Files in the one folder the operator granted.
+//! `outbox`: files in the folder that the operator granted.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
@@ -26,11 +26,11 @@ impl Host for State {
         let written = self
             .outside(async |state| {
                 let label = state.settings.clean(&name);
-                state.call.handover.begun = Some(format!("{label} was being written"));
+                state.call.handover.pending = Some(format!("{label} was being written"));
                 let written = tokio::task::spawn_blocking(move || write_new(&dir, access, &name, &content)).await;
-                state.call.handover.begun = None;
+                state.call.handover.pending = None;
                 if matches!(written, Ok(Ok(()))) {
-                    state.call.handover.done = Some(format!("{label} was written"));
+                    state.call.handover.accepted = Some(format!("{label} was written"));
                 }
                 written
             })
@@ -39,15 +39,15 @@ impl Host for State {
     }
 }
 
-/// Writes a file that was not there. It appears whole or not at all, and then survives a power failure; no link leads out of the
-/// folder (cap-std sees to it).
+/// Writes a new file, completely or not at all, so that it survives a power failure. cap-std prevents links from leading out of the
+/// folder.
 fn write_new(dir: &Dir, access: Access, name: &str, content: &[u8]) -> Result<(), OutboxError> {
     let path = Path::new(name);
-    let sound = !name.is_empty()
+    let is_valid = !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && !name.chars().any(|c| c.is_control() || c == '\\')
         && path.components().all(|c| matches!(c, Component::Normal(_)));
-    if !sound {
+    if !is_valid {
         let rule = format!("a relative name of at most {NAME_BYTES_MAX} bytes, without \"..\" or control characters");
         return Err(OutboxError::Invalid(format!("{name:?} cannot be a file in the outbox: it must be {rule}")));
     }
@@ -60,7 +60,7 @@ fn write_new(dir: &Dir, access: Access, name: &str, content: &[u8]) -> Result<()
         create_folders(dir, access, parent).map_err(no_folder)?;
     }
     let temporary = path.with_file_name(files::temporary_name());
-    // A hard link, unlike a rename, refuses to replace.
+    // Unlike a rename, a hard link does not replace an existing file.
     let linked = write_temporary(dir, access, &temporary, content).and_then(|()| dir.hard_link(&temporary, dir, path));
     let removed = dir.remove_file(&temporary);
     linked.and(removed).and_then(|()| sync_folder_of(dir, path)).map_err(failed)
@@ -74,7 +74,7 @@ fn write_temporary(dir: &Dir, access: Access, temporary: &Path, content: &[u8]) 
     file.sync_all()
 }
 
-/// Each folder on the way that is not there yet, with the access of the files in it.
+/// Creates the missing folders of a path, with the same access as the files in them.
 fn create_folders(dir: &Dir, access: Access, path: &Path) -> std::io::Result<()> {
     let mut folder = PathBuf::new();
     for name in path.components() {

@@ -1,4 +1,4 @@
-//! wasi:io/poll with the guest's clock stopped: whoever waits for a timer or a response does not compute.
+//! `wasi:io/poll` with the guest's clock stopped, because waiting for a timer or a response is not computing time.
 
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView;

@@ -1,18 +1,17 @@
-//! Compiled plugins on disk: written once, mapped at every start after that.
+//! Compiled plugins on disk: written once, then mapped at every start.
 //!
-//! What is mapped runs as native code, so an entry is used only after two questions, both asked of the very descriptor that is
-//! then mapped: can anybody but this user and root have written it (owner, mode and number of links, of the folder too), and is
-//! every byte of it as it was stored (length and checksum)? Anything else is a miss: the plugin is compiled again, a WARN says
-//! why, and the new entry takes the old one's place.
+//! Mapped files run as native code. So an entry is used only after two checks, on the same descriptor that is then mapped: nobody
+//! except this user and root can have written it (owner, mode and number of links, also of the folder), and every byte is as it was
+//! stored (length and checksum). Otherwise the plugin is compiled again, a WARN tells why, and the new entry replaces the old one.
 //!
-//! An entry holds, one after the other:
+//! An entry contains, in this order:
 //!
-//! - the code as wasmtime serialized it; it comes first, so that it can be mapped where it lies;
-//! - metadata: JSON that whoever compiled the component wants to read again, opaque to this module;
+//! - the code in wasmtime's serialized form, first, so that it can be mapped;
+//! - metadata: JSON from the caller, opaque to this module;
 //! - a trailer of [`TRAILER_BYTES`]: the lengths of both, the [`Key`], [`MAGIC`], and the XXH3-128 of everything before it.
 //!
-//! Entries are made under a temporary name, synced and renamed. A lock (`flock`) says who is at work: a temporary file that is
-//! locked is being written, an entry that is locked is mapped. What a process left behind when it was killed is not locked.
+//! Entries are written under a temporary name, synced and renamed. A file lock (`flock`) means that a temporary file is being
+//! written, or that an entry is mapped. Files that a killed process left behind are not locked.
 
 #[cfg(test)]
 mod tests;
@@ -32,54 +31,54 @@ use wasmtime::component::Component;
 
 use crate::config::{CacheLimits, Config};
 
-/// Ends an entry of this format; another format gets another one.
+/// Identifies the format of an entry, in its trailer.
 const MAGIC: [u8; 8] = *b"ACECODE1";
 const CHECKSUM_BYTES: usize = 16;
 /// Two lengths, the key (a SHA-256 and a number), the magic, the checksum.
 const TRAILER_BYTES: usize = 8 + 8 + 32 + 8 + MAGIC.len() + CHECKSUM_BYTES;
 /// The longest metadata of an entry.
 pub(super) const METADATA_BYTES_MAX: usize = 1 << 20;
-/// How much of a file is read at once.
+/// How much of a file is read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
-/// An entry can be read by this user alone, and not be written in place: that would change what runs.
+/// Only this user can read an entry, and nobody can write to it in place, which would change running code.
 const ENTRY_MODE: u32 = 0o400;
 /// Bits of a mode that let others write.
 const OTHERS_WRITE: u32 = 0o022;
-/// How often a temporary name is tried: another process may take a new file for one that was left behind.
+/// How many temporary names are tried: another process may remove a new file before it is locked.
 const NAMES_MAX: usize = 5;
 
 /// The folder of compiled plugins. Everything here blocks.
 pub(crate) struct Cache {
     dir: PathBuf,
     limits: CacheLimits,
-    /// Whether it was told that the folder is not used.
-    is_refusal_told: AtomicBool,
+    /// Whether the log says that the folder is not used.
+    is_warned: AtomicBool,
 }
 
-/// What an entry is the code of.
+/// Identifies the code of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
     /// The component's SHA-256.
     pub component: [u8; 32],
-    /// Names the compiler, its version and its settings.
+    /// Identifies the compiler, its version and its settings.
     pub settings: u64,
 }
 
-/// An entry that nobody else can have written, and that is as it was stored.
+/// An entry that was checked.
 pub(crate) struct Entry {
-    /// Locked, shared.
+    /// Holds a shared lock.
     file: File,
     path: PathBuf,
     code_bytes: usize,
     metadata: Vec<u8>,
 }
 
-/// Keeps an entry from being pruned, by any process, while its code is in use.
+/// Prevents every process from pruning an entry while its code is in use.
 pub struct InUse(#[expect(dead_code, reason = "the lock ends when the file is closed")] File);
 
 /// Why an entry, or the whole folder, is not used.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum UnusableError {
     #[error("other users may write into {} (mode {mode:03o}): run `chmod go-w {}`", path.display(), path.display())]
     OthersWrite { path: PathBuf, mode: u32 },
     #[error("{} belongs to the user with id {owner}, and ACE runs as the one with id {me}: change its owner, or remove it", path.display())]
@@ -96,62 +95,62 @@ enum Refusal {
 
 impl Cache {
     pub(crate) fn new(dir: PathBuf, limits: CacheLimits) -> Self {
-        // As operators can use it, wherever they are.
+        // Absolute, for log lines.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
-        Cache { dir, limits, is_refusal_told: AtomicBool::new(false) }
+        Cache { dir, limits, is_warned: AtomicBool::new(false) }
     }
 
-    /// The one that `cache-dir` names, where it does.
+    /// The cache in `cache-dir`, if that is set.
     pub(crate) fn configured(config: &Config) -> Option<Self> {
         Some(Cache::new(config.fixed.cache_dir.clone()?, config.fixed.cache.clone()))
     }
 
-    /// The entry of this key, checked. `None`: there is none that may be used; unless there simply is none, a WARN says why.
+    /// Opens and checks the entry of this key. `None`: there is no usable entry; if there is an unusable one, a WARN tells why.
     pub(crate) fn open(&self, key: &Key) -> Option<Entry> {
         let folder = self.folder()?;
         match Entry::open(&folder, self.dir.join(key.file_name()), key) {
             Ok(entry) => entry,
-            Err(refusal) => {
-                tracing::warn!("Compiled code in the cache is not used, and its plugin is compiled again: {refusal}");
+            Err(unusable) => {
+                tracing::warn!("Compiled code in the cache cannot be used; its plugin is compiled again: {unusable}");
                 None
             }
         }
     }
 
-    /// Stores code with its metadata (at most [`METADATA_BYTES_MAX`]), and opens the new entry. `None`: that did not work, and a
-    /// WARN says why.
+    /// Stores code with its metadata (at most [`METADATA_BYTES_MAX`]), and opens the new entry. `None`: that failed, and a WARN
+    /// tells why.
     pub(crate) fn store(&self, key: &Key, code: impl Read, metadata: &[u8]) -> Option<Entry> {
         match self.write(key, code, metadata) {
             Ok(()) => self.open(key),
             Err(io) => {
                 let file = self.dir.join(key.file_name());
-                tracing::warn!(file = %file.display(), "A compiled plugin could not be stored, and is compiled again at the next start: {io}");
+                tracing::warn!(file = %file.display(), "Compiled code could not be stored; its plugin is compiled again at the next start: {io}");
                 None
             }
         }
     }
 
-    /// The folder, if nobody else may write into it. It is judged anew each time; that it is refused is told once.
+    /// Opens the folder, if nobody else may write into it. It is checked each time; the log tells once that it is not used.
     fn folder(&self) -> Option<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let refusal = match rustix::fs::open(&self.dir, flags, Mode::empty()) {
+        let unusable = match rustix::fs::open(&self.dir, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return None,
-            Err(rustix::io::Errno::NOTDIR) => Refusal::Kind { path: self.dir.clone(), wanted: "folder" },
-            Err(errno) => Refusal::Unreadable { path: self.dir.clone(), source: errno.into() },
+            Err(rustix::io::Errno::NOTDIR) => UnusableError::Kind { path: self.dir.clone(), wanted: "folder" },
+            Err(errno) => UnusableError::Unreadable { path: self.dir.clone(), source: errno.into() },
             Ok(folder) => {
                 let folder = File::from(folder);
                 match folder.metadata() {
-                    Err(source) => Refusal::Unreadable { path: self.dir.clone(), source },
+                    Err(source) => UnusableError::Unreadable { path: self.dir.clone(), source },
                     Ok(metadata) => match check_writers(&self.dir, &metadata) {
-                        Err(refusal) => refusal,
+                        Err(unusable) => unusable,
                         Ok(()) => return Some(folder.into()),
                     },
                 }
             }
         };
-        if !self.is_refusal_told.swap(true, Ordering::Relaxed) {
+        if !self.is_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "The folder of compiled plugins (cache-dir) is not used, and plugins are compiled at every start: {refusal}"
+                "The folder of compiled plugins (cache-dir) cannot be used; plugins are compiled at every start: {unusable}"
             );
         }
         None
@@ -162,7 +161,7 @@ impl Cache {
             return Err(io::Error::other(format!("its metadata is longer than {METADATA_BYTES_MAX} bytes")));
         }
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        // That it is refused was told.
+        // The log has told why it is not used.
         let Some(folder) = self.folder() else { return Ok(()) };
         let (temporary, file) = create_temporary(&folder, key)?;
         let mut written = || -> io::Result<()> {
@@ -183,15 +182,15 @@ impl Cache {
         written
     }
 
-    /// Removes entries that were used last longer ago than `cache-max-age`, then those used longest ago until the rest fits into
-    /// `cache-max-size`, and what killed processes left behind. What is mapped now, by any process, stays, and so does every
-    /// file that is none of this module's. Call it when everything that is needed is loaded.
+    /// Removes entries that were not used for `cache-max-age`, then the least recently used ones until the rest fits into
+    /// `cache-max-size`, and files that killed processes left behind. Keeps entries that any process has mapped, and files of
+    /// others. Call it when everything that is needed is loaded.
     pub(crate) fn prune(&self) {
         let Some(folder) = self.folder() else { return };
         match self.prune_folder(&folder) {
             Ok(0) => {}
             Ok(removed) => {
-                tracing::info!(folder = %self.dir.display(), "Removed {removed} files of compiled plugins that were not in use.");
+                tracing::info!(folder = %self.dir.display(), "Removed {removed} files of compiled plugins that were no longer used.");
             }
             Err(io) => {
                 tracing::warn!(folder = %self.dir.display(), "The folder of compiled plugins could not be cleaned up: {io}");
@@ -233,56 +232,56 @@ impl Key {
 }
 
 impl Entry {
-    /// `Ok(None)`: there is none.
-    fn open(folder: &OwnedFd, path: PathBuf, key: &Key) -> Result<Option<Self>, Refusal> {
-        let unreadable = |source: io::Error| Refusal::Unreadable { path: path.clone(), source };
-        // A link is not followed, and a pipe keeps nobody waiting.
+    /// `Ok(None)`: there is no entry.
+    fn open(folder: &OwnedFd, path: PathBuf, key: &Key) -> Result<Option<Self>, UnusableError> {
+        let unreadable = |source: io::Error| UnusableError::Unreadable { path: path.clone(), source };
+        // Does not follow a link or block on a pipe.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(folder, key.file_name(), flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(rustix::io::Errno::LOOP) => return Err(Refusal::Kind { path, wanted: "regular file" }),
+            Err(rustix::io::Errno::LOOP) => return Err(UnusableError::Kind { path, wanted: "regular file" }),
             Err(errno) => return Err(unreadable(errno.into())),
         };
         let metadata = file.metadata().map_err(unreadable)?;
         if !metadata.is_file() {
-            return Err(Refusal::Kind { path, wanted: "regular file" });
+            return Err(UnusableError::Kind { path, wanted: "regular file" });
         }
         check_writers(&path, &metadata)?;
         match file.try_lock_shared() {
-            // It is being pruned.
+            // Another process is pruning it.
             Err(TryLockError::WouldBlock) => return Ok(None),
-            // A file system without locks: nothing is pruned there.
+            // The file system has no locks, so nothing is pruned on it.
             Err(TryLockError::Error(_)) | Ok(()) => {}
         }
         match file.metadata().map_err(unreadable)?.nlink() {
             0 => return Ok(None),
             1 => {}
-            links => return Err(Refusal::Links { path, links }),
+            links => return Err(UnusableError::Links { path, links }),
         }
         let (code_bytes, metadata) = verify(&file, metadata.len(), key).map_err(|fault| match fault {
-            Fault::Damage(what) => Refusal::Damaged { path: path.clone(), what },
+            Fault::Damage(what) => UnusableError::Damaged { path: path.clone(), what },
             Fault::Reading(source) => unreadable(source),
         })?;
-        // When it was used last. Where it belongs to root, that stays when it was made.
+        // Records the last use; fails for a file of root, which keeps the time of its creation.
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let _ = rustix::fs::futimens(&file, &Timestamps { last_access: now, last_modification: now });
         Ok(Some(Entry { file, path, code_bytes, metadata }))
     }
 
-    /// What was stored with the code.
+    /// The metadata that was stored with the code.
     pub(crate) fn metadata(&self) -> &[u8] {
         &self.metadata
     }
 
-    /// Maps the code: the kernel can drop such pages, and share them with another process. `None`: wasmtime does not take it,
-    /// and a WARN says so.
+    /// Maps the code, so that the kernel can drop its pages and share them with other processes. `None`: wasmtime rejects it,
+    /// and a WARN tells so.
     pub(crate) fn load(self, engine: &wasmtime::Engine) -> Option<(Component, InUse)> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         // SAFETY: the content was written by this user or root, by this module (`verify`), from what wasmtime serialized; nobody
         // else may write the file, and this program replaces files instead of writing into them.
         let loaded = unsafe { Component::deserialize_file(engine, path) }.or_else(|error| {
-            // Without /proc, or from a file system that is mounted `noexec`, it is copied into memory.
+            // Without /proc, or on a file system that is mounted `noexec`, the code is copied into memory.
             let mut code = vec![0; self.code_bytes];
             self.file.read_exact_at(&mut code, 0).map_err(|_| error)?;
             // SAFETY: the same as above.
@@ -298,15 +297,15 @@ impl Entry {
     }
 }
 
-/// Who may write a file or folder: this user and root, nobody else.
-fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), Refusal> {
+/// Checks that only this user and root may write a file or folder.
+fn check_writers(path: &Path, metadata: &Metadata) -> Result<(), UnusableError> {
     let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != me && owner != 0 {
-        return Err(Refusal::Owner { path: path.to_owned(), owner, me });
+        return Err(UnusableError::Owner { path: path.to_owned(), owner, me });
     }
-    // Where there is an access control list, the group's bits are the most that it gives anybody.
+    // With an access control list, the group's bits are the maximum of what it grants.
     match metadata.mode() & 0o7777 {
-        mode if mode & OTHERS_WRITE != 0 => Err(Refusal::OthersWrite { path: path.to_owned(), mode }),
+        mode if mode & OTHERS_WRITE != 0 => Err(UnusableError::OthersWrite { path: path.to_owned(), mode }),
         _ => Ok(()),
     }
 }
@@ -316,19 +315,19 @@ enum Fault {
     Reading(io::Error),
 }
 
-/// The length of an entry's code, and its metadata, after every byte of it was looked at.
+/// Checks every byte of an entry. Returns the length of its code, and its metadata.
 fn verify(file: &File, length: u64, key: &Key) -> Result<(usize, Vec<u8>), Fault> {
-    let trailer_at = length.checked_sub(TRAILER_BYTES as u64).ok_or(Fault::Damage("it is cut"))?;
+    let trailer_at = length.checked_sub(TRAILER_BYTES as u64).ok_or(Fault::Damage("it is truncated"))?;
     let mut trailer = [0; TRAILER_BYTES];
     file.read_exact_at(&mut trailer, trailer_at).map_err(Fault::Reading)?;
     let number = |at: usize| u64::from_le_bytes(trailer[at..at + 8].try_into().expect("eight bytes"));
     let (code_bytes, metadata_bytes) = (number(0), number(8));
     let (head, checksum) = trailer.split_at(TRAILER_BYTES - CHECKSUM_BYTES);
     if !head.ends_with(&MAGIC) {
-        return Err(Fault::Damage("it does not end as an entry does"));
+        return Err(Fault::Damage("it has no valid trailer"));
     }
     if *head != lengths_and_key(code_bytes, metadata_bytes, key) {
-        return Err(Fault::Damage("it is the code of another plugin, or made with other settings"));
+        return Err(Fault::Damage("it is the code of another plugin, or was compiled with other settings"));
     }
     if code_bytes.checked_add(metadata_bytes) != Some(trailer_at) || metadata_bytes > METADATA_BYTES_MAX as u64 {
         return Err(Fault::Damage("its length is wrong"));
@@ -356,7 +355,7 @@ fn lengths_and_key(code_bytes: u64, metadata_bytes: u64, key: &Key) -> Vec<u8> {
     [&numbers[..], &key.component, &key.settings.to_le_bytes(), &MAGIC].concat()
 }
 
-/// What is written, and its checksum so far.
+/// Writes to a file and computes the checksum of what was written.
 struct Summed<'a> {
     file: &'a File,
     sum: XxHash3_128,
@@ -374,7 +373,7 @@ impl Write for Summed<'_> {
     }
 }
 
-/// A new file under a name of its own, locked: what is not locked was left behind.
+/// Creates a file with a unique name, and locks it: unlocked temporary files are left-overs.
 fn create_temporary(folder: &OwnedFd, key: &Key) -> io::Result<(String, File)> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..NAMES_MAX {
@@ -387,7 +386,7 @@ fn create_temporary(folder: &OwnedFd, key: &Key) -> io::Result<(String, File)> {
     Err(io::Error::other("another process removes its temporary files"))
 }
 
-/// The files that this module makes.
+/// The kinds of files that this module writes.
 enum Kind {
     Entry,
     Temporary,
@@ -405,7 +404,7 @@ fn kind(name: &str) -> Option<Kind> {
     }
 }
 
-/// Removes a file that no process is writing or has mapped.
+/// Removes a file, unless a process is writing it or has it mapped.
 fn remove_unlocked(folder: &OwnedFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()).map(File::from) else { return false };

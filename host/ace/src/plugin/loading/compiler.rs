@@ -1,14 +1,15 @@
-//! Plugin files made into machine code, each in a process of its own where the host says so.
+//! Compiles components to machine code, each in a process of its own unless the application chooses otherwise.
 //!
-//! A plugin file is not trusted, and what parses and compiles it can be made to take all memory, all time or the whole stack.
-//! So the host never does that itself ([`Compile::Command`]): it hands the bytes to a child, which bounds itself before it
-//! looks at them ([`child`]), and gets back the code and one small JSON of facts. [`process`] starts the child, waits, and
-//! says what ended it. A child that dies breaks that plugin alone, with the limit or the signal as the reason.
+//! Plugin files are not trusted: parsing and compiling a crafted one can use up all memory, time or stack. So the host passes the
+//! bytes to a child process ([`Compile::Command`]), which limits its own resources before it reads them ([`child`]), and returns the
+//! code and a small JSON document. [`process`] starts the child, waits for it, and explains how it ended. If a child dies, only its
+//! plugin is broken, with the limit or the signal as the reason.
 //!
-//! What was refused is remembered by its content, so that the same bytes cost no second child in this process.
+//! Rejected components are remembered by their content, so that the same bytes are not compiled again in this process.
 //!
-//! Only so many children run at once. A file that takes long gives its turn up to one that waits for its first, and has it again
-//! later, twice as long: a slow or hostile file holds no other up for longer than [`FIRST_TURN`], and comes to its own end still.
+//! The number of children at a time is limited. A slow component is preempted when another one waits for its first time slice, and
+//! starts again later with a slice twice as long. So a slow or hostile file delays others by at most [`FIRST_SLICE`], and still
+//! completes.
 
 pub(crate) mod child;
 mod process;
@@ -21,61 +22,61 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::component_file::{self, Facts, Refusal};
+use super::component_file::{self, CompileError, ComponentInfo};
 use crate::config::{self, Compile};
 
-/// Refused files that are remembered.
+/// Rejected components that are remembered.
 const REFUSALS_KEPT_MAX: usize = 100;
 
-/// How long a file is compiled before another one may take its place. Most take less in all.
-const FIRST_TURN: Duration = Duration::from_secs(5);
+/// How long a component is compiled before another one may preempt it. Most need less in total.
+const FIRST_SLICE: Duration = Duration::from_secs(5);
 
-/// Makes machine code of components, for one engine.
+/// Compiles components for one engine.
 pub(in crate::plugin) struct Compiler {
     settings: config::Compiler,
-    /// Address space of one child, and the key of ace.toml that says so.
+    /// The address space of one child, and the key of ace.toml that sets it.
     memory: (usize, &'static str),
-    turns: Mutex<Turns>,
-    turned: Condvar,
+    slots: Mutex<Slots>,
+    slot_changed: Condvar,
     job: Job,
-    /// Names the engine's settings: code for others is of no use.
+    /// Identifies the engine's settings. Code for other settings is rejected.
     settings_hash: u64,
-    refused: Mutex<VecDeque<([u8; 32], Refusal)>>,
+    refused: Mutex<VecDeque<([u8; 32], CompileError)>>,
 }
 
-/// What the engine wants, beside the bytes of the component.
+/// What the engine needs of the code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::plugin) struct Job {
     /// Whether the code counts instructions.
     pub is_metered: bool,
-    /// What no plugin may have more of when it starts, in bytes.
+    /// The largest initial memory of a plugin, in bytes.
     pub memory_max: usize,
 }
 
-/// Machine code, as wasmtime serializes it, and what is to be known of it.
-pub(in crate::plugin) struct Machine {
-    pub facts: Facts,
+/// MachineCode code, as wasmtime serializes it, and what is to be known of it.
+pub(in crate::plugin) struct MachineCode {
+    pub info: ComponentInfo,
     pub code: Vec<u8>,
-    /// What reading and compiling took, without the start of a child.
+    /// The time for reading and compiling, without the start of a child.
     pub took: Duration,
 }
 
-/// Who may compile now.
-struct Turns {
-    /// More that may be begun.
+/// Which components may be compiled now.
+struct Slots {
+    /// Free slots.
     free: usize,
-    /// Files that wait for their first turn.
+    /// Components that wait for their first slice.
     waiting: usize,
-    /// Children that are being ended for their sake.
+    /// Children that are being stopped to make room for those.
     yielding: usize,
 }
 
 /// Why there is no machine code.
 enum Failure {
-    /// The file is at fault: it would end so again.
-    Refused(Refusal),
-    /// Something around it may be: no child could be started, it was killed from outside, or the machine was slow.
-    Circumstance(String),
+    /// The component is at fault: compiling it again would fail in the same way.
+    Refused(CompileError),
+    /// The environment may be at fault: no child could be started, it was killed from outside, or the machine was slow.
+    Environment(String),
 }
 
 impl Compiler {
@@ -86,116 +87,116 @@ impl Compiler {
         Compiler {
             settings: settings.clone(),
             memory,
-            turns: Mutex::new(Turns { free: at_once, waiting: 0, yielding: 0 }),
-            turned: Condvar::new(),
+            slots: Mutex::new(Slots { free: at_once, waiting: 0, yielding: 0 }),
+            slot_changed: Condvar::new(),
             job,
             settings_hash,
             refused: Mutex::default(),
         }
     }
 
-    /// Reads and compiles a component. `digest` is its SHA-256. Takes long, waits for its turn too: not for an async thread.
+    /// Parses and compiles a component. `digest` is its SHA-256. Slow, and waits for a free slot: do not call it on an async thread.
     pub(in crate::plugin) fn compile(
         &self,
         engine: &wasmtime::Engine,
         wasm: &[u8],
         digest: &[u8; 32],
-    ) -> Result<Machine, Refusal> {
-        if let Some(refusal) = self.refusal(digest) {
-            return Err(refusal);
+    ) -> Result<MachineCode, CompileError> {
+        if let Some(error) = self.remembered_error(digest) {
+            return Err(error);
         }
         let compiled = match &self.settings.compile {
             Compile::InProcess => {
-                let _turn = self.turn(true);
-                let begun = Instant::now();
+                let _slice = self.slice(true);
+                let started = Instant::now();
                 let compiled = component_file::compile(engine, wasm, self.job.memory_max).map_err(Failure::Refused);
-                compiled.map(|(facts, code)| Machine { facts, code, took: begun.elapsed() })
+                compiled.map(|(info, code)| MachineCode { info, code, took: started.elapsed() })
             }
             Compile::Command { program, arguments } => {
                 let program = process::Program { path: program, arguments };
-                self.in_turns(|is_over| process::compile(self, program, wasm, is_over))
+                self.in_slices(|is_over| process::compile(self, program, wasm, is_over))
             }
         };
         compiled.map_err(|failure| match failure {
-            Failure::Circumstance(reason) => Refusal { reason, ..Refusal::default() },
-            Failure::Refused(refusal) => {
-                self.remember(*digest, refusal.clone());
-                refusal
+            Failure::Environment(reason) => CompileError { reason, ..CompileError::default() },
+            Failure::Refused(error) => {
+                self.remember(*digest, error.clone());
+                error
             }
         })
     }
 
-    /// Compiles in one turn, or in as many as it takes, each twice as long as the one before: so no more than about half of the
-    /// work is done in vain. `compile` asks whether its turn is over, and has nothing then.
-    fn in_turns(
+    /// Compiles in as many time slices as are needed, each twice as long as the previous one, so that at most about half of the
+    /// work is wasted. `compile` checks whether its slice is over, and returns `None` then.
+    fn in_slices(
         &self,
-        mut compile: impl FnMut(&dyn Fn() -> bool) -> Result<Option<Machine>, Failure>,
-    ) -> Result<Machine, Failure> {
-        let mut length = FIRST_TURN;
+        mut compile: impl FnMut(&dyn Fn() -> bool) -> Result<Option<MachineCode>, Failure>,
+    ) -> Result<MachineCode, Failure> {
+        let mut length = FIRST_SLICE;
         loop {
-            let turn = self.turn(length == FIRST_TURN);
-            if let Some(machine) = compile(&|| turn.is_over(length))? {
+            let slice = self.slice(length == FIRST_SLICE);
+            if let Some(machine) = compile(&|| slice.is_over(length))? {
                 return Ok(machine);
             }
             length = length.saturating_mul(2);
         }
     }
 
-    /// Waits for a turn. Who has had one already lets all others go first.
-    fn turn(&self, is_first: bool) -> Turn<'_> {
-        let mut turns = self.lock();
-        turns.waiting += usize::from(is_first);
-        let waits = |turns: &mut Turns| turns.free == 0 || (!is_first && turns.waiting > 0);
-        let mut turns = self.turned.wait_while(turns, waits).unwrap_or_else(PoisonError::into_inner);
-        turns.waiting -= usize::from(is_first);
-        turns.free -= 1;
-        self.turned.notify_all();
-        Turn { compiler: self, begun: Instant::now(), yields: Cell::new(false) }
+    /// Waits for a free slot. Components that wait for their first slice go first.
+    fn slice(&self, is_first: bool) -> TimeSlice<'_> {
+        let mut slots = self.lock();
+        slots.waiting += usize::from(is_first);
+        let waits = |slots: &mut Slots| slots.free == 0 || (!is_first && slots.waiting > 0);
+        let mut slots = self.slot_changed.wait_while(slots, waits).unwrap_or_else(PoisonError::into_inner);
+        slots.waiting -= usize::from(is_first);
+        slots.free -= 1;
+        self.slot_changed.notify_all();
+        TimeSlice { compiler: self, started: Instant::now(), yields: Cell::new(false) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refusal(&self, digest: &[u8; 32]) -> Option<Refusal> {
+    fn remembered_error(&self, digest: &[u8; 32]) -> Option<CompileError> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.iter().find(|(known, _)| known == digest).map(|(_, refusal)| refusal.clone())
+        refused.iter().find(|(known, _)| known == digest).map(|(_, error)| error.clone())
     }
 
-    fn remember(&self, digest: [u8; 32], refusal: Refusal) {
+    fn remember(&self, digest: [u8; 32], error: CompileError) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if refused.len() == REFUSALS_KEPT_MAX {
             refused.pop_front();
         }
-        refused.push_back((digest, refusal));
+        refused.push_back((digest, error));
     }
 }
 
-/// One file's turn; it ends when this is dropped.
-struct Turn<'a> {
+/// The time slice of one component. It ends when this is dropped.
+struct TimeSlice<'a> {
     compiler: &'a Compiler,
-    begun: Instant,
+    started: Instant,
     yields: Cell<bool>,
 }
 
-impl Turn<'_> {
-    /// Whether it is to be given up, after `length`, to a file that no other turn is given up to.
+impl TimeSlice<'_> {
+    /// Whether the slice ends now: it has lasted `length`, and more components wait than other slices make room for.
     fn is_over(&self, length: Duration) -> bool {
-        if !self.yields.get() && self.begun.elapsed() >= length {
-            let mut turns = self.compiler.lock();
-            let is_wanted = turns.waiting > turns.free + turns.yielding;
-            turns.yielding += usize::from(is_wanted);
-            self.yields.set(is_wanted);
+        if !self.yields.get() && self.started.elapsed() >= length {
+            let mut slots = self.compiler.lock();
+            let is_enabled = slots.waiting > slots.free + slots.yielding;
+            slots.yielding += usize::from(is_enabled);
+            self.yields.set(is_enabled);
         }
         self.yields.get()
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TimeSlice<'_> {
     fn drop(&mut self) {
-        let mut turns = self.compiler.lock();
-        turns.free += 1;
-        turns.yielding -= usize::from(self.yields.get());
-        self.compiler.turned.notify_all();
+        let mut slots = self.compiler.lock();
+        slots.free += 1;
+        slots.yielding -= usize::from(self.yields.get());
+        self.compiler.slot_changed.notify_all();
     }
 }

@@ -1,6 +1,6 @@
-//! The only place where a plugin file is parsed and compiled. Whoever made the file can make that take all memory, all time
-//! or the whole stack, so the `ace` program does it in a process of its own ([`compiler`](super::compiler)). What a host
-//! needs to know of the file besides its code is found out here once, as [`Facts`], and kept beside the code.
+//! Reads, parses and compiles a component file. Nothing else may do so: a crafted file can use up all memory, time or stack, so the
+//! `ace` program does it in a process of its own ([`compiler`](super::compiler)). What the host needs to know about the component
+//! besides its code ([`ComponentInfo`]) is determined here once and stored with the code.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,64 +14,65 @@ use super::inspection::Metadata;
 use crate::message::text;
 use crate::plugin::runtime::errors;
 
-/// The largest component that is read.
+/// The largest component.
 const COMPONENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Bytes of one piece of metadata that are kept.
+/// The longest text of metadata.
 const TEXT_BYTES_MAX: usize = 500;
-/// Entries of one kind that are kept: a component may have a module for each of its libraries.
+/// The most producers of one kind: a component may have a module for each of its libraries.
 const ENTRIES_MAX: usize = 50;
-/// Imports or exports of one component. A guest that imports all of WASI 0.2 has about 40.
+/// The most imports or exports of a component. A guest that imports all of WASI 0.2 has about 40.
 const NAMES_MAX: usize = 300;
-/// Bytes of the name of an import or export.
+/// The longest name of an import or export.
 const NAME_BYTES_MAX: usize = 500;
 /// A page of memory is 64 KiB.
 const PAGE_BITS: u32 = 16;
 
-/// Counts the forms of [`Facts`]: what was kept in another form is found out anew.
-pub(in crate::plugin) const FACTS_VERSION: u32 = 1;
+/// The version of the stored form of [`ComponentInfo`]; components with another one are compiled again.
+pub(in crate::plugin) const INFO_VERSION: u32 = 1;
 
-/// What a component says of itself. Less than 1 MiB as JSON, whatever the component is.
+/// Information about a component. Always less than 1 MiB as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::plugin) struct Facts {
-    /// The names of what it imports.
+pub(in crate::plugin) struct ComponentInfo {
+    /// The names of its imports.
     pub imports: Vec<String>,
-    /// The names of what it exports.
+    /// The names of its exports.
     pub exports: Vec<String>,
-    /// Bytes of the largest memory that one of its modules starts with; 0 where none has one.
+    /// The largest initial memory of its modules in bytes; 0 if none has a memory.
     pub starting_memory: u64,
     pub metadata: Metadata,
 }
 
-/// Why there is no code of a component.
+/// Why a component could not be compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct Refusal {
+pub(in crate::plugin) struct CompileError {
     pub reason: String,
-    /// What could be read all the same.
-    pub facts: Box<Facts>,
-    /// Whether there was not enough memory for it.
-    pub lacks_memory: bool,
+    /// What could be read nevertheless.
+    pub info: Box<ComponentInfo>,
+    /// Whether memory was exhausted.
+    pub is_out_of_memory: bool,
 }
 
-/// Reads a component and compiles it to what [`Component::deserialize`] takes. One that starts with more than `memory_max`
-/// bytes is refused before the long part.
+/// Parses and compiles a component to code for [`Component::deserialize`]. A component whose initial memory is larger than
+/// `memory_max` bytes is rejected before the slow part.
 pub(in crate::plugin) fn compile(
     engine: &wasmtime::Engine,
     wasm: &[u8],
     memory_max: usize,
-) -> Result<(Facts, Vec<u8>), Refusal> {
-    let (facts, longest_name) = scan(wasm);
-    let refuse = |reason, lacks_memory| Refusal { reason, lacks_memory, facts: Box::new(facts.clone()) };
-    fits(facts.starting_memory, memory_max, "limits.memory in ace.toml").map_err(|reason| refuse(reason, false))?;
+) -> Result<(ComponentInfo, Vec<u8>), CompileError> {
+    let (info, longest_name) = parse(wasm);
+    let fail = |reason, is_out_of_memory| CompileError { reason, is_out_of_memory, info: Box::new(info.clone()) };
+    check_memory(info.starting_memory, memory_max, "limits.memory in ace.toml")
+        .map_err(|reason| fail(reason, false))?;
     if longest_name > errors::FUNCTION_NAME_BYTES_MAX {
-        return Err(refuse(function_name_is_long(longest_name), false));
+        return Err(fail(long_function_name(longest_name), false));
     }
-    let unfit =
-        |e: wasmtime::Error| refuse(format!("it does not compile: {}", errors::describe(&e)), is_out_of_memory(&e));
-    let code = engine.precompile_component(wasm).map_err(unfit)?;
+    let compile_error =
+        |e: wasmtime::Error| fail(format!("it does not compile: {}", errors::describe(&e)), is_out_of_memory(&e));
+    let code = engine.precompile_component(wasm).map_err(compile_error)?;
     // SAFETY: this engine has just made the code.
-    let component = unsafe { Component::deserialize(engine, &code) }.map_err(unfit)?;
-    let (imports, exports) = names(&component).map_err(|reason| refuse(reason, false))?;
-    Ok((Facts { imports, exports, ..facts }, code))
+    let component = unsafe { Component::deserialize(engine, &code) }.map_err(compile_error)?;
+    let (imports, exports) = names(&component).map_err(|reason| fail(reason, false))?;
+    Ok((ComponentInfo { imports, exports, ..info }, code))
 }
 
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
@@ -82,18 +83,18 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     })
 }
 
-/// A stack copies the names of its functions, each as long as it is.
-fn function_name_is_long(bytes: usize) -> String {
+/// A backtrace copies the names of its functions, however long they are.
+fn long_function_name(bytes: usize) -> String {
     let max = errors::FUNCTION_NAME_BYTES_MAX;
     format!(
-        "the name of one of its functions has {bytes} bytes, more than {max}: take the names out (`wasm-tools strip --all`)"
+        "the name of one of its functions has {bytes} bytes, more than {max}: remove the names with `wasm-tools strip --all`"
     )
 }
 
-/// What is written in the bytes, as far as they are sound, and the length of the longest name of a function; imports and exports
-/// are found when it is compiled.
-fn scan(wasm: &[u8]) -> (Facts, usize) {
-    let (mut facts, mut longest_name) = (Facts::default(), 0);
+/// Parses the component as far as it is valid. Returns its memory and metadata, and the length of the longest function name;
+/// imports and exports are known only after compiling.
+fn parse(wasm: &[u8]) -> (ComponentInfo, usize) {
+    let (mut info, mut longest_name) = (ComponentInfo::default(), 0);
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(wasm).map_while(Result::ok) {
         match payload {
@@ -102,29 +103,29 @@ fn scan(wasm: &[u8]) -> (Facts, usize) {
             Payload::MemorySection(memories) => {
                 for memory in memories.into_iter().flatten() {
                     let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BITS)).unwrap_or(u64::MAX);
-                    facts.starting_memory = facts.starting_memory.max(memory.initial.saturating_mul(page));
+                    info.starting_memory = info.starting_memory.max(memory.initial.saturating_mul(page));
                 }
             }
             Payload::CustomSection(section) => {
                 let name = section.name();
                 if let KnownCustom::Producers(producers) = section.as_known() {
-                    facts.metadata.add_producers(producers);
+                    info.metadata.add_producers(producers);
                 } else if let KnownCustom::Name(names) = section.as_known() {
                     longest_name = longest_name.max(longest(names));
                 } else if depth == 0
                     && Metadata::FIELDS.contains(&name)
                     && let Ok(text) = std::str::from_utf8(section.data())
                 {
-                    facts.metadata.fields.insert(name.to_owned(), shown(text));
+                    info.metadata.fields.insert(name.to_owned(), sanitize(text));
                 }
             }
             _ => {}
         }
     }
-    (facts, longest_name)
+    (info, longest_name)
 }
 
-/// Bytes of the longest name of a function.
+/// The length of the longest function name.
 fn longest(names: NameSectionReader<'_>) -> usize {
     let functions = names.map_while(Result::ok).filter_map(|subsection| match subsection {
         Name::Function(functions) => Some(functions),
@@ -137,10 +138,10 @@ fn longest(names: NameSectionReader<'_>) -> usize {
 impl Metadata {
     fn add_producers(&mut self, section: ProducersSectionReader<'_>) {
         for field in section.into_iter().flatten() {
-            // The parser knows three names, and takes no other.
-            let entries = self.producers.entry(shown(field.name)).or_default();
+            // The parser accepts only three names.
+            let entries = self.producers.entry(sanitize(field.name)).or_default();
             for value in field.values.into_iter().flatten() {
-                let entry = shown(format!("{} {}", value.name, value.version).trim());
+                let entry = sanitize(format!("{} {}", value.name, value.version).trim());
                 if entries.len() < ENTRIES_MAX && !entries.contains(&entry) {
                     entries.push(entry);
                 }
@@ -149,7 +150,7 @@ impl Metadata {
     }
 }
 
-/// The names of what a component imports and exports.
+/// The names of a component's imports and exports.
 fn names(component: &Component) -> Result<(Vec<String>, Vec<String>), String> {
     let (kind, engine) = (component.component_type(), component.engine());
     let bounded = |what: &str, names: &mut dyn Iterator<Item = &str>| {
@@ -165,23 +166,23 @@ fn names(component: &Component) -> Result<(Vec<String>, Vec<String>), String> {
     Ok((imports, exports))
 }
 
-/// One line, not long: whoever made the file chose the text.
-fn shown(text: &str) -> String {
+/// A text from the file as one bounded line.
+fn sanitize(text: &str) -> String {
     text::one_line(text, TEXT_BYTES_MAX)
 }
 
-/// Whether a component can start within a limit, and which one to raise where it cannot.
-pub(in crate::plugin) fn fits(starts_with: u64, limit: usize, key: &str) -> Result<(), String> {
-    if starts_with <= limit as u64 {
+/// Checks that a component's initial memory is within a limit. The error says which setting (`key`) to raise.
+pub(in crate::plugin) fn check_memory(initial_bytes: u64, limit: usize, key: &str) -> Result<(), String> {
+    if initial_bytes <= limit as u64 {
         return Ok(());
     }
-    let enough = starts_with.div_ceil(1 << 20);
+    let enough = initial_bytes.div_ceil(1 << 20);
     Err(format!(
-        "it starts with {starts_with} bytes of memory, more than the {limit} of {key}: raise that to \"{enough}MiB\" at least"
+        "its initial memory is {initial_bytes} bytes, more than the {limit} of {key}: raise that to at least \"{enough}MiB\""
     ))
 }
 
-/// A regular file of at most `max` bytes. Anything else (a pipe, say) could keep the reader waiting for ever.
+/// Reads a regular file of at most `max` bytes. Other files, such as a pipe, could block the reader forever.
 pub(super) fn read_bounded(file: &Path, max: u64) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -194,7 +195,7 @@ pub(super) fn read_bounded(file: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The bytes of a component.
+/// Reads a component file.
 pub(in crate::plugin) fn read_component(file: &Path) -> Result<Vec<u8>, String> {
     let wasm = read_bounded(file, COMPONENT_BYTES_MAX).map_err(|io| format!("the file cannot be read: {io}"))?;
     match (wasm.get(..4), wasm.get(4..8)) {
@@ -223,16 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_memory_counts_wherever_its_module_stands() {
-        let read = |text: &str| scan(&wat::parse_str(text).expect("WAT")).0.starting_memory;
+    fn the_largest_memory_of_all_nested_modules_counts() {
+        let read = |text: &str| parse(&wat::parse_str(text).expect("WAT")).0.starting_memory;
         assert_eq!(read("(component)"), 0);
         assert_eq!(read("(component (core module (memory 3)) (component (core module (memory 17 20))))"), 17 << 16);
-        assert_eq!(scan(b"not wasm"), (Facts::default(), 0));
+        assert_eq!(parse(b"not wasm"), (ComponentInfo::default(), 0));
     }
 
     #[test]
-    fn fields_and_producers_are_read_and_control_characters_are_not_shown() {
-        let metadata = scan(&component(&[
+    fn fields_and_producers_are_read_without_control_characters() {
+        let metadata = parse(&component(&[
             section("licenses", b"Apache-2.0"),
             section("source", b"https://example.com/\x1b[2J"),
             section("else", b"nothing"),
@@ -247,34 +248,34 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_small_however_much_there_is() {
+    fn metadata_is_bounded() {
         let producer = |n: usize| section("producers", format!("\x01\x03sdk\x01\x04v{n:03}\x01b").as_bytes());
         let sections: Vec<Vec<u8>> = (0..90).map(producer).collect();
-        assert_eq!(scan(&component(&sections)).0.metadata.producers["sdk"].len(), ENTRIES_MAX);
+        assert_eq!(parse(&component(&sections)).0.metadata.producers["sdk"].len(), ENTRIES_MAX);
     }
 
     #[test]
     fn imports_and_exports_are_named_and_bounded() {
         let engine = wasmtime::Engine::default();
         let read = |text: &str| compile(&engine, &wat::parse_str(text).expect("WAT"), 1 << 20);
-        let (facts, code) =
+        let (info, code) =
             read("(component (import \"a:b/c\" (instance $c)) (export \"d\" (instance $c)))").expect("small");
-        assert_eq!((facts.imports, facts.exports), (vec!["a:b/c".to_owned()], vec!["d".to_owned()]));
+        assert_eq!((info.imports, info.exports), (vec!["a:b/c".to_owned()], vec!["d".to_owned()]));
         assert!(!code.is_empty());
         let many: String = (0..=NAMES_MAX).map(|n| format!("(import \"i{n}\" (func))")).collect();
-        let refused = read(&format!("(component {many})")).expect_err("many");
-        assert_eq!(refused.reason, "it has more than 300 imports");
+        let error = read(&format!("(component {many})")).expect_err("many");
+        assert_eq!(error.reason, "it has more than 300 imports");
         let long = "a".repeat(NAME_BYTES_MAX + 1);
-        let refused = read(&format!("(component (import \"{long}\" (func)))")).expect_err("long");
-        assert_eq!(refused.reason, "the name of an import has 501 bytes, more than 500");
+        let error = read(&format!("(component (import \"{long}\" (func)))")).expect_err("long");
+        assert_eq!(error.reason, "the name of an import has 501 bytes, more than 500");
     }
 
     #[test]
-    fn what_starts_with_too_much_memory_is_not_compiled_and_its_metadata_is_known() {
+    fn components_with_too_much_memory_are_not_compiled_but_have_metadata() {
         let wasm = wat::parse_str("(component (core module (memory 17)))").expect("WAT");
         let wasm = [wasm, section("licenses", b"MIT")].concat();
-        let refused = compile(&wasmtime::Engine::default(), &wasm, 1 << 20).expect_err("17 pages are more than 1 MiB");
-        assert!(refused.reason.starts_with("it starts with 1114112 bytes of memory"), "{}", refused.reason);
-        assert_eq!(refused.facts.metadata.fields["licenses"], "MIT");
+        let error = compile(&wasmtime::Engine::default(), &wasm, 1 << 20).expect_err("17 pages are more than 1 MiB");
+        assert!(error.reason.starts_with("its initial memory is 1114112 bytes"), "{}", error.reason);
+        assert_eq!(error.info.metadata.fields["licenses"], "MIT");
     }
 }

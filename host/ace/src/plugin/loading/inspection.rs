@@ -1,4 +1,4 @@
-//! What one component and its manifest say, without running it: for `ace plugin check`.
+//! What `ace plugin check` shows about a component and its manifest, without running it.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,35 @@ use serde::{Deserialize, Serialize};
 use crate::config::Manifest;
 use crate::plugin::{Limits, Plugin};
 
-/// What a component and its manifest say.
+/// A component and its manifest.
 pub struct Inspection {
-    /// As it would be loaded; it has no runtime, since none of its code ran.
+    /// The plugin as it would be loaded, but without a runtime, because none of its code ran.
     pub plugin: Plugin,
-    /// What the manifest says.
+    /// The manifest.
     pub manifest: Manifest,
-    /// Every name it exports, those that no host asks for among them.
+    /// The names of all its exports, including those that the host does not use.
     pub exports: Vec<String>,
-    /// What the component says of itself.
+    /// The component's own metadata.
     pub metadata: Metadata,
-    /// What it would run within.
+    /// The limits that it would have.
     pub limits: Limits,
-    /// Why this host cannot run it.
-    pub misfit: Option<String>,
+    /// Why this host cannot run it, if so.
+    pub mismatch: Option<String>,
 }
 
-/// Where a component comes from, as the tools that made it wrote it down. Nobody vouches for any of it.
+/// Where a component comes from, according to the tools that made it. None of it is verified.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The producers section: languages, compilers and tools, each with its version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub producers: BTreeMap<String, Vec<String>>,
-    /// The component's own fields: `authors`, `description`, `homepage`, `licenses`, `revision`, `source`, `version`.
+    /// Other fields: `authors`, `description`, `homepage`, `licenses`, `revision`, `source`, `version`.
     #[serde(flatten)]
     pub fields: BTreeMap<String, String>,
 }
 
 impl Metadata {
-    /// Custom sections that hold one text each (the tool conventions of the component model).
+    /// Custom sections with one text each (the tool conventions of the component model).
     pub(super) const FIELDS: [&str; 7] =
         ["authors", "description", "homepage", "licenses", "revision", "source", "version"];
 }

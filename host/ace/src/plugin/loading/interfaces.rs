@@ -1,4 +1,4 @@
-//! What a component imports and exports, held against what this host serves.
+//! Compares a component's imports and exports with the interfaces of this host.
 
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -8,7 +8,7 @@ use crate::plugin::runtime::instance::ExportIndices;
 use crate::plugin::runtime::state::State;
 use crate::plugin::{INTERFACE_VERSION, Namespace};
 
-/// Ties what a component imports to the host and looks up what it exports. Runs none of its code.
+/// Links a component's imports and looks up its exports. Runs none of its code.
 pub(super) fn link(
     linker: &Linker<State>,
     component: &Component,
@@ -16,21 +16,21 @@ pub(super) fn link(
     namespaces: &[Namespace],
 ) -> Result<(InstancePre<State>, ExportIndices), String> {
     let pre =
-        linker.instantiate_pre(component).map_err(|e| format!("{}: {}", misfit(imports), errors::describe(&e)))?;
+        linker.instantiate_pre(component).map_err(|e| format!("{}: {}", mismatch(imports), errors::describe(&e)))?;
     let is = |namespace| namespaces.contains(&namespace);
-    let unfit = |e| format!("an export is not what openedx:ace@{INTERFACE_VERSION} says: {}", errors::describe(&e));
+    let wrong_export = |e| format!("an export differs from openedx:ace@{INTERFACE_VERSION}: {}", errors::describe(&e));
     let exports = ExportIndices {
-        policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
-        channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(unfit)?,
+        policy: is(Namespace::Policy).then(|| policy::GuestIndices::new(&pre)).transpose().map_err(wrong_export)?,
+        channel: is(Namespace::Channel).then(|| channel::GuestIndices::new(&pre)).transpose().map_err(wrong_export)?,
         resolver: is(Namespace::RecipientResolver)
             .then(|| recipient_resolver::GuestIndices::new(&pre))
             .transpose()
-            .map_err(unfit)?,
+            .map_err(wrong_export)?,
     };
     Ok((pre, exports))
 }
 
-/// `openedx:ace/policy@1.1.0`, taken apart.
+/// The parts of a name such as `openedx:ace/policy@1.1.0`.
 struct InterfaceName<'a> {
     package: &'a str,
     interface: &'a str,
@@ -44,14 +44,14 @@ fn parse(name: &str) -> InterfaceName<'_> {
 }
 
 const OURS: &str = "openedx:ace";
-/// Interfaces of ours that a guest may import.
-const SERVED: [&str; 9] =
+/// The interfaces of `openedx:ace` that a guest may import.
+const PROVIDED: [&str; 9] =
     ["common", "messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"];
-/// WASI packages that are linked, with nothing behind what is not granted.
-const WASI_SERVED: [&str; 7] =
+/// The WASI packages that are linked; what is not granted does nothing.
+const WASI_PROVIDED: [&str; 7] =
     ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// What a component is by what it exports.
+/// The namespaces of a component, according to its exports.
 pub(super) fn namespaces(exports: &[String]) -> Vec<Namespace> {
     let exported = |namespace: &Namespace| {
         exports.iter().map(|e| parse(e)).any(|e| e.package == OURS && e.interface == namespace.interface())
@@ -59,21 +59,21 @@ pub(super) fn namespaces(exports: &[String]) -> Vec<Namespace> {
     Namespace::ALL.into_iter().filter(exported).collect()
 }
 
-/// Why a component cannot be linked: most likely it calls what a later minor version of the interface added.
-fn misfit(imports: &[String]) -> String {
+/// Why a component cannot be linked: most likely it needs a later minor version of the interface.
+fn mismatch(imports: &[String]) -> String {
     let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
     let ours = imports.iter().map(|name| parse(name)).filter(|i| i.package == OURS);
     match ours.filter_map(|i| i.version).max() {
         Some(newest) if newest > host => {
             format!(
-                "it was built against {OURS}@{newest}, and this host serves {OURS}@{host}, which lacks what it calls"
+                "it was built against {OURS}@{newest}, and this host provides {OURS}@{host}, which lacks a function that it calls"
             )
         }
         _ => "it does not fit this host".to_owned(),
     }
 }
 
-/// Names everything that this host cannot give, before wasmtime stumbles over the first of it.
+/// Checks all imports, so that the error lists every unknown one; wasmtime would report only the first.
 pub(super) fn check_interfaces(imports: &[String], exports: &[String]) -> Result<(), String> {
     let host: semver::Version = INTERFACE_VERSION.parse().expect("a version");
     let mut unknown = Vec::new();
@@ -83,22 +83,22 @@ pub(super) fn check_interfaces(imports: &[String], exports: &[String]) -> Result
             && version.major != host.major
         {
             return Err(format!(
-                "it was built for {OURS}@{version}, and this host serves {OURS}@{host}: build it against the host's WIT"
+                "it was built for {OURS}@{version}, and this host provides {OURS}@{host}: build it against the host's WIT"
             ));
         }
     }
     for name in imports {
         let parsed = parse(name);
-        let served = match parsed.package {
-            OURS => SERVED.contains(&parsed.interface),
-            package => WASI_SERVED.contains(&package) && parsed.version.is_some_and(|v| v.major == 0 && v.minor == 2),
+        let is_provided = match parsed.package {
+            OURS => PROVIDED.contains(&parsed.interface),
+            package => WASI_PROVIDED.contains(&package) && parsed.version.is_some_and(|v| v.major == 0 && v.minor == 2),
         };
-        if !served {
+        if !is_provided {
             unknown.push(name.as_str());
         }
     }
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(format!("it imports what this host does not serve: {}", unknown.join(", ")))
+    Err(format!("it imports interfaces that this host does not provide: {}", unknown.join(", ")))
 }

@@ -1,4 +1,4 @@
-//! One plugin from its files: what it is, whether it fits this host, and a first instance that says whether it can work.
+//! Loads one plugin from its files: checks that it fits this host, compiles and links it, and calls `enabled` on a first instance.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,55 +6,54 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use super::component_file::{Facts, fits, read_bounded, read_component};
+use super::code::Compiled;
+use super::component_file::{ComponentInfo, check_memory, read_bounded, read_component};
 use super::host::Host;
 use super::inspection::Inspection;
 use super::interfaces::{check_interfaces, link, namespaces};
 use super::signature;
-use super::versions::is_wanted;
+use super::versions::is_enabled;
 use crate::config::{self, Config, Manifest};
 use crate::message::text;
 use crate::plugin::grants::{self, Grants};
 use crate::plugin::runtime::circuit_breaker;
-use crate::plugin::runtime::engine::Compiled;
 use crate::plugin::runtime::errors::printable;
 use crate::plugin::runtime::instance::{Linked, Runtime};
 use crate::plugin::{Limits, Namespace, Plugin, PluginState, Settings};
 use crate::tasks;
 
-/// The largest manifest that is read.
+/// The largest manifest.
 const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
-/// Hexadecimal digits of a revision as it is shown.
+/// Hexadecimal digits of a revision.
 const REVISION_DIGITS: usize = 12;
 
-/// What one plugin's loading needs.
+/// Loads plugins with one configuration.
 #[derive(Clone)]
 pub(in crate::plugin) struct Loader {
     pub config: Arc<Config>,
     pub host: Arc<Host>,
 }
 
-/// What was read from disk and compiled, before any of it runs and whatever ace.toml says of it.
+/// A compiled component and its manifest, independent of ace.toml.
 pub(in crate::plugin) struct Code {
     compiled: Arc<Compiled>,
     manifest: Manifest,
-    /// Bytes of memory that an instance starts with.
-    starts_with: u64,
+    /// The initial memory of an instance in bytes.
+    initial_memory: u64,
 }
 
 impl Loader {
-    /// What the files of one plugin come to; what does not fit is broken, with its reason, and so is what this program cannot
-    /// load without a panic.
+    /// Loads one plugin. A plugin that does not fit, or that makes loading panic, is broken, with the reason.
     pub(in crate::plugin) async fn load(&self, name: String, file: PathBuf) -> Plugin {
         self.start(self.read(name, file).await).await
     }
 
-    /// The first half, which takes long and has nothing to do with the plugin's settings: its code, or the reason why it has none.
+    /// The first part, which is slow and independent of the plugin's settings: reads and compiles the plugin.
     pub(in crate::plugin) async fn read(&self, name: String, file: PathBuf) -> Plugin {
         let unread = self.unread(name, file);
         let (loader, mut plugin) = (self.clone(), unread.clone());
         let read = tasks::blocking(move || {
-            let code = loader.prepare(&mut plugin, &mut Facts::default());
+            let code = loader.prepare(&mut plugin, &mut ComponentInfo::default());
             (plugin, code)
         });
         match read.await {
@@ -64,7 +63,7 @@ impl Loader {
         }
     }
 
-    /// The second half: a plugin that was read, or served before, started with the settings of this configuration.
+    /// The second part: starts a plugin that was read, or was active before, with the settings of this configuration.
     pub(in crate::plugin) async fn start(&self, read: Plugin) -> Plugin {
         let Plugin { settings, limits, .. } = self.unread(read.name.clone(), read.file.clone());
         let mut plugin = Plugin { settings, limits, rejected: None, channel: None, runtime: None, ..read };
@@ -72,12 +71,12 @@ impl Loader {
             let requests = &code.manifest.requests;
             plugin.missing = grants::missing(requests, &plugin.settings.grants, &plugin.settings.secrets);
         }
-        if !is_wanted(&plugin, &self.config) {
+        if !is_enabled(&plugin, &self.config) {
             return Plugin { state: PluginState::Disabled, ..plugin };
         }
-        // Without code its state says why.
+        // Without code, its state has the reason.
         let Some(code) = plugin.code.clone() else { return plugin };
-        plugin.state = match tasks::caught(self.ask(&mut plugin, &code)).await {
+        plugin.state = match tasks::caught(self.start_runtime(&mut plugin, &code)).await {
             Ok(Ok(())) => PluginState::Active,
             Ok(Err(why)) => PluginState::Broken(printable(&why)),
             Err(panicked) => PluginState::Broken(panicked.to_string()),
@@ -90,9 +89,8 @@ impl Loader {
         Plugin::unread(name, file, settings, self.config.fixed.limits.clone())
     }
 
-    /// Reads the files, compiles, and looks at what the component says of itself, which goes into `facts` as far as it is
-    /// known. Runs none of its code.
-    fn prepare(&self, plugin: &mut Plugin, facts: &mut Facts) -> Result<Code, String> {
+    /// Reads and compiles the plugin, and fills in `info` as far as possible, even after an error. Runs none of its code.
+    fn prepare(&self, plugin: &mut Plugin, info: &mut ComponentInfo) -> Result<Code, String> {
         check_name(&plugin.name)?;
         let wasm = read_component(&plugin.file)?;
         plugin.size = wasm.len() as u64;
@@ -107,95 +105,97 @@ impl Loader {
         let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
         plugin.revision = HEXLOWER.encode(&digest)[..REVISION_DIGITS].to_owned();
         let signatures = &self.config.fixed.signatures;
-        // What nobody vouches for is not even compiled.
+        // A plugin without a trusted signature is not even compiled.
         if signatures.required {
             signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
                 .map_err(|why| format!("{why} (plugin-signatures.required)"))?;
         }
-        let compiled = match self.host.engine.load(&wasm, code.into()) {
+        let compiled = match self.host.code.load(&wasm, code.into()) {
             Ok((compiled, known)) => {
-                *facts = known;
+                *info = known;
                 compiled
             }
-            Err(refusal) => {
-                *facts = *refusal.facts;
-                return Err(refusal.reason);
+            Err(error) => {
+                *info = *error.info;
+                return Err(error.reason);
             }
         };
-        plugin.namespaces = namespaces(&facts.exports);
-        plugin.imports.clone_from(&facts.imports);
-        // Code from the cache may have been made where more was allowed.
-        fits(facts.starting_memory, self.config.fixed.limits.memory, "limits.memory in ace.toml")?;
-        // The manifest comes after the exports, so that a policy with a bad manifest is known to be a policy.
+        plugin.namespaces = namespaces(&info.exports);
+        plugin.imports.clone_from(&info.imports);
+        // Cached code may have been compiled with a higher limit.
+        check_memory(info.starting_memory, self.config.fixed.limits.memory, "limits.memory in ace.toml")?;
+        // Read after the exports, so that a policy with a faulty manifest is known to be a policy.
         let manifest = Manifest::read(&manifest_text, Some(&manifest_file))
-            .map_err(|problems| format!("its manifest is wrong: {problems}"))?;
+            .map_err(|problems| format!("its manifest is faulty: {problems}"))?;
         plugin.version = manifest.version.as_deref().map(|line| text::one_line(line, text::TEXT_BYTES_MAX));
         plugin.description = manifest.description.as_deref().map(|line| text::one_line(line, text::TEXT_BYTES_MAX));
         plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &plugin.settings.secrets);
-        check_interfaces(&plugin.imports, &facts.exports)?;
+        check_interfaces(&plugin.imports, &info.exports)?;
         if plugin.namespaces.is_empty() {
-            let wanted = Namespace::ALL.map(|n| format!("openedx:ace/{}", n.interface())).join(", ");
+            let interfaces = Namespace::ALL.map(|n| format!("openedx:ace/{}", n.interface())).join(", ");
             return Err(format!(
-                "it exports none of {wanted}: build it for the world policy-plugin, channel-plugin or resolver-plugin"
+                "it exports none of {interfaces}: build it for the world policy-plugin, channel-plugin or resolver-plugin"
             ));
         }
-        Ok(Code { compiled: Arc::new(compiled), manifest, starts_with: facts.starting_memory })
+        Ok(Code { compiled: Arc::new(compiled), manifest, initial_memory: info.starting_memory })
     }
 
-    /// What the settings let it reach; an error where it cannot run within them.
-    fn fit(&self, plugin: &Plugin, code: &Code) -> Result<Grants, String> {
+    /// Checks the memory limit of the plugin, and opens its grants.
+    fn open_grants(&self, plugin: &Plugin, code: &Code) -> Result<Grants, String> {
         let limit = self.limits(&plugin.namespaces, &plugin.settings, &code.manifest).memory;
         match plugin.settings.memory {
-            Some(_) => fits(code.starts_with, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?,
-            None => fits(code.starts_with, limit, "runtime.memory in its manifest")?,
+            Some(_) => {
+                check_memory(code.initial_memory, limit, &format!("plugins.{}.limits.memory in ace.toml", plugin.name))?
+            }
+            None => check_memory(code.initial_memory, limit, "runtime.memory in its manifest")?,
         }
         Grants::open(&plugin.settings.grants)
     }
 
-    /// Everything short of running any of its code: read, compiled, its interfaces looked at, linked.
+    /// Reads, compiles and links a plugin, but runs none of its code.
     pub(in crate::plugin) async fn inspect(self, name: String, file: PathBuf) -> Inspection {
         let mut plugin = self.unread(name, file);
         let unread = plugin.clone();
         let limits_unread = self.limits(&[], &plugin.settings, &Manifest::default());
         let inspected = tasks::blocking(move || {
-            let mut facts = Facts::default();
-            let prepared = self.prepare(&mut plugin, &mut facts);
-            let (manifest, misfit) = match prepared {
+            let mut info = ComponentInfo::default();
+            let prepared = self.prepare(&mut plugin, &mut info);
+            let (manifest, mismatch) = match prepared {
                 Err(why) => (Manifest::default(), Some(why)),
                 Ok(code) => {
-                    let misfit = self.fit(&plugin, &code).err().or_else(|| self.link(&plugin, &code).err());
-                    (code.manifest, misfit)
+                    let mismatch = self.open_grants(&plugin, &code).err().or_else(|| self.link(&plugin, &code).err());
+                    (code.manifest, mismatch)
                 }
             };
             let limits = self.limits(&plugin.namespaces, &plugin.settings, &manifest);
-            let Facts { exports, metadata, .. } = facts;
-            Inspection { plugin, manifest, exports, metadata, limits, misfit: misfit.map(|why| printable(&why)) }
+            let ComponentInfo { exports, metadata, .. } = info;
+            Inspection { plugin, manifest, exports, metadata, limits, mismatch: mismatch.map(|why| printable(&why)) }
         });
         inspected.await.unwrap_or_else(|panicked| Inspection {
             plugin: unread,
             manifest: Manifest::default(),
             exports: Vec::new(),
-            metadata: Facts::default().metadata,
+            metadata: ComponentInfo::default().metadata,
             limits: limits_unread,
-            misfit: Some(panicked.to_string()),
+            mismatch: Some(panicked.to_string()),
         })
     }
 
-    /// Ties its imports to the host and looks its exports up. Runs none of its code.
+    /// Links the component's imports and looks up its exports. Runs none of its code.
     fn link(&self, plugin: &Plugin, code: &Code) -> Result<Linked, String> {
         let component = &code.compiled.component;
         let (pre, exports) = link(&self.host.linker, component, &plugin.imports, &plugin.namespaces)?;
         Ok(Linked { pre, exports, code: code.compiled.clone() })
     }
 
-    /// Links it, makes the first instance, and asks it whether it can work.
-    async fn ask(&self, plugin: &mut Plugin, code: &Arc<Code>) -> Result<(), String> {
-        let (loader, fitted, its_code) = (self.clone(), plugin.clone(), code.clone());
-        let grants = tasks::blocking(move || loader.fit(&fitted, &its_code))
+    /// Links the plugin, creates its first instance, and calls `describe` and `enabled`.
+    async fn start_runtime(&self, plugin: &mut Plugin, code: &Arc<Code>) -> Result<(), String> {
+        let (loader, unstarted, its_code) = (self.clone(), plugin.clone(), code.clone());
+        let grants = tasks::blocking(move || loader.open_grants(&unstarted, &its_code))
             .await
             .map_err(|panicked| panicked.to_string())??;
         let linked = self.link(plugin, code)?;
-        let settled = Settings {
+        let settings = Settings {
             name: plugin.name.clone(),
             revision: plugin.revision.clone(),
             limits: self.limits(&plugin.namespaces, &plugin.settings, &code.manifest),
@@ -203,7 +203,7 @@ impl Loader {
             secrets: plugin.settings.secrets.clone(),
         };
         let (services, is_metered) = (self.host.services.clone(), self.host.engine.is_metered);
-        let runtime = Runtime::start(Arc::new(settled), Arc::new(grants), services, linked, is_metered);
+        let runtime = Runtime::start(Arc::new(settings), Arc::new(grants), services, linked, is_metered);
         if plugin.namespaces.contains(&Namespace::Channel) {
             plugin.channel =
                 Some(runtime.describe().await.answer.map_err(|fault| format!("describe: {}", fault.message))?);
@@ -219,7 +219,7 @@ impl Loader {
         Ok(())
     }
 
-    /// ace.toml's word, else the manifest's wish, never more than the maxima.
+    /// The plugin's limits: from ace.toml, else from the manifest, and never more than the maxima.
     fn limits(&self, namespaces: &[Namespace], settings: &config::Plugin, manifest: &Manifest) -> Limits {
         let max = &self.config.fixed.limits;
         let call_timeout_max = match namespaces {
@@ -236,7 +236,7 @@ impl Loader {
             output_bytes: max.output_bytes,
             log_bytes: max.log_bytes,
             host_calls: max.host_calls,
-            circuit: circuit_breaker::Limits {
+            circuit_breaker: circuit_breaker::Limits {
                 faults: max.circuit_faults,
                 window: max.circuit_window,
                 pause: max.circuit_pause,
@@ -245,8 +245,8 @@ impl Loader {
     }
 }
 
-fn at_most<T: Ord + Copy>(max: T, wish: Option<T>) -> T {
-    wish.unwrap_or(max).min(max)
+fn at_most<T: Ord + Copy>(max: T, requested: Option<T>) -> T {
+    requested.unwrap_or(max).min(max)
 }
 
 fn merge(defaults: crate::message::Object, config: crate::message::Object) -> crate::message::Object {
@@ -256,9 +256,11 @@ fn merge(defaults: crate::message::Object, config: crate::message::Object) -> cr
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !name.is_empty() && name.len() <= 64 && name.chars().all(sound) {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !name.is_empty() && name.len() <= 64 && name.chars().all(is_valid) {
         return Ok(());
     }
-    Err(format!("{name:?} cannot be a plugin's name: rename the file to letters, digits, \"_\" and \"-\" (64 at most)"))
+    Err(format!(
+        "{name:?} cannot be a plugin's name: rename the file; letters, digits, \"_\" and \"-\" are allowed, at most 64"
+    ))
 }

@@ -1,7 +1,7 @@
-//! Signatures of plugins, in minisign's form: `NAME.wasm.minisig` beside `NAME.wasm`.
+//! Signatures of plugins, in minisign's format: `NAME.wasm.minisig` beside `NAME.wasm`.
 //!
-//! The signature is over the component. Its trusted comment, which it covers too, names the plugin and the digest of its
-//! manifest: neither can another manifest be put beside a signed component, nor one signed plugin under another's name.
+//! The signature covers the component and its trusted comment, which contains the plugin's name and the digest of its manifest. So
+//! a signed component cannot be used with another manifest or under another name.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -13,38 +13,41 @@ use sha2::{Digest, Sha256};
 use super::component_file;
 use crate::plugin::runtime::errors;
 
-/// Why a plugin is not signed as it should be, or cannot be signed. No text holds a key.
+/// Why a signature is missing or invalid, or a plugin cannot be signed. No text contains a secret key.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
 pub enum SignatureError {
-    #[error("it is not signed: there is no {}", file.display())]
+    #[error("it is not signed: {} does not exist", file.display())]
     Unsigned { file: PathBuf },
     #[error("its signature cannot be read: {}: {why}", file.display())]
     Unreadable { file: PathBuf, why: String },
-    #[error("it is signed by none of the trusted keys, or the file is not the one that was signed")]
+    #[error("it is not signed with any of the trusted keys, or the file was changed after it was signed")]
     Untrusted,
-    #[error("its signature is for {signed}, and it is {actual}: the manifest or the name is another")]
+    #[error("its signature is for {signed}, but it is {actual}: the manifest or the name was changed")]
     Another { signed: String, actual: String },
     #[error("{key:?} is not a minisign public key; these start with RW")]
     PublicKey { key: String },
     #[error("{}: this is not a minisign secret key, or its password is wrong: {why}", file.display())]
     SecretKey { file: PathBuf, why: String },
-    #[error("no key can be made: {0}")]
+    #[error("the keys cannot be generated: {0}")]
     Generate(String),
 }
 
 /// The longest signature file.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Where the signature of a component is.
+/// The path of a component's signature.
 pub fn file_of(component: &Path) -> PathBuf {
     let mut file = component.as_os_str().to_owned();
     file.push(".minisig");
     file.into()
 }
 
-/// That one of the keys signed this component, under this name, with this manifest. Gives the key.
+/// Checks that one of the keys signed this component with this name and manifest. Returns the key.
+///
+/// # Errors
+/// The signature is missing or invalid, or is by another key or for another name or manifest.
 pub fn verify<'a>(
     component: &Path,
     name: &str,
@@ -77,7 +80,10 @@ pub fn verify<'a>(
     }
 }
 
-/// The text of a signature. `password`: the secret key's, where it has one.
+/// Signs a component. Returns the text of the signature file. `password`: of the secret key, if it has one.
+///
+/// # Errors
+/// The secret key cannot be read, or the password is wrong.
 pub fn sign(
     key_file: &Path,
     password: Option<String>,
@@ -98,7 +104,10 @@ pub fn sign(
     signed.map(SignatureBox::into_string).map_err(|e| fail(e.to_string()))
 }
 
-/// A new pair without a password: the secret key's file, and the public key as ace.toml takes it.
+/// Generates a key pair without a password. Returns the text of the secret key's file, and the public key for ace.toml.
+///
+/// # Errors
+/// minisign cannot generate a key.
 pub fn generate() -> Result<(String, String), SignatureError> {
     let fail = |e: minisign::PError| SignatureError::Generate(e.to_string());
     let KeyPair { pk, sk } = KeyPair::generate_unencrypted_keypair().map_err(fail)?;
@@ -106,12 +115,15 @@ pub fn generate() -> Result<(String, String), SignatureError> {
     Ok((secret, pk.to_base64()))
 }
 
-/// Whether a text is a public key.
+/// Parses a public key.
+///
+/// # Errors
+/// The text is not a minisign public key.
 pub fn read_key(key: &str) -> Result<PublicKey, SignatureError> {
     PublicKey::from_base64(key).map_err(|_| SignatureError::PublicKey { key: key.to_owned() })
 }
 
-/// What the signature says besides the component.
+/// The trusted comment of a signature.
 fn comment(name: &str, manifest: &str) -> String {
     format!("ace-plugin:{name} manifest-sha256:{}", HEXLOWER.encode(&Sha256::digest(manifest)))
 }
@@ -140,11 +152,11 @@ mod tests {
         std::fs::write(file_of(&component), &signature).expect("written");
         assert_eq!(checked("mine", WASM, "version = '1'", &keys), Ok(public.clone()));
         for (name, wasm, manifest, keys, words) in [
-            ("mine", b"\0asn", "version = '1'", &keys[..], "none of the trusted keys"),
-            ("mine", b"\0asm", "version = '1'", &keys[..1], "none of the trusted keys"),
-            ("mine", b"\0asm", "version = '1'", &[], "none of the trusted keys"),
-            ("mine", b"\0asm", "version = '2'", &keys[..], "the manifest or the name is another"),
-            ("other", b"\0asm", "version = '1'", &keys[..], "the manifest or the name is another"),
+            ("mine", b"\0asn", "version = '1'", &keys[..], "not signed with any of the trusted keys"),
+            ("mine", b"\0asm", "version = '1'", &keys[..1], "not signed with any of the trusted keys"),
+            ("mine", b"\0asm", "version = '1'", &[], "not signed with any of the trusted keys"),
+            ("mine", b"\0asm", "version = '2'", &keys[..], "the manifest or the name was changed"),
+            ("other", b"\0asm", "version = '1'", &keys[..], "the manifest or the name was changed"),
         ] {
             let error = checked(name, wasm, manifest, keys).expect_err(words);
             assert!(error.contains(words), "{error}");

@@ -1,4 +1,4 @@
-//! How a plugin's files look from outside.
+//! Detects changes of a plugin's files.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::signature;
 use ace_store::files::FileStamp;
 
-/// A file that is wrong may still be being written this long after its last change.
-pub(super) const SETTLING: Duration = Duration::from_secs(1);
+/// How long after its last change a faulty file may still be being written.
+pub(super) const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// How a plugin's files looked when they were read: enough to see that they have changed without reading them.
+/// The stamps of a plugin's files when they were read, which show changes without reading the files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileStamps {
     component: Option<FileStamp>,
@@ -26,12 +26,12 @@ impl FileStamps {
         }
     }
 
-    /// Whether the component was there.
+    /// Whether the component existed.
     pub(super) fn has_component(&self) -> bool {
         self.component.is_some()
     }
 
-    /// Whether one of them was changed within this time.
+    /// Whether one of the files was changed within this time.
     pub(super) fn is_younger_than(&self, age: Duration) -> bool {
         let files = self.component.iter().chain(&self.manifest).chain(&self.signature);
         files.filter_map(FileStamp::age).any(|elapsed| elapsed < age)

@@ -1,5 +1,4 @@
-//! The WIT, as Rust. One host-side world holds every interface; which of the exports a component has is asked of the
-//! component, and what it does not import is never missed.
+//! The WIT as Rust. The world of the host contains every interface; a component may import and export only some of them.
 
 wasmtime::component::bindgen!({
     path: "../../wit",

@@ -1,7 +1,7 @@
-//! The exported functions as the rest of the host calls them, in the host's own types.
+//! The exported functions with the host's own types.
 //!
-//! Whatever a guest returns is looked at here, once: texts are cut and cleaned, moments and types checked. What makes no
-//! sense is a fault.
+//! What a guest returns is checked here: texts are truncated and sanitized, times and types validated. An invalid answer is a
+//! fault.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::bindings::{channel, policy, recipient_resolver};
-use super::instance::{Called, Purpose, Runtime};
+use super::instance::{CallResult, Purpose, Runtime};
 use super::state::Handover;
 use crate::message::{
     ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, MailRecord, Message, Page,
@@ -18,42 +18,42 @@ use crate::message::{
 };
 use crate::plugin::{ChannelInfo, Namespace};
 
-/// Entries of any list a guest returns.
+/// Entries of a list that a guest returns.
 const LIST_MAX: usize = 256;
 /// Bytes of a receipt's detail.
 const DETAIL_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a name that a guest gives: a template file's, as it stands in an error.
+/// Bytes of a template file's name from a guest, and of names in errors.
 const NAME_BYTES_MAX: usize = 100;
 /// Bytes of a link, or of its text.
 const LINK_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a text in what a resolver returns: a key, an address, where the next page begins.
+/// Bytes of a text from a resolver: a key, an address, a cursor.
 const RESOLVED_BYTES_MAX: usize = 4 * 1024;
 
 /// Calls one function of one exported interface with the message and further arguments, bounded.
 macro_rules! call {
     ($self:ident, $purpose:expr, $interface:ident.$function:ident, message $(, $argument:expr)*) => {{
-        let (mut lease, handle) = match $self.begin($purpose).await {
-            Ok(begun) => begun,
-            Err(fault) => return $self.noted(fault.into()),
+        let (mut lease, handle) = match $self.start_call($purpose).await {
+            Ok(started) => started,
+            Err(fault) => return $self.counted(fault.into()),
         };
-        let (instance, begun) = (&mut *lease.instance, lease.begun);
-        let guest = instance.$interface.as_ref().expect("asked only for what is exported");
+        let (instance, started) = (&mut *lease.instance, lease.started);
+        let guest = instance.$interface.as_ref().expect("called only if it is exported");
         let called = {
             let call = pin!(guest.$function(&mut instance.store, handle $(, $argument)*));
-            $self.bounded(begun, call).await
+            $self.bounded(started, call).await
         };
         lease.finish(called)
     }};
     ($self:ident, $purpose:expr, $interface:ident.$function:ident $(, $argument:expr)*) => {{
-        let (mut lease, _) = match $self.begin($purpose).await {
-            Ok(begun) => begun,
-            Err(fault) => return $self.noted(fault.into()),
+        let (mut lease, _) = match $self.start_call($purpose).await {
+            Ok(started) => started,
+            Err(fault) => return $self.counted(fault.into()),
         };
-        let (instance, begun) = (&mut *lease.instance, lease.begun);
-        let guest = instance.$interface.as_ref().expect("asked only for what is exported");
+        let (instance, started) = (&mut *lease.instance, lease.started);
+        let guest = instance.$interface.as_ref().expect("called only if it is exported");
         let called = {
             let call = pin!(guest.$function(&mut instance.store $(, $argument)*));
-            $self.bounded(begun, call).await
+            $self.bounded(started, call).await
         };
         lease.finish(called)
     }};
@@ -63,9 +63,9 @@ macro_rules! call {
 }
 
 impl Runtime {
-    /// Are its settings usable? Asked once a load for each interface.
-    pub async fn enabled(&self, namespace: Namespace) -> Called<Result<(), String>> {
-        let called: Called<Result<(), String>> = match namespace {
+    /// Whether the plugin's settings are valid. Called once for each interface when the plugin is loaded.
+    pub async fn enabled(&self, namespace: Namespace) -> CallResult<Result<(), String>> {
+        let called: CallResult<Result<(), String>> = match namespace {
             Namespace::Policy => call!(self, policy.call_enabled),
             Namespace::Channel => call!(self, channel.call_enabled),
             Namespace::RecipientResolver => call!(self, resolver.call_enabled),
@@ -74,17 +74,17 @@ impl Runtime {
     }
 
     /// A policy's verdict.
-    pub async fn check(&self, message: &Arc<Message>, dry: bool) -> Called<PolicyResult> {
+    pub async fn check(&self, message: &Arc<Message>, dry: bool) -> CallResult<PolicyResult> {
         let purpose = Purpose { message: Some(message), dry, ..Purpose::default() };
-        let called: Called<Result<policy::PolicyResult, String>> = call!(self, purpose, policy.call_check, message);
-        self.noted(called.and_then(|answer| match answer {
+        let called: CallResult<Result<policy::PolicyResult, String>> = call!(self, purpose, policy.call_check, message);
+        self.counted(called.and_then(|answer| match answer {
             Ok(result) => self.verdict(result),
             Err(why) => Err(self.fault(FaultKind::Error, why)),
         }))
     }
 
     fn verdict(&self, result: policy::PolicyResult) -> Result<PolicyResult, Fault> {
-        // What most messages get.
+        // The common case.
         if result.deny.is_empty() && result.delay.is_empty() {
             return Ok(PolicyResult::default());
         }
@@ -97,16 +97,16 @@ impl Runtime {
         let delay = result.delay.into_iter().map(|d| {
             Ok(Delay {
                 channel_type: self.channel_type(d.channel_type)?,
-                not_before: self.moment(d.not_before)?,
+                not_before: self.time(d.not_before)?,
                 reason: self.reason(d.reason),
             })
         });
         Ok(PolicyResult { deny, delay: delay.collect::<Result<_, Fault>>()? })
     }
 
-    /// What a channel says of itself.
-    pub async fn describe(&self) -> Called<ChannelInfo> {
-        let called: Called<channel::ChannelInfo> = call!(self, channel.call_describe);
+    /// A channel's type and template files.
+    pub async fn describe(&self) -> CallResult<ChannelInfo> {
+        let called: CallResult<channel::ChannelInfo> = call!(self, channel.call_describe);
         called.and_then(|info| self.channel_info(info))
     }
 
@@ -117,9 +117,9 @@ impl Runtime {
         }
         self.at_most(LIST_MAX, info.template_files.len(), "template files")?;
         for file in &info.template_files {
-            let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             let fits = (1..=NAME_BYTES_MAX).contains(&file.name.len());
-            if !fits || file.name.starts_with('.') || !file.name.chars().all(sound) {
+            if !fits || file.name.starts_with('.') || !file.name.chars().all(is_valid) {
                 let name = text::one_line(&file.name, NAME_BYTES_MAX);
                 let message = format!(
                     "{name:?} cannot be a template file's name: letters, digits, \".\", \"_\", \"-\", at most {NAME_BYTES_MAX}"
@@ -131,15 +131,16 @@ impl Runtime {
         Ok(ChannelInfo { channel_type, template_files: files.collect() })
     }
 
-    /// Whether a channel claims a message.
-    pub async fn overrides_delivery(&self, message: &Arc<Message>) -> Called<bool> {
-        self.noted(call!(self, quiet(message), channel.call_overrides_delivery_for_message, message))
+    /// Whether a channel claims a message for itself.
+    pub async fn overrides_delivery(&self, message: &Arc<Message>) -> CallResult<bool> {
+        self.counted(call!(self, dry(message), channel.call_overrides_delivery_for_message, message))
     }
 
     /// Links for the templates.
-    pub async fn action_links(&self, message: &Arc<Message>) -> Called<Vec<ActionLink>> {
-        let called: Called<Vec<channel::ActionLink>> = call!(self, quiet(message), channel.call_action_links, message);
-        self.noted(called.and_then(|links| {
+    pub async fn action_links(&self, message: &Arc<Message>) -> CallResult<Vec<ActionLink>> {
+        let called: CallResult<Vec<channel::ActionLink>> =
+            call!(self, dry(message), channel.call_action_links, message);
+        self.counted(called.and_then(|links| {
             self.at_most(LIST_MAX, links.len(), "action links")?;
             let longest = links.iter().map(|link| link.url.len().max(link.text.len())).max().unwrap_or(0);
             self.at_most(LINK_BYTES_MAX, longest, "bytes in one action link")?;
@@ -148,64 +149,65 @@ impl Runtime {
         }))
     }
 
-    /// Addresses of tracking images for the templates.
-    pub async fn tracker_image_sources(&self, message: &Arc<Message>) -> Called<Vec<String>> {
-        let called: Called<Vec<String>> = call!(self, quiet(message), channel.call_tracker_image_sources, message);
-        self.noted(called.and_then(|sources| {
+    /// URLs of tracking images for the templates.
+    pub async fn tracker_image_sources(&self, message: &Arc<Message>) -> CallResult<Vec<String>> {
+        let called: CallResult<Vec<String>> = call!(self, dry(message), channel.call_tracker_image_sources, message);
+        self.counted(called.and_then(|sources| {
             self.at_most(LIST_MAX, sources.len(), "tracker images")?;
             let longest = sources.iter().map(String::len).max().unwrap_or(0);
             self.at_most(LINK_BYTES_MAX, longest, "bytes in one tracker image's address").map(|()| sources)
         }))
     }
 
-    /// Hands the rendered message over, once. A fault after, or in the middle of, a handover is not a plain failure.
+    /// Makes one delivery attempt. A fault during or after a handover is reported as such, not as a plain fault.
     pub async fn deliver(
         &self,
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
-    ) -> Called<Result<Receipt, DeliveryError>> {
-        self.deliver_the_rest(message, rendered, attempt, Vec::new()).await
+    ) -> CallResult<Result<Receipt, DeliveryError>> {
+        self.deliver_remaining(message, rendered, attempt, Vec::new()).await
     }
 
-    /// The same after other attempts: `mails` is what they mailed, and is not mailed again.
-    pub async fn deliver_the_rest(
+    /// The same after earlier attempts: the mails that they sent (`mails`) are not sent again.
+    pub async fn deliver_remaining(
         &self,
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
         mails: Vec<MailRecord>,
-    ) -> Called<Result<Receipt, DeliveryError>> {
+    ) -> CallResult<Result<Receipt, DeliveryError>> {
         let key = attempt.idempotency_key.as_str();
         let purpose = Purpose { message: Some(message), dry: false, delivery_key: Some(key), mails };
         let attempt = channel::Attempt { number: attempt.number, idempotency_key: key.to_owned() };
-        let called: Called<Result<channel::Receipt, channel::DeliveryError>> =
+        let called: CallResult<Result<channel::Receipt, channel::DeliveryError>> =
             call!(self, purpose, channel.call_deliver, message, rendered, &attempt);
-        let Called { answer, mut handover, denied } = self.noted(called.and_then(|answer| self.delivered(answer)));
+        let CallResult { answer, mut handover, denied } =
+            self.counted(called.and_then(|answer| self.delivered(answer)));
         let answer = match answer {
             Ok(answer) => Ok(answer),
             Err(fault) => match handover.as_deref() {
-                Some(Handover { done: Some(done), .. }) => {
-                    Ok(Err(DeliveryError::SentWithFault { answer: done.clone(), fault }))
+                Some(Handover { accepted: Some(answer), .. }) => {
+                    Ok(Err(DeliveryError::SentWithFault { answer: answer.clone(), fault }))
                 }
-                Some(Handover { begun: Some(begun), .. }) => {
-                    Ok(Err(DeliveryError::MaybeSent { reason: format!("{begun}; then {fault}") }))
+                Some(Handover { pending: Some(pending), .. }) => {
+                    Ok(Err(DeliveryError::MaybeSent { reason: format!("{pending}; then {fault}") }))
                 }
                 _ => Err(fault),
             },
         };
         if let Some(handover) = &mut handover {
             let is_handed_over = match &answer {
-                Ok(Ok(_)) => handover.done.is_some(),
+                Ok(Ok(_)) => handover.accepted.is_some(),
                 Ok(Err(DeliveryError::SentWithFault { .. } | DeliveryError::MaybeSent { .. })) => true,
-                Ok(Err(_)) => handover.begun.is_some(),
+                Ok(Err(_)) => handover.pending.is_some(),
                 Err(_) => false,
             };
             if is_handed_over {
                 handover.unreached = None;
             }
         }
-        Called { answer, handover, denied }
+        CallResult { answer, handover, denied }
     }
 
     fn delivered(
@@ -218,7 +220,7 @@ impl Runtime {
             Err(channel::DeliveryError::Skipped(why)) => Ok(Err(DeliveryError::Skipped(self.settings.clean(&why)))),
             Err(channel::DeliveryError::Recoverable(error)) => Ok(Err(DeliveryError::Recoverable {
                 message: self.settings.clean(&error.message),
-                next_attempt_time: error.next_attempt_time.map(|at| self.moment(at)).transpose()?,
+                next_attempt_time: error.next_attempt_time.map(|at| self.time(at)).transpose()?,
             })),
         }
     }
@@ -230,18 +232,18 @@ impl Runtime {
         arguments: &String,
         cursor: Option<&str>,
         limit: u32,
-    ) -> Called<Result<Page, ResolveError>> {
+    ) -> CallResult<Result<Page, ResolveError>> {
         let purpose = Purpose::default();
-        let called: Called<Result<recipient_resolver::Page, recipient_resolver::ResolveError>> =
+        let called: CallResult<Result<recipient_resolver::Page, recipient_resolver::ResolveError>> =
             call!(self, purpose, resolver.call_resolve, message_type, arguments, cursor, limit);
-        self.noted(called.and_then(|answer| match answer {
+        self.counted(called.and_then(|answer| match answer {
             Ok(page) => self.page(page, limit).map(Ok),
             Err(recipient_resolver::ResolveError::Fatal(why)) => {
                 Ok(Err(ResolveError::Fatal(self.settings.clean(&why))))
             }
             Err(recipient_resolver::ResolveError::Recoverable(error)) => Ok(Err(ResolveError::Recoverable {
                 message: self.settings.clean(&error.message),
-                next_attempt_time: error.next_attempt_time.map(|at| self.moment(at)).transpose()?,
+                next_attempt_time: error.next_attempt_time.map(|at| self.time(at)).transpose()?,
             })),
         }))
     }
@@ -251,13 +253,13 @@ impl Runtime {
         let fits = |text: &Option<String>, what: &str| {
             self.at_most(RESOLVED_BYTES_MAX, text.as_ref().map_or(0, String::len), what)
         };
-        fits(&page.next, "bytes of where the next page begins")?;
+        fits(&page.next, "bytes in the cursor of the next page")?;
         let items = page.items.into_iter().map(|item| {
             let user_context = item.user_context.map(|json| {
-                // It quotes what it found.
-                let words =
+                // The error may quote the guest's text.
+                let describe =
                     |e| format!("the user context is not a JSON object: {}", text::shown(e, text::TEXT_BYTES_MAX));
-                serde_json::from_str(&json).map_err(|e: serde_json::Error| self.fault(FaultKind::Answer, words(e)))
+                serde_json::from_str(&json).map_err(|e: serde_json::Error| self.fault(FaultKind::Answer, describe(e)))
             });
             let recipient = item.recipient;
             fits(&item.key, "bytes in a recipient's key")?;
@@ -294,11 +296,11 @@ impl Runtime {
         Ok(Receipt { provider_id: self.reason(receipt.provider_id), detail })
     }
 
-    fn at_most(&self, max: usize, is: usize, of_what: &str) -> Result<(), Fault> {
-        if is <= max {
+    fn at_most(&self, max: usize, count: usize, what: &str) -> Result<(), Fault> {
+        if count <= max {
             return Ok(());
         }
-        Err(self.fault(FaultKind::Answer, format!("it returned {is} {of_what}, the limit is {max}")))
+        Err(self.fault(FaultKind::Answer, format!("it returned {count} {what}, the limit is {max}")))
     }
 
     fn reason(&self, reason: Option<String>) -> Option<String> {
@@ -306,8 +308,8 @@ impl Runtime {
     }
 
     fn channel_type(&self, name: String) -> Result<String, Fault> {
-        let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
-        if name == EVERY_TYPE || (!name.is_empty() && name.len() <= 64 && name.chars().all(sound)) {
+        let is_valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+        if name == EVERY_TYPE || (!name.is_empty() && name.len() <= 64 && name.chars().all(is_valid)) {
             return Ok(name);
         }
         let name = text::one_line(&name, NAME_BYTES_MAX);
@@ -315,15 +317,13 @@ impl Runtime {
         Err(self.fault(FaultKind::Answer, message))
     }
 
-    fn moment(&self, ms: u64) -> Result<Timestamp, Fault> {
+    fn time(&self, ms: u64) -> Result<Timestamp, Fault> {
         let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        at.ok_or_else(|| {
-            self.fault(FaultKind::Answer, format!("{ms} milliseconds is no moment anyone will live to see"))
-        })
+        at.ok_or_else(|| self.fault(FaultKind::Answer, format!("{ms} milliseconds is too large for a time")))
     }
 }
 
-/// Cleans every text of a receipt's detail; its length was looked at.
+/// Sanitizes every text of a receipt's detail, whose length was checked.
 fn clean_texts(value: &mut Value) {
     let is_clean = |text: &String| text::is_plain(text, DETAIL_BYTES_MAX);
     let clean = |text: &str| text::lines(text, DETAIL_BYTES_MAX);
@@ -341,7 +341,7 @@ fn clean_texts(value: &mut Value) {
     }
 }
 
-/// Questions before the delivery have no effects.
-fn quiet(message: &Arc<Message>) -> Purpose<'_> {
+/// Calls before the delivery are dry.
+fn dry(message: &Arc<Message>) -> Purpose<'_> {
     Purpose { message: Some(message), dry: true, ..Purpose::default() }
 }

@@ -1,4 +1,4 @@
-//! What a channel's deliveries meet on their way out. The host's imports write it, and no guest sees it.
+//! Contacts of a channel's deliveries with relays and HTTP origins. Only the host's imports use this; guests do not see it.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::destination::{Cause, Contact, Destinations, Failure};
 use crate::mailer::Progress;
 use crate::message::{Destination, Unreached};
 
-/// Refused log-ins of one call that may still be followed by a better one.
+/// Rejected HTTP log-ins of one call that a later request of the call may still make good.
 const LOGINS_MAX: usize = 8;
-/// Destinations that are remembered of one instance.
-const KNOWN_MAX: usize = 16;
+/// Destinations that are remembered for one instance.
+const USED_MAX: usize = 16;
 
-/// On whose behalf a destination is contacted: a channel's delivery of one message.
+/// The delivery that contacts a destination.
 #[derive(Clone)]
 pub struct Caller {
     pub destinations: Arc<Destinations>,
@@ -23,7 +23,7 @@ pub struct Caller {
     pub now: fn() -> Timestamp,
 }
 
-/// A destination as the imports have it.
+/// A destination in the form that the imports have it.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
     Relay(&'a str),
@@ -40,69 +40,78 @@ impl Target<'_> {
 
     fn is(self, destination: &Destination) -> bool {
         match (self, destination) {
-            (Target::Relay(name), Destination::Relay(known)) => name == known,
+            (Target::Relay(name), Destination::Relay(other)) => name == other,
             (Target::Origin(_), Destination::Origin(_)) => self.destination() == *destination,
             _ => false,
         }
     }
 }
 
-/// What came of a contact.
-pub enum Came {
-    /// It came to the recipients, whatever was said of them. `is_taken`: and took something.
-    Reached { is_taken: bool },
+/// The outcome of a contact.
+pub enum ContactOutcome {
+    /// The recipients were named to it, whatever it answered about them. `is_accepted`: it accepted the message.
+    Reached { is_accepted: bool },
     /// It failed before a recipient was named.
     Failed(Cause, String),
-    /// The log-in was refused, over HTTP: final only where the call ends without a better answer.
-    LoginRefused(String),
-    /// Nothing is known of the destination.
+    /// It rejected the log-in over HTTP. This counts only if the call ends without a later success.
+    LoginRejected(String),
+    /// The outcome says nothing about the destination.
     Unknown,
 }
 
-/// A mail on its way.
+/// A mail that is being sent.
 struct Mail {
     relay: String,
     contact: Contact,
     progress: Arc<Progress>,
 }
 
-/// The contacts of one call, and what the instance knows of those before.
+/// The contacts of one call, and the destinations that the instance has used.
 #[derive(Default)]
 pub struct Contacts {
-    /// The destination that was met last and could not be used.
+    /// The latest destination that could not be used.
     unreached: Option<Unreached>,
-    /// A mail that is on its way to a relay. One that is still here when the call has ended was cut off.
+    /// The mail that is being sent to a relay. If it is still set when the call ends, the call was interrupted.
     mail: Option<Mail>,
-    /// A guest whose token had expired gets another one and comes again.
+    /// Rejected log-ins: a guest whose token has expired gets a new one and tries again.
     logins: Vec<(Destination, Contact, String)>,
-    /// Destinations that took something, in this call or one before; which one did last in this call; which one was told.
-    known: Vec<Destination>,
-    took: Option<usize>,
-    told: Option<usize>,
+    /// Destinations that accepted a message in any call of this instance.
+    used: Vec<Destination>,
+    /// Which of `used` accepted one last in this call.
+    last_used: Option<usize>,
+    /// Which of `used` was last reported to [`Destinations`].
+    last_reported: Option<usize>,
 }
 
 /// A contact that has ended.
-pub struct Met<'a> {
+pub struct EndedContact<'a> {
     pub contact: Contact,
     pub target: Target<'a>,
-    pub came: Came,
+    pub outcome: ContactOutcome,
 }
 
-/// What could not be used, and why.
-struct Lost {
+/// A destination that could not be used, and why.
+struct FailedContact {
     destination: Destination,
     cause: Cause,
     reason: String,
 }
 
+impl FailedContact {
+    /// The destination is at fault, not the message.
+    fn down(destination: Destination, reason: String) -> Self {
+        FailedContact { destination, cause: Cause::Destination, reason }
+    }
+}
+
 impl Contacts {
-    /// Before a contact. The error: it is left alone for now, in words for the guest.
-    pub fn begin(&mut self, caller: &Caller, channel: &str, target: Target<'_>) -> Result<Contact, String> {
-        if let Some(at) = self.logins.iter().position(|(known, ..)| target.is(known)) {
+    /// Call before a contact. The error is a text for the guest: the destination is suspended.
+    pub fn start(&mut self, caller: &Caller, channel: &str, target: Target<'_>) -> Result<Contact, String> {
+        if let Some(at) = self.logins.iter().position(|(destination, ..)| target.is(destination)) {
             return Ok(self.logins.swap_remove(at).1);
         }
-        let begun = caller.destinations.begin(&|| target.destination(), channel, caller.message, caller.now);
-        begun.map_err(|paused| {
+        let contact = caller.destinations.contact(&|| target.destination(), channel, caller.message, caller.now);
+        contact.map_err(|paused| {
             let text = format!("{} is suspended until {}: {}", paused.destination, paused.until, paused.reason);
             let (destination, reason) = (paused.destination, paused.reason);
             self.unreached = Some(Unreached { destination, reason, is_contacted: false });
@@ -110,105 +119,105 @@ impl Contacts {
         })
     }
 
-    /// Whether nothing is to be done at the end of a call.
+    /// Whether there is nothing to do when the call ends.
     pub fn is_idle(&self) -> bool {
-        self.unreached.is_none() && self.mail.is_none() && self.logins.is_empty() && self.took.is_none()
+        self.unreached.is_none() && self.mail.is_none() && self.logins.is_empty() && self.last_used.is_none()
     }
 
-    /// A mail goes to this relay.
-    pub fn open(&mut self, relay: &str, contact: Contact) {
+    /// Notes that a mail is being sent to this relay.
+    pub fn start_mail(&mut self, relay: &str, contact: Contact) {
         self.mail = Some(Mail { relay: relay.to_owned(), contact, progress: Arc::default() });
     }
 
-    /// How far that mail has come.
+    /// The progress of the mail that is being sent.
     pub fn progress(&self) -> Arc<Progress> {
         self.mail.as_ref().map(|mail| mail.progress.clone()).unwrap_or_default()
     }
 
-    /// It was answered: its contact and relay.
-    pub fn close(&mut self) -> Option<(Contact, String)> {
+    /// Notes that the mail was answered. Returns its contact and relay.
+    pub fn end_mail(&mut self) -> Option<(Contact, String)> {
         self.mail.take().map(|mail| (mail.contact, mail.relay))
     }
 
-    /// The call was cut off while a mail was on its way: whether that was before the mail itself was sent. A relay that had not
-    /// come to ask for it by then cannot be reached.
-    pub fn cut_off(&mut self, caller: &Caller, channel: &str) -> bool {
+    /// Handles a mail whose call was interrupted. Returns whether that happened before the mail's content was sent. A relay that
+    /// was still being connected to counts as unreachable.
+    pub fn interrupt_mail(&mut self, caller: &Caller, channel: &str) -> bool {
         let Some(Mail { relay, contact, progress }) = self.mail.take() else { return false };
         if progress.is_connecting() {
             let reason = "no connection within the time of a call (call-timeout)".to_owned();
-            let destination = Destination::Relay(relay);
-            self.failed(caller, channel, contact, Lost { destination, cause: Cause::Destination, reason });
+            self.fail(caller, channel, contact, FailedContact::down(Destination::Relay(relay), reason));
         }
         !progress.is_handing_over()
     }
 
-    /// What came of a contact.
-    pub fn settle(&mut self, caller: &Caller, channel: &str, met: Met<'_>) {
-        let Met { contact, target, came } = met;
-        match came {
-            Came::Reached { is_taken } => {
+    /// Records the outcome of a contact.
+    pub fn settle(&mut self, caller: &Caller, channel: &str, ended: EndedContact<'_>) {
+        let EndedContact { contact, target, outcome } = ended;
+        match outcome {
+            ContactOutcome::Reached { is_accepted } => {
                 contact.reached(caller.now);
-                if is_taken {
-                    self.note_taken(target);
+                if is_accepted {
+                    self.note_used(target);
                 }
                 if self.unreached.as_ref().is_some_and(|unreached| target.is(&unreached.destination)) {
                     self.unreached = None;
                 }
             }
-            Came::Failed(cause, reason) => {
-                self.failed(caller, channel, contact, Lost { destination: target.destination(), cause, reason })
+            ContactOutcome::Failed(cause, reason) => {
+                let failed = FailedContact { destination: target.destination(), cause, reason };
+                self.fail(caller, channel, contact, failed);
             }
-            Came::LoginRefused(reason) if self.logins.len() < LOGINS_MAX => {
+            ContactOutcome::LoginRejected(reason) if self.logins.len() < LOGINS_MAX => {
                 self.logins.push((target.destination(), contact, reason));
             }
-            Came::LoginRefused(_) | Came::Unknown => {}
+            ContactOutcome::LoginRejected(_) | ContactOutcome::Unknown => {}
         }
     }
 
-    fn note_taken(&mut self, target: Target<'_>) {
-        self.took = self.known.iter().position(|known| target.is(known));
-        if self.took.is_none() && self.known.len() < KNOWN_MAX {
-            self.took = Some(self.known.len());
-            self.known.push(target.destination());
+    fn note_used(&mut self, target: Target<'_>) {
+        self.last_used = self.used.iter().position(|used| target.is(used));
+        if self.last_used.is_none() && self.used.len() < USED_MAX {
+            self.last_used = Some(self.used.len());
+            self.used.push(target.destination());
         }
     }
 
-    fn failed(&mut self, caller: &Caller, channel: &str, contact: Contact, lost: Lost) {
-        let Lost { destination, cause, reason } = lost;
+    fn fail(&mut self, caller: &Caller, channel: &str, contact: Contact, failed: FailedContact) {
+        let FailedContact { destination, cause, reason } = failed;
         let failure = Failure { destination: &destination, channel, cause, reason: &reason };
         if contact.failed(failure, (caller.now)()) {
             self.unreached = Some(Unreached { destination, reason, is_contacted: true });
         }
     }
 
-    /// Takes in what exchanges apart from the call met.
+    /// Adds the contacts of exchanges that ran in tasks of their own.
     pub fn extend(&mut self, other: Contacts) {
         self.logins.extend(other.logins);
         self.unreached = other.unreached.or(self.unreached.take());
-        if let Some(took) = other.took.and_then(|at| other.known.into_iter().nth(at)) {
-            let Some(at) = self.known.iter().position(|known| *known == took) else {
-                if self.known.len() < KNOWN_MAX {
-                    self.took = Some(self.known.len());
-                    self.known.push(took);
+        if let Some(last_used) = other.last_used.and_then(|at| other.used.into_iter().nth(at)) {
+            let Some(at) = self.used.iter().position(|used| *used == last_used) else {
+                if self.used.len() < USED_MAX {
+                    self.last_used = Some(self.used.len());
+                    self.used.push(last_used);
                 }
                 return;
             };
-            self.took = Some(at);
+            self.last_used = Some(at);
         }
     }
 
-    /// The call has ended: what it could not use.
+    /// Ends the call. Returns the destination that could not be used, if any.
     pub fn end(&mut self, caller: Option<Caller>, channel: &str) -> Option<Unreached> {
-        let (took, logins) = (self.took.take(), std::mem::take(&mut self.logins));
+        let (last_used, logins) = (self.last_used.take(), std::mem::take(&mut self.logins));
         if let Some(caller) = caller {
             for (destination, contact, reason) in logins {
-                self.failed(&caller, channel, contact, Lost { destination, cause: Cause::Destination, reason });
+                self.fail(&caller, channel, contact, FailedContact::down(destination, reason));
             }
-            if let (Some(took), None) = (took, &self.unreached)
-                && self.told != Some(took)
+            if let (Some(last_used), None) = (last_used, &self.unreached)
+                && self.last_reported != Some(last_used)
             {
-                self.told = Some(took);
-                caller.destinations.took(channel, self.known[took].clone());
+                self.last_reported = Some(last_used);
+                caller.destinations.note_used(channel, self.used[last_used].clone());
             }
         }
         self.unreached.take()

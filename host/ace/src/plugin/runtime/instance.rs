@@ -1,4 +1,4 @@
-//! The instances of one plugin, and the bounded call: no way leads into a guest but through [`Runtime::begin`].
+//! The instances of one plugin, and bounded calls. Every call into a guest starts with [`Runtime::start_call`].
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use wasmtime::component::{InstancePre, Resource};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{channel, policy, recipient_resolver};
-use super::circuit_breaker::Circuit;
-use super::engine::{Compiled, HANDLES_MAX};
+use super::circuit_breaker::CircuitBreaker;
+use super::engine::HANDLES_MAX;
 use super::errors;
 use super::state::{Handover, MessageHandle, State};
 use super::world::Usage;
@@ -20,60 +20,61 @@ use crate::config::Isolation;
 use crate::message::{Fault, FaultKind, MailRecord, Message, Notes};
 use crate::monitoring::PluginMetrics;
 use crate::plugin::grants::Grants;
+use crate::plugin::loading::code::Compiled;
 use crate::plugin::{Services, Settings};
 
-/// Fresh instances kept ready for a plugin that gives each call its own.
+/// Spare instances for a plugin with a fresh instance for each call.
 const SPARES: usize = 4;
 
-/// How wasmtime's error begins when a guest hands over more than `output-bytes`; its type is private. The suite of hostile
-/// guests pins it.
+/// How wasmtime's error starts when a guest passes more than `output-bytes`; its type is private. The tests of hostile guests
+/// check it.
 const TOO_MUCH_DATA: &str = "too much data is being copied between the host and the guest";
 
 /// A plugin that is ready to be called.
 pub struct Runtime {
-    /// How it is run.
+    /// What it runs with.
     pub settings: Arc<Settings>,
-    /// What it may reach.
+    /// What it may access.
     pub grants: Arc<Grants>,
     services: Arc<Services>,
     pre: InstancePre<State>,
     exports: ExportIndices,
-    /// Its code stays in the cache as long as it may run.
+    /// Keeps its code in the cache.
     _code: Arc<Compiled>,
     /// Whether its engine counts instructions.
     is_metered: bool,
-    /// Pooled: instances that have served and may serve again. A fresh one for each call: spares that have not.
+    /// With pooled isolation, instances that may be called again; with an instance for each message, unused spares.
     #[expect(clippy::vec_box, reason = "an instance is large, and moves with every call")]
     idle: Mutex<Vec<Box<Instance>>>,
     permits: Semaphore,
-    /// Whether it is called at all.
-    pub circuit: Circuit,
+    /// Stops calls while the plugin fails too often.
+    pub circuit_breaker: CircuitBreaker,
     metrics: PluginMetrics,
-    /// For work that outlives a call: making the next spare.
+    /// For work that outlives a call: creating spares.
     this: Weak<Runtime>,
 }
 
-/// A component that is tied to the host.
+/// A component that is linked to the host.
 pub struct Linked {
-    /// The component with its imports.
+    /// The component with its imports resolved.
     pub pre: InstancePre<State>,
-    /// Where its exports are.
+    /// The indices of its exports.
     pub exports: ExportIndices,
-    /// Kept in the cache as long as it may run.
+    /// Keeps the code in the cache.
     pub code: Arc<Compiled>,
 }
 
-/// Which interfaces the component exports, and where.
+/// The indices of the interfaces that a component exports.
 pub struct ExportIndices {
-    /// That of a policy.
+    /// `policy`.
     pub policy: Option<policy::GuestIndices>,
-    /// That of a channel.
+    /// `channel`.
     pub channel: Option<channel::GuestIndices>,
-    /// That of a resolver.
+    /// `recipient-resolver`.
     pub resolver: Option<recipient_resolver::GuestIndices>,
 }
 
-/// One instance: it takes one call at a time.
+/// One instance. It handles one call at a time.
 pub(super) struct Instance {
     pub store: Store<State>,
     pub policy: Option<policy::Guest>,
@@ -82,59 +83,58 @@ pub(super) struct Instance {
     calls_left: u32,
 }
 
-/// What a call is for.
+/// The purpose of a call.
 #[derive(Default)]
 pub struct Purpose<'a> {
-    /// The message that it is about.
+    /// The message of the call.
     pub message: Option<&'a Arc<Message>>,
-    /// Ask, but change nothing and send nothing.
+    /// A dry call: it changes nothing and sends nothing.
     pub dry: bool,
-    /// Set for deliveries alone: the key of this message over this channel.
+    /// Set only for deliveries: the key of this message over this channel.
     pub delivery_key: Option<&'a str>,
-    /// What earlier attempts of this delivery mailed.
+    /// The mails of earlier attempts of this delivery.
     pub mails: Vec<MailRecord>,
 }
 
-/// What came of a call.
-pub struct Called<T> {
-    /// What the plugin answered.
+/// The result of a call.
+pub struct CallResult<T> {
+    /// The plugin's answer.
     pub answer: Result<T, Fault>,
-    /// `None`, as in most calls: nothing was handed over, and nothing else of that kind happened.
+    /// What was handed over; `None` in most calls.
     pub handover: Option<Box<Handover>>,
-    /// Host calls that were refused.
+    /// Host calls that were denied.
     pub denied: Vec<String>,
 }
 
-impl<T> Called<T> {
-    /// The answer; what was refused meanwhile goes to the notes, whether the provider wants to be left alone, and what could not
-    /// be reached.
-    pub fn told(self, notes: &Notes) -> Result<T, Fault> {
+impl<T> CallResult<T> {
+    /// Returns the answer, and reports the rest to the caller's notes: denied host calls, handovers and unreachable destinations.
+    pub fn report_to(self, notes: &Notes) -> Result<T, Fault> {
         notes.refused(self.denied);
         if let Some(handover) = self.handover {
-            handover.throttled.into_iter().for_each(|pause| notes.throttled(pause));
+            handover.retry_pause.into_iter().for_each(|pause| notes.throttled(pause));
             handover.unreached.into_iter().for_each(|unreached| notes.unreached(unreached));
-            handover.begun.into_iter().for_each(|what| notes.uncertain(what));
+            handover.pending.into_iter().for_each(|what| notes.uncertain(what));
             notes.mailed(handover.mails);
         }
         self.answer
     }
 
-    /// Looks at the answer once more; what does not pass is a fault.
-    pub fn and_then<U>(self, look: impl FnOnce(T) -> Result<U, Fault>) -> Called<U> {
-        Called { answer: self.answer.and_then(look), handover: self.handover, denied: self.denied }
+    /// Checks or converts the answer; an error becomes the call's fault.
+    pub fn and_then<U>(self, check: impl FnOnce(T) -> Result<U, Fault>) -> CallResult<U> {
+        CallResult { answer: self.answer.and_then(check), handover: self.handover, denied: self.denied }
     }
 }
 
-/// An instance that was handed out for one call.
+/// An instance that is leased for one call.
 pub(super) struct Lease<'a> {
     runtime: &'a Runtime,
     pub instance: Box<Instance>,
-    pub begun: Instant,
+    pub started: Instant,
     _permit: SemaphorePermit<'a>,
 }
 
 impl Runtime {
-    /// Makes the component ready to be called.
+    /// Prepares a component to be called.
     pub fn start(
         settings: Arc<Settings>,
         grants: Arc<Grants>,
@@ -143,7 +143,7 @@ impl Runtime {
         is_metered: bool,
     ) -> Arc<Self> {
         let permits = Semaphore::new(settings.limits.instances);
-        let circuit = Circuit::new(settings.limits.circuit.clone());
+        let circuit_breaker = CircuitBreaker::new(settings.limits.circuit_breaker.clone());
         let metrics = PluginMetrics::new(&settings.name, &settings.revision);
         Arc::new_cyclic(|this| Runtime {
             settings,
@@ -155,21 +155,21 @@ impl Runtime {
             is_metered,
             idle: Mutex::default(),
             permits,
-            circuit,
+            circuit_breaker,
             metrics,
             this: this.clone(),
         })
     }
 
-    /// Instances that wait for a call now.
+    /// The number of idle instances.
     pub fn idle_instances(&self) -> usize {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Waits for a free instance, which is part of no time limit, and prepares it for one call. The handle belongs to it.
-    pub(super) async fn begin(&self, purpose: Purpose<'_>) -> Result<(Lease<'_>, Resource<MessageHandle>), Fault> {
-        if self.circuit.is_open() {
-            self.circuit.admit(Instant::now()).map_err(|left| {
+    /// Waits for a free instance and prepares it for one call. Time limits start after the wait. Returns the message's handle too.
+    pub(super) async fn start_call(&self, purpose: Purpose<'_>) -> Result<(Lease<'_>, Resource<MessageHandle>), Fault> {
+        if self.circuit_breaker.is_open() {
+            self.circuit_breaker.admit(Instant::now()).map_err(|left| {
                 let left = left.as_secs().max(1);
                 let message = format!("it failed too often; its circuit breaker is open for another {left} s");
                 self.fault(FaultKind::Unavailable, message)
@@ -187,22 +187,22 @@ impl Runtime {
         let state = instance.store.data_mut();
         state.memory.refused = false;
         let key = purpose.delivery_key.map(str::to_owned);
-        let begun = Instant::now();
-        let number = state.call.begin(purpose.message.cloned(), purpose.dry, key, begun);
+        let started = Instant::now();
+        let number = state.call.start(purpose.message.cloned(), purpose.dry, key, started);
         state.call.handover.mails = purpose.mails;
         instance.store.set_epoch_deadline(1);
         if self.is_metered {
             instance.store.set_fuel(u64::MAX).expect("a metered engine takes fuel");
         }
         instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
-        Ok((Lease { runtime: self, instance, begun, _permit: permit }, Resource::new_own(number)))
+        Ok((Lease { runtime: self, instance, started, _permit: permit }, Resource::new_own(number)))
     }
 
-    /// Makes an instance and throws it away: how long that takes.
+    /// Creates an instance and drops it. Returns how long creating it took.
     pub async fn time_instantiation(&self) -> Result<Duration, Fault> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let instance = self.instantiate().await?;
-        let took = begun.elapsed();
+        let took = started.elapsed();
         drop(instance);
         Ok(took)
     }
@@ -219,9 +219,9 @@ impl Runtime {
                 state.call.out_of_time = true;
                 return Ok(UpdateDeadline::Interrupt);
             }
-            Ok(UpdateDeadline::YieldCustom(1, state.call.make_room()))
+            Ok(UpdateDeadline::YieldCustom(1, state.call.yield_now()))
         });
-        store.data_mut().call.begin(None, true, None, Instant::now());
+        store.data_mut().call.start(None, true, None, Instant::now());
         store.set_epoch_deadline(1);
         if self.is_metered {
             store.set_fuel(u64::MAX).expect("a metered engine takes fuel");
@@ -240,26 +240,25 @@ impl Runtime {
         let calls = self.settings.limits.calls_per_instance;
         let calls_left = match self.settings.limits.isolation {
             Isolation::Message => 1,
-            // At random, so that no author comes to rely on what an instance remembers.
+            // Random, so that plugins do not rely on the state of an instance.
             Isolation::Pooled => calls + fastrand::u32(..calls),
         };
         Ok(Box::new(Instance { store, policy, channel, resolver, calls_left }))
     }
 
-    /// Cuts a call off at its `call-timeout`, host calls included. Most calls end before they wait for anything, and cost no
-    /// timer.
+    /// Interrupts a call after its `call-timeout`, host calls included. Most calls complete without waiting and need no timer.
     pub(super) async fn bounded<T>(
         &self,
-        begun: Instant,
+        started: Instant,
         mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
     ) -> Result<wasmtime::Result<T>, tokio::time::error::Elapsed> {
         if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
             return Ok(answer);
         }
-        tokio::time::timeout_at((begun + self.settings.limits.call_timeout).into(), call).await
+        tokio::time::timeout_at((started + self.settings.limits.call_timeout).into(), call).await
     }
 
-    /// Tells an answer from the ways of breaking.
+    /// Separates answers from faults.
     fn classify<T>(
         &self,
         state: &State,
@@ -281,31 +280,30 @@ impl Runtime {
             let message = format!("it wanted more than {} bytes of memory (memory): {}", limits.memory, cause);
             self.fault(FaultKind::Memory, message)
         } else if cause.starts_with(TOO_MUCH_DATA) {
-            let message =
-                format!("it handed over more than {} bytes at once (limits.output-bytes)", limits.output_bytes);
+            let message = format!("it passed more than {} bytes at once (limits.output-bytes)", limits.output_bytes);
             self.fault(FaultKind::Answer, message)
         } else {
             self.fault(FaultKind::Trap, cause)
         };
-        fault.backtrace = errors::stack(&error);
+        fault.backtrace = errors::backtrace(&error);
         Err(fault)
     }
 
-    /// Tells the circuit what came of a call.
-    pub(super) fn noted<T>(&self, called: Called<T>) -> Called<T> {
+    /// Reports the result of a call to the circuit breaker.
+    pub(super) fn counted<T>(&self, called: CallResult<T>) -> CallResult<T> {
         match &called.answer {
             Ok(_) => {
-                if self.circuit.succeeded() {
+                if self.circuit_breaker.succeeded() {
                     self.metrics.circuit(false);
                     tracing::info!(plugin = %self.settings.name, "The plugin works again; its circuit breaker is closed.");
                 }
             }
-            // It was not asked.
+            // It was not called.
             Err(fault) if fault.kind == FaultKind::Unavailable => {}
             Err(fault) => {
-                if self.circuit.failed(Instant::now()) {
+                if self.circuit_breaker.failed(Instant::now()) {
                     self.metrics.circuit(true);
-                    let (plugin, pause) = (self.settings.name.as_str(), self.settings.limits.circuit.pause);
+                    let (plugin, pause) = (self.settings.name.as_str(), self.settings.limits.circuit_breaker.pause);
                     tracing::error!(
                         plugin,
                         "The plugin failed too often and is not called for {pause:?}. The last fault: {fault}"
@@ -320,7 +318,7 @@ impl Runtime {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
     }
 
-    /// Ends an instance off the send path, and makes a spare where fresh ones are wanted.
+    /// Drops an instance in the background, and creates spares if each message gets a fresh instance.
     fn replace(&self, instance: Box<Instance>) {
         let wants_spare = self.settings.limits.isolation == Isolation::Message;
         let Some(this) = self.this.upgrade().filter(|_| wants_spare) else { return drop(instance) };
@@ -348,36 +346,39 @@ struct Loaded {
 
 impl Lease<'_> {
     fn usage(&mut self) -> Usage {
-        let took = self.begun.elapsed();
+        let took = self.started.elapsed();
         let fuel = self.runtime.is_metered.then(|| self.instance.store.get_fuel().map_or(0, |left| u64::MAX - left));
         let state = self.instance.store.data_mut();
         let (memory_bytes, host_calls) = (state.memory.used(), state.call.host_calls);
         Usage { took, guest: state.call.tick(), fuel, memory_bytes, host_calls }
     }
 
-    /// Ends the call. The instance goes back to the others, unless it broke or has served its time.
-    pub(super) fn finish<T>(mut self, called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>) -> Called<T> {
+    /// Ends the call. The instance is kept for further calls, unless it failed or has reached its number of calls.
+    pub(super) fn finish<T>(
+        mut self,
+        called: Result<wasmtime::Result<T>, tokio::time::error::Elapsed>,
+    ) -> CallResult<T> {
         let answer = self.runtime.classify(self.instance.store.data(), called);
         let runtime = self.runtime;
         runtime.services.world.used(&mut || self.usage());
         let state = self.instance.store.data_mut();
-        let is_worn = state.end_exchanges();
+        let keeps_too_much = state.end_exchanges();
         state.end_contacts();
         let (handover, denied) = state.call.end();
         let fault = answer.as_ref().err().map(|fault| fault.kind);
-        self.runtime.metrics.called(self.begun.elapsed(), fault, denied.len());
+        self.runtime.metrics.called(self.started.elapsed(), fault, denied.len());
         self.instance.calls_left = self.instance.calls_left.saturating_sub(1);
-        if answer.is_ok() && !is_worn && self.instance.calls_left > 0 {
+        if answer.is_ok() && !keeps_too_much && self.instance.calls_left > 0 {
             self.runtime.keep(self.instance);
         } else {
             self.runtime.replace(self.instance);
         }
-        Called { answer, handover, denied }
+        CallResult { answer, handover, denied }
     }
 }
 
-impl<T> From<Fault> for Called<T> {
+impl<T> From<Fault> for CallResult<T> {
     fn from(fault: Fault) -> Self {
-        Called { answer: Err(fault), handover: None, denied: Vec::new() }
+        CallResult { answer: Err(fault), handover: None, denied: Vec::new() }
     }
 }

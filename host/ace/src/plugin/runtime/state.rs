@@ -1,4 +1,4 @@
-//! What the host keeps for one instance of a plugin, and for the call it is in.
+//! What the host stores for one instance of a plugin and for its current call.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,13 +17,13 @@ use crate::plugin::http::wasi::Outbound;
 use crate::plugin::{Services, Settings};
 use ace_store::keyvalue::Overlay;
 
-/// Mails of one delivery of which account is kept.
+/// Mails of one delivery that are recorded.
 const MAILS_MAX: usize = 100;
-/// Bytes of randomness a guest gets from one call.
+/// Random bytes that a guest gets from one call.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 
-/// The type behind the WIT resource `message`. It has no fields: an instance sees one message at a time, and the handle's
-/// number says which call it belongs to.
+/// The type behind the WIT resource `message`. It has no fields: an instance has one message at a time, and the number of the
+/// handle identifies the call.
 pub struct MessageHandle;
 
 /// The data of one instance's store.
@@ -56,7 +56,7 @@ impl State {
         }
     }
 
-    /// Counts a call into the host; too many end the guest's call.
+    /// Counts a host call; too many end the guest's call.
     pub fn count_host_call(&mut self) -> wasmtime::Result<()> {
         self.call.host_calls += 1;
         let max = self.settings.limits.host_calls;
@@ -66,18 +66,18 @@ impl State {
         Ok(())
     }
 
-    /// The message of this call, if the handle is this call's.
+    /// The message of this call, if the handle belongs to this call.
     pub fn message(&mut self, handle: u32) -> wasmtime::Result<&Arc<Message>> {
         self.count_host_call()?;
         match &self.call.message {
             Some(message) if handle == self.call.number => Ok(message),
-            _ => Err(wasmtime::format_err!("this message belongs to a call that is over")),
+            _ => Err(wasmtime::format_err!("this message belongs to a call that has ended")),
         }
     }
 }
 
 impl State {
-    /// On whose behalf a destination is contacted; `None` outside deliveries.
+    /// The current delivery; `None` in other calls.
     pub fn caller(&self) -> Option<Caller> {
         let (services, message) = (&self.services, self.call.message.as_ref()?);
         self.call.delivery_key.as_ref()?;
@@ -85,28 +85,28 @@ impl State {
         Some(Caller { destinations, message: message.uuid, now: services.now })
     }
 
-    /// The call has ended: what it could not use.
+    /// Ends the contacts of the call, and notes the destination that could not be used.
     pub fn end_contacts(&mut self) {
         if self.contacts.is_idle() {
             return;
         }
         let caller = self.caller();
         if let Some(caller) = &caller
-            && self.contacts.cut_off(caller, &self.settings.name)
+            && self.contacts.interrupt_mail(caller, &self.settings.name)
         {
-            self.call.handover.begun = None;
+            self.call.handover.pending = None;
         }
         self.call.handover.unreached = self.contacts.end(caller, &self.settings.name);
     }
 
-    /// What wasmtime's side of wasi:http works on.
+    /// What wasmtime's part of wasi:http works with.
     pub fn wasi_http(&mut self) -> WasiHttpCtxView<'_> {
         self.outbound.view(&mut self.table)
     }
 }
 
-/// Nothing behind it: no files, no environment, no arguments, no standard streams. By default wasmtime would let a guest
-/// open sockets, which reach nowhere but take the host's file descriptors, and have 64 MiB of randomness made in one go.
+/// WASI without files, environment, arguments and standard streams. By default wasmtime would let a guest open sockets, which
+/// connect to nothing but use up the host's file descriptors, and get 64 MiB of random bytes at once.
 fn wasi(services: &Arc<Services>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.allow_tcp(false).allow_udp(false).max_random_size(RANDOM_BYTES_MAX).wall_clock(WallClock(services.clone()));
@@ -122,7 +122,7 @@ impl HostWallClock for WallClock {
         Duration::from_nanos(1)
     }
 
-    /// A moment before 1970 cannot be told.
+    /// WASI cannot express a time before 1970; it becomes 1970.
     fn now(&self) -> Duration {
         Duration::try_from(self.0.now().as_duration()).unwrap_or_default()
     }
@@ -134,40 +134,40 @@ impl WasiView for State {
     }
 }
 
-/// Where a message was handed over, or may have been, in this call.
+/// What this call handed over, or may have handed over, to a provider.
 #[derive(Debug, Clone, Default)]
 pub struct Handover {
-    /// Begun and not answered yet, or answered so that nobody knows: what it was.
-    pub begun: Option<String>,
-    /// Taken: the answer.
-    pub done: Option<String>,
-    /// Turned down, with word of how long to stay away.
-    pub throttled: Option<Duration>,
-    /// A relay or an origin that could not be used, where nothing was handed over elsewhere.
+    /// A handover that was started and has no clear answer: what it was.
+    pub pending: Option<String>,
+    /// The answer of a handover that was accepted.
+    pub accepted: Option<String>,
+    /// How long the provider asked to wait (Retry-After).
+    pub retry_pause: Option<Duration>,
+    /// A relay or origin that could not be used, unless another one accepted the message.
     pub unreached: Option<Unreached>,
-    /// Mails that were accepted for somebody, in this call or by an earlier attempt.
+    /// Mails that were accepted for at least one recipient, in this call or an earlier attempt.
     pub mails: Vec<MailRecord>,
 }
 
 impl Handover {
-    /// Whether nothing of all this happened.
+    /// Whether none of these happened.
     fn is_empty(&self) -> bool {
-        let Handover { begun, done, throttled, unreached, mails } = self;
-        begun.is_none() && done.is_none() && throttled.is_none() && unreached.is_none() && mails.is_empty()
+        let Handover { pending, accepted, retry_pause, unreached, mails } = self;
+        pending.is_none() && accepted.is_none() && retry_pause.is_none() && unreached.is_none() && mails.is_empty()
     }
 
-    /// What is known of the mail with this key.
+    /// The record of the mail with this key.
     pub fn mail(&self, key: &str) -> Option<&MailRecord> {
         self.mails.iter().find(|mail| mail.key == key)
     }
 
-    /// The same, to be brought up to date and kept again.
+    /// Takes the record out to update it; [`Handover::keep_mail`] puts it back.
     pub fn take_mail(&mut self, key: &str) -> Option<MailRecord> {
         let position = self.mails.iter().position(|mail| mail.key == key)?;
         Some(self.mails.swap_remove(position))
     }
 
-    /// Keeps what is known of a mail by now. A delivery of very many mails is answered for as one that keeps no account.
+    /// Stores the record of a mail. Beyond a number of mails, further ones of the delivery are not recorded.
     pub fn keep_mail(&mut self, record: Option<MailRecord>) {
         if self.mails.len() < MAILS_MAX {
             self.mails.extend(record);
@@ -175,33 +175,33 @@ impl Handover {
     }
 }
 
-/// One call into the guest: what it may use, and what it has used.
+/// One call into the guest: its purpose, and what it has used so far.
 #[derive(Default)]
 pub struct Call {
     pub message: Option<Arc<Message>>,
-    /// Counts the calls of this instance; the message's handle carries it.
+    /// The number of this call in its instance, which is also the handle of the message.
     pub number: u32,
-    /// Ask, but change nothing and send nothing: `explain`.
+    /// A dry call: it changes nothing and sends nothing (`explain`).
     pub dry: bool,
-    /// What dry calls wrote to the key-value store.
+    /// What a dry call wrote to the key-value store.
     pub overlay: Overlay,
-    /// The host's own key for this delivery; Message-IDs are made of it.
+    /// The host's own key for this delivery; Message-IDs are derived from it.
     pub delivery_key: Option<String>,
     pub handover: Handover,
     pub log_bytes: usize,
     pub host_calls: usize,
-    /// Calls that were refused for want of a grant, for the timeline.
+    /// Host calls that were denied for lack of a grant, for the timeline.
     pub denied: Vec<String>,
     guest_time: Duration,
     running_since: Option<Instant>,
-    /// Since when it runs again after it made room for others.
+    /// When the guest resumed after it yielded.
     resumed: Arc<Mutex<Option<Instant>>>,
     pub out_of_time: bool,
 }
 
 impl Call {
-    /// Sets up the next call, and starts the guest's clock. What the call before left was taken by [`Call::end`].
-    pub fn begin(
+    /// Sets up the next call and starts the guest's clock. [`Call::end`] has cleared what the previous call left.
+    pub fn start(
         &mut self,
         message: Option<Arc<Message>>,
         dry: bool,
@@ -215,7 +215,7 @@ impl Call {
         self.number
     }
 
-    /// Forgets what the next call must not see, and gives what happened: handovers, and calls that were refused.
+    /// Clears what the next call must not see. Returns what happened: handovers, and denied host calls.
     pub fn end(&mut self) -> (Option<Box<Handover>>, Vec<String>) {
         (self.message, self.delivery_key, self.running_since) = (None, None, None);
         self.overlay = Overlay::default();
@@ -223,7 +223,7 @@ impl Call {
         (handover, std::mem::take(&mut self.denied))
     }
 
-    /// The guest's clock stands still while the host works for it.
+    /// Stops the guest's clock while the host works for it.
     pub fn enter_host(&mut self) {
         self.stop_clock();
     }
@@ -232,14 +232,14 @@ impl Call {
         self.running_since = Some(Instant::now());
     }
 
-    /// At a tick: the guest's time so far. The clock stands still until [`Call::make_room`] is done.
+    /// The guest's time so far. Stops the clock until [`Call::yield_now`] completes.
     pub fn tick(&mut self) -> Duration {
         self.stop_clock();
         self.guest_time
     }
 
-    /// Lets others run, and starts the guest's clock when its turn comes again: what they compute is not the guest's time.
-    pub fn make_room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    /// Lets other tasks run, and restarts the guest's clock afterwards, so that their time does not count as the guest's.
+    pub fn yield_now(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let resumed = self.resumed.clone();
         Box::pin(async move {
             tokio::task::yield_now().await;
@@ -247,7 +247,7 @@ impl Call {
         })
     }
 
-    /// Between two ticks it ran two of them at most; more is time it waited for a processor.
+    /// A guest runs for at most two ticks between two calls of this; anything longer was spent waiting for a processor.
     fn stop_clock(&mut self) {
         let resumed = lock(&self.resumed).take();
         if let Some(since) = self.running_since.take().or(resumed) {
@@ -260,11 +260,11 @@ fn lock(moment: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
     moment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One ceiling for all linear memories of an instance together.
+/// The limit of all linear memories of one instance together.
 pub struct MemoryLimit {
     limit: usize,
     used: usize,
-    /// It asked for more than it may have.
+    /// It asked for more than the limit.
     pub refused: bool,
 }
 

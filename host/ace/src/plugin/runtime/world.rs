@@ -1,5 +1,5 @@
-//! What guests reach beyond this process, and who sees it. A serving host has the world as it is ([`Open`]); where an author tries a
-//! plugin, a [`Sandbox`](crate::plugin::Sandbox) stands in for it and writes down what it sees.
+//! What guests reach outside this process. A server uses [`RealWorld`]; plugin authors use a
+//! [`Sandbox`](crate::plugin::Sandbox), which records and answers requests.
 
 use std::time::Duration;
 
@@ -11,72 +11,72 @@ use crate::mailer::{self, MailError};
 use crate::message::Object;
 use crate::plugin::http::{Answer, Failure, Outgoing};
 
-/// What stands between guests and the world. Given once, when the services of a host are built.
+/// Stands between guests and the outside world. Set once, when the services of a host are built.
 pub trait World: Send + Sync {
-    /// The time of day that guests are told. `None`: the engine's own.
+    /// The current time that guests get. `None`: the engine's clock.
     fn now(&self) -> Option<Timestamp> {
         None
     }
 
-    /// Puts other clocks and random numbers in the place of the real ones.
+    /// Replaces clocks and random numbers.
     fn prepare(&self, _wasi: &mut WasiCtxBuilder) {}
 
-    /// A guest logged a line.
+    /// Called when a guest logged a line.
     fn logged(&self, _level: &'static str, _text: &str) {}
 
-    /// A guest called the host; `line` describes the call.
+    /// Called when a guest called the host; `line` describes the call.
     fn traced(&self, _line: &dyn Fn() -> String) {}
 
-    /// A call into a guest ended; `usage` measures what it used.
+    /// Called when a call into a guest ended; `usage` measures what it used.
     fn used(&self, _usage: &mut dyn FnMut() -> Usage) {}
 
-    /// Who answers an HTTP request.
-    fn http(&self, _request: &Outgoing) -> Course<Result<Answer, Failure>> {
-        Course::Open
+    /// Decides who answers an HTTP request.
+    fn http(&self, _request: &Outgoing) -> Interception<Result<Answer, Failure>> {
+        Interception::PassThrough
     }
 
-    /// What the world answered a request that is [`Course::Watched`].
+    /// Called with the answer to a request that is [`Interception::Recorded`].
     fn http_answered(&self, _request: Object, _answer: &Result<Answer, Failure>) {}
 
-    /// Who answers a mail.
-    fn mail(&self, _email: &mailer::Email, _message_id: &str) -> Course<Result<mailer::Accepted, MailError>> {
-        Course::Open
+    /// Decides who answers a mail.
+    fn mail(&self, _email: &mailer::Email, _message_id: &str) -> Interception<Result<mailer::Accepted, MailError>> {
+        Interception::PassThrough
     }
 
-    /// What the world answered a mail that is [`Course::Watched`].
+    /// Called with the answer to a mail that is [`Interception::Recorded`].
     fn mail_answered(&self, _request: Object, _answer: &Result<mailer::Accepted, MailError>) {}
 }
 
 /// Who answers a request.
-pub enum Course<T> {
-    /// The world does.
-    Open,
-    /// The world does, and its answer is written down with the request.
-    Watched(Object),
-    /// Answered already: nothing leaves.
+pub enum Interception<T> {
+    /// The real provider.
+    PassThrough,
+    /// The real provider; its answer is recorded with this request.
+    Recorded(Object),
+    /// This answer; nothing is sent.
     Answered(T),
 }
 
-/// The world as it is: nothing is replaced, and nothing written down.
-pub struct Open;
+/// The real world: nothing is replaced or recorded.
+pub struct RealWorld;
 
-impl World for Open {}
+impl World for RealWorld {}
 
-/// What one call used.
+/// The resources that one call used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// The whole call.
+    /// The duration of the whole call.
     #[serde(rename = "took_us", serialize_with = "micros")]
     pub took: Duration,
-    /// The guest's own computing, to about a tick of 5 ms where it is longer than that.
+    /// The guest's computing time, measured to about 5 ms (a tick) if it is longer than that.
     #[serde(rename = "guest_us", serialize_with = "micros")]
     pub guest: Duration,
-    /// Instructions, as wasmtime's fuel counts them; of a metered engine alone.
+    /// Instructions, in wasmtime's fuel; only with a metered engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fuel: Option<u64>,
-    /// Bytes of linear memory the instance has after it.
+    /// The instance's linear memory after the call, in bytes.
     pub memory_bytes: usize,
-    /// Calls into the host.
+    /// Host calls.
     pub host_calls: usize,
 }
 

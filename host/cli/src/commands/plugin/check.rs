@@ -30,16 +30,16 @@ pub async fn check(config: &Config, args: &Args, json: bool) -> anyhow::Result<u
     } else {
         put(&in_full(&found))
     }
-    if let Some(why) = &found.misfit {
+    if let Some(why) = &found.mismatch {
         say(&format!("{}: this host cannot run it: {why}", args.file.display()));
     }
-    Ok(if found.misfit.is_none() { OK } else { FAILED })
+    Ok(if found.mismatch.is_none() { OK } else { FAILED })
 }
 
 pub async fn inspect(config: &Config, args: &Args) -> anyhow::Result<u8> {
     let found = kit::inspect(config, &args.file).await?;
     put(&serde_json::to_string_pretty(&describe(&found))?);
-    Ok(if found.misfit.is_none() { OK } else { FAILED })
+    Ok(if found.mismatch.is_none() { OK } else { FAILED })
 }
 
 fn in_full(found: &Inspection) -> String {
@@ -48,7 +48,7 @@ fn in_full(found: &Inspection) -> String {
     let text = |manifest: &Option<String>, field: &str| manifest.clone().or_else(|| own(field)).into_iter().collect();
     let producers = found.metadata.producers.iter();
     let limits = &found.limits;
-    let runs = match &found.misfit {
+    let runs = match &found.mismatch {
         None => format!("yes: it is within openedx:ace@{INTERFACE_VERSION}"),
         Some(why) => format!("no: {why}"),
     };
@@ -128,7 +128,7 @@ fn describe(found: &Inspection) -> Value {
         },
         "metadata": found.metadata,
         "interface": format!("openedx:ace@{INTERFACE_VERSION}"),
-        "compatible": found.misfit.is_none(),
-        "reason": found.misfit,
+        "compatible": found.mismatch.is_none(),
+        "reason": found.mismatch,
     })
 }

@@ -100,12 +100,12 @@ pub async fn build(args: &BuildArgs, json: bool) -> anyhow::Result<u8> {
     let file = shown(&built.file);
     if json {
         put(&json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
-            "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "compatible": found.misfit.is_none()})
+            "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "compatible": found.mismatch.is_none()})
         .to_string())
     } else {
         put(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took)))
     }
-    if let Some(why) = found.misfit {
+    if let Some(why) = found.mismatch {
         say(&format!("{file}: this host cannot run it: {why}"));
         return Ok(FAILED);
     }

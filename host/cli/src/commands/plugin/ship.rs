@@ -70,7 +70,7 @@ pub async fn install(config: &Config, args: &InstallArgs, json: bool) -> anyhow:
     let folder = plugin_dir(config)?;
     let found = kit::inspect(config, &args.file).await?;
     let shown = args.file.display();
-    if let Some(why) = &found.misfit {
+    if let Some(why) = &found.mismatch {
         say(&format!("{shown}: nothing was installed, this host cannot run it: {why}"));
         return Ok(FAILED);
     }

@@ -234,7 +234,7 @@ pub mod mailer {
         with(|world| {
             world.requests.mailer().map_err(MailError::Denied)?;
             let key = world.delivery_key.clone();
-            let key = key.ok_or_else(|| MailError::Denied("mail can be sent by `deliver` only".to_owned()))?;
+            let key = key.ok_or_else(|| MailError::Denied("only `deliver` can send mail".to_owned()))?;
             match world.next_answer("mail", asked(email)) {
                 Ok(Exchange::Mail { answer: MailAnswer::Accepted(answer), .. }) => {
                     Ok(Accepted { answer, message_id: format!("<{key}@test.invalid>"), refused: Vec::new() })

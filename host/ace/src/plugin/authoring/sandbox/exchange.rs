@@ -1,4 +1,4 @@
-//! Exchanges with the world as a case of a plugin's table writes them down.
+//! Exchanges with the outside world, in the format of a plugin's test cases.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use crate::mailer;
 use crate::message::Object;
 use crate::plugin::http::{Answer as Response, Failure, FailureKind, Outgoing};
 
-/// What a body that is no text is written under.
+/// The key of a body that is not text.
 const BASE64: &str = "$base64";
 
-/// A question to the world, and its answer. What a question leaves out is not compared.
+/// A request and its answer. Only the fields that the request contains are compared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Exchange {
-    /// A request of the plugin.
+    /// An HTTP request of the plugin.
     Http {
         /// `method`, `url`, `headers`, `body`.
         request: Object,
-        /// What it is answered.
+        /// The response.
         answer: HttpAnswer,
     },
     /// A mail of the plugin.
     Mail {
-        /// The fields of `mailer.email`, as far as they are set.
+        /// The fields of `mailer.email` that are set.
         request: Object,
-        /// What it is answered.
+        /// The relay's answer.
         answer: MailAnswer,
     },
 }
@@ -46,25 +46,25 @@ impl Exchange {
     }
 }
 
-/// A response, or why there was none.
+/// A response, or an error.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HttpAnswer {
-    /// 200, where there is no error either.
+    /// The status; 200 if there is neither a status nor an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// By their names, in lower case.
+    /// The headers, with names in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// A text as it is; any other JSON value is sent in its compact form.
+    /// A text, which is used as it is, or another JSON value, which is used in compact form.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub body: Value,
-    /// Why there is no answer.
+    /// Why there is no response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<HttpFailure>,
 }
 
-/// As `http.http-error` has them.
+/// The errors of `http.http-error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HttpFailure {
@@ -72,26 +72,26 @@ pub enum HttpFailure {
     Denied,
     /// No connection.
     Connection,
-    /// No answer in time.
+    /// A time limit was reached.
     TimedOut,
-    /// More bytes than are allowed.
+    /// The response was too long.
     TooLarge,
 }
 
-/// Headers that differ from one day to the next and say nothing to a plugin, or are nobody's business.
-const NOT_WRITTEN: [HeaderName; 3] = [header::DATE, header::SET_COOKIE, header::SERVER];
+/// Headers that are not recorded: they change all the time, say nothing to a plugin, or are private.
+const NOT_RECORDED: [HeaderName; 3] = [header::DATE, header::SET_COOKIE, header::SERVER];
 
 impl HttpAnswer {
     pub(super) fn of(outcome: &Result<Response, Failure>, redact: impl Fn(String) -> String) -> Self {
         match outcome {
             Ok(response) => {
-                let written = response.headers.iter().filter(|(name, _)| !NOT_WRITTEN.contains(name));
+                let recorded = response.headers.iter().filter(|(name, _)| !NOT_RECORDED.contains(name));
                 let text = |v: &HeaderValue| redact(String::from_utf8_lossy(v.as_bytes()).into_owned());
                 let mut body = body(&response.body);
                 each_text(&mut body, &redact);
                 HttpAnswer {
                     status: Some(response.status.as_u16()),
-                    headers: written.map(|(name, value)| (name.to_string(), text(value))).collect(),
+                    headers: recorded.map(|(name, value)| (name.to_string(), text(value))).collect(),
                     body,
                     error: None,
                 }
@@ -129,13 +129,13 @@ impl HttpAnswer {
     }
 }
 
-/// What became of a mail.
+/// The answer to a mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MailAnswer {
-    /// The relay's last line.
+    /// Accepted, with the relay's last line.
     Accepted(String),
-    /// The mail itself is wrong.
+    /// The mail itself is invalid.
     Invalid(String),
     /// Try again later.
     Temporary(String),
@@ -144,7 +144,7 @@ pub enum MailAnswer {
 }
 
 impl MailAnswer {
-    /// For a mail that goes nowhere.
+    /// The answer to a mail that is not sent.
     pub(super) fn caught() -> Self {
         MailAnswer::Accepted("250 2.0.0 Ok".to_owned())
     }
@@ -182,7 +182,7 @@ pub(super) fn http_request(outgoing: &Outgoing) -> Object {
         request.insert("headers".to_owned(), json!(headers));
     }
     if let Some(content) = &outgoing.body {
-        // It is only compared: how a guest spaces its JSON says nothing.
+        // It is only compared, so the white space of JSON does not matter.
         let json = serde_json::from_slice::<Value>(content).ok().filter(|v| v.is_object() || v.is_array());
         request.insert("body".to_owned(), json.unwrap_or_else(|| body(content)));
     }
@@ -212,7 +212,7 @@ pub(super) fn mail_request(email: &mailer::Email) -> Object {
     fields
 }
 
-/// Bytes as they are written down: JSON where that gives the same bytes back, else text, else base64.
+/// A body in recorded form: JSON if that gives the same bytes back, else text, else base64.
 fn body(content: &[u8]) -> Value {
     let Ok(text) = std::str::from_utf8(content) else {
         return json!({ BASE64: BASE64_STANDARD.encode(content) });
@@ -234,7 +234,7 @@ fn bytes(body: &Value) -> Vec<u8> {
     }
 }
 
-/// Every text within a value, changed.
+/// Changes every text in a value.
 pub(super) fn each_text(value: &mut Value, change: &impl Fn(String) -> String) {
     match value {
         Value::String(text) => *text = change(std::mem::take(text)),
@@ -244,17 +244,18 @@ pub(super) fn each_text(value: &mut Value, change: &impl Fn(String) -> String) {
     }
 }
 
-/// Whether an object is as wanted: what is left out of the wanted one is not compared, at any depth; lists have the same
-/// length.
-pub fn matches(wanted: &Object, actual: &Object) -> bool {
-    fn fits(wanted: &Value, actual: &Value) -> bool {
-        match (wanted, actual) {
-            (Value::Object(wanted), Value::Object(actual)) => matches(wanted, actual),
-            (Value::Array(wanted), Value::Array(actual)) => {
-                wanted.len() == actual.len() && wanted.iter().zip(actual).all(|(wanted, actual)| fits(wanted, actual))
+/// Whether an object matches an expected one. Only the fields of the expected object are compared, at any depth; lists must have the
+/// same length.
+pub fn matches(expected: &Object, actual: &Object) -> bool {
+    fn fits(expected: &Value, actual: &Value) -> bool {
+        match (expected, actual) {
+            (Value::Object(expected), Value::Object(actual)) => matches(expected, actual),
+            (Value::Array(expected), Value::Array(actual)) => {
+                expected.len() == actual.len()
+                    && expected.iter().zip(actual).all(|(expected, actual)| fits(expected, actual))
             }
-            (wanted, actual) => wanted == actual,
+            (expected, actual) => expected == actual,
         }
     }
-    wanted.iter().all(|(key, wanted)| actual.get(key).is_some_and(|actual| fits(wanted, actual)))
+    expected.iter().all(|(key, expected)| actual.get(key).is_some_and(|actual| fits(expected, actual)))
 }

@@ -26,9 +26,9 @@ async fn http(
     world: impl Future<Output = Result<Response, Failure>>,
 ) -> Result<Response, Failure> {
     match sandbox.http(outgoing) {
-        Course::Open => panic!("a sandbox watches"),
-        Course::Answered(answer) => answer,
-        Course::Watched(request) => {
+        Interception::PassThrough => panic!("a sandbox watches"),
+        Interception::Answered(answer) => answer,
+        Interception::Recorded(request) => {
             let answer = world.await;
             sandbox.http_answered(request, &answer);
             answer
@@ -57,38 +57,42 @@ async fn what_the_world_answered_is_answered_again_and_without_secrets() {
         let headers = [(reqwest::header::DATE, "today".parse().expect("a header"))].into_iter().collect();
         Ok(Response { status: reqwest::StatusCode::CREATED, headers, body: b"{\"id\":\"k3y-17\"}".into() })
     };
-    let watching = Sandbox::watching(vec!["k3y".to_owned()]);
+    let observing = Sandbox::observing(vec!["k3y".to_owned()]);
     let outgoing = post("https://a.example/v1/k3y", "{\"a\":1}");
-    assert!(http(&watching, &outgoing, world).await.is_ok());
-    let written = watching.seen().exchanges;
+    assert!(http(&observing, &outgoing, world).await.is_ok());
+    let recorded = observing.recording().exchanges;
     assert_eq!(
-        serde_json::to_value(&written).expect("JSON"),
+        serde_json::to_value(&recorded).expect("JSON"),
         json!([{"http": {
             "request": {"method": "POST", "url": "https://a.example/v1/[secret]", "body": {"a": 1}},
             "answer": {"status": 201, "body": {"id": "[secret]-17"}},
         }}])
     );
 
-    let replaying = Sandbox::replaying(written, vec!["other".to_owned()]);
+    let replaying = Sandbox::replaying(recorded, vec!["other".to_owned()]);
     let outgoing = post("https://a.example/v1/other", "{\"a\":1}");
     let answer = http(&replaying, &outgoing, async { panic!("nothing leaves") }).await.expect("it is written down");
     assert_eq!((answer.status.as_u16(), answer.body), (201, b"{\"id\":\"[secret]-17\"}".to_vec()));
-    assert!(replaying.left_over().is_empty());
+    assert!(replaying.unused().is_empty());
 
     let again = http(&replaying, &outgoing, async { panic!("nothing leaves") }).await;
     assert!(again.is_err());
-    assert!(replaying.seen().unexpected[0].contains("the case has no answer to"), "{:?}", replaying.seen().unexpected);
+    assert!(
+        replaying.recording().unexpected[0].contains("the case has no answer to"),
+        "{:?}",
+        replaying.recording().unexpected
+    );
 }
 
 #[tokio::test]
 async fn a_failure_is_written_down_and_answered_again() {
-    let watching = Sandbox::watching(Vec::new());
+    let observing = Sandbox::observing(Vec::new());
     let timed_out = || async { Err(Failure { status: None, kind: FailureKind::TimedOut }) };
-    let _ = http(&watching, &post("https://a.example/", ""), timed_out()).await;
-    let written = watching.seen().exchanges;
-    let Exchange::Http { answer: HttpAnswer { error, .. }, .. } = &written[0] else { panic!("{written:?}") };
+    let _ = http(&observing, &post("https://a.example/", ""), timed_out()).await;
+    let recorded = observing.recording().exchanges;
+    let Exchange::Http { answer: HttpAnswer { error, .. }, .. } = &recorded[0] else { panic!("{recorded:?}") };
     assert_eq!(*error, Some(exchange::HttpFailure::TimedOut));
-    let replaying = Sandbox::replaying(written, Vec::new());
+    let replaying = Sandbox::replaying(recorded, Vec::new());
     let outgoing = post("https://a.example/", "");
     let answer = http(&replaying, &outgoing, async { panic!("nothing leaves") }).await;
     assert_eq!(answer.expect_err("it timed out").kind, FailureKind::TimedOut);

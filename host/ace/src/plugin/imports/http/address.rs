@@ -1,8 +1,8 @@
-//! Which addresses a plugin may be connected to, and the resolver that hands out no others.
+//! The addresses that plugins may connect to, and a resolver that returns only those.
 //!
-//! The rule depends on the host's name alone, so that connections may be shared between plugins: a name leads to public
-//! addresses, `localhost` to loopback. Any other address is reached only where the URL, and so the grant, names it. The
-//! client connects to the very addresses that were checked here: no second look-up lies between check and connect.
+//! The rule depends only on the host name, so that plugins can share connections: `localhost` resolves to loopback addresses,
+//! any other name to public ones. Other addresses can be used only if the URL, and so the grant, contains the address itself. The
+//! client connects to the addresses that were checked here, without a second look-up.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
-/// Look-ups at once: each holds a thread until the system's resolver gives up, even when nobody waits any more.
+/// Look-ups at the same time: each occupies a thread until the system's resolver gives up, even if its request has ended.
 const LOOKUPS_MAX: usize = 32;
 
-/// A name that leads to where no plugin may go. The text names both.
+/// A name that resolves to an address that plugins may not connect to.
 #[derive(Debug, thiserror::Error)]
-#[error("the address of {host} is {address}, {kind}; it is reached only under a grant that names the address itself")]
+#[error("the address of {host} is {address}, {kind}; a plugin can use it only if a grant contains the address itself")]
 pub(super) struct RefusedAddress {
     host: String,
     address: IpAddr,
@@ -26,19 +26,19 @@ pub(super) struct RefusedAddress {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Looks names up as the system does, and drops what may not be reached.
+/// Looks names up with the system's resolver, and drops the addresses that plugins may not connect to.
 pub(super) struct Resolver {
     lookup: Arc<Lookup>,
     lookups: Arc<Semaphore>,
 }
 
 impl Resolver {
-    /// Asks the system.
+    /// Uses the system's resolver.
     pub(super) fn system() -> Self {
         Resolver::new(|host| Ok((host, 0).to_socket_addrs()?.collect()))
     }
 
-    /// Asks a function that may block.
+    /// Uses this function, which may block.
     pub(super) fn new(lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
         Resolver { lookup: Arc::new(lookup), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
     }
@@ -59,7 +59,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// The addresses of a name that may be reached. None at all is an error.
+/// The addresses of a name that plugins may connect to. It is an error if all of them are rejected.
 fn reachable(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, RefusedAddress> {
     let why_not = |address: IpAddr| match host {
         "localhost" if address.is_loopback() => None,
@@ -74,7 +74,7 @@ fn reachable(host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refu
     }
 }
 
-/// What an address is, if not one of the public Internet.
+/// The kind of an address that is not public.
 pub(super) fn not_public(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => not_public_v4(address),
@@ -82,15 +82,15 @@ pub(super) fn not_public(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The IANA registry of special-purpose IPv4 addresses (RFC 6890 and its updates), and one that a cloud took for itself.
+/// The IANA registry of special-purpose IPv4 addresses (RFC 6890 and its updates), and an address of the Azure cloud.
 fn not_public_v4(address: Ipv4Addr) -> Option<&'static str> {
     match address.octets() {
         [0, ..] => Some("an unspecified address"),
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some("a private address"),
-        [100, 64..=127, ..] => Some("a carrier's private address"),
+        [100, 64..=127, ..] => Some("a private address of a carrier"),
         [127, ..] => Some("a loopback address"),
-        [169, 254, ..] => Some("a link-local address, as those of cloud metadata services"),
-        // Azure serves metadata and DNS of the host here.
+        [169, 254, ..] => Some("a link-local address, like those of cloud metadata services"),
+        // Azure's metadata and DNS.
         [168, 63, 129, 16] => Some("an address of the cloud's host"),
         [192, 0, 0, _] | [192, 88, 99, _] | [198, 18..=19, ..] => Some("a reserved address"),
         [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => Some("an address for documentation"),
@@ -101,8 +101,8 @@ fn not_public_v4(address: Ipv4Addr) -> Option<&'static str> {
     }
 }
 
-/// RFC 4291 and IANA's registry: public is what lies in 2000::/3 and is not set aside there. Where an IPv4 address is
-/// embedded, it decides.
+/// RFC 4291 and IANA's registry: 2000::/3 is public, except for its special-purpose ranges. An embedded IPv4 address decides for
+/// itself.
 fn not_public_v6(address: Ipv6Addr) -> Option<&'static str> {
     let segments = address.segments();
     let embedded = |high: u16, low: u16| {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_are_not_public_are_told_by_kind() {
+    fn addresses_that_are_not_public_have_a_kind() {
         let table = [
             ("unspecified", &["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0"][..]),
             ("loopback", &["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1", "::127.0.0.1"]),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_to_public_addresses_and_localhost_to_loopback() {
+    fn names_resolve_to_public_addresses_and_localhost_to_loopback() {
         assert_eq!(reachable("a.example", at(&["10.0.0.1", "1.1.1.1", "::1"])).unwrap(), at(&["1.1.1.1"]));
         assert_eq!(reachable("localhost", at(&["::1", "127.0.0.1"])).unwrap(), at(&["::1", "127.0.0.1"]));
         assert_eq!(reachable("a.example", Vec::new()).unwrap(), Vec::new());

@@ -1,5 +1,5 @@
-//! The one HTTP client of all plugins: bounded exchanges over shared connections. It follows nothing, repeats nothing,
-//! decodes nothing, uses no proxy, and connects only to what [`Resolver`] lets through.
+//! The HTTP client of all plugins: bounded exchanges over shared connections. It follows no redirects, does not retry or
+//! decompress, uses no proxy, and connects only to addresses that [`Resolver`] allows.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,15 +15,15 @@ use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
 use crate::message::retry_after;
-use crate::plugin::runtime::world::{self, Course, World};
+use crate::plugin::runtime::world::{self, Interception, World};
 use crate::{config, tls};
 
 /// Headers of a request or a response.
 pub(super) const HEADERS_MAX: usize = 100;
-/// Bytes of all header names and values of a request or a response together.
+/// Bytes of all header names and values of one request or response.
 pub(super) const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// Why there is no client.
+/// Why the client cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
@@ -34,27 +34,27 @@ pub enum ClientError {
     Build(String),
 }
 
-/// One request that was looked at and granted.
+/// A request that was checked and granted.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Option<Vec<u8>>,
-    /// What the exchange is in, wherever it runs.
+    /// The span that the exchange runs in.
     pub span: tracing::Span,
 }
 
-/// How long a request may take at most; the host's own limit binds as well.
+/// The guest's own time limits of a request; the host's limit applies as well.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Patience {
-    /// Until the whole response is here.
-    pub whole: Option<Duration>,
-    /// Until its headers are.
+pub struct Timeouts {
+    /// Until the whole response is received.
+    pub total: Option<Duration>,
+    /// Until its headers are received.
     pub first_byte: Option<Duration>,
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Debug)]
 pub struct Response {
     pub status: StatusCode,
@@ -62,20 +62,22 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// Why there is no whole response. The texts hold no part of the URL but its host.
+/// Why there is no complete response. The texts contain no part of the URL except its host.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The host's address is none that a plugin may reach; nothing was sent.
+    /// Plugins may not connect to the host's address; nothing was sent.
     Denied(String),
-    /// Nothing was sent.
+    /// No connection could be made; nothing was sent.
     Unconnected(String),
+    /// The connection broke.
     Broken(String),
+    /// A time limit was reached.
     TimedOut,
     /// The body is longer than this many bytes.
     TooLarge(u64),
 }
 
-/// A failed exchange, and the status where that had come.
+/// A failed exchange, with the status if one was received.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     pub status: Option<StatusCode>,
@@ -83,38 +85,38 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Nothing was sent.
+    /// A failure before anything was sent.
     pub fn unconnected(why: String) -> Self {
         Failure { status: None, kind: FailureKind::Unconnected(why) }
     }
 }
 
-/// What is known of a request's effect on the other side.
+/// What is known about a request's effect on the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It was answered with a success, whatever came of the rest of the answer.
-    Taken(StatusCode),
-    /// It was turned down, or never sent.
-    Nothing,
-    /// It was sent, in whole or in part, and not answered.
+    /// It was answered with a success status, even if the rest of the response failed.
+    Accepted(StatusCode),
+    /// It was rejected, or never sent.
+    None,
+    /// It was sent, completely or in part, and not answered.
     Unknown,
 }
 
-/// What an exchange did.
+/// The effect of an exchange.
 pub(super) fn effect(outcome: &Result<Response, Failure>) -> Effect {
     let (status, unknown) = match outcome {
         Ok(response) => (Some(response.status), false),
         Err(failure) => (failure.status, matches!(failure.kind, FailureKind::Broken(_) | FailureKind::TimedOut)),
     };
     match status {
-        Some(status) if status.is_success() => Effect::Taken(status),
+        Some(status) if status.is_success() => Effect::Accepted(status),
         None if unknown => Effect::Unknown,
-        _ => Effect::Nothing,
+        _ => Effect::None,
     }
 }
 
-/// How long the other side wants to be left alone, where it turned the request down with a Retry-After.
-pub(super) fn throttled(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<Duration> {
+/// How long the provider asked to wait, if it rejected the request with a Retry-After.
+pub(super) fn retry_pause(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<Duration> {
     let response = outcome.as_ref().ok()?;
     if !matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
@@ -122,25 +124,25 @@ pub(super) fn throttled(outcome: &Result<Response, Failure>, now: Timestamp) -> 
     retry_after(response.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
 }
 
-/// The right of a plugin to have one request under way, up to a moment.
-pub struct Turn {
+/// Permission for one request in flight, until a deadline.
+pub struct RequestPermit {
     deadline: Instant,
     first_byte: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
-/// The client; one serves all plugins.
+/// The client, shared by all plugins.
 pub struct Client {
     inner: reqwest::Client,
     timeout: Duration,
     max_response_bytes: usize,
     requests_per_plugin: usize,
-    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+    semaphores: Mutex<HashMap<String, Arc<Semaphore>>>,
     world: Arc<dyn World>,
 }
 
 impl Client {
-    /// Reads the trusted roots. Touches files: not for an async thread.
+    /// Reads the trusted root certificates. Blocks: do not call it on an async thread.
     pub fn new(settings: &config::Http) -> Result<Self, ClientError> {
         Client::with_resolver(settings, Resolver::system())
     }
@@ -165,30 +167,30 @@ impl Client {
             timeout: settings.timeout,
             max_response_bytes: settings.max_response_bytes,
             requests_per_plugin: settings.requests_per_plugin,
-            turns: Mutex::default(),
-            world: Arc::new(world::Open),
+            semaphores: Mutex::default(),
+            world: Arc::new(world::RealWorld),
         })
     }
 
-    /// This client with something between it and the network.
+    /// The same client with a world between it and the network.
     pub fn within(self, world: Arc<dyn World>) -> Self {
         Client { world, ..self }
     }
 
-    /// Waits for a plugin's turn; the exchange's time runs from here.
-    pub async fn turn(&self, plugin: &str, patience: Patience) -> Result<Turn, Failure> {
-        let deadline = Instant::now() + patience.whole.unwrap_or(self.timeout).min(self.timeout);
+    /// Waits for a permit of the plugin. The time of the exchange starts here.
+    pub async fn acquire(&self, plugin: &str, timeouts: Timeouts) -> Result<RequestPermit, Failure> {
+        let deadline = Instant::now() + timeouts.total.unwrap_or(self.timeout).min(self.timeout);
         let semaphore = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            match turns.get(plugin) {
+            let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
+            match semaphores.get(plugin) {
                 Some(semaphore) => semaphore.clone(),
-                None => turns.entry(plugin.to_owned()).insert_entry(self.semaphore()).get().clone(),
+                None => semaphores.entry(plugin.to_owned()).insert_entry(self.semaphore()).get().clone(),
             }
         };
         match tokio::time::timeout_at(deadline, semaphore.acquire_owned()).await {
-            Ok(permit) => Ok(Turn {
+            Ok(permit) => Ok(RequestPermit {
                 deadline,
-                first_byte: patience.first_byte.unwrap_or(self.timeout),
+                first_byte: timeouts.first_byte.unwrap_or(self.timeout),
                 _permit: permit.expect("the semaphore is never closed"),
             }),
             Err(_) => {
@@ -202,14 +204,14 @@ impl Client {
         Arc::new(Semaphore::new(self.requests_per_plugin))
     }
 
-    /// One exchange: sends, and reads the whole response.
-    pub async fn send(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {
+    /// One exchange: sends the request and reads the complete response.
+    pub async fn send(&self, permit: RequestPermit, outgoing: Outgoing) -> Result<Response, Failure> {
         let span = outgoing.span.clone();
         match self.world.http(&outgoing) {
-            Course::Answered(answer) => answer,
-            course => {
-                let answer = self.send_out(turn, outgoing).instrument(span).await;
-                if let Course::Watched(request) = course {
+            Interception::Answered(answer) => answer,
+            interception => {
+                let answer = self.send_out(permit, outgoing).instrument(span).await;
+                if let Interception::Recorded(request) = interception {
                     self.world.http_answered(request, &answer);
                 }
                 answer
@@ -217,10 +219,10 @@ impl Client {
         }
     }
 
-    async fn send_out(&self, turn: Turn, outgoing: Outgoing) -> Result<Response, Failure> {
+    async fn send_out(&self, permit: RequestPermit, outgoing: Outgoing) -> Result<Response, Failure> {
         let mut status = None;
-        let exchange = self.exchange(outgoing, turn.first_byte, &mut status);
-        let outcome = tokio::time::timeout_at(turn.deadline, exchange).await;
+        let exchange = self.exchange(outgoing, permit.first_byte, &mut status);
+        let outcome = tokio::time::timeout_at(permit.deadline, exchange).await;
         outcome.unwrap_or(Err(FailureKind::TimedOut)).map_err(|kind| Failure { status, kind })
     }
 
@@ -231,10 +233,10 @@ impl Client {
         status: &mut Option<StatusCode>,
     ) -> Result<Response, FailureKind> {
         let mut request = reqwest::Request::new(outgoing.method, outgoing.url);
-        // Without a body hyper leaves the length out, and some servers insist on it (RFC 9110, 8.6; 411).
-        let length_wanted = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+        // hyper omits the length of an empty body, which some servers require (RFC 9110, 8.6; 411).
+        let needs_length = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         *request.headers_mut() = outgoing.headers;
-        if length_wanted && outgoing.body.as_ref().is_none_or(Vec::is_empty) {
+        if needs_length && outgoing.body.as_ref().is_none_or(Vec::is_empty) {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *request.body_mut() = outgoing.body.map(Into::into);
@@ -252,11 +254,11 @@ impl Client {
     async fn read_body(&self, response: &mut reqwest::Response) -> Result<Vec<u8>, FailureKind> {
         let max = self.max_response_bytes;
         let too_large = || FailureKind::TooLarge(max as u64);
-        let promised = response.content_length().unwrap_or_default();
-        if promised > max as u64 {
+        let announced = response.content_length().unwrap_or_default();
+        if announced > max as u64 {
             return Err(too_large());
         }
-        let mut body = Vec::with_capacity(promised as usize);
+        let mut body = Vec::with_capacity(announced as usize);
         while let Some(chunk) = response.chunk().await.map_err(|e| broken(&e))? {
             if chunk.len() > max - body.len() {
                 return Err(too_large());
@@ -267,7 +269,7 @@ impl Client {
     }
 }
 
-/// Bytes of all names and values.
+/// The bytes of all names and values.
 pub(super) fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
@@ -288,7 +290,7 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)
     std::iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// The innermost text: those around it say little, and the outermost would say the URL.
+/// The innermost cause: the outer ones say little, and the outermost contains the URL.
 fn root_cause(error: &reqwest::Error) -> String {
     causes(error).last().map_or_else(|| "no reason was given".to_owned(), ToString::to_string)
 }

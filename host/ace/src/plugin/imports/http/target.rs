@@ -1,37 +1,37 @@
-//! URLs as guests write them. What a parser would quietly mend, or a server might read in another way, is refused: the URL
-//! that was checked is the URL that is fetched.
+//! URLs from guests. What a parser would silently repair, or a server might interpret differently, is rejected, so that the URL
+//! that is checked against the grants is the URL that is requested.
 
 use reqwest::Url;
 
 const URL_BYTES_MAX: usize = 8 * 1024;
 
-/// Reads an absolute http or https URL in the form the URL standard gives it; a fragment is dropped. The error says what
-/// is wrong without repeating any of it.
+/// Parses an absolute http or https URL into the form of the URL standard, without its fragment. The error does not quote the
+/// URL.
 pub(super) fn parse(text: &str) -> Result<Url, String> {
     if text.len() > URL_BYTES_MAX {
         return Err(format!("the URL is longer than {URL_BYTES_MAX} bytes"));
     }
     if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
-        return Err("the URL holds a backslash, a space or a control character".to_owned());
+        return Err("the URL contains a backslash, a space or a control character".to_owned());
     }
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-        return Err("the URL must begin with http:// or https://".to_owned());
+        return Err("the URL must start with http:// or https://".to_owned());
     }
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.is_empty() {
         return Err("the URL has no host".to_owned());
     }
     if authority.contains('@') {
-        return Err("the URL holds a user; credentials belong in a header".to_owned());
+        return Err("the URL contains a user name; put credentials in a header".to_owned());
     }
     let path = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
     if path.split('/').any(is_unclear) {
-        return Err("the URL's path holds a dot segment or an encoded slash".to_owned());
+        return Err("the URL's path contains a dot segment or an encoded slash".to_owned());
     }
     if path.split('/').any(is_mangled) {
         return Err(
-            "the URL's path holds an encoded control character, a faulty encoding, or bytes that are not UTF-8"
+            "the URL's path contains an encoded control character, a faulty encoding, or bytes that are not UTF-8"
                 .to_owned(),
         );
     }
@@ -40,8 +40,8 @@ pub(super) fn parse(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// A segment that some server takes for several, or for a step up: encoded once or more often, with parameters behind
-/// a semicolon (`..;x`), which servlet containers cut off, or with spaces or dots around it, which Windows cuts off.
+/// A segment that some server reads as several segments or as `..`: encoded once or more often, with parameters after a semicolon
+/// (`..;x`), which servlet containers remove, or with spaces or dots around it, which Windows removes.
 fn is_unclear(segment: &str) -> bool {
     let segment = decoded_once(segment);
     let name = segment.split(';').next().unwrap_or_default().replace("%2e", ".").replace("%20", " ");
@@ -49,9 +49,9 @@ fn is_unclear(segment: &str) -> bool {
     (is_step && name.contains('.')) || segment.contains("%2f") || segment.contains("%5c")
 }
 
-/// What servers read in different ways: a control character (`..%00`, `..%09`), which some cut off or stop at; bytes that are not
-/// UTF-8, as an overlong slash or dot (`%c0%ae`) is not; a `%` that encodes nothing, or UTF-16 (`%u002e`); and the wide dots and
-/// slashes that compatibility normalisation makes narrow.
+/// A segment that servers decode differently: with a control character (`..%00`, `..%09`), which some remove or stop at; with bytes
+/// that are not UTF-8, such as an overlong slash or dot (`%c0%ae`); with a faulty `%`, or UTF-16 (`%u002e`); or with wide dots and
+/// slashes, which compatibility normalization makes narrow.
 fn is_mangled(segment: &str) -> bool {
     let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
     let text = decoded_once(segment);
@@ -68,7 +68,7 @@ fn is_mangled(segment: &str) -> bool {
     })
 }
 
-/// As it reads once every layer of encoding but the last is off.
+/// Removes every layer of percent-encoding except the last.
 fn decoded_once(segment: &str) -> String {
     let mut segment = segment.to_ascii_lowercase();
     while segment.contains("%25") {
@@ -77,7 +77,7 @@ fn decoded_once(segment: &str) -> String {
     segment
 }
 
-/// A URL as it may be shown: without its query, which may hold secrets.
+/// A URL that is safe to show: without its query, which may contain secrets.
 pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_read_in_its_normal_form() {
+    fn urls_are_normalized() {
         let table = [
             ("https://API.Example.com/v1", "https://api.example.com/v1"),
             ("HTTPS://api.example.com:443", "https://api.example.com/"),
@@ -116,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unclear_is_refused() {
+    fn ambiguous_urls_are_rejected() {
         let table = [
-            ("begin with", &["", "api.example.com", "//a.example/", "ftp://a.example/", "file:///etc/passwd"][..]),
-            ("begin with", &["https:a.example", "https:/a.example", "javascript:alert(1)", "data:,x", "://a.example/"]),
+            ("start with", &["", "api.example.com", "//a.example/", "ftp://a.example/", "file:///etc/passwd"][..]),
+            ("start with", &["https:a.example", "https:/a.example", "javascript:alert(1)", "data:,x", "://a.example/"]),
             ("no host", &["https://", "https:///a.example/", "https://?x", "https://#x"]),
             (
-                "a user",
+                "a user name",
                 &["https://u@a.example/", "https://u:p@a.example/", "https://@a.example/", "https://a@b@c.example/"],
             ),
             ("backslash", &["https://a.example\\b", "https:\\\\a.example/", "https://a.example/a\\..\\b", "\\"]),

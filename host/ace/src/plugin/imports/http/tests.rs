@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::address::Resolver;
-use super::client::{Client, ClientError, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect};
+use super::client::{Client, ClientError, Effect, Failure, FailureKind, Outgoing, Response, Timeouts, effect};
 use super::target;
 use super::{read_headers, read_method};
 use crate::config::{Grants as Granted, Http};
@@ -150,12 +150,12 @@ fn post(url: &str, body: &str) -> Outgoing {
 }
 
 async fn send(client: &Client, outgoing: Outgoing) -> Result<Response, Failure> {
-    send_within(client, outgoing, Patience::default()).await
+    send_within(client, outgoing, Timeouts::default()).await
 }
 
-async fn send_within(client: &Client, outgoing: Outgoing, patience: Patience) -> Result<Response, Failure> {
-    let turn = client.turn("p", patience).await?;
-    client.send(turn, outgoing).await
+async fn send_within(client: &Client, outgoing: Outgoing, timeouts: Timeouts) -> Result<Response, Failure> {
+    let permit = client.acquire("p", timeouts).await?;
+    client.send(permit, outgoing).await
 }
 
 /// How an exchange failed: the kind and its effect.
@@ -165,7 +165,7 @@ fn failed(outcome: Result<Response, Failure>) -> (FailureKind, Effect) {
 }
 
 #[tokio::test]
-async fn what_is_sent_and_what_comes_back() {
+async fn requests_and_responses_pass_unchanged() {
     let server = Server::start(None, |path| match path {
         "/chunked" => Answer::Keep(
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n".into(),
@@ -210,7 +210,7 @@ async fn a_redirect_is_a_response() {
 }
 
 #[tokio::test]
-async fn a_long_body_is_cut_where_it_is_promised_and_where_it_is_not() {
+async fn a_long_body_is_an_error_with_and_without_its_length() {
     let server = Server::start(None, |path| match path {
         "/promised" => Answer::Hang("HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n".into()),
         "/chunked" => {
@@ -223,9 +223,9 @@ async fn a_long_body_is_cut_where_it_is_promised_and_where_it_is_not() {
     .await;
     let client = client();
     for (path, expected) in [
-        ("/promised", Effect::Taken(StatusCode::OK)),
-        ("/chunked", Effect::Nothing),
-        ("/endless", Effect::Taken(StatusCode::OK)),
+        ("/promised", Effect::Accepted(StatusCode::OK)),
+        ("/chunked", Effect::None),
+        ("/endless", Effect::Accepted(StatusCode::OK)),
     ] {
         let failure = failed(send(&client, get(&server.url(path))).await);
         assert_eq!(failure, (FailureKind::TooLarge(1000), expected), "{path}");
@@ -250,7 +250,7 @@ async fn long_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn a_slow_server_is_given_up() {
+async fn a_slow_server_times_out() {
     let server = Server::start(None, |path| match path {
         "/silent" => Answer::Hang(String::new()),
         _ => Answer::Hang("HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nabc".into()),
@@ -258,23 +258,23 @@ async fn a_slow_server_is_given_up() {
     .await;
     let short = Some(Duration::from_millis(50));
     let (whole, first_byte) =
-        (Patience { whole: short, ..Patience::default() }, Patience { first_byte: short, whole: None });
-    for (path, patience, expected) in [
+        (Timeouts { total: short, ..Timeouts::default() }, Timeouts { first_byte: short, total: None });
+    for (path, timeouts, expected) in [
         ("/silent", whole, Effect::Unknown),
         ("/silent", first_byte, Effect::Unknown),
-        ("/stalled", whole, Effect::Taken(StatusCode::ACCEPTED)),
+        ("/stalled", whole, Effect::Accepted(StatusCode::ACCEPTED)),
     ] {
-        let failure = failed(send_within(&client(), post(&server.url(path), ""), patience).await);
+        let failure = failed(send_within(&client(), post(&server.url(path), ""), timeouts).await);
         assert_eq!(failure, (FailureKind::TimedOut, expected), "{path}");
     }
     let settings = Http { timeout: Duration::from_millis(50), ..settings() };
-    let patience = Patience { whole: Some(Duration::from_secs(60)), first_byte: None };
-    let failure = failed(send_within(&Client::new(&settings).unwrap(), get(&server.url("/silent")), patience).await);
+    let timeouts = Timeouts { total: Some(Duration::from_secs(60)), first_byte: None };
+    let failure = failed(send_within(&Client::new(&settings).unwrap(), get(&server.url("/silent")), timeouts).await);
     assert_eq!(failure.0, FailureKind::TimedOut, "the host's limit binds");
 }
 
 #[tokio::test]
-async fn a_broken_connection_tells_what_may_have_happened() {
+async fn a_broken_connection_tells_whether_the_request_was_sent() {
     let server = Server::start(None, |path| match path {
         "/cut" => Answer::Cut(String::new()),
         "/nonsense" => Answer::Cut("SMTP ready\r\n\r\n".into()),
@@ -282,7 +282,7 @@ async fn a_broken_connection_tells_what_may_have_happened() {
     })
     .await;
     for (path, expected) in
-        [("/cut", Effect::Unknown), ("/nonsense", Effect::Unknown), ("/short", Effect::Taken(StatusCode::CREATED))]
+        [("/cut", Effect::Unknown), ("/nonsense", Effect::Unknown), ("/short", Effect::Accepted(StatusCode::CREATED))]
     {
         let (kind, effect) = failed(send(&client(), post(&server.url(path), "x")).await);
         assert!(matches!(&kind, FailureKind::Broken(text) if text.starts_with("the connection broke: ")), "{kind:?}");
@@ -296,11 +296,11 @@ async fn a_broken_connection_tells_what_may_have_happened() {
     let (kind, effect) = failed(send(&client(), post(&url, "")).await);
     assert!(matches!(&kind, FailureKind::Unconnected(text) if text.contains("refused")), "{kind:?}");
     assert!(!format!("{kind:?}").contains("hunter2"));
-    assert_eq!(effect, Effect::Nothing);
+    assert_eq!(effect, Effect::None);
 }
 
 #[tokio::test]
-async fn tls_rests_on_trust() {
+async fn only_trusted_certificates_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let (ca_file, acceptor) = certificate(dir.path());
     let server = Server::start(Some(acceptor), |_| with_length("200 OK", "safe")).await;
@@ -312,7 +312,7 @@ async fn tls_rests_on_trust() {
     }
     let (kind, effect) = failed(send(&client(), post(&format!("https://localhost:{port}/"), "x")).await);
     assert!(matches!(&kind, FailureKind::Unconnected(text) if text.contains("certificate")), "{kind:?}");
-    assert_eq!(effect, Effect::Nothing);
+    assert_eq!(effect, Effect::None);
     let to = server.address;
     let wrong_name = Resolver::new(move |_| Ok(vec![to]));
     let trusting = Client::with_resolver(&settings(), wrong_name).unwrap();
@@ -334,7 +334,7 @@ fn a_ca_file_without_a_certificate_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_inside_is_refused_at_the_connection() {
+async fn names_of_private_addresses_are_rejected_when_connecting() {
     let server = Server::start(None, |_| with_length("200 OK", "")).await;
     let lookups = Arc::new(AtomicUsize::new(0));
     let (to, count) = (server.address, lookups.clone());
@@ -347,12 +347,12 @@ async fn a_name_that_leads_inside_is_refused_at_the_connection() {
     for host in ["api.example.com", "x.localhost", "localhost.", "metadata.google.internal"] {
         let (kind, effect) = failed(send(&client, post(&url(host), "")).await);
         let expected = format!(
-            "the address of {host} is 127.0.0.1, a loopback address; it is reached only under a grant that names the address itself"
+            "the address of {host} is 127.0.0.1, a loopback address; a plugin can use it only if a grant contains the address itself"
         );
-        assert_eq!((kind, effect), (FailureKind::Denied(expected), Effect::Nothing));
+        assert_eq!((kind, effect), (FailureKind::Denied(expected), Effect::None));
     }
     assert_eq!(server.connections.load(Ordering::SeqCst), 0);
-    // What was checked is what is connected to: one look-up a connection.
+    // The checked address is the one that is connected to: one look-up per connection.
     lookups.store(0, Ordering::SeqCst);
     for _ in 0..2 {
         send(&client, get(&url("localhost"))).await.unwrap();
@@ -361,7 +361,7 @@ async fn a_name_that_leads_inside_is_refused_at_the_connection() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_knows_is_no_connection() {
+async fn an_unknown_name_is_a_connection_error() {
     let resolver = Resolver::new(|_| Err(std::io::Error::other("no such host")));
     let client = Client::with_resolver(&settings(), resolver).unwrap();
     let (kind, _) = failed(send(&client, get("https://nowhere.example/")).await);
@@ -372,15 +372,15 @@ async fn a_name_that_nobody_knows_is_no_connection() {
 }
 
 #[tokio::test]
-async fn a_plugin_has_so_many_requests_under_way() {
+async fn the_requests_of_a_plugin_in_flight_are_limited() {
     let client = Client::new(&Http { requests_per_plugin: 1, ..settings() }).unwrap();
-    let short = Patience { whole: Some(Duration::from_millis(20)), first_byte: None };
-    let turn = client.turn("p", short).await.ok().unwrap();
-    let refused = client.turn("p", short).await.err().unwrap();
+    let short = Timeouts { total: Some(Duration::from_millis(20)), first_byte: None };
+    let permit = client.acquire("p", short).await.ok().unwrap();
+    let refused = client.acquire("p", short).await.err().unwrap();
     assert!(matches!(&refused.kind, FailureKind::Unconnected(text) if text.starts_with("1 requests")), "{refused:?}");
-    assert!(client.turn("another", short).await.is_ok());
-    drop(turn);
-    assert!(client.turn("p", short).await.is_ok());
+    assert!(client.acquire("another", short).await.is_ok());
+    drop(permit);
+    assert!(client.acquire("p", short).await.is_ok());
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn headers_are_sent_as_given_or_not_at_all() {
     for name in ["Host", "content-length", "CONNECTION", "Transfer-Encoding", "Upgrade", "TE", "Expect", "Keep-Alive"] {
         assert_eq!(
             headers(&[(name, "1")]).unwrap_err(),
-            format!("the header {} is the host's to set", name.to_lowercase())
+            format!("the header {} is set by the host", name.to_lowercase())
         );
     }
     for name in ["", "a b", "a:", "a\r\nb", "ä"] {

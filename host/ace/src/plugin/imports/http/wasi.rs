@@ -1,9 +1,8 @@
-//! wasi:http 0.2, outgoing only. The types are wasmtime's; what is sent goes through the decision and the client of
-//! `http.fetch`.
+//! wasi:http 0.2, outgoing only. The types are wasmtime's; requests go through the checks and the client of `http.fetch`.
 //!
-//! Requests and responses are whole on this side of the border: a request goes out when its body is finished, a response
-//! is handed over when all of it is here. So the same limits hold, and no guest keeps a connection open by reading slowly.
-//! What a call leaves behind ends with it.
+//! The host buffers requests and responses completely: it sends a request when its body is finished, and gives the guest a
+//! response when all of it is received. So the same limits apply, and a guest cannot keep a connection open by reading slowly.
+//! Exchanges end with the call that started them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -29,26 +28,26 @@ use wasmtime_wasi_http::{
     Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks,
 };
 
-use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Patience, Response, effect, throttled};
-use super::{Refusal, came, is_hosts, read_method, taken};
+use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Response, Timeouts, effect, retry_pause};
+use super::{Rejection, accepted, contact_outcome, is_host_header, read_method};
 use crate::plugin::Settings;
-use crate::plugin::runtime::contacts::{Caller, Contacts, Met, Target};
-use crate::plugin::runtime::state::{Handover, State};
+use crate::plugin::runtime::contacts::{Caller, Contacts, EndedContact, Target};
+use crate::plugin::runtime::state::State;
 
-/// Requests of one call that are under way, or whose responses are not read to the end.
+/// Requests of one call that are in flight, or whose responses are not read completely.
 const OPEN_MAX: usize = 8;
-/// Bytes of a headers object, as wasmtime reckons them.
+/// Bytes of a headers object, as wasmtime counts them.
 const FIELDS_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a body in one piece.
+/// Bytes of one chunk of a body.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
-/// WASI resources that an instance may keep from call to call; one that keeps more is not called again.
+/// WASI resources that an instance may keep between calls; an instance that keeps more is not called again.
 const LEFTOVERS_MAX: usize = 64;
 
-/// What an instance has of wasi:http.
+/// The wasi:http state of an instance.
 pub struct Outbound {
     ctx: WasiHttpCtx,
     hooks: Hooks,
-    /// In this call.
+    /// Whether this call uses wasi:http.
     is_used: bool,
     exchanges: Option<Exchanges>,
 }
@@ -62,7 +61,7 @@ impl Default for Outbound {
 }
 
 impl Outbound {
-    /// What wasmtime's side of wasi:http works on.
+    /// What wasmtime's part of wasi:http works with.
     pub fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
         self.is_used = true;
         WasiHttpCtxView { ctx: &mut self.ctx, table, hooks: &mut self.hooks }
@@ -84,7 +83,7 @@ impl WasiHttpHooks for Hooks {
         CHUNK_BYTES_MAX
     }
 
-    /// Nothing leads here: `handle` is ours.
+    /// Never called, because the host has its own `handle`.
     fn send_request(
         &mut self,
         _: http::Request<WasiBody>,
@@ -97,9 +96,9 @@ impl WasiHttpHooks for Hooks {
 
 type Sent = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
-/// wasmtime checks a content length that the guest gives against the body; it is not sent as given.
+/// A guest may set a content length, which wasmtime compares with the body; it is not sent.
 fn is_forbidden(name: &HeaderName) -> bool {
-    is_hosts(name) && name != CONTENT_LENGTH
+    is_host_header(name) && name != CONTENT_LENGTH
 }
 
 /// Links `wasi:http/types` and `wasi:http/outgoing-handler`.
@@ -127,7 +126,7 @@ fn handle(
 }
 
 impl State {
-    /// Decides on a request and sets it on its way.
+    /// Checks a request and starts it.
     fn start(
         &mut self,
         request: HostOutgoingRequest,
@@ -145,7 +144,7 @@ impl State {
             settings: self.settings.clone(),
             handing_over: self.handing_over(&outgoing),
             outgoing,
-            patience: Patience { whole: None, first_byte: options.first_byte_timeout },
+            timeouts: Timeouts { total: None, first_byte: options.first_byte_timeout },
             body: request.body,
             length,
             ledger,
@@ -169,32 +168,32 @@ impl State {
         let headers = request.headers.iter().filter(|(name, _)| *name != CONTENT_LENGTH);
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
         self.admit(method.as_str(), &url, headers).map_err(|refusal| match refusal {
-            Refusal::Invalid(_) => ErrorCode::HttpRequestUriInvalid,
-            Refusal::Denied(_) => ErrorCode::HttpRequestDenied,
+            Rejection::Invalid(_) => ErrorCode::HttpRequestUriInvalid,
+            Rejection::Denied(_) => ErrorCode::HttpRequestDenied,
         })
     }
 
-    /// Ends what the call began and did not wait for, and takes over what it handed over. Whether the instance leaves so
-    /// much behind that it must not be called again.
+    /// Ends the exchanges that the call did not wait for, and records what was handed over. Returns whether the instance keeps so
+    /// many resources that it must not be called again.
     pub fn end_exchanges(&mut self) -> bool {
         if let Some(exchanges) = self.outbound.exchanges.take() {
             let ledger = std::mem::take(&mut *lock(&exchanges.ledger));
-            let Ledger { begun, done, denied, bodies, throttled, contacts } = ledger;
+            let Ledger { pending, accepted, denied, bodies, retry_pause, contacts } = ledger;
             self.contacts.extend(contacts);
             for why in denied {
                 self.refuse("http", why);
             }
-            let Handover { begun: earlier, done: before, throttled: asked, .. } = &mut self.call.handover;
-            *asked = (*asked).max(throttled);
-            *before = before.take().or(done);
-            *earlier = earlier.take().or(begun.into_values().next());
+            let handover = &mut self.call.handover;
+            handover.retry_pause = handover.retry_pause.max(retry_pause);
+            handover.accepted = handover.accepted.take().or(accepted);
+            handover.pending = handover.pending.take().or(pending.into_values().next());
             bodies.iter().filter_map(Weak::upgrade).for_each(|body| *lock(&body) = None);
         }
         std::mem::take(&mut self.outbound.is_used) && self.ctx().table.iter_mut().count() > LEFTOVERS_MAX
     }
 }
 
-/// The exchanges of one call. They end when this goes.
+/// The exchanges of one call. They end when this is dropped.
 struct Exchanges {
     ledger: Arc<Mutex<Ledger>>,
     open: Arc<Semaphore>,
@@ -208,16 +207,16 @@ impl Default for Exchanges {
     }
 }
 
-/// What the exchanges of a call tell it.
+/// What the exchanges of a call report to it.
 #[derive(Default)]
 struct Ledger {
-    /// Sent and not answered, by number.
-    begun: BTreeMap<usize, String>,
-    done: Option<String>,
+    /// Requests that were sent and not answered, by number.
+    pending: BTreeMap<usize, String>,
+    accepted: Option<String>,
     denied: Vec<String>,
     bodies: Vec<Weak<Mutex<Option<Bytes>>>>,
-    /// How long the other side wants to be left alone.
-    throttled: Option<Duration>,
+    /// How long the provider asked to wait.
+    retry_pause: Option<Duration>,
     contacts: Contacts,
 }
 
@@ -225,14 +224,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One request on its way, apart from the store.
+/// One request, which runs in a task of its own, without access to the store.
 struct Exchange {
     client: Arc<Client>,
     settings: Arc<Settings>,
     outgoing: Outgoing,
-    patience: Patience,
+    timeouts: Timeouts,
     body: Option<HyperOutgoingBody>,
-    /// The length the guest gave.
+    /// The content length that the guest set.
     length: Option<usize>,
     handing_over: Option<String>,
     ledger: Arc<Mutex<Ledger>>,
@@ -255,62 +254,66 @@ impl Exchange {
     async fn answer(mut self) -> Answered {
         self.outgoing.body = collect(self.body.take(), self.settings.limits.output_bytes).await?;
         let length = self.outgoing.body.as_ref().map_or(0, Vec::len);
-        if self.length.is_some_and(|told| told != length) {
+        if self.length.is_some_and(|given| given != length) {
             return Err(Error::HttpRequestBodySize(Some(length as u64)));
         }
-        let outcome = self.client.turn(&self.settings.name, self.patience).await;
-        let turn = outcome.map_err(|failure| self.failed(failure))?;
+        let outcome = self.client.acquire(&self.settings.name, self.timeouts).await;
+        let permit = outcome.map_err(|failure| self.failed(failure))?;
         let host = self.outgoing.url.host_str().unwrap_or_default().to_owned();
         let (url, method) = (self.outgoing.url.clone(), self.outgoing.method.clone());
         let contact = match &self.caller {
             None => None,
             Some(caller) => {
-                let begun = lock(&self.ledger).contacts.begin(caller, &self.settings.name, Target::Origin(&url));
-                Some(begun.map_err(|why| self.failed(Failure::unconnected(why)))?)
+                let contact = lock(&self.ledger).contacts.start(caller, &self.settings.name, Target::Origin(&url));
+                Some(contact.map_err(|why| self.failed(Failure::unconnected(why)))?)
             }
         };
-        let number = self.handing_over.take().map(|text| lock(&self.ledger).begin(text));
+        let number = self.handing_over.take().map(|text| lock(&self.ledger).start(text));
         let Exchange { client, outgoing, ledger, open, now, caller, settings, .. } = self;
-        let outcome = client.send(turn, outgoing).await;
+        let outcome = client.send(permit, outgoing).await;
         if let Some(number) = number {
             let mut ledger = lock(&ledger);
             ledger.settle(number, effect(&outcome), &host);
-            ledger.throttled = ledger.throttled.max(throttled(&outcome, now));
+            ledger.retry_pause = ledger.retry_pause.max(retry_pause(&outcome, now));
         }
         if let (Some(contact), Some(caller)) = (contact, caller) {
-            let came = came(&outcome, &method, &url);
-            lock(&ledger).contacts.settle(&caller, &settings.name, Met { contact, target: Target::Origin(&url), came });
+            let ended = EndedContact {
+                contact,
+                target: Target::Origin(&url),
+                outcome: contact_outcome(&outcome, &method, &url),
+            };
+            lock(&ledger).contacts.settle(&caller, &settings.name, ended);
         }
         match outcome {
             Ok(response) => Ok((hold(response, &ledger, open), spawn(async {}))),
-            Err(failure) => Err(told(failure, &ledger)),
+            Err(failure) => Err(error_code(failure, &ledger)),
         }
     }
 
     fn failed(&self, failure: Failure) -> Error {
-        told(failure, &self.ledger)
+        error_code(failure, &self.ledger)
     }
 }
 
 impl Ledger {
-    fn begin(&mut self, text: String) -> usize {
-        let number = self.begun.last_key_value().map_or(0, |(last, _)| last + 1);
-        self.begun.insert(number, text);
+    fn start(&mut self, text: String) -> usize {
+        let number = self.pending.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.pending.insert(number, text);
         number
     }
 
     fn settle(&mut self, number: usize, effect: Effect, host: &str) {
         if effect != Effect::Unknown {
-            self.begun.remove(&number);
+            self.pending.remove(&number);
         }
-        if let Effect::Taken(status) = effect {
-            self.done = Some(taken(status, host));
+        if let Effect::Accepted(status) = effect {
+            self.accepted = Some(accepted(status, host));
         }
     }
 }
 
-/// A failure in the words of wasi:http, which have no room for text.
-fn told(failure: Failure, ledger: &Mutex<Ledger>) -> Error {
+/// A failure as an error of wasi:http, which carries no text.
+fn error_code(failure: Failure, ledger: &Mutex<Ledger>) -> Error {
     match failure.kind {
         FailureKind::Denied(why) => {
             lock(ledger).denied.push(why);
@@ -323,7 +326,7 @@ fn told(failure: Failure, ledger: &Mutex<Ledger>) -> Error {
     }
 }
 
-/// The whole of what the guest writes; trailers are dropped.
+/// The complete body from the guest; trailers are dropped.
 async fn collect(body: Option<HyperOutgoingBody>, max: usize) -> Result<Option<Vec<u8>>, Error> {
     let Some(mut body) = body else { return Ok(None) };
     let mut bytes = Vec::new();
@@ -337,7 +340,7 @@ async fn collect(body: Option<HyperOutgoingBody>, max: usize) -> Result<Option<V
     Ok(Some(bytes))
 }
 
-/// A response whose body the end of the call takes away, and which counts as open until it is read.
+/// A response that counts as open until it is read, and whose body ends with the call.
 fn hold(response: Response, ledger: &Mutex<Ledger>, open: OwnedSemaphorePermit) -> http::Response<HyperIncomingBody> {
     let body = Arc::new(Mutex::new(Some(Bytes::from(response.body))));
     {

@@ -6,7 +6,7 @@ use crate::plugin::Engine;
 
 const METADATA: &[u8] = br#"{"imports":[]}"#;
 
-/// A folder with a cache in it, and components to put there.
+/// A folder with a cache, and components to store.
 struct Story {
     dir: tempfile::TempDir,
     cache: Cache,
@@ -70,7 +70,7 @@ impl Story {
     }
 }
 
-/// Replaces a file as this module does: entries cannot be written in place.
+/// Replaces a file, because entries cannot be written in place.
 fn put(path: &Path, content: &[u8]) {
     let _ = fs::remove_file(path);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).expect("made");
@@ -85,7 +85,7 @@ fn age(path: &Path, days: u64) {
 }
 
 #[test]
-fn what_was_stored_is_mapped_with_its_metadata_and_readable_by_its_owner_alone() {
+fn stored_code_is_mapped_with_its_metadata_and_only_its_owner_can_read_it() {
     let story = Story::new();
     assert!(story.cache.open(&key(1)).is_none(), "nothing was stored");
     let path = story.stored(1);
@@ -101,7 +101,7 @@ fn what_was_stored_is_mapped_with_its_metadata_and_readable_by_its_owner_alone()
 }
 
 #[test]
-fn code_is_copied_where_it_cannot_be_mapped() {
+fn code_that_cannot_be_mapped_is_copied() {
     let story = Story::new();
     story.stored(1);
     let entry = story.cache.open(&key(1)).expect("it was stored");
@@ -111,12 +111,12 @@ fn code_is_copied_where_it_cannot_be_mapped() {
 }
 
 #[test]
-fn damage_in_any_byte_is_a_miss_and_the_next_store_mends_it() {
+fn damage_in_any_byte_is_a_miss_until_the_next_store() {
     let story = Story::new();
     let path = story.stored(1);
     let whole = fs::read(&path).expect("it is there");
     for at in 0..whole.len() {
-        // All of what this module wrote, and every so many bytes of the code.
+        // Every byte of metadata and trailer, and some bytes of the code.
         if at > whole.len() - TRAILER_BYTES - METADATA.len() || at % 37 == 0 {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (at % 8);
@@ -129,7 +129,7 @@ fn damage_in_any_byte_is_a_miss_and_the_next_store_mends_it() {
 }
 
 #[test]
-fn a_file_that_is_something_else_is_a_miss() {
+fn a_file_that_is_not_an_entry_is_a_miss() {
     let story = Story::new();
     let (path, other) = (story.stored(1), story.stored(2));
     let whole = fs::read(&path).expect("it is there");
@@ -146,20 +146,20 @@ fn a_file_that_is_something_else_is_a_miss() {
     };
     let half = whole.len() / 2;
     let cases: [(&str, Vec<u8>, &str); 14] = [
-        ("empty", vec![], "it is cut"),
-        ("one byte", vec![0x7f], "it is cut"),
-        ("its first half", whole[..half].to_vec(), "it does not end as an entry does"),
-        ("without its last byte", whole[..whole.len() - 1].to_vec(), "it does not end as an entry does"),
+        ("empty", vec![], "it is truncated"),
+        ("one byte", vec![0x7f], "it is truncated"),
+        ("its first half", whole[..half].to_vec(), "it has no valid trailer"),
+        ("without its last byte", whole[..whole.len() - 1].to_vec(), "it has no valid trailer"),
         ("without its first byte", whole[1..].to_vec(), "its length is wrong"),
-        ("one byte longer", [&whole[..], b"\0"].concat(), "it does not end as an entry does"),
+        ("one byte longer", [&whole[..], b"\0"].concat(), "it has no valid trailer"),
         ("twice", [&whole[..], &whole[..]].concat(), "its length is wrong"),
         ("a page of zeros at its start", zeroed(0..4096), "its checksum is wrong"),
         ("a page of zeros in the middle", zeroed(half..half + 4096), "its checksum is wrong"),
-        ("all zeros", zeroed(0..whole.len()), "it does not end as an entry does"),
+        ("all zeros", zeroed(0..whole.len()), "it has no valid trailer"),
         ("another plugin's", fs::read(&other).expect("it is there"), "it is the code of another plugin"),
-        ("of other settings", of(&Key { settings: 1, ..key(1) }, b"code", b""), "or made with other settings"),
-        ("what wasmtime wrote, alone", code(&story.engine, "f1"), "it does not end as an entry does"),
-        ("text", b"not code at all".repeat(100), "it does not end as an entry does"),
+        ("of other settings", of(&Key { settings: 1, ..key(1) }, b"code", b""), "or was compiled with other settings"),
+        ("what wasmtime wrote, alone", code(&story.engine, "f1"), "it has no valid trailer"),
+        ("text", b"not code at all".repeat(100), "it has no valid trailer"),
     ];
     for (what, content, words) in cases {
         put(&path, &content);
@@ -167,7 +167,7 @@ fn a_file_that_is_something_else_is_a_miss() {
         assert!(refusal.contains(words) && refusal.contains(&*path.to_string_lossy()), "{what}: {refusal}");
         assert!(story.cache.open(&key(1)).is_none());
     }
-    // It ends as it should, and wasmtime does not take it: an error, not a crash.
+    // Its trailer is valid, and wasmtime rejects the code: an error, not a crash.
     put(&path, &of(&key(1), &[0; 5000], b""));
     assert!(story.cache.open(&key(1)).expect("it is an entry").load(&story.engine).is_none());
 }
@@ -202,7 +202,7 @@ fn a_file_that_others_may_have_written_is_not_used() {
         std::os::unix::fs::chown(&path, Some(12_345), None).expect("changed");
         assert!(story.refusal(1).contains("belongs to the user with id 12345"), "{}", story.refusal(1));
     }
-    // The new one takes the place of the one that is not used.
+    // A new entry replaces the one that is not used.
     story.stored(1);
     assert!(story.cache.open(&key(1)).is_some());
 }
@@ -228,7 +228,7 @@ fn a_folder_that_others_may_write_into_is_neither_read_nor_written() {
 }
 
 #[test]
-fn a_folder_that_is_none_is_not_used() {
+fn a_cache_dir_that_is_not_a_folder_is_not_used() {
     let dir = tempfile::tempdir().expect("a folder");
     fs::write(dir.path().join("file"), "").expect("written");
     for folder in ["file", "file/below"] {
@@ -240,7 +240,7 @@ fn a_folder_that_is_none_is_not_used() {
 }
 
 #[test]
-fn code_that_was_not_used_for_long_goes_and_what_is_mapped_stays() {
+fn entries_expire_unless_they_are_mapped() {
     let story = Story::new();
     let old = [story.stored(1), story.stored(2), story.stored(3)];
     let pinned = story.cache.open(&key(1)).expect("stored").load(&story.engine).expect("loaded");
@@ -258,7 +258,7 @@ fn code_that_was_not_used_for_long_goes_and_what_is_mapped_stays() {
 }
 
 #[test]
-fn the_code_used_longest_ago_goes_until_the_rest_fits() {
+fn the_least_recently_used_entries_are_removed_until_the_rest_fits() {
     let one = Story::new().stored(1).metadata().expect("it is there").len() as usize;
     let story = Story::with(CacheLimits { max_bytes: one * 5 / 2, ..CacheLimits::default() });
     for n in 1..=4 {
@@ -272,7 +272,7 @@ fn the_code_used_longest_ago_goes_until_the_rest_fits() {
 }
 
 #[test]
-fn what_a_killed_process_left_behind_goes_and_what_is_being_written_or_foreign_stays() {
+fn temporary_files_of_killed_processes_are_removed_but_not_others() {
     let story = Story::new();
     story.stored(1);
     let left_behind = format!("{}.{}.tmp", key(2).file_name(), uuid::Uuid::nil());

@@ -1,4 +1,4 @@
-//! Starting a child, waiting for it within its wall time, and what its end means.
+//! Starts a child process, waits for it within its time limit, and explains how it ended.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,23 +13,23 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, Timespec};
 
 use super::child::{self, ANSWER_BYTES_MAX, Answer, Task, Verdict};
-use super::{Compiler, Failure, Machine};
+use super::{Compiler, Failure, MachineCode};
 use crate::config::{show_duration, show_size};
-use crate::plugin::loading::component_file::Refusal;
+use crate::plugin::loading::component_file::CompileError;
 
-/// Bytes of a child's standard error that are kept.
-const WORDS_BYTES_MAX: usize = 2_000;
-/// A child that has closed its standard error is about to end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-/// The numbers of signals that say which limit was met.
+/// The most bytes of a child's standard error.
+const STDERR_BYTES_MAX: usize = 2_000;
+/// How long a child may take to exit after it closed its standard error.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Signals that tell which limit was reached.
 const SIGABRT: i32 = 6;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
-/// How often a child's turn is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the end of a child's time slice is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The program that compiles, and its own arguments.
 #[derive(Clone, Copy)]
@@ -38,37 +38,37 @@ pub(super) struct Program<'a> {
     pub(super) arguments: &'a [OsString],
 }
 
-/// Has a child compile a component. `None`: its turn was over before.
+/// Compiles a component in a child process. `None`: its time slice ended before.
 pub(super) fn compile(
     compiler: &Compiler,
     program: Program<'_>,
     wasm: &[u8],
     is_over: &dyn Fn() -> bool,
-) -> Result<Option<Machine>, Failure> {
-    let circumstance = |what: &'static str| move |error: io::Error| Failure::Circumstance(format!("{what}: {error}"));
+) -> Result<Option<MachineCode>, Failure> {
+    let environment = |what: &'static str| move |error: io::Error| Failure::Environment(format!("{what}: {error}"));
     let input = memory_file("ace-plugin").and_then(|mut file| {
         file.write_all(wasm)?;
         file.seek(SeekFrom::Start(0))?;
         Ok(file)
     });
-    let input = input.map_err(circumstance("it cannot be handed to its compiler"))?;
-    let output = memory_file("ace-plugin-code").map_err(circumstance("its code has no place"))?;
+    let input = input.map_err(environment("it cannot be passed to its compiler"))?;
+    let output = memory_file("ace-plugin-code").map_err(environment("there is no memory for its code"))?;
     let streams = output.try_clone().map(|output| (Stdio::from(input), Stdio::from(output)));
-    let (stdin, stdout) = streams.map_err(circumstance("its code has no place"))?;
+    let (stdin, stdout) = streams.map_err(environment("there is no memory for its code"))?;
     let mut command = Command::new(program.path);
     command.args(program.arguments).arg(child::argument(&compiler.task())).env_clear();
-    // A group of its own: an interrupt on a terminal is for the host, which ends its children.
+    // In its own process group, so that only the host gets an interrupt from the terminal; it then ends its children.
     command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).process_group(0);
     let child = command.spawn();
     let child = child.map_err(|error| {
-        Failure::Circumstance(format!("its compiler {} cannot be started: {error}", program.path.display()))
+        Failure::Environment(format!("its compiler {} cannot be started: {error}", program.path.display()))
     })?;
     drop(command);
-    let end = End::of(child, compiler.settings.timeout, is_over)
-        .map_err(circumstance("its compiler cannot be waited for"))?;
+    let end =
+        End::of(child, compiler.settings.timeout, is_over).map_err(environment("its compiler cannot be waited for"))?;
     match end {
         End::Exited(status, _) if status.success() => read(compiler, &output).map(Some),
-        End::Yielded => Ok(None),
+        End::Preempted => Ok(None),
         end => Err(end.failure(compiler)),
     }
 }
@@ -88,7 +88,7 @@ impl Compiler {
         self.settings.cpu_time.as_millis().div_ceil(1000) as u64
     }
 
-    fn lacks_memory(&self) -> String {
+    fn is_out_of_memory(&self) -> String {
         let (bytes, key) = self.memory;
         format!("reading and compiling it takes more than {} of memory ({key})", show_size(bytes))
     }
@@ -98,26 +98,26 @@ impl Compiler {
     }
 }
 
-/// A file that is in memory alone, and goes with its last descriptor.
+/// A file in memory, which ends with its last descriptor.
 fn memory_file(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
-/// What a child that ended well has written.
-fn read(compiler: &Compiler, output: &File) -> Result<Machine, Failure> {
-    let (answer, code) = read_answer(output, compiler.settings.code_bytes).map_err(|error| {
-        Failure::Circumstance(format!("its compiler gave no answer that can be understood: {error}"))
-    })?;
+/// Reads the answer of a child that succeeded.
+fn read(compiler: &Compiler, output: &File) -> Result<MachineCode, Failure> {
+    let (answer, code) = read_answer(output, compiler.settings.code_bytes)
+        .map_err(|error| Failure::Environment(format!("its compiler gave no valid answer: {error}")))?;
     if answer.settings_hash != compiler.settings_hash {
-        let reason = "its compiler is of another version than this program, or built in another way";
-        return Err(Failure::Circumstance(reason.to_owned()));
+        let reason = "its compiler is another version of this program, or was built with other settings";
+        return Err(Failure::Environment(reason.to_owned()));
     }
-    let refuse = |reason, facts| Failure::Refused(Refusal { reason, facts: Box::new(facts), lacks_memory: false });
+    let rejected =
+        |reason, info| Failure::Refused(CompileError { reason, info: Box::new(info), is_out_of_memory: false });
     match answer.verdict {
-        Verdict::Compiled => Ok(Machine { facts: answer.facts, code, took: answer.took }),
-        Verdict::Refused(reason) => Err(refuse(reason, answer.facts)),
-        Verdict::LacksMemory => Err(refuse(compiler.lacks_memory(), answer.facts)),
-        Verdict::TooMuchCode => Err(refuse(compiler.too_much_code(), answer.facts)),
+        Verdict::Compiled => Ok(MachineCode { info: answer.info, code, took: answer.took }),
+        Verdict::Refused(reason) => Err(rejected(reason, answer.info)),
+        Verdict::LacksMemory => Err(rejected(compiler.is_out_of_memory(), answer.info)),
+        Verdict::TooMuchCode => Err(rejected(compiler.too_much_code(), answer.info)),
     }
 }
 
@@ -141,24 +141,24 @@ fn read_answer(output: &File, code_bytes_max: usize) -> io::Result<(Answer, Vec<
 
 /// How a child ended.
 enum End {
-    /// With this status and these last words.
+    /// With this status and these last message.
     Exited(ExitStatus, String),
-    /// It was ended, because its wall time was over.
-    Late,
-    /// It was ended, because its turn was over.
-    Yielded,
+    /// It was killed because its time was up.
+    TimedOut,
+    /// It was killed because its time slice was over.
+    Preempted,
 }
 
 impl End {
-    /// Waits for the end of a child, and ends it after `timeout`, or when its turn is over.
+    /// Waits for a child. Kills it after `timeout`, or when its time slice is over.
     fn of(mut child: Child, timeout: Duration, is_over: &dyn Fn() -> bool) -> io::Result<End> {
         let end = Instant::now() + timeout;
-        let words = listen(&mut child, end, is_over);
-        // What closes its standard error and goes on is no compiler of ours.
-        let last = Instant::now() + LAST_WORDS;
-        while words.is_ok() {
+        let message = read_stderr(&mut child, end, is_over);
+        // A program that closes its standard error and keeps running is not our compiler.
+        let last = Instant::now() + EXIT_TIMEOUT;
+        while message.is_ok() {
             if let Some(status) = child.try_wait()? {
-                return Ok(End::Exited(status, words.unwrap_or_default()));
+                return Ok(End::Exited(status, message.unwrap_or_default()));
             }
             if Instant::now() >= last.min(end) {
                 break;
@@ -167,18 +167,18 @@ impl End {
         }
         child.kill()?;
         child.wait()?;
-        match words {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(End::Yielded),
+        match message {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(End::Preempted),
             Err(error) if error.kind() != io::ErrorKind::TimedOut => Err(error),
-            _ => Ok(End::Late),
+            _ => Ok(End::TimedOut),
         }
     }
 
     fn failure(self, compiler: &Compiler) -> Failure {
         let settings = &compiler.settings;
-        let End::Exited(status, words) = self else {
+        let End::Exited(status, message) = self else {
             let timeout = show_duration(settings.timeout);
-            return Failure::Circumstance(format!(
+            return Failure::Environment(format!(
                 "reading and compiling it took longer than {timeout} (compiler.timeout)"
             ));
         };
@@ -188,26 +188,26 @@ impl End {
                 format!("reading and compiling it takes more than {most} of processor time (compiler.cpu-time)")
             }
             Some(SIGXFSZ) => compiler.too_much_code(),
-            // Rust's runtime says so before it aborts.
-            Some(SIGABRT) if words.contains("has overflowed its stack") => {
+            // Rust's runtime prints this before it aborts.
+            Some(SIGABRT) if message.contains("has overflowed its stack") => {
                 "it is nested too deeply: reading it overflows the compiler's stack".to_owned()
             }
-            Some(SIGABRT) if words.contains("memory allocation of") => compiler.lacks_memory(),
-            _ => format!("its compiler ended with {status}: {words}").trim_end_matches([':', ' ']).to_owned(),
+            Some(SIGABRT) if message.contains("memory allocation of") => compiler.is_out_of_memory(),
+            _ => format!("its compiler ended with {status}: {message}").trim_end_matches([':', ' ']).to_owned(),
         };
         match status.signal() {
-            // The operator, or a kernel that is out of memory, for whatever reason.
-            Some(SIGKILL | SIGTERM) => Failure::Circumstance(reason),
-            _ => Failure::Refused(Refusal { reason, ..Refusal::default() }),
+            // Killed by the operator, or by a kernel that is out of memory.
+            Some(SIGKILL | SIGTERM) => Failure::Environment(reason),
+            _ => Failure::Refused(CompileError { reason, ..CompileError::default() }),
         }
     }
 }
 
-/// What a child says on its standard error until it closes that, cut. An error of the kind `TimedOut` where that is not before
-/// `end`, and `ResourceBusy` where its turn is over.
-fn listen(child: &mut Child, end: Instant, is_over: &dyn Fn() -> bool) -> io::Result<String> {
+/// Reads a child's standard error until it is closed, truncated. The error is of the kind `TimedOut` at `end`, and `ResourceBusy`
+/// when the time slice is over.
+fn read_stderr(child: &mut Child, end: Instant, is_over: &dyn Fn() -> bool) -> io::Result<String> {
     let mut stderr = child.stderr.take().expect("it is a pipe");
-    let (mut words, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut message, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -216,7 +216,7 @@ fn listen(child: &mut Child, end: Instant, is_over: &dyn Fn() -> bool) -> io::Re
         if is_over() {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        let left = left.min(LOOK);
+        let left = left.min(POLL_INTERVAL);
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut ready = [PollFd::new(&stderr, PollFlags::IN)];
         match poll(&mut ready, Some(&left)) {
@@ -226,10 +226,10 @@ fn listen(child: &mut Child, end: Instant, is_over: &dyn Fn() -> bool) -> io::Re
             Err(error) => return Err(error.into()),
         }
         match stderr.read(&mut buffer)? {
-            0 => return Ok(String::from_utf8_lossy(&words).trim().to_owned()),
+            0 => return Ok(String::from_utf8_lossy(&message).trim().to_owned()),
             read => {
-                let room = WORDS_BYTES_MAX.saturating_sub(words.len()).min(read);
-                words.extend(&buffer[..room]);
+                let room = STDERR_BYTES_MAX.saturating_sub(message.len()).min(read);
+                message.extend(&buffer[..room]);
             }
         }
     }

@@ -1,14 +1,14 @@
-//! How many children compile at once, and with how much memory each.
+//! How many children may compile at the same time, and with how much memory.
 
 use std::path::Path;
 
 use crate::config;
 
-/// The part of the machine's memory that all children together may have where ace.toml does not say: 1 / this.
+/// Without `total-memory` in ace.toml, all children together may use the machine's memory divided by this.
 const PART: usize = 2;
 
-/// The number of children at once, and the address space of one with the key of ace.toml that says so. Together they never
-/// have more than `total-memory`; one child there is always.
+/// The number of children at the same time, and the address space of one with the key of ace.toml that sets it. Together they never
+/// have more than `total-memory`. There is always at least one child.
 pub(super) fn of(
     settings: &config::Compiler,
     processors: usize,
@@ -23,7 +23,7 @@ pub(super) fn of(
     }
 }
 
-/// Bytes of memory that this process may use: the machine's, or less where a control group (version 2) around it has a limit.
+/// The memory that this process may use, in bytes: the machine's, or the limit of its control groups (version 2) if that is lower.
 pub(super) fn machine_memory() -> usize {
     let whole = rustix::system::sysinfo();
     let whole = (whole.totalram as usize).saturating_mul(whole.mem_unit as usize);
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn children_share_what_there_is() {
+    fn children_share_the_memory() {
         let share = |total, processes, machine| of(&settings(total, processes), 4, || machine);
         assert_eq!(share(None, None, 64 * GIB), (4, (GIB, "compiler.memory")));
         assert_eq!(share(None, None, 4 * GIB), (2, (GIB, "compiler.memory")));
