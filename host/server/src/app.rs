@@ -334,6 +334,8 @@ async fn maintain(api: Arc<Api>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use ace_store::faults;
+
     use super::*;
 
     /// Starts a server on databases of its own, breaks it, and returns how it ended.
@@ -354,12 +356,12 @@ mod tests {
     /// The thread that writes the queue panics: nothing more can be accepted or settled.
     #[tokio::test]
     async fn a_server_ends_when_its_queue_can_no_longer_be_written() {
-        assert_eq!(ending_after(async |api| api.queue.break_writer().await).await, Ending::Lost);
+        assert_eq!(ending_after(async |api| faults::end_queue_writer(&api.queue).await).await, Ending::Lost);
     }
 
     /// The same for key-value entries: opt-outs can no longer be stored, nor frequency caps counted.
     #[tokio::test]
     async fn a_server_ends_when_its_keyvalue_entries_can_no_longer_be_written() {
-        assert_eq!(ending_after(async |api| api.ace.keyvalue().break_writer().await).await, Ending::Lost);
+        assert_eq!(ending_after(async |api| faults::end_keyvalue_writer(api.ace.keyvalue()).await).await, Ending::Lost);
     }
 }

@@ -44,7 +44,7 @@ pub enum Readers {
 
 impl Access {
     /// The mode of files: 0600, or 0640 with a group.
-    pub fn file_mode(self) -> u32 {
+    fn file_mode(self) -> u32 {
         if self.group.is_some() { 0o640 } else { 0o600 }
     }
 
@@ -94,7 +94,7 @@ impl Access {
     ///
     /// # Errors
     /// As [`Access::apply`].
-    pub fn restrict(self, path: &Path) -> io::Result<bool> {
+    pub(crate) fn restrict(self, path: &Path) -> io::Result<bool> {
         let found = match path.symlink_metadata() {
             Ok(found) => found,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
@@ -143,7 +143,7 @@ impl Access {
     }
 
     /// Logs that others could read files until now.
-    pub fn warn_of_readable(self, files: &[PathBuf]) {
+    pub(crate) fn warn_of_readable(self, files: &[PathBuf]) {
         let Some(first) = files.first() else { return };
         let (count, mode) = (files.len(), format!("{:04o}", self.file_mode()));
         tracing::warn!(
@@ -202,7 +202,7 @@ pub fn create(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the operating system.
-pub fn copy(from: &Path, to: &Path, readers: Readers) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, readers: Readers) -> io::Result<()> {
     let mut from = File::open(from)?;
     replace_with(to, readers, |file| io::copy(&mut from, file).map(drop))
 }
@@ -211,7 +211,7 @@ pub fn copy(from: &Path, to: &Path, readers: Readers) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the operating system.
-pub fn put_in_place(temporary: &Path, path: &Path) -> io::Result<()> {
+pub(crate) fn put_in_place(temporary: &Path, path: &Path) -> io::Result<()> {
     File::open(temporary)?.sync_all()?;
     std::fs::rename(temporary, path)?;
     sync_folder_of(path)

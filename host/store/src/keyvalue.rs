@@ -40,8 +40,8 @@ pub use overlay::Overlay;
 pub use places::Place;
 pub use settings::{Settings, is_bucket};
 
-/// The longest key and the longest once-token, in bytes of UTF-8.
-pub const KEY_BYTES_MAX: usize = 512;
+/// The longest key and the longest token, in bytes of UTF-8.
+const KEY_BYTES_MAX: usize = 512;
 
 /// Connections for reading, at most.
 const READERS_MAX: usize = 8;
@@ -324,9 +324,8 @@ impl Keyvalue {
         }
     }
 
-    /// Ends the thread that writes, as a bug in a change would: for tests of what comes of it.
-    #[doc(hidden)]
-    pub async fn break_writer(&self) {
+    /// For [`crate::faults`].
+    pub(crate) async fn end_writer(&self) {
         self.write("b", "k", Change::Panic, Timestamp::UNIX_EPOCH).await.expect_err("its thread has ended");
     }
 

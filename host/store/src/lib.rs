@@ -5,13 +5,17 @@
 //!
 //! - [`queue`]: the durable queue: messages from acceptance to settlement, and for a retention period after that
 //! - [`keyvalue`]: entries and counters that plugins share
+//! - [`faults`]: injected faults, for tests
 //! - [`files`]: atomic replacement of files, and their permissions
 //! - [`person`]: the normal form of user ids and addresses, by which people are looked up
 //!
 //! Both stores are SQLite databases; their common parts are in `sqlite`.
 
+#![warn(missing_docs, unreachable_pub)]
+
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod faults;
 pub mod files;
 pub mod keyvalue;
 pub mod person;

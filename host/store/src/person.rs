@@ -13,7 +13,7 @@ pub fn normal_user(user: &str) -> String {
 /// The normal form of an address. Of `Name <address>` only the address is used; the domain is in ASCII (IDNA), everything in lower case
 /// and composed (NFC). Surrounding spaces, invisible characters, quotes around the local part and a dot after the domain are removed. A
 /// text that is not an address is normalized like a user id.
-pub fn normal_address(address: &str) -> String {
+pub(crate) fn normal_address(address: &str) -> String {
     let seen = visible(address);
     let bare = bare(&seen);
     let Some((local, domain)) = bare.rsplit_once('@') else { return normal(bare) };

@@ -45,7 +45,7 @@ use wakeups::Wakeups;
 ///
 /// # Errors
 /// All functions can fail with [`QueueError::Unavailable`], [`QueueError::NoRoom`] or [`QueueError::Damaged`]; nothing was changed then.
-/// Those of each function are listed in addition.
+/// Further errors are listed at each function.
 pub struct Queue {
     store: Store,
     wakeups: Arc<Wakeups>,
@@ -98,12 +98,18 @@ impl Queue {
     }
 
     /// Claims due messages: transactional ones first, then a few of each other priority class in turn. A claim is a lease of 15 minutes.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
         engine!(self, store => store.claim(claim, now).await)
     }
 
     /// Claims a due suspect: a message that was in flight when several processes ended unexpectedly. It must be sent alone: nothing else
     /// may be claimed or in flight until it is settled.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
         engine!(self, store => store.claim_suspect(now).await)
     }
@@ -135,16 +141,25 @@ impl Queue {
     }
 
     /// One message.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
         engine!(self, store => store.message(uuid).await)
     }
 
     /// A page of at most `max` messages before `cursor`, the latest first, without bodies and progress.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn messages(&self, filter: Filter, cursor: Option<MessageId>, max: usize) -> Result<Page, QueueError> {
         engine!(self, store => store.messages(filter, cursor, max).await)
     }
 
     /// The depth and throughput of the queue.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn stats(&self) -> Result<Stats, QueueError> {
         engine!(self, store => store.stats().await)
     }
@@ -174,16 +189,25 @@ impl Queue {
     }
 
     /// Retries the dead letters of a selection that can be retried, the latest first. Returns their number.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
         engine!(self, store => store.retry_all(selection, now).await)
     }
 
     /// Discards the dead letters of a selection, the latest first. Returns their number.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
         engine!(self, store => store.discard_all(selection).await)
     }
 
     /// Erases all messages to a user id or an address, and everything stored about them.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
         engine!(self, store => store.erase(user, email).await)
     }
@@ -195,6 +219,9 @@ impl Queue {
 
     /// Makes at most `max` of the messages that wait for a destination due. Returns their number. Transactional messages come first;
     /// with `in_turn`, those that have not been tried for longest.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
         engine!(self, store => store.unblock(destination, max, in_turn).await)
     }
@@ -266,16 +293,25 @@ impl Queue {
     }
 
     /// One batch.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
         engine!(self, store => store.batch(uuid).await)
     }
 
     /// The latest batches, the latest first.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
         engine!(self, store => store.batches(max).await)
     }
 
     /// Due pages of recipients, those that have waited longest first, and when the next one after them is due.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn due_pages(&self, max: usize, now: Timestamp) -> Result<(Vec<DuePage>, Option<Timestamp>), QueueError> {
         engine!(self, store => store.due_pages(max, now).await)
     }
@@ -286,11 +322,17 @@ impl Queue {
     }
 
     /// Records that the messages of a page were accepted. `next`: the cursor of the next page, if there is one.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn page_accepted(&self, batch: Priority, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.page_accepted(batch, next, now).await)
     }
 
     /// Records that a page failed. `again`: when to retry; `None` fails the batch until it is resumed.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn page_failed(
         &self,
         batch: Priority,
@@ -304,21 +346,33 @@ impl Queue {
 /// Events and webhooks.
 impl Queue {
     /// Sets the webhooks that every event is delivered to from now on. Pending deliveries to others are dropped.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn set_webhooks(&self, webhooks: Vec<String>) -> Result<(), QueueError> {
         engine!(self, store => store.set_webhooks(webhooks).await)
     }
 
     /// Stores an event that does not concern a message.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn emit(&self, event: NewEvent, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.emit(event, now).await)
     }
 
     /// The events after an id, the earliest first, to resume a stream.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn events(&self, after: EventId, max: usize) -> Result<Events, QueueError> {
         engine!(self, store => store.events(after, max).await)
     }
 
     /// Due deliveries to a webhook, the oldest event first.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn webhook_deliveries(
         &self,
         webhook: String,
@@ -329,16 +383,25 @@ impl Queue {
     }
 
     /// When the next delivery to a webhook is due.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn next_webhook_delivery(&self, webhook: String) -> Result<Option<Timestamp>, QueueError> {
         engine!(self, store => store.next_webhook_delivery(webhook).await)
     }
 
     /// Ends a delivery that the webhook accepted or that is discarded.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn end_webhook_delivery(&self, webhook: String, event: EventId) -> Result<(), QueueError> {
         engine!(self, store => store.end_webhook_delivery(webhook, event).await)
     }
 
     /// Records that a delivery failed, and when to retry.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn retry_webhook_delivery(
         &self,
         webhook: String,
@@ -353,21 +416,33 @@ impl Queue {
 impl Queue {
     /// Runs the maintenance that is due: retention, clean-up, vacuum. After failed writes, checks whether they work again. Must be called
     /// every few seconds.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
         engine!(self, store => store.maintain(now).await)
     }
 
     /// Records an orderly shutdown, so that messages in flight are not suspected to have caused it.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn note_shutdown(&self) -> Result<(), QueueError> {
         engine!(self, store => store.note_shutdown().await)
     }
 
     /// Stores a value under a key, for the host itself.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn put_meta(&self, key: &'static str, value: String) -> Result<(), QueueError> {
         engine!(self, store => store.put_meta(key, value).await)
     }
 
     /// A value that [`Queue::put_meta`] stored.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn get_meta(&self, key: &'static str) -> Result<Option<String>, QueueError> {
         engine!(self, store => store.get_meta(key).await)
     }
@@ -378,6 +453,9 @@ impl Queue {
     }
 
     /// Checks that the store can be read.
+    ///
+    /// # Errors
+    /// See [`Queue`].
     pub async fn ping(&self) -> Result<(), QueueError> {
         engine!(self, store => store.ping().await)
     }
@@ -387,10 +465,9 @@ impl Queue {
         engine!(self, store => store.writer_ended().await);
     }
 
-    /// Ends the writer as a bug would, for tests of what comes of it.
-    #[doc(hidden)]
-    pub async fn break_writer(&self) {
-        engine!(self, store => store.break_writer().await);
+    /// For [`crate::faults`].
+    pub(crate) async fn end_writer(&self) {
+        engine!(self, store => store.end_writer().await);
     }
 
     /// Makes every lease that much older, for tests.

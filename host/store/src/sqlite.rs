@@ -8,14 +8,14 @@
 //! - [`damage`]: excluding damaged parts from transactions
 //! - [`wal`]: the contents of a write-ahead log
 
-pub mod damage;
+pub(crate) mod damage;
 #[cfg(test)]
-pub mod dump;
+pub(crate) mod dump;
 mod identity;
 mod lock;
 mod opening;
 mod readers;
-pub mod schema;
+pub(crate) mod schema;
 mod wal;
 
 use std::ops::{Deref, DerefMut};
@@ -27,13 +27,13 @@ use rusqlite::{Connection, Error, ErrorCode};
 use crate::files::Access;
 
 use identity::Identity;
-pub use identity::Lost;
-pub use lock::{FileLock, LockError, LockMode};
-pub use opening::prepare;
-pub use readers::Readers;
+pub(crate) use identity::Lost;
+pub(crate) use lock::{FileLock, LockError, LockMode};
+pub(crate) use opening::prepare;
+pub(crate) use readers::Readers;
 
 /// A connection, and the lock on its file, which is released after the connection is closed.
-pub struct Database {
+pub(crate) struct Database {
     db: Connection,
     file: Option<(PathBuf, FileLock)>,
     /// Only for the connection that writes.
@@ -42,7 +42,7 @@ pub struct Database {
 
 impl Database {
     /// A connection to a locked file.
-    pub fn new(db: Connection, file: &Path, lock: FileLock) -> Self {
+    pub(crate) fn new(db: Connection, file: &Path, lock: FileLock) -> Self {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         Database { db, file: Some((file, lock)), identity: None }
     }
@@ -52,7 +52,7 @@ impl Database {
     ///
     /// # Errors
     /// Another file is at the path, the file cannot be read, or its group cannot be set.
-    pub fn watch(&mut self, access: Access) -> Result<(), String> {
+    pub(crate) fn watch(&mut self, access: Access) -> Result<(), String> {
         let Some((path, lock)) = &self.file else { return Ok(()) };
         self.identity = Some(Box::new(Identity::new(lock.clone(), &self.db, path)?));
         // SQLite gives them the mode of the database, but not its group.
@@ -67,24 +67,24 @@ impl Database {
     ///
     /// # Errors
     /// The database is no longer the file at its path, or something other than SQLite wrote to it: nothing may be written.
-    pub fn check(&mut self) -> Result<(), Lost> {
+    pub(crate) fn check(&mut self) -> Result<(), Lost> {
         self.identity.as_mut().map_or(Ok(()), |identity| identity.check(&self.db))
     }
 
     /// Must be called after each transaction and each checkpoint of a watched connection.
-    pub fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         if let Some(identity) = &mut self.identity {
             identity.renew();
         }
     }
 
     /// The lock on its file; `None` in memory.
-    pub fn lock(&self) -> Option<&FileLock> {
+    pub(crate) fn lock(&self) -> Option<&FileLock> {
         self.file.as_ref().map(|(_, lock)| lock)
     }
 
     /// A connection to a database in memory.
-    pub fn in_memory(db: Connection) -> Self {
+    pub(crate) fn in_memory(db: Connection) -> Self {
         Database { db, file: None, identity: None }
     }
 }
@@ -114,24 +114,24 @@ impl Drop for Database {
 }
 
 /// The path of a file in the same folder, whose name is that of the database with a suffix.
-pub fn beside(file: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     file.with_file_name(name)
 }
 
 /// Makes SQLite plan a prepared statement once. Otherwise it plans again for each new value of `LIMIT`.
-pub fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn keep_plans(db: &Connection) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Whether the database is locked by another process or connection.
-pub fn is_busy(error: &Error) -> bool {
+pub(crate) fn is_busy(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Whether the disk is full.
-pub fn is_full(error: &Error) -> bool {
+pub(crate) fn is_full(error: &Error) -> bool {
     // On a full disk the file of SQLite's shared memory cannot be created.
     let is_shared_memory =
         |failure: &rusqlite::ffi::Error| failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
@@ -139,12 +139,12 @@ pub fn is_full(error: &Error) -> bool {
 }
 
 /// As [`is_full`], for an error of the operating system.
-pub fn is_full_disk(error: &std::io::Error) -> bool {
+pub(crate) fn is_full_disk(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// As [`describe`], for an error of the operating system about the file or its folder.
-pub fn describe_io(error: &std::io::Error) -> String {
+pub(crate) fn describe_io(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     let meaning = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
@@ -161,7 +161,7 @@ pub fn describe_io(error: &std::io::Error) -> String {
 
 /// Whether an error concerns the whole database or is temporary: the disk, a lock, memory. Any other error is caused by the data that
 /// was read or written, such as a damaged page or a row that violates its table's schema.
-pub fn is_general(error: &Error) -> bool {
+pub(crate) fn is_general(error: &Error) -> bool {
     // A page that the disk cannot read is damaged; a short one was truncated.
     let is_page = |failure: &rusqlite::ffi::Error| {
         [rusqlite::ffi::SQLITE_IOERR_READ, rusqlite::ffi::SQLITE_IOERR_SHORT_READ].contains(&failure.extended_code)
@@ -185,7 +185,7 @@ pub fn is_general(error: &Error) -> bool {
 }
 
 /// The error, as a text for operators.
-pub fn describe(error: &Error) -> String {
+pub(crate) fn describe(error: &Error) -> String {
     let meaning = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another program has locked it",
         Some(ErrorCode::NotADatabase) => "it is not a SQLite database; name another file, or move this one away",

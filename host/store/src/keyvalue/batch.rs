@@ -38,13 +38,13 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(transaction: Transaction<'a>, capacity: Capacity, damage: &'a mut Damage) -> Self {
+    pub(super) fn new(transaction: Transaction<'a>, capacity: Capacity, damage: &'a mut Damage) -> Self {
         Batch { transaction, size: 0, grown: BTreeMap::new(), capacity, damage }
     }
 }
 
 impl Batch<'_> {
-    pub fn apply(&mut self, write: &Write) -> Result<Reply, WriteError> {
+    pub(super) fn apply(&mut self, write: &Write) -> Result<Reply, WriteError> {
         let Write { bucket, key, change, origin, now } = write;
         let target = Target { bucket, key, origin: *origin };
         Ok(match change {
@@ -56,7 +56,7 @@ impl Batch<'_> {
                 self.remove(bucket, key)?;
                 Reply::Done
             }
-            Change::Panic => panic!("on purpose"),
+            Change::Panic => panic!("injected fault"),
             Change::Increment { by, expires, once } => {
                 Reply::Count(self.increment(target, (*by, once.as_deref()), *expires, *now)?)
             }
@@ -71,7 +71,7 @@ impl Batch<'_> {
         })
     }
 
-    pub fn set(&mut self, target: Target, value: &[u8], expires: Option<i64>) -> Result<(), WriteError> {
+    pub(super) fn set(&mut self, target: Target, value: &[u8], expires: Option<i64>) -> Result<(), WriteError> {
         let Target { bucket, key, .. } = target;
         let sql = "SELECT counter FROM entries WHERE bucket = ?1 AND key = ?2";
         let old: Option<Option<i64>> =
@@ -252,7 +252,7 @@ impl Batch<'_> {
     }
 
     /// Deletes the entries that expired first. Returns whether there may be more. Damaged ones remain.
-    pub fn delete_expired(&mut self, now: i64, max: i64) -> Result<bool, WriteError> {
+    pub(super) fn delete_expired(&mut self, now: i64, max: i64) -> Result<bool, WriteError> {
         let max = max + self.damage.len() as i64;
         let expired = self.attempt(
             || EXPIRING,

@@ -38,17 +38,17 @@ pub(super) struct Damage {
 }
 
 impl Damage {
-    pub fn of(file: Option<PathBuf>) -> Self {
+    pub(super) fn of(file: Option<PathBuf>) -> Self {
         Damage { file, ..Damage::default() }
     }
 
     /// A transaction starts.
-    pub fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.known.start();
     }
 
     /// The transaction was rolled back. Returns whether it may be repeated without the damaged part.
-    pub fn exclude(&mut self) -> bool {
+    pub(super) fn exclude(&mut self) -> bool {
         let Damage { file, known, named } = self;
         known.exclude(|location, reason| {
             if named.len() < NAMED_MAX && named.insert(location.clone()) {
@@ -58,7 +58,7 @@ impl Damage {
     }
 
     /// The number of excluded locations.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.known.locations().len()
     }
 }
@@ -80,7 +80,7 @@ fn log(file: Option<&Path>, location: &Location, reason: &str) {
 
 impl Batch<'_> {
     /// Runs `work`, which may find damage. The inner error is the damage; in that case nothing was done.
-    pub fn attempt<T>(
+    pub(super) fn attempt<T>(
         &mut self,
         location: impl Fn() -> Location,
         work: impl FnOnce(&mut Self) -> Result<T, WriteError>,

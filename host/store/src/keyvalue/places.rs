@@ -25,7 +25,7 @@ pub struct Place {
 
 impl PlaceRequest {
     /// Decides on the request, given the places in use.
-    pub fn decide(&self, used: PlaceUsage) -> Place {
+    pub(super) fn decide(&self, used: PlaceUsage) -> Place {
         let number = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
         if used.is_held {
             return Place { is_granted: true, used: number(used.n), next_free: None };

@@ -58,7 +58,7 @@ pub(super) enum Change {
     GivePlaceBack {
         token: String,
     },
-    /// For [`super::Keyvalue::break_writer`].
+    /// For [`crate::faults`].
     Panic,
 }
 
@@ -103,13 +103,13 @@ impl Capacity {
     }
 
     /// Entries and tokens that are reserved for applications.
-    pub fn reserved(self) -> i64 {
+    pub(super) fn reserved(self) -> i64 {
         self.all / RESERVED_FRACTION
     }
 }
 
 impl Writer {
-    pub fn new(db: Database, settings: &Settings) -> Self {
+    pub(super) fn new(db: Database, settings: &Settings) -> Self {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         let damage = Damage::of(settings.database.clone());
         Writer { db, capacity: Capacity::new(settings), damage, is_lost: Arc::default() }
@@ -117,7 +117,7 @@ impl Writer {
 
     /// Commits all writes in one transaction. If the database fails, nothing is written and every write fails. Damage fails only the
     /// writes of the damaged entries.
-    pub fn commit(&mut self, writes: &[Write]) -> Vec<Answer> {
+    pub(super) fn commit(&mut self, writes: &[Write]) -> Vec<Answer> {
         let answers = match self.check() {
             Ok(()) => self.try_commit(writes),
             Err(error) => Err(error),
@@ -127,7 +127,7 @@ impl Writer {
     }
 
     /// A flag that is set while the file is not the one that was opened.
-    pub fn lost(&self) -> Arc<AtomicBool> {
+    pub(super) fn lost(&self) -> Arc<AtomicBool> {
         self.is_lost.clone()
     }
 
@@ -150,7 +150,7 @@ impl Writer {
         }
     }
 
-    pub fn commit_one(&mut self, write: &Write) -> Answer {
+    pub(super) fn commit_one(&mut self, write: &Write) -> Answer {
         self.try_commit(std::slice::from_ref(write))?.remove(0)
     }
 
@@ -178,7 +178,10 @@ impl Writer {
     }
 
     /// Runs `work` in one transaction, and repeats it without the parts that are found to be damaged. Waits while another process writes.
-    pub fn transact<T>(&mut self, mut work: impl FnMut(&mut Batch) -> Result<T, WriteError>) -> Result<T, WriteError> {
+    pub(super) fn transact<T>(
+        &mut self,
+        mut work: impl FnMut(&mut Batch) -> Result<T, WriteError>,
+    ) -> Result<T, WriteError> {
         loop {
             self.damage.start();
             match self.transact_once(&mut work) {
@@ -231,7 +234,7 @@ pub(super) struct Queue(mpsc::Sender<(Write, oneshot::Sender<Answer>)>);
 
 impl Queue {
     /// Sends a write. Completes when it is committed.
-    pub async fn commit(&self, write: Write) -> Answer {
+    pub(super) async fn commit(&self, write: Write) -> Answer {
         let gone = || KeyvalueError::Unavailable("the key-value store: its writer thread has ended".to_owned());
         let (answer, answered) = oneshot::channel();
         self.0.send((write, answer)).await.map_err(|_| gone())?;
@@ -239,7 +242,7 @@ impl Queue {
     }
 
     /// Completes when the thread has ended.
-    pub async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         self.0.closed().await;
     }
 }

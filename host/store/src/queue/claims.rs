@@ -56,9 +56,10 @@ pub struct Claimed {
     pub since: Timestamp,
 }
 
+#[cfg(any(test, feature = "conformance"))]
 impl Claimed {
     /// Whether it may have been delivered before.
-    pub fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         !self.interrupted.is_empty()
     }
 }

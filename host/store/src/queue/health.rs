@@ -97,57 +97,57 @@ impl HealthTracker {
     }
 
     /// A write was committed.
-    pub fn written(&self) {
+    pub(super) fn written(&self) {
         if let Some(after) = self.state().writes.succeeded() {
             tracing::warn!("The queue can be written again after {after:.0?}.");
         }
     }
 
     /// A write failed.
-    pub fn write_failed(&self, reason: &str) {
+    pub(super) fn write_failed(&self, reason: &str) {
         if self.state().writes.failed(reason) {
             tracing::error!("The queue cannot be written; new messages are rejected until it can: {reason}");
         }
     }
 
-    pub fn claimed(&self) {
+    pub(super) fn claimed(&self) {
         if let Some(after) = self.state().claims.succeeded() {
             tracing::warn!("Messages can be claimed again after {after:.0?}.");
         }
     }
 
-    pub fn claim_failed(&self, reason: &str) {
+    pub(super) fn claim_failed(&self, reason: &str) {
         if self.state().claims.failed(reason) {
             tracing::error!("Messages cannot be claimed, so none are sent; retrying twice a second: {reason}");
         }
     }
 
     /// The disk is full; only messages that were accepted are processed, with the reserve.
-    pub fn no_room(&self, reason: &str) {
+    pub(super) fn no_room(&self, reason: &str) {
         if self.state().room.failed(reason) {
             tracing::error!("The queue accepts no messages: {reason}");
         }
     }
 
-    pub fn has_room(&self) {
+    pub(super) fn has_room(&self) {
         if let Some(after) = self.state().room.succeeded() {
             tracing::warn!("There is space on the disk again after {after:.0?}; messages are accepted again.");
         }
     }
 
-    pub fn accepted(&self) {
+    pub(super) fn accepted(&self) {
         self.state().accepts.succeeded();
     }
 
     /// A message could not be accepted, perhaps because of its content.
-    pub fn accept_failed(&self, reason: &str) {
+    pub(super) fn accept_failed(&self, reason: &str) {
         if self.state().accepts.failed(reason) {
             tracing::error!("A message could not be accepted, so its request failed: {reason}");
         }
     }
 
     /// A part of the file is damaged. Logged once.
-    pub fn damaged(&self, part: &'static str, consequence: &str, reason: &str) {
+    pub(super) fn damaged(&self, part: &'static str, consequence: &str, reason: &str) {
         let line = format!("{part}: {reason}; {consequence}");
         if self.state().damaged.insert(part, line.clone()).is_none() {
             tracing::error!("The queue's file is damaged. {line}. Restore a backup when possible.");
@@ -155,11 +155,11 @@ impl HealthTracker {
     }
 
     /// Whether to make a write that checks whether writes work again.
-    pub fn wants_probe(&self) -> bool {
+    pub(super) fn wants_probe(&self) -> bool {
         self.state().writes.failing.is_some()
     }
 
-    pub fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         let state = self.state();
         let is_refusing = |f: &&Failure| f.times >= REFUSED_MAX && f.last.elapsed() < REFUSED_FOR;
         let refusing = state.accepts.failing.as_ref().filter(is_refusing).and_then(|_| state.accepts.failing());

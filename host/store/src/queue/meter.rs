@@ -51,17 +51,17 @@ struct Seconds {
 }
 
 impl Meter {
-    pub fn new(started: Instant) -> Self {
+    pub(super) fn new(started: Instant) -> Self {
         Meter { started, seconds: Mutex::new(Seconds { counts: [Counted::default(); SPAN as usize], at: 0 }) }
     }
 
-    pub fn add(&self, counted: Counted) {
+    pub(super) fn add(&self, counted: Counted) {
         if counted != Counted::default() {
             self.add_at(counted, self.started.elapsed());
         }
     }
 
-    pub fn rates(&self) -> Rates {
+    pub(super) fn rates(&self) -> Rates {
         self.rates_at(self.started.elapsed())
     }
 

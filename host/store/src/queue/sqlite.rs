@@ -1,6 +1,6 @@
 //! The queue in an SQLite database.
 //!
-//! - [`file`]: opening the file, and its tables; [`upgrade`]: upgrading damaged files; [`repair`]: replacing a damaged last page
+//! - [`mod@file`]: opening the file, and its tables; [`upgrade`]: upgrading damaged files; [`repair`]: replacing a damaged last page
 //! - [`group_commit`]: sending changes to the writer thread; [`writer`]: its transactions
 //! - [`ready`]: waiting messages, in ranges
 //! - [`claims`]: claiming and settling messages
@@ -88,7 +88,7 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub fn open(settings: &Settings, wakeups: Arc<Wakeups>, now: Timestamp) -> Result<Self, OpenError> {
+    pub(super) fn open(settings: &Settings, wakeups: Arc<Wakeups>, now: Timestamp) -> Result<Self, OpenError> {
         match Sqlite::open_file(settings, wakeups.clone(), now) {
             Err(OpenError::Full { .. }) if DiskReserve::of(settings).release() => {
                 Sqlite::open_file(settings, wakeups, now)
@@ -134,7 +134,7 @@ impl Sqlite {
         })
     }
 
-    pub async fn start_accept(
+    pub(super) async fn start_accept(
         &self,
         new: Vec<New>,
         now: Timestamp,
@@ -159,15 +159,15 @@ impl Sqlite {
         })
     }
 
-    pub async fn note_shutdown(&self) -> Result<(), QueueError> {
+    pub(super) async fn note_shutdown(&self) -> Result<(), QueueError> {
         self.writer.write(|writer| Ok(writer.note_shutdown()?)).await
     }
 
-    pub async fn put_meta(&self, key: &'static str, value: String) -> Result<(), QueueError> {
+    pub(super) async fn put_meta(&self, key: &'static str, value: String) -> Result<(), QueueError> {
         self.writer.write(move |writer| Ok(writer::put_meta(&writer.db, key, &value)?)).await
     }
 
-    pub async fn get_meta(&self, key: &'static str) -> Result<Option<String>, QueueError> {
+    pub(super) async fn get_meta(&self, key: &'static str) -> Result<Option<String>, QueueError> {
         self.read(move |db| {
             use rusqlite::OptionalExtension;
             let mut value = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
@@ -177,26 +177,26 @@ impl Sqlite {
         .map(Option::flatten)
     }
 
-    pub fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         self.health.health()
     }
 
-    pub async fn ping(&self) -> Result<(), QueueError> {
+    pub(super) async fn ping(&self) -> Result<(), QueueError> {
         self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
     }
 
-    pub async fn writer_ended(&self) {
+    pub(super) async fn writer_ended(&self) {
         self.writer.ended().await;
     }
 
-    pub async fn break_writer(&self) {
-        let broken: Result<(), _> = self.writer.write(|_| panic!("on purpose")).await;
-        broken.expect_err("its thread has ended");
+    pub(super) async fn end_writer(&self) {
+        let ended: Result<(), _> = self.writer.write(|_| panic!("injected fault")).await;
+        ended.expect_err("its thread has ended");
     }
 
     /// Makes every lease that much older.
     #[cfg(any(test, feature = "conformance"))]
-    pub async fn age_leases(&self, by: std::time::Duration) {
+    pub(super) async fn age_leases(&self, by: std::time::Duration) {
         let age = move |writer: &mut Writer| {
             writer.age_leases(by);
             Ok(())
@@ -206,7 +206,7 @@ impl Sqlite {
 
     /// Makes the next transaction fail at its end.
     #[cfg(any(test, feature = "conformance"))]
-    pub fn fail_next_write(&self) {
+    pub(super) fn fail_next_write(&self) {
         self.fails_next.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Wakeups {
 
 impl Wakeups {
     /// More messages may be claimable; `is_urgent`: transactional ones too.
-    pub fn wake(&self, is_urgent: bool) {
+    pub(super) fn wake(&self, is_urgent: bool) {
         if is_urgent {
             self.urgent.send_replace(());
         }
@@ -25,20 +25,20 @@ impl Wakeups {
     }
 
     /// Completes with the first [`Wakeups::wake`] after this call.
-    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         self.changed.clone().notified_owned()
     }
 
-    pub fn urgent(&self) -> watch::Receiver<()> {
+    pub(super) fn urgent(&self) -> watch::Receiver<()> {
         self.urgent.subscribe()
     }
 
     /// More pages of recipients may be due.
-    pub fn wake_resolver(&self) {
+    pub(super) fn wake_resolver(&self) {
         self.pages.notify_one();
     }
 
-    pub async fn pages_changed(&self) {
+    pub(super) async fn pages_changed(&self) {
         self.pages.notified().await;
     }
 }

@@ -10,7 +10,7 @@ const EXCLUDED_FOR: Duration = Duration::from_secs(60);
 
 /// The damaged locations, each with the error.
 #[derive(Debug)]
-pub struct KnownDamage<P> {
+pub(crate) struct KnownDamage<P> {
     known: HashMap<P, (Instant, String)>,
     /// The damage that the current transaction found; it must be rolled back.
     now: Option<(P, String)>,
@@ -24,7 +24,7 @@ impl<P> Default for KnownDamage<P> {
 
 impl<P: Eq + Hash> KnownDamage<P> {
     /// A transaction starts.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.now = None;
         if !self.known.is_empty() {
             self.known.retain(|_, (at, _)| at.elapsed() < EXCLUDED_FOR);
@@ -32,39 +32,39 @@ impl<P: Eq + Hash> KnownDamage<P> {
     }
 
     /// Records the first error of a transaction, unless it is general.
-    pub fn note(&mut self, location: impl FnOnce() -> P, error: &rusqlite::Error) {
+    pub(crate) fn note(&mut self, location: impl FnOnce() -> P, error: &rusqlite::Error) {
         if self.now.is_none() && !super::is_general(error) {
             self.now = Some((location(), super::describe(error)));
         }
     }
 
     /// The transaction was rolled back. Returns whether it may be repeated without the damaged part; `log` is called with that part.
-    pub fn exclude(&mut self, log: impl FnOnce(&P, &str)) -> bool {
+    pub(crate) fn exclude(&mut self, log: impl FnOnce(&P, &str)) -> bool {
         let Some((location, reason)) = self.now.take() else { return false };
         log(&location, &reason);
         self.known.insert(location, (Instant::now(), reason)).is_none()
     }
 
     /// Why a location is excluded, if it is.
-    pub fn reason(&self, location: &P) -> Option<&str> {
+    pub(crate) fn reason(&self, location: &P) -> Option<&str> {
         self.known.get(location).map(|(_, reason)| reason.as_str())
     }
 
     /// The excluded locations.
-    pub fn locations(&self) -> impl ExactSizeIterator<Item = &P> {
+    pub(crate) fn locations(&self) -> impl ExactSizeIterator<Item = &P> {
         self.known.keys()
     }
 }
 
 /// Damages databases, for tests. The file must not be open.
 #[cfg(test)]
-pub mod testing {
+pub(crate) mod testing {
     use std::path::Path;
 
     use rusqlite::Connection;
 
     /// Runs statements with a writable schema and without check constraints.
-    pub fn spoil(file: &Path, sql: &str) {
+    pub(crate) fn spoil(file: &Path, sql: &str) {
         let db = Connection::open(file).expect("opened");
         db.execute_batch("PRAGMA writable_schema = ON; PRAGMA ignore_check_constraints = ON").expect("set");
         db.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
@@ -72,7 +72,7 @@ pub mod testing {
     }
 
     /// Overwrites the nth page with rows of a table.
-    pub fn spoil_leaf(file: &Path, table: &str, nth: i64) {
+    pub(crate) fn spoil_leaf(file: &Path, table: &str, nth: i64) {
         spoil(file, "");
         let db = Connection::open(file).expect("opened");
         let sql =

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 /// A database as SQL, for `execute_batch` on an empty file.
-pub fn dump(file: &Path) -> String {
+pub(crate) fn dump(file: &Path) -> String {
     let db = Connection::open(file).expect("opened");
     let number =
         |pragma: &str| db.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get::<_, i64>(0)).expect("asked");

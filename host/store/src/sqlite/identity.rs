@@ -19,7 +19,7 @@ const HEADER_BYTES: usize = 100;
 
 /// Why nothing may be written any more: until the file is moved back, or until a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost(String);
+pub(crate) struct Lost(String);
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +28,7 @@ impl fmt::Display for Lost {
 }
 
 /// The state of an open database after the last transaction.
-pub struct Identity {
+pub(super) struct Identity {
     lock: FileLock,
     database: Watched,
     log: Watched,
@@ -103,7 +103,7 @@ impl Identity {
     ///
     /// # Errors
     /// The file is not the one that `lock` holds, or it cannot be read.
-    pub fn new(lock: FileLock, db: &Connection, path: &Path) -> Result<Identity, String> {
+    pub(super) fn new(lock: FileLock, db: &Connection, path: &Path) -> Result<Identity, String> {
         // Absolute, because the working directory may change; with links unresolved, so that a change of a link is noticed.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let unreadable = |e: std::io::Error| format!("it cannot be read: {e}");
@@ -125,7 +125,7 @@ impl Identity {
     ///
     /// # Errors
     /// The database is no longer the file at its path, or something other than SQLite wrote to it: nothing may be written.
-    pub fn check(&mut self, db: &Connection) -> Result<(), Lost> {
+    pub(super) fn check(&mut self, db: &Connection) -> Result<(), Lost> {
         let checked = self.check_files(db);
         self.is_lost = checked.is_err();
         checked
@@ -163,7 +163,7 @@ impl Identity {
     }
 
     /// Must be called after each transaction and each checkpoint: records the state of the files.
-    pub fn renew(&mut self) {
+    pub(super) fn renew(&mut self) {
         if self.is_lost {
             return;
         }

@@ -27,11 +27,11 @@ const REPLACEMENTS_MAX: usize = 5;
 static HELD: Mutex<Vec<(Id, Weak<Shared>)>> = Mutex::new(Vec::new());
 
 /// The identity of a file: device and inode.
-pub type Id = (u64, u64);
+pub(super) type Id = (u64, u64);
 
 /// A lock on a database file, released when its last clone is dropped. It must outlive all connections to the file.
 #[derive(Clone, Debug)]
-pub struct FileLock(Arc<Shared>);
+pub(crate) struct FileLock(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -45,7 +45,7 @@ struct Shared {
 
 /// Why a file cannot be locked.
 #[derive(Debug)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// A process uses it; its id, if known. It may be this process.
     InUse(Option<u32>),
     /// A file cannot be opened or locked.
@@ -54,7 +54,7 @@ pub enum LockError {
 
 /// How a database file is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockMode {
+pub(crate) enum LockMode {
     /// Only this process uses it.
     Exclusive,
     /// Other processes may use it too.
@@ -67,7 +67,7 @@ impl FileLock {
     ///
     /// # Errors
     /// The file is in use, or cannot be opened.
-    pub fn acquire(path: &Path, mode: LockMode, access: Access) -> Result<(FileLock, bool), LockError> {
+    pub(crate) fn acquire(path: &Path, mode: LockMode, access: Access) -> Result<(FileLock, bool), LockError> {
         let until = Instant::now() + RELEASE_TIMEOUT;
         loop {
             match try_acquire(path, mode, access) {
@@ -78,12 +78,12 @@ impl FileLock {
     }
 
     /// The identity of the file.
-    pub fn id(&self) -> Id {
+    pub(crate) fn id(&self) -> Id {
         self.0.id
     }
 
     /// Whether the locked file is still at a path.
-    pub fn is_at(&self, path: &Path) -> bool {
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == self.0.id)
     }
 
@@ -91,7 +91,7 @@ impl FileLock {
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn copy_database(&self, to: &mut impl io::Write) -> io::Result<()> {
+    pub(crate) fn copy_database(&self, to: &mut impl io::Write) -> io::Result<()> {
         let (mut at, mut part) = (0, vec![0; COPY_BYTES]);
         loop {
             let read = self.0.file.read_at(&mut part, at)?;
@@ -111,7 +111,7 @@ impl FileLock {
     ///
     /// # Errors
     /// Those of the operating system; the file is too short.
-    pub fn read_at(&self, part: &mut [u8], at: u64) -> io::Result<()> {
+    pub(crate) fn read_at(&self, part: &mut [u8], at: u64) -> io::Result<()> {
         self.0.file.read_exact_at(part, at)
     }
 
@@ -119,7 +119,7 @@ impl FileLock {
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn write_at(&self, part: &[u8], at: u64) -> io::Result<()> {
+    pub(crate) fn write_at(&self, part: &[u8], at: u64) -> io::Result<()> {
         self.0.file.write_all_at(part, at)?;
         self.0.file.sync_all()
     }
@@ -128,7 +128,7 @@ impl FileLock {
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn head<const N: usize>(&self) -> io::Result<[u8; N]> {
+    pub(crate) fn head<const N: usize>(&self) -> io::Result<[u8; N]> {
         let mut head = [0; N];
         // Zeros are not a valid header.
         match self.0.file.read_exact_at(&mut head, 0) {
@@ -193,7 +193,7 @@ impl FileLock {
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn downgrade(&self) -> io::Result<()> {
+    pub(crate) fn downgrade(&self) -> io::Result<()> {
         self.0.file.lock_shared()
     }
 }

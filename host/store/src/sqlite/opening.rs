@@ -19,7 +19,7 @@ const ENTRIES_MAX: usize = 10_000;
 ///
 /// # Errors
 /// The file is in use by another process, or a file cannot be opened.
-pub fn prepare(file: &Path, mode: LockMode, access: Access, also: &[String]) -> Result<FileLock, LockError> {
+pub(crate) fn prepare(file: &Path, mode: LockMode, access: Access, also: &[String]) -> Result<FileLock, LockError> {
     let (lock, is_only_user) = FileLock::acquire(file, mode, access)?;
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::Database;
 
 /// The pool.
-pub struct Readers {
+pub(crate) struct Readers {
     connections: Vec<Mutex<Database>>,
     /// Which connection to wait for if none is free, in turn.
     turn: AtomicUsize,
@@ -19,13 +19,13 @@ impl Readers {
     ///
     /// # Errors
     /// A connection cannot be opened.
-    pub fn open(count: usize, mut open: impl FnMut() -> rusqlite::Result<Database>) -> rusqlite::Result<Self> {
+    pub(crate) fn open(count: usize, mut open: impl FnMut() -> rusqlite::Result<Database>) -> rusqlite::Result<Self> {
         let connections = (0..count.max(1)).map(|_| open().map(Mutex::new)).collect::<rusqlite::Result<_>>()?;
         Ok(Readers { connections, turn: AtomicUsize::new(0) })
     }
 
     /// Reads with exclusive use of a connection. Blocks while none is free.
-    pub fn read<T>(&self, read: impl FnOnce(&Connection) -> T) -> T {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> T) -> T {
         if let Some(free) = self.connections.iter().find_map(|reader| reader.try_lock().ok()) {
             return read(&free);
         }

@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// Those of SQLite.
-pub fn connect(file: &Path, lock: FileLock, busy_timeout: Duration) -> rusqlite::Result<Database> {
+pub(crate) fn connect(file: &Path, lock: FileLock, busy_timeout: Duration) -> rusqlite::Result<Database> {
     // An absolute path is never a special name for SQLite, such as `:memory:`.
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -30,7 +30,7 @@ pub fn connect(file: &Path, lock: FileLock, busy_timeout: Duration) -> rusqlite:
 ///
 /// # Errors
 /// Those of SQLite; the database stays locked for that long.
-pub fn use_wal(db: &Connection, timeout: Duration) -> rusqlite::Result<bool> {
+pub(crate) fn use_wal(db: &Connection, timeout: Duration) -> rusqlite::Result<bool> {
     let deadline = Instant::now() + timeout;
     loop {
         match db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
@@ -44,7 +44,7 @@ pub fn use_wal(db: &Connection, timeout: Duration) -> rusqlite::Result<bool> {
 ///
 /// # Errors
 /// Those of SQLite.
-pub fn version(db: &Connection, application_id: i32, known: usize) -> rusqlite::Result<Result<usize, String>> {
+pub(crate) fn version(db: &Connection, application_id: i32, known: usize) -> rusqlite::Result<Result<usize, String>> {
     let number = |sql| db.query_row(sql, [], |row| row.get::<_, i32>(0));
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     let (id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
@@ -62,7 +62,7 @@ pub fn version(db: &Connection, application_id: i32, known: usize) -> rusqlite::
 ///
 /// # Errors
 /// Those of SQLite.
-pub fn set_version(db: &Connection, application_id: i32, version: usize) -> rusqlite::Result<()> {
+pub(crate) fn set_version(db: &Connection, application_id: i32, version: usize) -> rusqlite::Result<()> {
     db.pragma_update(None, "application_id", application_id)?;
     db.pragma_update(None, "user_version", version as i32)
 }

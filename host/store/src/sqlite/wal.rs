@@ -16,7 +16,7 @@ const PAGE_BYTES: std::ops::RangeInclusive<usize> = 512..=65_536;
 
 /// The result of a scan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scan {
+pub(super) struct Scan {
     /// Valid frames at the start; SQLite applies them up to the last commit among them.
     pub valid: u64,
     /// Frames of the same log after an invalid one.
@@ -86,7 +86,7 @@ impl Header {
 ///
 /// # Errors
 /// Those of the operating system.
-pub fn scan(log: &Path, page_bytes: usize) -> io::Result<Scan> {
+pub(super) fn scan(log: &Path, page_bytes: usize) -> io::Result<Scan> {
     let file = match File::open(log) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Scan::default()),
         opened => opened?,

@@ -18,7 +18,7 @@ use crate::sqlite;
 const STEP: usize = 500;
 
 impl Sqlite {
-    pub async fn create_batch(&self, batch: NewBatch, now: Timestamp) -> Result<Batch, QueueError> {
+    pub(crate) async fn create_batch(&self, batch: NewBatch, now: Timestamp) -> Result<Batch, QueueError> {
         self.writer
             .write(move |writer| {
                 writer.create_batch(&batch, now)?;
@@ -27,18 +27,18 @@ impl Sqlite {
             .await
     }
 
-    pub async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+    pub(crate) async fn complete_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         self.change_batch(uuid, |state| (state == BatchState::Receiving).then_some(BatchState::Sending)).await
     }
 
-    pub async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+    pub(crate) async fn pause_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         self.change_batch(uuid, |state| {
             matches!(state, BatchState::Receiving | BatchState::Sending).then_some(BatchState::Paused)
         })
         .await
     }
 
-    pub async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
+    pub(crate) async fn resume_batch(&self, uuid: Uuid) -> Result<Batch, QueueError> {
         let batch = self
             .change_batch(uuid, |state| {
                 matches!(state, BatchState::Paused | BatchState::Failed).then_some(BatchState::Sending)
@@ -49,7 +49,7 @@ impl Sqlite {
         Ok(batch)
     }
 
-    pub async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
+    pub(crate) async fn cancel_batch(&self, uuid: Uuid, now: Timestamp) -> Result<Batch, QueueError> {
         let batch = self.change_batch(uuid, |_| Some(BatchState::Cancelled)).await?;
         let priority = batch.priority.0;
         while self.writer.write(move |writer| Ok(writer.cancel_some(priority, now)?)).await? {}
@@ -80,11 +80,11 @@ impl Sqlite {
             .await
     }
 
-    pub async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
+    pub(crate) async fn batch(&self, uuid: Uuid) -> Result<Option<Batch>, QueueError> {
         self.read(move |db| read(db, uuid)).await
     }
 
-    pub async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
+    pub(crate) async fn batches(&self, max: usize) -> Result<Vec<Batch>, QueueError> {
         self.read(move |db| {
             let mut latest = db.prepare_cached("SELECT uuid FROM batches ORDER BY lane DESC LIMIT ?1")?;
             let uuids = latest.query_map([max as i64], |row| Ok(RowReader::new(row).uuid(0)))?;
@@ -99,7 +99,7 @@ impl Sqlite {
 
 impl Writer {
     /// Creates a batch, unless it exists. Returns whether it is new.
-    pub fn create_batch(&self, batch: &NewBatch, now: Timestamp) -> Result<bool, WriteError> {
+    pub(super) fn create_batch(&self, batch: &NewBatch, now: Timestamp) -> Result<bool, WriteError> {
         let NewBatch { uuid, digest, kind } = batch;
         let sql = "INSERT INTO batches (lane, uuid, digest, state, begun, kind)
             SELECT max(ifnull(max(lane), 0) + 1, ?1), ?2, ?3, 0, ?4, ?5 FROM batches
@@ -115,13 +115,13 @@ impl Writer {
         Ok(is_new)
     }
 
-    pub fn batch(&mut self, uuid: Uuid) -> Result<Batch, WriteError> {
+    pub(super) fn batch(&mut self, uuid: Uuid) -> Result<Batch, WriteError> {
         self.write_tallies()?;
         read(&self.db, uuid)?.ok_or(WriteError::Rejected(QueueError::Unknown("batch")))
     }
 
     /// Whether a priority class is that of a cancelled batch, which accepts and retries no messages.
-    pub fn is_cancelled(&mut self, priority: i64) -> rusqlite::Result<bool> {
+    pub(super) fn is_cancelled(&mut self, priority: i64) -> rusqlite::Result<bool> {
         if priority <= ORDINARY {
             return Ok(false);
         }
@@ -133,7 +133,7 @@ impl Writer {
     }
 
     /// The message type that the messages of a batch share.
-    pub fn kind(&self, priority: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
+    pub(super) fn kind(&self, priority: i64) -> rusqlite::Result<Option<Arc<[u8]>>> {
         if priority <= ORDINARY {
             return Ok(None);
         }
@@ -142,7 +142,7 @@ impl Writer {
     }
 
     /// Deletes batches that were created before a time and have no messages left.
-    pub fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
+    pub(super) fn drop_batches(&mut self, before: i64) -> rusqlite::Result<()> {
         self.write_tallies()?;
         let sql = "DELETE FROM batches WHERE begun < ?1 AND NOT EXISTS
             (SELECT 1 FROM tallies WHERE tallies.lane = batches.lane AND n > 0) AND NOT EXISTS

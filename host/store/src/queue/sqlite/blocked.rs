@@ -56,7 +56,7 @@ impl Shared {
     }
 
     /// Whether no message is blocked.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.entries.load(Ordering::Relaxed) == 0
     }
 
@@ -85,12 +85,12 @@ impl Shared {
     }
 
     /// The priority classes that are held.
-    pub fn held(&self) -> BTreeSet<i64> {
+    pub(super) fn held(&self) -> BTreeSet<i64> {
         self.lock().held.clone()
     }
 
     /// Loads the cached values from the table.
-    pub fn load(&self, db: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn load(&self, db: &Connection) -> rusqlite::Result<()> {
         let (counts, last) = match counts(db, "parked") {
             Err(error) if !sqlite::is_general(&error) => counts(db, BY_ID)?,
             found => found?,
@@ -104,12 +104,12 @@ impl Shared {
 
 impl Sqlite {
     /// The number of messages that wait for each destination.
-    pub fn blocked(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn blocked(&self) -> BTreeMap<String, u64> {
         self.blocked.lock().counts.clone()
     }
 
     /// Makes messages that wait for a destination due.
-    pub async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
+    pub(crate) async fn unblock(&self, destination: String, max: usize, in_turn: bool) -> Result<usize, QueueError> {
         let released = self.writer.write(move |writer| Ok(writer.unblock_some(&destination, max, in_turn)?)).await?;
         if !released.is_empty() {
             self.wakeups.wake(released.contains(&TRANSACTIONAL));
@@ -117,13 +117,13 @@ impl Sqlite {
         Ok(released.len())
     }
 
-    pub fn hold(&self, batch: Priority) {
+    pub(crate) fn hold(&self, batch: Priority) {
         if batch.is_batch() {
             self.blocked.lock().held.insert(batch.0);
         }
     }
 
-    pub fn release(&self, batches: &[Priority]) {
+    pub(crate) fn release(&self, batches: &[Priority]) {
         let mut state = self.blocked.lock();
         state.held.retain(|priority| !batches.contains(&Priority(*priority)));
         drop(state);
@@ -133,7 +133,7 @@ impl Sqlite {
 
 impl Writer {
     /// Blocks a message until one of the destinations is up, or until `due`.
-    pub fn block(
+    pub(super) fn block(
         &mut self,
         (id, priority): (i64, i64),
         due: i64,
@@ -160,7 +160,7 @@ impl Writer {
     }
 
     /// Removes a message from the table.
-    pub fn unblock(&mut self, id: i64) -> rusqlite::Result<()> {
+    pub(super) fn unblock(&mut self, id: i64) -> rusqlite::Result<()> {
         if self.blocked.is_empty() {
             return Ok(());
         }

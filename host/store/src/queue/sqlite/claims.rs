@@ -40,7 +40,7 @@ pub(super) enum Found {
 type Kind = Result<Option<Arc<[u8]>>, String>;
 
 impl Sqlite {
-    pub async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
+    pub(crate) async fn claim(&self, claim: Claim, now: Timestamp) -> Result<ClaimedBatch, QueueError> {
         let claimed = self.writer.write(move |writer| Ok(writer.claim(claim, now)?)).await;
         match &claimed {
             Ok(_) => self.health.claimed(),
@@ -49,11 +49,11 @@ impl Sqlite {
         claimed
     }
 
-    pub async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn settle(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
         self.settle_at(Urgency::Immediate, settled, now).await
     }
 
-    pub async fn settle_deferred(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn settle_deferred(&self, settled: Vec<Settled>, now: Timestamp) -> Result<(), QueueError> {
         self.settle_at(Urgency::Deferred, settled, now).await
     }
 
@@ -72,7 +72,7 @@ impl Sqlite {
 }
 
 impl Writer {
-    pub fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<ClaimedBatch> {
+    pub(super) fn claim(&mut self, claim: Claim, now: Timestamp) -> rusqlite::Result<ClaimedBatch> {
         let is_catching_up = self.follow_clock(now)?;
         self.expire_leases(now)?;
         let mut found = self.due(TRANSACTIONAL, claim.max, now)?;
@@ -243,7 +243,7 @@ impl Writer {
     }
 
     /// Ends a claim. Returns the message's priority class, if it was claimed.
-    pub fn end_claim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn end_claim(&mut self, id: i64) -> rusqlite::Result<Option<i64>> {
         let lease = self.leases.remove(&id);
         self.extended.extend(lease.filter(|lease| lease.is_extended).map(|_| id));
         self.db
@@ -349,7 +349,7 @@ impl Writer {
     }
 
     /// Sets the final state of a message that neither waits nor is claimed.
-    pub fn set_settled(
+    pub(super) fn set_settled(
         &mut self,
         id: i64,
         priority: i64,
@@ -388,7 +388,7 @@ impl Writer {
 
     /// Makes every lease that much older, for tests.
     #[cfg(any(test, feature = "conformance"))]
-    pub fn age_leases(&mut self, by: std::time::Duration) {
+    pub(super) fn age_leases(&mut self, by: std::time::Duration) {
         self.leases.values_mut().for_each(|lease| lease.until -= by);
     }
 }

@@ -36,7 +36,7 @@ struct Shift {
 
 impl Clock {
     /// Starts with the latest time in the tables.
-    pub fn new(db: &Connection) -> rusqlite::Result<Self> {
+    pub(super) fn new(db: &Connection) -> rusqlite::Result<Self> {
         let latest = |sql| match db.query_row(sql, [], |row| Ok(RowReader::new(row).number(0))).optional() {
             Err(error) if !sqlite::is_general(&error) => Ok(None),
             latest => latest,
@@ -61,7 +61,7 @@ impl Clock {
 
 impl Writer {
     /// Moves due times after the clock was set back, so that no message is delayed. Returns whether there is more to do.
-    pub fn follow_clock(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
+    pub(super) fn follow_clock(&mut self, now: Timestamp) -> rusqlite::Result<bool> {
         self.clock.notice(ms(now));
         let Some(shift) = self.clock.shift else { return Ok(false) };
         let part = ("the due times of waiting messages", "the clock was set back, and some messages are sent too late");

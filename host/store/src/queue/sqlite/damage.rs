@@ -46,18 +46,18 @@ pub(super) struct Damage {
 
 impl Damage {
     /// Whether some rows could not be deleted because of damage next to them.
-    pub fn has_damaged_neighbours(&self) -> bool {
+    pub(super) fn has_damaged_neighbours(&self) -> bool {
         self.known.locations().any(|location| matches!(location, Location::Neighbour(_)))
     }
 
     /// A transaction starts.
-    pub fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.known.start();
         self.lines.clear();
     }
 
     /// The transaction was committed: logs the damage that it found.
-    pub fn log(&mut self) {
+    pub(super) fn log(&mut self) {
         for (message, line) in self.lines.drain(..) {
             match message {
                 Some(message) => tracing::error!(message, "{line}"),
@@ -67,14 +67,14 @@ impl Damage {
     }
 
     /// The transaction was rolled back. Returns whether it may be repeated without the damaged part.
-    pub fn exclude(&mut self) -> bool {
+    pub(super) fn exclude(&mut self) -> bool {
         self.known.exclude(|_, _| {})
     }
 }
 
 impl Writer {
     /// Runs `work`, which may find damage. The inner error is the damage; in that case nothing was done.
-    pub fn attempt<T>(
+    pub(super) fn attempt<T>(
         &mut self,
         location: Location,
         work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
@@ -90,7 +90,7 @@ impl Writer {
     }
 
     /// As [`Writer::attempt`], for a part of the file that is not essential: damage is logged once, and the default is returned.
-    pub fn attempt_part<T: Default>(
+    pub(super) fn attempt_part<T: Default>(
         &mut self,
         (part, consequence): (&'static str, &str),
         work: impl FnOnce(&mut Writer) -> rusqlite::Result<T>,
@@ -102,7 +102,7 @@ impl Writer {
     }
 
     /// Sets aside a message whose row cannot be read or written: it no longer waits or is in flight. The row is not changed.
-    pub fn set_aside(&mut self, id: i64, priority: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
+    pub(super) fn set_aside(&mut self, id: i64, priority: i64, damage: &str, now: Timestamp) -> rusqlite::Result<()> {
         self.end_claim(id)?;
         self.take_waiting(priority, id)?;
         if self.note_damaged(id, damage, now)? {
@@ -116,7 +116,7 @@ impl Writer {
     }
 
     /// Records and logs that a message's row is damaged, so that maintenance skips it. Returns whether that is new.
-    pub fn note_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<bool> {
+    pub(super) fn note_damaged(&mut self, id: i64, damage: &str, now: Timestamp) -> rusqlite::Result<bool> {
         if !self.leave_out(id, damage, now)? {
             return Ok(false);
         }
@@ -130,13 +130,13 @@ impl Writer {
     }
 
     /// As [`Writer::note_damaged`], without logging.
-    pub fn leave_out(&mut self, id: i64, why: &str, now: Timestamp) -> rusqlite::Result<bool> {
+    pub(super) fn leave_out(&mut self, id: i64, why: &str, now: Timestamp) -> rusqlite::Result<bool> {
         let sql = "INSERT OR IGNORE INTO damaged (id, at, reason) VALUES (?1, ?2, ?3)";
         Ok(self.db.prepare_cached(sql)?.execute(params![id, ms(now), why])? > 0)
     }
 
     /// Logs that rows without a waiting message were removed.
-    pub fn log_orphans(&mut self, what: &str, ids: &[i64]) {
+    pub(super) fn log_orphans(&mut self, what: &str, ids: &[i64]) {
         if ids.is_empty() {
             return;
         }

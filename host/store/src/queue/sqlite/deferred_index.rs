@@ -115,13 +115,13 @@ impl Shared {
 
     /// The id of a message whose keys are in memory. Must be queried before the tables: keys are removed from memory after they are
     /// indexed.
-    pub fn id(&self, uuid: Uuid) -> Option<i64> {
+    pub(super) fn id(&self, uuid: Uuid) -> Option<i64> {
         let memtables = self.read();
         memtables.active.uuids.get(&uuid).or(memtables.flushing.uuids.get(&uuid)).copied()
     }
 
     /// The ids of a recipient's messages in memory, as a JSON list. Must be queried before the tables.
-    pub fn ids(&self, hashes: &[i64]) -> String {
+    pub(super) fn ids(&self, hashes: &[i64]) -> String {
         let memtables = self.read();
         list(memtables.ids(hashes))
     }
@@ -224,7 +224,7 @@ fn index_all(db: &Connection, keys: &Keys, last: i64) -> rusqlite::Result<()> {
 impl DeferredIndex {
     /// Inserts the keys that the last process had in memory. Also returns the id of the last message, and the error if the indexes are
     /// damaged.
-    pub fn new(db: &Connection) -> rusqlite::Result<(Self, i64, Option<rusqlite::Error>)> {
+    pub(super) fn new(db: &Connection) -> rusqlite::Result<(Self, i64, Option<rusqlite::Error>)> {
         let (mut active, mut indexed) = unindexed(db)?;
         let mut damage = None;
         if let Some(last) = active.uuids.values().max().copied() {
@@ -255,44 +255,44 @@ impl DeferredIndex {
     }
 
     /// Stops inserting, because the indexes are damaged. The next start tries again.
-    pub fn disable(&mut self) {
+    pub(super) fn disable(&mut self) {
         self.is_disabled = true;
     }
 
-    pub fn shared(&self) -> Shared {
+    pub(super) fn shared(&self) -> Shared {
         self.shared.clone()
     }
 
     /// A message was accepted.
-    pub fn add(&mut self, uuid: Uuid, id: i64, hashes: Hashes) {
+    pub(super) fn add(&mut self, uuid: Uuid, id: i64, hashes: Hashes) {
         self.added.add(uuid, id, hashes);
     }
 
     /// The id of the message with a uuid. Its row may have been deleted.
-    pub fn find(&self, db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn find(&self, db: &Connection, uuid: Uuid) -> rusqlite::Result<Option<i64>> {
         self.in_memory(uuid).map_or_else(|| indexed(db, uuid), |id| Ok(Some(id)))
     }
 
     /// As [`DeferredIndex::find`], for messages that are not indexed.
-    pub fn in_memory(&self, uuid: Uuid) -> Option<i64> {
+    pub(super) fn in_memory(&self, uuid: Uuid) -> Option<i64> {
         let memtables = self.added.uuids.get(&uuid).copied().or_else(|| self.shared.id(uuid));
         memtables.filter(|id| !self.erased.contains_key(id))
     }
 
     /// The ids of a recipient's messages in memory, as a JSON list. Some may have been erased.
-    pub fn ids(&self, hashes: &[i64]) -> String {
+    pub(super) fn ids(&self, hashes: &[i64]) -> String {
         let memtables = self.shared.read();
         list(memtables.ids(hashes).chain(self.added.ids(hashes)))
     }
 
     /// A message was erased.
-    pub fn erase(&mut self, uuid: Uuid, id: i64) {
+    pub(super) fn erase(&mut self, uuid: Uuid, id: i64) {
         self.added.remove(uuid, id);
         self.erased.insert(id, uuid);
     }
 
     /// Inserts some entries. Must be the last step of a transaction.
-    pub fn index(&mut self, db: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn index(&mut self, db: &Connection) -> rusqlite::Result<()> {
         let step = STEP + KEYS * self.added.uuids.len();
         let next = self.batch.len().min(self.done + step);
         if next > self.done && !self.is_disabled {
@@ -304,7 +304,7 @@ impl DeferredIndex {
     }
 
     /// The transaction was committed. `last_id`: the id of the last message that was accepted.
-    pub fn commit(&mut self, last_id: i64) {
+    pub(super) fn commit(&mut self, last_id: i64) {
         self.done = self.next;
         let is_all = self.done == self.batch.len();
         if self.added.uuids.is_empty() && self.erased.is_empty() && !(is_all && self.done > 0) {
@@ -335,7 +335,7 @@ impl DeferredIndex {
     }
 
     /// The transaction was rolled back.
-    pub fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         self.added = Keys::default();
         self.erased.clear();
         self.next = self.done;

@@ -37,7 +37,7 @@ pub(super) struct DiskReserve {
 
 impl DiskReserve {
     /// The reserve for a database, of `bytes` if the disk is large enough. The file is not created yet.
-    pub fn new(database: &Path, bytes: u64, access: Access) -> DiskReserve {
+    pub(super) fn new(database: &Path, bytes: u64, access: Access) -> DiskReserve {
         let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
         let file = beside(&database, ".reserve");
         let total = space(&file).map_or(0, |(total, _)| total);
@@ -51,12 +51,12 @@ impl DiskReserve {
     }
 
     /// The reserve of a queue.
-    pub fn of(settings: &Settings) -> DiskReserve {
+    pub(super) fn of(settings: &Settings) -> DiskReserve {
         DiskReserve::new(&settings.database, settings.disk_reserve, settings.access)
     }
 
     /// Removes the file. Returns whether it existed.
-    pub fn release(&mut self) -> bool {
+    pub(super) fn release(&mut self) -> bool {
         self.checked = Some(Instant::now());
         self.is_there = false;
         std::fs::remove_file(&self.file).is_ok()
@@ -64,7 +64,7 @@ impl DiskReserve {
 
     /// Creates the reserve if it is missing. Returns whether there is room for new messages: the reserve exists, or the disk is too small
     /// for one.
-    pub fn ensure(&mut self) -> bool {
+    pub(super) fn ensure(&mut self) -> bool {
         let is_due = |checked: Option<Instant>| checked.is_none_or(|checked| checked.elapsed() >= POLL);
         if self.bytes > 0 && !self.is_there && is_due(self.checked) {
             self.checked = Some(Instant::now());
@@ -75,7 +75,7 @@ impl DiskReserve {
 
     /// The number of pages in the log that triggers a checkpoint. The database may grow by as many pages, for which the reserve must be
     /// large enough.
-    pub fn log_pages(&self, page_bytes: i32, at_most: i32) -> i32 {
+    pub(super) fn log_pages(&self, page_bytes: i32, at_most: i32) -> i32 {
         match (self.bytes, self.is_there) {
             (0, _) => at_most,
             // As few as possible, to save space.
@@ -88,7 +88,7 @@ impl DiskReserve {
     }
 
     /// Why new messages are rejected.
-    pub fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         format!(
             "the disk is full: new messages are rejected, and accepted ones are still sent. Free {} MiB on the disk of {}; \
              new messages are then accepted again",

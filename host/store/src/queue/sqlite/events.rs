@@ -12,7 +12,7 @@ use crate::sqlite;
 const PRUNED: &str = "events-pruned";
 
 impl Sqlite {
-    pub async fn set_webhooks(&self, webhooks: Vec<String>) -> Result<(), QueueError> {
+    pub(crate) async fn set_webhooks(&self, webhooks: Vec<String>) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
                 writer.webhooks.clone_from(&webhooks);
@@ -29,7 +29,7 @@ impl Sqlite {
             .await
     }
 
-    pub async fn webhook_deliveries(
+    pub(crate) async fn webhook_deliveries(
         &self,
         webhook: String,
         max: usize,
@@ -53,7 +53,7 @@ impl Sqlite {
         }
     }
 
-    pub async fn next_webhook_delivery(&self, webhook: String) -> Result<Option<Timestamp>, QueueError> {
+    pub(crate) async fn next_webhook_delivery(&self, webhook: String) -> Result<Option<Timestamp>, QueueError> {
         let sql = "SELECT min(due) FROM calls WHERE hook = ?1";
         let next = move |db: &Connection| {
             let read = |row: &rusqlite::Row| Ok(RowReader::new(row).number(0));
@@ -62,11 +62,11 @@ impl Sqlite {
         self.read(next).await
     }
 
-    pub async fn emit(&self, event: NewEvent, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn emit(&self, event: NewEvent, now: Timestamp) -> Result<(), QueueError> {
         self.writer.write(move |writer| Ok(writer.emit(0, &event, now)?)).await
     }
 
-    pub async fn end_webhook_delivery(&self, webhook: String, event: EventId) -> Result<(), QueueError> {
+    pub(crate) async fn end_webhook_delivery(&self, webhook: String, event: EventId) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
                 let sql = "DELETE FROM calls WHERE hook = ?1 AND event = ?2";
@@ -76,7 +76,7 @@ impl Sqlite {
             .await
     }
 
-    pub async fn retry_webhook_delivery(
+    pub(crate) async fn retry_webhook_delivery(
         &self,
         webhook: String,
         event: EventId,
@@ -91,7 +91,7 @@ impl Sqlite {
             .await
     }
 
-    pub async fn events(&self, after: EventId, max: usize) -> Result<Events, QueueError> {
+    pub(crate) async fn events(&self, after: EventId, max: usize) -> Result<Events, QueueError> {
         self.read(move |db| {
             // One snapshot, so that events that are pruned meanwhile are reported.
             let snapshot = db.unchecked_transaction()?;
@@ -153,7 +153,7 @@ fn due_deliveries(
 
 impl Writer {
     /// Deletes some events from before a time that have no pending delivery. Returns their number.
-    pub fn prune_events(&mut self, before: i64, max: i64) -> rusqlite::Result<i64> {
+    pub(super) fn prune_events(&mut self, before: i64, max: i64) -> rusqlite::Result<i64> {
         let gone: Vec<i64> = self
             .db
             .prepare_cached(
@@ -171,7 +171,7 @@ impl Writer {
     }
 
     /// Stores an event, and a delivery to each webhook.
-    pub fn emit(&mut self, message: i64, event: &NewEvent, now: Timestamp) -> rusqlite::Result<()> {
+    pub(super) fn emit(&mut self, message: i64, event: &NewEvent, now: Timestamp) -> rusqlite::Result<()> {
         let sql = "INSERT INTO events (at, message, kind, body) VALUES (?1, ?2, ?3, ?4)";
         self.db.prepare_cached(sql)?.execute(params![ms(now), message, event.kind, event.body])?;
         let event = self.db.last_insert_rowid();

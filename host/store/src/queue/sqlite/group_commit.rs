@@ -95,7 +95,7 @@ pub(super) struct Sender {
 impl Sender {
     /// Sends an operation. Completes when it is committed. If the future is dropped, the operation may or may not be committed. `work` may
     /// be called more than once; the effects of earlier calls are rolled back.
-    pub async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
     ) -> Result<T, QueueError> {
@@ -103,7 +103,7 @@ impl Sender {
     }
 
     /// As [`Sender::write`], with that urgency.
-    pub async fn write_at<T: Send + 'static>(
+    pub(super) async fn write_at<T: Send + 'static>(
         &self,
         urgency: Urgency,
         work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
@@ -113,7 +113,7 @@ impl Sender {
 
     /// As [`Sender::write`], in two steps: completes when the position in the order of operations is fixed, and returns a future that
     /// completes when the operation is committed.
-    pub async fn start<T: Send + 'static>(
+    pub(super) async fn start<T: Send + 'static>(
         &self,
         urgency: Urgency,
         work: impl FnMut(&mut Writer) -> Result<T, WriteError> + Send + 'static,
@@ -131,7 +131,7 @@ impl Sender {
 
 impl Sender {
     /// Completes when the thread has ended.
-    pub async fn ended(&self) {
+    pub(super) async fn ended(&self) {
         self.immediate.closed().await;
     }
 }

@@ -29,7 +29,7 @@ const STEP: usize = 500;
 const COLUMNS: &str = "id, uuid, state, accepted, settled, name, user, email, body, progress, report, lane";
 
 impl Sqlite {
-    pub async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
+    pub(crate) async fn message(&self, uuid: Uuid) -> Result<Option<Stored>, QueueError> {
         let held = self.deferred_index.id(uuid);
         self.read(move |db| {
             let id = if held.is_some() { held } else { indexed(db, uuid)? };
@@ -44,7 +44,12 @@ impl Sqlite {
         .await
     }
 
-    pub async fn messages(&self, filter: Filter, cursor: Option<MessageId>, max: usize) -> Result<Page, QueueError> {
+    pub(crate) async fn messages(
+        &self,
+        filter: Filter,
+        cursor: Option<MessageId>,
+        max: usize,
+    ) -> Result<Page, QueueError> {
         let (held, is_rehashing) = (self.deferred_index.clone(), self.is_rehashing.load(Ordering::Acquire));
         self.read(move |db| {
             let people = People::of(&filter, &held, is_rehashing);
@@ -57,7 +62,7 @@ impl Sqlite {
         .await
     }
 
-    pub async fn stats(&self) -> Result<Stats, QueueError> {
+    pub(crate) async fn stats(&self) -> Result<Stats, QueueError> {
         let file = self.file.clone();
         let health = self.health.clone();
         let mut stats = self.read(move |db| stats(db, &health)).await?;
@@ -68,7 +73,7 @@ impl Sqlite {
         Ok(stats)
     }
 
-    pub async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn retry(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
                 None => Err(WriteError::Rejected(QueueError::Unknown("message"))),
@@ -80,7 +85,7 @@ impl Sqlite {
         Ok(())
     }
 
-    pub async fn cancel(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn cancel(&self, uuid: Uuid, now: Timestamp) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| {
                 let Some((id, priority, _)) = writer.find(uuid)? else {
@@ -95,7 +100,7 @@ impl Sqlite {
             .await
     }
 
-    pub async fn discard(&self, uuid: Uuid) -> Result<(), QueueError> {
+    pub(crate) async fn discard(&self, uuid: Uuid) -> Result<(), QueueError> {
         self.writer
             .write(move |writer| match writer.find(uuid)? {
                 None => Err(WriteError::Rejected(QueueError::Unknown("message"))),
@@ -105,7 +110,7 @@ impl Sqlite {
             .await
     }
 
-    pub async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
+    pub(crate) async fn retry_all(&self, selection: Selection, now: Timestamp) -> Result<u64, QueueError> {
         let tried = self
             .each_dead(selection, move |writer, id, priority, state| writer.retry(id, priority, state, now))
             .await?;
@@ -113,7 +118,7 @@ impl Sqlite {
         Ok(tried)
     }
 
-    pub async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
+    pub(crate) async fn discard_all(&self, selection: Selection) -> Result<u64, QueueError> {
         self.each_dead(selection, |writer, id, priority, state| writer.discard(id, priority, state).map(|()| true))
             .await
     }

@@ -14,12 +14,12 @@ pub(super) struct Range {
 
 impl Range {
     /// One message.
-    pub fn one(priority: i64, due: i64, id: i64) -> Self {
+    pub(super) fn one(priority: i64, due: i64, id: i64) -> Self {
         Range { priority, due, first: id, n: 1 }
     }
 
     /// Extends the range by `next` if that follows directly. Returns whether it does.
-    pub fn grow(&mut self, next: Range) -> bool {
+    pub(super) fn grow(&mut self, next: Range) -> bool {
         let is_next = (next.priority, next.due, next.first) == (self.priority, self.due, self.first + self.n);
         self.n += if is_next { next.n } else { 0 };
         is_next

@@ -11,7 +11,7 @@ use super::{Batch, BatchState, DuePage, NewBatch, Priority, QueueError, Resolver
 use crate::sqlite;
 
 impl Sqlite {
-    pub async fn create_resolved_batch(
+    pub(crate) async fn create_resolved_batch(
         &self,
         batch: NewBatch,
         resolver: Resolver,
@@ -34,11 +34,20 @@ impl Sqlite {
         Ok(created)
     }
 
-    pub async fn due_pages(&self, max: usize, now: Timestamp) -> Result<(Vec<DuePage>, Option<Timestamp>), QueueError> {
+    pub(crate) async fn due_pages(
+        &self,
+        max: usize,
+        now: Timestamp,
+    ) -> Result<(Vec<DuePage>, Option<Timestamp>), QueueError> {
         self.read(move |db| Ok((due(db, max, now)?, next(db, now)?))).await
     }
 
-    pub async fn page_accepted(&self, batch: Priority, next: Option<String>, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn page_accepted(
+        &self,
+        batch: Priority,
+        next: Option<String>,
+        now: Timestamp,
+    ) -> Result<(), QueueError> {
         let priority = batch.0;
         self.writer
             .write(move |writer| {
@@ -60,7 +69,7 @@ impl Sqlite {
             .await
     }
 
-    pub async fn page_failed(
+    pub(crate) async fn page_failed(
         &self,
         batch: Priority,
         error: String,
@@ -83,11 +92,11 @@ impl Sqlite {
 
 impl Writer {
     /// Makes the next page of a resumed batch due now. Returns whether it still has pages.
-    pub fn resume_resolving(&self, priority: i64) -> Result<bool, WriteError> {
+    pub(super) fn resume_resolving(&self, priority: i64) -> Result<bool, WriteError> {
         Ok(self.db.execute("UPDATE resolving SET failures = 0, due = 0 WHERE lane = ?1", [priority])? > 0)
     }
 
-    pub fn stop_resolving(&self, priority: i64) -> Result<(), WriteError> {
+    pub(super) fn stop_resolving(&self, priority: i64) -> Result<(), WriteError> {
         self.db.execute("DELETE FROM resolving WHERE lane = ?1", [priority])?;
         Ok(())
     }

@@ -56,7 +56,7 @@ impl PersonKey {
 
 impl Sqlite {
     /// Runs in small steps, so that other writes do not wait long.
-    pub async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
+    pub(crate) async fn maintain(&self, now: Timestamp) -> Result<(), QueueError> {
         if self.health.wants_probe() {
             self.put_meta("probed", now.to_string()).await?;
         }
@@ -71,7 +71,7 @@ impl Sqlite {
         Ok(self.writer.write(move |writer| Ok(writer.prune(now)?)).await? || is_rehash_left)
     }
 
-    pub async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
+    pub(crate) async fn erase(&self, user: Option<String>, email: Option<String>) -> Result<Erased, QueueError> {
         // Messages that were indexed by an earlier rule must be indexed again first, to be found.
         while self.rehash().await? {}
         let people = [(PersonKey::User, user), (PersonKey::Email, email)];

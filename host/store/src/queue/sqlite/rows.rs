@@ -18,7 +18,7 @@ pub(super) struct RowReader<'a> {
 }
 
 impl<'a> RowReader<'a> {
-    pub fn new(row: &'a Row<'a>) -> Self {
+    pub(super) fn new(row: &'a Row<'a>) -> Self {
         RowReader { row, faults: Vec::new() }
     }
 
@@ -32,7 +32,7 @@ impl<'a> RowReader<'a> {
     }
 
     /// A string, with invalid UTF-8 replaced.
-    pub fn text(&mut self, column: usize) -> Option<String> {
+    pub(super) fn text(&mut self, column: usize) -> Option<String> {
         let bytes = match self.value(column) {
             ValueRef::Null => return None,
             ValueRef::Text(bytes) => bytes,
@@ -54,7 +54,7 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    pub fn number(&mut self, column: usize) -> Option<i64> {
+    pub(super) fn number(&mut self, column: usize) -> Option<i64> {
         match self.value(column) {
             ValueRef::Null => None,
             ValueRef::Integer(number) => Some(number),
@@ -66,7 +66,7 @@ impl<'a> RowReader<'a> {
     }
 
     /// A required number.
-    pub fn number_or(&mut self, column: usize, default: i64) -> i64 {
+    pub(super) fn number_or(&mut self, column: usize, default: i64) -> i64 {
         let is_null = matches!(self.value(column), ValueRef::Null);
         if is_null {
             self.fault(column, "is missing");
@@ -74,7 +74,7 @@ impl<'a> RowReader<'a> {
         self.number(column).unwrap_or(default)
     }
 
-    pub fn bytes(&mut self, column: usize) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&mut self, column: usize) -> Option<Vec<u8>> {
         match self.value(column) {
             ValueRef::Null => None,
             ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Some(bytes.to_vec()),
@@ -86,7 +86,7 @@ impl<'a> RowReader<'a> {
     }
 
     /// A required uuid; the nil uuid if it is missing.
-    pub fn uuid(&mut self, column: usize) -> Uuid {
+    pub(super) fn uuid(&mut self, column: usize) -> Uuid {
         match self.bytes(column).map(|bytes| Uuid::from_slice(&bytes)) {
             Some(Ok(uuid)) => uuid,
             _ => {

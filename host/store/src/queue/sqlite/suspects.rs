@@ -3,7 +3,7 @@
 //! nothing else in flight. When an attempt finishes it is no longer a suspect. So only a message that crashes the process by itself
 //! continues to count; after `queue.max-interruptions` it is set aside.
 //!
-//! Only unexpected ends are counted: not an orderly shutdown ([`super::Queue::note_shutdown`]), and not a lease that ended.
+//! Only unexpected ends are counted: not an orderly shutdown ([`crate::queue::Queue::note_shutdown`]), and not a lease that ended.
 
 use jiff::Timestamp;
 use rusqlite::OptionalExtension;
@@ -30,18 +30,18 @@ const RUN: &str = "run";
 const RUNNING: &str = "running";
 
 impl Sqlite {
-    pub async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
+    pub(crate) async fn claim_suspect(&self, now: Timestamp) -> Result<Option<Claimed>, QueueError> {
         self.writer.write(move |writer| Ok(writer.claim_suspect(now)?)).await
     }
 }
 
 impl Writer {
-    pub fn note_shutdown(&self) -> rusqlite::Result<()> {
+    pub(super) fn note_shutdown(&self) -> rusqlite::Result<()> {
         put_meta(&self.db, RUN, "ended")
     }
 
     /// Requeues messages that were in flight in the last process, in doubt. Must be called first.
-    pub fn recover(&mut self, now: Timestamp) -> Result<(), QueueError> {
+    pub(super) fn recover(&mut self, now: Timestamp) -> Result<(), QueueError> {
         group_commit::run_now(self, move |writer| Ok(writer.requeue_claimed(now)?))
     }
 
@@ -170,7 +170,7 @@ impl Writer {
     }
 
     /// When the next suspect that is not paused is due.
-    pub fn next_suspect(&mut self) -> rusqlite::Result<Option<Timestamp>> {
+    pub(super) fn next_suspect(&mut self) -> rusqlite::Result<Option<Timestamp>> {
         if self.suspects == 0 {
             return Ok(None);
         }
@@ -183,7 +183,7 @@ impl Writer {
     }
 
     /// Removes every suspect of a priority class from the queue. Returns their ids.
-    pub fn take_suspects(&mut self, priority: i64) -> rusqlite::Result<Vec<i64>> {
+    pub(super) fn take_suspects(&mut self, priority: i64) -> rusqlite::Result<Vec<i64>> {
         let mut ids = Vec::new();
         for (_, id) in self.waiting_suspects()? {
             if self.priority(id)? == Some(priority) && ready::take_one(&self.db, SUSPECTS, id)? {
@@ -195,7 +195,7 @@ impl Writer {
     }
 
     /// Removes a message from the queue. Returns whether it waited.
-    pub fn take_waiting(&mut self, priority: i64, id: i64) -> rusqlite::Result<bool> {
+    pub(super) fn take_waiting(&mut self, priority: i64, id: i64) -> rusqlite::Result<bool> {
         if ready::take_one(&self.db, priority, id)? {
             return Ok(true);
         }

@@ -125,7 +125,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Must be followed by [`Writer::recover`].
-    pub fn new(
+    pub(super) fn new(
         db: Database,
         settings: &Settings,
         (meter, health): (Arc<Meter>, Arc<HealthTracker>),
@@ -208,7 +208,7 @@ impl Writer {
 
     /// Commits all changes in one transaction, and replies to each. If one of them fails, the transaction is rolled back and each change
     /// is committed separately, so that only the caller of the faulty one gets an error.
-    pub fn commit(&mut self, changes: &mut [Box<dyn WriteOp>]) {
+    pub(super) fn commit(&mut self, changes: &mut [Box<dyn WriteOp>]) {
         if let Err(lost) = self.db.check() {
             let why = lost.to_string();
             self.health.write_failed(&why);
@@ -239,7 +239,7 @@ impl Writer {
     }
 
     /// Whether there is room for new messages besides the reserve.
-    pub fn has_room(&mut self) -> bool {
+    pub(super) fn has_room(&mut self) -> bool {
         let has = self.reserve.ensure();
         if self.has_room.replace(has) != Some(has) {
             self.limit_log();
@@ -363,7 +363,7 @@ impl Writer {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
 
-    pub fn accept(&mut self, new: &[(New, Hashes)], now: Timestamp) -> Result<Vec<Accepted>, WriteError> {
+    pub(super) fn accept(&mut self, new: &[(New, Hashes)], now: Timestamp) -> Result<Vec<Accepted>, WriteError> {
         if !self.has_room() {
             return Err(WriteError::Rejected(QueueError::NoRoom(self.reserve.reason())));
         }
@@ -447,12 +447,12 @@ impl Writer {
     }
 
     /// Adds a waiting message.
-    pub fn put(&self, priority: i64, due: i64, id: i64) -> rusqlite::Result<()> {
+    pub(super) fn put(&self, priority: i64, due: i64, id: i64) -> rusqlite::Result<()> {
         ready::put(&self.db, Range::one(priority, due, id))
     }
 
     /// Claims a message. Returns false if it was claimed already.
-    pub fn start_claim(&mut self, id: i64, priority: i64, claim: u64) -> rusqlite::Result<bool> {
+    pub(super) fn start_claim(&mut self, id: i64, priority: i64, claim: u64) -> rusqlite::Result<bool> {
         let mut claims = self.db.prepare_cached("INSERT OR IGNORE INTO claims (id, lane) VALUES (?1, ?2)")?;
         if claims.execute([id, priority])? == 0 {
             return Ok(false);
@@ -464,14 +464,14 @@ impl Writer {
     }
 
     /// Changes the number of a batch's messages in a state.
-    pub fn tally(&mut self, priority: i64, state: State, by: i64) {
+    pub(super) fn tally(&mut self, priority: i64, state: State, by: i64) {
         if priority > super::ORDINARY {
             *self.tallies.entry((priority, state)).or_default() += by;
         }
     }
 
     /// Writes the changed numbers. Must be called before the table is read.
-    pub fn write_tallies(&mut self) -> rusqlite::Result<()> {
+    pub(super) fn write_tallies(&mut self) -> rusqlite::Result<()> {
         let sql =
             "INSERT INTO tallies (lane, state, n) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET n = n + excluded.n";
         let tallies = std::mem::take(&mut self.tallies);
@@ -487,7 +487,7 @@ impl Writer {
     }
 
     /// The id, priority class and state of a message.
-    pub fn find(&self, uuid: Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
+    pub(super) fn find(&self, uuid: Uuid) -> rusqlite::Result<Option<(i64, i64, State)>> {
         let Some(id) = self.deferred_index.find(&self.db, uuid)? else { return Ok(None) };
         let mut found = self.db.prepare_cached("SELECT lane, state FROM messages WHERE id = ?1 AND state >= 0")?;
         let read = |row: &rusqlite::Row| {
