@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ace::channel::{Channel, ChannelMap, Limit, candidates, choose};
 use ace::config::Routing;
 use ace::message::{
-    Attempt, DeliveryError, Denial, Fault, FaultKind, Message, MessageType, Notes, OnError, PolicyReport, PolicyResult,
-    Receipt, TemplateFile, Verdict,
+    Attempt, CallContext, DeliveryError, Denial, Fault, FaultKind, Message, MessageType, OnError, PolicyReport,
+    PolicyResult, Receipt, TemplateFile, Verdict,
 };
 use ace::policy::{Ruling, ruling};
 use async_trait::async_trait;
@@ -109,7 +109,7 @@ impl Channel for Stub {
     fn template_files(&self) -> &[TemplateFile] {
         &[]
     }
-    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &Notes) -> Result<bool, Fault> {
+    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &CallContext) -> Result<bool, Fault> {
         Ok(self.overrides)
     }
     async fn deliver(
@@ -117,7 +117,7 @@ impl Channel for Stub {
         _: &Arc<Message>,
         _: &[(String, String)],
         _: &Attempt,
-        _: &Notes,
+        _: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         Ok(Receipt::default())
     }
@@ -147,7 +147,7 @@ async fn ours(case: &Value) -> Option<String> {
     let mut message = Message::new("app", "name", None);
     message.options = case["options"].as_object().cloned().unwrap_or_default();
     let found = candidates(&map, &routing, &Limit::default(), text(case, "type"), &message);
-    let chosen = choose(found.channels, &Arc::new(message), &Notes::default()).await.expect("stubs do not break");
+    let chosen = choose(found.channels, &Arc::new(message), &CallContext::default()).await.expect("stubs do not break");
     chosen.map(|(channel, _)| channel.name().to_owned())
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use ace::channel::Channel;
 use ace::message::{
-    Attempt, ChannelReport, DeliveryError, Denial, Fault, FaultKind, Notes, OnError, Outcome, PolicyResult, Receipt,
-    Rule, TemplateFile, Verdict,
+    Attempt, CallContext, ChannelReport, DeliveryError, Denial, Fault, FaultKind, OnError, Outcome, PolicyResult,
+    Receipt, Rule, TemplateFile, Verdict,
 };
 use ace::policy::{Policy, StubPolicy};
 use ace::{Ace, Config, Message, MessageType, Recipient, Report};
@@ -40,7 +40,7 @@ impl Channel for Inbox {
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
-        _: &Notes,
+        _: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         assert_eq!(attempt.idempotency_key, format!("{}.inbox", message.uuid));
         self.taken.lock().expect("no panic before").push((message.uuid.to_string(), rendered[0].1.clone()));
@@ -57,7 +57,7 @@ impl Policy for Unsure {
         "unsure"
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &CallContext) -> Result<PolicyResult, Fault> {
         let message = "who knows".to_owned();
         Err(Fault { plugin: "unsure".to_owned(), kind: FaultKind::Error, message, backtrace: None })
     }

@@ -10,7 +10,7 @@ use ace::channel::Channel;
 use ace::dispatch::{self, Done, Limits, Lines, Sink};
 use ace::internals::plugin::PluginState;
 use ace::message::{
-    Attempt, DeliveryError, Message, MessageType, Notes, Outcome, Receipt, Recipient, Report, TemplateFile,
+    Attempt, CallContext, DeliveryError, Message, MessageType, Outcome, Receipt, Recipient, Report, TemplateFile,
 };
 use ace::watch::Watch;
 use ace::{Ace, Config};
@@ -136,7 +136,7 @@ impl Channel for Buggy {
         _: &Arc<Message>,
         _: &[(String, String)],
         _: &Attempt,
-        _: &Notes,
+        _: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         Ok(Receipt { provider_id: None, detail: None })
     }
@@ -192,7 +192,7 @@ impl Channel for BuggyDelivery {
         _: &Arc<Message>,
         rendered: &[(String, String)],
         _: &Attempt,
-        _: &Notes,
+        _: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         assert_ne!(rendered[0].1, "7", "it cannot bear a seven");
         Ok(Receipt { provider_id: None, detail: None })

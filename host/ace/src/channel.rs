@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Routing;
 use crate::message::{
-    ActionLink, Attempt, ChannelType, DeliveryError, EMAIL, Fault, FaultKind, Message, Notes, PUSH, Receipt, Rule,
-    TemplateFile,
+    ActionLink, Attempt, CallContext, ChannelType, DeliveryError, EMAIL, Fault, FaultKind, Message, PUSH, Receipt,
+    Rule, TemplateFile,
 };
 use crate::plugin::{ChannelInfo, Runtime};
 
@@ -34,28 +34,28 @@ pub trait Channel: Send + Sync {
     fn template_files(&self) -> &[TemplateFile];
 
     /// Does it claim this message although another one of its type would be chosen?
-    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &Notes) -> Result<bool, Fault> {
+    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &CallContext) -> Result<bool, Fault> {
         Ok(false)
     }
 
     /// Links for the templates.
-    async fn action_links(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<ActionLink>, Fault> {
+    async fn action_links(&self, _: &Arc<Message>, _: &CallContext) -> Result<Vec<ActionLink>, Fault> {
         Ok(Vec::new())
     }
 
     /// Addresses of tracking images for the templates.
-    async fn tracker_image_sources(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<String>, Fault> {
+    async fn tracker_image_sources(&self, _: &Arc<Message>, _: &CallContext) -> Result<Vec<String>, Fault> {
         Ok(Vec::new())
     }
 
-    /// Hands the rendered files (name, text) to the provider, once. Faults are recoverable errors. `notes`, here and above,
+    /// Hands the rendered files (name, text) to the provider, once. Faults are recoverable errors. `call`, here and above,
     /// takes what is worth telling beside the answer.
     async fn deliver(
         &self,
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
-        notes: &Notes,
+        call: &CallContext,
     ) -> Result<Receipt, DeliveryError>;
 }
 
@@ -85,16 +85,16 @@ impl Channel for WasmChannel {
         &self.info.template_files
     }
 
-    async fn overrides_delivery_for_message(&self, message: &Arc<Message>, notes: &Notes) -> Result<bool, Fault> {
-        self.runtime.overrides_delivery(message).await.report_to(notes)
+    async fn overrides_delivery_for_message(&self, message: &Arc<Message>, call: &CallContext) -> Result<bool, Fault> {
+        self.runtime.overrides_delivery(message).await.report_to(call)
     }
 
-    async fn action_links(&self, message: &Arc<Message>, notes: &Notes) -> Result<Vec<ActionLink>, Fault> {
-        self.runtime.action_links(message).await.report_to(notes)
+    async fn action_links(&self, message: &Arc<Message>, call: &CallContext) -> Result<Vec<ActionLink>, Fault> {
+        self.runtime.action_links(message).await.report_to(call)
     }
 
-    async fn tracker_image_sources(&self, message: &Arc<Message>, notes: &Notes) -> Result<Vec<String>, Fault> {
-        self.runtime.tracker_image_sources(message).await.report_to(notes)
+    async fn tracker_image_sources(&self, message: &Arc<Message>, call: &CallContext) -> Result<Vec<String>, Fault> {
+        self.runtime.tracker_image_sources(message).await.report_to(call)
     }
 
     async fn deliver(
@@ -102,9 +102,9 @@ impl Channel for WasmChannel {
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
-        notes: &Notes,
+        call: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
-        match self.runtime.deliver_remaining(message, rendered, attempt, notes.mails()).await.report_to(notes) {
+        match self.runtime.deliver_remaining(message, rendered, attempt, call.mails()).await.report_to(call) {
             Ok(answer) => answer,
             Err(fault) if fault.kind == FaultKind::Unavailable => Err(DeliveryError::Unavailable(fault.to_string())),
             Err(fault) => Err(DeliveryError::Recoverable { message: fault.to_string(), next_attempt_time: None }),
@@ -300,11 +300,11 @@ fn wanted<'a>(
 pub async fn choose(
     candidates: Vec<(Arc<dyn Channel>, Rule)>,
     message: &Arc<Message>,
-    notes: &Notes,
+    call: &CallContext,
 ) -> Result<Option<(Arc<dyn Channel>, Rule)>, Fault> {
     if candidates.len() > 1 {
         for (channel, _) in &candidates {
-            if channel.overrides_delivery_for_message(message, notes).await? {
+            if channel.overrides_delivery_for_message(message, call).await? {
                 return Ok(Some((channel.clone(), Rule::OverridesDelivery)));
             }
         }

@@ -1,8 +1,7 @@
-//! Every value that crosses modules: messages and their parts here, what is answered about them in [`answers`], what happens to
-//! them in [`report`].
+//! The values that modules exchange: messages here, results of policies and channels in [`answers`], outcomes in [`report`].
 //!
-//! The JSON form is edx-ace's (`str(message)` there), both ways; [`decode`] reads it. Times are written back as they came, and
-//! the context is left exactly as it is, whatever its keys are called.
+//! Messages are read ([`decode`]) and written in edx-ace's JSON form (`str(message)` there). Times keep their original text, and
+//! contexts keep their keys and values unchanged.
 
 mod answers;
 mod context;
@@ -25,8 +24,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 pub use answers::{
-    ActionLink, Attempt, Delay, DeliveryError, Denial, Fault, FaultKind, Notes, Page, PolicyResult, Receipt, Rendered,
-    RenderedFile, ResolveError, Resolved, TemplateFile,
+    ActionLink, Attempt, CallContext, Delay, DeliveryError, Denial, Fault, FaultKind, Page, PolicyResult, Receipt,
+    Rendered, RenderedFile, ResolveError, Resolved, TemplateFile,
 };
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
@@ -42,19 +41,19 @@ pub use report::{
 /// A JSON object whose keys keep their order.
 pub type Object = Map<String, Value>;
 
-/// A channel type: `email`, `push`, `sms`, …; an open set, lower case.
+/// A channel type in lower case: `email`, `push`, `sms` or any other.
 pub type ChannelType = String;
 
 /// edx-ace's `ChannelType.EMAIL`.
 pub const EMAIL: &str = "email";
 /// edx-ace's `ChannelType.PUSH`.
 pub const PUSH: &str = "push";
-/// A message's usual size as JSON, without its context.
+/// The initial size of a message's JSON, without its context.
 const JSON_BYTES_USUAL: usize = 512;
-/// In a verdict: every channel type.
+/// Stands for every channel type in a verdict.
 pub const EVERY_TYPE: &str = "*";
 
-/// A moment as the sender wrote it. Equal by text, compared in time by [`DateTime::timestamp`].
+/// A date and time with its original text. `==` compares the texts; use [`DateTime::timestamp`] to compare in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DateTime {
     text: String,
@@ -67,14 +66,15 @@ pub struct DateTime {
 pub struct DateTimeError(String);
 
 impl DateTime {
-    /// Reads ISO 8601 (`2026-01-02T03:04:05.678900+00:00`, a space for the `T`, `Z`, a date alone). Without an offset it is UTC.
+    /// Parses ISO 8601: `2026-01-02T03:04:05.678900+00:00`, also with a space instead of `T`, with `Z`, or only a date. The default
+    /// offset is UTC.
     ///
     /// # Errors
-    /// It is neither of these.
+    /// If the text has another form.
     pub fn parse(text: &str) -> Result<Self, DateTimeError> {
         let trimmed = text.trim();
         let at = trimmed.parse::<Timestamp>().ok().or_else(|| {
-            // Without an offset, or past either end of what a timestamp holds (Python's datetime.max is).
+            // Without an offset, or outside the range of timestamps, as Python's datetime.max is.
             let naive: jiff::civil::DateTime = trimmed.trim_end_matches(['Z', 'z']).parse().ok()?;
             let end = if naive.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
             Some(jiff::tz::TimeZone::UTC.to_timestamp(naive).unwrap_or(end))
@@ -82,12 +82,12 @@ impl DateTime {
         at.map(|at| DateTime { text: text.to_owned(), at }).ok_or_else(|| DateTimeError(text.to_owned()))
     }
 
-    /// The moment itself.
+    /// The instant.
     pub fn timestamp(&self) -> Timestamp {
         self.at
     }
 
-    /// The text it came as.
+    /// The original text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -105,7 +105,7 @@ impl Serialize for DateTime {
     }
 }
 
-/// edx-ace's `lms_user_id`, which is untyped there: a number, a string, 0 and None are all in use.
+/// edx-ace's `lms_user_id`, which is untyped there: numbers, strings, 0 and None are in use.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(untagged)]
 pub enum UserId {
@@ -119,7 +119,7 @@ pub enum UserId {
 }
 
 impl UserId {
-    /// The id as text; `None` where there is none.
+    /// The id as text; `None` for no user.
     pub fn as_text(&self) -> Option<String> {
         match self {
             UserId::None => None,
@@ -128,7 +128,7 @@ impl UserId {
         }
     }
 
-    /// The id as a number, where it is one (written as a number or as decimal digits).
+    /// The id as a number, if it is a number or a string of digits.
     pub fn as_number(&self) -> Option<i64> {
         match self {
             UserId::None => None,
@@ -137,8 +137,8 @@ impl UserId {
         }
     }
 
-    /// The id as a text that [`UserId::of_stored`] reads back with its type: before a text that looks like a number stands a mark
-    /// that is not seen, and that [`ace_store::person::normal_user`] leaves out.
+    /// The id as text from which [`UserId::of_stored`] restores its type. A string that looks like a number gets an invisible
+    /// prefix, which [`ace_store::person::normal_user`] ignores.
     pub fn to_stored(&self) -> Option<String> {
         match self {
             UserId::Text(t) if is_number(t) || t.starts_with(TEXT_MARK) => Some(format!("{TEXT_MARK}{t}")),
@@ -146,7 +146,7 @@ impl UserId {
         }
     }
 
-    /// What [`UserId::to_stored`] wrote.
+    /// The id from the text of [`UserId::to_stored`].
     pub fn of_stored(text: Option<&str>) -> UserId {
         let Some(text) = text else { return UserId::None };
         match text.strip_prefix(TEXT_MARK) {
@@ -157,22 +157,22 @@ impl UserId {
     }
 }
 
-/// A zero-width joiner of words.
+/// The prefix of strings that look like numbers: a word joiner.
 const TEXT_MARK: char = '\u{2060}';
 
-/// Whether a text is an integer as it is written by [`UserId::as_text`].
+/// Whether a text is an integer in the form of [`UserId::as_text`].
 fn is_number(text: &str) -> bool {
     text.parse::<i64>().is_ok_and(|n| n.to_string() == text)
 }
 
-/// Who a message is for.
+/// The recipient of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recipient {
     /// The user's identifier.
     pub lms_user_id: UserId,
-    /// Where mail goes.
+    /// The e-mail address.
     pub email_address: Option<String>,
-    /// Further addresses by kind: `("push-token", "…")`, `("phone", "+15550100")`. Ours; written only when there are any.
+    /// Other addresses by kind: `("push-token", "…")`, `("phone", "+15550100")`. Not part of edx-ace; omitted if empty.
     pub contacts: Vec<(String, String)>,
 }
 
@@ -203,30 +203,30 @@ impl Serialize for Recipient {
     }
 }
 
-/// One message to one recipient. Fields and their order are edx-ace's.
+/// One message to one recipient. The fields and their order are edx-ace's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// edx-ace's `app_label`: the application that the templates belong to.
     pub app_label: String,
-    /// The name of the message, which names its templates too.
+    /// The name of the message and its templates.
     pub name: String,
-    /// Whom it is for.
+    /// The recipient.
     pub recipient: Option<Recipient>,
-    /// After it nothing is sent any more.
+    /// The message is not sent after this time.
     pub expiration_time: Option<DateTime>,
-    /// What templates and policies may read.
+    /// The data of templates and policies.
     pub context: Context,
-    /// Its identity.
+    /// The id of the message.
     pub uuid: Uuid,
-    /// That of the bulk send it belongs to.
+    /// The id of the bulk send that the message belongs to.
     pub send_uuid: Option<Uuid>,
-    /// What channels and policies are told, such as `transactional`.
+    /// Options for channels and policies, such as `transactional`.
     pub options: Object,
-    /// Headers of the mail.
+    /// Headers of the e-mail.
     pub headers: Headers,
-    /// A language tag; `None`: the default language.
+    /// A language tag; `None` for the default language.
     pub language: Option<String>,
-    /// edx-ace's `log_level`: how much is logged of it.
+    /// edx-ace's `log_level`: how much is logged about the message.
     pub log_level: Option<i64>,
 }
 
@@ -272,7 +272,7 @@ impl Message {
         format!("{}.{}", self.app_label, self.name)
     }
 
-    /// `app_label.name.send_uuid.uuid`, with `no_send_uuid` where it is part of no bulk send.
+    /// `app_label.name.send_uuid.uuid`, with `no_send_uuid` if the message belongs to no bulk send.
     pub fn log_id(&self) -> String {
         match self.send_uuid {
             Some(send) => format!("{}.{}.{send}.{}", self.app_label, self.name, self.uuid),
@@ -280,23 +280,23 @@ impl Message {
         }
     }
 
-    /// Whether `log_level` asks for what is logged at debug of it to be logged at info: it is set, not 0, and no greater than 10,
-    /// Python's DEBUG (as in edx-ace).
+    /// Whether debug events of this message are logged at level info: `log_level` is set, not 0, and at most 10 (Python's DEBUG),
+    /// as in edx-ace.
     pub fn is_logged_in_full(&self) -> bool {
         self.log_level.is_some_and(|level| level != 0 && level <= 10)
     }
 
-    /// Whether an option is set to something Python calls true.
+    /// Whether an option has a value that is true in Python.
     pub fn option_is_true(&self, key: &str) -> bool {
         self.options.get(key).is_some_and(is_truthy)
     }
 
-    /// Whether the message must reach its recipient because of something they did (a password reset, say).
+    /// Whether the message responds to an action of its recipient, such as a password reset.
     pub fn is_transactional(&self) -> bool {
         self.option_is_true("transactional")
     }
 
-    /// The key a channel hands to its provider, the same for every attempt: the uuid and the channel's name.
+    /// The idempotency key for the provider, the same for every attempt: the uuid and the channel's name.
     pub fn idempotency_key(&self, channel: &str) -> String {
         format!("{}.{channel}", self.uuid)
     }
@@ -309,22 +309,22 @@ fn write_field(json: &mut Vec<u8>, name: &str, value: &impl Serialize) {
     serde_json::to_writer(json, value).expect("it has only string keys and finite numbers");
 }
 
-/// What all messages of one kind share; a bulk send personalises it for each recipient.
+/// The common part of the messages of a bulk send, which is personalized for each recipient.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MessageType {
-    /// What templates and policies may read.
+    /// The data of templates and policies.
     pub context: Context,
-    /// The identity of the send.
+    /// The id of the send.
     pub uuid: Uuid,
-    /// After it nothing is sent any more.
+    /// The message is not sent after this time.
     pub expiration_time: Option<DateTime>,
     /// edx-ace's `app_label`: the application that the templates belong to.
     pub app_label: String,
-    /// The name of the message, which names its templates too.
+    /// The name of the message and its templates.
     pub name: String,
-    /// What channels and policies are told, such as `transactional`.
+    /// Options for channels and policies, such as `transactional`.
     pub options: Object,
-    /// edx-ace's `log_level`: how much is logged of it.
+    /// edx-ace's `log_level`: how much is logged about the message.
     pub log_level: Option<i64>,
 }
 
@@ -352,8 +352,8 @@ impl MessageType {
         serde_json::to_string(self).expect("a message type has only string keys and finite numbers")
     }
 
-    /// The message for one recipient: the user's context laid over the type's (not merged deeply), the type's uuid as
-    /// `send_uuid`, a fresh uuid, no headers. Each message has options of its own; edx-ace shares one dict.
+    /// The message for one recipient: the user's context overrides the type's, key by key; the type's uuid becomes `send_uuid`;
+    /// the message gets a new uuid and no headers. Each message has a copy of the options; edx-ace shares one dict.
     pub fn personalize(
         &self,
         recipient: impl Into<Option<Recipient>>,
@@ -365,7 +365,7 @@ impl MessageType {
             name: self.name.clone(),
             recipient: recipient.into(),
             expiration_time: self.expiration_time.clone(),
-            context: self.context.laid(&user_context.into()),
+            context: self.context.merged(&user_context.into()),
             uuid: Uuid::new_v4(),
             send_uuid: Some(self.uuid),
             options: self.options.clone(),
@@ -376,7 +376,7 @@ impl MessageType {
     }
 }
 
-/// Header names and values in the order they were given.
+/// Header names and values in their original order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headers(pub Vec<(String, String)>);
 
@@ -386,7 +386,7 @@ impl Serialize for Headers {
     }
 }
 
-/// Python's idea of truth, for options that edx-ace tests that way.
+/// Whether a value is true in Python, for options that edx-ace tests that way.
 pub fn is_truthy(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -398,7 +398,7 @@ pub fn is_truthy(value: &Value) -> bool {
     }
 }
 
-/// How long a `Retry-After` asks to be left alone (RFC 9110, section 10.2.3): seconds, or a date; one that is over asks for nothing.
+/// The delay of a `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date. `None` for a date in the past.
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     match text.parse() {
@@ -407,12 +407,12 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     }
 }
 
-/// The nearest of the known names, where one is near enough to be meant.
+/// The most similar known name, if one is similar enough for a suggestion.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let tolerance = |k: &str| 1 + name.len().max(k.len()) / 3;
     known
         .into_iter()
-        // Measuring costs the product of the lengths; what differs that much in length is not near.
+        // The distance costs the product of the lengths; names of very different lengths are not similar.
         .filter(|k| name.len().abs_diff(k.len()) <= tolerance(k).min(8))
         .map(|k| (strsim::damerau_levenshtein(name, k), k))
         .filter(|(distance, k)| *distance <= tolerance(k))
@@ -420,14 +420,13 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, k)| k)
 }
 
-/// Whether a name is one of the known ones with a slip in it: at most two letters, and not one that has more at its end
-/// (`quiet_hours2`).
+/// Whether a name is probably a misspelt known one: at most two letters differ, and it does not extend one (`quiet_hours2`).
 pub fn is_misspelt<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> bool {
-    let mut near = known.into_iter().filter(|k| name.len().abs_diff(k.len()) <= SLIPS_MAX && !name.starts_with(k));
-    near.any(|k| strsim::damerau_levenshtein(name, k) <= SLIPS_MAX)
+    let mut near = known.into_iter().filter(|k| name.len().abs_diff(k.len()) <= TYPOS_MAX && !name.starts_with(k));
+    near.any(|k| strsim::damerau_levenshtein(name, k) <= TYPOS_MAX)
 }
 
-const SLIPS_MAX: usize = 2;
+const TYPOS_MAX: usize = 2;
 
 #[cfg(test)]
 mod tests;

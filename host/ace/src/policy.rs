@@ -15,8 +15,8 @@ use serde::Serialize;
 use tracing::Instrument;
 
 use crate::message::{
-    Agreement, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, Notes, OnError, PolicyReport, PolicyResult, Reason,
-    Verdict,
+    Agreement, CallContext, ChannelType, EVERY_TYPE, Fault, FaultKind, Message, OnError, PolicyReport, PolicyResult,
+    Reason, Verdict,
 };
 use crate::monitoring::digest::{self, Failure};
 use crate::monitoring::trace;
@@ -34,9 +34,9 @@ pub trait Policy: Send + Sync {
         ""
     }
 
-    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere. `notes` takes what is
+    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere. `call` takes what is
     /// worth telling beside the verdict.
-    async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault>;
+    async fn check(&self, message: &Arc<Message>, dry: bool, call: &CallContext) -> Result<PolicyResult, Fault>;
 }
 
 /// A policy in its place.
@@ -79,8 +79,8 @@ impl Policy for WasmPolicy {
         &self.0.settings.revision
     }
 
-    async fn check(&self, message: &Arc<Message>, dry: bool, notes: &Notes) -> Result<PolicyResult, Fault> {
-        self.0.check(message, dry).await.report_to(notes)
+    async fn check(&self, message: &Arc<Message>, dry: bool, call: &CallContext) -> Result<PolicyResult, Fault> {
+        self.0.check(message, dry).await.report_to(call)
     }
 }
 
@@ -98,7 +98,7 @@ impl Policy for BrokenPolicy {
         &self.name
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &CallContext) -> Result<PolicyResult, Fault> {
         let (plugin, message) = (self.name.clone(), self.reason.clone());
         Err(Fault { plugin, kind: FaultKind::Unavailable, message, backtrace: None })
     }
@@ -118,7 +118,7 @@ impl Policy for StubPolicy {
         &self.name
     }
 
-    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &CallContext) -> Result<PolicyResult, Fault> {
         Ok(self.result.clone())
     }
 }
@@ -179,9 +179,9 @@ pub async fn channels_for(
 }
 
 async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
-    let (started, notes) = (Instant::now(), Notes::default());
+    let (started, call) = (Instant::now(), CallContext::default());
     let span = trace::policy_span(slot.policy.name(), slot.policy.revision());
-    let checking = slot.policy.check(message, dry || slot.shadow.is_some(), &notes);
+    let checking = slot.policy.check(message, dry || slot.shadow.is_some(), &call);
     let verdict = match checking.instrument(span).await {
         Ok(result) => Verdict::Result(result),
         Err(fault) => {
@@ -197,7 +197,7 @@ async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
         verdict,
         took_us: started.elapsed().as_micros() as u64,
         shadow: slot.shadow.as_ref().map(|_| Agreement::Agrees),
-        refused: notes.into_refused(),
+        refused: call.into_refused(),
     }
 }
 
@@ -213,7 +213,7 @@ fn compare(policies: &[Slot], types: &[ChannelType], reports: &mut [PolicyReport
                     Some(other) => reports.iter().any(|r| {
                         r.policy == *other
                             && matches!(&r.verdict, Verdict::Result(theirs)
-                        if theirs.takes_away_as(own))
+                        if theirs.has_same_effect(own))
                     }),
                     None => types.iter().all(|t| kind(&ruling(t, reports, now)) == kind(&ruling(t, &alone, now))),
                 };

@@ -8,7 +8,7 @@ use ace::channel::Channel;
 use ace::config::Config;
 use ace::internals::mailer::{Email, Mailer};
 use ace::internals::presentation::Subject;
-use ace::message::{Attempt, Denial, Fault, Message, Notes, PolicyResult, RenderedFile};
+use ace::message::{Attempt, CallContext, Denial, Fault, Message, PolicyResult, RenderedFile};
 use ace::policy::{self, Policy};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -116,10 +116,10 @@ fn email(message: &Message, rendered: &[RenderedFile]) -> Email {
 
 /// All that the pipeline asks of a channel for one message.
 async fn deliver(channel: &dyn Channel, message: &Arc<Message>, rendered: &[(String, String)]) {
-    channel.action_links(message, &Notes::default()).await.expect("no fault");
-    channel.tracker_image_sources(message, &Notes::default()).await.expect("no fault");
+    channel.action_links(message, &CallContext::default()).await.expect("no fault");
+    channel.tracker_image_sources(message, &CallContext::default()).await.expect("no fault");
     let attempt = Attempt { number: 1, idempotency_key: message.idempotency_key(channel.name()) };
-    channel.deliver(message, rendered, &attempt, &Notes::default()).await.expect("the relay takes it");
+    channel.deliver(message, rendered, &attempt, &CallContext::default()).await.expect("the relay takes it");
 }
 
 /// The opt-out policy in plain Rust, on the same facts.
@@ -131,7 +131,7 @@ impl Policy for NativeOptout {
         "native_optout"
     }
 
-    async fn check(&self, message: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
+    async fn check(&self, message: &Arc<Message>, _: bool, _: &CallContext) -> Result<PolicyResult, Fault> {
         let courses = message.context.value("course_ids");
         let courses = courses.as_ref().and_then(|c| c.as_array()).map(Vec::as_slice).unwrap_or_default();
         let user = message.recipient.as_ref().and_then(|r| r.lms_user_id.as_text());
@@ -150,14 +150,14 @@ impl Policy for NativeOptout {
 
 /// The same policy as a component and as a part of the host.
 async fn policy_calls(ace: &Ace, parsed: &[Arc<Message>], summary: &mut Summary) {
-    let (snapshot, notes) = (ace.snapshot(), Notes::default());
+    let (snapshot, call) = (ace.snapshot(), CallContext::default());
     let slot = snapshot.policies.iter().find(|s| s.policy.name() == "bulk_email_optout").expect("it is enabled");
     let native = NativeOptout(BTreeMap::from([("3/course-v1:Org0+C0+2026".to_owned(), ())]));
     let wasm_us =
-        cpu_us(ROUND * 5, async |i| drop(slot.policy.check(&parsed[i % 64], false, &notes).await.expect("a verdict")))
+        cpu_us(ROUND * 5, async |i| drop(slot.policy.check(&parsed[i % 64], false, &call).await.expect("a verdict")))
             .await;
     let native_us =
-        cpu_us(ROUND * 5, async |i| drop(native.check(&parsed[i % 64], false, &notes).await.expect("a verdict"))).await;
+        cpu_us(ROUND * 5, async |i| drop(native.check(&parsed[i % 64], false, &call).await.expect("a verdict"))).await;
     summary.add("policy_call_wasm_us", wasm_us, "us", "bulk_email_optout as a component, warm instance");
     summary.add("policy_call_native_us", native_us, "us", "the same in plain Rust");
     summary.add("policy_call_wasm_over_native", wasm_us / native_us, "x", "");

@@ -19,7 +19,7 @@ impl Channel for Stub {
     fn template_files(&self) -> &[TemplateFile] {
         &[]
     }
-    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &Notes) -> Result<bool, Fault> {
+    async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &CallContext) -> Result<bool, Fault> {
         Ok(self.overrides)
     }
     async fn deliver(
@@ -27,7 +27,7 @@ impl Channel for Stub {
         _: &Arc<Message>,
         _: &[(String, String)],
         _: &Attempt,
-        _: &Notes,
+        _: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         Ok(Receipt::default())
     }
@@ -59,7 +59,7 @@ async fn chosen(map: &ChannelMap, routing: &Routing, channel_type: &str, options
     let mut message = Message::new("app", "name", None);
     message.options = options.as_object().cloned().unwrap_or_default();
     let found = candidates(map, routing, &Limit::default(), channel_type, &message);
-    match choose(found.channels, &Arc::new(message), &Notes::default()).await.expect("stubs do not break") {
+    match choose(found.channels, &Arc::new(message), &CallContext::default()).await.expect("stubs do not break") {
         Some((channel, rule)) => (channel.name().to_owned(), rule),
         None => ("-".to_owned(), Rule::FirstOfType),
     }

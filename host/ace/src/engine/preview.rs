@@ -8,7 +8,7 @@ use super::{Ace, Survey};
 use crate::channel::{Channel, UnknownChannel};
 use crate::config::{self, Config};
 use crate::mailer::{Email, Mailer};
-use crate::message::{Message, Notes, Rendered, RenderedFile};
+use crate::message::{CallContext, Message, Rendered, RenderedFile};
 use crate::plugin::ChannelInfo;
 use crate::presentation::{Presentation, Subject};
 
@@ -63,10 +63,10 @@ impl Ace {
 }
 
 async fn preview(presentation: &Presentation, message: &Arc<Message>, channel: &dyn Channel) -> Preview {
-    let notes = Notes::default();
+    let call = CallContext::default();
     let asked = async {
-        let links = channel.action_links(message, &notes).await?;
-        Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(message, &notes).await?))
+        let links = channel.action_links(message, &call).await?;
+        Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(message, &call).await?))
     };
     let rendered = match asked.await {
         Err(fault) => Err(fault.to_string()),

@@ -1,4 +1,4 @@
-//! What policies, channels and resolvers answer, and how they break.
+//! The results of policies, channels and resolvers, and their faults.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::{ChannelType, Context, MailRecord, Recipient, Unreached};
 pub struct Denial {
     /// A channel type, or [`EVERY_TYPE`].
     pub channel_type: ChannelType,
-    /// One line for the operator.
+    /// One line for operators.
     pub reason: Option<String>,
 }
 
@@ -24,26 +24,26 @@ pub struct Denial {
 pub struct Delay {
     /// A channel type, or [`EVERY_TYPE`].
     pub channel_type: ChannelType,
-    /// Nothing is sent before.
+    /// The earliest time of sending.
     pub not_before: Timestamp,
-    /// One line for the operator.
+    /// One line for operators.
     pub reason: Option<String>,
 }
 
-/// A policy's verdict. The empty one lets the message pass; a policy only ever takes away or delays.
+/// A policy's verdict. An empty one allows the message; a policy can only deny or delay.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyResult {
-    /// Channel types that it denies.
+    /// The denied channel types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Denial>,
-    /// Channel types that it delays.
+    /// The delayed channel types.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delay: Vec<Delay>,
 }
 
 impl PolicyResult {
-    /// Whether both take the same channel types away and delay the same ones; reasons and moments may differ.
-    pub fn takes_away_as(&self, other: &PolicyResult) -> bool {
+    /// Whether both deny the same channel types and delay the same ones. Reasons and times may differ.
+    pub fn has_same_effect(&self, other: &PolicyResult) -> bool {
         fn types<'a, T>(list: &'a [T], name: fn(&'a T) -> &'a str) -> BTreeSet<&'a str> {
             list.iter().map(name).collect()
         }
@@ -52,29 +52,29 @@ impl PolicyResult {
     }
 }
 
-/// How a plugin broke. Never a verdict.
+/// The kind of a plugin's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// It is not there to be asked: not loaded, refused, or refused by its own `enabled`.
+    /// The plugin is not active: not loaded, rejected, or disabled by its `enabled`.
     Unavailable,
-    /// It returned an error from a function whose errors are not answers.
+    /// A function returned an error that is not part of its interface.
     Error,
     /// It trapped.
     Trap,
-    /// It computed longer than its `time`.
+    /// It exceeded its CPU time, `time`.
     Time,
-    /// The whole call, host calls included, took longer than its `call-timeout`.
+    /// The call, including calls of the host, exceeded `call-timeout`.
     CallTimeout,
-    /// It wanted more memory than its limit.
+    /// It exceeded its memory limit.
     Memory,
-    /// Its answer is too long or makes no sense.
+    /// Its result is too long or invalid.
     Answer,
 }
 
 impl FaultKind {
-    /// As it is written in JSON.
+    /// The name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             FaultKind::Unavailable => "unavailable",
@@ -88,27 +88,27 @@ impl FaultKind {
     }
 }
 
-/// A plugin that broke instead of answering.
+/// A fault of a plugin instead of a result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{plugin}: {message}")]
 pub struct Fault {
     /// The name of the plugin, native policy or channel.
     pub plugin: String,
-    /// What sort of fault.
+    /// The kind of fault.
     pub kind: FaultKind,
     /// What happened, for people.
     pub message: String,
-    /// The guest's own stack, where it has one.
+    /// The stack of the guest, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backtrace: Option<String>,
 }
 
-/// A template file a channel wants rendered.
+/// A template file that a channel requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TemplateFile {
     /// `subject.txt`, `body.html`. Files whose name ends in `.html` are escaped, others are not.
     pub name: String,
-    /// One that is not required is left out where no template stands.
+    /// Optional files are omitted if there is no template.
     pub required: bool,
 }
 
@@ -119,21 +119,21 @@ impl TemplateFile {
     }
 }
 
-/// A link for the templates, from the channel.
+/// A link that the channel provides for templates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionLink {
-    /// Where it leads.
+    /// The URL.
     pub url: String,
-    /// What it reads.
+    /// The text of the link.
     pub text: String,
-    /// Left out where the message says `omit_unsubscribe_link`.
+    /// Whether it is omitted if the message sets `omit_unsubscribe_link`.
     pub unsubscribe: bool,
 }
 
 /// One rendered template file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RenderedFile {
-    /// As the channel named it: `subject.txt`.
+    /// The name that the channel requested: `subject.txt`.
     pub name: String,
     /// The file it was rendered from.
     pub source: String,
@@ -141,90 +141,90 @@ pub struct RenderedFile {
     pub text: String,
 }
 
-/// The template files of one message, rendered.
+/// The rendered template files of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// In the order of the channel.
+    /// In the order of the channel's request.
     pub files: Vec<RenderedFile>,
-    /// The language they are in.
+    /// The language of the files.
     pub language: String,
-    /// Why it is not the message's own.
+    /// Why it is not the language of the message.
     pub note: Option<String>,
 }
 
-/// Which try a delivery is.
+/// The number and the key of a delivery attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// From 1.
+    /// Starts at 1.
     pub number: u32,
     /// The same for every attempt of one message over one channel.
     pub idempotency_key: String,
 }
 
-/// What the provider answered when it took a message over.
+/// The provider's response when it accepts a message.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Receipt {
-    /// The provider's own identifier.
+    /// The provider's id of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_id: Option<String>,
-    /// Anything else worth keeping, as JSON.
+    /// Further details, as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Value>,
 }
 
-/// Why nothing was delivered, by what happens next.
+/// Why a delivery failed, by what happens next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[allow(missing_docs, reason = "the variants describe their fields")]
 pub enum DeliveryError {
-    /// Worth another try, at that time or on the host's own schedule.
+    /// Retry, at the given time or on the host's schedule.
     #[error("{message}")]
     Recoverable { message: String, next_attempt_time: Option<Timestamp> },
-    /// Never going to work.
+    /// Do not retry.
     #[error("{0}")]
     Fatal(String),
-    /// Nothing to do: no address of this kind, no device.
+    /// The recipient has no address or device of this kind.
     #[error("{0}")]
     Skipped(String),
-    /// It was not even asked: its circuit is open. No attempt was made, and none is used up.
+    /// The channel was not called because its circuit breaker is open. This uses up no attempt.
     #[error("{0}")]
     Unavailable(String),
-    /// It may have left: the channel broke, or was cut, while or after it handed the message over.
+    /// The message may have been sent: the channel failed or was stopped during or after the handover.
     #[error("{reason}")]
     MaybeSent { reason: String },
-    /// It has left, and the channel broke afterwards.
+    /// The message was sent, and the channel failed afterwards.
     #[error("{fault}")]
     SentWithFault { answer: String, fault: Fault },
 }
 
-/// One answer of a recipient resolver.
+/// One page of a recipient resolver.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Page {
     /// The recipients of this page.
     pub items: Vec<Resolved>,
-    /// Where the next page begins. `None`: this was the last one.
+    /// The cursor of the next page; `None` after the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// One recipient of a batch, and what is theirs alone.
+/// One recipient of a batch, with its own data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Resolved {
-    /// The same key again is the same message.
+    /// Identifies the message: a repeated key is the same message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Whom to send to.
+    /// The recipient.
     pub recipient: Recipient,
-    /// Their language.
+    /// The language of the recipient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Laid over the message type's context, key by key.
+    /// Overrides the message type's context, key by key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_context: Option<Context>,
 }
 
-/// Why a resolver has no page, by what happens next.
+/// Why a resolver returned no page, by what happens next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[allow(missing_docs, reason = "the variants describe their fields")]
 pub enum ResolveError {
     #[error("{message}")]
     Recoverable { message: String, next_attempt_time: Option<Timestamp> },
@@ -232,30 +232,30 @@ pub enum ResolveError {
     Fatal(String),
 }
 
-/// What the host noted while it asked a policy or a channel: the calls it refused, whether the provider wants to be left
-/// alone, and what could not be reached. Whoever asks hands it in, and reads it afterwards.
+/// Collects facts about a call of a policy or channel that are not part of its result: refused host calls, the provider's
+/// `Retry-After`, unreachable destinations and the state of mails. The caller creates it and reads it afterwards.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub struct CallContext {
     refused: Mutex<Vec<String>>,
-    throttled: Mutex<Option<Duration>>,
+    retry_after: Mutex<Option<Duration>>,
     unreached: Mutex<Option<Unreached>>,
     mails: Mutex<Vec<MailRecord>>,
     uncertain: Mutex<Option<String>>,
 }
 
-impl Notes {
-    /// For a delivery that is tried again: what is known of its mails.
-    pub fn with_mails(mails: Vec<MailRecord>) -> Notes {
-        Notes { mails: Mutex::new(mails), ..Notes::default() }
+impl CallContext {
+    /// For a retry of a delivery whose mails have a known state.
+    pub fn with_mails(mails: Vec<MailRecord>) -> CallContext {
+        CallContext { mails: Mutex::new(mails), ..CallContext::default() }
     }
 
-    /// What is known of the delivery's mails.
+    /// The known state of the delivery's mails.
     pub fn mails(&self) -> Vec<MailRecord> {
         self.mails.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what became of mails, over what was known of the same ones before.
-    pub fn mailed(&self, mails: Vec<MailRecord>) {
+    /// Records the state of mails, which replaces the previous state of the same mails.
+    pub fn record_mails(&self, mails: Vec<MailRecord>) {
         if mails.is_empty() {
             return;
         }
@@ -268,52 +268,51 @@ impl Notes {
         }
     }
 
-    /// Notes that something was handed over without an answer that tells what became of it.
-    pub fn uncertain(&self, what: String) {
+    /// Records that something was sent without a reply that says whether it was accepted.
+    pub fn record_uncertain(&self, what: String) {
         *self.uncertain.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
     }
 
-    /// What was handed over without an answer, if anything was.
+    /// What was sent without a reply, if anything.
     pub fn take_uncertain(&self) -> Option<String> {
         self.uncertain.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What is known of the delivery's mails by now.
+    /// Takes the state of the delivery's mails.
     pub fn take_mails(&self) -> Vec<MailRecord> {
         std::mem::take(&mut *self.mails.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes calls that were refused, each in one line.
-    pub fn refused(&self, calls: Vec<String>) {
+    /// Records refused host calls, one line each.
+    pub fn record_refused(&self, calls: Vec<String>) {
         if !calls.is_empty() {
             self.refused.lock().unwrap_or_else(PoisonError::into_inner).extend(calls);
         }
     }
 
-    /// Notes that the provider answers nobody for so long (429 or 503 with Retry-After): no message is to go over the channel
-    /// until then.
-    pub fn throttled(&self, pause: Duration) {
-        let mut throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner);
-        *throttled = (*throttled).max(Some(pause));
+    /// Records the delay of a response 429 or 503 with Retry-After. No message is sent over the channel until then.
+    pub fn record_retry_after(&self, delay: Duration) {
+        let mut longest = self.retry_after.lock().unwrap_or_else(PoisonError::into_inner);
+        *longest = (*longest).max(Some(delay));
     }
 
-    /// For how long the provider wants to be left alone, where it said so.
-    pub fn pause(&self) -> Option<Duration> {
-        *self.throttled.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The longest recorded delay of a Retry-After.
+    pub fn retry_after(&self) -> Option<Duration> {
+        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a relay or an origin could not be used and nothing was handed over: whatever the channel answers, that was no
-    /// attempt.
-    pub fn unreached(&self, unreached: Unreached) {
+    /// Records that a relay or an origin could not be used and nothing was sent. The call does not count as an attempt, whatever
+    /// its result is.
+    pub fn record_unreached(&self, unreached: Unreached) {
         *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(unreached);
     }
 
-    /// What could not be used, where nothing was handed over.
+    /// Takes the destination that could not be used, if nothing was sent.
     pub fn take_unreached(&self) -> Option<Unreached> {
         self.unreached.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What was noted.
+    /// The refused host calls.
     pub fn into_refused(self) -> Vec<String> {
         self.refused.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

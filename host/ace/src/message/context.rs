@@ -1,5 +1,5 @@
-//! A message's context: JSON text, of which a part is read when someone asks for it. Most of a context passes through the host
-//! untouched, from the request to the disk and from there into the templates.
+//! A message's context: JSON text whose values are parsed only on access. Most of a context passes through the host unparsed, from
+//! the request to the database and from there to the templates.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,51 +14,51 @@ use serde_json::value::RawValue;
 
 use super::{Object, json};
 
-/// A context that is read has room for so many bytes at once.
+/// The initial size of a decoded context.
 const BYTES_USUAL: usize = 4 << 10;
 
-/// A JSON object as text, compact and sound, with the places of its values.
+/// A JSON object as compact, valid text, with the ranges of its values.
 #[derive(Clone)]
 pub struct Context {
     json: String,
-    /// A key that is there twice has its last value.
+    /// The last value of a duplicate key counts.
     values: Vec<(Box<str>, Range<usize>)>,
 }
 
 impl Context {
-    /// An object without keys.
+    /// An empty object.
     pub fn new() -> Self {
         Context { json: "{}".to_owned(), values: Vec::new() }
     }
 
-    /// Of keys and their values as JSON text, as another one has them.
+    /// From keys and values in JSON, in the form of another context.
     pub(super) fn of(entries: &[(&str, &str)]) -> Self {
-        let room = entries.iter().map(|(key, value)| key.len() + value.len() + r#""":,"#.len()).sum::<usize>();
-        let mut writing = Writing::new(room + "{}".len());
+        let size = entries.iter().map(|(key, value)| key.len() + value.len() + r#""":,"#.len()).sum::<usize>();
+        let mut writer = Writer::new(size + "{}".len());
         for (key, value) in entries {
-            writing.push(key, |json| json.write_all(value.as_bytes())).expect("a text is written to memory");
+            writer.push(key, |json| json.write_all(value.as_bytes())).expect("writing to memory does not fail");
         }
-        writing.end()
+        writer.end()
     }
 
-    /// The whole, as JSON text.
+    /// The whole context as JSON.
     pub fn as_json(&self) -> &str {
         &self.json
     }
 
-    /// Keys and their values as JSON text, in their order.
+    /// Keys and values in JSON, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(key, place)| (&**key, &self.json[place.clone()]))
+        self.values.iter().map(|(key, range)| (&**key, &self.json[range.clone()]))
     }
 
-    /// Whether there is such a key.
+    /// Whether it has this key.
     pub fn contains_key(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// The value of a key as JSON text.
+    /// The value of a key in JSON.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.values.iter().rev().find(|(known, _)| **known == *key).map(|(_, place)| &self.json[place.clone()])
+        self.values.iter().rev().find(|(known, _)| **known == *key).map(|(_, range)| &self.json[range.clone()])
     }
 
     /// The value of a key.
@@ -69,10 +69,10 @@ impl Context {
     /// Sets the value of a key.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into().to_string());
-        *self = self.laid(&Context::of(&[(&key, &value)]));
+        *self = self.merged(&Context::of(&[(&key, &value)]));
     }
 
-    /// Takes a key out; its value, where it was there.
+    /// Removes a key and returns its value, if it has one.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let value = self.value(key)?;
         let others: Vec<(&str, &str)> = self.iter().filter(|(known, _)| *known != key).collect();
@@ -80,21 +80,21 @@ impl Context {
         Some(value)
     }
 
-    /// With another one's keys laid over it: a value that both have is the other's, whole.
-    pub fn laid(&self, over: &Context) -> Context {
+    /// A copy with the keys of another context, which replace its own. Values are not merged.
+    pub fn merged(&self, over: &Context) -> Context {
         let mut entries: Vec<(&str, &str)> = Vec::with_capacity(self.values.len() + over.values.len());
-        let places: HashMap<&str, usize> = self.iter().map(|(key, _)| key).zip(0..).collect();
+        let indices: HashMap<&str, usize> = self.iter().map(|(key, _)| key).zip(0..).collect();
         entries.extend(self.iter());
         for (key, value) in over.iter() {
-            match places.get(key) {
-                Some(place) => entries[*place].1 = value,
+            match indices.get(key) {
+                Some(index) => entries[*index].1 = value,
                 None => entries.push((key, value)),
             }
         }
         Context::of(&entries)
     }
 
-    /// All of it, read.
+    /// The parsed context.
     pub fn to_object(&self) -> Object {
         self.iter().map(|(key, json)| (key.to_owned(), serde_json::from_str(json).unwrap_or_default())).collect()
     }
@@ -108,24 +108,24 @@ impl Default for Context {
 
 impl From<Object> for Context {
     fn from(object: Object) -> Self {
-        let mut writing = Writing::new(0);
+        let mut writer = Writer::new(0);
         for (key, value) in &object {
-            let written = writing.push(key, |json| serde_json::to_writer(json, value));
-            written.expect("a value has only string keys and finite numbers");
+            let result = writer.push(key, |json| serde_json::to_writer(json, value));
+            result.expect("a value has only string keys and finite numbers");
         }
-        writing.end()
+        writer.end()
     }
 }
 
 impl PartialEq for Context {
-    /// The order of keys does not count.
+    /// Ignores the order of keys.
     fn eq(&self, other: &Self) -> bool {
         self.json == other.json || json::comparable(&self.json) == json::comparable(&other.json)
     }
 }
 
 impl Serialize for Context {
-    /// To JSON text alone.
+    /// Works only with serde_json.
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let raw: &RawValue = serde_json::from_str(&self.json).map_err(serde::ser::Error::custom)?;
         raw.serialize(s)
@@ -139,16 +139,16 @@ impl fmt::Debug for Context {
 }
 
 impl<'de> Deserialize<'de> for Context {
-    /// From JSON text: every value is looked at, and written in one form. Whole numbers keep their digits, however many.
+    /// Validates and normalizes JSON. Integers of any length keep their digits.
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         Reader { is_ours: false }.deserialize(d)
     }
 }
 
-/// Reads a context.
+/// Decodes a context.
 #[derive(Clone, Copy)]
 pub(super) struct Reader {
-    /// It was written by [`Context`] before: its values are copied as they stand.
+    /// Whether [`Context`] wrote the JSON. Then values are copied without normalizing them.
     pub is_ours: bool,
 }
 
@@ -168,48 +168,48 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Context, A::Error> {
-        let mut writing = Writing::new(BYTES_USUAL);
+        let mut writer = Writer::new(BYTES_USUAL);
         while let Some(key) = entries.next_key::<Cow<str>>()? {
             let value: &RawValue = entries.next_value()?;
             if self.is_ours {
-                writing.push(&key, |out| out.write_all(value.get().as_bytes())).map_err(A::Error::custom)?
+                writer.push(&key, |out| out.write_all(value.get().as_bytes())).map_err(A::Error::custom)?
             } else {
-                writing.push(&key, |out| json::compact(value.get(), out)).map_err(A::Error::custom)?
+                writer.push(&key, |out| json::compact(value.get(), out)).map_err(A::Error::custom)?
             }
         }
-        Ok(writing.end())
+        Ok(writer.end())
     }
 }
 
-/// A context that is being written.
-struct Writing {
+/// Writes a context.
+struct Writer {
     json: Vec<u8>,
     values: Vec<(Box<str>, Range<usize>)>,
 }
 
-impl Writing {
-    fn new(room: usize) -> Self {
-        let mut json = Vec::with_capacity(room);
+impl Writer {
+    fn new(capacity: usize) -> Self {
+        let mut json = Vec::with_capacity(capacity);
         json.push(b'{');
-        Writing { json, values: Vec::new() }
+        Writer { json, values: Vec::new() }
     }
 
-    /// Adds a key behind the others, and what `write` writes as its value.
+    /// Appends a key, and the value that `write` writes.
     fn push<E>(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         if !self.values.is_empty() {
             self.json.push(b',');
         }
-        serde_json::to_writer(&mut self.json, key).expect("a text is written to memory");
+        serde_json::to_writer(&mut self.json, key).expect("writing to memory does not fail");
         self.json.push(b':');
-        let begin = self.json.len();
+        let start = self.json.len();
         write(&mut self.json)?;
-        self.values.push((key.into(), begin..self.json.len()));
+        self.values.push((key.into(), start..self.json.len()));
         Ok(())
     }
 
     fn end(mut self) -> Context {
         self.json.push(b'}');
-        let json = String::from_utf8(self.json).expect("what is written is UTF-8");
+        let json = String::from_utf8(self.json).expect("JSON is UTF-8");
         Context { json, values: self.values }
     }
 }
@@ -221,19 +221,19 @@ mod tests {
 
     use super::*;
 
-    /// As a value it says what serde_json reads, and refuses what that refuses.
+    /// Accepts and rejects the same texts as serde_json, with equal values.
     fn same(json: &str) -> Result<(), TestCaseError> {
         let (ours, theirs) = (serde_json::from_str::<Context>(json), serde_json::from_str::<Object>(json));
         prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{}: {:?}, {:?}", json, ours, theirs);
         let (Ok(ours), Ok(theirs)) = (ours, theirs) else { return Ok(()) };
-        let written = |object: &Object| Value::from(object.clone()).to_string().replace("-0.0", "0");
-        prop_assert_eq!(written(&ours.to_object()), written(&theirs));
+        let normalized = |object: &Object| Value::from(object.clone()).to_string().replace("-0.0", "0");
+        prop_assert_eq!(normalized(&ours.to_object()), normalized(&theirs));
         prop_assert_eq!(serde_json::from_str::<Object>(ours.as_json()).ok(), Some(theirs.clone()));
         for (key, value) in &theirs {
             prop_assert_eq!(ours.value(key), Some(value.clone()));
         }
         let mut again = serde_json::Deserializer::from_str(ours.as_json());
-        let again = Reader { is_ours: true }.deserialize(&mut again).expect("what it wrote it reads");
+        let again = Reader { is_ours: true }.deserialize(&mut again).expect("its own output is valid");
         prop_assert_eq!((again.as_json(), &again.values), (ours.as_json(), &ours.values));
         let has_twice = ours.iter().count() > theirs.len();
         let has_long = json.contains("18446744073709551616");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_what_serde_json_reads() {
+    fn it_equals_the_result_of_serde_json() {
         let table = [
             r#" { "b" : 1 , "a" : [ { } , [ ] , null , true , false ] , "b" : 2 } "#,
             r#"{"a":[0,-1,18446744073709551615,18446744073709551616,-9223372036854775808,1e3,0.1,-0.0]}"#,
@@ -265,11 +265,11 @@ mod tests {
             same(json).unwrap_or_else(|e| panic!("{json}: {e}"));
         }
         let deep = format!("{{\"a\":{}", "[".repeat(200));
-        same(&deep).expect("both refuse what is nested too deep");
+        same(&deep).expect("both reject deep nesting");
     }
 
     #[test]
-    fn keys_are_set_and_taken_out() {
+    fn keys_can_be_inserted_and_removed() {
         let mut context = Context::new();
         context.insert("a", 1);
         context.insert("b", json!({"c": ["x"]}));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_tell_long_numbers_apart() {
+    fn long_numbers_are_compared_by_their_digits() {
         let read = |json: &str| serde_json::from_str::<Context>(json).expect("an object");
         let one = read(r#"{"a":[18446744073709551616],"b":{"x":1,"y":2}}"#);
         assert_eq!(one.as_json(), r#"{"a":[18446744073709551616],"b":{"x":1,"y":2}}"#);
@@ -296,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_it_is(inner in "[\\[\\]{}\",: 0-9a-eu.+\\\\-]{0,30}|(\"a\":|\\[|1|-2.5e3|\"b\":|null|,|\\]|\"c\"|\\{\\}){0,12}") {
+        fn any_text_gives_the_result_of_serde_json(inner in "[\\[\\]{}\",: 0-9a-eu.+\\\\-]{0,30}|(\"a\":|\\[|1|-2.5e3|\"b\":|null|,|\\]|\"c\"|\\{\\}){0,12}") {
             same(&format!("{{{inner}}}"))?;
         }
     }

@@ -1,7 +1,7 @@
-//! Reads edx-ace's JSON form, and tells everything that is wrong with a document at once.
+//! Decodes edx-ace's JSON form and reports all errors of a document at once.
 //!
-//! Where edx-ace's decoder is at fault, ours departs on purpose: a missing `uuid` is generated, times without an offset are
-//! read as UTC, and only the message's own fields are typed.
+//! Deliberate departures from faults of edx-ace's decoder: a missing `uuid` is generated, times without an offset are UTC, and only
+//! the fields of the message are typed, not the values of its context.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ use super::{
     Context, DateTime, Headers, Message, MessageType, Object, Recipient, UserId, context, nearest, without_bom,
 };
 
-/// One thing wrong with one field.
+/// An error in one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
-    /// Where: an RFC 6901 pointer, `""` for the whole document.
+    /// An RFC 6901 pointer to the field; `""` is the whole document.
     pub path: String,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
@@ -30,7 +30,7 @@ impl FieldError {
     }
 }
 
-/// Everything wrong with a document, in the order of its fields.
+/// All errors of a document, in the order of its fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct FieldErrors(pub Vec<FieldError>);
 
@@ -50,7 +50,10 @@ impl fmt::Display for FieldErrors {
 }
 
 impl Recipient {
-    /// Reads a recipient as it stands in a message. Reports every field's error at once.
+    /// Decodes the recipient of a message.
+    ///
+    /// # Errors
+    /// All errors of its fields.
     pub fn from_value(value: Value) -> Result<Self, FieldErrors> {
         decode(value, &Self::FIELDS, Recipient::decode)
     }
@@ -81,17 +84,26 @@ impl Message {
         "log_level",
     ];
 
-    /// Reads edx-ace's JSON form. Reports every field's error at once.
+    /// Decodes edx-ace's JSON form.
+    ///
+    /// # Errors
+    /// All errors of its fields.
     pub fn from_json(json: &[u8]) -> Result<Self, FieldErrors> {
         Self::read(json, context::Reader { is_ours: false }, None)
     }
 
-    /// As [`Message::from_json`], with this uuid for a message that has none.
+    /// Like [`Message::from_json`], with this uuid for a message without one.
+    ///
+    /// # Errors
+    /// All errors of its fields.
     pub fn from_json_or(json: &[u8], uuid: Option<Uuid>) -> Result<Self, FieldErrors> {
         Self::read(json, context::Reader { is_ours: false }, uuid)
     }
 
-    /// As [`Message::from_json`], from what [`Message::to_json`] wrote: its context is taken as it stands.
+    /// Decodes the result of [`Message::to_json`]. Copies the context without normalizing it again.
+    ///
+    /// # Errors
+    /// All errors of its fields.
     pub fn from_own_json(json: &[u8]) -> Result<Self, FieldErrors> {
         Self::read(json, context::Reader { is_ours: true }, None)
     }
@@ -100,25 +112,28 @@ impl Message {
         let json = without_bom(json);
         match document(json, reader) {
             Some((fields, context)) => Self::decode(fields.into(), Some(context), uuid),
-            // Something is wrong with it, or unusual about it: that is told of a value.
+            // The document is invalid or unusual. Decode it as a value to report errors with their fields.
             None => Self::decode(parse(json)?, None, uuid),
         }
     }
 
-    /// As [`Message::from_json`], from a JSON value.
+    /// Like [`Message::from_json`], from a JSON value.
+    ///
+    /// # Errors
+    /// All errors of its fields.
     pub fn from_value(value: Value) -> Result<Self, FieldErrors> {
         Self::decode(value, None, None)
     }
 
-    /// `context`: where it is not among the fields.
-    fn decode(value: Value, context: Option<Context>, made: Option<Uuid>) -> Result<Self, FieldErrors> {
+    /// `context` is the context if it is not among the fields.
+    fn decode(value: Value, context: Option<Context>, default_uuid: Option<Uuid>) -> Result<Self, FieldErrors> {
         decode(value, &Self::FIELDS, |f| Message {
             app_label: f.required("app_label", label).unwrap_or_default(),
             name: f.required("name", label).unwrap_or_default(),
             recipient: f.required_nullable("recipient", Recipient::decode),
             expiration_time: f.optional("expiration_time", date_time),
             context: f.optional("context", object).map(Context::from).or(context).unwrap_or_default(),
-            uuid: f.optional("uuid", uuid).or(made).unwrap_or_else(Uuid::new_v4),
+            uuid: f.optional("uuid", uuid).or(default_uuid).unwrap_or_else(Uuid::new_v4),
             send_uuid: f.optional("send_uuid", uuid),
             options: f.optional("options", object).unwrap_or_default(),
             headers: f.optional("headers", headers).unwrap_or_default(),
@@ -131,7 +146,10 @@ impl Message {
 impl MessageType {
     const FIELDS: [&str; 7] = ["context", "uuid", "expiration_time", "app_label", "name", "options", "log_level"];
 
-    /// Reads edx-ace's JSON form. Reports every field's error at once.
+    /// Decodes edx-ace's JSON form.
+    ///
+    /// # Errors
+    /// All errors of its fields.
     pub fn from_json(json: &[u8]) -> Result<Self, FieldErrors> {
         let json = without_bom(json);
         match document(json, context::Reader { is_ours: false }) {
@@ -140,7 +158,7 @@ impl MessageType {
         }
     }
 
-    /// `context`: where it is not among the fields.
+    /// `context` is the context if it is not among the fields.
     fn decode(value: Value, context: Option<Context>) -> Result<Self, FieldErrors> {
         decode(value, &Self::FIELDS, |f| MessageType {
             context: f.optional("context", object).map(Context::from).or(context).unwrap_or_default(),
@@ -154,7 +172,7 @@ impl MessageType {
     }
 }
 
-/// A message's fields and its context apart, where both are objects.
+/// The fields of a message and, separately, its context. `None` unless both are objects.
 fn document(json: &[u8], reader: context::Reader) -> Option<(Object, Context)> {
     let mut deserializer = serde_json::Deserializer::from_str(std::str::from_utf8(json).ok()?);
     let document = deserializer.deserialize_map(Document(reader)).ok()?;
@@ -184,7 +202,7 @@ impl<'de> Visitor<'de> for Document {
 
 fn parse(json: &[u8]) -> Result<Value, FieldErrors> {
     serde_json::from_slice(json).map_err(|_| {
-        // Slow, and only for a document that is refused: parse again to learn where.
+        // The document is invalid: parse it again, more slowly, to find the position.
         let mut de = serde_json::Deserializer::from_slice(json);
         let (path, error) = match serde_path_to_error::deserialize::<_, Value>(&mut de) {
             Ok(_) => (String::new(), de.end().err()),
@@ -201,7 +219,7 @@ fn parse(json: &[u8]) -> Result<Value, FieldErrors> {
     })
 }
 
-/// The `NaN` or `Infinity` at which parsing stopped, which Python writes and JSON does not know.
+/// The `NaN` or `Infinity` at which parsing stopped. Python writes them, but they are not JSON.
 fn bare_word(json: &[u8], error: &serde_json::Error) -> Option<&'static str> {
     let line = json.split(|b| *b == b'\n').nth(error.line().checked_sub(1)?)?;
     let at = error.column().saturating_sub(2).min(line.len());
@@ -227,7 +245,7 @@ fn escape_pointer(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// An object being taken apart field by field, with all that is wrong with it.
+/// An object whose fields are decoded one by one, and the errors found.
 struct Fields {
     path: String,
     object: Object,
@@ -240,7 +258,7 @@ fn decode<T>(value: Value, known: &[&str], build: impl FnOnce(&mut Fields) -> T)
     };
     let mut fields = Fields { path: String::new(), object, errors: Vec::new() };
     let built = build(&mut fields);
-    fields.refuse_the_rest(known);
+    fields.reject_unknown(known);
     if fields.errors.is_empty() { Ok(built) } else { Err(FieldErrors(fields.errors)) }
 }
 
@@ -250,18 +268,18 @@ impl Fields {
         self.errors.push(FieldError::new(path, message));
     }
 
-    /// What is not taken out by now is unknown.
-    fn refuse_the_rest(&mut self, known: &[&str]) {
+    /// The fields that were not decoded are unknown.
+    fn reject_unknown(&mut self, known: &[&str]) {
         for key in std::mem::take(&mut self.object).keys() {
             match nearest(key, known.iter().copied()) {
                 Some(near) => self.fail(key, format!("unknown field; did you mean {near:?}?")),
-                None => self.fail(key, format!("unknown field; known are {}", known.join(", "))),
+                None => self.fail(key, format!("unknown field; the known fields are {}", known.join(", "))),
             }
         }
     }
 
     fn take(&mut self, key: &str) -> Option<Value> {
-        // The order of what is left does not matter.
+        // The order of the remaining fields does not matter.
         self.object.swap_remove(key)
     }
 
@@ -285,7 +303,7 @@ impl Fields {
     fn required_nullable(&mut self, key: &str, read: fn(&mut Fields) -> Recipient) -> Option<Recipient> {
         match self.take(key) {
             None => {
-                self.fail(key, "is required (null where the message has no single recipient)");
+                self.fail(key, "is required (null if the message has no single recipient)");
                 None
             }
             Some(Value::Null) => None,
@@ -293,7 +311,7 @@ impl Fields {
                 let path = format!("{}/{key}", self.path);
                 let mut inner = Fields { path, object, errors: Vec::new() };
                 let value = read(&mut inner);
-                inner.refuse_the_rest(&Recipient::FIELDS);
+                inner.reject_unknown(&Recipient::FIELDS);
                 self.errors.append(&mut inner.errors);
                 Some(value)
             }
@@ -323,13 +341,13 @@ fn string(value: Value) -> Result<String, String> {
     }
 }
 
-/// A label is a part of template paths, so it cannot be just any string.
+/// A label is part of template paths, so not every string is valid.
 fn label(value: Value) -> Result<String, String> {
     let s = string(value)?;
-    let sound = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
-    if s.is_empty() || s.len() > 200 || s.starts_with('.') || !s.chars().all(sound) {
+    let is_valid = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
+    if s.is_empty() || s.len() > 200 || s.starts_with('.') || !s.chars().all(is_valid) {
         return Err(format!(
-            "{s:?} cannot be a label: 1 to 200 bytes, no slash, no control character, no leading dot (it names a template folder)"
+            "{s:?} cannot be a template folder: use 1 to 200 bytes without slashes, control characters or a leading dot"
         ));
     }
     Ok(s)
@@ -371,7 +389,7 @@ pub(super) fn user_id(value: Value) -> Result<UserId, String> {
         Value::Null => Ok(UserId::None),
         Value::String(s) => Ok(UserId::Text(s)),
         Value::Number(ref n) => {
-            n.as_i64().map(UserId::Number).ok_or_else(|| format!("{value} is not a whole number of 64 bits"))
+            n.as_i64().map(UserId::Number).ok_or_else(|| format!("{value} is not a 64-bit integer"))
         }
         other => Err(format!("must be a number, a string or null, not {}", kind(&other))),
     }

@@ -1,17 +1,17 @@
-//! Where channels hand messages over.
+//! The relays and HTTP origins to which channels send.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A relay or an HTTP origin: what can be down as a whole. As text, in stored progress and in logs: `relay main`,
+/// A relay or an HTTP origin, which can be down as a whole. Its text, in stored progress and in logs: `relay main`,
 /// `https://api.example.com`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Destination {
     /// The name of a `[relays.NAME]` section.
     Relay(String),
-    /// Scheme, host and, where it is not the scheme's own, port.
+    /// Scheme, host, and port unless it is the scheme's default.
     Origin(String),
 }
 
@@ -26,7 +26,7 @@ impl Destination {
         }
     }
 
-    /// Its name among those of its kind.
+    /// The name of the relay, or the origin.
     pub fn name(&self) -> &str {
         match self {
             Destination::Relay(name) | Destination::Origin(name) => name,
@@ -68,13 +68,13 @@ impl<'de> Deserialize<'de> for Destination {
     }
 }
 
-/// A destination that an attempt could not use. Nothing was handed over.
+/// A destination that an attempt could not use. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreached {
     /// The relay or origin.
     pub destination: Destination,
-    /// What happened, in one line.
+    /// The reason in one line.
     pub reason: String,
-    /// Whether it was contacted; otherwise it was known to be down, and was left alone.
+    /// Whether it was contacted. Otherwise it was already known to be down.
     pub is_contacted: bool,
 }

@@ -1,5 +1,5 @@
-//! JSON text as it stands, for what a value cannot hold: whole numbers of any length keep their digits, and other numbers are read as
-//! Python reads them, to the nearest double.
+//! JSON as text, for numbers that a value cannot represent: integers of any length keep their digits. Other numbers are parsed to the
+//! nearest double, as in Python.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,15 +8,15 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 use serde_json::{Error, Value};
 
-/// Objects and lists inside one another; with the message and its context around them as many as serde_json reads.
+/// The deepest nesting of a value. Together with the message and its context, this is the limit of serde_json.
 const DEPTH_MAX: usize = 125;
 
-/// A text without the byte order mark that some programs write before it.
+/// A text without a leading byte order mark.
 pub fn without_bom(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
-/// The tokens of a sound JSON text.
+/// The tokens of a valid JSON text.
 pub struct Tokens<'a> {
     json: &'a str,
     at: usize,
@@ -25,18 +25,18 @@ pub struct Tokens<'a> {
 /// A sign, a string with its quotes, a number or a word.
 #[derive(Clone, Copy)]
 pub struct Token<'a> {
-    /// As it stands in the text.
+    /// The token as it is in the text.
     pub source: &'a str,
     is_escaped: bool,
 }
 
-/// The tokens of a JSON text that was read before: of another text they are anything.
+/// The tokens of a valid JSON text. The result for an invalid text is unspecified.
 pub fn tokens(json: &str) -> Tokens<'_> {
     Tokens { json, at: 0 }
 }
 
 impl Tokens<'_> {
-    /// Whether this sign is next, which is then passed; also true at the end of the text.
+    /// Skips a sign if it is next. Returns whether it was, or whether the text ended.
     pub fn skips(&mut self, sign: u8) -> bool {
         self.skip_space();
         let next = self.json.as_bytes().get(self.at).copied();
@@ -63,15 +63,15 @@ impl<'a> Iterator for Tokens<'a> {
             b'{' | b'}' | b'[' | b']' | b',' | b':' => (1, false),
             _ => (word_length(rest), false),
         };
-        let begin = self.at;
+        let start = self.at;
         self.at += length;
-        let source = self.json.get(begin..self.at)?;
+        let source = self.json.get(start..self.at)?;
         Some(Token { source, is_escaped })
     }
 }
 
 impl<'a> Token<'a> {
-    /// What a string says.
+    /// The unescaped text of a string.
     pub fn text(self) -> Cow<'a, str> {
         match self.source.get(1..self.source.len().saturating_sub(1)) {
             Some(plain) if !self.is_escaped => Cow::Borrowed(plain),
@@ -79,7 +79,7 @@ impl<'a> Token<'a> {
         }
     }
 
-    /// Whether a number is a whole one, whatever its length.
+    /// Whether it is an integer of any length.
     pub fn is_integer(self) -> bool {
         is_integer(self.source)
     }
@@ -89,14 +89,14 @@ fn is_integer(number: &str) -> bool {
     number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-'))
 }
 
-/// Of a number or a word.
+/// The length of a number or a word.
 fn word_length(bytes: &[u8]) -> usize {
     let is_over = |byte: &u8| !matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'+' | b'-' | b'E');
     bytes.iter().position(is_over).unwrap_or(bytes.len()).max(1)
 }
 
-/// Of a string with both its quotes, and whether anything in it is escaped. Most strings are so short that a search by larger steps
-/// than eight bytes costs more than it saves.
+/// The length of a string with its quotes, and whether it has escapes. Steps of more than eight bytes do not pay, because most strings
+/// are short.
 fn string_length(bytes: &[u8]) -> (usize, bool) {
     let (mut at, mut is_escaped) = (1, false);
     loop {
@@ -112,22 +112,22 @@ fn string_length(bytes: &[u8]) -> (usize, bool) {
         match bytes.get(at) {
             None => return (bytes.len(), is_escaped),
             Some(b'"') => return (at + 1, is_escaped),
-            // What is escaped ends nothing.
+            // An escaped quote does not end the string.
             Some(b'\\') => (at, is_escaped) = (at + 2, true),
             Some(_) => at += 1,
         }
     }
 }
 
-/// The highest bit of each of eight bytes that is this one. Bytes behind the first of those may have theirs, too.
+/// Sets the highest bit of each of eight bytes that equals `byte`. Bytes after the first match may have false positives.
 fn equal_bytes(eight: u64, byte: u8) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     let zero_where_equal = eight ^ (ONES * u64::from(byte));
     zero_where_equal.wrapping_sub(ONES) & !zero_where_equal & (ONES << 7)
 }
 
-/// Writes a sound text compactly and in one form: as serde_json writes it, except that whole numbers of more than 64 bits keep
-/// their digits.
+/// Writes a valid text in compact, normalized form: as serde_json does, except that integers of more than 64 bits keep their
+/// digits.
 pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     out.reserve(json.len());
     let mut depth = 0_usize;
@@ -153,7 +153,7 @@ pub(super) fn compact(json: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a number is written as serde_json writes it, however long it is.
+/// Whether a number is already in normalized form.
 fn is_plain_number(number: &str) -> bool {
     is_integer(number) && number != "-0"
 }
@@ -167,7 +167,7 @@ fn write_number(number: &str, out: &mut Vec<u8>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The part of a sound text that an RFC 6901 pointer names.
+/// The part of a valid text at an RFC 6901 pointer.
 pub fn at<'a>(json: &'a str, pointer: &str) -> Option<&'a str> {
     let mut json = json;
     for key in pointer.split('/').skip(1) {
@@ -184,7 +184,7 @@ pub fn at<'a>(json: &'a str, pointer: &str) -> Option<&'a str> {
     Some(json)
 }
 
-/// A sound text as a value to compare with others alone: a whole number that a value cannot hold is a string that no text is.
+/// A valid text as a value that is only used for comparison. Integers that a value cannot represent become unambiguous strings.
 pub(super) fn comparable(json: &str) -> Option<Value> {
     let fits = |token: &str| token.parse::<u64>().is_ok() || token.parse::<i64>().is_ok();
     let is_long =
@@ -226,11 +226,11 @@ mod tests {
             assert_eq!(compacted(json), expected);
         }
         assert!(compact("1e400", &mut Vec::new()).is_err());
-        assert!(compact(r#""\ud800""#, &mut Vec::new()).is_err(), "half a character");
+        assert!(compact(r#""\ud800""#, &mut Vec::new()).is_err(), "a lone surrogate");
     }
 
     #[test]
-    fn a_part_is_the_text_it_is() {
+    fn a_part_is_found_by_its_pointer() {
         let json = r#"{"a":{"b/c":[1,18446744073709551616]},"x":1.5}"#;
         assert_eq!(at(json, ""), Some(json));
         assert_eq!(at(json, "/a/b~1c/1"), Some("18446744073709551616"));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_before_a_text_is_none_of_it() {
+    fn a_byte_order_mark_is_removed() {
         assert_eq!((without_bom(b"\xEF\xBB\xBF{}"), without_bom(b"{}")), (&b"{}"[..], &b"{}"[..]));
     }
 }

@@ -1,20 +1,20 @@
-//! What became of a delivery's mails so far, for each recipient: what a later attempt must know to repeat nothing.
+//! The state of a delivery's mails for each recipient. Later attempts use it to send nothing twice.
 
 use serde::{Deserialize, Serialize};
 
-/// One mail of a delivery that a relay accepted, for some of its recipients at least.
+/// One mail of a delivery that a relay accepted for at least one recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailRecord {
-    /// Which of the delivery's mails it is: the left part of its Message-ID.
+    /// Identifies the mail in its delivery: the left part of its Message-ID.
     pub key: String,
-    /// With its angle brackets.
+    /// The Message-ID, with angle brackets.
     pub message_id: String,
     /// The Date of every attempt, in Unix seconds.
     pub date: i64,
-    /// The relay's latest answer that accepted it, in one line; empty while there is none.
+    /// The relay's latest reply that accepted it, in one line; empty if there is none yet.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
-    /// Every recipient of the envelope, in its order. Empty: the relay accepted all of them.
+    /// The recipients of the envelope, in its order. Empty if the relay accepted all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<RecipientRecord>,
 }
@@ -24,25 +24,25 @@ pub struct MailRecord {
 pub struct RecipientRecord {
     /// The address.
     pub address: String,
-    /// The first of the mail's recipients, whom it is for; the others get copies.
+    /// Whether it is the main recipient. The others get copies.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub main: bool,
-    /// What the relay said of it.
+    /// Whether the relay accepted the mail for it.
     pub state: RecipientState,
-    /// The relay's answer where it did not accept, in one line.
+    /// The relay's reply if it did not accept, in one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
 }
 
-/// Whether a relay took a mail for a recipient.
+/// Whether a relay accepted a mail for a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecipientState {
     /// The relay accepted the mail for it.
     Accepted,
-    /// 4xx: to be tried again.
+    /// A 4xx reply: retry.
     Deferred,
-    /// 5xx: not to be tried again.
+    /// A 5xx reply: do not retry.
     Refused,
 }
 
@@ -56,30 +56,30 @@ impl MailRecord {
         }
     }
 
-    /// Whether the relay accepted the mail for whom it is for.
+    /// Whether the relay accepted the mail for its main recipient.
     pub fn is_main_accepted(&self) -> bool {
         self.recipients.is_empty() || self.main().is_some_and(|main| main.state == RecipientState::Accepted)
     }
 
-    /// Whom the mail is for, as far as it was asked about.
+    /// The main recipient, if the relay replied about it.
     pub fn main(&self) -> Option<&RecipientRecord> {
         self.recipients.iter().find(|recipient| recipient.main)
     }
 
-    /// Whether the relay accepted the mail for some recipients, and others are to be tried again.
+    /// Whether the relay accepted the mail for some recipients and deferred others.
     pub fn is_unfinished(&self) -> bool {
         self.has(RecipientState::Accepted) && self.has(RecipientState::Deferred)
     }
 
-    /// Whether some recipient is in this state.
+    /// Whether any recipient is in this state.
     pub fn has(&self, state: RecipientState) -> bool {
         self.recipients.iter().any(|recipient| recipient.state == state)
     }
 
-    /// The recipients in this state with their answers, in one line.
+    /// The recipients in this state with their replies, in one line.
     pub fn list(&self, state: RecipientState) -> String {
-        let chosen = self.recipients.iter().filter(|recipient| recipient.state == state);
-        let texts = chosen.map(|recipient| {
+        let matching = self.recipients.iter().filter(|recipient| recipient.state == state);
+        let texts = matching.map(|recipient| {
             if recipient.answer.is_empty() {
                 recipient.address.clone()
             } else {

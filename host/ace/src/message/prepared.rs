@@ -1,5 +1,5 @@
-//! A message of a batch in its two parts: what all of the batch share, made ready once for many recipients, and what is one
-//! recipient's own, which is all that is stored of each.
+//! The messages of a batch in two parts: the common part, prepared once for all recipients, and the personal part, which is all that is
+//! stored for each recipient.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,30 +12,33 @@ use uuid::Uuid;
 use super::context::Reader;
 use super::{Context, FieldErrors, Headers, Message, MessageType, Recipient, without_bom};
 
-/// One recipient's own part. As JSON it is a list of the three.
+/// The personal part of a message. Its JSON is a list of the three fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Personal {
-    /// Whom it is for.
+    /// The recipient.
     pub recipient: Recipient,
-    /// Their language.
+    /// The language of the recipient.
     pub language: Option<String>,
-    /// Laid over the type's context.
+    /// Overrides the type's context, key by key.
     pub user_context: Context,
 }
 
 impl Personal {
-    /// As JSON, which [`Prepared`] reads back.
+    /// The JSON for [`Personal::from_own_json`].
     pub fn to_json(&self) -> String {
         let (recipient, language) = (text(&self.recipient), text(&self.language));
         ["[", &recipient, ",", &language, ",", self.user_context.as_json(), "]"].concat()
     }
 
-    /// Whether it is one, of what may be a whole [`Message`] too.
+    /// Whether JSON is a personal part and not a whole [`Message`].
     pub fn is_one(json: &[u8]) -> bool {
         json.first() == Some(&b'[')
     }
 
-    /// From what [`Personal::to_json`] wrote.
+    /// Decodes the result of [`Personal::to_json`].
+    ///
+    /// # Errors
+    /// If the JSON has another form.
     pub fn from_own_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let personal = deserializer.deserialize_seq(Parts)?;
@@ -66,20 +69,21 @@ impl<'de> Visitor<'de> for Parts {
     }
 }
 
-/// A recipient of a batch, as a line of NDJSON has it.
+/// A recipient of a batch, from a line of NDJSON.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
-    /// The same key again is the same message.
+    /// Identifies the message: a repeated key is the same message.
     pub key: Option<String>,
-    /// What is their own.
+    /// The personal part of the message.
     pub personal: Personal,
 }
 
 /// Why a line is not a recipient.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages describe them")]
+#[non_exhaustive]
 pub enum MemberError {
-    /// It is not JSON of that form; where in the line that shows, in bytes from 1.
+    /// The line is not JSON of this form. The column is in bytes and starts at 1.
     #[error("{message} at column {column}")]
     Json { column: u64, message: String },
     #[error("{0}")]
@@ -87,8 +91,10 @@ pub enum MemberError {
 }
 
 impl Member {
+    /// Decodes a line of NDJSON.
+    ///
     /// # Errors
-    /// The line is not JSON, has a field that is none of a recipient's, or a value of the wrong kind.
+    /// If the line is not JSON, has an unknown field, or a value of the wrong type.
     pub fn from_json(line: &[u8]) -> Result<Self, MemberError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -114,19 +120,19 @@ impl Member {
 pub struct Prepared {
     kind: MessageType,
     context: Context,
-    /// Where each key of the context is among its keys.
-    places: HashMap<String, usize>,
+    /// The index of each key of the context.
+    indices: HashMap<String, usize>,
 }
 
 impl Prepared {
-    /// Prepares the parts that all messages share.
+    /// Prepares the common part.
     pub fn new(kind: MessageType) -> Self {
         let context = kind.context.clone();
-        let places = context.iter().map(|(key, _)| key.to_owned()).zip(0..).collect();
-        Prepared { kind, context, places }
+        let indices = context.iter().map(|(key, _)| key.to_owned()).zip(0..).collect();
+        Prepared { kind, context, indices }
     }
 
-    /// The message of [`MessageType::personalize`], with this uuid.
+    /// The same message as [`MessageType::personalize`], with this uuid.
     pub fn message(&self, uuid: Uuid, personal: Personal) -> Message {
         let Personal { recipient, language, user_context } = personal;
         let kind = &self.kind;
@@ -135,7 +141,7 @@ impl Prepared {
             name: kind.name.clone(),
             recipient: Some(recipient),
             expiration_time: kind.expiration_time.clone(),
-            context: self.laid(&user_context),
+            context: self.merged_context(&user_context),
             uuid,
             send_uuid: Some(kind.uuid),
             options: kind.options.clone(),
@@ -145,12 +151,12 @@ impl Prepared {
         }
     }
 
-    /// A user's context laid over the type's.
-    fn laid(&self, user: &Context) -> Context {
+    /// The type's context with the keys of the user's.
+    fn merged_context(&self, user: &Context) -> Context {
         let mut entries: Vec<(&str, &str)> = self.context.iter().collect();
         for (key, value) in user.iter() {
-            match self.places.get(key) {
-                Some(place) => entries[*place].1 = value,
+            match self.indices.get(key) {
+                Some(index) => entries[*index].1 = value,
                 None => entries.push((key, value)),
             }
         }
@@ -178,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_personalized_message(
+        fn a_prepared_message_equals_the_personalized_one(
             shared in proptest::collection::vec(("[a-e]", any::<u8>()), 0..6),
             user in proptest::collection::vec(("[a-g]", any::<u8>()), 0..6),
             language in proptest::option::of("[a-z]{2}"),
@@ -198,7 +204,7 @@ mod tests {
             let personal = Personal { recipient, language, user_context: user.into() };
             let stored = personal.to_json();
             prop_assert!(Personal::is_one(stored.as_bytes()) && !Personal::is_one(message.to_json().as_bytes()));
-            let again = Personal::from_own_json(stored.as_bytes()).expect("what it wrote it reads");
+            let again = Personal::from_own_json(stored.as_bytes()).expect("its own output is valid");
             prop_assert_eq!(&again, &personal);
             let prepared = Prepared::new(kind);
             prop_assert_eq!(prepared.message(message.uuid, again).to_json(), message.to_json());
@@ -206,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_part_says_why() {
+    fn an_invalid_part_is_rejected_with_its_reason() {
         for (json, why) in [
             ("[]", "three parts"),
             (r#"[{"lms_user_id":1},null]"#, "three parts"),
             ("[1,2,3]", "must be a JSON object"),
             ("[", "EOF"),
         ] {
-            let error = Personal::from_own_json(json.as_bytes()).expect_err("refused").to_string();
+            let error = Personal::from_own_json(json.as_bytes()).expect_err("rejected").to_string();
             assert!(error.contains(why), "{json}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! What has happened to a message: outcomes, and the report that holds them.
+//! Outcomes of messages, and the report that contains them.
 
 mod bounds;
 
@@ -12,62 +12,62 @@ use super::mail_record::RecipientRecord;
 
 pub use bounds::{LINES_MAX, REPORT_BYTES_MAX};
 
-/// Who said no or not yet, and why.
+/// A policy that denied or delayed a message, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// The policy that decided.
     pub policy: String,
-    /// Its own words.
+    /// The policy's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What became of a message over one channel type.
+/// The outcome of a message for one channel type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[allow(missing_docs, reason = "the variants describe their fields")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The provider took it over. `fault`: the channel broke afterwards.
+    /// The provider accepted it. `fault` is set if the channel failed afterwards.
     Sent {
         #[serde(flatten)]
         receipt: Receipt,
         #[serde(skip_serializing_if = "Option::is_none")]
         fault: Option<Fault>,
     },
-    /// It may have left; not tried again, lest it arrive twice.
+    /// It may have been sent. It is not retried, so that it does not arrive twice.
     MaybeSent { reason: String },
-    /// Policies forbade this channel type.
+    /// Policies denied this channel type.
     Denied { reasons: Vec<Reason> },
-    /// Policies said not yet. They are asked again at that time.
+    /// Policies delayed it. They are evaluated again at that time.
     Delayed { not_before: Timestamp, reasons: Vec<Reason> },
-    /// To be tried again at that time.
+    /// It is retried at that time.
     Retry { at: Timestamp, error: String },
-    /// Never going to work.
+    /// It failed permanently.
     Failed { error: String },
-    /// There was nothing to do.
+    /// The recipient has no address of this kind.
     Skipped { reason: String },
-    /// The sender limited the send to other channels.
+    /// The sender restricted the message to other channels.
     Excluded,
-    /// No channel carries this type.
+    /// There is no channel of this type.
     Unsupported { reason: String },
     /// A template is missing or failed.
     TemplateError {
         message: String,
-        /// Not one of the channel type's required files exists: the message was never meant for it.
+        /// None of the required files exists: the message is not meant for this channel type.
         absent: bool,
     },
-    /// The window for delivery closed before it could be delivered.
+    /// The delivery window closed before it could be delivered.
     Expired {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// Everything was done but the delivery: `explain` ends here.
+    /// Everything except the delivery is done. This is the last state of `explain`.
     Ready,
 }
 
 impl Outcome {
-    /// The state's name as it is written in JSON.
+    /// The name of the state in JSON.
     pub fn state(&self) -> &'static str {
         match self {
             Outcome::Sent { .. } => "sent",
@@ -85,82 +85,84 @@ impl Outcome {
         }
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the outcome is final.
     pub fn is_settled(&self) -> bool {
         !matches!(self, Outcome::Delayed { .. } | Outcome::Retry { .. })
     }
 
-    /// Whether the message was never meant for the channel type: it has templates, and none for this one.
+    /// Whether the message is not meant for the channel type: it has templates, but none for this type.
     pub fn is_absent(&self) -> bool {
         matches!(self, Outcome::TemplateError { absent: true, .. })
     }
 
-    /// Whether the channel type was left aside: it counts only where no other type carried the message.
+    /// Whether the channel type was not used. It counts only if no other type was either.
     pub fn is_passed_over(&self) -> bool {
         self.is_absent() || matches!(self, Outcome::Unsupported { .. } | Outcome::Excluded)
     }
 }
 
-/// What one policy said of one message.
+/// The verdict of one policy on one message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyReport {
     /// The name of the policy.
     pub policy: String,
-    /// The plugin's revision (a short content hash); empty for a policy the application registered.
+    /// The plugin's revision (a short content hash); empty for a policy of the application.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
-    /// What it said.
+    /// The verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// How long the call took.
+    /// The duration of the call in microseconds.
     pub took_us: u64,
-    /// Set for a policy in shadow, whose verdict was not obeyed.
+    /// Set for a policy in shadow mode, whose verdict had no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Agreement>,
-    /// Calls into the host that it was refused for want of a grant.
+    /// Calls of the host that were refused because a grant is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
 }
 
-/// How the verdict of a policy in shadow compares with what was decided.
+/// How the verdict of a policy in shadow mode compares with the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Agreement {
-    /// Obeying it would have changed nothing.
+    /// It would not have changed the outcome.
     Agrees,
-    /// Obeying it would have changed the outcome.
+    /// It would have changed the outcome.
     Differs,
-    /// It broke, and said nothing.
+    /// The policy failed.
     Broken,
 }
 
-/// A policy's answer, or that it broke and what its `on-error` made of that.
+/// The result of a policy, or its fault with its `on-error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[allow(missing_docs, reason = "the variants describe their fields")]
+#[non_exhaustive]
 pub enum Verdict {
-    /// It answered.
+    /// The policy's result.
     Result(PolicyResult),
-    /// It could not be asked.
+    /// The policy failed.
     Broken { fault: Fault, on_error: OnError },
 }
 
-/// What a broken policy means for the message.
+/// What happens to a message if a policy fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
-    /// The message waits and the policies are asked again.
+    /// The message waits, and the policies are evaluated again.
     #[default]
     Retry,
-    /// As if it had denied every channel type.
+    /// All channel types are denied.
     Deny,
-    /// As if it had passed the message.
+    /// The policy is ignored.
     Allow,
 }
 
-/// By which rule a channel was chosen.
+/// The rule by which a channel was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Rule {
     /// `options.override_default_channel` names it.
     OverrideDefaultChannel,
@@ -172,59 +174,74 @@ pub enum Rule {
     Listed,
     /// A candidate that claimed the message (`overrides-delivery-for-message`).
     OverridesDelivery,
-    /// No candidate is there: the first of the type in the configured order.
+    /// There are no candidates: the first channel of the type in the configured order.
     FirstOfType,
-    /// The channels before it failed.
+    /// The channels before it in the order failed.
     Failover,
 }
 
-/// What happened over one channel type.
+impl Rule {
+    /// The rule in words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Rule::OverrideDefaultChannel => "options.override_default_channel names it",
+            Rule::Transactional => "the transactional channel of its type",
+            Rule::Default => "the default channel of its type",
+            Rule::Listed => "the first of the type's listed channels that exists",
+            Rule::OverridesDelivery => "it claims this message",
+            Rule::FirstOfType => "no configured candidate exists: the first of its type",
+            Rule::Failover => "the channels before it failed",
+        }
+    }
+}
+
+/// The report on one channel type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChannelReport {
-    /// The type.
+    /// The channel type.
     pub channel_type: ChannelType,
-    /// The channel that was chosen, if one was.
+    /// The chosen channel, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
-    /// The plugin's revision; empty for a channel the application registered.
+    /// The plugin's revision; empty for a channel of the application.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
-    /// Why it was chosen.
+    /// The rule by which it was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
-    /// Candidates that were passed over, and why.
+    /// Candidates that were not chosen, with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
-    /// The template files that were used.
+    /// The rendered template files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub templates: Vec<String>,
-    /// The language they were rendered in.
+    /// The language of the rendered files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Why it is another one than the message asks for.
+    /// Why it differs from the language of the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language_note: Option<String>,
-    /// What was rendered; kept by `explain` only.
+    /// The rendered files; only in `explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rendered: Option<Vec<RenderedFile>>,
-    /// Calls into the host that its channels were refused for want of a grant.
+    /// Calls of the host by its channels that were refused because a grant is missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
-    /// Delivery attempts made.
+    /// The number of delivery attempts.
     pub attempts: u32,
-    /// The latest of them, at most [`HISTORY_MAX`].
+    /// The latest attempts, at most [`HISTORY_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<AttemptReport>,
-    /// For each recipient of a mail that a relay did not accept for all of them at once: what became of it.
+    /// The state of each recipient, if a relay did not accept a mail for all recipients at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<RecipientRecord>,
-    /// What became of it.
+    /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
 impl ChannelReport {
-    /// Of a channel type with which nothing has happened yet.
+    /// A report without any attempt.
     pub fn new(channel_type: ChannelType, outcome: Outcome) -> Self {
         ChannelReport {
             channel_type,
@@ -245,87 +262,87 @@ impl ChannelReport {
     }
 }
 
-/// Attempts of one channel type that a report keeps.
+/// The most attempts of one channel type in a report.
 pub const HISTORY_MAX: usize = 50;
 
-/// One attempt to hand a message over.
+/// One delivery attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AttemptReport {
-    /// When it began.
+    /// The start time.
     pub at: Timestamp,
     /// The channel.
     pub channel: String,
-    /// The channel's revision; empty for a channel the application registered.
+    /// The channel's revision; empty for a channel of the application.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,
-    /// From 1, over this channel.
+    /// The number of the attempt over this channel, starting at 1.
     pub number: u32,
-    /// How long it took, in microseconds.
+    /// The duration in microseconds.
     pub took_us: u64,
-    /// What came of it.
+    /// The result.
     pub result: AttemptResult,
-    /// The provider's answer, or the error in its words.
+    /// The provider's response, or the error.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
 }
 
-/// What one attempt came to.
+/// The result of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AttemptResult {
     /// Delivered.
     Sent,
-    /// It may have left: the channel was cut, or the host ended, in the middle of it.
+    /// It may have been sent: the channel was stopped, or the host ended, during the attempt.
     MaybeSent,
-    /// There was nothing to deliver to.
+    /// The recipient has no address of this kind.
     Skipped,
-    /// A passing failure.
+    /// A temporary failure.
     Recoverable,
-    /// The relay or origin was down, and nothing was handed over: no attempt was used up.
+    /// The relay or origin was down and nothing was sent. No attempt was used up.
     Unreachable,
-    /// Failed for good.
+    /// A permanent failure.
     Fatal,
 }
 
-/// What happened to one message: the answer edx-ace's `send` never gives.
+/// The report on one message. (edx-ace's `send` returns nothing.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The message.
     pub uuid: Uuid,
     /// `app_label.name`.
     pub name: String,
-    /// When the host noticed that it had ended in the midst of this message: an attempt that was under way then stands in no
+    /// When the host found that it had ended while it processed this message. An attempt in progress at that time is missing in the
     /// history, and the message may arrive twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interruptions: Vec<Timestamp>,
-    /// What each policy said.
+    /// The verdicts of the policies.
     pub policies: Vec<PolicyReport>,
-    /// What became of each channel type.
+    /// The outcomes of the channel types.
     pub channels: Vec<ChannelReport>,
 }
 
 impl Report {
-    /// Whether any channel type needs to be taken up again.
+    /// Whether all outcomes are final.
     pub fn is_settled(&self) -> bool {
         self.channels.iter().all(|c| c.outcome.is_settled())
     }
 
-    /// Whether the message reached nobody although nobody decided so: a channel failed, or none could carry it.
+    /// Whether the message failed: a channel failed, or no channel could send it. A message that policies denied did not fail.
     ///
-    /// A type that has no channel, or for which the message has no templates, counts only when no other type carried the
-    /// message: most messages are written for one type.
+    /// A channel type without a channel or without templates counts only if no other type succeeded, because most messages are
+    /// written for one type.
     pub fn is_failure(&self) -> bool {
-        let carried = |o: &Outcome| {
+        let succeeded = |o: &Outcome| {
             matches!(o, Outcome::Sent { .. } | Outcome::Denied { .. } | Outcome::Skipped { .. } | Outcome::Ready)
         };
-        let failed = |o: &Outcome| !o.is_passed_over() && !carried(o);
-        self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| carried(&c.outcome))
+        let failed = |o: &Outcome| !o.is_passed_over() && !succeeded(o);
+        self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| succeeded(&c.outcome))
     }
 }
 
 impl AttemptResult {
-    /// As it is written in JSON.
+    /// The name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             AttemptResult::Sent => "sent",

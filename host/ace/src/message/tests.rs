@@ -3,12 +3,12 @@ use serde_json::json;
 use super::*;
 
 fn errors(value: Value) -> Vec<(String, String)> {
-    let errors = Message::from_value(value).expect_err("it is wrong").0;
+    let errors = Message::from_value(value).expect_err("it is invalid").0;
     errors.into_iter().map(|e| (e.path, e.message)).collect()
 }
 
 #[test]
-fn every_wrong_field_is_named_at_once() {
+fn all_invalid_fields_are_reported_at_once() {
     let found = errors(json!({
         "app_label": 7,
         "name": "../x",
@@ -40,15 +40,15 @@ fn every_wrong_field_is_named_at_once() {
 }
 
 #[test]
-fn what_is_missing_takes_its_default_and_a_missing_uuid_is_made() {
+fn missing_fields_get_defaults_and_a_missing_uuid_is_generated() {
     let json = br#"{"app_label": "a", "name": "n", "recipient": null}"#;
-    let (one, two) = (Message::from_json(json).expect("sound"), Message::from_json(json).expect("sound"));
+    let (one, two) = (Message::from_json(json).expect("valid"), Message::from_json(json).expect("valid"));
     assert_ne!(one.uuid, two.uuid);
     assert_eq!((one.recipient, one.options.len(), one.language), (None, 0, None));
 }
 
 #[test]
-fn not_a_number_is_refused_with_its_path() {
+fn nan_and_infinity_are_rejected_with_their_path() {
     for word in ["NaN", "Infinity", "-Infinity"] {
         let json = format!("{{\"app_label\": \"a\",\n \"context\": {{\"marks\": [1, {{\"x/y\": {word}}}]}}}}");
         let errors = Message::from_json(json.as_bytes()).expect_err("it is not JSON").0;
@@ -58,10 +58,10 @@ fn not_a_number_is_refused_with_its_path() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_with_its_place() {
+fn invalid_json_is_rejected_with_its_position() {
     let errors = Message::from_json(b"{\"app_label\": \"a\",}").expect_err("it is not JSON").0;
     assert!(errors[0].message.contains("line 1 column"), "{}", errors[0].message);
-    assert!(Message::from_json(b"[]").expect_err("no object").0[0].message.contains("an array"));
+    assert!(Message::from_json(b"[]").expect_err("not an object").0[0].message.contains("an array"));
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn times_without_an_offset_are_utc_and_keep_their_text() {
 }
 
 #[test]
-fn a_user_id_may_be_anything_edx_ace_lets_it_be() {
+fn a_user_id_may_have_any_type_of_edx_ace() {
     let id = |value: Value| decode::user_id(value).map(|id| (id.as_text(), id.as_number()));
     assert_eq!(id(json!(0)), Ok((Some("0".to_owned()), Some(0))));
     assert_eq!(id(json!("42")), Ok((Some("42".to_owned()), Some(42))));
@@ -89,20 +89,20 @@ fn a_user_id_may_be_anything_edx_ace_lets_it_be() {
 }
 
 #[test]
-fn contacts_are_written_only_when_there_are_any() {
+fn contacts_are_omitted_if_there_are_none() {
     let json = json!({"app_label": "a", "name": "n", "recipient": {
         "lms_user_id": 1, "email_address": null, "contacts": {"push-token": ["t1", "t2"], "phone": "+1"}}});
-    let message = Message::from_value(json).expect("sound");
+    let message = Message::from_value(json).expect("valid");
     let recipient = message.recipient.clone().expect("a recipient");
     assert_eq!(recipient.contacts.len(), 3);
-    let again = Message::from_json(message.to_json().as_bytes()).expect("what it writes it reads");
+    let again = Message::from_json(message.to_json().as_bytes()).expect("its own output is valid");
     assert_eq!(again.recipient.expect("a recipient").contacts.len(), 3);
     let plain = serde_json::to_string(&Recipient::new(1, "a@b.c")).expect("JSON");
     assert_eq!(plain, r#"{"lms_user_id":1,"email_address":"a@b.c"}"#);
 }
 
 #[test]
-fn each_personalized_message_has_options_of_its_own() {
+fn personalized_messages_do_not_share_options() {
     let mut message_type = MessageType::new("app", "name");
     message_type.context = json!({"a": {"deep": 1}, "b": 2}).as_object().cloned().expect("an object").into();
     message_type.options.insert("transactional".into(), true.into());
@@ -110,13 +110,13 @@ fn each_personalized_message_has_options_of_its_own() {
     let mut one = message_type.personalize(Recipient::new(1, "a@b.c"), None, user);
     one.options.insert("mine".into(), true.into());
     let two = message_type.personalize(Recipient::new(2, "d@e.f"), None, Object::new());
-    assert_eq!(one.context.value("a"), Some(json!({"other": 3})), "the user's value wins whole");
+    assert_eq!(one.context.value("a"), Some(json!({"other": 3})), "values are not merged");
     assert_eq!(one.send_uuid, Some(message_type.uuid));
     assert!(!two.options.contains_key("mine"));
 }
 
 #[test]
-fn truth_is_pythons() {
+fn truthiness_is_that_of_python() {
     for value in [json!(null), json!(false), json!(0), json!(0.0), json!(""), json!([]), json!({})] {
         assert!(!is_truthy(&value), "{value}");
     }
@@ -126,7 +126,7 @@ fn truth_is_pythons() {
 }
 
 #[test]
-fn the_nearest_name_is_found_and_a_far_one_is_not() {
+fn only_a_similar_name_is_suggested() {
     let known = ["django_email", "file_email", "braze_email"];
     assert_eq!(nearest("djano_email", known), Some("django_email"));
     assert_eq!(nearest("slack", known), None);
@@ -187,7 +187,7 @@ fn a_stored_user_id_keeps_its_type_and_is_found_as_before() {
 }
 
 #[test]
-fn null_is_an_empty_object() {
+fn null_is_read_as_an_empty_object() {
     let value =
         json!({"app_label": "a", "name": "n", "recipient": null, "context": null, "options": null, "headers": null});
     let read = [Message::from_value(value.clone()), Message::from_json(value.to_string().as_bytes())];

@@ -1,63 +1,62 @@
-//! Texts that somebody else chose (a plugin, its file, a provider), as they may be kept and shown. The one place that cuts and
-//! cleans them.
+//! Truncates and sanitizes untrusted texts: those of plugins, their files, and providers.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 pub use ace_store::person::is_hidden;
 
-/// Bytes that are kept of one such text: a reason, an error, an answer.
+/// The most bytes of one such text: a reason, an error, a response.
 pub const TEXT_BYTES_MAX: usize = 1_000;
 
-/// What stands for a part that was cut off.
+/// Replaces a truncated part.
 const ELLIPSIS: char = '…';
 
-/// A text as one line: control characters and line breaks become spaces, hidden characters ([`is_hidden`]) are left out, and what is
-/// longer than `bytes_max` is cut and ends in an ellipsis. No more is copied than is kept.
+/// A text as one line of at most `bytes_max`: control characters and line breaks become spaces, hidden characters ([`is_hidden`])
+/// are removed, and a truncated text ends with an ellipsis. Copies only what it keeps.
 pub fn one_line(text: &str, bytes_max: usize) -> String {
-    cleaned_text(text, bytes_max, false)
+    sanitized_text(text, bytes_max, false)
 }
 
-/// The same, with its line breaks.
+/// Like [`one_line`], but keeps line breaks.
 pub fn lines(text: &str, bytes_max: usize) -> String {
-    cleaned_text(text, bytes_max, true)
+    sanitized_text(text, bytes_max, true)
 }
 
-/// Whether a text certainly stays as it is, by [`one_line`] and [`lines`]: short, and printable ASCII alone. Quick to ask.
+/// A quick check whether [`one_line`] and [`lines`] do not change a text: it is short and only has printable ASCII.
 pub fn is_plain(text: &str, bytes_max: usize) -> bool {
     text.len() <= bytes_max && plain_bytes(text) == text.len()
 }
 
-/// How much at the beginning of a text is printable ASCII, which most texts are.
+/// The number of printable ASCII bytes at the start of a text.
 fn plain_bytes(text: &str) -> usize {
     text.bytes().take_while(|byte| matches!(byte, b' '..=b'~')).count()
 }
 
-fn cleaned_text(text: &str, bytes_max: usize, keeps_lines: bool) -> String {
-    if is_plain(text, bytes_max) { text.to_owned() } else { cleaned(text, bytes_max, keeps_lines) }
+fn sanitized_text(text: &str, bytes_max: usize, keeps_lines: bool) -> String {
+    if is_plain(text, bytes_max) { text.to_owned() } else { sanitized(text, bytes_max, keeps_lines) }
 }
 
-fn cleaned(text: impl fmt::Display, bytes_max: usize, keeps_lines: bool) -> String {
-    let mut kept = Kept { text: String::new(), bytes_max, keeps_lines };
-    // An error says that there was enough of it.
-    if write!(kept, "{text}").is_err() {
-        kept.text.push(ELLIPSIS);
+fn sanitized(text: impl fmt::Display, bytes_max: usize, keeps_lines: bool) -> String {
+    let mut sanitizer = Sanitizer { text: String::new(), bytes_max, keeps_lines };
+    // An error means that the limit was reached.
+    if write!(sanitizer, "{text}").is_err() {
+        sanitizer.text.push(ELLIPSIS);
     }
-    kept.text
+    sanitizer.text
 }
 
-/// What a value writes of itself, as [`one_line`]. Its writing ends as soon as there is enough.
-pub fn shown(value: impl fmt::Display, bytes_max: usize) -> String {
-    cleaned(value, bytes_max, false)
+/// A displayed value as [`one_line`]. Stops formatting it when the limit is reached.
+pub fn display(value: impl fmt::Display, bytes_max: usize) -> String {
+    sanitized(value, bytes_max, false)
 }
 
-struct Kept {
+struct Sanitizer {
     text: String,
     bytes_max: usize,
     keeps_lines: bool,
 }
 
-impl Write for Kept {
+impl Write for Sanitizer {
     fn write_str(&mut self, mut text: &str) -> fmt::Result {
         loop {
             let plain = plain_bytes(text);
@@ -83,30 +82,31 @@ impl Write for Kept {
     }
 }
 
-/// A text as it may go to a terminal: what would steer one (control and escape characters, but for line breaks and tabs) or turn the
-/// direction of its neighbours is written as `\u001b`. That is how JSON writes it, so that a JSON text stays the same JSON.
+/// A text that is safe to print to a terminal: control and escape characters (except line breaks and tabs) and characters that
+/// change the text direction are escaped as in JSON (`\u001b`), so that JSON stays equivalent.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     let plain = |c: u8| matches!(c, b' '..=b'~' | b'\n' | b'\t');
-    if text.bytes().all(plain) || !text.contains(steers) {
+    if text.bytes().all(plain) || !text.contains(is_terminal_control) {
         return Cow::Borrowed(text);
     }
-    let mut kept = String::with_capacity(text.len() + 16);
+    let mut out = String::with_capacity(text.len() + 16);
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
-        match steers(c) && !(c == '\r' && rest.peek() == Some(&'\n')) {
-            // Writing into a text cannot fail.
-            true => drop(write!(kept, "\\u{:04x}", u32::from(c))),
-            false => kept.push(c),
+        if is_terminal_control(c) && !(c == '\r' && rest.peek() == Some(&'\n')) {
+            // Writing to a string cannot fail.
+            write!(out, "\\u{:04x}", u32::from(c)).unwrap_or_default();
+        } else {
+            out.push(c);
         }
     }
-    Cow::Owned(kept)
+    Cow::Owned(out)
 }
 
-fn steers(c: char) -> bool {
+fn is_terminal_control(c: char) -> bool {
     (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text without these secrets. Nothing is copied where none of them is in it.
+/// A text with secrets replaced. Copies only if it contains one.
 pub fn redact<'a>(text: &'a str, secrets: impl Iterator<Item = &'a str>) -> Cow<'a, str> {
     secrets.filter(|secret| !secret.is_empty()).fold(Cow::Borrowed(text), |text, secret| {
         if text.contains(secret) { Cow::Owned(text.replace(secret, "[secret]")) } else { text }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_between_characters_and_what_fits_is_whole() {
+    fn a_text_is_truncated_between_characters_only_if_it_is_too_long() {
         assert_eq!(one_line("abc", 3), "abc");
         assert_eq!(one_line("abcd", 3), "abc…");
         assert_eq!(one_line("日本", 5), "日…");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_to_a_terminal_does_not_steer_it_and_stays_the_same_json() {
+    fn escaped_text_does_not_control_a_terminal_and_stays_equivalent_json() {
         let table = [
             ("a\tb\nc\r\nd é 日本 👩\u{200d}🎓 مرحبا\u{200f}", None),
             ("\u{1b}[2J\u{7}\rforged", Some("\\u001b[2J\\u0007\\u000dforged")),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_writes_without_end_is_stopped() {
+    fn endless_output_is_stopped() {
         struct Endless;
         impl fmt::Display for Endless {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +165,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(shown(Endless, 10), "again and …");
+        assert_eq!(display(Endless, 10), "again and …");
     }
 }

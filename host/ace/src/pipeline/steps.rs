@@ -11,7 +11,7 @@ use crate::channel::{self, Channel};
 use crate::config::Guarantee;
 use crate::destination::Paused;
 use crate::message::{
-    Attempt, AttemptReport, AttemptResult, ChannelReport, DeliveryError, FaultKind, HISTORY_MAX, Notes, Outcome,
+    Attempt, AttemptReport, AttemptResult, CallContext, ChannelReport, DeliveryError, FaultKind, HISTORY_MAX, Outcome,
     Receipt, Rendered, RenderedFile, Rule, Unreached,
 };
 use crate::monitoring;
@@ -78,9 +78,9 @@ impl InFlight {
             &self.message,
         );
         report.passed_over.extend(found.passed_over);
-        let notes = Notes::default();
-        let chosen = channel::choose(found.channels, &self.message, &notes).await;
-        report.refused.extend(notes.into_refused());
+        let call = CallContext::default();
+        let chosen = channel::choose(found.channels, &self.message, &call).await;
+        report.refused.extend(call.into_refused());
         match chosen {
             Err(fault) if fault.kind == FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
             Err(fault) => Step::Recoverable { error: fault.to_string(), suggested: None },
@@ -96,13 +96,13 @@ impl InFlight {
     }
 
     async fn render(&mut self, i: usize, carrying: &mut Carrying, channel: Arc<dyn Channel>) -> Step {
-        let notes = Notes::default();
+        let call = CallContext::default();
         let asked = async {
-            let links = channel.action_links(&self.message, &notes).await?;
-            Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(&self.message, &notes).await?))
+            let links = channel.action_links(&self.message, &call).await?;
+            Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(&self.message, &call).await?))
         };
         let asked = asked.await;
-        self.progress.report.channels[i].refused.extend(notes.into_refused());
+        self.progress.report.channels[i].refused.extend(call.into_refused());
         let (action_links, tracker_image_sources) = match asked {
             Ok(answers) => answers,
             Err(fault) => {
@@ -154,10 +154,10 @@ impl InFlight {
         }
         let made = self.attempt(carrying, channel.as_ref(), &rendered, guarantee).await;
         self.heed(carrying, channel.name(), &made);
-        let Made { at, took, number, answer, notes } = made;
-        let unreached = notes.take_unreached();
+        let Made { at, took, number, answer, call } = made;
+        let unreached = call.take_unreached();
         let report = &mut self.progress.report.channels[i];
-        report.refused.extend(notes.into_refused());
+        report.refused.extend(call.into_refused());
         report.recipients = carrying.mails.recipients();
         let (channel, revision) = (channel.name().to_owned(), channel.revision().to_owned());
         let (result, words) = in_history(&answer);
@@ -200,14 +200,14 @@ impl InFlight {
         guarantee: Option<Guarantee>,
     ) -> Made {
         let (at, started) = ((self.snapshot.now)(), Instant::now());
-        let notes = Notes::with_mails(carrying.mails.records());
+        let call = CallContext::with_mails(carrying.mails.records());
         let attempt =
             Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
         let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
-        let answer = channel.deliver(&self.message, rendered, &attempt, &notes).instrument(span).await;
+        let answer = channel.deliver(&self.message, rendered, &attempt, &call).instrument(span).await;
         carrying.is_recorded = false;
-        let answer = carrying.mails.judge(&attempt.idempotency_key, notes.take_mails(), answer);
-        let answer = match (guarantee, notes.take_uncertain(), answer) {
+        let answer = carrying.mails.judge(&attempt.idempotency_key, call.take_mails(), answer);
+        let answer = match (guarantee, call.take_uncertain(), answer) {
             (
                 Some(Guarantee::AtMostOnce),
                 Some(what),
@@ -218,7 +218,7 @@ impl InFlight {
             }
             (_, _, answer) => answer,
         };
-        Made { at, took: started.elapsed(), number: attempt.number, answer, notes }
+        Made { at, took: started.elapsed(), number: attempt.number, answer, call }
     }
 
     /// What an attempt says of its channel, and of what that hands over to, is for every message.
@@ -227,7 +227,7 @@ impl InFlight {
         if let Some(destination) = carrying.waits_for.as_ref().filter(|_| is_sent) {
             self.snapshot.destinations.bypassed(destination, (self.snapshot.now)());
         }
-        let pause = made.notes.pause().filter(|_| matches!(made.answer, Err(DeliveryError::Recoverable { .. })));
+        let pause = made.call.retry_after().filter(|_| matches!(made.answer, Err(DeliveryError::Recoverable { .. })));
         if let (Some(gate), Some(pause)) = (self.snapshot.gates.get(channel), pause) {
             // Nobody else need be told the same.
             gate.close(pause, (self.snapshot.now)());
@@ -347,7 +347,7 @@ struct Made {
     took: Duration,
     number: u32,
     answer: Result<Receipt, DeliveryError>,
-    notes: Notes,
+    call: CallContext,
 }
 
 /// What follows from a channel's answer.

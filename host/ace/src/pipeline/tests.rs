@@ -12,7 +12,7 @@ use super::*;
 use crate::channel::Channel;
 use crate::config::{Config, Guarantee};
 use crate::message::{
-    ActionLink, Attempt, AttemptResult, Delay, DeliveryError, Fault, FaultKind, MailRecord, Notes, OnError,
+    ActionLink, Attempt, AttemptResult, CallContext, Delay, DeliveryError, Fault, FaultKind, MailRecord, OnError,
     PolicyResult, Receipt, Rule, TemplateFile,
 };
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
@@ -98,7 +98,7 @@ impl Channel for Arc<Script> {
     fn template_files(&self) -> &[TemplateFile] {
         &[]
     }
-    async fn action_links(&self, _: &Arc<Message>, _: &Notes) -> Result<Vec<ActionLink>, Fault> {
+    async fn action_links(&self, _: &Arc<Message>, _: &CallContext) -> Result<Vec<ActionLink>, Fault> {
         if self.breaks_before {
             Err(Fault { plugin: self.name.into(), kind: FaultKind::Trap, message: "trap".into(), backtrace: None })
         } else {
@@ -110,20 +110,20 @@ impl Channel for Arc<Script> {
         _: &Arc<Message>,
         _: &[(String, String)],
         attempt: &Attempt,
-        notes: &Notes,
+        call: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         if let pause @ 1.. = self.retry_after.load(Ordering::Relaxed) {
-            notes.throttled(std::time::Duration::from_secs(pause.unsigned_abs()));
+            call.record_retry_after(std::time::Duration::from_secs(pause.unsigned_abs()));
         }
         self.seen.lock().expect("no panic").push((attempt.number, attempt.idempotency_key.clone()));
-        self.known.lock().expect("no panic").push(notes.mails());
+        self.known.lock().expect("no panic").push(call.mails());
         let mut mailed = self.mailed.lock().expect("no panic");
-        notes.mailed(mailed.first().cloned().unwrap_or_default());
+        call.record_mails(mailed.first().cloned().unwrap_or_default());
         if mailed.len() > 1 {
             mailed.remove(0);
         }
         if self.is_uncertain.load(Ordering::Relaxed) {
-            notes.uncertain("mail was handed to the relay".into());
+            call.record_uncertain("mail was handed to the relay".into());
         }
         NOW.set(NOW.get() + self.sets_clock.load(Ordering::Relaxed));
         let mut answers = self.answers.lock().expect("no panic");
@@ -314,7 +314,7 @@ impl Policy for OnceLater {
     fn name(&self) -> &str {
         "later"
     }
-    async fn check(&self, _: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
+    async fn check(&self, _: &Arc<Message>, _: bool, _: &CallContext) -> Result<PolicyResult, Fault> {
         let asked_before = std::mem::replace(&mut *self.0.lock().expect("no panic"), true);
         let delay = Delay { channel_type: "email".into(), not_before: at(1_500), reason: Some("quiet hours".into()) };
         Ok(PolicyResult { deny: vec![], delay: if asked_before { vec![] } else { vec![delay] } })

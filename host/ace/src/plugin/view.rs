@@ -73,7 +73,7 @@ impl Plugin {
         PluginView {
             // The name of a file can be anything.
             name: text::one_line(&self.name, text::TEXT_BYTES_MAX),
-            file: text::shown(self.file.display(), text::TEXT_BYTES_MAX * 4),
+            file: text::display(self.file.display(), text::TEXT_BYTES_MAX * 4),
             namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
             version: self.version.clone(),
             description: self.description.clone(),

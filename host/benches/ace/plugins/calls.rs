@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ace::internals::plugin::{Engine, Runtime};
-use ace::message::{Denial, Fault, Message, Notes, PolicyResult};
+use ace::message::{CallContext, Denial, Fault, Message, PolicyResult};
 use ace::policy::Policy;
 use async_trait::async_trait;
 
@@ -62,8 +62,8 @@ async fn against_bare(place: &Place, reader: &Runtime, summary: &mut Summary) {
     );
     summary.add("policy_call_bare_us_p99", theirs.percentile(99), "us", "");
     let native: &dyn Policy = &NativeReader;
-    let notes = Notes::default();
-    let native_us = cpu_us(CALLS, async |_| drop(native.check(&message, false, &notes).await)).await;
+    let call = CallContext::default();
+    let native_us = cpu_us(CALLS, async |_| drop(native.check(&message, false, &call).await)).await;
     summary.add("policy_call_reader_native_us", native_us, "us", "the same policy as a part of the host");
     summary.add("policy_call_over_native", ours.median() / native_us, "x", "");
 
@@ -153,7 +153,7 @@ impl Policy for NativeReader {
         "native_reader"
     }
 
-    async fn check(&self, message: &Arc<Message>, _: bool, _: &Notes) -> Result<PolicyResult, Fault> {
+    async fn check(&self, message: &Arc<Message>, _: bool, _: &CallContext) -> Result<PolicyResult, Fault> {
         let mut result = PolicyResult::default();
         if message.context.get("plan") == Some("\"free\"") {
             result.deny.push(Denial { channel_type: "push".to_owned(), reason: None });

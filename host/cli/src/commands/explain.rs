@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ace::Ace;
 use ace::config::Config;
-use ace::message::{ChannelReport, Message, Outcome, PolicyReport, Report, Rule, Verdict};
+use ace::message::{ChannelReport, Message, Outcome, PolicyReport, Report, Verdict};
 use serde_json::json;
 
 use super::send::detail;
@@ -98,6 +98,7 @@ pub fn verdict(report: &PolicyReport) -> String {
             return format!("broken ({} applies): {}", format!("{on_error:?}").to_lowercase(), fault.message);
         }
         Verdict::Result(result) => result,
+        other => return format!("{other:?}"),
     };
     let because = |reason: &Option<String>| reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
     let denials = result.deny.iter().map(|d| format!("denies {}{}", d.channel_type, because(&d.reason)));
@@ -110,7 +111,7 @@ pub fn verdict(report: &PolicyReport) -> String {
 fn channel_trace(out: &mut String, report: &ChannelReport) {
     let _ = writeln!(out, "\n{}: {} {}", report.channel_type, report.outcome.state(), detail(report));
     if let (Some(channel), Some(rule)) = (&report.channel, report.rule) {
-        let _ = writeln!(out, "  channel    {channel} {} ({})", report.revision, rule_text(rule));
+        let _ = writeln!(out, "  channel    {channel} {} ({})", report.revision, rule.describe());
     }
     for passed in &report.passed_over {
         let _ = writeln!(out, "  not        {passed}");
@@ -127,17 +128,5 @@ fn channel_trace(out: &mut String, report: &ChannelReport) {
     }
     for file in report.rendered.iter().flatten() {
         let _ = writeln!(out, "  --- {} ---\n{}", file.name, file.text.trim_end());
-    }
-}
-
-fn rule_text(rule: Rule) -> &'static str {
-    match rule {
-        Rule::OverrideDefaultChannel => "options.override_default_channel names it",
-        Rule::Transactional => "the transactional channel of its type",
-        Rule::Default => "the default channel of its type",
-        Rule::Listed => "the first of the type's listed channels that exists",
-        Rule::OverridesDelivery => "it claims this message",
-        Rule::FirstOfType => "no configured candidate exists: the first of its type",
-        Rule::Failover => "the channels before it failed",
     }
 }

@@ -1,26 +1,26 @@
-//! How long a report may get: it is kept with every message, and most of its texts are chosen by plugins and providers.
+//! Limits the size of reports: they are stored with every message, and most of their texts come from plugins and providers.
 
 use serde_json::Value;
 
 use super::{ChannelReport, Fault, HISTORY_MAX, Outcome, PolicyReport, Report, Verdict};
 use crate::message::text;
 
-/// Bytes of all texts in a report together, without what `explain` rendered.
+/// The most bytes of all texts of a report together, without the rendered files of `explain`.
 pub const REPORT_BYTES_MAX: usize = 256 << 10;
-/// Lines that a report keeps of each of its lists, the latest.
+/// The most lines of each list of a report. The latest are kept.
 pub const LINES_MAX: usize = 50;
-/// Bytes of one text. Plugins and providers have less; an error of a template may quote more.
+/// The most bytes of one text. Texts of plugins and providers are shorter; a template's error may quote more.
 const TEXT_BYTES_MAX: usize = 4_000;
-/// Bytes of one text, and lines of one list, where the whole would be too long.
+/// The limits of texts and lists if the whole report would be too long.
 const SHORT_BYTES: usize = 100;
 const SHORT_LINES: usize = 5;
 
 impl Report {
-    /// Keeps its bounds: of each list the latest [`LINES_MAX`]; of all texts together [`REPORT_BYTES_MAX`]. Where they have more,
-    /// stacks and receipts' details go first, then every text and list is kept short. What was decided always stays.
+    /// Applies the limits: [`LINES_MAX`] of each list, and [`REPORT_BYTES_MAX`] of all texts. If the texts are longer, backtraces and
+    /// details of receipts are dropped first, then all texts and lists are shortened. Decisions are always kept.
     pub fn bound(&mut self) {
         let texts = self.shorten(LINES_MAX, TEXT_BYTES_MAX);
-        if texts + self.weight() <= REPORT_BYTES_MAX {
+        if texts + self.detail_bytes() <= REPORT_BYTES_MAX {
             return;
         }
         for fault in self.policies.iter_mut().filter_map(|policy| match &mut policy.verdict {
@@ -35,12 +35,12 @@ impl Report {
                 fault.iter_mut().for_each(|fault| fault.backtrace = None);
             }
         }
-        if texts + self.weight() > REPORT_BYTES_MAX {
+        if texts + self.detail_bytes() > REPORT_BYTES_MAX {
             self.shorten(SHORT_LINES, SHORT_BYTES);
         }
     }
 
-    /// The bytes of the texts that are left.
+    /// Shortens texts and lists, and returns the remaining bytes.
     fn shorten(&mut self, lines: usize, bytes: usize) -> usize {
         for policy in &mut self.policies {
             keep_latest(&mut policy.refused, lines);
@@ -51,7 +51,7 @@ impl Report {
             keep_latest(&mut channel.templates, lines);
             keep_latest(&mut channel.history, lines.min(HISTORY_MAX));
             if let Outcome::Denied { reasons } | Outcome::Delayed { reasons, .. } = &mut channel.outcome {
-                // Who spoke first is the first reason.
+                // The first policy that decided has the first reason.
                 reasons.truncate(lines.max(LINES_MAX));
             }
         }
@@ -65,37 +65,37 @@ impl Report {
         left
     }
 
-    /// The bytes of stacks and receipts' details.
-    fn weight(&self) -> usize {
-        let stacks = self.policies.iter().map(|policy| match &policy.verdict {
-            Verdict::Broken { fault, .. } => stack_bytes(fault),
+    /// The bytes of backtraces and details of receipts.
+    fn detail_bytes(&self) -> usize {
+        let backtraces = self.policies.iter().map(|policy| match &policy.verdict {
+            Verdict::Broken { fault, .. } => backtrace_bytes(fault),
             Verdict::Result(_) => 0,
         });
         let sent = self.channels.iter().map(|channel| match &channel.outcome {
             Outcome::Sent { receipt, fault } => {
                 let detail = receipt.detail.as_ref().map_or(0, value_bytes);
-                detail + fault.as_ref().map_or(0, stack_bytes)
+                detail + fault.as_ref().map_or(0, backtrace_bytes)
             }
             _ => 0,
         });
-        stacks.sum::<usize>() + sent.sum::<usize>()
+        backtraces.sum::<usize>() + sent.sum::<usize>()
     }
 
-    /// Visits every text that somebody else chose, except stacks and receipts' details.
+    /// Visits all texts of plugins and providers, except backtraces and details of receipts.
     fn each_text(&mut self, visit: &mut impl FnMut(&mut String)) {
         self.policies.iter_mut().for_each(|policy| policy.each_text(visit));
         self.channels.iter_mut().for_each(|channel| channel.each_text(visit));
     }
 }
 
-fn stack_bytes(fault: &Fault) -> usize {
+fn backtrace_bytes(fault: &Fault) -> usize {
     fault.backtrace.as_ref().map_or(0, String::len)
 }
 
-/// Bytes of a value's texts, and some for each number and mark.
+/// The bytes of a value's texts, plus an estimate for numbers and punctuation.
 fn value_bytes(value: &Value) -> usize {
-    const MARKS: usize = 8;
-    MARKS
+    const PUNCTUATION: usize = 8;
+    PUNCTUATION
         + match value {
             Value::String(text) => text.len(),
             Value::Array(items) => items.iter().map(value_bytes).sum(),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_no_longer_than_its_bound_whatever_plugins_say() {
+    fn a_report_never_exceeds_its_limit() {
         let receipt = Receipt { provider_id: Some("i".repeat(9_000)), detail: Some(json!({"d": "d".repeat(16_000)})) };
         for policies in [0, 4, 40] {
             for outcome in [
@@ -216,20 +216,20 @@ mod tests {
                 let mut report = report(policies, outcome.clone());
                 report.bound();
                 let bytes = serde_json::to_string(&report).expect("JSON").len();
-                // Names, numbers and the marks of JSON come on top of the texts.
+                // Names, numbers and punctuation are not included in the limit.
                 assert!(
                     bytes < 2 * REPORT_BYTES_MAX + policies * 256 * 140,
                     "{policies} policies, {outcome:?}: {bytes}"
                 );
                 assert_eq!(report.channels[0].outcome.state(), outcome.state());
                 assert_eq!(report.policies.len(), policies);
-                assert_eq!(report.channels[0].refused.last().map(String::as_str), Some("1999"), "the latest stay");
+                assert_eq!(report.channels[0].refused.last().map(String::as_str), Some("1999"), "the latest are kept");
             }
         }
     }
 
     #[test]
-    fn what_fits_stays_as_it_is() {
+    fn a_short_report_is_not_changed() {
         let mut report = report(1, Outcome::Failed { error: "gone".to_owned() });
         report.channels[0].refused.truncate(LINES_MAX);
         report.channels[0].passed_over.truncate(LINES_MAX);

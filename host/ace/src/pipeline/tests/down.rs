@@ -37,12 +37,16 @@ impl Channel for Arc<Relayed> {
         message: &Arc<Message>,
         _: &[(String, String)],
         _: &Attempt,
-        notes: &Notes,
+        call: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let destination = Destination::Relay(self.relay.to_owned());
         let unreached = |reason: &str, is_contacted| {
-            notes.unreached(Unreached { destination: destination.clone(), reason: reason.to_owned(), is_contacted });
+            call.record_unreached(Unreached {
+                destination: destination.clone(),
+                reason: reason.to_owned(),
+                is_contacted,
+            });
             (self.answer)()
         };
         let Ok(contact) = self.destinations.contact(&|| destination.clone(), self.name, message.uuid, now) else {

@@ -258,7 +258,7 @@ impl Runtime {
             let user_context = item.user_context.map(|json| {
                 // The error may quote the guest's text.
                 let describe =
-                    |e| format!("the user context is not a JSON object: {}", text::shown(e, text::TEXT_BYTES_MAX));
+                    |e| format!("the user context is not a JSON object: {}", text::display(e, text::TEXT_BYTES_MAX));
                 serde_json::from_str(&json).map_err(|e: serde_json::Error| self.fault(FaultKind::Answer, describe(e)))
             });
             let recipient = item.recipient;

@@ -30,14 +30,14 @@ pub(in crate::plugin) fn describe(error: &wasmtime::Error) -> String {
         if !line.is_empty() {
             line.push_str(": ");
         }
-        line.push_str(&text::shown(cause, ERROR_BYTES_MAX));
+        line.push_str(&text::display(cause, ERROR_BYTES_MAX));
     }
     text::one_line(&line, ERROR_BYTES_MAX)
 }
 
 /// Only the innermost cause: why a guest's call failed.
 pub(in crate::plugin) fn root_cause(error: &wasmtime::Error) -> String {
-    text::shown(error.root_cause(), TEXT_BYTES_MAX)
+    text::display(error.root_cause(), TEXT_BYTES_MAX)
 }
 
 /// The guest's backtrace, if it was running: at most [`FRAMES_MAX`] lines with truncated names, a few kilobytes.

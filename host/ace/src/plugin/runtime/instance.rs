@@ -17,7 +17,7 @@ use super::errors;
 use super::state::{Handover, MessageHandle, State};
 use super::world::Usage;
 use crate::config::Isolation;
-use crate::message::{Fault, FaultKind, MailRecord, Message, Notes};
+use crate::message::{CallContext, Fault, FaultKind, MailRecord, Message};
 use crate::monitoring::PluginMetrics;
 use crate::plugin::grants::Grants;
 use crate::plugin::loading::code::Compiled;
@@ -107,14 +107,14 @@ pub struct CallResult<T> {
 }
 
 impl<T> CallResult<T> {
-    /// Returns the answer, and reports the rest to the caller's notes: denied host calls, handovers and unreachable destinations.
-    pub fn report_to(self, notes: &Notes) -> Result<T, Fault> {
-        notes.refused(self.denied);
+    /// Returns the answer, and records the rest in `call`: denied host calls, handovers and unreachable destinations.
+    pub fn report_to(self, call: &CallContext) -> Result<T, Fault> {
+        call.record_refused(self.denied);
         if let Some(handover) = self.handover {
-            handover.retry_pause.into_iter().for_each(|pause| notes.throttled(pause));
-            handover.unreached.into_iter().for_each(|unreached| notes.unreached(unreached));
-            handover.pending.into_iter().for_each(|what| notes.uncertain(what));
-            notes.mailed(handover.mails);
+            handover.retry_pause.into_iter().for_each(|pause| call.record_retry_after(pause));
+            handover.unreached.into_iter().for_each(|unreached| call.record_unreached(unreached));
+            handover.pending.into_iter().for_each(|what| call.record_uncertain(what));
+            call.record_mails(handover.mails);
         }
         self.answer
     }

@@ -147,7 +147,7 @@ fn add_json(text: &mut Decoded<File>, number: &mut u64, chunk: &mut Vec<u8>) -> 
         match Member::from_json(line) {
             Ok(_) => {}
             Err(MemberError::Json { column, message }) => return Err(at(column, message)),
-            Err(MemberError::Fields(errors)) => return Err(at(0, errors.to_string())),
+            Err(error) => return Err(at(0, error.to_string())),
         }
         if !chunk.ends_with(b"\n") {
             chunk.push(b'\n');
