@@ -1,13 +1,13 @@
-//! What every engine behind [`Queue`] must do, written against its front alone: whoever adds an engine calls [`run`] with a
-//! [`Harness`] for it. A process that dies is a queue that is dropped and opened again.
+//! The conformance suite for engines behind [`Queue`]. It uses only the queue's interface: for a new engine, call [`run`] with a
+//! [`Harness`]. The end of a process is simulated by a queue that is dropped and opened again.
 //!
-//! - [`messages`], [`batches`], [`operators`]: what the queue is for
-//! - [`limits`]: the same message for further channel types
+//! - [`messages`], [`batches`], [`operators`]: the basic operations
+//! - [`limits`]: messages that are submitted again for other channel types
 //! - [`blocked`]: messages that wait for a destination that is down
 //! - [`suspects`]: processes that end with messages in flight
-//! - [`recipients`]: one rule for whom a message is for
+//! - [`recipients`]: finding the messages of a person
 //! - [`clocks`]: a wall clock that jumps
-//! - [`properties`]: random [`operations`] beside a [`model`]
+//! - [`properties`]: random [`operations`], compared with a [`model`]
 
 mod batches;
 mod blocked;
@@ -34,26 +34,26 @@ use crate::queue::{
     digest,
 };
 
-/// One store of an engine, and the hooks that the suite needs. It is empty at first, and is removed when this is dropped.
+/// A store of an engine, and the hooks that the suite needs. It is empty at first, and deleted when this is dropped.
 pub trait Harness {
-    /// Opens the store with these settings, in a place of the harness's own. A queue that was opened before has been dropped.
+    /// Opens the store with these settings, at a location that the harness chooses. A queue that was opened before has been dropped.
     fn open(&self, settings: Settings, now: Timestamp) -> Queue;
 
     /// Makes every lease that much older.
     fn age_leases<'a>(&'a self, queue: &'a Queue, by: Duration) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-    /// Makes the next transaction fail at its end, with nothing of it written.
+    /// Makes the next transaction fail at its end, so that it is rolled back.
     fn fail_next_write(&self, queue: &Queue);
 }
 
-/// Makes an empty store.
-pub type Make<'a> = &'a dyn Fn() -> Box<dyn Harness>;
+/// Creates an empty store.
+pub type NewHarness<'a> = &'a dyn Fn() -> Box<dyn Harness>;
 
 macro_rules! cases {
     ($($module:ident :: $name:ident),* $(,)?) => {
-        /// Passes the name and the future of each case to `each`.
-        fn each_case<'a>(make: Make<'a>, each: &dyn Fn(&str, Pin<Box<dyn Future<Output = ()> + 'a>>)) {
-            $(each(stringify!($name), Box::pin($module::$name(make)));)*
+        /// Calls `each` with the name and the future of each case.
+        fn each_case<'a>(new_harness: NewHarness<'a>, each: &dyn Fn(&str, Pin<Box<dyn Future<Output = ()> + 'a>>)) {
+            $(each(stringify!($name), Box::pin($module::$name(new_harness)));)*
         }
 
         #[cfg(test)]
@@ -75,70 +75,70 @@ macro_rules! cases {
 
 cases! {
     messages::a_message_is_accepted_claimed_and_settled_once,
-    messages::the_same_message_again_is_the_same_and_another_under_its_uuid_is_a_conflict,
-    messages::transactional_goes_first_and_no_batch_starves_another,
+    messages::a_repeated_message_is_the_same_and_a_different_one_a_conflict,
+    messages::transactional_messages_come_first_and_no_batch_starves_another,
     messages::a_message_waits_for_its_time,
-    messages::a_message_is_not_claimed_within_the_millisecond_before_it_is_due,
-    messages::nothing_accepted_is_lost_with_the_process_and_what_was_in_flight_comes_back_in_doubt,
-    messages::a_worker_that_is_not_heard_of_any_more_loses_its_lease,
-    messages::a_full_queue_accepts_no_message_and_says_so,
-    messages::a_write_that_fails_leaves_no_claim_that_never_ends,
-    operators::dead_letters_are_kept_whole_tried_again_and_discarded,
-    operators::what_a_dead_letter_was_settled_with_is_there_when_it_is_tried_again_and_goes_with_its_body,
-    operators::a_change_of_many_changes_no_more_than_its_limit,
+    messages::a_message_is_not_claimed_a_fraction_of_a_millisecond_early,
+    messages::accepted_messages_survive_the_process_and_those_in_flight_are_in_doubt,
+    messages::a_lease_ends_and_late_settlements_are_ignored,
+    messages::a_full_queue_rejects_messages,
+    messages::after_a_failed_write_every_claim_has_a_lease,
+    operators::dead_letters_are_retried_and_discarded,
+    operators::the_progress_of_a_dead_letter_is_kept_for_a_retry_and_erased_with_its_body,
+    operators::a_change_of_a_selection_obeys_its_limit,
     operators::a_waiting_message_can_be_cancelled_and_one_in_flight_cannot,
     operators::messages_are_found_by_person_name_state_and_time,
-    operators::a_person_is_erased_everywhere,
-    operators::webhook_deliveries_are_kept_until_they_end,
-    batches::a_batch_that_is_sent_again_yields_each_message_once,
+    operators::all_messages_of_a_person_are_erased,
+    operators::webhook_deliveries_are_stored_until_they_end,
+    batches::a_repeated_batch_contains_each_message_once,
     batches::a_batch_is_paused_resumed_and_cancelled,
     limits::a_waiting_message_is_claimed_with_the_limits_of_all_its_requests,
-    limits::one_without_a_limit_was_asked_for_everything,
-    limits::a_deferred_message_is_due_at_once_and_a_scheduled_one_at_its_time,
-    limits::one_that_is_in_flight_goes_on_once_its_worker_is_done,
-    limits::one_that_is_settled_is_opened_again_and_counted_as_such,
-    limits::a_cancelled_or_discarded_message_stays_so,
-    limits::a_dead_letter_that_is_tried_again_keeps_its_limit,
+    limits::a_message_without_a_limit_includes_all_channel_types,
+    limits::an_extended_message_is_due_now_unless_it_is_scheduled,
+    limits::a_message_extended_in_flight_is_requeued_after_its_settlement,
+    limits::an_extended_settled_message_is_requeued_and_counted,
+    limits::a_cancelled_or_discarded_message_is_not_extended,
+    limits::a_retried_dead_letter_keeps_its_limit,
     blocked::blocked_messages_are_claimed_when_unblocked_or_when_they_are_due,
-    blocked::each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all,
-    blocked::nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back,
-    blocked::a_message_that_waits_for_two_is_brought_back_once,
-    blocked::a_blocked_message_can_be_cancelled_and_erased_and_leaves_nothing,
-    blocked::blocked_messages_are_known_after_a_restart,
-    blocked::a_message_that_is_tried_again_is_as_old_as_that,
-    suspects::from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_last_it_is_not_tried,
-    suspects::only_what_nobody_asked_for_counts,
-    suspects::a_finished_attempt_ends_the_suspicion_and_innocent_messages_are_never_set_aside,
-    suspects::a_suspect_is_paused_and_cancelled_with_its_batch_and_can_be_cancelled_and_erased,
-    suspects::a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would,
-    recipients::a_listed_person_is_erased_however_the_address_is_written,
-    clocks::a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_own,
-    clocks::a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up,
-    clocks::more_than_one_step_of_waiting_messages_is_brought_back,
-    clocks::a_clock_that_is_set_forward_ends_pauses_and_no_lease,
-    clocks::retention_survives_both_directions,
-    clocks::a_webhook_is_called_again_after_its_pause_whatever_the_clock_says,
+    blocked::blocked_messages_are_tried_in_turn,
+    blocked::only_unblocked_messages_of_a_held_batch_are_claimed,
+    blocked::a_message_blocked_by_two_destinations_is_unblocked_once,
+    blocked::blocked_messages_can_be_cancelled_and_erased,
+    blocked::blocked_messages_survive_a_restart,
+    blocked::the_age_of_a_retried_message_starts_with_the_retry,
+    suspects::a_suspect_waits_longer_each_time_and_is_finally_a_culprit,
+    suspects::only_unexpected_ends_are_counted,
+    suspects::a_finished_attempt_ends_the_suspicion,
+    suspects::suspects_can_be_paused_cancelled_and_erased,
+    suspects::a_panic_of_a_worker_counts_like_the_end_of_a_process,
+    recipients::a_person_is_found_and_erased_by_any_form_of_the_address,
+    clocks::a_clock_that_is_set_back_delays_only_scheduled_messages,
+    clocks::a_clock_that_is_set_back_between_processes_delays_nothing,
+    clocks::after_a_clock_jump_many_messages_become_due_in_steps,
+    clocks::a_clock_that_is_set_forward_ends_pauses_but_not_leases,
+    clocks::retention_tolerates_clock_jumps,
+    clocks::a_clock_jump_does_not_change_the_pause_of_a_webhook_delivery,
 }
 
-/// Runs every case on stores of its own. Blocks; not for an async thread.
+/// Runs all cases, each on new stores. Blocks; must not be called on an async thread.
 ///
 /// # Panics
-/// An engine does not do what it must; the panic says what, and the last log line names the case.
-pub fn run(make: Make<'_>) {
+/// If a case fails. The last log line names it.
+pub fn run(new_harness: NewHarness<'_>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    each_case(make, &|name, case| {
+    each_case(new_harness, &|name, case| {
         tracing::info!(name, "A case of the conformance suite starts.");
         runtime.block_on(case);
     });
-    properties::the_queue_does_what_the_model_does(make);
+    properties::the_queue_does_what_the_model_does(new_harness);
 }
 
 /// The store of one case.
 struct Home(Box<dyn Harness>);
 
 impl Home {
-    fn new(make: Make<'_>) -> Home {
-        Home(make())
+    fn new(new_harness: NewHarness<'_>) -> Home {
+        Home(new_harness())
     }
 
     fn settings(&self) -> Settings {
@@ -153,7 +153,7 @@ impl Home {
         self.0.open(settings, now)
     }
 
-    /// Every lease has ended.
+    /// Makes every lease end.
     async fn age_leases(&self, queue: &Queue) {
         self.0.age_leases(queue, LEASE).await;
     }

@@ -1,9 +1,9 @@
-//! Many messages of one kind.
+//! Batches.
 
 use super::*;
 
-pub(super) async fn a_batch_that_is_sent_again_yields_each_message_once(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_repeated_batch_contains_each_message_once(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let uuid = Uuid::from_u128(77);
     let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("created");
@@ -24,8 +24,8 @@ pub(super) async fn a_batch_that_is_sent_again_yields_each_message_once(make: Ma
     assert_eq!((batch.state, batch.by_state), (BatchState::Done, BTreeMap::from([(State::Sent, 50)])));
 }
 
-pub(super) async fn a_batch_is_paused_resumed_and_cancelled(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_batch_is_paused_resumed_and_cancelled(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let uuid = Uuid::from_u128(77);
     let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(1_000)).await.expect("created");
@@ -35,7 +35,7 @@ pub(super) async fn a_batch_is_paused_resumed_and_cancelled(make: Make<'_>) {
     assert!(claim(&queue, 10, 1_000).await.is_empty());
     drop(queue);
     let queue = home.open();
-    assert!(claim(&queue, 10, 1_000).await.is_empty(), "also after a new start");
+    assert!(claim(&queue, 10, 1_000).await.is_empty(), "also after a restart");
     queue.resume_batch(uuid).await.expect("resumed");
     let claimed = claim(&queue, 10, 1_000).await;
     assert_eq!(claimed.len(), 10);

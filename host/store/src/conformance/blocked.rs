@@ -1,4 +1,4 @@
-//! Messages that wait for a relay that is down.
+//! Messages that wait for a destination that is down.
 
 use super::*;
 
@@ -16,16 +16,16 @@ async fn batch(queue: &Queue, uuid: u128) -> Priority {
 }
 
 async fn unblock(queue: &Queue, max: usize, in_turn: bool) -> usize {
-    queue.unblock(RELAY.to_owned(), max, in_turn).await.expect("brought back")
+    queue.unblock(RELAY.to_owned(), max, in_turn).await.expect("unblocked")
 }
 
-/// How many wait for it.
+/// The number of messages that wait for the relay.
 fn waiting(queue: &Queue) -> u64 {
     queue.blocked().get(RELAY).copied().unwrap_or_default()
 }
 
-pub(super) async fn blocked_messages_are_claimed_when_unblocked_or_when_they_are_due(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn blocked_messages_are_claimed_when_unblocked_or_when_they_are_due(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=5, ORDINARY).await;
     accept(&queue, 6..=7, TRANSACTIONAL).await;
@@ -38,8 +38,8 @@ pub(super) async fn blocked_messages_are_claimed_when_unblocked_or_when_they_are
     assert_eq!((waiting(&queue), queue.blocked().len(), unblock(&queue, 9, false).await), (0, 0, 0));
 }
 
-pub(super) async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_stand_for_all(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn blocked_messages_are_tried_in_turn(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=1, TRANSACTIONAL).await;
     accept(&queue, 2..=3, ORDINARY).await;
@@ -54,8 +54,8 @@ pub(super) async fn each_is_tried_in_its_turn_so_that_one_bad_message_does_not_s
     assert_eq!(tried, [1, 2, 3, 1]);
 }
 
-pub(super) async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_brought_back(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn only_unblocked_messages_of_a_held_batch_are_claimed(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let (a, b) = (batch(&queue, 100).await, batch(&queue, 200).await);
     accept(&queue, 1..=50, a).await;
@@ -65,23 +65,27 @@ pub(super) async fn nothing_is_claimed_of_a_batch_that_is_held_but_what_is_broug
     settle(&queue, &first, block(9_000, &[RELAY])).await;
     queue.hold(a);
     let claimed_batch = queue.claim(Claim { max: 99, bulk_max: 99 }, at(1_001)).await.expect("claimed");
-    assert_eq!((numbers(&claimed_batch.messages), claimed_batch.next), (vec![51, 52], None), "nothing of it is due");
+    assert_eq!(
+        (numbers(&claimed_batch.messages), claimed_batch.next),
+        (vec![51, 52], None),
+        "nothing of the held batch is due"
+    );
     assert_eq!(unblock(&queue, 9, true).await, 1);
     assert_eq!(numbers(&claim(&queue, 99, 1_002).await), [1]);
     queue.release(&[a]);
     assert_eq!(claim(&queue, 99, 1_002).await.len(), 49);
 }
 
-pub(super) async fn a_message_that_waits_for_two_is_brought_back_once(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_message_blocked_by_two_destinations_is_unblocked_once(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=1, ORDINARY).await;
     settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY, "https://api.example.com"])).await;
     assert_eq!((queue.blocked().len(), unblock(&queue, 9, false).await, queue.blocked().len()), (2, 1, 0));
 }
 
-pub(super) async fn a_blocked_message_can_be_cancelled_and_erased_and_leaves_nothing(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn blocked_messages_can_be_cancelled_and_erased(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=2, ORDINARY).await;
     settle(&queue, &claim(&queue, 9, 1_000).await, block(9_000, &[RELAY])).await;
@@ -91,8 +95,8 @@ pub(super) async fn a_blocked_message_can_be_cancelled_and_erased_and_leaves_not
     assert_eq!((waiting(&queue), unblock(&queue, 9, false).await), (0, 0));
 }
 
-pub(super) async fn blocked_messages_are_known_after_a_restart(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn blocked_messages_survive_a_restart(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     {
         let queue = home.open();
         accept(&queue, 1..=3, ORDINARY).await;
@@ -102,12 +106,12 @@ pub(super) async fn blocked_messages_are_known_after_a_restart(make: Make<'_>) {
     }
     let queue = home.open();
     assert_eq!(waiting(&queue), 2);
-    assert_eq!(numbers(&claim(&queue, 9, 1_002).await), [1], "and it waits as all do that were in flight");
+    assert_eq!(numbers(&claim(&queue, 9, 1_002).await), [1], "it was requeued");
     assert_eq!(unblock(&queue, 9, true).await, 2);
 }
 
-pub(super) async fn a_message_that_is_tried_again_is_as_old_as_that(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn the_age_of_a_retried_message_starts_with_the_retry(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=1, ORDINARY).await;
     settle(&queue, &claim(&queue, 9, 1_000).await, done(State::Expired)).await;

@@ -1,10 +1,10 @@
-//! A wall clock that jumps by hours, either way: no message is delayed by it, and none is sent before its time.
+//! A wall clock that jumps by hours: no message is delayed, and none is sent too early.
 
 use super::*;
 
 const HOUR: i64 = 3_600;
 
-/// Claimed at that second, all of it.
+/// Claims all due messages, and returns their sorted numbers.
 async fn due(queue: &Queue, second: i64) -> Vec<u128> {
     let mut numbers = numbers(&claim(queue, 100, second).await);
     numbers.sort_unstable();
@@ -16,8 +16,8 @@ async fn accept_at(queue: &Queue, number: u128, second: i64, not_before: Option<
     queue.accept(vec![new], at(second)).await.expect("accepted");
 }
 
-pub(super) async fn a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_moment_of_its_own(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_clock_that_is_set_back_delays_only_scheduled_messages(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let noon = 100 * HOUR;
     accept_at(&queue, 1, noon, None).await;
@@ -29,13 +29,13 @@ pub(super) async fn a_clock_that_is_set_back_holds_nothing_up_but_what_has_a_mom
     let earlier = noon - 3 * HOUR;
     assert_eq!(due(&queue, earlier).await, [3], "it was due");
     assert_eq!(due(&queue, earlier + 59).await, [0_u128; 0]);
-    assert_eq!(due(&queue, earlier + 60).await, [1], "a pause is as long as it was");
-    assert_eq!(due(&queue, noon + HOUR - 1).await, [0_u128; 0], "this one was asked to wait for its moment");
+    assert_eq!(due(&queue, earlier + 60).await, [1], "a pause keeps its length");
+    assert_eq!(due(&queue, noon + HOUR - 1).await, [0_u128; 0], "this one is scheduled");
     assert_eq!(due(&queue, noon + HOUR).await, [2]);
 }
 
-pub(super) async fn a_clock_that_is_set_back_while_no_process_runs_holds_nothing_up(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_clock_that_is_set_back_between_processes_delays_nothing(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let noon = 100 * HOUR;
     for number in 1..=2 {
@@ -48,8 +48,8 @@ pub(super) async fn a_clock_that_is_set_back_while_no_process_runs_holds_nothing
     assert_eq!(due(&queue, noon - 5 * HOUR).await, [1, 2], "the one in flight too");
 }
 
-pub(super) async fn more_than_one_step_of_waiting_messages_is_brought_back(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn after_a_clock_jump_many_messages_become_due_in_steps(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let noon = 100 * HOUR;
     let news = (1..=2_500).map(|n| new(n, ORDINARY)).collect();
@@ -68,8 +68,8 @@ pub(super) async fn more_than_one_step_of_waiting_messages_is_brought_back(make:
     assert_eq!(found, 2_499);
 }
 
-pub(super) async fn a_clock_that_is_set_forward_ends_pauses_and_no_lease(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_clock_that_is_set_forward_ends_pauses_but_not_leases(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=2, ORDINARY).await;
     let claimed = queue.claim(Claim { max: 1, bulk_max: 1 }, at(1_000)).await.expect("claimed").messages;
@@ -79,8 +79,8 @@ pub(super) async fn a_clock_that_is_set_forward_ends_pauses_and_no_lease(make: M
     assert_eq!(due(&queue, 1_000).await, [0_u128; 0]);
 }
 
-pub(super) async fn retention_survives_both_directions(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn retention_tolerates_clock_jumps(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let hours = |n: u64| Duration::from_secs(n * 3_600);
     let settings = Settings { retention: hours(30), dead_letter_retention: hours(10), ..home.settings() };
     let queue = home.open_with(settings, at(0));
@@ -101,11 +101,11 @@ pub(super) async fn retention_survives_both_directions(make: Make<'_>) {
     assert_eq!(due(&queue, noon - 50 * HOUR).await, [2]);
     prune(noon + 31 * HOUR).await;
     assert_eq!(queue.message(Uuid::from_u128(1)).await.expect("asked"), None);
-    assert_eq!(state(&queue, 2).await, State::Queued, "what is in flight has no age");
+    assert_eq!(state(&queue, 2).await, State::Queued, "messages in flight are not deleted");
 }
 
-pub(super) async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock_says(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_clock_jump_does_not_change_the_pause_of_a_webhook_delivery(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
     let noon = 100 * HOUR;
@@ -117,13 +117,13 @@ pub(super) async fn a_webhook_is_called_again_after_its_pause_whatever_the_clock
         .settle(vec![Settled { id: claimed[0].id, claim: claimed[0].claim, settlement }], at(noon))
         .await
         .expect("settled");
-    let calls = async |second| queue.webhook_deliveries("audit".to_owned(), 10, at(second)).await.expect("asked");
-    let call = calls(noon).await.remove(0);
-    queue.retry_webhook_delivery("audit".to_owned(), call.event.id, at(noon + 60)).await.expect("noted");
+    let deliveries = async |second| queue.webhook_deliveries("audit".to_owned(), 10, at(second)).await.expect("asked");
+    let delivery = deliveries(noon).await.remove(0);
+    queue.retry_webhook_delivery("audit".to_owned(), delivery.event.id, at(noon + 60)).await.expect("noted");
     let earlier = noon - 3 * HOUR;
-    // The worker polls the queue every second, and so notices the clock.
+    // The queue notices the clock when the worker claims, which it does every second.
     assert_eq!(claim(&queue, 1, earlier).await, []);
-    assert!(calls(earlier + 59).await.is_empty());
-    assert_eq!(calls(earlier + 60).await.len(), 1);
-    assert_eq!(calls(noon + 99 * HOUR).await.len(), 1, "and a clock set forward makes it due");
+    assert!(deliveries(earlier + 59).await.is_empty());
+    assert_eq!(deliveries(earlier + 60).await.len(), 1);
+    assert_eq!(deliveries(noon + 99 * HOUR).await.len(), 1, "a clock that is set forward makes it due");
 }

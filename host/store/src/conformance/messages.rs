@@ -1,9 +1,9 @@
-//! Messages from their acceptance to their settlement.
+//! Accepting, claiming and settling messages.
 
 use super::*;
 
-pub(super) async fn a_message_is_accepted_claimed_and_settled_once(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_message_is_accepted_claimed_and_settled_once(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
     let claimed = claim(&queue, 10, 1_000).await;
@@ -17,8 +17,8 @@ pub(super) async fn a_message_is_accepted_claimed_and_settled_once(make: Make<'_
     assert_eq!((kept.report.as_deref(), kept.body), (Some(&b"{\"report\": 1}"[..]), None), "its context is erased");
 }
 
-pub(super) async fn the_same_message_again_is_the_same_and_another_under_its_uuid_is_a_conflict(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_repeated_message_is_the_same_and_a_different_one_a_conflict(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
     let mut other = new(1, ORDINARY);
@@ -31,12 +31,12 @@ pub(super) async fn the_same_message_again_is_the_same_and_another_under_its_uui
     let claimed = claim(&queue, 10, 1_000).await;
     settle(&queue, &claimed, done(State::Sent)).await;
     let answers = queue.accept(vec![new(1, ORDINARY)], at(1_000)).await.expect("accepted");
-    assert_eq!(answers, [Accepted::Same(State::Sent)], "remembered while it is kept");
+    assert_eq!(answers, [Accepted::Same(State::Sent)], "it is recognized while it is stored");
     assert!(claim(&queue, 10, 1_000).await.is_empty());
 }
 
-pub(super) async fn transactional_goes_first_and_no_batch_starves_another(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn transactional_messages_come_first_and_no_batch_starves_another(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let batch = async |uuid| {
         let batch = new_batch(Uuid::from_u128(uuid), b"t".to_vec());
@@ -53,11 +53,11 @@ pub(super) async fn transactional_goes_first_and_no_batch_starves_another(make: 
     assert_eq!((of(ORDINARY), of(first_batch), of(second_batch)), (16, 16, 16), "each in its turn");
     accept(&queue, [5], TRANSACTIONAL).await;
     let none_of_bulk = queue.claim(Claim { max: 10, bulk_max: 0 }, at(1_000)).await.expect("claimed").messages;
-    assert_eq!(numbers(&none_of_bulk), [5], "a worker that is kept for them takes nothing else");
+    assert_eq!(numbers(&none_of_bulk), [5], "a reserved slot claims only transactional messages");
 }
 
-pub(super) async fn a_message_waits_for_its_time(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_message_waits_for_its_time(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let later = New { not_before: Some(at(1_500)), ..new(1, ORDINARY) };
     queue.accept(vec![later], at(1_000)).await.expect("accepted");
@@ -72,9 +72,9 @@ pub(super) async fn a_message_waits_for_its_time(make: Make<'_>) {
     assert!(!claimed[0].is_in_doubt());
 }
 
-/// The store keeps milliseconds: rounded down, a message would be claimed before it is due, and released again.
-pub(super) async fn a_message_is_not_claimed_within_the_millisecond_before_it_is_due(make: Make<'_>) {
-    let home = Home::new(make);
+/// Due times are stored in milliseconds. Rounded down, a message would be claimed before it is due, and released again.
+pub(super) async fn a_message_is_not_claimed_a_fraction_of_a_millisecond_early(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     let ms = |ms| at(1_500) + jiff::SignedDuration::from_millis(ms);
     let due = ms(7) + jiff::SignedDuration::from_micros(300);
@@ -90,10 +90,10 @@ pub(super) async fn a_message_is_not_claimed_within_the_millisecond_before_it_is
     assert_eq!(ask(ms(18)).await.messages.len(), 1);
 }
 
-pub(super) async fn nothing_accepted_is_lost_with_the_process_and_what_was_in_flight_comes_back_in_doubt(
-    make: Make<'_>,
+pub(super) async fn accepted_messages_survive_the_process_and_those_in_flight_are_in_doubt(
+    new_harness: NewHarness<'_>,
 ) {
-    let home = Home::new(make);
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=6, ORDINARY).await;
     let claimed = claim(&queue, 4, 1_000).await;
@@ -113,27 +113,27 @@ pub(super) async fn nothing_accepted_is_lost_with_the_process_and_what_was_in_fl
     assert!(claim(&queue, 10, 2_000).await.iter().all(|c| !c.is_in_doubt()), "reported once");
 }
 
-pub(super) async fn a_worker_that_is_not_heard_of_any_more_loses_its_lease(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_lease_ends_and_late_settlements_are_ignored(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
     let first = claim(&queue, 1, 1_000).await;
     assert_eq!(numbers(&first), [1]);
-    assert!(claim(&queue, 1, 1_000_000).await.is_empty(), "a clock that jumps ends no lease");
+    assert!(claim(&queue, 1, 1_000_000).await.is_empty(), "a clock jump does not end a lease");
     home.age_leases(&queue).await;
     let again = claim(&queue, 1, 1_000).await;
     assert!(again[0].is_in_doubt());
-    // What the first worker did after all counts no more, and it must not go on.
+    // A late settlement of the first worker is ignored, and it must not continue.
     let late = |settlement| vec![Settled { id: again[0].id, claim: first[0].claim, settlement }];
-    queue.settle(late(done(State::Failed)), at(1_000)).await.expect("passed over");
+    queue.settle(late(done(State::Failed)), at(1_000)).await.expect("ignored");
     let record = Settlement::Record { progress: b"late".to_vec() };
     assert!(matches!(queue.settle(late(record), at(1_000)).await, Err(QueueError::State(_))));
     settle(&queue, &again, done(State::Sent)).await;
     assert_eq!(state(&queue, 1).await, State::Sent);
 }
 
-pub(super) async fn a_full_queue_accepts_no_message_and_says_so(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_full_queue_rejects_messages(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let settings = Settings { max_messages: 3, ..home.settings() };
     let queue = home.open_with(settings, at(0));
     accept(&queue, [1, 2], ORDINARY).await;
@@ -146,12 +146,12 @@ pub(super) async fn a_full_queue_accepts_no_message_and_says_so(make: Make<'_>) 
     accept(&queue, [4], ORDINARY).await;
 }
 
-pub(super) async fn a_write_that_fails_leaves_no_claim_that_never_ends(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn after_a_failed_write_every_claim_has_a_lease(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
     assert_eq!(claim(&queue, 1, 1_000).await.len(), 1);
-    // The lease ends, the message waits, and nothing of it reaches the disk.
+    // The lease ends and the message is requeued, but that transaction fails.
     home.age_leases(&queue).await;
     home.fail_next_write(&queue);
     assert!(queue.claim(Claim { max: 0, bulk_max: 0 }, at(1_000)).await.is_err());

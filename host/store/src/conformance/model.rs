@@ -1,4 +1,4 @@
-//! The model of a queue: what it must say, kept in memory.
+//! A model of the queue, in memory.
 
 use super::*;
 
@@ -9,60 +9,60 @@ pub(super) const DEAD_RETENTION: i64 = 2 * HOUR;
 pub(super) const EVENT_RETENTION: i64 = HOUR;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum How {
+pub(super) enum Outcome {
     Done(State, bool),
-    Again(i64),
+    Defer(i64),
     Record,
-    Back,
+    Release,
     Corrupt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Stage {
     Waiting(i64),
     InFlight,
     Settled(State, i64),
 }
 
-/// A message as the model knows it.
+/// A message in the model.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct KnownMessage {
     pub(super) id: MessageId,
     pub(super) priority: Priority,
     pub(super) other: bool,
     pub(super) accepted: i64,
-    pub(super) place: Place,
+    pub(super) stage: Stage,
     pub(super) has_body: bool,
     pub(super) progress: Option<Vec<u8>>,
     pub(super) report: Option<Vec<u8>>,
     pub(super) in_doubt: bool,
-    /// Processes that ended unexpectedly with it, and nothing came of it since.
+    /// Processes that ended unexpectedly with it in flight, since its last finished attempt.
     pub(super) interruptions: u32,
-    /// It waits to be tried alone.
+    /// It waits to be sent alone.
     pub(super) is_suspect: bool,
-    /// Its worker is not heard of any more.
-    pub(super) is_lost: bool,
-    /// The claim it is in flight by, where the queue knows that.
+    /// Its lease has ended.
+    pub(super) has_lost_lease: bool,
+    /// The claim that it is in flight with, if the queue knows it.
     pub(super) claim: Option<ClaimNo>,
 }
 
-impl Known {
+impl KnownMessage {
     pub(super) fn state(&self) -> State {
-        match self.place {
-            Place::Settled(state, _) => state,
+        match self.stage {
+            Stage::Settled(state, _) => state,
             _ => State::Queued,
         }
     }
 
     pub(super) fn settled(&self) -> Option<i64> {
-        match self.place {
-            Place::Settled(_, at) => Some(at),
+        match self.stage {
+            Stage::Settled(_, at) => Some(at),
             _ => None,
         }
     }
 
     pub(super) fn settle(&mut self, state: State, report: &[u8], now: i64) {
-        self.place = Place::Settled(state, now);
+        self.stage = Stage::Settled(state, now);
         (self.progress, self.report) = (None, Some(report.to_vec()));
         self.is_suspect = false;
         self.has_body = state.is_dead();
@@ -73,20 +73,20 @@ impl Known {
     }
 
     pub(super) fn retry(&mut self, now: i64) {
-        self.place = Place::Waiting(now);
+        self.stage = Stage::Waiting(now);
         (self.progress, self.report) = (None, None);
         (self.in_doubt, self.interruptions) = (false, 0);
     }
 
     pub(super) fn discard(&mut self) {
-        if let Place::Settled(state, _) = &mut self.place {
+        if let Stage::Settled(state, _) = &mut self.stage {
             *state = State::Discarded;
         }
         self.has_body = false;
     }
 }
 
-pub(super) struct Lot {
+pub(super) struct KnownBatch {
     pub(super) priority: Priority,
     pub(super) state: BatchState,
     pub(super) created: i64,
@@ -96,16 +96,16 @@ pub(super) struct KnownEvent {
     pub(super) id: EventId,
     pub(super) at: i64,
     pub(super) number: u128,
-    /// When it is due, and how often it failed; `None` once it was delivered.
-    pub(super) call: Option<(i64, u32)>,
+    /// When its delivery is due, and how often it failed; `None` after it was delivered.
+    pub(super) delivery: Option<(i64, u32)>,
 }
 
 pub(super) struct Model {
     pub(super) now: i64,
     /// The time of the queue's latest claim.
     pub(super) clock: Option<i64>,
-    pub(super) messages: BTreeMap<u128, Known>,
-    pub(super) batches: [Option<Lot>; 2],
+    pub(super) messages: BTreeMap<u128, KnownMessage>,
+    pub(super) batches: [Option<KnownBatch>; 2],
     pub(super) events: Vec<KnownEvent>,
     pub(super) last_event: EventId,
     /// The latest event that was pruned.
@@ -116,8 +116,8 @@ pub(super) fn batch_uuid(batch: usize) -> Uuid {
     Uuid::from_u128(1_000_000 + batch as u128)
 }
 
-/// The message of this number, in either of its contents.
-pub(super) fn written(number: u128, priority: Priority, other: bool) -> New {
+/// The message with a number, in one of two contents.
+pub(super) fn new_message(number: u128, priority: Priority, other: bool) -> New {
     let mut new = new(number, priority);
     if other {
         new.body.push(b' ');
@@ -132,16 +132,19 @@ impl Model {
     }
 
     pub(super) fn is_paused(&self, priority: Priority) -> bool {
-        self.batches.iter().flatten().any(|lot| lot.priority == priority && lot.state == BatchState::Paused)
+        self.batches
+            .iter()
+            .flatten()
+            .any(|batch_model| batch_model.priority == priority && batch_model.state == BatchState::Paused)
     }
 
-    /// The messages of a priority class that are due, in the order in which they must be claimed.
+    /// The due messages of a priority class, in the order in which they must be claimed.
     pub(super) fn due(&self, priority: Priority) -> Vec<u128> {
         let mut due: Vec<(i64, MessageId, u128)> = self
             .messages
             .iter()
-            .filter_map(|(number, m)| match m.place {
-                Place::Waiting(at) if m.priority == priority && !m.is_suspect && at <= self.now => {
+            .filter_map(|(number, m)| match m.stage {
+                Stage::Waiting(at) if m.priority == priority && !m.is_suspect && at <= self.now => {
                     Some((at, m.id, *number))
                 }
                 _ => None,
@@ -156,12 +159,12 @@ impl Model {
         self.events.retain(|event| event.number != number);
     }
 
-    /// A clock that was set back: what was due stays due, and pauses stay as long as they were.
+    /// After the clock was set back, due messages stay due, and pauses keep their length.
     pub(super) fn follow_clock(&mut self) {
         let (now, last) = (self.now, self.clock.replace(self.now));
         let Some(was) = last.filter(|was| now + 2 < *was) else { return };
         for message in self.messages.values_mut() {
-            if let Place::Waiting(due) = &mut message.place {
+            if let Stage::Waiting(due) = &mut message.stage {
                 if *due > now && *due <= was {
                     *due = now;
                 } else if *due > was && (message.is_suspect || message.progress.is_some()) && *due - was <= HOUR {
@@ -169,32 +172,32 @@ impl Model {
                 }
             }
         }
-        for (due, _) in self.events.iter_mut().filter_map(|event| event.call.as_mut()) {
+        for (due, _) in self.events.iter_mut().filter_map(|event| event.delivery.as_mut()) {
             if *due > now {
                 *due = now.max(*due - (was - now));
             }
         }
     }
 
-    pub(super) fn come_back(&mut self, is_unclean: bool, which: impl Fn(&Known) -> bool) {
-        for message in self.messages.values_mut().filter(|m| m.place == Place::InFlight && which(m)) {
+    pub(super) fn requeue(&mut self, is_unclean: bool, which: impl Fn(&KnownMessage) -> bool) {
+        for message in self.messages.values_mut().filter(|m| m.stage == Stage::InFlight && which(m)) {
             message.interruptions += u32::from(is_unclean);
             message.is_suspect = message.interruptions >= 3;
             let pause = match message.interruptions {
                 3 | 4 => 1 << (message.interruptions - 3),
                 _ => 0,
             };
-            (message.place, message.in_doubt, message.is_lost) = (Place::Waiting(self.now + pause), true, false);
+            (message.stage, message.in_doubt, message.has_lost_lease) = (Stage::Waiting(self.now + pause), true, false);
         }
     }
 
-    /// The suspects that may be tried, the earliest first: when they are due, and their numbers.
+    /// Due times and numbers of the suspects that may be sent, the earliest first.
     pub(super) fn suspects(&self) -> Vec<(i64, u128)> {
         let mut suspects: Vec<(i64, MessageId, u128)> = self
             .messages
             .iter()
             .filter(|(_, m)| m.is_suspect && !self.is_paused(m.priority))
-            .filter_map(|(number, m)| if let Place::Waiting(due) = m.place { Some((due, m.id, *number)) } else { None })
+            .filter_map(|(number, m)| if let Stage::Waiting(due) = m.stage { Some((due, m.id, *number)) } else { None })
             .collect();
         suspects.sort_unstable();
         suspects.into_iter().map(|(due, _, number)| (due, number)).collect()
@@ -207,14 +210,14 @@ impl Model {
         let message = self.messages.get_mut(&number).expect("it is there");
         assert_eq!((claimed.id, claimed.priority, claimed.is_in_doubt()), (message.id, message.priority, true));
         assert_eq!((claimed.interruptions, claimed.is_culprit), (message.interruptions, message.interruptions >= 5));
-        assert!(claimed.interrupted.len() >= claimed.interruptions as usize, "each end has its moment");
-        (message.place, message.claim, message.is_suspect) = (Place::InFlight, Some(claimed.claim), false);
+        assert!(claimed.interrupted.len() >= claimed.interruptions as usize, "each end has its time");
+        (message.stage, message.claim, message.is_suspect) = (Stage::InFlight, Some(claimed.claim), false);
     }
 
     pub(super) fn claim(&mut self, claim: Claim, claimed_batch: &ClaimedBatch) {
         let claimed = &claimed_batch.messages;
         self.follow_clock();
-        self.come_back(false, |m| m.is_lost);
+        self.requeue(false, |m| m.has_lost_lease);
         let all = numbers(claimed);
         let mut urgent = self.due(TRANSACTIONAL);
         urgent.truncate(claim.max);
@@ -222,12 +225,12 @@ impl Model {
         assert_eq!(first, urgent, "transactional messages are first, the earliest first");
 
         let priorities: Vec<Priority> = std::iter::once(ORDINARY)
-            .chain(self.batches.iter().flatten().map(|lot| lot.priority))
+            .chain(self.batches.iter().flatten().map(|batch_model| batch_model.priority))
             .filter(|priority| !self.is_paused(*priority))
             .collect();
         let due: Vec<Vec<u128>> = priorities.iter().map(|priority| self.due(*priority)).collect();
         let total: usize = due.iter().map(Vec::len).sum();
-        assert_eq!(bulk.len(), total.min(claim.bulk_max).min(claim.max - urgent.len()), "as many as there may be");
+        assert_eq!(bulk.len(), total.min(claim.bulk_max).min(claim.max - urgent.len()), "as many as allowed");
         let mut turns = Vec::new();
         for (priority, due) in priorities.iter().zip(&due) {
             let of_class: Vec<u128> = bulk.iter().copied().filter(|n| self.messages[n].priority == *priority).collect();
@@ -246,21 +249,21 @@ impl Model {
                 (message.id, message.priority, message.in_doubt)
             );
             assert_eq!((&claimed.progress, claimed.accepted), (&message.progress, at(message.accepted)));
-            assert_eq!(claimed.body, written(number, ORDINARY, message.other).body);
-            (message.place, message.claim) = (Place::InFlight, Some(claimed.claim));
+            assert_eq!(claimed.body, new_message(number, ORDINARY, message.other).body);
+            (message.stage, message.claim) = (Stage::InFlight, Some(claimed.claim));
         }
         let earliest = |priorities: &[Priority]| {
             let waiting = self.messages.values().filter(|m| priorities.contains(&m.priority) && !m.is_suspect);
-            waiting.filter_map(|m| if let Place::Waiting(due) = m.place { Some(due) } else { None }).min()
+            waiting.filter_map(|m| if let Stage::Waiting(due) = m.stage { Some(due) } else { None }).min()
         };
         let of_turn = |is_full: bool, priorities: &[Priority]| {
             if is_full { Some(self.now) } else { earliest(priorities) }.map(at)
         };
         let bulk_classes = if claim.bulk_max > 0 { priorities } else { Vec::new() };
         let all = [vec![TRANSACTIONAL], bulk_classes].concat();
-        assert_eq!(claimed_batch.next, of_turn(claimed.len() == claim.max, &all), "when to come back");
+        assert_eq!(claimed_batch.next, of_turn(claimed.len() == claim.max, &all), "when to claim again");
         let transactional = of_turn(urgent.len() == claim.max, &[TRANSACTIONAL]);
-        assert_eq!(claimed_batch.next_transactional, transactional, "when to come back for what is transactional");
+        assert_eq!(claimed_batch.next_transactional, transactional, "when to claim transactional messages again");
         assert_eq!(
             claimed_batch.next_suspect,
             self.suspects().first().map(|(due, _)| at(*due)),
@@ -268,29 +271,30 @@ impl Model {
         );
     }
 
-    pub(super) fn settle(&mut self, number: u128, how: How) {
+    pub(super) fn settle(&mut self, number: u128, outcome: Outcome) {
         let now = self.now;
-        let is_cancelled =
-            |lot: &Lot| lot.priority == self.messages[&number].priority && lot.state == BatchState::Cancelled;
+        let is_cancelled = |batch_model: &KnownBatch| {
+            batch_model.priority == self.messages[&number].priority && batch_model.state == BatchState::Cancelled
+        };
         let is_cancelled = self.batches.iter().flatten().any(is_cancelled);
         let message = self.messages.get_mut(&number).expect("one that is in flight");
-        message.is_lost &= matches!(how, How::Record);
-        match how {
-            How::Done(state, is_told) => {
+        message.has_lost_lease &= matches!(outcome, Outcome::Record);
+        match outcome {
+            Outcome::Done(state, has_event) => {
                 message.settle(state, b"{\"report\": 1}", now);
-                if is_told {
+                if has_event {
                     self.last_event = EventId::from(self.last_event.get() + 1);
-                    self.events.push(KnownEvent { id: self.last_event, at: now, number, call: Some((now, 0)) });
+                    self.events.push(KnownEvent { id: self.last_event, at: now, number, delivery: Some((now, 0)) });
                 }
             }
-            How::Corrupt => message.settle(State::Corrupt, b"{}", now),
-            How::Again(_) | How::Back if is_cancelled => message.settle(State::Cancelled, b"", now),
-            How::Again(pause) => {
-                (message.place, message.in_doubt, message.interruptions) = (Place::Waiting(now + pause), false, 0);
+            Outcome::Corrupt => message.settle(State::Corrupt, b"{}", now),
+            Outcome::Defer(_) | Outcome::Release if is_cancelled => message.settle(State::Cancelled, b"", now),
+            Outcome::Defer(pause) => {
+                (message.stage, message.in_doubt, message.interruptions) = (Stage::Waiting(now + pause), false, 0);
                 message.progress = Some(b"half-way".to_vec());
             }
-            How::Record => message.progress = Some(b"recorded".to_vec()),
-            How::Back => message.place = Place::Waiting(now),
+            Outcome::Record => message.progress = Some(b"recorded".to_vec()),
+            Outcome::Release => message.stage = Stage::Waiting(now),
         }
     }
 
@@ -308,13 +312,13 @@ impl Model {
                 message.has_body = false;
             }
         }
-        let is_kept = |event: &KnownEvent| event.call.is_some() || event.at >= now - EVENT_RETENTION;
+        let is_kept = |event: &KnownEvent| event.delivery.is_some() || event.at >= now - EVENT_RETENTION;
         let gone = self.events.iter().filter(|event| !is_kept(event)).map(|event| event.id);
         self.pruned = gone.max().map_or(self.pruned, |id| id.max(self.pruned));
         self.events.retain(is_kept);
-        for lot in &mut self.batches {
+        for batch_model in &mut self.batches {
             let is_empty = |priority| !self.messages.values().any(|m| m.priority == priority);
-            lot.take_if(|lot| lot.created < now - RETENTION && is_empty(lot.priority));
+            batch_model.take_if(|batch_model| batch_model.created < now - RETENTION && is_empty(batch_model.priority));
         }
     }
 }

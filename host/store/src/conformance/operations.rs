@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use super::model::*;
 use super::*;
 
-/// Messages have the numbers below this one.
+/// The numbers of messages are below this.
 pub(super) const NUMBERS: u128 = 24;
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    /// `priority`: transactional, ordinary, or one of two batches. `other`: with other content.
+    /// `priority`: transactional, ordinary, or one of two batches. `other`: with the other content.
     Accept {
         first: u128,
         count: u128,
@@ -26,39 +26,39 @@ pub(super) enum Op {
     },
     Settle {
         which: usize,
-        how: How,
+        outcome: Outcome,
     },
     SettleLate {
         which: usize,
-        how: How,
+        outcome: Outcome,
     },
     Retry(u128),
     Discard(u128),
     Cancel(u128),
     RetryAll(Option<u128>),
     DiscardAll(Option<u128>),
-    Batch(usize, Turn),
+    Batch(usize, BatchChange),
     Erase {
         user: Option<u128>,
         email: Option<u128>,
     },
-    Call {
+    Deliver {
         again: Option<i64>,
     },
     Maintain,
     LeasesEnd,
     Clock(i64),
     ClaimSuspect,
-    /// `is_clean`: the process was asked to end.
+    /// `is_clean`: after an orderly shutdown.
     Reopen {
         is_clean: bool,
     },
-    /// A write that fails.
+    /// Writes that fail.
     Fail,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Turn {
+pub(super) enum BatchChange {
     Complete,
     Pause,
     Resume,
@@ -68,14 +68,19 @@ pub(super) enum Turn {
 pub(super) fn op() -> impl Strategy<Value = Op> {
     let number = || 0..NUMBERS;
     let accept = (number(), 1_u128..5, 0_usize..4, option::weighted(0.3, 0..2 * HOUR), 0..20, any::<bool>());
-    let turn = prop_oneof![Just(Turn::Complete), Just(Turn::Pause), Just(Turn::Resume), Just(Turn::Cancel)];
+    let turn = prop_oneof![
+        Just(BatchChange::Complete),
+        Just(BatchChange::Pause),
+        Just(BatchChange::Resume),
+        Just(BatchChange::Cancel)
+    ];
     prop_oneof![
         8 => accept.prop_map(|(first, count, priority, not_before, other, claim)| Op::Accept {
             first, count, priority, not_before, other: other == 0, claim: claim && not_before.is_none()
         }),
         8 => (0_usize..12, 0_usize..12).prop_map(|(max, bulk_max)| Op::Claim { max, bulk_max }),
-        10 => (any::<usize>(), how()).prop_map(|(which, how)| Op::Settle { which, how }),
-        2 => (any::<usize>(), how()).prop_map(|(which, how)| Op::SettleLate { which, how }),
+        10 => (any::<usize>(), outcome()).prop_map(|(which, outcome)| Op::Settle { which, outcome }),
+        2 => (any::<usize>(), outcome()).prop_map(|(which, outcome)| Op::SettleLate { which, outcome }),
         1 => number().prop_map(Op::Retry),
         1 => number().prop_map(Op::Discard),
         2 => number().prop_map(Op::Cancel),
@@ -83,7 +88,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => option::of(0_u128..7).prop_map(Op::DiscardAll),
         3 => (0_usize..2, turn).prop_map(|(batch, turn)| Op::Batch(batch, turn)),
         1 => (option::of(0_u128..7), option::of(0_u128..7)).prop_map(|(user, email)| Op::Erase { user, email }),
-        2 => option::of(0..2 * HOUR).prop_map(|again| Op::Call { again }),
+        2 => option::of(0..2 * HOUR).prop_map(|again| Op::Deliver { again }),
         2 => Just(Op::Maintain),
         1 => Just(Op::LeasesEnd),
         4 => prop_oneof![4 => 0..600_i64, 1 => -5 * HOUR..0, 1 => 0..8 * HOUR].prop_map(Op::Clock),
@@ -93,7 +98,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub(super) fn how() -> impl Strategy<Value = How> {
+pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
     let state = prop_oneof![
         Just(State::Sent),
         Just(State::MaybeSent),
@@ -102,10 +107,10 @@ pub(super) fn how() -> impl Strategy<Value = How> {
         Just(State::Expired)
     ];
     prop_oneof![
-        5 => (state, any::<bool>()).prop_map(|(state, is_told)| How::Done(state, is_told)),
-        3 => (0..HOUR).prop_map(How::Again),
-        1 => Just(How::Record),
-        1 => Just(How::Back),
-        1 => Just(How::Corrupt),
+        5 => (state, any::<bool>()).prop_map(|(state, has_event)| Outcome::Done(state, has_event)),
+        3 => (0..HOUR).prop_map(Outcome::Defer),
+        1 => Just(Outcome::Record),
+        1 => Just(Outcome::Release),
+        1 => Just(Outcome::Corrupt),
     ]
 }

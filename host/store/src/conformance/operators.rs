@@ -1,9 +1,9 @@
-//! Operations on messages, and webhook deliveries.
+//! Operations on messages by operators, and webhook deliveries.
 
 use super::*;
 
-pub(super) async fn dead_letters_are_kept_whole_tried_again_and_discarded(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn dead_letters_are_retried_and_discarded(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=4, ORDINARY).await;
     let claimed = claim(&queue, 4, 1_000).await;
@@ -23,10 +23,10 @@ pub(super) async fn dead_letters_are_kept_whole_tried_again_and_discarded(make: 
     assert!(queue.retry(Uuid::from_u128(2), at(0)).await.is_err());
 }
 
-pub(super) async fn what_a_dead_letter_was_settled_with_is_there_when_it_is_tried_again_and_goes_with_its_body(
-    make: Make<'_>,
+pub(super) async fn the_progress_of_a_dead_letter_is_kept_for_a_retry_and_erased_with_its_body(
+    new_harness: NewHarness<'_>,
 ) {
-    let home = Home::new(make);
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, [1], ORDINARY).await;
     let limited = New { limit: Some(vec!["email".to_owned()]), ..new(2, ORDINARY) };
@@ -39,7 +39,7 @@ pub(super) async fn what_a_dead_letter_was_settled_with_is_there_when_it_is_trie
     queue.retry(Uuid::from_u128(1), at(1_100)).await.expect("it was dead");
     let again = claim(&queue, 5, 1_100).await.remove(0);
     assert_eq!((again.progress.as_deref(), again.report), (Some(&b"kept"[..]), None));
-    // Request for a further channel type it goes on from its report, and still has it.
+    // If it is requested for another channel type, it continues from its report and progress.
     let limited = New { limit: Some(vec!["push".to_owned()]), ..new(2, ORDINARY) };
     assert_eq!(queue.accept(vec![limited], at(1_200)).await.expect("accepted"), [Accepted::Extended]);
     let extended = claim(&queue, 5, 1_200).await.remove(0);
@@ -50,10 +50,10 @@ pub(super) async fn what_a_dead_letter_was_settled_with_is_there_when_it_is_trie
     }
 }
 
-pub(super) async fn a_change_of_many_changes_no_more_than_its_limit(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_change_of_a_selection_obeys_its_limit(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
-    // More than one step covers; one of the latest cannot be retried.
+    // More messages than one step covers. One of the latest cannot be retried.
     accept(&queue, 1..=1_200, ORDINARY).await;
     let claimed = claim(&queue, 1_200, 1_000).await;
     settle(&queue, &claimed[..1_198], done(State::Failed)).await;
@@ -62,7 +62,7 @@ pub(super) async fn a_change_of_many_changes_no_more_than_its_limit(make: Make<'
     let of = |limit| Selection { limit: Some(limit), ..Selection::default() };
     assert_eq!(queue.retry_all(of(0), at(1_100)).await, Ok(0));
     assert_eq!(queue.discard_all(of(0)).await, Ok(0));
-    assert_eq!(queue.retry_all(of(2), at(1_100)).await, Ok(2), "the corrupt one counts for nothing");
+    assert_eq!(queue.retry_all(of(2), at(1_100)).await, Ok(2), "the corrupt one is not counted");
     assert_eq!((state(&queue, 1_200).await, state(&queue, 1_198).await), (State::Queued, State::Queued));
     assert_eq!((state(&queue, 1_199).await, state(&queue, 1_197).await), (State::Corrupt, State::Failed));
     assert_eq!(queue.retry_all(of(1_001), at(1_100)).await, Ok(1_001));
@@ -71,8 +71,8 @@ pub(super) async fn a_change_of_many_changes_no_more_than_its_limit(make: Make<'
     assert_eq!(queue.discard_all(Selection::default()).await, Ok(196), "all that are left");
 }
 
-pub(super) async fn a_waiting_message_can_be_cancelled_and_one_in_flight_cannot(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_waiting_message_can_be_cancelled_and_one_in_flight_cannot(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, [1, 2], ORDINARY).await;
     let claimed = claim(&queue, 1, 1_000).await;
@@ -83,8 +83,8 @@ pub(super) async fn a_waiting_message_can_be_cancelled_and_one_in_flight_cannot(
     assert!(claim(&queue, 5, 9_000).await.is_empty());
 }
 
-pub(super) async fn messages_are_found_by_person_name_state_and_time(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn messages_are_found_by_person_name_state_and_time(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     accept(&queue, 1..=20, ORDINARY).await;
     let other = New { name: "app.other".to_owned(), ..new(21, ORDINARY) };
@@ -111,8 +111,8 @@ pub(super) async fn messages_are_found_by_person_name_state_and_time(make: Make<
     assert_eq!(third.next, None);
 }
 
-pub(super) async fn a_person_is_erased_everywhere(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn all_messages_of_a_person_are_erased(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
     accept(&queue, 1..=21, ORDINARY).await;
@@ -129,34 +129,34 @@ pub(super) async fn a_person_is_erased_everywhere(make: Make<'_>) {
         assert_eq!(queue.message(Uuid::from_u128(number)).await.expect("asked"), None, "{number}");
     }
     let left = claim(&queue, 100, 9_000).await;
-    assert_eq!(left.len(), 21 - 4 - 4, "and nobody else");
+    assert_eq!(left.len(), 21 - 4 - 4, "and no others");
     assert_eq!(
         queue.webhook_deliveries("audit".to_owned(), 10, at(9_000)).await.expect("asked").len(),
         2,
-        "nor of events"
+        "their events too"
     );
 }
 
-pub(super) async fn webhook_deliveries_are_kept_until_they_end(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn webhook_deliveries_are_stored_until_they_end(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = home.open();
     queue.set_webhooks(vec!["a".to_owned(), "b".to_owned()]).await.expect("set");
     accept(&queue, [1, 2], ORDINARY).await;
     let claimed = claim(&queue, 2, 1_000).await;
     let event = Some(event("message.sent"));
     settle(&queue, &claimed, Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None }).await;
-    let calls =
+    let deliveries =
         async |hook: &str, second| queue.webhook_deliveries(hook.to_owned(), 10, at(second)).await.expect("asked");
-    let first = calls("a", 1_001).await;
+    let first = deliveries("a", 1_001).await;
     assert_eq!(first.len(), 2);
     queue.end_webhook_delivery("a".to_owned(), first[0].event.id).await.expect("noted");
     queue.retry_webhook_delivery("a".to_owned(), first[1].event.id, at(1_060)).await.expect("noted");
-    assert!(calls("a", 1_059).await.is_empty());
+    assert!(deliveries("a", 1_059).await.is_empty());
     assert_eq!(queue.next_webhook_delivery("a".to_owned()).await.expect("asked"), Some(at(1_060)));
     assert_eq!(queue.next_webhook_delivery("c".to_owned()).await.expect("asked"), None);
-    assert_eq!(calls("a", 1_060).await[0].attempts, 1);
-    assert_eq!(calls("b", 1_001).await.len(), 2);
+    assert_eq!(deliveries("a", 1_060).await[0].attempts, 1);
+    assert_eq!(deliveries("b", 1_001).await.len(), 2);
     assert_eq!(queue.events(first[0].event.id, 10).await.expect("asked").events.len(), 1);
     queue.set_webhooks(vec!["b".to_owned()]).await.expect("set");
-    assert!(calls("a", 9_000).await.is_empty(), "nobody is called who is not configured any more");
+    assert!(deliveries("a", 9_000).await.is_empty(), "deliveries to removed webhooks are dropped");
 }

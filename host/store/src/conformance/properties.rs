@@ -1,5 +1,5 @@
-//! Random work at the queue's front beside a model that keeps everything in memory: after each step both say the same. The
-//! clock jumps, leases end, and the file is opened anew in between.
+//! Runs random operations on a queue and on a model in memory, and compares them after each operation. The clock jumps, leases end, and
+//! the queue is reopened.
 
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
@@ -9,17 +9,17 @@ use super::operations::*;
 use super::*;
 
 const MESSAGES_MAX: usize = 14;
-const HOOK: &str = "audit";
+const WEBHOOK: &str = "audit";
 
 /// The queue and its model.
-struct Pair {
+struct Comparison {
     home: Home,
     queue: Option<Queue>,
     model: Model,
 }
 
-impl Pair {
-    async fn new(make: Make<'_>) -> Pair {
+impl Comparison {
+    async fn new(new_harness: NewHarness<'_>) -> Comparison {
         let model = Model {
             now: 1_000 * HOUR,
             clock: None,
@@ -29,9 +29,9 @@ impl Pair {
             last_event: EventId::START,
             pruned: EventId::START,
         };
-        let mut pair = Pair { home: Home::new(make), queue: None, model };
-        pair.open().await;
-        pair
+        let mut comparison = Comparison { home: Home::new(new_harness), queue: None, model };
+        comparison.open().await;
+        comparison
     }
 
     async fn open(&mut self) {
@@ -46,7 +46,7 @@ impl Pair {
             ..self.home.settings()
         };
         let queue = self.home.open_with(settings, at(self.model.now));
-        queue.set_webhooks(vec![HOOK.to_owned()]).await.expect("set");
+        queue.set_webhooks(vec![WEBHOOK.to_owned()]).await.expect("set");
         self.queue = Some(queue);
     }
 
@@ -66,7 +66,7 @@ impl Pair {
                 let news = numbers.map(|n| New {
                     not_before: not_before.map(|after| at(self.model.now + after)),
                     claim,
-                    ..written(n, priority, other)
+                    ..new_message(n, priority, other)
                 });
                 self.accept(news.collect(), not_before, other).await;
             }
@@ -75,8 +75,8 @@ impl Pair {
                 let claimed_batch = self.queue().claim(claim, self.now()).await.expect("claimed");
                 self.model.claim(claim, &claimed_batch);
             }
-            Op::Settle { which, how } => self.settle(which, how, false).await,
-            Op::SettleLate { which, how } => self.settle(which, how, true).await,
+            Op::Settle { which, outcome } => self.settle(which, outcome, false).await,
+            Op::SettleLate { which, outcome } => self.settle(which, outcome, true).await,
             Op::Retry(number) => self.retry(number).await,
             Op::Discard(number) => self.discard(number).await,
             Op::Cancel(number) => self.cancel(number).await,
@@ -84,14 +84,14 @@ impl Pair {
             Op::DiscardAll(user) => self.discard_all(user).await,
             Op::Batch(batch, turn) => self.turn(batch, turn).await,
             Op::Erase { user, email } => self.erase(user, email).await,
-            Op::Call { again } => self.call(again).await,
+            Op::Deliver { again } => self.deliver(again).await,
             Op::Maintain => {
                 self.queue().maintain(self.now()).await.expect("maintained");
                 self.model.prune();
             }
             Op::LeasesEnd => {
                 self.home.age_leases(self.queue()).await;
-                self.model.messages.values_mut().for_each(|m| m.is_lost = m.place == Place::InFlight);
+                self.model.messages.values_mut().for_each(|m| m.has_lost_lease = m.stage == Stage::InFlight);
             }
             Op::Clock(by) => self.model.now += by,
             Op::Fail => self.fail().await,
@@ -134,7 +134,7 @@ impl Pair {
         let now = self.model.now;
         match self.model.messages.get_mut(&number) {
             None => assert_eq!(answer, Err(QueueError::Unknown("message"))),
-            Some(message) if matches!(message.place, Place::Waiting(_)) => {
+            Some(message) if matches!(message.stage, Stage::Waiting(_)) => {
                 assert_eq!(answer, Ok(()));
                 message.settle(State::Cancelled, b"", now);
             }
@@ -169,10 +169,10 @@ impl Pair {
         let mut expected = Erased::default();
         let is_meant = |number: &u128| [user, email].contains(&Some(*number % 7));
         for number in self.model.messages.keys().copied().filter(is_meant).collect::<Vec<_>>() {
-            match self.model.messages[&number].place {
-                Place::Waiting(_) => expected.waiting += 1,
-                Place::InFlight => expected.in_flight += 1,
-                Place::Settled(..) => expected.settled += 1,
+            match self.model.messages[&number].stage {
+                Stage::Waiting(_) => expected.waiting += 1,
+                Stage::InFlight => expected.in_flight += 1,
+                Stage::Settled(..) => expected.settled += 1,
             }
             self.model.erase(number);
         }
@@ -184,9 +184,9 @@ impl Pair {
         assert!(self.queue().accept(vec![new(NUMBERS, ORDINARY)], self.now()).await.is_err());
         self.home.fail_next_write(self.queue());
         assert!(self.queue().claim(Claim { max: 9, bulk_max: 9 }, self.now()).await.is_err());
-        // A lease that ended, which was not written down, is a new one.
-        for message in self.model.messages.values_mut().filter(|m| m.is_lost) {
-            (message.is_lost, message.claim) = (false, None);
+        // The end of a lease that was rolled back makes it a new one, without its claim number.
+        for message in self.model.messages.values_mut().filter(|m| m.has_lost_lease) {
+            (message.has_lost_lease, message.claim) = (false, None);
         }
     }
 
@@ -196,31 +196,34 @@ impl Pair {
         }
         self.open().await;
         let latest = self.model.messages.values().max_by_key(|m| m.id).map(|m| m.accepted);
-        self.model.clock = latest.max(self.model.messages.values().filter_map(Known::settled).max());
-        self.model.come_back(!is_clean, |_| true);
+        self.model.clock = latest.max(self.model.messages.values().filter_map(KnownMessage::settled).max());
+        self.model.requeue(!is_clean, |_| true);
     }
 
-    /// The priority class with that index; a batch is created, or found again.
+    /// The priority class with an index. Its batch is created or found.
     async fn priority(&mut self, which: usize) -> Priority {
         let Some(batch) = which.checked_sub(2) else { return if which == 0 { TRANSACTIONAL } else { ORDINARY } };
         let kind = b"kind".to_vec();
         let created = self.queue().create_batch(new_batch(batch_uuid(batch), kind), self.now()).await.expect("created");
         let now = self.model.now;
-        let lot = self.model.batches[batch].get_or_insert(Lot {
+        let batch_model = self.model.batches[batch].get_or_insert(KnownBatch {
             priority: created.priority,
             state: BatchState::Receiving,
             created: now,
         });
-        assert_eq!((created.priority, created.created), (lot.priority, at(lot.created)));
-        let priorities: Vec<Priority> = self.model.batches.iter().flatten().map(|lot| lot.priority).collect();
-        assert!(priorities.len() < 2 || priorities[0] != priorities[1], "a class of its own");
+        assert_eq!((created.priority, created.created), (batch_model.priority, at(batch_model.created)));
+        let priorities: Vec<Priority> =
+            self.model.batches.iter().flatten().map(|batch_model| batch_model.priority).collect();
+        assert!(priorities.len() < 2 || priorities[0] != priorities[1], "its own priority class");
         created.priority
     }
 
     async fn accept(&mut self, news: Vec<New>, not_before: Option<i64>, other: bool) {
         let answer = self.queue().accept(news.clone(), self.now()).await;
         let unsettled = self.model.unsettled();
-        let is_closed = |lot: &Lot| lot.priority == news[0].priority && lot.state == BatchState::Cancelled;
+        let is_closed = |batch_model: &KnownBatch| {
+            batch_model.priority == news[0].priority && batch_model.state == BatchState::Cancelled
+        };
         if unsettled + news.len() > MESSAGES_MAX {
             return assert_eq!(answer, Err(QueueError::Full(unsettled as u64)));
         }
@@ -235,22 +238,22 @@ impl Pair {
                 (Some(known), Accepted::Same(state)) => assert_eq!((known.other, known.state()), (other, state)),
                 (Some(known), Accepted::Conflict) => assert_ne!(known.other, other),
                 (None, Accepted::New(id)) => {
-                    assert!(self.model.messages.values().all(|m| m.id < id), "a number of its own, and the highest");
+                    assert!(self.model.messages.values().all(|m| m.id < id), "a new id, and the highest");
                     let due = now + not_before.unwrap_or_default();
-                    let place = if new.claim { Place::InFlight } else { Place::Waiting(due) };
-                    let known = Known {
+                    let stage = if new.claim { Stage::InFlight } else { Stage::Waiting(due) };
+                    let known = KnownMessage {
                         id,
                         priority: new.priority,
                         other,
                         accepted: now,
-                        place,
+                        stage,
                         has_body: true,
                         progress: None,
                         report: None,
                         in_doubt: false,
                         interruptions: 0,
                         is_suspect: false,
-                        is_lost: false,
+                        has_lost_lease: false,
                         claim: Some(ClaimNo::FIRST),
                     };
                     self.model.messages.insert(number, known);
@@ -260,11 +263,11 @@ impl Pair {
         }
     }
 
-    /// `is_late`: by a claim that has ended, after which nothing comes of it.
-    async fn settle(&mut self, which: usize, how: How, is_late: bool) {
-        let in_flight = |(number, m): (&u128, &Known)| {
-            // If the queue does not know the claim it accepts any.
-            let is_meant = m.place == Place::InFlight && (!is_late || m.claim.is_some());
+    /// `is_late`: for a claim that has ended, so it must be ignored.
+    async fn settle(&mut self, which: usize, outcome: Outcome, is_late: bool) {
+        let in_flight = |(number, m): (&u128, &KnownMessage)| {
+            // If the queue does not know the claim, it accepts any number.
+            let is_meant = m.stage == Stage::InFlight && (!is_late || m.claim.is_some());
             is_meant.then_some((*number, m.id, m.claim.unwrap_or_default()))
         };
         let in_flight: Vec<(u128, MessageId, ClaimNo)> = self.model.messages.iter().filter_map(in_flight).collect();
@@ -272,17 +275,17 @@ impl Pair {
         if is_late && chosen.is_none() {
             return;
         }
-        let settlement = match how {
-            How::Done(state, is_told) => {
-                let event = is_told.then(|| event("message.sent"));
+        let settlement = match outcome {
+            Outcome::Done(state, has_event) => {
+                let event = has_event.then(|| event("message.sent"));
                 Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event, kept: None }
             }
-            How::Corrupt => Settlement::Corrupt { report: b"{}".to_vec() },
-            How::Again(pause) => again(self.model.now + pause),
-            How::Record => Settlement::Record { progress: b"recorded".to_vec() },
-            How::Back => Settlement::Release,
+            Outcome::Corrupt => Settlement::Corrupt { report: b"{}".to_vec() },
+            Outcome::Defer(pause) => again(self.model.now + pause),
+            Outcome::Record => Settlement::Record { progress: b"recorded".to_vec() },
+            Outcome::Release => Settlement::Release,
         };
-        // Without one that is in flight it is one whose claim has ended, and nothing comes of it.
+        // If no message is in flight, settles one whose claim has ended, which must be ignored.
         let ended = || self.model.messages.values().next().map_or(MessageId::from(1), |m| m.id);
         let (id, claim) = chosen.map_or_else(
             || (ended(), ClaimNo::FIRST),
@@ -292,78 +295,83 @@ impl Pair {
         match chosen {
             Some((number, ..)) if !is_late => {
                 assert_eq!(answer, Ok(()));
-                self.model.settle(number, how);
+                self.model.settle(number, outcome);
             }
-            _ => assert_eq!(answer.is_ok(), !matches!(how, How::Record), "{answer:?}"),
+            _ => assert_eq!(answer.is_ok(), !matches!(outcome, Outcome::Record), "{answer:?}"),
         }
     }
 
     /// The messages to a user.
-    fn of(&mut self, user: Option<u128>) -> impl Iterator<Item = &mut Known> {
+    fn of(&mut self, user: Option<u128>) -> impl Iterator<Item = &mut KnownMessage> {
         let is_meant = move |number: &u128| user.is_none_or(|user| number % 7 == user);
         self.model.messages.iter_mut().filter(move |(number, _)| is_meant(number)).map(|(_, message)| message)
     }
 
-    async fn turn(&mut self, batch: usize, turn: Turn) {
+    async fn turn(&mut self, batch: usize, turn: BatchChange) {
         let uuid = batch_uuid(batch);
         let answer = match turn {
-            Turn::Complete => self.queue().complete_batch(uuid).await,
-            Turn::Pause => self.queue().pause_batch(uuid).await,
-            Turn::Resume => self.queue().resume_batch(uuid).await,
-            Turn::Cancel => self.queue().cancel_batch(uuid, self.now()).await,
+            BatchChange::Complete => self.queue().complete_batch(uuid).await,
+            BatchChange::Pause => self.queue().pause_batch(uuid).await,
+            BatchChange::Resume => self.queue().resume_batch(uuid).await,
+            BatchChange::Cancel => self.queue().cancel_batch(uuid, self.now()).await,
         };
         let now = self.model.now;
-        let Some(lot) = &mut self.model.batches[batch] else {
+        let Some(batch_model) = &mut self.model.batches[batch] else {
             return assert_eq!(answer, Err(QueueError::Unknown("batch")));
         };
-        let is_queued = |m: &Known| m.priority == lot.priority && m.state() == State::Queued;
-        let is_done = lot.state == BatchState::Sending && !self.model.messages.values().any(is_queued);
-        lot.state = match (turn, lot.state) {
-            (Turn::Pause, state) if is_done => state,
-            (Turn::Complete, BatchState::Receiving) | (Turn::Resume, BatchState::Paused) => BatchState::Sending,
-            (Turn::Pause, BatchState::Receiving | BatchState::Sending) => BatchState::Paused,
-            (Turn::Cancel, _) => BatchState::Cancelled,
+        let is_queued = |m: &KnownMessage| m.priority == batch_model.priority && m.state() == State::Queued;
+        let is_done = batch_model.state == BatchState::Sending && !self.model.messages.values().any(is_queued);
+        batch_model.state = match (turn, batch_model.state) {
+            (BatchChange::Pause, state) if is_done => state,
+            (BatchChange::Complete, BatchState::Receiving) | (BatchChange::Resume, BatchState::Paused) => {
+                BatchState::Sending
+            }
+            (BatchChange::Pause, BatchState::Receiving | BatchState::Sending) => BatchState::Paused,
+            (BatchChange::Cancel, _) => BatchState::Cancelled,
             (_, state) => state,
         };
-        if matches!(turn, Turn::Cancel) {
-            let priority = lot.priority;
-            let is_cancelled = |m: &&mut Known| m.priority == priority && matches!(m.place, Place::Waiting(_));
+        if matches!(turn, BatchChange::Cancel) {
+            let priority = batch_model.priority;
+            let is_cancelled = |m: &&mut KnownMessage| m.priority == priority && matches!(m.stage, Stage::Waiting(_));
             self.model.messages.values_mut().filter(is_cancelled).for_each(|m| m.settle(State::Cancelled, b"", now));
         }
         assert_eq!(answer.map(|batch| batch.uuid), Ok(uuid));
     }
 
-    async fn call(&mut self, again: Option<i64>) {
+    async fn deliver(&mut self, again: Option<i64>) {
         let now = self.model.now;
-        let calls = self.queue().webhook_deliveries(HOOK.to_owned(), 1, self.now()).await.expect("asked");
-        let due = |event: &&mut KnownEvent| event.call.is_some_and(|(due, _)| due <= now);
-        let first = self.model.events.iter_mut().filter(due).min_by_key(|event| (event.call.map(|c| c.0), event.id));
-        assert_eq!(calls.first().map(|call| call.event.id), first.as_ref().map(|event| event.id));
+        let deliveries = self.queue().webhook_deliveries(WEBHOOK.to_owned(), 1, self.now()).await.expect("asked");
+        let due = |event: &&mut KnownEvent| event.delivery.is_some_and(|(due, _)| due <= now);
+        let first =
+            self.model.events.iter_mut().filter(due).min_by_key(|event| (event.delivery.map(|c| c.0), event.id));
+        assert_eq!(deliveries.first().map(|delivery| delivery.event.id), first.as_ref().map(|event| event.id));
         let Some(event) = first else { return };
-        let (id, attempts) = (event.id, event.call.map_or(0, |call| call.1));
-        assert_eq!(calls[0].attempts, attempts);
-        event.call = again.map(|pause| (now + pause, attempts + 1));
+        let (id, attempts) = (event.id, event.delivery.map_or(0, |delivery| delivery.1));
+        assert_eq!(deliveries[0].attempts, attempts);
+        event.delivery = again.map(|pause| (now + pause, attempts + 1));
         let noted = match again {
-            None => self.queue().end_webhook_delivery(HOOK.to_owned(), id).await,
-            Some(pause) => self.queue().retry_webhook_delivery(HOOK.to_owned(), id, at(now + pause)).await,
+            None => self.queue().end_webhook_delivery(WEBHOOK.to_owned(), id).await,
+            Some(pause) => self.queue().retry_webhook_delivery(WEBHOOK.to_owned(), id, at(now + pause)).await,
         };
         assert_eq!(noted, Ok(()));
     }
 
-    /// Everything that can be read.
+    /// Compares everything that can be read.
     async fn compare(&self) {
         let (queue, model) = (self.queue(), &self.model);
-        let mut expected: Vec<(&u128, &Known)> = model.messages.iter().collect();
+        let mut expected: Vec<(&u128, &KnownMessage)> = model.messages.iter().collect();
         expected.sort_unstable_by_key(|(_, m)| -m.id.get());
         let page = queue.messages(Filter::default(), None, 1_000).await.expect("asked");
         assert_eq!(page.messages.len(), expected.len());
         for (stored, (number, m)) in page.messages.iter().zip(&expected) {
             assert_eq!((stored.uuid.as_u128(), stored.id, stored.state), (**number, m.id, m.state()));
             assert_eq!((stored.accepted, stored.settled), (at(m.accepted), m.settled().map(at)));
-            let due = if let Place::Waiting(due) = m.place { Some(at(due)) } else { None };
-            assert_eq!((stored.due, stored.is_in_flight), (due, m.place == Place::InFlight), "{number}: {m:?}");
+            let due = if let Stage::Waiting(due) = m.stage { Some(at(due)) } else { None };
+            assert_eq!((stored.due, stored.is_in_flight), (due, m.stage == Stage::InFlight), "{number}: {m:?}");
             assert_eq!(stored.report, m.report);
-            let batch = model.batches.iter().position(|lot| lot.as_ref().is_some_and(|lot| lot.priority == m.priority));
+            let batch = model.batches.iter().position(|batch_model| {
+                batch_model.as_ref().is_some_and(|batch_model| batch_model.priority == m.priority)
+            });
             assert_eq!(stored.batch, batch.map(batch_uuid));
         }
         if let Some((number, m)) = expected.get(model.now.unsigned_abs() as usize % expected.len().max(1)) {
@@ -373,20 +381,20 @@ impl Pair {
         self.compare_batches().await;
         let stats = queue.stats().await.expect("asked");
         let waiting = |is: fn(Priority) -> bool| {
-            model.messages.values().filter(|m| is(m.priority) && matches!(m.place, Place::Waiting(_))).count() as u64
+            model.messages.values().filter(|m| is(m.priority) && matches!(m.stage, Stage::Waiting(_))).count() as u64
         };
         let oldest = model.messages.values().filter(|m| m.state() == State::Queued).min_by_key(|m| m.id);
         let expected = Stats {
             waiting_transactional: waiting(|priority| priority == TRANSACTIONAL),
             waiting_ordinary: waiting(|priority| priority == ORDINARY),
             waiting_batches: waiting(|priority| priority > ORDINARY),
-            in_flight: model.messages.values().filter(|m| m.place == Place::InFlight).count() as u64,
+            in_flight: model.messages.values().filter(|m| m.stage == Stage::InFlight).count() as u64,
             suspects: model.messages.values().filter(|m| m.is_suspect).count() as u64,
             damaged: 0,
             dead: model.messages.values().filter(|m| m.state().is_dead()).count() as u64,
             oldest: oldest.map(|m| at(m.accepted)),
             bytes: stats.bytes,
-            webhook_deliveries: model.events.iter().filter(|event| event.call.is_some()).count() as u64,
+            webhook_deliveries: model.events.iter().filter(|event| event.delivery.is_some()).count() as u64,
             rates: stats.rates,
         };
         assert_eq!(stats, expected);
@@ -397,17 +405,17 @@ impl Pair {
     }
 
     async fn compare_batches(&self) {
-        for (batch, lot) in self.model.batches.iter().enumerate() {
+        for (batch, batch_model) in self.model.batches.iter().enumerate() {
             let stored = self.queue().batch(batch_uuid(batch)).await.expect("asked");
-            let Some(lot) = lot else {
+            let Some(batch_model) = batch_model else {
                 assert_eq!(stored, None);
                 continue;
             };
             let mut by_state = BTreeMap::new();
-            for message in self.model.messages.values().filter(|m| m.priority == lot.priority) {
+            for message in self.model.messages.values().filter(|m| m.priority == batch_model.priority) {
                 *by_state.entry(message.state()).or_insert(0) += 1;
             }
-            let state = match lot.state {
+            let state = match batch_model.state {
                 BatchState::Sending if !by_state.contains_key(&State::Queued) => BatchState::Done,
                 other => other,
             };
@@ -423,17 +431,17 @@ fn of_user(user: Option<u128>) -> Selection {
     Selection { filter, ..Selection::default() }
 }
 
-/// The property: whatever is done, in whatever order, the queue says what the model says.
+/// The property: after any sequence of operations, the queue agrees with the model.
 ///
-/// Blocks, on a runtime of its own.
-pub(super) fn the_queue_does_what_the_model_does(make: Make<'_>) {
+/// Blocks, with its own runtime.
+pub(super) fn the_queue_does_what_the_model_does(new_harness: NewHarness<'_>) {
     let config = Config { cases: 96, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let tested = TestRunner::new(config).run(&vec(op(), 1..90), |ops| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut pair = Pair::new(make).await;
+            let mut comparison = Comparison::new(new_harness).await;
             for op in ops {
-                pair.step(op).await;
+                comparison.step(op).await;
             }
         });
         Ok(())

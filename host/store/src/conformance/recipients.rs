@@ -1,4 +1,4 @@
-//! One rule for whom a message is for: in the index, in lists, in erasure; and what was indexed by the rule of version 4.
+//! Finding the messages of a person: the index, lists and erasure agree on the normal form.
 
 use super::*;
 use crate::person::normal_address;
@@ -15,7 +15,7 @@ async fn listed(queue: &Queue, email: &str) -> Vec<u128> {
     found
 }
 
-/// How addresses are stored, how they are asked for.
+/// Addresses as they are stored, and as they are queried.
 const FORMS: [(&str, &str); 9] = [
     ("éva@example.com", "ÉVA@example.com"),
     ("ÉVA@example.com", "éva@example.com"),
@@ -28,14 +28,14 @@ const FORMS: [(&str, &str); 9] = [
     ("\"john doe\"@example.com", "\"John Doe\"@example.com"),
 ];
 
-pub(super) async fn a_listed_person_is_erased_however_the_address_is_written(make: Make<'_>) {
+pub(super) async fn a_person_is_found_and_erased_by_any_form_of_the_address(new_harness: NewHarness<'_>) {
     for held in [true, false] {
-        let home = Home::new(make);
+        let home = Home::new(new_harness);
         let queue = home.open();
         let news = FORMS.iter().enumerate().map(|(n, (stored, _))| to(n as u128 + 1, None, Some(stored))).collect();
         queue.accept(news, at(1_000)).await.expect("accepted");
         queue.accept(vec![to(50, None, Some("other@example.com"))], at(1_000)).await.expect("accepted");
-        // Both what is held in memory and what is in the index.
+        // With the keys in memory, and in the index.
         let queue = if held {
             queue
         } else {
@@ -52,6 +52,6 @@ pub(super) async fn a_listed_person_is_erased_however_the_address_is_written(mak
             assert_eq!(listed(&queue, asked).await, [0_u128; 0]);
         }
         let left = queue.messages(Filter::default(), None, 100).await.expect("listed").messages;
-        assert_eq!(left.iter().map(|m| m.uuid.as_u128()).collect::<Vec<_>>(), [50], "and nobody else");
+        assert_eq!(left.iter().map(|m| m.uuid.as_u128()).collect::<Vec<_>>(), [50], "and no others");
     }
 }

@@ -1,4 +1,4 @@
-//! Processes that end with messages in flight, one after the other. Times are passed in.
+//! Processes that end with messages in flight.
 
 use super::*;
 
@@ -6,17 +6,15 @@ fn open_at(home: &Home, second: i64) -> Queue {
     home.open_with(home.settings(), at(second))
 }
 
-/// A process that ends as nobody had asked it to, with everything that is due in flight, the suspect among it.
+/// A process that ends unexpectedly, with all due messages in flight, including a suspect.
 async fn crash(home: &Home, second: i64) {
     let queue = open_at(home, second);
     queue.claim(Claim { max: 500, bulk_max: 500 }, at(second)).await.expect("claimed");
     queue.claim_suspect(at(second)).await.expect("claimed");
 }
 
-pub(super) async fn from_the_third_time_on_a_message_waits_longer_each_time_and_after_the_last_it_is_not_tried(
-    make: Make<'_>,
-) {
-    let home = Home::new(make);
+pub(super) async fn a_suspect_waits_longer_each_time_and_is_finally_a_culprit(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = open_at(&home, 0);
     accept(&queue, [1], TRANSACTIONAL).await;
     drop(queue);
@@ -26,9 +24,9 @@ pub(super) async fn from_the_third_time_on_a_message_waits_longer_each_time_and_
     let queue = open_at(&home, 4_000);
     let second = claim(&queue, 9, 4_000).await;
     assert_eq!((second[0].interruptions, second[0].is_culprit), (2, false));
-    assert_eq!(second[0].interrupted, [at(3_000), at(4_000)], "each end has its moment");
+    assert_eq!(second[0].interrupted, [at(3_000), at(4_000)], "each end has its time");
     drop(queue);
-    // The third: it waits for a second, outside its priority class.
+    // The third time it waits for a second, outside its priority class.
     let queue = open_at(&home, 5_000);
     let claimed_batch = queue.claim(Claim { max: 9, bulk_max: 9 }, at(5_000)).await.expect("claimed");
     assert_eq!((claimed_batch.messages.len(), claimed_batch.next_suspect), (0, Some(at(5_001))));
@@ -49,11 +47,11 @@ pub(super) async fn from_the_third_time_on_a_message_waits_longer_each_time_and_
     settle(&queue, &[fifth], done(State::Failed)).await;
     queue.retry(Uuid::from_u128(1), at(8_000)).await.expect("by hand");
     let again = claim(&queue, 9, 8_000).await;
-    assert_eq!((again[0].interruptions, again[0].is_in_doubt()), (0, false), "from the beginning");
+    assert_eq!((again[0].interruptions, again[0].is_in_doubt()), (0, false), "the count starts again");
 }
 
-pub(super) async fn only_what_nobody_asked_for_counts(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn only_unexpected_ends_are_counted(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = open_at(&home, 0);
     accept(&queue, [1], ORDINARY).await;
     drop(queue);
@@ -63,7 +61,7 @@ pub(super) async fn only_what_nobody_asked_for_counts(make: Make<'_>) {
         assert_eq!(
             (claimed[0].interruptions, claimed[0].interrupted.len() as i64),
             (0, start - 1),
-            "it was asked to end"
+            "the shutdown was orderly"
         );
         queue.note_shutdown().await.expect("noted");
     }
@@ -73,22 +71,22 @@ pub(super) async fn only_what_nobody_asked_for_counts(make: Make<'_>) {
         assert_eq!(
             (claimed[0].interruptions, claimed[0].interrupted.len()),
             (0, 6 + lost),
-            "nor does a lease that ended"
+            "the end of a lease is not counted"
         );
         home.age_leases(&queue).await;
     }
 }
 
-pub(super) async fn a_finished_attempt_ends_the_suspicion_and_innocent_messages_are_never_set_aside(make: Make<'_>) {
+pub(super) async fn a_finished_attempt_ends_the_suspicion(new_harness: NewHarness<'_>) {
     const CULPRIT: u128 = 33;
-    let home = Home::new(make);
+    let home = Home::new(new_harness);
     let queue = open_at(&home, 0);
     accept(&queue, 1..=65, ORDINARY).await;
     drop(queue);
     for start in 1..=3 {
         crash(&home, start * 1_000).await;
     }
-    let (mut now, mut ends, mut sent, mut given_up) = (4_000, 3, Vec::new(), false);
+    let (mut now, mut ends, mut sent, mut is_set_aside) = (4_000, 3, Vec::new(), false);
     'process: for _ in 0..20 {
         let queue = open_at(&home, now);
         for _ in 0..200 {
@@ -102,7 +100,7 @@ pub(super) async fn a_finished_attempt_ends_the_suspicion_and_innocent_messages_
                     ends += 1;
                     continue 'process;
                 }
-                (CULPRIT, true) => given_up = true,
+                (CULPRIT, true) => is_set_aside = true,
                 _ => sent.push(number),
             }
             let how = if number == CULPRIT { State::Failed } else { State::Sent };
@@ -112,18 +110,18 @@ pub(super) async fn a_finished_attempt_ends_the_suspicion_and_innocent_messages_
     }
     sent.sort_unstable();
     assert_eq!(sent, (1..=65).filter(|n| *n != CULPRIT).collect::<Vec<_>>());
-    assert!(given_up && ends == 5, "{ends}");
+    assert!(is_set_aside && ends == 5, "{ends}");
     let queue = open_at(&home, now);
     accept(&queue, [100], ORDINARY).await;
     let claimed = claim(&queue, 9, now).await;
     settle(&queue, &claimed, again(now)).await;
     drop(queue);
     let queue = open_at(&home, now);
-    assert_eq!(claim(&queue, 9, now).await[0].interruptions, 0, "it came to something before");
+    assert_eq!(claim(&queue, 9, now).await[0].interruptions, 0, "an attempt finished before");
 }
 
-pub(super) async fn a_suspect_is_paused_and_cancelled_with_its_batch_and_can_be_cancelled_and_erased(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn suspects_can_be_paused_cancelled_and_erased(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = open_at(&home, 0);
     let uuid = Uuid::from_u128(77);
     let batch = queue.create_batch(new_batch(uuid, b"t".to_vec()), at(0)).await.expect("created");
@@ -141,7 +139,7 @@ pub(super) async fn a_suspect_is_paused_and_cancelled_with_its_batch_and_can_be_
     queue.pause_batch(uuid).await.expect("paused");
     assert_eq!(queue.claim_suspect(at(9_000)).await.expect("asked"), None);
     let claimed_batch = queue.claim(Claim { max: 9, bulk_max: 9 }, at(9_000)).await.expect("claimed");
-    assert_eq!(claimed_batch.next_suspect, None, "nor is it waited for");
+    assert_eq!(claimed_batch.next_suspect, None, "it is not waited for");
     queue.resume_batch(uuid).await.expect("resumed");
     assert!(queue.claim_suspect(at(9_000)).await.expect("asked").is_some());
     let cancelled = queue.cancel_batch(uuid, at(9_000)).await.expect("cancelled");
@@ -149,8 +147,8 @@ pub(super) async fn a_suspect_is_paused_and_cancelled_with_its_batch_and_can_be_
     assert_eq!(queue.stats().await.expect("asked").suspects, 0);
 }
 
-pub(super) async fn a_panic_of_the_worker_counts_at_once_as_an_end_of_the_process_would(make: Make<'_>) {
-    let home = Home::new(make);
+pub(super) async fn a_panic_of_a_worker_counts_like_the_end_of_a_process(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
     let queue = open_at(&home, 0);
     accept(&queue, [1, 2], ORDINARY).await;
     let interrupt = async |claimed: &[Claimed], second| {

@@ -1,4 +1,4 @@
-//! How much the queue keeps, where, and for how long.
+//! Settings of the queue.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use crate::files::Access;
 /// The settings of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The SQLite database. `ace.db` beside ace.toml.
+    /// The SQLite database. Default: `ace.db`, next to ace.toml.
     pub database: PathBuf,
-    /// Messages that are not settled, at most. 5,000,000.
+    /// Unsettled messages, at most. Default: 5,000,000.
     pub max_messages: u64,
-    /// How long a settled message is kept. 30 days.
+    /// How long a settled message is stored. Default: 30 days.
     pub retention: Duration,
-    /// Settled messages that are kept, at most. 10,000,000.
+    /// Settled messages that are stored, at most. Default: 10,000,000.
     pub max_settled: u64,
-    /// How long what another attempt needs of a dead letter is kept: its context. 7 days.
+    /// How long the body and progress of a dead letter are stored, without which it cannot be retried. Default: 7 days.
     pub dead_letter_retention: Duration,
-    /// How long an event is kept for streams that were interrupted. 1 hour.
+    /// How long an event is stored, so that streams can resume. Default: 1 hour.
     pub event_retention: Duration,
-    /// Bytes on the disk that are reserved for accepted messages: a full disk serves them from there. 96 MiB; 0: none.
+    /// Bytes on the disk that are reserved for accepted messages when the disk is full; 0: none. Default: 96 MiB.
     pub disk_reserve: u64,
-    /// Who may read the database and the files beside it.
+    /// Who may read the database and its companion files. Default: only this user.
     pub access: Access,
-    /// A message that so many processes ended unexpectedly with, one after the other, is set aside. 5.
+    /// A message is set aside after this many processes ended unexpectedly while it was in flight. Default: 5.
     pub max_interruptions: u32,
 }
 

@@ -1,8 +1,8 @@
-//! What is SQLite's own: damage, upgrades, files. What every engine must do is in [`crate::conformance`].
+//! Tests of the SQLite engine: damage, upgrades, files. The tests for every engine are in [`crate::conformance`].
 //!
-//! - [`damage`]: files as no ACE writes them
-//! - [`earlier`]: a database of an earlier build; [`earlier_tables`]: tables of earlier versions; [`upgrade`]: the same in a damaged file
-//! - [`files`]: what happens to the file from outside
+//! - [`damage`]: damaged files
+//! - [`earlier`]: a database of an earlier build; [`earlier_tables`]: upgrades of tables; [`upgrade`]: upgrades of damaged files
+//! - [`files`]: the lock, changes from outside, crashes, permissions
 
 mod damage;
 mod earlier;
@@ -23,13 +23,13 @@ use crate::queue::{Queue, Store, digest};
 const TRANSACTIONAL: Priority = Priority::TRANSACTIONAL;
 const ORDINARY: Priority = Priority::ORDINARY;
 
-/// The engine behind the front.
+/// The engine of a queue.
 fn sqlite(queue: &Queue) -> &Sqlite {
     let Store::Sqlite(sqlite) = &queue.store;
     sqlite
 }
 
-/// A queue in a folder of its own; the folder goes with it.
+/// A temporary folder for a queue.
 struct Home(tempfile::TempDir);
 
 impl Home {
@@ -77,11 +77,11 @@ async fn old_messages_are_deleted_and_their_space_is_returned() {
     let day = 86_400;
     queue.maintain(at(8 * day)).await.expect("maintained");
     let dead = queue.message(kept.messages[0].uuid).await.expect("asked").expect("kept");
-    assert_eq!((dead.state, dead.body), (State::Failed, None), "the body goes before the record");
+    assert_eq!((dead.state, dead.body), (State::Failed, None), "the body is erased first");
     queue.maintain(at(31 * day)).await.expect("maintained");
     queue.maintain(at(31 * day)).await.expect("maintained");
     let all = queue.messages(Filter::default(), None, 10).await.expect("asked");
-    assert_eq!(all.messages.len(), 1, "what is not settled stays, however old");
+    assert_eq!(all.messages.len(), 1, "unsettled messages are not deleted");
     let file = std::fs::metadata(home.0.path().join("ace.db")).expect("there").len();
     assert!(file < before / 4, "{file} of {before}");
 }
@@ -103,7 +103,7 @@ async fn a_damaged_row_is_claimed_and_set_aside() {
     assert_eq!((state(&queue, 1).await, state(&queue, 2).await), (State::Corrupt, State::Sent));
 }
 
-/// Whether any file of the queue holds this text.
+/// Whether any file of the queue contains a text.
 fn is_on_disk(home: &Home, text: &str) -> bool {
     let files = std::fs::read_dir(home.0.path()).expect("a folder");
     let mut files = files.map(|file| std::fs::read(file.expect("an entry").path()).expect("read"));
@@ -123,8 +123,8 @@ async fn erased_data_is_not_on_the_disk() {
     for number in 1..=5 {
         assert!(!is_on_disk(&home, &format!("reset-link-{number}-")), "{number}, which was sent");
     }
-    assert!(!is_on_disk(&home, "user3@"), "nor is a person who was erased");
-    assert!(is_on_disk(&home, "reset-link-6-"), "what waits is");
+    assert!(!is_on_disk(&home, "user3@"), "an erased person");
+    assert!(is_on_disk(&home, "reset-link-6-"), "a waiting message");
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_backup_can_be_opened() {
     let queue = home.open();
     accept(&queue, 1..=20, ORDINARY).await;
     let claimed = claim(&queue, 5, 1_000).await;
-    // As `sqlite3 ace.db ".backup COPY"` makes it, while the queue is in use.
+    // As `sqlite3 ace.db ".backup COPY"` does while the queue is in use.
     let copy = tempfile::tempdir().expect("a folder");
     let from = Connection::open(home.0.path().join("ace.db")).expect("opened");
     let to = copy.path().join("ace.db");
@@ -204,7 +204,7 @@ async fn a_database_of_another_program_or_a_later_ace_is_rejected() {
     assert!(text.contains("it is not a SQLite database"), "{text}");
 }
 
-/// A file system of a few hundred KiB, where this process may mount one.
+/// A small file system, if this process may mount one.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
