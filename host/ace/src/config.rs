@@ -21,6 +21,7 @@ mod sending;
 mod serving;
 mod templates;
 mod tree;
+mod urls;
 mod values;
 mod variables;
 mod writable;
@@ -49,6 +50,8 @@ pub use sending::{
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
 pub use templates::{ROUTES_BYTES_MAX, Route, Routes, Tag, Templates};
+pub(crate) use urls::covers;
+pub use urls::shared_domain;
 pub use values::{show_duration, show_size};
 
 use ace_store::files::FileStamp;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::plugins::{CALL_TIMEOUT_MAX, INSTANCES_MAX, ISOLATIONS, MEMORY_MAX, Maxima, Runtime, TIME_MAX, runtime};
 use super::problem::Problems;
 use super::reader::{Section, Walk};
-use super::{BucketGrant, syntax_problem, tree, values};
+use super::{BucketGrant, syntax_problem, tree, urls, values};
 use crate::message::Object;
 
 /// A plugin's manifest. Without one a plugin requests nothing: [`Manifest::default`].
@@ -87,7 +87,7 @@ fn manifest(s: &mut Section<'_>) -> Manifest {
 
 fn requests(s: &mut Section<'_>) -> Requests {
     Requests {
-        http: s.list("http", values::url_prefix).unwrap_or_default(),
+        http: s.list("http", urls::url_pattern).unwrap_or_default(),
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
         mailer: s.get("mailer", values::boolean).unwrap_or_default(),
         outbox: s.get("outbox", values::boolean).unwrap_or_default(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::secrets::{SecretError, read_secret, secret};
+use super::urls;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use crate::message::{Object, OnError};
 use ace_store::files::Access;
@@ -206,7 +207,7 @@ impl Plugin {
 /// What a plugin may reach. What it asks for is in its manifest: [`Requests`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// URL prefixes: scheme, host, port and whole path segments.
+    /// URL prefixes: scheme, host or host pattern, port and whole path segments.
     pub http: Vec<String>,
     /// Buckets.
     pub keyvalue: Vec<BucketGrant>,
@@ -383,7 +384,7 @@ pub(super) fn plugin(s: &mut Section<'_>, maxima: &Limits, access: Access) -> Pl
 
 fn grants(s: &mut Section<'_>) -> Grants {
     Grants {
-        http: s.list("http", values::url_prefix).unwrap_or_default(),
+        http: s.list("http", urls::url_pattern).unwrap_or_default(),
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
         mailer: s.get("mailer", values::boolean).unwrap_or_default(),
         outbox: s.get("outbox", values::path(s.folder())),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::event_kinds;
 use super::reader::Section;
 use super::secrets::secret;
+use super::urls;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use super::{Authority, Secret};
 /// The durable queue of `ace serve`, as the store takes it.
@@ -176,7 +177,7 @@ fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
 }
 
 pub(super) fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
-    let url = s.required("url", values::url_prefix);
+    let url = s.required("url", urls::url_prefix);
     let secret = match s.field("secret") {
         Some(field) => secret(field),
         None => {
@@ -200,7 +201,7 @@ pub(super) fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
 }
 
 pub(super) fn otlp(s: &mut Section<'_>) -> Option<Otlp> {
-    let endpoint = s.required("endpoint", values::url_prefix);
+    let endpoint = s.required("endpoint", urls::url_prefix);
     let headers = s.named("headers", |_, field| secret(field));
     for name in headers.keys().filter(|name| http::HeaderName::try_from(name.as_str()).is_err()) {
         s.fail("headers", format!("{name:?} cannot be a header's name"));

@@ -409,32 +409,6 @@ fn is_domain(domain: &str) -> bool {
     domain.len() <= DOMAIN_MAX && domain.split('.').all(is_label)
 }
 
-/// A URL prefix for `http` grants and requests, in the form the URL standard gives it (lower-case host, no default
-/// port).
-pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
-    let text = text(node)?;
-    let refuse = |why: &str| Err(format!("must be a URL prefix as in \"https://api.example.com/v1/\": {why}"));
-    let Ok(url) = url::Url::parse(&text) else { return refuse("this cannot be parsed as a URL") };
-    let path = &text[text.find("://").map_or(0, |at| at + 3)..];
-    // What the parser would quietly mend is refused: a grant is to be read as it is written.
-    let is_unclear = |segment: &str| {
-        let lower = segment.to_ascii_lowercase().replace("%2e", ".");
-        lower == "." || lower == ".." || lower.contains("%2f") || lower.contains("%5c")
-    };
-    match url {
-        _ if !matches!(url.scheme(), "http" | "https") => refuse("its scheme must be http or https"),
-        _ if !text.starts_with(&format!("{}://", url.scheme())) => refuse("it must begin with http:// or https://"),
-        _ if url.host_str().is_none_or(str::is_empty) => refuse("it has no host"),
-        _ if !url.username().is_empty() || url.password().is_some() => refuse("it must not hold a user or a password"),
-        _ if url.query().is_some() || url.fragment().is_some() => refuse("it must not hold `?` or `#`"),
-        _ if text.contains('\\') || text.contains(char::is_whitespace) || path.split('/').any(is_unclear) => {
-            refuse("its path must not hold dot segments, encoded slashes, backslashes or spaces")
-        }
-        _ if path.starts_with('/') || path.contains("//") => refuse("it must not hold empty path segments"),
-        _ => Ok(url.into()),
-    }
-}
-
 /// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.
 pub(super) fn bucket(node: &Node) -> Result<BucketGrant, String> {
     let text = text(node)?;

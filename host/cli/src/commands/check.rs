@@ -1,6 +1,6 @@
 //! `ace check`.
 
-use ace::config::{Config, Problem};
+use ace::config::{Config, Problem, shared_domain};
 use ace::internals::engine::{self, Survey};
 use ace::internals::plugin::PluginState;
 use jiff::Timestamp;
@@ -35,10 +35,26 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
     for one in windows::in_force(&config) {
         say(&one.line());
     }
+    for warning in shared_domains(&config) {
+        say(&warning);
+    }
     let plugins = counted(survey.registry.plugins.len() as u64, "plugin");
     let templates = counted(survey.presentation.messages().count() as u64, "message template");
     say(&format!("{plugins}, {templates}: {}", counted(found.len() as u64, "problem")));
     Ok(if found.is_empty() { OK } else { FAILED })
+}
+
+/// Grants whose pattern covers hosts of people that nobody chose.
+fn shared_domains(config: &Config) -> impl Iterator<Item = String> {
+    config.plugins.iter().flat_map(|(name, plugin)| {
+        plugin.grants.http.iter().filter_map(move |prefix| {
+            let domain = shared_domain(prefix)?;
+            Some(format!(
+                "warning: plugins.{name}.grants.http: anybody can get a host under {domain}, and {prefix} lets the plugin send to \
+                 all of them; grant the hosts that it needs"
+            ))
+        })
+    })
 }
 
 fn problems(config: &Config, survey: &Survey) -> Vec<Found> {

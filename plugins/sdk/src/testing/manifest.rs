@@ -1,6 +1,7 @@
 //! What a test needs of a manifest: what the plugin requests, which a test grants, and the config it suggests.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -63,10 +64,28 @@ impl Requests {
     }
 }
 
-/// Whether a URL begins with the prefix's whole segments.
+/// Whether a URL begins with the prefix's whole segments. The prefix's host may be `*.domain`, for the names under a domain, or `*`, for
+/// all names.
 fn covers(prefix: &str, url: &str) -> bool {
-    let rest = url.strip_prefix(prefix.trim_end_matches('/'));
+    let prefix = prefix.trim_end_matches('/');
+    let rest = match prefix.split_once("://*") {
+        None => url.strip_prefix(prefix),
+        Some((scheme, pattern)) => url
+            .strip_prefix(scheme)
+            .and_then(|rest| rest.strip_prefix("://"))
+            .and_then(|rest| under_pattern(pattern, rest)),
+    };
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+}
+
+/// What follows the pattern's path, where the host is a name that ends as the pattern does.
+fn under_pattern<'a>(pattern: &str, url: &'a str) -> Option<&'a str> {
+    let (domain, path) = pattern.split_at(pattern.find('/').unwrap_or(pattern.len()));
+    let (host, rest) = url.split_at(url.find(['/', '?']).unwrap_or(url.len()));
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_name = name.parse::<Ipv4Addr>().is_err() && name != "localhost";
+    let labels = host.strip_suffix(domain).filter(|labels| is_name && !labels.is_empty() && !labels.contains(':'));
+    labels.and(rest.strip_prefix(path))
 }
 
 /// A test grants what the manifest requests; what it does not request, no operator will think of.
@@ -87,6 +106,15 @@ mod tests {
         assert!(requests.bucket("a", "write").expect_err("reading alone").contains("keyvalue = [\"a:write\"]"));
         assert_eq!(requests.http("https://a.example/v1/send?x=1"), Ok(()));
         for url in ["https://a.example/v10", "https://a.example/", "http://a.example/v1/"] {
+            assert!(requests.http(url).is_err(), "{url}");
+        }
+        let text = "[requests]\nhttp = ['https://*.push.example/v1/', 'http://*:8080/']\n";
+        let requests = Manifest::read(text).expect("a manifest").requests;
+        for url in ["https://5.push.example/v1/send", "https://a.b.push.example/v1?x", "http://hook.example:8080/"] {
+            assert_eq!(requests.http(url), Ok(()), "{url}");
+        }
+        for url in ["https://push.example/v1/", "https://a.push.example/", "http://hook.example/", "http://127.0.0.1:8080/"]
+        {
             assert!(requests.http(url).is_err(), "{url}");
         }
         assert!(requests.mailer().is_err() && requests.outbox().is_err());

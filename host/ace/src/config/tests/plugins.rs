@@ -48,10 +48,10 @@ fn with_ace_own(folder: &Folder, secret: &str, env: &[(&str, &str)]) -> Config {
 fn grants_are_read_as_they_are_written() {
     let config = read(
         "[plugins.p]
-        grants = { http = ['https://API.example.com:443/v1/'], keyvalue = ['a:read', 'b:write', 'c:read-write', 'd'], mailer = true, outbox = 'out' }",
+        grants = { http = ['https://API.example.com:443/v1/', 'https://*.PUSH.example/', 'https://*/'], keyvalue = ['a:read', 'b:write', 'c:read-write', 'd'], mailer = true, outbox = 'out' }",
     );
     let grants = config.unwrap().plugins["p"].grants.clone();
-    assert_eq!(grants.http, ["https://api.example.com/v1/"]);
+    assert_eq!(grants.http, ["https://api.example.com/v1/", "https://*.push.example/", "https://*/"]);
     let access: Vec<_> = grants.keyvalue.iter().map(|b| (b.bucket.as_str(), b.read, b.write)).collect();
     assert_eq!(access, [("a", true, false), ("b", false, true), ("c", true, true), ("d", true, true)]);
     assert_eq!((grants.mailer, grants.outbox), (true, Some(PathBuf::from("out"))));
@@ -74,6 +74,10 @@ fn grants_that_are_unclear_are_refused_item_by_item() {
         "https://example.com/a//b",
         "https://example.com\\\\b",
         "https://exa mple.com/",
+        "https://a.*.example.com/",
+        "https://*a.example.com/",
+        "https://*.*.example.com/",
+        "https://*.com/",
     ];
     let list: Vec<String> = bad.iter().map(|url| format!("\"{url}\"")).collect();
     let text =

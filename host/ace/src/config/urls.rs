@@ -1,0 +1,176 @@
+//! URL prefixes, and the host patterns that grants may hold in them.
+
+use url::{Host, Url};
+
+use super::tree::Node;
+use super::values::text;
+
+/// A URL prefix in the form the URL standard gives it (lower-case host, no default port).
+pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
+    let url = read(&text(node)?)?;
+    if url.host_str().is_some_and(|host| host.contains('*')) {
+        return Err("must name one host: patterns are for grants".to_owned());
+    }
+    Ok(url.into())
+}
+
+/// The same for `http` grants and requests, whose host may be a pattern: `*.push.example` for every host under a domain, `*` for
+/// every host.
+pub(super) fn url_pattern(node: &Node) -> Result<String, String> {
+    let url = read(&text(node)?)?;
+    let host = url.host_str().unwrap_or_default();
+    let rest = host.strip_prefix("*.").unwrap_or(if host == "*" { "" } else { host });
+    if rest.contains('*') {
+        return refuse("`*` stands for the whole left part of a host name, as in \"https://*.push.example/\"");
+    }
+    if !rest.is_empty() && rest != host && !rest.contains('.') {
+        return refuse("a pattern must name a domain, as in \"https://*.push.example/\"");
+    }
+    Ok(url.into())
+}
+
+fn read(text: &str) -> Result<Url, String> {
+    let Ok(url) = Url::parse(text) else { return refuse("this cannot be parsed as a URL") };
+    let path = &text[text.find("://").map_or(0, |at| at + 3)..];
+    // What the parser would silently correct is refused: a grant means what is written.
+    let is_unclear = |segment: &str| {
+        let lower = segment.to_ascii_lowercase().replace("%2e", ".");
+        lower == "." || lower == ".." || lower.contains("%2f") || lower.contains("%5c")
+    };
+    match url {
+        _ if !matches!(url.scheme(), "http" | "https") => refuse("its scheme must be http or https"),
+        _ if !text.starts_with(&format!("{}://", url.scheme())) => refuse("it must begin with http:// or https://"),
+        _ if url.host_str().is_none_or(str::is_empty) => refuse("it has no host"),
+        _ if !url.username().is_empty() || url.password().is_some() => refuse("it must not hold a user or a password"),
+        _ if url.query().is_some() || url.fragment().is_some() => refuse("it must not hold `?` or `#`"),
+        _ if text.contains('\\') || text.contains(char::is_whitespace) || path.split('/').any(is_unclear) => {
+            refuse("its path must not hold dot segments, encoded slashes, backslashes or spaces")
+        }
+        _ if path.starts_with('/') || path.contains("//") => refuse("it must not hold empty path segments"),
+        _ => Ok(url),
+    }
+}
+
+fn refuse<T>(why: &str) -> Result<T, String> {
+    Err(format!("must be a URL prefix as in \"https://api.example.com/v1/\": {why}"))
+}
+
+/// Whether a URL is below a prefix: the same scheme and port, the same host or one that the prefix's pattern covers, and a path that
+/// starts with all segments of the prefix. Both were parsed strictly, so that their paths contain no dot segments.
+pub(crate) fn covers(prefix: &Url, url: &Url) -> bool {
+    let origin = |url: &Url| (url.scheme().to_owned(), url.port_or_known_default());
+    let rest = url.path().strip_prefix(prefix.path().trim_end_matches('/'));
+    origin(prefix) == origin(url)
+        && covers_host(prefix.host_str().unwrap_or_default(), url)
+        && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A pattern covers names alone: an address, and this machine, are reached only under a grant that names them.
+fn covers_host(pattern: &str, url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    match pattern.strip_prefix('*') {
+        None => pattern == host,
+        Some(suffix) => {
+            let is_name = matches!(url.host(), Some(Host::Domain(name)) if name.trim_end_matches('.') != "localhost");
+            is_name && host.strip_suffix(suffix).is_some_and(|labels| !labels.is_empty())
+        }
+    }
+}
+
+/// The domain of a pattern under which anybody can have a host: a public suffix (`*.co.uk`), or one that a provider shares out among
+/// its customers (`*.github.io`).
+pub fn shared_domain(prefix: &str) -> Option<String> {
+    let url = Url::parse(prefix).ok()?;
+    let domain = url.host_str()?.strip_prefix("*.")?;
+    let suffix = psl::suffix(domain.as_bytes())?;
+    (suffix.as_bytes() == domain.as_bytes()).then(|| domain.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_covers_the_urls_below_it() {
+        let table = [
+            ("https://a.example/", "https://a.example", true),
+            ("https://a.example/", "https://a.example/v1?q=/..", true),
+            ("https://a.example/v1", "https://a.example/v1", true),
+            ("https://a.example/v1", "https://a.example/v1/", true),
+            ("https://a.example/v1/", "https://a.example/v1", true),
+            ("https://a.example/v1/", "https://a.example/v1/x/y", true),
+            ("https://a.example/v1", "https://a.example/v10", false),
+            ("https://a.example/v1", "https://a.example/V1", false),
+            ("https://a.example/v1", "https://a.example/%761", false),
+            ("https://a.example/v1", "https://a.example//v1", false),
+            ("https://a.example/v1", "https://a.example/", false),
+            ("https://a.example/", "http://a.example/", false),
+            ("http://a.example/", "https://a.example/", false),
+            ("https://a.example/", "https://a.example:443/", true),
+            ("https://a.example/", "https://a.example:8443/", false),
+            ("https://a.example:8443/", "https://a.example:8443/", true),
+            ("https://a.example/", "https://b.a.example/", false),
+            ("https://a.example/", "https://a.example.b/", false),
+            ("https://a.example/", "https://a.example./", false),
+            ("https://127.0.0.1/", "https://127.1/", true),
+            ("https://127.0.0.1/", "https://[::ffff:127.0.0.1]/", false),
+            ("https://localhost/", "https://127.0.0.1/", false),
+            ("https://[::1]/", "https://[0::1]/", true),
+        ];
+        for (prefix, text, expected) in table {
+            assert_eq!(covers(&url(prefix), &url(text)), expected, "{prefix} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_names_under_its_domain_and_no_address() {
+        let table = [
+            ("https://*.push.example/", "https://db5.push.example/w/", true),
+            ("https://*.push.example/", "https://a.b.push.example/", true),
+            ("https://*.push.example/", "https://push.example/", false),
+            ("https://*.push.example/", "https://apush.example/", false),
+            ("https://*.push.example/", "https://.push.example/", false),
+            ("https://*.push.example/", "https://a.push.example.evil.example/", false),
+            ("https://*.push.example/", "https://a.push.example./", false),
+            ("https://*.push.example/", "http://a.push.example/", false),
+            ("https://*.push.example/", "https://a.push.example:8443/", false),
+            ("https://*.push.example/v1/", "https://a.push.example/v1/x", true),
+            ("https://*.push.example/v1/", "https://a.push.example/v2", false),
+            ("https://*/", "https://hooks.customer.example/in", true),
+            ("https://*/", "http://hooks.customer.example/in", false),
+            ("https://*/", "https://localhost/", false),
+            ("https://*/", "https://localhost./", false),
+            ("https://*/", "https://127.0.0.1/", false),
+            ("https://*/", "https://0x7f.1/", false),
+            ("https://*/", "https://[::1]/", false),
+            ("https://*/", "https://*.push.example/", true),
+            ("https://*.example/", "https://*.push.example/", true),
+            ("https://*.push.example/", "https://*.push.example/", true),
+            ("https://*.push.example/", "https://*.example/", false),
+            ("https://*.push.example/", "https://*/", false),
+        ];
+        for (prefix, text, expected) in table {
+            assert_eq!(covers(&url(prefix), &url(text)), expected, "{prefix} {text}");
+        }
+    }
+
+    #[test]
+    fn a_domain_that_anybody_can_have_a_host_under_is_told() {
+        let table = [
+            ("https://*.com/", Some("com")),
+            ("https://*.co.uk/v1/", Some("co.uk")),
+            ("https://*.github.io/", Some("github.io")),
+            ("https://*.push.apple.com/", None),
+            ("https://*.example.com/", None),
+            ("https://github.io/", None),
+            ("https://*/", None),
+        ];
+        for (prefix, expected) in table {
+            assert_eq!(shared_domain(prefix).as_deref(), expected, "{prefix}");
+        }
+    }
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).expect("a URL")
+    }
+}
