@@ -113,7 +113,8 @@ mod tests {
         for url in ["https://5.push.example/v1/send", "https://a.b.push.example/v1?x", "http://hook.example:8080/"] {
             assert_eq!(requests.http(url), Ok(()), "{url}");
         }
-        for url in ["https://push.example/v1/", "https://a.push.example/", "http://hook.example/", "http://127.0.0.1:8080/"]
+        for url in
+            ["https://push.example/v1/", "https://a.push.example/", "http://hook.example/", "http://127.0.0.1:8080/"]
         {
             assert!(requests.http(url).is_err(), "{url}");
         }

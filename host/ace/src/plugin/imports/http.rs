@@ -2,6 +2,7 @@
 
 mod address;
 mod client;
+mod first_request;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! The HTTP client of all plugins: bounded exchanges over shared connections. It follows no redirects, does not retry or
-//! decompress, uses no proxy, and connects only to addresses that [`Resolver`] allows.
+//! The HTTP client of all plugins: bounded exchanges over shared connections. It follows no redirects, does not decompress, repeats
+//! only what a server says it did not process, uses no proxy, and connects only to addresses that [`Resolver`] allows.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
+use super::first_request::FirstRequests;
 use crate::message::retry_after;
 use crate::plugin::runtime::world::{self, Interception, World};
 use crate::{config, tls};
@@ -22,6 +23,9 @@ use crate::{config, tls};
 pub(super) const HEADERS_MAX: usize = 100;
 /// Bytes of all header names and values of one request or response.
 pub(super) const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// The same as HTTP/2 counts them: 32 bytes more for each header (RFC 9113, 6.5.2).
+const HTTP2_HEADER_LIST_BYTES_MAX: u32 = (HEADER_BYTES_MAX + 32 * HEADERS_MAX) as u32;
 
 /// Why the client cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -138,8 +142,19 @@ pub struct Client {
     max_response_bytes: usize,
     requests_per_plugin: usize,
     semaphores: Mutex<HashMap<String, Arc<Semaphore>>>,
+    first_requests: FirstRequests,
     world: Arc<dyn World>,
 }
+
+/// How a dead HTTP/2 connection is noticed.
+pub(super) struct Ping {
+    /// Between two, also while nothing is sent.
+    pub interval: Duration,
+    /// Without an answer for so long, the connection is closed.
+    pub timeout: Duration,
+}
+
+const PING: Ping = Ping { interval: Duration::from_secs(30), timeout: Duration::from_secs(20) };
 
 impl Client {
     /// Reads the trusted root certificates. Blocks: do not call it on an async thread.
@@ -148,15 +163,23 @@ impl Client {
     }
 
     pub(super) fn with_resolver(settings: &config::Http, resolver: Resolver) -> Result<Self, ClientError> {
+        Client::build(settings, resolver, PING)
+    }
+
+    pub(super) fn build(settings: &config::Http, resolver: Resolver, ping: Ping) -> Result<Self, ClientError> {
+        let mut tls = tls::client_config(settings.ca_file.as_deref())?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let inner = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(settings.ca_file.as_deref())?)
+            .tls_backend_preconfigured(tls)
             .dns_resolver(resolver)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
             .referer(false)
-            .http1_only()
             .http1_max_headers(HEADERS_MAX)
+            .http2_max_header_list_size(HTTP2_HEADER_LIST_BYTES_MAX)
+            .http2_keep_alive_interval(ping.interval)
+            .http2_keep_alive_timeout(ping.timeout)
+            .http2_keep_alive_while_idle(true)
             .connect_timeout(settings.connect_timeout)
             .pool_max_idle_per_host(settings.idle_connections)
             .pool_idle_timeout(settings.idle_timeout)
@@ -168,6 +191,7 @@ impl Client {
             max_response_bytes: settings.max_response_bytes,
             requests_per_plugin: settings.requests_per_plugin,
             semaphores: Mutex::default(),
+            first_requests: FirstRequests::new(settings.idle_timeout),
             world: Arc::new(world::RealWorld),
         })
     }
@@ -240,9 +264,14 @@ impl Client {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *request.body_mut() = outgoing.body.map(Into::into);
+        let pass = self.first_requests.wait(request.url()).await;
         let answered = tokio::time::timeout(first_byte, self.inner.execute(request)).await;
         let mut response = answered.map_err(|_| FailureKind::TimedOut)?.map_err(|e| unanswered(&e))?;
+        pass.answered();
         *status = Some(response.status());
+        if response.headers().len() > HEADERS_MAX {
+            return Err(FailureKind::Broken(format!("the response has more than {HEADERS_MAX} headers")));
+        }
         if header_bytes(response.headers()) > HEADER_BYTES_MAX {
             let text = format!("the response's headers are longer than {HEADER_BYTES_MAX} bytes");
             return Err(FailureKind::Broken(text));
@@ -278,8 +307,17 @@ fn unanswered(error: &reqwest::Error) -> FailureKind {
     match causes(error).find_map(|cause| cause.downcast_ref::<RefusedAddress>()) {
         Some(refused) => FailureKind::Denied(refused.to_string()),
         None if error.is_connect() => FailureKind::Unconnected(format!("connecting failed: {}", root_cause(error))),
+        None if causes(error).any(|cause| cause.downcast_ref().is_some_and(is_unprocessed)) => {
+            FailureKind::Unconnected(format!("the server did not process the request: {}", root_cause(error)))
+        }
         None => broken(error),
     }
+}
+
+/// RFC 9113, 8.7: a stream was refused, or the server shuts down before it.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let is_shutdown = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (is_shutdown || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 fn broken(error: &reqwest::Error) -> FailureKind {

@@ -1,5 +1,7 @@
 //! The client against servers on loopback: real sockets, real TLS.
 
+mod http2;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +17,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::address::Resolver;
-use super::client::{Client, ClientError, Effect, Failure, FailureKind, Outgoing, Response, Timeouts, effect};
+use super::client::{
+    Client, ClientError, Effect, Failure, FailureKind, HEADERS_MAX, Outgoing, Ping, Response, Timeouts, effect,
+};
 use super::target;
 use super::{read_headers, read_method};
 use crate::config::{Grants as Granted, Http};
@@ -114,16 +118,22 @@ async fn read_request(socket: &mut (impl AsyncRead + Unpin)) -> Option<String> {
 
 /// A certificate for localhost and 127.0.0.1 in a file, and a server that shows it.
 fn certificate(dir: &Path) -> (PathBuf, TlsAcceptor) {
+    certificate_for(dir, &[])
+}
+
+/// The same for a server that speaks these protocols.
+fn certificate_for(dir: &Path, protocols: &[&[u8]]) -> (PathBuf, TlsAcceptor) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let file = dir.join("ca.pem");
     std::fs::write(&file, made.cert.pem()).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     (file, TlsAcceptor::from(Arc::new(config)))
 }
 
