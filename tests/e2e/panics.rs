@@ -271,7 +271,7 @@ async fn a_panic_over_one_message_of_many_fails_that_one_alone() {
     let limits = Limits {
         concurrency: 2,
         waiting_max: 10,
-        patience: std::time::Duration::from_secs(60),
+        max_delay: std::time::Duration::from_secs(60),
         limit_to_channels: Default::default(),
     };
     let (outcomes, current) = (Arc::new(Outcomes::default()), ace.clone());

@@ -1,6 +1,6 @@
-//! Which channel carries a message: edx-ace's rules, with our departures; [`gates`] keeps to the channels' quotas.
+//! Channels, and the choice of the channel for a message: edx-ace's rules with our departures. [`limiter`] enforces quotas.
 
-pub mod gates;
+pub mod limiter;
 mod rate_limiter;
 
 use std::collections::BTreeMap;
@@ -16,24 +16,24 @@ use crate::message::{
 };
 use crate::plugin::{ChannelInfo, Runtime};
 
-/// Something that delivers messages: a plugin, or what an embedding application registers.
+/// Delivers messages: a plugin, or native code of an embedding application.
 #[async_trait]
 pub trait Channel: Send + Sync {
     /// Its name in reports and in the configuration.
     fn name(&self) -> &str;
 
-    /// Its revision, where it has one.
+    /// Its revision, if it has one.
     fn revision(&self) -> &str {
         ""
     }
 
-    /// The type it carries.
+    /// Its channel type.
     fn channel_type(&self) -> &str;
 
-    /// The template files it wants rendered, in this order.
+    /// The template files to render for it, in this order.
     fn template_files(&self) -> &[TemplateFile];
 
-    /// Does it claim this message although another one of its type would be chosen?
+    /// Whether it claims this message for itself, even if another channel of its type would be chosen.
     async fn overrides_delivery_for_message(&self, _: &Arc<Message>, _: &CallContext) -> Result<bool, Fault> {
         Ok(false)
     }
@@ -43,13 +43,16 @@ pub trait Channel: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Addresses of tracking images for the templates.
+    /// URLs of tracking images for the templates.
     async fn tracker_image_sources(&self, _: &Arc<Message>, _: &CallContext) -> Result<Vec<String>, Fault> {
         Ok(Vec::new())
     }
 
-    /// Hands the rendered files (name, text) to the provider, once. Faults are recoverable errors. `call`, here and above,
-    /// takes what is worth telling beside the answer.
+    /// Makes one attempt to submit the rendered files (name, text) to the provider. `call`, here and above, collects what happened
+    /// besides the answer.
+    ///
+    /// # Errors
+    /// Nothing was delivered, or nobody knows. The kind of the error says what happens next.
     async fn deliver(
         &self,
         message: &Arc<Message>,
@@ -59,11 +62,11 @@ pub trait Channel: Send + Sync {
     ) -> Result<Receipt, DeliveryError>;
 }
 
-/// A channel that is a component.
+/// A channel in a plugin.
 pub struct WasmChannel {
     /// The plugin.
     pub runtime: Arc<Runtime>,
-    /// What the plugin says of itself.
+    /// Its channel type and template files.
     pub info: ChannelInfo,
 }
 
@@ -112,14 +115,14 @@ impl Channel for WasmChannel {
     }
 }
 
-/// The channels that serve, by type, each type's in the configured order.
+/// The active channels by type, in the configured order.
 #[derive(Clone, Default)]
 pub struct ChannelMap {
     by_type: BTreeMap<ChannelType, Vec<Arc<dyn Channel>>>,
 }
 
 impl ChannelMap {
-    /// Channels in the configured order.
+    /// A map of these channels, which are in the configured order.
     pub fn new(channels: impl IntoIterator<Item = Arc<dyn Channel>>) -> Self {
         let mut by_type: BTreeMap<ChannelType, Vec<Arc<dyn Channel>>> = BTreeMap::new();
         for channel in channels {
@@ -128,8 +131,8 @@ impl ChannelMap {
         ChannelMap { by_type }
     }
 
-    /// The types a message may go over, in a fixed order: email, push, then the rest by name. Email and push are always
-    /// asked about, as in edx-ace; without a channel they end as unsupported.
+    /// All channel types in a fixed order: email, push, then the rest by name. As in edx-ace, email and push are always included;
+    /// without a channel their outcome is unsupported.
     pub fn types(&self) -> Vec<ChannelType> {
         let rest = self.by_type.keys().filter(|t| *t != EMAIL && *t != PUSH).cloned();
         [EMAIL.to_owned(), PUSH.to_owned()].into_iter().chain(rest).collect()
@@ -145,13 +148,13 @@ impl ChannelMap {
         self.by_type.values().flatten()
     }
 
-    /// A channel of this type by its name.
+    /// The channel with this type and name.
     pub fn find(&self, channel_type: &str, name: &str) -> Option<&Arc<dyn Channel>> {
         self.of_type(channel_type).iter().find(|c| c.name() == name)
     }
 }
 
-/// Where a message is allowed to go, over what the policies leave: edx-ace's `limit_to_channels`, which there does nothing.
+/// Restricts a message to some channels, in addition to the policies: edx-ace's `limit_to_channels`, which has no effect there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     types: Vec<ChannelType>,
@@ -163,15 +166,15 @@ pub struct Limit {
 #[error("{name:?} is neither a channel type nor a channel; {hint}")]
 pub struct UnknownChannel {
     name: String,
-    /// The name that is near, or all there are.
+    /// The nearest name, or all names.
     hint: String,
 }
 
 impl Limit {
-    /// Channel types or channel names; an empty list limits nothing.
+    /// A limit to these channel types or channel names. An empty list allows everything.
     ///
     /// # Errors
-    /// A name is neither.
+    /// A name is neither a channel type nor a channel.
     pub fn new(values: &[String], map: &ChannelMap) -> Result<Self, UnknownChannel> {
         let mut limit = Limit::default();
         let types = map.types();
@@ -193,8 +196,8 @@ impl Limit {
         Ok(limit)
     }
 
-    /// What the requests for one message limited it to, together; an empty list among them limits nothing. A name that is nobody's
-    /// any more allows nothing.
+    /// The union of the limits in several requests for one message. An empty list allows everything; a name that no longer exists
+    /// allows nothing.
     pub fn of_all(lists: &[Vec<String>], map: &ChannelMap) -> Self {
         if lists.iter().any(Vec::is_empty) {
             return Limit::default();
@@ -204,7 +207,7 @@ impl Limit {
         Limit { types, channels }
     }
 
-    /// Whether anything of this type may be used.
+    /// Whether a channel of this type may be used.
     pub fn allows_type(&self, channel_type: &str, map: &ChannelMap) -> bool {
         let named = || map.of_type(channel_type).iter().any(|c| self.channels.iter().any(|n| n == c.name()));
         self.is_empty() || self.types.iter().any(|t| t == channel_type) || named()
@@ -221,16 +224,16 @@ impl Limit {
     }
 }
 
-/// The channels that may carry a message, the preferred one first.
+/// The channels that may deliver a message, in order of preference.
 pub struct Candidates {
-    /// In the order in which they are tried, each with the rule that chose it.
+    /// The channels, each with the rule that chose it.
     pub channels: Vec<(Arc<dyn Channel>, Rule)>,
-    /// Those that were named and are not there.
+    /// Channels that were configured or requested but cannot be used, with the reason.
     pub passed_over: Vec<String>,
 }
 
-/// edx-ace's `get_channel_for_message` up to the question of overriding. A named channel that is not there gives way to the
-/// next candidate, then to the first channel of the type; edx-ace goes straight to the latter.
+/// edx-ace's `get_channel_for_message` without its overriding part. A configured channel that does not exist is skipped: the next
+/// candidate follows, and after them the first channel of the type, which edx-ace takes at once.
 pub fn candidates(
     map: &ChannelMap,
     routing: &Routing,
@@ -239,15 +242,15 @@ pub fn candidates(
     message: &Message,
 ) -> Candidates {
     let mut found = Candidates { channels: Vec::new(), passed_over: Vec::new() };
-    for (name, rule) in wanted(map, routing, channel_type, message) {
+    for (name, rule) in preferred(map, routing, channel_type, message) {
         match map.find(channel_type, name) {
             Some(channel) if !limit.allows(channel.as_ref()) => {
                 found.passed_over.push(format!("{name}: outside the limit"))
             }
             Some(channel) => found.channels.push((channel.clone(), rule)),
-            None => found.passed_over.push(format!("{name}: no channel of type {channel_type} is called so")),
+            None => found.passed_over.push(format!("{name}: no channel of type {channel_type} has this name")),
         }
-        // A channel that overrides the default stands alone, when it is there.
+        // A channel that overrides the default is the only candidate, if it exists.
         if rule == Rule::OverrideDefaultChannel && !found.channels.is_empty() {
             break;
         }
@@ -259,44 +262,47 @@ pub fn candidates(
     found
 }
 
-fn wanted<'a>(
+fn preferred<'a>(
     map: &ChannelMap,
     routing: &'a Routing,
     channel_type: &str,
     message: &'a Message,
 ) -> Vec<(&'a str, Rule)> {
-    let mut wanted = Vec::new();
+    let mut preferred = Vec::new();
     if let Some(name) =
         message.options.get("override_default_channel").and_then(|v| v.as_str()).filter(|n| !n.is_empty())
     {
-        // A name that belongs to another type says nothing about this one; an unknown one is reported for e-mail, the only
-        // type edx-ace lets it override.
+        // A channel of another type does not matter for this one. An unknown name is reported for email, the only type that
+        // edx-ace overrides.
         let elsewhere = map.iter().any(|c| c.name() == name && c.channel_type() != channel_type);
         if map.find(channel_type, name).is_some() || (channel_type == EMAIL && !elsewhere) {
-            wanted.push((name, Rule::OverrideDefaultChannel));
+            preferred.push((name, Rule::OverrideDefaultChannel));
         }
     }
     if message.is_transactional() {
-        wanted.extend(routing.transactional.get(channel_type).map(|n| (n.as_str(), Rule::Transactional)));
+        preferred.extend(routing.transactional.get(channel_type).map(|n| (n.as_str(), Rule::Transactional)));
     }
     match routing.default.get(channel_type) {
-        Some(name) => wanted.push((name, Rule::Default)),
+        Some(name) => preferred.push((name, Rule::Default)),
         None => {
             let listed = routing.listed.get(channel_type).into_iter().flatten();
-            wanted.extend(listed.map(|n| (n.as_str(), Rule::Listed)));
+            preferred.extend(listed.map(|n| (n.as_str(), Rule::Listed)));
         }
     }
     let mut seen = Vec::new();
-    wanted.retain(|(name, _)| {
+    preferred.retain(|(name, _)| {
         !seen.contains(name) && {
             seen.push(*name);
             true
         }
     });
-    wanted
+    preferred
 }
 
-/// The first candidate that claims the message, else the first one. With one candidate there is nothing to ask.
+/// Chooses the first candidate that claims the message, or else the first one. A single candidate is not asked.
+///
+/// # Errors
+/// A channel failed when it was asked.
 pub async fn choose(
     candidates: Vec<(Arc<dyn Channel>, Rule)>,
     message: &Arc<Message>,
@@ -312,7 +318,7 @@ pub async fn choose(
     Ok(candidates.into_iter().next())
 }
 
-/// The channels to turn to after others failed, in the configured order.
+/// The channels to try after others have failed, in the configured order.
 pub fn failover(
     map: &ChannelMap,
     routing: &Routing,

@@ -1,15 +1,15 @@
-//! Which relays and HTTP origins can be used now. What cannot be reached, refuses the login, or fails before a recipient is
-//! named is one fact about that relay or origin, not a failure of each message that meets it.
+//! Tracks which relays and HTTP origins can be used. If one cannot be reached, rejects the log-in, or fails before a recipient is
+//! named, that is a problem of the relay or origin, not a failure of every message that needs it.
 //!
-//! The host's imports (`plugin::imports`) ask [`Destinations::contact`] before they contact one, and tell the [`Contact`] what
-//! came of it: a guest has no say. The pipeline asks [`Destinations::paused`] before it makes an attempt.
-//! The state machine of one destination is [`health`].
+//! The host's imports (`plugin::imports`) call [`Destinations::contact`] before they contact one, and report the outcome to the
+//! [`Contact`]; guests are not involved. The pipeline calls [`Destinations::paused`] before an attempt. The state machine of one
+//! destination is [`health`].
 //!
-//! A channel is paused while it has met a destination that is down, and every destination that took a message of it in this
-//! process is down too: a plugin with two relays goes on over the other one. Its messages that need the first are told apart
-//! by their attempt, which the host refuses without a contact.
+//! A channel is paused while one of its destinations is down, and every destination that has accepted a message of the channel in
+//! this process is down too: a plugin with two relays continues with the other one. Its messages that need the first relay fail at
+//! the attempt, which the host denies without a contact.
 //!
-//! While every destination is in order nobody takes a lock here.
+//! While all destinations are healthy, no lock is taken.
 
 pub(crate) mod health;
 
@@ -27,36 +27,36 @@ use crate::{monitoring, retry};
 pub(crate) use health::Cause;
 use health::{Change, Failed, Health, Loss, Permit, Trouble};
 
-/// Destinations that are watched at once: a guest may name many origins. A further one is not.
-const WATCHED_MAX: usize = 1_024;
-/// Destinations that are remembered of one channel.
+/// The most destinations that are tracked: a guest may name many origins.
+const TRACKED_MAX: usize = 1_024;
+/// The most destinations that are remembered for one channel.
 const USED_MAX: usize = 16;
-/// Notices that a slow listener may be behind.
+/// The most notices that a slow subscriber may lag behind.
 const NOTICES_MAX: usize = 256;
-/// Characters of a reason: a server's words.
+/// The longest reason, in characters. It quotes the server.
 const REASON_CHARS_MAX: usize = 400;
 
-/// Why a message does not go over a channel now.
+/// Why a message cannot be sent over a channel now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paused {
     pub destination: Destination,
     pub reason: String,
-    /// When to ask again.
+    /// When to try again.
     pub until: Timestamp,
 }
 
-/// What the messages that wait for a destination may do now.
+/// How many of the messages that wait for a destination may be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// So many are to be tried.
+    /// The number of messages to send.
     pub messages: u32,
-    /// To see whether it is up again.
+    /// Whether they probe if the destination is up again.
     pub is_probe: bool,
-    /// Whether they are taken in their order rather than as they come.
+    /// Whether they are sent in order.
     pub is_in_order: bool,
 }
 
-/// A destination went down, or came back.
+/// A destination went down or is up again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// The relay or origin.
@@ -65,29 +65,29 @@ pub struct Notice {
     pub is_up: bool,
     /// Why it is, or was, down.
     pub reason: String,
-    /// Since when.
+    /// When that happened.
     pub since: Timestamp,
 }
 
-/// A destination that is not in order, as it is shown.
+/// A destination that is not healthy, as listings show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// The relay or origin.
     pub destination: Destination,
-    /// More and more messages go out over it again; otherwise it is down.
+    /// It is recovering: a growing number of messages use it. Otherwise it is down.
     pub is_recovering: bool,
     /// When it went down.
     pub since: Timestamp,
-    /// Why, as it was told.
+    /// Why it went down.
     pub reason: String,
-    /// When a message is tried next, where it is down.
+    /// If it is down, when the next message is tried.
     pub next_attempt: Option<Timestamp>,
 }
 
-/// The health of every relay and origin that messages were handed to. One for each engine.
+/// The health of all relays and origins. Each engine has one.
 pub struct Destinations {
-    /// How many are watched, so that nobody takes the lock where none is.
-    watched: AtomicUsize,
+    /// The number of tracked destinations, so that no lock is taken while there are none.
+    tracked: AtomicUsize,
     state: Mutex<State>,
     changed: Notify,
     notices: broadcast::Sender<Notice>,
@@ -95,27 +95,27 @@ pub struct Destinations {
 }
 
 struct State {
-    /// Those that are not in order, or have messages to remember.
+    /// Destinations that are not healthy, or that have suspect messages.
     health: HashMap<Destination, Health>,
     channels: BTreeMap<String, Used>,
     schedule: Delivery,
 }
 
-/// What a channel was seen to use.
+/// The destinations of a channel.
 #[derive(Default)]
 struct Used {
-    /// These took messages.
+    /// Those that have accepted messages.
     took: BTreeSet<Destination>,
-    /// These were down.
+    /// Those that were down.
     down: BTreeSet<Destination>,
 }
 
 impl Destinations {
-    /// All of them are in order. The pauses between probes follow `retry-delay` and `max-retry-delay`, up to
-    /// [`health::PROBE_PAUSE_MAX`]. `jitter` gives a number in 0..1 for each.
+    /// All destinations are healthy at first. The pauses between probes follow `retry-delay` and `max-retry-delay`, up to
+    /// [`health::PROBE_PAUSE_MAX`]. `jitter` returns a number in 0..1 for each.
     pub fn new(schedule: &Delivery, jitter: fn() -> f64) -> Arc<Self> {
         Arc::new(Destinations {
-            watched: AtomicUsize::new(0),
+            tracked: AtomicUsize::new(0),
             state: Mutex::new(State { health: HashMap::new(), channels: BTreeMap::new(), schedule: schedule.clone() }),
             changed: Notify::new(),
             notices: broadcast::Sender::new(NOTICES_MAX),
@@ -123,12 +123,12 @@ impl Destinations {
         })
     }
 
-    /// Takes new settings for the pauses that follow.
+    /// Sets the delays for later pauses.
     pub fn set_schedule(&self, schedule: &Delivery) {
         self.lock().schedule = schedule.clone();
     }
 
-    /// Before a contact. The error: it is left alone for now. `channel` and `message`: on whose behalf.
+    /// Call before a contact for a message of a channel. The error: the destination is paused.
     pub fn contact(
         self: &Arc<Self>,
         destination: &dyn Fn() -> Destination,
@@ -137,14 +137,14 @@ impl Destinations {
         now: impl Fn() -> Timestamp,
     ) -> Result<Contact, Paused> {
         let contact = |permit| Contact { destinations: self.clone(), message, permit };
-        if !self.is_watching() {
+        if !self.is_tracking() {
             return Ok(contact(None));
         }
         let (destination, now) = (destination(), now());
         let mut state = self.lock();
         let Some(health) = state.health.get_mut(&destination) else { return Ok(contact(None)) };
         match health.admit(message, now) {
-            Ok(permit) => Ok(contact(Some(Held { destination, permit, begun: now }))),
+            Ok(permit) => Ok(contact(Some(Held { destination, permit, started: now }))),
             Err(until) => {
                 let reason = health.reason().to_owned();
                 state.note_down(channel, &destination);
@@ -153,7 +153,7 @@ impl Destinations {
         }
     }
 
-    /// Whether a message has to wait before it goes over a channel. `waits_for`: what it met when it was tried before.
+    /// Whether a message must wait before it is sent over a channel. `waits_for`: the destination that its previous attempt needed.
     pub fn paused(
         &self,
         channel: &str,
@@ -161,7 +161,7 @@ impl Destinations {
         message: Uuid,
         now: Timestamp,
     ) -> Option<Paused> {
-        if !self.is_watching() {
+        if !self.is_tracking() {
             return None;
         }
         let mut state = self.lock();
@@ -182,8 +182,7 @@ impl Destinations {
         least.filter(|_| !is_elsewhere)
     }
 
-    /// A destination took messages of this channel. Whoever tells this of each message takes the lock each time: to be told
-    /// where it changes.
+    /// Records that a destination accepted messages of this channel. Takes a lock, so call it only when the destination changes.
     pub fn note_used(&self, channel: &str, destination: Destination) {
         let mut state = self.lock();
         let took = &mut state.channels.entry(channel.to_owned()).or_default().took;
@@ -192,23 +191,23 @@ impl Destinations {
         }
     }
 
-    /// A message that had waited for a destination was handed over without it.
+    /// Records that a message that waited for a destination was delivered without it.
     pub fn bypassed(&self, destination: &Destination, now: Timestamp) {
         if let Some(health) = self.lock().health.get_mut(destination) {
             let change = health.bypassed(now);
-            self.tell(destination, health, change, now);
+            self.notify(destination, health, change, now);
         }
     }
 
-    /// Messages have waited for it since before this process began.
+    /// Records a destination that messages have waited for since before this process started.
     pub fn was_down(&self, destination: Destination, now: Timestamp) {
         let mut state = self.lock();
         let reason = "it was down when the server stopped".to_owned();
         state.health.entry(destination).or_insert_with(|| Health::down_before(reason, now));
-        self.watched.store(state.health.len(), Ordering::Release);
+        self.tracked.store(state.health.len(), Ordering::Release);
     }
 
-    /// How many of the messages that wait for a destination are to be tried now, at most so many.
+    /// How many of the messages that wait for a destination may be sent now, at most `at_most`.
     pub fn wanted(&self, destination: &Destination, at_most: u32, now: Timestamp) -> Wanted {
         match self.lock().health.get_mut(destination) {
             None => Wanted { messages: at_most, is_probe: false, is_in_order: true },
@@ -221,29 +220,29 @@ impl Destinations {
         }
     }
 
-    /// Those that are not in order, by name.
+    /// The destinations that are not healthy, by name.
     pub fn troubles(&self, now: Timestamp) -> Vec<View> {
         let mut state = self.lock();
         state.prune(now);
-        self.watched.store(state.health.len(), Ordering::Release);
+        self.tracked.store(state.health.len(), Ordering::Release);
         let views = state.health.iter().filter_map(|(destination, health)| view(destination, health.trouble()?).into());
         let mut views: Vec<View> = views.collect();
         views.sort_by(|a, b| a.destination.cmp(&b.destination));
         views
     }
 
-    /// Completes when messages that wait may be wanted that were not before. Ask for it before looking.
+    /// Completes when more of the waiting messages may be sent. Call it before [`Destinations::wanted`].
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
     }
 
-    /// What goes down and comes back from now on.
-    pub fn listen(&self) -> broadcast::Receiver<Notice> {
+    /// Subscribes to destinations that go down or are up again.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }
 
-    fn is_watching(&self) -> bool {
-        self.watched.load(Ordering::Acquire) > 0
+    fn is_tracking(&self) -> bool {
+        self.tracked.load(Ordering::Acquire) > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -253,9 +252,9 @@ impl Destinations {
     fn failed(&self, failure: Failure<'_>, held: Option<Held>, message: Uuid, now: Timestamp) -> bool {
         let Failure { destination, channel, cause, reason } = failure;
         let mut state = self.lock();
-        if !state.health.contains_key(destination) && state.health.len() >= WATCHED_MAX {
+        if !state.health.contains_key(destination) && state.health.len() >= TRACKED_MAX {
             state.prune(now);
-            if state.health.len() >= WATCHED_MAX {
+            if state.health.len() >= TRACKED_MAX {
                 return false;
             }
         }
@@ -268,32 +267,32 @@ impl Destinations {
         let is_destination = match failed {
             Failed::Message => false,
             Failed::Destination(change) => {
-                self.tell(destination, health, change, now);
+                self.notify(destination, health, change, now);
                 state.note_down(channel, destination);
                 true
             }
         };
-        self.watched.store(state.health.len(), Ordering::Release);
+        self.tracked.store(state.health.len(), Ordering::Release);
         is_destination
     }
 
     fn reached(&self, held: Held, now: Timestamp) {
         let mut state = self.lock();
         if let Some(health) = state.health.get_mut(&held.destination) {
-            let change = health.reached(held.permit, held.begun, now);
-            self.tell(&held.destination, health, change, now);
+            let change = health.reached(held.permit, held.started, now);
+            self.notify(&held.destination, health, change, now);
         }
         state.prune(now);
-        self.watched.store(state.health.len(), Ordering::Release);
+        self.tracked.store(state.health.len(), Ordering::Release);
     }
 
-    fn left(&self, held: &Held) {
+    fn dropped(&self, held: &Held) {
         if let Some(health) = self.lock().health.get_mut(&held.destination) {
-            health.left(held.permit, held.begun);
+            health.dropped(held.permit, held.started);
         }
     }
 
-    fn tell(&self, destination: &Destination, health: &Health, change: Change, now: Timestamp) {
+    fn notify(&self, destination: &Destination, health: &Health, change: Change, now: Timestamp) {
         let trouble = health.trouble();
         let reason = health.reason().to_owned();
         let since = trouble.map_or(now, |trouble| trouble.since);
@@ -303,7 +302,7 @@ impl Destinations {
             Change::Up(down) => monitoring::destination_up(destination, down),
         }
         self.changed.notify_waiters();
-        // Nobody may be listening.
+        // There may be no subscribers.
         let notice = Notice { destination: destination.clone(), is_up: change != Change::Down, reason, since };
         let _ = self.notices.send(notice);
     }
@@ -323,10 +322,10 @@ impl State {
         }
     }
 
-    /// Forgets those that are in order again.
+    /// Drops destinations that are healthy again.
     fn prune(&mut self, now: Timestamp) {
         let State { health, channels, .. } = self;
-        health.retain(|_, health| !health.is_in_order(now));
+        health.retain(|_, health| !health.is_healthy(now));
         for used in channels.values_mut() {
             used.down.retain(|destination| health.contains_key(destination));
         }
@@ -343,7 +342,7 @@ fn view(destination: &Destination, trouble: Trouble) -> View {
     }
 }
 
-/// A failure before a recipient was named.
+/// A contact that failed before a recipient was named.
 pub struct Failure<'a> {
     pub destination: &'a Destination,
     pub channel: &'a str,
@@ -356,27 +355,27 @@ pub struct Failure<'a> {
 struct Held {
     destination: Destination,
     permit: Permit,
-    begun: Timestamp,
+    started: Timestamp,
 }
 
-/// One contact with a destination. One that is dropped before its end told nothing.
+/// One contact with a destination. If it is dropped without an outcome, it says nothing about the destination.
 pub struct Contact {
     destinations: Arc<Destinations>,
     message: Uuid,
-    /// `None`: nothing was known of the destination when it began.
+    /// `None`: the destination was not tracked when the contact started.
     permit: Option<Held>,
 }
 
 impl Contact {
-    /// The destination is in order: it came to the recipients, whatever it said of them.
+    /// Records that the recipients were named to the destination, whatever it answered about them.
     pub fn reached(mut self, now: impl Fn() -> Timestamp) {
         if let Some(held) = self.permit.take() {
             self.destinations.reached(held, now());
         }
     }
 
-    /// It failed before a recipient was named. False: this message failed there before, others got through meanwhile, and so
-    /// the failure is its own.
+    /// Records a failure before a recipient was named. Returns false if the failure is the message's own: it failed before, and others
+    /// succeeded since then.
     pub fn failed(mut self, failure: Failure<'_>, now: Timestamp) -> bool {
         let held = self.permit.take();
         self.destinations.clone().failed(failure, held, self.message, now)
@@ -386,7 +385,7 @@ impl Contact {
 impl Drop for Contact {
     fn drop(&mut self) {
         if let Some(held) = self.permit.take() {
-            self.destinations.left(&held);
+            self.destinations.dropped(&held);
         }
     }
 }

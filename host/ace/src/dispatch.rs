@@ -1,5 +1,5 @@
-//! Many messages at once, in bounded memory: so many under way, so many waiting for another attempt, and no more is read
-//! until there is room.
+//! Sends many messages in bounded memory: it limits the messages in flight and those that wait for another attempt, and reads more
+//! input only when there is room.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,55 +19,55 @@ use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
 use crate::tasks::{self, Panicked};
 
-/// How much at once, and for how long.
+/// The limits of a run.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Messages under way.
+    /// Messages in flight.
     pub concurrency: usize,
-    /// Messages waiting for another attempt.
+    /// Messages that wait for another attempt.
     pub waiting_max: usize,
-    /// How long a message may wait in all; after that its report is given as it stands.
-    pub patience: Duration,
-    /// Where the messages may go, over what the policies leave.
+    /// How long a message may wait in total. After that, its report is returned as it is.
+    pub max_delay: Duration,
+    /// Restricts the channels, in addition to the policies.
     pub limit_to_channels: Limit,
 }
 
-/// What became of one line of the input.
+/// The result of one line of the input.
 pub struct Done {
     /// From 1.
     pub line: u64,
-    /// The report, or what is wrong with the message.
+    /// The report, or the errors in the message.
     pub result: Result<Report, FieldErrors>,
 }
 
-/// One message as it was read.
+/// One message of the input.
 pub struct Line {
     /// From 1.
     pub number: u64,
-    /// Its bytes, or why they were not kept.
+    /// Its bytes, or an error if it is too long.
     pub text: Result<Vec<u8>, FieldErrors>,
 }
 
-/// Reads one JSON message, or one a line (NDJSON). A line that is too long is skipped, not kept.
+/// Reads one JSON message, or one per line (NDJSON). Lines that are too long are skipped.
 pub struct Lines<R> {
     reader: R,
     bytes_max: usize,
     line: Vec<u8>,
     number: u64,
     too_long: bool,
-    /// A line that was read to tell what the one before it is.
+    /// A line that was read ahead.
     ahead: Option<Line>,
-    /// What was read so far of a document over several lines.
+    /// The lines of a multi-line document that were read so far.
     document: Option<Result<Vec<u8>, FieldErrors>>,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// Reads lines of at most so many bytes.
+    /// Reads lines of at most this many bytes.
     pub fn new(reader: R, bytes_max: usize) -> Self {
         Lines { reader, bytes_max, line: Vec::new(), number: 0, too_long: false, ahead: None, document: None }
     }
 
-    /// The next message; `None` at the end. Safe to drop and ask again.
+    /// The next message; `None` at the end. Cancel safe.
     pub async fn next(&mut self) -> std::io::Result<Option<Line>> {
         if self.ahead.is_some() {
             return Ok(self.ahead.take());
@@ -123,10 +123,10 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         Line { number: self.number, text }
     }
 
-    /// A document over several lines: all that is left belongs to it, and is read even when it is too long to keep. Where the
-    /// second line is a whole object from its first column on, the first is a broken line of NDJSON and stands alone.
+    /// Reads the rest of a multi-line document, to the end of the input, even if it is too long. If the second line is a complete
+    /// object that starts in its first column, the input is NDJSON and its first line is faulty.
     ///
-    /// What was read of it is kept in `self`, so that this too is safe to drop and ask again.
+    /// Cancel safe: the lines that were read are in `self`.
     async fn rest_of_document(&mut self) -> std::io::Result<Option<Line>> {
         while let Some(line) = self.next_line().await? {
             if line.number == 2 && line.text.as_ref().is_ok_and(|text| is_whole_object(text)) {
@@ -158,23 +158,23 @@ fn too_long(bytes_max: usize) -> FieldErrors {
     FieldErrors(vec![FieldError { path: String::new(), message }])
 }
 
-/// Who is told what became of each message. Called from several threads at once.
+/// Receives the results. Called from several threads at the same time.
 pub trait Sink: Send + Sync + 'static {
-    /// One message is done with.
+    /// Called with the result of one message.
     fn done(&self, done: Done);
 
-    /// Nothing more is to be done just now: show what was held back.
+    /// Called when there is nothing to do at the moment: show buffered results.
     fn flush(&self);
 }
 
-/// A message under way, with the line it came from.
+/// A message in flight, with the number of its line.
 struct Job {
     line: u64,
-    give_up: Timestamp,
+    deadline: Timestamp,
     flight: InFlight,
 }
 
-/// A job that waits; the earliest is the greatest.
+/// A job that waits. The earliest one is the greatest, for the heap.
 struct Waiting(Timestamp, Box<Job>);
 
 impl Ord for Waiting {
@@ -194,10 +194,13 @@ impl PartialEq for Waiting {
 }
 impl Eq for Waiting {}
 
-/// Sends every message of the input and tells the sink each outcome as soon as it is settled, in no particular order.
+/// Sends every message of the input, and passes each result to the sink as soon as the message is settled, in no particular order.
 ///
-/// Each message sees the snapshot that is current when it is begun. When `stop` completes, nothing more is read, what is
-/// under way is finished, and what waits is reported as it stands.
+/// Each attempt uses the snapshot that is current when it starts. When `stop` completes, nothing more is read, messages in flight
+/// are completed, and waiting messages are reported as they are.
+///
+/// # Errors
+/// The input cannot be read, or a worker panicked.
 pub async fn run<R: AsyncBufRead + Unpin + Send + 'static>(
     current: impl Fn() -> Arc<Snapshot> + Send + Sync + 'static,
     input: Lines<R>,
@@ -206,7 +209,7 @@ pub async fn run<R: AsyncBufRead + Unpin + Send + 'static>(
     sink: Arc<impl Sink>,
 ) -> std::io::Result<()> {
     let concurrency = limits.concurrency;
-    let state = State { is_open: true, is_stopped: false, under_way: 0, waiting: BinaryHeap::new(), read_error: None };
+    let state = State { is_open: true, is_stopped: false, in_flight: 0, waiting: BinaryHeap::new(), read_error: None };
     let shared = Arc::new(Shared {
         now: current().now,
         current: Box::new(current),
@@ -225,7 +228,7 @@ pub async fn run<R: AsyncBufRead + Unpin + Send + 'static>(
         tokio::select! {
             () = &mut stop, if !shared.lock().is_stopped => shared.stop(),
             ended = workers.join_next() => match ended {
-                // Messages are done with whatever happens over them: only the sink is left. The other workers go on.
+                // Only the sink can panic here. The other workers continue.
                 Some(ended) => if let Err(error) = ended {
                     shared.lock().read_error.get_or_insert_with(|| std::io::Error::other(Panicked::from(error)));
                 },
@@ -237,7 +240,7 @@ pub async fn run<R: AsyncBufRead + Unpin + Send + 'static>(
     shared.lock().read_error.take().map_or(Ok(()), Err)
 }
 
-/// What the workers share.
+/// The shared state of the workers.
 struct Shared<R, S> {
     current: Box<dyn Fn() -> Arc<Snapshot> + Send + Sync>,
     now: fn() -> Timestamp,
@@ -245,7 +248,7 @@ struct Shared<R, S> {
     limits: Limits,
     sink: Arc<S>,
     state: Mutex<State>,
-    /// The state has changed in a way that an idle worker wants to know of.
+    /// Notified when a change of the state concerns idle workers.
     changed: Notify,
 }
 
@@ -253,44 +256,44 @@ struct State {
     is_open: bool,
     is_stopped: bool,
     /// Messages with a worker.
-    under_way: usize,
+    in_flight: usize,
     waiting: BinaryHeap<Waiting>,
     read_error: Option<std::io::Error>,
 }
 
-/// What a worker does next.
+/// The next work of a worker.
 enum Work {
-    Begin(Line),
+    Start(Line),
     Resume(Box<Job>),
 }
 
-/// One of `concurrency` workers: one message at a time, until there is nothing left to wait for.
+/// One of `concurrency` workers. Each handles one message at a time, until no work is left.
 async fn work<R: AsyncBufRead + Unpin + Send, S: Sink>(shared: Arc<Shared<R, S>>) {
     while let Some(work) = shared.next().await {
         let advanced = match work {
-            Work::Begin(line) => begin(&shared, line).await,
+            Work::Start(line) => start(&shared, line).await,
             Work::Resume(mut job) => {
                 job.flight.adopt((shared.current)());
                 advance(&mut job, shared.now).await;
                 Ok(job)
             }
         };
-        shared.put_away(advanced);
+        shared.report_or_wait(advanced);
     }
 }
 
-async fn begin<R, S>(shared: &Shared<R, S>, line: Line) -> Result<Box<Job>, Done> {
+async fn start<R, S>(shared: &Shared<R, S>, line: Line) -> Result<Box<Job>, Done> {
     let message = line.text.and_then(|text| Message::from_json(&text));
     let message = message.map_err(|errors| Done { line: line.number, result: Err(errors) })?;
     let snapshot = (shared.current)();
-    let give_up = (shared.now)().checked_add(shared.limits.patience).unwrap_or(Timestamp::MAX);
+    let deadline = (shared.now)().checked_add(shared.limits.max_delay).unwrap_or(Timestamp::MAX);
     let flight = InFlight::new(snapshot, Arc::new(message), shared.limits.limit_to_channels.clone(), false);
-    let mut job = Box::new(Job { line: line.number, give_up, flight });
+    let mut job = Box::new(Job { line: line.number, deadline, flight });
     advance(&mut job, shared.now).await;
     Ok(job)
 }
 
-/// A panic over one message is that message's alone: it has failed, and its report says when and why.
+/// Advances a message. If that panics, only this message has failed, and its report says so.
 async fn advance(job: &mut Job, now: fn() -> Timestamp) {
     if let Err(panicked) = tasks::caught(job.flight.advance()).await {
         monitoring::task_failed("message");
@@ -306,7 +309,7 @@ impl<R: AsyncBufRead + Unpin, S: Sink> Shared<R, S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for something to do; `None` once nothing can come any more.
+    /// Waits for work; `None` when no more work can come.
     async fn next(&self) -> Option<Work> {
         loop {
             let changed = self.changed.notified();
@@ -318,24 +321,24 @@ impl<R: AsyncBufRead + Unpin, S: Sink> Shared<R, S> {
                 if due.is_some_and(|due| due <= (self.now)())
                     && let Some(Waiting(_, job)) = state.waiting.pop()
                 {
-                    state.under_way += 1;
+                    state.in_flight += 1;
                     return Some(Work::Resume(job));
                 }
-                if !state.is_open && state.under_way == 0 && due.is_none() {
+                if !state.is_open && state.in_flight == 0 && due.is_none() {
                     return None;
                 }
                 (state.is_open && state.waiting.len() < self.limits.waiting_max, due)
             };
             if may_read && let Some(read) = self.read().now_or_never() {
                 match self.take(read) {
-                    Some(line) => return Some(Work::Begin(line)),
+                    Some(line) => return Some(Work::Start(line)),
                     None => continue,
                 }
             }
             self.sink.flush();
             tokio::select! {
                 read = self.read(), if may_read => if let Some(line) = self.take(read) {
-                    return Some(Work::Begin(line));
+                    return Some(Work::Start(line));
                 },
                 () = sleep_until(due, self.now), if due.is_some() => {}
                 () = &mut changed => {}
@@ -345,7 +348,7 @@ impl<R: AsyncBufRead + Unpin, S: Sink> Shared<R, S> {
 
     async fn read(&self) -> std::io::Result<Option<Line>> {
         let mut input = self.input.lock().await;
-        // Whoever waited for the others may find that they have read the last line.
+        // Another worker may have read the last line meanwhile.
         if self.lock().is_open { input.next().await } else { Ok(None) }
     }
 
@@ -353,7 +356,7 @@ impl<R: AsyncBufRead + Unpin, S: Sink> Shared<R, S> {
         let mut state = self.lock();
         match read {
             Ok(Some(line)) if !state.is_stopped => {
-                state.under_way += 1;
+                state.in_flight += 1;
                 return Some(line);
             }
             Ok(_) => {}
@@ -365,21 +368,21 @@ impl<R: AsyncBufRead + Unpin, S: Sink> Shared<R, S> {
         None
     }
 
-    /// What is not settled waits, unless nobody has the patience.
-    fn put_away(&self, advanced: Result<Box<Job>, Done>) {
+    /// Reports a message that is settled or has reached its deadline; any other one waits for its next attempt.
+    fn report_or_wait(&self, advanced: Result<Box<Job>, Done>) {
         let mut state = self.lock();
-        state.under_way -= 1;
+        state.in_flight -= 1;
         let done = match advanced {
-            Err(refused) => Some(refused),
+            Err(done) => Some(done),
             Ok(job) => match job.flight.due() {
-                Some(due) if due <= job.give_up && !state.is_stopped => {
+                Some(due) if due <= job.deadline && !state.is_stopped => {
                     state.waiting.push(Waiting(due, job));
                     None
                 }
                 _ => Some(Done { line: job.line, result: Ok(job.flight.into_report()) }),
             },
         };
-        let concerns_others = done.is_none() || (!state.is_open && state.under_way == 0);
+        let concerns_others = done.is_none() || (!state.is_open && state.in_flight == 0);
         drop(state);
         if concerns_others {
             self.changed.notify_waiters();

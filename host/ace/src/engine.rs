@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::channel::gates::{Gates, gates};
+use crate::channel::limiter::{ChannelLimiters, channel_limiters};
 use crate::channel::{Channel, ChannelMap, Limit, UnknownChannel, WasmChannel};
 pub(crate) use crate::config::Seen;
 use crate::config::{Compile, Config, Mode, Problem, Problems};
@@ -25,7 +25,7 @@ use crate::plugin::loading::registry::RegistryError;
 use crate::plugin::runtime::world;
 use crate::plugin::{self, Namespace, Plugin, PluginState, Registry, Services, http};
 use crate::policy::shadow::ShadowLog;
-use crate::policy::{BrokenPolicy, Policy, Shadow, Slot, WasmPolicy};
+use crate::policy::{BrokenPolicy, Policy, PolicyEntry, Shadow, WasmPolicy};
 use crate::presentation::Presentation;
 use crate::retry;
 use crate::tasks::{self, Panicked};
@@ -120,15 +120,15 @@ pub struct Builder {
 struct Registered {
     order: i64,
     is_plugin: bool,
-    slot: Slot,
+    entry: PolicyEntry,
 }
 
 impl Builder {
     /// Registers a policy of the application's own beside the plugins. Policies are asked by `order` (plugins have 100
     /// unless ace.toml says otherwise), then by name.
     pub fn policy(mut self, policy: impl Policy + 'static, order: i64, on_error: OnError) -> Self {
-        let slot = Slot::enforced(Arc::new(policy), on_error);
-        self.own.policies.push(Registered { order, is_plugin: false, slot });
+        let entry = PolicyEntry::enforced(Arc::new(policy), on_error);
+        self.own.policies.push(Registered { order, is_plugin: false, entry });
         self
     }
 
@@ -295,8 +295,8 @@ impl Ace {
     /// The policies that serve and are obeyed, and those that must not fail open.
     pub fn enforced_policies(&self) -> BTreeSet<String> {
         let snapshot = self.snapshot();
-        let enforced = snapshot.policies.iter().filter(|slot| slot.shadow.is_none());
-        enforced.map(|slot| slot.policy.name().to_owned()).collect()
+        let enforced = snapshot.policies.iter().filter(|entry| entry.shadow.is_none());
+        enforced.map(|entry| entry.policy.name().to_owned()).collect()
     }
 
     /// Where changes are to be looked for: the configuration's file, the plugin folder, the template folders.
@@ -348,14 +348,23 @@ impl Own {
         let channels = self.channels.iter().cloned().chain(wasm_channels(&config, &registry));
         let channels = ChannelMap::new(channels);
         let names = channels.iter().map(|channel| channel.name());
-        let gates = gates(names, &config.channels, before.map_or(&Gates::new(), |before| &before.gates));
+        let limiters = channel_limiters(
+            names,
+            &config.channels,
+            before.map_or(&ChannelLimiters::new(), |before| &before.limiters),
+        );
         let snapshot = Snapshot {
-            policies: slots(&config, &registry, self.policies.clone(), before.map_or(&[], |before| &before.policies)),
+            policies: policy_entries(
+                &config,
+                &registry,
+                self.policies.clone(),
+                before.map_or(&[], |before| &before.policies),
+            ),
             channels,
             presentation,
             routing: config.routing.clone(),
             delivery: config.delivery.clone(),
-            gates,
+            limiters,
             destinations: destinations.clone(),
             now: self.now,
             jitter: self.jitter,
@@ -388,7 +397,7 @@ fn check_names(config: &Config, registry: &Registry, own: &Own, is_reload: bool)
     types.extend(own.channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
     let is_policy = |p: &&Arc<Plugin>| p.namespaces.contains(&Namespace::Policy);
     let mut names: Vec<String> = registry.plugins.values().filter(is_policy).map(|p| p.name.clone()).collect();
-    names.extend(own.policies.iter().map(|p| p.slot.policy.name().to_owned()));
+    names.extend(own.policies.iter().map(|p| p.entry.policy.name().to_owned()));
     let (awaited, present): (Vec<_>, Vec<_>) =
         registry.plugins.values().partition(|plugin| plugin.state == PluginState::AwaitingFile);
     let present: Vec<&str> = present.iter().map(|plugin| plugin.name.as_str()).collect();
@@ -401,7 +410,12 @@ fn check_names(config: &Config, registry: &Registry, own: &Own, is_reload: bool)
 
 /// The policies in the order they are asked: by their `order`, then as `enabled-policies` lists them, then by name.
 /// A policy in shadow that is the same as `before` goes on counting.
-fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>, before: &[Slot]) -> Vec<Slot> {
+fn policy_entries(
+    config: &Config,
+    registry: &Registry,
+    registered: Vec<Registered>,
+    before: &[PolicyEntry],
+) -> Vec<PolicyEntry> {
     let mut all = registered;
     for plugin in registry.plugins.values() {
         let settings = config.plugins.get(&plugin.name).cloned().unwrap_or_default();
@@ -416,22 +430,23 @@ fn slots(config: &Config, registry: &Registry, registered: Vec<Registered>, befo
         };
         let shadow = (settings.mode == Mode::Shadow)
             .then(|| Shadow { of: settings.shadow_of.clone(), log: shadow_log(policy.as_ref(), before) });
-        let slot = Slot { policy, on_error: settings.on_error, shadow };
-        all.push(Registered { order: settings.order, is_plugin: true, slot });
+        let entry = PolicyEntry { policy, on_error: settings.on_error, shadow };
+        all.push(Registered { order: settings.order, is_plugin: true, entry });
     }
     let list = config.enabled_policies.as_deref();
     let place = |name: &str| list.and_then(|list| list.iter().position(|n| n == name));
-    all.retain(|r| !r.is_plugin || list.is_none() || place(r.slot.policy.name()).is_some());
+    all.retain(|r| !r.is_plugin || list.is_none() || place(r.entry.policy.name()).is_some());
     all.sort_by_key(|r| {
-        let name = r.slot.policy.name();
+        let name = r.entry.policy.name();
         (r.order, place(name).unwrap_or(usize::MAX), name.to_owned())
     });
-    all.into_iter().map(|r| r.slot).collect()
+    all.into_iter().map(|r| r.entry).collect()
 }
 
-fn shadow_log(policy: &dyn Policy, before: &[Slot]) -> Arc<ShadowLog> {
-    let is_same = |slot: &&Slot| slot.policy.name() == policy.name() && slot.policy.revision() == policy.revision();
-    let kept = before.iter().find(is_same).and_then(|slot| slot.shadow.as_ref()).map(|shadow| shadow.log.clone());
+fn shadow_log(policy: &dyn Policy, before: &[PolicyEntry]) -> Arc<ShadowLog> {
+    let is_same =
+        |entry: &&PolicyEntry| entry.policy.name() == policy.name() && entry.policy.revision() == policy.revision();
+    let kept = before.iter().find(is_same).and_then(|entry| entry.shadow.as_ref()).map(|shadow| shadow.log.clone());
     kept.unwrap_or_default()
 }
 

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::ChannelMap;
 pub use crate::channel::Limit;
-use crate::channel::gates::{Entry, Gates, Pass};
+use crate::channel::limiter::{Arrival, ChannelLimiters, ChannelPermit};
 use crate::config::{Delivery, Routing};
 use crate::destination::Destinations;
 use crate::message::{ChannelReport, ChannelType, Destination, Message, Outcome, Report};
 use crate::monitoring;
-use crate::policy::{self, Ruling, Slot};
+use crate::policy::{self, PolicyEntry, Ruling};
 use crate::presentation::Presentation;
 use crate::retry::{self, Next};
 use mails::{Mailed, Mails};
@@ -29,7 +29,7 @@ const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 /// Everything a send looks at. A send sees one snapshot from its beginning to its end.
 pub struct Snapshot {
     /// In their order.
-    pub policies: Vec<Slot>,
+    pub policies: Vec<PolicyEntry>,
     /// By type.
     pub channels: ChannelMap,
     /// Templates and catalogues.
@@ -39,7 +39,7 @@ pub struct Snapshot {
     /// Windows and pauses.
     pub delivery: Delivery,
     /// The rate limits of the channels.
-    pub gates: Gates,
+    pub limiters: ChannelLimiters,
     /// Which relays and origins can be used now.
     pub destinations: Arc<Destinations>,
     /// The clock; tests bring their own.
@@ -59,7 +59,7 @@ pub struct InFlight {
     /// The next step is an attempt that must not be made twice.
     is_to_be_recorded: bool,
     /// The right to make that attempt.
-    held: Option<Pass>,
+    held: Option<ChannelPermit>,
 }
 
 /// Where a message stands: all that is needed to go on later, in another process. Its form is the store's, and grows only by
@@ -408,7 +408,7 @@ impl InFlight {
     }
 
     /// Before a channel is used: whether what it hands over to is down, and what its quotas leave. `None`: go on.
-    async fn admit(&self, i: usize, carrying: &mut Carrying, pass: &mut Option<Pass>) -> Option<Step> {
+    async fn admit(&self, i: usize, carrying: &mut Carrying, pass: &mut Option<ChannelPermit>) -> Option<Step> {
         if self.dry || pass.is_some() || matches!(carrying.stage, Stage::Choose) {
             return None;
         }
@@ -417,16 +417,16 @@ impl InFlight {
         if let Some(paused) = self.snapshot.destinations.paused(name, waits_for, self.message.uuid, now) {
             return Some(Step::Down(paused));
         }
-        let gate = self.snapshot.gates.get(name)?;
-        let entry = Entry { is_transactional: self.message.is_transactional(), is_back: carrying.is_back };
-        let entered = gate.enter(entry, (self.snapshot.now)()).await;
-        carrying.is_back = entered.is_err();
-        match entered {
-            Ok(entered) => {
-                *pass = Some(entered);
+        let limiter = self.snapshot.limiters.get(name)?;
+        let arrival = Arrival { is_transactional: self.message.is_transactional(), is_returning: carrying.is_back };
+        let acquired = limiter.acquire(arrival, (self.snapshot.now)()).await;
+        carrying.is_back = acquired.is_err();
+        match acquired {
+            Ok(permit) => {
+                *pass = Some(permit);
                 None
             }
-            Err(later) => Some(Step::Later { error: format!("{name}: {}", later.why), at: Some(later.at) }),
+            Err(deferral) => Some(Step::Later { error: format!("{name}: {}", deferral.why), at: Some(deferral.at) }),
         }
     }
 

@@ -1,7 +1,6 @@
-//! Asks every policy and folds the verdicts. A policy only ever takes channel types away or delays them.
+//! Evaluates all policies and merges their verdicts. A policy can only deny or delay channel types.
 //!
-//! "No", "not yet" and "broken" stay three different things: a policy that breaks has said nothing, and its `on-error`
-//! decides what that means.
+//! A policy that fails has given no verdict; its `on-error` decides what happens then.
 
 pub mod shadow;
 
@@ -23,50 +22,52 @@ use crate::monitoring::trace;
 use crate::plugin::Runtime;
 use shadow::ShadowLog;
 
-/// Something that judges messages: a plugin, or what an embedding application registers.
+/// Decides whether and when messages may be sent: a plugin, or native code of an embedding application.
 #[async_trait]
 pub trait Policy: Send + Sync {
     /// Its name in reports and in the configuration.
     fn name(&self) -> &str;
 
-    /// Its revision, where it has one.
+    /// Its revision, if it has one.
     fn revision(&self) -> &str {
         ""
     }
 
-    /// Judges one message. `dry`: the verdict is only looked at, so nothing may be changed anywhere. `call` takes what is
-    /// worth telling beside the verdict.
+    /// Evaluates one message. `dry`: the verdict is only shown, so nothing may be changed. `call` collects what happened besides.
+    ///
+    /// # Errors
+    /// The policy failed and gave no verdict.
     async fn check(&self, message: &Arc<Message>, dry: bool, call: &CallContext) -> Result<PolicyResult, Fault>;
 }
 
-/// A policy in its place.
+/// A policy and its settings.
 #[derive(Clone)]
-pub struct Slot {
+pub struct PolicyEntry {
     /// The policy.
     pub policy: Arc<dyn Policy>,
-    /// What holds when it cannot be asked.
+    /// What happens if it fails.
     pub on_error: OnError,
-    /// Its verdicts are recorded and compared, never obeyed, and it changes nothing.
+    /// Shadow mode: its verdicts are recorded and compared, but not applied, and it changes nothing.
     pub shadow: Option<Shadow>,
 }
 
-/// What a policy in shadow is compared with.
+/// What a policy in shadow mode is compared with.
 #[derive(Clone, Default)]
 pub struct Shadow {
-    /// A policy's name; `None`: what all policies that count decided.
+    /// The name of another policy; `None`: the decision of all enforced policies.
     pub of: Option<String>,
-    /// Where the comparison is kept.
+    /// The results of the comparison.
     pub log: Arc<ShadowLog>,
 }
 
-impl Slot {
-    /// A policy whose verdicts count.
+impl PolicyEntry {
+    /// A policy whose verdicts are applied.
     pub fn enforced(policy: Arc<dyn Policy>, on_error: OnError) -> Self {
-        Slot { policy, on_error, shadow: None }
+        PolicyEntry { policy, on_error, shadow: None }
     }
 }
 
-/// A policy that is a component.
+/// A policy in a plugin.
 pub struct WasmPolicy(pub Arc<Runtime>);
 
 #[async_trait]
@@ -84,11 +85,11 @@ impl Policy for WasmPolicy {
     }
 }
 
-/// A policy that should be asked and cannot be: it breaks every time.
+/// A policy that cannot be loaded: every evaluation fails.
 pub struct BrokenPolicy {
     /// Its name.
     pub name: String,
-    /// Why it cannot be asked.
+    /// Why it cannot be loaded.
     pub reason: String,
 }
 
@@ -104,11 +105,11 @@ impl Policy for BrokenPolicy {
     }
 }
 
-/// edx-ace's test_utils.StubPolicy: denies what it is told to.
+/// A policy with a fixed verdict, like edx-ace's `test_utils.StubPolicy`.
 pub struct StubPolicy {
     /// Its name.
     pub name: String,
-    /// What it answers.
+    /// Its verdict.
     pub result: PolicyResult,
 }
 
@@ -123,88 +124,88 @@ impl Policy for StubPolicy {
     }
 }
 
-/// What is left of a channel type after all policies.
+/// The decision of all policies about a channel type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ruling {
-    /// Nothing speaks against it.
+    /// No policy denies or delays it.
     Allowed,
-    /// Some policy denies it.
+    /// At least one policy denies it, for these reasons.
     Denied(Vec<Reason>),
-    /// Asked again then.
+    /// At least one policy delays it.
     Delayed {
-        /// When the policies are asked again.
+        /// When the policies are evaluated again.
         not_before: Timestamp,
-        /// The policies that delay it.
+        /// The reasons for the latest delay.
         reasons: Vec<Reason>,
     },
-    /// A policy broke, and it must be asked before anything is sent.
+    /// A policy failed that must be evaluated before anything is sent.
     Held {
-        /// Why it could not be asked.
+        /// The error of that policy.
         error: String,
     },
 }
 
-/// The verdicts on one message, folded.
+/// The merged verdicts on one message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// For each type that was asked about, in that order.
+    /// The ruling for each requested channel type, in that order.
     pub rulings: Vec<(ChannelType, Ruling)>,
-    /// What each policy said.
+    /// What each policy answered.
     pub reports: Vec<PolicyReport>,
 }
 
-/// Asks every policy in order, also when nothing is left to take away: each may count or record what it sees.
+/// Evaluates every policy in order, even if all types are already denied, because policies may count messages.
 pub async fn channels_for(
-    policies: &[Slot],
+    policies: &[PolicyEntry],
     types: &[ChannelType],
     message: &Arc<Message>,
     now: Timestamp,
     dry: bool,
 ) -> Decision {
     let mut reports = Vec::with_capacity(policies.len());
-    for slot in policies {
-        reports.push(ask(slot, message, dry).await);
+    for entry in policies {
+        reports.push(evaluate(entry, message, dry).await);
     }
     compare(policies, types, &mut reports, now);
     let rulings: Vec<_> = types.iter().map(|t| (t.clone(), ruling(t, &reports, now))).collect();
     if !dry {
-        for (slot, report) in policies.iter().zip(&reports) {
-            if let Some(shadow) = &slot.shadow {
-                shadow.log.note(message, report, &rulings, now);
+        for (entry, report) in policies.iter().zip(&reports) {
+            if let Some(shadow) = &entry.shadow {
+                shadow.log.record(message, report, &rulings, now);
             }
         }
     }
     Decision { rulings, reports }
 }
 
-async fn ask(slot: &Slot, message: &Arc<Message>, dry: bool) -> PolicyReport {
+async fn evaluate(entry: &PolicyEntry, message: &Arc<Message>, dry: bool) -> PolicyReport {
     let (started, call) = (Instant::now(), CallContext::default());
-    let span = trace::policy_span(slot.policy.name(), slot.policy.revision());
-    let checking = slot.policy.check(message, dry || slot.shadow.is_some(), &call);
+    let span = trace::policy_span(entry.policy.name(), entry.policy.revision());
+    let checking = entry.policy.check(message, dry || entry.shadow.is_some(), &call);
     let verdict = match checking.instrument(span).await {
         Ok(result) => Verdict::Result(result),
         Err(fault) => {
-            let (policy, on_error) = (slot.policy.name(), slot.on_error);
-            let text = format!("The policy broke (on-error: {on_error:?}): {fault}");
+            let (policy, on_error) = (entry.policy.name(), entry.on_error);
+            let text = format!("The policy failed (on-error: {on_error:?}): {fault}");
             digest::failed(&Failure { source: policy, kind: "policy", message: Some(message.uuid), text: &text });
             Verdict::Broken { fault, on_error }
         }
     };
     PolicyReport {
-        policy: slot.policy.name().to_owned(),
-        revision: slot.policy.revision().to_owned(),
+        policy: entry.policy.name().to_owned(),
+        revision: entry.policy.revision().to_owned(),
         verdict,
         took_us: started.elapsed().as_micros() as u64,
-        shadow: slot.shadow.as_ref().map(|_| Agreement::Agrees),
+        shadow: entry.shadow.as_ref().map(|_| Agreement::Agrees),
         refused: call.into_refused(),
     }
 }
 
-/// Says of each policy in shadow whether it would have made a difference.
-fn compare(policies: &[Slot], types: &[ChannelType], reports: &mut [PolicyReport], now: Timestamp) {
-    for (i, slot) in policies.iter().enumerate() {
-        let Some(shadow) = &slot.shadow else { continue };
+/// Records for each policy in shadow mode whether it would have made a difference.
+fn compare(policies: &[PolicyEntry], types: &[ChannelType], reports: &mut [PolicyReport], now: Timestamp) {
+    for (i, entry) in policies.iter().enumerate() {
+        let Some(shadow) = &entry.shadow else { continue };
         let agreement = match &reports[i].verdict {
             Verdict::Broken { .. } => Agreement::Broken,
             Verdict::Result(own) => {
@@ -228,10 +229,10 @@ fn kind(ruling: &Ruling) -> std::mem::Discriminant<Ruling> {
     std::mem::discriminant(ruling)
 }
 
-/// Folds the verdicts for one channel type. A denial outweighs everything; then a broken policy that must be asked; then
-/// the latest delay.
+/// Merges the verdicts on one channel type. A denial comes first, then a failed policy that must be evaluated, then the latest
+/// delay.
 pub fn ruling(channel_type: &str, reports: &[PolicyReport], now: Timestamp) -> Ruling {
-    let concerns = |named: &str| named == EVERY_TYPE || named == channel_type;
+    let applies = |named: &str| named == EVERY_TYPE || named == channel_type;
     let mut denied = Vec::new();
     let mut held = None;
     let mut delays: BTreeMap<Timestamp, Vec<Reason>> = BTreeMap::new();
@@ -244,9 +245,9 @@ pub fn ruling(channel_type: &str, reports: &[PolicyReport], now: Timestamp) -> R
             }
             Verdict::Broken { on_error: OnError::Retry, fault } => held = held.or_else(|| Some(fault.to_string())),
             Verdict::Result(result) => {
-                let denials = result.deny.iter().filter(|d| concerns(&d.channel_type));
+                let denials = result.deny.iter().filter(|d| applies(&d.channel_type));
                 denied.extend(denials.map(|d| because(d.reason.clone())));
-                for delay in result.delay.iter().filter(|d| concerns(&d.channel_type) && d.not_before > now) {
+                for delay in result.delay.iter().filter(|d| applies(&d.channel_type) && d.not_before > now) {
                     delays.entry(delay.not_before).or_default().push(because(delay.reason.clone()));
                 }
             }

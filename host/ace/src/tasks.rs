@@ -1,7 +1,7 @@
-//! Work that must go on: tasks that are started again after they ended or panicked, and panics as values.
+//! Supervises tasks: restarts those that fail, end or panic, and turns panics into errors.
 //!
-//! A panic is a bug of this program. It ends what it happened in and nothing else: a task is started again after a pause, and
-//! whoever waits for work on another thread gets an error.
+//! A panic is a bug of this program. Its effects are limited: a task is restarted after a pause, and the caller of work on another
+//! thread gets an error.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::monitoring;
 
-/// Bytes of a panic's text that are kept.
+/// The longest text of a panic.
 const TEXT_BYTES_MAX: usize = 1_000;
 
-/// Work ended in a panic.
+/// A panic, as an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a bug in ACE (it panicked: {0})")]
 pub struct Panicked(String);
 
 impl Panicked {
-    /// From what was thrown: one line, and not long.
+    /// Converts a panic's payload to one bounded line.
     pub fn new(thrown: &(dyn Any + Send)) -> Self {
         let text =
             thrown.downcast_ref::<&str>().copied().or_else(|| thrown.downcast_ref::<String>().map(String::as_str));
@@ -47,7 +47,7 @@ impl From<JoinError> for Panicked {
     }
 }
 
-/// Does work that blocks on a thread where it may.
+/// Runs blocking work on a thread for such work.
 ///
 /// # Errors
 /// The work panicked, or the runtime is being shut down.
@@ -55,23 +55,23 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     Ok(tokio::task::spawn_blocking(work).await?)
 }
 
-/// Polls a future to its end; a panic in it is an error, and the caller goes on.
+/// Completes a future, and returns a panic in it as an error.
 ///
 /// # Errors
 /// The future panicked.
 pub async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
-    // What the future shares with others is locked by mutexes that forgive poison, or replaced as a whole.
+    // Shared state is behind mutexes that ignore poisoning, or replaced as a whole.
     AssertUnwindSafe(future).catch_unwind().await.map_err(|thrown| Panicked::new(thrown.as_ref()))
 }
 
-/// How long a task waits before it is started again.
+/// The pauses before a task is restarted.
 #[derive(Debug, Clone, Copy)]
 pub struct Pauses {
-    /// After the first failure; it doubles with each one that follows.
+    /// The pause after the first failure; it doubles with each further one.
     pub first: Duration,
-    /// Pauses grow up to this.
+    /// The longest pause.
     pub longest: Duration,
-    /// A task that has run for so long since its last start is well again.
+    /// A task that has run for this long since its last start has recovered.
     pub stable: Duration,
 }
 
@@ -94,30 +94,30 @@ pub struct Tasks {
     failed: Mutex<BTreeMap<String, Failure>>,
 }
 
-/// A task that has failed and is not well again yet.
+/// A task that has failed and has not recovered.
 struct Failure {
     why: String,
     /// Failures in a row.
     times: u32,
-    /// When it was started again; `None` where it waits for that.
+    /// When it was restarted; `None` before that.
     running_since: Option<Instant>,
 }
 
 impl Tasks {
-    /// Nothing runs yet. `stop`: a task that ends once this is cancelled has ended as it should.
+    /// No task runs yet. A task that ends after `stop` is cancelled has not failed.
     pub fn new(pauses: Pauses, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Tasks { pauses, stop, failed: Mutex::default() })
     }
 
-    /// Runs a task, and starts it again after growing pauses when it fails, panics, or ends although nobody stopped it. Ends by
-    /// itself once `stop` is cancelled and the task has ended. `task` itself is called the first time before this returns.
+    /// Runs a task, and restarts it after growing pauses when it fails, panics, or ends before `stop` is cancelled. `task` is called
+    /// for the first time before this returns.
     pub fn keep<F, R, E>(self: &Arc<Self>, name: impl Into<String>, mut task: F) -> tokio::task::JoinHandle<()>
     where
         F: FnMut() -> R + Send + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
         E: Display + Send + 'static,
     {
-        let first = begin(&mut task);
+        let first = start(&mut task);
         tokio::spawn(self.clone().supervise(name.into(), task, first))
     }
 
@@ -128,7 +128,7 @@ impl Tasks {
         E: Display,
     {
         loop {
-            let begun = Instant::now();
+            let started = Instant::now();
             let ended = match run {
                 Ok(run) => caught(run).await,
                 Err(panicked) => Err(panicked),
@@ -141,7 +141,7 @@ impl Tasks {
                 Ok(Err(why)) => why.to_string(),
                 Err(panicked) => panicked.to_string(),
             };
-            let pause = self.note(&name, &why, begun.elapsed());
+            let pause = self.note(&name, &why, started.elapsed());
             monitoring::task_failed(&name);
             tracing::error!(task = %name, "A task of the server failed; it is restarted in {pause:?}: {why}");
             tokio::select! {
@@ -151,11 +151,11 @@ impl Tasks {
             if let Some(failure) = self.failed().get_mut(&name) {
                 failure.running_since = Some(Instant::now());
             }
-            run = begin(&mut task);
+            run = start(&mut task);
         }
     }
 
-    /// Writes a failure down; how long to wait now.
+    /// Records a failure. Returns the pause before the restart.
     fn note(&self, name: &str, why: &str, ran: Duration) -> Duration {
         let mut failed = self.failed();
         let before = failed.get(name).map_or(0, |failure| failure.times);
@@ -164,19 +164,19 @@ impl Tasks {
         self.pauses.after(times)
     }
 
-    /// The tasks that have failed and have not run for a while since, by name, and why.
-    pub fn unwell(&self) -> Vec<(String, String)> {
+    /// The tasks that have failed and have not recovered, by name, with the reason.
+    pub fn failing(&self) -> Vec<(String, String)> {
         let mut failed = self.failed();
         let stable = self.pauses.stable;
         failed.retain(|_, failure| failure.running_since.is_none_or(|since| since.elapsed() < stable));
-        let told = |(name, failure): (&String, &Failure)| {
+        let describe = |(name, failure): (&String, &Failure)| {
             let now = match failure.running_since {
                 Some(_) => "it was restarted",
                 None => "it is about to be restarted",
             };
             (name.clone(), format!("{now} after it failed {} times in a row: {}", failure.times, failure.why))
         };
-        failed.iter().map(told).collect()
+        failed.iter().map(describe).collect()
     }
 
     fn failed(&self) -> MutexGuard<'_, BTreeMap<String, Failure>> {
@@ -184,8 +184,8 @@ impl Tasks {
     }
 }
 
-/// A task's next run, which has not been polled yet.
-fn begin<R>(task: &mut impl FnMut() -> R) -> Result<R, Panicked> {
+/// Creates the next run of a task, without polling it.
+fn start<R>(task: &mut impl FnMut() -> R) -> Result<R, Panicked> {
     std::panic::catch_unwind(AssertUnwindSafe(task)).map_err(|thrown| Panicked::new(thrown.as_ref()))
 }
 
@@ -211,9 +211,9 @@ mod tests {
         panic!("it never was so");
     }
 
-    /// A task that panics, one that fails and one that ends unasked are all started again, and are well once they stay.
+    /// Tasks that panic, fail or end early are restarted, and have recovered once they keep running.
     #[tokio::test]
-    async fn what_ends_is_started_again_until_it_is_stopped() {
+    async fn tasks_are_restarted_until_they_are_stopped() {
         let stop = CancellationToken::new();
         let tasks = Tasks::new(QUICK, stop.clone());
         let starts: [Arc<AtomicU32>; 3] = Default::default();
@@ -233,25 +233,25 @@ mod tests {
                 }
             }));
         }
-        let unwell = || tasks.unwell().into_iter().collect::<BTreeMap<_, _>>();
+        let failing = || tasks.failing().into_iter().collect::<BTreeMap<_, _>>();
         let mut seen = BTreeMap::new();
         until(|| {
-            seen.extend(unwell());
+            seen.extend(failing());
             starts.iter().all(|starts| starts.load(Ordering::Relaxed) == 4)
         })
         .await;
         assert!(seen["panics"].contains("it panicked: on  [31mpurpose"), "{seen:?}");
         assert!(seen["fails"].ends_with("for a reason") && seen["ends"].ends_with("it ended"), "{seen:?}");
-        until(|| unwell().is_empty()).await;
+        until(|| failing().is_empty()).await;
         stop.cancel();
         for handle in handles {
             handle.await.expect("a supervisor never panics");
         }
-        assert!(starts.iter().all(|starts| starts.load(Ordering::Relaxed) == 4), "what was stopped stays so");
+        assert!(starts.iter().all(|starts| starts.load(Ordering::Relaxed) == 4), "a stopped task is not restarted");
     }
 
     #[test]
-    fn pauses_grow_and_end() {
+    fn pauses_grow_up_to_a_limit() {
         let pauses = Pauses::default();
         let seconds: Vec<u64> = (1..=9).map(|failures| pauses.after(failures).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

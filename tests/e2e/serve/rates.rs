@@ -25,7 +25,7 @@ async fn measure(rate: u64, lasting: Duration) -> Measured {
     let mails = MailServer::start(free_port());
     let quota = format!("concurrency = 64\n[channels.django_email]\nrate = '{rate}/s'\n");
     let home = home(&format!("{}{quota}{LISTEN}", relay(mails.port, "tls = 'none'\nconnections = 40")));
-    let filter = "info,ace::channel::gates=trace";
+    let filter = "info,ace::channel::limiter=trace";
     let server = Server::of(home.ace(&["--log", filter, "--log-format", "json", "serve"]));
     let count = rate * (lasting.as_secs() + 2);
     let (status, batch) = server.post("/v1/batches", head(1) + &members(0..count)).await;

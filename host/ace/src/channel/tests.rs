@@ -66,7 +66,7 @@ async fn chosen(map: &ChannelMap, routing: &Routing, channel_type: &str, options
 }
 
 #[tokio::test]
-async fn the_rules_case_by_case() {
+async fn the_rules_choose_a_channel() {
     let cases = [
         ("default", "", "email", json!({}), "bulk", Rule::Default),
         ("transactional", "", "email", json!({"transactional": true}), "fast", Rule::Transactional),
@@ -126,7 +126,7 @@ async fn the_rules_case_by_case() {
 }
 
 #[tokio::test]
-async fn a_missing_candidate_gives_way_to_the_next_and_then_to_the_first_in_the_configured_order() {
+async fn a_missing_candidate_is_followed_by_the_next_and_then_by_the_first_of_its_type() {
     let without_fast = map(&[("zeta", "email"), ("bulk", "email")], "");
     assert_eq!(
         chosen(&without_fast, &routing(), "email", json!({"transactional": true})).await,
@@ -135,7 +135,7 @@ async fn a_missing_candidate_gives_way_to_the_next_and_then_to_the_first_in_the_
     let only_zeta = map(&[("zeta", "email"), ("alpha", "email")], "");
     assert_eq!(chosen(&only_zeta, &routing(), "email", json!({})).await, ("zeta".to_owned(), Rule::FirstOfType));
     let found = candidates(&only_zeta, &routing(), &Limit::default(), "email", &Message::new("a", "n", None));
-    assert_eq!(found.passed_over, ["bulk: no channel of type email is called so"]);
+    assert_eq!(found.passed_over, ["bulk: no channel of type email has this name"]);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn the_order_of_types_is_fixed() {
 }
 
 #[test]
-fn a_limit_takes_types_and_names_and_refuses_what_it_does_not_know() {
+fn a_limit_accepts_types_and_names_and_rejects_unknown_ones() {
     let map = map(&CHANNELS, "");
     let limit = |values: &[&str]| Limit::new(&values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>(), &map);
     let none = limit(&[]).expect("no limit");
@@ -163,7 +163,7 @@ fn a_limit_takes_types_and_names_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
-fn failover_follows_its_list_and_tries_nothing_twice() {
+fn failover_follows_its_list_without_repeating_a_channel() {
     let map = map(&CHANNELS, "");
     let next = |tried: &[&str]| {
         let tried: Vec<String> = tried.iter().map(|t| (*t).to_owned()).collect();

@@ -1,9 +1,8 @@
-//! One destination's health: in order, down with probes, or recovering. A pure state machine: time is passed in.
+//! The health of one destination: healthy, down with probes, or recovering. A pure state machine: time is passed in.
 //!
-//! A failure before anything of a message was shown ([`Cause::Destination`]) puts a destination down at once. One that the
-//! message itself may have brought about ([`Cause::Unclear`]: the answer to MAIL, HTTP 5xx) does so with the first message
-//! only until another one gets through: any other message is tried at once, and where it gets through, the failure was the
-//! first message's own from then on.
+//! A failure that cannot be the message's ([`Cause::Destination`]) marks the destination as down at once. If the message may have
+//! caused it ([`Cause::Unclear`]: the answer to MAIL, HTTP 5xx), another message is tried at once; if that one succeeds, the failure
+//! was the first message's own.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,28 +12,28 @@ use uuid::Uuid;
 
 /// The longest time between two probes.
 pub(crate) const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// When to look again while a probe is in flight, or while every permit of a ramp is in use.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-const LOOK_AGAIN_RAMP: Duration = Duration::from_millis(200);
-/// After so many messages at once have got through, a destination has recovered …
+/// When to check again while a probe is in flight, or while all permits of a ramp are in use.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
+const CHECK_AGAIN_RAMP: Duration = Duration::from_millis(200);
+/// A destination has recovered when this many messages at the same time are allowed …
 const RAMP_FULL: u32 = 32;
-/// … or after so long without a failure.
+/// … or after this time without a failure.
 const RAMP_TIME_MAX: Duration = Duration::from_secs(10);
-/// Messages that are remembered because a failure may have been their own.
+/// The most messages that are remembered because a failure may have been their own …
 const SUSPECTS_MAX: usize = 64;
 /// … and for how long.
 const SUSPECT_TIME_MAX: Duration = Duration::from_secs(3_600);
 
-/// What a failure says of the destination.
+/// What a failure says about the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Nothing of a message was shown yet: it is the destination, or the way to it.
+    /// Nothing of a message was sent yet: the destination or the connection to it failed.
     Destination,
-    /// A part of the message was shown: it may be the message.
+    /// Part of the message was sent, so the message may be the cause.
     Unclear,
 }
 
-/// The right to contact a destination now. It ends with [`Health::reached`], [`Health::failed`] or [`Health::left`].
+/// Permission to contact a destination. It ends with [`Health::reached`], [`Health::failed`] or [`Health::dropped`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Permit {
     Free,
@@ -42,26 +41,26 @@ pub(crate) enum Permit {
     Ramp,
 }
 
-/// What became known of a destination.
+/// A change of a destination's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
-    /// It is down.
+    /// It went down.
     Down,
-    /// It can be reached again, and has been down for so long.
+    /// It is up again, after it was down for this long.
     Up(SignedDuration),
 }
 
-/// Whose failure it was.
+/// Whether a failure was the destination's or the message's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failed {
     /// The destination's, as far as is known.
     Destination(Change),
-    /// The message's: others get through.
+    /// The message's: others succeed.
     Message,
 }
 
-/// What a destination shows of itself while it is not in order.
+/// The problem of a destination that is not healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     pub is_recovering: bool,
@@ -75,7 +74,7 @@ pub(crate) struct Health {
     outage: Option<Outage>,
     /// Messages that failed for an unclear cause, and when.
     suspects: VecDeque<(Uuid, Timestamp)>,
-    /// When the contact began that last got through, of those that began while it was watched.
+    /// The latest start of a successful contact, of those that started while the destination was tracked.
     reached: Option<Timestamp>,
 }
 
@@ -87,9 +86,9 @@ struct Outage {
     failures: u32,
     next_probe: Timestamp,
     is_probing: bool,
-    /// The only message that has met it so far, where the cause is unclear.
+    /// The only message that has failed so far, if the cause is unclear.
     witness: Option<Uuid>,
-    /// [`Change::Down`] was given.
+    /// [`Change::Down`] was returned.
     is_announced: bool,
     ramp: Option<Ramp>,
 }
@@ -97,7 +96,7 @@ struct Outage {
 #[derive(Debug)]
 struct Ramp {
     since: Timestamp,
-    /// Messages at once; one more with each that gets through.
+    /// Messages at the same time; one more after each success.
     allowed: u32,
     busy: u32,
 }
@@ -109,27 +108,27 @@ pub(crate) struct Loss {
 }
 
 impl Health {
-    /// Down before this process began; a probe is due.
+    /// A destination that was down before this process started. A probe is due.
     pub(crate) fn down_before(reason: String, now: Timestamp) -> Self {
         let outage = Outage { is_announced: true, ..Outage::new(reason, None, now, now) };
         Health { outage: Some(outage), ..Health::default() }
     }
 
-    /// Whether there is nothing to remember of it.
-    pub(crate) fn is_in_order(&mut self, now: Timestamp) -> bool {
+    /// Whether it is healthy and has no suspect messages.
+    pub(crate) fn is_healthy(&mut self, now: Timestamp) -> bool {
         self.end_ramp(now);
         self.suspects.retain(|(_, at)| now.duration_since(*at).abs() < signed(SUSPECT_TIME_MAX));
         self.outage.is_none() && self.suspects.is_empty()
     }
 
-    /// Whether a message may contact it now; if not, when to ask again.
+    /// Whether a message may contact it now; if not, when to try again.
     pub(crate) fn check(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
         self.end_ramp(now);
         let Some(outage) = &self.outage else { return Ok(Permit::Free) };
         match &outage.ramp {
             Some(ramp) if ramp.busy < ramp.allowed => Ok(Permit::Ramp),
-            Some(_) => Err(later(now, LOOK_AGAIN_RAMP)),
-            None if outage.is_probing => Err(later(now, LOOK_AGAIN)),
+            Some(_) => Err(later(now, CHECK_AGAIN_RAMP)),
+            None if outage.is_probing => Err(later(now, CHECK_AGAIN)),
             None if outage.is_probe_due(now) || outage.witness.is_some_and(|witness| witness != message) => {
                 Ok(Permit::Probe)
             }
@@ -137,7 +136,7 @@ impl Health {
         }
     }
 
-    /// As [`Health::check`], and takes the permit.
+    /// The same as [`Health::check`], but also takes the permit.
     pub(crate) fn admit(&mut self, message: Uuid, now: Timestamp) -> Result<Permit, Timestamp> {
         let permit = self.check(message, now)?;
         if let Some(outage) = &mut self.outage {
@@ -150,9 +149,9 @@ impl Health {
         Ok(permit)
     }
 
-    /// A message got through, by a contact that began at that moment.
-    pub(crate) fn reached(&mut self, permit: Permit, begun: Timestamp, now: Timestamp) -> Change {
-        self.reached = self.reached.max(Some(begun));
+    /// Records a success of a contact that started at `started`.
+    pub(crate) fn reached(&mut self, permit: Permit, started: Timestamp, now: Timestamp) -> Change {
+        self.reached = self.reached.max(Some(started));
         let Some(outage) = &mut self.outage else { return Change::None };
         let announced = outage.is_announced.then(|| now.duration_since(outage.since).max(SignedDuration::ZERO));
         match (permit, &mut outage.ramp) {
@@ -163,33 +162,33 @@ impl Health {
                 }
                 Change::None
             }
-            // One message's trouble, that is all.
+            // Only one message had failed.
             (Permit::Probe, None) if announced.is_none() => {
                 self.outage = None;
                 Change::None
             }
             (Permit::Probe, None) => {
-                outage.begin_ramp(now);
+                outage.start_ramp(now);
                 announced.map_or(Change::None, Change::Up)
             }
             _ => Change::None,
         }
     }
 
-    /// A message waited for this destination and was handed over elsewhere: whatever it was, it is not waited for any more.
+    /// Records that a message that waited for this destination was delivered elsewhere. Other messages may then be tried too.
     pub(crate) fn bypassed(&mut self, now: Timestamp) -> Change {
         match &mut self.outage {
             Some(outage) if outage.ramp.is_none() && !outage.is_probing => {
                 let down = now.duration_since(outage.since).max(SignedDuration::ZERO);
                 let was_announced = outage.is_announced;
-                outage.begin_ramp(now);
+                outage.start_ramp(now);
                 if was_announced { Change::Up(down) } else { Change::None }
             }
             _ => Change::None,
         }
     }
 
-    /// A contact failed before a recipient was named. `pause`: after so many failures in a row.
+    /// Records a failure before a recipient was named. `pause` returns the pause after a number of consecutive failures.
     pub(crate) fn failed(
         &mut self,
         permit: Permit,
@@ -200,7 +199,7 @@ impl Health {
     ) -> Failed {
         if cause == Cause::Unclear {
             if self.is_cleared_since(message) {
-                self.left(permit, now);
+                self.dropped(permit, now);
                 return Failed::Message;
             }
             self.suspect(message, now);
@@ -229,20 +228,20 @@ impl Health {
         }
     }
 
-    /// A contact told nothing of the destination: it was cut off, or the mail could not be built.
-    pub(crate) fn left(&mut self, permit: Permit, now: Timestamp) {
+    /// Ends a contact that says nothing about the destination: it was interrupted, or the mail could not be built.
+    pub(crate) fn dropped(&mut self, permit: Permit, now: Timestamp) {
         let Some(outage) = &mut self.outage else { return };
         match (permit, &mut outage.ramp) {
             (Permit::Ramp, Some(ramp)) => ramp.busy = ramp.busy.saturating_sub(1),
             (Permit::Probe, None) => {
                 outage.is_probing = false;
-                outage.next_probe = outage.next_probe.max(later(now, LOOK_AGAIN));
+                outage.next_probe = outage.next_probe.max(later(now, CHECK_AGAIN));
             }
             _ => {}
         }
     }
 
-    /// How many of the messages that wait are to be tried now, at most so many.
+    /// How many of the waiting messages may be sent now, at most `at_most`.
     pub(crate) fn wanted(&mut self, at_most: u32, now: Timestamp) -> u32 {
         self.end_ramp(now);
         let wanted = match &self.outage {
@@ -254,12 +253,12 @@ impl Health {
         wanted.min(at_most)
     }
 
-    /// Why it is not in order; empty where it is.
+    /// Why it is not healthy; empty if it is.
     pub(crate) fn reason(&self) -> &str {
         self.outage.as_ref().map_or("", |outage| &outage.reason)
     }
 
-    /// What is to be told of it; a failure that may have been one message's own is not.
+    /// Its problem, for listings; excludes a failure that may have been a message's own.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         let outage = self.outage.as_ref().filter(|outage| outage.is_announced || outage.ramp.is_some())?;
         Some(Trouble {
@@ -270,7 +269,7 @@ impl Health {
         })
     }
 
-    /// Whether others got through after this message had failed.
+    /// Whether other messages succeeded after this message had failed.
     fn is_cleared_since(&self, message: Uuid) -> bool {
         let suspected = self.suspects.iter().find(|(suspect, _)| *suspect == message);
         suspected.is_some_and(|(_, at)| self.reached.is_some_and(|reached| reached > *at))
@@ -290,7 +289,7 @@ impl Health {
 
     fn end_ramp(&mut self, now: Timestamp) {
         let since = self.outage.as_ref().and_then(|outage| Some(outage.ramp.as_ref()?.since));
-        // A clock that was set back must not make it longer.
+        // A clock that was set back must not prolong it.
         if since.is_some_and(|since| now.duration_since(since).abs() >= signed(RAMP_TIME_MAX)) {
             self.outage = None;
         }
@@ -311,13 +310,13 @@ impl Outage {
         }
     }
 
-    fn begin_ramp(&mut self, now: Timestamp) {
+    fn start_ramp(&mut self, now: Timestamp) {
         (self.is_probing, self.is_announced, self.witness) = (false, false, None);
         self.ramp = Some(Ramp { since: now, allowed: 2, busy: 0 });
     }
 
     fn is_probe_due(&self, now: Timestamp) -> bool {
-        // One that is further away than any pause was set by a clock that has been set back since.
+        // A probe that is further away than any pause was scheduled before the clock was set back.
         self.next_probe <= now || self.next_probe > later(now, PROBE_PAUSE_MAX)
     }
 }

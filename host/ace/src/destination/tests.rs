@@ -17,14 +17,14 @@ fn destinations() -> Arc<Destinations> {
     Destinations::new(&Config::default().delivery, || 0.0)
 }
 
-fn begin(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) -> Result<Contact, Paused> {
+fn contact(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) -> Result<Contact, Paused> {
     all.contact(&|| relay(name), channel, Uuid::new_v4(), || at(second))
 }
 
 fn fail(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) {
     let destination = relay(name);
     let failure = Failure { destination: &destination, channel, cause: Cause::Destination, reason: "refused\r\n" };
-    assert!(begin(all, name, channel, second).unwrap_or_else(|_| panic!("admitted")).failed(failure, at(second)));
+    assert!(contact(all, name, channel, second).unwrap_or_else(|_| panic!("admitted")).failed(failure, at(second)));
 }
 
 fn is_paused(all: &Arc<Destinations>, channel: &str, second: i64) -> bool {
@@ -32,12 +32,12 @@ fn is_paused(all: &Arc<Destinations>, channel: &str, second: i64) -> bool {
 }
 
 #[test]
-fn a_channel_is_paused_while_all_that_it_uses_is_down() {
+fn a_channel_is_paused_while_all_its_destinations_are_down() {
     let all = destinations();
     assert!(!is_paused(&all, "smtp", 0));
     all.note_used("both", relay("other"));
     fail(&all, "main", "smtp", 0);
-    assert!(begin(&all, "main", "both", 1).is_err(), "its contact is refused");
+    assert!(contact(&all, "main", "both", 1).is_err(), "its contact is refused");
     let paused = all.paused("smtp", None, MESSAGE, at(1)).expect("paused");
     assert_eq!(paused, Paused { destination: relay("main"), reason: "refused  ".to_owned(), until: at(5) });
     assert!(!is_paused(&all, "both", 1), "it goes on over its other relay");
@@ -45,48 +45,48 @@ fn a_channel_is_paused_while_all_that_it_uses_is_down() {
     assert!(all.paused("both", Some(&relay("main")), MESSAGE, at(1)).is_some(), "but for what needs that one");
     fail(&all, "other", "both", 2);
     assert!(is_paused(&all, "both", 3));
-    begin(&all, "main", "smtp", 5).unwrap_or_else(|_| panic!("the probe")).reached(|| at(5));
+    contact(&all, "main", "smtp", 5).unwrap_or_else(|_| panic!("the probe")).reached(|| at(5));
     assert!(!is_paused(&all, "smtp", 5));
     assert_eq!(all.troubles(at(20)).len(), 1, "the other one is down still");
 }
 
 #[test]
-fn it_is_told_once_that_it_went_down_and_once_that_it_came_back() {
+fn going_down_and_coming_up_are_notified_once() {
     let all = destinations();
-    let mut notices = all.listen();
+    let mut notices = all.subscribe();
     for second in [0, 5, 15] {
         fail(&all, "main", "smtp", second);
     }
     let notice = notices.try_recv().expect("told");
     assert_eq!((notice.is_up, notice.destination, notice.since), (false, relay("main"), at(0)));
     assert!(notices.try_recv().is_err(), "once");
-    begin(&all, "main", "smtp", 35).unwrap_or_else(|_| panic!("the probe")).reached(|| at(35));
+    contact(&all, "main", "smtp", 35).unwrap_or_else(|_| panic!("the probe")).reached(|| at(35));
     let notice = notices.try_recv().expect("told");
     assert!(notice.is_up && notice.since == at(0) && notices.try_recv().is_err());
 }
 
 #[test]
-fn a_contact_that_is_dropped_tells_nothing_and_stops_nobody() {
+fn a_dropped_contact_has_no_effect() {
     let all = destinations();
     fail(&all, "main", "smtp", 0);
-    drop(begin(&all, "main", "smtp", 5).unwrap_or_else(|_| panic!("the probe")));
-    assert!(begin(&all, "main", "smtp", 6).is_ok());
+    drop(contact(&all, "main", "smtp", 5).unwrap_or_else(|_| panic!("the probe")));
+    assert!(contact(&all, "main", "smtp", 6).is_ok());
 }
 
 #[test]
-fn nothing_is_remembered_of_what_is_in_order_and_not_more_than_so_much() {
+fn tracked_destinations_are_bounded_and_healthy_ones_are_dropped() {
     let all = destinations();
-    for n in 0..WATCHED_MAX + 100 {
+    for n in 0..TRACKED_MAX + 100 {
         let destination = Destination::Origin(format!("https://{n}.example.com"));
         let contact = all.contact(&|| destination.clone(), "web", MESSAGE, || at(0)).unwrap_or_else(|_| panic!("new"));
         let failure = Failure { destination: &destination, channel: "web", cause: Cause::Destination, reason: "no" };
         contact.failed(failure, at(0));
     }
-    assert_eq!(all.troubles(at(0)).len(), WATCHED_MAX);
+    assert_eq!(all.troubles(at(0)).len(), TRACKED_MAX);
     let all = destinations();
     fail(&all, "main", "smtp", 0);
-    begin(&all, "main", "smtp", 5).unwrap_or_else(|_| panic!("the probe")).reached(|| at(5));
-    assert!(all.troubles(at(16)).is_empty() && !all.is_watching());
+    contact(&all, "main", "smtp", 5).unwrap_or_else(|_| panic!("the probe")).reached(|| at(5));
+    assert!(all.troubles(at(16)).is_empty() && !all.is_tracking());
 }
 
 #[test]

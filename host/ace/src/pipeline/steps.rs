@@ -147,7 +147,7 @@ impl InFlight {
         channel: Arc<dyn Channel>,
         rendered: Vec<(String, String)>,
     ) -> Step {
-        let guarantee = self.snapshot.gates.get(channel.name()).map(|gate| gate.settings.delivery);
+        let guarantee = self.snapshot.limiters.get(channel.name()).map(|limiter| limiter.settings.delivery);
         if guarantee == Some(Guarantee::AtMostOnce) && !carrying.is_recorded {
             carrying.stage = Stage::Deliver(rendered);
             return Step::Record;
@@ -228,9 +228,9 @@ impl InFlight {
             self.snapshot.destinations.bypassed(destination, (self.snapshot.now)());
         }
         let pause = made.call.retry_after().filter(|_| matches!(made.answer, Err(DeliveryError::Recoverable { .. })));
-        if let (Some(gate), Some(pause)) = (self.snapshot.gates.get(channel), pause) {
+        if let (Some(limiter), Some(pause)) = (self.snapshot.limiters.get(channel), pause) {
             // Nobody else need be told the same.
-            gate.close(pause, (self.snapshot.now)());
+            limiter.pause(pause, (self.snapshot.now)());
         }
     }
 

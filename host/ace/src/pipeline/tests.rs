@@ -135,12 +135,12 @@ fn snapshot(policies: Vec<(Arc<dyn Policy>, OnError)>, channels: &[&Arc<Script>]
     let channels = channels.iter().map(|c| Arc::new((*c).clone()) as Arc<dyn Channel>);
     let failover = failover.iter().map(|name| (*name).to_owned()).collect();
     Arc::new(Snapshot {
-        policies: policies.into_iter().map(|(policy, on_error)| Slot::enforced(policy, on_error)).collect(),
+        policies: policies.into_iter().map(|(policy, on_error)| PolicyEntry::enforced(policy, on_error)).collect(),
         channels: ChannelMap::new(channels),
         presentation: Arc::new(Presentation::load(&[], &Default::default())),
         routing: Routing { failover: BTreeMap::from([("email".to_owned(), failover)]), ..Routing::default() },
         delivery: Config::default().delivery,
-        gates: Gates::new(),
+        limiters: ChannelLimiters::new(),
         destinations: Destinations::new(&Config::default().delivery, || 0.0),
         now,
         jitter: || 0.0,
@@ -421,7 +421,7 @@ fn at_most_once(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
     let settings = crate::config::Channel { delivery: Guarantee::AtMostOnce, ..Default::default() };
     let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
     let mut snapshot = Arc::into_inner(snapshot).expect("the only one");
-    snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
+    snapshot.limiters = crate::channel::limiter::channel_limiters(["smtp"], &settings, &ChannelLimiters::new());
     Arc::new(snapshot)
 }
 

@@ -1,4 +1,4 @@
-//! How a policy in shadow has compared with what was decided: counts, and the latest messages on which it differed.
+//! Compares a policy in shadow mode with the actual decisions: counts, and the latest messages on which they differ.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,45 +10,45 @@ use uuid::Uuid;
 use super::Ruling;
 use crate::message::{Agreement, ChannelType, Message, PolicyReport, Verdict};
 
-/// Differences that are kept.
+/// The most differences that are stored.
 const DIFFERENCES_MAX: usize = 50;
 
-/// What one revision of a policy in shadow has come to so far.
+/// The comparison of one revision of a policy in shadow mode.
 #[derive(Default)]
 pub struct ShadowLog(Mutex<Comparison>);
 
-/// Counts, and the latest differences, the latest last.
+/// Counts and the latest differences.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Comparison {
     /// Verdicts that would have changed nothing.
     pub agrees: u64,
     /// Verdicts that would have changed the outcome.
     pub differs: u64,
-    /// Times that it could not be asked.
+    /// Evaluations that failed.
     pub broken: u64,
-    /// The latest ones.
+    /// The latest differences, the newest last.
     pub differences: VecDeque<Difference>,
 }
 
-/// One message on which the policy would have made a difference, or broke.
+/// A message on which the policy would have made a difference, or failed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Difference {
-    /// When.
+    /// When it was evaluated.
     pub at: Timestamp,
     /// The message.
     pub uuid: Uuid,
     /// `app_label.name`.
     pub name: String,
-    /// What the policy in shadow said.
+    /// The verdict of the policy.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// What was decided without it.
+    /// The decision without it.
     pub decided: Vec<(ChannelType, Ruling)>,
 }
 
 impl ShadowLog {
     /// Counts one verdict.
-    pub fn note(&self, message: &Message, report: &PolicyReport, decided: &[(ChannelType, Ruling)], now: Timestamp) {
+    pub fn record(&self, message: &Message, report: &PolicyReport, decided: &[(ChannelType, Ruling)], now: Timestamp) {
         let mut comparison = self.lock();
         match report.shadow {
             Some(Agreement::Agrees) => return comparison.agrees += 1,
@@ -68,8 +68,8 @@ impl ShadowLog {
         });
     }
 
-    /// What was counted until now.
-    pub fn show(&self) -> Comparison {
+    /// The comparison so far.
+    pub fn comparison(&self) -> Comparison {
         self.lock().clone()
     }
 

@@ -44,7 +44,7 @@ fn state(reports: &[PolicyReport], channel_type: &str) -> &'static str {
 }
 
 #[test]
-fn the_fold_case_by_case() {
+fn verdicts_are_merged() {
     use OnError::{Allow, Deny, Retry};
     let cases: Vec<(&str, Vec<PolicyReport>, [&str; 3])> = vec![
         ("no policy", vec![], ["allowed", "allowed", "allowed"]),
@@ -56,7 +56,7 @@ fn the_fold_case_by_case() {
             ["denied", "denied", "allowed"],
         ),
         ("every type", vec![denies("a", &["*"])], ["denied", "denied", "denied"]),
-        ("a type that nobody serves", vec![denies("a", &["carrier-pigeon"])], ["allowed", "allowed", "allowed"]),
+        ("a type without a channel", vec![denies("a", &["carrier-pigeon"])], ["allowed", "allowed", "allowed"]),
         ("an open type", vec![denies("a", &["sms"])], ["allowed", "allowed", "denied"]),
         ("a delay", vec![delays("a", "email", 200)], ["delayed", "allowed", "allowed"]),
         ("a delay of every type", vec![delays("a", "*", 200)], ["delayed", "delayed", "delayed"]),
@@ -99,14 +99,21 @@ fn the_latest_delay_wins_and_every_denial_is_kept() {
 }
 
 #[tokio::test]
-async fn every_policy_is_asked_in_order_also_when_nothing_is_left() {
+async fn every_policy_is_evaluated_even_if_all_types_are_denied() {
     let stub = |name: &str, deny: &[&str]| {
         let Verdict::Result(result) = denies(name, deny).verdict else { unreachable!("it denies") };
-        Slot { policy: Arc::new(StubPolicy { name: name.to_owned(), result }), on_error: OnError::Retry, shadow: None }
+        PolicyEntry {
+            policy: Arc::new(StubPolicy { name: name.to_owned(), result }),
+            on_error: OnError::Retry,
+            shadow: None,
+        }
     };
     let broken = BrokenPolicy { name: "b".to_owned(), reason: "it does not compile".to_owned() };
-    let slots =
-        [stub("a", &["*"]), Slot { policy: Arc::new(broken), on_error: OnError::Allow, shadow: None }, stub("c", &[])];
+    let slots = [
+        stub("a", &["*"]),
+        PolicyEntry { policy: Arc::new(broken), on_error: OnError::Allow, shadow: None },
+        stub("c", &[]),
+    ];
     let message = Arc::new(Message::new("app", "name", None));
     let types = ["email".to_owned(), "push".to_owned()];
     let decision = channels_for(&slots, &types, &message, at(0), false).await;
@@ -118,20 +125,20 @@ async fn every_policy_is_asked_in_order_also_when_nothing_is_left() {
     );
 }
 
-fn shadowed(report: PolicyReport, of: Option<&str>) -> (Slot, PolicyReport) {
+fn shadowed(report: PolicyReport, of: Option<&str>) -> (PolicyEntry, PolicyReport) {
     let policy = StubPolicy { name: report.policy.clone(), result: PolicyResult::default() };
     let shadow = Some(Shadow { of: of.map(str::to_owned), ..Shadow::default() });
     let report = PolicyReport { shadow: Some(Agreement::Agrees), ..report };
-    (Slot { policy: Arc::new(policy), on_error: OnError::Retry, shadow }, report)
+    (PolicyEntry { policy: Arc::new(policy), on_error: OnError::Retry, shadow }, report)
 }
 
-fn counted(report: PolicyReport) -> (Slot, PolicyReport) {
+fn counted(report: PolicyReport) -> (PolicyEntry, PolicyReport) {
     let policy = StubPolicy { name: report.policy.clone(), result: PolicyResult::default() };
-    (Slot::enforced(Arc::new(policy), OnError::Retry), report)
+    (PolicyEntry::enforced(Arc::new(policy), OnError::Retry), report)
 }
 
 #[test]
-fn a_policy_in_shadow_is_compared_and_never_obeyed() {
+fn a_policy_in_shadow_mode_is_compared_but_not_applied() {
     use Agreement::{Agrees, Broken, Differs};
     let cases = [
         ("the same denial", counted(denies("a", &["email"])), shadowed(denies("s", &["email"]), None), Agrees),
@@ -146,10 +153,10 @@ fn a_policy_in_shadow_is_compared_and_never_obeyed() {
         ("unlike the other version", counted(denies("a", &["email"])), shadowed(denies("s", &[]), Some("a")), Differs),
         ("broken", counted(denies("a", &["push"])), shadowed(breaks("s", OnError::Retry), None), Broken),
     ];
-    for (name, (slot, report), (shadow_slot, shadow_report), expected) in cases {
+    for (name, (entry, report), (shadow_slot, shadow_report), expected) in cases {
         let alone = ruling("email", std::slice::from_ref(&report), at(0));
         let mut reports = [report, shadow_report];
-        compare(&[slot, shadow_slot], &["email".to_owned(), "push".to_owned()], &mut reports, at(0));
+        compare(&[entry, shadow_slot], &["email".to_owned(), "push".to_owned()], &mut reports, at(0));
         assert_eq!(reports[1].shadow, Some(expected), "{name}");
         assert_eq!(ruling("email", &reports, at(0)), alone, "{name}: it changes nothing");
     }

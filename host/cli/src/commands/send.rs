@@ -73,7 +73,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let max_delay = args.max_delay.map_or_else(|| delivery.max_window(false), Duration::from_secs);
     let ace = Ace::builder(config).start().await?;
     let limit_to_channels = ace.limit(&args.limit_to).map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
-    let limits = Limits { concurrency, waiting_max, patience: max_delay, limit_to_channels };
+    let limits = Limits { concurrency, waiting_max, max_delay, limit_to_channels };
     let (input, size) = open(&args.file, bytes_max).await?;
 
     let tally = Arc::new(Tally::new(json, size));

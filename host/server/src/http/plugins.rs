@@ -38,7 +38,7 @@ pub(super) async fn shadow(State(api): State<Arc<Api>>) -> Json<Vec<Value>> {
     let in_shadow = snapshot.policies.iter().filter_map(|slot| {
         let shadow = slot.shadow.as_ref()?;
         let (policy, revision) = (slot.policy.name(), slot.policy.revision());
-        Some(json!({"policy": policy, "revision": revision, "shadow_of": shadow.of, "comparison": shadow.log.show()}))
+        Some(json!({"policy": policy, "revision": revision, "shadow_of": shadow.of, "comparison": shadow.log.comparison()}))
     });
     Json(in_shadow.collect())
 }

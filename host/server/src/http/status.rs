@@ -73,7 +73,7 @@ const TEMPLATES_MAX: usize = 20;
 fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
     let mut found = Vec::new();
     let mut note = |kind, name, reason| found.push(Degradation { kind, name, reason });
-    for (task, why) in api.tasks.unwell() {
+    for (task, why) in api.tasks.failing() {
         note("task", task, why);
     }
     for plugin in api.ace.registry().plugins.values() {

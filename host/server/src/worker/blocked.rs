@@ -59,7 +59,7 @@ impl Worker {
 
     /// Emits events about relays and origins that go down or recover, until [`Worker::drain`].
     pub async fn emit_destination_events(self: Arc<Self>) {
-        let mut notices = (self.current)().destinations.listen();
+        let mut notices = (self.current)().destinations.subscribe();
         loop {
             let notice = tokio::select! {
                 notice = notices.recv() => notice,

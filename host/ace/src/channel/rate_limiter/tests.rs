@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BULK: Entry = Entry { is_transactional: false, is_back: false };
-const URGENT: Entry = Entry { is_transactional: true, is_back: false };
+const BULK: Arrival = Arrival { is_transactional: false, is_returning: false };
+const URGENT: Arrival = Arrival { is_transactional: true, is_returning: false };
 
 fn rate(count: u32, per: Duration) -> Rate {
     Rate { count, per }
@@ -16,24 +16,24 @@ fn per_second(count: u32) -> RateLimiter {
     RateLimiter::new(&rate(count, Duration::from_secs(1)), None)
 }
 
-/// The longest run of admissions that falls into a span of this length, its end not included.
+/// The largest number of admissions within an interval of this length, its end excluded.
 fn most_within(admissions: &[Instant], per: Duration) -> usize {
     let within = |i: usize| admissions[i..].iter().take_while(|at| **at < admissions[i] + per).count();
     (0..admissions.len()).map(within).max().unwrap_or(0)
 }
 
-/// Messages that all come at the start, and come back as late as `late` says of each moment they are told; when each was admitted.
+/// Admission times of messages that all arrive at the start. `late` says how late each one returns.
 fn admissions(
     limiter: &mut RateLimiter,
-    entries: &[Entry],
+    entries: &[Arrival],
     until: Duration,
     mut late: impl FnMut(Instant) -> Duration,
 ) -> Vec<Instant> {
     let start = Instant::now();
     let mut waiting: BinaryHeap<_> = (0..entries.len()).map(|i| Reverse((start, i, false))).collect();
     let mut admitted = Vec::new();
-    while let Some(Reverse((now, i, is_back))) = waiting.pop().filter(|Reverse((now, ..))| *now < start + until) {
-        match limiter.admit(Entry { is_back, ..entries[i] }, now) {
+    while let Some(Reverse((now, i, is_returning))) = waiting.pop().filter(|Reverse((now, ..))| *now < start + until) {
+        match limiter.admit(Arrival { is_returning, ..entries[i] }, now) {
             Ok(()) => admitted.push(now),
             Err(at) => {
                 assert!(at > now, "it is told a moment to come");
@@ -45,7 +45,7 @@ fn admissions(
 }
 
 #[test]
-fn a_backlog_of_bulk_gets_95_percent_however_late_each_wakes_up() {
+fn a_backlog_of_bulk_gets_95_percent_even_if_messages_return_late() {
     let seconds = 10;
     for count in [1, 2, 5, 10, 14, 33, 34, 50, 100, 500, 1_000] {
         let mut late = (0..).map(|n: u64| Duration::from_micros(n.wrapping_mul(0x9E37_79B9) % 15_000));
@@ -59,9 +59,9 @@ fn a_backlog_of_bulk_gets_95_percent_however_late_each_wakes_up() {
 }
 
 #[test]
-fn a_stall_is_made_up_for_as_far_as_the_rate_allows() {
+fn a_stall_is_caught_up_as_far_as_the_rate_allows() {
     for (count, pause) in [(50, 200), (100, 200), (1_000, 200), (100, 900), (1_000, 900)] {
-        // Twice in ten seconds everybody who would wake up in a span of `pause` wakes up at its end.
+        // Twice in ten seconds, all messages that would return within `pause` return at its end.
         let mut limiter = per_second(count);
         let stalls = [3_000, 7_000].map(|at| (Duration::from_millis(at), Duration::from_millis(at + pause)));
         let start = Instant::now();
@@ -71,7 +71,7 @@ fn a_stall_is_made_up_for_as_far_as_the_rate_allows() {
         };
         let entries = vec![BULK; count as usize * 20];
         let admitted = admissions(&mut limiter, &entries, Duration::from_secs(10), awake);
-        // The window leaves no room to make up for the stalls themselves: only the time around them is used to the full.
+        // The window allows no catching up of the stalls themselves: only the time around them is used fully.
         let possible = f64::from(count) * (10.0 - 2.0 * pause as f64 / 1e3);
         let share = admitted.len() as f64 / possible;
         assert!(share >= 0.99, "{share:.3} of what {count}/s leaves with stalls of {pause} ms");
@@ -93,14 +93,14 @@ fn bulk_is_spread_evenly_and_transactional_messages_have_the_rest() {
 }
 
 #[test]
-fn room_is_kept_for_a_transactional_message_that_was_told_to_come_back() {
+fn room_is_reserved_for_a_deferred_transactional_message() {
     let mut limiter = per_second(1);
     let start = Instant::now();
     assert_eq!(limiter.admit(BULK, start), Ok(()));
     let told = limiter.admit(URGENT, start).expect_err("the second of this second");
     assert_eq!(told, start + Duration::from_secs(1));
     assert!(limiter.admit(BULK, told).is_err(), "bulk does not take its place");
-    assert_eq!(limiter.admit(Entry { is_back: true, ..URGENT }, told), Ok(()));
+    assert_eq!(limiter.admit(Arrival { is_returning: true, ..URGENT }, told), Ok(()));
     let mut limiter = per_second(1);
     assert_eq!(limiter.admit(BULK, start), Ok(()));
     limiter.admit(URGENT, start).expect_err("it never comes back");
@@ -108,7 +108,7 @@ fn room_is_kept_for_a_transactional_message_that_was_told_to_come_back() {
 }
 
 #[test]
-fn a_changed_rate_counts_what_the_one_before_admitted() {
+fn a_changed_rate_counts_earlier_admissions() {
     let mut before = per_second(10);
     let start = Instant::now();
     (0..10).for_each(|_| before.admit(URGENT, start).expect("within the rate"));
@@ -118,11 +118,11 @@ fn a_changed_rate_counts_what_the_one_before_admitted() {
 }
 
 #[test]
-fn a_message_far_down_the_line_asks_again_after_ten_minutes() {
+fn a_deferral_lasts_at_most_ten_minutes() {
     let mut limiter = per_second(1);
     let start = Instant::now();
     let told = (0..10_000).filter_map(|_| limiter.admit(BULK, start).err()).max().expect("most are refused");
-    assert_eq!(told, start + ASK_AGAIN_MAX);
+    assert_eq!(told, start + DEFERRAL_MAX);
 }
 
 #[test]
@@ -144,9 +144,9 @@ proptest! {
         let per = Duration::from_millis(per_ms);
         let mut limiter = RateLimiter::new(&rate(count, per), None);
         let (mut now, mut admitted) = (Instant::now(), Vec::new());
-        for (pause, is_transactional, is_back) in steps {
+        for (pause, is_transactional, is_returning) in steps {
             now += Duration::from_millis(pause * per_ms / 10_000);
-            if limiter.admit(Entry { is_transactional, is_back }, now).is_ok() {
+            if limiter.admit(Arrival { is_transactional, is_returning }, now).is_ok() {
                 admitted.push(now);
             }
         }
@@ -154,7 +154,7 @@ proptest! {
     }
 }
 
-/// On the real clock, with as many tasks as there are messages under way.
+/// On the real clock, with one task for each message in flight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rate_holds_on_a_real_clock() {
     let limiter = std::sync::Arc::new(std::sync::Mutex::new(per_second(200)));
@@ -162,16 +162,16 @@ async fn the_rate_holds_on_a_real_clock() {
     let tasks = (0..600).map(|_| {
         let limiter = limiter.clone();
         tokio::spawn(async move {
-            let mut is_back = false;
+            let mut is_returning = false;
             loop {
                 let now = Instant::now();
-                let answer = limiter.lock().expect("no panic").admit(Entry { is_back, ..BULK }, now);
+                let answer = limiter.lock().expect("no panic").admit(Arrival { is_returning, ..BULK }, now);
                 match answer {
                     Ok(()) => return Some(now),
                     Err(at) if at > until => return None,
                     Err(at) => tokio::time::sleep_until(at).await,
                 }
-                is_back = true;
+                is_returning = true;
             }
         })
     });

@@ -49,7 +49,7 @@ fn one_failure_puts_it_down_and_probes_come_at_most_a_minute_apart() {
 }
 
 #[test]
-fn after_a_probe_got_through_more_and_more_do() {
+fn after_a_successful_probe_messages_ramp_up() {
     let mut health = down(A, 0);
     assert_eq!(succeeds(&mut health, B, 5), Change::Up(SignedDuration::from_secs(5)));
     let mut rounds = Vec::new();
@@ -69,7 +69,7 @@ fn after_a_probe_got_through_more_and_more_do() {
         }
     }
     assert_eq!(rounds, [2, 4, 8, 16, 32, 100]);
-    assert!(health.is_in_order(at(6)) && health.trouble().is_none());
+    assert!(health.is_healthy(at(6)) && health.trouble().is_none());
 }
 
 #[test]
@@ -84,12 +84,12 @@ fn a_failure_while_it_recovers_puts_it_down_again_with_the_longer_pause() {
 fn few_messages_end_a_ramp_by_time() {
     let mut health = down(A, 0);
     succeeds(&mut health, B, 5);
-    assert!(!health.is_in_order(at(14)));
-    assert!(health.is_in_order(at(15)));
+    assert!(!health.is_healthy(at(14)));
+    assert!(health.is_healthy(at(15)));
 }
 
 #[test]
-fn a_message_that_may_itself_be_the_reason_stops_no_other() {
+fn a_message_that_may_be_the_cause_does_not_stop_others() {
     let mut health = Health::default();
     assert_eq!(fails(&mut health, A, Cause::Unclear, 0), Failed::Destination(Change::None));
     assert!(health.trouble().is_none(), "nothing to tell yet");
@@ -109,7 +109,7 @@ fn two_messages_with_the_same_unclear_failure_show_that_it_is_the_destination() 
 }
 
 #[test]
-fn the_only_message_there_is_tries_again_by_itself_and_then_it_is_told() {
+fn a_single_message_probes_itself_before_the_destination_counts_as_down() {
     let mut health = Health::default();
     fails(&mut health, A, Cause::Unclear, 0);
     assert_eq!(health.check(A, at(1)), Err(at(5)));
@@ -120,7 +120,7 @@ fn the_only_message_there_is_tries_again_by_itself_and_then_it_is_told() {
 }
 
 #[test]
-fn a_contact_from_before_clears_nothing_and_counts_nothing() {
+fn contacts_from_before_an_outage_have_no_effect() {
     let mut health = Health::default();
     let before = [health.admit(B, at(0)), health.admit(C, at(0))].map(|permit| permit.expect("admitted"));
     fails(&mut health, A, Cause::Destination, 1);
@@ -131,16 +131,16 @@ fn a_contact_from_before_clears_nothing_and_counts_nothing() {
 }
 
 #[test]
-fn a_probe_that_told_nothing_leaves_its_place_to_another() {
+fn a_dropped_probe_is_followed_by_another() {
     let mut health = down(A, 0);
     let permit = health.admit(B, at(5)).expect("the probe");
-    health.left(permit, at(5));
+    health.dropped(permit, at(5));
     assert_eq!(health.check(C, at(5)), Err(at(6)));
     assert_eq!(health.check(C, at(6)), Ok(Permit::Probe));
 }
 
 #[test]
-fn what_goes_out_elsewhere_is_not_waited_for() {
+fn a_delivery_elsewhere_ends_the_wait() {
     let mut health = down(A, 0);
     assert!(matches!(health.bypassed(at(5)), Change::Up(_)));
     assert_eq!(health.wanted(9, at(5)), 2);
@@ -148,23 +148,23 @@ fn what_goes_out_elsewhere_is_not_waited_for() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_holds_no_probe_up() {
+fn a_clock_that_was_set_back_does_not_delay_probes() {
     let mut health = down(A, 10_000);
     assert_eq!(health.check(B, at(0)), Ok(Permit::Probe));
     let mut health = down(A, 10_000);
     succeeds(&mut health, B, 10_005);
-    assert!(health.is_in_order(at(0)), "nor a ramp");
+    assert!(health.is_healthy(at(0)), "nor a ramp");
 }
 
 #[test]
-fn what_was_down_before_a_restart_is_tried_at_once_and_by_one() {
+fn after_a_restart_one_message_probes_at_once() {
     let mut health = Health::down_before("before".to_owned(), at(0));
     assert_eq!(health.wanted(500, at(0)), 1);
     assert!(matches!(succeeds(&mut health, A, 0), Change::Up(_)));
 }
 
 #[test]
-fn suspects_are_bounded_and_forgotten() {
+fn suspects_are_bounded_and_expire() {
     let mut health = Health::default();
     for n in 10..110 {
         fails(&mut health, Uuid::from_u128(n), Cause::Unclear, 0);
@@ -172,5 +172,5 @@ fn suspects_are_bounded_and_forgotten() {
         health = Health { outage: None, ..health };
     }
     assert_eq!(health.suspects.len(), SUSPECTS_MAX);
-    assert!(!health.is_in_order(at(60)) && health.is_in_order(at(3_700)));
+    assert!(!health.is_healthy(at(60)) && health.is_healthy(at(3_700)));
 }

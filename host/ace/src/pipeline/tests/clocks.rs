@@ -70,7 +70,7 @@ async fn a_provider_that_wants_to_be_left_alone_is_left_alone_by_every_message()
     let channel = Script::new("smtp", vec![recoverable("429", Some(at(1_030)))]);
     channel.retry_after.store(30, Ordering::Relaxed);
     let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
-    snapshot.gates = crate::channel::gates::gates(["smtp"], &BTreeMap::new(), &Gates::new());
+    snapshot.limiters = crate::channel::limiter::channel_limiters(["smtp"], &BTreeMap::new(), &ChannelLimiters::new());
     let snapshot = Arc::new(snapshot);
     let (mut first, mut second) = (flight(&snapshot), flight(&snapshot));
     first.advance().await;
@@ -94,7 +94,7 @@ async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
     let settings = BTreeMap::from([("smtp".to_owned(), settings)]);
     let with_quota = || {
         let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
-        snapshot.gates = crate::channel::gates::gates(["smtp"], &settings, &Gates::new());
+        snapshot.limiters = crate::channel::limiter::channel_limiters(["smtp"], &settings, &ChannelLimiters::new());
         Arc::new(snapshot)
     };
     let snapshot = with_quota();
