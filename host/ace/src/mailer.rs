@@ -1,9 +1,8 @@
-//! The relays behind the `mailer` import: checked, built, and handed to a mail server, a folder or nobody.
+//! The relays behind the `mailer` import. Mails are checked, built, and sent to a mail server, written to a folder, or discarded.
 //!
-//! `address` checks mailboxes, `mime` builds the bytes, `smtp` keeps the connections and `session` speaks over one of
-//! them: `wire` and `tls` lie under it, `reply` reads what the server says, `features` and `login` are the steps before the
-//! first mail, `failure` says where it failed. `folder` writes files. An answer is judged by its code alone: 4xx and
-//! everything about the connection may be tried again, 5xx may not.
+//! `address` checks mailboxes, `mime` builds mails, `smtp` pools connections, and `session` sends mails over one of them. Below
+//! `session` are `stream` and `tls`; `reply` parses replies; `features` and `login` are the steps before the first mail; `failure`
+//! describes failures. `folder` writes files. Only the code of a reply counts: 4xx and connection errors are retried, 5xx are not.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,113 +27,113 @@ mod recipients;
 mod reply;
 mod session;
 mod smtp;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod wire;
 
 pub(crate) use failure::{FailureDetail, Progress, Refusal, Stage};
 
-use address::{Address, Mailbox, Shown};
+use address::{Address, Mailbox, Quoted};
 use folder::Folder;
 use mime::Mailboxes;
 use recipients::Attempt;
-use session::{Parcel, Taken, Target};
+use session::{Acceptance, Envelope, Target};
 use smtp::Pool;
 
-/// Building a longer mail takes milliseconds and is done beside the async threads.
+/// Building a longer mail takes milliseconds and runs on a blocking thread.
 const INLINE_BUILD_BYTES_MAX: usize = 256 * 1024;
 
-/// One mail, as a channel hands it over. Nothing in it is trusted: what cannot be is refused, never mended.
+/// One mail from a channel. It is not trusted: invalid values are rejected and never corrected.
 #[derive(Debug, Clone, Default)]
 pub struct Email {
-    /// `Name <address>` or a bare address; `Name <>`: the relay's default address under that name. `None`: the relay's
+    /// `Name <address>` or an address. `Name <>` stands for the relay's default address with that name, `None` for the relay's
     /// default sender.
     pub sender: Option<String>,
     /// To.
     pub recipients: Vec<String>,
-    /// Carbon copies.
+    /// Cc.
     pub cc: Vec<String>,
-    /// In the envelope only.
+    /// Bcc: only in the envelope.
     pub bcc: Vec<String>,
-    /// Where answers go.
+    /// Reply-To.
     pub reply_to: Vec<String>,
-    /// One line.
+    /// The subject, one line.
     pub subject: String,
-    /// Empty beside `html`: the mail has no plain part.
+    /// The plain text. If it is empty and `html` is set, the mail has no plain part.
     pub text: String,
     /// The HTML part.
     pub html: Option<String>,
-    /// Added to those of the host, which may not be among them.
+    /// Additional headers. Those that the host writes are not allowed.
     pub headers: Vec<(String, String)>,
-    /// In their order.
+    /// In the order of the mail.
     pub attachments: Vec<Attachment>,
-    /// A configured relay. `None`: the default one.
+    /// A configured relay; `None` for the default one.
     pub relay: Option<String>,
-    /// The envelope's sender; `<>` for none. `None`: the relay's setting, else the sender's address.
+    /// The envelope sender; `<>` is the null sender. `None` stands for the relay's setting, otherwise the sender's address.
     pub return_path: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Attachment {
-    /// Shown to the reader; may be empty.
+    /// The visible name; may be empty.
     pub file_name: String,
     /// `image/png`, `text/csv; charset=utf-8`.
     pub content_type: String,
     pub content: Vec<u8>,
-    /// With an html part: shown in it as `cid:…`.
+    /// The id by which the HTML part shows it as `cid:…`.
     pub content_id: Option<String>,
 }
 
-/// What the relay took over.
+/// A mail that the relay accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// The server's answer, in one line.
+    /// The server's reply, in one line.
     pub answer: String,
     /// The mail's Message-ID, with its angle brackets.
     pub message_id: String,
-    /// Recipients the server refused; not empty only where it took others.
+    /// Recipients that the server refused while it accepted others.
     pub refused: Vec<Refusal>,
 }
 
-/// Why a mail was not taken over, by what can be done about it.
+/// Why a mail was not accepted, by what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailError {
-    /// A field that cannot be; the text names it. Nothing was sent.
+    /// A field is invalid; the text names it. Nothing was sent.
     #[error("{0}")]
     Invalid(String),
-    /// 4xx, or something about the connection, the log-in, or the disk.
+    /// A 4xx reply, or a failure of the connection, the login or the disk.
     #[error("{message}")]
     Temporary {
         message: String,
-        /// The relay's own wish; none of today's kinds has one.
+        /// The time that the relay suggests. No current kind of relay does.
         next_attempt_time: Option<Timestamp>,
-        /// The whole mail was sent and no answer came that tells whether it was taken: another attempt may bring it twice.
+        /// The whole mail was sent, but no reply says whether it was accepted. Another attempt may duplicate it.
         maybe_sent: bool,
         detail: FailureDetail,
     },
-    /// 5xx: the server will never take this mail.
+    /// A 5xx reply: the server will never accept this mail.
     #[error("{message}")]
     Permanent { message: String, detail: FailureDetail },
 }
 
-/// What a mail came to of which nothing is left to send; `None` where something is, or may be.
-pub(crate) fn answered(record: &MailRecord) -> Option<Result<Accepted, MailError>> {
-    let is_over = record.main().is_some() && !record.has(RecipientState::Deferred);
-    (is_over || record.recipients.is_empty()).then(|| recipients::answer(record))
+/// The result of a mail without remaining recipients. `None` if there may be some.
+pub(crate) fn final_result(record: &MailRecord) -> Option<Result<Accepted, MailError>> {
+    let is_final = record.main().is_some() && !record.has(RecipientState::Deferred);
+    (is_final || record.recipients.is_empty()).then(|| recipients::result(record))
 }
 
 impl MailError {
-    /// One that no server answered with.
+    /// An error without a reply of a server.
     pub fn temporary(message: String) -> MailError {
         let detail = FailureDetail::default();
         MailError::Temporary { message, next_attempt_time: None, maybe_sent: false, detail }
     }
 }
 
-/// Settings that no mail could be sent with.
+/// An error in the settings.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages describe them")]
 #[non_exhaustive]
 pub enum MailerError {
     #[error("mailer.{setting}: {problem}")]
@@ -145,7 +144,7 @@ pub enum MailerError {
     Folder { relay: String, dir: PathBuf, source: std::io::Error },
 }
 
-/// Every configured relay. Cheap to share behind an `Arc`; its calls run side by side.
+/// All configured relays. Calls run concurrently.
 pub struct Mailer {
     default_relay: Option<String>,
     default_from: Option<Mailbox>,
@@ -155,21 +154,24 @@ pub struct Mailer {
 struct Relay {
     from: Option<Mailbox>,
     return_path: Option<ReturnPath>,
-    way: Way,
+    transport: Transport,
 }
 
-enum Way {
+enum Transport {
     Smtp(Box<Pool>),
     File(Folder),
     Discard,
 }
 
-/// `None` inside: the null sender (RFC 5321, section 4.5.5), which no bounce answers.
+/// An envelope sender. `None` is the null sender (RFC 5321, section 4.5.5), to which no bounce is sent.
 #[derive(Debug, Clone)]
 struct ReturnPath(Option<Address>);
 
 impl Mailer {
-    /// Checks the settings, reads the CA files and makes the folders; connects to nothing. Blocks on the disk.
+    /// Checks the settings, reads CA files and creates folders. Makes no connection. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If a setting is invalid, a CA file cannot be read, or a folder cannot be created.
     pub fn new(settings: &config::Mailer) -> Result<Mailer, MailerError> {
         let default_from = match &settings.default_from {
             Some(text) => Some(
@@ -184,22 +186,22 @@ impl Mailer {
         if let Some(name) = &settings.default_relay
             && !relays.contains_key(name)
         {
-            let problem = format!("there is no relay {name:?}; {}", known(&relays));
+            let problem = format!("unknown relay {name:?}; {}", known(&relays));
             return Err(MailerError::Setting { setting: "default_relay", problem });
         }
         let only = relays.keys().next().filter(|_| relays.len() == 1).cloned();
         Ok(Mailer { default_relay: settings.default_relay.clone().or(only), default_from, relays })
     }
 
-    /// Checks and builds a mail and hands it to its relay, once.
+    /// Checks and builds a mail and sends it to its relay, once.
     ///
-    /// `message_id` is the left part of the Message-ID and must stay the same for one message over one channel. `record` is
-    /// what is known of this mail from earlier attempts: whom the relay accepted it for, or refused for good, is left out of
-    /// the envelope, and the bytes are the same. It is brought up to date, and is there afterwards only where the relay
-    /// accepted the mail for somebody. Dropping the call closes its connection.
+    /// `message_id` is the left part of the Message-ID and must be the same for all attempts of a message over a channel. `record`
+    /// is the state of this mail after earlier attempts: recipients that the relay accepted or permanently refused are omitted
+    /// from the envelope, and the content is the same. The call updates it, and sets it only if the relay accepted the mail for
+    /// at least one recipient. Dropping the call closes its connection.
     ///
     /// # Errors
-    /// Says what can be done about it, and where a server was asked, at which stage it failed.
+    /// Distinguishes what can be done about the error, and has the stage at which the server failed.
     pub async fn send(
         &self,
         mail: Email,
@@ -209,7 +211,7 @@ impl Mailer {
         self.send_watched(mail, message_id, record, Arc::default()).await
     }
 
-    /// As [`Mailer::send`]; `progress` says how far it has come, also after the call was dropped.
+    /// Like [`Mailer::send`]. `progress` has the stage that the call reached, even after it was dropped.
     pub async fn send_watched(
         &self,
         mail: Email,
@@ -222,35 +224,35 @@ impl Mailer {
         let date = record.as_ref().map_or_else(|| Timestamp::now().as_second(), |known| known.date);
         let recipients = draft.recipients(record.as_ref());
         if let Some(known) = record.as_ref().filter(|_| recipients.is_empty()) {
-            return recipients::answer(known);
+            return recipients::result(known);
         }
-        let Built { safe_id, message_id: full_id, parcel } = draft.build_off_thread_if_long(recipients, date).await?;
-        let outcome = match &relay.way {
-            Way::Smtp(pool) => pool.send(&parcel, &progress).await,
-            Way::File(folder) => {
+        let Built { safe_id, message_id: full_id, envelope } = draft.build_off_thread_if_long(recipients, date).await?;
+        let outcome = match &relay.transport {
+            Transport::Smtp(pool) => pool.send(&envelope, &progress).await,
+            Transport::File(folder) => {
                 progress.reach(Stage::Content);
-                let written = folder.write(&safe_id, parcel.content).await;
+                let file = folder.write(&safe_id, envelope.content).await;
                 let failed = |e| MailError::temporary(format!("relay {name}: {safe_id}.eml: {e}"));
-                written.map(|file| Taken::by_all(format!("written to {file}"))).map_err(failed)
+                file.map(|file| Acceptance::by_all(format!("written to {file}"))).map_err(failed)
             }
-            Way::Discard => Ok(Taken::by_all("discarded".to_owned())),
+            Transport::Discard => Ok(Acceptance::by_all("discarded".to_owned())),
         };
-        let attempt = Attempt { key: message_id, message_id: full_id, date, recipients: parcel.recipients };
+        let attempt = Attempt { key: message_id, message_id: full_id, date, recipients: envelope.recipients };
         match outcome {
-            Ok(taken) => Ok(attempt.accepted(record, taken)),
+            Ok(acceptance) => Ok(attempt.accepted(record, acceptance)),
             Err(error) => attempt.failed(record, error),
         }
     }
 
-    /// The configured relay that a mail naming this one goes to; `None` where there is none.
+    /// The name of the relay for a mail that requests `wanted`; `None` if it is not configured.
     pub fn relay_name(&self, wanted: Option<&str>) -> Option<&str> {
         self.relay(wanted).ok().map(|(name, _)| name)
     }
 
-    /// Takes no further mail over SMTP and says goodbye on every idle connection.
+    /// Stops sending over SMTP and closes idle connections with QUIT.
     pub async fn close(&self) {
         for relay in self.relays.values() {
-            if let Way::Smtp(pool) = &relay.way {
+            if let Transport::Smtp(pool) = &relay.transport {
                 pool.close().await;
             }
         }
@@ -258,21 +260,21 @@ impl Mailer {
 
     fn relay(&self, wanted: Option<&str>) -> Result<(&str, &Relay), String> {
         let Some(name) = wanted.or(self.default_relay.as_deref()) else {
-            return Err(format!("relay: the mail names none and there is no default_relay; {}", known(&self.relays)));
+            return Err(format!("relay: the mail has none and there is no default_relay; {}", known(&self.relays)));
         };
         match self.relays.get_key_value(name) {
             Some((name, relay)) => Ok((name, relay)),
-            None => Err(format!("relay: there is no relay {}; {}", Shown(name), known(&self.relays))),
+            None => Err(format!("relay: unknown relay {}; {}", Quoted(name), known(&self.relays))),
         }
     }
 
-    /// Settles who the mail is from and to.
+    /// Determines the sender and the recipients.
     fn draft(&self, relay: &Relay, mail: Email, message_id: &str) -> Result<Draft, String> {
         let default = relay.from.as_ref().or(self.default_from.as_ref());
         let sender = match (&mail.sender, default) {
             (Some(text), default) => Mailbox::parse_sender(text, default).map_err(|e| format!("sender: {e}"))?,
             (None, Some(default)) => default.clone(),
-            (None, None) => return Err("sender: the mail has none, and no default_from is configured".into()),
+            (None, None) => return Err("sender: the mail has none and there is no default_from".into()),
         };
         let return_path = match (&mail.return_path, &relay.return_path) {
             (Some(text), _) => ReturnPath::parse(text).map_err(|e| format!("return_path: {e}"))?,
@@ -280,12 +282,12 @@ impl Mailer {
             (None, None) => ReturnPath(Some(sender.address.clone())),
         };
         let mailboxes = Mailboxes::new(&mail, sender)?;
-        let is_framed = matches!(relay.way, Way::Smtp(_));
+        let is_framed = matches!(relay.transport, Transport::Smtp(_));
         Ok(Draft { safe_id: mime::safe_message_id(message_id), mail, mailboxes, return_path, is_framed })
     }
 }
 
-/// A mail whose addresses are settled.
+/// A mail with checked addresses.
 struct Draft {
     safe_id: String,
     mail: Email,
@@ -297,11 +299,11 @@ struct Draft {
 struct Built {
     safe_id: String,
     message_id: String,
-    parcel: Parcel,
+    envelope: Envelope,
 }
 
 impl Draft {
-    /// Everybody in the envelope, or those that the record leaves.
+    /// All recipients of the envelope that are not settled in the record.
     fn recipients(&self, record: Option<&MailRecord>) -> Vec<Address> {
         let envelope = self.mailboxes.envelope().into_iter();
         envelope.filter(|to| record.is_none_or(|known| !known.is_settled(to.as_str()))).cloned().collect()
@@ -314,7 +316,7 @@ impl Draft {
             self.build(recipients, date)
         } else {
             let task = tokio::task::spawn_blocking(move || self.build(recipients, date));
-            task.await.unwrap_or_else(|e| Err(format!("the mail cannot be built: {e}")))
+            task.await.unwrap_or_else(|e| Err(format!("cannot build the mail: {e}")))
         };
         built.map_err(MailError::Invalid)
     }
@@ -324,20 +326,20 @@ impl Draft {
         let mail = mime::build(&self.mail, &self.mailboxes, &message_id, date)?;
         let size = mail.len();
         let content = if self.is_framed { smtp::framed(mail) } else { mail };
-        let parcel = Parcel { from: self.return_path.0, recipients, content, size };
-        Ok(Built { safe_id: self.safe_id, message_id: format!("<{message_id}>"), parcel })
+        let envelope = Envelope { from: self.return_path.0, recipients, content, size };
+        Ok(Built { safe_id: self.safe_id, message_id: format!("<{message_id}>"), envelope })
     }
 }
 
 impl Relay {
     fn new(name: &str, settings: &config::Relay, access: Access) -> Result<Relay, MailerError> {
-        let refused = |problem: String| MailerError::Relay { relay: name.to_owned(), problem };
+        let invalid = |problem: String| MailerError::Relay { relay: name.to_owned(), problem };
         let from = settings.from.as_deref().map(Mailbox::parse).transpose();
         let return_path = settings.return_path.as_deref().map(ReturnPath::parse).transpose();
-        let way = match &settings.kind {
+        let transport = match &settings.kind {
             RelayKind::Smtp(smtp) => {
-                let target = target(smtp).map_err(refused)?;
-                Way::Smtp(Box::new(Pool::new(name, target, smtp)))
+                let target = target(smtp).map_err(invalid)?;
+                Transport::Smtp(Box::new(Pool::new(name, target, smtp)))
             }
             RelayKind::File { dir } => {
                 let folder = Folder::new(dir, access).map_err(|source| MailerError::Folder {
@@ -345,14 +347,14 @@ impl Relay {
                     dir: dir.clone(),
                     source,
                 })?;
-                Way::File(folder)
+                Transport::File(folder)
             }
-            RelayKind::Discard => Way::Discard,
+            RelayKind::Discard => Transport::Discard,
         };
         Ok(Relay {
-            from: from.map_err(|e| refused(format!("from: {e}")))?,
-            return_path: return_path.map_err(|e| refused(format!("return_path: {e}")))?,
-            way,
+            from: from.map_err(|e| invalid(format!("from: {e}")))?,
+            return_path: return_path.map_err(|e| invalid(format!("return_path: {e}")))?,
+            transport,
         })
     }
 }
@@ -366,7 +368,7 @@ impl ReturnPath {
     }
 }
 
-/// Checks what the settings of a mail server say together.
+/// Checks the settings of a mail server.
 fn target(smtp: &config::Smtp) -> Result<Target, String> {
     if smtp.host.is_empty() {
         return Err("host is empty".into());
@@ -380,7 +382,7 @@ fn target(smtp: &config::Smtp) -> Result<Target, String> {
         return Err(format!("{setting} must be at least 1"));
     }
     if smtp.login.is_some() && smtp.tls == Tls::None && !is_loopback(&smtp.host) {
-        return Err("the login would cross the network in plain text; set tls to \"starttls\" or \"implicit\"".into());
+        return Err("the login would be sent unencrypted; set tls to \"starttls\" or \"implicit\"".into());
     }
     Ok(Target {
         host: smtp.host.clone(),
@@ -396,15 +398,15 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// RFC 5321, section 4.1.1.1: a domain name or an address literal.
+/// The name for EHLO: a domain name or an address literal (RFC 5321, section 4.1.1.1).
 fn hello(name: Option<&str>) -> Result<String, String> {
     let is_domain = |text: &str| Address::parse(&format!("x@{text}")).is_ok_and(|address| address.domain() == text);
     match name {
         Some(name) if is_domain(name) => Ok(name.to_owned()),
-        Some(name) => Err(format!("hello_name {} is no domain name", Shown(name))),
+        Some(name) => Err(format!("hello_name {} is not a domain name", Quoted(name))),
         None => {
-            let own = ClientId::default().to_string();
-            Ok(if is_domain(&own) { own } else { "[127.0.0.1]".to_owned() })
+            let host = ClientId::default().to_string();
+            Ok(if is_domain(&host) { host } else { "[127.0.0.1]".to_owned() })
         }
     }
 }

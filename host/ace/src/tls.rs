@@ -1,4 +1,4 @@
-//! TLS: what the host trusts where it connects, and what it shows where it is connected to.
+//! TLS: the certificates that the host trusts as a client, and its own as a server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-/// Why a connection by TLS cannot be made ready.
+/// Why TLS cannot be configured.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages describe them")]
 #[non_exhaustive]
 pub enum TlsError {
     #[error("ca-file {}: {reason}", file.display())]
@@ -18,19 +18,22 @@ pub enum TlsError {
     Settings(#[from] rustls::Error),
 }
 
-/// The certificates of a PEM file, one at least. Touches files: not for an async thread.
+/// The certificates of a PEM file, at least one. Blocks on the disk.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let problem = |reason: String| TlsError::CaFile { file: file.to_owned(), reason };
     let certificates = CertificateDer::pem_file_iter(file)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
         .map_err(|e| problem(e.to_string()))?;
     if certificates.is_empty() {
-        return Err(problem("there is no certificate in it; PEM is expected".to_owned()));
+        return Err(problem("it has no certificate; expected PEM".to_owned()));
     }
     Ok(certificates)
 }
 
-/// The settings of a server with this certificate, its chain and its key, all PEM. Touches files: not for an async thread.
+/// The settings of a server with a certificate, its chain and its key in PEM. Blocks on the disk.
+///
+/// # Errors
+/// If a file cannot be read, or the key does not fit.
 pub fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     let chain = certificates(certificate)?;
     let problem = |e: rustls::pki_types::pem::Error| TlsError::CaFile { file: key.to_owned(), reason: e.to_string() };
@@ -42,10 +45,13 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, Tls
     Ok(config)
 }
 
-/// The settings of a client that trusts the system's roots and those of the file. Touches files: not for an async thread.
+/// The settings of a client that trusts the system's root certificates and those of a file. Blocks on the disk.
+///
+/// # Errors
+/// If the file cannot be read.
 pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
-    // Certificates of the system that rustls cannot read are of no use to it; the others are.
+    // Skips certificates of the system that rustls cannot parse.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = ca_file {
         for certificate in certificates(file)? {

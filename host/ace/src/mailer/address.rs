@@ -1,4 +1,4 @@
-//! Mailboxes: a display name and an address, checked so that neither can add a header line, a recipient or a command.
+//! Mailboxes: a display name and an address. They are checked so that they cannot inject a header, a recipient or a command.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,10 +12,10 @@ const LOCAL_PART_BYTES_MAX: usize = 64;
 const ADDRESS_BYTES_MAX: usize = 254;
 /// RFC 1035, section 3.1.
 const LABEL_BYTES_MAX: usize = 63;
-/// How much of a refused value an error shows.
-const SHOWN_CHARS_MAX: usize = 80;
+/// The longest quotation of an invalid value in an error.
+const QUOTED_CHARS_MAX: usize = 80;
 
-/// `local@domain`, fit for an envelope and a header. The domain is ASCII (punycode where it was not).
+/// `local@domain`, valid in an envelope and in a header. The domain is ASCII (punycode if necessary).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     text: String,
@@ -23,9 +23,9 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads one bare address. The error says what is wrong with it, and quotes it.
+    /// Parses an address without a name. The error quotes it.
     pub(super) fn parse(text: &str) -> Result<Address, String> {
-        Address::check(text).map_err(|problem| format!("{}: {problem}", Shown(text)))
+        Address::check(text).map_err(|problem| format!("{}: {problem}", Quoted(text)))
     }
 
     fn check(text: &str) -> Result<Address, String> {
@@ -36,7 +36,7 @@ impl Address {
             return Err(format!("an invisible character (U+{:04X}) in an address", u32::from(invisible)));
         }
         let Some((local, domain)) = text.rsplit_once('@') else {
-            return Err("an address is written name@domain".into());
+            return Err("an address has the form name@domain".into());
         };
         let local = checked_local_part(local)?;
         let domain = ascii_domain(domain)?;
@@ -55,16 +55,16 @@ impl Address {
         &self.text[self.at + 1..]
     }
 
-    /// Only a server with SMTPUTF8 (RFC 6531) takes an address that is not.
+    /// Only servers with SMTPUTF8 (RFC 6531) accept other addresses.
     pub(super) fn is_ascii(&self) -> bool {
         self.text.is_ascii()
     }
 }
 
-/// `Name <address>`, `<address>` or a bare address.
+/// `Name <address>`, `<address>` or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mailbox {
-    /// Not empty.
+    /// The display name, not empty.
     pub(super) name: Option<String>,
     pub(super) address: Address,
 }
@@ -72,12 +72,12 @@ pub(super) struct Mailbox {
 impl Mailbox {
     pub(super) fn parse(text: &str) -> Result<Mailbox, String> {
         match Named::parse(text)? {
-            Named { address: "", .. } => Err(format!("{}: the address is missing", Shown(text))),
+            Named { address: "", .. } => Err(format!("{}: the address is missing", Quoted(text))),
             Named { name, address } => Ok(Mailbox { name, address: Address::parse(address)? }),
         }
     }
 
-    /// Reads a sender: `Name <>` is `default`'s address under that name.
+    /// Parses a sender. `Name <>` stands for the address of `default` with that name.
     pub(super) fn parse_sender(text: &str, default: Option<&Mailbox>) -> Result<Mailbox, String> {
         let Named { name, address } = Named::parse(text)?;
         if !address.is_empty() {
@@ -85,12 +85,12 @@ impl Mailbox {
         }
         match default {
             Some(default) => Ok(Mailbox { name, address: default.address.clone() }),
-            None => Err(format!("{} has no address, and no default sender is configured", Shown(text))),
+            None => Err(format!("{} has no address, and no default sender is configured", Quoted(text))),
         }
     }
 }
 
-/// The two halves of a mailbox; the address is not yet checked.
+/// The parts of a mailbox, with an address that is not checked yet.
 struct Named<'a> {
     name: Option<String>,
     address: &'a str,
@@ -99,18 +99,18 @@ struct Named<'a> {
 impl<'a> Named<'a> {
     fn parse(text: &'a str) -> Result<Named<'a>, String> {
         if let Some(control) = text.chars().find(|c| c.is_control()) {
-            return Err(format!("{}: control character {control:?}", Shown(text)));
+            return Err(format!("{}: control character {control:?}", Quoted(text)));
         }
         let text = text.trim();
         let Some(inner) = text.strip_suffix('>') else {
             return Ok(Named { name: None, address: text });
         };
         let Some((name, address)) = inner.rsplit_once('<') else {
-            return Err(format!("{}: \">\" without \"<\"", Shown(text)));
+            return Err(format!("{}: \">\" without \"<\"", Quoted(text)));
         };
-        let phrase = Phrase::read(name);
+        let phrase = Phrase::parse(name);
         if phrase.is_list() {
-            return Err(format!("{}: more than one address; give each as an entry of its own", Shown(text)));
+            return Err(format!("{}: more than one address; use a separate entry for each", Quoted(text)));
         }
         let name = phrase.text.trim();
         Ok(Named { name: (!name.is_empty()).then(|| name.to_owned()), address: address.trim() })
@@ -121,13 +121,13 @@ impl<'a> Named<'a> {
 struct Phrase {
     /// Without the quotes.
     text: String,
-    /// What stands outside quotes.
+    /// The text outside quotes.
     bare: String,
 }
 
 impl Phrase {
-    /// A quote that is not closed is a character as any other.
-    fn read(name: &str) -> Phrase {
+    /// Parses a phrase. A quote that is not closed is literal.
+    fn parse(name: &str) -> Phrase {
         let mut phrase = Phrase { text: String::with_capacity(name.len()), bare: String::new() };
         let mut rest = name;
         while let Some(start) = rest.find('"') {
@@ -148,13 +148,13 @@ impl Phrase {
         self.bare.push_str(text);
     }
 
-    /// Whether it holds another address: what stands before the last `<` is not a name then.
+    /// Whether it contains another address, so that the text before the last `<` is not a name.
     fn is_list(&self) -> bool {
         self.bare.contains(['<', '>']) || (self.bare.contains('@') && self.bare.contains([',', ';']))
     }
 }
 
-/// Where a quoted string ends, from behind its first quote.
+/// The position of the closing quote, in the text after the opening one.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut is_escaped = false;
     text.char_indices().find_map(|(at, c)| {
@@ -164,7 +164,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-/// A local part as it goes out. Dots at its ends or in a row, as some providers gave them out (docomo, au), are only allowed in quotes.
+/// A checked local part. Leading, trailing and repeated dots, which some providers used (docomo, au), require quotes.
 fn checked_local_part(local: &str) -> Result<Cow<'_, str>, String> {
     let has_loose_dots = local.split('.').any(str::is_empty) && local.contains(|c| c != '.');
     if has_loose_dots && local.chars().all(|c| is_atext(c) || c == '.') {
@@ -179,7 +179,7 @@ fn checked_local_part(local: &str) -> Result<Cow<'_, str>, String> {
 /// Dot-string or quoted string (RFC 5321, section 4.1.2), with the letters of RFC 6531.
 fn check_local_part(local: &str) -> Result<(), String> {
     if local.is_empty() {
-        return Err("nothing before the \"@\"".into());
+        return Err("there is nothing before the \"@\"".into());
     }
     if local.len() > LOCAL_PART_BYTES_MAX {
         return Err(format!("more than {LOCAL_PART_BYTES_MAX} bytes before the \"@\""));
@@ -188,7 +188,7 @@ fn check_local_part(local: &str) -> Result<(), String> {
         return check_quoted(inner);
     }
     if local.split('.').any(str::is_empty) {
-        return Err("a dot at the start, at the end or twice in a row before the \"@\"".into());
+        return Err("a leading, trailing or repeated dot before the \"@\"".into());
     }
     match local.chars().find(|&c| !(is_atext(c) || c == '.')) {
         Some(c) => Err(format!("{c:?} before the \"@\"")),
@@ -196,12 +196,12 @@ fn check_local_part(local: &str) -> Result<(), String> {
     }
 }
 
-/// Stricter than the RFC: dots and spaces are what quoting is needed for; `<`, `>`, `,`, `@` and escapes in it would only
-/// put the quoting of every server on the way to the test.
+/// Stricter than the RFC: only dots and spaces need quotes. `<`, `>`, `,`, `@` and escapes would rely on correct quoting in every
+/// server on the way.
 fn check_quoted(inner: &str) -> Result<(), String> {
     match inner.chars().find(|&c| !(is_atext(c) || c == '.' || c == ' ')) {
         Some(c) => Err(format!("{c:?} in the quoted part before the \"@\"")),
-        None if inner.trim().is_empty() => Err("nothing before the \"@\"".into()),
+        None if inner.trim().is_empty() => Err("there is nothing before the \"@\"".into()),
         None => Ok(()),
     }
 }
@@ -211,36 +211,36 @@ fn is_atext(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_letter_beyond_ascii(c)
 }
 
-/// White space and the like of other scripts are left out: nobody has them in an address, and they deceive the eye.
+/// Excludes white space of other scripts, which is not used in addresses and is deceptive.
 fn is_letter_beyond_ascii(c: char) -> bool {
     !c.is_ascii() && !c.is_whitespace() && !c.is_control()
 }
 
-/// The domain in ASCII: names through IDNA (UTS 46), address literals of RFC 5321, section 4.1.3, as they are.
+/// The domain in ASCII: names by IDNA (UTS 46), address literals (RFC 5321, section 4.1.3) unchanged.
 fn ascii_domain(domain: &str) -> Result<Cow<'_, str>, String> {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let sound = match literal.strip_prefix("IPv6:") {
+        let is_valid = match literal.strip_prefix("IPv6:") {
             Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
             None => literal.parse::<Ipv4Addr>().is_ok(),
         };
-        return if sound { Ok(Cow::Borrowed(domain)) } else { Err(format!("{domain:?} is not an IP address")) };
+        return if is_valid { Ok(Cow::Borrowed(domain)) } else { Err(format!("{domain:?} is not an IP address")) };
     }
     let ascii = if domain.is_ascii() {
         Cow::Borrowed(domain)
     } else {
         idna::domain_to_ascii_cow(domain.as_bytes(), idna::AsciiDenyList::EMPTY)
-            .map_err(|_| format!("{domain:?} is no domain name"))?
+            .map_err(|_| format!("{domain:?} is not a domain name"))?
     };
     if ascii.is_empty() {
-        return Err("nothing after the \"@\"".into());
+        return Err("there is nothing after the \"@\"".into());
     }
     match ascii.split('.').find(|label| !is_label(label)) {
-        Some(label) => Err(format!("{label:?} cannot be part of a domain name")),
+        Some(label) => Err(format!("{label:?} is not a valid part of a domain name")),
         None => Ok(ascii),
     }
 }
 
-/// RFC 1123, section 2.1; the underscore is not allowed there and in use all the same.
+/// RFC 1123, section 2.1. The underscore is not allowed there, but it is in use.
 fn is_label(label: &str) -> bool {
     (1..=LABEL_BYTES_MAX).contains(&label.len())
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
@@ -248,12 +248,12 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// A refused value in an error: quoted, its control characters escaped, cut to a readable length.
-pub(super) struct Shown<'a>(pub(super) &'a str);
+/// An invalid value in an error: quoted, escaped and truncated.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(SHOWN_CHARS_MAX) {
+        match self.0.char_indices().nth(QUOTED_CHARS_MAX) {
             Some((cut, _)) => write!(f, "{:?} …", &self.0[..cut]),
             None => write!(f, "{:?}", self.0),
         }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_address_is_quoted_in_the_error() {
+    fn an_invalid_address_is_quoted_in_the_error() {
         let long_local = format!("{}@example.com", "x".repeat(65));
         let long_label = format!("a@{}.com", "x".repeat(64));
         let long = format!("a@{}com", "abcdefghi.".repeat(26));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_alone_takes_the_default_address() {
+    fn a_name_without_an_address_gets_the_default_address() {
         let default = Mailbox::parse("Campus <no-reply@example.com>").unwrap();
         let sender = Mailbox::parse_sender("Course team <>", Some(&default)).unwrap();
         assert_eq!(sender.name.as_deref(), Some("Course team"));

@@ -1,16 +1,16 @@
-//! Why a mail server did not take a mail: at which stage, by which code, and what follows from it.
+//! Failures of mail servers: the stage, the code of the reply, and the consequence.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::reply::{Reply, clipped};
 
-/// How far the conversation with a mail server had come when it failed, in its order.
+/// The stages of an SMTP session, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// The host's name is looked up and the connection made.
+    /// Resolving the host name and connecting.
     Connect,
-    /// The TLS handshake, at once or after STARTTLS.
+    /// The TLS handshake, immediately or after STARTTLS.
     Tls,
     /// The server's first line.
     Greeting,
@@ -21,19 +21,19 @@ pub enum Stage {
     Login,
     /// MAIL.
     Sender,
-    /// RCPT: the server answered for at least one recipient, or was to.
+    /// RCPT.
     Recipient,
-    /// DATA, before the mail itself.
+    /// DATA, before the content.
     Data,
-    /// The mail was being sent.
+    /// Sending the content.
     Content,
-    /// The whole mail was sent, its final dot included, and the server was to answer.
+    /// Waiting for the reply to the final dot.
     FinalDot,
 }
 
 impl Stage {
-    /// Whether the server had come to the recipients. Before that a failure says something about the server or the settings
-    /// of the relay, and nothing about whom the mail is for.
+    /// Whether the stage is RCPT or later. An earlier failure is about the server or the settings of the relay, not about the
+    /// recipients.
     pub fn has_named_recipients(self) -> bool {
         self >= Stage::Recipient
     }
@@ -57,7 +57,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// How far a mail has come, for whoever may stop waiting for it: a stage, or that it waits for a free connection.
+/// The stage that sending a mail has reached, readable after the call was dropped. No stage while it waits for a connection.
 #[derive(Debug, Default)]
 pub struct Progress(AtomicU8);
 
@@ -70,48 +70,48 @@ impl Progress {
         self.0.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// A connection was being made, and nothing of the mail was shown to the server yet.
+    /// Whether a connection was being made. Nothing of the mail was sent yet.
     pub fn is_connecting(&self) -> bool {
         self.stage().is_some_and(|stage| stage < Stage::Sender as u8)
     }
 
-    /// The mail itself was being sent: it may have been taken.
+    /// Whether the content was being sent. The mail may have been accepted.
     pub fn is_handing_over(&self) -> bool {
         self.stage().is_some_and(|stage| stage >= Stage::Content as u8)
     }
 }
 
-/// A recipient that the server did not take.
+/// A recipient that the server refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub address: String,
-    /// The server's answer, in one line.
+    /// The server's reply, in one line.
     pub answer: String,
-    /// 5xx: not to be tried again.
+    /// Whether the reply is 5xx: do not retry.
     pub is_permanent: bool,
 }
 
-/// What is known about a failure besides its text.
+/// The details of a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FailureDetail {
-    /// `None`: no server was asked.
+    /// `None` if no server was contacted.
     pub stage: Option<Stage>,
-    /// The server's code, where it answered.
+    /// The code of the server's reply, if there was one.
     pub code: Option<u16>,
-    /// Every recipient with the server's answer, where it took none of them.
+    /// All recipients with the server's replies, if it refused all of them.
     pub refused: Vec<Refusal>,
 }
 
-/// What follows from a failure.
+/// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The server will never take this mail.
+    /// The server will never accept this mail.
     Permanent,
     Temporary,
-    /// The whole mail was sent, and no answer came that tells whether it was taken.
+    /// The whole mail was sent, but no reply says whether it was accepted.
     MaybeSent,
-    /// The connection ended before the mail was sent, or what came over it makes no sense. On one that had been idle that says
-    /// nothing about the server: it had closed it, or had said something meanwhile.
+    /// The connection ended before the mail was sent, or the server sent something invalid. On a connection that was idle, this
+    /// says nothing about the server, which may have closed it meanwhile.
     Unusable,
 }
 
@@ -119,7 +119,7 @@ pub(super) enum Kind {
 pub(super) struct Failure {
     pub(super) kind: Kind,
     pub(super) detail: FailureDetail,
-    /// Without the stage.
+    /// The text without the stage.
     message: String,
 }
 
@@ -133,13 +133,12 @@ impl Failure {
         Failure::new(stage, Kind::Temporary, message)
     }
 
-    /// No server was asked.
+    /// A failure before a server was contacted.
     pub(super) fn local(kind: Kind, message: impl Into<String>) -> Failure {
         Failure { kind, detail: FailureDetail::default(), message: message.into() }
     }
 
-    /// A reply that is not what the stage asks for; its code alone decides. Before MAIL nothing was said about this mail, and
-    /// the server may think better of it.
+    /// A failure by a reply. Only its code counts. Before MAIL, a refusal is never permanent, because it is not about this mail.
     pub(super) fn reply(stage: Stage, reply: &Reply) -> Failure {
         let kind = if stage >= Stage::Sender && reply.is_permanent() {
             Kind::Permanent
@@ -153,7 +152,7 @@ impl Failure {
         failure
     }
 
-    /// No recipient was taken. It is final only if each refusal is.
+    /// All recipients were refused. The failure is permanent only if each refusal is.
     pub(super) fn recipients(refused: Vec<Refusal>, code: Option<u16>) -> Failure {
         let is_permanent = refused.iter().all(|refusal| refusal.is_permanent);
         let kind = if is_permanent { Kind::Permanent } else { Kind::Temporary };
@@ -167,7 +166,7 @@ impl Failure {
         Failure { kind, ..self }
     }
 
-    /// Changes what is told of it.
+    /// Changes the text.
     pub(super) fn map_message(mut self, change: impl FnOnce(String) -> String) -> Failure {
         self.message = change(self.message);
         self

@@ -1,4 +1,4 @@
-//! What a mail server offers in its answer to EHLO.
+//! The features in a mail server's reply to EHLO.
 
 use super::reply::Reply;
 
@@ -8,15 +8,15 @@ pub(super) struct Features {
     pub(super) pipelining: bool,
     pub(super) smtputf8: bool,
     pub(super) eight_bit: bool,
-    /// RFC 1870. 0: no fixed maximum.
+    /// The maximum size of a mail (RFC 1870); 0 for no fixed maximum.
     pub(super) size: Option<usize>,
-    /// In capital letters, from every line that names some.
+    /// The mechanisms of all AUTH lines, in upper case.
     pub(super) mechanisms: Vec<String>,
 }
 
 impl Features {
-    /// Reads the lines after the first, which is the server's name. Keywords and mechanisms may have any case (RFC 5321,
-    /// section 4.1.1.1; RFC 4422, section 3.1); `AUTH=` is how they were announced before RFC 2554, and still are by some.
+    /// Parses all lines except the first, which has the server's name. Keywords and mechanisms are case-insensitive (RFC 5321,
+    /// section 4.1.1.1; RFC 4422, section 3.1). Some servers still use `AUTH=`, the form before RFC 2554.
     pub(super) fn read(reply: &Reply) -> Features {
         let mut features = Features::default();
         for line in reply.lines().skip(1) {

@@ -1,40 +1,40 @@
-//! Whom a mail still goes to, and how an attempt changes that: no relay gets a mail for a recipient twice, or again for one
-//! that it refused for good.
+//! The remaining recipients of a mail, and how an attempt changes them. No relay gets a mail twice for a recipient that it accepted or
+//! permanently refused.
 
 use super::address::Address;
 use super::failure::{FailureDetail, Refusal, Stage};
-use super::session::Taken;
+use super::session::Acceptance;
 use super::{Accepted, MailError};
 use crate::message::{MailRecord, RecipientRecord, RecipientState};
 
-/// One attempt to hand a mail over.
+/// One attempt to send a mail.
 pub(super) struct Attempt<'a> {
     pub(super) key: &'a str,
     pub(super) message_id: String,
     pub(super) date: i64,
-    /// Who is in its envelope.
+    /// The recipients of its envelope.
     pub(super) recipients: Vec<Address>,
 }
 
 impl Attempt<'_> {
-    /// Notes that the relay took the mail, for some recipients at least.
-    pub(super) fn accepted(self, record: &mut Option<MailRecord>, taken: Taken) -> Accepted {
-        if record.is_none() && taken.refused.is_empty() {
-            // What most mails come to.
-            *record = Some(MailRecord { answer: taken.answer.clone(), ..self.record() });
-            return Accepted { answer: taken.answer, message_id: self.message_id, refused: Vec::new() };
+    /// Records that the relay accepted the mail for at least one recipient.
+    pub(super) fn accepted(self, record: &mut Option<MailRecord>, acceptance: Acceptance) -> Accepted {
+        if record.is_none() && acceptance.refused.is_empty() {
+            // The usual case.
+            *record = Some(MailRecord { answer: acceptance.answer.clone(), ..self.record() });
+            return Accepted { answer: acceptance.answer, message_id: self.message_id, refused: Vec::new() };
         }
         let known = record.get_or_insert_with(|| self.record());
-        known.answer.clone_from(&taken.answer);
+        known.answer.clone_from(&acceptance.answer);
         for address in &self.recipients {
-            let refusal = taken.refused.iter().find(|refusal| refusal.address == address.as_str());
+            let refusal = acceptance.refused.iter().find(|refusal| refusal.address == address.as_str());
             set(known, address, refusal);
         }
-        Accepted { answer: taken.answer, message_id: self.message_id, refused: refusals(known) }
+        Accepted { answer: acceptance.answer, message_id: self.message_id, refused: refusals(known) }
     }
 
-    /// Notes that the relay took the mail for nobody. Where nothing is left to try and somebody has it from an earlier
-    /// attempt, that is no failure of the mail any more.
+    /// Records that the relay accepted the mail for no recipient. This is not a failure if no recipient remains and an earlier
+    /// attempt was accepted for at least one.
     pub(super) fn failed(self, record: &mut Option<MailRecord>, error: MailError) -> Result<Accepted, MailError> {
         let refused = match &error {
             MailError::Temporary { detail, .. } => detail.refused.clone(),
@@ -59,8 +59,8 @@ impl Attempt<'_> {
                 set(known, address, Some(refusal));
             }
         }
-        let is_over = self.recipients.iter().all(|address| known.is_settled(address.as_str()));
-        if is_over && known.has(RecipientState::Accepted) { answer(known) } else { Err(error) }
+        let is_final = self.recipients.iter().all(|address| known.is_settled(address.as_str()));
+        if is_final && known.has(RecipientState::Accepted) { result(known) } else { Err(error) }
     }
 
     fn record(&self) -> MailRecord {
@@ -74,8 +74,8 @@ impl Attempt<'_> {
     }
 }
 
-/// What a mail came to that nobody is left for.
-pub(super) fn answer(record: &MailRecord) -> Result<Accepted, MailError> {
+/// The result of a mail without remaining recipients.
+pub(super) fn result(record: &MailRecord) -> Result<Accepted, MailError> {
     if record.recipients.is_empty() || record.has(RecipientState::Accepted) {
         return Ok(Accepted {
             answer: record.answer.clone(),
@@ -96,7 +96,7 @@ fn set(record: &mut MailRecord, address: &Address, refusal: Option<&Refusal>) {
     match record.recipients.iter_mut().find(|known| known.address == address.as_str()) {
         Some(known) => (known.state, known.answer) = (state, answer),
         None => {
-            // The first of a mail's recipients is asked about first, too.
+            // The server replies first about the first recipient, which is the main one.
             let main = record.main().is_none();
             record.recipients.push(RecipientRecord { address: address.as_str().to_owned(), main, state, answer });
         }

@@ -1,32 +1,32 @@
-//! Replies of a mail server, read as bytes (RFC 5321, section 4.2): the code decides and the text only informs, so that no
-//! text, however odd, changes what a reply means or hides that there was one.
+//! Parses replies of mail servers as bytes (RFC 5321, section 4.2). Only the code counts; no text can change the meaning of a reply or
+//! hide it.
 
 use std::fmt;
 
 use crate::message::text;
 
-/// The longest reply, all its lines together. A server that goes on is cut off.
+/// The longest reply with all its lines. The connection of a server that exceeds it is closed.
 pub(super) const REPLY_BYTES_MAX: usize = 64 * 1024;
-/// How much of a server's text goes into answers, reasons and logs.
-const SHOWN_BYTES_MAX: usize = 400;
-/// How much of something that is no reply an error quotes.
+/// The longest text of a server in results and logs.
+const TEXT_BYTES_MAX: usize = 400;
+/// The longest quotation of an invalid reply in an error.
 const QUOTED_CHARS_MAX: usize = 80;
-/// Most replies fit; a server that answers several commands at once is read in few pieces.
+/// The bytes of one read. Most replies fit.
 const READ_BYTES: usize = 1024;
 
-/// One reply, positive or not.
+/// One reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
-    /// Of the last line: where lines disagree, that is the server's last word.
+    /// The code of the last line, which counts if lines disagree.
     pub(super) code: u16,
-    /// Its lines without their codes, one below the other. What is not UTF-8 in them is replaced.
+    /// Its lines without codes, separated by line breaks. Invalid UTF-8 is replaced.
     text: String,
-    /// Some line, not always the last one, has a code of the class 2.
+    /// Whether any line has a code 2xx.
     has_positive_line: bool,
 }
 
 impl Reply {
-    /// Reads the lines of a reply, complete or cut short. `None`: its first line has no code.
+    /// Parses the lines of a complete or incomplete reply. `None` if its first line has no code.
     fn parse(bytes: &[u8]) -> Option<Reply> {
         let mut reply: Option<Reply> = None;
         for line in bytes.split(|&b| b == b'\n') {
@@ -51,7 +51,7 @@ impl Reply {
         self.text.split('\n')
     }
 
-    /// The same answer with something to read before its own text.
+    /// The same reply with a text before its own.
     pub(super) fn with_text(self, text: &str) -> Reply {
         Reply { text: format!("{text} {}", self.text), ..self }
     }
@@ -60,25 +60,24 @@ impl Reply {
         (200..300).contains(&self.code)
     }
 
-    /// The server waits for more: content after DATA, a response in AUTH.
+    /// Whether the server expects more: content after DATA, a response in AUTH.
     pub(super) fn is_intermediate(&self) -> bool {
         (300..400).contains(&self.code)
     }
 
-    /// The server says no, for now (4xx) or for good (5xx).
+    /// Whether it is a temporary (4xx) or permanent (5xx) refusal.
     pub(super) fn is_refusal(&self) -> bool {
         (400..600).contains(&self.code)
     }
 
-    /// 530, 534, 535 and 538 are about the login (RFC 4954, section 6): the settings are at fault, not the mail.
+    /// Whether it is a permanent refusal of the mail. 530, 534, 535 and 538 are about the login (RFC 4954, section 6).
     pub(super) fn is_permanent(&self) -> bool {
         (500..600).contains(&self.code) && !matches!(self.code, 530 | 534 | 535 | 538)
     }
 
-    /// Whether this reply to the end of a mail means that the server took it. Where the lines disagree, one that says so
-    /// counts: a client may decide by the code of any line (RFC 5321, section 4.2.1), and a mail is never repeated after
-    /// the server said that it has it.
-    pub(super) fn takes_the_mail(&self) -> bool {
+    /// Whether this reply to the final dot means that the server accepted the mail. If lines disagree, a positive one counts: a
+    /// client may use the code of any line (RFC 5321, section 4.2.1), and a mail that may have been accepted is never repeated.
+    pub(super) fn accepts_the_mail(&self) -> bool {
         self.has_positive_line
     }
 }
@@ -90,40 +89,40 @@ impl fmt::Display for Reply {
     }
 }
 
-/// The code of a line: its first three bytes. A client looks at nothing else to decide (RFC 5321, section 4.2).
+/// The code of a line: its first three bytes. Clients must ignore the rest (RFC 5321, section 4.2).
 fn code(line: &[u8]) -> Option<u16> {
     let digits = line.first_chunk::<3>().filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
     Some(digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0')))
 }
 
-/// The server's words go into logs and outcomes: one line of bounded length, without characters that steer or hide.
+/// A server's text for logs and results: one line of bounded length, without control and hidden characters.
 pub(super) fn clipped(text: &str) -> String {
-    text::one_line(text.trim(), SHOWN_BYTES_MAX)
+    text::one_line(text.trim(), TEXT_BYTES_MAX)
 }
 
-/// Why what came from the server is no reply.
+/// Why bytes of the server are not a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Malformed {
     /// The first line has no code.
     NoCode,
-    /// It goes on past [`REPLY_BYTES_MAX`].
+    /// It is longer than [`REPLY_BYTES_MAX`].
     TooLong,
 }
 
-/// What came from the server and was not used yet: replies that wait for their turn, and the one that is being read.
+/// The received bytes: complete replies that were not taken yet, and the one that is being read.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     bytes: Vec<u8>,
-    /// Where the reply that is being read starts.
+    /// The start of the reply that is being read.
     start: usize,
-    /// Where its present line starts.
+    /// The start of its current line.
     line: usize,
-    /// No line ends between the start of the present line and here.
+    /// There is no line end between the start of the current line and this position.
     scanned: usize,
 }
 
 impl Inbox {
-    /// Takes the next reply, if all of it is there. After an error nothing more can be read.
+    /// Takes the next reply if it is complete. After an error, nothing more can be read.
     pub(super) fn take(&mut self) -> Result<Option<Reply>, Malformed> {
         while let Some(found) = self.bytes[self.scanned..].iter().position(|&b| b == b'\n') {
             let (start, line, end) = (self.start, self.line, self.scanned + found);
@@ -135,7 +134,7 @@ impl Inbox {
                 return Err(Malformed::TooLong);
             }
             (self.line, self.scanned) = (end + 1, end + 1);
-            // A hyphen announces another line, and nothing else does. A line without a code is text between two others.
+            // Only a hyphen announces another line. A line without a code is text between two others.
             if code.is_some() && self.bytes.get(line + 3) != Some(&b'-') {
                 self.start = end + 1;
                 return Ok(Reply::parse(&self.bytes[start..end]));
@@ -155,24 +154,24 @@ impl Inbox {
         (self.line, self.scanned) = (self.start, self.start);
     }
 
-    /// The reply that is being read, as far as it came. `None`: not even its code did.
+    /// The incomplete reply that is being read. `None` if even its code is incomplete.
     pub(super) fn unfinished(&self) -> Option<Reply> {
         Reply::parse(&self.bytes[self.start..])
     }
 
-    /// What of the present reply was read, quoted and cut.
+    /// The start of the current reply, quoted and truncated.
     pub(super) fn quoted(&self) -> String {
         let unread = &self.bytes[self.start..];
         let text = String::from_utf8_lossy(&unread[..unread.len().min(4 * QUOTED_CHARS_MAX)]);
-        let shown: String = text.trim_end().chars().take(QUOTED_CHARS_MAX).collect();
-        format!("{shown:?}{}", if shown.len() < text.trim_end().len() { "…" } else { "" })
+        let quoted: String = text.trim_end().chars().take(QUOTED_CHARS_MAX).collect();
+        format!("{quoted:?}{}", if quoted.len() < text.trim_end().len() { "…" } else { "" })
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
-    /// Where the next bytes go.
+    /// The buffer for the next bytes.
     pub(super) fn space(&mut self) -> &mut Vec<u8> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
@@ -188,7 +187,7 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    /// Reads the bytes in pieces of every length.
+    /// Parses the bytes in pieces of every length.
     fn read(bytes: &[u8]) -> Vec<Result<Reply, Malformed>> {
         let mut readings = (1..=bytes.len()).map(|length| {
             let (mut inbox, mut found) = (Inbox::default(), Vec::new());
@@ -208,12 +207,12 @@ mod tests {
         first
     }
 
-    fn shown(bytes: &[u8]) -> Vec<String> {
+    fn texts(bytes: &[u8]) -> Vec<String> {
         read(bytes).into_iter().map(|reply| reply.map_or_else(|e| format!("{e:?}"), |r| r.to_string())).collect()
     }
 
     #[test]
-    fn the_first_three_bytes_are_the_code_and_the_text_does_not_matter() {
+    fn only_the_first_three_bytes_count() {
         let table: [(&[u8], &[&str]); 21] = [
             (b"250 ok\r\n", &["250 ok"]),
             (b"250 ok\n", &["250 ok"]),
@@ -238,12 +237,12 @@ mod tests {
             (b"\xff\xfe\r\n250 ok\r\n", &["NoCode"]),
         ];
         for (bytes, expected) in table {
-            assert_eq!(shown(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(texts(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
 
     #[test]
-    fn a_reply_has_a_bound_however_it_is_made_up() {
+    fn a_reply_of_any_form_is_bounded() {
         let long_line = [b"250 ", &[b'x'; REPLY_BYTES_MAX][..]].concat();
         let without_code = vec![b'x'; REPLY_BYTES_MAX + 1];
         let lines = b"250-more\r\n".repeat(REPLY_BYTES_MAX / 10 + 1);
@@ -261,16 +260,16 @@ mod tests {
         let longest = [b"250 ", &[b'x'; REPLY_BYTES_MAX - 5][..], b"\r\n"].concat();
         let mut inbox = Inbox::default();
         inbox.space().extend_from_slice(&longest);
-        assert_eq!(inbox.take().unwrap().unwrap().to_string().len(), 4 + SHOWN_BYTES_MAX + "…".len());
+        assert_eq!(inbox.take().unwrap().unwrap().to_string().len(), 4 + TEXT_BYTES_MAX + "…".len());
     }
 
     #[test]
-    fn a_reply_that_was_cut_short_has_its_code() {
+    fn an_incomplete_reply_has_its_code() {
         let unfinished = |bytes: &[u8]| {
             let mut inbox = Inbox::default();
             inbox.space().extend_from_slice(bytes);
             assert_eq!(inbox.take(), Ok(None));
-            inbox.unfinished().map(|reply| (reply.code, reply.takes_the_mail()))
+            inbox.unfinished().map(|reply| (reply.code, reply.accepts_the_mail()))
         };
         assert_eq!(unfinished(b"25"), None);
         assert_eq!(unfinished(b"250"), Some((250, true)));

@@ -1,4 +1,4 @@
-//! A relay of kind smtp: a bounded pool of sessions, each used for one mail at a time.
+//! Relays of kind `smtp`: a bounded pool of sessions, each of which sends one mail at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::failure::{Failure, Kind};
-use super::session::{Parcel, Session, Taken, Target};
+use super::session::{Acceptance, Envelope, Session, Target};
 use super::{MailError, Progress, Stage};
 
-/// Saying goodbye is a courtesy; nobody waits longer for it.
+/// The timeout of QUIT, which is only a courtesy.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) struct Pool {
@@ -19,9 +19,9 @@ pub(super) struct Pool {
     connections: usize,
     mails_per_connection: u32,
     idle_timeout: Duration,
-    /// One for each connection that is in use or being closed.
+    /// One permit per connection that is in use or being closed.
     permits: Arc<Semaphore>,
-    /// The one used last is on top and is taken first, so that a quiet relay keeps few alive.
+    /// A stack: the last used session is reused first, so that few stay open when there are few mails.
     idle: Mutex<Vec<Session>>,
 }
 
@@ -38,28 +38,28 @@ impl Pool {
         }
     }
 
-    /// Sends one mail over an idle connection or a new one; waits for its turn where all are in use.
+    /// Sends one mail over an idle connection or a new one. Waits if all connections are in use.
     ///
-    /// A session belongs to this call until it has ended well: dropping the call closes the connection.
-    pub(super) async fn send(&self, parcel: &Parcel, progress: &Progress) -> Result<Taken, MailError> {
+    /// Dropping the call closes its connection.
+    pub(super) async fn send(&self, envelope: &Envelope, progress: &Progress) -> Result<Acceptance, MailError> {
         let permit = self.permit().await?;
         if let Some(mut session) = self.take_idle() {
-            match session.deliver(parcel, progress).await {
-                Err(failure) if failure.kind == Kind::Unusable => self.note_unusable(&failure.to_string()),
+            match session.deliver(envelope, progress).await {
+                Err(failure) if failure.kind == Kind::Unusable => self.log_unusable(&failure.to_string()),
                 outcome => {
-                    self.put_back(session, permit);
+                    self.release(session, permit);
                     return outcome.map_err(|failure| self.error(failure));
                 }
             }
         }
         progress.reach(Stage::Connect);
         let mut session = Session::open(&self.target).await.map_err(|failure| self.error(failure))?;
-        let outcome = session.deliver(parcel, progress).await;
-        self.put_back(session, permit);
+        let outcome = session.deliver(envelope, progress).await;
+        self.release(session, permit);
         outcome.map_err(|failure| self.error(failure))
     }
 
-    /// Takes no further mail and closes the idle connections; those in use are closed when their mail is through.
+    /// Stops sending and closes idle connections. Connections in use are closed after their mail.
     pub(super) async fn close(&self) {
         self.permits.close();
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
@@ -74,15 +74,15 @@ impl Pool {
         let turn = Arc::clone(&self.permits).acquire_owned();
         let message = match tokio::time::timeout(self.target.timeout, turn).await {
             Ok(Ok(permit)) => return Ok(permit),
-            Ok(Err(_)) => "the mailer is being closed".into(),
+            Ok(Err(_)) => "the mailer is closed".into(),
             Err(_) => {
-                format!("all {} connections were busy for {} s", self.connections, self.target.timeout.as_secs_f32())
+                format!("all {} connections were in use for {} s", self.connections, self.target.timeout.as_secs_f32())
             }
         };
         Err(self.error(Failure::local(Kind::Temporary, message)))
     }
 
-    /// The connection that was used last and that the server has neither closed nor said anything on since.
+    /// The last used connection that the server has not closed or sent anything on.
     fn take_idle(&self) -> Option<Session> {
         loop {
             let mut session = {
@@ -93,20 +93,20 @@ impl Pool {
             if session.is_quiet() {
                 return Some(session);
             }
-            self.note_unusable(&session.unasked());
+            self.log_unusable(&session.unsolicited());
         }
     }
 
-    fn note_unusable(&self, reason: &str) {
+    fn log_unusable(&self, reason: &str) {
         tracing::debug!(relay = self.relay, reason, "An idle connection is no longer usable; opening a new one.");
     }
 
-    fn put_back(&self, session: Session, permit: OwnedSemaphorePermit) {
+    fn release(&self, session: Session, permit: OwnedSemaphorePermit) {
         if !session.is_usable() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Asked under the lock: `close` empties the list only after it has shut the permits.
+        // Checked under the lock: `close` closes the permits before it empties the list.
         if session.mails() < self.mails_per_connection && !self.permits.is_closed() {
             idle.push(session);
             return;
@@ -114,7 +114,7 @@ impl Pool {
         drop(idle);
         tokio::spawn(async move {
             session.quit(QUIT_TIMEOUT).await;
-            // Until now it counted as one of the relay's connections.
+            // The session counts as one of the relay's connections until it is closed.
             drop(permit);
         });
     }
@@ -133,8 +133,8 @@ impl Pool {
     }
 }
 
-/// The content as it goes over the wire: dots at line starts doubled, ended by a dot alone (RFC 5321, section 4.5.2).
-/// `mail` has CRLF line ends and does not begin with a dot.
+/// The content for DATA: dot-stuffed, with the final dot (RFC 5321, section 4.5.2). `mail` must have CRLF line ends and not start with
+/// a dot.
 pub(super) fn framed(mail: String) -> String {
     let mut framed = if mail.contains("\n.") { mail.replace("\n.", "\n..") } else { mail };
     framed.push_str(if framed.ends_with("\r\n") { ".\r\n" } else { "\r\n.\r\n" });
@@ -146,7 +146,7 @@ mod tests {
     use super::framed;
 
     #[test]
-    fn dots_are_doubled_and_the_end_is_one_line() {
+    fn content_is_dot_stuffed_and_ends_with_one_dot() {
         assert_eq!(framed("A: b\r\n\r\n.x\r\n..\r\n".into()), "A: b\r\n\r\n..x\r\n...\r\n.\r\n");
         assert_eq!(framed("A: b\r\n\r\nx.\r\n.".into()), "A: b\r\n\r\nx.\r\n..\r\n.\r\n");
         assert_eq!(framed("A: b\r\n\r\n".into()), "A: b\r\n\r\n.\r\n");

@@ -1,5 +1,4 @@
-//! The mailer through its one door, against servers on loopback: a scripted one for what goes wrong, postfix's smtp-sink
-//! for what a real one says.
+//! The mailer against servers on loopback: a scripted one for failures, and postfix's smtp-sink as a real one.
 
 mod connections;
 mod login;
@@ -24,7 +23,7 @@ use crate::config::{Login, Proof, RelayKind, Secret, SecretSource, Smtp};
 
 const ALL_OFFERS: &[&str] = &["PIPELINING", "SIZE 10000000", "8BITMIME", "SMTPUTF8"];
 
-/// How one connection of the scripted server goes: what it offers, and where it leaves the path of a good server.
+/// The script of one connection: the features that the server offers, and its deviations from a good server.
 #[derive(Clone, Default)]
 struct Script {
     offers: Vec<&'static str>,
@@ -36,9 +35,9 @@ struct Script {
 #[derive(Clone)]
 enum Turn {
     Say(&'static str),
-    /// The same, instead of the offers in an answer to EHLO.
+    /// The same, instead of the features in a reply to EHLO.
     Refuse(&'static str),
-    /// Answers, and closes after it.
+    /// Replies and then closes the connection.
     Last(&'static str),
     Close,
     Silence,
@@ -51,7 +50,7 @@ impl Script {
         Script { offers: offers.to_vec(), turns: turns.to_vec(), ..Script::default() }
     }
 
-    /// The answer to a line that starts so; "." is the end of the content, "" the greeting, "\n" an empty line.
+    /// The reply to a line with this start. "." is the end of the content, "" the greeting, "\n" an empty line.
     fn turn(&self, line: &str) -> Turn {
         let matches =
             |start: &str| if start.is_empty() || start == "." { line == start } else { line.starts_with(start) };
@@ -70,10 +69,10 @@ impl Script {
     }
 }
 
-/// A server on loopback that follows one script a connection; the last one again for every further connection.
+/// A server on loopback that follows one script per connection, and the last one for all further connections.
 struct Server {
     address: SocketAddr,
-    /// Every line, `<n>` before it telling the connection; the content's lines are left out.
+    /// All lines except those of the content, prefixed by `<n>` for the connection.
     lines: Arc<Mutex<Vec<String>>>,
     mails: Arc<Mutex<Vec<String>>>,
 }
@@ -268,7 +267,7 @@ fn permanent(error: MailError) -> String {
 }
 
 #[tokio::test]
-async fn some_recipients_refused_is_a_success_with_their_answers() {
+async fn a_mail_that_some_recipients_refuse_is_accepted_with_their_replies() {
     for offers in [ALL_OFFERS, &[]] {
         let turns = [("RCPT TO:<bad@", Say("550 5.1.1 unknown")), ("RCPT TO:<full@", Say("452 4.2.2 full"))];
         let server = Server::start([Script::new(offers, &turns)]).await;
@@ -285,7 +284,7 @@ async fn some_recipients_refused_is_a_success_with_their_answers() {
 }
 
 #[tokio::test]
-async fn a_later_attempt_goes_to_whom_the_server_deferred_and_is_the_same_mail() {
+async fn a_later_attempt_sends_the_same_mail_to_deferred_recipients_only() {
     for offers in [ALL_OFFERS, &[]] {
         let deferring = [("RCPT TO:<full@", Say("452 4.2.2 full")), ("RCPT TO:<bad@", Say("550 5.1.1 unknown"))];
         let server = Server::start([Script::new(offers, &deferring), Script::new(offers, &[])]).await;
@@ -296,7 +295,7 @@ async fn a_later_attempt_goes_to_whom_the_server_deferred_and_is_the_same_mail()
         assert_eq!(first.refused.len(), 2);
         let stored = serde_json::to_string(&record).unwrap();
         tokio::time::sleep(Duration::from_millis(1100)).await;
-        // As after a restart.
+        // The record after a restart.
         let mut record: Option<MailRecord> = serde_json::from_str(&stored).unwrap();
         let second = mailer.send(mail(), "id", &mut record).await.unwrap();
         assert_eq!(second.message_id, first.message_id);
@@ -305,15 +304,15 @@ async fn a_later_attempt_goes_to_whom_the_server_deferred_and_is_the_same_mail()
         assert_eq!((server.count("RCPT"), server.count("RCPT TO:<full@example.com>")), (4, 2));
         let mails = server.mails.lock().unwrap().clone();
         assert_eq!(mails.len(), 2);
-        assert_eq!(mails[0], mails[1], "the date, too, is the first attempt's");
-        // Nobody is left: nothing is sent, and the answer is the same.
+        assert_eq!(mails[0], mails[1], "including the date");
+        // No recipient remains: nothing is sent, and the result is the same.
         assert_eq!(mailer.send(mail(), "id", &mut record).await.unwrap(), second);
         assert_eq!(server.mails.lock().unwrap().len(), 2);
     }
 }
 
 #[tokio::test]
-async fn what_a_record_keeps_is_what_a_later_attempt_must_know() {
+async fn a_record_keeps_what_a_later_attempt_needs() {
     async fn record(turns: &[(&'static str, Turn)]) -> (Option<MailRecord>, Result<Accepted, MailError>) {
         let server = Server::start([Script::new(ALL_OFFERS, turns)]).await;
         let mut record = None;
@@ -322,7 +321,7 @@ async fn what_a_record_keeps_is_what_a_later_attempt_must_know() {
     }
     let accepted_by_all = record(&[]).await.0.unwrap();
     assert!(accepted_by_all.recipients.is_empty() && accepted_by_all.is_main_accepted());
-    // Nobody has it, and everybody is to be asked again, or nobody.
+    // All recipients are deferred, or all are refused.
     for turns in
         [[("RCPT", Say("450 busy")), ("DATA", Say("503 no"))], [("RCPT", Say("550 no")), ("DATA", Say("503 no"))]]
     {
@@ -339,9 +338,9 @@ async fn what_a_record_keeps_is_what_a_later_attempt_must_know() {
     assert!(kept.is_settled("ann@example.com") && !kept.is_settled("bob@example.com") && !kept.is_main_accepted());
 }
 
-/// Where the mail is refused, by which code, and what follows for it and for its connection.
+/// The stage and code of a refusal, and the consequences for the mail and the connection.
 #[tokio::test]
-async fn answers_are_judged_by_their_code() {
+async fn replies_are_judged_by_their_code() {
     struct Case(&'static [(&'static str, Turn)], &'static str, bool, usize);
     let table = [
         Case(&[("MAIL", Say("550 5.7.1 no")), ("DATA", Say("503 no"))], "550 5.7.1 no", true, 1),
@@ -390,7 +389,7 @@ async fn answers_are_judged_by_their_code() {
 }
 
 #[tokio::test]
-async fn a_mail_is_taken_where_any_line_of_the_last_reply_says_so() {
+async fn a_mail_is_accepted_if_any_line_of_the_last_reply_is_positive() {
     for reply in ["250-queued\r\n451 but later", "550-no\r\n250 yes", "250-queued\r\n250-and\r\n550 so on"] {
         let server = Server::start([Script::new(ALL_OFFERS, &[(".", Say(reply))])]).await;
         server.mailer().send(email(), "id", &mut None).await.unwrap();
@@ -400,7 +399,7 @@ async fn a_mail_is_taken_where_any_line_of_the_last_reply_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_waits_for_content_although_it_took_no_recipient_gets_none() {
+async fn a_server_that_accepted_no_recipient_gets_no_content() {
     let server = Server::start([Script::new(ALL_OFFERS, &[("RCPT", Say("550 gone"))])]).await;
     let mailer = server.mailer();
     for id in ["1", "2"] {
@@ -429,11 +428,11 @@ async fn the_envelope_has_every_recipient_once_and_the_configured_return_path() 
 }
 
 #[tokio::test]
-async fn what_the_server_cannot_take_is_not_offered_to_it() {
+async fn a_mail_that_the_server_cannot_accept_is_not_sent() {
     let server = Server::start([Script::new(&["SIZE 2000"], &[])]).await;
     let mailer = server.mailer();
     let big = Email { text: "x\n".repeat(1500), ..email() };
-    assert!(permanent(mailer.send(big, "1", &mut None).await.unwrap_err()).contains("the server takes 2000"));
+    assert!(permanent(mailer.send(big, "1", &mut None).await.unwrap_err()).contains("the server accepts at most 2000"));
     assert!(permanent(mailer.send(to(&["zoë@example.com"]), "2", &mut None).await.unwrap_err()).contains("SMTPUTF8"));
     assert_eq!((server.count("MAIL"), server.count("EHLO")), (0, 1));
 
@@ -447,7 +446,7 @@ async fn what_the_server_cannot_take_is_not_offered_to_it() {
 #[tokio::test]
 async fn smtp_sink_takes_every_mail() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    // Started by root, it wants to know as whom to run.
+    // Root must specify a user for it.
     let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     let mut sink = tokio::process::Command::new("/usr/sbin/smtp-sink")
         .args(if is_root { &["-u", "nobody"][..] } else { &[] })

@@ -1,4 +1,4 @@
-//! The kinds of TLS of an SMTP relay, made ready.
+//! The TLS configuration of SMTP relays.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::session::Security;
 use crate::config::{Smtp, Tls};
 use crate::tls;
 
-/// Reads the certificates and makes ready for the relay's kind of TLS. The error names what is wrong.
+/// Reads the certificates and prepares the relay's kind of TLS.
 pub(super) fn security(settings: &Smtp) -> Result<Security, String> {
     let ca_file = settings.ca_file.as_deref();
     let kind = match settings.tls {
         Tls::None => {
-            // One that cannot be read is told, though nothing rests on it yet.
+            // Reports a file that cannot be read, although it is not used.
             ca_file.map(tls::certificates).transpose().map_err(|e| e.to_string())?;
             return Ok(Security::Plain);
         }

@@ -1,4 +1,4 @@
-//! What is built is read back with a mail parser and compared.
+//! Built mails, compared with the result of a mail parser.
 
 use mail_parser::{Address as ParsedAddress, Message, MessageParser, MimeHeaders, PartType};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn try_build(mail: &Email) -> Result<String, String> {
     build(mail, &Mailboxes::new(mail, sender)?, "id-1@campus.example", DATE)
 }
 
-/// Builds a mail and checks what holds for every one of them.
+/// Builds a mail and checks its invariants.
 fn built(mail: &Email) -> String {
     let bytes = try_build(mail).unwrap();
     for line in bytes.split("\r\n") {
@@ -56,7 +56,7 @@ fn a_plain_mail_is_one_text_part() {
 }
 
 #[test]
-fn unicode_comes_back_as_it_was() {
+fn unicode_is_preserved() {
     let mail = Email {
         sender: Some("Zoë 🎓 Ærø <zoe@bücher.example>".into()),
         recipients: vec!["日本 太郎 <taro@example.jp>".into(), "\"Quote \\\" , <x>\" <q@example.com>".into()],
@@ -156,7 +156,7 @@ fn a_text_attachment_keeps_every_byte() {
 }
 
 #[test]
-fn the_same_mail_gives_the_same_bytes_and_no_text_can_end_its_part() {
+fn the_same_mail_has_the_same_bytes_and_no_text_can_end_its_part() {
     let mail = Email { html: Some("<p>x</p>".into()), ..email() };
     let bytes = built(&mail);
     assert_eq!(bytes, built(&mail));
@@ -169,7 +169,7 @@ fn the_same_mail_gives_the_same_bytes_and_no_text_can_end_its_part() {
 }
 
 #[test]
-fn long_headers_are_folded_and_structured_ones_left_alone() {
+fn long_headers_are_folded_and_structured_ones_are_not_changed() {
     let url = format!("<https://campus.example/unsubscribe/{}>, <mailto:u@campus.example>", "a".repeat(300));
     let mail = Email {
         subject: "A subject of many short words ".repeat(30).trim().into(),
@@ -185,7 +185,7 @@ fn long_headers_are_folded_and_structured_ones_left_alone() {
 }
 
 #[test]
-fn a_refused_field_is_named() {
+fn an_error_names_the_invalid_field() {
     let header = |name: &str, value: &str| Email { headers: vec![(name.into(), value.into())], ..email() };
     let attachment = |name: &str, content_type: &str, id: Option<&str>| Email {
         attachments: vec![Attachment {
@@ -235,7 +235,7 @@ fn a_refused_field_is_named() {
 }
 
 #[test]
-fn message_ids_stay_apart_when_they_are_made_safe() {
+fn safe_message_ids_stay_unique() {
     assert_eq!(safe_message_id("d244d674-95de.django_email"), "d244d674-95de.django_email");
     let unsafe_ids = ["a/b", "a\\b", "a b", "a>b", "../a", ".a", "", "a\r\nb", "zoë"];
     let long = ["x".repeat(200), "x".repeat(201)];
@@ -248,7 +248,7 @@ fn message_ids_stay_apart_when_they_are_made_safe() {
     }
 }
 
-/// Pieces that have broken mail software before, between any other text.
+/// Any text with pieces that have broken mail software before.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("\r\n".to_owned()),
@@ -318,7 +318,7 @@ fn with_header(name: &str, value: &str) -> Email {
 }
 
 #[test]
-fn of_a_structured_header_the_words_alone_are_encoded() {
+fn only_free_text_of_a_structured_header_is_encoded() {
     for (name, value) in [
         ("Reply-To", "Zoë <z@example.com>, \"Bob, B.\" <b@example.com>"),
         ("Sender", "Zoë <z@example.com>"),
@@ -348,7 +348,7 @@ fn of_a_structured_header_the_words_alone_are_encoded() {
 }
 
 #[test]
-fn what_a_structured_header_cannot_hold_is_refused_by_name() {
+fn an_error_names_the_structured_header_with_invalid_content() {
     for (name, value) in [
         ("Reply-To", "Zoë"),
         ("Sender", "Zoë <z@example.com"),
@@ -364,7 +364,7 @@ fn what_a_structured_header_cannot_hold_is_refused_by_name() {
 }
 
 #[test]
-fn a_url_of_800_characters_fits_and_one_that_is_too_long_is_refused_by_name() {
+fn a_url_of_800_characters_fits_and_one_that_is_too_long_is_an_error() {
     let url = |bytes: usize| format!("<https://campus.example/{}>", "x".repeat(bytes - 25));
     let fits = 998 - "List-Unsubscribe: ".len();
     for bytes in [800, fits] {
@@ -377,7 +377,7 @@ fn a_url_of_800_characters_fits_and_one_that_is_too_long_is_refused_by_name() {
 }
 
 #[test]
-fn two_addresses_in_one_string_are_refused_in_every_field() {
+fn two_addresses_in_one_string_are_rejected_in_every_field() {
     let both = || vec!["Ann <a@x.example>, Bob <b@x.example>".to_owned()];
     for (field, mail) in [
         ("recipients", Email { recipients: both(), ..email() }),

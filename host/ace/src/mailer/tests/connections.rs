@@ -36,7 +36,7 @@ async fn a_closed_idle_connection_is_replaced_once() {
         }
         assert_eq!(server.mails.lock().unwrap().len(), 3);
     }
-    // One that breaks at once on a fresh connection, too, is not tried a third time.
+    // A mail that also fails on a new connection is not sent a third time.
     let scripts = [Script::new(ALL_OFFERS, &[(".", Last("250 ok"))]), Script::new(ALL_OFFERS, &[("MAIL", Close)])];
     let server = Server::start(scripts).await;
     let mailer = server.mailer();
@@ -47,7 +47,7 @@ async fn a_closed_idle_connection_is_replaced_once() {
 }
 
 #[tokio::test]
-async fn a_break_is_told_by_what_the_server_can_have() {
+async fn a_broken_connection_is_judged_by_what_the_server_can_have_received() {
     let table = [
         ("", Close, false),
         ("EHLO", Close, false),
@@ -78,7 +78,7 @@ async fn a_break_is_told_by_what_the_server_can_have() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_reading_has_not_got_the_mail() {
+async fn a_server_that_stops_reading_has_not_received_the_mail() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server { address: listener.local_addr().unwrap(), lines: Arc::default(), mails: Arc::default() };
     tokio::spawn(async move {
@@ -114,18 +114,18 @@ async fn a_dropped_send_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn no_more_connections_than_configured_and_no_longer_wait_than_the_timeout() {
+async fn connections_and_the_wait_for_one_are_bounded() {
     let server = Server::start([Script::new(ALL_OFFERS, &[("MAIL", Silence)])]).await;
     let mailer = mailer(RelayKind::Smtp(Smtp { timeout: Duration::from_millis(200), ..server.settings() }));
     let send = async |id| mailer.send(email(), id, &mut None).await;
     let (a, b, c) = tokio::join!(send("1"), send("2"), send("3"));
     for error in [a, b] {
-        assert!(temporary(error.unwrap_err()).0.contains("no answer within 0.2 s"));
+        assert!(temporary(error.unwrap_err()).0.contains("no reply within 0.2 s"));
     }
     let (message, maybe_sent) = temporary(c.unwrap_err());
     assert!(!maybe_sent);
-    // Both wait equally long: the third has either been turned away or got a connection at the last moment.
-    assert!(message.contains("all 2 connections were busy") || message.contains("no answer within"), "{message}");
+    // All wait equally long: the third either gave up, or got a connection at the last moment.
+    assert!(message.contains("all 2 connections were in use") || message.contains("no reply within"), "{message}");
     assert!(server.count("MAIL") <= 3);
 }
 
@@ -147,7 +147,7 @@ async fn connections_are_replaced_by_mails_and_by_age() {
 }
 
 #[tokio::test]
-async fn a_closed_mailer_takes_nothing() {
+async fn a_closed_mailer_sends_nothing() {
     let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
     let mailer = server.mailer();
     mailer.send(email(), "1", &mut None).await.unwrap();

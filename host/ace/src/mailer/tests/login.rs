@@ -12,7 +12,7 @@ fn token(source: SecretSource) -> Login {
     Login { username: "user".into(), proof: Proof::Token(source) }
 }
 
-/// Sends one mail with this login; what it came to, and the lines between EHLO and MAIL.
+/// Sends one mail with this login. Returns the result and the lines between EHLO and MAIL.
 async fn log_in(
     offers: &[&'static str],
     turns: &[(&'static str, Turn)],
@@ -27,7 +27,7 @@ async fn log_in(
 }
 
 #[tokio::test]
-async fn mechanisms_are_found_in_any_case_and_form_and_challenges_may_say_anything() {
+async fn mechanisms_are_found_in_any_form_and_the_text_of_challenges_is_ignored() {
     let challenged = |first, second| [("AUTH LOGIN", Say(first)), (NAME, Say(second)), (PASSWORD, Say("235 welcome"))];
     let login = ["AUTH LOGIN", NAME, PASSWORD].map(str::to_owned).to_vec();
     let table = [
@@ -44,11 +44,11 @@ async fn mechanisms_are_found_in_any_case_and_form_and_challenges_may_say_anythi
     for offer in ["AUTH PLAIN LOGIN", "auth=login plain"] {
         assert_eq!(log_in(&[offer], &[], password()).await, (Ok(()), vec![plain.to_owned()]));
     }
-    // A server that overlooks the initial response asks for it.
+    // A server that ignores the initial response requests it.
     let again = [("AUTH PLAIN", Say("334 ")), ("AHVzZXIA", Say("235 ok"))];
     let (sent, lines) = log_in(&["AUTH PLAIN"], &again, password()).await;
     assert_eq!((sent, lines), (Ok(()), vec![plain.to_owned(), "AHVzZXIAZ2VoZWlt".to_owned()]));
-    // And one that has not what it offers gets the next mechanism.
+    // If a server does not support what it offers, the next mechanism is used.
     let turns = [&[("AUTH PLAIN", Say("504 what?"))][..], &challenged("334 a", "334 b")[..]].concat();
     let (sent, lines) = log_in(&["AUTH PLAIN LOGIN"], &turns, password()).await;
     assert_eq!((sent, lines), (Ok(()), [vec![plain.to_owned()], login].concat()));
@@ -66,7 +66,7 @@ async fn a_token_logs_in_and_is_read_from_its_file_each_time() {
     assert!(sent.unwrap_err().contains("AUTH: XOAUTH2: 535 {\"status\":\"401\"} 5.7.8 no"));
     assert_eq!(lines[1..], [""]);
 
-    // One too long for a line of a command waits to be asked for.
+    // A response that is too long for a command is sent on request.
     let long = SecretSource::Value(Secret::new("t".repeat(2000)));
     let (sent, lines) =
         log_in(&["AUTH XOAUTH2"], &[("AUTH", Say("334 ")), ("dXNlcj", Say("235 ok"))], token(long)).await;
@@ -88,7 +88,7 @@ async fn a_token_logs_in_and_is_read_from_its_file_each_time() {
 }
 
 #[tokio::test]
-async fn no_reason_shows_a_secret_that_the_server_repeats() {
+async fn no_error_contains_a_secret_that_the_server_repeats() {
     let answers = ["535 AHVzZXIAZ2VoZWlt is wrong", "535 geheim is wrong", "535 Z2VoZWlt?"];
     for answer in answers {
         let (sent, _) = log_in(&["AUTH PLAIN"], &[("AUTH", Say(answer))], password()).await;
@@ -98,7 +98,7 @@ async fn no_reason_shows_a_secret_that_the_server_repeats() {
 }
 
 #[tokio::test]
-async fn helo_is_for_servers_from_which_nothing_more_is_needed() {
+async fn helo_is_used_only_if_no_extension_is_required() {
     let old = [("EHLO", Refuse("502 5.5.1 unknown command"))];
     let server = Server::start([Script::new(&[], &old)]).await;
     server.mailer().send(email(), "1", &mut None).await.unwrap();
@@ -114,10 +114,10 @@ async fn helo_is_for_servers_from_which_nothing_more_is_needed() {
     }
     assert_eq!((server.count("HELO"), server.count("AUTH")), (1, 0));
 
-    // Nor is a password told to a server that offers no AUTH.
+    // A server that offers no AUTH gets no password.
     let server = Server::start([Script::new(ALL_OFFERS, &[])]).await;
     let settings = Smtp { login: Some(password()), ..server.settings() };
     let (reason, _) = temporary(mailer(RelayKind::Smtp(settings)).send(email(), "3", &mut None).await.unwrap_err());
-    assert!(reason.contains("needs AUTH PLAIN or AUTH LOGIN; the server offers no AUTH"), "{reason}");
+    assert!(reason.contains("requires AUTH PLAIN or AUTH LOGIN; the server offers no AUTH"), "{reason}");
     assert_eq!((server.count("AUTH"), server.count("MAIL")), (0, 0));
 }

@@ -1,5 +1,5 @@
-//! Every reply of every stage in every odd form, against a server that follows a script byte by byte. A part runs with
-//! every build; with `ACE_SOAK_ROUNDS` (`make soak`) all of it does.
+//! All replies of all stages in all odd forms, from a server that follows a script byte by byte. By default only a part of the cases runs;
+//! with `ACE_SOAK_ROUNDS` (`make soak`) all run.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,12 +7,12 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// What the odd reply answers.
+/// The position of the odd reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Greeting,
     Hello,
-    /// EHLO is refused, and HELO is answered oddly.
+    /// EHLO is refused, and the reply to HELO is odd.
     OldHello,
     Starttls,
     Auth,
@@ -25,7 +25,7 @@ enum At {
     Dot,
     Reset,
     Quit,
-    /// Nothing: it comes after the answer to the final dot.
+    /// After the reply to the final dot.
     Idle,
 }
 
@@ -47,7 +47,7 @@ const PLACES: [At; 15] = [
     At::Idle,
 ];
 
-/// How it is written.
+/// The form of the odd reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Plain,
@@ -63,14 +63,14 @@ enum Form {
     ManyLines,
     OddSeparators,
     LineWithoutCode,
-    // From here on it never comes to its end, or does not start with its code.
+    // These never end, or do not start with their code.
     CarriageReturnOnly,
     AfterJunk,
     CutShort,
     Endless,
     EndlessLines,
     LastLineMissing,
-    // From here on it has no code.
+    // These have no code.
     Junk,
     EndlessJunk,
     EmptyLine,
@@ -107,17 +107,17 @@ const FORMS: [Form; 24] = [
     Nothing,
 ];
 
-/// Which class its code has: the one the stage asks for, 4xx, 421, 5xx, or one that makes no sense there.
+/// The class of its code: the expected one, 4xx, 421, 5xx, or one that is invalid at this stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Good,
-    Later,
+    Temporary,
     Closing,
-    Never,
-    Senseless,
+    Permanent,
+    Invalid,
 }
 
-const CLASSES: [Class; 5] = [Class::Good, Class::Later, Class::Closing, Class::Never, Class::Senseless];
+const CLASSES: [Class; 5] = [Class::Good, Class::Temporary, Class::Closing, Class::Permanent, Class::Invalid];
 
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -127,11 +127,11 @@ struct Case {
     is_pipelined: bool,
 }
 
-/// What must come of it.
+/// The expected result.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Taken,
-    TryAgain,
+    Accepted,
+    Retry,
     MaybeSent,
     Refused,
 }
@@ -145,7 +145,7 @@ impl Form {
         (self as u8) < Junk as u8
     }
 
-    /// Whether only the client's patience ends it.
+    /// Whether only the timeout of the client ends it.
     fn waits(self) -> bool {
         matches!(self, CarriageReturnOnly | LastLineMissing | Nothing)
     }
@@ -154,12 +154,12 @@ impl Form {
 impl Case {
     fn code(&self) -> &'static str {
         match (self.class, self.at) {
-            (Class::Later, _) => "451",
+            (Class::Temporary, _) => "451",
             (Class::Closing, _) => "421",
-            (Class::Never, _) => "550",
-            (Class::Senseless, At::Data) => "250",
-            (Class::Senseless, At::Auth | At::AuthName) => "999",
-            (Class::Senseless, _) => "354",
+            (Class::Permanent, _) => "550",
+            (Class::Invalid, At::Data) => "250",
+            (Class::Invalid, At::Auth | At::AuthName) => "999",
+            (Class::Invalid, _) => "354",
             (Class::Good, At::Greeting | At::Starttls) => "220",
             (Class::Good, At::Auth | At::AuthName) => "334",
             (Class::Good, At::AuthPassword) => "235",
@@ -169,7 +169,7 @@ impl Case {
         }
     }
 
-    /// Nothing that comes after a mail changes what became of it.
+    /// Whether the odd reply comes after the mail and so does not change its result.
     fn is_after_the_mail(&self) -> bool {
         matches!(self.at, At::Quit | At::Idle)
     }
@@ -177,30 +177,32 @@ impl Case {
     fn verdict(&self) -> Verdict {
         let is_read = self.form.ends() || (self.at == At::Dot && self.form.has_code());
         match (self.at, self.class) {
-            _ if self.is_after_the_mail() => Verdict::Taken,
+            _ if self.is_after_the_mail() => Verdict::Accepted,
             // RSET is only sent after a refusal.
             (At::Reset, _) => Verdict::Refused,
             (At::Dot, _) if !is_read => Verdict::MaybeSent,
-            (At::Dot, Class::Senseless) => Verdict::MaybeSent,
-            _ if !is_read => Verdict::TryAgain,
-            // There is no TLS behind the script's STARTTLS.
-            (At::Starttls, _) => Verdict::TryAgain,
-            (_, Class::Good) => Verdict::Taken,
-            // HELO is what remains where EHLO is refused.
-            (At::Hello, Class::Never) => Verdict::Taken,
-            // The other recipient is taken.
-            (At::FirstRecipient | At::LastRecipient, Class::Later | Class::Never | Class::Senseless) => Verdict::Taken,
-            (At::Mail | At::Data | At::Dot, Class::Never) => Verdict::Refused,
-            _ => Verdict::TryAgain,
+            (At::Dot, Class::Invalid) => Verdict::MaybeSent,
+            _ if !is_read => Verdict::Retry,
+            // The script does not support TLS after STARTTLS.
+            (At::Starttls, _) => Verdict::Retry,
+            (_, Class::Good) => Verdict::Accepted,
+            // HELO is sent after EHLO is refused.
+            (At::Hello, Class::Permanent) => Verdict::Accepted,
+            // The other recipient is accepted.
+            (At::FirstRecipient | At::LastRecipient, Class::Temporary | Class::Permanent | Class::Invalid) => {
+                Verdict::Accepted
+            }
+            (At::Mail | At::Data | At::Dot, Class::Permanent) => Verdict::Refused,
+            _ => Verdict::Retry,
         }
     }
 
-    /// Its line ends with the next answer's, and by its code the session ends there.
+    /// Whether its line ends with that of the next reply, and its code ends the session.
     fn ends_at_once(&self) -> bool {
         matches!((self.form, self.class), (CarriageReturnOnly, Class::Closing))
     }
 
-    /// What the reason must say.
+    /// The stage that the error must name.
     fn stage(&self) -> &'static str {
         match self.at {
             At::Greeting => "the greeting",
@@ -208,7 +210,7 @@ impl Case {
             At::Starttls if self.form.ends() && self.class == Class::Good => "the TLS handshake",
             At::Starttls => "STARTTLS",
             At::Auth | At::AuthName | At::AuthPassword => "AUTH",
-            // The answer to the next command is read in its place, and the last one is waited for.
+            // The reply to the next command is read instead, and the last one is missing.
             At::Mail | At::FirstRecipient | At::LastRecipient
                 if self.form.waits() && self.is_pipelined && !self.ends_at_once() =>
             {
@@ -260,13 +262,13 @@ impl Case {
     }
 }
 
-/// A server that replies oddly once, in its first conversation that comes to that point.
+/// A server that sends one odd reply, in the first session that reaches its position.
 struct OddServer {
     case: Case,
     address: SocketAddr,
-    /// 0 before the odd reply, 1 from then on, 2 where it came to an idle connection.
+    /// 0 before the odd reply, 1 after it, 2 if it was sent on an idle connection.
     odd: AtomicUsize,
-    /// Mails that it has and said so, or would have said had its answer come to its end.
+    /// Mails that it accepted, even if its reply was incomplete.
     kept: AtomicUsize,
 }
 
@@ -286,7 +288,7 @@ impl OddServer {
         server
     }
 
-    /// Replies, oddly where it is time. False: the connection is over.
+    /// Sends the usual or the odd reply. Returns whether the connection stays open.
     async fn say(&self, at: At, stream: &mut TcpStream, usual: &str) -> std::io::Result<bool> {
         if at != self.case.at || self.odd.fetch_max(1, Ordering::SeqCst) > 0 {
             if at == At::Dot {
@@ -358,7 +360,7 @@ impl OddServer {
                 }
                 "RSET" => self.say(At::Reset, tcp, "250 ok\r\n").await?,
                 "QUIT" => self.say(At::Quit, tcp, "221 bye\r\n").await? && self.case.at == At::Quit,
-                // The mail itself.
+                // The content of the mail.
                 _ => true,
             };
             if !goes_on {
@@ -368,7 +370,7 @@ impl OddServer {
     }
 }
 
-/// Sends a mail, the same again where that is allowed, and another one. The error says what is not as it must be.
+/// Sends a mail, and another one after it. The error describes an unexpected result.
 async fn try_case(case: Case, timeout: Duration) -> Result<(), String> {
     let server = OddServer::start(case).await;
     let login = matches!(case.at, At::Auth | At::AuthName | At::AuthPassword).then(password);
@@ -381,10 +383,10 @@ async fn try_case(case: Case, timeout: Duration) -> Result<(), String> {
     let first =
         tokio::time::timeout(timeout * 10, mailer.send(mail(), "1", &mut None)).await.map_err(|_| "it hangs")?;
     let (verdict, reason) = match first {
-        Ok(_) => (Verdict::Taken, None),
+        Ok(_) => (Verdict::Accepted, None),
         Err(MailError::Permanent { message, .. }) => (Verdict::Refused, Some(message)),
         Err(MailError::Temporary { message, maybe_sent: true, .. }) => (Verdict::MaybeSent, Some(message)),
-        Err(MailError::Temporary { message, .. }) => (Verdict::TryAgain, Some(message)),
+        Err(MailError::Temporary { message, .. }) => (Verdict::Retry, Some(message)),
         Err(MailError::Invalid(message)) => return Err(format!("invalid: {message}")),
     };
     if verdict != case.verdict() {
@@ -396,7 +398,7 @@ async fn try_case(case: Case, timeout: Duration) -> Result<(), String> {
         return Err(format!("the reason should name {}: {reason}", case.stage()));
     }
     let kept = server.kept.load(Ordering::SeqCst);
-    if kept != usize::from(verdict == Verdict::Taken) {
+    if kept != usize::from(verdict == Verdict::Accepted) {
         return Err(format!("{kept} copies after the first attempt: {reason:?}"));
     }
     if case.at == At::Starttls {
@@ -412,7 +414,7 @@ async fn try_case(case: Case, timeout: Duration) -> Result<(), String> {
         tokio::time::timeout(timeout * 10, mailer.send(mail(), "2", &mut None)).await.map_err(|_| "it hangs later")?;
     let accepted = second.map_err(|error| format!("the next mail: {error}"))?;
     if !accepted.refused.is_empty() || server.kept.load(Ordering::SeqCst) != kept + 1 {
-        return Err(format!("the next mail got an answer that was not meant for it: {accepted:?}"));
+        return Err(format!("the next mail got the reply to another one: {accepted:?}"));
     }
     tokio::time::timeout(timeout * 10, mailer.close()).await.map_err(|_| "it does not close")?;
     Ok(())
@@ -424,7 +426,7 @@ fn cases(is_soak: bool) -> Vec<Case> {
         for form in FORMS {
             for class in CLASSES {
                 for is_pipelined in [true, false] {
-                    // Without a code there is one class. HELO knows no pipelining.
+                    // Replies without a code have no class. HELO does not offer pipelining.
                     let is_new = (form.has_code() || class == Class::Good) && (at != At::OldHello || !is_pipelined);
                     let is_chosen = is_soak
                         || (class == Class::Good && (is_pipelined || at == At::OldHello))
@@ -441,7 +443,7 @@ fn cases(is_soak: bool) -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn every_reply_of_every_stage_in_every_odd_form() {
+async fn all_replies_of_all_stages_in_all_odd_forms() {
     let is_soak = std::env::var_os("ACE_SOAK_ROUNDS").is_some();
     let (mut waiting, mut running, mut wrong) = (cases(is_soak).into_iter(), JoinSet::new(), Vec::new());
     loop {
@@ -451,7 +453,7 @@ async fn every_reply_of_every_stage_in_every_odd_form() {
             running.spawn(async move {
                 let timeout = Duration::from_millis(if case.form.waits() { 400 } else { 10_000 });
                 match try_case(case, timeout).await {
-                    // Where the machine was too slow for so short a patience, the same with more of it.
+                    // Retries with a longer timeout, in case the machine was too slow.
                     Err(_) if case.form.waits() => (case, try_case(case, Duration::from_secs(3)).await),
                     outcome => (case, outcome),
                 }

@@ -1,9 +1,9 @@
-//! Relays and senders as ace.toml has them.
+//! Relays and senders of ace.toml.
 
 use super::*;
 
 #[tokio::test]
-async fn senders_and_relays_are_found_in_their_order() {
+async fn senders_and_relays_are_chosen_in_order_of_precedence() {
     let dir = tempfile::tempdir().unwrap();
     let relay = |from: Option<&str>| config::Relay {
         kind: RelayKind::File { dir: dir.path().join("out") },
@@ -36,18 +36,18 @@ async fn senders_and_relays_are_found_in_their_order() {
     assert!(unnamed.contains("default_relay") && unnamed.contains("bulk, main"), "{unnamed}");
     let unknown = send(None, Some("nope")).await.unwrap_err();
     assert!(matches!(&unknown, MailError::Invalid(text) if text.contains("\"nope\"") && text.contains("bulk, main")));
-    // Each id has one file, whatever it is called and however often it is sent.
+    // Each id has one file, however often it is sent.
     assert_eq!(std::fs::read_dir(dir.path().join("out")).unwrap().count(), 1);
 
-    let nobody =
+    let without_sender =
         Mailer::new(&config::Mailer { default_from: None, ..super::tests::settings(RelayKind::Discard) }).unwrap();
-    assert!(nobody.send(email(), "1", &mut None).await.unwrap_err().to_string().contains("default_from"));
+    assert!(without_sender.send(email(), "1", &mut None).await.unwrap_err().to_string().contains("default_from"));
     let discarded = super::tests::mailer(RelayKind::Discard).send(email(), "1", &mut None).await.unwrap();
     assert_eq!(discarded.answer, "discarded");
 }
 
 #[test]
-fn settings_that_cannot_be_are_refused_with_the_name_of_the_relay() {
+fn invalid_settings_are_rejected_with_the_name_of_the_relay() {
     let dir = tempfile::tempdir().unwrap();
     let (empty, file) = (dir.path().join("empty.pem"), dir.path().join("file"));
     std::fs::write(&empty, "no pem").unwrap();
@@ -71,7 +71,7 @@ fn settings_that_cannot_be_are_refused_with_the_name_of_the_relay() {
         (RelayKind::Smtp(Smtp { ca_file: Some(empty.clone()), ..smtp.clone() }), "empty.pem"),
         (RelayKind::Smtp(Smtp { ca_file: Some(dir.path().join("gone.pem")), ..smtp.clone() }), "gone.pem"),
         (RelayKind::Smtp(Smtp { tls: Tls::Implicit, host: "a b".into(), ..smtp.clone() }), "a b"),
-        (RelayKind::Smtp(Smtp { tls: Tls::None, login: Some(password()), ..smtp.clone() }), "plain text"),
+        (RelayKind::Smtp(Smtp { tls: Tls::None, login: Some(password()), ..smtp.clone() }), "unencrypted"),
         (RelayKind::File { dir: file.join("below") }, "below"),
     ];
     for (kind, named) in table {

@@ -42,7 +42,7 @@ impl State {
 
     async fn hand_over(&mut self, email: Email, message_id: &str) -> Result<Accepted, MailError> {
         // An earlier attempt sent this mail and has its answer.
-        if let Some(answer) = self.call.handover.mail(message_id).and_then(mailer::answered) {
+        if let Some(answer) = self.call.handover.mail(message_id).and_then(mailer::final_result) {
             return self.mail_answer(answer);
         }
         let (services, settings) = (self.services.clone(), self.settings.clone());

@@ -335,7 +335,7 @@ fn a_ca_file_without_a_certificate_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ca.pem");
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    for (content, expected) in [("", "there is no certificate in it"), (nonsense, "http: ca-file ")] {
+    for (content, expected) in [("", "it has no certificate"), (nonsense, "http: ca-file ")] {
         std::fs::write(&file, content).unwrap();
         let error = Client::new(&Http { ca_file: Some(file.clone()), ..settings() }).err().unwrap();
         assert!(matches!(error, ClientError::Trust(_)));
