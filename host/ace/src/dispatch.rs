@@ -273,7 +273,7 @@ async fn work<R: AsyncBufRead + Unpin + Send, S: Sink>(shared: Arc<Shared<R, S>>
         let advanced = match work {
             Work::Start(line) => start(&shared, line).await,
             Work::Resume(mut job) => {
-                job.flight.adopt((shared.current)());
+                job.flight.use_snapshot((shared.current)());
                 advance(&mut job, shared.now).await;
                 Ok(job)
             }
@@ -298,7 +298,7 @@ async fn advance(job: &mut Job, now: fn() -> Timestamp) {
     if let Err(panicked) = tasks::caught(job.flight.advance()).await {
         monitoring::task_failed("message");
         tracing::error!(line = job.line, message_uuid = %job.flight.message.uuid, "Sending a message failed: {panicked}");
-        job.flight.was_interrupted(&[now()]);
+        job.flight.add_interruptions(&[now()]);
         job.flight.abandon(&format!("{panicked}; it may have been handed over"));
     }
 }

@@ -226,7 +226,7 @@ impl Ace {
         while let Some(due) = flight.due() {
             let pause = due.duration_since(self.now());
             tokio::time::sleep(pause.try_into().unwrap_or_default()).await;
-            flight.adopt(self.snapshot());
+            flight.use_snapshot(self.snapshot());
             flight.advance().await;
         }
         Ok(flight.into_report())
@@ -371,7 +371,7 @@ impl Own {
         };
         let is_to_serve = |plugin: &&Arc<Plugin>| matches!(plugin.state, PluginState::Active | PluginState::Broken(_));
         let serving = registry.plugins.values().filter(is_to_serve);
-        monitoring::plugins_are(serving.clone().map(|p| (p.name.clone(), p.revision.clone())).collect());
+        monitoring::set_active_plugins(serving.clone().map(|p| (p.name.clone(), p.revision.clone())).collect());
         for plugin in serving {
             monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
             monitoring::plugin_is_behind(&plugin.name, plugin.rejected.is_some());

@@ -1,14 +1,14 @@
-//! What `ace-server`, `ace-cli`, the tests and the benchmarks use beyond what an embedding application needs.
+//! Items for `ace-server`, `ace-cli`, the tests and the benchmarks, which embedding applications do not need.
 //!
-//! Nothing here is covered by a promise of stability: it changes with its users, which are in the same workspace. Each module
-//! stands for the private one of the same name. A new line here is a design decision, as it opens a module to another crate.
+//! They are not stable: they change with their users in this workspace. Each module re-exports items of the private module of the
+//! same name. A new line here is a design decision, because it exposes a module to another crate.
 
-/// Which relays and origins can be used.
+/// The state of relays and origins.
 pub mod destination {
     pub use crate::destination::{Destinations, Notice, View, Wanted};
 }
 
-/// Building an engine, and looking at what it was built from.
+/// Building an engine and inspecting its configuration.
 pub mod engine {
     pub use crate::engine::{Notice, Survey, preview, survey, texts};
 }
@@ -44,12 +44,12 @@ pub mod presentation {
     pub use crate::presentation::{Presentation, Subject};
 }
 
-/// Tasks that are started again when they fail.
+/// Tasks that are restarted when they fail.
 pub mod tasks {
     pub use crate::tasks::{Panicked, Pauses, Tasks, blocking, caught};
 }
 
-/// Certificates, and what is trusted.
+/// Certificates and trust.
 pub mod tls {
     pub use crate::tls::{TlsError, client_config, server_config};
 }

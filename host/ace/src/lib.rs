@@ -1,26 +1,26 @@
-//! ACE: an automated communication engine. An application says "tell this person this"; ACE decides through policies
-//! whether, and over which channels, renders the templates, delivers, retries, and can say what happened to each message.
-//! Policies and channels are WebAssembly components from a plugin folder.
+//! ACE, an automated communication engine. An application submits messages to recipients. ACE evaluates policies, chooses channels,
+//! renders templates, delivers, retries, and reports what happened to each message. Policies and channels are WebAssembly components
+//! from a plugin folder.
 //!
-//! An application that embeds ACE starts at [`Ace::builder`], gives it policies ([`policy::Policy`]) and channels
-//! ([`channel::Channel`]) of its own, and sends with [`Ace::send`] or [`dispatch::run`]; docs/embedding.md shows it. What is in
-//! [`internals`] is for the other crates of this workspace.
+//! An application that embeds ACE starts with [`Ace::builder`], adds its own policies ([`policy::Policy`]) and channels
+//! ([`channel::Channel`]), and sends with [`Ace::send`] or [`dispatch::run`]. See docs/embedding.md. [`internals`] is for the other
+//! crates of this workspace.
 //!
-//! A message's way, each step a module:
+//! The modules that process a message, in order:
 //!
-//! - [`message`]: every value that crosses modules, edx-ace's JSON form among them
-//! - [`policy`]: asks each policy and folds the verdicts
-//! - [`channel`]: which channel carries a message
-//! - `presentation`: the templates
-//! - `retry`: when the next attempt is
+//! - [`message`]: the values that modules exchange, including edx-ace's JSON form
+//! - [`policy`]: evaluates policies and merges their verdicts
+//! - [`channel`]: chooses the channel of a message
+//! - `presentation`: renders templates
+//! - `retry`: schedules the next attempt
 //! - `pipeline`: the steps in order, for one message
-//! - [`dispatch`]: many messages at once, in bounded memory
+//! - [`dispatch`]: many messages concurrently, in bounded memory
 //!
-//! What serves them:
+//! Supporting modules:
 //!
-//! - `plugin`: the component runtime; `mailer` and [`ace_store::keyvalue`]: what plugins may be granted
-//! - [`config`]: `ace.toml`; `tls`: what is trusted; `engine`: builds everything, and builds it anew; [`watch`]: reloads
-//!   what changes; `monitoring`: events and metrics; `tasks`: what is started again when it fails
+//! - `plugin`: the component runtime; `mailer` and [`ace_store::keyvalue`]: capabilities that plugins can be granted
+//! - [`config`]: `ace.toml`; `tls`: trusted certificates; `engine`: builds and rebuilds everything; [`watch`]: reloads changed files;
+//!   `monitoring`: log events and metrics; `tasks`: restarts failed tasks
 
 #![warn(missing_docs, unreachable_pub)]
 

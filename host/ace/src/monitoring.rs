@@ -1,8 +1,7 @@
-//! What happened, for operators: log events and metrics. Every name of either is a constant here, except those of the server's
-//! own metrics.
+//! Log events and metrics for operators. The names of both are constants here, except those of the server's own metrics.
 //!
-//! Metrics go to whatever recorder the process has installed; without one ([`install`]) they cost next to nothing. Labels are
-//! names from the configuration, revisions, and words from short lists: never anything of a message.
+//! Metrics go to the recorder of the process ([`install`]); without one they cost almost nothing. Labels are names from the
+//! configuration, revisions, and values from short lists, never data of a message.
 
 pub mod digest;
 pub mod otlp;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-pub(crate) use series::plugins_are;
+pub(crate) use series::set_active_plugins;
 pub use series::{Exposition, install};
 
 use crate::message::{AttemptReport, ChannelReport, Destination, FaultKind, Message, Outcome, PolicyReport, Verdict};
@@ -37,57 +36,57 @@ pub(crate) const TEMPLATE_ERROR: &str = "template_error";
 /// edx-ace's `<type>_error`, after the channel type.
 pub(crate) const ERROR: &str = "error";
 
-/// Calls into a plugin, by `plugin`, `revision` and `result` (`ok`, `fault`).
+/// Calls of a plugin, by `plugin`, `revision` and `result` (`ok`, `fault`).
 const PLUGIN_CALLS: &str = "ace_plugin_calls_total";
-/// How long they took, by `plugin` and `revision`.
+/// The duration of these calls, by `plugin` and `revision`.
 const PLUGIN_CALL_SECONDS: &str = "ace_plugin_call_duration_seconds";
 /// Faults, by `plugin`, `revision` and `kind`.
 const PLUGIN_FAULTS: &str = "ace_plugin_faults_total";
-/// Calls of a plugin into the host that were refused for want of a grant, by `plugin` and `revision`.
+/// Host calls of a plugin that were refused because a grant is missing, by `plugin` and `revision`.
 const PLUGIN_REFUSED: &str = "ace_plugin_refused_calls_total";
-/// 1 while a plugin's circuit is open, by `plugin`.
+/// 1 while a plugin's circuit breaker is open, by `plugin`.
 const PLUGIN_CIRCUIT_BREAKER_OPEN: &str = "ace_plugin_circuit_breaker_open";
-/// 1 where a plugin serves, 0 where it should and cannot, by `plugin`.
+/// 1 if a plugin is active, 0 if it should be and is not, by `plugin`.
 const PLUGIN_UP: &str = "ace_plugin_up";
-/// 1 while a plugin goes on in an earlier revision because the files that are there cannot serve, by `plugin`: at the next start it
-/// would be broken.
+/// 1 while an earlier revision of a plugin is active because its current files were rejected, by `plugin`. After a restart the plugin
+/// would not be active.
 const PLUGIN_REJECTED: &str = "ace_plugin_rejected";
-/// Revisions that were refused, by `plugin` and `revision`.
+/// Rejected revisions, by `plugin` and `revision`.
 const PLUGIN_REJECTIONS: &str = "ace_plugin_rejections_total";
 /// Reloads, by `result` (`ok`, `refused`).
 const RELOADS: &str = "ace_reloads_total";
-/// Tasks of the server that failed and were started again, by `task`.
+/// Tasks of the server that failed and were restarted, by `task`.
 const TASK_FAILURES: &str = "ace_task_failures_total";
 /// Verdicts, by `policy`, `revision` and `verdict` (`pass`, `deny`, `delay`, `broken`).
 const POLICY_VERDICTS: &str = "ace_policy_verdicts_total";
 /// Delivery attempts, by `channel`, `revision` and `result`.
 const DELIVERY_ATTEMPTS: &str = "ace_delivery_attempts_total";
-/// How long they took, by `channel`.
+/// The duration of these attempts, by `channel`.
 const DELIVERY_SECONDS: &str = "ace_delivery_duration_seconds";
 /// Settled channel types of messages, by `channel_type`, `channel` and `state`.
 const SETTLED: &str = "ace_settled_total";
 
-/// 0 while a relay or an origin that messages were handed to is down, by `kind` (`relay`, `origin`) and `name`.
+/// 0 while a relay or an origin is down, by `kind` (`relay`, `origin`) and `name`.
 const DESTINATION_UP: &str = "ace_destination_up";
-/// How often it went down, by `kind` and `name`.
+/// Outages of a relay or an origin, by `kind` and `name`.
 const DESTINATION_OUTAGES: &str = "ace_destination_outages_total";
-/// Messages that wait for it, by `kind` and `name`.
+/// Messages that wait for a relay or an origin, by `kind` and `name`.
 const DESTINATION_WAITING: &str = "ace_destination_waiting";
 
-/// A line at DEBUG; at INFO of a message whose `log_level` asks for more to be logged of it.
+/// Logs an event of a message at level debug, or at info if its `log_level` requests that.
 macro_rules! debug_of {
     ($message:expr, $($line:tt)*) => {
         if $message.is_logged_in_full() { tracing::info!($($line)*) } else { tracing::debug!($($line)*) }
     };
 }
 
-/// edx-ace's `report(key, value)`: a fact about a message, for whoever listens to the log target `ace::report`.
+/// edx-ace's `report(key, value)`: logs a fact about a message with the target `ace::report`.
 pub(crate) fn report(message: &Message, key: &str, value: impl Display) {
-    // As a text, so that no line break in it begins a line of the log.
+    // A string field, in which line breaks are escaped.
     debug_of!(message, target: "ace::report", message_uuid = %message.uuid, key, value = value.to_string());
 }
 
-/// As [`report`], with edx-ace's key for a channel type: `email_delivery_succeeded`.
+/// Like [`report`], with edx-ace's key for a channel type: `email_delivery_succeeded`.
 pub(crate) fn report_for(message: &Message, channel_type: &str, key: &str, value: impl Display) {
     debug_of!(
         message,
@@ -98,7 +97,7 @@ pub(crate) fn report_for(message: &Message, channel_type: &str, key: &str, value
     );
 }
 
-/// The metrics of one revision of a plugin, ready to be counted up.
+/// The metrics of one revision of a plugin.
 pub(crate) struct PluginMetrics {
     plugin: String,
     revision: String,
@@ -124,7 +123,7 @@ impl PluginMetrics {
         }
     }
 
-    /// One call: how long it took, whether it broke, and how many of its own calls were refused.
+    /// Records one call: its duration, its fault, and the number of refused host calls.
     pub(crate) fn called(&self, took: Duration, fault: Option<FaultKind>, refused: usize) {
         self.seconds.record(took);
         match fault {
@@ -146,43 +145,43 @@ impl PluginMetrics {
     }
 }
 
-/// Whether a plugin that should serve does.
+/// Sets whether a plugin is active.
 pub(crate) fn plugin_up(plugin: &str, is_up: bool) {
     gauge!(PLUGIN_UP, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_up)));
 }
 
-/// Whether a plugin goes on in an earlier revision than that of its files.
+/// Sets whether an earlier revision of a plugin than that of its files is active.
 pub(crate) fn plugin_is_behind(plugin: &str, is_behind: bool) {
     gauge!(PLUGIN_REJECTED, "plugin" => plugin.to_owned()).set(f64::from(u8::from(is_behind)));
 }
 
-/// A revision that was refused.
+/// Counts a rejected revision.
 pub(crate) fn plugin_rejected(plugin: &str, revision: &str) {
     counter!(PLUGIN_REJECTIONS, "plugin" => plugin.to_owned(), "revision" => revision.to_owned()).increment(1);
 }
 
-/// A reload that was taken up, or one that changed nothing because something is wrong.
-pub(crate) fn reloaded(is_taken_up: bool) {
-    counter!(RELOADS, "result" => if is_taken_up { "ok" } else { "refused" }).increment(1);
+/// Counts a reload, applied or refused.
+pub(crate) fn reloaded(is_applied: bool) {
+    counter!(RELOADS, "result" => if is_applied { "ok" } else { "refused" }).increment(1);
 }
 
-/// A task of the server that failed, and is started again.
+/// Counts a task of the server that failed and is restarted.
 pub fn task_failed(task: &str) {
     counter!(TASK_FAILURES, "task" => task.to_owned()).increment(1);
 }
 
-/// A relay or an origin went down. Told once, however many messages wait for it.
+/// Counts and logs the outage of a relay or an origin, once for all messages that wait for it.
 pub(crate) fn destination_down(destination: &Destination, reason: &str) {
     let (kind, name) = (destination.kind(), destination.name().to_owned());
     counter!(DESTINATION_OUTAGES, "kind" => kind, "name" => name).increment(1);
     destination_is_up(destination, false);
     tracing::warn!(
         destination = %destination,
-        "{destination} is down: {reason}. Messages wait for it without using up attempts; one at a time is tried, at most a minute apart."
+        "{destination} is down: {reason}. Messages wait for it without using up attempts; a single message tries it at least once a minute."
     );
 }
 
-/// A relay or an origin can be used again.
+/// Logs the end of an outage.
 pub(crate) fn destination_up(destination: &Destination, down: SignedDuration) {
     destination_is_up(destination, true);
     let down = SignedDuration::from_secs(down.as_secs());
@@ -194,22 +193,26 @@ fn destination_is_up(destination: &Destination, is_up: bool) {
     gauge!(DESTINATION_UP, "kind" => kind, "name" => name).set(f64::from(u8::from(is_up)));
 }
 
-/// How many messages wait for a relay or an origin that is down.
+/// Sets the number of messages that wait for a relay or an origin that is down.
 pub fn destination_waiting(destination: &Destination, waiting: u64) {
     let (kind, name) = (destination.kind(), destination.name().to_owned());
     gauge!(DESTINATION_WAITING, "kind" => kind, "name" => name).set(waiting as f64);
 }
 
-/// What the policies said of one message.
-pub(crate) fn judged(message: &Message, reports: &[PolicyReport], allowed: impl Iterator<Item = impl AsRef<str>>) {
-    for told in reports {
-        let verdict = match &told.verdict {
+/// Counts and reports the verdicts on one message.
+pub(crate) fn policies_evaluated(
+    message: &Message,
+    reports: &[PolicyReport],
+    allowed: impl Iterator<Item = impl AsRef<str>>,
+) {
+    for policy_report in reports {
+        let verdict = match &policy_report.verdict {
             Verdict::Broken { .. } => "broken",
             Verdict::Result(result) if !result.deny.is_empty() => "deny",
             Verdict::Result(result) if !result.delay.is_empty() => "delay",
             Verdict::Result(_) => "pass",
         };
-        let (policy, revision) = (told.policy.clone(), told.revision.clone());
+        let (policy, revision) = (policy_report.policy.clone(), policy_report.revision.clone());
         counter!(POLICY_VERDICTS, "policy" => policy, "revision" => revision, "verdict" => verdict).increment(1);
     }
     if message.is_logged_in_full() || tracing::enabled!(target: "ace::report", tracing::Level::DEBUG) {
@@ -220,7 +223,7 @@ pub(crate) fn judged(message: &Message, reports: &[PolicyReport], allowed: impl 
     }
 }
 
-/// One delivery attempt.
+/// Counts one delivery attempt.
 pub(crate) fn attempted(attempt: &AttemptReport) {
     let (channel, revision) = (attempt.channel.clone(), attempt.revision.clone());
     counter!(DELIVERY_ATTEMPTS, "channel" => channel.clone(), "revision" => revision, "result" => attempt.result.as_str())
@@ -228,9 +231,8 @@ pub(crate) fn attempted(attempt: &AttemptReport) {
     histogram!(DELIVERY_SECONDS, "channel" => channel).record(Duration::from_micros(attempt.took_us));
 }
 
-/// A settled channel type: one line at DEBUG; where the recipient got nothing because something failed, or may have, it counts
-/// towards one WARN a minute ([`digest`]). Both carry nothing of the context; a relay's or provider's own words may name an
-/// address.
+/// Counts and logs a settled channel type: one event at level debug, and for a failure a warning at most once a minute ([`digest`]).
+/// Neither has data of the context, but the text of a relay or provider may name an address.
 pub(crate) fn settled(message: &Message, report: &ChannelReport) {
     let (channel_type, channel) = (report.channel_type.as_str(), report.channel.as_deref());
     let (state, attempts) = (report.outcome.state(), report.attempts);
@@ -263,7 +265,7 @@ pub(crate) fn settled(message: &Message, report: &ChannelReport) {
     report_settled(message, report);
 }
 
-/// The same as edx-ace's `report` tells it.
+/// The events of edx-ace's `report`.
 fn report_settled(message: &Message, settled: &ChannelReport) {
     let channel_type = settled.channel_type.as_str();
     match &settled.outcome {

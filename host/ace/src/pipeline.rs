@@ -1,5 +1,5 @@
-//! One message's way: policies, channel, presentation, delivery. No storage and no sleeping: what is not settled says when
-//! it wants to be taken up again, and whoever runs the pipeline sees to it. The stages after the policies are in [`steps`].
+//! The state machine of one message: policies, channel, presentation, delivery. It neither stores nor sleeps: [`InFlight::due`] says
+//! when the caller must advance it again. The stages after the policies are in [`steps`].
 
 mod mails;
 mod resuming;
@@ -20,76 +20,78 @@ use crate::monitoring;
 use crate::policy::{self, PolicyEntry, Ruling};
 use crate::presentation::Presentation;
 use crate::retry::{self, Next};
-use mails::{Mailed, Mails};
+use mails::{Mails, RetainedMails};
 use steps::Step;
 
-/// A clock that is corrected by less is as good as right.
+/// Smaller corrections of the clock are ignored.
 const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
-/// Everything a send looks at. A send sees one snapshot from its beginning to its end.
+/// Everything that processing a message needs. A message usually keeps one snapshot until it is settled.
 pub struct Snapshot {
-    /// In their order.
+    /// The policies in order.
     pub policies: Vec<PolicyEntry>,
-    /// By type.
+    /// The channels by type.
     pub channels: ChannelMap,
     /// Templates and catalogues.
     pub presentation: Arc<Presentation>,
-    /// Which channels come first.
+    /// The preferred channels.
     pub routing: Routing,
-    /// Windows and pauses.
+    /// Delivery windows and pauses.
     pub delivery: Delivery,
     /// The rate limits of the channels.
     pub limiters: ChannelLimiters,
-    /// Which relays and origins can be used now.
+    /// The state of relays and origins.
     pub destinations: Arc<Destinations>,
-    /// The clock; tests bring their own.
+    /// The clock, replaceable in tests.
     pub now: fn() -> Timestamp,
-    /// A number in 0..1 for each retry.
+    /// Returns a number in 0..1 for each retry.
     pub jitter: fn() -> f64,
 }
 
-/// A message on its way, until every channel type is settled.
+/// A message in flight, until all its channel types are settled.
 pub struct InFlight {
     /// The message.
     pub message: Arc<Message>,
     snapshot: Arc<Snapshot>,
-    /// Only look: policies change nothing, nothing is delivered, and what was rendered is kept.
+    /// A dry run: policies change nothing, nothing is delivered, and rendered files are kept.
     dry: bool,
     progress: Progress,
-    /// The next step is an attempt that must not be made twice.
-    is_to_be_recorded: bool,
-    /// The right to make that attempt.
+    /// Whether the next step is an attempt that must not be repeated.
+    must_be_recorded: bool,
+    /// The permit for that attempt.
     held: Option<ChannelPermit>,
 }
 
-/// Where a message stands: all that is needed to go on later, in another process. Its form is the store's, and grows only by
-/// fields that have a default.
+/// The state that is needed to continue a message later, in another process. It is stored as JSON: new fields must have a default,
+/// and renamed ones keep their stored name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Progress {
     limit: Limit,
     report: Report,
-    /// For each channel type of the report, what is left to do.
-    todo: Vec<Todo>,
-    /// How often the policies were asked in vain because one of them broke.
-    asked_in_vain: u32,
-    /// When it was looked at last: a clock that says less by now was set back.
-    #[serde(default)]
-    seen: Option<Timestamp>,
-    /// When it was accepted; for progress of an earlier version the moment it was first taken up again.
+    /// The pending work of each channel type of the report.
+    #[serde(rename = "todo")]
+    pending: Vec<Pending>,
+    /// How often the policies were evaluated.
+    #[serde(rename = "asked_in_vain")]
+    evaluations: u32,
+    /// When it was advanced last. An earlier time of the clock means that it was set back.
+    #[serde(default, rename = "seen")]
+    last_advanced: Option<Timestamp>,
+    /// When it was accepted. For progress of an earlier version, when it was first resumed.
     #[serde(default)]
     accepted: Option<Timestamp>,
-    /// What deliveries that failed had mailed to some recipients.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    mailed: Vec<Mailed>,
+    /// The mails of failed deliveries that some recipients have got.
+    #[serde(default, rename = "mailed", skip_serializing_if = "Vec::is_empty")]
+    retained_mails: Vec<RetainedMails>,
 }
 
 impl Progress {
-    /// Where a message stands before its first step. `limit`: where it may go, over what the policies leave.
-    fn begin(snapshot: &Snapshot, message: &Message, limit: Limit) -> Self {
+    /// The state before the first step. `limit` restricts the channels in addition to the policies.
+    fn start(snapshot: &Snapshot, message: &Message, limit: Limit) -> Self {
         let types = snapshot.channels.types();
         let now = (snapshot.now)();
         let expired = message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= now);
-        let mut todo = Vec::with_capacity(types.len());
+        let mut pending = Vec::with_capacity(types.len());
         let mut channels = Vec::with_capacity(types.len());
         for channel_type in types {
             let outcome = if !limit.allows_type(&channel_type, &snapshot.channels) {
@@ -99,7 +101,7 @@ impl Progress {
             } else {
                 None
             };
-            todo.push(if outcome.is_some() { Todo::Nothing } else { Todo::Ask(now) });
+            pending.push(if outcome.is_some() { Pending::Nothing } else { Pending::Evaluate(now) });
             channels.push(ChannelReport::new(
                 channel_type,
                 outcome.unwrap_or(Outcome::Retry { at: now, error: String::new() }),
@@ -112,61 +114,69 @@ impl Progress {
             policies: Vec::new(),
             channels,
         };
-        let (seen, accepted) = (Some(now), Some(now));
-        Progress { limit, report, todo, asked_in_vain: 0, seen, accepted, mailed: Vec::new() }
+        let (last_advanced, accepted) = (Some(now), Some(now));
+        Progress { limit, report, pending, evaluations: 0, last_advanced, accepted, retained_mails: Vec::new() }
     }
 
-    /// The report so far, out of a progress as it was stored.
+    /// The report in stored progress.
     ///
     /// # Errors
-    /// It is not the JSON of a progress.
+    /// If it is not the JSON of a progress.
     pub fn report_of(progress: &[u8]) -> Result<Report, serde_json::Error> {
         #[derive(Deserialize)]
-        struct Reported {
+        struct Stored {
             report: Report,
         }
-        serde_json::from_slice(progress).map(|Reported { report }| report)
+        serde_json::from_slice(progress).map(|Stored { report }| report)
     }
 
-    /// Whether it comes from [`InFlight::another_try`], and nothing was done since.
-    fn is_anew(&self) -> bool {
-        self.asked_in_vain == 0 && !self.mailed.is_empty()
+    /// Whether it comes from [`InFlight::retained_progress`] and nothing has been done since.
+    fn is_restart(&self) -> bool {
+        self.evaluations == 0 && !self.retained_mails.is_empty()
     }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "a message has one for each channel type, and most are being carried")]
-enum Todo {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a message has one for each channel type, and most of them are deliveries"
+)]
+enum Pending {
     Nothing,
-    /// Ask the policies again then.
-    Ask(Timestamp),
-    Carry(Carrying),
+    /// Evaluate the policies at this time.
+    #[serde(rename = "Ask")]
+    Evaluate(Timestamp),
+    #[serde(rename = "Carry")]
+    Deliver(DeliveryState),
 }
 
-/// One channel type on its way past the policies, over the channel that its report names.
+/// The state of one channel type after the policies, over the channel in its report.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Carrying {
+struct DeliveryState {
     due: Timestamp,
     stage: Stage,
-    /// Attempts made over the present channel.
+    /// The number of attempts over the current channel.
     attempts: u32,
-    /// Those of them that failed without word of when to come back.
+    /// The number of failed attempts for which the channel suggested no time of a retry.
     failures: u32,
-    /// How often the present channel could not be asked at all.
-    unasked: u32,
-    /// When the window for the present channel opened.
-    opened: Option<Timestamp>,
-    /// Channels that failed.
-    tried: Vec<String>,
-    /// The attempt that comes next was written down: it must not be made twice.
+    /// How often the current channel could not be called.
+    #[serde(rename = "unasked")]
+    unavailable: u32,
+    /// When the delivery window of the current channel opened.
+    #[serde(rename = "opened")]
+    window_opened: Option<Timestamp>,
+    /// The channels that failed.
+    #[serde(rename = "tried")]
+    failed_channels: Vec<String>,
+    /// Whether the next attempt is recorded, because it must not be repeated.
     is_recorded: bool,
-    /// It was told to come back by the channel's quota.
-    #[serde(default)]
-    is_back: bool,
-    /// The relay or origin that it waits for: it was down when the message was to be handed over.
+    /// Whether the rate limiter of the channel deferred it.
+    #[serde(default, rename = "is_back")]
+    was_rate_limited: bool,
+    /// The relay or origin that was down and that it waits for.
     #[serde(default)]
     waits_for: Option<Destination>,
-    /// What was mailed and must not be mailed again.
+    /// The state of its mails, so that none is sent twice.
     #[serde(default, skip_serializing_if = "Mails::is_empty")]
     mails: Mails,
 }
@@ -176,191 +186,190 @@ enum Stage {
     #[default]
     Choose,
     Render,
-    /// Files (name, text), the same for every attempt.
+    /// The rendered files (name, text), the same for every attempt.
     Deliver(Vec<(String, String)>),
 }
 
 impl InFlight {
-    /// A message before its first step. `limit`: where it may go, over what the policies leave.
+    /// A message before its first step. `limit` restricts the channels in addition to the policies.
     pub fn new(snapshot: Arc<Snapshot>, message: Arc<Message>, limit: Limit, dry: bool) -> Self {
-        let progress = Progress::begin(&snapshot, &message, limit);
-        InFlight { message, snapshot, dry, progress, is_to_be_recorded: false, held: None }
+        let progress = Progress::start(&snapshot, &message, limit);
+        InFlight { message, snapshot, dry, progress, must_be_recorded: false, held: None }
     }
 
-    /// The relays and origins that it waits for, where they are down, and until when: then something is due in any case.
+    /// The relays and origins that are down and that it waits for, and the time at which it is due in any case.
     pub fn waits_for(&self) -> Option<(Vec<&Destination>, Timestamp)> {
-        let waiting = |todo: &'_ Todo| match todo {
-            Todo::Carry(Carrying { waits_for: Some(_), .. }) => Some(self.waiting_end()),
-            Todo::Carry(carrying) => Some(carrying.due),
-            Todo::Ask(at) => Some(*at),
-            Todo::Nothing => None,
+        let waiting = |pending: &'_ Pending| match pending {
+            Pending::Deliver(DeliveryState { waits_for: Some(_), .. }) => Some(self.waiting_end()),
+            Pending::Deliver(delivery) => Some(delivery.due),
+            Pending::Evaluate(at) => Some(*at),
+            Pending::Nothing => None,
         };
-        let down = self.progress.todo.iter().filter_map(|todo| match todo {
-            Todo::Carry(carrying) => carrying.waits_for.as_ref(),
+        let down = self.progress.pending.iter().filter_map(|pending| match pending {
+            Pending::Deliver(delivery) => delivery.waits_for.as_ref(),
             _ => None,
         });
         let down: Vec<&Destination> = down.collect();
-        let until = self.progress.todo.iter().filter_map(waiting).min()?;
+        let until = self.progress.pending.iter().filter_map(waiting).min()?;
         (!down.is_empty()).then_some((down, until))
     }
 
-    /// When it does not wait any longer for what is down.
+    /// The end of waiting for relays and origins that are down.
     fn waiting_end(&self) -> Timestamp {
         let accepted = self.progress.accepted.unwrap_or_else(|| (self.snapshot.now)());
-        let own = self.message.expiration_time.as_ref().map(|t| t.timestamp());
-        retry::waiting_end(accepted, own, self.message.is_transactional(), &self.snapshot.delivery)
+        let expiration = self.message.expiration_time.as_ref().map(|t| t.timestamp());
+        retry::waiting_end(accepted, expiration, self.message.is_transactional(), &self.snapshot.delivery)
     }
 
-    /// What must be kept for [`InFlight::resume`].
+    /// The state for [`InFlight::resume`].
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Whether [`InFlight::progress`] must be written down before the next [`InFlight::advance`], which makes an attempt that
-    /// must not be made twice. Nothing else is due then.
-    pub fn is_to_be_recorded(&self) -> bool {
-        self.is_to_be_recorded
+    /// Whether [`InFlight::progress`] must be stored before the next [`InFlight::advance`], which makes an attempt that must not be
+    /// repeated. Nothing else is due then.
+    pub fn must_be_recorded(&self) -> bool {
+        self.must_be_recorded
     }
 
-    /// When it wants to be taken up again; `None` once every channel type is settled.
+    /// When to call [`InFlight::advance`] next; `None` once all channel types are settled.
     pub fn due(&self) -> Option<Timestamp> {
-        let due = self.progress.todo.iter().filter_map(|todo| match todo {
-            Todo::Nothing => None,
-            Todo::Ask(at) => Some(*at),
-            Todo::Carry(carrying) => Some(carrying.due),
+        let due = self.progress.pending.iter().filter_map(|pending| match pending {
+            Pending::Nothing => None,
+            Pending::Evaluate(at) => Some(*at),
+            Pending::Deliver(delivery) => Some(delivery.due),
         });
         due.min()
     }
 
-    /// Goes on with another snapshot, as when the policies are asked again hours later. A delivery that has begun stays
-    /// with the channel of the name it began with.
-    pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+    /// Continues with another snapshot, for example when the policies are evaluated again hours later. A started delivery keeps the
+    /// name of its channel.
+    pub fn use_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
     }
 
-    /// What has happened so far.
+    /// The report so far.
     pub fn report(&self) -> &Report {
         &self.progress.report
     }
 
-    /// What has happened, when nothing more is to be tried.
+    /// The final report.
     pub fn into_report(self) -> Report {
         self.progress.report
     }
 
-    /// Does everything that is due now.
+    /// Does everything that is due.
     pub async fn advance(&mut self) {
-        self.is_to_be_recorded = false;
+        self.must_be_recorded = false;
         let now = (self.snapshot.now)();
         self.follow_clock(now);
-        if self.progress.todo.iter().any(|todo| matches!(todo, Todo::Ask(at) if *at <= now)) {
-            self.ask(now).await;
+        if self.progress.pending.iter().any(|pending| matches!(pending, Pending::Evaluate(at) if *at <= now)) {
+            self.evaluate_policies(now).await;
         }
-        for i in 0..self.progress.todo.len() {
-            match std::mem::replace(&mut self.progress.todo[i], Todo::Nothing) {
-                Todo::Carry(carrying) if carrying.due <= now && !self.is_to_be_recorded => {
-                    self.carry(i, carrying).await
+        for i in 0..self.progress.pending.len() {
+            match std::mem::replace(&mut self.progress.pending[i], Pending::Nothing) {
+                Pending::Deliver(delivery) if delivery.due <= now && !self.must_be_recorded => {
+                    self.advance_delivery(i, delivery).await
                 }
-                other => self.progress.todo[i] = other,
+                other => self.progress.pending[i] = other,
             }
         }
-        self.leave_out_absent();
+        self.remove_absent();
         self.progress.report.bound();
     }
 
-    /// Asks the policies about every type that waits for them.
-    async fn ask(&mut self, now: Timestamp) {
-        let Progress { todo, report, .. } = &self.progress;
-        let waiting: Vec<usize> = (0..todo.len()).filter(|i| matches!(todo[*i], Todo::Ask(_))).collect();
+    /// Evaluates the policies for all channel types that wait for them.
+    async fn evaluate_policies(&mut self, now: Timestamp) {
+        let Progress { pending, report, .. } = &self.progress;
+        let waiting: Vec<usize> = (0..pending.len()).filter(|i| matches!(pending[*i], Pending::Evaluate(_))).collect();
         let types: Vec<ChannelType> = waiting.iter().map(|i| report.channels[*i].channel_type.clone()).collect();
         let decision = policy::channels_for(&self.snapshot.policies, &types, &self.message, now, self.dry).await;
         if !self.dry {
             let allowed = decision.rulings.iter().filter(|(_, ruling)| *ruling == Ruling::Allowed).map(|(t, _)| t);
-            monitoring::judged(&self.message, &decision.reports, allowed);
+            monitoring::policies_evaluated(&self.message, &decision.reports, allowed);
         }
         self.progress.report.policies = decision.reports;
-        self.progress.asked_in_vain += 1;
+        self.progress.evaluations += 1;
         for (i, (_, ruling)) in waiting.into_iter().zip(decision.rulings) {
-            let (todo, outcome) = self.obey(ruling, now);
-            self.progress.todo[i] = todo;
+            let (pending, outcome) = self.apply(ruling, now);
+            self.progress.pending[i] = pending;
             if let Some(outcome) = outcome {
-                self.note(i, outcome);
+                self.set_outcome(i, outcome);
             }
         }
     }
 
-    fn obey(&self, ruling: Ruling, now: Timestamp) -> (Todo, Option<Outcome>) {
+    fn apply(&self, ruling: Ruling, now: Timestamp) -> (Pending, Option<Outcome>) {
         match ruling {
-            Ruling::Allowed => (Todo::Carry(Carrying::new(Stage::Choose, now)), None),
-            Ruling::Denied(reasons) => (Todo::Nothing, Some(Outcome::Denied { reasons })),
+            Ruling::Allowed => (Pending::Deliver(DeliveryState::new(Stage::Choose, now)), None),
+            Ruling::Denied(reasons) => (Pending::Nothing, Some(Outcome::Denied { reasons })),
             Ruling::Delayed { not_before, .. } if self.is_expired(not_before) => {
                 let error = format!("a policy delayed it until {not_before}, past its expiration time");
-                (Todo::Nothing, Some(Outcome::Expired { error: Some(error) }))
+                (Pending::Nothing, Some(Outcome::Expired { error: Some(error) }))
             }
             Ruling::Delayed { not_before, reasons } => {
-                (Todo::Ask(not_before), Some(Outcome::Delayed { not_before, reasons }))
+                (Pending::Evaluate(not_before), Some(Outcome::Delayed { not_before, reasons }))
             }
             Ruling::Held { error } => {
-                // A broken policy opens no window: only the message's own expiration time ends the waiting.
-                let pause =
-                    retry::pause(self.progress.asked_in_vain, &self.snapshot.delivery, (self.snapshot.jitter)());
+                // A failed policy opens no window. Only the message's expiration time limits the wait.
+                let pause = retry::pause(self.progress.evaluations, &self.snapshot.delivery, (self.snapshot.jitter)());
                 let at = now.checked_add(pause).unwrap_or(Timestamp::MAX);
                 if self.is_expired(at) {
-                    return (Todo::Nothing, Some(Outcome::Expired { error: Some(error) }));
+                    return (Pending::Nothing, Some(Outcome::Expired { error: Some(error) }));
                 }
-                (Todo::Ask(at), Some(Outcome::Retry { at, error }))
+                (Pending::Evaluate(at), Some(Outcome::Retry { at, error }))
             }
         }
     }
 
-    /// Whether the message's own expiration time is over then.
+    /// Whether the message is expired at this time.
     fn is_expired(&self, at: Timestamp) -> bool {
         self.message.expiration_time.as_ref().is_some_and(|t| t.timestamp() <= at)
     }
 
-    /// Takes one channel type as far as it goes.
-    async fn carry(&mut self, i: usize, mut carrying: Carrying) {
-        let mut pass = self.held.take();
+    /// Advances one channel type as far as possible.
+    async fn advance_delivery(&mut self, i: usize, mut delivery: DeliveryState) {
+        let mut permit = self.held.take();
         loop {
-            let step = match self.admit(i, &mut carrying, &mut pass).await {
+            let step = match self.admit(i, &mut delivery, &mut permit).await {
                 Some(step) => step,
-                None => self.step(i, &mut carrying).await,
+                None => self.step(i, &mut delivery).await,
             };
             if !matches!(step, Step::Next(_) | Step::Record | Step::Down(_)) {
-                carrying.waits_for = None;
+                delivery.waits_for = None;
             }
             match step {
-                Step::Next(stage) => carrying.stage = stage,
-                Step::Settled(outcome) => return self.settle(i, carrying.mails, outcome),
+                Step::Next(stage) => delivery.stage = stage,
+                Step::Settled(outcome) => return self.settle(i, delivery.mails, outcome),
                 Step::Record => {
-                    (carrying.is_recorded, self.is_to_be_recorded) = (true, true);
-                    (carrying.due, self.held) = ((self.snapshot.now)(), pass);
-                    self.progress.todo[i] = Todo::Carry(carrying);
+                    (delivery.is_recorded, self.must_be_recorded) = (true, true);
+                    (delivery.due, self.held) = ((self.snapshot.now)(), permit);
+                    self.progress.pending[i] = Pending::Deliver(delivery);
                     return;
                 }
                 Step::Failed(error) => {
-                    if self.fail_over(i, &mut carrying) {
-                        pass = None
+                    if self.fail_over(i, &mut delivery) {
+                        permit = None
                     } else {
-                        return self.settle(i, carrying.mails, Outcome::Failed { error });
+                        return self.settle(i, delivery.mails, Outcome::Failed { error });
                     }
                 }
-                Step::Recoverable { error, suggested } => match self.again(&mut carrying, suggested) {
-                    Next::At(at) => return self.wait(i, carrying, at, error),
-                    Next::Expired if self.fail_over(i, &mut carrying) => pass = None,
-                    Next::Expired => return self.settle(i, carrying.mails, Outcome::Expired { error: Some(error) }),
+                Step::Recoverable { error, suggested } => match self.schedule_retry(&mut delivery, suggested) {
+                    Next::At(at) => return self.wait(i, delivery, at, error),
+                    Next::Expired if self.fail_over(i, &mut delivery) => permit = None,
+                    Next::Expired => return self.settle(i, delivery.mails, Outcome::Expired { error: Some(error) }),
                 },
-                Step::Later { error, at } => match self.put_off(&mut carrying, at) {
-                    Next::At(at) => return self.wait(i, carrying, at, error),
-                    Next::Expired => return self.settle(i, carrying.mails, Outcome::Expired { error: Some(error) }),
+                Step::Deferred { error, at } => match self.defer(&mut delivery, at) {
+                    Next::At(at) => return self.wait(i, delivery, at, error),
+                    Next::Expired => return self.settle(i, delivery.mails, Outcome::Expired { error: Some(error) }),
                 },
-                Step::Down(paused) if self.pass_over(i, &mut carrying, &paused) => pass = None,
+                Step::Down(paused) if self.fail_over_if_down(i, &mut delivery, &paused) => permit = None,
                 Step::Down(paused) => {
                     let error = format!("{}: {}", paused.destination, paused.reason);
-                    match self.wait_for(&mut carrying, paused) {
-                        Next::At(at) => return self.wait(i, carrying, at, error),
+                    match self.wait_for(&mut delivery, paused) {
+                        Next::At(at) => return self.wait(i, delivery, at, error),
                         Next::Expired => {
-                            return self.settle(i, carrying.mails, Outcome::Expired { error: Some(error) });
+                            return self.settle(i, delivery.mails, Outcome::Expired { error: Some(error) });
                         }
                     }
                 }
@@ -368,69 +377,70 @@ impl InFlight {
         }
     }
 
-    /// Ends a delivery. What was mailed outweighs how it ended.
+    /// Settles a delivery. Mails that were accepted take precedence over `outcome`.
     fn settle(&mut self, i: usize, mut mails: Mails, outcome: Outcome) {
-        if matches!(outcome, Outcome::Sent { .. }) && self.progress.mailed.is_empty() {
-            return self.note(i, outcome);
+        if matches!(outcome, Outcome::Sent { .. }) && self.progress.retained_mails.is_empty() {
+            return self.set_outcome(i, outcome);
         }
         let key = self.delivery_key(i);
         let outcome = mails.settle(&key, outcome);
         let (is_sent, channel_type) =
             (matches!(outcome, Outcome::Sent { .. }), &self.progress.report.channels[i].channel_type);
         if is_sent || !mails.is_empty() {
-            self.progress.mailed.retain(|mailed| mailed.channel_type != *channel_type);
+            self.progress.retained_mails.retain(|mails| mails.channel_type != *channel_type);
         }
         if !is_sent {
-            self.progress.mailed.extend(mails.kept(channel_type, &key));
+            self.progress.retained_mails.extend(mails.retained(channel_type, &key));
         }
-        self.note(i, outcome);
+        self.set_outcome(i, outcome);
     }
 
-    /// What was mailed over a channel type before someone had the message tried again.
-    fn mailed(&self, i: usize) -> Mails {
+    /// The mails of a channel type from before the message was retried.
+    fn retained_mails(&self, i: usize) -> Mails {
         let channel_type = &self.progress.report.channels[i].channel_type;
-        let mailed = self.progress.mailed.iter().find(|mailed| mailed.channel_type == *channel_type);
-        mailed.map(|mailed| mailed.mails(&self.delivery_key(i))).unwrap_or_default()
+        let retained = self.progress.retained_mails.iter().find(|mails| mails.channel_type == *channel_type);
+        retained.map(|mails| mails.for_delivery(&self.delivery_key(i))).unwrap_or_default()
     }
 
-    /// The key of the message over the channel that its report names.
+    /// The idempotency key of the message over the channel in its report.
     fn delivery_key(&self, i: usize) -> String {
         self.message.idempotency_key(self.progress.report.channels[i].channel.as_deref().unwrap_or_default())
     }
 
-    fn wait(&mut self, i: usize, mut carrying: Carrying, at: Timestamp, error: String) {
-        carrying.due = at;
+    fn wait(&mut self, i: usize, mut delivery: DeliveryState, at: Timestamp, error: String) {
+        delivery.due = at;
         let channel_type = &self.progress.report.channels[i].channel_type;
         let seconds = at.duration_since((self.snapshot.now)()).as_secs_f64();
         monitoring::report_for(&self.message, channel_type, monitoring::DELIVERY_RETRIED, seconds);
-        self.note(i, Outcome::Retry { at, error });
-        self.progress.todo[i] = Todo::Carry(carrying);
+        self.set_outcome(i, Outcome::Retry { at, error });
+        self.progress.pending[i] = Pending::Deliver(delivery);
     }
 
-    /// Before a channel is used: whether what it hands over to is down, and what its quotas leave. `None`: go on.
-    async fn admit(&self, i: usize, carrying: &mut Carrying, pass: &mut Option<ChannelPermit>) -> Option<Step> {
-        if self.dry || pass.is_some() || matches!(carrying.stage, Stage::Choose) {
+    /// Checks before a call of a channel whether its destination is down and its rate limits allow the call. `None` means yes.
+    async fn admit(&self, i: usize, delivery: &mut DeliveryState, permit: &mut Option<ChannelPermit>) -> Option<Step> {
+        if self.dry || permit.is_some() || matches!(delivery.stage, Stage::Choose) {
             return None;
         }
         let name = self.progress.report.channels[i].channel.as_deref()?;
-        let (waits_for, now) = (carrying.waits_for.as_ref(), (self.snapshot.now)());
+        let (waits_for, now) = (delivery.waits_for.as_ref(), (self.snapshot.now)());
         if let Some(paused) = self.snapshot.destinations.paused(name, waits_for, self.message.uuid, now) {
             return Some(Step::Down(paused));
         }
         let limiter = self.snapshot.limiters.get(name)?;
-        let arrival = Arrival { is_transactional: self.message.is_transactional(), is_returning: carrying.is_back };
+        let arrival =
+            Arrival { is_transactional: self.message.is_transactional(), is_returning: delivery.was_rate_limited };
         let acquired = limiter.acquire(arrival, (self.snapshot.now)()).await;
-        carrying.is_back = acquired.is_err();
+        delivery.was_rate_limited = acquired.is_err();
         match acquired {
-            Ok(permit) => {
-                *pass = Some(permit);
+            Ok(acquired) => {
+                *permit = Some(acquired);
                 None
             }
-            Err(deferral) => Some(Step::Later { error: format!("{name}: {}", deferral.why), at: Some(deferral.at) }),
+            Err(deferral) => Some(Step::Deferred { error: format!("{name}: {}", deferral.why), at: Some(deferral.at) }),
         }
     }
 
-    fn note(&mut self, i: usize, outcome: Outcome) {
+    fn set_outcome(&mut self, i: usize, outcome: Outcome) {
         let report = &mut self.progress.report.channels[i];
         report.outcome = outcome;
         if report.outcome.is_settled() && !report.outcome.is_absent() && !self.dry {
@@ -438,16 +448,15 @@ impl InFlight {
         }
     }
 
-    /// The channel types that the message was not written for are no part of its report, unless nothing else says why it went
-    /// nowhere.
-    fn leave_out_absent(&mut self) {
-        let Progress { todo, report, .. } = &mut self.progress;
+    /// Removes channel types that the message is not meant for from the report, unless no other type explains why it was not sent.
+    fn remove_absent(&mut self) {
+        let Progress { pending, report, .. } = &mut self.progress;
         if !report.channels.iter().any(|channel| channel.outcome.is_absent()) {
             return;
         }
         if report.channels.iter().any(|channel| !channel.outcome.is_passed_over()) {
             let mut kept = report.channels.iter().map(|channel| !channel.outcome.is_absent());
-            todo.retain(|_| kept.next().unwrap_or(true));
+            pending.retain(|_| kept.next().unwrap_or(true));
             report.channels.retain(|channel| !channel.outcome.is_absent());
         } else if !self.dry {
             let absent = report.channels.iter().filter(|channel| channel.outcome.is_absent());
@@ -456,18 +465,18 @@ impl InFlight {
     }
 }
 
-impl Carrying {
+impl DeliveryState {
     fn new(stage: Stage, due: Timestamp) -> Self {
-        Carrying {
+        DeliveryState {
             due,
             stage,
             attempts: 0,
             failures: 0,
-            unasked: 0,
-            opened: None,
-            tried: Vec::new(),
+            unavailable: 0,
+            window_opened: None,
+            failed_channels: Vec::new(),
             is_recorded: false,
-            is_back: false,
+            was_rate_limited: false,
             waits_for: None,
             mails: Mails::default(),
         }

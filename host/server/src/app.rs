@@ -314,9 +314,9 @@ async fn maintain(api: Arc<Api>) -> Result<(), String> {
         if let Some(tokens) = &api.tokens {
             tokens.refresh();
         }
-        monitoring::digest::tell_due();
+        monitoring::digest::log_due();
         if let Some(metrics) = &api.metrics {
-            metrics.upkeep();
+            metrics.run_maintenance();
         }
         let maintained = async {
             api.queue.maintain(api.ace.now()).await?;

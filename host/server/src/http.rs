@@ -163,7 +163,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 /// Runs before every route: starts a span below the request's trace context, rejects requests that [`Admission`] does not allow or
 /// that no connection slot is free for, turns every rejection into a problem, and forbids content sniffing.
 async fn enter(State((admission, api)): State<(Arc<Admission>, Arc<Api>)>, request: Request, next: Next) -> Response {
-    let (method, trace) = (request.method().clone(), TraceContext::of(request.headers()));
+    let (method, trace) = (request.method().clone(), TraceContext::from_headers(request.headers()));
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let spare = request.extensions().get::<Arc<Spare>>();

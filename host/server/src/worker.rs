@@ -359,12 +359,12 @@ impl Worker {
         let is_reopened = matches!(stage, Stage::Settled(..));
         let mut flight = self.flight(message, stage, limits, &interrupted);
         if !is_reopened {
-            flight.was_accepted(since);
+            flight.set_accepted(since);
         }
         // Do all steps that are due. Later ones wait in the queue.
         while flight.due().is_some_and(|due| due <= self.now()) {
             flight.advance().await;
-            if flight.is_to_be_recorded() {
+            if flight.must_be_recorded() {
                 let progress = serialize(flight.progress());
                 if !self.settle(claim_id, Settlement::Record { progress }, true).await {
                     // Without the record the attempt must not be made. The claim, if any, expires.

@@ -1,4 +1,5 @@
-//! Spans to a collector, as OTLP over HTTP. Bounded: a collector that is slow or gone costs spans, never messages.
+//! Exports spans to a collector by OTLP over HTTP. Buffers are bounded: a slow or unreachable collector loses spans, but does not delay
+//! messages.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,29 +19,32 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::{config, tls};
 
-/// Bytes of a collector's answer that are read.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// How long the end of the program waits for the last spans.
-const LAST: Duration = Duration::from_secs(5);
+/// The most bytes that are read of a collector's response.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// How long the program waits for the last spans when it ends.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
+#[allow(missing_docs, reason = "the messages describe them")]
 #[non_exhaustive]
 pub enum OtlpError {
     #[error("otlp: {0}")]
     Trust(#[from] tls::TlsError),
-    #[error("otlp.endpoint {0}: the exporter cannot be built: {1}")]
+    #[error("otlp.endpoint {0}: cannot build the exporter: {1}")]
     Build(String, String),
 }
 
-/// What exports spans in the background.
+/// Exports spans in the background.
 pub struct Exporter {
     provider: SdkTracerProvider,
 }
 
 impl Exporter {
-    /// Nothing is sent yet: a collector may come later. Needs a tokio runtime, and reads files: once, at the start.
+    /// Creates the exporter without connecting, because the collector may start later. Needs a tokio runtime. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If a CA file cannot be read, or the settings are invalid.
     pub fn start(settings: &config::Otlp) -> Result<Self, OtlpError> {
         let fail = |why: String| OtlpError::Build(settings.endpoint.clone(), why);
         let client = reqwest::Client::builder()
@@ -53,7 +57,7 @@ impl Exporter {
         let headers = settings.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Wire { client, runtime: Handle::current() })
+            .with_http_client(Client { client, runtime: Handle::current() })
             .with_endpoint(format!("{}/v1/traces", settings.endpoint.trim_end_matches('/')))
             .with_timeout(settings.timeout)
             .with_headers(headers.collect::<HashMap<_, _>>())
@@ -67,51 +71,51 @@ impl Exporter {
         Ok(Exporter { provider })
     }
 
-    /// The spans of this program; no event of the log, which may name an address.
+    /// The layer for the spans of this program. It ignores log events, which may name an address.
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let ours = filter_fn(|meta| meta.is_span() && meta.target().starts_with("ace"));
+        let own_spans = filter_fn(|meta| meta.is_span() && meta.target().starts_with("ace"));
         tracing_opentelemetry::layer()
             .with_tracer(self.provider.tracer("ace"))
             .with_location(false)
             .with_threads(false)
             .with_target(false)
-            .with_filter(ours)
+            .with_filter(own_spans)
     }
 
-    /// Sends what is left, within a few seconds.
+    /// Sends the remaining spans, within a few seconds.
     pub async fn stop(self) {
-        let stopped = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(LAST)).await;
+        let stopped = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(SHUTDOWN_TIMEOUT)).await;
         if let Ok(Err(error)) = stopped {
             tracing::warn!("The last spans did not reach the collector (otlp.endpoint): {error}");
         }
     }
 }
 
-/// The exporter has a thread of its own; its requests run where there is a runtime.
+/// The HTTP client of the exporter. The exporter runs on a separate thread, but requests need the runtime.
 #[derive(Debug)]
-struct Wire {
+struct Client {
     client: reqwest::Client,
     runtime: Handle,
 }
 
 #[async_trait]
-impl HttpClient for Wire {
+impl HttpClient for Client {
     async fn send_bytes(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         let (client, request) = (self.client.clone(), reqwest::Request::try_from(request)?);
         let exchange = async move {
             let mut response = client.execute(request).await?;
-            let mut answer = http::Response::builder().status(response.status());
-            answer.headers_mut().into_iter().for_each(|headers| *headers = std::mem::take(response.headers_mut()));
+            let mut result = http::Response::builder().status(response.status());
+            result.headers_mut().into_iter().for_each(|headers| *headers = std::mem::take(response.headers_mut()));
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await?
-                && body.len() + chunk.len() <= ANSWER_BYTES_MAX
+                && body.len() + chunk.len() <= RESPONSE_BYTES_MAX
             {
                 body.extend_from_slice(&chunk);
             }
-            Ok(answer.body(Bytes::from(body))?)
+            Ok(result.body(Bytes::from(body))?)
         };
         self.runtime.spawn(exchange).await?
     }

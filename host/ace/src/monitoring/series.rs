@@ -1,7 +1,7 @@
-//! What `/metrics` shows: every metric with what it means, and of plugins the series of those revisions alone that serve.
+//! The metrics in `/metrics`, with their descriptions. Series of plugins are limited to active revisions.
 //!
-//! The exporter forgets a series when nothing was added to it for hours. Of a revision that was replaced, or a plugin that is gone,
-//! nothing more comes, so its series are left out from then on.
+//! The exporter drops a series that was not updated for hours. The series of a replaced revision or a removed plugin are omitted
+//! immediately, because they are not updated any more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +11,9 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
-/// A series that nothing was added to for so long is not shown any more: revisions come and go.
+/// A series that was not updated for this time is dropped.
 const IDLE: Duration = Duration::from_secs(6 * 3600);
-/// Upper bounds of the buckets of every duration, in seconds.
+/// The upper bounds of the buckets of durations, in seconds.
 const BUCKETS: [f64; 16] =
     [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
 
@@ -26,7 +26,7 @@ const COUNTERS: [(&str, &str); 10] = [
     ),
     (super::PLUGIN_REJECTIONS, "Revisions of a plugin that were rejected while an earlier one stayed active."),
     (super::RELOADS, "Reloads of plugins, templates and ace.toml."),
-    (super::TASK_FAILURES, "Tasks of the server that failed and were started again."),
+    (super::TASK_FAILURES, "Tasks of the server that failed and were restarted."),
     (super::POLICY_VERDICTS, "Verdicts of policies on messages."),
     (super::DELIVERY_ATTEMPTS, "Attempts to deliver a message over a channel."),
     (super::SETTLED, "Settled channel types of messages, by final state."),
@@ -49,22 +49,23 @@ const HISTOGRAMS: [(&str, &str); 2] = [
     (super::DELIVERY_SECONDS, "How long an attempt to deliver a message took."),
 ];
 
-/// Replaced revisions that are remembered; series of earlier ones are idle before so many have come.
+/// The most replaced revisions to track. The series of earlier ones are dropped as idle before.
 const RETIRED_MAX: usize = 1_000;
 
-/// Which plugins serve, in which revision, and which did.
+/// The active plugins and revisions, and earlier ones.
 static PLUGINS: Mutex<Plugins> =
-    Mutex::new(Plugins { shown: BTreeMap::new(), retired: VecDeque::new(), gone: BTreeSet::new() });
+    Mutex::new(Plugins { active: BTreeMap::new(), retired: VecDeque::new(), removed: BTreeSet::new() });
 
 struct Plugins {
-    /// Plugins that serve, or should, with their revision.
-    shown: BTreeMap<String, String>,
-    /// Revisions that served, the latest last.
+    /// Plugins that are active, or should be, with their revision.
+    active: BTreeMap<String, String>,
+    /// Revisions that were active, the latest last.
     retired: VecDeque<(String, String)>,
-    gone: BTreeSet<String>,
+    /// Plugins that were removed.
+    removed: BTreeSet<String>,
 }
 
-/// What `/metrics` shows.
+/// The content of `/metrics`.
 #[derive(Clone)]
 pub struct Exposition(PrometheusHandle);
 
@@ -73,27 +74,27 @@ impl Exposition {
     pub fn render(&self) -> String {
         let text = self.0.render();
         let plugins = PLUGINS.lock().unwrap_or_else(PoisonError::into_inner);
-        if plugins.retired.is_empty() && plugins.gone.is_empty() {
+        if plugins.retired.is_empty() && plugins.removed.is_empty() {
             return text;
         }
-        text.split_inclusive('\n').filter(|line| !plugins.is_over(line)).collect()
+        text.split_inclusive('\n').filter(|line| !plugins.is_obsolete(line)).collect()
     }
 
-    /// Folds what was recorded since the last time; to be called every few seconds.
-    pub fn upkeep(&self) {
+    /// Aggregates recorded values. Call it every few seconds.
+    pub fn run_maintenance(&self) {
         self.0.run_upkeep();
     }
 }
 
-/// Why this process keeps no metrics.
+/// Why metrics cannot be installed.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct InstallError(#[from] metrics_exporter_prometheus::BuildError);
 
-/// Makes this process keep metrics.
+/// Installs the metrics recorder of this process.
 ///
 /// # Errors
-/// It keeps metrics already.
+/// If the process has one already.
 pub fn install() -> Result<Exposition, InstallError> {
     let builder = PrometheusBuilder::new()
         .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(IDLE))
@@ -105,34 +106,34 @@ pub fn install() -> Result<Exposition, InstallError> {
     Ok(exposition)
 }
 
-/// Which plugins serve from now on, or should, and in which revision: series of others are over.
-pub(crate) fn plugins_are(now: BTreeMap<String, String>) {
-    PLUGINS.lock().unwrap_or_else(PoisonError::into_inner).become_these(now);
+/// Sets the plugins that are active or should be, with their revisions. Series of others are omitted.
+pub(crate) fn set_active_plugins(now: BTreeMap<String, String>) {
+    PLUGINS.lock().unwrap_or_else(PoisonError::into_inner).set_active(now);
 }
 
 impl Plugins {
-    fn become_these(&mut self, now: BTreeMap<String, String>) {
-        for (plugin, revision) in std::mem::take(&mut self.shown) {
+    fn set_active(&mut self, now: BTreeMap<String, String>) {
+        for (plugin, revision) in std::mem::take(&mut self.active) {
             match now.get(&plugin) {
                 Some(same) if *same == revision => continue,
                 Some(_) => {}
-                None => drop(self.gone.insert(plugin.clone())),
+                None => drop(self.removed.insert(plugin.clone())),
             }
             self.retired.push_back((plugin, revision));
         }
         self.retired.retain(|(plugin, revision)| now.get(plugin) != Some(revision));
-        self.gone.retain(|plugin| !now.contains_key(plugin));
+        self.removed.retain(|plugin| !now.contains_key(plugin));
         while self.retired.len() > RETIRED_MAX {
             self.retired.pop_front();
         }
-        while self.gone.len() > RETIRED_MAX {
-            self.gone.pop_first();
+        while self.removed.len() > RETIRED_MAX {
+            self.removed.pop_first();
         }
-        self.shown = now;
+        self.active = now;
     }
 
-    /// Whether a line is of a revision that was replaced, or of a plugin that is gone.
-    fn is_over(&self, line: &str) -> bool {
+    /// Whether a line belongs to a replaced revision or a removed plugin.
+    fn is_obsolete(&self, line: &str) -> bool {
         let label = |name: &str| {
             let (_, rest) = line.split_once(&format!("{name}=\""))?;
             rest.split('"').next()
@@ -142,7 +143,7 @@ impl Plugins {
         }
         match (label("plugin").or_else(|| label("policy")).or_else(|| label("channel")), label("revision")) {
             (Some(plugin), Some(revision)) => self.retired.iter().any(|(p, r)| p == plugin && r == revision),
-            (_, None) => label("plugin").is_some_and(|plugin| self.gone.contains(plugin)),
+            (_, None) => label("plugin").is_some_and(|plugin| self.removed.contains(plugin)),
             (None, Some(_)) => false,
         }
     }
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_says_what_it_means() {
+    fn every_metric_has_a_description() {
         let source = include_str!("../monitoring.rs");
         let names = source.lines().filter_map(|line| line.strip_prefix("const ")?.split('"').nth(1));
         let mut names: Vec<&str> = names.filter(|name| name.starts_with("ace_")).collect();
@@ -165,29 +166,29 @@ mod tests {
     }
 
     #[test]
-    fn series_of_replaced_revisions_go_and_come_back_with_them() {
-        let mut plugins = Plugins { shown: BTreeMap::new(), retired: VecDeque::new(), gone: BTreeSet::new() };
+    fn series_of_replaced_revisions_are_omitted_until_they_return() {
+        let mut plugins = Plugins { active: BTreeMap::new(), retired: VecDeque::new(), removed: BTreeSet::new() };
         let these = |all: &[(&str, &str)]| all.iter().map(|(p, r)| ((*p).to_owned(), (*r).to_owned())).collect();
         let old = "ace_policy_verdicts_total{policy=\"p\",revision=\"1\",verdict=\"pass\"} 3\n";
         let new = "ace_plugin_calls_total{plugin=\"p\",revision=\"2\",result=\"ok\"} 3\n";
         let other = "ace_delivery_attempts_total{channel=\"q\",revision=\"1\",result=\"sent\"} 3\n";
         let (up, native) =
             ("ace_plugin_up{plugin=\"p\"} 1\n", "ace_policy_verdicts_total{policy=\"n\",revision=\"\"} 1\n");
-        let over = |plugins: &Plugins| [old, new, other, up, native].map(|line| plugins.is_over(line));
-        plugins.become_these(these(&[("p", "1"), ("q", "1")]));
-        assert_eq!(over(&plugins), [false; 5]);
-        plugins.become_these(these(&[("p", "2"), ("q", "1")]));
-        assert_eq!(over(&plugins), [true, false, false, false, false]);
-        plugins.become_these(these(&[("p", "1"), ("q", "1")]));
-        assert_eq!(over(&plugins), [false, true, false, false, false]);
-        plugins.become_these(these(&[("q", "1")]));
-        assert_eq!(over(&plugins), [true, true, false, true, false]);
-        assert!(!plugins.is_over("# HELP ace_plugin_up of plugin=\"p\"\n"));
-        plugins.become_these(these(&[("p", "2"), ("q", "1")]));
-        assert_eq!(over(&plugins), [true, false, false, false, false]);
+        let obsolete = |plugins: &Plugins| [old, new, other, up, native].map(|line| plugins.is_obsolete(line));
+        plugins.set_active(these(&[("p", "1"), ("q", "1")]));
+        assert_eq!(obsolete(&plugins), [false; 5]);
+        plugins.set_active(these(&[("p", "2"), ("q", "1")]));
+        assert_eq!(obsolete(&plugins), [true, false, false, false, false]);
+        plugins.set_active(these(&[("p", "1"), ("q", "1")]));
+        assert_eq!(obsolete(&plugins), [false, true, false, false, false]);
+        plugins.set_active(these(&[("q", "1")]));
+        assert_eq!(obsolete(&plugins), [true, true, false, true, false]);
+        assert!(!plugins.is_obsolete("# HELP ace_plugin_up of plugin=\"p\"\n"));
+        plugins.set_active(these(&[("p", "2"), ("q", "1")]));
+        assert_eq!(obsolete(&plugins), [true, false, false, false, false]);
         for number in 0..RETIRED_MAX * 3 {
-            plugins.become_these(these(&[("p", &format!("r{number}")), (&format!("q{number}"), "1")]));
+            plugins.set_active(these(&[("p", &format!("r{number}")), (&format!("q{number}"), "1")]));
         }
-        assert_eq!((plugins.retired.len(), plugins.gone.len()), (RETIRED_MAX, RETIRED_MAX));
+        assert_eq!((plugins.retired.len(), plugins.removed.len()), (RETIRED_MAX, RETIRED_MAX));
     }
 }

@@ -1,7 +1,7 @@
-//! W3C trace context: from a request, through the queue, to what plugins ask of others; and the spans that are exported where
-//! `[otlp]` is configured.
+//! W3C trace context, from a request through the queue to the requests of plugins, and the spans that are exported if `[otlp]` is
+//! configured.
 //!
-//! Spans hold names, revisions, uuids, hosts and states: nothing of a context, no address, no path that a guest made.
+//! Spans have names, revisions, uuids, hosts and states, but no data of a context, no address, and no path from a guest.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,25 +20,25 @@ use crate::message::Message;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// A longer tracestate is dropped (W3C Trace Context, 3.3.1.5: at least so much must pass).
+/// The longest tracestate that is kept (the minimum of W3C Trace Context, 3.3.1.5).
 const TRACESTATE_BYTES_MAX: usize = 512;
 
 tokio::task_local! {
-    /// The context that came with what is done now, where no span of ours stands for it.
-    static CARRIED: TraceContext;
+    /// The received context of the current work, if no exported span represents it.
+    static RECEIVED: TraceContext;
 }
 
-/// A place in a trace.
+/// A position in a trace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TraceContext(SpanContext);
 
 impl TraceContext {
-    /// From `traceparent` and `tracestate`; `None` where they are missing or not as W3C says.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
+    /// From `traceparent` and `tracestate`. `None` if they are missing or invalid.
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         TraceContext::read(&HeaderExtractor(headers))
     }
 
-    /// From what [`Display`](fmt::Display) wrote.
+    /// From the output of [`Display`](fmt::Display).
     pub fn parse(text: &str) -> Option<Self> {
         let (parent, state) = text.split_once(' ').unwrap_or((text, ""));
         TraceContext::read(&HashMap::from([
@@ -62,7 +62,7 @@ impl TraceContext {
         Some(self.0.trace_state().header()).filter(|state| (1..=TRACESTATE_BYTES_MAX).contains(&state.len()))
     }
 
-    /// Writes both headers, unless a `traceparent` is there.
+    /// Writes both headers, unless there is a `traceparent`.
     pub fn write(&self, headers: &mut HeaderMap) {
         if headers.contains_key(TRACEPARENT) {
             return;
@@ -81,19 +81,18 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Where what is done now belongs: the exported span that it is in, else the context it came with.
+/// The position of the current work: its exported span, otherwise the received context.
 pub fn current() -> Option<TraceContext> {
     let exported = Span::current().context().span().span_context().clone();
-    if exported.is_valid() { Some(TraceContext(exported)) } else { CARRIED.try_with(Clone::clone).ok() }
+    if exported.is_valid() { Some(TraceContext(exported)) } else { RECEIVED.try_with(Clone::clone).ok() }
 }
 
-/// Everything that is done for one message, in a span below the context it came with.
+/// Runs the work on one message in a span below the received context.
 pub async fn in_message<T>(message: &Message, trace: Option<TraceContext>, work: impl Future<Output = T>) -> T {
     under(info_span!("message", message_uuid = %message.uuid), trace, work).await
 }
 
-/// An answer to a request, in a span below the context it came with. `route`: as the API describes it, without anything of the
-/// request.
+/// Handles a request in a span below the received context. `route` is the template of the API, without data of the request.
 pub async fn in_request<T>(
     method: &Method,
     route: &str,
@@ -109,30 +108,30 @@ pub async fn in_request<T>(
         http.route = route,
         http.response.status_code = tracing::field::Empty,
     );
-    let told = span.clone();
-    let answer = under(span, trace, work).await;
-    told.record("http.response.status_code", i64::from(status(&answer)));
-    answer
+    let recorded = span.clone();
+    let response = under(span, trace, work).await;
+    recorded.record("http.response.status_code", i64::from(status(&response)));
+    response
 }
 
 async fn under<T>(span: Span, trace: Option<TraceContext>, work: impl Future<Output = T>) -> T {
     let Some(trace) = trace else { return work.instrument(span).await };
-    // A span that is not exported has no parent either.
+    // Fails for a span that is not exported, which needs no parent.
     let _ = span.set_parent(Context::new().with_remote_span_context(trace.0.clone()));
-    CARRIED.scope(trace, work.instrument(span)).await
+    RECEIVED.scope(trace, work.instrument(span)).await
 }
 
-/// One policy's verdict.
+/// The span of one policy.
 pub fn policy_span(policy: &str, revision: &str) -> Span {
     debug_span!("policy", policy, revision)
 }
 
-/// One delivery attempt.
+/// The span of one delivery attempt.
 pub fn delivery_span(channel: &str, revision: &str, attempt: u32) -> Span {
     debug_span!("deliver", channel, revision, attempt)
 }
 
-/// A plugin's request to the world outside. What is written into its headers is this span's place.
+/// The span of an outgoing request of a plugin, whose headers get the position of this span.
 pub fn outgoing_span(plugin: &str, method: &Method, host: &str) -> Span {
     debug_span!(
         "outgoing",
@@ -155,34 +154,34 @@ mod tests {
     }
 
     #[test]
-    fn a_context_passes_as_it_came() {
+    fn a_context_is_passed_unchanged() {
         for state in [None, Some("vendor=a,other=b")] {
-            let mut came = headers(&[(TRACEPARENT, PARENT)]);
-            came.extend(state.map(|state| (TRACESTATE, HeaderValue::from_static(state))));
-            let read = TraceContext::of(&came).unwrap();
-            assert_eq!(TraceContext::parse(&read.to_string()), Some(read.clone()), "the queue keeps it");
-            let mut left = HeaderMap::new();
-            read.write(&mut left);
-            assert_eq!(left, came);
+            let mut received = headers(&[(TRACEPARENT, PARENT)]);
+            received.extend(state.map(|state| (TRACESTATE, HeaderValue::from_static(state))));
+            let read = TraceContext::from_headers(&received).unwrap();
+            assert_eq!(TraceContext::parse(&read.to_string()), Some(read.clone()), "stored by the queue");
+            let mut sent = HeaderMap::new();
+            read.write(&mut sent);
+            assert_eq!(sent, received);
         }
     }
 
     #[test]
-    fn what_is_none_is_none() {
+    fn an_invalid_context_is_ignored() {
         let bad = ["", "00", "00-0-0-01", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "\u{7f}"];
         for text in bad.iter().chain(&["00-00000000000000000000000000000000-00f067aa0ba902b7-01", &"x".repeat(100_000)])
         {
             assert_eq!(TraceContext::parse(text), None, "{text}");
         }
-        assert_eq!(TraceContext::of(&HeaderMap::new()), None);
+        assert_eq!(TraceContext::from_headers(&HeaderMap::new()), None);
     }
 
     #[test]
-    fn a_guests_own_header_stays() {
+    fn a_header_of_a_guest_is_kept() {
         let own = headers(&[(TRACEPARENT, "its own")]);
-        let mut left = own.clone();
-        TraceContext::parse(PARENT).unwrap().write(&mut left);
-        assert_eq!(left, own);
+        let mut sent = own.clone();
+        TraceContext::parse(PARENT).unwrap().write(&mut sent);
+        assert_eq!(sent, own);
     }
 
     #[test]
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_an_exporter_the_context_is_carried_through() {
+    async fn without_an_exporter_the_received_context_is_passed_on() {
         assert_eq!(current(), None);
         let trace = TraceContext::parse(PARENT).unwrap();
         let message = Message::new("a", "b", None);

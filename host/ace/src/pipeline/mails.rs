@@ -1,38 +1,37 @@
-//! A delivery whose mail a relay accepted for some recipients and not, or not yet, for others. The relay's answers decide what
-//! such a delivery comes to, whatever the channel makes of them.
+//! Deliveries whose mails a relay accepted for some recipients and refused or deferred for others. The relay's replies decide the
+//! outcome of such a delivery, whatever the channel returns.
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::{ChannelType, DeliveryError, MailRecord, Outcome, Receipt, RecipientRecord, RecipientState};
 
-/// What is known of a delivery's mails. In the store it grows only by fields that have a default.
+/// The state of a delivery's mails. It is stored: new fields must have a default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Mails {
     #[serde(default)]
     records: Vec<MailRecord>,
-    /// The channel's answer when it held the delivery for done, and some recipients were left.
+    /// The channel's receipt, if it considered the delivery complete while some recipients were deferred.
     #[serde(default)]
     receipt: Option<Receipt>,
 }
 
-/// What a delivery that failed had mailed to some recipients all the same: should someone have the message tried again, they do
-/// not get it again.
+/// The mails of a failed delivery that some recipients have got. They do not get them again if the message is retried.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Mailed {
+pub(super) struct RetainedMails {
     pub(super) channel_type: ChannelType,
     /// The key of the delivery.
     key: String,
     records: Vec<MailRecord>,
 }
 
-impl Mailed {
+impl RetainedMails {
     #[cfg(test)]
     pub(super) fn of(channel_type: &str, key: &str, records: Vec<MailRecord>) -> Self {
-        Mailed { channel_type: channel_type.to_owned(), key: key.to_owned(), records }
+        RetainedMails { channel_type: channel_type.to_owned(), key: key.to_owned(), records }
     }
 
-    /// What the delivery of this key must know.
-    pub(super) fn mails(&self, key: &str) -> Mails {
+    /// The mails for a delivery with this key.
+    pub(super) fn for_delivery(&self, key: &str) -> Mails {
         let records = self.records.iter().map(|record| {
             let tail = record.key.strip_prefix(&self.key);
             let key = tail.map_or_else(|| record.key.clone(), |tail| format!("{key}{tail}"));
@@ -56,8 +55,8 @@ impl Mails {
         self.records.clone()
     }
 
-    /// Takes over what an attempt mailed, and says what it came to: an attempt that leaves recipients to try again is tried
-    /// again, and one that the relay refused whom the mail is for has failed.
+    /// Records the mails of an attempt and judges its result: an attempt with deferred recipients is retried, and one whose main
+    /// recipient was refused has failed.
     pub(super) fn judge(
         &mut self,
         key: &str,
@@ -65,29 +64,29 @@ impl Mails {
         answer: Result<Receipt, DeliveryError>,
     ) -> Result<Receipt, DeliveryError> {
         self.records = records;
-        // What most are: every recipient was accepted at once.
+        // The usual case: every recipient was accepted.
         if self.records.iter().all(|mail| mail.recipients.is_empty()) {
             return answer;
         }
         let unfinished: Vec<&MailRecord> = self.records.iter().filter(|mail| mail.is_unfinished()).collect();
-        let is_open = !unfinished.is_empty();
-        let left: Vec<String> = unfinished.iter().map(|mail| mail.list(RecipientState::Deferred)).collect();
+        let has_deferred = !unfinished.is_empty();
+        let deferred: Vec<String> = unfinished.iter().map(|mail| mail.list(RecipientState::Deferred)).collect();
         let refused =
             self.mail(key).filter(|mail| mail.main().is_some_and(|main| main.state == RecipientState::Refused));
-        let later = || Err(DeliveryError::Recoverable { message: left.join("; "), next_attempt_time: None });
+        let retry = || Err(DeliveryError::Recoverable { message: deferred.join("; "), next_attempt_time: None });
         match answer {
             Err(
                 DeliveryError::Unavailable(_) | DeliveryError::MaybeSent { .. } | DeliveryError::Recoverable { .. },
             ) => answer,
-            Ok(receipt) if is_open => {
+            Ok(receipt) if has_deferred => {
                 self.receipt = Some(receipt);
-                later()
+                retry()
             }
-            Err(DeliveryError::SentWithFault { answer, .. }) if is_open => {
+            Err(DeliveryError::SentWithFault { answer, .. }) if has_deferred => {
                 self.receipt = Some(Receipt { provider_id: Some(answer), detail: None });
-                later()
+                retry()
             }
-            _ if is_open => later(),
+            _ if has_deferred => retry(),
             Ok(_) | Err(DeliveryError::SentWithFault { .. }) if let Some(mail) = refused => {
                 Err(DeliveryError::Fatal(mail.list(RecipientState::Refused)))
             }
@@ -95,7 +94,7 @@ impl Mails {
         }
     }
 
-    /// Whether the mail was accepted for whom it is for, so that no other channel may carry the message as well.
+    /// Whether the mail was accepted for its main recipient, so that no other channel may send the message.
     pub(super) fn is_main_accepted(&self, key: &str) -> bool {
         match self.mail(key) {
             Some(mail) => mail.is_main_accepted(),
@@ -103,8 +102,7 @@ impl Mails {
         }
     }
 
-    /// What the delivery has come to in the end: a mail that was accepted for whom it is for is sent, although others did not
-    /// get it.
+    /// The final outcome of the delivery: a mail that was accepted for its main recipient is sent, even if copies were refused.
     pub(super) fn settle(&mut self, key: &str, outcome: Outcome) -> Outcome {
         if matches!(outcome, Outcome::Sent { .. }) || !self.is_main_accepted(key) {
             return outcome;
@@ -113,13 +111,13 @@ impl Mails {
         Outcome::Sent { receipt, fault: None }
     }
 
-    /// Every recipient of the mails that were not accepted for all of theirs at once.
+    /// The recipients of mails that were not accepted for all recipients at once.
     pub(super) fn recipients(&self) -> Vec<RecipientRecord> {
         self.records.iter().flat_map(|mail| &mail.recipients).cloned().collect()
     }
 
-    /// What is to be kept of a delivery that failed; `None` where nobody has a mail of it.
-    pub(super) fn kept(self, channel_type: &ChannelType, key: &str) -> Option<Mailed> {
+    /// The mails to retain of a failed delivery; `None` if no recipient got one.
+    pub(super) fn retained(self, channel_type: &ChannelType, key: &str) -> Option<RetainedMails> {
         let is_for_all = |mail: &MailRecord| mail.recipients.is_empty();
         let accepted = |mut mail: MailRecord| {
             let is_whole = is_for_all(&mail);
@@ -127,11 +125,11 @@ impl Mails {
             (is_whole || !is_for_all(&mail)).then_some(mail)
         };
         let records: Vec<MailRecord> = self.records.into_iter().filter_map(accepted).collect();
-        let mailed = Mailed { channel_type: channel_type.clone(), key: key.to_owned(), records };
-        (!mailed.records.is_empty()).then_some(mailed)
+        let retained = RetainedMails { channel_type: channel_type.clone(), key: key.to_owned(), records };
+        (!retained.records.is_empty()).then_some(retained)
     }
 
-    /// For another channel: who has the mail does not get it again.
+    /// Keeps the recipients that have the mail for a delivery over another channel.
     pub(super) fn move_to(&mut self, key: &str, other: &str) {
         let mail = self.records.iter().position(|mail| mail.key == key).map(|found| self.records.swap_remove(found));
         *self = Mails::default();
@@ -143,7 +141,7 @@ impl Mails {
         }
     }
 
-    /// The mail to the message's recipient: the one under the delivery's own key, or the only one.
+    /// The mail to the message's recipient: the one with the key of the delivery, or the only one.
     fn mail(&self, key: &str) -> Option<&MailRecord> {
         let only = self.records.first().filter(|_| self.records.len() == 1);
         self.records.iter().find(|mail| mail.key == key).or(only)

@@ -1,4 +1,4 @@
-//! The stages of one channel type: choose a channel, render, deliver; and what follows from each that fails.
+//! The stages of one channel type (choose a channel, render, deliver) and the consequences of their failures.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::Instrument;
 
-use super::{CLOCK_SLACK, Carrying, InFlight, Stage};
+use super::{CLOCK_SLACK, DeliveryState, InFlight, Stage};
 use crate::channel::{self, Channel};
 use crate::config::Guarantee;
 use crate::destination::Paused;
@@ -18,10 +18,10 @@ use crate::monitoring;
 use crate::presentation::Subject;
 use crate::retry::{self, Next};
 
-/// What one stage came to.
+/// The result of one stage.
 pub(super) enum Step {
     Next(Stage),
-    /// The attempt must be written down before it is made.
+    /// The attempt must be recorded before it is made.
     Record,
     Settled(Outcome),
     Failed(String),
@@ -29,41 +29,41 @@ pub(super) enum Step {
         error: String,
         suggested: Option<Timestamp>,
     },
-    /// What the channel hands over to is down: nothing was handed over, and nothing is used up.
+    /// The destination is down. Nothing was sent, and no attempt is used up.
     Down(Paused),
-    /// The channel was not asked. `at`: when to come back, where that is known.
-    Later {
+    /// The channel was not called. `at` is the time of the next call, if it is known.
+    Deferred {
         error: String,
         at: Option<Timestamp>,
     },
 }
 
 impl InFlight {
-    pub(super) async fn step(&mut self, i: usize, carrying: &mut Carrying) -> Step {
+    pub(super) async fn step(&mut self, i: usize, delivery: &mut DeliveryState) -> Step {
         if self.is_expired((self.snapshot.now)()) {
             return Step::Settled(Outcome::Expired { error: None });
         }
-        let stage = std::mem::take(&mut carrying.stage);
+        let stage = std::mem::take(&mut delivery.stage);
         if let Stage::Choose = stage {
             let step = self.choose(i).await;
-            if carrying.mails.is_empty() {
-                carrying.mails = self.mailed(i);
+            if delivery.mails.is_empty() {
+                delivery.mails = self.retained_mails(i);
             }
             return step;
         }
         let report = &mut self.progress.report.channels[i];
         let name = report.channel.clone().unwrap_or_default();
         let Some(channel) = self.snapshot.channels.find(&report.channel_type, &name).cloned() else {
-            report.passed_over.push(format!("{name}: it no longer exists"));
-            return if carrying.tried.is_empty() {
+            report.passed_over.push(format!("{name}: the channel no longer exists"));
+            return if delivery.failed_channels.is_empty() {
                 Step::Next(Stage::Choose)
             } else {
-                Step::Failed(format!("{name}: the channel is not there any more"))
+                Step::Failed(format!("{name}: the channel no longer exists"))
             };
         };
         match stage {
-            Stage::Deliver(rendered) => self.deliver(i, carrying, channel, rendered).await,
-            _ => self.render(i, carrying, channel).await,
+            Stage::Deliver(rendered) => self.deliver(i, delivery, channel, rendered).await,
+            _ => self.render(i, delivery, channel).await,
         }
     }
 
@@ -82,33 +82,33 @@ impl InFlight {
         let chosen = channel::choose(found.channels, &self.message, &call).await;
         report.refused.extend(call.into_refused());
         match chosen {
-            Err(fault) if fault.kind == FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
+            Err(fault) if fault.kind == FaultKind::Unavailable => Step::Deferred { error: fault.to_string(), at: None },
             Err(fault) => Step::Recoverable { error: fault.to_string(), suggested: None },
             Ok(None) => {
-                let reason = format!("no channel carries {}", report.channel_type);
+                let reason = format!("there is no channel of type {}", report.channel_type);
                 Step::Settled(Outcome::Unsupported { reason })
             }
             Ok(Some((channel, rule))) => {
-                take(report, channel.as_ref(), rule);
+                set_channel(report, channel.as_ref(), rule);
                 Step::Next(Stage::Render)
             }
         }
     }
 
-    async fn render(&mut self, i: usize, carrying: &mut Carrying, channel: Arc<dyn Channel>) -> Step {
+    async fn render(&mut self, i: usize, delivery: &mut DeliveryState, channel: Arc<dyn Channel>) -> Step {
         let call = CallContext::default();
-        let asked = async {
+        let called = async {
             let links = channel.action_links(&self.message, &call).await?;
             Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(&self.message, &call).await?))
         };
-        let asked = asked.await;
+        let called = called.await;
         self.progress.report.channels[i].refused.extend(call.into_refused());
-        let (action_links, tracker_image_sources) = match asked {
-            Ok(answers) => answers,
+        let (action_links, tracker_image_sources) = match called {
+            Ok(results) => results,
             Err(fault) => {
-                carrying.stage = Stage::Render;
+                delivery.stage = Stage::Render;
                 return match fault.kind {
-                    FaultKind::Unavailable => Step::Later { error: fault.to_string(), at: None },
+                    FaultKind::Unavailable => Step::Deferred { error: fault.to_string(), at: None },
                     _ => Step::Recoverable { error: fault.to_string(), suggested: None },
                 };
             }
@@ -123,7 +123,7 @@ impl InFlight {
         let report = &mut self.progress.report.channels[i];
         match self.snapshot.presentation.render(&self.message, &subject) {
             Err(fault) => {
-                // A message that has no templates for any channel type was not meant for another one: its name is wrong.
+                // A message without templates for any channel type probably has a wrong name.
                 let absent = fault.absent && self.snapshot.presentation.knows(&self.message);
                 Step::Settled(Outcome::TemplateError { message: fault.message, absent })
             }
@@ -143,70 +143,70 @@ impl InFlight {
     async fn deliver(
         &mut self,
         i: usize,
-        carrying: &mut Carrying,
+        delivery: &mut DeliveryState,
         channel: Arc<dyn Channel>,
         rendered: Vec<(String, String)>,
     ) -> Step {
         let guarantee = self.snapshot.limiters.get(channel.name()).map(|limiter| limiter.settings.delivery);
-        if guarantee == Some(Guarantee::AtMostOnce) && !carrying.is_recorded {
-            carrying.stage = Stage::Deliver(rendered);
+        if guarantee == Some(Guarantee::AtMostOnce) && !delivery.is_recorded {
+            delivery.stage = Stage::Deliver(rendered);
             return Step::Record;
         }
-        let made = self.attempt(carrying, channel.as_ref(), &rendered, guarantee).await;
-        self.heed(carrying, channel.name(), &made);
-        let Made { at, took, number, answer, call } = made;
+        let made = self.attempt(delivery, channel.as_ref(), &rendered, guarantee).await;
+        self.report_channel_state(delivery, channel.name(), &made);
+        let AttemptMade { at, took, number, answer, call } = made;
         let unreached = call.take_unreached();
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(call.into_refused());
-        report.recipients = carrying.mails.recipients();
+        report.recipients = delivery.mails.recipients();
         let (channel, revision) = (channel.name().to_owned(), channel.revision().to_owned());
-        let (result, words) = in_history(&answer);
+        let (result, text) = history_entry(&answer);
         let took_us = took.as_micros() as u64;
-        let mut entry = AttemptReport { at, channel, revision, number, took_us, result, answer: words };
+        let mut entry = AttemptReport { at, channel, revision, number, took_us, result, answer: text };
         if let Some(unreached) = unreached {
-            carrying.stage = Stage::Deliver(rendered);
+            delivery.stage = Stage::Deliver(rendered);
             let step = self.unreached(&entry.channel, &unreached);
             if unreached.is_contacted {
                 entry.result = AttemptResult::Unreachable;
-                // The channel's own words say more, where it has some.
+                // The channel's text says more, if it has one.
                 if entry.answer.is_empty() {
                     entry.answer = unreached.reason;
                 }
-                remember(&mut self.progress.report.channels[i], entry);
+                add_to_history(&mut self.progress.report.channels[i], entry);
             }
             return step;
         }
         if let Err(DeliveryError::Unavailable(error)) = answer {
-            carrying.stage = Stage::Deliver(rendered);
-            return Step::Later { error, at: None };
+            delivery.stage = Stage::Deliver(rendered);
+            return Step::Deferred { error, at: None };
         }
-        carrying.attempts += 1;
+        delivery.attempts += 1;
         report.attempts += 1;
-        remember(report, entry);
-        self.follow_clock_during(carrying, at, took);
+        add_to_history(report, entry);
+        self.follow_clock_during(delivery, at, took);
         if let Err(DeliveryError::Recoverable { .. }) = answer {
-            carrying.stage = Stage::Deliver(rendered);
+            delivery.stage = Stage::Deliver(rendered);
         }
         step_after(answer)
     }
 
-    /// Makes one attempt. Its mails outweigh what the channel makes of them, and what may have left over a channel that delivers at most
-    /// once is not tried again.
+    /// Makes one attempt. The state of its mails takes precedence over the channel's result. A message that may have been sent over a
+    /// channel that delivers at most once is not retried.
     async fn attempt(
         &self,
-        carrying: &mut Carrying,
+        delivery: &mut DeliveryState,
         channel: &dyn Channel,
         rendered: &[(String, String)],
         guarantee: Option<Guarantee>,
-    ) -> Made {
+    ) -> AttemptMade {
         let (at, started) = ((self.snapshot.now)(), Instant::now());
-        let call = CallContext::with_mails(carrying.mails.records());
+        let call = CallContext::with_mails(delivery.mails.records());
         let attempt =
-            Attempt { number: carrying.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
+            Attempt { number: delivery.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
         let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
         let answer = channel.deliver(&self.message, rendered, &attempt, &call).instrument(span).await;
-        carrying.is_recorded = false;
-        let answer = carrying.mails.judge(&attempt.idempotency_key, call.take_mails(), answer);
+        delivery.is_recorded = false;
+        let answer = delivery.mails.judge(&attempt.idempotency_key, call.take_mails(), answer);
         let answer = match (guarantee, call.take_uncertain(), answer) {
             (
                 Some(Guarantee::AtMostOnce),
@@ -218,131 +218,133 @@ impl InFlight {
             }
             (_, _, answer) => answer,
         };
-        Made { at, took: started.elapsed(), number: attempt.number, answer, call }
+        AttemptMade { at, took: started.elapsed(), number: attempt.number, answer, call }
     }
 
-    /// What an attempt says of its channel, and of what that hands over to, is for every message.
-    fn heed(&self, carrying: &Carrying, channel: &str, made: &Made) {
+    /// Reports what an attempt says about its channel and its destination, which holds for all messages.
+    fn report_channel_state(&self, delivery: &DeliveryState, channel: &str, made: &AttemptMade) {
         let is_sent = matches!(made.answer, Ok(_) | Err(DeliveryError::SentWithFault { .. }));
-        if let Some(destination) = carrying.waits_for.as_ref().filter(|_| is_sent) {
+        if let Some(destination) = delivery.waits_for.as_ref().filter(|_| is_sent) {
             self.snapshot.destinations.bypassed(destination, (self.snapshot.now)());
         }
         let pause = made.call.retry_after().filter(|_| matches!(made.answer, Err(DeliveryError::Recoverable { .. })));
         if let (Some(limiter), Some(pause)) = (self.snapshot.limiters.get(channel), pause) {
-            // Nobody else need be told the same.
+            // Other messages need not get the same response.
             limiter.pause(pause, (self.snapshot.now)());
         }
     }
 
-    /// Opens the window at the first attempt. Where the clock was set during an attempt, the window goes with it.
-    fn follow_clock_during(&mut self, carrying: &mut Carrying, at: Timestamp, took: Duration) {
-        let opened = *carrying.opened.get_or_insert(at);
+    /// Opens the window at the first attempt. If the clock was set during the attempt, the window moves with it.
+    fn follow_clock_during(&mut self, delivery: &mut DeliveryState, at: Timestamp, took: Duration) {
+        let opened = *delivery.window_opened.get_or_insert(at);
         let now = (self.snapshot.now)();
         let jumped = now.duration_since(at) - SignedDuration::try_from(took).unwrap_or_default();
         if jumped.abs() > CLOCK_SLACK {
-            carrying.opened = Some(opened.checked_add(jumped).unwrap_or(opened));
-            self.progress.seen = Some(now);
+            delivery.window_opened = Some(opened.checked_add(jumped).unwrap_or(opened));
+            self.progress.last_advanced = Some(now);
         }
     }
 
-    /// Counts the failed try and says when the next one is. Who was told when to come back has not failed.
-    pub(super) fn again(&self, carrying: &mut Carrying, suggested: Option<Timestamp>) -> Next {
+    /// Schedules the next attempt. An attempt for which the channel suggested a time does not count as a failure.
+    pub(super) fn schedule_retry(&self, delivery: &mut DeliveryState, suggested: Option<Timestamp>) -> Next {
         let now = (self.snapshot.now)();
         if suggested.is_none_or(|at| at <= now) {
-            carrying.failures += 1;
+            delivery.failures += 1;
         }
-        let opened = *carrying.opened.get_or_insert(now);
+        let opened = *delivery.window_opened.get_or_insert(now);
         let expiration_time = self.message.expiration_time.as_ref().map(|t| t.timestamp());
         let settings = &self.snapshot.delivery;
         let end = retry::window_end(opened, expiration_time, self.message.is_transactional(), settings);
-        retry::next(now, carrying.failures, suggested, end, &self.snapshot.delivery, (self.snapshot.jitter)())
+        retry::next(now, delivery.failures, suggested, end, &self.snapshot.delivery, (self.snapshot.jitter)())
     }
 
-    /// When to come back to a channel that could not be asked: its quota is used up, or its circuit is open. That uses nothing
-    /// up: an open window is as much longer, and only the message's own expiration time ends the waiting.
-    pub(super) fn put_off(&self, carrying: &mut Carrying, at: Option<Timestamp>) -> Next {
+    /// Schedules the next call of a channel that could not be called because of its rate limit or its open circuit breaker. This uses
+    /// up nothing: an open window is extended, and only the message's expiration time limits the wait.
+    pub(super) fn defer(&self, delivery: &mut DeliveryState, at: Option<Timestamp>) -> Next {
         let now = (self.snapshot.now)();
         let at = at.unwrap_or_else(|| {
-            carrying.unasked += 1;
-            let pause = retry::pause(carrying.unasked, &self.snapshot.delivery, (self.snapshot.jitter)());
+            delivery.unavailable += 1;
+            let pause = retry::pause(delivery.unavailable, &self.snapshot.delivery, (self.snapshot.jitter)());
             now.checked_add(pause).unwrap_or(Timestamp::MAX)
         });
         if self.is_expired(at) {
             return Next::Expired;
         }
-        carrying.opened = carrying.opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
+        delivery.window_opened =
+            delivery.window_opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
         Next::At(at)
     }
 
-    /// What an attempt met that was down, and when to come back.
+    /// The step after an attempt whose destination was down.
     fn unreached(&self, channel: &str, Unreached { destination, reason, .. }: &Unreached) -> Step {
         let (now, settings) = ((self.snapshot.now)(), &self.snapshot.delivery);
         let paused = self.snapshot.destinations.paused(channel, Some(destination), self.message.uuid, now);
-        let soon = retry::pause(1, settings, (self.snapshot.jitter)()).min(SOON);
-        let until = paused.map_or(now, |paused| paused.until).max(now.checked_add(soon).unwrap_or(now));
+        let pause = retry::pause(1, settings, (self.snapshot.jitter)()).min(UNREACHED_PAUSE_MAX);
+        let until = paused.map_or(now, |paused| paused.until).max(now.checked_add(pause).unwrap_or(now));
         Step::Down(Paused { destination: destination.clone(), reason: reason.clone(), until })
     }
 
-    /// Waits for what is down. An open window is as much longer.
-    pub(super) fn wait_for(&self, carrying: &mut Carrying, paused: Paused) -> Next {
+    /// Waits for a destination that is down. An open window is extended.
+    pub(super) fn wait_for(&self, delivery: &mut DeliveryState, paused: Paused) -> Next {
         let (now, end) = ((self.snapshot.now)(), self.waiting_end());
         if now >= end {
             return Next::Expired;
         }
         let at = paused.until.min(end);
-        carrying.opened = carrying.opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
-        carrying.waits_for = Some(paused.destination);
+        delivery.window_opened =
+            delivery.window_opened.map(|opened| opened.checked_add(at.duration_since(now)).unwrap_or(opened));
+        delivery.waits_for = Some(paused.destination);
         Next::At(at)
     }
 
-    /// Turns to the next channel of the failover list, where there is one: one that can be used, before one that cannot.
-    pub(super) fn fail_over(&mut self, i: usize, carrying: &mut Carrying) -> bool {
-        self.turn_over(i, carrying, "failed", false)
+    /// Switches to the next channel of the failover list, if there is one; prefers one whose destination is not down.
+    pub(super) fn fail_over(&mut self, i: usize, delivery: &mut DeliveryState) -> bool {
+        self.switch_channel(i, delivery, "failed", false)
     }
 
-    /// Turns to a channel of the failover list that can be used, where there is one: what the present one needs is down.
-    pub(super) fn pass_over(&mut self, i: usize, carrying: &mut Carrying, paused: &Paused) -> bool {
-        self.turn_over(i, carrying, &format!("{} is down", paused.destination), true)
+    /// Switches to a channel of the failover list whose destination is not down, if there is one.
+    pub(super) fn fail_over_if_down(&mut self, i: usize, delivery: &mut DeliveryState, paused: &Paused) -> bool {
+        self.switch_channel(i, delivery, &format!("{} is down", paused.destination), true)
     }
 
-    fn turn_over(&mut self, i: usize, carrying: &mut Carrying, why: &str, only_open: bool) -> bool {
+    fn switch_channel(&mut self, i: usize, delivery: &mut DeliveryState, reason: &str, only_usable: bool) -> bool {
         let key = self.delivery_key(i);
-        // Whom the mail is for has it already.
-        if carrying.mails.is_main_accepted(&key) {
+        // The main recipient already has the mail.
+        if delivery.mails.is_main_accepted(&key) {
             return false;
         }
         let report = &mut self.progress.report.channels[i];
-        let Some(left) = report.channel.clone() else { return false };
+        let Some(current) = report.channel.clone() else { return false };
         let (snapshot, now) = (&self.snapshot, (self.snapshot.now)());
-        let tried: Vec<String> = carrying.tried.iter().cloned().chain([left.clone()]).collect();
+        let failed_channels: Vec<String> = delivery.failed_channels.iter().cloned().chain([current.clone()]).collect();
         let next = channel::failover(
             &snapshot.channels,
             &snapshot.routing,
             &self.progress.limit,
             &report.channel_type,
-            &tried,
+            &failed_channels,
         );
-        let is_open = |channel: &Arc<dyn Channel>| {
+        let is_usable = |channel: &Arc<dyn Channel>| {
             snapshot.destinations.paused(channel.name(), None, self.message.uuid, now).is_none()
         };
-        let open = next.iter().find(|channel| is_open(channel));
-        let Some(next) = open.or(next.first().filter(|_| !only_open)).cloned() else {
-            if !only_open {
-                carrying.tried = tried;
+        let usable = next.iter().find(|channel| is_usable(channel));
+        let Some(next) = usable.or(next.first().filter(|_| !only_usable)).cloned() else {
+            if !only_usable {
+                delivery.failed_channels = failed_channels;
             }
             return false;
         };
-        report.passed_over.push(format!("{left}: {why}"));
-        take(report, next.as_ref(), Rule::Failover);
-        let mut mails = std::mem::take(&mut carrying.mails);
+        report.passed_over.push(format!("{current}: {reason}"));
+        set_channel(report, next.as_ref(), Rule::Failover);
+        let mut mails = std::mem::take(&mut delivery.mails);
         mails.move_to(&key, &self.message.idempotency_key(next.name()));
-        *carrying = Carrying { tried, mails, ..Carrying::new(Stage::Render, carrying.due) };
+        *delivery = DeliveryState { failed_channels, mails, ..DeliveryState::new(Stage::Render, delivery.due) };
         true
     }
 }
 
-/// One attempt, as it was made.
-struct Made {
+/// One attempt that was made.
+struct AttemptMade {
     at: Timestamp,
     took: Duration,
     number: u32,
@@ -350,7 +352,7 @@ struct Made {
     call: CallContext,
 }
 
-/// What follows from a channel's answer.
+/// The step after a channel's result.
 fn step_after(answer: Result<Receipt, DeliveryError>) -> Step {
     match answer {
         Ok(receipt) => Step::Settled(Outcome::Sent { receipt, fault: None }),
@@ -358,19 +360,19 @@ fn step_after(answer: Result<Receipt, DeliveryError>) -> Step {
             let receipt = Receipt { provider_id: Some(answer), detail: None };
             Step::Settled(Outcome::Sent { receipt, fault: Some(fault) })
         }
-        // What may have left is not tried again.
+        // A message that may have been sent is not retried.
         Err(DeliveryError::MaybeSent { reason }) => Step::Settled(Outcome::MaybeSent { reason }),
         Err(DeliveryError::Skipped(reason)) => Step::Settled(Outcome::Skipped { reason }),
         Err(DeliveryError::Fatal(error)) => Step::Failed(error),
         Err(DeliveryError::Recoverable { message, next_attempt_time }) => {
             Step::Recoverable { error: message, suggested: next_attempt_time }
         }
-        Err(DeliveryError::Unavailable(error)) => Step::Later { error, at: None },
+        Err(DeliveryError::Unavailable(error)) => Step::Deferred { error, at: None },
     }
 }
 
-/// An answer as it stands in the history of attempts: what it came to, and the words for it.
-fn in_history(answer: &Result<Receipt, DeliveryError>) -> (AttemptResult, String) {
+/// The entry of a channel's result in the history of attempts.
+fn history_entry(answer: &Result<Receipt, DeliveryError>) -> (AttemptResult, String) {
     match answer {
         Ok(receipt) => (AttemptResult::Sent, receipt.provider_id.clone().unwrap_or_default()),
         Err(DeliveryError::SentWithFault { answer, .. }) => (AttemptResult::Sent, answer.clone()),
@@ -382,11 +384,11 @@ fn in_history(answer: &Result<Receipt, DeliveryError>) -> (AttemptResult, String
     }
 }
 
-/// The longest pause before a destination that a message could not use is asked about again, where nothing says when.
-const SOON: Duration = Duration::from_secs(1);
+/// The longest pause after an attempt whose destination was down, if nothing says when it can be used.
+const UNREACHED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Keeps an attempt. Those in a row that could not reach anything are one entry: the latest.
-fn remember(report: &mut ChannelReport, attempt: AttemptReport) {
+/// Adds an attempt to the history. Consecutive attempts with an unreachable destination are one entry, the latest.
+fn add_to_history(report: &mut ChannelReport, attempt: AttemptReport) {
     monitoring::attempted(&attempt);
     let is_unreachable = |one: &AttemptReport| one.result == AttemptResult::Unreachable;
     if let Some(last) = report.history.last_mut()
@@ -403,7 +405,7 @@ fn remember(report: &mut ChannelReport, attempt: AttemptReport) {
     report.history.push(attempt);
 }
 
-fn take(report: &mut ChannelReport, channel: &dyn Channel, rule: Rule) {
+fn set_channel(report: &mut ChannelReport, channel: &dyn Channel, rule: Rule) {
     report.channel = Some(channel.name().to_owned());
     report.revision = channel.revision().to_owned();
     report.rule = Some(rule);

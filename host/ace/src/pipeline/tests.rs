@@ -36,21 +36,21 @@ fn recoverable(message: &str, at: Option<Timestamp>) -> Result<Receipt, Delivery
     Err(DeliveryError::Recoverable { message: message.to_owned(), next_attempt_time: at })
 }
 
-/// A channel that answers as it is told, one answer an attempt, and then succeeds.
+/// A channel with scripted results, one per attempt, that succeeds afterwards.
 struct Script {
     name: &'static str,
     answers: Mutex<Vec<Result<Receipt, DeliveryError>>>,
     seen: Mutex<Vec<(u32, String)>>,
     breaks_before: bool,
-    /// Seconds that the clock is set by during each attempt.
+    /// Seconds by which the clock is set during each attempt.
     sets_clock: AtomicI64,
-    /// Seconds for which its provider wants to be left alone, when it fails.
+    /// The Retry-After of its provider in seconds, for failures.
     retry_after: AtomicI64,
-    /// What each attempt mails; the last one is mailed again by each further one.
+    /// The mails of each attempt. Further attempts repeat the last one.
     mailed: Mutex<Vec<Vec<MailRecord>>>,
-    /// What each attempt was told of the ones before.
+    /// The known mails that each attempt was given.
     known: Mutex<Vec<Vec<MailRecord>>>,
-    /// Whether it hands over something without an answer.
+    /// Whether it sends something without a reply.
     is_uncertain: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Script {
         *self.mailed.lock().expect("no panic") = mailed.iter().map(|mail| vec![(*mail).clone()]).collect();
     }
 
-    /// Each attempt mails all of them.
+    /// Makes each attempt send all of them.
     fn mails_at_once(&self, mailed: &[&MailRecord]) {
         *self.mailed.lock().expect("no panic") = vec![mailed.iter().map(|mail| (*mail).clone()).collect()];
     }
@@ -152,7 +152,7 @@ fn flight(snapshot: &Arc<Snapshot>) -> InFlight {
     InFlight::new(snapshot.clone(), Arc::new(Message::new("app", "name", None)), Limit::default(), false)
 }
 
-/// Lets time jump from due moment to due moment until all is settled; gives the moments.
+/// Advances the clock from due time to due time until the message is settled. Returns the times.
 async fn run(flight: &mut InFlight) -> Vec<i64> {
     let mut moments = Vec::new();
     while let Some(due) = flight.due().filter(|_| moments.len() < 50) {
@@ -179,7 +179,7 @@ async fn a_message_goes_out_at_the_first_attempt() {
 }
 
 #[test]
-fn channel_types_without_templates_are_left_out_unless_nothing_else_tells_why_it_failed() {
+fn channel_types_without_templates_are_removed_unless_nothing_else_explains_the_failure() {
     let absent = || Outcome::TemplateError { message: String::new(), absent: true };
     let broken = || Outcome::TemplateError { message: String::new(), absent: false };
     let sent = || Outcome::Sent { receipt: Receipt::default(), fault: None };
@@ -200,14 +200,14 @@ fn channel_types_without_templates_are_left_out_unless_nothing_else_tells_why_it
         for (channel, outcome) in flight.progress.report.channels.iter_mut().zip(outcomes) {
             channel.outcome = outcome;
         }
-        flight.leave_out_absent();
+        flight.remove_absent();
         let states: Vec<&str> = flight.report().channels.iter().map(|c| c.outcome.state()).collect();
-        assert_eq!((states, flight.progress.todo.len()), (kept.clone(), kept.len()));
+        assert_eq!((states, flight.progress.pending.len()), (kept.clone(), kept.len()));
     }
 }
 
 #[tokio::test]
-async fn a_passing_failure_is_tried_again_with_the_same_key_until_the_window_ends() {
+async fn a_temporary_failure_is_retried_with_the_same_key_until_the_window_ends() {
     let never = (0..50).map(|i| recoverable(&format!("no {i}"), None)).collect();
     let channel = Script::new("smtp", never);
     let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
@@ -219,7 +219,7 @@ async fn a_passing_failure_is_tried_again_with_the_same_key_until_the_window_end
 }
 
 #[tokio::test]
-async fn the_other_sides_time_is_kept_and_the_past_means_now() {
+async fn a_suggested_time_is_used_and_the_past_means_now() {
     let answers =
         vec![recoverable("later", Some(at(1_030))), recoverable("earlier", Some(at(5))), Ok(Receipt::default())];
     let channel = Script::new("smtp", answers);
@@ -229,7 +229,7 @@ async fn the_other_sides_time_is_kept_and_the_past_means_now() {
 }
 
 #[tokio::test]
-async fn what_may_have_left_is_not_tried_again() {
+async fn a_message_that_may_have_been_sent_is_not_retried() {
     let maybe = Err(DeliveryError::MaybeSent { reason: "cut".into() });
     let channel = Script::new("smtp", vec![maybe]);
     let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
@@ -238,7 +238,7 @@ async fn what_may_have_left_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_fatal_error_turns_to_the_failover_list_and_then_ends() {
+async fn a_fatal_error_fails_over_and_then_settles() {
     let fatal = || Err(DeliveryError::Fatal("no such user".into()));
     let (first, second, third) =
         (Script::new("first", vec![fatal()]), Script::new("second", vec![fatal()]), Script::new("third", vec![]));
@@ -261,7 +261,7 @@ async fn a_fatal_error_turns_to_the_failover_list_and_then_ends() {
 }
 
 #[tokio::test]
-async fn an_exhausted_channel_gives_way_to_the_next_with_a_window_of_its_own() {
+async fn an_exhausted_channel_fails_over_to_the_next_with_a_new_window() {
     let never = (0..50).map(|_| recoverable("down", None)).collect();
     let (first, second) = (Script::new("first", never), Script::new("second", vec![recoverable("busy", None)]));
     let mut flight = flight(&snapshot(vec![], &[&first, &second], &["second"]));
@@ -284,7 +284,7 @@ async fn an_expired_message_is_never_delivered() {
 }
 
 #[tokio::test]
-async fn a_broken_policy_holds_a_message_without_using_its_window_up() {
+async fn a_failed_policy_holds_a_message_without_using_up_its_window() {
     let channel = Script::new("smtp", vec![]);
     let broken: Arc<dyn Policy> = Arc::new(BrokenPolicy { name: "p".into(), reason: "it does not compile".into() });
     let mut flight = flight(&snapshot(vec![(broken, OnError::Retry)], &[&channel], &[]));
@@ -296,7 +296,7 @@ async fn a_broken_policy_holds_a_message_without_using_its_window_up() {
 }
 
 #[tokio::test]
-async fn on_error_decides_what_a_broken_policy_means() {
+async fn on_error_decides_what_a_failed_policy_means() {
     for (on_error, state) in [(OnError::Deny, "denied"), (OnError::Allow, "sent")] {
         let channel = Script::new("smtp", vec![]);
         let broken: Arc<dyn Policy> = Arc::new(BrokenPolicy { name: "p".into(), reason: String::new() });
@@ -306,7 +306,7 @@ async fn on_error_decides_what_a_broken_policy_means() {
     }
 }
 
-/// Says "not before" once, then nothing.
+/// Delays a message once.
 struct OnceLater(Mutex<bool>);
 
 #[async_trait]
@@ -322,7 +322,7 @@ impl Policy for OnceLater {
 }
 
 #[tokio::test]
-async fn a_delayed_message_asks_the_policies_again_and_its_window_opens_only_then() {
+async fn policies_are_evaluated_again_after_a_delay_and_the_window_opens_only_then() {
     let channel = Script::new("smtp", vec![recoverable("busy", None)]);
     let mut flight =
         flight(&snapshot(vec![(Arc::new(OnceLater(Mutex::new(false))), OnError::Retry)], &[&channel], &[]));
@@ -346,7 +346,7 @@ async fn a_delay_past_the_expiration_time_ends_the_message() {
 }
 
 #[tokio::test]
-async fn a_channel_that_breaks_before_the_delivery_is_a_passing_failure() {
+async fn a_fault_before_the_delivery_is_a_temporary_failure() {
     let broken =
         Arc::new(Script { breaks_before: true, ..Arc::into_inner(Script::new("smtp", vec![])).expect("the only one") });
     let mut flight = flight(&snapshot(vec![], &[&broken], &[]));
@@ -367,7 +367,7 @@ async fn a_dry_run_delivers_nothing() {
 }
 
 #[tokio::test]
-async fn a_limit_limits() {
+async fn a_limit_restricts_the_channels() {
     let channel = Script::new("smtp", vec![]);
     let snapshot = snapshot(vec![], &[&channel], &[]);
     let limit = Limit::new(&["push".to_owned()], &snapshot.channels).expect("a type");
@@ -377,20 +377,20 @@ async fn a_limit_limits() {
     assert!(channel.attempts().is_empty());
 }
 
-/// What a process leaves behind and the next one finds.
-fn put_away_and_taken_up(flight: &InFlight, snapshot: &Arc<Snapshot>) -> InFlight {
+/// Stores the progress and resumes it, as another process does.
+fn stored_and_resumed(flight: &InFlight, snapshot: &Arc<Snapshot>) -> InFlight {
     let stored = serde_json::to_vec(flight.progress()).expect("it can be written");
     let progress = serde_json::from_slice(&stored).expect("and read");
     InFlight::resume(snapshot.clone(), flight.message.clone(), progress)
 }
 
 #[tokio::test]
-async fn a_message_goes_on_in_another_process_where_it_stood() {
+async fn a_message_is_resumed_in_another_process() {
     let channel = Script::new("smtp", vec![recoverable("busy", None), recoverable("still busy", Some(at(1_050)))]);
     let snapshot = snapshot(vec![], &[&channel], &[]);
     let mut first = flight(&snapshot);
     first.advance().await;
-    let mut second = put_away_and_taken_up(&first, &snapshot);
+    let mut second = stored_and_resumed(&first, &snapshot);
     assert_eq!(second.due(), Some(at(1_005)));
     assert_eq!(run(&mut second).await, [5, 50], "the schedule and the window go on");
     let report = email(&second);
@@ -407,14 +407,14 @@ async fn a_message_goes_on_in_another_process_where_it_stood() {
 }
 
 #[tokio::test]
-async fn a_channel_that_is_gone_meanwhile_is_chosen_anew() {
+async fn a_removed_channel_is_replaced_by_another_choice() {
     let (old, new) = (Script::new("old", vec![recoverable("busy", None)]), Script::new("new", vec![]));
     let mut first = flight(&snapshot(vec![], &[&old], &[]));
     first.advance().await;
-    let mut second = put_away_and_taken_up(&first, &snapshot(vec![], &[&new], &[]));
+    let mut second = stored_and_resumed(&first, &snapshot(vec![], &[&new], &[]));
     run(&mut second).await;
     assert_eq!((email(&second).outcome.state(), email(&second).channel.as_deref()), ("sent", Some("new")));
-    assert_eq!(email(&second).passed_over, ["old: it no longer exists"]);
+    assert_eq!(email(&second).passed_over, ["old: the channel no longer exists"]);
 }
 
 fn at_most_once(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
@@ -426,34 +426,34 @@ fn at_most_once(snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
 }
 
 #[tokio::test]
-async fn at_most_once_writes_the_attempt_down_and_never_repeats_it() {
+async fn at_most_once_records_the_attempt_and_never_repeats_it() {
     let channel = Script::new("smtp", vec![recoverable("busy", None)]);
     let snapshot = at_most_once(snapshot(vec![], &[&channel], &[]));
     let mut flight = flight(&snapshot);
     flight.advance().await;
-    assert!(flight.is_to_be_recorded() && channel.attempts().is_empty());
+    assert!(flight.must_be_recorded() && channel.attempts().is_empty());
 
-    // The host ends here: whether the attempt was made nobody knows.
-    let mut cut = put_away_and_taken_up(&flight, &snapshot);
+    // The host ends here: it is unknown whether the attempt was made.
+    let mut cut = stored_and_resumed(&flight, &snapshot);
     cut.advance().await;
     assert_eq!((email(&cut).outcome.state(), cut.due()), ("maybe_sent", None));
     assert!(channel.attempts().is_empty());
 
-    // It does not end: the attempt fails, which is a result, and the next one is written down as well.
+    // The host does not end: a failed attempt is a result, and the next one is recorded too.
     flight.advance().await;
-    assert!(!flight.is_to_be_recorded());
+    assert!(!flight.must_be_recorded());
     assert_eq!(email(&flight).outcome.state(), "retry");
-    let mut waiting = put_away_and_taken_up(&flight, &snapshot);
+    let mut waiting = stored_and_resumed(&flight, &snapshot);
     assert_eq!(email(&waiting).outcome.state(), "retry", "an attempt with a result is none in doubt");
     NOW.set(1_005);
     waiting.advance().await;
-    assert!(waiting.is_to_be_recorded());
+    assert!(waiting.must_be_recorded());
     waiting.advance().await;
     assert_eq!((email(&waiting).outcome.state(), channel.attempts()), ("sent", vec![1, 2]));
 }
 
 #[tokio::test]
-async fn a_settled_message_goes_on_with_the_channel_types_it_was_not_asked_for() {
+async fn a_settled_message_is_reopened_for_excluded_channel_types() {
     let (mail, push) = (Script::new("smtp", vec![]), Script::new("push", vec![]));
     let snapshot = snapshot(vec![], &[&mail, &push], &[]);
     let limit =
@@ -465,7 +465,7 @@ async fn a_settled_message_goes_on_with_the_channel_types_it_was_not_asked_for()
     let states = |report: &Report| report.channels.iter().map(|c| c.outcome.state()).collect::<Vec<_>>();
     assert_eq!(states(&report), ["sent", "excluded"]);
     let mut second = InFlight::reopen(snapshot.clone(), message, report, None);
-    second.allow(limit(&["push", "nobody"]));
+    second.set_limit(limit(&["push", "nobody"]));
     run(&mut second).await;
     assert_eq!(states(second.report()), ["sent", "sent"]);
     assert_eq!((mail.attempts().len(), push.attempts().len()), (1, 1), "each once");

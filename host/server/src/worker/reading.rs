@@ -79,9 +79,9 @@ impl Worker {
             Stage::Settled(report, kept) => InFlight::reopen(snapshot, message, report, kept),
         };
         if let Some(limit) = limit {
-            flight.allow(limit);
+            flight.set_limit(limit);
         }
-        flight.was_interrupted(interrupted);
+        flight.add_interruptions(interrupted);
         flight
     }
 

@@ -13,7 +13,7 @@ use crate::events;
 impl Worker {
     /// Settles a message that has its outcome, and emits its event.
     pub(super) async fn complete(&self, claim_id: ClaimId, flight: InFlight) {
-        let (message, another_try) = (flight.message.clone(), flight.another_try());
+        let (message, another_try) = (flight.message.clone(), flight.retained_progress());
         let report = flight.into_report();
         let notify = || events::of_message(&message, &report, self.events, self.now());
         let kept = self.events.are_kept.then(notify);

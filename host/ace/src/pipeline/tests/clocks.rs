@@ -1,10 +1,10 @@
-//! Clocks that are set, and what uses a window up.
+//! Changes of the clock, and what uses up a window.
 
 use super::*;
 
 const HOUR: i64 = 3_600;
 
-/// A channel that is busy all the time, and a message on its way over it.
+/// A channel that always fails temporarily, and a message in flight over it.
 async fn busy() -> (Arc<Script>, Arc<Snapshot>, InFlight) {
     let channel = Script::new("smtp", (0..50).map(|_| recoverable("busy", None)).collect());
     let snapshot = snapshot(vec![], &[&channel], &[]);
@@ -13,7 +13,7 @@ async fn busy() -> (Arc<Script>, Arc<Snapshot>, InFlight) {
     (channel, snapshot, flight)
 }
 
-/// The pauses of the schedule of [`a_passing_failure_is_tried_again_with_the_same_key_until_the_window_ends`] that are left.
+/// The remaining pauses of the schedule of [`a_temporary_failure_is_retried_with_the_same_key_until_the_window_ends`].
 async fn pauses(flight: &mut InFlight) -> Vec<i64> {
     let mut pauses = Vec::new();
     while let Some(due) = flight.due().filter(|_| pauses.len() < 50) {
@@ -34,16 +34,16 @@ async fn a_clock_that_is_set_forward_ends_no_window() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_makes_neither_a_pause_nor_the_window_longer() {
+async fn a_clock_that_is_set_back_extends_neither_a_pause_nor_the_window() {
     let (channel, snapshot, flight) = busy().await;
     NOW.set(1_000 - 9 * HOUR / 100);
-    let mut taken_up = put_away_and_taken_up(&flight, &snapshot);
+    let mut taken_up = stored_and_resumed(&flight, &snapshot);
     assert_eq!(pauses(&mut taken_up).await, [5, 10, 20, 40]);
     assert_eq!((email(&taken_up).outcome.state(), channel.attempts().len()), ("expired", 5));
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_during_an_attempt_takes_the_window_with_it() {
+async fn a_clock_that_is_set_during_an_attempt_moves_the_window() {
     for by in [9 * HOUR, -900] {
         let channel = Script::new("smtp", (0..50).map(|_| recoverable("busy", None)).collect());
         channel.sets_clock.store(by, Ordering::Relaxed);
@@ -55,18 +55,18 @@ async fn a_clock_that_is_set_during_an_attempt_takes_the_window_with_it() {
 }
 
 #[tokio::test]
-async fn a_queue_or_a_pause_between_attempts_uses_no_window_up() {
+async fn a_queue_or_a_paused_batch_uses_up_no_window() {
     let (channel, snapshot, flight) = busy().await;
     // Its batch is paused for an hour.
     NOW.set(1_000 + HOUR);
-    let mut taken_up = put_away_and_taken_up(&flight, &snapshot);
+    let mut taken_up = stored_and_resumed(&flight, &snapshot);
     taken_up.advance().await;
     assert_eq!(channel.attempts(), [1, 2]);
     assert_eq!(pauses(&mut taken_up).await, [10, 20, 40]);
 }
 
 #[tokio::test]
-async fn a_provider_that_wants_to_be_left_alone_is_left_alone_by_every_message() {
+async fn a_retry_after_holds_back_every_message_of_the_channel() {
     let channel = Script::new("smtp", vec![recoverable("429", Some(at(1_030)))]);
     channel.retry_after.store(30, Ordering::Relaxed);
     let mut snapshot = Arc::into_inner(snapshot(vec![], &[&channel], &[])).expect("the only one");
@@ -87,7 +87,7 @@ async fn a_provider_that_wants_to_be_left_alone_is_left_alone_by_every_message()
 }
 
 #[tokio::test]
-async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
+async fn a_rate_limit_defers_and_uses_up_nothing() {
     let channel = Script::new("smtp", vec![]);
     let rate = crate::config::Rate { count: 1, per: std::time::Duration::from_secs(3600) };
     let settings = crate::config::Channel { rate: Some(rate), ..Default::default() };
@@ -105,14 +105,14 @@ async fn a_used_up_quota_puts_off_and_uses_nothing_up() {
     let due = second.due().expect("it waits").as_second();
     assert!((1_000 + HOUR - 60..=1_000 + HOUR).contains(&due), "an hour later, twelve windows: {due}");
     NOW.set(due + 1);
-    // Its quota's hour is over.
-    second.adopt(with_quota());
+    // The hour of the rate limit is over.
+    second.use_snapshot(with_quota());
     second.advance().await;
     assert_eq!((email(&second).outcome.state(), email(&second).attempts), ("sent", 1));
 }
 
 #[tokio::test]
-async fn an_open_circuit_uses_neither_an_attempt_nor_the_window_up() {
+async fn an_open_circuit_breaker_uses_up_neither_an_attempt_nor_the_window() {
     let unavailable = || Err(DeliveryError::Unavailable("its circuit breaker is open".into()));
     let mut answers: Vec<_> = (0..10).map(|_| unavailable()).collect();
     answers.extend([recoverable("busy", None), unavailable(), unavailable()]);

@@ -1,4 +1,4 @@
-//! Messages whose relay is down: the channel here does as the host's imports do.
+//! Messages whose relay is down. The channel here behaves like the imports of the host.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
@@ -13,10 +13,10 @@ struct Relayed {
     name: &'static str,
     relay: &'static str,
     is_down: AtomicBool,
-    /// Contacts with the relay.
+    /// The number of contacts with the relay.
     contacts: AtomicUsize,
     calls: AtomicUsize,
-    /// What it answers where the relay is down; it succeeds otherwise.
+    /// Its result while the relay is down. It succeeds otherwise.
     answer: fn() -> Result<Receipt, DeliveryError>,
     destinations: Arc<Destinations>,
 }
@@ -66,7 +66,7 @@ impl Channel for Arc<Relayed> {
     }
 }
 
-/// Channels `one` and `two` with a relay each, of which `two` is the failover where `is_failover`; `one` is down.
+/// Channels `one` and `two` with a relay each. The relay of `one` is down; with `is_failover`, `two` is the failover.
 fn world(is_failover: bool, answer: fn() -> Result<Receipt, DeliveryError>) -> (Arc<Snapshot>, [Arc<Relayed>; 2]) {
     let base = snapshot(vec![], &[], if is_failover { &["two"] } else { &[] });
     let destinations = Destinations::new(&base.delivery, || 0.0);
@@ -92,7 +92,7 @@ fn fatal() -> Result<Receipt, DeliveryError> {
     Err(DeliveryError::Fatal("no".into()))
 }
 
-/// As `ace serve` does, until that moment: what waits for the relay is taken up when it is due.
+/// Advances the message when it is due until `end`, as `ace serve` does.
 async fn run_until(flight: &mut InFlight, end: i64) {
     while let Some(due) = flight.due().filter(|due| *due <= at(end)) {
         NOW.set(due.as_second().max(NOW.get()));
@@ -102,7 +102,7 @@ async fn run_until(flight: &mut InFlight, end: i64) {
 }
 
 #[tokio::test]
-async fn a_message_outlives_an_outage_whatever_its_guest_answers() {
+async fn a_message_survives_an_outage_whatever_its_channel_returns() {
     let answers: [fn() -> Result<Receipt, DeliveryError>; 4] = [
         fatal,
         || recoverable("later", None),
@@ -124,7 +124,7 @@ async fn a_message_outlives_an_outage_whatever_its_guest_answers() {
 }
 
 #[tokio::test]
-async fn waiting_ends_with_the_age_or_with_the_messages_own_time() {
+async fn waiting_ends_at_the_maximum_age_or_the_expiration_time() {
     let (day, moments) =
         (24 * 3_600, [(true, None, 24 * 3_600), (false, None, 120 * 3_600), (false, Some(7_000), 6_000)]);
     for (is_transactional, expiration, end) in moments {
@@ -144,7 +144,7 @@ async fn waiting_ends_with_the_age_or_with_the_messages_own_time() {
 }
 
 #[tokio::test]
-async fn the_window_of_a_message_stands_still_while_its_relay_is_down() {
+async fn the_window_of_a_message_is_suspended_while_its_relay_is_down() {
     let (snapshot, [one, _]) = world(false, fatal);
     let delivery = Delivery { expiration_delay: Some(Duration::from_secs(60)), ..snapshot.delivery.clone() };
     let snapshot = Arc::new(Snapshot { delivery, ..Arc::into_inner(snapshot).expect("the only one") });
@@ -156,7 +156,7 @@ async fn the_window_of_a_message_stands_still_while_its_relay_is_down() {
 }
 
 #[tokio::test]
-async fn a_thousand_messages_cost_a_dead_relay_a_contact_a_minute_and_their_channel_nothing() {
+async fn a_thousand_messages_contact_a_dead_relay_once_a_minute_and_do_not_affect_their_channel() {
     let (snapshot, [one, _]) = world(false, fatal);
     NOW.set(1_000);
     let new = || InFlight::new(snapshot.clone(), Arc::new(Message::new("app", "name", None)), Limit::default(), false);
@@ -185,7 +185,7 @@ async fn a_thousand_messages_cost_a_dead_relay_a_contact_a_minute_and_their_chan
 }
 
 #[tokio::test]
-async fn a_channel_whose_relay_is_down_gives_way_at_once_where_a_failover_is_configured() {
+async fn a_channel_whose_relay_is_down_fails_over_immediately() {
     let (snapshot, [one, two]) = world(true, fatal);
     for n in 0..3 {
         let mut flight =
@@ -206,7 +206,7 @@ async fn a_channel_whose_relay_is_down_gives_way_at_once_where_a_failover_is_con
 }
 
 #[tokio::test]
-async fn a_message_that_was_put_away_goes_on_as_soon_as_it_is_taken_up() {
+async fn a_stored_message_continues_as_soon_as_it_is_resumed() {
     let (snapshot, [one, _]) = world(false, fatal);
     let mut first = flight(&snapshot);
     first.advance().await;
@@ -214,7 +214,7 @@ async fn a_message_that_was_put_away_goes_on_as_soon_as_it_is_taken_up() {
     assert_eq!(first.waits_for(), Some((vec![&relay], at(1_000 + 5 * 86_400))), "to be looked at then at the latest");
     one.is_down.store(false, Ordering::Relaxed);
     NOW.set(1_500);
-    let mut second = put_away_and_taken_up(&first, &snapshot);
+    let mut second = stored_and_resumed(&first, &snapshot);
     assert_eq!(second.due(), Some(at(1_500)));
     second.advance().await;
     assert_eq!((email(&second).outcome.state(), second.waits_for()), ("sent", None));
@@ -227,8 +227,8 @@ async fn progress_of_an_earlier_version_is_read() {
     first.advance().await;
     let mut stored = serde_json::to_value(first.progress()).expect("written");
     stored.as_object_mut().expect("an object").remove("accepted");
-    let carrying = &mut stored["todo"][0]["Carry"];
-    carrying.as_object_mut().expect("an object").remove("waits_for").expect("it waits");
+    let delivery = &mut stored["todo"][0]["Carry"];
+    delivery.as_object_mut().expect("an object").remove("waits_for").expect("it waits for the relay");
     let progress = serde_json::from_value(stored).expect("read");
     let second = InFlight::resume(snapshot, first.message.clone(), progress);
     assert!(second.due().is_some() && second.waits_for().is_none());

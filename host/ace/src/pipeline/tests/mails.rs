@@ -1,4 +1,4 @@
-//! Mails that a relay accepted for some recipients only: what the channel says of them matters less than what the relay did.
+//! Mails that a relay accepted only for some recipients. The relay's replies take precedence over the channel's result.
 
 use super::*;
 use crate::message::{MailRecord, RecipientRecord, RecipientState};
@@ -6,7 +6,7 @@ use RecipientState::{Accepted, Deferred, Refused};
 
 const KEY: &str = "smtp";
 
-/// What the host knows of the mail to Ann, with a copy to Bob, over this channel.
+/// The record of the mail to Ann, with a copy to Bob, over this channel.
 fn mail(flight: &InFlight, channel: &str, ann: RecipientState, bob: RecipientState) -> MailRecord {
     let recipient = |name: &str, main, state| RecipientRecord {
         address: format!("{name}@example.com"),
@@ -28,7 +28,7 @@ fn states(flight: &InFlight) -> Vec<RecipientState> {
 }
 
 #[tokio::test]
-async fn a_deferred_copy_is_tried_again_whatever_the_channel_answers() {
+async fn a_deferred_copy_is_retried_whatever_the_channel_returns() {
     let fatal = || Err(DeliveryError::Fatal("I give up".into()));
     let skipped = || Err(DeliveryError::Skipped("not mine".into()));
     for answer in [|| Ok(Receipt::default()), fatal, skipped, || recoverable("again", None)] {
@@ -39,7 +39,7 @@ async fn a_deferred_copy_is_tried_again_whatever_the_channel_answers() {
         channel.mails(&[&first, &mail(&flight, KEY, Accepted, Accepted)]);
         flight.advance().await;
         assert_eq!((email(&flight).outcome.state(), states(&flight)), ("retry", vec![Accepted, Deferred]));
-        let mut flight = put_away_and_taken_up(&flight, &snapshot);
+        let mut flight = stored_and_resumed(&flight, &snapshot);
         run(&mut flight).await;
         assert_eq!((email(&flight).outcome.state(), channel.attempts()), ("sent", vec![1, 2]));
         assert_eq!(states(&flight), [Accepted, Accepted]);
@@ -48,7 +48,7 @@ async fn a_deferred_copy_is_tried_again_whatever_the_channel_answers() {
 }
 
 #[tokio::test]
-async fn it_is_sent_when_the_window_ends_and_only_copies_are_missing() {
+async fn a_mail_is_sent_if_only_copies_are_missing_at_the_end_of_the_window() {
     let receipt = Receipt { provider_id: Some("<id@campus.example>".into()), detail: None };
     let answers = [vec![Ok(receipt.clone())], vec![Err(DeliveryError::Fatal("I give up".into()))]];
     for (first, provider_id) in answers.into_iter().zip(["<id@campus.example>"; 2]) {
@@ -65,7 +65,7 @@ async fn it_is_sent_when_the_window_ends_and_only_copies_are_missing() {
 }
 
 #[tokio::test]
-async fn whom_it_is_for_decides_and_another_channel_leaves_out_who_has_it() {
+async fn the_main_recipient_decides_and_a_failover_omits_recipients_that_have_the_mail() {
     for (ann, state) in [(Deferred, "expired"), (Refused, "failed")] {
         let alone = Script::new(KEY, vec![]);
         let mut one = flight(&snapshot(vec![], &[&alone], &[]));
@@ -90,7 +90,7 @@ async fn whom_it_is_for_decides_and_another_channel_leaves_out_who_has_it() {
 }
 
 #[tokio::test]
-async fn a_mail_that_everybody_has_is_sent_although_the_channel_goes_wrong_afterwards() {
+async fn a_mail_that_all_recipients_have_is_sent_even_if_the_channel_fails_afterwards() {
     for answer in [recoverable("its other half failed", None), Err(DeliveryError::Fatal("no".into()))] {
         let channel = Script::new(KEY, (0..9).map(|_| answer.clone()).collect());
         let other = Script::new("other", vec![]);
@@ -105,7 +105,7 @@ async fn a_mail_that_everybody_has_is_sent_although_the_channel_goes_wrong_after
 }
 
 #[tokio::test]
-async fn a_second_mail_of_a_delivery_says_nothing_about_the_first() {
+async fn a_second_mail_of_a_delivery_does_not_affect_the_first() {
     let channel = Script::new(KEY, (0..9).map(|_| recoverable("busy", None)).collect());
     let mut flight = flight(&snapshot(vec![], &[&channel], &[]));
     let own = MailRecord { recipients: vec![], ..mail(&flight, KEY, Accepted, Accepted) };
@@ -117,19 +117,19 @@ async fn a_second_mail_of_a_delivery_says_nothing_about_the_first() {
 }
 
 #[tokio::test]
-async fn at_most_once_keeps_what_was_sent_and_never_repeats_what_may_have_been() {
+async fn at_most_once_never_repeats_a_mail_that_may_have_been_sent() {
     let channel = Script::new(KEY, vec![]);
     let snapshot = at_most_once(snapshot(vec![], &[&channel], &[]));
     let mut first = flight(&snapshot);
     channel.mails(&[&mail(&first, KEY, Accepted, Deferred)]);
     first.advance().await;
-    assert!(first.is_to_be_recorded());
+    assert!(first.must_be_recorded());
     first.advance().await;
     NOW.set(1_005);
     first.advance().await;
-    assert!(first.is_to_be_recorded() && channel.attempts() == [1]);
-    // The host ends in the attempt for the copy. Whom the mail is for has it.
-    let cut = put_away_and_taken_up(&first, &snapshot);
+    assert!(first.must_be_recorded() && channel.attempts() == [1]);
+    // The host ends during the attempt for the copy. The main recipient has the mail.
+    let cut = stored_and_resumed(&first, &snapshot);
     assert_eq!((email(&cut).outcome.state(), states(&cut)), ("sent", vec![Accepted, Deferred]));
 
     for answer in [recoverable("no answer after the mail was sent", None), Err(DeliveryError::Fatal("no".into()))] {
@@ -143,9 +143,9 @@ async fn at_most_once_keeps_what_was_sent_and_never_repeats_what_may_have_been()
     }
 }
 
-/// As the versions before wrote it: without word of mails.
+/// Progress of earlier versions has no mails.
 #[tokio::test]
-async fn progress_of_an_earlier_version_goes_on() {
+async fn progress_of_an_earlier_version_is_resumed() {
     let channel = Script::new(KEY, vec![recoverable("busy", None)]);
     let snapshot = snapshot(vec![], &[&channel], &[]);
     let mut first = flight(&snapshot);
@@ -159,9 +159,9 @@ async fn progress_of_an_earlier_version_goes_on() {
     assert_eq!((email(&second).outcome.state(), states(&second)), ("sent", vec![Accepted, Deferred]));
 }
 
-/// Someone has a dead letter tried again: whoever has its mail already does not get it a second time, now or at a later try.
+/// Recipients that have a mail do not get it again when a dead letter is retried, not even at a later attempt.
 #[tokio::test]
-async fn trying_a_dead_letter_again_leaves_out_who_has_the_mail() {
+async fn a_retried_dead_letter_omits_recipients_that_have_the_mail() {
     let channel = Script::new(KEY, vec![]);
     let snapshot = snapshot(vec![], &[&channel], &[]);
     let mut dead = flight(&snapshot);
@@ -176,7 +176,7 @@ async fn trying_a_dead_letter_again_leaves_out_who_has_the_mail() {
 
     let left = MailRecord { recipients: own.recipients[1..].to_vec(), ..own.clone() };
     for _ in 0..2 {
-        let kept = serde_json::to_value(dead.another_try().expect("a copy went out")).expect("it can be written");
+        let kept = serde_json::to_value(dead.retained_progress().expect("a copy went out")).expect("it can be written");
         let kept = serde_json::from_value(kept).expect("and read");
         let mut again = InFlight::resume(snapshot.clone(), dead.message.clone(), kept);
         assert_eq!((email(&again).outcome.state(), email(&again).attempts), ("retry", 0), "from the beginning");
@@ -186,17 +186,17 @@ async fn trying_a_dead_letter_again_leaves_out_who_has_the_mail() {
         dead = again;
     }
 
-    let kept = dead.another_try().expect("a copy went out");
+    let kept = dead.retained_progress().expect("a copy went out");
     channel.mails(&[&mail(&dead, KEY, Accepted, Accepted)]);
     let mut sent = InFlight::resume(snapshot, dead.message.clone(), kept);
     run(&mut sent).await;
     assert_eq!((email(&sent).outcome.state(), states(&sent)), ("sent", vec![Accepted, Accepted]));
-    assert!(sent.another_try().is_none(), "nothing is left to know");
+    assert!(sent.retained_progress().is_none(), "nothing is left to know");
 }
 
-/// Where another channel is tried the next time, it leaves them out as well; and what is given up half-way keeps its mails.
+/// Another channel omits these recipients too, and an abandoned message retains its mails.
 #[tokio::test]
-async fn another_channel_or_a_message_that_was_given_up_leaves_out_who_has_the_mail() {
+async fn another_channel_or_an_abandoned_message_omits_recipients_that_have_the_mail() {
     let channel = Script::new(KEY, (0..9).map(|_| recoverable("busy", None)).collect());
     let before = snapshot(vec![], &[&channel], &[]);
     let mut dead = flight(&before);
@@ -205,7 +205,7 @@ async fn another_channel_or_a_message_that_was_given_up_leaves_out_who_has_the_m
     dead.abandon("it ends the process");
     assert_eq!((email(&dead).outcome.state(), dead.due()), ("failed", None));
     let other = Script::new("other", vec![]);
-    let kept = dead.another_try().expect("a copy went out");
+    let kept = dead.retained_progress().expect("a copy went out");
     let mut again = InFlight::resume(snapshot(vec![], &[&other], &[]), dead.message.clone(), kept);
     run(&mut again).await;
     let known = other.known().remove(0);

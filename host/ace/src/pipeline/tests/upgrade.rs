@@ -1,7 +1,7 @@
-//! What the build of 2026-11-30 stored of messages (tests/upgrade/*.json), read by this one: nothing that waits is lost, and nothing
-//! that was reported. The values below say what is in the files; where a field gets another name, they follow it, and the files stay.
+//! Reads what the build of 2026-11-30 stored of messages (tests/upgrade/*.json), so that no waiting message and no report is lost. The
+//! values below are those of the files. If a field is renamed, change the values but not the files.
 //!
-//! `ACE_WRITE_UPGRADE=1` writes files that are not there, which only a further form of the store needs.
+//! `ACE_WRITE_UPGRADE=1` writes missing files, which only a new form of the store needs.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/upgrade")).join(name)
 }
 
-/// The stored values of a file by name, and how this build writes the same.
+/// Compares the stored values of a file, by name, with those that this build writes.
 fn stored<T: Serialize + DeserializeOwned>(name: &str, expected: &[(&str, T)]) {
     let of = |value: &T| serde_json::to_value(value).expect("written");
     if std::env::var_os("ACE_WRITE_UPGRADE").is_some() && !file(name).exists() {
@@ -34,7 +34,7 @@ fn stored<T: Serialize + DeserializeOwned>(name: &str, expected: &[(&str, T)]) {
         let read: T = serde_json::from_value(was).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(of(&read), of(value), "{name}");
     }
-    assert!(all.is_empty(), "not looked at: {all:?}");
+    assert!(all.is_empty(), "not checked: {all:?}");
 }
 
 fn receipt() -> Receipt {
@@ -162,61 +162,63 @@ fn reports_of_every_outcome_are_read() {
     stored("reports.json", &[("all", report(channels)), ("plain", plain)]);
 }
 
-fn carrying(stage: Stage, mails: Mails) -> Carrying {
-    Carrying {
+fn delivery(stage: Stage, mails: Mails) -> DeliveryState {
+    DeliveryState {
         due: at(2_000),
         stage,
         attempts: 3,
         failures: 2,
-        unasked: 1,
-        opened: Some(at(1_100)),
-        tried: vec!["sailthru".to_owned()],
+        unavailable: 1,
+        window_opened: Some(at(1_100)),
+        failed_channels: vec!["sailthru".to_owned()],
         is_recorded: false,
-        is_back: true,
+        was_rate_limited: true,
         waits_for: None,
         mails,
     }
 }
 
-fn progress(todo: Todo, outcome: Outcome) -> Progress {
+fn progress(pending: Pending, outcome: Outcome) -> Progress {
     Progress {
         limit: Limit::default(),
         report: report(vec![channel(outcome, Rule::Default)]),
-        todo: vec![todo],
-        asked_in_vain: 0,
-        seen: Some(at(1_200)),
+        pending: vec![pending],
+        evaluations: 0,
+        last_advanced: Some(at(1_200)),
         accepted: Some(at(1_000)),
-        mailed: Vec::new(),
+        retained_mails: Vec::new(),
     }
 }
 
 #[test]
-fn messages_wherever_they_stand_are_read() {
+fn progress_of_every_stage_is_read() {
     let retry = || Outcome::Retry { at: at(2_000), error: "451 4.7.1 later".to_owned() };
     let files = || vec![("subject.txt".to_owned(), "Hola".to_owned()), ("body.html".to_owned(), "<p>é</p>".to_owned())];
     let mails = || Mails::of(vec![record()], Some(receipt()));
-    let on = |carrying: Carrying| progress(Todo::Carry(carrying), retry());
-    let waits =
-        |destination| Carrying { waits_for: Some(destination), ..carrying(Stage::Deliver(files()), Mails::default()) };
+    let on = |delivery: DeliveryState| progress(Pending::Deliver(delivery), retry());
+    let waits = |destination| DeliveryState {
+        waits_for: Some(destination),
+        ..delivery(Stage::Deliver(files()), Mails::default())
+    };
     let delayed = Outcome::Delayed { not_before: at(3_000), reasons: Vec::new() };
     let limit: Limit = serde_json::from_value(json!({"types": ["email"], "channels": ["smtp"]})).expect("a limit");
-    let mailed = Mailed::of("email", "0123.email", vec![record()]);
+    let retained = RetainedMails::of("email", "0123.email", vec![record()]);
     let expected = [
-        ("asked", Progress { asked_in_vain: 4, limit, ..progress(Todo::Ask(at(1_900)), retry()) }),
-        ("delayed", progress(Todo::Ask(at(3_000)), delayed)),
-        ("nothing", progress(Todo::Nothing, Outcome::Sent { receipt: receipt(), fault: None })),
-        ("choose", on(carrying(Stage::Choose, Mails::default()))),
-        ("render", on(carrying(Stage::Render, Mails::default()))),
-        ("deliver", on(carrying(Stage::Deliver(files()), mails()))),
-        ("recorded", on(Carrying { is_recorded: true, ..carrying(Stage::Deliver(files()), mails()) })),
+        ("asked", Progress { evaluations: 4, limit, ..progress(Pending::Evaluate(at(1_900)), retry()) }),
+        ("delayed", progress(Pending::Evaluate(at(3_000)), delayed)),
+        ("nothing", progress(Pending::Nothing, Outcome::Sent { receipt: receipt(), fault: None })),
+        ("choose", on(delivery(Stage::Choose, Mails::default()))),
+        ("render", on(delivery(Stage::Render, Mails::default()))),
+        ("deliver", on(delivery(Stage::Deliver(files()), mails()))),
+        ("recorded", on(DeliveryState { is_recorded: true, ..delivery(Stage::Deliver(files()), mails()) })),
         ("waits-for-relay", on(waits(Destination::Relay("main".to_owned())))),
         ("waits-for-origin", on(waits(Destination::Origin("https://api.example.com".to_owned())))),
-        ("mailed", Progress { mailed: vec![mailed], ..progress(Todo::Ask(at(1_000)), retry()) }),
+        ("mailed", Progress { retained_mails: vec![retained], ..progress(Pending::Evaluate(at(1_000)), retry()) }),
     ];
     stored("progress.json", &expected);
     let all = std::fs::read(file("progress.json")).expect("it is committed");
     let all: BTreeMap<String, Progress> = serde_json::from_slice(&all).expect("read");
-    assert!(all["mailed"].is_anew() && !all["asked"].is_anew());
+    assert!(all["mailed"].is_restart() && !all["asked"].is_restart());
 }
 
 #[test]
@@ -228,15 +230,20 @@ fn progress_of_the_first_form_is_read() {
     let all = std::fs::read(file("progress.json")).expect("it is committed");
     let all: BTreeMap<String, Value> = serde_json::from_slice(&all).expect("read");
     let mut first = without(&["seen", "accepted", "mailed"], all["deliver"].clone());
-    let carrying = first.pointer_mut("/todo/0/Carry").expect("it is carried");
-    *carrying = without(&["is_back", "waits_for", "mails"], carrying.take());
+    let delivery = first.pointer_mut("/todo/0/Carry").expect("a delivery");
+    *delivery = without(&["is_back", "waits_for", "mails"], delivery.take());
     let read: Progress = serde_json::from_value(first).expect("read");
-    assert!(read.seen.is_none() && read.accepted.is_none() && read.mailed.is_empty());
-    let Todo::Carry(carrying) = &read.todo[0] else { panic!("it is carried") };
-    assert!(!carrying.is_back && carrying.waits_for.is_none() && carrying.mails.is_empty() && carrying.attempts == 3);
+    assert!(read.last_advanced.is_none() && read.accepted.is_none() && read.retained_mails.is_empty());
+    let Pending::Deliver(delivery) = &read.pending[0] else { panic!("not a delivery") };
+    assert!(
+        !delivery.was_rate_limited
+            && delivery.waits_for.is_none()
+            && delivery.mails.is_empty()
+            && delivery.attempts == 3
+    );
 }
 
-/// What is stored of messages and of batches is edx-ace's JSON, and a list of three for a batch's.
+/// Messages and batches are stored as edx-ace's JSON, messages of a batch as a list of three.
 #[test]
 fn messages_are_read() {
     let recipient = Recipient {
