@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::Deserialize;
 
 use super::rows::{self, Order, RowReader};
 use super::writer::Writer;
@@ -121,8 +122,17 @@ impl Sqlite {
 fn event(row: &rusqlite::Row) -> rusqlite::Result<Event> {
     let mut row = RowReader::new(row);
     let (id, at, body) = (row.number_or(0, 0), row.number_or(1, 0), row.bytes(2).unwrap_or_default());
-    let kind = row.text(3).unwrap_or_default();
+    let kind = row.text(3).filter(|kind| !kind.is_empty()).unwrap_or_else(|| kind_in(&body));
     Ok(Event { id: EventId(id), at: moment(at), kind, body })
+}
+
+/// The type in an event's body, for an event that an upgrade could not change because it is next to a damaged page.
+fn kind_in(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    serde_json::from_slice(body).map_or_else(|_| String::new(), |typed: Typed| typed.r#type)
 }
 
 /// Due deliveries, and the ids of events that are missing or cannot be read.

@@ -234,10 +234,12 @@ fn open_with(file: &Path, access: Access, versions: &[&str]) -> Result<Database,
     } else if version == 0 {
         migrate(&mut db, version, versions).map_err(sql)?;
     }
-    if let Some(repaired) = repair::repair_last_page(&db, file, access)? {
-        drop(db);
-        db = open_writer(file, lock)?;
-        repaired.finish(&db, file).map_err(sql)?;
+    for table in &repair::TABLES {
+        if let Some(repaired) = repair::repair_last_page(&db, file, access, table)? {
+            drop(db);
+            db = open_writer(file, lock.clone())?;
+            repaired.finish(&db, file).map_err(sql)?;
+        }
     }
     db.watch(access).map_err(failed)?;
     Ok(db)

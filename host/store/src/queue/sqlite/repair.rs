@@ -1,5 +1,5 @@
-//! Repair of the last page of the table of messages, to which new rows are added. While it is damaged no message can be accepted, so the
-//! start copies the page to a file and replaces it.
+//! Repair of the last page of the tables of messages and events, to which new rows are added. While it is damaged no message can be
+//! accepted, or no event stored, so the start copies the page to a file and replaces it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,84 +20,131 @@ const LEAF: u8 = 0x0d;
 /// Ids that are skipped, so that none on the replaced page is assigned again.
 const GAP: i64 = 1_000;
 
+/// A table whose last page is repaired.
+pub(super) struct Table {
+    name: &'static str,
+    /// SQL that inserts a row with an id; a message has the state [`EMPTIED`].
+    insert: &'static str,
+    /// SQL for ids of rows that may be on the last page.
+    ids: &'static [&'static str],
+    /// Completes the row of the new page, and updates the indexes.
+    finish: fn(&Connection, i64) -> rusqlite::Result<()>,
+    /// What was not possible with the damaged page.
+    problem: &'static str,
+    /// What was on the page.
+    loss: &'static str,
+}
+
+pub(super) const TABLES: [Table; 2] = [
+    Table {
+        name: "messages",
+        insert: "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name) VALUES (?1, x'', x'', 0, -1, 0, 0, '')",
+        ids: &[
+            "SELECT max(id + n) FROM queue",
+            "SELECT max(id) FROM claims",
+            "SELECT max(id) FROM uuids",
+            "SELECT max(id) FROM recipients",
+            "SELECT max(id) FROM parked",
+            "SELECT max(message) FROM events",
+            "SELECT max(id) FROM messages WHERE settled IS NOT NULL",
+        ],
+        finish: finish_messages,
+        problem: "no message could be accepted",
+        loss: "the messages on it are lost, those that waited are not sent, and a message that is submitted again is accepted as new",
+    },
+    Table {
+        name: "events",
+        insert: "INSERT INTO events (id, at, message, kind, body) VALUES (?1, 0, 0, '', x'')",
+        ids: &["SELECT seq FROM sqlite_sequence WHERE name = 'events'", "SELECT max(event) FROM calls"],
+        finish: finish_events,
+        problem: "no event could be stored",
+        loss: "the events on it are lost, and are not delivered to webhooks",
+    },
+];
+
+fn finish_messages(db: &Connection, row: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE messages SET uuid = x'', digest = x'', lane = 0, state = ?2, in_doubt = 0, accepted = 0, name = '' WHERE id = ?1";
+    db.execute(sql, params![row, EMPTIED])?;
+    db.execute_batch("REINDEX settled; REINDEX dead")
+}
+
+fn finish_events(db: &Connection, row: i64) -> rusqlite::Result<()> {
+    db.execute_batch("REINDEX events_of")?;
+    db.execute("DELETE FROM events WHERE id = ?1", [row]).map(drop)
+}
+
 /// A page that was replaced.
 pub(super) struct Repaired {
+    table: &'static Table,
     page: u32,
     copy: PathBuf,
     /// The id of the row on the new page, because a page cannot be empty.
     row: i64,
 }
 
-/// Replaces the last page if it is damaged. The caller must then reopen the database.
+/// Replaces the last page of a table if it is damaged. The caller must then reopen the database.
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub(super) fn repair_last_page(db: &Database, file: &Path, access: Access) -> Result<Option<Repaired>, OpenError> {
+pub(super) fn repair_last_page(
+    db: &Database,
+    file: &Path,
+    access: Access,
+    table: &'static Table,
+) -> Result<Option<Repaired>, OpenError> {
     let sql = |error: rusqlite::Error| OpenError::of(file, &error);
     let io = |error: io::Error| OpenError::io(file, &error);
     // Other errors are handled where they matter.
-    if probe(db).err().is_none_or(|error| sqlite::is_general(&error)) {
+    if probe(db, table).err().is_none_or(|error| sqlite::is_general(&error)) {
         return Ok(None);
     }
     // Copies the log into the file; no other connection is open yet.
     let checkpoint = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map_err(sql)?;
     let Some(lock) = db.lock().filter(|_| checkpoint == 0) else { return Ok(None) };
-    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, u32>(0));
-    let bytes = number("PRAGMA page_size").map_err(sql)? as usize;
-    let root = number("SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = 'messages'").map_err(sql)?;
+    let bytes = db.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0)).map_err(sql)? as usize;
+    let root = "SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let root = db.query_row(root, [table.name], |row| row.get::<_, u32>(0)).map_err(sql)?;
     let pages = Pages { lock, bytes };
     let Some(page) = pages.damaged_leaf(root).map_err(io)? else { return Ok(None) };
     let copy = beside(file, &format!(".page-{page}"));
     files::replace(&copy, &pages.read(page).map_err(io)?, Readers::Only(access)).map_err(io)?;
-    let row = last_id(db).saturating_add(GAP);
+    let row = last_id(db, table).saturating_add(GAP);
     lock.write_at(&leaf(row, bytes), pages.offset(page)).map_err(io)?;
-    Ok(Some(Repaired { page, copy, row }))
+    Ok(Some(Repaired { table, page, copy, row }))
 }
 
 impl Repaired {
-    /// Updates the indexes over a new connection, and logs the repair.
+    /// Completes the repair over a new connection, and logs it.
     pub(super) fn finish(self, db: &Connection, file: &Path) -> rusqlite::Result<()> {
-        let row = "UPDATE messages SET uuid = x'', digest = x'', lane = 0, state = ?2, in_doubt = 0, accepted = 0, name = '' WHERE id = ?1";
-        db.execute(row, params![self.row, EMPTIED])?;
-        // If another page is damaged too, they cannot be rebuilt; entries without a row are skipped.
-        match db.execute_batch("REINDEX settled; REINDEX dead") {
+        let Table { name, problem, loss, finish, .. } = self.table;
+        // If another page is damaged too, the indexes cannot be rebuilt; entries without a row are skipped.
+        match finish(db, self.row) {
             Err(error) if sqlite::is_general(&error) => return Err(error),
             _ => {}
         }
         tracing::error!(
             page = self.page, copy = %self.copy.display(),
-            "The last page of the queue's messages was damaged, so no message could be accepted. It was copied and replaced: the messages \
-             on it are lost, those that waited are not sent, and a message that is submitted again is accepted as new. Check the disk; \
-             restore a backup of {} when possible, or inspect the copy of the page.",
+            "The last page of the queue's {name} was damaged, so {problem}. It was copied and replaced: {loss}. Check the disk; restore a \
+             backup of {} when possible, or inspect the copy of the page.",
             file.display()
         );
         Ok(())
     }
 }
 
-/// Tries to insert a message after all others, and rolls that back.
-fn probe(db: &Connection) -> rusqlite::Result<()> {
+/// Tries to insert a row after all others, and rolls that back.
+fn probe(db: &Connection, table: &Table) -> rusqlite::Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
-    let insert = "INSERT INTO messages (id, uuid, digest, lane, state, in_doubt, accepted, name) VALUES (?1, x'', x'', 0, ?2, 0, 0, '')";
-    let written = db.execute(insert, params![i64::MAX, EMPTIED]).map(drop);
-    db.execute_batch("ROLLBACK").and(written)
+    let inserted = db.execute(table.insert, [i64::MAX]).map(drop);
+    db.execute_batch("ROLLBACK").and(inserted)
 }
 
-/// The highest id of a message, in any table.
-fn last_id(db: &Connection) -> i64 {
-    const KNOWN: [&str; 7] = [
-        "SELECT max(id + n) FROM queue",
-        "SELECT max(id) FROM claims",
-        "SELECT max(id) FROM uuids",
-        "SELECT max(id) FROM recipients",
-        "SELECT max(id) FROM parked",
-        "SELECT max(message) FROM events",
-        "SELECT max(id) FROM messages WHERE settled IS NOT NULL",
-    ];
+/// The highest known id of a row.
+fn last_id(db: &Connection, table: &Table) -> i64 {
     let highest = |sql: &&str| db.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten();
-    // Messages on the damaged page have higher ids than all readable ones.
-    let readable = rows::next_id(db, "messages", i64::MAX, rows::Order::Down).ok().flatten();
-    KNOWN.iter().filter_map(highest).chain(readable).max().unwrap_or(0)
+    // Rows on the damaged page have higher ids than all readable ones.
+    let readable = rows::next_id(db, table.name, i64::MAX, rows::Order::Down).ok().flatten();
+    table.ids.iter().filter_map(highest).chain(readable).max().unwrap_or(0)
 }
 
 /// The pages of the file, read without SQLite.

@@ -8,6 +8,7 @@ mod damage;
 mod earlier;
 mod earlier_tables;
 mod files;
+mod log;
 mod upgrade;
 
 use std::collections::BTreeMap;

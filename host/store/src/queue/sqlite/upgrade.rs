@@ -120,7 +120,7 @@ fn migrate_around_damage(db: &mut Connection, from: usize, versions: &[&str]) ->
         match (done, met) {
             (Err(error), Some(faulty)) if !sqlite::is_general(&error) && left_out <= FAULTS_MAX => match faulty {
                 Faulty::Message(id, fault) => drop(faults.insert(id, fault)),
-                // It will not be delivered, which is logged when it is due.
+                // If it is readable, readers take its type from its body. Otherwise that is logged when it is due.
                 Faulty::Event(id) => rows.events.retain(|event| *event != id),
             },
             (done, _) => return done,

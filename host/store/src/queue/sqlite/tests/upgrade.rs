@@ -3,7 +3,9 @@
 use rusqlite::Connection;
 
 use super::damage::{send_all, spoil_page};
+use super::log::Errors;
 use super::*;
+use crate::sqlite::damage::testing::spoil_leaf;
 
 /// Creates tables of a version with sixty messages, every tenth of which is limited to a channel type.
 fn of_version(home: &Home, version: usize) {
@@ -78,5 +80,83 @@ fn tables_that_cannot_be_upgraded_are_not_changed_and_the_error_says_what_to_do(
             (readable(&file), readable(&file.with_file_name("ace.db.version-2"))),
             (before.clone(), before.clone())
         );
+    }
+}
+
+const EVENTS: i64 = 200;
+/// The last page of events, counted from 0.
+const LAST: i64 = 8;
+
+/// Of such a size that pages are full, and grow by the upgrade.
+fn event_body(id: i64) -> Vec<u8> {
+    format!("{{\"type\":\"message.sent\",\"data\":{{\"n\":{id},\"pad\":\"{}\"}}}}", "x".repeat(621)).into_bytes()
+}
+
+/// Adds events with a pending webhook delivery each.
+fn with_events(home: &Home) {
+    let db = Connection::open(home.settings().database).expect("opened");
+    for id in 1..=EVENTS {
+        let values = rusqlite::params![id, id % 60 + 1, event_body(id)];
+        db.execute("INSERT INTO events (id, at, message, body) VALUES (?1, 0, ?2, ?3)", values).expect("an event");
+        db.execute("INSERT INTO calls (hook, event, due, attempts) VALUES ('audit', ?1, 0, 0)", [id]).expect("pending");
+    }
+}
+
+fn readable_events(file: &Path) -> Vec<i64> {
+    let db = Connection::open(file).expect("opened");
+    let mut body = db.prepare("SELECT body FROM events WHERE id = ?1").expect("prepared");
+    (1..=EVENTS).filter(|id| body.query_row([id], |row| row.get::<_, Vec<u8>>(0)).is_ok()).collect()
+}
+
+#[tokio::test]
+async fn an_upgrade_with_damaged_events_keeps_the_others_and_the_queue_works() {
+    // The first page of events, one in the middle, and the last one.
+    for page in [0, 4, LAST] {
+        let home = Home::new();
+        of_version(&home, 5);
+        with_events(&home);
+        let file = home.settings().database;
+        spoil_leaf(&file, "events", page);
+        let (queue, errors) = Errors::during(|| home.open());
+        let wanted = if page == LAST { 2 } else { 1 };
+        assert_eq!(errors.len(), wanted, "{errors:?}");
+        assert!(
+            errors[0].contains("The queue's file is damaged") && errors[0].contains("Restore a backup"),
+            "{errors:?}"
+        );
+        let readable = readable_events(&file.with_file_name("ace.db.version-5"));
+        assert!((150..EVENTS as usize).contains(&readable.len()), "{page}: {readable:?}");
+
+        let events = queue.events(EventId::START, 1_000).await.expect("read").events;
+        assert_eq!(events.iter().map(|event| event.id.0).collect::<Vec<_>>(), readable, "{page}");
+        for event in &events {
+            assert_eq!((event.kind.as_str(), &event.body), ("message.sent", &event_body(event.id.0)), "{page}");
+        }
+        let without_type = "SELECT count(*) FROM events WHERE id = ?1 AND kind = ''";
+        let db = Connection::open(&file).expect("opened");
+        let unchanged = |id: &&i64| db.query_row(without_type, [id], |row| row.get::<_, bool>(0)).expect("read");
+        assert!(
+            page == LAST || readable.iter().filter(unchanged).count() > 5,
+            "{page}: some are next to the damaged page"
+        );
+        drop(db);
+        queue.set_webhooks(vec!["audit".to_owned()]).await.expect("set");
+        let deliveries = queue.webhook_deliveries("audit".to_owned(), 1_000, at(2_000)).await.expect("read");
+        assert_eq!(deliveries.iter().map(|delivery| delivery.event.id.0).collect::<Vec<_>>(), readable, "{page}");
+        assert!(deliveries.iter().all(|delivery| delivery.event.kind == "message.sent"), "{page}");
+        let stats = queue.stats().await.expect("read");
+        assert_eq!((stats.webhook_deliveries, stats.damaged), (readable.len() as u64, 0), "lost ones are dropped");
+
+        let one = claim(&queue, 1, 2_000).await;
+        let event = Some(NewEvent { kind: "message.sent".into(), body: event_body(EVENTS + 1) });
+        settle(&queue, &one, Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None }).await;
+        assert_eq!(state(&queue, one[0].uuid.as_u128()).await, State::Sent, "{page}");
+        let last = queue.events(EventId(EVENTS), 10).await.expect("read").events;
+        assert_eq!(last.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["message.sent"], "{page}");
+        assert_eq!(send_all(&queue).await.len(), 59, "{page}");
+        drop(queue);
+        let (queue, errors) = Errors::during(|| home.open());
+        assert_eq!(errors, [""; 0], "{page}: the upgrade is done once");
+        assert_eq!(queue.stats().await.expect("read").waiting_ordinary, 0, "{page}");
     }
 }
