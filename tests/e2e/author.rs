@@ -128,7 +128,7 @@ fn nothing_is_overwritten_and_a_name_is_checked() {
     let home = Home::empty();
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "js"]).ok();
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "c"]).code(2).says("nothing is overwritten");
-    for (name, words) in [("Mine", "cannot be a plugin's name"), ("../mine", "cannot be"), ("class", "is taken")] {
+    for (name, words) in [("Mine", "cannot be a plugin's name"), ("../mine", "cannot be"), ("class", "is reserved")] {
         plugin(&home, &["new", name, "--kind", "policy", "--lang", "js"]).code(2).says(words);
     }
     assert_eq!(home.list(""), ["mine"]);

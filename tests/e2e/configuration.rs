@@ -158,9 +158,9 @@ fn check_finds_every_problem_with_its_place() {
     let expected = [
         ("ace.toml:", "routing.default.email: "),
         ("garbage.wasm: ", "not a WebAssembly component"),
-        ("file_email.wasm: ", "it requests what ace.toml does not grant: outbox"),
+        ("file_email.wasm: ", "requested but not granted in ace.toml: outbox"),
         ("app/edx_ace/half/email/body.txt:3: ", ""),
-        ("app/edx_ace/half/email: ", "django_email needs from_name.txt, subject.txt, body.html, head.html"),
+        ("app/edx_ace/half/email: ", "django_email needs files that no template folder contains: from_name.txt, subject.txt, body.html, head.html"),
     ];
     for (place, message) in expected {
         let is_told = done.stdout.lines().any(|line| line.contains(place) && line.contains(message));

@@ -186,7 +186,7 @@ fn mail_is_answered_by_the_case_and_a_mail_nobody_expected_fails_it() {
     home.file("tests/mail.json", case(other, json!({"sent": {}})));
     let done = plugin(&home, &["test"]).code(1);
     assert!(done.stdout.contains("the case expects {\"subject\":\"Goodbye\"} next, not "), "{}", done.stdout);
-    assert!(done.stdout.contains("nothing asked for what the case holds"), "{}", done.stdout);
+    assert!(done.stdout.contains("the plugin did not use this entry of \"host\""), "{}", done.stdout);
 }
 
 /// A web server that answers one request and is gone.
@@ -248,7 +248,7 @@ fn what_the_world_answered_once_is_answered_for_ever_after() {
     changed["message"]["context"]["fetch"]["body"] = "{\"a\":2}".into();
     home.file("tests/world.json", changed.to_string());
     let done = plugin(&home, &["test"]).code(1);
-    assert!(done.stdout.contains("`--record` writes down what the world answers"), "{}", done.stdout);
+    assert!(done.stdout.contains("`--record` records the real answer"), "{}", done.stdout);
 }
 
 #[test]

@@ -27,8 +27,8 @@ const MISTAKES: [(&str, Make); 20] = [
     ("…json[0]: message: …", wrong_message),
     ("…json[0]: …: unknown field …", wrong_case),
     ("… is not installed; …", no_toolchain),
-    ("it is there already, and nothing is overwritten; …", folder_that_is_there),
-    ("… is taken: …", reserved_name),
+    ("the folder exists and is not empty, and nothing is overwritten; …", folder_that_is_there),
+    ("… is reserved by a language or tool; …", reserved_name),
     ("another plugin of this name is installed; …", name_clash),
     ("it is not signed: …", unsigned),
 ];

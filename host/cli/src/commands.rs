@@ -1,4 +1,4 @@
-//! The command line: data on stdout, words on stderr, and an exit code for scripts.
+//! The command line: data on stdout, messages for people on stderr, and an exit code for scripts.
 
 mod batch;
 mod batches;
@@ -38,8 +38,8 @@ const OK: u8 = 0;
 /// A message failed, or a check found a problem.
 const FAILED: u8 = 1;
 /// Nothing was started: wrong usage, a configuration with problems, a file that cannot be read.
-const NOT_BEGUN: u8 = 2;
-/// A part of the server ended that cannot be restarted (EX_SOFTWARE of sysexits.h).
+const NOT_STARTED: u8 = 2;
+/// A part of the server that cannot be restarted has ended (EX_SOFTWARE of sysexits.h).
 const LOST: u8 = 70;
 /// Interrupted; messages in flight were finished.
 const INTERRUPTED: u8 = 130;
@@ -48,7 +48,7 @@ const EXIT_CODES: &str = "Exit codes:
   0    success
   1    a message failed, or a check found a problem
   2    nothing was started: wrong usage, or a configuration with problems
-  70   `ace serve`: a part of the server ended that cannot be restarted
+  70   `ace serve`: a part of the server that cannot be restarted has ended
   130  interrupted; messages in flight were finished";
 
 /// ACE, the automated communication engine.
@@ -76,7 +76,8 @@ struct Cli {
     command: Command,
 }
 
-/// What a server logs: what it is about, once, and nothing of each message. What plugins say at info may be of each message.
+/// What a server logs by default: its own events, but nothing for each message. Log lines of plugins at `info` may be about each
+/// message, so they are left out.
 const SERVE_LOG: &str = "info,ace::plugin::imports::logging=warn";
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -120,7 +121,7 @@ enum Command {
     /// Read and write key-value entries of a running server
     Kv(remote::KvArgs),
     /// Erase everything about the messages to a person from a running server
-    // `forget`: its name before 0.1.0.
+    // `forget` was its name before 0.1.0.
     #[command(alias = "forget")]
     Erase(remote::EraseArgs),
     /// Make a running server reload plugins, templates and ace.toml
@@ -130,9 +131,9 @@ enum Command {
     Plugin(plugin::Command),
 }
 
-/// Runs the program named by the process's arguments.
+/// Runs the command that the process's arguments name.
 pub(crate) fn main() -> ExitCode {
-    // First of all: a process that compiles a plugin bounds itself before anything else is begun.
+    // First, because a process that compiles a plugin limits its resources before it does anything else.
     if let Some(code) = compile_child() {
         return code.into();
     }
@@ -140,21 +141,21 @@ pub(crate) fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            say(&format!("error: the runtime cannot start: {error}"));
-            return NOT_BEGUN.into();
+            inform(&format!("error: the runtime cannot start: {error}"));
+            return NOT_STARTED.into();
         }
     };
     let code = runtime.block_on(run(cli)).unwrap_or_else(|error| {
-        say(&format!("error: {}", once(error.as_ref())));
-        NOT_BEGUN
+        inform(&format!("error: {}", describe(error.as_ref())));
+        NOT_STARTED
     });
-    // A read of standard input cannot be cut off; do not wait for it.
+    // A read of standard input cannot be cancelled, so do not wait for it.
     runtime.shutdown_background();
     code.into()
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
-    // Comes before there is a configuration.
+    // This command works without a configuration.
     if let Command::Templates(templates::Args { command: Some(templates::Command::Import(args)) }) = &cli.command {
         let config = cli.config.exists().then(|| read_config(&cli.config));
         return import::run(args, config, cli.json);
@@ -165,23 +166,23 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Serve => SERVE_LOG,
         _ => "error",
     });
-    // A span of each request and message costs time, and a server's lines do without unless more is asked for.
+    // A span for each request and message costs time, so a server's log lines have none unless --log is given.
     let with_spans = cli.log.is_some() || !matches!(cli.command, Command::Serve);
     let log = |spans: Option<&Exporter>| start_logging(filter, with_spans, cli.log_format, spans);
-    // A server may export spans, and only its configuration says so.
+    // A server may export spans, which its configuration decides; its logging starts later.
     if !matches!(cli.command, Command::Serve) {
         log(None)?;
     }
     match cli.command {
         Command::Send(args) => match args.server()? {
-            Some(client) => send::remote(client, args, json).await,
+            Some(client) => send::run_remote(client, args, json).await,
             None => send::run(config()?, args, json).await,
         },
         Command::Explain(args) => explain::run(config()?, args, json).await,
         Command::Check => check::run(config()?, json).await,
         Command::Plugin(command) => plugin::run(&file, command, json).await,
         Command::Plugins(args) => match args.server()? {
-            Some(client) => plugins::ask(client, args, json).await,
+            Some(client) => plugins::run_remote(client, args, json).await,
             None => plugins::run(config()?, args, json).await,
         },
         Command::Render(args) => render::run(config()?, args, json).await,
@@ -213,21 +214,21 @@ fn read_config(file: &Path) -> anyhow::Result<Config> {
     Ok(with_compiler(Config::load(file)?))
 }
 
-/// This program compiles plugins itself, in processes of its own.
+/// Makes this program compile plugins, in separate processes.
 fn with_compiler(mut config: Config) -> Config {
     config.fixed.compiler.compile = Compile::Command { program: "/proc/self/exe".into(), arguments: Vec::new() };
     config
 }
 
-/// What holds for the author of a plugin where there is no ace.toml.
-fn without_file() -> Config {
+/// The configuration of a plugin author who has no ace.toml.
+fn default_config() -> Config {
     with_compiler(Config::without_file())
 }
 
-/// Lines on stderr, with the spans they are in or without, and spans to a collector where there is one.
+/// Writes log lines to stderr, with or without the spans they belong to, and exports spans if there is a collector.
 fn start_logging(filter: &str, with_spans: bool, format: LogFormat, spans: Option<&Exporter>) -> anyhow::Result<()> {
     let chosen = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log {filter:?}: {error}"))?;
-    // With a hint of its own, so that the whole has the chosen one's: without, every span and event of every crate is looked at.
+    // With a level hint, so that the combined filter has that of `chosen`. Without one, every span and event is evaluated.
     let wanted = filter_fn(move |metadata| with_spans || metadata.is_event()).with_max_level_hint(LevelFilter::TRACE);
     let chosen = chosen.and(wanted);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -239,7 +240,7 @@ fn start_logging(filter: &str, with_spans: bool, format: LogFormat, spans: Optio
     Ok(())
 }
 
-/// Opens the messages of a command: a file, or standard input for `-`. The size is known for files alone.
+/// Opens the messages of a command: a file, or standard input for `-`. The size is known only for files.
 async fn open(
     file: &Path,
     bytes_max: usize,
@@ -258,40 +259,36 @@ async fn open(
     Ok((Lines::new(input, bytes_max), size))
 }
 
-/// Data, on stdout. A reader that has gone away ends the program quietly, as it does for every filter. Plugins, servers and people's
-/// files have a say in it, so that nothing in it may steer a terminal.
-fn put(text: &str) {
-    put_as_it_is(&escaped(text));
+/// Prints data to stdout, without control characters, because it may come from plugins, servers and input files. If the reader of
+/// stdout is gone, the program ends quietly, like any filter.
+fn print(text: &str) {
+    print_raw(&escaped(text));
 }
 
-/// A value of somebody's own, byte for byte; not for a terminal.
-fn put_as_it_is(text: &str) {
+/// Prints a value unchanged. Not for a terminal.
+fn print_raw(text: &str) {
     if writeln!(std::io::stdout().lock(), "{text}").is_err() {
         std::process::exit(i32::from(OK));
     }
 }
 
-/// An error with its causes, of which each text is told once: many errors repeat their cause in their own words.
-fn once(error: &dyn std::error::Error) -> String {
-    let mut told = String::new();
-    for cause in std::iter::successors(Some(error), |error| error.source()) {
-        let text = cause.to_string();
-        if told.is_empty() {
-            told = text
-        } else if told.contains(&text) {
-        } else {
-            told.push_str(&format!(": {text}"))
+/// An error and its causes as one text. A cause that the text already contains is not repeated.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |error| error.source()).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
         }
     }
-    told
+    text
 }
 
-/// Columns where there is no terminal to ask.
-const WIDTH_ELSEWHERE: u16 = 160;
+/// The width of tables if stdout is not a terminal.
+const DEFAULT_WIDTH: u16 = 160;
 
 fn table_width(table: &mut comfy_table::Table) {
     if !std::io::stdout().is_terminal() {
-        table.set_width(WIDTH_ELSEWHERE);
+        table.set_width(DEFAULT_WIDTH);
     }
 }
 
@@ -301,9 +298,9 @@ fn counted(n: u64, word: &str) -> String {
     format!("{n} {word}{plural}")
 }
 
-/// Words, on stderr, as harmless to a terminal as data.
-fn say(text: &str) {
-    // Nobody is left to be told that nobody listens.
+/// Prints a message for people to stderr, without control characters.
+fn inform(text: &str) {
+    // If stderr is closed, nothing can report it.
     let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text));
 }
 
@@ -320,12 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn an_error_tells_each_cause_once() {
+    fn an_error_is_described_with_each_cause_once() {
         let denied = || std::io::Error::other("no space");
         for error in [Nested::Repeats { source: denied() }, Nested::Leaves { source: denied() }] {
-            assert_eq!(once(&error), "it cannot be read: no space");
+            assert_eq!(describe(&error), "it cannot be read: no space");
             assert_eq!(
-                once(anyhow::Error::from(error).context("ace.db").as_ref()),
+                describe(anyhow::Error::from(error).context("ace.db").as_ref()),
                 "ace.db: it cannot be read: no space"
             );
         }

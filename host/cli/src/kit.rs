@@ -1,21 +1,20 @@
-//! The author's kit: what `ace plugin` does for whoever writes a plugin. It works on files and on one plugin at a time, in
-//! the runtime that serves.
+//! The tools for plugin authors behind `ace plugin`. They work on files and on one plugin at a time, in the same runtime as the server.
 //!
-//! - [`project`]: a new one from the templates; [`build`]: its component
-//! - [`case`]: a case of a plugin's table, and what the plugin is expected to answer
-//! - [`run`]: one case through one plugin
-//! - [`test`]: the tables beside a plugin
-//! - [`bench`]: many calls, measured
-//! - [`dev`]: sources watched; built, tried and installed as they change
+//! - [`project`]: creates a project from the templates; [`build`]: builds its component
+//! - [`case`]: test cases: a message, the state around it, and the expected answer
+//! - [`run`]: runs a case with a plugin; [`test`]: runs the cases beside a plugin
+//! - [`bench`]: measures calls
+//! - [`dev`]: builds, runs and installs a plugin when its sources change
+//! - [`diff`]: differences, for people
 //! - [`ship`]: signing, and the plugin folder
 //!
-//! Nothing here is part of a serving host.
+//! The server uses none of it.
 
 pub mod bench;
 pub mod build;
 pub mod case;
 pub mod dev;
-mod diff;
+pub mod diff;
 pub mod project;
 pub mod run;
 pub mod ship;
@@ -34,13 +33,13 @@ use ace::internals::plugin::{Services, StandaloneHost, World, http, world};
 use ace::internals::tasks::{self, Panicked};
 use ace_store::keyvalue::{self, Keyvalue};
 
-/// What the author's tools cannot do.
+/// Why a tool for plugin authors failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KitError {
     #[error("{}: {source}", file.display())]
     File { file: PathBuf, source: std::io::Error },
-    #[error("{place}: {message}")]
-    Case { place: String, message: String },
+    #[error("{location}: {message}")]
+    Case { location: String, message: String },
     #[error("{}: {message}", file.display())]
     Plugin { file: PathBuf, message: String },
     #[error(transparent)]
@@ -50,7 +49,7 @@ pub enum KitError {
     #[error(transparent)]
     Mailer(#[from] MailerError),
     #[error(transparent)]
-    Facts(#[from] keyvalue::FileError),
+    Keyvalue(#[from] keyvalue::FileError),
     #[error(transparent)]
     Http(#[from] http::ClientError),
     #[error(transparent)]
@@ -63,7 +62,7 @@ pub async fn inspect(config: &Config, file: &Path) -> Result<Inspection, KitErro
     Ok(host.inspect(config, file).await)
 }
 
-/// What a plugin by itself is served with: the operator's relays and HTTP client, and facts that are kept in memory alone.
+/// The services for a single plugin: the operator's relays and HTTP client, and key-value entries in memory.
 async fn services(config: &Config, world: Arc<dyn World>) -> Result<Arc<Services>, KitError> {
     let config = config.clone();
     let built = tasks::blocking(move || {
@@ -77,8 +76,8 @@ async fn services(config: &Config, world: Arc<dyn World>) -> Result<Arc<Services
     Ok(Arc::new(built.await??))
 }
 
-/// A plugin's own settings where no ace.toml says anything of it: granted is what its manifest requests, so that it can be
-/// tried. Files go to `outbox`.
+/// The settings of a plugin that ace.toml does not name: it is granted what its manifest requests, so that it can be run. Files go
+/// to `outbox`.
 fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
     let grants = config::Grants {
         http: requests.http.clone(),
@@ -91,7 +90,7 @@ fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
     config::Plugin { grants, secrets: secrets.collect(), ..config::Plugin::default() }
 }
 
-/// The manifest beside a component; an empty one where there is none.
+/// The manifest beside a component; an empty one if there is none.
 fn manifest(component: &Path) -> Result<Manifest, KitError> {
     Ok(Manifest::read(&manifest_text(component)?, Some(&component.with_extension("toml")))?)
 }

@@ -1,4 +1,4 @@
-//! The `ace` program: the command line ([`commands`]), and what `ace plugin` does for an author ([`kit`]).
+//! The program `ace`: the command line ([`commands`]), and the tools for plugin authors behind `ace plugin` ([`kit`]).
 
 mod commands;
 mod kit;

@@ -108,7 +108,7 @@ async fn a_policy_in_shadow_is_compared_on_live_traffic() {
     server.post("/v1/reload", "").await;
     server.send(&note(4, json!({}))).await;
     let shown = home.ace(&["plugins", "--shadow", "--server", &server.url]).run().ok().stdout;
-    assert!(shown.contains("against all policies, 0 agree, 4 differ, 0 broken"), "{shown}");
+    assert!(shown.contains("compared with all policies, 0 agree, 4 differ, 0 broken"), "{shown}");
     configure(&home, "[plugins.stub_policy]\nmode = 'shadow'\n");
     server.post("/v1/reload", "").await;
     server.send(&note(5, json!({}))).await;

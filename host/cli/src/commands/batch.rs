@@ -1,4 +1,4 @@
-//! `ace batch`: many recipients of one message type, to a running server.
+//! `ace batch`: sends one message type to many recipients, through a running server.
 
 mod checked;
 mod columns;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{Client, NDJSON, Server};
-use super::{FAILED, OK, put, say};
+use super::{FAILED, OK, inform, print};
 
 pub const EXAMPLES: &str = "Examples:
   ace batch --type weekly.json --recipients users.ndjson
@@ -35,8 +35,8 @@ To resume an interrupted batch, repeat the command with --uuid and the same file
 
 With --wait, the exit code is 1 if a message or the batch itself failed.";
 
-/// How often progress is asked for.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often progress is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -74,12 +74,12 @@ pub struct Args {
 pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let uuid = args.uuid.unwrap_or_else(Uuid::new_v4);
-    say(&format!("batch {uuid}"));
+    inform(&format!("batch {uuid}"));
     let head = head(&args, uuid)?;
-    let bar = bar();
+    let bar = progress_bar();
     let request = client.request(Method::POST, "/v1/batches")?.header("content-type", NDJSON);
     let mut batch: Value = match &args.recipients {
-        None => client.ask(request.body(head)).await?,
+        None => client.fetch(request.body(head)).await?,
         Some(file) => {
             let recipients = Recipients::new(file, args.reading)?;
             let counting = bar.clone();
@@ -96,16 +96,16 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
         }
     };
     if args.wait {
-        batch = settled(&client, uuid, &bar).await?;
+        batch = wait_until_settled(&client, uuid, &bar).await?;
     }
     bar.finish_and_clear();
-    put(&if json { batch.to_string() } else { serde_json::to_string_pretty(&batch)? });
+    print(&if json { batch.to_string() } else { serde_json::to_string_pretty(&batch)? });
     let has_failed = batch["state"] == "failed";
     let failed = ["failed", "expired", "corrupt"].iter().any(|state| batch["by_state"][*state].as_u64() > Some(0));
     Ok(if failed || has_failed { FAILED } else { OK })
 }
 
-/// The first line of the request: which batch it is, and of what.
+/// The first line of the request: the batch and its message type.
 fn head(args: &Args, uuid: Uuid) -> anyhow::Result<String> {
     let name = args.kind.display();
     let kind = std::fs::read(&args.kind).map_err(|e| anyhow::anyhow!("{name}: {e}"))?;
@@ -120,23 +120,23 @@ fn head(args: &Args, uuid: Uuid) -> anyhow::Result<String> {
     Ok(head + "}")
 }
 
-/// JSON has no line break in a string, so that all of them are between values.
+/// Puts JSON on one line. Strings in JSON contain no line breaks, so all of them are between values.
 fn on_one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
 }
 
-fn bar() -> ProgressBar {
+fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {human_pos} recipients, {per_sec}, {elapsed} {msg}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
-async fn settled(client: &Client, uuid: Uuid, bar: &ProgressBar) -> anyhow::Result<Value> {
+async fn wait_until_settled(client: &Client, uuid: Uuid, bar: &ProgressBar) -> anyhow::Result<Value> {
     loop {
         let batch: Value = client.get(&format!("/v1/batches/{uuid}")).await?;
         bar.set_message(batch["by_state"].to_string());
         if matches!(batch["state"].as_str(), Some("done" | "cancelled" | "failed")) {
             return Ok(batch);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! `ace batches`: how far the batches of a running server are, and holding them.
+//! `ace batches`: lists the batches of a running server; pauses, resumes or cancels one.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::client::Server;
 use super::tables::{table, text};
-use super::{OK, put};
+use super::{OK, print};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -33,7 +33,7 @@ pub struct Args {
     server: Server,
 }
 
-/// Lists the latest batches, shows one, or changes what becomes of it.
+/// Lists the latest batches, shows one, or changes its state.
 pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let change = [(args.pause, "pause"), (args.resume, "resume"), (args.cancel, "cancel")];
@@ -41,23 +41,23 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
     let batches: Vec<Value> = match (args.uuid, change) {
         (None, _) => {
             let limit = args.limit.map(|limit| ("limit", limit));
-            client.ask(client.request(Method::GET, "/v1/batches")?.query(limit.as_slice())).await?
+            client.fetch(client.request(Method::GET, "/v1/batches")?.query(limit.as_slice())).await?
         }
         (Some(uuid), None) => vec![client.get(&format!("/v1/batches/{uuid}")).await?],
         (Some(uuid), Some(change)) => {
-            // Taking back a large batch takes as long as it takes.
-            vec![client.ask(client.request(Method::POST, &format!("/v1/batches/{uuid}/{change}"))?).await?]
+            // Without a timeout, because cancelling a large batch may take long.
+            vec![client.fetch(client.request(Method::POST, &format!("/v1/batches/{uuid}/{change}"))?).await?]
         }
     };
     if json {
-        batches.iter().for_each(|batch| put(&batch.to_string()))
+        batches.iter().for_each(|batch| print(&batch.to_string()))
     } else {
         show(&batches)
     }
     Ok(OK)
 }
 
-/// A table of them.
+/// Prints a table of batches.
 pub fn show(batches: &[Value]) {
     let mut table = table(["batch", "created", "state", "messages", "by state"]);
     for batch in batches {
@@ -66,5 +66,5 @@ pub fn show(batches: &[Value]) {
         let by_state: Vec<String> = by_state.map(|(state, n)| format!("{n} {}", state.replace('_', " "))).collect();
         table.add_row(keys.into_iter().chain([by_state.join(", ")]));
     }
-    put(&table.to_string());
+    print(&table.to_string());
 }

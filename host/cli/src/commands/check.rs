@@ -6,19 +6,19 @@ use ace::internals::plugin::PluginState;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, put, say, windows};
+use super::{FAILED, OK, counted, inform, print, windows};
 
 pub const EXAMPLES: &str = "Examples:
   ace check
   ace check --json | jq .message
 
-It prints to stderr for how long messages are retried, and where that is set.
+How long messages are retried, and where that is set, is printed to stderr.
 
 The exit code is 1 if there is a problem.";
 
-/// One problem, in one shape wherever it comes from.
+/// A problem of any kind.
 struct Found {
-    place: String,
+    location: String,
     message: String,
 }
 
@@ -27,20 +27,20 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
     let found = problems(&config, &survey);
     for problem in &found {
         if json {
-            put(&json!({"location": problem.place, "message": problem.message}).to_string())
+            print(&json!({"location": problem.location, "message": problem.message}).to_string())
         } else {
-            put(&format!("{}: {}", problem.place, problem.message))
+            print(&format!("{}: {}", problem.location, problem.message))
         }
     }
-    for one in windows::in_force(&config) {
-        say(&one.line());
+    for setting in windows::effective(&config) {
+        inform(&setting.line());
     }
     for warning in shared_domains(&config) {
-        say(&warning);
+        inform(&warning);
     }
     let plugins = counted(survey.registry.plugins.len() as u64, "plugin");
     let templates = counted(survey.presentation.messages().count() as u64, "message template");
-    say(&format!("{plugins}, {templates}: {}", counted(found.len() as u64, "problem")));
+    inform(&format!("{plugins}, {templates}: {}", counted(found.len() as u64, "problem")));
     Ok(if found.is_empty() { OK } else { FAILED })
 }
 
@@ -60,29 +60,30 @@ fn shared_domains(config: &Config) -> impl Iterator<Item = String> {
 fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     for problem in survey.unknown_names(config).into_iter().chain(config.unwritable()) {
-        found.push(Found { place: place(&problem), message: format!("{}: {}", problem.key, problem.message) });
+        found.push(Found { location: location(&problem), message: format!("{}: {}", problem.key, problem.message) });
     }
     for plugin in survey.registry.plugins.values() {
-        let place = plugin.file.display().to_string();
+        let location = plugin.file.display().to_string();
         if let PluginState::Broken(reason) = &plugin.state {
-            found.push(Found { place: place.clone(), message: reason.clone() });
+            found.push(Found { location: location.clone(), message: reason.clone() });
         }
         let missing = plugin.missing.lines().join(", ");
         if plugin.state == PluginState::Active && !missing.is_empty() {
-            let message = format!("it requests what ace.toml does not grant: {missing}");
-            found.push(Found { place, message });
+            let message = format!("requested but not granted in ace.toml: {missing}");
+            found.push(Found { location, message });
         }
     }
     for problem in survey.presentation.problems().iter().chain(&survey.presentation.relative_links()) {
         let line = problem.line.map(|l| format!(":{l}")).unwrap_or_default();
-        found.push(Found { place: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
+        found.push(Found { location: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
     }
     found.extend(missing_files(survey));
-    found.extend(survey.sample_problems().into_iter().map(|(place, message)| Found { place, message }));
+    found.extend(survey.sample_problems().into_iter().map(|(location, message)| Found { location, message }));
     found
 }
 
-pub fn place(problem: &Problem) -> String {
+/// Where a problem of the configuration is.
+pub fn location(problem: &Problem) -> String {
     match (&problem.variable, &problem.file) {
         (Some(variable), _) => variable.clone(),
         (None, Some(file)) => format!("{}:{}", file.display(), problem.line),
@@ -90,10 +91,14 @@ pub fn place(problem: &Problem) -> String {
     }
 }
 
-/// A message with some of the files that a channel of its type needs, but not all.
+/// Messages that have some, but not all, of the files that a channel of their type needs.
 fn missing_files(survey: &Survey) -> impl Iterator<Item = Found> {
     survey.missing_files().into_iter().map(|missing| Found {
-        message: format!("{} needs {}, which no template folder has", missing.channel, missing.files.join(", ")),
-        place: missing.place,
+        message: format!(
+            "{} needs files that no template folder contains: {}",
+            missing.channel,
+            missing.files.join(", ")
+        ),
+        location: missing.place,
     })
 }

@@ -1,4 +1,4 @@
-//! The command line as a client of a running server.
+//! The client of a running server.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use reqwest::{Body, Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::once;
+use super::describe;
 
 /// How long a response may take, except for streams.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// Pieces of a body that are read before the server takes them.
+/// Pieces of a body that are read ahead.
 const PIECES_AHEAD: usize = 4;
-/// The type of a body that is a JSON value a line.
+/// The media type of a body with one JSON value per line.
 pub const NDJSON: &str = "application/x-ndjson";
 
 /// Where the server is.
@@ -34,7 +34,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A client, where a server is named.
+    /// A client, if a server is named.
     pub fn client(&self) -> anyhow::Result<Option<Client>> {
         let Some(url) = self.url.clone() else { return Ok(None) };
         let token = match &self.token_file {
@@ -49,10 +49,13 @@ impl Server {
         Ok(Some(Client { url, token, http }))
     }
 
-    /// A client; an error where no server is named.
+    /// A client.
+    ///
+    /// # Errors
+    /// No server is named, or the token or certificate file cannot be read.
     pub fn required(&self) -> anyhow::Result<Client> {
         self.client()?.ok_or_else(|| {
-            anyhow::anyhow!("no server given\nhint: --server http://127.0.0.1:8025, or the variable ACE_SERVER")
+            anyhow::anyhow!("no server given\nhint: use --server http://127.0.0.1:8025, or set ACE_SERVER")
         })
     }
 }
@@ -68,7 +71,7 @@ fn server_url(text: &str) -> Result<Url, String> {
     }
 }
 
-/// A way to one server.
+/// A client of one server.
 #[derive(Clone)]
 pub struct Client {
     url: Url,
@@ -86,23 +89,26 @@ impl Client {
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(self.request(Method::GET, path)?.timeout(TIMEOUT)).await
+        self.fetch(self.request(Method::GET, path)?.timeout(TIMEOUT)).await
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        self.ask(self.request(Method::POST, path)?.timeout(TIMEOUT)).await
+        self.fetch(self.request(Method::POST, path)?.timeout(TIMEOUT)).await
     }
 
-    /// The answer as JSON; a problem is an error in its words.
-    pub async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let response = self.answered(request).await?;
+    /// Sends a request and reads its JSON response.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or its response is a problem.
+    pub async fn fetch<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let response = self.send(request).await?;
         Ok(response.json().await?)
     }
 
-    /// As [`Client::ask`], with a body of which each piece is read on a thread of its own when the server has taken those before.
+    /// Like [`Client::fetch`], with a body whose pieces are read on a thread of its own while the server receives those before.
     ///
     /// # Errors
-    /// Where a piece cannot be read its own error: it is why the request failed.
+    /// If a piece cannot be read, its error, which is why the request failed.
     pub async fn upload<T: DeserializeOwned, E: Into<anyhow::Error> + Send + 'static>(
         &self,
         request: RequestBuilder,
@@ -115,33 +121,33 @@ impl Client {
                     Ok(piece) => (Ok(piece), None),
                     Err(error) => (Err(std::io::Error::other("the file cannot be read")), Some(error)),
                 };
-                // Nobody takes it once the server has answered.
-                let is_taken = sender.blocking_send(piece).is_ok();
+                // Fails once the server has responded.
+                let is_received = sender.blocking_send(piece).is_ok();
                 match error {
                     Some(error) => return Err(error.into()),
-                    None if is_taken => {}
+                    None if is_received => {}
                     None => break,
                 }
             }
             Ok(())
         });
         let body = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-        let answer = self.ask(request.body(Body::wrap_stream(body))).await;
+        let response = self.fetch(request.body(Body::wrap_stream(body))).await;
         let read: anyhow::Result<()> = reading.await?;
-        read.and(answer)
+        read.and(response)
     }
 
-    /// A success; a problem is an error in its words.
-    pub async fn answered(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        self.sound(self.sent(request).await?).await
+    /// Sends a request. A response that is a problem is an error.
+    pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        self.check(self.send_unchecked(request).await?).await
     }
 
-    /// Whatever the server answers.
-    pub async fn sent(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+    /// Sends a request and returns any response.
+    pub async fn send_unchecked(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.map_err(|e| {
-            // What is wrong with a certificate is told by the last of them.
+            // The reason why a certificate is rejected is in the last cause.
             let why = match std::error::Error::source(&e) {
-                Some(cause) => once(cause),
+                Some(cause) => describe(cause),
                 None => e.to_string(),
             };
             let hint = if e.is_connect() { "\nhint: is `ace serve` running there?" } else { "" };
@@ -149,8 +155,8 @@ impl Client {
         })
     }
 
-    /// An answer that is a success; a problem is an error in its words.
-    pub async fn sound(&self, response: Response) -> anyhow::Result<Response> {
+    /// Turns a response that is a problem into an error.
+    pub async fn check(&self, response: Response) -> anyhow::Result<Response> {
         if response.status().is_success() {
             return Ok(response);
         }
@@ -165,8 +171,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_of_a_server_may_leave_http_out() {
-        let taken = [
+    fn the_url_of_a_server_may_omit_http() {
+        let accepted = [
             ("localhost:8025", "http://localhost:8025/"),
             ("127.0.0.1:8025", "http://127.0.0.1:8025/"),
             ("[::1]:8025", "http://[::1]:8025/"),
@@ -175,7 +181,7 @@ mod tests {
             ("http://localhost:8025", "http://localhost:8025/"),
             ("https://ace.example/", "https://ace.example/"),
         ];
-        for (text, expected) in taken {
+        for (text, expected) in accepted {
             assert_eq!(server_url(text).map(String::from).as_deref(), Ok(expected), "{text}");
         }
         let refused = [

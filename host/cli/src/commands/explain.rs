@@ -9,8 +9,8 @@ use ace::message::{ChannelReport, Message, Outcome, PolicyReport, Report, Verdic
 use serde_json::json;
 
 use super::send::detail;
-use super::windows::{self, InForce};
-use super::{FAILED, OK, open, put, say};
+use super::windows::{self, EffectiveSetting};
+use super::{FAILED, OK, inform, open, print};
 
 const EXAMPLES: &str = "Examples:
   ace explain message.json
@@ -31,7 +31,7 @@ pub struct Args {
 
 pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let bytes_max = config.delivery.max_message_bytes;
-    let windows = windows::in_force(&config);
+    let windows = windows::effective(&config);
     let ace = Ace::builder(config).start().await?;
     let (mut input, _) = open(&args.file, bytes_max).await?;
     let mut failed = false;
@@ -42,9 +42,9 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
             Err(errors) => {
                 failed = true;
                 if json {
-                    put(&json!({"line": number, "failed": true, "refused": errors}).to_string())
+                    print(&json!({"line": number, "failed": true, "refused": errors}).to_string())
                 } else {
-                    say(&format!("line {number}: {errors}"))
+                    inform(&format!("line {number}: {errors}"))
                 }
                 continue;
             }
@@ -52,18 +52,18 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         let report = ace.explain(message, &args.limit_to).await.map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
         failed |= report.is_failure();
         if json {
-            let delivery: Vec<_> = windows.iter().map(InForce::json).collect();
+            let delivery: Vec<_> = windows.iter().map(EffectiveSetting::json).collect();
             let line = json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
-            put(&line.to_string());
+            print(&line.to_string());
         } else {
-            put(&(trace(&report) + &tried_for(&windows)))
+            print(&(trace(&report) + &retry_windows(&windows)))
         }
     }
     Ok(if failed { FAILED } else { OK })
 }
 
-/// For how long it would be tried, for people.
-fn tried_for(windows: &[InForce]) -> String {
+/// How long messages are retried, for people.
+fn retry_windows(windows: &[EffectiveSetting]) -> String {
     let lines = windows.iter().map(|window| format!("  {}\n", window.line()));
     format!("\nretried for\n{}", lines.collect::<String>())
 }

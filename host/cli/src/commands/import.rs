@@ -12,15 +12,15 @@ use ace_store::files::{self, Readers};
 use anyhow::Context;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, put, say};
+use super::{FAILED, OK, counted, inform, print};
 
 pub const EXAMPLES: &str = "Examples:
   ace templates import lms/templates --out templates
   ace templates import conf/locale --out templates
   ace templates import lms/templates --out templates --stub --json | jq 'select(.severity == \"stub\")'
 
-Of the configuration, if there is one, only [templates] is used: the replacements for the project's own tags and filters,
-and the addresses of its pages. Pages without an address are written to routes.toml, to be filled in.
+If there is a configuration, its section [templates] is used: the replacements for the project's own tags and filters, and
+the addresses of its pages. Pages without an address are written to routes.toml, to be filled in.
 The exit code is 1 if a file could not be read, or if something was not translated and has to be rewritten by
 hand; it is a comment in the files, {# not translated: … #}.";
 
@@ -45,7 +45,7 @@ pub struct Args {
     stub: bool,
 }
 
-/// `config` is what the configuration says, where there is one.
+/// Imports templates. `config` is the configuration, if there is one.
 pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> anyhow::Result<u8> {
     let known = templates(config);
     let options = options(&known, args.stub);
@@ -53,7 +53,7 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
         folder::import(&args.source, &args.out, args.force, &options, &replace)?;
     let routes = write_routes(&args.out.join(ROUTES), &known.routes, &import.routes)?;
     for finding in &import.findings {
-        if json { put(&serde_json::to_string(finding)?) } else { put(&finding.to_string()) }
+        if json { print(&serde_json::to_string(finding)?) } else { print(&finding.to_string()) }
     }
     let count = |severity| import.count(severity);
     let (unread, left) = (count(Severity::Unreadable), count(Severity::Untranslated));
@@ -62,14 +62,14 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
             "templates": import.files.len(), "catalogs": catalogs, "skipped": others, "unreadable": unread, "untranslated": left,
             "stubs": count(Severity::Stub), "notes": count(Severity::Note), "routes": routes,
         });
-        put(&summary.to_string());
+        print(&summary.to_string());
     }
     for other in others {
-        say(&format!("{other} is neither a template nor a catalogue of Django's templates and stays behind"));
+        inform(&format!("{other} is neither a template nor a catalogue of Django's templates and stays behind"));
     }
     if !routes.is_empty() {
         let pages = counted(routes.len() as u64, "page");
-        say(&format!("{}: fill in the address of {pages} there", args.out.join(ROUTES).display()));
+        inform(&format!("{}: fill in the address of {pages} there", args.out.join(ROUTES).display()));
     }
     let mut summary = format!(
         "{} and {} written to {}: {left} left to rewrite, {}",
@@ -80,21 +80,21 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
     );
     for (number, words) in [(count(Severity::Stub), "left out as stubs"), (unread, "not read")] {
         if number > 0 {
-            // Writing into a text cannot fail.
+            // Writing into a String cannot fail.
             write!(summary, ", {number} {words}").unwrap_or_default();
         }
     }
-    say(&summary);
+    inform(&summary);
     Ok(if unread + left == 0 { OK } else { FAILED })
 }
 
-/// What ace.toml says of templates. One that is faulty is named, and does not keep templates from being imported.
+/// The section [templates] of ace.toml. If the configuration is invalid, that is reported, and templates are imported without it.
 fn templates(config: Option<anyhow::Result<Config>>) -> config::Templates {
     match config {
         None => config::Templates::default(),
         Some(Ok(config)) => config.templates,
         Some(Err(error)) => {
-            say(&format!(
+            inform(&format!(
                 "warning: [templates] of the configuration is not used, because of these problems:\n{error:#}"
             ));
             config::Templates::default()
@@ -112,21 +112,23 @@ fn options(known: &config::Templates, stub: bool) -> Options {
     Options { stub, tags, filters: known.filters.clone() }
 }
 
-/// Adds the pages that have no route yet to the file, and gives their names.
+/// Adds the pages that have no route yet to the file, and returns their names.
 fn write_routes(
     file: &Path,
     known: &Routes,
-    asked: &BTreeMap<String, BTreeSet<String>>,
+    requested: &BTreeMap<String, BTreeSet<String>>,
 ) -> anyhow::Result<Vec<String>> {
     let mut text = if file.exists() { fs::read_to_string(file)? } else { String::new() };
     let mut routes = Routes::read(&text).map_err(|wrong| {
         let (line, why) = wrong.into_iter().next().unwrap_or_default();
         anyhow::anyhow!("{}:{line}: {why}", file.display())
     })?;
-    let to_write: Vec<&String> =
-        asked.keys().filter(|name| known.get(name).is_none() && !routes.names().any(|known| known == *name)).collect();
+    let to_write: Vec<&String> = requested
+        .keys()
+        .filter(|name| known.get(name).is_none() && !routes.names().any(|known| known == *name))
+        .collect();
     routes.add_missing(known.clone());
-    let missing = asked.keys().filter(|name| routes.get(name).is_none()).cloned().collect();
+    let missing = requested.keys().filter(|name| routes.get(name).is_none()).cloned().collect();
     if to_write.is_empty() {
         return Ok(missing);
     }
@@ -137,7 +139,7 @@ fn write_routes(
         );
     }
     for name in to_write {
-        let forms: Vec<&str> = asked[name].iter().map(String::as_str).filter(|form| !form.is_empty()).collect();
+        let forms: Vec<&str> = requested[name].iter().map(String::as_str).filter(|form| !form.is_empty()).collect();
         let comment = if forms.is_empty() { String::new() } else { format!("  # with {}", forms.join(", or with ")) };
         writeln!(text, "{} = \"\"{comment}", quoted(name)).unwrap_or_default();
     }
@@ -151,7 +153,7 @@ fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
     files::replace_linked(file, text, Readers::AsBefore)
 }
 
-/// A key as TOML reads it.
+/// A quoted key of TOML.
 fn quoted(name: &str) -> String {
     json!(name).to_string()
 }

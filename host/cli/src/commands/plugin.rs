@@ -1,4 +1,4 @@
-//! `ace plugin`: for whoever writes one.
+//! `ace plugin`: tools for plugin authors.
 
 mod bench;
 mod check;
@@ -82,13 +82,16 @@ pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Re
     }
 }
 
-/// The configuration where there is one. One with problems is told, not passed over.
+/// The configuration if there is one, otherwise the defaults.
+///
+/// # Errors
+/// The configuration has problems, or the file that was named does not exist.
 fn author_config(file: &Path) -> anyhow::Result<Config> {
     let is_default = file == Path::new("ace.toml");
     if file.exists() {
         super::read_config(file)
     } else if is_default {
-        Ok(super::without_file())
+        Ok(super::default_config())
     } else {
         anyhow::bail!("there is no configuration at {}", file.display())
     }
@@ -113,7 +116,7 @@ fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A block of lines under a heading, the name before the first of each part.
+/// Formats parts under a heading, with the name of each part before its first line.
 fn block(heading: &str, parts: &[(&str, Vec<String>)]) -> String {
     let mut out = heading.to_owned();
     for (name, lines) in parts {

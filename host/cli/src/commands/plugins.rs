@@ -1,4 +1,4 @@
-//! `ace plugins`: all of them, or one in full; and `ace plugins grant`.
+//! `ace plugins`: lists the plugins, or shows one in full; and `ace plugins grant`.
 
 mod grant;
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::client::{Client, Server};
-use super::{FAILED, OK, put, say, table_width};
+use super::{FAILED, OK, inform, print, table_width};
 
 pub const EXAMPLES: &str = "Examples:
   ace plugins
@@ -47,13 +47,13 @@ enum Command {
 }
 
 impl Args {
-    /// A running server is asked, so that no configuration is needed.
+    /// The client of a running server, if one is named. No configuration is needed then.
     pub fn server(&self) -> anyhow::Result<Option<Client>> {
         self.server.client()
     }
 }
 
-/// Of the folder that the configuration names.
+/// Lists the plugins of the configured plugin folder.
 pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let survey = engine::survey(&config, Timestamp::now).await?;
     let plugins = &survey.registry.plugins;
@@ -63,20 +63,20 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         return grant::run(&config, plugin, &grant, json);
     }
     for problem in survey.unknown_names(&config) {
-        say(&format!("warning: {problem}"));
+        inform(&format!("warning: {problem}"));
     }
     let shown = plugins.values().map(|plugin| plugin.view()).collect();
     list(shown, args.name.as_deref(), json)
 }
 
-/// Of a running server.
-pub async fn ask(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
+/// Lists the plugins of a running server.
+pub async fn run_remote(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
     if args.command.is_some() {
         anyhow::bail!("grants are written to ace.toml, not to a running server; omit --server");
     }
     if args.shadow {
         let comparisons: Vec<Value> = client.get("/v1/shadow").await?;
-        comparisons.iter().for_each(|one| put(&if json { one.to_string() } else { compared(one) }));
+        comparisons.iter().for_each(|one| print(&if json { one.to_string() } else { compared(one) }));
         return Ok(OK);
     }
     list(client.get("/v1/plugins").await?, args.name.as_deref(), json)
@@ -92,12 +92,12 @@ fn list(mut shown: Vec<PluginView>, name: Option<&str>, json: bool) -> anyhow::R
     }
     if json {
         for plugin in &shown {
-            put(&serde_json::to_string(plugin)?);
+            print(&serde_json::to_string(plugin)?);
         }
     } else if name.is_some() {
-        shown.iter().for_each(|plugin| put(&in_full(plugin)));
+        shown.iter().for_each(|plugin| print(&in_full(plugin)));
     } else {
-        put(&table(&shown));
+        print(&table(&shown));
     }
     let is_broken = shown.iter().any(|p| matches!(p.state, PluginState::Broken(_)) || p.rejected.is_some());
     Ok(if is_broken { FAILED } else { OK })
@@ -108,23 +108,23 @@ fn unknown(name: &str, names: &[String]) -> anyhow::Error {
     anyhow::anyhow!("there is no plugin {name:?}\nhint: the plugin folder has {names}")
 }
 
-/// A policy in shadow: counts, and the latest messages on which it differed.
-fn compared(told: &Value) -> String {
+/// The comparison of a policy in shadow mode: counts, and the latest messages on which it differed.
+fn compared(shadow: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let comparison = &told["comparison"];
-    let with = told["shadow_of"].as_str().map_or("all policies".to_owned(), |of| format!("the policy {of}"));
+    let comparison = &shadow["comparison"];
+    let with = shadow["shadow_of"].as_str().map_or("all policies".to_owned(), |of| format!("the policy {of}"));
     let mut out = format!(
-        "{} {}: against {with}, {} agree, {} differ, {} broken",
-        text(&told["policy"]),
-        text(&told["revision"]),
+        "{} {}: compared with {with}, {} agree, {} differ, {} broken",
+        text(&shadow["policy"]),
+        text(&shadow["revision"]),
         comparison["agrees"],
         comparison["differs"],
         comparison["broken"],
     );
     for one in comparison["differences"].as_array().into_iter().flatten() {
-        let said = if one["result"].is_null() { &one["broken"]["fault"]["message"] } else { &one["result"] };
+        let result = if one["result"].is_null() { &one["broken"]["fault"]["message"] } else { &one["result"] };
         out += &format!(
-            "\n  {}  {}  {}  it said {said}, decided was {}",
+            "\n  {}  {}  {}  its result {result}, the decision {}",
             text(&one["at"]),
             text(&one["uuid"]),
             text(&one["name"]),
@@ -152,7 +152,7 @@ fn table(plugins: &[PluginView]) -> String {
     table.to_string()
 }
 
-/// A block of lines, a few for each thing that is known.
+/// All details of a plugin.
 fn in_full(plugin: &PluginView) -> String {
     let channel = plugin.channel.iter().map(|channel| {
         let files: Vec<&str> = channel.template_files.iter().map(|file| file.name.as_str()).collect();

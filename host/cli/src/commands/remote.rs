@@ -1,4 +1,4 @@
-//! Commands that ask a running server: `ace reload`, `messages`, `queue`, `kv`, `erase`.
+//! Commands for a running server: `ace reload`, `messages`, `queue`, `kv`, `erase`.
 
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::client::{Client, NDJSON, Server};
 use super::tables::{table, text};
-use super::{OK, counted, put, put_as_it_is};
+use super::{OK, counted, print, print_raw};
 
-/// Messages that are listed where `--limit` names no number.
+/// The number of listed messages without `--limit`.
 const LISTED: u64 = 50;
-/// Bytes of a file that are sent at once.
+/// Bytes of a piece of a file.
 const PIECE: u64 = 64 * 1024;
 
 #[derive(clap::Args)]
@@ -22,21 +22,21 @@ pub struct ReloadArgs {
     server: Server,
 }
 
-/// Has plugins, templates and ace.toml read again.
+/// Reloads plugins, templates and ace.toml.
 pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
     let reload: Value = args.server.required()?.post("/v1/reload").await?;
     if json {
-        put(&reload.to_string());
+        print(&reload.to_string());
         return Ok(OK);
     }
     let changes = reload["changes"].as_array().cloned().unwrap_or_default();
     if changes.is_empty() {
-        put("nothing changed");
+        print("nothing changed");
     }
     for change in changes {
         let detail =
             ["reason", "to", "revision", "active_revision"].iter().filter_map(|key| change[*key].as_str()).next();
-        put(&format!("{} {}  {}", text(&change["plugin"]), text(&change["change"]), detail.unwrap_or_default()));
+        print(&format!("{} {}  {}", text(&change["plugin"]), text(&change["change"]), detail.unwrap_or_default()));
     }
     Ok(OK)
 }
@@ -91,7 +91,7 @@ pub struct MessagesArgs {
     server: Server,
 }
 
-/// Lists messages, shows one, or changes what becomes of them.
+/// Lists messages, shows one, or retries, cancels or discards them.
 pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let change = [(args.retry, "retry"), (args.cancel, "cancel"), (args.discard, "discard")];
@@ -99,11 +99,11 @@ pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
     match (args.uuid, change) {
         (Some(uuid), Some(change)) => {
             let path = format!("/v1/messages/{uuid}/{change}");
-            client.answered(client.request(Method::POST, &path)?).await?;
+            client.send(client.request(Method::POST, &path)?).await?;
         }
         (Some(uuid), None) => {
             let message: Value = client.get(&format!("/v1/messages/{uuid}")).await?;
-            put(&if json { message.to_string() } else { serde_json::to_string_pretty(&message)? });
+            print(&if json { message.to_string() } else { serde_json::to_string_pretty(&message)? });
         }
         (None, Some(change)) => {
             let path = format!("/v1/dead-letters/{change}");
@@ -111,11 +111,11 @@ pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
             if let Some(limit) = args.limit {
                 request = request.query(&[("limit", limit)]);
             }
-            let changed: Value = client.ask(request).await?;
+            let changed: Value = client.fetch(request).await?;
             if json {
-                put(&changed.to_string())
+                print(&changed.to_string())
             } else {
-                put(&counted(changed["changed"].as_u64().unwrap_or_default(), "message"))
+                print(&counted(changed["changed"].as_u64().unwrap_or_default(), "message"))
             }
         }
         (None, None) => list(&client, &args, json).await?,
@@ -146,12 +146,12 @@ async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Resul
         if let Some(cursor) = cursor {
             request = request.query(&[("cursor", cursor)]);
         }
-        let page: Value = client.ask(request).await?;
+        let page: Value = client.fetch(request).await?;
         let messages = page["messages"].as_array().cloned().unwrap_or_default();
         left = left.saturating_sub(messages.len() as u64);
         for message in messages {
             if json {
-                put(&message.to_string());
+                print(&message.to_string());
                 continue;
             }
             let keys = ["accepted", "uuid", "name"].map(|key| text(&message[key]));
@@ -164,7 +164,7 @@ async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Resul
         }
     }
     if !json {
-        put(&table.to_string());
+        print(&table.to_string());
     }
     Ok(())
 }
@@ -175,13 +175,13 @@ pub struct QueueArgs {
     server: Server,
 }
 
-/// How full the queue is, how old what waits is, and how fast it moves.
+/// Shows depth, age and throughput of the queue.
 pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let stats: Value = client.get("/v1/queue").await?;
     let batches: Vec<Value> = client.get("/v1/batches").await?;
     if json {
-        put(&serde_json::json!({"queue": stats, "batches": batches}).to_string());
+        print(&serde_json::json!({"queue": stats, "batches": batches}).to_string());
         return Ok(OK);
     }
     let mut table = table(["", ""]);
@@ -197,7 +197,7 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         let rates = format!("{minute:.1} in the last minute, {five:.1} in the last five minutes");
         table.add_row([format!("{key} per second"), rates]);
     }
-    put(&table.to_string());
+    print(&table.to_string());
     if let Some(destinations) = stats["destinations"].as_array().filter(|all| !all.is_empty()) {
         show_destinations(destinations);
     }
@@ -216,7 +216,7 @@ fn show_destinations(destinations: &[Value]) {
         let (waiting, next) = (text(&one["waiting"]), text(&one["next_attempt"]));
         table.add_row([name, text(&one["state"]), since, waiting, next, text(&one["reason"])]);
     }
-    put(&table.to_string());
+    print(&table.to_string());
 }
 
 #[derive(clap::Args)]
@@ -247,7 +247,7 @@ enum KvCommand {
     Load { file: PathBuf },
 }
 
-/// Key-value entries of a running server.
+/// Reads and writes key-value entries of a running server.
 pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let path = |bucket: &str, key: &str| {
@@ -257,9 +257,9 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
     };
     match args.command {
         KvCommand::Get { bucket, key } => {
-            let answer = client.answered(client.request(Method::GET, &path(&bucket, &key))?).await?;
-            let value = answer.text().await?;
-            if std::io::stdout().is_terminal() { put(&value) } else { put_as_it_is(&value) }
+            let response = client.send(client.request(Method::GET, &path(&bucket, &key))?).await?;
+            let value = response.text().await?;
+            if std::io::stdout().is_terminal() { print(&value) } else { print_raw(&value) }
         }
         KvCommand::Set { bucket, key, value, ttl } => {
             let mut request = client.request(Method::PUT, &path(&bucket, &key))?;
@@ -267,23 +267,23 @@ pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
             if let Some(seconds) = ttl {
                 request = request.query(&[("ttl_ms", seconds.saturating_mul(1000))]);
             }
-            client.answered(request).await?;
+            client.send(request).await?;
         }
         KvCommand::Delete { bucket, key } => {
-            client.answered(client.request(Method::DELETE, &path(&bucket, &key))?).await?;
+            client.send(client.request(Method::DELETE, &path(&bucket, &key))?).await?;
         }
         KvCommand::Load { file } => {
             let opened = tokio::fs::File::open(&file).await;
             let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?.into_std().await;
             let request = client.request(Method::POST, "/v1/keyvalue")?;
             let applied: Value = client.upload(request.header("content-type", NDJSON), pieces(file, opened)).await?;
-            put(&counted(applied["applied"].as_u64().unwrap_or_default(), "entry"));
+            print(&counted(applied["applied"].as_u64().unwrap_or_default(), "entry"));
         }
     }
     Ok(OK)
 }
 
-/// A file, piece by piece; an error names it, and is the last.
+/// The pieces of a file. An error names the file, and is the last item.
 fn pieces(name: PathBuf, mut file: std::fs::File) -> impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send {
     let mut is_over = false;
     std::iter::from_fn(move || {
@@ -309,25 +309,28 @@ pub struct EraseArgs {
     server: Server,
 }
 
-/// Erases everything about the messages to a person.
+/// Erases all data about messages to a person.
 pub async fn erase(args: EraseArgs, json: bool) -> anyhow::Result<u8> {
     let client = args.server.required()?;
     let people = [("user", &args.user), ("email", &args.email)];
     let people: Vec<_> = people.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect();
-    let erased: Value = client.ask(client.request(Method::POST, "/v1/erase")?.query(&people)).await?;
+    let erased: Value = client.fetch(client.request(Method::POST, "/v1/erase")?.query(&people)).await?;
     if json {
-        put(&erased.to_string());
+        print(&erased.to_string());
     } else {
         let n = |key: &str| erased[key].as_u64().unwrap_or_default();
-        put(&format!("{} waiting, {} in flight, {} settled", n("waiting"), n("in_flight"), n("settled")));
+        print(&format!("{} waiting, {} in flight, {} settled", n("waiting"), n("in_flight"), n("settled")));
         if n("damaged") > 0 {
-            put(&format!("{} could not be erased because their rows are damaged; see the server's log", n("damaged")));
+            print(&format!(
+                "{} could not be erased because their rows are damaged; see the server's log",
+                n("damaged")
+            ));
         }
     }
     Ok(OK)
 }
 
-/// How long ago that was, in words.
+/// How long ago a time was, such as " (2h ago)".
 fn age(value: &Value) -> String {
     let Some(at) = value.as_str().and_then(|text| text.parse::<Timestamp>().ok()) else { return String::new() };
     let seconds = Timestamp::now().duration_since(at).as_secs().max(0);

@@ -11,7 +11,7 @@ use ace_store::files::{self, Readers};
 use anyhow::Context;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, open, put, say};
+use super::{FAILED, OK, counted, inform, open, print};
 
 const EXAMPLES: &str = "Examples:
   ace render message.json --open
@@ -27,19 +27,19 @@ pub struct Args {
     /// A file with one JSON message, one per line, or a sample.json beside templates; "-" for standard input
     file: Option<PathBuf>,
 
-    /// Only for this channel or channel type; default: each type that the message has templates for
+    /// Render only for this channel or channel type (default: each type that the message has templates for)
     #[arg(long, value_name = "TYPE|CHANNEL")]
     channel: Option<String>,
 
-    /// In this language instead of the message's own
+    /// Render in this language instead of the message's own
     #[arg(long)]
     language: Option<String>,
 
-    /// In this theme instead of the message's own
+    /// Render in this theme instead of the message's own
     #[arg(long)]
     theme: Option<String>,
 
-    /// In every language that has a catalogue and in every theme
+    /// Render in every language that has a catalogue, and in every theme
     #[arg(long, conflicts_with_all = ["language", "theme"])]
     matrix: bool,
 
@@ -53,7 +53,7 @@ pub struct Args {
 }
 
 /// A message in one theme and language.
-struct Look {
+struct Variant {
     message: Arc<Message>,
     theme: Option<String>,
     language: Option<String>,
@@ -68,33 +68,33 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         (None, false) => None,
     };
     let mut rendered = 0;
-    for look in looks(&ace, messages, &args) {
-        let previews = ace.preview(&look.message, args.channel.as_deref()).await;
+    for variant in variants(&ace, messages, &args) {
+        let previews = ace.preview(&variant.message, args.channel.as_deref()).await;
         for preview in previews.map_err(|e| anyhow::anyhow!("--channel: {e}"))? {
             match &preview.rendered {
                 Err(fault) => {
                     failures += 1;
-                    tell_failure(&look, &preview, fault, json);
+                    print_failure(&variant, &preview, fault, json);
                 }
                 Ok(files) => {
                     rendered += 1;
                     let written = match &out {
-                        Some(dir) => write(&config, &look, &preview, files, dir).await?,
+                        Some(dir) => write(&config, &variant, &preview, files, dir).await?,
                         None => Vec::new(),
                     };
-                    tell(&look, &preview, files, &written, json);
+                    print_preview(&variant, &preview, files, &written, json);
                     if args.open {
-                        show(&written)?;
+                        open_in_browser(&written)?;
                     }
                 }
             }
         }
     }
-    say(&format!("{}, {}", counted(rendered, "preview"), counted(failures, "failure")));
+    inform(&format!("{}, {}", counted(rendered, "preview"), counted(failures, "failure")));
     Ok(if failures == 0 { OK } else { FAILED })
 }
 
-/// The messages to be shown, and how many there are that cannot be read.
+/// The messages to render, and the number of those that cannot be read.
 async fn messages(config: &Config, ace: &Ace, args: &Args) -> anyhow::Result<(Vec<Message>, u64)> {
     let (mut messages, mut failures) = samples(ace, args.file.as_deref());
     let Some(file) = &args.file else {
@@ -112,14 +112,14 @@ async fn messages(config: &Config, ace: &Ace, args: &Args) -> anyhow::Result<(Ve
             Ok(message) => messages.push(message),
             Err(errors) => {
                 failures += 1;
-                say(&format!("line {}: {errors}", line.number));
+                inform(&format!("line {}: {errors}", line.number));
             }
         }
     }
     Ok((messages, failures))
 }
 
-/// The messages of the samples beside templates, and how many there are that cannot be read: of all, or of the one that is this file.
+/// The messages of the samples beside templates, or of one sample, and the number of those that cannot be read.
 fn samples(ace: &Ace, only: Option<&Path>) -> (Vec<Message>, u64) {
     let real = |path: &Path| path.canonicalize().ok();
     let (mut messages, mut failures) = (Vec::new(), 0);
@@ -132,31 +132,31 @@ fn samples(ace: &Ace, only: Option<&Path>) -> (Vec<Message>, u64) {
             Ok(message) => messages.push(message),
             Err(why) => {
                 failures += 1;
-                say(&format!("{}: {why}", path.display()));
+                inform(&format!("{}: {why}", path.display()));
             }
         }
     }
     (messages, failures)
 }
 
-fn looks(ace: &Ace, messages: Vec<Message>, args: &Args) -> Vec<Look> {
-    let variants = if args.matrix {
+fn variants(ace: &Ace, messages: Vec<Message>, args: &Args) -> Vec<Variant> {
+    let selected = if args.matrix {
         preview::matrix(&ace.snapshot().presentation)
     } else {
         vec![(args.theme.clone(), args.language.clone())]
     };
-    let looks = messages.iter().flat_map(|message| {
-        variants.iter().map(|(theme, language)| Look {
+    let variants = messages.iter().flat_map(|message| {
+        selected.iter().map(|(theme, language)| Variant {
             message: Arc::new(preview::variant(message, theme.as_deref(), language.as_deref())),
             theme: theme.clone(),
             language: language.clone(),
         })
     });
-    looks.collect()
+    variants.collect()
 }
 
-impl Look {
-    /// A file's name: letters, digits and hyphens, the parts told apart by a double one.
+impl Variant {
+    /// The stem of file names: letters, digits and hyphens, with two hyphens between the parts.
     fn file_stem(&self, preview: &Preview) -> String {
         let name = self.message.unique_name();
         let parts = [Some(name.as_str()), Some(&preview.channel_type), self.theme.as_deref(), self.language.as_deref()];
@@ -165,15 +165,15 @@ impl Look {
     }
 }
 
-/// Writes what there is to look at: a page, a text and a mail for e-mail, else each file by itself.
+/// Writes the files of a preview: for e-mail a page, a text and a mail; otherwise each rendered file.
 async fn write(
     config: &Config,
-    look: &Look,
+    variant: &Variant,
     preview: &Preview,
     rendered: &Rendered,
     dir: &Path,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    let stem = look.file_stem(preview);
+    let stem = variant.file_stem(preview);
     let text = |name: &str| rendered.files.iter().find(|file| file.name == name).map(|file| file.text.as_str());
     let mut pages = Vec::new();
     match text("body.html") {
@@ -183,7 +183,7 @@ async fn write(
         }
         None => pages.extend(rendered.files.iter().map(|file| (format!("{stem}--{}", file.name), file.text.clone()))),
     }
-    // What is rendered shows what the message says of its recipient.
+    // Rendered files contain personal data.
     let access = config.fixed.mailer.access;
     let readers = Readers::Only(access);
     access.create_folder(dir).with_context(|| dir.display().to_string())?;
@@ -194,60 +194,64 @@ async fn write(
         written.push(file);
     }
     if text("body.html").is_some() {
-        match preview::write_eml(config, &look.message, &rendered.files, dir, &stem).await {
+        match preview::write_eml(config, &variant.message, &rendered.files, dir, &stem).await {
             Ok(_) => written.push(dir.join(format!("{stem}.eml"))),
-            Err(why) => say(&format!("{stem}.eml: {why}")),
+            Err(why) => inform(&format!("{stem}.eml: {why}")),
         }
     }
     Ok(written)
 }
 
-fn tell(look: &Look, preview: &Preview, rendered: &Rendered, written: &[PathBuf], json: bool) {
+fn print_preview(variant: &Variant, preview: &Preview, rendered: &Rendered, written: &[PathBuf], json: bool) {
     if json {
-        return put(&json!({
-            "message": look.message.unique_name(),
-            "channel": preview.channel,
-            "channel_type": preview.channel_type,
-            "theme": look.theme,
-            "language": rendered.language,
-            "language_note": rendered.note,
-            "written": written,
-            "rendered": rendered.files,
-        })
-        .to_string());
+        return print(
+            &json!({
+                "message": variant.message.unique_name(),
+                "channel": preview.channel,
+                "channel_type": preview.channel_type,
+                "theme": variant.theme,
+                "language": rendered.language,
+                "language_note": rendered.note,
+                "written": written,
+                "rendered": rendered.files,
+            })
+            .to_string(),
+        );
     }
     if written.is_empty() {
         let files = rendered.files.iter().map(|file| format!("--- {} ---\n{}", file.name, file.text.trim_end()));
-        put(&files.collect::<Vec<_>>().join("\n"));
+        print(&files.collect::<Vec<_>>().join("\n"));
     }
-    written.iter().for_each(|file| put(&file.display().to_string()));
+    written.iter().for_each(|file| print(&file.display().to_string()));
     if let Some(note) = &rendered.note {
-        say(&format!("{}: {note}", look.message.unique_name()));
+        inform(&format!("{}: {note}", variant.message.unique_name()));
     }
 }
 
-fn tell_failure(look: &Look, preview: &Preview, fault: &str, json: bool) {
-    let name = look.message.unique_name();
+fn print_failure(variant: &Variant, preview: &Preview, fault: &str, json: bool) {
+    let name = variant.message.unique_name();
     if json {
-        put(&json!({
-            "message": name,
-            "channel": preview.channel,
-            "channel_type": preview.channel_type,
-            "theme": look.theme,
-            "language": look.language,
-            "failed": fault,
-        })
-        .to_string())
+        print(
+            &json!({
+                "message": name,
+                "channel": preview.channel,
+                "channel_type": preview.channel_type,
+                "theme": variant.theme,
+                "language": variant.language,
+                "failed": fault,
+            })
+            .to_string(),
+        )
     } else {
-        let variant = [look.theme.as_deref(), look.language.as_deref()];
-        let variant: Vec<&str> =
-            [name.as_str(), &preview.channel].into_iter().chain(variant.into_iter().flatten()).collect();
-        say(&format!("{}: {fault}", variant.join(" ")));
+        let optional = [variant.theme.as_deref(), variant.language.as_deref()];
+        let parts: Vec<&str> =
+            [name.as_str(), &preview.channel].into_iter().chain(optional.into_iter().flatten()).collect();
+        inform(&format!("{}: {fault}", parts.join(" ")));
     }
 }
 
-/// Hands the page to whatever shows pages here.
-fn show(written: &[PathBuf]) -> anyhow::Result<()> {
+/// Opens pages in the browser.
+fn open_in_browser(written: &[PathBuf]) -> anyhow::Result<()> {
     let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     for page in written.iter().filter(|file| file.extension().is_some_and(|e| e == "html")) {
         std::process::Command::new(opener)

@@ -19,8 +19,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Server};
-use super::{FAILED, INTERRUPTED, OK, counted, open, put, say};
-pub use remote::run as remote;
+use super::{FAILED, INTERRUPTED, OK, counted, inform, open, print};
+pub use remote::run as run_remote;
 
 const EXAMPLES: &str = "Examples:
   ace send message.json
@@ -51,7 +51,7 @@ pub struct Args {
 
     /// Stop waiting for a message whose next attempt is more than this many seconds after its start (default:
     /// delivery.max-expiration-delay)
-    // `--patience`: its name before 0.1.0.
+    // `--patience` was its name before 0.1.0.
     #[arg(long, value_name = "SECONDS", alias = "patience")]
     max_delay: Option<u64>,
 
@@ -60,7 +60,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// A running server takes the messages, where one is named.
+    /// The client of a running server, if one is named.
     pub fn server(&self) -> anyhow::Result<Option<Client>> {
         self.server.client()
     }
@@ -110,28 +110,28 @@ struct Counts {
     messages: u64,
     failed: u64,
     states: BTreeMap<&'static str, u64>,
-    /// Lines that are not written yet: a write for each would cost more than the line.
-    held: String,
+    /// Lines that are not written yet, because a write for each line would be expensive.
+    buffer: String,
     written: Option<Instant>,
 }
 
-/// Input shorter than this needs no progress bar.
+/// The input length from which a progress bar is shown.
 const LONG_INPUT_BYTES: u64 = 256 * 1024;
-/// Lines are held back until there are so many bytes, or for so long while messages keep coming.
-const HELD_BYTES_MAX: usize = 32 * 1024;
-const HELD_FOR_MAX: Duration = Duration::from_millis(50);
+/// Lines are buffered up to this size, and up to this time while further messages are settled.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+const BUFFER_TIME_MAX: Duration = Duration::from_millis(50);
 
 impl Tally {
     fn new(json: bool, size: Option<u64>) -> Self {
         let is_long = size.is_none_or(|bytes| bytes > LONG_INPUT_BYTES);
-        // On a terminal that shows the outcomes too, a bar would only be in their way.
+        // If the terminal shows the outcomes too, a bar would disturb them.
         let is_alone = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
         let progress = (is_long && is_alone).then(|| {
             let style = ProgressStyle::with_template("{spinner} {human_pos} messages, {per_sec}, {elapsed} {msg}");
             ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
         if !json {
-            put(&format!(
+            print(&format!(
                 "{:<36}  {:<32}  {:<8}  {:<18}  {:<14}  DETAIL",
                 "UUID", "MESSAGE", "TYPE", "CHANNEL", "STATE"
             ));
@@ -146,8 +146,10 @@ impl Tally {
     fn lines(&self, done: &Done, is_failure: bool) -> String {
         let line = done.line;
         match (&done.result, self.json) {
-            (Ok(report), true) => json_line(&Told { line, failed: is_failure, report: Some(report), refused: None }),
-            (Err(errors), true) => json_line(&Told { line, failed: true, report: None, refused: Some(errors) }),
+            (Ok(report), true) => {
+                json_line(&OutputLine { line, failed: is_failure, report: Some(report), refused: None })
+            }
+            (Err(errors), true) => json_line(&OutputLine { line, failed: true, report: None, refused: Some(errors) }),
             (Ok(report), false) => table_rows(report, is_failure),
             (Err(errors), false) => {
                 format!(
@@ -171,7 +173,7 @@ impl Tally {
         let states: Vec<String> = counts.states.iter().map(|(state, n)| format!("{n} {state}")).collect();
         let (messages, seconds) = (counted(counts.messages, "message"), self.started.elapsed().as_secs_f64());
         let states = if states.is_empty() { String::new() } else { format!(": {}", states.join(", ")) };
-        say(&format!("{messages} in {seconds:.1} s{states}; {} failed", counts.failed));
+        inform(&format!("{messages} in {seconds:.1} s{states}; {} failed", counts.failed));
         if counts.failed == 0 { OK } else { FAILED }
     }
 }
@@ -189,9 +191,9 @@ impl Sink for Tally {
                 report.channels.iter().for_each(|c| *counts.states.entry(c.outcome.state()).or_default() += 1)
             }
         }
-        counts.held.push_str(&lines);
-        let is_old = counts.written.get_or_insert_with(Instant::now).elapsed() > HELD_FOR_MAX;
-        if is_old || counts.held.len() > HELD_BYTES_MAX {
+        counts.buffer.push_str(&lines);
+        let is_old = counts.written.get_or_insert_with(Instant::now).elapsed() > BUFFER_TIME_MAX;
+        if is_old || counts.buffer.len() > BUFFER_BYTES_MAX {
             counts.write();
         }
         if let Some(progress) = &self.progress {
@@ -209,9 +211,9 @@ impl Sink for Tally {
 
 impl Counts {
     fn write(&mut self) {
-        if !self.held.is_empty() {
-            put(self.held.trim_end_matches('\n'));
-            self.held.clear();
+        if !self.buffer.is_empty() {
+            print(self.buffer.trim_end_matches('\n'));
+            self.buffer.clear();
             self.written = Some(Instant::now());
         }
     }
@@ -219,7 +221,7 @@ impl Counts {
 
 /// A line of `--json`.
 #[derive(serde::Serialize)]
-struct Told<'a> {
+struct OutputLine<'a> {
     line: u64,
     failed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,21 +230,21 @@ struct Told<'a> {
     refused: Option<&'a FieldErrors>,
 }
 
-fn json_line(told: &Told) -> String {
-    let mut line = serde_json::to_string(told).expect("a report has only string keys and finite numbers");
+fn json_line(output: &OutputLine) -> String {
+    let mut line = serde_json::to_string(output).expect("a report has only string keys and finite numbers");
     line.push('\n');
     line
 }
 
-/// What is worth a row: not the types that nobody serves or asked for, unless the message failed.
-fn shown(report: &Report, is_failure: bool) -> impl Iterator<Item = &ChannelReport> {
+/// The channel types that get a row: unless the message failed, not those without a channel or excluded by the request.
+fn listed(report: &Report, is_failure: bool) -> impl Iterator<Item = &ChannelReport> {
     let is_empty = |o: &Outcome| matches!(o, Outcome::Unsupported { .. } | Outcome::Excluded);
     report.channels.iter().filter(move |c| is_failure || !is_empty(&c.outcome))
 }
 
 fn table_rows(report: &Report, is_failure: bool) -> String {
     let mut rows = String::new();
-    for c in shown(report, is_failure) {
+    for c in listed(report, is_failure) {
         let channel = c.channel.as_deref().unwrap_or("-");
         let (state, detail) = (c.outcome.state(), detail(c));
         rows += &format!(
@@ -253,7 +255,7 @@ fn table_rows(report: &Report, is_failure: bool) -> String {
     rows
 }
 
-/// One line about an outcome.
+/// The details of an outcome, on one line.
 pub fn detail(report: &ChannelReport) -> String {
     let by = |reasons: &[ace::message::Reason]| {
         let each = reasons.iter().map(|r| match &r.reason {
@@ -273,7 +275,7 @@ pub fn detail(report: &ChannelReport) -> String {
         }
         Outcome::Denied { reasons } => by(reasons),
         Outcome::Delayed { not_before, reasons } => format!("not before {not_before}: {}", by(reasons)),
-        Outcome::Retry { at, error } => format!("to be tried again at {at}: {error}"),
+        Outcome::Retry { at, error } => format!("next attempt at {at}: {error}"),
         Outcome::Failed { error } => error.clone(),
         Outcome::MaybeSent { reason } | Outcome::Skipped { reason } | Outcome::Unsupported { reason } => reason.clone(),
         Outcome::TemplateError { message, .. } => message.clone(),

@@ -1,9 +1,9 @@
-//! Tables of what a server answers.
+//! Tables of a server's responses.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-/// A value of a cell.
+/// The text of a cell.
 pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -12,7 +12,7 @@ pub fn text(value: &Value) -> String {
     }
 }
 
-/// A table without rows; empty names are no header.
+/// An empty table. It has a header unless all names are empty.
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);

@@ -9,7 +9,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, import, put, say, table_width};
+use super::{FAILED, OK, counted, import, inform, print, table_width};
 
 const EXAMPLES: &str = "Examples:
   ace templates
@@ -37,7 +37,7 @@ pub enum Command {
 
 #[derive(clap::Args)]
 pub struct ExtractArgs {
-    /// The template folder; default: the first of template-dirs
+    /// The template folder (default: the first of template-dirs)
     dir: Option<PathBuf>,
 
     /// Start a catalogue for this language; may be repeated. Existing catalogues are always merged
@@ -57,10 +57,10 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     }
 }
 
-/// What each message has, lacks and overrides.
+/// Lists the templates of each message, which are missing, and which override others.
 async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     let survey = engine::survey(config, Timestamp::now).await?;
-    let lacking = lacking(&survey);
+    let missing_files = missing_files(&survey);
     let mut is_broken = false;
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
@@ -69,7 +69,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     for file in survey.presentation.files() {
         is_broken |= file.broken.is_some();
         if json {
-            put(&serde_json::to_string(&file)?);
+            print(&serde_json::to_string(&file)?);
             continue;
         }
         let source = match file.broken {
@@ -86,11 +86,13 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
             overrides.join("\n"),
         ]);
     }
-    for ((message, channel_type, file), channels) in &lacking {
+    for ((message, channel_type, file), channels) in &missing_files {
         let channels = channels.join(", ");
         if json {
-            put(&json!({"message": message, "channel_type": channel_type, "file": file, "needed_by": channels})
-                .to_string());
+            print(
+                &json!({"message": message, "channel_type": channel_type, "file": file, "needed_by": channels})
+                    .to_string(),
+            );
         } else {
             let missing = format!("missing: {channels} needs it");
             table.add_row([message, channel_type, "", file, &missing, ""]);
@@ -98,27 +100,27 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     }
     for (message, channel_type) in survey.absent_types() {
         if json {
-            put(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string())
+            print(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string())
         } else {
             table.add_row([&message, &channel_type, "", "", "no templates: it is not sent over this type", ""]);
         }
     }
     if !json {
-        put(&table.to_string());
+        print(&table.to_string());
     }
-    Ok(if is_broken || !lacking.is_empty() { FAILED } else { OK })
+    Ok(if is_broken || !missing_files.is_empty() { FAILED } else { OK })
 }
 
-/// Message, channel type and file that channels need and no folder has, with the channels.
-fn lacking(survey: &Survey) -> BTreeMap<(String, String, String), Vec<String>> {
-    let mut lacking: BTreeMap<_, Vec<String>> = BTreeMap::new();
+/// Files that channels need and that are missing, by message, channel type and file name, with the channels.
+fn missing_files(survey: &Survey) -> BTreeMap<(String, String, String), Vec<String>> {
+    let mut missing_files: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for missing in survey.missing_files() {
         for file in missing.files {
             let key = (missing.message.clone(), missing.channel_type.clone(), file);
-            lacking.entry(key).or_default().push(missing.channel.clone());
+            missing_files.entry(key).or_default().push(missing.channel.clone());
         }
     }
-    lacking
+    missing_files
 }
 
 async fn extract(config: &Config, args: ExtractArgs, json: bool) -> anyhow::Result<u8> {
@@ -130,16 +132,16 @@ async fn extract(config: &Config, args: ExtractArgs, json: bool) -> anyhow::Resu
     let mut unfinished = 0;
     for catalog in &extracted {
         let Some(language) = &catalog.language else {
-            say(&format!("{} in the templates", counted(catalog.messages as u64, "text")));
+            inform(&format!("{} in the templates", counted(catalog.messages as u64, "text")));
             continue;
         };
         unfinished += catalog.missing.len() + catalog.fuzzy.len() + catalog.stale.len();
         if json {
-            put(&serde_json::to_string(catalog)?);
+            print(&serde_json::to_string(catalog)?);
             continue;
         }
         for (what, texts) in [("missing", &catalog.missing), ("fuzzy", &catalog.fuzzy), ("stale", &catalog.stale)] {
-            texts.iter().for_each(|text| put(&format!("{language}\t{what}\t{}", text.escape_debug())));
+            texts.iter().for_each(|text| print(&format!("{language}\t{what}\t{}", text.escape_debug())));
         }
         let written = match (catalog.changed, write) {
             (true, true) => "written",
@@ -147,7 +149,7 @@ async fn extract(config: &Config, args: ExtractArgs, json: bool) -> anyhow::Resu
             (false, _) => "unchanged",
         };
         let (missing, fuzzy, stale) = (catalog.missing.len(), catalog.fuzzy.len(), catalog.stale.len());
-        say(&format!("{}: {written}; {missing} missing, {fuzzy} fuzzy, {stale} stale", catalog.file.display()));
+        inform(&format!("{}: {written}; {missing} missing, {fuzzy} fuzzy, {stale} stale", catalog.file.display()));
     }
     Ok(if args.check && unfinished > 0 { FAILED } else { OK })
 }

@@ -6,7 +6,7 @@ use ace::config::Config;
 use ace_server::tokens::{Scope, TokenFile};
 use jiff::Timestamp;
 
-use super::{OK, put, say};
+use super::{OK, inform, print};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -27,7 +27,10 @@ enum Command {
     /// List the tokens
     List,
     /// Revoke a token; a running server notices within seconds
-    Revoke { name: String },
+    Revoke {
+        /// The name of the token
+        name: String,
+    },
 }
 
 pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
@@ -36,14 +39,17 @@ pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
     match args.command {
         Command::Create { name, scope } => {
             let secret = tokens.create(&name, scope, Timestamp::now())?;
-            say(&format!("a token for {name}; {} stores its hash, so it is shown only once", file.display()));
-            put(&secret);
+            inform(&format!(
+                "a token for {name}; it is shown only once, because {} stores only its hash",
+                file.display()
+            ));
+            print(&secret);
         }
         Command::List => {
             for token in tokens.list()? {
                 let scopes: Vec<String> =
                     token.scopes.iter().map(|scope| format!("{scope:?}").to_lowercase()).collect();
-                put(&if json {
+                print(&if json {
                     serde_json::json!({"name": token.name, "scopes": scopes, "created": token.created}).to_string()
                 } else {
                     format!("{:<24}  {:<20}  {}", token.name, scopes.join(","), token.created)
@@ -57,6 +63,6 @@ pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
 
 fn file(config: &Config) -> anyhow::Result<PathBuf> {
     config.fixed.server.tokens_file.clone().ok_or_else(|| {
-        anyhow::anyhow!("ace.toml names no file for tokens\nhint: tokens-file = \"tokens.json\" under [server]")
+        anyhow::anyhow!("ace.toml has no server.tokens-file\nhint: tokens-file = \"tokens.json\" under [server]")
     })
 }

@@ -1,4 +1,4 @@
-//! For how long messages are tried, as `ace check` and `ace explain` print it: what is in force, and whose it is.
+//! How long messages are retried, as `ace check` and `ace explain` print it: the effective settings and their sources.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use serde_json::{Value, json};
 
 use ace::config::{Config, Defaults, Delivery, show_duration};
 
-/// Whose defaults hold, as a command is called.
+/// The defaults of each command.
 const COMMANDS: [(&str, Defaults); 2] = [("ace serve", Defaults::Serve), ("ace send", Defaults::Send)];
 
-/// One setting as it is in force for one command.
-pub struct InForce {
+/// The effective value of a setting for a command.
+pub struct EffectiveSetting {
     pub key: &'static str,
-    /// `None`: every command.
+    /// `None` for every command.
     command: Option<&'static str>,
     transactional: Duration,
     other: Duration,
-    /// Where it is set, or that it is a default.
-    whose: String,
+    /// Where it is set, or whose default it is.
+    source: String,
 }
 
-/// The windows, their most, and how long messages wait for what is down.
-pub fn in_force(config: &Config) -> Vec<InForce> {
+/// The delivery window, its maximum, and how long messages wait for a relay or origin that is down.
+pub fn effective(config: &Config) -> Vec<EffectiveSetting> {
     type Read = fn(&Delivery, bool) -> Duration;
     let keys: [(&'static str, bool, Read); 3] = [
         ("delivery.expiration-delay", config.delivery.expiration_delay.is_some(), Delivery::window),
@@ -32,12 +32,18 @@ pub fn in_force(config: &Config) -> Vec<InForce> {
     ];
     let mut all = Vec::new();
     for (key, is_set, read) in keys {
-        let of = |command, defaults, whose| {
+        let of = |command, defaults, source| {
             let delivery = Delivery { defaults, ..config.delivery.clone() };
-            InForce { key, command, transactional: read(&delivery, true), other: read(&delivery, false), whose }
+            EffectiveSetting {
+                key,
+                command,
+                transactional: read(&delivery, true),
+                other: read(&delivery, false),
+                source,
+            }
         };
         if is_set {
-            all.push(of(None, Defaults::Serve, super::check::place(&config.problem(key, ""))))
+            all.push(of(None, Defaults::Serve, super::check::location(&config.problem(key, ""))))
         } else {
             all.extend(COMMANDS.map(|(name, defaults)| of(Some(name), defaults, format!("default of {name}"))))
         }
@@ -45,8 +51,8 @@ pub fn in_force(config: &Config) -> Vec<InForce> {
     all
 }
 
-impl InForce {
-    /// For people.
+impl EffectiveSetting {
+    /// One line for people.
     pub fn line(&self) -> String {
         let (transactional, other) = (show_duration(self.transactional), show_duration(self.other));
         let value = if transactional == other {
@@ -54,7 +60,7 @@ impl InForce {
         } else {
             format!("{transactional} transactional, {other} otherwise")
         };
-        format!("{} = {value} ({})", self.key, self.whose)
+        format!("{} = {value} ({})", self.key, self.source)
     }
 
     pub fn json(&self) -> Value {
@@ -63,7 +69,7 @@ impl InForce {
             "command": self.command,
             "transactional": show_duration(self.transactional),
             "other": show_duration(self.other),
-            "source": self.whose,
+            "source": self.source,
         })
     }
 }
@@ -74,11 +80,11 @@ mod tests {
 
     fn lines(toml: &str) -> Vec<String> {
         let config = Config::read(toml, Some("ace.toml".as_ref()), []).unwrap_or_else(|e| panic!("{e}"));
-        in_force(&config).iter().map(InForce::line).collect()
+        effective(&config).iter().map(EffectiveSetting::line).collect()
     }
 
     #[test]
-    fn what_is_in_force_is_told_with_whose_it_is() {
+    fn effective_settings_name_their_source() {
         assert_eq!(
             lines(""),
             [

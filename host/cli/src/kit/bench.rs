@@ -1,4 +1,4 @@
-//! A plugin measured: what it costs to compile, to make an instance of, and to call.
+//! Measures a plugin: compiling, instantiating and calling it.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use super::KitError;
 use super::case::Case;
 use super::run::{Prepared, Runner, World};
 
-/// Calls before the measured ones, as a part of them: the first ones meet cold caches.
+/// One warm-up call is made for this many measured ones, because the first calls find cold caches.
 const WARM_UP_PART: usize = 10;
-/// Instances made one after the other.
+/// The number of measured instantiations.
 const INSTANCES: usize = 100;
 
-/// What was measured of one build.
+/// The measurements of one build.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     pub file: std::path::PathBuf,
     pub revision: String,
     pub bytes: u64,
-    /// Making machine code of it; a host does it once and keeps the result.
+    /// The time to compile it, which a host needs only once.
     #[serde(serialize_with = "micros", rename = "compile_us")]
     pub compile: Duration,
     #[serde(rename = "instantiate_us")]
@@ -32,7 +32,7 @@ pub struct Measured {
     pub calls: usize,
 }
 
-/// How durations are spread.
+/// Percentiles of durations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Spread {
     #[serde(serialize_with = "micros")]
@@ -48,7 +48,7 @@ fn micros<S: serde::Serializer>(duration: &Duration, s: S) -> Result<S::Ok, S::E
 }
 
 impl Spread {
-    /// Of any number of durations; of none it is zero.
+    /// The percentiles of any number of durations; zero if there are none.
     pub fn of(mut durations: Vec<Duration>) -> Spread {
         durations.sort_unstable();
         let at = |percent: usize| {
@@ -59,14 +59,14 @@ impl Spread {
     }
 }
 
-/// Calls a plugin so many times with one case, one call after the other, in the runtime that serves.
+/// Calls a plugin `calls` times with one case, one call after the other, in the same runtime as the server.
 pub async fn measure(runner: &Runner, case: &Case, calls: usize) -> Result<Measured, KitError> {
     let compile = runner.time_compilation().await?;
     let prepared = runner.prepare(case, World::Replayed).await?;
     if let PluginState::Broken(why) = &prepared.plugin.state {
         return Err(runner.fail(why));
     }
-    let runtime = prepared.plugin.runtime.clone().ok_or_else(|| runner.fail("ace.toml disables it"))?;
+    let runtime = prepared.plugin.runtime.clone().ok_or_else(|| runner.fail("the plugin is disabled in ace.toml"))?;
     for _ in 0..calls.div_ceil(WARM_UP_PART) {
         call(runner, &runtime, case, &prepared).await?;
     }
@@ -100,7 +100,7 @@ async fn call(
 ) -> Result<Duration, KitError> {
     let namespace = runner.namespace(case, &prepared.plugin)?;
     prepared.sandbox.rewind();
-    let begun = Instant::now();
+    let started = Instant::now();
     let fault = match namespace {
         Namespace::Policy => runtime.check(&prepared.message, false).await.answer.err(),
         Namespace::Channel => {
@@ -108,10 +108,10 @@ async fn call(
         }
         Namespace::RecipientResolver => runner.resolve(runtime, case).await?.answer.err(),
     };
-    let took = begun.elapsed();
+    let took = started.elapsed();
     match fault {
         None => Ok(took),
-        Some(fault) => Err(runner.fail(&format!("it failed while it was measured: {fault}"))),
+        Some(fault) => Err(runner.fail(&format!("the plugin failed while it was measured: {fault}"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `ace plugin build`: the language of a project, its tools, and the component they leave.
+//! `ace plugin build`: detects the language of a project, and builds its component with the tools of that language.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADA
 use super::KitError;
 use super::project::Language;
 
-/// Bytes of a tool's last words that are shown when it fails.
+/// Bytes of a tool's last output that are shown when it fails.
 const OUTPUT_BYTES_MAX: usize = 8_000;
-/// The world of every project: `wit/plugin.wit` says what it includes.
+/// The world of every project, which `wit/plugin.wit` defines.
 const WORLD: &str = "plugin";
-/// Components of this target import nothing but what they call.
+/// Components for this target import only what they call.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
-/// The remedy for what npm and pip bring.
-const INSTALLS: &str = "\nhint: `ace plugin build --install` does it";
-/// Where tools leave what is no result.
+/// The hint for tools that npm and pip can install.
+const INSTALL_HINT: &str = "\nhint: `ace plugin build --install` installs it";
+/// The folder for intermediate files.
 const WORK: &str = "build";
 
 /// A project to build.
@@ -37,11 +37,11 @@ pub struct Built {
 }
 
 impl Project {
-    /// Tells by its files what a project is written in. Its name is its manifest's, else its folder's.
+    /// Detects the language of a project by its files. Its name is that of its manifest, or else of its folder.
     pub fn detect(folder: &Path) -> Result<Project, KitError> {
         let fail = |message: String| KitError::Plugin { file: folder.to_owned(), message };
         let folder = folder.canonicalize().map_err(|source| KitError::File { file: folder.to_owned(), source })?;
-        let name = name(&folder).ok_or_else(|| fail("it has no name".to_owned()))?;
+        let name = name(&folder).ok_or_else(|| fail("the folder has no name".to_owned()))?;
         let has = |file: &str| folder.join(file).is_file();
         let source = |ending: &str| has(&format!("{name}.{ending}"));
         let language = if has("Cargo.toml") {
@@ -58,16 +58,16 @@ impl Project {
             Language::Go
         } else {
             return Err(fail(format!(
-                "no source is found: Cargo.toml, go.mod, or {name}.ts, .js, .py or .c beside {name}.toml; `ace plugin new` creates a project"
+                "no source was found: Cargo.toml, go.mod, or {name}.ts, .js, .py or .c beside {name}.toml; `ace plugin new` creates a project"
             )));
         };
         Ok(Project { folder, name, language })
     }
 
-    /// Builds NAME.wasm beside NAME.toml. `installs`: fetches what is missing, into the project's folder, by npm, pip or
+    /// Builds NAME.wasm beside NAME.toml. With `installs`, missing tools are installed into the project's folder by npm or pip, or by
     /// rustup.
     pub async fn build(&self, installs: bool) -> Result<Built, KitError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let component = match self.language {
             Language::Rust => self.rust(installs).await?,
             Language::JavaScript => self.javascript(&format!("{}.js", self.name), installs).await?,
@@ -87,8 +87,8 @@ impl Project {
             Language::Go => self.go(installs).await?,
         };
         let file = self.folder.join(format!("{}.wasm", self.name));
-        put(&component, &file).map_err(|source| KitError::File { file: file.clone(), source })?;
-        Ok(Built { file, took: begun.elapsed() })
+        replace_if_different(&component, &file).map_err(|source| KitError::File { file: file.clone(), source })?;
+        Ok(Built { file, took: started.elapsed() })
     }
 
     async fn javascript(&self, source: &str, installs: bool) -> Result<PathBuf, KitError> {
@@ -117,7 +117,7 @@ impl Project {
         Ok(out)
     }
 
-    /// The bindings of the world: its source, and the object that holds its type.
+    /// The bindings of the world: their source, and the object file with the component type.
     fn generated(&self) -> Result<Vec<PathBuf>, KitError> {
         let folder = self.folder.join("gen");
         let fail = |source| KitError::File { file: folder.clone(), source };
@@ -132,7 +132,7 @@ impl Project {
         Ok(found)
     }
 
-    /// Go makes a module of WASI's preview 1; the world's type and an adapter make a component of it.
+    /// Go builds a module for WASI preview 1; the world's type and an adapter turn it into a component.
     async fn go(&self, installs: bool) -> Result<PathBuf, KitError> {
         let go = self.python_tool("go", installs).await?;
         let wasm_tools = self.python_tool("wasm-tools", installs).await?;
@@ -155,8 +155,8 @@ impl Project {
 
     async fn rust(&self, installs: bool) -> Result<PathBuf, KitError> {
         let rustc = on_path("rustc").ok_or_else(|| self.missing("Rust", "see https://rustup.rs"))?;
-        let sysroot = PathBuf::from(self.ask(&rustc, &["--print", "sysroot"]).await?);
-        let version = self.ask(&rustc, &["-vV"]).await?;
+        let sysroot = PathBuf::from(self.output(&rustc, &["--print", "sysroot"]).await?);
+        let version = self.output(&rustc, &["-vV"]).await?;
         let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
         let tools = sysroot.join("lib/rustlib").join(host).join("bin");
         let linker = tools.join("wasm-component-ld");
@@ -172,7 +172,7 @@ impl Project {
         let flags = format!("-Clink-arg=--wasm-ld-path={}", tools.join("gcc-ld/wasm-ld").display());
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags);
-        // Whoever shares one among projects means it.
+        // CARGO_TARGET_DIR is respected, even if several projects share it.
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.folder.join("target"), PathBuf::from);
         cargo.arg("--target-dir").arg(&target);
         self.run(&mut cargo).await?;
@@ -184,7 +184,7 @@ impl Project {
         self.run(Command::new(rustup).args(["target", "add", RUST_TARGET])).await.is_ok() && standard_library.is_dir()
     }
 
-    /// Where rustup cannot fetch it: Debian's compiler, and the standard library from its sources.
+    /// Builds the standard library from Debian's sources, for machines where rustup cannot install it.
     fn build_std(&self, cargo: &mut Command) -> Result<(), KitError> {
         let rustc = Path::new("/usr/bin/rustc");
         if !rustc.is_file() || !has_debian_sources() {
@@ -195,7 +195,7 @@ impl Project {
         Ok(())
     }
 
-    /// A tool of npm's: the project's own, else the user's.
+    /// A tool from npm: the project's own, or else the user's.
     async fn node_tool(&self, name: &str, installs: bool) -> Result<PathBuf, KitError> {
         let own = self.folder.join("node_modules/.bin").join(name);
         let found = || Some(own.clone()).filter(|own| own.is_file()).or_else(|| on_path(name));
@@ -204,13 +204,13 @@ impl Project {
         }
         let npm = on_path("npm").ok_or_else(|| self.missing("Node.js with npm", "see https://nodejs.org"))?;
         if !installs {
-            return Err(self.missing(name, &format!("npm install --prefix {}{INSTALLS}", self.folder.display())));
+            return Err(self.missing(name, &format!("npm install --prefix {}{INSTALL_HINT}", self.folder.display())));
         }
         self.run(Command::new(npm).args(["install", "--no-audit", "--no-fund"])).await?;
-        found().ok_or_else(|| self.missing(name, "package.json does not name it among its devDependencies"))
+        found().ok_or_else(|| self.missing(name, "add it to the devDependencies in package.json"))
     }
 
-    /// A tool of pip's: the project's own, else the user's.
+    /// A tool from pip: the project's own, or else the user's.
     async fn python_tool(&self, name: &str, installs: bool) -> Result<PathBuf, KitError> {
         let own = self.folder.join(".venv/bin").join(name);
         let found = || Some(own.clone()).filter(|own| own.is_file()).or_else(|| on_path(name));
@@ -220,12 +220,12 @@ impl Project {
         let python = on_path("python3").ok_or_else(|| self.missing("Python 3", "see https://www.python.org"))?;
         if !installs {
             let how = "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt";
-            return Err(self.missing(name, &format!("cd {} && {how}{INSTALLS}", self.folder.display())));
+            return Err(self.missing(name, &format!("cd {} && {how}{INSTALL_HINT}", self.folder.display())));
         }
         self.run(Command::new(python).args(["-m", "venv", ".venv"])).await?;
         let pip = self.folder.join(".venv/bin/pip");
         self.run(Command::new(pip).args(["install", "--quiet", "-r", "requirements.txt"])).await?;
-        found().ok_or_else(|| self.missing(name, "requirements.txt does not name it"))
+        found().ok_or_else(|| self.missing(name, "add it to requirements.txt"))
     }
 
     fn work(&self) -> Result<PathBuf, KitError> {
@@ -234,12 +234,13 @@ impl Project {
         Ok(work)
     }
 
-    async fn ask(&self, program: &Path, arguments: &[&str]) -> Result<String, KitError> {
+    /// What a program prints.
+    async fn output(&self, program: &Path, arguments: &[&str]) -> Result<String, KitError> {
         let output = self.run(Command::new(program).args(arguments)).await?;
         Ok(output.trim().to_owned())
     }
 
-    /// Runs a tool in the project's folder to its end; gives what it wrote on stdout.
+    /// Runs a tool in the project's folder, and returns its stdout.
     async fn run(&self, command: &mut Command) -> Result<String, KitError> {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         command.current_dir(&self.folder).stdin(std::process::Stdio::null()).kill_on_drop(true);
@@ -249,9 +250,9 @@ impl Project {
         if output.status.success() {
             return Ok(stdout);
         }
-        let said = format!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
-        let from = said.ceil_char_boundary(said.len().saturating_sub(OUTPUT_BYTES_MAX));
-        Err(self.fail(format!("{program} failed ({}):\n{}", output.status, said[from..].trim())))
+        let all = format!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+        let from = all.ceil_char_boundary(all.len().saturating_sub(OUTPUT_BYTES_MAX));
+        Err(self.fail(format!("{program} failed ({}):\n{}", output.status, all[from..].trim())))
     }
 
     fn missing(&self, what: &str, how: &str) -> KitError {
@@ -263,7 +264,7 @@ impl Project {
     }
 }
 
-/// The manifest's stem, where the folder has one manifest; else the folder's own name.
+/// The stem of the manifest if the folder has one manifest, otherwise the name of the folder.
 fn name(folder: &Path) -> Option<String> {
     const OTHERS: [&str; 5] = ["Cargo.toml", "ace.toml", "pyproject.toml", "rustfmt.toml", "clippy.toml"];
     let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
@@ -277,7 +278,7 @@ fn name(folder: &Path) -> Option<String> {
     }
 }
 
-/// Debian's rust-web-src puts the library's sources beside its compiler's.
+/// Whether Debian's sources of the standard library are installed (rust-src, rust-web-src).
 fn has_debian_sources() -> bool {
     let folders = std::fs::read_dir("/usr/src").into_iter().flatten().flatten();
     folders.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("rust"))
@@ -288,8 +289,8 @@ fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// In one step, so that a host that watches the folder sees whole files; and not at all where it is the same.
-fn put(from: &Path, to: &Path) -> std::io::Result<()> {
+/// Replaces a file atomically, so that a host that watches the folder sees only complete files. An identical file is left alone.
+fn replace_if_different(from: &Path, to: &Path) -> std::io::Result<()> {
     let content = std::fs::read(from)?;
     if std::fs::read(to).is_ok_and(|there| there == content) {
         return Ok(());
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_language_is_told_by_the_files() {
+    fn the_language_is_detected_by_the_files() {
         for (files, language) in [
             (&["a.toml", "Cargo.toml"][..], Language::Rust),
             (&["a.toml", "a.ts", "package.json"], Language::TypeScript),
@@ -322,7 +323,7 @@ mod tests {
         }
         let error = Project::detect(folder(&["a.toml", "b.py"]).path()).err().expect("no source").to_string();
         assert!(
-            error.contains("no source is found: Cargo.toml, go.mod, or a.ts, .js, .py or .c beside a.toml"),
+            error.contains("no source was found: Cargo.toml, go.mod, or a.ts, .js, .py or .c beside a.toml"),
             "{error}"
         );
     }

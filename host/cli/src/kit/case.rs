@@ -1,6 +1,6 @@
-//! A case of a plugin's table: a message and the state of the world, and what the plugin is expected to answer.
+//! A test case: a message, the state around it, and the expected answer.
 //!
-//! A file holds one case or a list of them. Everything but `message` (`resolve` for a resolver) may be left out.
+//! A file contains one case or a list of cases. Everything except `message` (`resolve` for a resolver) is optional.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,31 +14,31 @@ use serde_json::Value;
 
 use super::KitError;
 
-/// The longest file of cases.
+/// The maximum size of a file of cases.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The uuid of a message that gives none, so that the same case is the same message.
+/// The uuid of messages without one, so that the same case is the same message.
 const UUID: &str = "00000000-0000-4000-8000-000000000001";
-/// The time of day where a case gives none: the same on every day.
+/// The time in cases without one.
 const NOW: &str = "2026-01-01T12:00:00Z";
 
 /// One case.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What it is about, for people.
+    /// What the case tests, for people.
     pub name: Option<String>,
-    /// edx-ace's JSON form.
+    /// The message, in edx-ace's JSON form.
     #[serde(default)]
     pub message: Value,
-    /// For a resolver, in the place of the message.
+    /// For a resolver, instead of the message.
     pub resolve: Option<Resolve>,
-    /// `policy` or `channel`, for a plugin that is both.
+    /// How to call a plugin that is both: `policy` or `channel`.
     pub ask: Option<Ask>,
-    /// The time of day, which stands still.
+    /// The fixed time.
     pub now: Option<Timestamp>,
-    /// What random numbers are made of.
+    /// The seed of random numbers.
     pub seed: Option<u64>,
-    /// What the buckets hold: bucket, key, value. A text is stored as it is, anything else as JSON.
+    /// The key-value entries: bucket, key, value. A string is stored unchanged, any other value as JSON.
     #[serde(default)]
     pub facts: BTreeMap<String, Object>,
     /// Overrides the manifest's `[defaults]`.
@@ -46,28 +46,28 @@ pub struct Case {
     pub config: Object,
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
-    /// For a channel: the rendered files. One that is left out holds its own name.
+    /// For a channel: the rendered files. The content of a file that is not named is its name.
     #[serde(default)]
     pub rendered: BTreeMap<String, String>,
-    /// For a channel: which attempt it is, from 1.
+    /// For a channel: the number of the attempt, from 1.
     pub attempt: Option<u32>,
-    /// What HTTP and mail answer, in this order.
+    /// The answers to HTTP requests and mails, in this order.
     pub host: Option<Vec<Exchange>>,
-    /// What the plugin answers. What it leaves out of an entry is not compared.
+    /// The expected answer. Keys that an entry leaves out are not compared.
     pub expect: Option<Value>,
-    /// What buckets hold afterwards; `null` where nothing is.
+    /// The expected key-value entries afterwards; `null` for a key that does not exist.
     #[serde(default)]
     pub facts_after: BTreeMap<String, Object>,
-    /// Where it stands, for people.
+    /// The file and index of the case, for people.
     #[serde(skip)]
-    pub place: String,
+    pub location: String,
 }
 
-/// What a resolver is asked.
+/// The request to a resolver.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resolve {
-    /// edx-ace's JSON form of a message type.
+    /// The message type, in edx-ace's JSON form.
     #[serde(default)]
     pub message_type: Object,
     #[serde(default)]
@@ -81,7 +81,7 @@ fn page_length() -> u32 {
     100
 }
 
-/// What a plugin is asked as.
+/// How a plugin is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
@@ -99,9 +99,9 @@ impl From<Ask> for Namespace {
 }
 
 impl Case {
-    /// The message, with a fixed uuid where it gives none. Of a resolver's case it means nothing.
+    /// The message, with a fixed uuid if it has none. The case of a resolver has a placeholder.
     pub fn read_message(&self) -> Result<Message, KitError> {
-        let fail = |message: String| KitError::Case { place: self.place.clone(), message };
+        let fail = |message: String| KitError::Case { location: self.location.clone(), message };
         if self.resolve.is_some() {
             return Ok(Message::new("resolve", "resolve", None));
         }
@@ -112,18 +112,18 @@ impl Case {
         Message::from_value(message).map_err(|e| fail(format!("message: {e}")))
     }
 
-    /// The time of day of a case that is not recorded.
+    /// The time of a case that is not being recorded.
     pub fn fixed_now(&self) -> Timestamp {
         self.now.unwrap_or_else(|| NOW.parse().expect("a moment"))
     }
 
-    /// Its name, else the place it stands at.
+    /// Its name, or else its location.
     pub fn title(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.place)
+        self.name.as_deref().unwrap_or(&self.location)
     }
 }
 
-/// A file of cases as it stands, so that what is recorded goes back into it.
+/// A file of cases. It keeps the document, so that recorded values can be written back.
 pub struct Table {
     pub file: PathBuf,
     document: Value,
@@ -131,11 +131,11 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads a file of cases. One that holds a message alone is a case of it.
+    /// Reads a file of cases. A message alone is a case, too.
     pub fn read(file: &Path) -> Result<Table, KitError> {
         let text = read_bounded(file).map_err(|source| KitError::File { file: file.to_owned(), source })?;
         let shown = file.display();
-        let fail = |place: String, message: String| KitError::Case { place, message };
+        let fail = |location: String, message: String| KitError::Case { location, message };
         let document: Value = serde_json::from_slice(without_bom(text.as_bytes()))
             .map_err(|e| fail(shown.to_string(), format!("not JSON: {e}")))?;
         let entries = match &document {
@@ -143,13 +143,13 @@ impl Table {
             one => vec![(shown.to_string(), one)],
         };
         let mut cases = Vec::new();
-        for (place, entry) in entries {
-            cases.push(read_case(place.clone(), entry).map_err(|message| fail(place, message))?);
+        for (location, entry) in entries {
+            cases.push(read_case(location.clone(), entry).map_err(|message| fail(location, message))?);
         }
         Ok(Table { file: file.to_owned(), document, cases })
     }
 
-    /// Sets fields of a case. Those of a message that stands alone make it a case.
+    /// Sets fields of a case. A message alone is turned into a case first.
     pub fn set(&mut self, index: usize, fields: Object) {
         let entry = match &mut self.document {
             Value::Array(entries) => &mut entries[index],
@@ -164,7 +164,7 @@ impl Table {
         }
     }
 
-    /// The text of the file as it is now.
+    /// The current text of the file.
     pub fn text(&self) -> String {
         let mut text = serde_json::to_string_pretty(&self.document).expect("JSON was read, so it can be written");
         text.push('\n');
@@ -172,23 +172,23 @@ impl Table {
     }
 }
 
-fn read_case(place: String, entry: &Value) -> Result<Case, String> {
+fn read_case(location: String, entry: &Value) -> Result<Case, String> {
     if !entry.is_object() {
         return Err("a case is an object: {\"message\": {…}, \"expect\": …}".to_owned());
     }
     if entry.get("message").is_none() && entry.get("app_label").is_some() {
-        return Ok(Case { message: entry.clone(), place, ..Case::default() });
+        return Ok(Case { message: entry.clone(), location, ..Case::default() });
     }
     let case: Result<Case, _> = serde_path_to_error::deserialize(entry);
     let case = case.map_err(|e| match e.path().to_string().as_str() {
         "." => e.inner().to_string(),
         path => format!("{path}: {}", e.inner()),
     })?;
-    // After the fields are known, so that a misspelt one is named first.
+    // Checked after the fields, so that a misspelled one is reported first.
     if entry.get("message").is_none() && entry.get("resolve").is_none() {
         return Err("missing field `message` (or, for a resolver, `resolve`)".to_owned());
     }
-    Ok(Case { place, ..case })
+    Ok(Case { location, ..case })
 }
 
 fn read_bounded(file: &Path) -> std::io::Result<String> {
@@ -196,20 +196,20 @@ fn read_bounded(file: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("it is longer than {FILE_BYTES_MAX} bytes")));
+        return Err(std::io::Error::other(format!("the file is longer than {FILE_BYTES_MAX} bytes")));
     }
     Ok(text)
 }
 
-/// Whether an answer is as expected. Both name the same kind of answer and the same lists; within an entry, what the
-/// expectation leaves out is not compared.
+/// Whether an answer is as expected. Both must have the same kind of answer and the same lists; keys that an expected entry leaves
+/// out are not compared.
 pub fn agrees(expected: &Value, actual: &Value) -> bool {
     let keys = |value: &Value| value.as_object().map(|fields| fields.keys().cloned().collect::<Vec<_>>());
     match (expected, actual) {
-        (Value::Object(wanted), Value::Object(is)) => {
+        (Value::Object(wanted), Value::Object(given)) => {
             let (mut wanted_keys, mut keys) = (keys(expected), keys(actual));
             wanted_keys.iter_mut().chain(keys.iter_mut()).for_each(|keys| keys.sort());
-            wanted_keys == keys && ace::internals::plugin::sandbox::exchange::matches(wanted, is)
+            wanted_keys == keys && ace::internals::plugin::sandbox::exchange::matches(wanted, given)
         }
         (expected, actual) => expected == actual,
     }
@@ -236,13 +236,13 @@ mod tests {
         let case = json!({"message": message, "expect": "pass"});
         assert_eq!(table(&case.to_string()).expect("read").cases.len(), 1);
         let cases = table(&json!([case, case]).to_string()).expect("read").cases;
-        assert!(cases[1].place.ends_with("cases.json[1]"), "{}", cases[1].place);
+        assert!(cases[1].location.ends_with("cases.json[1]"), "{}", cases[1].location);
         let uuid = cases[0].read_message().expect("a message").uuid;
         assert_eq!(uuid, cases[1].read_message().expect("a message").uuid);
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn errors_name_their_location() {
         for (text, words) in [
             ("{", "not JSON"),
             ("7", "a case is an object"),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expectation_names_all_lists_and_leaves_out_what_does_not_matter() {
+    fn an_expectation_names_all_lists_and_may_leave_out_keys() {
         let actual = json!({"deny": [{"channel_type": "email", "reason": "opted out"}]});
         assert!(agrees(&json!({"deny": [{"channel_type": "email"}]}), &actual));
         assert!(agrees(&actual, &actual));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_goes_back_into_the_file() {
+    fn recorded_values_are_written_back() {
         let mut one = table("{\"app_label\": \"app\", \"name\": \"note\"}").expect("read");
         one.set(0, Object::from_iter([("expect".to_owned(), "pass".into())]));
         let written: Value = serde_json::from_str(&one.text()).expect("JSON");

@@ -1,4 +1,4 @@
-//! `ace plugin dev`: a project whose sources are watched; built, tried on one case and installed each time they change.
+//! `ace plugin dev`: watches the sources of a project; builds, runs and installs the plugin each time they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,59 +15,59 @@ use tokio::sync::Notify;
 
 use super::build::{Built, Project};
 use super::case::Case;
-use super::run::{Runner, Tried, World};
+use super::run::{CaseRun, Runner, World};
 use super::{KitError, diff, inspect, ship};
 
-/// Files must have been still for so long.
+/// How long files must be unchanged before a build starts.
 const STILL: Duration = Duration::from_millis(50);
-/// What tools leave at the top of a project, besides the component; nobody writes it by hand.
-const LEFT_BY_TOOLS: [&str; 7] =
+/// Files and folders that tools create at the top of a project, besides the component.
+const GENERATED: [&str; 7] =
     ["build", "node_modules", "target", "__pycache__", "Cargo.lock", "package-lock.json", "go.sum"];
-/// A plugin has fewer files than that.
+/// The maximum number of files in a project.
 const FILES_MAX: usize = 10_000;
 
-/// What came of one build.
-pub struct Round {
+/// The result of one build.
+pub struct DevBuild {
     pub built: Built,
     pub found: Inspection,
-    /// What it answers, where there is a case to ask it.
-    pub tried: Option<Tried>,
-    /// Its place in the plugin folder, where there is one.
+    /// The run of the case, if there is one.
+    pub run: Option<CaseRun>,
+    /// The installed component, if there is a plugin folder.
     pub installed: Option<PathBuf>,
 }
 
-/// Builds a project, asks the plugin about a case in which nothing leaves, and puts it into the plugin folder of the
-/// configuration. What this host cannot run is not installed.
-pub async fn round(
+/// Builds a project, runs the case with recorded answers, and installs the plugin into the plugin folder of the configuration. A
+/// component that this host cannot run is not installed.
+pub async fn build(
     project: &Project,
     config: &Config,
     case: Option<&Case>,
     installs_tools: bool,
-) -> Result<Round, KitError> {
+) -> Result<DevBuild, KitError> {
     let built = project.build(installs_tools).await?;
     let found = inspect(config, &built.file).await?;
     if let Some(why) = &found.mismatch {
         let message = format!("this host cannot run it: {why}");
         return Err(KitError::Plugin { file: built.file, message });
     }
-    let tried = match case {
+    let run = match case {
         Some(case) => Some(Runner::new(config, &built.file, false).await?.run(case, World::Replayed).await?),
         None => None,
     };
     let folder = config.fixed.plugin_dir.as_deref();
     let installed = folder.map(|folder| ship::install(&built.file, folder, true)).transpose()?;
-    Ok(Round { built, found, tried, installed })
+    Ok(DevBuild { built, found, run, installed })
 }
 
-/// How one answer differs from the one before, line by line; `None` where it does not.
+/// The difference between two answers, line by line; `None` if they are the same.
 pub fn change(before: &Value, now: &Value) -> Option<String> {
-    (before != now).then(|| diff::of(before, now))
+    (before != now).then(|| diff::of_values(before, now))
 }
 
-/// The files that a project is built from, watched.
+/// Watches the files that a project is built from.
 pub struct Sources {
     folder: PathBuf,
-    /// Files elsewhere that matter as well.
+    /// Files elsewhere that are watched, too.
     others: Vec<PathBuf>,
     component: String,
     watcher: Debouncer<RecommendedWatcher, RecommendedCache>,
@@ -76,17 +76,17 @@ pub struct Sources {
     seen: Stamp,
 }
 
-/// How each file looks.
+/// The stamp of each file.
 type Stamp = BTreeMap<PathBuf, FileStamp>;
 
 impl Sources {
-    /// From here on no change is missed. Needs a tokio runtime.
+    /// Starts to watch. Needs a tokio runtime.
     pub fn watch(project: &Project, others: Vec<PathBuf>) -> Result<Self, KitError> {
         let changed = Arc::new(Notify::new());
         let notify = changed.clone();
         let watcher = new_debouncer(STILL, None, move |events: DebounceEventResult| match events {
             Ok(events) if events.iter().all(|event| event.kind.is_access()) => {}
-            // Also after an error: events may have been lost.
+            // After an error too, because events may have been lost.
             _ => notify.notify_one(),
         });
         let watcher = watcher.map_err(|e| unwatched(&project.folder, e))?;
@@ -97,8 +97,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Waits until they are other than they were when this was last asked, and still: a file that is half written is not
-    /// built.
+    /// Waits until files have changed since the last call, and are no longer changing, so that no half-written file is built.
     pub async fn change(&mut self) -> Result<(), KitError> {
         while !self.has_changed()? {
             self.changed.notified().await;
@@ -119,23 +118,23 @@ impl Sources {
                 self.watched.insert(folder.clone());
             }
         }
-        // A folder that is gone and comes back is another one.
+        // A folder that was removed and created again must be watched anew.
         self.watched.retain(|watched| folders.iter().any(|(folder, _)| folder == watched));
         let mut now = Stamp::new();
-        stamp(&self.folder, &|name| self.matters(name), &mut now)?;
+        stamp(&self.folder, &|name| self.is_source(name), &mut now)?;
         now.extend(self.others.iter().filter_map(|file| of_file(file)));
         let has_changed = now != self.seen;
         self.seen = now;
         Ok(has_changed)
     }
 
-    /// What is watched: the top of the project and the folders of sources in it, but none that building fills.
+    /// The watched folders: the top of the project and its source folders, except those that builds write to.
     fn folders(&self) -> Result<Vec<(PathBuf, RecursiveMode)>, KitError> {
         let fail = |source| KitError::File { file: self.folder.clone(), source };
         let mut folders = vec![(self.folder.clone(), RecursiveMode::NonRecursive)];
         for entry in std::fs::read_dir(&self.folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
-            if self.matters(&entry.file_name().to_string_lossy()) && entry.path().is_dir() {
+            if self.is_source(&entry.file_name().to_string_lossy()) && entry.path().is_dir() {
                 folders.push((entry.path(), RecursiveMode::Recursive));
             }
         }
@@ -148,23 +147,23 @@ impl Sources {
         Ok(folders)
     }
 
-    /// Whether a file or folder of this name may be a source, at the top of the project.
-    fn matters(&self, name: &str) -> bool {
-        may_be_a_source(name) && !LEFT_BY_TOOLS.contains(&name) && name != self.component
+    /// Whether a file or folder of this name at the top of the project may be a source.
+    fn is_source(&self, name: &str) -> bool {
+        may_be_a_source(name) && !GENERATED.contains(&name) && name != self.component
     }
 }
 
-/// What editors and Python leave anywhere is none.
+/// Whether a name is not that of a temporary file of editors or Python.
 fn may_be_a_source(name: &str) -> bool {
     !(name.starts_with('.') || name.ends_with('~') || name.ends_with(".new") || name == "__pycache__")
 }
 
-/// Adds the files of a folder that matter there, and all sources of the folders in it.
-fn stamp(folder: &Path, matters: &dyn Fn(&str) -> bool, out: &mut Stamp) -> Result<(), KitError> {
-    // What vanishes meanwhile is not there.
+/// Adds the source files of a folder and of the folders in it.
+fn stamp(folder: &Path, is_source: &dyn Fn(&str) -> bool, out: &mut Stamp) -> Result<(), KitError> {
+    // Files that are removed meanwhile are skipped.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if !matters(&entry.file_name().to_string_lossy()) {
+        if !is_source(&entry.file_name().to_string_lossy()) {
             continue;
         }
         if path.is_dir() {
@@ -173,7 +172,7 @@ fn stamp(folder: &Path, matters: &dyn Fn(&str) -> bool, out: &mut Stamp) -> Resu
             out.extend(of_file(&path))
         }
         if out.len() > FILES_MAX {
-            let message = format!("it has more than {FILES_MAX} files, too many to watch for one plugin");
+            let message = format!("the folder has more than {FILES_MAX} files, too many to watch");
             return Err(KitError::Plugin { file: folder.to_owned(), message });
         }
     }
@@ -185,7 +184,7 @@ fn of_file(file: &Path) -> Option<(PathBuf, FileStamp)> {
 }
 
 fn unwatched(folder: &Path, error: notify::Error) -> KitError {
-    KitError::Plugin { file: folder.to_owned(), message: format!("it cannot be watched: {error}") }
+    KitError::Plugin { file: folder.to_owned(), message: format!("the folder cannot be watched: {error}") }
 }
 
 #[cfg(test)]
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_changes_is_seen_wherever_it_stands() {
+    async fn a_changed_source_is_noticed_in_every_folder() {
         let ((dir, project), elsewhere) = (project(), tempfile::tempdir().expect("a folder"));
         let message = elsewhere.path().join("message.json");
         let mut sources = Sources::watch(&project, vec![message.clone()]).expect("watched");
@@ -218,7 +217,7 @@ mod tests {
             std::fs::write(&file, "another text").expect("written");
             assert!(changes(&mut sources).await, "{}", file.display());
         }
-        // A folder that was not there when the watch began.
+        // A folder that did not exist when the watch started.
         std::fs::create_dir(dir.path().join("src")).expect("made");
         std::fs::write(dir.path().join("src/b.js"), "1").expect("written");
         assert!(changes(&mut sources).await);
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_build_leaves_is_no_source() {
+    async fn files_that_a_build_writes_are_not_sources() {
         let (dir, project) = project();
         let mut sources = Sources::watch(&project, Vec::new()).expect("watched");
         for file in ["a.wasm", "a.wasm.new", "build/a.js", "Cargo.lock", ".a.js.swp", "a.js~", "tests/x~"] {
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_is_shown() {
+    fn only_a_change_has_a_difference() {
         assert_eq!(change(&json!("pass"), &json!("pass")), None);
         assert_eq!(change(&json!("pass"), &json!({})).as_deref(), Some("- \"pass\"\n+ {}"));
     }

@@ -1,4 +1,4 @@
-//! `ace plugin new`: a project from the templates that the program carries, with the WIT at the host's version.
+//! `ace plugin new`: creates a project from the templates in this program, with the WIT of the host's version.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use super::KitError;
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/templates");
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/sdk");
-/// Where the SDK's manifest finds what it inherits.
+/// The workspace that the SDK's manifest inherits from.
 const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
 
-/// What the plugin is.
+/// The kind of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Policy,
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// What it is written in.
+/// The language of a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     Rust,
@@ -50,7 +50,7 @@ impl Language {
     pub const ALL: [Language; 6] =
         [Language::Rust, Language::JavaScript, Language::TypeScript, Language::Python, Language::C, Language::Go];
 
-    /// As `--lang` has it.
+    /// The value of `--lang`.
     pub fn name(self) -> &'static str {
         match self {
             Language::Rust => "rust",
@@ -63,8 +63,8 @@ impl Language {
     }
 }
 
-/// Names that a language, a tool or the project itself has taken.
-const TAKEN: [&str; 40] = [
+/// Names that a language, a tool or the project itself reserves.
+const RESERVED: [&str; 40] = [
     "ace",
     "ace_plugin",
     "alloc",
@@ -106,35 +106,40 @@ const TAKEN: [&str; 40] = [
     "wit",
     "wit_world",
 ];
-/// As plugins' names are.
+/// The maximum length of a plugin's name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// A name that is a crate, a module and a file in every language.
+/// Checks that a name is valid as a crate, module and file in every language.
 fn check_name(name: &str) -> Result<(), String> {
-    let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if name.len() > NAME_BYTES_MAX || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(sound) {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.len() > NAME_BYTES_MAX
+        || !name.starts_with(|c: char| c.is_ascii_lowercase())
+        || !name.chars().all(is_allowed)
+    {
         return Err(format!(
-            "{name:?} cannot be a plugin's name: lower-case letters, digits and \"_\", a letter first, {NAME_BYTES_MAX} at most"
+            "{name:?} cannot be a plugin's name; use at most {NAME_BYTES_MAX} lower-case letters, digits and \"_\", starting with a letter"
         ));
     }
-    if TAKEN.contains(&name) {
-        return Err(format!("{name:?} is taken: it is reserved by a language or tool"));
+    if RESERVED.contains(&name) {
+        return Err(format!("{name:?} is reserved by a language or tool; choose another name"));
     }
     Ok(())
 }
 
-/// Writes a project into a folder that is not there yet, or is empty. Tells the files written.
+/// Writes a project into a new or empty folder. Returns the files written.
 pub fn create(folder: &Path, name: &str, kind: Kind, language: Language) -> Result<Vec<PathBuf>, KitError> {
     let fail = |message: String| KitError::Plugin { file: folder.to_owned(), message };
     check_name(name).map_err(fail)?;
     if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
-        return Err(fail("it is there already, and nothing is overwritten; choose another name or --dir".to_owned()));
+        return Err(fail(
+            "the folder exists and is not empty, and nothing is overwritten; choose another name or --dir".to_owned(),
+        ));
     }
     let files = files(name, kind, language);
     for (path, content) in &files {
         let file = folder.join(path);
-        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let written = made.and_then(|()| files::replace(&file, content, Readers::AsBefore));
+        let created = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = created.and_then(|()| files::replace(&file, content, Readers::AsBefore));
         written.map_err(|source| KitError::File { file, source })?;
     }
     Ok(files.into_iter().map(|(path, _)| path).collect())
@@ -148,26 +153,26 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> 
         format!("{}/shared", language.name()),
         format!("{}/{}", language.name(), kind.name()),
     ] {
-        // Not every language has files for all kinds.
-        TEMPLATES.get_dir(&folder).iter().for_each(|dir| take(dir, Path::new(""), &mut files));
+        // Some languages have no files for some kinds.
+        TEMPLATES.get_dir(&folder).iter().for_each(|dir| add_folder(dir, Path::new(""), &mut files));
     }
     for (path, content) in &mut files {
         *path = filled_in(&path.to_string_lossy(), name).into();
         *content =
             String::from_utf8(std::mem::take(content)).map_or_else(|e| e.into_bytes(), |t| filled_in(&t, name).into());
     }
-    take(&WIT, Path::new("wit"), &mut files);
+    add_folder(&WIT, Path::new("wit"), &mut files);
     let world = format!(
-        "package openedx:ace@{};\n\n/// What this plugin is. It may include several.\nworld plugin {{\n  include {}-plugin;\n}}\n",
+        "package openedx:ace@{};\n\n/// The kind of this plugin. A world can include several.\nworld plugin {{\n  include {}-plugin;\n}}\n",
         ace::internals::plugin::INTERFACE_VERSION,
         kind.name()
     );
     files.push(("wit/plugin.wit".into(), world.into()));
     match language {
         Language::C => {
-            let ours = |path: &Path| path.to_string_lossy().contains(&format!("{}_plugin", kind.name()));
+            let is_of_kind = |path: &Path| path.to_string_lossy().contains(&format!("{}_plugin", kind.name()));
             let generated =
-                TEMPLATES.get_dir("c/gen").into_iter().flat_map(Dir::files).filter(|file| ours(file.path()));
+                TEMPLATES.get_dir("c/gen").into_iter().flat_map(Dir::files).filter(|file| is_of_kind(file.path()));
             files.extend(
                 generated
                     .map(|f| (Path::new("gen").join(f.path().file_name().unwrap_or_default()), f.contents().to_vec())),
@@ -175,26 +180,26 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> 
         }
         Language::Go => {
             let generated = ["common", kind.name()].map(|of| TEMPLATES.get_dir(format!("go/gen/{of}")));
-            generated.into_iter().flatten().for_each(|dir| take(dir, Path::new("gen"), &mut files));
+            generated.into_iter().flatten().for_each(|dir| add_folder(dir, Path::new("gen"), &mut files));
         }
         Language::Rust => {
-            take(&SDK, Path::new("vendor/ace-plugin"), &mut files);
+            add_folder(&SDK, Path::new("vendor/ace-plugin"), &mut files);
             let manifest = files.iter_mut().find(|(path, _)| path.ends_with("vendor/ace-plugin/Cargo.toml"));
             if let Some((_, content)) = manifest {
                 *content = standalone(&String::from_utf8_lossy(content)).into();
             }
         }
-        // The helpers are one file for both: the compiler reads their types from its comments.
+        // TypeScript uses the helpers of JavaScript: the compiler reads their types from comments.
         Language::TypeScript => {
-            TEMPLATES.get_dir("js/shared").iter().for_each(|dir| take(dir, Path::new(""), &mut files));
+            TEMPLATES.get_dir("js/shared").iter().for_each(|dir| add_folder(dir, Path::new(""), &mut files));
         }
         Language::JavaScript | Language::Python => {}
     }
     files
 }
 
-/// The files under a folder, at their places under another.
-fn take(dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+/// Adds the files below a folder, with their paths below another folder.
+fn add_folder(dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     fn walk(root: &Path, dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
         for entry in dir.entries() {
             match entry {
@@ -209,8 +214,8 @@ fn take(dir: &Dir<'_>, to: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     walk(dir.path(), dir, to, files);
 }
 
-/// With the plugin's name in the place of the templates' marks. Three files have other names here, so that no tool takes the
-/// templates for what they become.
+/// Replaces the placeholders of a template by the plugin's name. Three files have other names as templates, so that tools ignore
+/// them.
 fn filled_in(text: &str, name: &str) -> String {
     let text = match text {
         "gitignore" => ".gitignore",
@@ -225,7 +230,7 @@ fn filled_in(text: &str, name: &str) -> String {
     text.replace("__NAME__", name).replace("__TYPE__", &words.collect::<String>())
 }
 
-/// The SDK's manifest without a workspace around it: what it inherits is written out.
+/// The SDK's manifest without a workspace: inherited values are written out.
 fn standalone(manifest: &str) -> String {
     let workspace: toml_edit::DocumentMut = WORKSPACE.parse().expect("the workspace's own manifest");
     let mut manifest: toml_edit::DocumentMut = manifest.parse().expect("the SDK's own manifest");
@@ -265,12 +270,12 @@ mod tests {
             assert!(check_name(name).expect_err(name).contains("cannot be a plugin's name"), "{name}");
         }
         for name in ["match", "class", "test", "wit"] {
-            assert!(check_name(name).expect_err(name).contains("is taken"), "{name}");
+            assert!(check_name(name).expect_err(name).contains("is reserved"), "{name}");
         }
     }
 
     #[test]
-    fn a_project_is_whole_and_nothing_is_overwritten() {
+    fn a_project_is_complete_and_nothing_is_overwritten() {
         let home = tempfile::tempdir().expect("a folder");
         for language in Language::ALL {
             for kind in Kind::ALL {

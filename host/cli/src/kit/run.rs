@@ -1,4 +1,4 @@
-//! One case through one plugin, in the real runtime with its real limits.
+//! Runs a case with a plugin, in the real runtime with its real limits.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,48 +16,48 @@ use serde_json::{Value, json};
 use super::case::{Case, agrees};
 use super::{KitError, as_requested, manifest, services};
 
-/// One plugin, ready to be tried.
+/// A plugin that cases can be run with.
 pub struct Runner {
     host: StandaloneHost,
     pub file: PathBuf,
     pub name: String,
     config: Config,
     manifest: Manifest,
-    /// Whether ace.toml says something of it; without that it is granted what it requests.
+    /// Whether ace.toml names it. If not, it is granted what it requests.
     is_configured: bool,
     outbox: Scratch,
 }
 
-/// Where HTTP and mail go.
+/// Where HTTP requests and mails go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum World {
-    /// Into the world; the clock and random numbers are real where the case fixes neither.
+    /// To real services. The clock and random numbers are real unless the case fixes them.
     Real,
-    /// Into the world, and written down; the clock and random numbers stand still.
+    /// To real services, and they are recorded. The clock and random numbers are fixed.
     Recorded,
-    /// Nowhere: the case answers.
+    /// Nowhere: the case contains the answers. The clock and random numbers are fixed.
     Replayed,
 }
 
-/// What came of a case.
-pub struct Tried {
+/// The result of running a case.
+pub struct CaseRun {
     /// `"pass"`, `{"deny": …, "delay": …}`, `{"sent": …}`, `{"recoverable": …}`, `{"fatal": …}`, `{"skipped": …}`,
     /// `{"page": …}`, `{"fault": …}`, `{"refused": …}`.
     pub answer: Value,
-    /// Of a fault: the guest's own stack.
+    /// The guest's stack, if it failed.
     pub backtrace: Option<String>,
     pub seen: Recording,
-    /// Host calls that were refused for want of a grant.
+    /// Host calls that were refused because they are not granted.
     pub denied: Vec<String>,
-    /// Exchanges of the case that nobody asked for.
-    pub left_over: Vec<Exchange>,
-    /// What the case says of buckets, as it is now.
+    /// Exchanges of the case that the plugin did not use.
+    pub unused: Vec<Exchange>,
+    /// The entries that the case names in `facts_after`, with their values after the run.
     pub facts_after: Value,
-    /// What a recording fixes.
+    /// The fixed time, for a recording.
     pub now: Option<Timestamp>,
 }
 
-/// A loaded plugin with what one case lays down around it.
+/// A loaded plugin with the state of one case.
 pub(super) struct Prepared {
     pub plugin: Plugin,
     pub sandbox: Arc<Sandbox>,
@@ -68,7 +68,7 @@ pub(super) struct Prepared {
 }
 
 impl Runner {
-    /// Reads the manifest. `is_metered`: instructions are counted.
+    /// Reads the manifest. With `is_metered`, instructions are counted.
     pub async fn new(config: &Config, file: &Path, is_metered: bool) -> Result<Runner, KitError> {
         let name = standalone::name(file);
         let host = StandaloneHost::new(config, services(config, Arc::new(world::RealWorld)).await?, is_metered)?;
@@ -78,39 +78,39 @@ impl Runner {
     }
 
     /// Runs one case.
-    pub async fn run(&self, case: &Case, world: World) -> Result<Tried, KitError> {
+    pub async fn run(&self, case: &Case, world: World) -> Result<CaseRun, KitError> {
         let prepared = self.prepare(case, world).await?;
         let (answer, backtrace, denied) = match (&prepared.plugin.state, &prepared.plugin.runtime) {
             (PluginState::Broken(why), _) => (json!({"refused": why}), None, Vec::new()),
-            (_, Some(runtime)) => self.ask(runtime, case, &prepared).await?,
-            (_, None) => return Err(self.fail("ace.toml disables it")),
+            (_, Some(runtime)) => self.call(runtime, case, &prepared).await?,
+            (_, None) => return Err(self.fail("the plugin is disabled in ace.toml")),
         };
-        let facts_after = prepared.facts(&case.facts_after, &self.file)?;
+        let facts_after = prepared.entries(&case.facts_after, &self.file)?;
         let Prepared { sandbox, .. } = &prepared;
-        Ok(Tried {
+        Ok(CaseRun {
             answer,
             backtrace,
             seen: sandbox.recording(),
             denied,
-            left_over: sandbox.unused(),
+            unused: sandbox.unused(),
             facts_after,
             now: sandbox.now,
         })
     }
 
-    /// How long it takes to make machine code of the component.
+    /// Measures how long the component takes to compile.
     pub(super) async fn time_compilation(&self) -> Result<std::time::Duration, KitError> {
         self.host.time_compilation(&self.file).await.map_err(|error| self.fail(&error.to_string()))
     }
 
-    /// Loads the plugin with the case's config, secrets and facts.
+    /// Loads the plugin with the case's config, secrets and key-value entries.
     pub(super) async fn prepare(&self, case: &Case, world: World) -> Result<Prepared, KitError> {
         let message = Arc::new(case.read_message()?);
         let (config, secrets) = self.settings(case);
         let sandbox = Arc::new(self.sandbox(case, world, secrets));
         let services = services(&config, sandbox.clone()).await?;
         let keyvalue = services.keyvalue.clone();
-        lay_down(&keyvalue, case, services.now()).await?;
+        store_entries(&keyvalue, case, services.now()).await?;
         let plugin = self.host.with(services).load(&config, &self.file).await;
         let files = plugin.channel.iter().flat_map(|channel| &channel.template_files);
         let rendered = files.map(|file| {
@@ -121,8 +121,8 @@ impl Runner {
         if let Some(unknown) = case.rendered.keys().find(|name| !rendered.iter().any(|(file, _)| file == *name))
             && plugin.channel.is_some()
         {
-            let message = format!("rendered: the channel asks for no file {unknown:?}");
-            return Err(KitError::Case { place: case.place.clone(), message });
+            let message = format!("rendered: the channel has no template file {unknown:?}");
+            return Err(KitError::Case { location: case.location.clone(), message });
         }
         let attempt = Attempt {
             number: case.attempt.unwrap_or(1).max(1),
@@ -142,7 +142,7 @@ impl Runner {
         plugin.secrets.extend(case.secrets.iter().map(|(name, value)| (name.clone(), Secret::new(value))));
         let secrets = plugin.secrets.values().map(|secret| secret.expose().to_owned()).collect();
         config.plugins.insert(self.name.clone(), plugin);
-        // A list of the enabled ones is the operator's; whoever tries a plugin wants it to run.
+        // The lists of enabled plugins are for the operator; here the plugin is always to run.
         (config.enabled_policies, config.enabled_channels) = (None, None);
         (config, secrets)
     }
@@ -163,7 +163,7 @@ impl Runner {
         sandbox
     }
 
-    async fn ask(
+    async fn call(
         &self,
         runtime: &Runtime,
         case: &Case,
@@ -172,45 +172,45 @@ impl Runner {
         Ok(match self.namespace(case, &prepared.plugin)? {
             Namespace::Policy => {
                 let called = runtime.check(&prepared.message, false).await;
-                let (answer, backtrace) = told(called.answer.map(verdict));
+                let (answer, backtrace) = answer_or_fault(called.answer.map(verdict));
                 (answer, backtrace, called.denied)
             }
             Namespace::Channel => {
                 let called = runtime.deliver(&prepared.message, &prepared.rendered, &prepared.attempt).await;
-                let (answer, backtrace) = told(called.answer.map(delivered));
+                let (answer, backtrace) = answer_or_fault(called.answer.map(delivered));
                 (answer, backtrace, called.denied)
             }
             Namespace::RecipientResolver => {
                 let called = self.resolve(runtime, case).await?;
-                let (answer, backtrace) = told(called.answer.map(resolved));
+                let (answer, backtrace) = answer_or_fault(called.answer.map(resolved));
                 (answer, backtrace, called.denied)
             }
         })
     }
 
-    /// Asks a resolver for its page.
+    /// Calls a resolver for a page.
     pub(super) async fn resolve(
         &self,
         runtime: &Runtime,
         case: &Case,
     ) -> Result<CallResult<Result<Page, ResolveError>>, KitError> {
-        let asked = case.resolve.as_ref().ok_or_else(|| KitError::Case {
-            place: case.place.clone(),
-            message: "a resolver is asked by \"resolve\": {\"arguments\": {…}}, not by \"message\"".to_owned(),
+        let request = case.resolve.as_ref().ok_or_else(|| KitError::Case {
+            location: case.location.clone(),
+            message: "the case of a resolver needs \"resolve\": {\"arguments\": {…}} instead of \"message\"".to_owned(),
         })?;
         let json = |object: &Object| serde_json::to_string(object).expect("it was read from JSON");
-        let (message_type, arguments) = (json(&asked.message_type), json(&asked.arguments));
-        Ok(runtime.resolve(&message_type, &arguments, asked.cursor.as_deref(), asked.limit).await)
+        let (message_type, arguments) = (json(&request.message_type), json(&request.arguments));
+        Ok(runtime.resolve(&message_type, &arguments, request.cursor.as_deref(), request.limit).await)
     }
 
-    /// What the case asks it as: what it says, else what the plugin is.
+    /// How the case calls the plugin: as the case says, or else as the plugin's first kind.
     pub(super) fn namespace(&self, case: &Case, plugin: &Plugin) -> Result<Namespace, KitError> {
         let resolve = case.resolve.as_ref().map(|_| Namespace::RecipientResolver);
-        let asked = resolve.or(case.ask.map(Namespace::from));
+        let wanted = resolve.or(case.ask.map(Namespace::from));
         let first = plugin.namespaces.first().copied();
-        let namespace = asked.or(first).ok_or_else(|| self.fail("it exports nothing that can be asked"))?;
+        let namespace = wanted.or(first).ok_or_else(|| self.fail("it exports no policy, channel or resolver"))?;
         if !plugin.namespaces.contains(&namespace) {
-            return Err(self.fail(&format!("the case asks it as {namespace}, which it is not")));
+            return Err(self.fail(&format!("the case calls it as {namespace}, which it does not export")));
         }
         Ok(namespace)
     }
@@ -221,14 +221,14 @@ impl Runner {
 }
 
 impl Prepared {
-    /// What the buckets hold under the keys that are asked for.
-    fn facts(&self, asked: &BTreeMap<String, Object>, file: &Path) -> Result<Value, KitError> {
+    /// The current values of the named entries.
+    fn entries(&self, named: &BTreeMap<String, Object>, file: &Path) -> Result<Value, KitError> {
         let now = self.sandbox.now.unwrap_or_else(Timestamp::now);
-        let mut facts = Object::new();
-        for (bucket, keys) in asked {
+        let mut entries = Object::new();
+        for (bucket, keys) in named {
             let mut found = Object::new();
             for key in keys.keys() {
-                let value = self.keyvalue.get(bucket, key, now).map_err(|e| unkept(e, file.display()))?;
+                let value = self.keyvalue.get(bucket, key, now).map_err(|e| keyvalue_error(e, file.display()))?;
                 let text = value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 let wanted_as_text = keys[key].is_string();
                 let value = text.map_or(Value::Null, |text| match serde_json::from_str(&text) {
@@ -237,59 +237,61 @@ impl Prepared {
                 });
                 found.insert(key.clone(), value);
             }
-            facts.insert(bucket.clone(), found.into());
+            entries.insert(bucket.clone(), found.into());
         }
-        Ok(facts.into())
+        Ok(entries.into())
     }
 }
 
-/// What a tried case has against it; empty where it passes.
-pub fn faults(case: &Case, tried: &Tried) -> Vec<String> {
-    let mut faults = Vec::new();
+/// Why a case failed; empty if it passed.
+pub fn failures(case: &Case, run: &CaseRun) -> Vec<String> {
+    let mut failures = Vec::new();
     match &case.expect {
-        Some(expected) if !agrees(expected, &tried.answer) => faults.push(super::diff::of(expected, &tried.answer)),
+        Some(expected) if !agrees(expected, &run.answer) => {
+            failures.push(super::diff::of_values(expected, &run.answer));
+        }
         Some(_) => {}
-        None => faults.push(format!("the case has no \"expect\"; it answered {}", tried.answer)),
+        None => failures.push(format!("the case has no \"expect\"; the plugin answered {}", run.answer)),
     }
     let wanted: Value =
         case.facts_after.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect::<Object>().into();
-    if wanted != tried.facts_after {
-        faults.push(format!("facts_after:\n{}", super::diff::of(&wanted, &tried.facts_after)));
+    if wanted != run.facts_after {
+        failures.push(format!("facts_after:\n{}", super::diff::of_values(&wanted, &run.facts_after)));
     }
-    faults.extend(
-        tried.seen.unexpected.iter().map(|why| format!("{why}; `--record` writes down what the world answers")),
-    );
-    for left in &tried.left_over {
-        let left = serde_json::to_string(left).unwrap_or_default();
-        faults.push(format!("nothing asked for what the case holds in \"host\": {left}"));
+    failures.extend(run.seen.unexpected.iter().map(|why| format!("{why}; `--record` records the real answer")));
+    for exchange in &run.unused {
+        let exchange = serde_json::to_string(exchange).unwrap_or_default();
+        failures.push(format!("the plugin did not use this entry of \"host\": {exchange}"));
     }
-    faults
+    failures
 }
 
-async fn lay_down(keyvalue: &Keyvalue, case: &Case, now: Timestamp) -> Result<(), KitError> {
-    for (bucket, facts) in &case.facts {
-        for (key, value) in facts {
+/// Stores the key-value entries of a case.
+async fn store_entries(keyvalue: &Keyvalue, case: &Case, now: Timestamp) -> Result<(), KitError> {
+    for (bucket, entries) in &case.facts {
+        for (key, value) in entries {
             let bytes = match value {
                 Value::String(text) => text.clone().into_bytes(),
                 other => other.to_string().into_bytes(),
             };
             let set = keyvalue.set(bucket, key, bytes, None, now).await;
-            set.map_err(|e| unkept(e, format!("{}: facts.{bucket}.{key}", case.place)))?;
+            set.map_err(|e| keyvalue_error(e, format!("{}: facts.{bucket}.{key}", case.location)))?;
         }
     }
     Ok(())
 }
 
-fn unkept(error: KeyvalueError, place: impl ToString) -> KitError {
-    KitError::Case { place: place.to_string(), message: error.to_string() }
+fn keyvalue_error(error: KeyvalueError, location: impl ToString) -> KitError {
+    KitError::Case { location: location.to_string(), message: error.to_string() }
 }
 
-/// Now, as a person would write it into a file.
+/// The current time without fractions of a second.
 fn whole_seconds() -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn told(answer: Result<Value, Fault>) -> (Value, Option<String>) {
+/// The JSON of an answer; or of a fault, with its backtrace.
+fn answer_or_fault(answer: Result<Value, Fault>) -> (Value, Option<String>) {
     match answer {
         Ok(answer) => (answer, None),
         Err(fault) => (json!({"fault": {"kind": fault.kind, "message": fault.message}}), fault.backtrace),
@@ -332,7 +334,7 @@ fn resolved(answer: Result<Page, ResolveError>) -> Value {
     }
 }
 
-/// A folder that ends with its owner; made when something is written into it.
+/// A temporary folder, which is created by the first write and removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -343,7 +345,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It is not there where the plugin requested no outbox.
+        // It does not exist if the plugin requested no outbox.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! A plugin signed, checked, and put into a plugin folder or taken out of it.
+//! Signs and verifies plugins, and installs and removes them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use ace_store::files::{self, Access, Readers};
 
 use super::{KitError, manifest_text};
 
-/// Signs a component with its manifest; the signature's file.
+/// Signs a component with its manifest. Returns the file of the signature.
 pub fn sign(component: &Path, key_file: &Path, password: Option<String>) -> Result<PathBuf, KitError> {
     let (wasm, manifest) =
         (read(component).map_err(|error| fail(component, error.to_string()))?, manifest_text(component)?);
@@ -19,7 +19,7 @@ pub fn sign(component: &Path, key_file: &Path, password: Option<String>) -> Resu
     Ok(file)
 }
 
-/// That one of the keys signed a component; the key.
+/// Checks that one of the keys signed a component. Returns the key.
 pub fn verify(component: &Path, keys: &[String]) -> Result<String, KitError> {
     let (wasm, manifest) =
         (read(component).map_err(|error| fail(component, error.to_string()))?, manifest_text(component)?);
@@ -27,7 +27,7 @@ pub fn verify(component: &Path, keys: &[String]) -> Result<String, KitError> {
     signer.map(str::to_owned).map_err(|e: SignatureError| fail(component, e.to_string()))
 }
 
-/// Makes a key pair: the secret key into a file that only this user can read, the public key beside it. Gives the latter.
+/// Creates a key pair: the secret key in a file that only this user can read, the public key beside it. Returns the public key.
 pub fn new_key(file: &Path) -> Result<String, KitError> {
     let (secret, public) = signature::generate().map_err(|e| fail(file, e.to_string()))?;
     let source = |source| KitError::File { file: file.to_owned(), source };
@@ -38,23 +38,27 @@ pub fn new_key(file: &Path) -> Result<String, KitError> {
     Ok(public)
 }
 
-/// The files of a plugin that are there: component, manifest, signature.
+/// The existing files of a plugin: signature, manifest, component.
 pub fn files(component: &Path) -> Vec<PathBuf> {
     let all = [signature::file_of(component), component.with_extension("toml"), component.to_owned()];
     all.into_iter().filter(|file| file.is_file()).collect()
 }
 
-/// Puts a plugin's files into a folder, the component last, each in one step: a host that watches it sees whole files. One that
-/// is there is replaced only where `replaces` says so, and a file that is the same is left alone. Gives the component's place.
+/// Installs a plugin's files into a folder, the component last, each atomically, so that a host that watches the folder sees only
+/// complete files. An existing plugin is replaced only with `replaces`, and identical files are left alone. Returns the installed
+/// component.
 pub fn install(component: &Path, folder: &Path, replaces: bool) -> Result<PathBuf, KitError> {
-    let name = component.file_name().ok_or_else(|| fail(component, "it has no name".to_owned()))?;
-    let place = folder.join(name);
-    let is_same = || Some(std::fs::read(component).ok()? == std::fs::read(&place).ok()?);
-    if place.exists() && !replaces && is_same() != Some(true) {
-        return Err(fail(&place, "another plugin of this name is installed; use --replace to replace it".to_owned()));
+    let name = component.file_name().ok_or_else(|| fail(component, "the component has no file name".to_owned()))?;
+    let installed = folder.join(name);
+    let is_same = || Some(std::fs::read(component).ok()? == std::fs::read(&installed).ok()?);
+    if installed.exists() && !replaces && is_same() != Some(true) {
+        return Err(fail(
+            &installed,
+            "another plugin of this name is installed; use --replace to replace it".to_owned(),
+        ));
     }
     std::fs::create_dir_all(folder).map_err(|source| KitError::File { file: folder.to_owned(), source })?;
-    let (new, old) = (files(component), files(&place));
+    let (new, old) = (files(component), files(&installed));
     let target = |file: &PathBuf| folder.join(file.file_name().unwrap_or_default());
     for gone in old.iter().filter(|old| !new.iter().any(|new| target(new) == **old)) {
         std::fs::remove_file(gone).map_err(|source| KitError::File { file: gone.clone(), source })?;
@@ -66,14 +70,14 @@ pub fn install(component: &Path, folder: &Path, replaces: bool) -> Result<PathBu
             write(&target, &content)?;
         }
     }
-    Ok(place)
+    Ok(installed)
 }
 
-/// Takes a plugin's files out of a folder, the component first. Gives them.
+/// Removes a plugin's files from a folder, the component first. Returns them.
 pub fn remove(name: &str, folder: &Path) -> Result<Vec<PathBuf>, KitError> {
     let component = folder.join(format!("{name}.wasm"));
     if !component.is_file() || Path::new(name).components().count() != 1 {
-        return Err(fail(folder, format!("there is no plugin {name:?} in it")));
+        return Err(fail(folder, format!("there is no plugin {name:?} in this folder")));
     }
     let mut files = files(&component);
     files.reverse();

@@ -1,4 +1,4 @@
-//! The tables of cases beside a plugin, run, recorded and reported.
+//! Runs the test cases of a plugin, records answers, and writes reports.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -13,45 +13,45 @@ use serde_json::{Value, json};
 
 use super::KitError;
 use super::case::{Case, Table};
-use super::run::{Runner, Tried, World, faults};
+use super::run::{CaseRun, Runner, World, failures};
 
-/// Where cases are looked for beside a plugin.
+/// The folder of cases beside a plugin.
 const FOLDER: &str = "tests";
 
-/// A plugin and the tables it is to be tested with.
+/// A plugin and the files of cases to test it with.
 pub struct Plan {
     pub name: String,
     component: PathBuf,
     tables: Vec<Table>,
 }
 
-/// What came of one case.
+/// The result of one case.
 pub struct CaseResult {
     pub title: String,
-    pub place: String,
-    /// Empty: it passed.
-    pub faults: Vec<String>,
+    pub location: String,
+    /// Empty if the case passed.
+    pub failures: Vec<String>,
     pub answer: Value,
     pub logs: Vec<Line>,
     pub took: Duration,
 }
 
 impl Plan {
-    /// `plugin` is a component, or the folder of a plugin that was built there. Without `cases` those in its folder `tests`.
+    /// Reads the cases of a plugin: `cases`, or those in the folder `tests` beside it. `plugin` is a component or its folder.
     pub fn read(plugin: &Path, cases: &[PathBuf]) -> Result<Plan, KitError> {
         let component = if plugin.is_dir() { component_in(plugin)? } else { plugin.to_owned() };
         let beside = component.parent().unwrap_or(Path::new("")).join(FOLDER);
-        let places = if cases.is_empty() { vec![beside] } else { cases.to_vec() };
+        let paths = if cases.is_empty() { vec![beside] } else { cases.to_vec() };
         let mut tables = Vec::new();
-        for place in &places {
-            for file in case_files(place)? {
+        for path in &paths {
+            for file in case_files(path)? {
                 tables.push(Table::read(&file)?);
             }
         }
         Ok(Plan { name: standalone::name(&component), component, tables })
     }
 
-    /// Runs every case whose title or place has the text of `only`.
+    /// Runs every case whose title or location contains the text `only`.
     pub async fn run(
         &mut self,
         config: &Config,
@@ -64,21 +64,21 @@ impl Plan {
         for table in &mut self.tables {
             for index in 0..table.cases.len() {
                 let case = &mut table.cases[index];
-                if only.is_some_and(|text| !case.title().contains(text) && !case.place.contains(text)) {
+                if only.is_some_and(|text| !case.title().contains(text) && !case.location.contains(text)) {
                     continue;
                 }
-                let tried = runner.run(case, world).await?;
+                let run = runner.run(case, world).await?;
                 if is_recording {
-                    let recorded = record(case, &tried);
+                    let recorded = record(case, &run);
                     table.set(index, recorded);
                 }
-                results.push(CaseResult::of(&table.cases[index], tried));
+                results.push(CaseResult::of(&table.cases[index], run));
             }
         }
         Ok(results)
     }
 
-    /// Writes the tables back, with what was recorded.
+    /// Writes the files of cases, with the recorded values.
     pub fn write(&self) -> Result<(), KitError> {
         for table in &self.tables {
             let fail = |source| KitError::File { file: table.file.clone(), source };
@@ -88,48 +88,49 @@ impl Plan {
     }
 }
 
-/// The fields of a case that a recording sets. What it expected before stays: a recording does not decide what is right.
-fn record(case: &mut Case, tried: &Tried) -> Object {
+/// The fields of a case that a recording sets. An existing expectation is not changed, because a recording does not decide what is
+/// right.
+fn record(case: &mut Case, run: &CaseRun) -> Object {
     let mut fields = Object::new();
-    if !tried.seen.exchanges.is_empty() || case.host.is_some() {
-        fields.insert("now".to_owned(), json!(tried.now));
-        fields.insert("host".to_owned(), json!(tried.seen.exchanges));
+    if !run.seen.exchanges.is_empty() || case.host.is_some() {
+        fields.insert("now".to_owned(), json!(run.now));
+        fields.insert("host".to_owned(), json!(run.seen.exchanges));
     }
     if case.expect.is_none() {
-        fields.insert("expect".to_owned(), tried.answer.clone());
-        case.expect = Some(tried.answer.clone());
+        fields.insert("expect".to_owned(), run.answer.clone());
+        case.expect = Some(run.answer.clone());
     }
     fields
 }
 
 impl CaseResult {
-    fn of(case: &Case, tried: Tried) -> CaseResult {
+    fn of(case: &Case, run: CaseRun) -> CaseResult {
         CaseResult {
             title: case.title().to_owned(),
-            place: case.place.clone(),
-            faults: faults(case, &tried),
-            answer: tried.answer,
-            logs: tried.seen.logs,
-            took: tried.seen.usage.took,
+            location: case.location.clone(),
+            failures: failures(case, &run),
+            answer: run.answer,
+            logs: run.seen.logs,
+            took: run.seen.usage.took,
         }
     }
 }
 
-/// The one component that a folder holds, in it or where a build leaves it.
+/// The only component in a folder.
 fn component_in(folder: &Path) -> Result<PathBuf, KitError> {
     let fail = |message: String| KitError::Plugin { file: folder.to_owned(), message };
     let found = files(folder, "wasm")?;
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(fail("there is no component (NAME.wasm) in it; `ace plugin build` makes one".to_owned())),
+        [] => Err(fail("the folder contains no component (NAME.wasm); run `ace plugin build`".to_owned())),
         many => {
             let names: Vec<String> = many.iter().map(|file| standalone::name(file)).collect();
-            Err(fail(format!("there are several components in it, name one of them: {}", names.join(", "))))
+            Err(fail(format!("the folder contains several components; name one of them: {}", names.join(", "))))
         }
     }
 }
 
-/// The first case of a plugin's own tables; none where it has no tables yet.
+/// The first case of a plugin; none if it has no cases yet.
 pub fn first_case(folder: &Path) -> Result<Option<Case>, KitError> {
     let tables = folder.join(FOLDER);
     let Some(first) = tables.is_dir().then(|| files(&tables, "json")).transpose()?.and_then(|f| f.into_iter().next())
@@ -139,15 +140,15 @@ pub fn first_case(folder: &Path) -> Result<Option<Case>, KitError> {
     Ok(Table::read(&first)?.cases.into_iter().next())
 }
 
-/// A file of cases by itself, or all of a folder.
-fn case_files(place: &Path) -> Result<Vec<PathBuf>, KitError> {
-    if place.is_file() {
-        return Ok(vec![place.to_owned()]);
+/// A file of cases, or all files of cases in a folder.
+fn case_files(path: &Path) -> Result<Vec<PathBuf>, KitError> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
     }
-    let found = files(place, "json")?;
+    let found = files(path, "json")?;
     if found.is_empty() {
-        let message = "there are no cases (*.json) in it; a case is {\"message\": {…}, \"expect\": …}".to_owned();
-        return Err(KitError::Plugin { file: place.to_owned(), message });
+        let message = "the folder contains no cases (*.json); a case is {\"message\": {…}, \"expect\": …}".to_owned();
+        return Err(KitError::Plugin { file: path.to_owned(), message });
     }
     Ok(found)
 }
@@ -165,9 +166,9 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, KitError> {
     Ok(found)
 }
 
-/// The report that CI systems read: one suite, a case for each.
+/// A JUnit report with one suite.
 pub fn junit(name: &str, results: &[CaseResult]) -> String {
-    let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
+    let failed = results.iter().filter(|result| !result.failures.is_empty()).count();
     let time: Duration = results.iter().map(|result| result.took).sum();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing into a String cannot fail.
@@ -179,17 +180,17 @@ pub fn junit(name: &str, results: &[CaseResult]) -> String {
         time.as_secs_f64()
     );
     for result in results {
-        let (title, place) = (escaped(&result.title), escaped(&result.place));
+        let (title, location) = (escaped(&result.title), escaped(&result.location));
         let _ = write!(
             out,
-            "  <testcase classname=\"{}\" name=\"{title}\" file=\"{place}\" time=\"{:.6}\"",
+            "  <testcase classname=\"{}\" name=\"{title}\" file=\"{location}\" time=\"{:.6}\"",
             escaped(name),
             result.took.as_secs_f64()
         );
-        if result.faults.is_empty() {
+        if result.failures.is_empty() {
             out.push_str("/>\n")
         } else {
-            let text = escaped(&result.faults.join("\n"));
+            let text = escaped(&result.failures.join("\n"));
             let _ = writeln!(out, ">\n    <failure message=\"not as expected\">{text}</failure>\n  </testcase>");
         }
     }
@@ -197,7 +198,7 @@ pub fn junit(name: &str, results: &[CaseResult]) -> String {
     out
 }
 
-/// As text and attributes of XML 1.0 allow; what it cannot hold is left out.
+/// Escapes text for XML 1.0, without the characters that XML cannot contain.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -218,11 +219,11 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn result(title: &str, faults: &[&str]) -> CaseResult {
+    fn result(title: &str, failures: &[&str]) -> CaseResult {
         CaseResult {
             title: title.to_owned(),
-            place: "cases.json[0]".to_owned(),
-            faults: faults.iter().map(ToString::to_string).collect(),
+            location: "cases.json[0]".to_owned(),
+            failures: failures.iter().map(ToString::to_string).collect(),
             answer: Value::Null,
             logs: Vec::new(),
             took: Duration::from_micros(1_500),
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_holds_what_failed_and_nothing_that_xml_cannot() {
+    fn the_report_contains_failures_and_only_valid_xml() {
         let report = junit("a", &[result("it's <fine>", &[]), result("b\u{1b}", &["- \"x\" & y"])]);
         assert_eq!(
             report,

@@ -1,40 +1,39 @@
-//! What a reader of CSV lets pass, and a person has to hear of: quotes that are not closed, rows of another length, and fields
-//! without end.
+//! Strict checks that a CSV reader does not make: unclosed quotes, rows with too many or too few fields, and endless fields.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 
 use super::text::{Fault, Position};
 
-/// Bytes of one record.
+/// The maximum size of a record in bytes.
 const RECORD_MAX: usize = 1 << 20;
 
-/// CSV that is looked at while it passes: an error at the first place that is wrong.
+/// A reader of CSV that fails at the first error of the format.
 pub struct Checked<R> {
     inner: R,
     delimiter: u8,
     at: Position,
     state: State,
-    /// Where the field began that is being read, in quotes or without.
+    /// Where the current field started.
     field: Position,
-    /// Fields of the record before this one.
+    /// Fields of the record before the current field.
     fields: usize,
-    /// Bytes of the record.
+    /// Bytes of the record so far.
     bytes: usize,
     record: Position,
-    /// Fields of the first record: all have as many.
+    /// Fields of the first record, which every record must have.
     columns: Option<usize>,
     has_quotes: bool,
-    /// Each record that passed and was not asked for yet.
-    passed: VecDeque<Passed>,
+    /// Checked records that were not taken yet.
+    checked: VecDeque<CheckedRecord>,
 }
 
-/// A record that passed.
+/// A record that passed the checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// On which it began.
+pub struct CheckedRecord {
+    /// The line on which it starts.
     pub line: u64,
-    /// Whether one of its fields stood in quotes.
+    /// Whether a field of it was quoted.
     pub has_quotes: bool,
 }
 
@@ -44,12 +43,12 @@ enum State {
     Start,
     Plain,
     Quoted,
-    /// Behind a quote in a quoted field: its end, or the first of two.
+    /// After a quote in a quoted field: the end of the field, or the first of two quotes.
     Quote,
 }
 
 impl<R: BufRead> Checked<R> {
-    /// `inner` begins at this place of its file.
+    /// `inner` starts at this position of its file.
     pub fn new(inner: R, delimiter: u8, at: Position) -> Self {
         Checked {
             inner,
@@ -62,27 +61,27 @@ impl<R: BufRead> Checked<R> {
             record: at,
             columns: None,
             has_quotes: false,
-            passed: VecDeque::new(),
+            checked: VecDeque::new(),
         }
     }
 
-    /// The next record that was not asked for.
-    pub fn next_passed(&mut self) -> Passed {
-        self.passed.pop_front().unwrap_or_default()
+    /// Takes the next checked record.
+    pub fn next_record(&mut self) -> CheckedRecord {
+        self.checked.pop_front().unwrap_or_default()
     }
 
     fn check(&mut self, byte: u8) -> Result<(), Fault> {
         let ends_record = matches!(byte, b'\n' | b'\r');
         self.bytes += 1;
         if byte == 0 {
-            return Err(self.at.fault("a NUL character, which no text has"));
+            return Err(self.at.fault("a NUL character, which is not allowed in text"));
         }
         match (self.state, byte) {
             (State::Quoted, b'"') => self.state = State::Quote,
-            (State::Quoted, _) => self.is_bounded()?,
+            (State::Quoted, _) => self.check_size()?,
             (State::Quote, b'"') => self.state = State::Quoted,
             (State::Start, b'"') => {
-                self.has_column()?;
+                self.check_column()?;
                 (self.state, self.has_quotes) = (State::Quoted, true);
             }
             (_, _) if byte == self.delimiter => {
@@ -99,10 +98,10 @@ impl<R: BufRead> Checked<R> {
                 return Err(self.at.fault(message));
             }
             (State::Start, _) => {
-                self.has_column()?;
+                self.check_column()?;
                 self.state = State::Plain;
             }
-            (State::Plain, _) => self.is_bounded()?,
+            (State::Plain, _) => self.check_size()?,
         }
         self.at.step(byte);
         if self.state == State::Start {
@@ -111,16 +110,18 @@ impl<R: BufRead> Checked<R> {
         Ok(())
     }
 
-    fn is_bounded(&self) -> Result<(), Fault> {
-        match (self.bytes > RECORD_MAX, self.state) {
-            (false, _) => Ok(()),
-            (true, State::Quoted) => Err(self.field.fault(format!("{UNCLOSED} within {RECORD_MAX} bytes"))),
-            (true, _) => Err(self.record.fault(format!("the row is longer than {RECORD_MAX} bytes"))),
+    fn check_size(&self) -> Result<(), Fault> {
+        if self.bytes <= RECORD_MAX {
+            Ok(())
+        } else if self.state == State::Quoted {
+            Err(self.field.fault(format!("{UNCLOSED} within {RECORD_MAX} bytes")))
+        } else {
+            Err(self.record.fault(format!("the row is longer than {RECORD_MAX} bytes")))
         }
     }
 
-    /// A field with something in it belongs to a column. Spreadsheets leave empty ones behind the last.
-    fn has_column(&self) -> Result<(), Fault> {
+    /// A field that is not empty must belong to a column. Spreadsheets write empty fields after the last column.
+    fn check_column(&self) -> Result<(), Fault> {
         match self.columns {
             Some(columns) if self.fields >= columns => {
                 let columns = counted(columns);
@@ -142,11 +143,11 @@ impl<R: BufRead> Checked<R> {
                 Some(_) => {}
                 None => self.columns = Some(fields),
             }
-            self.passed.push_back(Passed { line: self.record.line, has_quotes: self.has_quotes });
+            self.checked.push_back(CheckedRecord { line: self.record.line, has_quotes: self.has_quotes });
         }
         (self.state, self.fields, self.bytes, self.has_quotes) = (State::Start, 0, 0, false);
         self.record = self.at;
-        // Behind the end of the line; between CR and LF it is the same line.
+        // The next record starts after the line break, which may be CR LF.
         self.record.step(b'\n');
         Ok(())
     }
@@ -160,7 +161,7 @@ impl<R: BufRead> Checked<R> {
 }
 
 const UNCLOSED: &str = "the quote that opens this field is not closed";
-const QUOTE_IT: &str = "a field with the delimiter in it stands in quotes";
+const QUOTE_IT: &str = "put quotes around a field that contains the delimiter";
 
 fn counted(fields: usize) -> String {
     if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") }

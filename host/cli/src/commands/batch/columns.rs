@@ -1,4 +1,4 @@
-//! What the columns of a CSV file are, and a row as a recipient.
+//! Maps the columns of a CSV file to fields, and converts a row to a recipient.
 
 use csv::StringRecord;
 use serde_json::{Value, json};
@@ -9,18 +9,18 @@ const USER: &str = "lms_user_id";
 const EMAIL: &str = "email_address";
 const LANGUAGE: &str = "language";
 const KEY: &str = "key";
-/// Fields of a line that a column is by its name.
-const OWN: [&str; 4] = [USER, EMAIL, LANGUAGE, KEY];
-/// What people call them, in lower case and without signs.
-const ALSO_CALLED: [(&str, &[&str]); 4] = [
+/// Fields of a recipient that a column is mapped to by its name.
+const FIELDS: [&str; 4] = [USER, EMAIL, LANGUAGE, KEY];
+/// Other common names of these fields, in lower case and without punctuation.
+const ALIASES: [(&str, &[&str]); 4] = [
     (USER, &["lmsuserid", "userid", "lmsid", "user", "id", "learnerid", "studentid"]),
     (EMAIL, &["emailaddress", "email", "mail", "emails", "mailaddress", "address"]),
     (LANGUAGE, &["language", "lang", "languagecode"]),
     (KEY, &["key"]),
 ];
-/// Columns of a file.
+/// The maximum number of columns.
 const COLUMNS_MAX: usize = 1_000;
-/// Letters in which a misspelt name of ours differs.
+/// In how many letters a misspelled field name may differ.
 const TYPOS_MAX: usize = 2;
 
 /// `--column FIELD=HEADER`.
@@ -38,32 +38,34 @@ impl std::str::FromStr for Mapping {
             Some((field, header)) if !field.trim().is_empty() && !header.is_empty() => {
                 Ok(Mapping { field: field.trim().to_owned(), header: header.to_owned() })
             }
-            _ => Err("write FIELD=HEADER, as in email_address=email".to_owned()),
+            _ => Err("must be FIELD=HEADER, as in email_address=email".to_owned()),
         }
     }
 }
 
 /// The columns of one file.
 pub struct Columns {
-    /// What each column is called here; `None` for one without a name.
+    /// The field or context key of each column; `None` for a column without a name.
     names: Vec<Option<String>>,
-    /// Numbers and booleans of `user_context` are such.
+    /// Whether numbers and booleans of `user_context` are read as such.
     is_typed: bool,
 }
 
 impl Columns {
+    /// Reads a header.
+    ///
     /// # Errors
-    /// The number of the column that is wrong, from 0, where it is one, and what is wrong.
+    /// The number of the wrong column, from 0, if the error is about one, and the message.
     pub fn new(header: &StringRecord, mappings: &[Mapping], is_typed: bool) -> Result<Self, (Option<usize>, String)> {
         if header.len() > COLUMNS_MAX {
             return Err((None, format!("the header has more than {COLUMNS_MAX} columns")));
         }
         for mapping in mappings {
-            if !header.iter().any(|name| is_meant(mapping, name)) {
+            if !header.iter().any(|name| matches_header(mapping, name)) {
                 return Err((None, no_such_column(header, mapping)));
             }
         }
-        let name = |name: &str| match mappings.iter().find(|mapping| is_meant(mapping, name)) {
+        let name = |name: &str| match mappings.iter().find(|mapping| matches_header(mapping, name)) {
             Some(mapping) => Some(mapping.field.clone()),
             None => Some(name.to_owned()).filter(|name| !name.trim().is_empty()),
         };
@@ -74,29 +76,29 @@ impl Columns {
                 return Err((Some(at), format!("the columns {} and {} are both {name:?}", first + 1, at + 1)));
             }
         }
-        // Those that are mapped are what they are said to be.
-        let unsaid = |at: usize| !mappings.iter().any(|mapping| is_meant(mapping, &header[at]));
+        // A column that is mapped explicitly is not checked for a similar name.
+        let is_unmapped = |at: usize| !mappings.iter().any(|mapping| matches_header(mapping, &header[at]));
         let has = |field: &str| names.iter().flatten().any(|name| name == field);
-        for field in OWN.into_iter().filter(|field| !has(field)) {
-            let near = |at: &usize| unsaid(*at) && is_near(&header[*at], field);
-            if let Some(at) = (0..header.len()).find(near) {
-                return Err((Some(at), meant(&header[at], field)));
+        for field in FIELDS.into_iter().filter(|field| !has(field)) {
+            let is_candidate = |at: &usize| is_unmapped(*at) && is_similar(&header[*at], field);
+            if let Some(at) = (0..header.len()).find(is_candidate) {
+                return Err((Some(at), similar_name(&header[at], field)));
             }
         }
         if has(USER) { Ok(Columns { names, is_typed }) } else { Err((None, no_user(header))) }
     }
 
-    /// A row as a line of NDJSON; `None` where there is nothing in it.
+    /// Converts a row to a line of NDJSON; `None` if the row is empty.
     ///
     /// # Errors
-    /// The number of the column that is wrong, from 0, and what is wrong.
+    /// The number of the wrong column, from 0, and the message.
     pub fn line(&self, row: &StringRecord) -> Result<Option<String>, (usize, String)> {
-        let (mut own, mut context) = ([const { None::<Value> }; OWN.len()], String::new());
+        let (mut own, mut context) = ([const { None::<Value> }; FIELDS.len()], String::new());
         for (at, value) in row.iter().enumerate().filter(|(_, value)| !value.trim().is_empty()) {
             let Some(name) = self.names.get(at).and_then(Option::as_deref) else {
                 return Err((at, format!("the value {value:?} is in a column without a name")));
             };
-            match OWN.iter().position(|field| *field == name) {
+            match FIELDS.iter().position(|field| *field == name) {
                 Some(field) => own[field] = Some(own_value(name, value.trim())),
                 None => {
                     let comma = if context.is_empty() { "" } else { "," };
@@ -117,7 +119,7 @@ impl Columns {
             }
         }
         let line = line.to_string();
-        // Not as a value: the digits of a number stay what they are.
+        // Inserted as text, because numbers in a `Value` may lose digits.
         Ok(line.strip_suffix('}').map(|line| format!("{line},\"user_context\":{{{context}}}}}")))
     }
 
@@ -132,7 +134,7 @@ impl Columns {
     }
 }
 
-/// An id that is written as a number writes itself is one.
+/// A user id in the canonical form of a number becomes a number; any other value is a string.
 fn own_value(name: &str, value: &str) -> Value {
     match value.parse::<i64>() {
         Ok(number) if name == USER && number.to_string() == value => json!(number),
@@ -140,24 +142,24 @@ fn own_value(name: &str, value: &str) -> Value {
     }
 }
 
-fn is_meant(mapping: &Mapping, header: &str) -> bool {
+fn matches_header(mapping: &Mapping, header: &str) -> bool {
     mapping.header == header || mapping.header.trim() == header.trim()
 }
 
-/// Letters and digits in lower case.
-fn plain(name: &str) -> String {
+/// Only the letters and digits, in lower case.
+fn normalized(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-fn is_near(header: &str, field: &str) -> bool {
-    let name = plain(header);
-    let also = ALSO_CALLED.iter().filter(|(of, _)| *of == field).flat_map(|(_, names)| names.iter());
-    let is_misspelt =
-        field != KEY && name.len() > TYPOS_MAX * 2 && strsim::damerau_levenshtein(&name, &plain(field)) <= TYPOS_MAX;
-    is_misspelt || also.into_iter().any(|also| *also == name)
+fn is_similar(header: &str, field: &str) -> bool {
+    let name = normalized(header);
+    let mut aliases = ALIASES.iter().filter(|(of, _)| *of == field).flat_map(|(_, names)| names.iter());
+    let distance = || strsim::damerau_levenshtein(&name, &normalized(field));
+    let is_misspelled = field != KEY && name.len() > TYPOS_MAX * 2 && distance() <= TYPOS_MAX;
+    is_misspelled || aliases.any(|alias| *alias == name)
 }
 
-/// An argument as a shell takes it.
+/// The option that maps a column, quoted for a shell.
 fn argument(field: &str, header: &str) -> String {
     let is_plain = header.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
     if is_plain {
@@ -167,9 +169,9 @@ fn argument(field: &str, header: &str) -> String {
     }
 }
 
-fn meant(header: &str, field: &str) -> String {
+fn similar_name(header: &str, field: &str) -> String {
     format!(
-        "the column {header:?} would go into user_context, and there is no {field}; if it holds that, say {}, else say {}",
+        "the column {header:?} would go into user_context, and there is no column {field}; use {} if it is that field, or {} to keep it in user_context",
         argument(field, header),
         argument(header.trim(), header)
     )
@@ -179,15 +181,15 @@ fn no_user(header: &StringRecord) -> String {
     let columns: Vec<String> = header.iter().take(20).map(|name| format!("{name:?}")).collect();
     let columns = columns.join(", ");
     format!(
-        "there is no column {USER}, only {columns}; say which one it is, as in --column {USER}=HEADER (the first row is the header)"
+        "there is no column {USER}, only {columns}; name it with --column {USER}=HEADER (the first row is the header)"
     )
 }
 
 fn no_such_column(header: &StringRecord, mapping: &Mapping) -> String {
-    let Mapping { field, header: asked } = mapping;
-    let hint = match nearest(asked, header.iter()) {
+    let Mapping { field, header: wanted } = mapping;
+    let hint = match nearest(wanted, header.iter()) {
         Some(near) => format!("; did you mean {}?", argument(field, near)),
         None => String::new(),
     };
-    format!("--column {field}={asked}: there is no column {asked:?}{hint}")
+    format!("--column {field}={wanted}: there is no column {wanted:?}{hint}")
 }

@@ -1,4 +1,4 @@
-//! The file of recipients, read as lines of NDJSON. What is wrong with it is told with file, line and column.
+//! Reads the file of recipients as lines of NDJSON. Errors name file, line and column.
 
 use std::fs::File;
 use std::io::{BufRead, Cursor, Read};
@@ -8,15 +8,15 @@ use ace::message::{Member, MemberError};
 use csv::{ReaderBuilder, StringRecord};
 use encoding_rs::Encoding;
 
-use super::checked::{Checked, Passed};
+use super::checked::{Checked, CheckedRecord};
 use super::columns::{Columns, Mapping};
 use super::text::{Decoded, Fault, FileFault, Position};
 
-/// Bytes of one line of NDJSON, and of a header.
+/// The maximum size in bytes of a line of NDJSON, and of a header.
 const LINE_MAX: usize = 1 << 20;
-/// Bytes of one piece of a body, or a line more.
+/// The size of a piece of a request body; it is exceeded by at most one line.
 const CHUNK: usize = 64 * 1024;
-/// What can stand between fields, the likeliest first.
+/// Delimiters between fields, the most likely first.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// How a file is read.
@@ -50,12 +50,12 @@ pub struct Recipients {
     is_csv: bool,
 }
 
-/// Some lines, and how many they are.
+/// Some lines, and their number.
 pub type Chunk = (Vec<u8>, u64);
 
 impl Recipients {
     /// # Errors
-    /// It has another name than a file of recipients.
+    /// The file has an unknown extension.
     pub fn new(file: &Path, reading: Reading) -> Result<Self, FileFault> {
         let extension = file.extension().unwrap_or_default().to_ascii_lowercase();
         let is_csv = match extension.to_str() {
@@ -70,19 +70,19 @@ impl Recipients {
         Ok(Recipients { file: file.to_owned(), reading, is_csv })
     }
 
-    /// Reads the whole file, where it can be read twice: one that is wrong at its end sends nothing. Blocks.
+    /// Reads the whole file if it can be read twice, so that nothing is sent if there is an error at its end. Blocks.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first error in the file.
     pub fn check(&self) -> Result<(), FileFault> {
         let can_be_read_again = std::fs::metadata(&self.file).is_ok_and(|found| found.is_file());
         if can_be_read_again { self.chunks()?.try_for_each(|chunk| chunk.map(drop)) } else { Ok(()) }
     }
 
-    /// The file in pieces, of which each is read when it is asked for. Blocks.
+    /// The file in pieces, each of which is read when it is requested. Blocks.
     ///
     /// # Errors
-    /// It cannot be opened, or its header is wrong. A piece is an error where a line is, and the last then.
+    /// The file cannot be opened, or its header is invalid. A piece with an invalid line is an error, and the last one.
     pub fn chunks(&self) -> Result<impl Iterator<Item = Result<Chunk, FileFault>> + Send + use<>, FileFault> {
         let name = self.file.clone();
         let file = File::open(&name).map_err(|error| Fault::whole(error.to_string()).of(&name))?;
@@ -107,7 +107,7 @@ impl Recipients {
 
 enum Lines {
     Rows(Box<Rows>),
-    /// And the number of the line that was read last.
+    /// With the number of the last line.
     Json(Decoded<File>, u64),
 }
 
@@ -156,7 +156,7 @@ fn add_json(text: &mut Decoded<File>, number: &mut u64, chunk: &mut Vec<u8>) -> 
     }
 }
 
-/// A file whose first record was looked at before.
+/// A file whose first record has been read ahead.
 type Text = std::io::Chain<Cursor<Vec<u8>>, Decoded<File>>;
 
 /// The rows of a CSV file.
@@ -170,12 +170,12 @@ impl Rows {
     fn new(mut text: Decoded<File>, reading: &Reading) -> Result<Self, Fault> {
         let mut head = first_record(&mut text)?;
         let (mut delimiter, mut at) = (None, Position::at_line(1));
-        if let Some(said) = said_delimiter(&head) {
-            // Excel's own line before the header.
-            (delimiter, at) = (Some(said), Position::at_line(2));
+        if let Some(declared) = declared_delimiter(&head) {
+            // Excel writes this line before the header.
+            (delimiter, at) = (Some(declared), Position::at_line(2));
             head = first_record(&mut text)?;
         }
-        let delimiter = delimiter.unwrap_or_else(|| likeliest_delimiter(&head));
+        let delimiter = delimiter.unwrap_or_else(|| most_likely_delimiter(&head));
         let checked = Checked::new(Cursor::new(head).chain(text), delimiter, at);
         let mut reader =
             ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(checked);
@@ -183,18 +183,18 @@ impl Rows {
         if !reader.read_record(&mut header).map_err(fault_of)? {
             return Err(Fault::whole("the file is empty; a CSV file has a header with the column lms_user_id"));
         }
-        let passed = reader.get_mut().next_passed();
+        let record = reader.get_mut().next_record();
         let columns = Columns::new(&header, &reading.columns, reading.typed);
-        let columns = columns.map_err(|(column, message)| at_field(passed, &header, column, message))?;
+        let columns = columns.map_err(|(column, message)| at_field(record, &header, column, message))?;
         Ok(Rows { reader, columns, row: header })
     }
 
     /// Adds the next row that is not empty; false at the end.
     fn add_line(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
         while self.reader.read_record(&mut self.row).map_err(fault_of)? {
-            let passed = self.reader.get_mut().next_passed();
+            let record = self.reader.get_mut().next_record();
             let line = self.columns.line(&self.row);
-            let line = line.map_err(|(column, message)| at_field(passed, &self.row, Some(column), message))?;
+            let line = line.map_err(|(column, message)| at_field(record, &self.row, Some(column), message))?;
             if let Some(line) = line {
                 chunk.extend_from_slice(line.as_bytes());
                 chunk.push(b'\n');
@@ -205,12 +205,12 @@ impl Rows {
     }
 }
 
-/// A fault of a row, or of one of its fields.
-fn at_field(passed: Passed, row: &StringRecord, field: Option<usize>, message: String) -> Fault {
-    // With quotes it is not known where a field begins.
-    let before = field.filter(|_| !passed.has_quotes).map(|at| row.iter().take(at));
+/// An error in a row, or in one of its fields.
+fn at_field(record: CheckedRecord, row: &StringRecord, field: Option<usize>, message: String) -> Fault {
+    // With quotes, the start of a field is unknown.
+    let before = field.filter(|_| !record.has_quotes).map(|at| row.iter().take(at));
     let column = before.map_or(0, |before| 1 + before.map(|field| field.chars().count() as u64 + 1).sum::<u64>());
-    Fault { line: passed.line, column, message }
+    Fault { line: record.line, column, message }
 }
 
 fn fault_of(error: csv::Error) -> Fault {
@@ -237,23 +237,23 @@ fn first_record(text: &mut Decoded<File>) -> Result<Vec<u8>, Fault> {
             record.push(b'\n');
             text.consume(1);
         }
-        // What is longer is read on, and refused there.
+        // A longer record is rejected by the caller.
         if is_over || record.len() > LINE_MAX {
             return Ok(record);
         }
     }
 }
 
-/// Of a line `sep=;`.
-fn said_delimiter(line: &[u8]) -> Option<u8> {
-    let (name, said) = line.split_at_checked(4)?;
-    match said {
+/// The delimiter that a line like `sep=;` declares.
+fn declared_delimiter(line: &[u8]) -> Option<u8> {
+    let (name, declared) = line.split_at_checked(4)?;
+    match declared {
         [delimiter, b'\n' | b'\r', ..] if name.eq_ignore_ascii_case(b"sep=") => Some(*delimiter),
         _ => None,
     }
 }
 
-fn likeliest_delimiter(header: &[u8]) -> u8 {
+fn most_likely_delimiter(header: &[u8]) -> u8 {
     let mut is_quoted = false;
     let mut counts = [0; DELIMITERS.len()];
     for byte in header {

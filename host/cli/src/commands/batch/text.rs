@@ -1,4 +1,4 @@
-//! A file as UTF-8 text, with the place of everything that cannot be read.
+//! Decodes a file to UTF-8. Errors name the position in the text.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -8,22 +8,22 @@ use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
 /// Bytes that are decoded at once.
 const PIECE: usize = 32 * 1024;
-/// What of a file is looked at to tell what it is.
+/// Bytes at the start of a file from which its type is detected.
 const HEAD: usize = 4 * 1024;
 
-/// What is wrong with a file, and where. Never the server's fault.
+/// An error in an input file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileFault {
     pub file: PathBuf,
     pub fault: Fault,
 }
 
-/// What is wrong at a place of a text.
+/// An error at a position of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// From 1; 0 where the file as a whole is meant.
+    /// From 1; 0 for the file as a whole.
     pub line: u64,
-    /// In characters from 1; 0 where the line as a whole is meant.
+    /// In characters, from 1; 0 for the line as a whole.
     pub column: u64,
     pub message: String,
 }
@@ -37,7 +37,7 @@ impl Fault {
         FileFault { file: file.to_owned(), fault: self }
     }
 
-    /// What a reader made of ours failed with.
+    /// The error of a reader in this module, or any other I/O error.
     pub fn from_io(error: io::Error) -> Self {
         match error.downcast::<Fault>() {
             Ok(fault) => fault,
@@ -66,7 +66,7 @@ impl fmt::Display for FileFault {
 
 impl std::error::Error for FileFault {}
 
-/// Where a text is read. A line ends with LF, CR, or CR LF.
+/// A position in a text. A line ends with LF, CR, or CR LF.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub line: u64,
@@ -80,13 +80,13 @@ impl Position {
         Position { line, column: 1, after_return: false }
     }
 
-    /// Goes on behind one byte of UTF-8.
+    /// Advances by one byte of UTF-8.
     pub fn step(&mut self, byte: u8) {
         let ends_return = std::mem::replace(&mut self.after_return, byte == b'\r');
         match byte {
             b'\n' if ends_return => {}
             b'\n' | b'\r' => (self.line, self.column) = (self.line + 1, 1),
-            // The bytes of a character behind its first.
+            // Continuation bytes of a character.
             0x80..=0xBF => {}
             _ => self.column += 1,
         }
@@ -97,7 +97,7 @@ impl Position {
     }
 }
 
-/// Reads text of some encoding as UTF-8, without its byte order mark. What cannot be decoded is an error that names its place.
+/// Decodes text to UTF-8, without its byte order mark. Bytes that cannot be decoded are an error that names their position.
 pub struct Decoded<R> {
     inner: R,
     decoder: Decoder,
@@ -110,14 +110,14 @@ pub struct Decoded<R> {
 }
 
 impl<R: Read> Decoded<R> {
-    /// `asked`: the encoding where the text has no byte order mark. Without it the text must be UTF-8.
+    /// `chosen` is the encoding of a text without byte order mark; by default UTF-8.
     ///
     /// # Errors
-    /// It cannot be read, or is plainly no text in this encoding.
-    pub fn new(mut inner: R, asked: Option<&'static Encoding>) -> Result<Self, Fault> {
+    /// The file cannot be read, or is obviously not text in this encoding.
+    pub fn new(mut inner: R, chosen: Option<&'static Encoding>) -> Result<Self, Fault> {
         let mut raw = Vec::with_capacity(PIECE);
         inner.by_ref().take(HEAD as u64).read_to_end(&mut raw).map_err(Fault::from_io)?;
-        let (encoding, raw_at) = encoding_of(&raw, asked)?;
+        let (encoding, raw_at) = encoding_of(&raw, chosen)?;
         Ok(Decoded {
             inner,
             decoder: encoding.new_decoder_without_bom_handling(),
@@ -139,7 +139,7 @@ impl<R: Read> Decoded<R> {
                 let read = self.inner.by_ref().take(PIECE as u64).read_to_end(&mut self.raw);
                 read.map_err(Fault::from_io)?;
             }
-            // A piece that is not empty is not the last: another read tells.
+            // Only an empty piece is the last one.
             let is_last = self.raw.is_empty();
             self.text.clear();
             self.text_at = 0;
@@ -190,15 +190,15 @@ fn malformed(encoding: &'static Encoding, bytes: &[u8]) -> String {
         format!("hexadecimal {}", shown.join(" "))
     };
     let hint = if encoding == UTF_8 {
-        ", or say what it is, as in --encoding latin1 for Latin-1 (ISO 8859-1, Windows-1252)"
+        ", or name its encoding, as in --encoding latin1 for Latin-1 (ISO 8859-1, Windows-1252)"
     } else {
         ""
     };
     format!("this is not {} ({what}); save the file as UTF-8{hint}", encoding.name())
 }
 
-/// The encoding of a file that begins like this, and the length of its byte order mark.
-fn encoding_of(head: &[u8], asked: Option<&'static Encoding>) -> Result<(&'static Encoding, usize), Fault> {
+/// Detects the encoding of a file, and the length of its byte order mark.
+fn encoding_of(head: &[u8], chosen: Option<&'static Encoding>) -> Result<(&'static Encoding, usize), Fault> {
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"\xD0\xCF\x11\xE0") {
         return Err(Fault::whole("this is a spreadsheet or an archive, not text; save the sheet as CSV in UTF-8"));
     }
@@ -210,17 +210,17 @@ fn encoding_of(head: &[u8], asked: Option<&'static Encoding>) -> Result<(&'stati
     }
     let zeros = |odd: usize| head.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
     let looks_like = match (zeros(0), zeros(1)) {
-        // A few are damage; of Latin letters in UTF-16 every second byte is one.
+        // A few zeros are damage. In UTF-16, every second byte of Latin letters is zero.
         (even, odd) if (even + odd) * 8 < head.len().max(1) => None,
         (even, odd) if even > odd => Some(UTF_16BE),
         _ => Some(UTF_16LE),
     };
-    match (asked, looks_like) {
-        (Some(asked), _) => Ok((asked, 0)),
+    match (chosen, looks_like) {
+        (Some(chosen), _) => Ok((chosen, 0)),
         (None, None) => Ok((UTF_8, 0)),
         (None, Some(encoding)) => {
             let name = encoding.name();
-            let hint = format!("save the file as UTF-8, or say --encoding {}", name.to_lowercase());
+            let hint = format!("save the file as UTF-8, or use --encoding {}", name.to_lowercase());
             Err(Fault::whole(format!("this looks like {name} without a byte order mark; {hint}")))
         }
     }
@@ -230,10 +230,10 @@ fn encoding_of(head: &[u8], asked: Option<&'static Encoding>) -> Result<(&'stati
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8], asked: Option<&str>) -> Result<String, Fault> {
-        let asked = asked.map(|label| Encoding::for_label(label.as_bytes()).expect("an encoding"));
+    fn read(bytes: &[u8], chosen: Option<&str>) -> Result<String, Fault> {
+        let chosen = chosen.map(|label| Encoding::for_label(label.as_bytes()).expect("an encoding"));
         let mut text = String::new();
-        match Decoded::new(bytes, asked)?.read_to_string(&mut text) {
+        match Decoded::new(bytes, chosen)?.read_to_string(&mut text) {
             Ok(_) => Ok(text),
             Err(error) => Err(Fault::from_io(error)),
         }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_every_encoding_is_converted_or_refused_by_name() {
+    fn text_in_any_encoding_is_converted_or_rejected_by_name() {
         let text = "a,Zoë,日本,😀\r\n".repeat(9_000);
         assert_eq!(read(text.as_bytes(), None).as_ref(), Ok(&text));
         assert_eq!(read(format!("\u{feff}{text}").as_bytes(), None).as_ref(), Ok(&text));

@@ -6,7 +6,7 @@ use ace::config::Config;
 use comfy_table::{Table, presets};
 
 use super::{bytes, duration};
-use crate::commands::{OK, put};
+use crate::commands::{OK, print};
 use crate::kit::bench::{Measured, measure};
 use crate::kit::case;
 use crate::kit::run::Runner;
@@ -15,10 +15,10 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin bench quiet_hours.wasm message.json
   ace plugin bench new/quiet_hours.wasm message.json --against old/quiet_hours.wasm
 
-The calls go one after another to a warm instance. HTTP and mail are answered with what the case has under \"host\"; nothing
-leaves the machine.";
+Calls are made one after another on a warm instance. HTTP and mail are answered from \"host\" of the case; nothing leaves the
+machine.";
 
-/// Nobody waits longer for a figure.
+/// More calls would only take longer.
 const CALLS_MAX: u64 = 10_000_000;
 
 #[derive(clap::Args)]
@@ -41,21 +41,21 @@ pub struct Args {
 
 pub async fn run(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8> {
     let cases = case::Table::read(&args.message)?.cases;
-    let case = cases.first().ok_or_else(|| anyhow::anyhow!("{}: it contains no case", args.message.display()))?;
+    let case = cases.first().ok_or_else(|| anyhow::anyhow!("{}: the file contains no case", args.message.display()))?;
     let mut measured = Vec::new();
     for file in args.against.iter().chain([&args.file]) {
         let runner = Runner::new(config, file, false).await?;
         measured.push(measure(&runner, case, args.calls as usize).await?);
     }
     if json {
-        measured.iter().try_for_each(|m| serde_json::to_string(m).map(|text| put(&text)))?
+        measured.iter().try_for_each(|m| serde_json::to_string(m).map(|text| print(&text)))?
     } else {
-        put(&table(&measured))
+        print(&table(&measured))
     }
     Ok(OK)
 }
 
-/// A column for each build, and one for how the last differs from the first.
+/// A table with a column for each build, and one for the change from the first to the last.
 fn table(measured: &[Measured]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
@@ -65,9 +65,9 @@ fn table(measured: &[Measured]) -> String {
         header.push("change".to_owned());
     }
     table.set_header(header);
-    let mut row = |name: &str, figure: fn(&Measured) -> f64, shown: fn(&Measured) -> String| {
+    let mut row = |name: &str, figure: fn(&Measured) -> f64, format: fn(&Measured) -> String| {
         let mut cells = vec![name.to_owned()];
-        cells.extend(measured.iter().map(shown));
+        cells.extend(measured.iter().map(format));
         if let [before, .., after] = measured {
             let (before, after) = (figure(before), figure(after));
             let percent =

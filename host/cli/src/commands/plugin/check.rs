@@ -8,14 +8,14 @@ use ace::internals::plugin::{INTERFACE_VERSION, grants};
 use serde_json::{Value, json};
 
 use super::{block, bytes, duration};
-use crate::commands::{FAILED, OK, put, say};
+use crate::commands::{FAILED, OK, inform, print};
 use crate::kit;
 
 pub const EXAMPLES: &str = "Examples:
   ace plugin check quiet_hours.wasm
   ace plugin inspect quiet_hours.wasm | jq .imports
 
-The exit code is 1 if this host cannot run it.";
+The exit code is 1 if this host cannot run the component.";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,19 +26,19 @@ pub struct Args {
 pub async fn check(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8> {
     let found = kit::inspect(config, &args.file).await?;
     if json {
-        put(&describe(&found).to_string())
+        print(&describe(&found).to_string())
     } else {
-        put(&in_full(&found))
+        print(&in_full(&found))
     }
     if let Some(why) = &found.mismatch {
-        say(&format!("{}: this host cannot run it: {why}", args.file.display()));
+        inform(&format!("{}: this host cannot run it: {why}", args.file.display()));
     }
     Ok(if found.mismatch.is_none() { OK } else { FAILED })
 }
 
 pub async fn inspect(config: &Config, args: &Args) -> anyhow::Result<u8> {
     let found = kit::inspect(config, &args.file).await?;
-    put(&serde_json::to_string_pretty(&describe(&found))?);
+    print(&serde_json::to_string_pretty(&describe(&found))?);
     Ok(if found.mismatch.is_none() { OK } else { FAILED })
 }
 
@@ -80,8 +80,8 @@ fn in_full(found: &Inspection) -> String {
     block(format!("{} {version}", plugin.name).trim_end(), &parts)
 }
 
-/// Imports that answer "not granted" as long as the manifest does not request what stands behind them. JavaScript and Python
-/// import all that their world names, so this is no problem by itself.
+/// Imports that will answer "not granted", because the manifest does not request the capability. That is not a problem by itself:
+/// plugins in JavaScript and Python import everything that their world names.
 fn unrequested(found: &Inspection) -> Vec<String> {
     let requests = &found.manifest.requests;
     let grants = Grants {
@@ -94,7 +94,7 @@ fn unrequested(found: &Inspection) -> Vec<String> {
     grants::ungranted(&found.plugin.imports, &grants)
 }
 
-/// What the operator would write into ace.toml.
+/// The grants as the operator would write them into ace.toml.
 fn to_grant(found: &Inspection) -> Vec<String> {
     let requests = &found.manifest.requests;
     if requests.lines().is_empty() {

@@ -13,11 +13,11 @@ use super::{author_config, block, bytes, duration};
 use crate::commands::client::{Client, Server};
 use crate::commands::explain::verdict;
 use crate::commands::send::detail;
-use crate::commands::{OK, put, say};
+use crate::commands::{OK, inform, print};
 use crate::kit::KitError;
 use crate::kit::build::Project;
 use crate::kit::case::{Case, Table};
-use crate::kit::dev::{Round, Sources, change, round};
+use crate::kit::dev::{DevBuild, Sources, build, change};
 use crate::kit::test::first_case;
 
 pub const EXAMPLES: &str = "Examples:
@@ -26,17 +26,17 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin dev quiet_hours --server http://127.0.0.1:8025
 
 Whenever a source, the message or ace.toml changes, the plugin is built, called with the message, and installed into the plugin
-folder of ace.toml, if there is one; a running `ace serve` or `ace send -` reloads it. The answer is shown beside the previous
-one. The clock is fixed, and HTTP and mail are answered with what the case has under \"host\"; nothing leaves the machine.
+folder of ace.toml, if there is one; a running `ace serve` or `ace send -` reloads it. The answer is compared with the previous
+one. The clock is fixed, and HTTP and mail are answered from \"host\" of the case; nothing leaves the machine.
 
 With --server it waits until the server runs the new build, and shows what the server would do with the message.
 
 Ctrl-C stops it.";
 
-/// How long a server may take to compile a plugin and take it up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is asked meanwhile.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long a server may take to compile and activate a plugin.
+const ACTIVATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the server is polled meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -57,22 +57,22 @@ pub struct Args {
 }
 
 pub async fn run(config_file: &Path, args: &Args, json: bool) -> anyhow::Result<u8> {
-    // What is wrong from the beginning is no part of the work.
+    // A problem that exists at the start ends the command; later ones are only reported.
     let config = author_config(config_file)?;
     let (project, client) = (Project::detect(&args.dir)?, args.server.client()?);
     if client.is_some() && config.fixed.plugin_dir.is_none() {
         anyhow::bail!("ace.toml has no plugin-dir, so the plugin cannot be installed for the server");
     }
     if config.fixed.plugin_dir.is_none() {
-        say("nothing is installed: there is no ace.toml with a plugin-dir");
+        inform("nothing is installed: there is no ace.toml with a plugin-dir");
     }
     let others = args.message.iter().cloned().chain([config_file.to_owned()]);
     let mut sources = Sources::watch(&project, others.collect())?;
-    let mut session = Session { config_file, args, project, client, before: None, decided: None, json };
+    let mut session = Session { config_file, args, project, client, before: None, decision_before: None, json };
     let mut interrupted = signal(SignalKind::interrupt())?;
     for number in 1_u64.. {
         tokio::select! {
-            () = session.round(number) => {}
+            () = session.build_once(number) => {}
             _ = interrupted.recv() => break,
         }
         tokio::select! {
@@ -88,30 +88,30 @@ struct Session<'a> {
     args: &'a Args,
     project: Project,
     client: Option<Client>,
-    /// What the build before answered.
+    /// The answer of the previous build.
     before: Option<Value>,
-    /// What the server decided with the build before.
-    decided: Option<Value>,
+    /// The server's decision with the previous build.
+    decision_before: Option<Value>,
     json: bool,
 }
 
 impl Session<'_> {
-    /// Builds once and tells what came of it. Nothing that is wrong ends the work.
-    async fn round(&mut self, number: u64) {
+    /// Builds once and prints the result. An error is printed and does not end the session.
+    async fn build_once(&mut self, number: u64) {
         match self.build().await {
-            Ok((round, case)) => self.tell(number, round, case).await,
+            Ok((build, case)) => self.report(number, build, case).await,
             Err(error) if self.json => {
-                put(&json!({"build": number, "failed": crate::commands::once(error.as_ref())}).to_string())
+                print(&json!({"build": number, "failed": crate::commands::describe(error.as_ref())}).to_string())
             }
-            Err(error) => say(&format!("#{number} failed: {}", crate::commands::once(error.as_ref()))),
+            Err(error) => inform(&format!("#{number} failed: {}", crate::commands::describe(error.as_ref()))),
         }
     }
 
-    async fn build(&self) -> anyhow::Result<(Round, Option<Case>)> {
+    async fn build(&self) -> anyhow::Result<(DevBuild, Option<Case>)> {
         let config = author_config(self.config_file)?;
         let case = self.case()?;
-        let round = round(&self.project, &config, case.as_ref(), self.args.install).await?;
-        Ok((round, case))
+        let build = build(&self.project, &config, case.as_ref(), self.args.install).await?;
+        Ok((build, case))
     }
 
     fn case(&self) -> Result<Option<Case>, KitError> {
@@ -121,90 +121,90 @@ impl Session<'_> {
         }
     }
 
-    async fn tell(&mut self, number: u64, round: Round, case: Option<Case>) {
+    async fn report(&mut self, number: u64, build: DevBuild, case: Option<Case>) {
         let title = case.as_ref().map(|case| case.title().to_owned()).unwrap_or_default();
-        let answer = round.tried.as_ref().map(|tried| tried.answer.clone());
+        let answer = build.run.as_ref().map(|run| run.answer.clone());
         if !self.json {
-            put(&in_full(number, &round, &title, self.before.as_ref()));
+            print(&in_full(number, &build, &title, self.before.as_ref()));
         }
         let served = match &self.client {
-            Some(client) => Some(served(client, &round, case.as_ref()).await),
+            Some(client) => Some(served(client, &build, case.as_ref()).await),
             None => None,
         };
         if self.json {
-            put(&describe(number, &round, &title, self.before.as_ref(), served.as_ref()).to_string())
+            print(&describe(number, &build, &title, self.before.as_ref(), served.as_ref()).to_string())
         } else {
-            served.iter().for_each(|served| put(&served.in_full(self.decided.as_ref())))
+            served.iter().for_each(|served| print(&served.in_full(self.decision_before.as_ref())))
         }
         self.before = answer.or(self.before.take());
-        self.decided = served.and_then(|served| served.decided).or(self.decided.take());
+        self.decision_before = served.and_then(|served| served.decision).or(self.decision_before.take());
     }
 }
 
-/// What a server made of a build.
+/// What a server did with a build.
 struct Served {
-    /// How long it took, or why it does not serve it.
-    taken_up: Result<Duration, String>,
-    /// What it would do with the message.
-    decided: Option<Value>,
+    /// How long the server took to activate it, or why it did not.
+    activated: Result<Duration, String>,
+    /// What the server would do with the message.
+    decision: Option<Value>,
 }
 
 impl Served {
     fn in_full(&self, before: Option<&Value>) -> String {
-        let heading = match &self.taken_up {
+        let heading = match &self.activated {
             Ok(after) => format!("  served        after {}", duration(*after)),
-            Err(why) => format!("  not served    {why}"),
+            Err(why) => format!("  not active    {why}"),
         };
-        let decided = self.decided.as_ref().map(|decided| ("decides", compared(decided, before)));
-        block(&heading, &decided.into_iter().collect::<Vec<_>>())
+        let decision = self.decision.as_ref().map(|decision| ("decides", compared(decision, before)));
+        block(&heading, &decision.into_iter().collect::<Vec<_>>())
     }
 }
 
-/// Waits until the server serves a build, and asks it about the message.
-async fn served(client: &Client, round: &Round, case: Option<&Case>) -> Served {
-    let taken_up = taken_up(client, round).await.map_err(|error| crate::commands::once(error.as_ref()));
-    let asked = match (&taken_up, case) {
-        (Ok(_), Some(case)) if case.resolve.is_none() => Some(decided(client, case).await),
+/// Waits until the server activates a build, and gets its decision about the message.
+async fn served(client: &Client, build: &DevBuild, case: Option<&Case>) -> Served {
+    let activated = activated(client, build).await.map_err(|error| crate::commands::describe(error.as_ref()));
+    let decision = match (&activated, case) {
+        (Ok(_), Some(case)) if case.resolve.is_none() => Some(decision(client, case).await),
         _ => None,
     };
-    match asked.transpose() {
-        Ok(decided) => Served { taken_up, decided },
-        Err(error) => Served { taken_up: Err(crate::commands::once(error.as_ref())), decided: None },
+    match decision.transpose() {
+        Ok(decision) => Served { activated, decision },
+        Err(error) => Served { activated: Err(crate::commands::describe(error.as_ref())), decision: None },
     }
 }
 
-async fn taken_up(client: &Client, round: &Round) -> anyhow::Result<Duration> {
-    let (begun, revision) = (Instant::now(), &round.found.plugin.revision);
-    if let Some(why) = round.tried.as_ref().and_then(|tried| tried.answer["refused"].as_str()) {
-        anyhow::bail!("it is refused, and what served before goes on: {why}");
+async fn activated(client: &Client, build: &DevBuild) -> anyhow::Result<Duration> {
+    let (started, revision) = (Instant::now(), &build.found.plugin.revision);
+    if let Some(why) = build.run.as_ref().and_then(|run| run.answer["refused"].as_str()) {
+        anyhow::bail!("it was rejected, and the previous revision stays active: {why}");
     }
     let mut rejected = None;
-    while begun.elapsed() < PATIENCE {
+    while started.elapsed() < ACTIVATION_TIMEOUT {
         let plugins: Vec<PluginView> = client.get("/v1/plugins").await?;
-        if let Some(plugin) = plugins.into_iter().find(|plugin| plugin.name == round.found.plugin.name) {
+        if let Some(plugin) = plugins.into_iter().find(|plugin| plugin.name == build.found.plugin.name) {
             match plugin.state {
-                PluginState::Active if &plugin.revision == revision => return Ok(begun.elapsed()),
-                PluginState::Disabled if &plugin.revision == revision => anyhow::bail!("ace.toml does not enable it"),
+                PluginState::Active if &plugin.revision == revision => return Ok(started.elapsed()),
+                PluginState::Disabled if &plugin.revision == revision => anyhow::bail!("it is disabled in ace.toml"),
                 PluginState::Broken(why) if &plugin.revision == revision => anyhow::bail!("it is broken: {why}"),
                 _ => rejected = plugin.rejected,
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     match rejected {
         Some(rejected) => anyhow::bail!("{}", rejected.reason),
         None => anyhow::bail!(
-            "the server has not taken revision {revision} up in {PATIENCE:?}\nhint: does it run with this ace.toml?"
+            "the server has not activated revision {revision} within {ACTIVATION_TIMEOUT:?}\nhint: does it use this ace.toml?"
         ),
     }
 }
 
-/// What the server would do: each policy's verdict, and what would become of each channel type.
-async fn decided(client: &Client, case: &Case) -> anyhow::Result<Value> {
+/// What the server would do with a message: each policy's verdict, and the outcome for each channel type.
+async fn decision(client: &Client, case: &Case) -> anyhow::Result<Value> {
     let message = case.message.to_string();
     let request = client.request(Method::POST, "/v1/messages")?.query(&[("dry_run", "true")]);
-    let answer: Value = client.ask(request.header("content-type", "application/json").body(message)).await?;
-    let report: Report = serde_json::from_value(answer["report"].clone())?;
+    let response: Value = client.fetch(request.header("content-type", "application/json").body(message)).await?;
+    let report: Report = serde_json::from_value(response["report"].clone())?;
     let policies = report.policies.iter().map(|policy| (policy.policy.clone(), verdict(policy).into()));
     let channels = report.channels.iter().map(|channel| {
         let text = format!("{} {}", channel.outcome.state(), detail(channel));
@@ -216,63 +216,63 @@ async fn decided(client: &Client, case: &Case) -> anyhow::Result<Value> {
     }))
 }
 
-fn in_full(number: u64, round: &Round, title: &str, before: Option<&Value>) -> String {
-    let plugin = &round.found.plugin;
+fn in_full(number: u64, build: &DevBuild, title: &str, before: Option<&Value>) -> String {
+    let plugin = &build.found.plugin;
     let heading = format!(
         "#{number} {} {}, {} in {}",
         plugin.name,
         plugin.revision,
         bytes(plugin.size),
-        duration(round.built.took)
+        duration(build.built.took)
     );
     let mut parts = Vec::new();
-    match &round.tried {
-        Some(tried) => {
+    match &build.run {
+        Some(run) => {
             parts.push(("message", vec![title.to_owned()]));
-            parts.push(("answer", compared(&tried.answer, before)));
-            parts.push(("stack", tried.backtrace.iter().map(|trace| trace.trim_end().to_owned()).collect()));
-            let logged = tried.seen.logs.iter().map(|line| format!("{:<5} {}", line.level, line.text));
+            parts.push(("answer", compared(&run.answer, before)));
+            parts.push(("stack", run.backtrace.iter().map(|trace| trace.trim_end().to_owned()).collect()));
+            let logged = run.seen.logs.iter().map(|line| format!("{:<5} {}", line.level, line.text));
             parts.push(("logged", logged.collect()));
-            parts.push(("unexpected", tried.seen.unexpected.clone()));
+            parts.push(("unexpected", run.seen.unexpected.clone()));
         }
         None => {
             parts.push(("answer", vec!["none: the project has no tests; name a message with --message".to_owned()]))
         }
     }
-    parts.push(("installed", round.installed.iter().map(|file| file.display().to_string()).collect()));
-    if round.installed.is_some() {
+    parts.push(("installed", build.installed.iter().map(|file| file.display().to_string()).collect()));
+    if build.installed.is_some() {
         parts.push(("not granted", plugin.missing.lines()));
     }
     block(&heading, &parts)
 }
 
-/// An answer beside the one before.
+/// An answer, compared with the previous one.
 fn compared(answer: &Value, before: Option<&Value>) -> Vec<String> {
     match before.map(|before| change(before, answer)) {
         None => vec![serde_json::to_string_pretty(answer).unwrap_or_default()],
-        Some(None) => vec![format!("as before: {answer}")],
+        Some(None) => vec![format!("unchanged: {answer}")],
         Some(Some(diff)) => vec!["changed:".to_owned(), diff],
     }
 }
 
-fn describe(number: u64, round: &Round, title: &str, before: Option<&Value>, served: Option<&Served>) -> Value {
-    let answer = round.tried.as_ref().map(|tried| &tried.answer);
+fn describe(number: u64, build: &DevBuild, title: &str, before: Option<&Value>, served: Option<&Served>) -> Value {
+    let answer = build.run.as_ref().map(|run| &run.answer);
     let mut described = json!({
         "build": number,
-        "plugin": round.found.plugin.name,
-        "revision": round.found.plugin.revision,
-        "size": round.found.plugin.size,
-        "build_ms": round.built.took.as_millis() as u64,
+        "plugin": build.found.plugin.name,
+        "revision": build.found.plugin.revision,
+        "size": build.found.plugin.size,
+        "build_ms": build.built.took.as_millis() as u64,
         "message": title,
         "answer": answer,
         "before": before,
-        "logs": round.tried.as_ref().map(|tried| &tried.seen.logs),
-        "installed": round.installed,
-        "not_granted": round.found.plugin.missing.lines(),
+        "logs": build.run.as_ref().map(|run| &run.seen.logs),
+        "installed": build.installed,
+        "not_granted": build.found.plugin.missing.lines(),
     });
     if let Some(served) = served {
-        described["served"] = match &served.taken_up {
-            Ok(after) => json!({"after_ms": after.as_millis() as u64, "decided": served.decided}),
+        described["served"] = match &served.activated {
+            Ok(after) => json!({"after_ms": after.as_millis() as u64, "decided": served.decision}),
             Err(why) => json!({"failed": why}),
         };
     }

@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::{bytes, duration};
-use crate::commands::without_file;
-use crate::commands::{FAILED, OK, put, say};
+use crate::commands::default_config;
+use crate::commands::{FAILED, OK, inform, print};
 use crate::kit;
 use crate::kit::build::Project;
 use crate::kit::project;
@@ -20,7 +20,7 @@ pub const BUILD_EXAMPLES: &str = "Examples:
   ace plugin build quiet_hours
   ace plugin build --install
 
-It writes NAME.wasm beside NAME.toml. With --install it installs missing tools into the project's folder with npm and pip, and
+Writes NAME.wasm beside NAME.toml. With --install, missing tools are installed into the project's folder with npm and pip, and
 the Rust target with rustup.";
 
 #[derive(clap::Args)]
@@ -28,13 +28,15 @@ pub struct Args {
     /// The name of the component, its crate and its module: lower-case letters, digits and "_"
     name: String,
 
+    /// What the plugin is
     #[arg(long, value_enum)]
     kind: Kind,
 
+    /// The language of the project
     #[arg(long, value_enum)]
     lang: Lang,
 
-    /// Where to create it (default: a new folder with its name)
+    /// The folder of the project (default: a new folder with the plugin's name)
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -84,36 +86,38 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let files = project::create(&folder, &args.name, kind, language)?;
     if json {
-        files.iter().for_each(|file| put(&json!({"file": folder.join(file)}).to_string()))
+        files.iter().for_each(|file| print(&json!({"file": folder.join(file)}).to_string()))
     } else {
         let own = files.iter().filter(|file| !["wit", "vendor", "gen"].iter().any(|other| file.starts_with(other)));
-        own.for_each(|file| put(&folder.join(file).display().to_string()));
+        own.for_each(|file| print(&folder.join(file).display().to_string()));
     }
-    say(&format!("next: ace plugin build {0} && ace plugin test {0}", folder.display()));
+    inform(&format!("next: ace plugin build {0} && ace plugin test {0}", folder.display()));
     Ok(OK)
 }
 
 pub async fn build(args: &BuildArgs, json: bool) -> anyhow::Result<u8> {
     let project = Project::detect(&args.dir)?;
     let built = project.build(args.install).await?;
-    let found = kit::inspect(&without_file(), &built.file).await?;
-    let file = shown(&built.file);
+    let found = kit::inspect(&default_config(), &built.file).await?;
+    let file = relative(&built.file);
     if json {
-        put(&json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
+        print(
+            &json!({"file": built.file, "language": project.language.name(), "revision": found.plugin.revision,
             "size": found.plugin.size, "took_ms": built.took.as_millis() as u64, "compatible": found.mismatch.is_none()})
-        .to_string())
+            .to_string(),
+        )
     } else {
-        put(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took)))
+        print(&format!("{file}  {}  in {}", bytes(found.plugin.size), duration(built.took)))
     }
     if let Some(why) = found.mismatch {
-        say(&format!("{file}: this host cannot run it: {why}"));
+        inform(&format!("{file}: this host cannot run it: {why}"));
         return Ok(FAILED);
     }
     Ok(OK)
 }
 
-/// From here, where it is below.
-fn shown(file: &Path) -> String {
+/// A path relative to the working directory, if it is below it.
+fn relative(file: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     file.strip_prefix(here).unwrap_or(file).display().to_string()
 }

@@ -6,18 +6,18 @@ use ace::config::Config;
 use serde_json::{Value, json};
 
 use super::{block, bytes, duration};
-use crate::commands::{FAILED, OK, put};
+use crate::commands::{FAILED, OK, print};
 use crate::kit::case::Table;
-use crate::kit::run::{Runner, Tried, World};
+use crate::kit::run::{CaseRun, Runner, World};
 
 pub const EXAMPLES: &str = "Examples:
   ace plugin run quiet_hours.wasm message.json
   ace plugin run --json slack.wasm tests/cases.json | jq .answer
 
-The JSON is a message, a case of a table, or a list of cases. Key-value buckets are kept in memory. HTTP requests that
-are granted are really sent, unless the case has answers under \"host\"; mail goes to the relays of ace.toml, if there are any.
+The JSON is a message, a case of a table, or a list of cases. Key-value buckets are kept in memory. Granted HTTP requests are
+really sent, unless the case has answers under \"host\"; mail goes to the relays of ace.toml, if there are any.
 
-The exit code is 1 if the plugin failed or was refused.";
+The exit code is 1 if the plugin failed or could not be loaded.";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,24 +32,24 @@ pub struct Args {
 pub async fn run(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8> {
     let table = Table::read(&args.message)?;
     let runner = Runner::new(config, &args.file, true).await?;
-    let mut is_sound = true;
+    let mut succeeded = true;
     for case in &table.cases {
-        let tried = runner.run(case, World::Real).await?;
-        is_sound &= !["fault", "refused", "sent_with_fault"].iter().any(|key| tried.answer.get(key).is_some());
-        if json { put(&describe(case.title(), &tried).to_string()) } else { put(&in_full(case.title(), &tried)) }
+        let run = runner.run(case, World::Real).await?;
+        succeeded &= !["fault", "refused", "sent_with_fault"].iter().any(|key| run.answer.get(key).is_some());
+        if json { print(&describe(case.title(), &run).to_string()) } else { print(&in_full(case.title(), &run)) }
     }
-    Ok(if is_sound { OK } else { FAILED })
+    Ok(if succeeded { OK } else { FAILED })
 }
 
-fn in_full(title: &str, tried: &Tried) -> String {
-    let usage = &tried.seen.usage;
+fn in_full(title: &str, run: &CaseRun) -> String {
+    let usage = &run.seen.usage;
     let fuel = usage.fuel.map(|fuel| format!(", {fuel} instructions")).unwrap_or_default();
     let parts = [
-        ("answer", vec![serde_json::to_string_pretty(&tried.answer).unwrap_or_default()]),
-        ("stack", tried.backtrace.iter().map(|trace| trace.trim_end().to_owned()).collect()),
-        ("logged", tried.seen.logs.iter().map(|line| format!("{:<5} {}", line.level, line.text)).collect()),
-        ("host calls", tried.seen.trace.clone()),
-        ("refused", tried.denied.clone()),
+        ("answer", vec![serde_json::to_string_pretty(&run.answer).unwrap_or_default()]),
+        ("stack", run.backtrace.iter().map(|trace| trace.trim_end().to_owned()).collect()),
+        ("logged", run.seen.logs.iter().map(|line| format!("{:<5} {}", line.level, line.text)).collect()),
+        ("host calls", run.seen.trace.clone()),
+        ("refused", run.denied.clone()),
         (
             "used",
             vec![format!(
@@ -63,14 +63,14 @@ fn in_full(title: &str, tried: &Tried) -> String {
     block(title, &parts)
 }
 
-fn describe(title: &str, tried: &Tried) -> Value {
+fn describe(title: &str, run: &CaseRun) -> Value {
     json!({
         "case": title,
-        "answer": tried.answer,
-        "backtrace": tried.backtrace,
-        "logs": tried.seen.logs,
-        "trace": tried.seen.trace,
-        "refused": tried.denied,
-        "usage": tried.seen.usage,
+        "answer": run.answer,
+        "backtrace": run.backtrace,
+        "logs": run.seen.logs,
+        "trace": run.seen.trace,
+        "refused": run.denied,
+        "usage": run.seen.usage,
     })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ace::config::Config;
 use serde_json::json;
 
-use crate::commands::{FAILED, OK, put, say};
+use crate::commands::{FAILED, OK, inform, print};
 use crate::kit;
 use crate::kit::ship;
 
@@ -14,18 +14,18 @@ pub const INSTALL_EXAMPLES: &str = "Examples:
   ace plugin install quiet_hours.wasm --revision 4740ca3c1d7b --replace
   ace plugins grant quiet_hours
 
-It grants nothing: it shows what the plugin requests, and `ace plugins grant` writes that to ace.toml.";
+Nothing is granted: the missing grants are shown, and `ace plugins grant` writes them to ace.toml.";
 
 #[derive(clap::Args)]
 pub struct InstallArgs {
     /// The component; its manifest and signature are the files beside it
     file: PathBuf,
 
-    /// Only this revision, as `ace plugin check` shows it
+    /// Install the component only if it has this revision, as shown by `ace plugin check`
     #[arg(long)]
     revision: Option<String>,
 
-    /// Replace another plugin of the same name
+    /// Replace an installed plugin with the same name
     #[arg(long)]
     replace: bool,
 }
@@ -41,7 +41,7 @@ pub struct SignArgs {
     /// The component; its manifest is signed with it
     file: PathBuf,
 
-    /// The secret key, as `ace plugin key` or minisign made it
+    /// The secret key, created by `ace plugin key` or minisign
     #[arg(long)]
     key: PathBuf,
 
@@ -69,37 +69,37 @@ pub struct KeyArgs {
 pub async fn install(config: &Config, args: &InstallArgs, json: bool) -> anyhow::Result<u8> {
     let folder = plugin_dir(config)?;
     let found = kit::inspect(config, &args.file).await?;
-    let shown = args.file.display();
+    let file = args.file.display();
     if let Some(why) = &found.mismatch {
-        say(&format!("{shown}: nothing was installed, this host cannot run it: {why}"));
+        inform(&format!("{file}: nothing was installed, because this host cannot run it: {why}"));
         return Ok(FAILED);
     }
     let (name, revision) = (&found.plugin.name, &found.plugin.revision);
-    if args.revision.as_ref().is_some_and(|wanted| wanted != revision) {
-        anyhow::bail!("{shown}: it is revision {revision}; nothing was installed");
+    if let Some(wanted) = args.revision.as_ref().filter(|wanted| *wanted != revision) {
+        anyhow::bail!("{file}: it is revision {revision}, not {wanted}; nothing was installed");
     }
-    let place = ship::install(&args.file, folder, args.replace)?;
+    let target = ship::install(&args.file, folder, args.replace)?;
     let missing = found.plugin.missing.lines();
     if json {
-        put(&json!({"plugin": name, "revision": revision, "file": place, "not_granted": missing}).to_string())
+        print(&json!({"plugin": name, "revision": revision, "file": target, "not_granted": missing}).to_string())
     } else {
-        put(&format!("{} {revision}", place.display()))
+        print(&format!("{} {revision}", target.display()))
     }
     for line in &missing {
-        say(&format!("requested but not granted: {line}"));
+        inform(&format!("requested but not granted: {line}"));
     }
     if !missing.is_empty() {
-        say(&format!("hint: `ace plugins grant {name}` writes grants to ace.toml"));
+        inform(&format!("hint: `ace plugins grant {name}` writes grants to ace.toml"));
     }
     Ok(OK)
 }
 
 pub fn remove(config: &Config, args: &RemoveArgs, json: bool) -> anyhow::Result<u8> {
     for file in ship::remove(&args.name, plugin_dir(config)?)? {
-        if json { put(&json!({"removed": file}).to_string()) } else { put(&file.display().to_string()) }
+        if json { print(&json!({"removed": file}).to_string()) } else { print(&file.display().to_string()) }
     }
     if config.plugins.contains_key(&args.name) {
-        say(&format!(
+        inform(&format!(
             "warning: ace.toml names {0}: a policy that is named but missing is broken, and its on-error applies\n\
              hint: remove [plugins.{0}] from ace.toml",
             args.name
@@ -112,9 +112,9 @@ pub fn sign(args: &SignArgs, json: bool) -> anyhow::Result<u8> {
     let password = args.password_file.as_deref().map(read_line).transpose()?;
     let file = ship::sign(&args.file, &args.key, password)?;
     if json {
-        put(&json!({"signature": file}).to_string())
+        print(&json!({"signature": file}).to_string())
     } else {
-        put(&file.display().to_string())
+        print(&file.display().to_string())
     }
     Ok(OK)
 }
@@ -127,14 +127,14 @@ pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<
     match ship::verify(&args.file, &keys) {
         Ok(key) => {
             if json {
-                put(&json!({"file": args.file, "signed_by": key}).to_string())
+                print(&json!({"file": args.file, "signed_by": key}).to_string())
             } else {
-                put(&format!("{}: signed by {key}", args.file.display()))
+                print(&format!("{}: signed by {key}", args.file.display()))
             }
             Ok(OK)
         }
         Err(error) => {
-            say(&error.to_string());
+            inform(&error.to_string());
             Ok(FAILED)
         }
     }
@@ -143,16 +143,20 @@ pub fn verify(config: &Config, args: &VerifyArgs, json: bool) -> anyhow::Result<
 pub fn key(args: &KeyArgs, json: bool) -> anyhow::Result<u8> {
     let public = ship::new_key(&args.file)?;
     if json {
-        put(&json!({"public_key": public, "secret_key_file": args.file}).to_string())
+        print(&json!({"public_key": public, "secret_key_file": args.file}).to_string())
     } else {
-        put(&public)
+        print(&public)
     }
-    say(&format!("hint: in ace.toml: [plugin-signatures] required = true, keys = [\"{public}\"]"));
+    inform(&format!("hint: in ace.toml: [plugin-signatures] required = true, keys = [\"{public}\"]"));
     Ok(OK)
 }
 
 fn plugin_dir(config: &Config) -> anyhow::Result<&Path> {
-    config.fixed.plugin_dir.as_deref().ok_or_else(|| anyhow::anyhow!("ace.toml has no plugin-dir"))
+    config
+        .fixed
+        .plugin_dir
+        .as_deref()
+        .ok_or_else(|| anyhow::anyhow!("ace.toml has no plugin-dir\nhint: plugin-dir = \"plugins\""))
 }
 
 fn read_line(file: &Path) -> anyhow::Result<String> {

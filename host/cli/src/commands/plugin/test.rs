@@ -7,8 +7,8 @@ use ace_store::files::{self, Readers};
 use serde_json::json;
 
 use super::duration;
-use crate::commands::without_file;
-use crate::commands::{FAILED, NOT_BEGUN, OK, counted, put, say};
+use crate::commands::default_config;
+use crate::commands::{FAILED, NOT_STARTED, OK, counted, inform, print};
 use crate::kit::test::{self, Plan};
 
 pub const EXAMPLES: &str = "Examples:
@@ -18,7 +18,7 @@ pub const EXAMPLES: &str = "Examples:
   ace plugin test --junit report.xml
 
 The cases are the JSON files in the folder tests beside the plugin. ace.toml is not used: the limits are the
-defaults and the manifest's, the clock and random numbers are fixed, HTTP and mail are answered with what a case has under \"host\".
+defaults and the manifest's, the clock and random numbers are fixed, and HTTP and mail are answered from \"host\" of a case.
 With --record, real services are used, and the file is rewritten with their answers, the time and, if a case has
 no expectation yet, the plugin's answer.
 
@@ -48,17 +48,17 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut plan = Plan::read(&args.dir, &args.cases)?;
-    let results = plan.run(&without_file(), args.record, args.only.as_deref()).await?;
+    let results = plan.run(&default_config(), args.record, args.only.as_deref()).await?;
     for result in &results {
-        let is_sound = result.faults.is_empty();
+        let passed = result.failures.is_empty();
         if json {
-            put(&json!({"case": result.title, "location": result.place, "passed": is_sound, "failures": result.faults,
+            print(&json!({"case": result.title, "location": result.location, "passed": passed, "failures": result.failures,
                 "answer": result.answer, "took_us": result.took.as_micros() as u64})
             .to_string())
         } else {
-            put(&line(result))
+            print(&line(result))
         }
     }
     if let Some(file) = &args.junit {
@@ -69,31 +69,31 @@ pub async fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
     if args.record {
         plan.write()?;
     }
-    let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
+    let failed = results.iter().filter(|result| !result.failures.is_empty()).count();
     let all = counted(results.len() as u64, "case");
-    say(&format!("{}: {all}, {failed} failed, {}", plan.name, duration(round(begun.elapsed()))));
+    inform(&format!("{}: {all}, {failed} failed, {}", plan.name, duration(whole_millis(started.elapsed()))));
     Ok(match (results.is_empty(), failed) {
-        (true, _) => NOT_BEGUN,
+        (true, _) => NOT_STARTED,
         (false, 0) => OK,
         (false, _) => FAILED,
     })
 }
 
 fn line(result: &test::CaseResult) -> String {
-    let mut out = if result.faults.is_empty() {
+    let mut out = if result.failures.is_empty() {
         format!("ok      {}  ({})", result.title, duration(result.took))
     } else {
-        format!("FAILED  {}  {}", result.title, result.place)
+        format!("FAILED  {}  {}", result.title, result.location)
     };
-    for fault in &result.faults {
-        out += &format!("\n    {}", fault.replace('\n', "\n    "));
+    for failure in &result.failures {
+        out += &format!("\n    {}", failure.replace('\n', "\n    "));
     }
-    if !result.faults.is_empty() {
+    if !result.failures.is_empty() {
         result.logs.iter().for_each(|line| out += &format!("\n    logged {} {}", line.level, line.text));
     }
     out
 }
 
-fn round(duration: Duration) -> Duration {
+fn whole_millis(duration: Duration) -> Duration {
     Duration::from_millis(duration.as_millis() as u64)
 }

@@ -1,4 +1,4 @@
-//! `ace plugins grant`: what a plugin requests, written into ace.toml once the operator has seen it.
+//! `ace plugins grant`: writes the missing grants of a plugin to ace.toml, after the operator has confirmed them.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use ace::internals::plugin::Plugin;
 use ace_store::files::{self, Readers};
 use serde_json::json;
 
-use crate::commands::{FAILED, OK, put, say};
+use crate::commands::{FAILED, OK, inform, print};
+use crate::kit::diff;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,39 +30,42 @@ pub fn run(config: &Config, plugin: &Plugin, args: &Args, json: bool) -> anyhow:
     let missing = &plugin.missing;
     for secret in &missing.secrets {
         let key = format!("plugins.{}.secrets", plugin.name);
-        say(&format!(
-            "hint: it reads the secret {secret:?}, which you write under [{key}] yourself: {secret} = {{ env = \"…\" }}"
+        inform(&format!(
+            "hint: the plugin reads the secret {secret:?}; add it under [{key}]: {secret} = {{ env = \"…\" }}"
         ));
     }
     if missing.outbox && args.outbox.is_none() {
-        anyhow::bail!("it requests a folder to write files to\nhint: name one with --outbox FOLDER");
+        anyhow::bail!("the plugin requests a folder to write files to\nhint: name one with --outbox FOLDER");
     }
     let text = std::fs::read_to_string(file)?;
     let new = config::granted(&text, &plugin.name, missing, args.outbox.as_deref())?;
     if new == text {
-        say(&format!("{} has all the grants it requests", plugin.name));
+        inform(&format!("{} has all the grants it requests", plugin.name));
         return Ok(OK);
     }
     let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     Config::read(&new, Some(file), variables)?;
-    let difference = difference(&text, &new);
+    let difference = diff::of_texts(&text, &new);
     if !json {
-        put(&format!("--- {}\n+++ {}\n{difference}", file.display(), file.display()));
+        print(&format!("--- {0}\n+++ {0}\n{difference}", file.display()));
     }
     if !args.yes && !is_confirmed(file)? {
         return Ok(FAILED);
     }
     if std::fs::read_to_string(file)? != text {
-        anyhow::bail!("{} has changed meanwhile; nothing was written", file.display());
+        anyhow::bail!("{} has changed meanwhile, and nothing was written; run the command again", file.display());
     }
     files::replace_linked(file, new.as_bytes(), Readers::AsBefore)?;
     if json {
-        put(&json!({"plugin": plugin.name, "file": file, "diff": difference}).to_string());
+        print(&json!({"plugin": plugin.name, "file": file, "diff": difference}).to_string());
     }
     Ok(OK)
 }
 
-/// Asks on a terminal; where there is none nobody can say yes.
+/// Asks for confirmation.
+///
+/// # Errors
+/// Standard input is not a terminal.
 fn is_confirmed(file: &Path) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         anyhow::bail!("nothing was written\nhint: --yes writes without asking for confirmation");
@@ -71,23 +75,4 @@ fn is_confirmed(file: &Path) -> anyhow::Result<bool> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Lines of context around what changes.
-const CONTEXT: usize = 3;
-
-/// Grants stand in one place of the text, so that one part of it differs: lines before, lines out, lines in, lines after.
-fn difference(old: &str, new: &str) -> String {
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let before = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let rest = old.iter().skip(before).rev().zip(new.iter().skip(before).rev());
-    let after = rest.take_while(|(a, b)| a == b).count();
-    let (out, into) = (&old[before..old.len() - after], &new[before..new.len() - after]);
-    let around = |lines: &[&str]| lines.iter().map(|line| format!(" {line}")).collect::<Vec<_>>();
-    let mut shown = vec![format!("@@ line {} @@", before + 1)];
-    shown.extend(around(&old[before.saturating_sub(CONTEXT)..before]));
-    shown.extend(out.iter().map(|line| format!("-{line}")));
-    shown.extend(into.iter().map(|line| format!("+{line}")));
-    shown.extend(around(&old[old.len() - after..][..after.min(CONTEXT)]));
-    shown.join("\n")
 }

@@ -1,4 +1,4 @@
-//! `ace send --server`: a running server takes the messages.
+//! `ace send --server`: sends messages through a running server.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use super::{Args, Tally};
 use crate::commands::client::Client;
 use crate::commands::open;
 
-/// The longest message that is handed over; the server's own limit binds as well.
+/// The maximum size of a message; the server has its own limit.
 const BYTES_MAX: usize = 16 << 20;
-/// Messages that are handed over at once.
+/// Messages that are submitted at once.
 const CONCURRENCY: u16 = 32;
-/// Seconds for which the server is asked to wait for an outcome.
+/// Seconds that the server waits for an outcome.
 const WAIT_S: u64 = 120;
 
-/// Hands the messages over, and tells what became of each.
+/// Submits the messages, and prints their outcomes.
 pub async fn run(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
     let (mut input, size) = open(&args.file, BYTES_MAX).await?;
     let tally = Arc::new(Tally::new(json, size));
@@ -30,37 +30,37 @@ pub async fn run(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
         query.push(("limit_to", args.limit_to.join(",")));
     }
     let at_once = usize::from(args.concurrency.unwrap_or(CONCURRENCY));
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     loop {
-        if under_way.len() == at_once
-            && let Some(done) = under_way.next().await
+        if in_flight.len() == at_once
+            && let Some(done) = in_flight.next().await
         {
             tally.done(done?);
         }
         match input.next().await.map_err(|e| anyhow::anyhow!("{}: {e}", args.file.display()))? {
-            Some(line) => under_way.push(hand_over(&client, &query, line)),
+            Some(line) => in_flight.push(submit(&client, &query, line)),
             None => break,
         }
     }
-    while let Some(done) = under_way.next().await {
+    while let Some(done) = in_flight.next().await {
         tally.done(done?);
     }
     Ok(tally.finish())
 }
 
-async fn hand_over(client: &Client, query: &[(&str, String)], line: Line) -> anyhow::Result<Done> {
+async fn submit(client: &Client, query: &[(&str, String)], line: Line) -> anyhow::Result<Done> {
     let result = match line.text {
-        Ok(text) => ask(client, query, text).await?,
+        Ok(text) => post(client, query, text).await?,
         Err(errors) => Err(errors),
     };
     Ok(Done { line: line.number, result })
 }
 
-async fn ask(client: &Client, query: &[(&str, String)], text: Vec<u8>) -> anyhow::Result<Result<Report, FieldErrors>> {
+async fn post(client: &Client, query: &[(&str, String)], text: Vec<u8>) -> anyhow::Result<Result<Report, FieldErrors>> {
     let request = client.request(Method::POST, "/v1/messages")?.query(query);
     let request = request.header("content-type", "application/json").body(text);
-    let response = client.sent(request).await?;
-    // What is wrong with one message is told of that one, and the others go on.
+    let response = client.send_unchecked(request).await?;
+    // An error of one message is reported for that message; the others continue.
     let of_the_message = [
         StatusCode::UNPROCESSABLE_ENTITY,
         StatusCode::CONFLICT,
@@ -68,18 +68,18 @@ async fn ask(client: &Client, query: &[(&str, String)], text: Vec<u8>) -> anyhow
         StatusCode::BAD_REQUEST,
     ];
     if of_the_message.contains(&response.status()) {
-        return Ok(Err(wrong(&response.json().await?)));
+        return Ok(Err(field_errors(&response.json().await?)));
     }
-    let taken: Value = client.sound(response).await?.json().await?;
-    if let Ok(report) = serde_json::from_value(taken["report"].clone()) {
+    let submitted: Value = client.check(response).await?.json().await?;
+    if let Ok(report) = serde_json::from_value(submitted["report"].clone()) {
         return Ok(Ok(report));
     }
-    let uuid: Uuid = serde_json::from_value(taken["uuid"].clone())?;
+    let uuid: Uuid = serde_json::from_value(submitted["uuid"].clone())?;
     let message: Value = client.get(&format!("/v1/messages/{uuid}")).await?;
     Ok(Ok(serde_json::from_value(message["report"].clone()).unwrap_or_else(|_| waiting(uuid, &message))))
 }
 
-fn wrong(problem: &Value) -> FieldErrors {
+fn field_errors(problem: &Value) -> FieldErrors {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let errors = problem["errors"].as_array().into_iter().flatten();
     let errors: Vec<FieldError> =
@@ -91,10 +91,10 @@ fn wrong(problem: &Value) -> FieldErrors {
     }
 }
 
-/// A message of which nothing has happened yet.
+/// The report of a message that has not been started.
 fn waiting(uuid: Uuid, message: &Value) -> Report {
     let at: Option<Timestamp> = serde_json::from_value(message["due"].clone()).unwrap_or_default();
-    let error = "it waits in the server's queue".to_owned();
+    let error = "waiting in the server's queue".to_owned();
     let outcome = Outcome::Retry { at: at.unwrap_or(Timestamp::UNIX_EPOCH), error };
     let name = message["name"].as_str().unwrap_or_default().to_owned();
     Report {

@@ -1,4 +1,4 @@
-//! Files as people have them: read right, or refused with line and column.
+//! Files as spreadsheets and people write them are read, or rejected with line and column.
 
 use serde_json::{Value, json};
 
@@ -24,23 +24,23 @@ impl Read {
         self
     }
 
-    /// The lines it comes to, as text; or what is wrong, behind the name of the file.
+    /// The lines that a file is converted to; or the error, without the name of the file.
     fn text(&self, content: impl AsRef<[u8]>) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join(self.file);
         std::fs::write(&file, content).expect("written");
-        let told = |fault: FileFault| {
+        let message = |fault: FileFault| {
             let text = fault.to_string();
             text.strip_prefix(&format!("{}:", file.display())).expect("it names the file").to_owned()
         };
-        let recipients = Recipients::new(&file, self.reading.clone()).map_err(told)?;
-        let checked = recipients.check().map_err(told);
+        let recipients = Recipients::new(&file, self.reading.clone()).map_err(message)?;
+        let checked = recipients.check().map_err(message);
         let mut text = Vec::new();
         let read = match recipients.chunks() {
             Ok(mut chunks) => chunks.try_for_each(|chunk| chunk.map(|(chunk, _)| text.extend_from_slice(&chunk))),
             Err(fault) => Err(fault),
         };
-        assert_eq!(checked, read.map_err(told), "a check says what reading says");
+        assert_eq!(checked, read.map_err(message), "a check finds the same error as reading");
         checked.map(|()| String::from_utf8(text).expect("text"))
     }
 
@@ -109,7 +109,7 @@ fn every_kind_of_file_that_spreadsheets_write_is_read() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_line_and_column() {
+fn errors_name_line_and_column() {
     let cases = [
         ("", " the file is empty"),
         ("\n\n", " the file is empty"),
@@ -125,7 +125,10 @@ fn what_is_wrong_is_told_with_line_and_column() {
         ("lms_user_id,,text\n7,x,y\n", "2:3: the value \"x\" is in a column without a name"),
         ("lms_user_id,language\n,fr\n", "2:1: the row has neither lms_user_id nor email_address"),
         ("lms_user_id,text,text\n", "1:18: the columns 2 and 3 are both \"text\""),
-        ("name,text\n7,x\n", "1: there is no column lms_user_id, only \"name\", \"text\"; say which one it is"),
+        (
+            "name,text\n7,x\n",
+            "1: there is no column lms_user_id, only \"name\", \"text\"; name it with --column lms_user_id=HEADER",
+        ),
     ];
     for (text, expected) in cases {
         csv().refuses(text, expected);
@@ -141,7 +144,7 @@ fn what_is_wrong_is_told_with_line_and_column() {
 }
 
 #[test]
-fn a_header_that_is_nearly_ours_is_named_with_the_mapping_that_works() {
+fn a_similar_header_is_reported_with_a_mapping_that_works() {
     let cases = [
         ("lms_user_id,email\n7,a@b.example\n", "1:13: ", "--column email_address=email"),
         ("lms_user_id, email_address\n7, a@b.example\n", "1:13: ", "--column 'email_address= email_address'"),
@@ -155,12 +158,12 @@ fn a_header_that_is_nearly_ours_is_named_with_the_mapping_that_works() {
     for (text, place, hint) in cases {
         let why = csv().text(text).expect_err("refused");
         assert!(why.starts_with(place) && why.contains(hint), "{why:?}");
-        // What it says works.
+        // The suggested mapping works.
         let argument = hint.trim_start_matches("--column ").trim_matches('\'');
         let line = &csv().column(argument).lines(text)[0];
         assert_eq!(line["recipient"], json!({"lms_user_id": 7, "email_address": "a@b.example"}), "{text}");
     }
-    // It may be meant as it is.
+    // The column can be kept as it is.
     let text = "lms_user_id,email\n7,a@b.example\n";
     assert_eq!(csv().column("email=email").lines(text)[0]["user_context"], json!({"email": "a@b.example"}));
     let text = "lms_user_id,email_address,email\n7,a@b.example,c@d.example\n";
@@ -176,7 +179,7 @@ fn a_header_that_is_nearly_ours_is_named_with_the_mapping_that_works() {
 }
 
 #[test]
-fn numbers_and_booleans_are_typed_when_asked() {
+fn numbers_and_booleans_are_typed_on_request() {
     let text = "lms_user_id,a,b,c,d,e,f,g\n7,1.50,TRUE,007,18446744073709551616,\"1,5\",-3,NaN\n";
     let plain =
         json!({"a": "1.50", "b": "TRUE", "c": "007", "d": "18446744073709551616", "e": "1,5", "f": "-3", "g": "NaN"});
@@ -188,7 +191,7 @@ fn numbers_and_booleans_are_typed_when_asked() {
 }
 
 #[test]
-fn lines_of_json_are_looked_at_before_they_are_sent() {
+fn lines_of_json_are_checked_before_they_are_sent() {
     let json = || Read { file: "users.ndjson", ..csv() };
     let line = r#"{"recipient": {"lms_user_id": 7}, "user_context": {"n": 18446744073709551616}}"#;
     assert_eq!(json().text(format!("\u{feff}{line}\r\n\r\n{line}")).as_deref(), Ok(&*format!("{line}\r\n{line}\n")));
@@ -202,7 +205,7 @@ fn lines_of_json_are_looked_at_before_they_are_sent() {
 }
 
 #[test]
-fn a_file_that_is_changed_meanwhile_is_wrong_where_it_is_wrong() {
+fn an_error_that_appears_after_the_check_is_reported_where_it_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("users.csv");
     let rows: String = (0..20_000).map(|n| format!("{n},x\n")).collect();
