@@ -1,5 +1,5 @@
-//! The shell blocks of README.md, docs/cli.md and docs/serving.md, run as they are written. Which marks there are is said by
-//! tests/documents.rs.
+//! Runs the shell blocks of README.md, docs/cli.md, docs/serving.md, docs/templates.md and docs/plugins.md as they are written.
+//! tests/documents.rs lists the kinds of blocks.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -8,16 +8,16 @@ use std::process::Command;
 use crate::serve::{LISTEN, Server};
 use crate::support::{Home, repository};
 
-/// The blocks of a page with this mark, in their order.
-fn blocks(page: &str, mark: &str) -> Vec<String> {
+/// The blocks of a page with this info string, in order.
+fn blocks(page: &str, info: &str) -> Vec<String> {
     let text = std::fs::read_to_string(repository(page)).expect("the page");
-    let start = format!("```{mark}\n");
+    let start = format!("```{info}\n");
     let blocks = text.split(&start).skip(1);
     blocks.map(|block| block.split("```").next().expect("an end").to_owned()).collect()
 }
 
-/// A folder that looks like the repository after `make demo`, with the files that examples name, and stand-ins for a browser, an
-/// application and jq.
+/// A folder that looks like the repository after `make demo`, with the files that examples name, and stubs of a browser, an application
+/// and jq.
 fn demo() -> Home {
     let home = Home::empty();
     for file in ["ace.toml", "facts.ndjson"] {
@@ -33,13 +33,18 @@ fn demo() -> Home {
     home.file("message.json", sample.to_string());
     home.file("messages.ndjson", format!("{sample}\n{sample}\n"));
     for (name, script) in [("my-application", "cat messages.ndjson"), ("xdg-open", "exit 0"), ("jq", "cat")] {
-        let file = home.file(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("allowed");
+        stub(&home, name, script);
     }
     home
 }
 
-/// Runs a script in a home, with its `bin` and `ace` on the path; gives stdout.
+/// Puts a shell script on the path of [`run`].
+fn stub(home: &Home, name: &str, script: &str) {
+    let file = home.file(&format!("bin/{name}"), format!("#!/bin/sh\n{script}\n"));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("allowed");
+}
+
+/// Runs a script in a home, with its `bin` and `ace` on the path. Returns stdout.
 fn run(home: &Home, script: &str) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let ace = Path::new(env!("CARGO_BIN_EXE_ace")).parent().expect("a folder");
@@ -50,8 +55,8 @@ fn run(home: &Home, script: &str) -> String {
     }
     shell.env("PATH", format!("{}:{}:{path}", home.path("bin").display(), ace.display()));
     let output = shell.env("ACE_CONFIG", "target/demo/ace.toml").output().expect("a shell");
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (said(&output.stdout), said(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{script}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
     stdout
 }
@@ -93,4 +98,59 @@ async fn the_examples_of_the_server_work() {
         format!("curl() {{ command curl -sS --fail-with-body -H 'Authorization: Bearer {}' \"$@\"; }}\n", token.trim());
     let said = run(&home, &(curl + &requests));
     assert!(said.contains("\"state\":\"queued\"") && said.contains("ace_demo.weeklynews"), "{said}");
+}
+
+#[test]
+fn the_example_of_an_import_works() {
+    let home = Home::empty();
+    home.file("lms/templates/app/edx_ace/hello/email/subject.txt", "Hello {{ user.name|upper }}");
+    run(&home, &blocks("docs/templates.md", "sh import").join("\n"));
+    let imported = home.read("templates/app/edx_ace/hello/email/subject.txt");
+    assert_eq!(imported, "Hello {{ user?.name | django_upper }}");
+}
+
+#[test]
+fn the_examples_of_templates_work() {
+    let home = demo();
+    symlink(repository("tests"), home.path("tests")).expect("linked");
+    let explained = run(&home, &blocks("docs/templates.md", "sh demo").join("\n"));
+    assert!(explained.contains("ace_demo.coursedigest"), "{explained}");
+    // One page is enough here; another test takes pictures of all of them.
+    let pages = home.list("target/previews").into_iter().filter(|file| file.ends_with(".html"));
+    for page in pages.skip(1) {
+        std::fs::remove_file(home.path(&format!("target/previews/{page}"))).expect("removed");
+    }
+    run(&home, &blocks("docs/templates.md", "sh look").join("\n"));
+    assert_eq!(home.list("target/shots").len(), 4);
+}
+
+/// The page's plugin, built by the page's commands.
+#[test]
+fn the_commands_that_build_a_plugin_by_hand_work() {
+    let home = Home::empty();
+    let (manifest, source) = (blocks("docs/plugins.md", "toml"), blocks("docs/plugins.md", "rust"));
+    let manifest = manifest.iter().find(|block| block.starts_with("# Cargo.toml")).expect("a manifest");
+    home.file("quiet_weekend/Cargo.toml", manifest);
+    home.file("quiet_weekend/src/lib.rs", &source[0]);
+    symlink(repository(""), home.path("ace")).expect("linked");
+    // Tests use no network, and share what Cargo has built.
+    stub(&home, "rustup", "exit 0");
+    symlink(std::env!("CARGO_TARGET_TMPDIR"), home.path("quiet_weekend/target")).expect("linked");
+    home.file("plugins/README", "");
+    let build = blocks("docs/plugins.md", "sh build").join("\n").replace("/path/to/the/plugin/folder/", "../plugins/");
+    run(&home, &format!("unset CARGO_TARGET_DIR\n{}cd quiet_weekend\n{build}", without_target()));
+    home.config("");
+    let plugins = home.ace(&["plugins", "--json"]).run().ok().lines();
+    assert_eq!(plugins[0]["name"], "quiet_weekend");
+    assert_eq!(plugins[0]["state"]["state"], "active", "{plugins:?}");
+}
+
+/// Settings for machines whose Rust has no standard library for plugins: it is built from Debian's sources.
+fn without_target() -> &'static str {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc");
+    let sysroot = String::from_utf8(sysroot.stdout).expect("text");
+    if Path::new(sysroot.trim()).join("lib/rustlib/wasm32-unknown-unknown/lib").is_dir() {
+        return "";
+    }
+    "export RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_abort CARGO_BUILD_RUSTC=/usr/bin/rustc\n"
 }
