@@ -1,5 +1,5 @@
-//! Django itself said what each of these templates renders to (`tests/django/make.py`); imported, they must render to the
-//! same, but for the cases that say what is given instead.
+//! Imported templates must render to the text that Django itself renders (recorded by `tests/django/make.py`), except for the cases that
+//! name another text.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use ace::message::{ActionLink, Message, TemplateFile};
 use ace_django::{Options, Severity, Tag};
 use serde_json::Value;
 
-/// Where a case's main file stands.
+/// The folder of a case's main file.
 const FOLDER: &str = "app/edx_ace/case/email/";
-/// What Django's side has in its settings and in its message.
+/// Settings and message of the recordings.
 const SITE: &str = "https://courses.example.org";
 const STATIC: &str = "https://static.example.org/app/";
 const UUID: &str = "7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01";
@@ -20,13 +20,13 @@ const UUID: &str = "7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01";
 struct Case {
     name: String,
     language: Option<String>,
-    /// It is Django's text in each of its languages that counts.
+    /// Whether the case is rendered in each language of Django.
     is_in_each: bool,
     zone: Option<String>,
     main: String,
     context: serde_json::Map<String, Value>,
     files: BTreeMap<String, String>,
-    /// What is known to be given instead of Django's text.
+    /// ACE's text, if it is known to differ from Django's.
     ours: Option<String>,
     links: Vec<ActionLink>,
     trackers: Vec<String>,
@@ -96,7 +96,7 @@ fn with_dates(value: Value) -> Value {
     }
 }
 
-/// What stands for the tags and filters that make.py gives its project.
+/// The replacements for the project tags and filters that make.py defines.
 fn options() -> Options {
     let tags = [
         ("base_url_setting", Tag::Setting("base-url".to_owned())),
@@ -111,7 +111,7 @@ fn options() -> Options {
     }
 }
 
-/// Renders a case; `catalogs` is one more folder of templates.
+/// Renders a case. `catalogs` is an additional template folder.
 fn render(case: &Case, catalogs: Option<&Path>) -> Result<String, String> {
     render_each(case, catalogs, &[case.language.as_deref()]).remove(0)
 }
@@ -159,7 +159,7 @@ fn render_each(case: &Case, catalogs: Option<&Path>, languages: &[Option<&str>])
     languages.iter().map(&mut render).collect()
 }
 
-/// What Django gives for a case, in each of its languages where it is a map.
+/// Django's text for a case, or its texts by language.
 fn texts(golden: &Value) -> Vec<(Option<&str>, &str)> {
     match golden {
         Value::Object(texts) => {
@@ -169,7 +169,7 @@ fn texts(golden: &Value) -> Vec<(Option<&str>, &str)> {
     }
 }
 
-/// Where the cases are: beside this file, or random ones where the environment says.
+/// The folder of the cases: beside this file, or the one of random cases that the environment names.
 fn place() -> PathBuf {
     std::env::var_os("ACE_DJANGO_CASES").map_or_else(folder, PathBuf::from)
 }
@@ -210,9 +210,9 @@ fn imported_templates_render_to_what_django_renders() {
     assert!(count >= 150, "{count} cases");
 }
 
-/// Django's own catalogues are what gettext's tools have long passed. Only Hebrew's header promises forms that are not there.
+/// Django's own catalogues have no faults, except that Hebrew's header declares plural forms that are missing.
 #[test]
-fn djangos_own_catalogues_are_read_as_a_whole() {
+fn djangos_own_catalogues_are_read_completely() {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv/lib");
     let mut pythons = std::fs::read_dir(packages).expect("tests/venv.sh makes target/venv").filter_map(Result::ok);
     let locales = pythons.find_map(|python| {
@@ -234,12 +234,12 @@ fn djangos_own_catalogues_are_read_as_a_whole() {
     let problems: Vec<String> = presentation.problems().iter().map(ToString::to_string).collect();
     let unknown: Vec<_> = problems.iter().filter(|problem| !(problem.contains("/he/") && is_known(problem))).collect();
     assert!(unknown.is_empty(), "{unknown:#?}");
-    // French says that there are two forms, and has three of this one.
+    // French declares two forms, and has three of this message.
     let case = case("three forms [fr]\n{{ 2|filesizeformat }} {{ 1|filesizeformat }}");
     assert_eq!(render(&case, Some(dir.path())).as_deref(), Ok("2\u{a0}octets 1\u{a0}octet"));
 }
 
-/// Pieces of Django templates, sound and broken ones.
+/// Pieces of Django templates, valid and invalid.
 const PIECES: [&str; 84] = [
     "{% cycle 'a' b %}",
     "{% cycle a 'b' as c silent %}",
@@ -330,9 +330,9 @@ const PIECES: [&str; 84] = [
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
-    /// Whatever the importer reads, what it writes can be compiled, and each piece that it could not translate is still there.
+    /// Whatever the importer reads, its output is a valid template, and each piece that it could not translate is kept.
     #[test]
-    fn what_is_written_is_always_a_template(
+    fn the_output_is_always_a_valid_template(
         pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..14),
         other in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..6),
     ) {

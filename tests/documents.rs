@@ -207,8 +207,11 @@ fn anchor(heading: &str) -> String {
 fn pages_are_not_too_long() {
     let is_exempt = |page: &str| ["docs/wit.md", "CHANGELOG.md"].contains(&page);
     let pages = pages();
-    let long: Vec<&String> =
-        pages.iter().filter(|(page, text)| !is_exempt(page) && text.lines().count() > 500).map(|(page, _)| page).collect();
+    let long: Vec<&String> = pages
+        .iter()
+        .filter(|(page, text)| !is_exempt(page) && text.lines().count() > 500)
+        .map(|(page, _)| page)
+        .collect();
     assert!(long.is_empty(), "split these pages by topic: {long:?}");
 }
 

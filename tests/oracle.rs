@@ -1,4 +1,4 @@
-//! The host against what the real edx-ace did: fixtures that tests/fixtures/make.py wrote.
+//! Compares the host with the real edx-ace, whose answers tests/fixtures/make.py has recorded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn assert_same(case: &str, ours: &str, theirs: &str) {
     assert_eq!(numbers(ours), numbers(theirs), "{case}: numbers to the last digit");
 }
 
-/// The numbers of a JSON text as the standard library reads them, which rounds right whatever serde_json's features say.
+/// The numbers of a JSON text as the standard library reads them, which rounds correctly whatever features serde_json has.
 fn numbers(json: &str) -> Vec<f64> {
     let mut in_string = false;
     let mut outside = String::new();
@@ -53,7 +53,7 @@ fn numbers(json: &str) -> Vec<f64> {
 }
 
 #[test]
-fn messages_come_back_as_equal_json() {
+fn messages_are_written_as_equal_json() {
     let cases = fixtures("messages.ndjson");
     assert!(cases.len() >= 20);
     for case in &cases {
@@ -66,7 +66,7 @@ fn messages_come_back_as_equal_json() {
 }
 
 #[test]
-fn message_types_come_back_as_equal_json() {
+fn message_types_are_written_as_equal_json() {
     for case in &fixtures("message_types.ndjson") {
         let (name, json) = (text(case, "case"), text(case, "json"));
         let message_type = MessageType::from_json(json.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -80,7 +80,7 @@ fn personalize_makes_the_message_that_edx_ace_makes() {
         let name = text(case, "case");
         let theirs = text(case, "message");
         let message_type = MessageType::from_json(text(case, "type").as_bytes()).expect("a type");
-        // A recipient is read the way it is read inside a message.
+        // A recipient is read as within a message.
         let shell = json!({"app_label": "a", "name": "n", "recipient": case["recipient"]});
         let recipient = Message::from_value(shell).expect("a message").recipient;
         let user_context = case["user_context"].as_object().cloned().unwrap_or_default();
@@ -123,7 +123,7 @@ impl Channel for Stub {
     }
 }
 
-/// What the host chooses where edx-ace was asked `case`.
+/// The channel that the host chooses for a case.
 async fn ours(case: &Value) -> Option<String> {
     let channels = case["channels"].as_array().expect("channels").iter().map(|c| {
         let (name, channel_type) = (text(c, "name").to_owned(), text(c, "type").to_owned());
@@ -151,7 +151,7 @@ async fn ours(case: &Value) -> Option<String> {
     chosen.map(|(channel, _)| channel.name().to_owned())
 }
 
-/// The host's answer differs from edx-ace's only where departures.md says so, and there it is the right one.
+/// The host's answer differs from that of edx-ace only as departures.md says.
 #[tokio::test]
 async fn channels_are_chosen_as_edx_ace_chooses_them() {
     let mut departures = BTreeMap::new();
@@ -179,7 +179,7 @@ fn text_or<'a>(case: &'a Value, key: &str) -> &'a str {
     case[key].as_str().unwrap_or_default()
 }
 
-/// A registered channel that the settings name after the one edx-ace stumbled over.
+/// Whether a channel is registered and configured after the one that edx-ace failed on.
 fn is_a_later_candidate(case: &Value, chosen: Option<&str>) -> bool {
     let Some(chosen) = chosen else { return false };
     let asked: Vec<&str> = case["asked"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -191,7 +191,7 @@ fn is_a_later_candidate(case: &Value, chosen: Option<&str>) -> bool {
 }
 
 #[test]
-fn the_policy_fold_leaves_what_edx_ace_leaves() {
+fn the_policies_allow_the_same_channel_types_as_in_edx_ace() {
     let mut broken = 0;
     for case in &fixtures("policies.ndjson") {
         let name = text(case, "case");
@@ -203,7 +203,7 @@ fn the_policy_fold_leaves_what_edx_ace_leaves() {
         match case["allowed"].as_array() {
             Some(theirs) => assert_eq!(json!(allowed), json!(theirs), "{name}"),
             None => {
-                // edx-ace's send dies here; ours holds the message back.
+                // edx-ace's send fails here; the host holds the message.
                 broken += 1;
                 assert!(allowed.is_empty(), "{name}: a broken policy lets nothing pass");
             }

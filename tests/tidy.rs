@@ -1,19 +1,19 @@
-//! The house's rules, as a test: who may import what, and where each dependency lives.
+//! Tests of the project's rules: which modules may import which, and where each dependency is used.
 
 mod documents;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Who may import what of the same crate. A new line here is a design decision, and a line that nobody uses is an error. What a
-/// crate may use of another one is what that one makes public.
+/// Which modules may import which of the same crate. A new line here is a design decision, and an unused line is an error. Between
+/// crates, everything public may be used.
 const MAY_IMPORT: [(&str, &[Row]); 3] = [("ace", &ACE), ("server", &SERVER), ("cli", &CLI)];
 
-/// A module, and what it may import.
+/// A module, and the modules it may import.
 type Row = (&'static str, &'static [&'static str]);
 
 const ACE: [Row; 17] = [
-    // What the other crates of the workspace may use beyond the public face.
+    // What the other crates of the workspace may use beyond the public API.
     (
         "internals",
         &["destination", "engine", "mailer", "monitoring", "pipeline", "plugin", "presentation", "tasks", "tls"],
@@ -26,7 +26,7 @@ const ACE: [Row; 17] = [
     ("monitoring", &["config", "message", "tls"]),
     ("tasks", &["monitoring"]),
     ("presentation", &["config", "message"]),
-    // The pipeline asks it, the imports tell it: what both know, and neither of the other.
+    // The pipeline queries it and the imports report to it, without knowing each other.
     ("destination", &["config", "message", "monitoring", "retry"]),
     ("plugin", &["config", "destination", "mailer", "message", "monitoring", "tasks", "tls"]),
     ("policy", &["message", "monitoring", "plugin"]),
@@ -64,13 +64,13 @@ const SERVER: [Row; 7] = [
 ];
 
 const CLI: [Row; 2] = [
-    // The command line talks to the application; what it prints are the values it is given.
+    // The command line prints what the library returns.
     ("commands", &["kit"]),
-    // The author's tools have one plugin at a time, and no engine.
+    // The tools for plugin authors use one plugin at a time, and no engine.
     ("kit", &[]),
 ];
 
-/// The homes of each dependency: crates and modules.
+/// The crates and modules that may use each dependency.
 const HOMES: [(&str, &[&str]); 27] = [
     ("wasmtime", &["ace/plugin"]),
     ("wasmtime_wasi", &["ace/plugin"]),
@@ -101,12 +101,12 @@ const HOMES: [(&str, &[&str]); 27] = [
     ("toml_edit", &["ace/config", "cli/kit"]),
 ];
 
-/// The folder of all crates of the host.
+/// The folder of the host's crates.
 fn host() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The sources of every crate of the host by their path below its folder: `ace/src/plugin/loading/component_file.rs`.
+/// The sources of the host's crates, by their path below its folder: `ace/src/plugin/loading/component_file.rs`.
 fn sources() -> BTreeMap<PathBuf, String> {
     let root = host();
     let mut found = BTreeMap::new();
@@ -128,7 +128,7 @@ fn sources() -> BTreeMap<PathBuf, String> {
 }
 
 /// The crate and the top-level module that a file belongs to.
-fn place(file: &Path) -> (String, String) {
+fn module_of(file: &Path) -> (String, String) {
     let mut names = file.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
     let (package, _src, module) = (names.next(), names.next(), names.next());
     let module = module.expect("a file below src");
@@ -154,7 +154,7 @@ fn code_is_all_of_a_file_except_its_tests() {
     assert_eq!(code(text).lines().filter(|line| !line.is_empty()).collect::<Vec<_>>(), ["use a;", "use c;", "use e;"]);
 }
 
-/// What follows each `crate::`, braces taken apart.
+/// The names that follow `crate::`, including those in braces.
 fn imports(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, marker) in code.match_indices("crate::") {
@@ -177,7 +177,7 @@ fn imports(code: &str) -> BTreeSet<String> {
     found
 }
 
-/// The table of a crate, and of its modules.
+/// The allowed imports, by crate and module.
 fn table() -> BTreeMap<&'static str, BTreeMap<&'static str, BTreeSet<&'static str>>> {
     let of = |(module, others): &Row| (*module, others.iter().copied().collect());
     MAY_IMPORT.iter().map(|(package, modules)| (*package, modules.iter().map(of).collect())).collect()
@@ -188,7 +188,7 @@ fn modules_import_only_what_the_design_allows() {
     let allowed = table();
     let (mut unused, mut wrong) = (allowed.clone(), Vec::new());
     for (file, text) in sources() {
-        let (package, module) = place(&file);
+        let (package, module) = module_of(&file);
         let Some(allowed) = allowed.get(package.as_str()).filter(|_| module != "lib" && module != "main") else {
             continue;
         };
@@ -219,10 +219,10 @@ fn modules_import_only_what_the_design_allows() {
 }
 
 #[test]
-fn every_dependency_has_its_homes() {
+fn dependencies_are_used_only_where_they_may_be() {
     let (mut wrong, mut unused) = (Vec::new(), BTreeMap::from(HOMES.map(|(name, homes)| (name, homes.to_vec()))));
     for (file, text) in sources() {
-        let (package, module) = place(&file);
+        let (package, module) = module_of(&file);
         let home = format!("{package}/{module}");
         let code = code(&text);
         for (dependency, homes) in HOMES {
@@ -252,7 +252,7 @@ fn every_metric_is_documented() {
     assert!(missing.is_empty(), "docs/serving.md does not name {missing:?}");
 }
 
-/// A table of departures that names a test nobody runs shows nothing.
+/// A test that does not exist proves no departure.
 #[test]
 fn departures_name_tests_that_exist() {
     let root = host().join("..");
@@ -290,15 +290,15 @@ fn only_the_command_line_prints() {
     let mut wrong = Vec::new();
     for (file, text) in sources() {
         let prints = ["println!", "eprintln!", "print!(", "dbg!"].iter().any(|p| code(&text).contains(p));
-        if prints && place(&file) != ("cli".to_owned(), "commands".to_owned()) {
+        if prints && module_of(&file) != ("cli".to_owned(), "commands".to_owned()) {
             wrong.push(file.display().to_string());
         }
     }
     assert!(wrong.is_empty(), "these print: {}", wrong.join(", "));
 }
 
-/// A crafted plugin file takes all memory or the whole stack of what parses or compiles it: that is done in one file, which the
-/// program runs in a process of its own.
+/// A crafted plugin file can use all memory or the whole stack of its parser or compiler, so both are in one file, which the program runs
+/// in a separate process.
 #[test]
 fn one_file_parses_and_compiles_plugins() {
     let is_a_test = |file: &Path| file.ends_with("tests.rs") || file.iter().any(|part| part == "tests");
@@ -320,7 +320,7 @@ fn one_file_parses_and_compiles_plugins() {
     }
 }
 
-/// Every configuration of the program names the program as its own compiler.
+/// Every configuration of the program must name the program as its compiler.
 #[test]
 fn the_command_line_reads_configurations_in_one_place() {
     let is_elsewhere = |file: &Path| file.starts_with("cli/src") && !file.ends_with("cli/src/commands.rs");
@@ -334,7 +334,7 @@ fn the_command_line_reads_configurations_in_one_place() {
     }
 }
 
-/// A demangler can be made to take all memory by a crafted name, and a reader of debug sections reads what a guest wrote.
+/// A crafted name can make a demangler use all memory, and a reader of debug sections reads data of the guest.
 #[test]
 fn wasmtime_is_built_without_decoders_of_names() {
     let read = |file: &str| std::fs::read_to_string(host().join(file)).expect("a manifest");
@@ -348,8 +348,8 @@ fn wasmtime_is_built_without_decoders_of_names() {
     }
 }
 
-/// wasmtime's errors quote names of a guest's choice, and its formatting of a stack decodes them, which may take all memory. Where
-/// wasmtime is used, an error called `e`, `err` or `error` may be one of its own; others are called by what they are.
+/// wasmtime's errors quote names that a guest chose, and formatting a stack decodes them, which can use all memory. In modules that use
+/// wasmtime, an error called `e`, `err` or `error` may be one of wasmtime; other errors have other names.
 #[test]
 fn only_one_place_formats_the_errors_of_wasmtime() {
     const HOME: &str = "ace/src/plugin/runtime/errors.rs";

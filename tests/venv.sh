@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Makes the Python environment that the fixtures, the end-to-end tests and the peer benches share.
+# Creates the Python environment for the fixtures, the end-to-end tests and the benchmarks of peers.
 #
-#   tests/venv.sh [PATH]        PATH: target/venv by default; prints nothing when there is nothing to do
+#   tests/venv.sh [PATH]        PATH: target/venv by default; prints nothing if it is up to date
 #
-# Idempotent: the environment carries a stamp, a hash of the list below and of the interpreter's version. With the same
-# stamp this returns at once; with another one the environment is made anew. PYTHON= names another interpreter (3.11 or later).
-# Two callers at once are safe: the second waits for the first.
+# Idempotent: the environment has a stamp, a hash of the list below and of the interpreter's version. If the stamp is the same,
+# nothing is done; otherwise the environment is created again. PYTHON= names another interpreter (3.11 or later). Two callers
+# at once are safe: the second waits for the first.
 set -euo pipefail
 
-# edx-ace, Django and xss-utils (a tag of Open edX's) decide what the fixtures say; aiosmtpd is the SMTP server for TLS, AUTH
-# and refusals in tests; Jinja2 is a peer of the benches; Schemathesis holds the HTTP API against its own description.
-# Direct dependencies are pinned; what they pull in is not.
+# edx-ace, Django and xss-utils (a tag of Open edX) determine the fixtures; aiosmtpd is the SMTP server for TLS, AUTH and refusals
+# in tests; Jinja2 is a peer in the benchmarks; Schemathesis compares the HTTP API with its description. Direct dependencies are
+# pinned, transitive ones are not.
 requirements='edx-ace==1.15.0
 xss-utils==1.0.0
 Django==5.2.19
@@ -31,7 +31,7 @@ fail() {
 
 command -v "$python" >/dev/null || fail "$python is not on the PATH" 'apt-get install -y python3 python3-venv, or PYTHON=/path/to/python3'
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11" 'PYTHON=/path/to/a/newer/python3'
-"$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python cannot make environments" 'apt-get install -y python3-venv'
+"$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python cannot create environments" 'apt-get install -y python3-venv'
 
 stamp=$({ printf '%s' "$requirements"; "$python" -V; } | sha256sum | cut -d' ' -f1)
 current() { [ -x "$venv/bin/python" ] && [ "$(cat "$venv/stamp" 2>/dev/null)" = "$stamp" ]; }
@@ -42,11 +42,11 @@ exec 9>"$venv.lock"
 flock 9
 current && exit 0
 
-[ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || fail "$venv exists and is not a Python environment" 'name a path that is free'
-printf 'venv.sh: making %s\n' "$venv" >&2
+[ ! -e "$venv" ] || [ -e "$venv/pyvenv.cfg" ] || fail "$venv exists and is not a Python environment" 'name a path that does not exist'
+printf 'venv.sh: creating %s\n' "$venv" >&2
 rm -rf "$venv"
 "$python" -m venv "$venv"
 printf '%s' "$requirements" >"$venv/requirements.txt"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --requirement "$venv/requirements.txt" >&2 ||
-    fail 'pip could not install the requirements above' 'check that PyPI (or its mirror in pip.conf) answers, then run this again'
+    fail 'pip could not install the requirements above' 'check that PyPI (or its mirror in pip.conf) is reachable, then run this again'
 printf '%s\n' "$stamp" >"$venv/stamp"

@@ -1,5 +1,5 @@
-//! docs/wit.md, the reference of the plugin interface, is made of `wit/`: every interface, type and function with its words.
-//! This test fails where the page is not what `wit/` says; with `ACE_WRITE_DOCS` set (`make docs`) it writes the page.
+//! docs/wit.md, the reference of the plugin interface, is generated from `wit/`: every interface, type and function with its
+//! documentation. This test fails if the page is out of date; with `ACE_WRITE_DOCS` set (`make docs`) it writes the page.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ Names here are WIT's. Rust and Python write `channel-type` as `channel_type`, Ja
 interface before it. `option<T>` may be absent, `result<T, E>` is a value or an error, `result<_, E>` nothing or an error.
 ";
 
-/// In the order in which an author reads them: what is exported, what it is handed, what it may call.
+/// The interfaces in reading order: exports, their parameters, imports.
 const ORDER: [&str; 12] = [
     "policy",
     "channel",
@@ -100,7 +100,7 @@ fn items<'a>(wit: &Resolve, kind: &'a TypeDefKind) -> Vec<Item<'a>> {
     }
 }
 
-/// `use common.{json}` makes a type of this interface, too.
+/// Whether a type is only an alias by `use common.{json}`.
 fn is_used_from_elsewhere(wit: &Resolve, def: &TypeDef) -> bool {
     let TypeDefKind::Type(Type::Id(id)) = def.kind else { return false };
     wit.types[id].owner != def.owner
@@ -160,7 +160,7 @@ fn signature(wit: &Resolve, function: &Function) -> String {
     format!("{}: func({}){result}", function.item_name(), params.join(", "))
 }
 
-/// The page, as far as it is written.
+/// The page while it is written.
 struct Page<'a> {
     wit: &'a Resolve,
     text: String,
@@ -254,7 +254,7 @@ impl Page<'_> {
         }
     }
 
-    /// A type of another interface, with the place it is described at.
+    /// A type of another interface, with a link to its description.
     fn used(&self, name: &str, id: TypeId) -> Option<String> {
         let def = &self.wit.types[id];
         let TypeDefKind::Type(Type::Id(origin)) = def.kind else { return None };
@@ -296,7 +296,7 @@ fn one_line(docs: &Docs) -> String {
     docs.contents.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A bar would end the cell.
+/// Escapes bars, which would end the cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

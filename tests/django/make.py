@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Renders the cases with Django itself and writes what it gives to golden/, one file for each file of cases.
+"""Renders the cases with Django itself and writes its output to golden/, one file for each file of cases.
 
-    make.py            write them anew
-    make.py --check    exit code 1 where one is not what Django gives
+    make.py            write the files
+    make.py --check    exit code 1 if one differs from Django's output
 
-A case begins with a line `=== name [options]`. Options: a language, or `*` for each that Django has, with nothing of locale/ beside
-its own; the main file's name (main.html otherwise); `zone=Europe/Berlin` (UTC otherwise); and `differs`: ACE is known to give
-something else, which stands after `--- ours`, and docs/templates.md says why. A line `@ {…}` may follow: the
-context, in which {"$date": "…"} is a date, {"$ago": 90} the moment so many seconds before now, and "$channel" says what the channel has: `links` of [address, text, whether it is for
-unsubscribing], and `trackers`. Then comes the main file, and after `--- name` others.
+A case starts with a line `=== name [options]`. Options: a language, or `*` for every language of Django, with Django's catalogues
+alone; the name of the main file (default: main.html); `zone=Europe/Berlin` (default: UTC); and `differs`: ACE's output is known to
+differ, follows after `--- ours`, and docs/templates.md says why. A line `@ {…}` may follow: the context, in which
+{"$date": "…"} is a date, {"$ago": 90} the time that many seconds ago, and "$channel" what the channel has: `links`, each [address,
+text, whether it is for unsubscribing], and `trackers`. Then follow the main file and, after `--- name`, others.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from django.utils.safestring import mark_safe
 
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = "app/edx_ace/case/email/"
-# What ../django.rs has in ace.toml and in its message.
+# The same as in ace.toml and in the message of ../django.rs.
 SITE = "https://courses.example.org"
 STATIC = "https://static.example.org/app/"
 UUID = "7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01"
@@ -79,7 +79,7 @@ def value(json_value):
 
 
 def compile_catalog(po, mo):
-    """A catalogue as gettext's msgfmt makes it."""
+    """A catalogue as gettext's msgfmt compiles it."""
     entries, current, key = [], None, None
     for line in po.read_text().splitlines():
         if not line or line.startswith("#"):
@@ -142,7 +142,7 @@ def openedx_tags():
 
 
 def project_tags():
-    """Tags and filters of a project's own; ../django.rs says what stands for them."""
+    """Tags and filters of a project; ../django.rs defines their replacements."""
     library = Library()
     library.simple_tag(lambda default=None: SITE, name="base_url_setting")
     library.simple_tag(lambda: mark_safe("The <b>Site</b>"), name="site_name")
@@ -179,7 +179,7 @@ def routes():
 
 
 def languages():
-    """Every one that Django has words or formats of."""
+    """Every language that Django has texts or formats of."""
     folders = pathlib.Path(django.__file__).parent.glob("conf/locale/*/LC_MESSAGES")
     return sorted(translation.to_language(folder.parent.name) for folder in folders)
 
@@ -232,7 +232,7 @@ def main():
                            STATIC_URL=STATIC, ROOT_URLCONF="project_urls")
         django.setup()
         known = routes()
-        # The cases of random_cases.py stand elsewhere, and may be ones that Django refuses.
+        # The cases of random_cases.py are in another folder, and Django may reject them.
         is_random = sys.argv[1:2] == ["--random"]
         place = pathlib.Path(sys.argv[2]) if is_random else HERE
         wrong, count = [], 0

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes cases of random nested templates, for what nobody thought of.
+"""Writes cases of random nested templates, to find what the other cases miss.
 
-    random_cases.py SEED COUNT FOLDER      FOLDER/cases/random.cases and what Django gives, in FOLDER/golden
+    random_cases.py SEED COUNT FOLDER      FOLDER/cases/random.cases, and Django's output in FOLDER/golden
 
     ACE_DJANGO_CASES=FOLDER cargo test --release -p ace --test django
 
-A template that Django refuses is left out.
+Templates that Django rejects are left out.
 """
 import json
 import pathlib
@@ -52,7 +52,7 @@ class Writer:
 
     def value(self):
         if self.random.random() < 0.05:
-            # A date is a text in a message, so that only its filters know what it is.
+            # A date is a string in a message, so only filters for dates are used with it.
             return "d|date" + self.pick("", ':"Y-m-d"', ':"j. F Y"')
         filters = self.random.choices(FILTERS, k=self.pick(0, 0, 0, 1, 1, 2, 3))
         return "|".join([self.operand(), *filters])

@@ -1,4 +1,4 @@
-//! From nothing to a tested plugin, in every language: what `ace plugin new` writes builds, passes its own tests and loads.
+//! New plugins in every language: a project of `ace plugin new` builds, passes its own tests and loads.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,8 +19,8 @@ pub fn path() -> String {
     path.into_string().expect("text")
 }
 
-/// Folders that outlive the test: of compiled plugins, and of what Cargo and Go built of their standard libraries. Go's modules
-/// come from a folder.
+/// Caches that outlive the test: compiled plugins, and the standard libraries that Cargo and Go build. Go's modules come from a
+/// folder.
 pub fn caches() -> [(&'static str, String); 6] {
     let tmp = env!("CARGO_TARGET_TMPDIR");
     [
@@ -39,7 +39,7 @@ pub fn plugin(home: &Home, arguments: &[&str]) -> Done {
     caches().into_iter().fold(run, |run, (name, value)| run.env(name, &value)).run_within(PATIENCE)
 }
 
-/// Begins, builds, tests and checks one of each kind.
+/// Creates, builds, tests and checks a plugin of each kind.
 fn every_kind(language: &str) {
     for kind in ["policy", "channel", "resolver"] {
         let home = Home::empty();
@@ -58,7 +58,7 @@ fn a_new_plugin_in_rust_builds_and_passes_its_tests() {
     every_kind("rust");
 }
 
-/// `cargo test` in a project: whether it passed, and what it said.
+/// Runs `cargo test` in a project. Returns whether it passed, and its output.
 pub fn cargo_test(home: &Home, project: &str) -> (bool, String) {
     let mut cargo = Command::new("cargo");
     cargo.arg("test").current_dir(home.path(project)).envs(caches());
@@ -67,7 +67,7 @@ pub fn cargo_test(home: &Home, project: &str) -> (bool, String) {
     (output.status.success(), said.concat())
 }
 
-/// `cargo test`: the table of cases again, without WebAssembly and without a host.
+/// `cargo test` runs the same cases without WebAssembly and without a host.
 #[test]
 fn a_new_plugin_in_rust_is_tested_natively() {
     for kind in ["policy", "channel", "resolver"] {
@@ -107,9 +107,9 @@ fn a_new_plugin_in_go_builds_and_passes_its_tests() {
     every_kind("go");
 }
 
-/// Go's collector must not begin while the host hands a text over: these calls hand over many times what an instance may hold.
+/// Go's garbage collector must not start while the host passes a string: these calls pass many times the memory of an instance.
 #[test]
-fn a_plugin_in_go_lives_on_the_memory_it_has() {
+fn a_plugin_in_go_stays_within_its_memory() {
     let home = Home::empty();
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "go"]).ok();
     let source = home.read("mine/main.go");
@@ -135,7 +135,7 @@ fn nothing_is_overwritten_and_a_name_is_checked() {
 }
 
 #[test]
-fn a_tool_that_is_missing_is_named_with_what_installs_it() {
+fn a_missing_tool_is_named_with_the_command_that_installs_it() {
     for (language, words) in [
         ("js", "componentize-qjs is not installed; npm install"),
         ("ts", "tsc is not installed; npm install"),
@@ -146,7 +146,7 @@ fn a_tool_that_is_missing_is_named_with_what_installs_it() {
     ] {
         let home = Home::empty();
         plugin(&home, &["new", "mine", "--kind", "policy", "--lang", language]).ok();
-        // Programs that find others are there, the tools are not.
+        // Package managers are installed, the tools are not.
         std::fs::create_dir(home.path("bin")).expect("made");
         for program in ["npm", "python3"] {
             home.file(&format!("bin/{program}"), "");
@@ -164,19 +164,19 @@ fn a_tool_that_is_missing_is_named_with_what_installs_it() {
 }
 
 #[test]
-fn what_a_compiler_says_is_shown() {
+fn the_output_of_a_failed_compiler_is_shown() {
     let home = Home::empty();
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "ts"]).ok();
     home.file("mine/mine.ts", "export const policy: number = \"no number\";\n");
     plugin(&home, &["build", "mine"]).code(2).says("mine.ts(1,14): error TS2322");
-    // What a JavaScript plugin lacks shows when it is called.
+    // A missing function of a JavaScript plugin is only noticed when it is called.
     home.file("mine/mine.ts", "export const nothing = 1;\n");
     plugin(&home, &["build", "mine"]).ok();
     let done = plugin(&home, &["test", "mine"]).code(1);
     assert!(done.stdout.contains("\"refused\": \"enabled: "), "{}", done.stdout);
 }
 
-/// The one block of docs/authoring.md with this mark.
+/// The only block of docs/authoring.md with this info string.
 fn block(mark: &str) -> String {
     let text = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");
     let block = text.split(&format!("```{mark}\n")).nth(1).expect("it is there");
@@ -221,7 +221,7 @@ fn the_cap_of_the_guide_works_as_it_is_written() {
     assert_eq!(states, ["expired", "sent", "sent"], "two, and the third would be tomorrow: {lines:#?}");
 }
 
-/// The commands of docs/authoring.md that are marked as the tutorial, in their order.
+/// The commands of the tutorial in docs/authoring.md, in order.
 fn tutorial() -> String {
     let text = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");
     let blocks = text.split("```sh tutorial\n").skip(1);

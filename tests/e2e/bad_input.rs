@@ -1,4 +1,4 @@
-//! Input that is wrong: a clear error for each line, and the rest goes on.
+//! Invalid input: each invalid line has a clear error, and the other lines are sent.
 
 use std::io::Write;
 
@@ -23,7 +23,7 @@ fn refusals(line: &Value) -> Vec<String> {
 }
 
 #[test]
-fn each_bad_line_is_refused_with_its_number_and_the_rest_goes_on() {
+fn each_invalid_line_is_rejected_with_its_number_and_the_others_are_sent() {
     let good = || message("note", json!({})).to_string();
     let nan = good().replace("\"name\":\"note\"", "\"name\":\"note\",\"context\":{\"scores\":[1,{\"mean\":NaN}]}");
     let lines = [
@@ -57,7 +57,7 @@ fn each_bad_line_is_refused_with_its_number_and_the_rest_goes_on() {
 }
 
 #[test]
-fn a_bad_first_line_does_not_take_the_others_with_it() {
+fn an_invalid_first_line_does_not_affect_the_others() {
     let good = message("note", json!({})).to_string();
     let lines = [r#"{"app_label": "app", "name": "#.to_owned(), good.clone(), good];
     let told = send_lines(&mail_home(DISCARD), &lines).code(1).lines();
@@ -79,13 +79,13 @@ fn one_message_may_be_written_over_many_lines() {
 }
 
 #[test]
-fn a_message_of_twenty_megabytes_is_refused_and_not_kept_in_memory() {
+fn a_message_of_twenty_megabytes_is_rejected_and_not_buffered() {
     let server = Smtpd::start(&[]);
     let home = mail_home(&server.relay());
     let mut ace = home.ace(&["send", "--json", "-"]).start_open();
     let mut input = ace.stdin.take().expect("its input");
     let long = message("note", json!({"context": {"text": "x".repeat(20 << 20)}}));
-    // The program reads beside this thread; a line alone would fill the pipe.
+    // Written from another thread, because one line would fill the pipe.
     writeln!(input, "{long}\n{}", message("note", json!({}))).expect("it reads on");
     wait_for("the mail after the long line", || (!server.mails().is_empty()).then_some(()));
     let status = std::fs::read_to_string(format!("/proc/{}/status", ace.id())).expect("its status");
@@ -100,7 +100,7 @@ fn a_message_of_twenty_megabytes_is_refused_and_not_kept_in_memory() {
 }
 
 #[test]
-fn missing_templates_are_named_with_every_place_looked_at() {
+fn missing_templates_are_named_with_every_folder_searched() {
     let home = mail_home(DISCARD);
     home.email_templates("half", "s", "h", "t");
     std::fs::remove_file(home.path("templates/app/edx_ace/half/email/head.html")).expect("removed");
@@ -137,7 +137,7 @@ fn a_template_that_fails_is_named_with_its_line() {
 }
 
 #[test]
-fn nobody_to_write_to_is_no_failure_but_skipped() {
+fn a_message_without_an_address_is_skipped() {
     let home = mail_home(DISCARD);
     let recipients = [json!({"lms_user_id": 7}), json!({"lms_user_id": "x", "email_address": " "}), Value::Null];
     let messages = recipients.map(|recipient| message("note", json!({"recipient": recipient})));
@@ -148,15 +148,15 @@ fn nobody_to_write_to_is_no_failure_but_skipped() {
 }
 
 #[test]
-fn a_message_past_its_time_is_expired_without_an_attempt() {
+fn an_expired_message_is_not_attempted() {
     let home = mail_home(DISCARD);
-    // Without an offset, as edx-ace's own tests write it: UTC.
+    // Without an offset, as in edx-ace's own tests: UTC.
     let done = home.send(&[message("note", json!({"expiration_time": "2020-01-02T03:04:05"}))]).code(1);
     assert_eq!((&done.email()["state"], &done.email()["attempts"]), (&json!("expired"), &json!(0)));
 }
 
 #[test]
-fn a_send_may_be_limited_to_types_or_channels() {
+fn a_send_can_be_limited_to_types_or_channels() {
     let home = mail_home(&format!("{DISCARD}\n[plugins.file_email]\ngrants = {{ outbox = 'out' }}\n"));
     home.plugin("file_email");
     std::fs::create_dir(home.path("out")).expect("made");
@@ -175,6 +175,6 @@ fn a_send_may_be_limited_to_types_or_channels() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     mail_home(DISCARD).ace(&["send", "nowhere.json"]).run().code(2).says("nowhere.json");
 }

@@ -1,4 +1,4 @@
-//! Very many messages, each exactly once; and what an interruption leaves.
+//! Very many messages, each sent exactly once; interruptions.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -38,17 +38,17 @@ fn five_thousand_messages_arrive_each_exactly_once() {
 }
 
 #[test]
-fn an_interruption_finishes_what_is_under_way() {
+fn an_interruption_finishes_messages_in_flight() {
     let server = Smtpd::start(&[]);
     let home = mail_home(&server.relay_with("tls = 'none'\nconnections = 8"));
     let mut ace = home.ace(&["send", "--json", "--concurrency", "8", "-"]).start_open();
     let mut input = ace.stdin.take().expect("its input");
-    // The input never ends by itself: only the interruption does.
+    // The input never ends, so only the interruption ends the program.
     let feeder = std::thread::spawn(move || while writeln!(input, "{}", message("note", json!({}))).is_ok() {});
     let id = i32::try_from(ace.id()).expect("a process id");
     let ended = std::thread::spawn(move || Done::of(ace));
     wait_for("the first mails", || (server.mails().len() >= 20).then_some(()));
-    // SAFETY: a signal to a child of our own, which nothing but that signal ends.
+    // SAFETY: sends a signal to a child process of this test, which only that signal ends.
     unsafe { libc::kill(id, libc::SIGINT) };
     let done = ended.join().expect("it ended");
     feeder.join().expect("the feeder ended");

@@ -1,4 +1,4 @@
-//! The folder of compiled plugins, of the real program: whatever lies in it, and whoever may write into it, plugins serve.
+//! The folder of compiled plugins: plugins are active whatever it contains, and whoever can write to it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ fn plugins(home: &Home) -> Done {
     home.ace(&["plugins", "--json"]).env("ACE_LOG", "warn").run().ok()
 }
 
-/// Replaces a file: entries cannot be written in place.
+/// Replaces a file, because entries cannot be written in place.
 fn put(path: &Path, content: &[u8]) {
     fs::remove_file(path).expect("removed");
     fs::write(path, content).expect("written");
@@ -32,7 +32,7 @@ fn put(path: &Path, content: &[u8]) {
 }
 
 #[test]
-fn every_kind_of_damage_is_told_once_and_compiled_anew() {
+fn every_kind_of_damage_is_reported_once_and_compiled_again() {
     let home = home();
     plugins(&home);
     let files = compiled(&home);
@@ -78,7 +78,7 @@ fn every_kind_of_damage_is_told_once_and_compiled_anew() {
 }
 
 #[test]
-fn a_folder_that_others_may_write_into_is_named_with_how_to_fix_it_and_plugins_serve() {
+fn a_folder_that_others_can_write_to_is_named_with_the_fix_and_plugins_are_active() {
     let home = home();
     fs::create_dir(home.path("compiled")).expect("made");
     fs::set_permissions(home.path("compiled"), fs::Permissions::from_mode(0o777)).expect("set");
@@ -92,11 +92,11 @@ fn a_folder_that_others_may_write_into_is_named_with_how_to_fix_it_and_plugins_s
 }
 
 #[test]
-fn code_of_other_settings_is_pruned_and_that_in_use_is_not() {
+fn code_of_other_settings_is_pruned_and_code_in_use_is_not() {
     let home = home();
     plugins(&home);
     let files = compiled(&home);
-    // Code that nobody asked for in a year, as of a version before.
+    // Code that was not used for a year, as an earlier version left it.
     let stale = home.path(&format!("compiled/{}-{:016x}.cwasm", "ab".repeat(32), 7));
     fs::copy(&files[0], &stale).expect("copied");
     let year_ago =

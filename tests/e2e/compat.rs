@@ -27,7 +27,7 @@ fn exported_interfaces_are_as_1_0_0_shipped_them() {
     }
 }
 
-/// Everything but the four is imported: functions may be added, none may be taken away or changed.
+/// All other interfaces are imported: functions can be added, but not removed or changed.
 #[test]
 fn imported_interfaces_keep_everything_that_1_0_0_had() {
     for file in ["messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"] {
@@ -52,7 +52,7 @@ const FROZEN: &str = "[plugins.frozen_1_0_0]\nconfig = { colour = 'blue' }\n\
                       grants = { keyvalue = ['facts'], mailer = true, outbox = 'out', http = ['https://campus.example/'] }\n";
 
 #[test]
-fn a_plugin_built_against_1_0_0_uses_everything_it_was_promised() {
+fn a_plugin_built_against_1_0_0_can_use_every_function_of_it() {
     let server = Smtpd::start(&[]);
     let home = Home::empty();
     home.guest("frozen_1_0_0", "frozen_1_0_0");
@@ -75,7 +75,7 @@ fn a_plugin_built_against_1_0_0_uses_everything_it_was_promised() {
     assert_eq!(mail.part_types().len(), 5);
 }
 
-/// What is said of each plugin of a folder with these.
+/// The state of each plugin in a folder with these guests.
 fn states(guests: &[&str]) -> BTreeMap<String, Value> {
     let home = Home::new(&[], "");
     guests.iter().for_each(|guest| home.guest(guest, guest));
@@ -85,7 +85,7 @@ fn states(guests: &[&str]) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn a_newer_plugin_runs_where_it_uses_nothing_new_and_is_refused_by_name_where_it_does() {
+fn a_newer_plugin_runs_unless_it_uses_a_new_function_which_is_named() {
     let states = states(&["from_1_2_0", "needs_1_2_0"]);
     assert_eq!(states["from_1_2_0"]["state"], "active");
     let refused = &states["needs_1_2_0"];
@@ -95,7 +95,7 @@ fn a_newer_plugin_runs_where_it_uses_nothing_new_and_is_refused_by_name_where_it
 }
 
 #[test]
-fn a_newer_plugin_that_fits_is_asked() {
+fn a_compatible_newer_plugin_is_called() {
     let home = Home::new(&[], "");
     home.guest("from_1_2_0", "from_1_2_0");
     let lines = home.send(&[message("note", json!({}))]).lines();

@@ -1,4 +1,4 @@
-//! Plugin files are read and compiled by a process of their own: what they do to it breaks that plugin, and nothing else.
+//! Plugin files are read and compiled in a separate process. What they do to it breaks only that plugin.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::crafted;
 use crate::support::{Home, wait_for};
 
-/// Quick bounds; a sound plugin is far below them.
+/// Limits that are reached quickly. A normal plugin is far below them.
 const QUICK: &str = "[compiler]\nmemory = '256MiB'\ncpu-time = '2s'\n";
 
-/// A home with these crafted files as plugins, beside a sound one, and a cache of its own.
+/// A home with these crafted files as plugins, a normal plugin, and a cache of its own.
 fn home(files: &[(&'static str, Vec<u8>)]) -> Home {
     let home = Home::new(&["stub_policy"], "");
     configure(&home, QUICK);
@@ -32,12 +32,12 @@ fn says_one_of(reason: &str, words: &[&str]) {
     assert!(words.iter().any(|words| reason.contains(words)), "{reason:?} has none of {words:?}");
 }
 
-/// A program in place of `ace` that compiles: a shell with this script.
+/// A compiler that is a shell with this script.
 fn script(text: &str) -> Compile {
     Compile::Command { program: "/bin/sh".into(), arguments: ["-c", text].map(Into::into).to_vec() }
 }
 
-/// This build's `ace` compiles.
+/// A compiler that is this build's `ace`.
 fn by_ace() -> Compile {
     Compile::Command { program: env!("CARGO_BIN_EXE_ace").into(), arguments: Vec::new() }
 }
@@ -56,7 +56,7 @@ fn reason(ace: &Ace, plugin: &str) -> String {
 }
 
 #[test]
-fn crafted_files_break_themselves_alone_and_name_the_limit() {
+fn crafted_files_break_only_themselves_and_name_the_limit() {
     let files = crafted::all();
     let home = home(&files.iter().map(|(name, bytes, _)| (*name, bytes.clone())).collect::<Vec<_>>());
     let listed = home.ace(&["plugins", "--json"]).run().code(1);
@@ -99,7 +99,7 @@ fn every_command_that_reads_a_plugin_survives_it() {
     }
 }
 
-/// The processes that this one has started and that are still there.
+/// The running child processes of a process.
 fn children(parent: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
     let ids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
@@ -110,8 +110,8 @@ fn children(parent: u32) -> Vec<u32> {
     ids.filter(is_child).collect()
 }
 
-/// `ace plugin check` of a file that takes long, and the process that compiles it. The program is started with one more open
-/// descriptor, as careless supervisors do.
+/// `ace plugin check` of a file that takes long, and the process that compiles it. The program is started with an additional open
+/// descriptor, as some supervisors do.
 fn compiling(home: &Home) -> (Child, u32) {
     configure(home, "[compiler]\nmemory = '8GiB'\ntotal-memory = '8GiB'\n");
     let file = home.file("long.wasm", crafted::live_ranges(300_000));
@@ -131,7 +131,7 @@ fn proc(id: u32, file: &str) -> String {
 }
 
 #[test]
-fn a_compiler_has_bounded_itself_and_ends_with_its_host() {
+fn a_compiler_limits_itself_and_ends_with_its_host() {
     let (mut ace, child) = compiling(&home(&[]));
     let (limits, status) = (proc(child, "limits"), proc(child, "status"));
     let limit = |name: &str| {
@@ -144,7 +144,7 @@ fn a_compiler_has_bounded_itself_and_ends_with_its_host() {
     assert_eq!(limit("Max open files"), ["16", "16"]);
     assert_eq!(limit("Max file size")[0], (256_u64 * (1 << 20) + (2 << 20)).to_string());
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
-    // Only root may look at a process that leaves no core.
+    // Only root can inspect a process that is not dumpable.
     if let Ok(open) = std::fs::read_dir(format!("/proc/{child}/fd")) {
         let open: Vec<_> = open.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
         let is_own = |file: &std::path::PathBuf| {
@@ -164,7 +164,7 @@ fn is_dead(id: u32) -> bool {
 }
 
 #[tokio::test]
-async fn a_hit_starts_no_compiler_and_knows_what_a_miss_knew() {
+async fn a_cache_hit_starts_no_compiler_and_has_the_same_metadata() {
     let home = home(&[]);
     home.plugin("bulk_email_optout");
     let first = start(&home, by_ace()).await;
@@ -176,29 +176,29 @@ async fn a_hit_starts_no_compiler_and_knows_what_a_miss_knew() {
             (&PluginState::Active, &before.imports, &before.namespaces)
         );
     }
-    // Where the cache is gone, the other program is asked.
+    // Without the cache, the other program is run.
     std::fs::remove_dir_all(home.path("cache")).expect("it is there");
     assert!(reason(&start(&home, script("exit 1")).await, "stub_policy").contains("exit status: 1"));
 }
 
 #[tokio::test]
-async fn code_comes_through_memory_where_there_is_no_cache() {
+async fn without_a_cache_code_is_passed_in_memory() {
     let home = home(&[]);
     home.file("ace.toml", "plugin-dir = 'plugins'\n");
     let ace = start(&home, by_ace()).await;
     assert_eq!(ace.registry().plugins["stub_policy"].state, PluginState::Active);
 }
 
-/// A host that is itself bounded, as by `ulimit`, hands its bounds on.
+/// A host with limits of its own, as set by `ulimit`, passes them on.
 #[test]
-fn a_lower_bound_of_the_host_holds() {
+fn a_lower_limit_of_the_host_applies() {
     let home = home(&[]);
     let script = format!("ulimit -t 30; ulimit -n 64; ulimit -f 4096; exec {} plugins", env!("CARGO_BIN_EXE_ace"));
     let done = Command::new("/bin/sh").args(["-c", &script]).current_dir(home.path("")).output().expect("a shell");
     assert!(done.status.success(), "{done:?}");
 }
 
-/// What a script that stands for a compiler wrote down, a line each.
+/// The lines that a stub compiler has logged.
 fn log(home: &Home) -> Vec<String> {
     std::fs::read_to_string(home.path("log")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
@@ -208,7 +208,7 @@ fn logging(home: &Home, text: &str) -> Compile {
 }
 
 #[tokio::test]
-async fn a_refused_file_costs_one_compiler_however_often_it_is_looked_at() {
+async fn a_rejected_file_is_compiled_once_however_often_it_is_inspected() {
     let home = home(&[]);
     let ace = start(&home, logging(&home, "echo asked >> LOG; exit 1")).await;
     assert_eq!(log(&home).len(), 1);
@@ -244,12 +244,12 @@ async fn compilers_take_turns() {
     assert_eq!(log(&home), ["begins", "ends"].repeat(6));
 }
 
-/// A file that would never end, and one compiler: whoever comes later waits for a moment, and that file comes to its own end.
+/// An endless file and one compiler process: other files wait only for a moment, and the endless one is cut in the end.
 #[tokio::test]
-async fn a_slow_file_holds_up_no_other() {
+async fn a_slow_file_does_not_delay_others() {
     let home = home(&[]);
     configure(&home, "[compiler]\nprocesses = 1\ntimeout = '60s'\n");
-    // Reading through a path of its own leaves the descriptor where it was. A slow file is refused when it has its turn again.
+    // Reading by path does not move the descriptor. A slow file is rejected when it has its next turn.
     let compiler = r#"
         if grep -q slow-file /proc/self/fd/0; then
             echo slow >> LOG
@@ -271,7 +271,7 @@ async fn a_slow_file_holds_up_no_other() {
         if ace.registry().plugins.get("good").is_some_and(|good| good.state == PluginState::Active) {
             break;
         }
-        // The one before it has a turn of five seconds, and would take sixty.
+        // The file before it has a turn of five seconds, and would take sixty.
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", log(&home));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -281,7 +281,7 @@ async fn a_slow_file_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_with_a_compiler_is_the_reason() {
+async fn the_failure_of_a_compiler_is_the_reason() {
     let cases = [
         (script("exec sleep 100"), "took longer than 1s (compiler.timeout)"),
         (script("exec 2>&-; exec sleep 100"), "took longer than 1s (compiler.timeout)"),
@@ -305,7 +305,7 @@ async fn what_goes_wrong_with_a_compiler_is_the_reason() {
 }
 
 #[tokio::test]
-async fn code_that_is_too_long_is_refused() {
+async fn code_that_is_too_long_is_rejected() {
     let home = home(&[("long", crafted::large_data(2 << 20)), ("longer", crafted::large_data(8 << 20))]);
     configure(&home, "[compiler]\ncode-bytes = '1MiB'\n");
     let ace = start(&home, by_ace()).await;
@@ -315,9 +315,9 @@ async fn code_that_is_too_long_is_refused() {
 }
 
 #[test]
-fn an_interrupt_on_a_terminal_is_for_the_host() {
+fn an_interrupt_on_a_terminal_does_not_reach_the_compiler() {
     let (mut ace, child) = compiling(&home(&[]));
-    // A terminal sends it to the whole group of the host.
+    // A terminal sends it to the whole process group of the host.
     let group = |id: u32| proc(id, "stat").rsplit_once(") ").map(|(_, rest)| rest.split(' ').nth(2).map(str::to_owned));
     assert_ne!(group(child), group(ace.id()));
     ace.kill().expect("it runs");

@@ -1,4 +1,4 @@
-//! What ace.toml and the environment may say, and what is said when they are wrong.
+//! Settings in ace.toml and in the environment, and the errors for invalid ones.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::{GRANTED, Home, demo_home, mail_home, message};
 const DISCARD: &str = "[relays.main]\nkind = 'discard'\n";
 
 #[test]
-fn every_problem_is_told_at_once_with_file_line_and_the_nearest_name() {
+fn every_problem_is_reported_at_once_with_file_line_and_the_nearest_name() {
     let home = Home::empty();
     let lines = [
         "plugin-dir = 'plugins'",
@@ -48,7 +48,7 @@ fn every_problem_is_told_at_once_with_file_line_and_the_nearest_name() {
 }
 
 #[test]
-fn names_that_no_plugin_has_are_told_at_once() {
+fn names_that_no_plugin_has_are_reported_at_once() {
     let home = Home::empty();
     home.plugin("django_email");
     home.plugin("stub_policy");
@@ -71,14 +71,14 @@ fn names_that_no_plugin_has_are_told_at_once() {
 }
 
 #[test]
-fn toml_that_cannot_be_read_is_told_with_its_line() {
+fn invalid_toml_is_reported_with_its_line() {
     let home = Home::empty();
     home.file("ace.toml", "[delivery]\nconcurrency = = 4\n");
     home.ace(&["plugins"]).run().code(2).says("ace.toml:2: ");
 }
 
 #[test]
-fn the_environment_is_laid_over_the_file() {
+fn the_environment_overrides_the_file() {
     let server = Smtpd::start(&[]);
     let home = mail_home(&relay(free_port(), "tls = 'none'"));
     let port = server.port.to_string();
@@ -93,7 +93,7 @@ fn the_environment_is_laid_over_the_file() {
 }
 
 #[test]
-fn the_configuration_may_be_named() {
+fn the_configuration_file_can_be_named() {
     let home = mail_home(DISCARD);
     std::fs::create_dir(home.path("etc")).expect("made");
     let text = home.read("ace.toml").replace("'plugins'", "'../plugins'").replace("'templates'", "'../templates'");
@@ -105,13 +105,13 @@ fn the_configuration_may_be_named() {
 }
 
 #[test]
-fn no_configuration_is_told_with_a_hint() {
+fn a_missing_configuration_is_reported_with_a_hint() {
     let done = Home::empty().ace(&["send", "-"]).run().code(2);
     done.says("there is no configuration at ace.toml").says("\nhint: ").says("--config");
 }
 
 #[test]
-fn a_secret_in_the_file_is_refused_and_not_shown() {
+fn a_secret_in_the_file_is_rejected_and_not_shown() {
     let home = mail_home("");
     let log_in = "tls = 'none'\nusername = 'ann'\npassword = 'hunter2-hunter2'";
     home.config(&format!("{GRANTED}{}", relay(25, log_in)));
@@ -128,7 +128,7 @@ fn a_secret_whose_variable_is_not_set_is_named() {
 }
 
 #[test]
-fn secrets_of_plugins_are_nowhere_to_be_seen() {
+fn secrets_of_plugins_are_never_shown() {
     let home = mail_home(DISCARD);
     home.config(&format!("{GRANTED}secrets = {{ api-key = {{ env = 'API_KEY' }} }}\n{DISCARD}"));
     for arguments in [&["plugins", "--json"][..], &["plugins"], &["check"], &["send", "-"]] {
@@ -138,7 +138,7 @@ fn secrets_of_plugins_are_nowhere_to_be_seen() {
 }
 
 #[test]
-fn usage_that_is_wrong_is_no_run() {
+fn wrong_usage_starts_nothing() {
     let home = mail_home(DISCARD);
     home.ace(&["sned", "-"]).run().code(2).says("send");
     home.ace(&["send", "--concurrency", "0", "-"]).run().code(2).says("--concurrency");
@@ -148,7 +148,7 @@ fn usage_that_is_wrong_is_no_run() {
 }
 
 #[test]
-fn check_finds_every_problem_with_its_place() {
+fn check_finds_every_problem_with_its_location() {
     let home =
         mail_home(&format!("{DISCARD}\n[plugins.file_email]\n[routing]\ndefault = {{ email = 'djang_email' }}\n"));
     home.plugin("file_email");
@@ -160,7 +160,10 @@ fn check_finds_every_problem_with_its_place() {
         ("garbage.wasm: ", "not a WebAssembly component"),
         ("file_email.wasm: ", "requested but not granted in ace.toml: outbox"),
         ("app/edx_ace/half/email/body.txt:3: ", ""),
-        ("app/edx_ace/half/email: ", "django_email needs files that no template folder contains: from_name.txt, subject.txt, body.html, head.html"),
+        (
+            "app/edx_ace/half/email: ",
+            "django_email needs files that no template folder contains: from_name.txt, subject.txt, body.html, head.html",
+        ),
     ];
     for (place, message) in expected {
         let is_told = done.stdout.lines().any(|line| line.contains(place) && line.contains(message));
@@ -173,7 +176,7 @@ fn check_finds_every_problem_with_its_place() {
 }
 
 #[test]
-fn check_finds_nothing_wrong_with_the_demo() {
+fn check_finds_no_problem_in_the_demo() {
     let done = demo_home().ace(&["check"]).run().ok();
     assert_eq!(done.stdout, "");
     done.says("4 plugins, ").says(": 0 problems");

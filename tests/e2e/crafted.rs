@@ -1,4 +1,4 @@
-//! Small plugin files that are made to hurt whoever reads or compiles them, byte by byte.
+//! Small plugin files that attack their reader or compiler, made byte by byte.
 
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 const MODULE: [u8; 8] = *b"\0asm\x01\0\0\0";
@@ -23,7 +23,7 @@ fn component(sections: &[Vec<u8>]) -> Vec<u8> {
     [COMPONENT.to_vec(), sections.concat()].concat()
 }
 
-/// A component with a core module of two functions: one gives a number, the other has this body.
+/// A component with a core module of two functions: one returns a number, the other has this body.
 fn function(locals: &[u8], body: &[u8]) -> Vec<u8> {
     let one = b"\0\x41\x01\x0b".to_vec();
     let other = [locals, body, b"\x0b"].concat();
@@ -37,24 +37,24 @@ fn function(locals: &[u8], body: &[u8]) -> Vec<u8> {
     component(&[section(1, &module.concat())])
 }
 
-/// A component type in a component type, and so on: 3 bytes each.
+/// Nested component types: 3 bytes each.
 pub fn nested_types(depth: usize) -> Vec<u8> {
     component(&[section(7, &[b"\x01".to_vec(), b"\x41\x01\x01".repeat(depth), b"\x41\x00".to_vec()].concat())])
 }
 
-/// Components that have one another `width` times each: `width` to the power of `depth` instances, in some hundred bytes.
+/// Components that instantiate each other `width` times: `width` to the power of `depth` instances, in some hundred bytes.
 pub fn multiplied_components(depth: usize, width: usize) -> Vec<u8> {
     let instances = [leb(width), b"\0\0\0".repeat(width)].concat();
     let innermost = component(&[section(1, &MODULE), section(2, &instances)]);
     (0..depth).fold(innermost, |inner, _| component(&[section(4, &inner), section(5, &instances)]))
 }
 
-/// A loop in a loop, and so on: 3 bytes each.
+/// Nested loops: 3 bytes each.
 pub fn nested_loops(depth: usize) -> Vec<u8> {
     function(b"\0", &[b"\x03\x40".repeat(depth), b"\x0b".repeat(depth)].concat())
 }
 
-/// Loops in which each of many variables changes, and is looked at in the loops around.
+/// Nested loops in which many variables change, and are read by the outer loops.
 pub fn loops_with_variables(depth: usize, variables: usize) -> Vec<u8> {
     let mut body = Vec::new();
     for n in (0..depth).map(|n| leb(n % variables)) {
@@ -66,13 +66,13 @@ pub fn loops_with_variables(depth: usize, variables: usize) -> Vec<u8> {
     function(&[vec![1], leb(variables), vec![0x7f]].concat(), &body)
 }
 
-/// So many values at once, each the answer of a call: 3 bytes each.
+/// Many live values, each the result of a call: 3 bytes each.
 pub fn live_ranges(count: usize) -> Vec<u8> {
     let calls = [b"\x10\x00".repeat(count), b"\x6a".repeat(count - 1), b"\x1a".to_vec()];
     function(b"\0", &calls.concat())
 }
 
-/// Quick to compile, to more than so many bytes: they are the content of a memory.
+/// Quick to compile, but to more than `bytes` of code: the initial content of a memory.
 pub fn large_data(bytes: usize) -> Vec<u8> {
     let data = [b"\x01\0\x41\0\x0b".to_vec(), leb(bytes), vec![b'x'; bytes]].concat();
     let pages = leb(bytes.div_ceil(1 << 16));
@@ -80,7 +80,7 @@ pub fn large_data(bytes: usize) -> Vec<u8> {
     component(&[section(1, &module.concat())])
 }
 
-/// Each with a name, and what its reason says one of: which limit was met.
+/// All files, with a name and the possible texts of the reason: the limit that was reached.
 pub fn all() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     const STACK: &[&str] = &["it is nested too deeply"];
     const LIMITS: &[&str] = &["of memory (compiler.memory)", "of processor time (compiler.cpu-time)"];

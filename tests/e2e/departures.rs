@@ -1,4 +1,4 @@
-//! Where we depart from edx-ace on purpose, as far as other stories do not show it.
+//! Intentional differences from edx-ace that other tests do not show.
 
 use mail_parser::MimeHeaders;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::servers::{Mail, Smtpd};
 use crate::support::{GRANTED, Home, channel, email, mail_home, message};
 
-/// The mail that comes of one message.
+/// The mail of one message.
 fn mail_of(fields: Value) -> Mail {
     let server = Smtpd::start(&[]);
     mail_home(&server.relay()).send(&[message("note", fields)]).ok();
@@ -20,7 +20,7 @@ fn every_run_of_whitespace_in_a_subject_is_one_space() {
 }
 
 #[test]
-fn a_long_subject_in_any_script_comes_back_whole() {
+fn a_long_subject_in_any_script_is_decoded_unchanged() {
     let subject = "Überraschung 日本語 🎓 ".repeat(20).trim().to_owned();
     let mail = mail_of(json!({"context": {"subject": subject}}));
     assert_eq!(mail.subject(), subject);
@@ -47,7 +47,7 @@ fn from_name_is_the_display_name_unless_the_address_has_one() {
 }
 
 #[test]
-fn copies_go_out_and_blind_ones_are_not_shown() {
+fn copies_are_sent_and_blind_copies_are_not_shown() {
     let options = json!({"cc": ["Bob <bob@example.com>"], "bcc": "eve@example.com", "reply_to": ["a@example.com", "b@example.com"]});
     let mail = mail_of(json!({"options": options}));
     assert_eq!(mail.envelope["recipients"], json!(["zoe@learner.example", "bob@example.com", "eve@example.com"]));
@@ -88,7 +88,7 @@ fn headers_of_the_message_are_in_the_mail() {
 }
 
 #[test]
-fn one_click_unsubscribe_is_made_of_an_https_url() {
+fn one_click_unsubscribe_headers_are_made_from_an_https_url() {
     let unsubscribe = |fields: Value| mail_of(fields).header("List-Unsubscribe");
     let url = json!({"unsubscribe_url": "https://example.com/u?k=1"});
     assert_eq!(unsubscribe(json!({"context": url})).as_deref(), Some("<https://example.com/u?k=1>"));
@@ -97,7 +97,7 @@ fn one_click_unsubscribe_is_made_of_an_https_url() {
 }
 
 #[test]
-fn the_context_is_left_as_it_is() {
+fn the_context_is_not_changed() {
     let home = mail_home("[relays.main]\nkind = 'file'\ndir = 'out'\n");
     let text = "{{ uuid }} {{ recipient.x }} {{ expiration_time }} {{ send_uuid }}";
     home.email_templates("keys", "s", "h", text);
@@ -108,7 +108,7 @@ fn the_context_is_left_as_it_is() {
 }
 
 #[test]
-fn learners_have_ids_of_any_kind_and_messages_may_have_no_uuid() {
+fn learners_can_have_ids_of_any_kind_and_messages_no_uuid() {
     let home = mail_home("[relays.main]\nkind = 'discard'\n");
     let ids = [json!(7), json!(0), json!("7"), json!("anonymous"), Value::Null];
     let to = |id| message("note", json!({"recipient": {"lms_user_id": id, "email_address": "a@example.com"}}));
@@ -130,13 +130,13 @@ fn types_come_in_a_fixed_order_and_each_has_an_outcome() {
         let order: Vec<_> = channels.iter().map(|c| &c["channel_type"]).collect();
         assert_eq!(order, ["email", "push"]);
         assert_eq!(channel(&line, "push")["state"], "denied");
-        // A denial of a type that no channel serves is kept, and changes nothing.
+        // A denial of a type without a channel is kept, and has no effect.
         assert_eq!(line["report"]["policies"][0]["result"]["deny"][0]["channel_type"], "sms");
     }
 }
 
 #[test]
-fn a_delay_is_no_denial_and_says_until_when() {
+fn a_delay_is_not_a_denial_and_names_its_end() {
     let stub = "[plugins.stub_policy]\nconfig = { delay = [{ channel-type = 'email', seconds = 3600 }], reason = 'quiet hours' }\n";
     let home = mail_home(&format!("[relays.main]\nkind = 'discard'\n{stub}"));
     home.plugin("stub_policy");
@@ -150,7 +150,7 @@ fn a_delay_is_no_denial_and_says_until_when() {
 }
 
 #[test]
-fn a_channel_that_is_not_there_gives_way_to_the_next_candidate() {
+fn a_missing_channel_is_replaced_by_the_next_candidate() {
     let home = Home::new(&["django_email", "file_email"], "");
     home.email_templates("note", "s", "h", "t");
     std::fs::create_dir(home.path("out")).expect("made");
@@ -165,7 +165,7 @@ fn a_channel_that_is_not_there_gives_way_to_the_next_candidate() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_program_quietly() {
+fn a_closed_stdout_ends_the_program_quietly() {
     let home = mail_home("[relays.main]\nkind = 'discard'\n");
     let input = format!("{}\n", message("note", json!({}))).repeat(3_000);
     let mut ace = home.ace(&["send", "--json", "-"]).input(input).start();

@@ -1,5 +1,4 @@
-//! `ace plugin dev`: a source is edited, and what the new build answers stands beside what the old one answered, here and in a
-//! host that runs.
+//! `ace plugin dev`: after an edit, the answer of the new build is compared with the previous one, locally and on a running server.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout};
@@ -12,10 +11,10 @@ use crate::author::{caches, path, plugin};
 use crate::serve::{LISTEN, Server};
 use crate::support::{Home, email, message, wait_for};
 
-/// Builds take their time where others build as well.
+/// Builds are slow if other tests build at the same time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// `ace plugin dev --json` at work. It ends with this.
+/// A running `ace plugin dev --json`. It ends when this is dropped.
 struct Dev {
     child: Child,
     rounds: Receiver<Value>,
@@ -32,14 +31,14 @@ impl Dev {
         Dev { child, rounds }
     }
 
-    /// The next round's line.
+    /// The line of the next build.
     fn round(&self) -> Value {
         self.rounds.recv_timeout(PATIENCE).expect("a round comes")
     }
 
-    /// Ends it as Ctrl-C does; its exit code.
+    /// Ends it like Ctrl-C. Returns its exit code.
     fn stop(mut self) -> Option<i32> {
-        // SAFETY: a signal to a child of ours.
+        // SAFETY: sends a signal to a child process of this test.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGINT) };
         wait_for("the end", || self.child.try_wait().expect("asked")).code()
     }
@@ -56,12 +55,12 @@ fn follow(lines: std::io::Lines<BufReader<ChildStdout>>, sender: &SyncSender<Val
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // It has ended already where the test went well.
+        // It has already ended if the test succeeded.
         let _ = self.child.kill();
     }
 }
 
-/// A home with a new policy in JavaScript, which holds back e-mail that is not transactional.
+/// A home with a new policy in JavaScript.
 fn project() -> Home {
     let home = Home::empty();
     plugin(&home, &["new", "night_off", "--kind", "policy", "--lang", "js"]).ok();
@@ -69,7 +68,7 @@ fn project() -> Home {
     home
 }
 
-/// Saves a file of the project at once, as most editors do, so that no build sees half of it.
+/// Saves a file of the project atomically, as most editors do, so that no build sees a part of it.
 fn save(home: &Home, file: &str, text: &str) {
     let written = home.file(&format!("night_off/{file}.new"), text);
     std::fs::rename(written, home.path(&format!("night_off/{file}"))).expect("renamed");
@@ -92,7 +91,7 @@ fn reason(answer: &Value) -> &str {
 }
 
 #[test]
-fn an_edit_shows_the_new_answer_beside_the_old_one() {
+fn an_edit_shows_how_the_answer_changes() {
     let home = project();
     let dev = Dev::start(&home, &["night_off"]);
     let first = dev.round();
@@ -105,7 +104,7 @@ fn an_edit_shows_the_new_answer_beside_the_old_one() {
     assert_eq!((reason(&second["before"]), reason(&second["answer"])), ("it is not transactional", "it can wait"));
     assert_ne!(first["revision"], second["revision"]);
 
-    // What does not build is told, and the work goes on.
+    // A failed build is reported, and the session continues.
     edit(&home, "export const policy", "export const policy policy");
     let third = dev.round();
     assert!(third["failed"].as_str().is_some_and(|why| why.contains("night_off.js:")), "{third}");
@@ -113,7 +112,7 @@ fn an_edit_shows_the_new_answer_beside_the_old_one() {
     let fourth = dev.round();
     assert_eq!((&fourth["answer"], &fourth["before"]), (&second["answer"], &second["answer"]));
 
-    // The manifest and the cases are sources as well.
+    // The manifest and the cases are sources, too.
     replace(&home, "night_off.toml", "[\"email\"]", "[\"sms\"]");
     assert_eq!(dev.round()["answer"]["deny"][0]["channel_type"], "sms");
     let mut transactional = message("note", json!({"options": {"transactional": true}}));
@@ -124,9 +123,9 @@ fn an_edit_shows_the_new_answer_beside_the_old_one() {
     assert_eq!(dev.stop(), Some(0));
 }
 
-// The server is asked while this waits for rounds.
+// The server is called while this waits for builds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_server_serves_each_build_and_says_what_it_would_do() {
+async fn a_running_server_activates_each_build_and_shows_what_it_would_do() {
     let home = project();
     home.plugin("django_email");
     home.config(&format!(
@@ -158,7 +157,7 @@ async fn a_running_server_serves_each_build_and_says_what_it_would_do() {
     let (_, plugins) = server.get("/v1/plugins/night_off").await;
     assert_eq!(plugins["revision"], second["revision"]);
 
-    // A build that refuses to work leaves the one before serving.
+    // If a build cannot be enabled, the previous one stays active.
     edit(&home, "enabled() {", "enabled() { throw \"not today\";");
     let third = dev.round();
     assert!(third["served"]["failed"].as_str().is_some_and(|why| why.contains("not today")), "{third}");

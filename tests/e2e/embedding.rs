@@ -1,4 +1,4 @@
-//! The library inside an application: its own policies and channels beside the plugins.
+//! The library in an application with policies and channels of its own.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use crate::servers::Smtpd;
 use crate::support::{GRANTED, Home, mail_home};
 
-/// A channel of the application's own: it keeps what it is handed.
+/// A channel of the application, which stores what it gets.
 #[derive(Clone, Default)]
 struct Inbox {
     files: Vec<TemplateFile>,
@@ -48,7 +48,7 @@ impl Channel for Inbox {
     }
 }
 
-/// A policy of the application's own that is never sure.
+/// A policy of the application that always fails.
 struct Unsure;
 
 #[async_trait]
@@ -100,7 +100,7 @@ fn of<'a>(report: &'a Report, channel_type: &str) -> &'a ChannelReport {
 }
 
 #[tokio::test]
-async fn native_policies_and_channels_stand_beside_components() {
+async fn native_policies_and_channels_work_beside_components() {
     let server = Smtpd::start(&[]);
     let (_home, config) = home(&server);
     let inbox = inbox();
@@ -122,7 +122,7 @@ async fn native_policies_and_channels_stand_beside_components() {
 }
 
 #[tokio::test]
-async fn explaining_asks_everyone_and_delivers_nothing() {
+async fn explaining_evaluates_every_policy_and_delivers_nothing() {
     let server = Smtpd::start(&[]);
     let (_home, config) = home(&server);
     let inbox = inbox();
@@ -144,7 +144,7 @@ async fn explaining_asks_everyone_and_delivers_nothing() {
 }
 
 #[tokio::test]
-async fn policies_are_asked_in_their_order_and_all_of_them() {
+async fn all_policies_are_evaluated_in_their_order() {
     let server = Smtpd::start(&[]);
     let (home, config) = home(&server);
     drop(config);
@@ -167,7 +167,7 @@ async fn policies_are_asked_in_their_order_and_all_of_them() {
 }
 
 #[tokio::test]
-async fn an_engine_needs_no_plugins_at_all() {
+async fn an_engine_needs_no_plugins() {
     let home = Home::empty();
     home.file("templates/app/edx_ace/note/inbox/body.txt", "Psst, {{ name }}");
     home.file("ace.toml", "template-dirs = ['templates']\n");

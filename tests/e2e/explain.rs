@@ -8,7 +8,7 @@ fn sample(name: &str) -> String {
     repository(&format!("templates/samples/{name}.json")).to_str().expect("text").to_owned()
 }
 
-/// Explains a sample as if it were for learner 20, of whom the demo's facts say nothing.
+/// Explains a sample for learner 20, about whom the demo has no key-value entries.
 fn explain(home: &Home, name: &str) -> Value {
     let mut message: Value = serde_json::from_slice(&std::fs::read(sample(name)).expect("a sample")).expect("JSON");
     message["recipient"]["lms_user_id"] = json!(20);
@@ -54,7 +54,7 @@ fn every_sample_is_explained_and_none_is_delivered() {
 #[test]
 fn a_denial_is_explained_with_its_reason() {
     let home = demo_home();
-    // The demo's facts say that the reader of this sample opted out of its courses.
+    // In the demo, the recipient of this sample opted out of its courses.
     let line = home.ace(&["explain", "--json", &sample("weeklynews")]).run().ok().lines().remove(0);
     assert_eq!(email(&line)["state"], "denied");
     assert_eq!(email(&line)["reasons"][0]["policy"], "bulk_email_optout");
@@ -62,7 +62,7 @@ fn a_denial_is_explained_with_its_reason() {
 }
 
 #[test]
-fn for_people_it_is_a_page() {
+fn without_json_the_output_is_readable() {
     let text = demo_home().ace(&["explain", &sample("passwordreset")]).run().ok().stdout;
     let expected = [
         "ace_demo.passwordreset 7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01",
@@ -82,7 +82,7 @@ fn for_people_it_is_a_page() {
 }
 
 #[test]
-fn what_fails_is_explained_too() {
+fn failures_are_explained() {
     let home = demo_home();
     let lines = [message("nothing", json!({})).to_string(), "{".to_owned()];
     let done = home.ace(&["explain", "--json", "-"]).input(lines.join("\n")).run().code(1);
@@ -93,9 +93,9 @@ fn what_fails_is_explained_too() {
     done.says("did you mean \"email\"?");
 }
 
-/// What a policy counts while it explains is seen by itself in that call alone.
+/// What a policy writes while a message is explained is visible only within that call.
 #[test]
-fn explaining_changes_no_facts() {
+fn explaining_writes_no_entries() {
     let home =
         mail_home("[relays.main]\nkind = 'discard'\n[plugins.faulty_policy]\ngrants = { keyvalue = ['counters'] }\n");
     home.guest("faulty_policy", "faulty_policy");

@@ -1,4 +1,4 @@
-//! Plugins that break while they work: each way is told apart, on-error decides, and the next message is unaffected.
+//! Plugins that fail: each kind of fault is distinguished, on-error decides, and the next message is not affected.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::support::{Done, Home, assert_text, email, mail_home, message};
 
 /// A home with the policy `faulty_policy` beside `django_email`.
 fn home(server: &Smtpd, policy: &str) -> Home {
-    // No circuit opens here: that is a story of its own.
+    // No circuit breaker opens here; other tests cover it.
     let limits = if policy.contains("[limits]") { "" } else { "[limits]\ncircuit-faults = 1000" };
     let home = mail_home(&format!("{}\n{limits}\n[plugins.faulty_policy]\n{policy}\n", server.relay()));
     home.guest("faulty_policy", "faulty_policy");
     home
 }
 
-/// Sends messages that ask for these faults, one after the other, and waits for none of them.
+/// Sends messages that cause these faults, one after the other, without waiting for retries.
 fn send(home: &Home, faults: &[&str]) -> Done {
     let one = |fault: &&str| message("note", json!({"context": {"policy_fault": fault}})).to_string();
     let lines: Vec<String> = faults.iter().map(one).collect();
@@ -27,7 +27,7 @@ fn broken(line: &Value) -> &Value {
 }
 
 #[test]
-fn each_way_of_breaking_is_told_and_the_next_message_goes_out() {
+fn each_kind_of_fault_is_reported_and_the_next_message_is_sent() {
     let server = Smtpd::start(&[]);
     let home = home(&server, "limits = { memory = '8MiB' }");
     let cases = [
@@ -76,10 +76,10 @@ fn on_error_decides_what_a_fault_means() {
 }
 
 #[test]
-fn a_message_that_a_broken_policy_holds_waits_no_longer_than_until_it_expires() {
+fn a_message_held_by_a_broken_policy_waits_until_it_expires() {
     let server = Smtpd::start(&[]);
     let home = home(&server, "");
-    // The policy would be asked again in an hour, so the answer need not be waited for.
+    // The policy would be evaluated again in an hour, which the test does not wait for.
     let soon = jiff::Timestamp::now() + std::time::Duration::from_secs(600);
     let note = message("note", json!({"context": {"policy_fault": "error"}, "expiration_time": soon.to_string()}));
     let run = home.ace(&["send", "--json", "-"]).input(note.to_string());
@@ -101,7 +101,7 @@ fn channel_home(server: &Smtpd) -> Home {
 }
 
 #[test]
-fn a_channel_that_traps_before_it_sends_is_tried_again() {
+fn a_channel_that_traps_before_it_sends_is_retried() {
     let server = Smtpd::start(&[]);
     let note = message("note", json!({"context": {"channel_fault": "before"}}));
     let done = channel_home(&server).send(&[note]).ok();
@@ -110,7 +110,7 @@ fn a_channel_that_traps_before_it_sends_is_tried_again() {
 }
 
 #[test]
-fn a_channel_that_traps_after_it_has_sent_has_sent() {
+fn a_message_is_sent_although_its_channel_traps_afterwards() {
     let server = Smtpd::start(&[]);
     let note = message("note", json!({"context": {"channel_fault": "after"}}));
     let done = channel_home(&server).send(&[note]).ok();

@@ -1,4 +1,4 @@
-//! The channel `file_email`: mails as pages in a folder.
+//! The channel `file_email`, which writes mails as pages to a folder.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn send(home: &Home, fields: Value) -> Done {
 }
 
 #[test]
-fn a_mail_is_a_page_with_the_rest_in_comments() {
+fn a_mail_is_a_page_with_its_headers_in_comments() {
     let home = home();
     let uuid = "1b671a64-40d5-491e-99b0-da01ff1f3341";
     let context = json!({"subject": "Grüße", "text": "Tom & <Jerry> 日本", "from_name": "Shop"});
@@ -41,7 +41,7 @@ fn a_mail_is_a_page_with_the_rest_in_comments() {
 }
 
 #[test]
-fn no_text_breaks_out_of_its_comment() {
+fn no_text_ends_its_comment() {
     let home = home();
     let evil = "--><script>alert(1)</script><!--";
     send(&home, json!({"context": {"subject": evil, "text": evil, "from_name": "--!>"}})).ok();
@@ -52,7 +52,7 @@ fn no_text_breaks_out_of_its_comment() {
 }
 
 #[test]
-fn messages_to_one_learner_meet_in_no_file() {
+fn each_message_to_a_learner_has_its_own_file() {
     let home = home();
     let notes: Vec<Value> = (0..5).map(|_| message("note", json!({}))).collect();
     home.send(&notes).ok();
@@ -60,7 +60,7 @@ fn messages_to_one_learner_meet_in_no_file() {
 }
 
 #[test]
-fn a_file_of_ones_own_name_is_never_replaced() {
+fn an_existing_file_is_never_replaced() {
     let home = home();
     let fields = json!({"options": {"output_file_path": "mails/welcome.html"}, "context": {"text": "first"}});
     send(&home, fields).ok();
@@ -74,7 +74,7 @@ fn a_file_of_ones_own_name_is_never_replaced() {
 }
 
 #[test]
-fn a_name_that_leads_out_of_the_folder_fails() {
+fn a_name_outside_the_folder_fails() {
     let home = home();
     std::os::unix::fs::symlink(home.path(""), home.path("out/link")).expect("linked");
     for path in ["/etc/ace-was-here", "../escaped.html", "a/../../escaped.html", "a\\b", "link/escaped.html", "a\nb"] {
@@ -91,7 +91,7 @@ fn a_name_that_leads_out_of_the_folder_fails() {
 }
 
 #[test]
-fn a_learner_without_an_id_or_an_address_has_a_file_too() {
+fn a_learner_without_an_id_or_an_address_has_a_file() {
     let home = home();
     let fields = json!({"recipient": {"lms_user_id": null, "email_address": null}});
     assert_eq!(send(&home, fields).ok().email()["state"], "sent");
@@ -101,7 +101,7 @@ fn a_learner_without_an_id_or_an_address_has_a_file_too() {
 }
 
 #[test]
-fn without_its_grant_it_fails_and_says_so() {
+fn without_its_grant_it_fails_and_names_it() {
     let home = Home::new(&["file_email"], "");
     home.email_templates("note", "s", "h", "t");
     let done = send(&home, json!({})).code(1);

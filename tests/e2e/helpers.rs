@@ -1,12 +1,12 @@
-//! The helpers that `ace plugin new` writes into a project (`ace.js`, `ace.py`, `ace.h`) do what their words say. Those of Rust are
-//! the SDK, with tests of its own; JavaScript's are TypeScript's, too.
+//! The helpers that `ace plugin new` writes into a project (`ace.js`, `ace.py`, `ace.h`) do what they document. In Rust they are the SDK,
+//! which has its own tests; TypeScript uses those of JavaScript.
 
 use serde_json::{Value, json};
 
 use crate::author::plugin;
 use crate::support::{Home, message};
 
-/// Denies push with what the helpers found.
+/// Denies push, with the helpers' results as the reason.
 const JAVASCRIPT: &str = r#"
 import { contact, context, countOnce, fact, givePlaceBack, isTrue, option, reading } from "./ace.js";
 import { setting, settingJson, takePlace, text, utf8 } from "./ace.js";
@@ -71,13 +71,13 @@ def caps():
     return "|".join([*found, str(next_free), str(take_place("caps", "p", "m2", 1, 1000).is_granted).lower()])
 "#;
 
-/// Denies push with a greeting, or with what is wrong, where the option is true.
+/// Denies push with a greeting, or with an error, if the option is true.
 const C: &str = r#"
 #include "gen/policy_plugin.h"
 #define ACE_WORLD policy_plugin
 #include "ace.h"
 
-// Two are counted, the first once; one of them gets the only place, until it gives it back.
+// Two are counted, the first once; one of them gets the only place, until it returns it.
 static bool caps(ace_text *err) {
   ace_text key = ace_borrowed("n"), one = ace_borrowed("m1"), two = ace_borrowed("m2");
   openedx_ace_keyvalue_counted_t counted;
@@ -127,7 +127,7 @@ greeting = 'Grüß Zoë'
 list = [1, 2]
 ";
 
-/// Values of an option, and whether Python calls them true.
+/// Values of an option, and whether they are true in Python.
 fn truths() -> Vec<(Value, bool)> {
     let empty = [json!(null), json!(false), json!(0), json!(-0.0), json!(0e5), json!(""), json!([]), json!({})];
     let full =
@@ -143,7 +143,7 @@ fn denied(reason: &str) -> Value {
     json!({"deny": [{"channel_type": "push", "reason": reason}]})
 }
 
-/// Builds a policy of this source, and has it answer the cases.
+/// Builds a policy from this source, and runs the cases.
 fn answers(language: &str, file: &str, source: &str, manifest: &str, cases: &[Value]) {
     let home = Home::empty();
     plugin(&home, &["new", "mine", "--kind", "policy", "--lang", language]).ok();
@@ -154,7 +154,7 @@ fn answers(language: &str, file: &str, source: &str, manifest: &str, cases: &[Va
     plugin(&home, &["test", "mine"]).ok().says(", 0 failed");
 }
 
-/// What JavaScript and Python answer alike.
+/// The expected answers in JavaScript and Python.
 fn found() -> Vec<Value> {
     let zoe = json!({"lms_user_id": 7, "email_address": null, "contacts": {"phone": ["+15550100", "+15550101"]}});
     let held = json!({"recipient": zoe, "context": {"bucket": "facts", "key": "ü/1"}});
@@ -176,17 +176,17 @@ fn found() -> Vec<Value> {
 }
 
 #[test]
-fn in_javascript_they_do_what_they_say() {
+fn in_javascript_they_do_what_they_document() {
     answers("js", "mine.js", JAVASCRIPT, MANIFEST, &found());
 }
 
 #[test]
-fn in_python_they_do_what_they_say() {
+fn in_python_they_do_what_they_document() {
     answers("python", "mine.py", PYTHON, MANIFEST, &found());
 }
 
 #[test]
-fn in_c_they_do_what_they_say() {
+fn in_c_they_do_what_they_document() {
     let cases = truths().into_iter().map(|(value, is)| {
         let expect = if is { denied("Grüß Zoë") } else { json!("pass") };
         case(json!({"options": {"transactional": value}}), expect)

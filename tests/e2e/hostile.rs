@@ -1,8 +1,8 @@
-//! Plugins that mean harm (tests/guests/hostile, and hostile/policy.wat by hand): whatever they do is contained and told,
-//! and neither the next call nor another plugin notices.
+//! Malicious plugins (tests/guests/hostile, and the hand-written hostile/policy.wat): whatever they do is contained and reported, and
+//! affects neither the next call nor another plugin.
 //!
 //! A component has no way to call its own exports through the host, since no import takes a function, and the host calls none
-//! while a call of the same instance is under way. What it can try from within, `bombs` has.
+//! while a call of the same instance is running. What it can try from within is in `bombs`.
 
 mod answers;
 mod bombs;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Home, message};
 
-/// A home in which `hostile` is the channel for e-mail, and a policy unless `toml` says it is none.
+/// A home in which `hostile` is the channel for e-mail, and a policy unless `toml` disables that.
 fn home(limits: &str, toml: &str) -> Home {
     let home = Home::new(&["stub_policy"], "");
     home.guest("hostile", "hostile");
@@ -30,7 +30,7 @@ fn home(limits: &str, toml: &str) -> Home {
     home
 }
 
-/// Quick limits, and none of them reached by a sound call. The circuit stays closed unless `limits` says otherwise.
+/// Limits that are reached quickly, but not by a normal call. The circuit breaker stays closed unless `limits` changes that.
 fn configure(home: &Home, limits: &str, toml: &str) {
     let circuit =
         if limits.contains("circuit-faults") { "" } else { "circuit-faults = 1000\ncircuit-window = '1ms'\n" };
@@ -58,7 +58,7 @@ impl Engine {
         plugin.runtime.clone().unwrap_or_else(|| panic!("{} does not serve: {:?}", plugin.name, plugin.state))
     }
 
-    /// Why a plugin does not serve.
+    /// Why a plugin is not active.
     #[track_caller]
     fn reason(&self, plugin: &str) -> String {
         match &self.ace.registry().plugins[plugin].state {
@@ -74,12 +74,12 @@ fn note(context: Value) -> Arc<Message> {
     Arc::new(Message::from_json(json.as_bytes()).unwrap_or_else(|e| panic!("{e}")))
 }
 
-/// A message that asks for `harm` in `function`.
+/// A message that causes `harm` in `function`.
 fn asking(function: &str, harm: &str) -> Arc<Message> {
     note(json!({ "in": function, "do": harm }))
 }
 
-/// Calls one of the functions; only how it broke is of interest.
+/// Calls one of the functions. Only its fault is of interest.
 async fn call(runtime: &Runtime, function: &str, message: &Arc<Message>) -> Result<(), Fault> {
     let attempt = Attempt { number: 1, idempotency_key: "key".to_owned() };
     match function {
@@ -92,7 +92,7 @@ async fn call(runtime: &Runtime, function: &str, message: &Arc<Message>) -> Resu
     }
 }
 
-/// The fault of a call that asks for `harm`.
+/// The fault of a call that causes `harm`.
 async fn fault(runtime: &Runtime, function: &str, harm: &str) -> Fault {
     match call(runtime, function, &asking(function, harm)).await {
         Err(fault) => fault,

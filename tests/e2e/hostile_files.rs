@@ -1,10 +1,9 @@
-//! Random hostile plugin folders against the real program: whatever lies in one, `ace plugins` and `ace check` end by themselves
-//! with something to say of each file, and a running `ace serve` lives through it and goes on sending.
+//! Random hostile plugin folders and the real program: whatever a folder contains, `ace plugins` and `ace check` end and report each
+//! file, and a running `ace serve` survives and keeps sending.
 //!
-//! The files come from a generator that knows what it makes: components whose sections are taken apart and put together
-//! otherwise, core modules of random code under random names, types and components in each other, and beside them manifests,
-//! signatures, and damaged entries of the cache. The same seed makes the same files. `make soak` asks for 20,000 of them
-//! (`ACE_SOAK_FILES`) with a seed of its own (`ACE_SOAK_SEED`), which is printed.
+//! A generator that knows the formats makes the files: components whose sections are recombined, core modules of random code under
+//! random names, nested types and components, manifests, signatures, and damaged entries of the cache. The same seed makes the same
+//! files. `make soak` runs 20,000 of them (`ACE_SOAK_FILES`) with a seed of its own (`ACE_SOAK_SEED`), which is printed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,10 +15,10 @@ use crate::loader::Numbers;
 use crate::serve::{LISTEN, Server};
 use crate::support::{Done, Home, message, repository};
 
-/// Files of a round: a folder of them, or what is dropped beside a server before it is asked again.
+/// Files of a round: a folder of them, or the files copied beside a server before it is queried again.
 const FOLDER: usize = 200;
 const DROPPED: usize = 40;
-/// No round takes that long.
+/// No round takes longer.
 const ROUND: Duration = Duration::from_secs(1_800);
 
 const LIMITS: &str = "[limits]\nmemory = '8MiB'\ntime = '50ms'\npolicy-call-timeout = '200ms'\nchannel-call-timeout = '200ms'\n\
@@ -27,10 +26,10 @@ const LIMITS: &str = "[limits]\nmemory = '8MiB'\ntime = '50ms'\npolicy-call-time
 
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
-/// Makes hostile files; the same ones for a seed.
+/// Generates hostile files from a seed.
 struct Hostile {
     numbers: Numbers,
-    /// Sound components, to begin with.
+    /// Valid components to start from.
     sound: Vec<Vec<u8>>,
 }
 
@@ -63,7 +62,7 @@ impl Hostile {
         }
     }
 
-    /// Takes a module or component apart into its sections, changes some of them, modules inside as well, and puts it together.
+    /// Splits a module or component into sections, changes some of them, including nested modules, and recombines them.
     fn shaken(&mut self, binary: &[u8], depth: usize) -> Vec<u8> {
         let Some((header, body)) = binary.split_at_checked(8) else { return self.numbers.mutate(b"\0") };
         let mut sections = sections(body);
@@ -93,7 +92,7 @@ impl Hostile {
         let mut bytes = header.to_vec();
         for (id, content) in sections {
             bytes.push(id);
-            // A length that is a lie, now and then.
+            // Sometimes a wrong length.
             let lie = if self.below(200) == 0 { self.below(1 << 20) } else { 0 };
             leb(&mut bytes, content.len() + lie);
             bytes.extend(content);
@@ -101,7 +100,7 @@ impl Hostile {
         bytes
     }
 
-    /// hostile/policy.wat with random code in it.
+    /// hostile/policy.wat with random code.
     fn grown(&mut self) -> Vec<u8> {
         let functions = 1 + self.below(6);
         let mut module = String::new();
@@ -128,11 +127,11 @@ impl Hostile {
         }
         let check = format!("(drop (call $g0 (i32.const {})))", self.below(100_000));
         let text = include_str!("hostile/policy.wat").replace("(;module;)", &module).replace("(;check;)", &check);
-        // What is no text of a module is none of the host's business.
+        // Text that is not a valid module is not of interest.
         wat::parse_str(text).unwrap_or_else(|_| COMPONENT.to_vec())
     }
 
-    /// Code that leaves a number.
+    /// Code that results in a number.
     fn expression(&mut self, functions: usize, depth: usize) -> String {
         if depth == 0 {
             let n = self.below(1 << 30);
@@ -158,7 +157,7 @@ impl Hostile {
         }
     }
 
-    /// A name of a function, as it is written in text.
+    /// The name of a function in the text format.
     fn name(&mut self) -> String {
         let name = match self.below(5) {
             0 => mangled(3 + self.below(90)),
@@ -170,7 +169,7 @@ impl Hostile {
         name.bytes().map(|byte| format!("\\{byte:02x}")).collect()
     }
 
-    /// Component types in each other, as deep as that.
+    /// Nested component types.
     fn nested_types(&mut self) -> Vec<u8> {
         let depth = 1 + self.below(3_000);
         let types: Vec<u8> = std::iter::repeat_n([0x41, 0x01, 0x01], depth).flatten().collect();
@@ -211,7 +210,7 @@ impl Hostile {
         self.numbers.mutate(sound.as_bytes())
     }
 
-    /// One plugin's files into the folder of plugins.
+    /// Puts the files of one plugin into the plugin folder.
     fn put(&mut self, home: &Home, name: &str) {
         home.file(&format!("plugins/{name}.wasm"), self.component());
         if self.below(2) == 0 {
@@ -223,7 +222,7 @@ impl Hostile {
     }
 }
 
-/// What a section is of, and its content, as far as the bytes are sound.
+/// The ids and contents of sections, as far as the bytes are valid.
 fn sections(mut body: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut found = Vec::new();
     while let Some((&id, rest)) = body.split_first() {
@@ -255,7 +254,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// Runs a command over the folder: it must end by itself, as it ends when all is well or when something is wrong.
+/// Runs a command on the folder. It must end by itself, with exit code 0 or 1.
 fn run(home: &Home, arguments: &[&str], seed: u64) -> Done {
     let done = home.ace(arguments).run_within(ROUND);
     assert!(
@@ -267,7 +266,7 @@ fn run(home: &Home, arguments: &[&str], seed: u64) -> Done {
     done
 }
 
-/// The names that `ace plugins` lists, and those of them that serve.
+/// The names that `ace plugins` lists, and those that are active.
 fn listed(home: &Home, seed: u64) -> (BTreeSet<String>, BTreeSet<String>) {
     let lines = run(home, &["plugins", "--json"], seed).lines();
     let names = |lines: &mut dyn Iterator<Item = &Value>| {
@@ -286,7 +285,7 @@ fn listed(home: &Home, seed: u64) -> (BTreeSet<String>, BTreeSet<String>) {
     (names(&mut lines.iter()), serving)
 }
 
-/// A folder of files, listed and checked; then what serves of it, with damaged code in the cache.
+/// Lists and checks a folder of files; then only the active plugins, with damaged code in the cache.
 fn folder(seed: u64, files: usize) {
     let (home, mut hostile) = (Home::empty(), Hostile::new(seed));
     home.plugin("stub_policy");
@@ -320,7 +319,7 @@ fn folder(seed: u64, files: usize) {
     assert_eq!(listed(&home, seed).1, serving, "damaged code is made anew, with ACE_SOAK_SEED={seed}");
 }
 
-/// What a server lists. It answers at once, whatever it loads meanwhile.
+/// The plugins that a server lists. It answers at once, whatever it is loading.
 async fn plugins(server: &Server) -> BTreeSet<String> {
     let (_, listed) = server.get("/v1/plugins").await;
     let listed = listed.as_array().unwrap_or_else(|| panic!("{listed}")).clone();
@@ -335,7 +334,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Files that are dropped beside a running server, some of them in two parts, and taken away again.
+/// Copies files into the plugin folder of a running server, some of them in two parts, and removes them again.
 async fn dropped(seed: u64, files: usize) {
     let mut hostile = Hostile::new(seed);
     let home = crate::serve::home(&format!("{LISTEN}{LIMITS}"));
@@ -378,7 +377,7 @@ async fn no_file_ends_the_program() {
 }
 
 #[test]
-fn the_same_seed_makes_the_same_files_and_some_of_them_are_sound() {
+fn the_same_seed_makes_the_same_files_and_some_of_them_are_valid() {
     let make = |seed| -> Vec<Vec<u8>> {
         let mut hostile = Hostile::new(seed);
         (0..20).map(|_| hostile.component()).collect()

@@ -1,4 +1,4 @@
-//! A host that works while its plugins, templates and settings are replaced: `ace send -` on an open pipe.
+//! Hot reload: plugins, templates and settings are replaced while `ace send -` reads from an open pipe.
 
 mod links;
 mod shadow;
@@ -38,7 +38,7 @@ impl Host {
         Host { child, input, output: BufReader::new(output) }
     }
 
-    /// What became of one message.
+    /// Sends one message and returns its report.
     fn send(&mut self) -> Value {
         let line = message("note", json!({})).to_string();
         writeln!(self.input.as_mut().expect("still open"), "{line}").expect("the host reads");
@@ -47,7 +47,7 @@ impl Host {
         serde_json::from_str(&answer).expect("it answers in JSON")
     }
 
-    /// Sends until a message's e-mail ends like this; says how that one's report looks.
+    /// Sends until the e-mail of a message has this state, and returns its report.
     fn send_until(&mut self, state: &str) -> Value {
         wait_for(&format!("{state:?}"), || Some(self.send()).filter(|told| channel(told, "email")["state"] == state))
     }
@@ -59,11 +59,11 @@ impl Host {
     }
 
     fn hang_up(&self) {
-        // SAFETY: a signal to a child of ours.
+        // SAFETY: sends a signal to a child process of this test.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGHUP) };
     }
 
-    /// Ends it; gives what it said on stderr.
+    /// Ends it, and returns its stderr.
     fn end(mut self) -> String {
         drop(self.input.take());
         let output = self.child.wait_with_output().expect("it ends");
@@ -71,7 +71,7 @@ impl Host {
     }
 }
 
-/// Replaces a file in one step, as a careful installer does.
+/// Replaces a file atomically.
 fn install(from: &std::path::Path, to: &std::path::Path) {
     let temporary = to.with_extension("new");
     std::fs::copy(from, &temporary).expect("copied");
@@ -79,7 +79,7 @@ fn install(from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[test]
-fn a_dropped_in_policy_is_obeyed_and_its_removal_too() {
+fn a_policy_that_is_added_or_removed_takes_effect() {
     let home = home("");
     let mut host = Host::start(&home);
     assert_eq!(channel(&host.send(), "email")["state"], "sent", "the stub denies nothing");
@@ -93,7 +93,7 @@ fn a_dropped_in_policy_is_obeyed_and_its_removal_too() {
 }
 
 #[test]
-fn new_settings_are_taken_up_and_wrong_ones_change_nothing() {
+fn new_settings_take_effect_and_invalid_ones_change_nothing() {
     let home = home(&stub("stub_policy", "[]"));
     let mut host = Host::start(&home);
     host.send_until("sent");
@@ -101,7 +101,7 @@ fn new_settings_are_taken_up_and_wrong_ones_change_nothing() {
     host.send_until("denied");
     home.config(&format!("{RELAY}{GRANTED}{}\nnonsense = 1\n", stub("stub_policy", "[]")));
     host.hang_up();
-    // It is read when it has been still for a moment.
+    // It is read once it has not changed for a moment.
     let until = Instant::now() + Duration::from_millis(600);
     while Instant::now() < until {
         assert_eq!(channel(&host.send(), "email")["state"], "denied", "what ran before goes on");
@@ -110,14 +110,14 @@ fn new_settings_are_taken_up_and_wrong_ones_change_nothing() {
 }
 
 #[test]
-fn a_bad_new_version_leaves_the_old_one_serving_and_is_reported() {
+fn after_a_bad_new_version_the_old_one_stays_active_and_it_is_reported() {
     let home = home(&stub("stub_policy", "[\"push\"]"));
     let mut host = Host::start(&home);
     let before = Host::revision(&host.send(), "stub_policy");
     let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
     home.file("junk", &good[..good.len() / 2]);
     for file in ["junk", "plugins/stub_policy.toml"] {
-        // An old file is not one that is being written.
+        // A file with an old time is not being written.
         let file = std::fs::File::options().append(true).open(home.path(file)).expect("there");
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("it is ours");
     }
@@ -139,7 +139,7 @@ fn a_bad_new_version_leaves_the_old_one_serving_and_is_reported() {
 }
 
 #[test]
-fn a_policy_that_is_named_and_vanishes_is_broken_and_not_absent() {
+fn a_named_policy_whose_file_is_removed_is_broken() {
     let home = home(&stub("stub_policy", "[]"));
     let mut host = Host::start(&home);
     host.send_until("sent");
@@ -153,7 +153,7 @@ fn a_policy_that_is_named_and_vanishes_is_broken_and_not_absent() {
 }
 
 #[test]
-fn a_slow_copy_is_never_loaded_half_way() {
+fn an_incomplete_copy_is_never_loaded() {
     let home = home("");
     let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
     home.file("plugins/slow.toml", "[defaults]\ndeny = [\"email\"]\n");
@@ -177,7 +177,7 @@ fn a_slow_copy_is_never_loaded_half_way() {
 #[test]
 fn an_edited_template_is_used_and_a_broken_edit_is_not() {
     let home = home("");
-    // A relay that shows what was sent.
+    // A relay that stores the mails.
     home.config(&format!("[relays.main]\nkind = \"file\"\ndir = \"mails\"\n{GRANTED}"));
     let mut host = Host::start(&home);
     let sent_with = |host: &mut Host, text: &str| {
@@ -198,13 +198,13 @@ fn an_edited_template_is_used_and_a_broken_edit_is_not() {
     host.end();
 }
 
-/// A template and a catalogue are edited, well and badly in turn, while messages run through: each mail is whole, in one
-/// version or the other, and what is wrong is told with its line.
+/// A template and a catalogue are edited, correctly and incorrectly in turn, while messages are sent: each mail is complete, in one
+/// version or the other, and each error is reported with its line.
 #[test]
 fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
     let home = home("");
     let file = "templates/locale/fr/LC_MESSAGES/django.po";
-    // In one step, as editors do.
+    // Atomically, as editors do.
     let write =
         |path: &str, text: String| std::fs::rename(home.file("written", text), home.path(path)).expect("renamed");
     let catalog = |text: &str| write(file, format!("msgid \"Hi\"\nmsgstr \"{text}\"\n"));
@@ -226,7 +226,7 @@ fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
     });
     let newest = std::sync::Arc::new(std::sync::Mutex::new((0_usize, String::new())));
     let (seen, mails) = (newest.clone(), home.path("mails"));
-    // Whatever comes out is looked at: a mail of one version whole, in the message's language.
+    // Every mail is checked: it is complete, of one version, and in the message's language.
     let reader = std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map(|line| line.expect("it answers")) {
             let told: Value = serde_json::from_str(&line).expect("JSON");
@@ -269,10 +269,10 @@ fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
     child.wait().expect("it ends");
 }
 
-/// What editors and installers leave lying about is no plugin, and their way of saving is followed: the file is moved aside,
-/// written anew, and the copy taken away.
+/// Temporary files of editors and installers are not plugins, and their way of saving works: the file is renamed, written again, and
+/// the renamed copy is removed.
 #[test]
-fn an_editors_own_files_are_no_plugins_and_its_way_of_saving_is_followed() {
+fn files_of_editors_are_not_plugins_and_their_way_of_saving_works() {
     let home = home(&stub("stub_policy", "[]"));
     let mut host = Host::start(&home);
     host.send_until("sent");
@@ -294,9 +294,9 @@ fn an_editors_own_files_are_no_plugins_and_its_way_of_saving_is_followed() {
     assert_eq!(said.lines().count(), 1, "nothing but the sum: {said}");
 }
 
-/// A link to a file elsewhere: its change is none in a watched folder.
+/// A link to a file elsewhere, whose change is not an event in a watched folder.
 #[test]
-fn a_hangup_has_everything_read_again() {
+fn a_hangup_reloads_everything() {
     let home = home(&stub("stub_policy", "[]"));
     std::fs::create_dir(home.path("elsewhere")).expect("made");
     std::fs::rename(home.path("ace.toml"), home.path("elsewhere/ace.toml")).expect("moved");
@@ -311,17 +311,17 @@ fn a_hangup_has_everything_read_again() {
     host.end();
 }
 
-/// Both files in place before the folder was still: no message sees the one without the other.
+/// Both files are replaced before the folder is unchanged for a moment, so no message sees one without the other.
 #[test]
 fn component_and_manifest_are_one_revision() {
     let home = home("");
     let good = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
-    // Another component that does the same: a custom section more.
+    // A component with the same behaviour and an additional custom section.
     let other = [&good[..], b"\0\x06\x05other"].concat();
     let mut host = Host::start(&home);
     let mut seen = vec![Host::revision(&host.send(), "stub_policy")];
     for (component, denied) in [(&other, "sms"), (&good, "push"), (&other, "sms")] {
-        // Two files cannot be replaced at once: no reload of the edit before may run between them.
+        // Two files cannot be replaced at once, so no reload of the previous edit may run between them.
         std::thread::sleep(Duration::from_millis(300));
         let manifest = home.file("new.toml", format!("[defaults]\ndeny = [\"{denied}\"]\n"));
         let component = home.file("new.wasm", component);
@@ -340,14 +340,14 @@ fn component_and_manifest_are_one_revision() {
     host.end();
 }
 
-/// The same component with a note in it: another revision.
+/// The same component with a note, which makes it another revision.
 fn tagged(wasm: &[u8], note: &str) -> Vec<u8> {
     let section = [b"\x04note", note.as_bytes()].concat();
     // A custom section: its id and its length (one byte of LEB128).
     [wasm, &[0, u8::try_from(section.len()).expect("short")], &section].concat()
 }
 
-/// How many pieces of compiled code are mapped into a process. (Data of old ones stays mapped in the slots of the pool.)
+/// The number of code mappings of a process. (Data of old revisions stays mapped in the slots of the pool.)
 fn mapped_code(pid: u32) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
     maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(".cwasm")).count()
@@ -359,10 +359,10 @@ fn resident_kib(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Two builds of a policy take turns every 100 ms while messages run through: none is lost, failed or doubled, and each is
-/// judged by one of the two. What a build took is given back once the last send that began with it has ended.
+/// Two builds of a policy alternate every 100 ms while messages are sent: no message is lost, failed or duplicated, and each is
+/// evaluated by one of the two. A build's memory is freed once the last message that started with it has ended.
 #[test]
-fn reloads_under_load_lose_fail_and_double_nothing() {
+fn reloads_under_load_lose_fail_and_duplicate_nothing() {
     let home = home(&stub("stub_policy", "[\"push\"]"));
     let wasm = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
     let builds = ["one", "two"].map(|note| home.file(note, tagged(&wasm, note)));
@@ -377,7 +377,7 @@ fn reloads_under_load_lose_fail_and_double_nothing() {
     for reload in 1..=reloads {
         install(&builds[reload % 2], &home.path("plugins/stub_policy.wasm"));
         let until = Instant::now() + Duration::from_millis(100);
-        // So many at most, however fast the host is.
+        // The maximum, however fast the host is.
         for _ in 0..200 {
             let message = message("note", json!({"uuid": uuid::Uuid::new_v4().to_string()}));
             writeln!(input.as_mut().expect("open"), "{message}").expect("the host reads");
@@ -404,9 +404,9 @@ fn reloads_under_load_lose_fail_and_double_nothing() {
     assert!(grown < 64 * 1024, "{grown} KiB more after {reloads} reloads");
 }
 
-/// As releases are put in place: the name leads to another folder from one moment to the next.
+/// Deployments replace a folder by another under the same name.
 #[test]
-fn a_folder_that_takes_the_place_of_another_is_taken_up_and_watched() {
+fn a_folder_that_replaces_another_is_loaded_and_watched() {
     let home = home("");
     std::fs::rename(home.path("plugins"), home.path("release-1")).expect("renamed");
     let point_at = |release: &str| {

@@ -1,5 +1,5 @@
-//! The channels that speak to a provider over granted HTTP, against a provider on loopback: what they ask is what the real
-//! edx-ace asks (tests/fixtures/http_shapes.json), and each answer ends as it should.
+//! The channels that call a provider over HTTP, with a provider on loopback: their requests are those of the real edx-ace
+//! (tests/fixtures/http_shapes.json), and each response has the right outcome.
 
 pub mod provider;
 
@@ -48,7 +48,7 @@ fn sailthru(provider: &Provider) -> Home {
     home(provider, "sailthru_email", SAILTHRU, "")
 }
 
-/// Sends these one after the other and waits for no further attempt.
+/// Sends these one after the other, without waiting for further attempts.
 fn send_once(home: &Home, messages: &[Value]) -> Done {
     let lines: Vec<String> = messages.iter().map(Value::to_string).collect();
     let arguments = ["send", "--json", "--concurrency", "1", "--max-delay", "0", "-"];
@@ -60,7 +60,7 @@ fn recorded(provider: &str) -> Value {
     serde_json::from_str::<Value>(&text).expect("JSON")[provider].take()
 }
 
-/// The recorded cases under the recorded rendered files, sent; and what came in.
+/// Sends the recorded cases with the recorded rendered files. Returns the requests.
 fn send_recorded(provider: &Provider, home: &Home, recorded: &Value, cases: &[&Value]) -> Vec<Seen> {
     for name in ["note", "welcome", "digest"] {
         for (file, text) in recorded["rendered"].as_object().expect("files") {
@@ -83,7 +83,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 #[test]
-fn braze_is_asked_what_edx_ace_asks() {
+fn requests_to_braze_are_those_of_edx_ace() {
     let recorded = recorded("braze");
     let settings = &recorded["settings"];
     let all = recorded["requests"].as_array().expect("cases");
@@ -117,7 +117,7 @@ fn braze_is_asked_what_edx_ace_asks() {
 }
 
 #[test]
-fn sailthru_is_asked_what_edx_ace_asks() {
+fn requests_to_sailthru_are_those_of_edx_ace() {
     let recorded = recorded("sailthru");
     let cases: Vec<&Value> = recorded["requests"].as_array().expect("cases").iter().collect();
     let provider = Provider::start(vec![Answer::new(200, r#"{"send_id":"s-1"}"#); cases.len()]);
@@ -137,21 +137,21 @@ fn sailthru_is_asked_what_edx_ace_asks() {
     }
 }
 
-/// How a delivery is to end.
+/// The expected outcome of a delivery.
 enum End {
     /// With this provider id.
     Sent(Option<&'static str>),
     Failed,
-    /// To be tried again so many seconds later, at the earliest and the latest.
+    /// Retried after this many seconds, at least and at most.
     Retry(i64, i64),
-    /// To be tried again on the host's own schedule.
+    /// Retried on the host's own schedule.
     RetryByTheHost,
-    /// The provider is down, or refuses the log-in: the message waits for it, and no attempt is used up.
+    /// The provider is down, or refuses the login: the message waits for it without using up an attempt.
     Down,
 }
 
-/// Sends one message for each answer and checks how it ends, with these words in the report. A Retry-After, or a
-/// provider that is down, holds for the whole channel, so that such an answer is a run of its own.
+/// Sends one message for each response and checks its outcome, and the text in the report. A Retry-After, or a provider that is down,
+/// concerns the whole channel, so such a response needs a run of its own.
 #[track_caller]
 fn check_answers(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
     let asks = |answer: &Answer| matches!(answer, Answer::Reply { headers, .. } if headers.iter().any(|(name, _)| name == "Retry-After"));
@@ -203,7 +203,7 @@ fn in_seconds(seconds: i64) -> Timestamp {
 }
 
 #[test]
-fn every_answer_of_braze_ends_as_it_should() {
+fn every_response_of_braze_has_the_right_outcome() {
     let error = |status, message: &str| Answer::new(status, json!({"message": message}).to_string());
     let date = in_seconds(80).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let reset = in_seconds(50).as_second().to_string();
@@ -242,7 +242,7 @@ fn every_answer_of_braze_ends_as_it_should() {
 }
 
 #[test]
-fn every_answer_of_sailthru_ends_as_it_should() {
+fn every_response_of_sailthru_has_the_right_outcome() {
     let error =
         |status, code: u32, text: &str| Answer::new(status, json!({"error": code, "errormsg": text}).to_string());
     let reset = in_seconds(50).as_second().to_string();
@@ -272,7 +272,7 @@ fn every_answer_of_sailthru_ends_as_it_should() {
 }
 
 #[test]
-fn braze_is_asked_again_when_it_said_so() {
+fn braze_is_called_again_at_the_time_it_named() {
     let provider = Provider::start([
         Answer::new(429, "{}").with("Retry-After", "1"),
         Answer::new(201, r#"{"dispatch_id":"d-9"}"#),
@@ -288,7 +288,7 @@ fn braze_is_asked_again_when_it_said_so() {
 }
 
 #[test]
-fn a_provider_that_asks_to_be_left_alone_is_left_alone_by_every_message() {
+fn retry_after_of_a_provider_applies_to_every_message() {
     let taken = || Answer::new(201, r#"{"dispatch_id":"d-9"}"#);
     let first = Answer::new(429, "{}").with("Retry-After", "3");
     let provider = Provider::start([first, taken(), taken(), taken()]);
@@ -310,7 +310,7 @@ fn a_provider_that_asks_to_be_left_alone_is_left_alone_by_every_message() {
 }
 
 #[test]
-fn who_has_no_user_id_gets_a_mail() {
+fn a_recipient_without_a_user_id_gets_a_mail() {
     let (provider, server) = (Provider::start([]), Smtpd::start(&[]));
     let home = braze(&provider, &server.relay());
     let nobody =
@@ -328,7 +328,7 @@ fn who_has_no_user_id_gets_a_mail() {
 }
 
 #[test]
-fn who_has_neither_an_id_nor_an_address_is_skipped() {
+fn a_recipient_without_an_id_or_an_address_is_skipped() {
     let provider = Provider::start([]);
     let nobody = json!({"recipient": {"lms_user_id": 0, "email_address": null}});
     let outcome = send_once(&braze(&provider, ""), &[message("note", nobody.clone())]).email();
@@ -340,7 +340,7 @@ fn who_has_neither_an_id_nor_an_address_is_skipped() {
 }
 
 #[test]
-fn without_the_grants_the_channel_says_which_one_is_missing() {
+fn without_its_grants_the_channel_names_the_missing_one() {
     let provider = Provider::start([]);
     let home = braze(&provider, "");
     let toml = home.read("ace.toml");
@@ -385,7 +385,7 @@ fn a_campaign_claims_a_transactional_message() {
 }
 
 #[test]
-fn templates_see_the_providers_links_and_trackers() {
+fn templates_have_the_providers_links_and_trackers() {
     let body = "{% for link in channel.action_links %}[{{ link.text }}]({{ link.url }}){% endfor %}\
                 {% for source in channel.tracker_image_sources %}<{{ source }}>{% endfor %}";
     let omitted = message("note", json!({"context": {"omit_unsubscribe_link": true}}));
@@ -424,7 +424,7 @@ fn sailthrus_debug_mode_logs_and_sends_nothing() {
 }
 
 #[test]
-fn what_a_provider_cannot_carry_is_not_left_out_in_silence() {
+fn options_that_a_provider_does_not_support_are_reported() {
     let provider = Provider::start([]);
     let with_copy = message("note", json!({"options": {"cc": ["a@learner.example"]}}));
     for (home, name) in [(braze(&provider, ""), "Braze"), (sailthru(&provider), "Sailthru")] {
@@ -454,7 +454,7 @@ fn a_channel_that_lacks_settings_names_them_all() {
 }
 
 #[test]
-fn a_server_that_nobody_vouches_for_gets_nothing() {
+fn a_server_with_an_untrusted_certificate_gets_nothing() {
     let provider = Provider::start([]);
     let home = braze(&provider, "");
     let toml = home.read("ace.toml");

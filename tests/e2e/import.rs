@@ -1,10 +1,10 @@
-//! Django templates are brought over by `ace templates import`, and mails go out that look the same.
+//! `ace templates import` converts Django templates, and mails look the same.
 
 use serde_json::json;
 
 use crate::support::{Home, email, mail_home, message};
 
-/// A folder as Django has it: a layout, a message in five files, and a catalogue.
+/// A template folder of Django: a layout, a message in five files, and a catalogue.
 fn home() -> Home {
     let home = mail_home("[relays.main]\nkind = \"file\"\ndir = \"outbox\"\n");
     home.file(
@@ -40,7 +40,7 @@ fn home() -> Home {
 }
 
 #[test]
-fn a_folder_is_brought_over_with_its_catalogues_and_its_mails_go_out() {
+fn a_folder_is_imported_with_its_catalogues_and_its_mails_are_sent() {
     let home = home();
     home.ace(&["templates", "import", "django", "--out", "templates"])
         .run()
@@ -67,12 +67,12 @@ fn a_folder_is_brought_over_with_its_catalogues_and_its_mails_go_out() {
 }
 
 #[test]
-fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
+fn untranslated_parts_are_named_and_existing_files_are_not_overwritten() {
     let home = home();
     home.file("django/other/page.html", "a\n<a href=\"{% dashboard_link %}\">{{ x|frob }}</a>\n");
     home.file("django/other/logo.png", "");
     let done = home.ace(&["templates", "import", "django", "--out", "new", "--json"]).run().code(1);
-    // By line; the summary has none.
+    // By line; the summary has no line.
     let lines = done.lines();
     let (summary, url) = (&lines[0], &lines[1]);
     assert_eq!((&summary["untranslated"], &summary["templates"]), (&json!(2), &json!(7)));
@@ -91,7 +91,7 @@ fn what_is_left_is_named_and_what_is_there_is_not_written_over() {
 }
 
 #[test]
-fn pages_get_their_addresses_from_a_table_and_each_that_is_missing_is_named() {
+fn pages_get_their_addresses_from_a_table_and_each_missing_one_is_named() {
     let home = home();
     home.file(
         "django/other/page.txt",
@@ -120,7 +120,7 @@ fn pages_get_their_addresses_from_a_table_and_each_that_is_missing_is_named() {
 }
 
 #[test]
-fn a_folder_of_catalogues_is_brought_over_alone() {
+fn a_folder_of_catalogues_can_be_imported_alone() {
     let home = home();
     home.file("conf/locale/fr/LC_MESSAGES/django.po", "msgid \"a\"\nmsgstr \"b\"\n");
     home.file("conf/locale/fr/LC_MESSAGES/djangojs.po", "msgid \"a\"\nmsgstr \"c\"\n");

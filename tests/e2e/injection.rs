@@ -22,7 +22,7 @@ fn a_line_break_in_a_subject_or_a_name_is_a_space() {
     assert_eq!(mail.text().trim_end(), "first\n.\nMAIL FROM:<evil@example.com>\n.\nlast", "a dot ends nothing");
 }
 
-/// Fields of a message that try it, and what the error names.
+/// Fields of a message with such an attempt, and the path in the error.
 fn attempts() -> Vec<(Value, &'static str)> {
     let options = |options: Value| json!({"options": options});
     let to = |address: &str| json!({"recipient": {"lms_user_id": 7, "email_address": address}});
@@ -53,7 +53,7 @@ fn attempts() -> Vec<(Value, &'static str)> {
 }
 
 #[test]
-fn everywhere_else_it_is_refused_by_name_and_nothing_leaves() {
+fn everywhere_else_it_is_rejected_by_name_and_nothing_is_sent() {
     let server = Smtpd::start(&[]);
     let attempts = attempts();
     let messages: Vec<Value> = attempts.iter().map(|(fields, _)| message("note", fields.clone())).collect();
@@ -69,7 +69,7 @@ fn everywhere_else_it_is_refused_by_name_and_nothing_leaves() {
 }
 
 #[test]
-fn words_of_a_message_forge_no_line_of_the_log_or_the_table() {
+fn texts_of_a_message_cannot_forge_a_line_of_the_log_or_the_table() {
     let server = Smtpd::start(&["--refuse", "zoe@learner.example=550"]);
     let home = mail_home(&server.relay());
     let fields = json!({"language": "en\nERROR forged", "context": {"subject": "x\nERROR forged"}});
@@ -81,7 +81,7 @@ fn words_of_a_message_forge_no_line_of_the_log_or_the_table() {
 }
 
 #[test]
-fn no_value_of_a_context_adds_a_header_or_a_recipient() {
+fn values_of_a_context_add_no_header_or_recipient() {
     use proptest::strategy::{Strategy, ValueTree};
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let anything = "([\r\n\t\u{0}\u{b}\u{1c}\u{85}\u{2028}]|[a-zA-Zé日 ]|[:<>@,;()\\\\\"=?&.-]|\r\nBcc: e@x.example|=\\?utf-8\\?q\\?=0A\\?=){0,24}";

@@ -1,4 +1,4 @@
-//! Facts and counters in a database: kept over runs, shared by processes, refused when they are not sound.
+//! Key-value entries and counters in a database: they outlive a run, are shared by processes, and a damaged file is rejected.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn send(home: &Home, notes: &[u32]) -> Vec<u32> {
 }
 
 #[test]
-fn a_count_goes_on_in_the_next_run_and_a_message_counts_once() {
+fn a_count_continues_in_the_next_run_and_a_message_counts_once() {
     let server = Smtpd::start(&[]);
     let home = home(&server, "database = 'state.db'");
     assert_eq!(send(&home, &[1, 2]), [1, 2]);
@@ -38,7 +38,7 @@ fn a_count_goes_on_in_the_next_run_and_a_message_counts_once() {
 }
 
 #[test]
-fn without_a_database_every_run_begins_anew() {
+fn without_a_database_every_run_starts_empty() {
     let server = Smtpd::start(&[]);
     let home = home(&server, "");
     assert_eq!(send(&home, &[1, 2]), [1, 2]);
@@ -60,7 +60,7 @@ fn two_processes_share_one_database() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_at_the_start() {
+fn a_file_that_is_not_a_database_is_rejected_at_start_up() {
     let server = Smtpd::start(&[]);
     let home = home(&server, "database = 'state.db'");
     home.file("state.db", "not a database, but as long as the header of one; ".repeat(10));

@@ -1,4 +1,4 @@
-//! The author's kit, as an author uses it: read a component, run it, test it with a table, measure it.
+//! The tools for plugin authors: inspect a component, run it, test it with cases, measure it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Done, Home, message, repository};
 
-/// A home of an author: one component and nothing else; no ace.toml, and a cache of its own.
+/// The home of a plugin author: one component, no ace.toml, and a cache of its own.
 pub fn author(from: &str, name: &str) -> Home {
     let home = Home::empty();
     let from = repository(from);
@@ -36,7 +36,7 @@ fn optout(name: &str, user: i64, courses: Value, expect: Value) -> Value {
 }
 
 #[test]
-fn a_component_is_read_without_running_it() {
+fn a_component_is_inspected_without_running_it() {
     let home = author("target/plugins/django_email.wasm", "django_email");
     let done = plugin(&home, &["check", "django_email.wasm"]).ok();
     for text in [
@@ -62,7 +62,7 @@ fn a_component_is_read_without_running_it() {
 }
 
 #[test]
-fn what_this_host_cannot_run_is_told_with_the_reason() {
+fn an_incompatible_component_is_reported_with_the_reason() {
     for (guest, words) in [
         ("from_the_future", "it was built for openedx:ace@2.0.0, and this host provides openedx:ace@1.1.0"),
         ("needs_1_2_0", "it was built against openedx:ace@1.2.0"),
@@ -82,7 +82,7 @@ fn what_this_host_cannot_run_is_told_with_the_reason() {
 }
 
 #[test]
-fn what_is_imported_and_not_requested_is_told() {
+fn imports_that_are_not_requested_are_listed() {
     let home = author("target/test-plugins/http_probe.wasm", "http_probe");
     let done = plugin(&home, &["check", "http_probe.wasm"]).ok();
     assert!(done.stdout.contains("not requested openedx:ace/http@1.1.0"), "{}", done.stdout);
@@ -91,7 +91,7 @@ fn what_is_imported_and_not_requested_is_told() {
 }
 
 #[test]
-fn one_call_shows_the_answer_the_host_calls_and_what_they_cost() {
+fn one_call_shows_the_answer_the_host_calls_and_their_cost() {
     let home = author("target/plugins/bulk_email_optout.wasm", "bulk_email_optout");
     home.file("case.json", optout("opted out of both", 7, json!(["c1", "c2"]), Value::Null).to_string());
     let done = plugin(&home, &["run", "--json", "bulk_email_optout.wasm", "case.json"]).ok();
@@ -113,7 +113,7 @@ fn one_call_shows_the_answer_the_host_calls_and_what_they_cost() {
 }
 
 #[test]
-fn a_plugin_that_breaks_is_shown_with_its_stack_and_its_log() {
+fn a_failed_plugin_is_shown_with_its_stack_and_its_log() {
     let home = author("target/test-plugins/faulty_policy.wasm", "faulty_policy");
     home.file("message.json", message("note", json!({"context": {"policy_fault": "trap"}})).to_string());
     let done = plugin(&home, &["run", "faulty_policy.wasm", "message.json"]).code(1);
@@ -127,7 +127,7 @@ fn a_plugin_that_breaks_is_shown_with_its_stack_and_its_log() {
 }
 
 #[test]
-fn a_table_passes_or_shows_what_differs() {
+fn a_case_passes_or_shows_the_difference() {
     let home = author("target/plugins/bulk_email_optout.wasm", "bulk_email_optout");
     let denied = json!({"deny": [{"channel_type": "email"}]});
     let mut cases = vec![
@@ -153,7 +153,7 @@ fn a_table_passes_or_shows_what_differs() {
 }
 
 #[test]
-fn buckets_are_as_the_case_says_before_and_after() {
+fn entries_are_set_before_a_case_and_compared_after_it() {
     let home = author("target/test-plugins/faulty_policy.wasm", "faulty_policy");
     home.file("faulty_policy.toml", "[requests]\nkeyvalue = ['counters:read-write']\n");
     let case = json!({
@@ -168,7 +168,7 @@ fn buckets_are_as_the_case_says_before_and_after() {
 }
 
 #[test]
-fn mail_is_answered_by_the_case_and_a_mail_nobody_expected_fails_it() {
+fn mail_is_answered_by_the_case_and_an_unexpected_mail_fails_it() {
     let home = author("target/plugins/django_email.wasm", "django_email");
     let case = |host: Value, expect: Value| {
         let rendered = json!({"subject.txt": "Hello", "body.html": "<p>Hi</p>", "body.txt": "Hi"});
@@ -189,7 +189,7 @@ fn mail_is_answered_by_the_case_and_a_mail_nobody_expected_fails_it() {
     assert!(done.stdout.contains("the plugin did not use this entry of \"host\""), "{}", done.stdout);
 }
 
-/// A web server that answers one request and is gone.
+/// A web server that answers one request and stops.
 fn answer_once(body: &'static str) -> (String, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
@@ -211,7 +211,7 @@ fn answer_once(body: &'static str) -> (String, std::thread::JoinHandle<()>) {
 }
 
 #[test]
-fn what_the_world_answered_once_is_answered_for_ever_after() {
+fn recorded_answers_are_replayed() {
     let (url, served) = answer_once("{\"id\":17}");
     let home = author("target/test-plugins/http_probe.wasm", "http_probe");
     home.file("http_probe.toml", format!("[requests]\nhttp = ['{url}']\nsecrets = ['token']\n"));
@@ -238,7 +238,7 @@ fn what_the_world_answered_once_is_answered_for_ever_after() {
     assert!(read["now"].is_string(), "{read}");
     assert_eq!(read["expect"], json!({"sent": {"provider_id": "200 {\"id\":17}"}}));
 
-    // The server is gone, and every run says the same.
+    // The server has stopped, and every run has the same result.
     let first = plugin(&home, &["test", "--json"]).ok().lines();
     let second = plugin(&home, &["test", "--json"]).ok().lines();
     assert_eq!(first[0]["answer"], second[0]["answer"]);
@@ -288,7 +288,7 @@ fn state(home: &Home, name: &str) -> String {
 }
 
 #[test]
-fn a_plugin_that_no_trusted_key_signed_is_refused() {
+fn a_plugin_without_a_trusted_signature_is_rejected() {
     let home = signing_home();
     plugin(&home, &["install", "stub_policy.wasm"]).code(1).says("it is not signed");
     assert_eq!(home.list("plugins"), [""; 0]);
@@ -298,7 +298,7 @@ fn a_plugin_that_no_trusted_key_signed_is_refused() {
     assert_eq!(home.list("plugins"), ["stub_policy.toml", "stub_policy.wasm", "stub_policy.wasm.minisig"]);
     assert_eq!(state(&home, "stub_policy"), "active");
 
-    // Another manifest, another component, another name: the signature is for none of them.
+    // The signature is not valid for another manifest, component or name.
     let manifest = home.read("plugins/stub_policy.toml");
     home.file("plugins/stub_policy.toml", format!("{manifest}\n# changed\n"));
     assert!(state(&home, "stub_policy").contains("the manifest or the name was changed"));
@@ -311,7 +311,7 @@ fn a_plugin_that_no_trusted_key_signed_is_refused() {
     home.file("plugins/bulk_email_optout.toml", &manifest);
     assert!(state(&home, "bulk_email_optout").contains("the manifest or the name was changed"));
 
-    // A key that nobody trusts.
+    // A key that is not trusted.
     plugin(&home, &["key", "other.key"]).ok();
     plugin(&home, &["key", "other.key"]).code(2).says("other.key");
     plugin(&home, &["sign", "stub_policy.wasm", "--key", "other.key"]).ok();

@@ -1,5 +1,5 @@
-//! The same policy in five languages (plugins/examples): every one gives the verdicts and the refusals of one table, to the
-//! letter. What plugins of other languages do wrong is in hostile/languages.rs.
+//! The same policy in five languages (plugins/examples): each returns exactly the verdicts and errors of one table. Faults of plugins
+//! in these languages are tested in hostile/languages.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,12 +15,12 @@ use crate::support::{Home, message, repository};
 
 const LANGUAGES: [&str; 5] = ["rust", "js", "ts", "python", "c"];
 
-/// One config of quiet_hours.cases.json, and what comes of it.
+/// One config of quiet_hours.cases.json, and the expected results.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Group {
     config: Map<String, Value>,
-    /// What `enabled` says; none where it is content.
+    /// The error of `enabled`, if any.
     refused: Option<String>,
     #[serde(default)]
     channel_types: Vec<String>,
@@ -28,7 +28,7 @@ struct Group {
     cases: Vec<Case>,
 }
 
-/// A message at a moment. Without `until` it passes.
+/// A message at a time. Without `until` it passes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -61,14 +61,14 @@ fn groups() -> Vec<Group> {
     serde_json::from_slice(&table).unwrap_or_else(|e| panic!("quiet_hours.cases.json: {e}"))
 }
 
-/// What the plugins take for the present, in milliseconds.
+/// The time that the plugins see, in milliseconds.
 static NOW: AtomicI64 = AtomicI64::new(0);
 
 fn now() -> Timestamp {
     Timestamp::from_millisecond(NOW.load(Ordering::SeqCst)).expect("it is a moment")
 }
 
-/// An engine with the plugin in every language, all with this config. (JSON texts and lists are TOML as well.)
+/// An engine with the plugin in every language, all with this config. (Strings and lists of JSON are valid TOML.)
 async fn start(config: &Map<String, Value>) -> (Ace, Home) {
     let settings: String = config.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let tables = LANGUAGES.map(|language| format!("[plugins.quiet_hours_{language}.config]\n{settings}"));
@@ -81,7 +81,7 @@ async fn start(config: &Map<String, Value>) -> (Ace, Home) {
 }
 
 #[tokio::test]
-async fn all_give_the_verdicts_of_the_table() {
+async fn all_return_the_verdicts_of_the_table() {
     for group in groups().iter().filter(|group| group.refused.is_none()) {
         let (ace, _home) = start(&group.config).await;
         let registry = ace.registry();
@@ -104,7 +104,7 @@ async fn all_give_the_verdicts_of_the_table() {
 }
 
 #[tokio::test]
-async fn all_refuse_wrong_settings_in_the_same_words() {
+async fn all_reject_invalid_settings_with_the_same_text() {
     for group in groups() {
         let Some(words) = &group.refused else { continue };
         let (ace, _home) = start(&group.config).await;

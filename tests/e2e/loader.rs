@@ -1,5 +1,5 @@
-//! Files that were cut or changed anywhere, as plugins: loading them ends, in time and without a panic, and each is told.
-//! hostile_files.rs and tests/fuzz look further than this.
+//! Truncated and modified files as plugins: loading them ends in time and without a panic, and each is reported. hostile_files.rs and
+//! tests/fuzz cover more files.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use ace::{Ace, Config};
 
 use crate::support::{Home, repository};
 
-/// A generator of numbers that gives the same ones every time (SplitMix64).
+/// A deterministic generator of random numbers (SplitMix64).
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -21,7 +21,7 @@ impl Numbers {
         ((n ^ (n >> 31)) % end as u64) as usize
     }
 
-    /// The bytes with one to four changes: a byte set, a bit flipped, a part taken out, doubled, or put elsewhere.
+    /// The bytes with one to four changes: a byte set, a bit flipped, a part removed, duplicated or moved.
     pub fn mutate(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..=self.below(4) {
@@ -42,7 +42,7 @@ impl Numbers {
     }
 }
 
-/// Loads every file of the folder in this process; nothing is cached.
+/// Loads every file of the folder in this process, without a cache.
 async fn load(home: &Home) -> Ace {
     let toml = "plugin-dir = 'plugins'\n[limits]\ntime = '50ms'\npolicy-call-timeout = '200ms'\nmemory = '8MiB'\n";
     home.file("ace.toml", toml);
@@ -60,7 +60,7 @@ async fn load(home: &Home) -> Ace {
     ace
 }
 
-/// Small components: by hand, and by a compiler.
+/// Small components: one written by hand, one compiled.
 fn components() -> [Vec<u8>; 2] {
     let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
     let compiled = std::fs::read(repository("target/test-plugins/from_1_2_0.wasm")).expect("a plugin");
@@ -68,7 +68,7 @@ fn components() -> [Vec<u8>; 2] {
 }
 
 #[tokio::test]
-async fn changed_components_are_loaded_or_refused() {
+async fn modified_components_are_loaded_or_rejected() {
     let home = Home::empty();
     let mut numbers = Numbers(0xace);
     for (which, component) in components().iter().enumerate() {
@@ -84,7 +84,7 @@ async fn changed_components_are_loaded_or_refused() {
 }
 
 #[tokio::test]
-async fn cut_components_are_refused() {
+async fn truncated_components_are_rejected() {
     let home = Home::empty();
     let [by_hand, compiled] = components();
     for length in (0..by_hand.len()).step_by(3) {
@@ -99,7 +99,7 @@ async fn cut_components_are_refused() {
 }
 
 #[tokio::test]
-async fn changed_manifests_are_read_or_refused() {
+async fn modified_manifests_are_read_or_rejected() {
     let home = Home::empty();
     let [by_hand, _] = components();
     let manifest = "version = '1.0.0'\ndescription = 'é'\n[requests]\nhttp = ['https://a.example/']\n\
@@ -113,12 +113,12 @@ async fn changed_manifests_are_read_or_refused() {
 }
 
 #[tokio::test]
-async fn files_that_are_no_files_keep_nobody_waiting() {
+async fn special_files_do_not_block() {
     let home = Home::empty();
     let [by_hand, _] = components();
     let made = |path: &Path| {
         let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).expect("no NUL");
-        // SAFETY: it makes a file of a name that is a C string.
+        // SAFETY: the name is a C string.
         assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
     };
     home.file("plugins/pipe_manifest.wasm", &by_hand);

@@ -1,4 +1,4 @@
-//! End to end: the real `ace`, real plugins from target/plugins, real mail servers on loopback. A file for each story.
+//! End-to-end tests: the real `ace`, real plugins from target/plugins, real mail servers on loopback. One file for each topic.
 
 mod servers;
 mod support;

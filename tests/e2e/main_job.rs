@@ -1,4 +1,4 @@
-//! The main job: what the real edx-ace prints goes through two policies and a channel, all components, to a mail server.
+//! The main use: messages that the real edx-ace printed are sent through two policies and a channel, all components, to a mail server.
 
 use std::process::Command;
 
@@ -10,8 +10,8 @@ use crate::support::{Done, Home, channel, email, repository};
 
 const COURSES: [&str; 2] = ["course-v1:OFC+ADS+2026", "course-v1:LC+JP1+2026"];
 
-/// Messages of passwordreset, coursedigest and weeklynews in turn, to learners 1001, 1002, …; the reset is about courses
-/// too, so that only its being transactional tells it from the news.
+/// Messages passwordreset, coursedigest and weeklynews in turn, to learners 1001, 1002, …. The reset is about courses, too, so that it
+/// differs from the news only in being transactional.
 fn printed_by_edx_ace(home: &Home, count: usize) -> String {
     for name in ["passwordreset", "coursedigest", "weeklynews"] {
         let sample = std::fs::read(repository(&format!("templates/samples/{name}.json"))).expect("a sample");
@@ -28,7 +28,7 @@ fn printed_by_edx_ace(home: &Home, count: usize) -> String {
     String::from_utf8(output.stdout).expect("it prints ASCII")
 }
 
-/// Learners 1001 (a password reset), 1003 (news) opted out of both courses, 1006 (news) of one.
+/// Learners 1001 (a password reset) and 1003 (news) opted out of both courses, 1006 (news) of one.
 fn opted_out() -> String {
     let fact = |learner, course| json!({"bucket": "course-optouts", "key": format!("{learner}/{course}"), "value": ""});
     let facts = [(1001, 0), (1001, 1), (1003, 0), (1003, 1), (1006, 1)];
@@ -41,7 +41,7 @@ struct Story {
     server: Smtpd,
 }
 
-/// Six messages on their way.
+/// The outcome of six messages.
 fn six_messages() -> Story {
     let server = Smtpd::start(&[]);
     let toml = format!(
@@ -104,7 +104,7 @@ fn messages_of_edx_ace_arrive_as_mail() {
 }
 
 #[test]
-fn a_mail_has_the_headers_it_should() {
+fn a_mail_has_the_expected_headers() {
     let story = six_messages();
     let mail = story.mail_to("learner5@example.com");
     let uuid = story.messages[5]["uuid"].as_str().expect("a uuid");
@@ -162,7 +162,7 @@ fn a_mail_has_a_text_and_an_html_part_with_every_letter() {
 }
 
 #[test]
-fn for_people_the_outcomes_are_a_table() {
+fn without_json_the_outcomes_are_a_table() {
     let server = Smtpd::start(&[]);
     let toml = format!("{}\n[plugins.django_email]\ngrants = {{ mailer = true }}\n", server.relay());
     let home = Home::new(&["django_email"], &toml);

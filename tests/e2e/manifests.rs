@@ -1,4 +1,4 @@
-//! Any text as a manifest: it is read or refused with the key that is wrong, and never grants.
+//! Any text as a manifest: it is read, or rejected with the invalid key, and never grants anything.
 
 use ace::config::{BucketGrant, Grants, Manifest, Requests};
 use proptest::prelude::*;
@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::support::{Home, assert_text, message};
 
-/// What a manifest knows, by table.
+/// The known keys of a manifest, by table.
 const KNOWN: [(&str, &[&str]); 3] = [
     ("", &["version", "description", "license", "homepage", "requests", "defaults", "runtime"]),
     ("requests", &["http", "keyvalue", "mailer", "outbox", "secrets"]),
     ("runtime", &["isolation", "memory", "time", "call-timeout", "instances"]),
 ];
 
-/// Text with the marks of TOML, the keys of manifests and noise, in any order.
+/// Text from the punctuation of TOML, the keys of manifests and noise, in any order.
 fn toml_ish() -> impl Strategy<Value = String> {
     let keys = KNOWN.iter().flat_map(|(_, keys)| keys.iter().copied()).collect::<Vec<_>>();
     let part = prop_oneof![
@@ -62,7 +62,7 @@ fn toml_ish() -> impl Strategy<Value = String> {
     proptest::collection::vec(part, 0..60).prop_map(|parts| parts.concat())
 }
 
-/// A sound manifest.
+/// A valid manifest.
 fn sound() -> impl Strategy<Value = String> {
     let hosts = proptest::collection::vec("[a-z]{1,8}\\.example", 0..4);
     let buckets = proptest::collection::vec("[a-z]{1,8}(:read|:write|:read-write)?", 0..4);
@@ -80,7 +80,7 @@ fn sound() -> impl Strategy<Value = String> {
     )
 }
 
-/// A value of TOML, of any kind, with the keys of manifests among its keys, as a text.
+/// The text of any TOML value, with the keys of manifests among its keys.
 fn any_value() -> impl Strategy<Value = String> {
     let known: Vec<&str> = KNOWN.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
     let key = prop_oneof![proptest::sample::select(known).prop_map(str::to_owned), "[a-z-]{1,6}"];
@@ -111,7 +111,7 @@ fn any_value() -> impl Strategy<Value = String> {
     })
 }
 
-/// A whole document: known and unknown keys, each with a value of any kind, on a line of its own.
+/// A document: known and unknown keys with any values, each on a line of its own.
 fn any_tree() -> impl Strategy<Value = String> {
     let known: Vec<&str> = KNOWN.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
     let key = prop_oneof![3 => proptest::sample::select(known).prop_map(str::to_owned), 1 => "[a-z-]{1,6}"];
@@ -137,7 +137,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_read_or_refused_with_a_reason(text in toml_ish()) {
+    fn any_text_is_read_or_rejected_with_a_reason(text in toml_ish()) {
         if let Err(problems) = Manifest::read(&text, Some("x.toml".as_ref())) {
             prop_assert!(!problems.0.is_empty());
             for problem in &problems.0 {
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn any_tree_is_read_or_refused_with_a_place(text in any_tree()) {
+    fn any_tree_is_read_or_rejected_with_a_location(text in any_tree()) {
         if let Err(problems) = Manifest::read(&text, Some("x.toml".as_ref())) {
             for problem in &problems.0 {
                 prop_assert!((1..=text.lines().count()).contains(&problem.line), "{problem}: {text}");
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_requested_is_read_back_and_granted_whole(requests in requests()) {
+    fn requests_are_read_back_and_granted_completely(requests in requests()) {
         let keyvalue: Vec<String> = requests.keyvalue.iter().map(ToString::to_string).collect();
         let text = format!(
             "[requests]\nhttp = {:?}\nkeyvalue = {keyvalue:?}\nmailer = {}\noutbox = {}\nsecrets = {:?}\n",
@@ -197,9 +197,9 @@ proptest! {
     }
 }
 
-/// The parser and the reader must not go as deep as the text does.
+/// The recursion of the parser and the reader must be limited.
 #[test]
-fn deep_and_long_manifests_are_refused_or_read_without_harm() {
+fn deep_and_long_manifests_are_rejected_or_read_without_harm() {
     let deep = 100_000;
     let texts = [
         format!("defaults = {{ a = {} }}", "[".repeat(deep)),
@@ -215,7 +215,7 @@ fn deep_and_long_manifests_are_refused_or_read_without_harm() {
     }
 }
 
-/// Fifty manifests at once, each beside the same policy and channel, which asks for everything it has a name for.
+/// Fifty manifests at once, each for the same policy and channel, which tries to use everything it can name.
 #[test]
 fn no_manifest_grants_anything() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -242,7 +242,7 @@ fn no_manifest_grants_anything() {
 }
 
 #[test]
-fn a_manifest_that_grants_to_itself_is_refused_and_reaches_nothing() {
+fn a_manifest_that_grants_to_itself_is_rejected_and_has_no_access() {
     let home = Home::new(&[], "");
     home.guest("hostile", "hostile");
     for (table, key) in
@@ -259,7 +259,7 @@ fn a_manifest_that_grants_to_itself_is_refused_and_reaches_nothing() {
     done.says("keyvalue: not granted; the operator can write `grants = { keyvalue = [\"loot:write\"] }`");
 }
 
-/// Whatever manifests wish for: what binds is never more than ace.toml's maxima.
+/// Whatever manifests request, limits are never above the maxima of ace.toml.
 #[tokio::test]
 async fn no_limit_is_above_its_maximum() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

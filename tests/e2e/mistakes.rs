@@ -1,15 +1,15 @@
-//! The mistakes that authors make, and what the program says to each: the texts are those of docs/authoring.md, to the letter.
-//! A mistake that only one of the two tables knows fails a test.
+//! Mistakes of plugin authors, and the program's messages: exactly the texts of docs/authoring.md. A mistake that is in only one of the
+//! two tables fails a test.
 
 use serde_json::{Value, json};
 
 use crate::support::{Done, Home, message, repository};
 use crate::{author, kit};
 
-/// Makes a mistake, and gives all that the program said to it.
+/// Makes a mistake, and returns the program's output.
 type Make = fn() -> String;
 
-/// What the guide says (`…` stands for anything), and the mistake.
+/// The message in the guide (`…` stands for any text), and the mistake.
 const MISTAKES: [(&str, Make); 20] = [
     ("it exports none of openedx:ace/policy, …", wrong_world),
     ("it is a core WebAssembly module, not a component: …", core_module),
@@ -27,14 +27,14 @@ const MISTAKES: [(&str, Make); 20] = [
     ("…json[0]: message: …", wrong_message),
     ("…json[0]: …: unknown field …", wrong_case),
     ("… is not installed; …", no_toolchain),
-    ("the folder exists and is not empty, and nothing is overwritten; …", folder_that_is_there),
+    ("the folder exists and is not empty, and nothing is overwritten; …", existing_folder),
     ("… is reserved by a language or tool; …", reserved_name),
     ("another plugin of this name is installed; …", name_clash),
     ("it is not signed: …", unsigned),
 ];
 
 #[test]
-fn each_mistake_is_told_as_the_guide_says() {
+fn each_mistake_has_the_message_in_the_guide() {
     for (text, make) in MISTAKES {
         let said = make();
         assert!(has(&said, text), "{text:?} is not in:\n{said}");
@@ -42,7 +42,7 @@ fn each_mistake_is_told_as_the_guide_says() {
 }
 
 #[test]
-fn the_guide_knows_these_mistakes_and_no_others() {
+fn the_guide_lists_exactly_these_mistakes() {
     let guide = std::fs::read_to_string(repository("docs/authoring.md")).expect("the guide");
     let section = guide.split("## Troubleshooting").nth(1).and_then(|rest| rest.split("\n## ").next());
     let rows = section.expect("the section").lines().filter_map(|line| line.strip_prefix("| `"));
@@ -50,7 +50,7 @@ fn the_guide_knows_these_mistakes_and_no_others() {
     assert_eq!(told, MISTAKES.map(|(text, _)| text));
 }
 
-/// Whether a text has the parts of another, in their order.
+/// Whether a text contains the parts of another, in order.
 fn has(said: &str, text: &str) -> bool {
     let mut parts = text.split('…').filter(|part| !part.is_empty());
     parts.try_fold(said, |rest, part| rest.split_once(part).map(|(_, rest)| rest)).is_some()
@@ -110,7 +110,7 @@ fn stranger() -> String {
     check_guest("stranger")
 }
 
-/// Runs the policy that breaks as its message asks, with this manifest.
+/// Runs the policy that fails as its message says, with this manifest.
 fn broken(fault: &str, manifest: &str) -> String {
     let home = kit::author("target/test-plugins/faulty_policy.wasm", "faulty_policy");
     home.file("faulty_policy.toml", manifest);
@@ -132,7 +132,7 @@ fn wrong_manifest_key() -> String {
     said(kit::plugin(&home, &["check", "NAME.wasm"]))
 }
 
-/// Whoever sets the limit is named, be it the author, the operator for this plugin, or for all of them.
+/// The message names who sets the limit: the author, or the operator for this plugin or for all plugins.
 fn too_little_memory_to_start() -> String {
     let by_author = broken("", "[runtime]\nmemory = '128KiB'\n");
     assert!(
@@ -187,7 +187,7 @@ fn no_toolchain() -> String {
     said(home.ace(&["plugin", "build", "mine"]).env("PATH", "").run())
 }
 
-fn folder_that_is_there() -> String {
+fn existing_folder() -> String {
     let home = Home::empty();
     kit::plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "js"]).ok();
     said(kit::plugin(&home, &["new", "mine", "--kind", "policy", "--lang", "js"]))

@@ -1,9 +1,9 @@
-"""Asks the code that docs/moving-from-edx-ace.md shows as "before", under the real edx-ace, about the cases of that page.
+"""Runs the code "before" of docs/moving-from-edx-ace.md under the real edx-ace, with the cases of that page.
 
     python moving.py policy|channel
 
-The rows of the application's database come from the case, and the provider is a web server on loopback. Prints each case that
-answers otherwise, and ends with 1 where there is one.
+The rows of the application's database come from the case, and the provider is a web server on loopback. Prints each case with
+another answer, and exits with 1 if there is one.
 """
 import json
 import re
@@ -121,7 +121,7 @@ def channel(case):
     if request:
         (asked,) = server.asked
         assert asked["body"] == request["body"] and asked["authorization"] == request["headers"]["authorization"], asked
-    # What kind of answer it is; the texts are each side's own.
+    # The kind of the answer; its text may differ.
     return {answer: case["expect"].get(answer)}
 
 

@@ -1,5 +1,5 @@
-//! docs/moving-from-edx-ace.md, as it is written: what it shows as "before" answers the page's cases under the real edx-ace, what
-//! it shows as "after" is built and answers the same ones.
+//! The code in docs/moving-from-edx-ace.md: the code "before" passes the page's cases under the real edx-ace, and the code "after" is
+//! built and passes the same cases.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::author::{cargo_test, plugin};
 use crate::support::{Home, repository};
 
-/// The one block of the page with this info string.
+/// The only block of the page with this info string.
 fn block(info: &str) -> String {
     let page = std::fs::read_to_string(repository("docs/moving-from-edx-ace.md")).expect("the page");
     let found: Vec<&str> = page.split(&format!("```{info}\n")).skip(1).collect();
@@ -16,17 +16,17 @@ fn block(info: &str) -> String {
 }
 
 fn before(kind: &str) {
-    // Not resolved: the link is what tells Python its environment.
+    // The link is not resolved, because Python finds its environment by it.
     let mut python = Command::new(repository("target/venv").join("bin/python"));
     let output = python.arg(repository("tests/e2e/moving.py")).arg(kind).output().expect("python");
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{kind}: {}\n{}", said(&output.stdout), said(&output.stderr));
 }
 
-/// Two projects of one name in one target folder replace each other's programs while they run.
+/// Serializes builds, because two projects of one name in one target folder replace each other's programs.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// A project of `ace plugin new` with the page's source, manifest and cases in it.
+/// Creates a project with `ace plugin new`, and puts the page's source, manifest and cases into it.
 fn after(kind: &str, language: &str, source: &str) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let home = Home::empty();
@@ -47,23 +47,23 @@ fn after(kind: &str, language: &str, source: &str) {
 }
 
 #[test]
-fn a_policy_moves_to_python_and_answers_as_before() {
+fn a_policy_in_python_answers_as_before() {
     before("policy");
     after("policy", "python", "moved.py");
 }
 
 #[test]
-fn a_policy_moves_to_rust_and_answers_as_before() {
+fn a_policy_in_rust_answers_as_before() {
     after("policy", "rust", "src/lib.rs");
 }
 
 #[test]
-fn a_channel_moves_to_python_and_answers_as_before() {
+fn a_channel_in_python_answers_as_before() {
     before("channel");
     after("channel", "python", "moved.py");
 }
 
 #[test]
-fn a_channel_moves_to_rust_and_answers_as_before() {
+fn a_channel_in_rust_answers_as_before() {
     after("channel", "rust", "src/lib.rs");
 }

@@ -1,4 +1,4 @@
-//! What plugins may fetch, through `http.fetch` and through wasi:http: one decision, one client, one account.
+//! HTTP requests of plugins, by `http.fetch` and by wasi:http: the same grants, the same client, the same limits.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use crate::support::{Done, Home, assert_text, channel, message};
 struct Web {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
-    /// The most connections that were open at once.
+    /// The maximum number of connections that were open at once.
     peak: Arc<AtomicUsize>,
 }
 
@@ -47,7 +47,7 @@ impl Web {
     }
 }
 
-/// `None`: the connection is over.
+/// Answers one request; `None` at the end of the connection.
 fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -106,7 +106,7 @@ fn send(home: &Home, contexts: &[Value]) -> Done {
     home.ace(&arguments).env("ACE_LOG", "warn").input(lines.join("\n")).run()
 }
 
-/// What the probe, as a policy, found.
+/// The result of the probe, which is a policy.
 fn found(line: &Value) -> &Value {
     let reason = &line["report"]["policies"][0]["result"]["deny"][0]["reason"];
     assert!(reason.is_string(), "{line:#}");
@@ -114,7 +114,7 @@ fn found(line: &Value) -> &Value {
 }
 
 #[test]
-fn a_granted_url_is_fetched_and_no_other() {
+fn only_a_granted_url_is_fetched() {
     let web = Web::start();
     let home = home("http_probe", &format!("'{}', 'http://localhost:{}/x'", web.url("/in"), web.address.port()), "");
     let cases = [
@@ -145,7 +145,7 @@ fn a_granted_url_is_fetched_and_no_other() {
 }
 
 #[test]
-fn what_the_other_side_does_is_told() {
+fn the_behaviour_of_the_server_is_reported() {
     let web = Web::start();
     let home = home("http_probe", &format!("'{}'", web.url("/")), "limits = { call-timeout = '900ms' }");
     let cases = [
@@ -160,13 +160,13 @@ fn what_the_other_side_does_is_told() {
         assert!(found(&line).as_str().is_some_and(|text| text.contains(expected)), "{fetch}: {}", found(&line));
     }
     assert_eq!(web.requests().len(), cases.len(), "nothing is repeated or followed");
-    // The limit of the whole call holds, whatever the guest asks for.
+    // The limit of the whole call applies, whatever the guest requests.
     let line = &send(&home, &[json!({"fetch": {"url": web.url("/slow")}})]).lines()[0];
     assert_eq!(line["report"]["policies"][0]["broken"]["fault"]["kind"], "call_timeout", "{line:#}");
 }
 
 #[test]
-fn a_dry_call_only_looks() {
+fn a_dry_call_only_reads() {
     let web = Web::start();
     let home = home("http_probe", &format!("'{}'", web.url("/")), "");
     for (method, expected) in
@@ -179,14 +179,14 @@ fn a_dry_call_only_looks() {
     assert_eq!(web.requests(), ["GET /", "HEAD /"]);
 }
 
-/// The probe as a channel that breaks after its request.
+/// The probe as a channel that fails after its request.
 fn deliver(home: &Home, fetch: Value) -> Value {
     let done = send(home, &[json!({"deliver": true, "then": "trap", "fetch": fetch})]);
     channel(&done.lines()[0], "probe").clone()
 }
 
 #[test]
-fn a_fault_after_a_request_is_no_plain_failure() {
+fn a_fault_after_a_request_is_maybe_sent() {
     let web = Web::start();
     let home = home("http_probe", &format!("'{}'", web.url("/")), "limits = { call-timeout = '500ms' }");
     let sent = deliver(&home, json!({"url": web.url("/"), "method": "POST"}));
@@ -216,7 +216,7 @@ fn a_fault_after_a_request_is_no_plain_failure() {
 }
 
 #[test]
-fn waiting_is_no_computing() {
+fn waiting_does_not_count_as_computing() {
     let web = Web::start();
     let limits = "limits = { time = '40ms' }";
     let http = home("http_probe", &format!("'{}'", web.url("/")), limits);
@@ -227,12 +227,12 @@ fn waiting_is_no_computing() {
     assert_eq!(found(&fetched.lines()[0]), "200 7 bytes: at last");
 }
 
-/// The parts of a URL as wasi:http wants them.
+/// The parts of a URL as wasi:http takes them.
 fn parts(web: &Web, path: &str) -> Value {
     json!({"scheme": "http", "authority": web.address.to_string(), "path": path})
 }
 
-fn laid(mut parts: Value, more: Value) -> Value {
+fn merged(mut parts: Value, more: Value) -> Value {
     for (key, value) in more.as_object().expect("an object") {
         parts[key] = value.clone();
     }
@@ -240,20 +240,20 @@ fn laid(mut parts: Value, more: Value) -> Value {
 }
 
 #[test]
-fn wasi_http_goes_the_same_way() {
+fn wasi_http_has_the_same_rules() {
     let web = Web::start();
     let home = home("wasi_http_probe", &format!("'{}'", web.url("/in")), "");
     let cases = [
         (parts(&web, "/in?a=b"), "202 5 bytes: taken"),
-        (laid(parts(&web, "/in"), json!({"method": "POST", "body": "x".repeat(10_000)})), "202 5 bytes: taken"),
+        (merged(parts(&web, "/in"), json!({"method": "POST", "body": "x".repeat(10_000)})), "202 5 bytes: taken"),
         (
-            laid(parts(&web, "/in"), json!({"method": "POST", "body": "hi", "headers": [["content-length", "2"]]})),
+            merged(parts(&web, "/in"), json!({"method": "POST", "body": "hi", "headers": [["content-length", "2"]]})),
             "202 5",
         ),
         (parts(&web, "/inner"), "HttpRequestDenied"),
         (parts(&web, "/in/%2e%2e/x"), "HttpRequestUriInvalid"),
-        (laid(parts(&web, "/in"), json!({"scheme": "https"})), "HttpRequestDenied"),
-        (laid(parts(&web, "/in"), json!({"method": "CONNECT"})), "HttpRequestMethodInvalid"),
+        (merged(parts(&web, "/in"), json!({"scheme": "https"})), "HttpRequestDenied"),
+        (merged(parts(&web, "/in"), json!({"method": "CONNECT"})), "HttpRequestMethodInvalid"),
     ];
     let contexts: Vec<Value> = cases.iter().map(|(fetch, _)| json!({"fetch": fetch})).collect();
     let done = send(&home, &contexts);
@@ -266,16 +266,16 @@ fn wasi_http_goes_the_same_way() {
     done.says("A host call was denied: http: not granted");
 }
 
-/// The other way to say the same: what is in shadow is asked dry, and its verdict counts for nothing.
+/// A policy in shadow mode is called dry, and its verdict has no effect.
 #[test]
-fn a_policy_in_shadow_only_looks() {
-    // The first is a channel, too, and delivers what its policy would not send.
+fn a_policy_in_shadow_mode_only_reads() {
+    // The first is a channel, too, and delivers a message that its policy would deny.
     for (probe, deliveries) in [("http_probe", 5), ("wasi_http_probe", 0)] {
         let web = Web::start();
         let home = home(probe, &format!("'{}'", web.url("/")), "mode = 'shadow'");
         let fetches = ["GET", "HEAD", "POST", "PUT", "DELETE"].map(|method| match probe {
             "http_probe" => json!({"fetch": {"url": web.url("/"), "method": method}}),
-            _ => json!({"fetch": laid(parts(&web, "/"), json!({"method": method}))}),
+            _ => json!({"fetch": merged(parts(&web, "/"), json!({"method": method}))}),
         });
         for (at, line) in send(&home, &fetches).lines().iter().enumerate() {
             let told = found(line).as_str().expect("text");
@@ -286,7 +286,7 @@ fn a_policy_in_shadow_only_looks() {
     }
 }
 
-/// Many messages at once, whose policy asks a slow server: the connections are the host's to spend.
+/// Many messages at once, whose policy calls a slow server: the host limits the connections.
 #[test]
 fn a_plugin_cannot_use_up_the_hosts_connections() {
     let web = Web::start();
@@ -304,7 +304,7 @@ fn a_plugin_cannot_use_up_the_hosts_connections() {
 }
 
 #[test]
-fn wasi_http_is_bounded_like_the_rest() {
+fn wasi_http_has_the_same_limits() {
     let web = Web::start();
     let home = home("wasi_http_probe", &format!("'{}'", web.url("/")), "limits = { call-timeout = '900ms' }");
     let big = "x".repeat(100);
@@ -313,9 +313,9 @@ fn wasi_http_is_bounded_like_the_rest() {
         (json!({"fetch": parts(&web, "/long")}), "HttpResponseBodySize(Some(2000))".to_owned()),
         (json!({"fetch": parts(&web, "/cut")}), "ConnectionTerminated".to_owned()),
         (json!({"fetch": parts(&web, "/slow"), "then": "leave"}), "left".to_owned()),
-        (json!({"fetch": laid(parts(&web, "/big"), json!({"times": 8})), "then": "leak"}), "leaked".to_owned()),
+        (json!({"fetch": merged(parts(&web, "/big"), json!({"times": 8})), "then": "leak"}), "leaked".to_owned()),
         (
-            json!({"fetch": laid(parts(&web, "/big"), json!({"times": 9})), "then": "leak"}),
+            json!({"fetch": merged(parts(&web, "/big"), json!({"times": 9})), "then": "leak"}),
             "ConnectionLimitReached".to_owned(),
         ),
         (json!({"fetch": parts(&web, "/big")}), format!("200 1000 bytes: {big}")),

@@ -1,5 +1,4 @@
-//! Panics of the host itself, made by what an embedding application brings: its clock, its channel. They end what they happen in
-//! and nothing else.
+//! Panics in the host, caused by an embedding application: by its clock, by its channel. They end only what they happen in.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Home, assert_text, message, wait_for};
 
-/// A policy that asks for the time while it is asked whether it can work.
+/// A policy that asks for the time in `enabled`.
 pub fn clocked() -> String {
     let clock = r#"
       (import "wasi:clocks/wall-clock@0.2.0" (instance $clock
@@ -48,7 +47,7 @@ pub fn clocked() -> String {
         .replace("(;component;)", clock)
 }
 
-/// Writes a component that counts as another one with each `note`, and as one that nobody is writing just now.
+/// Writes a component that is another revision with each `note`, with an old modification time, so that it counts as complete.
 pub fn install(home: &Home, plugin: &str, text: &str, note: &str) {
     let component = text.trim_end().strip_suffix(')').expect("a component");
     let custom = format!("{component} (@custom \"note\" \"{note}\"))");
@@ -79,7 +78,7 @@ fn clock() -> Timestamp {
     Timestamp::now()
 }
 
-/// The host panics while it loads one plugin: that one is broken, its version before goes on, and the others are loaded.
+/// The host panics while it loads one plugin: that one is broken, its previous version stays active, and the others are loaded.
 #[tokio::test]
 async fn a_panic_while_a_plugin_loads_is_that_plugins_fault_alone() {
     let home = Home::empty();
@@ -110,7 +109,7 @@ async fn a_panic_while_a_plugin_loads_is_that_plugins_fault_alone() {
 static CHANNEL_IS_BROKEN: AtomicBool = AtomicBool::new(false);
 static CHANNEL_PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// A channel of the application's own with a bug: asked for its type while the engine is built anew, it panics.
+/// A channel of the application with a bug: it panics when a reload asks for its type.
 struct Buggy;
 
 #[async_trait]
@@ -142,7 +141,7 @@ impl Channel for Buggy {
     }
 }
 
-/// A panic in the midst of a reload is told, and the next change is taken up as if nothing had been.
+/// A panic during a reload is logged, and the next change is reloaded normally.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_in_a_reload_does_not_end_hot_reload() {
     let home = Home::empty();
@@ -170,7 +169,7 @@ async fn a_panic_in_a_reload_does_not_end_hot_reload() {
     watching.abort();
 }
 
-/// A channel with a bug in its delivery, over which a message of one user fails.
+/// A channel with a bug in its delivery, which panics for one user.
 struct BuggyDelivery(Vec<TemplateFile>);
 
 #[async_trait]
@@ -199,10 +198,10 @@ impl Channel for BuggyDelivery {
     }
 }
 
-/// A panic while a message is sent is an interruption of that message, and keeps no place: the next ones go out. It is tried again
+/// A panic while a message is sent is an interruption of that message, and releases its slot: other messages are sent. It is retried
 /// after growing pauses, and then set aside with the reason.
 #[tokio::test]
-async fn a_panic_over_one_message_is_that_messages_alone() {
+async fn a_panic_over_one_message_affects_only_that_message() {
     let home = Home::empty();
     let config = config(&home);
     home.file("templates/app/edx_ace/note/inbox/body.txt", "{{ n }}");
@@ -246,7 +245,7 @@ async fn a_panic_over_one_message_is_that_messages_alone() {
     working.await.expect("no panic");
 }
 
-/// What became of each line of the input.
+/// The outcome of each line of the input.
 #[derive(Default)]
 struct Outcomes(std::sync::Mutex<Vec<(u64, Report)>>);
 
@@ -258,7 +257,7 @@ impl Sink for Outcomes {
     fn flush(&self) {}
 }
 
-/// Without a store too: the others of the input are sent, and the report of the one says why it was not.
+/// The same without a store: other messages are sent, and the report of the one names the reason.
 #[tokio::test]
 async fn a_panic_over_one_message_of_many_fails_that_one_alone() {
     let home = Home::empty();

@@ -1,12 +1,12 @@
-//! A plugin folder with good files and bad ones: the good ones serve, each bad one is named, and a policy that cannot be
-//! asked never lets a message pass by itself.
+//! A plugin folder with valid and invalid files: the valid ones are active, each invalid one is named, and a policy that cannot be
+//! evaluated never lets a message pass by itself.
 
 use serde_json::{Value, json};
 
 use crate::servers::Smtpd;
 use crate::support::{Home, assert_text, email, mail_home, message, repository};
 
-/// Each kind of bad file, and what is said of it.
+/// Each kind of invalid file, and its reason.
 const BAD: [(&str, &str); 12] = [
     ("bad name", "\"bad name\" cannot be a plugin's name: rename the file"),
     ("bystander", "exports none of openedx:ace/policy, openedx:ace/channel, openedx:ace/recipient-resolver"),
@@ -22,7 +22,7 @@ const BAD: [(&str, &str); 12] = [
     ("unknown_key", "did you mean \"requests\"?"),
 ];
 
-/// Puts one of each kind of bad file into the folder.
+/// Puts one of each kind of invalid file into the folder.
 fn spoil(home: &Home) {
     let whole = std::fs::read(repository("target/plugins/stub_policy.wasm")).expect("a plugin");
     home.file("plugins/bad name.wasm", &whole);
@@ -49,7 +49,7 @@ fn state<'a>(plugins: &'a [Value], name: &str) -> &'a Value {
 }
 
 #[test]
-fn each_bad_file_is_named_with_its_reason_and_the_good_one_serves() {
+fn each_invalid_file_is_named_with_its_reason_and_the_valid_one_is_active() {
     let server = Smtpd::start(&[]);
     let home = mail_home(&server.relay());
     spoil(&home);
@@ -68,13 +68,13 @@ fn each_bad_file_is_named_with_its_reason_and_the_good_one_serves() {
     let syntax = state(&plugins, "syntax")["reason"].as_str().expect("a reason");
     assert!(syntax.contains("syntax.toml:2"), "file and line: {syntax}");
 
-    // What ace.toml does not name stands in nobody's way.
+    // Files that ace.toml does not name do not block messages.
     let done = home.send(&[message("note", json!({}))]).ok();
     assert_eq!(done.email()["state"], "sent");
     server.mail();
 }
 
-/// What becomes of a message when each bad file is a policy that ace.toml names.
+/// Sends a message with a policy in ace.toml for each invalid file.
 fn send_past_bad_policies(on_error: &str) -> (Smtpd, Value) {
     let server = Smtpd::start(&[]);
     let named = |name: &str| format!("[plugins.{name}]\non-error = '{on_error}'\n");
@@ -89,7 +89,7 @@ fn send_past_bad_policies(on_error: &str) -> (Smtpd, Value) {
 }
 
 #[test]
-fn a_named_policy_that_cannot_be_asked_holds_the_message() {
+fn a_named_policy_that_cannot_be_evaluated_holds_the_message() {
     let (server, line) = send_past_bad_policies("retry");
     assert_eq!((&email(&line)["state"], &line["failed"]), (&json!("retry"), &json!(true)));
     assert!(server.mails().is_empty(), "it never fails open");
@@ -103,7 +103,7 @@ fn a_named_policy_that_cannot_be_asked_holds_the_message() {
 }
 
 #[test]
-fn a_named_policy_that_cannot_be_asked_denies_where_ace_toml_says_so() {
+fn a_named_policy_that_cannot_be_evaluated_denies_with_on_error_deny() {
     let (server, line) = send_past_bad_policies("deny");
     assert_eq!((&email(&line)["state"], &line["failed"]), (&json!("denied"), &json!(false)));
     let reasons = email(&line)["reasons"].as_array().expect("reasons");
@@ -113,7 +113,7 @@ fn a_named_policy_that_cannot_be_asked_denies_where_ace_toml_says_so() {
 }
 
 #[test]
-fn a_named_policy_that_cannot_be_asked_is_passed_over_only_where_ace_toml_says_so() {
+fn a_named_policy_that_cannot_be_evaluated_is_skipped_only_with_on_error_allow() {
     let (server, line) = send_past_bad_policies("allow");
     assert_eq!(email(&line)["state"], "sent");
     assert_eq!(line["report"]["policies"][0]["broken"]["on_error"], "allow");
@@ -121,7 +121,7 @@ fn a_named_policy_that_cannot_be_asked_is_passed_over_only_where_ace_toml_says_s
 }
 
 #[test]
-fn a_policy_that_is_switched_off_stands_in_nobodys_way() {
+fn a_disabled_policy_does_not_block_messages() {
     let server = Smtpd::start(&[]);
     let home = mail_home(&format!("{}\n[plugins.garbage]\nenabled = false\n", server.relay()));
     home.file("plugins/garbage.wasm", "this is no plugin");
@@ -132,7 +132,7 @@ fn a_policy_that_is_switched_off_stands_in_nobodys_way() {
 }
 
 #[test]
-fn a_policy_that_ace_toml_names_and_is_gone_stops_the_start() {
+fn a_missing_policy_that_ace_toml_names_prevents_the_start() {
     let home = mail_home("[relays.main]\nkind = 'discard'\n[plugins.stub_policy]\non-error = 'allow'\n");
     let done = home.send(&[message("note", json!({}))]).code(2);
     done.says("plugins.stub_policy");
@@ -140,7 +140,7 @@ fn a_policy_that_ace_toml_names_and_is_gone_stops_the_start() {
 }
 
 #[test]
-fn a_good_plugin_is_described() {
+fn a_valid_plugin_is_described() {
     let home = mail_home("[relays.main]\nkind = 'discard'\n");
     home.plugin("file_email");
     let plugins = home.ace(&["plugins", "--json"]).run().ok().lines();
@@ -156,7 +156,7 @@ fn a_good_plugin_is_described() {
 }
 
 #[test]
-fn what_a_plugin_imports_and_is_not_granted_is_shown() {
+fn imports_that_are_not_granted_are_shown() {
     let home = Home::new(&[], "[relays.main]\nkind = 'discard'\n[plugins.hostile]\ngrants = { keyvalue = ['loot'] }\n");
     home.guest("hostile", "hostile");
     let plugin = &home.ace(&["plugins", "--json", "hostile"]).run().ok().lines()[0];
@@ -174,7 +174,7 @@ fn what_a_plugin_imports_and_is_not_granted_is_shown() {
 }
 
 #[test]
-fn grants_are_shown_and_then_written_beside_what_is_there() {
+fn grants_are_shown_and_then_added_to_the_file() {
     let home = Home::new(&["django_email", "file_email"], "# Ours.\n[relays.main]\nkind = 'discard' # for now\n");
     let before = home.read("ace.toml");
     let asked = home.ace(&["plugins", "grant", "django_email"]).run().code(2);

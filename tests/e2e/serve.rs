@@ -1,4 +1,4 @@
-//! A running `ace serve`, asked over HTTP and by the command line.
+//! A running `ace serve`, used over HTTP and by the command line.
 
 mod admission;
 mod api;
@@ -46,14 +46,14 @@ pub fn home(toml: &str) -> Home {
     home
 }
 
-/// Writes ace.toml anew; a relay that drops everything where `toml` names none.
+/// Replaces ace.toml. If `toml` has no relay, one that discards mail is added.
 pub fn configure(home: &Home, toml: &str) {
     let relay = if toml.contains("[relays") { "" } else { DISCARD };
     let server = if toml.contains("[server]") { "" } else { LISTEN };
     home.config(&format!("{GRANTED}{relay}{server}{toml}"));
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
     pub child: Child,
     pub url: String,
@@ -88,7 +88,7 @@ impl Server {
         Server { child, url: url.expect("it said so"), http, log: Some(log), _dir: dir }
     }
 
-    /// A request whose body, if it gets one, is of the type that the route takes.
+    /// A request with the content type that the route accepts.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let kind = match path.split(['?', '#']).next().unwrap_or_default() {
             "/v1/messages" => "application/json",
@@ -98,12 +98,12 @@ impl Server {
         self.bare(method, path).header("content-type", kind)
     }
 
-    /// A request without any header of its own.
+    /// A request without additional headers.
     pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.url)).timeout(Duration::from_secs(60))
     }
 
-    /// The status and the JSON of an answer.
+    /// The status and the JSON of a response.
     pub async fn ask(&self, request: RequestBuilder) -> (StatusCode, Value) {
         let response = request.send().await.expect("the server answers");
         let status = response.status();
@@ -119,7 +119,7 @@ impl Server {
         self.ask(self.request(Method::POST, path).body(body.to_string())).await
     }
 
-    /// Hands a message in and waits for what becomes of it.
+    /// Submits a message and waits for its outcome.
     pub async fn send(&self, message: &Value) -> Value {
         let (status, taken) = self.post("/v1/messages?wait=60", message).await;
         assert_eq!(status, StatusCode::OK, "{taken}");
@@ -127,23 +127,23 @@ impl Server {
     }
 
     pub fn signal(&self, signal: i32) {
-        // SAFETY: a signal to a child of ours.
+        // SAFETY: sends a signal to a child process of this test.
         unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
     }
 
-    /// Stops it in an orderly way; its exit code and what it said.
+    /// Stops it in an orderly way. Returns its exit code and its log.
     pub fn stop(mut self) -> (Option<i32>, String) {
         self.signal(libc::SIGTERM);
         let status = wait_for("the server's end", || self.child.try_wait().expect("asked"));
         (status.code(), self.log())
     }
 
-    /// All that it said, once it has ended.
+    /// Its log, once it has ended.
     fn log(&mut self) -> String {
         self.log.take().expect("asked once").join().expect("read")
     }
 
-    /// Kills it, as a power failure would.
+    /// Kills it, like a power failure. Returns its log.
     pub fn kill(mut self) -> String {
         self.signal(libc::SIGKILL);
         self.child.wait().expect("it ends");
@@ -151,7 +151,7 @@ impl Server {
     }
 }
 
-/// No test leaves a server behind.
+/// Ends the server with the test.
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -166,7 +166,7 @@ pub fn note(number: u128, fields: Value) -> Value {
     message
 }
 
-/// Waits until the server says so of a message; its timeline.
+/// Waits until a message has this state. Returns the message.
 pub async fn settled(server: &Server, uuid: &Value, state: &str) -> Value {
     let path = format!("/v1/messages/{}", uuid.as_str().expect("a uuid"));
     for _ in 0..600 {

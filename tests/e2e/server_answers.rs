@@ -1,4 +1,4 @@
-//! What a mail server may answer, or not answer.
+//! Replies of a mail server, and missing replies.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ fn send(server: &Smtpd) -> Done {
 }
 
 #[test]
-fn a_refused_recipient_fails_with_the_servers_words() {
+fn a_refused_recipient_fails_with_the_servers_reply() {
     for pipelining in [&[][..], &["--no-pipelining"]] {
         let server = Smtpd::start(&[&["--refuse", "zoe@learner.example=550"], pipelining].concat());
         let done = send(&server).code(1);
@@ -23,7 +23,7 @@ fn a_refused_recipient_fails_with_the_servers_words() {
 }
 
 #[test]
-fn of_several_recipients_only_the_refused_one_goes_without() {
+fn of_several_recipients_only_the_refused_one_gets_no_mail() {
     let server = Smtpd::start(&["--refuse", "bob@learner.example=550"]);
     let options = json!({"options": {"cc": ["bob@learner.example"]}});
     let done = mail_home(&server.relay()).send(&[message("note", options)]).ok();
@@ -35,7 +35,7 @@ fn of_several_recipients_only_the_refused_one_goes_without() {
 }
 
 #[test]
-fn a_refusal_for_now_is_tried_again_with_the_same_message_id() {
+fn a_temporary_refusal_is_retried_with_the_same_message_id() {
     let server = Smtpd::start(&["--tempfail", "2"]);
     let uuid = "1b671a64-40d5-491e-99b0-da01ff1f3341";
     let home = mail_home(&server.relay());
@@ -45,7 +45,7 @@ fn a_refusal_for_now_is_tried_again_with_the_same_message_id() {
 }
 
 #[test]
-fn a_recipient_refused_for_now_is_tried_again_until_the_message_expires() {
+fn a_temporarily_refused_recipient_is_retried_until_the_message_expires() {
     let server = Smtpd::start(&["--refuse", "zoe@learner.example=451"]);
     let home = mail_home(&format!("{}expiration-delay = '500ms'\n", server.relay()));
     let done = home.send(&[message("note", json!({}))]).code(1);
@@ -55,7 +55,7 @@ fn a_recipient_refused_for_now_is_tried_again_until_the_message_expires() {
 }
 
 #[test]
-fn a_server_that_hangs_up_before_the_mail_gets_it_again() {
+fn after_a_disconnect_before_the_mail_it_is_sent_again() {
     let server = Smtpd::start(&["--close-after", "data", "2"]);
     let done = send(&server).ok();
     assert_eq!(done.email()["state"], "sent");
@@ -63,9 +63,9 @@ fn a_server_that_hangs_up_before_the_mail_gets_it_again() {
     server.mail();
 }
 
-/// The server had the whole mail and may have kept it; a mail that comes twice has the same Message-ID, by which it is told.
+/// The server had the complete mail and may have stored it. A duplicate has the same Message-ID, by which it is recognized.
 #[test]
-fn a_server_that_hangs_up_after_the_dot_gets_the_same_mail_again() {
+fn after_a_disconnect_after_the_dot_the_same_mail_is_sent_again() {
     let server = Smtpd::start(&["--close-after", "dot", "1"]);
     let uuid = "6fa459ea-ee8a-4ca4-894e-db77e160355e";
     let home = mail_home(&server.relay());
@@ -75,7 +75,7 @@ fn a_server_that_hangs_up_after_the_dot_gets_the_same_mail_again() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_asked_again_until_the_message_expires() {
+fn an_unreachable_server_is_retried_until_the_message_expires() {
     let home = mail_home(&format!("{}expiration-delay = '500ms'\n", relay(free_port(), "tls = 'none'")));
     let done = home.send(&[message("note", json!({}))]).code(1);
     assert_eq!(done.email()["state"], "expired");
@@ -84,7 +84,7 @@ fn a_server_that_is_not_there_is_asked_again_until_the_message_expires() {
 }
 
 #[test]
-fn after_a_server_that_is_not_there_the_failover_channel_has_its_turn() {
+fn the_failover_channel_is_used_if_a_server_is_unreachable() {
     let toml = format!(
         "{}expiration-delay = '60ms'\n[routing]\ndefault = {{ email = 'django_email' }}\n\
          failover = {{ email = ['django_email', 'file_email'] }}\n[plugins.file_email]\ngrants = {{ outbox = 'out' }}\n",

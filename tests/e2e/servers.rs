@@ -1,4 +1,4 @@
-//! Mail servers on loopback, gone when their guard is; and certificates for them.
+//! Mail servers on loopback, which stop when their guard is dropped; and certificates for them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -35,17 +35,17 @@ impl Smtpd {
         Smtpd { child, dump, port }
     }
 
-    /// A relay over it without TLS, as the only one, and quick retries.
+    /// A relay through it without TLS, as the only relay, with quick retries.
     pub fn relay(&self) -> String {
         self.relay_with("tls = 'none'")
     }
 
-    /// A relay over it with these settings.
+    /// A relay through it with these settings.
     pub fn relay_with(&self, settings: &str) -> String {
         relay(self.port, settings)
     }
 
-    /// What it took, in that order.
+    /// The mails that it accepted, in order.
     pub fn mails(&self) -> Vec<Mail> {
         let entries = fs::read_dir(self.dump.path()).expect("its folder");
         let files = entries.map(|entry| entry.expect("an entry").path());
@@ -54,7 +54,7 @@ impl Smtpd {
         envelopes.iter().map(|file| Mail::read(file)).collect()
     }
 
-    /// The only mail it took.
+    /// The only mail that it accepted.
     #[track_caller]
     pub fn mail(&self) -> Mail {
         let mut mails = self.mails();
@@ -70,7 +70,7 @@ impl Drop for Smtpd {
     }
 }
 
-/// A relay of the kind smtp on loopback, as the only one, and quick retries.
+/// A relay of the kind smtp on loopback, as the only relay, with quick retries.
 pub fn relay(port: u16, settings: &str) -> String {
     format!(
         "[relays.main]\nkind = 'smtp'\nhost = '127.0.0.1'\nport = {port}\nhello-name = 'ace.example'\n{settings}\n\n\
@@ -78,7 +78,7 @@ pub fn relay(port: u16, settings: &str) -> String {
     )
 }
 
-/// A mail as the server took it.
+/// A mail as the server accepted it.
 pub struct Mail {
     pub raw: String,
     /// `from`, `recipients`, `hello`, `tls`, `user`, `smtputf8`.
@@ -109,9 +109,9 @@ impl Mail {
         starts.filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_ascii_lowercase()).collect()
     }
 
-    /// Hands the mail to `look` as a mail parser reads it.
-    pub fn parsed<T>(&self, look: impl FnOnce(&mail_parser::Message<'_>) -> T) -> T {
-        look(&MessageParser::default().parse(self.raw.as_bytes()).expect("it is a mail"))
+    /// Passes the mail to `read` as a mail parser reads it.
+    pub fn parsed<T>(&self, read: impl FnOnce(&mail_parser::Message<'_>) -> T) -> T {
+        read(&MessageParser::default().parse(self.raw.as_bytes()).expect("it is a mail"))
     }
 
     pub fn subject(&self) -> String {
@@ -146,7 +146,7 @@ impl Mail {
     }
 }
 
-/// Postfix's smtp-sink, for very many mails.
+/// The smtp-sink of Postfix, for very many mails.
 pub struct SmtpSink {
     child: Child,
     dump: tempfile::TempDir,
@@ -156,9 +156,9 @@ pub struct SmtpSink {
 impl SmtpSink {
     pub fn start() -> SmtpSink {
         let dump = tempfile::tempdir().expect("a temporary folder");
-        // SAFETY: it asks and changes nothing. Root must say whom smtp-sink is to run as.
+        // SAFETY: reads the user id. As root, smtp-sink needs a user to run as.
         let user: &[&str] = if unsafe { libc::geteuid() } == 0 { &["-u", "root"] } else { &[] };
-        // Another program may take the port before smtp-sink does; then the next one is tried.
+        // If another program takes the port first, the next port is used.
         for _ in 0..20 {
             let port = free_port();
             let mut child = Command::new("smtp-sink")
@@ -181,7 +181,7 @@ impl SmtpSink {
         panic!("smtp-sink found no port");
     }
 
-    /// Everything it took, as one text.
+    /// Everything that it accepted, as one text.
     pub fn dump(&self) -> String {
         fs::read_to_string(self.dump.path().join("mails")).expect("its dump")
     }
@@ -194,7 +194,7 @@ impl Drop for SmtpSink {
     }
 }
 
-/// A mail server that can come and go at one port, and answers MAIL as it is told.
+/// A mail server that can be stopped and restarted on one port, with a configurable reply to MAIL.
 pub struct MailServer {
     pub port: u16,
     state: Arc<MailState>,
@@ -207,11 +207,11 @@ struct MailState {
     mails: Mutex<Vec<(Instant, String)>>,
 }
 
-/// What a server says to a MAIL command; `None`: it hangs up.
+/// A server's reply to a MAIL command; with `None` it disconnects.
 pub type ToMail = fn(&str) -> Option<&'static str>;
 
 impl MailServer {
-    /// One that takes everything.
+    /// A server that accepts everything.
     pub fn start(port: u16) -> MailServer {
         MailServer::answering(port, "220 ready", |_| Some("250 ok"))
     }
@@ -228,19 +228,19 @@ impl MailServer {
                 let Ok(stream) = stream else { continue };
                 shared.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = shared.clone();
-                // Whatever ends a conversation ends it.
+                // An error only ends the conversation.
                 std::thread::spawn(move || drop(converse(stream, &shared, greeting, to_mail)));
             }
         });
         MailServer { port, state }
     }
 
-    /// The recipients it took mail for, one entry a mail.
+    /// The recipients of accepted mails, one entry per mail.
     pub fn mails(&self) -> Vec<String> {
         self.state.mails.lock().expect("no panic").iter().map(|(_, recipients)| recipients.clone()).collect()
     }
 
-    /// When each mail's final dot came, the earliest first.
+    /// When each mail's final dot arrived, the earliest first.
     pub fn arrivals(&self) -> Vec<Instant> {
         let mut arrivals: Vec<Instant> = self.state.mails.lock().expect("no panic").iter().map(|(at, _)| *at).collect();
         arrivals.sort_unstable();
@@ -255,13 +255,13 @@ impl MailServer {
 impl Drop for MailServer {
     fn drop(&mut self) {
         self.state.is_over.store(true, Ordering::SeqCst);
-        // The listener wakes up, sees that it is over, and goes with its port.
+        // Wakes up the listener, so that it ends and frees its port.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
 fn converse(stream: TcpStream, state: &MailState, greeting: &str, to_mail: ToMail) -> std::io::Result<()> {
-    // Each reply goes out at once and in one piece: a client may be measured against this server.
+    // Each reply is sent at once and in one piece, because clients are measured with this server.
     stream.set_nodelay(true)?;
     let mut answers = stream.try_clone()?;
     let mut lines = BufReader::new(stream).lines();

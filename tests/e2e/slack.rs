@@ -1,5 +1,5 @@
-//! The same channel in three languages (plugins/examples): every one passes one table, answers to the letter what the others
-//! answer, and posts to a webhook on loopback what the others post.
+//! The same channel in three languages (plugins/examples): each passes the same cases, returns exactly the same answers, and posts the
+//! same requests to a webhook on loopback.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::http_channels::provider::{Answer, Provider, Seen};
 use crate::support::{Done, Home, assert_text, channel, message, repository};
 
 const LANGUAGES: [&str; 3] = ["rust", "ts", "python"];
-/// The first one to run compiles 18 MiB of Python, and others may be doing the same.
+/// The first test compiles 18 MiB of Python, and others may be compiling at the same time.
 const PATIENCE: Duration = Duration::from_secs(600);
 const PATH: &str = "/services/T000/B000/s3cr3t-path";
 
@@ -19,7 +19,7 @@ fn component(language: &str) -> String {
 }
 
 #[test]
-fn all_pass_the_table_and_answer_alike() {
+fn all_pass_the_cases_and_return_the_same_answers() {
     let home = Home::empty();
     let table = repository("plugins/examples/slack_webhook.cases.json");
     let cache = format!("{}/e2e-cache", env!("CARGO_TARGET_TMPDIR"));
@@ -68,14 +68,14 @@ fn send(home: &Home, name: &str) -> Done {
     home.ace(&["send", "--json", "-"]).input(note(name).to_string()).run_within(PATIENCE)
 }
 
-/// That the webhook's address is in nothing that was said.
+/// Asserts that the webhook's address is not in the output.
 fn keeps_its_secret(done: &Done) {
     let said = format!("{}{}", done.stdout, done.stderr);
     assert!(!said.contains("s3cr3t-path"), "the secret shows: {said}");
 }
 
 #[test]
-fn all_post_the_same_and_come_back_when_slack_says_so() {
+fn all_post_the_same_and_retry_when_slack_says_so() {
     let posts = LANGUAGES.map(|language| {
         let script = [Answer::new(429, "rate_limited").with("Retry-After", "1"), Answer::new(200, "ok")];
         let provider = Provider::start(script);
@@ -95,7 +95,7 @@ fn all_post_the_same_and_come_back_when_slack_says_so() {
 }
 
 #[test]
-fn a_webhook_that_is_gone_or_not_granted_ends_the_matter_without_showing_where_it_was() {
+fn a_missing_or_ungranted_webhook_fails_without_showing_its_address() {
     for language in LANGUAGES {
         let provider = Provider::start([Answer::new(404, "no_service")]);
         let home = home(&provider, language);

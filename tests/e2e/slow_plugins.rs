@@ -1,4 +1,4 @@
-//! Plugins that take long to come in: they hold up nobody, and come into service with the settings of the moment at which they do.
+//! Plugins that take long to load: they do not delay anything, and start with the settings at the time when they are activated.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::panics::{clocked, install};
 use crate::support::{Home, wait_for};
 
-/// Whoever asks for the time waits while the clock is held.
+/// Calls for the time block while the clock is held.
 struct Clock {
     is_held: bool,
     asked: u32,
@@ -33,11 +33,11 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// A held clock is none of the guest's time.
+/// Time for which the clock is held does not count for the guest.
 const LIMITS: &str = "[limits]\ntime = '1m'\npolicy-call-timeout = '1m'\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_plugin_comes_into_service_with_the_settings_of_that_moment() {
+async fn a_plugin_starts_with_the_settings_at_its_activation() {
     let home = Home::empty();
     home.config(LIMITS);
     let config = Config::load(&home.path("ace.toml")).expect("a sound configuration");
@@ -50,7 +50,7 @@ async fn a_plugin_comes_into_service_with_the_settings_of_that_moment() {
     install(&home, "slow", &clocked(), "one");
     tokio::task::block_in_place(|| {
         wait_for("it to be asked whether it can work", || (clock().asked > asked).then_some(()));
-        // Meanwhile it is named in ace.toml, and another plugin comes in.
+        // Meanwhile it is named in ace.toml, and another plugin is added.
         home.config(&format!(
             "{LIMITS}[plugins.slow]\nmode = 'shadow'\nconfig = {{ wanted = true }}\ngrants = {{ keyvalue = ['facts'] }}\n\
              [plugins.quick]\norder = 7\n"

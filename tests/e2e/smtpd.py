@@ -2,9 +2,9 @@
 """A real SMTP server on loopback for the end-to-end tests (needs aiosmtpd).
 
 It prints `PORT n` when it listens, writes every mail as DIR/0001.eml and its envelope as DIR/0001.json, and serves until
-its standard input is closed. The .json is put there last, so whoever finds it finds the whole mail.
+its standard input is closed. The .json is written last, so when it exists, the mail is complete.
 
-A client with rustls trusts no certificate that is its own CA: --tls-cert is one that a test CA has issued.
+A client with rustls does not trust a certificate that is its own CA, so --tls-cert is issued by a test CA.
 
     python smtpd.py --dump DIR --tls-cert cert.pem --tls-key key.pem --require-starttls --user ann --password secret
 """
@@ -41,9 +41,9 @@ def arguments():
     parser.add_argument("--dump", required=True, type=Path, metavar="DIR", help="where the mails are written")
     parser.add_argument("--tls-cert", metavar="PEM")
     parser.add_argument("--tls-key", metavar="PEM")
-    parser.add_argument("--require-starttls", action="store_true", help="takes nothing before STARTTLS")
+    parser.add_argument("--require-starttls", action="store_true", help="accepts nothing before STARTTLS")
     parser.add_argument("--implicit", action="store_true", help="TLS from the first byte")
-    parser.add_argument("--user", help="takes nothing before this user has logged in")
+    parser.add_argument("--user", help="accepts nothing before this user has logged in")
     parser.add_argument("--password", default="")
     parser.add_argument("--refuse", type=address_and_code, action="append", default=[], metavar="ADDRESS=CODE",
                         help="answers CODE to this recipient; may be given more than once")
@@ -151,7 +151,7 @@ def settings(options, context):
             return AuthResult(success=is_right, handled=False, auth_data=name)
 
         is_plain = not (options.require_starttls or options.implicit)
-        # aiosmtpd does not see that an implicit connection is encrypted.
+        # aiosmtpd does not notice that an implicit connection is encrypted.
         chosen |= {"authenticator": authenticator, "auth_required": True,
                    "auth_require_tls": not (is_plain or options.implicit)}
     return chosen
@@ -170,8 +170,8 @@ async def serve(options):
 
 
 if __name__ == "__main__":
-    # It warns of AUTH without TLS on every connection; on loopback that is what some tests ask for.
+    # It warns about AUTH without TLS on every connection, which some tests use on loopback.
     warnings.simplefilter("ignore", UserWarning)
-    # A client that ends a TLS handshake, which some tests ask for too, would be a traceback.
+    # A client that aborts a TLS handshake, as in some tests, would print a traceback.
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)
     asyncio.run(serve(arguments()))

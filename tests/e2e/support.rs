@@ -1,4 +1,4 @@
-//! A folder to run `ace` in, the run, and what it said.
+//! A folder to run `ace` in, the run, and its output.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// No run of `ace` in these tests takes that long unless it hangs.
+/// No run of `ace` in these tests takes longer unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A file or folder of the repository.
@@ -24,7 +24,7 @@ pub fn repository(path: &str) -> PathBuf {
     })
 }
 
-/// Asks until the answer is there, or fails after [`PATIENCE`].
+/// Polls until there is an answer, or fails after [`PATIENCE`].
 pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -42,13 +42,13 @@ pub struct Home {
 }
 
 impl Home {
-    /// An empty one.
+    /// An empty folder.
     pub fn empty() -> Home {
         Home { dir: Arc::new(tempfile::tempdir().expect("a temporary folder")) }
     }
 
-    /// One with these plugins of target/plugins and the templates of the repository, `django_email` for e-mail, quick
-    /// retries, and the further tables of `toml`.
+    /// A folder with these plugins of target/plugins, the templates of the repository, quick retries, and the additional tables in
+    /// `toml`.
     pub fn new(plugins: &[&str], toml: &str) -> Home {
         let home = Home::empty();
         plugins.iter().for_each(|plugin| home.plugin(plugin));
@@ -56,7 +56,7 @@ impl Home {
         home
     }
 
-    /// Writes `ace.toml` anew: what [`Home::new`] says, with these tables.
+    /// Writes `ace.toml` as [`Home::new`] does, with these tables.
     pub fn config(&self, toml: &str) {
         fs::create_dir_all(self.path("plugins")).expect("made");
         fs::create_dir_all(self.path("templates")).expect("made");
@@ -73,7 +73,7 @@ impl Home {
         self.dir.path().join(path)
     }
 
-    /// Writes a file; its folders are made.
+    /// Writes a file, and creates its folders.
     pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let file = self.path(path);
         fs::create_dir_all(file.parent().expect("it is in the home")).expect("made");
@@ -89,7 +89,7 @@ impl Home {
         fs::read(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
-    /// The names of the files in one of its folders; none where there is no such folder.
+    /// The names of the files in one of its folders; none if there is no such folder.
     pub fn list(&self, folder: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
         let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
@@ -155,11 +155,11 @@ impl Home {
     }
 }
 
-/// A run of `ace` that is about to begin.
+/// A run of `ace` that has not been started.
 pub struct Run {
     command: Command,
     input: Vec<u8>,
-    /// Where it runs: a server keeps it, and so its database, for as long as it lives.
+    /// The folder where it runs, which a server keeps, with its database, as long as it runs.
     pub dir: Arc<tempfile::TempDir>,
 }
 
@@ -174,42 +174,42 @@ impl Run {
         self
     }
 
-    /// Does this in the new process before it becomes `ace`: system calls alone.
+    /// Runs this in the new process before it becomes `ace`. Only system calls are allowed.
     pub fn before(mut self, prepare: fn() -> std::io::Result<()>) -> Run {
         use std::os::unix::process::CommandExt;
-        // SAFETY: whoever hands it in keeps to system calls.
+        // SAFETY: callers use only system calls.
         unsafe { self.command.pre_exec(prepare) };
         self
     }
 
-    /// Begins it; the input is fed from a thread, and closed at its end.
+    /// Starts it. A thread writes the input and closes it.
     pub fn start(mut self) -> Child {
         let input = std::mem::take(&mut self.input);
         let mut child = self.start_open();
         let mut stdin = child.stdin.take().expect("its input");
-        // A program that ends before it has read everything is none of the feeder's business.
+        // A program may end before it has read everything.
         std::thread::spawn(move || drop(stdin.write_all(&input)));
         child
     }
 
-    /// Begins it and leaves the input to the caller.
+    /// Starts it and leaves the input to the caller.
     pub fn start_open(mut self) -> Child {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.command.spawn().expect("ace starts")
     }
 
-    /// Runs it to its end.
+    /// Runs it until it ends.
     pub fn run(self) -> Done {
         Done::of(self.start())
     }
 
-    /// Runs it to its end, which may take longer than most.
+    /// Runs it until it ends, at most this long.
     pub fn run_within(self, patience: Duration) -> Done {
         Done::within(self.start(), patience)
     }
 }
 
-/// What a run of `ace` left behind.
+/// The result of a run of `ace`.
 #[derive(Debug)]
 pub struct Done {
     pub code: Option<i32>,
@@ -237,20 +237,20 @@ impl Done {
         Done { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 
-    /// That it ended with this code.
+    /// Asserts that it ended with this exit code.
     #[track_caller]
     pub fn code(self, code: i32) -> Done {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
 
-    /// That everything went as asked.
+    /// Asserts that it succeeded.
     #[track_caller]
     pub fn ok(self) -> Done {
         self.code(0)
     }
 
-    /// Every line of its JSON, in the order of the input's lines.
+    /// Every line of its JSON, in the order of the input.
     #[track_caller]
     pub fn lines(&self) -> Vec<Value> {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -259,7 +259,7 @@ impl Done {
         lines
     }
 
-    /// What became of the one message over e-mail.
+    /// The outcome of the only message for e-mail.
     #[track_caller]
     pub fn email(&self) -> Value {
         let lines = self.lines();
@@ -267,7 +267,7 @@ impl Done {
         email(&lines[0]).clone()
     }
 
-    /// That some text is on stderr.
+    /// Asserts that a text is on stderr.
     #[track_caller]
     pub fn says(&self, text: &str) -> &Done {
         assert!(self.stderr.contains(text), "{text:?} is not in:\n{}", self.stderr);
@@ -275,7 +275,7 @@ impl Done {
     }
 }
 
-/// What a line of `ace send --json` says of one channel type.
+/// The outcome for one channel type in a line of `ace send --json`.
 #[track_caller]
 pub fn channel<'a>(line: &'a Value, channel_type: &str) -> &'a Value {
     let channels = line["report"]["channels"].as_array().unwrap_or_else(|| panic!("{line} has no report"));
@@ -288,14 +288,14 @@ pub fn email(line: &Value) -> &Value {
     channel(line, "email")
 }
 
-/// That a JSON text holds another.
+/// Asserts that a JSON string contains a text.
 #[track_caller]
 pub fn assert_text(value: &Value, part: &str) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
     assert!(text.contains(part), "{part:?} is not in {text:?}");
 }
 
-/// A message of the app `app` to learner 7, with fields laid over it.
+/// A message of the app `app` to learner 7, with these fields.
 pub fn message(name: &str, fields: Value) -> Value {
     let mut message = json!({
         "app_label": "app",
@@ -308,17 +308,17 @@ pub fn message(name: &str, fields: Value) -> Value {
     message
 }
 
-/// The grant every sender of mail needs.
+/// The grant that every sender of mail needs.
 pub const GRANTED: &str = "[plugins.django_email]\ngrants = { mailer = true }\n";
 
-/// A home with the channel `django_email`, one message `note`, and the further tables of `toml`.
+/// A home with the channel `django_email`, one message `note`, and the additional tables in `toml`.
 pub fn mail_home(toml: &str) -> Home {
     let home = Home::new(&["django_email"], &format!("{GRANTED}\n{toml}"));
     home.email_templates("note", "{{ subject or 'A note' }}", "<p>{{ text or 'Hi' }}</p>", "{{ text or 'Hi' }}");
     home
 }
 
-/// The demo's configuration in a folder of its own, as `make demo` lays it down in target/demo.
+/// The demo's configuration in a folder of its own, as `make demo` creates it in target/demo.
 pub fn demo_home() -> Home {
     let home = Home::empty();
     for plugin in ["bulk_email_optout", "stub_policy", "django_email", "file_email"] {

@@ -1,4 +1,4 @@
-//! What messages look like: `ace render`, `ace templates`, samples in `ace check`, languages and themes of real sends.
+//! Presentation: `ace render`, `ace templates`, samples in `ace check`, languages and themes of sent messages.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn hello(fields: Value) -> Value {
 }
 
 #[test]
-fn a_message_is_rendered_in_its_language_and_theme_and_its_report_says_so() {
+fn a_message_is_rendered_in_its_language_and_theme_and_its_report_names_them() {
     let home = home();
     let french = hello(json!({"language": "fr-CA", "options": {"site": "blue"}}));
     let klingon = hello(json!({"language": "tlh"}));
@@ -50,7 +50,7 @@ fn a_message_is_rendered_in_its_language_and_theme_and_its_report_says_so() {
 }
 
 #[test]
-fn a_faulty_entry_is_logged_at_the_start_and_costs_itself_alone() {
+fn a_faulty_entry_is_logged_at_start_up_and_affects_only_itself() {
     let home = home();
     let file = "templates/locale/fr/LC_MESSAGES/django.po";
     let faulty =
@@ -63,7 +63,7 @@ fn a_faulty_entry_is_logged_at_the_start_and_costs_itself_alone() {
 }
 
 #[test]
-fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
+fn render_writes_page_text_and_mail_and_the_matrix_every_variant() {
     let home = home();
     let file = home.file("message.json", hello(json!({})).to_string());
     let file = file.to_str().expect("text");
@@ -95,7 +95,7 @@ fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
     assert!(failed.len() >= 4, "each language in each theme: {failed:?}");
     assert_text(&failed[0]["failed"], "needs a number as `count`, and that variable is not defined");
 
-    // A sample is a message wherever its folder says what it leaves out.
+    // A sample is a complete message, because its folder provides what it leaves out.
     let sample = format!("templates/{app}/edx_ace/hello/sample.json");
     let content = json!({"context": {"name": "Ann", "files": 1}});
     home.file(&sample, serde_json::to_string_pretty(&content).expect("JSON"));
@@ -110,7 +110,7 @@ fn render_writes_page_text_and_mail_and_the_matrix_every_look() {
 }
 
 #[test]
-fn check_renders_the_samples_and_names_what_is_wrong_with_them() {
+fn check_renders_the_samples_and_names_their_problems() {
     let home = home();
     let app = hello(json!({}))["app_label"].as_str().expect("text").to_owned();
     let sample = format!("templates/{app}/edx_ace/hello/sample.json");
@@ -126,7 +126,7 @@ fn check_renders_the_samples_and_names_what_is_wrong_with_them() {
 }
 
 #[test]
-fn relative_links_are_made_absolute_and_check_names_those_that_cannot_be() {
+fn relative_links_are_made_absolute_and_check_names_those_that_stay_relative() {
     let home = home();
     home.email_templates("order", "S", "<p>\n<a href=\"/orders/{{ id }}\">it</a> <img src=\"{{ logo }}\"></p>", "T");
     let sample = json!({"context": {"id": "A-17", "logo": "logo.png"}}).to_string();
@@ -160,7 +160,7 @@ fn relative_links_are_made_absolute_and_check_names_those_that_cannot_be() {
 }
 
 #[test]
-fn a_channel_type_without_templates_is_listed_once_and_in_no_report() {
+fn a_channel_type_without_templates_is_listed_once_and_not_in_reports() {
     let slack =
         "grants = { http = ['https://hooks.example/services/'] }\nsecrets = { webhook-url = { file = 'webhook' } }";
     let home = mail_home(&format!("[relays.main]\nkind = \"discard\"\n[plugins.slack_webhook_rust]\n{slack}\n"));
@@ -171,7 +171,7 @@ fn a_channel_type_without_templates_is_listed_once_and_in_no_report() {
     let types: Vec<&Value> =
         sent["report"]["channels"].as_array().expect("channels").iter().map(|c| &c["channel_type"]).collect();
     assert_eq!(types, ["email", "push"], "{sent}");
-    // Who asks for that type alone is told why nothing went out.
+    // A message limited to that type reports why nothing was sent.
     let limited = ["send", "--json", "--limit-to", "slack", "-"];
     let told = home.ace(&limited).input(note.to_string()).run().code(1).lines().remove(0);
     let of_slack = crate::support::channel(&told, "slack");
@@ -189,7 +189,7 @@ fn templates_are_listed_with_what_they_override_and_what_is_missing() {
     let app = hello(json!({}))["app_label"].as_str().expect("text").to_owned();
     home.file(&format!("templates/themes/blue/{app}/edx_ace/hello/email/subject.txt"), "blue");
     home.file(&format!("templates/{app}/edx_ace/half/email/subject.txt"), "only this");
-    // The second folder has the same file: the first one's counts.
+    // The second folder has the same file; the first one is used.
     home.file("templates/ace_demo/edx_ace/passwordreset/email/subject.txt", "ours");
     let lines = home.ace(&["templates", "--json"]).run().code(1).lines();
     let of = |name: &str, theme: Value, file: &str| {
@@ -212,7 +212,7 @@ fn templates_are_listed_with_what_they_override_and_what_is_missing() {
 }
 
 #[test]
-fn our_own_catalogues_are_complete_and_as_the_templates_are() {
+fn the_included_catalogues_are_complete_and_match_the_templates() {
     let templates = repository("templates");
     let done = demo_home().ace(&["templates", "extract", "--check", templates.to_str().expect("text")]).run().ok();
     for language in ["ar", "fr", "ja", "pl"] {
@@ -221,7 +221,7 @@ fn our_own_catalogues_are_complete_and_as_the_templates_are() {
 }
 
 #[test]
-fn our_own_mails_count_as_each_language_does() {
+fn the_included_mails_use_the_plural_forms_of_each_language() {
     let sample =
         std::fs::read(repository("templates/ace_demo/edx_ace/passwordreset/sample.json")).expect("it is there");
     let sample: Value = serde_json::from_slice(&sample).expect("JSON");
@@ -253,7 +253,7 @@ fn our_own_mails_count_as_each_language_does() {
     }
 }
 
-/// Looks at every page of a folder in Chromium; what is wrong with them, and whether all went well.
+/// Checks every page of a folder in Chromium. Returns whether all are fine, and their faults.
 fn look(home: &Home, pages: &str) -> (bool, String) {
     let script = repository("tests/templates/look.py");
     let mut command = std::process::Command::new("python3");
@@ -264,7 +264,7 @@ fn look(home: &Home, pages: &str) -> (bool, String) {
 }
 
 #[test]
-fn our_own_mails_fit_and_can_be_read_on_narrow_and_dark_screens_in_every_language() {
+fn the_included_mails_fit_and_are_readable_on_narrow_and_dark_screens_in_every_language() {
     let home = demo_home();
     home.ace(&["render", "--matrix", "--channel", "django_email", "--out", "pages"]).run().ok();
     let (is_fine, faults) = look(&home, "pages");
@@ -279,7 +279,7 @@ fn our_own_mails_fit_and_can_be_read_on_narrow_and_dark_screens_in_every_languag
 }
 
 #[test]
-fn a_mail_that_does_not_fit_or_cannot_be_read_is_found() {
+fn a_mail_that_does_not_fit_or_is_unreadable_is_found() {
     let home = Home::empty();
     let pale = "<p id=pale style=\"color: #999\">pale</p><p style=\"font-size: 30px; color: #888\">large</p>";
     let dark = "<meta name=color-scheme content=\"light dark\"><style>:root { color-scheme: light dark }</style>";

@@ -1,4 +1,4 @@
-//! TLS and logging in: what is asked for is had, or nothing is sent.
+//! TLS and login: mails are sent as securely as configured, or not at all.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ fn server(home: &Home, arguments: &[&str]) -> Smtpd {
     Smtpd::start(&[&tls, arguments].concat())
 }
 
-/// Sends one message over the relay `main`, which gives up after a moment.
+/// Sends one message over the relay `main`, with a short timeout.
 fn send(home: &Home, server: &Smtpd, relay: &str) -> Done {
     let relay = format!("{}expiration-delay = '500ms'\n", server.relay_with(relay));
     home.config(&format!("{}{relay}", crate::support::GRANTED));
@@ -37,10 +37,10 @@ fn send(home: &Home, server: &Smtpd, relay: &str) -> Done {
 const TRUSTED: &str = "ca-file = 'ca.pem'";
 
 #[test]
-fn starttls_with_a_ca_of_ones_own() {
+fn starttls_with_a_custom_ca() {
     let home = home();
     let server = server(&home, &["--require-starttls"]);
-    // "starttls" is what a relay does when it says nothing.
+    // "starttls" is the default.
     let done = send(&home, &server, TRUSTED).ok();
     assert_eq!(done.email()["state"], "sent");
     assert_eq!(server.mail().envelope["tls"], true);
@@ -56,7 +56,7 @@ fn implicit_tls() {
 }
 
 #[test]
-fn a_certificate_nobody_vouches_for_stops_the_mail() {
+fn an_untrusted_certificate_stops_the_mail() {
     for (arguments, tls) in [(&["--require-starttls"][..], "starttls"), (&["--implicit"], "implicit")] {
         let home = home();
         let server = server(&home, arguments);
@@ -92,7 +92,7 @@ fn the_password_comes_from_the_environment_and_is_never_shown() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_sends_nothing() {
+fn a_wrong_password_is_reported_and_sends_nothing() {
     let home = home();
     let server = server(&home, &["--implicit", "--user", "ann", "--password", PASSWORD]);
     let log_in = format!("tls = 'implicit'\n{TRUSTED}\nusername = 'ann'\npassword = {{ env = 'WRONG_PASSWORD' }}");
@@ -102,9 +102,9 @@ fn a_wrong_password_is_told_and_sends_nothing() {
     assert!(server.mails().is_empty());
 }
 
-/// The settings are at fault, not the mail: it waits for whoever mends them, as long as it may.
+/// The settings are at fault, not the mail: it waits until they are fixed, within its window.
 #[test]
-fn a_server_that_wants_a_login_and_gets_none_is_quoted() {
+fn a_server_that_requires_a_login_is_quoted() {
     let home = home();
     let server = server(&home, &["--implicit", "--user", "ann", "--password", PASSWORD]);
     let done = send(&home, &server, &format!("tls = 'implicit'\n{TRUSTED}")).code(1);

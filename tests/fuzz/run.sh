@@ -1,25 +1,35 @@
 #!/bin/sh
-# Builds the fuzz targets and runs them: tests/fuzz/run.sh SECONDS [TARGET…]
+# Builds the fuzz targets and runs them:
 #
-# The corpus starts from the plugins that are built and the Django templates of tests/django, and is kept in target/fuzz/corpus; what broke the host, in
-# target/fuzz/artifacts. It ends with an error at the first such input.
+#   tests/fuzz/run.sh SECONDS [TARGET…]
+#   tests/fuzz/run.sh check                checks that the targets compile
+#
+# The corpus starts with the plugins in target and the Django templates of tests/django, and is kept in target/fuzz/corpus. It ends
+# with an error at the first input that breaks the host, which is stored in target/fuzz/artifacts.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
-seconds=$1
+seconds=${1:?SECONDS or check}
 shift
 [ $# -gt 0 ] || set -- manifest loader django
 fuzz=$root/target/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 
-# The versions that ship, and libFuzzer.
+# The same versions of dependencies as in the workspace, and libFuzzer.
 cp "$root/Cargo.lock" "$root/tests/fuzz/Cargo.lock"
-(cd "$root/tests/fuzz" && RUSTC_WRAPPER=$root/tests/fuzz/rustc.sh \
-    cargo build --release --target "$host" --target-dir "$fuzz")
+run_cargo() {
+    (cd "$root/tests/fuzz" && RUSTC_WRAPPER=$root/tests/fuzz/rustc.sh \
+        cargo "$1" --release --target "$host" --target-dir "$fuzz")
+}
+if [ "$seconds" = check ]; then
+    run_cargo check
+    exit
+fi
+run_cargo build
 
 mkdir -p "$fuzz/corpus/manifest" "$fuzz/corpus/loader" "$fuzz/corpus/django" "$fuzz/artifacts"
 cp "$root"/target/plugins/*.toml "$fuzz/corpus/manifest/"
-# The small ones: compiling a large one takes longer than a fuzzer should wait.
+# Only small components, because compiling a large one takes too long for a fuzzer.
 find "$root/target/plugins" "$root/target/test-plugins" -name '*.wasm' -size -64k -exec cp {} "$fuzz/corpus/loader/" \;
 
 cp "$root"/tests/django/cases/*.cases "$fuzz/corpus/django/"

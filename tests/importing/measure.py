@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How many mail templates of real Django projects `ace templates import` brings over whole.
+"""How many mail templates of real Django projects `ace templates import` converts completely.
 
     tests/importing/measure.py ACE [PROJECT ...] [--stub] [--left]
 
-ACE is the program to ask. The projects of packages.txt are fetched from the package index that pip uses, once, into
-target/importing. All template folders of a project become one, as Django's loaders see them; that folder is imported; and of
-its mail files those count whose import leaves nothing to be written anew: neither in the file nor in what it extends or
-includes, and where ACE takes what was written. A page's address is asked for when a mail is rendered, so that `{% url %}` is whole; `ace check` names those that
-are missing. With `--stub` tags and filters of a project's own are left out, which the count says. `--left` lists what is in
-the way, by how many mail files it keeps from being whole.
+ACE is the program to run. The projects of packages.txt are downloaded once from the package index that pip uses, into
+target/importing. All template folders of a project are merged, as Django's loaders see them, and imported. A mail file counts if
+nothing in it, or in the files that it extends or includes, has to be rewritten, and ACE can load the result. Addresses of pages are
+looked up when a mail is rendered, so `{% url %}` counts as converted; `ace check` names missing ones. With `--stub` a project's own
+tags and filters are omitted, which the count says. `--left` lists what is not converted, by the number of mail files that it
+affects.
 """
 
 import collections
@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 PLACE = HERE.parents[1] / "target" / "importing"
 SIMPLE = "application/vnd.pypi.simple.v1+json"
 
-# What a project sends: files in a folder for mails, or with a name as Django and its packages give to mails.
+# Mail files of a project: in a folder for mails, or with a name that Django and its packages use for mails.
 MAIL = re.compile(r"(^|/)(e?mails?|mail_templates|notifications?)/.*\.(txt|html|subject)$"
                   r"|(_e?mail|^e?mail|/e?mail)[^/]*\.(txt|html)$|_subject\.txt$|_message\.txt$", re.IGNORECASE)
 # Copies for tests and demonstrations, and pages about mails.
@@ -111,7 +111,7 @@ def safe(name):
 
 
 def imported(ace, folder):
-    """What the import says of each file: what is left to be written anew; and the files in which something was left out."""
+    """The findings of the import by file: what has to be rewritten; and the files in which something was omitted."""
     out = PLACE / "out"
     command = [ace, "templates", "import", str(folder), "--out", str(out), "--force", "--json", "--config", str(PLACE / "none")]
     command += ["--stub"] if "--stub" in sys.argv else []
@@ -130,7 +130,7 @@ def imported(ace, folder):
 
 
 def refused(ace):
-    """The files that ACE cannot render as they were written, and why; pages without an address are filled in later."""
+    """The files that ACE cannot load, and why; addresses of pages are filled in later."""
     config = PLACE / "check.toml"
     config.write_text(f"template-dirs = [{json.dumps(str(PLACE / 'out'))}]\n")
     done = subprocess.run([ace, "check", "--config", str(config), "--json"], capture_output=True, text=True)
@@ -142,7 +142,7 @@ def refused(ace):
 
 
 def chain(folder, file):
-    """A file, and all that it extends and includes."""
+    """A file, and all files that it extends and includes."""
     found, waiting = [], [file]
     while waiting:
         file = waiting.pop()
@@ -153,7 +153,7 @@ def chain(folder, file):
 
 
 def is_page(folder, file):
-    """Whether it is for a browser: a mail has no forms."""
+    """Whether a file is for a browser: mails have no forms."""
     return any("csrf_token" in text(folder, part) for part in chain(folder, file))
 
 

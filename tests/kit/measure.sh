@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# From nothing to a verdict in each language, timed: the table in docs/authoring.md.
+# Measures the time from nothing to a verdict in each language: the table in docs/authoring.md.
 #
 #   tests/kit/measure.sh [LANGUAGE…]       with `ace` on the PATH
 #
-# Each project is new and fetches its own tools (npm, pip, cargo and Go have what they fetched before in their caches). Go's module
-# comes from target/tools/go/proxy where that is there (`make examples`). Writes a line of JSON for each language.
+# Each project is new and installs its own tools (npm, pip, cargo and Go use their caches). Go's module comes from
+# target/tools/go/proxy if it exists (`make examples`). Writes a line of JSON for each language.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -17,7 +17,7 @@ if [ -d "$root/target/tools/go/proxy" ]; then
 fi
 echo '{"app_label":"shop","name":"sale","recipient":{"lms_user_id":7,"email_address":"zoe@learner.example"}}' >message.json
 
-# Runs a command; the seconds it took, and those of the processor, which do not depend on what else the machine does.
+# Runs a command. Prints its wall time and its CPU time, which does not depend on other load.
 timed() {
     local TIMEFORMAT='{"wall_s":%R,"cpu_s":[%U,%S]}'
     { time "$@" >>"$home/log" 2>&1 || { cat "$home/log" >&4; exit 1; }; } 4>&2 2>&1
@@ -28,7 +28,7 @@ for language in "$@"; do
     ace plugin new night_off --kind policy --lang "$language" --dir "$language" >/dev/null 2>&1
     first=$(timed ace plugin build "$language" --install)
     verdict=$(timed ace plugin run "$language/night_off.wasm" message.json)
-    # Something must have changed, or a compiler has nothing to do.
+    # Change the sources, so that the compiler has something to do.
     for source in "$language"/night_off.* "$language"/src/lib.rs "$language"/main.go; do
         case "$source" in
             *.wasm | *.toml) ;;

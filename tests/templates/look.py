@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Looks at mails as a mail program shows them: 360 and 1200 pixels wide, light and dark, in headless Chromium.
+"""Checks mails as a mail program shows them: 360 and 1200 pixels wide, light and dark, in headless Chromium.
 
     look.py HTML_FOLDER OUT_FOLDER
 
-Every .html file of HTML_FOLDER (`ace render --out` writes some) is photographed into OUT_FOLDER, and looked at: nothing may
-reach beyond the window, and every text must stand out from what is behind it as WCAG 2.1 asks at level AA (4.5:1, large text
-3:1). Each fault is a line on stdout; exit code 1 where there is one. Chromium is spoken to over a pipe: nothing but Python and
-Chromium is needed.
+Takes a picture of every .html file in HTML_FOLDER (written by `ace render --out`) into OUT_FOLDER, and checks it: nothing may
+extend beyond the window, and the contrast of every text must meet WCAG 2.1, level AA (4.5:1, large text 3:1). Prints each fault
+on a line, and exits with 1 if there is one. Chromium is controlled over a pipe, so that only Python and Chromium are
+needed.
 """
 import base64
 import json
@@ -19,10 +19,10 @@ from pathlib import Path
 
 WIDTHS = (360, 1200)
 SCHEMES = ("light", "dark")
-# Seconds; the whole of a page takes a tenth of one.
+# Seconds; a page takes a tenth of a second.
 PATIENCE = 60
 
-# Runs in the page; gives its faults.
+# Runs in the page. Returns its faults.
 LOOK = r"""
 (() => {
   const faults = [];
@@ -90,7 +90,7 @@ class Chromium:
         ]
 
         def places():
-            # The browser reads from 3 and writes to 4, whatever numbers the pipes came with.
+            # The browser reads from 3 and writes to 4, whatever the numbers of the pipes are.
             os.dup2(os.dup(read_in), 3)
             os.dup2(os.dup(write_out), 4)
 
@@ -104,7 +104,7 @@ class Chromium:
 
     @staticmethod
     def above(number):
-        """The same pipe under a number that is not in the way of 3 and 4."""
+        """The same pipe under a number other than 3 and 4."""
         import fcntl
 
         other = fcntl.fcntl(number, fcntl.F_DUPFD, 20)
@@ -189,6 +189,6 @@ def main():
 if __name__ == "__main__":
     import signal
 
-    # A browser that hangs must not hang the test.
+    # A hanging browser must not block the test.
     signal.alarm(PATIENCE * 10)
     main()

@@ -1,4 +1,4 @@
-//! Answers that make no sense, are too long, or would forge a log.
+//! Answers that are invalid, too long, or would forge a log line.
 
 use ace::message::{Attempt, DeliveryError, FaultKind};
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::{Engine, asking, assert_fault, call, fault, home, note};
 const TOO_MUCH: &str = "it passed more than 2097152 bytes at once (limits.output-bytes)";
 
 #[tokio::test]
-async fn answers_that_are_too_long_or_make_no_sense_are_faults() {
+async fn answers_that_are_too_long_or_invalid_are_faults() {
     let engine = Engine::start(home("output-bytes = '2MiB'", "")).await;
     let runtime = engine.runtime("hostile");
     let cases = [
@@ -34,7 +34,7 @@ async fn answers_that_are_too_long_or_make_no_sense_are_faults() {
 }
 
 #[tokio::test]
-async fn a_channel_type_that_cannot_be_is_a_fault_that_shows_it_on_one_line() {
+async fn an_invalid_channel_type_is_a_fault_that_shows_it_on_one_line() {
     let engine = Engine::start(home("", "")).await;
     let runtime = engine.runtime("hostile");
     for wrong in ["", "Email", "e mail", "email,push", "é", "a.b", "**", "../email", "email\\n"] {
@@ -43,13 +43,13 @@ async fn a_channel_type_that_cannot_be_is_a_fault_that_shows_it_on_one_line() {
         assert_fault(&fault, FaultKind::Answer, "cannot be a channel type");
         assert!(!fault.message.contains('\n'), "{fault:?}");
     }
-    // One that nobody serves is no fault: it changes nothing.
+    // A channel type without a channel is not a fault, and has no effect.
     let asked = note(json!({"in": "check", "do": "type", "type": "carrier-pigeon"}));
     call(&runtime, "check", &asked).await.expect("any sound type may be named");
 }
 
 #[tokio::test]
-async fn texts_are_cut_and_kept_on_one_line() {
+async fn texts_are_truncated_and_on_one_line() {
     let engine = Engine::start(home("", "")).await;
     let runtime = engine.runtime("hostile");
     let reason = async |harm| {
@@ -68,7 +68,7 @@ async fn texts_are_cut_and_kept_on_one_line() {
 }
 
 #[tokio::test]
-async fn moments_long_past_and_far_off_are_taken_as_they_are() {
+async fn times_far_in_the_past_and_future_are_accepted() {
     let engine = Engine::start(home("", "")).await;
     let runtime = engine.runtime("hostile");
     let attempt = Attempt { number: 1, idempotency_key: "key".to_owned() };
@@ -81,9 +81,9 @@ async fn moments_long_past_and_far_off_are_taken_as_they_are() {
     }
 }
 
-/// What the two do to a message: a past moment holds nothing up, and no moment keeps a message beyond its window.
+/// A time in the past delays nothing, and no time keeps a message beyond its window.
 #[test]
-fn a_message_waits_for_no_moment_beyond_its_window() {
+fn a_message_does_not_wait_beyond_its_window() {
     let home = home("", "");
     let asks = [("check", "past"), ("check", "far"), ("deliver", "past"), ("deliver", "far")];
     let soon = jiff::Timestamp::now() + std::time::Duration::from_secs(20);
@@ -100,7 +100,7 @@ fn a_message_waits_for_no_moment_beyond_its_window() {
 }
 
 #[tokio::test]
-async fn a_description_that_cannot_be_refuses_the_channel() {
+async fn an_invalid_description_rejects_the_channel() {
     let home = home("", "");
     let cases = [
         ("every-type", "a channel has one type"),

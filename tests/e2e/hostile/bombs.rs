@@ -1,5 +1,4 @@
-//! What no compiler makes: components by hand, with as many parts, or as large ones, as will do harm, and with lies about
-//! where their answers are.
+//! Hand-written components that no compiler produces: with harmfully many or large parts, and with false positions of their answers.
 
 use ace::message::FaultKind;
 use serde_json::json;
@@ -7,7 +6,7 @@ use serde_json::json;
 use super::{Engine, assert_fault, call, configure, note};
 use crate::support::Home;
 
-/// hostile/policy.wat with text in place of one of its marks.
+/// hostile/policy.wat with a text instead of one of its placeholders.
 fn component(mark: &str, part: &str) -> Vec<u8> {
     let mark = format!("(;{mark};)");
     let text = include_str!("policy.wat");
@@ -15,7 +14,7 @@ fn component(mark: &str, part: &str) -> Vec<u8> {
     wat::parse_str(text.replace(&mark, part)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Instances of core modules with this inside.
+/// Instances of core modules with this content.
 fn instances(count: usize, of: &str) -> Vec<u8> {
     let one = "(core instance (instantiate $part))\n";
     component("component", &format!("(core module $part {of})\n{}", one.repeat(count)))
@@ -50,7 +49,7 @@ fn wide_type(depth: usize) -> Vec<u8> {
     component("component", &text)
 }
 
-/// An engine with these as policies, beside a sound one.
+/// An engine with these policies, and a normal one.
 pub(super) async fn engine(components: impl IntoIterator<Item = (&'static str, Vec<u8>)>) -> Engine {
     let home = Home::new(&["stub_policy"], "");
     for (name, bytes) in components {
@@ -61,7 +60,7 @@ pub(super) async fn engine(components: impl IntoIterator<Item = (&'static str, V
 }
 
 #[tokio::test]
-async fn bombs_are_refused_at_the_load_and_the_others_serve() {
+async fn bombs_are_rejected_when_loaded_and_the_others_are_active() {
     let spin = "(func $start (loop $again (br $again))) (start $start)";
     let trap = "(func $start unreachable) (start $start)";
     let grow = "(func $start (loop $again (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) \
@@ -93,7 +92,7 @@ async fn bombs_are_refused_at_the_load_and_the_others_serve() {
 }
 
 #[tokio::test]
-async fn a_table_grows_to_its_ceiling_and_no_further() {
+async fn a_table_grows_only_up_to_its_limit() {
     let module = "(table $table 1 funcref) (global $grown (mut i32) (i32.const 1))";
     let grow = "(block $full (loop $again
                     (br_if $full (i32.eq (table.grow $table (ref.null func) (i32.const 999)) (i32.const -1)))
@@ -108,9 +107,9 @@ async fn a_table_grows_to_its_ceiling_and_no_further() {
     }
 }
 
-/// The answer of `check` lies at 0: a byte for ok, then address and length of the denials, address and length of the delays.
+/// The answer of `check` is at 0: a byte for ok, then address and length of the denials, address and length of the delays.
 #[tokio::test]
-async fn lies_about_where_an_answer_is_are_faults() {
+async fn false_positions_of_an_answer_are_faults() {
     let one_denial = "(i32.store (i32.const 4) (i32.const 256)) (i32.store (i32.const 8) (i32.const 1))
                       (i32.store (i32.const 256) (i32.const 512)) (i32.store (i32.const 260) (i32.const 4))";
     let cases = [
@@ -132,10 +131,10 @@ async fn lies_about_where_an_answer_is_are_faults() {
     call(&engine.runtime("stub_policy"), "check", &note(json!({}))).await.expect("it is sound");
 }
 
-/// No import takes a function, so that a guest can only try to enter itself from within: it hands its core code one of its
-/// own component's functions, through a table that is filled after the code is instantiated.
+/// No import takes a function, so a guest can only try to reenter itself from within: it passes its core code one of its own
+/// component's functions, through a table that is filled after the code is instantiated.
 #[tokio::test]
-async fn a_guest_that_enters_itself_again_is_cut() {
+async fn a_guest_that_reenters_itself_is_cut() {
     let module = "(table (export \"table\") 1 funcref) (type $entered (func))
                   (func (export \"entered\"))";
     let linked = "(func $entered (canon lift (core func $core \"entered\")))

@@ -1,4 +1,4 @@
-//! A plugin that breaks too often is left alone for a while; and what an instance remembers from call to call.
+//! Circuit breakers; and what an instance remembers between calls.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::{assert_text, email, message};
 const QUICK: &str = "circuit-faults = 3\ncircuit-window = '60s'\ncircuit-pause = '150ms'";
 
 #[tokio::test]
-async fn a_circuit_opens_after_so_many_faults_and_closes_by_a_trial() {
+async fn a_circuit_opens_after_a_number_of_faults_and_a_successful_test_closes_it() {
     let engine = Engine::start(home(QUICK, "")).await;
     let runtime = engine.runtime("hostile");
     let sound = note(json!({}));
@@ -39,7 +39,7 @@ async fn a_circuit_opens_after_so_many_faults_and_closes_by_a_trial() {
 }
 
 #[tokio::test]
-async fn while_one_trial_is_under_way_nobody_else_is_let_in() {
+async fn while_one_call_tests_the_plugin_no_other_is_allowed() {
     let engine = Engine::start(home(&format!("{QUICK}\nchannel-call-timeout = '100ms'"), "")).await;
     let runtime = engine.runtime("hostile");
     for _ in 0..3 {
@@ -55,7 +55,7 @@ async fn while_one_trial_is_under_way_nobody_else_is_let_in() {
 }
 
 #[test]
-fn an_open_circuit_is_what_on_error_says_and_is_told_once() {
+fn with_an_open_circuit_on_error_applies_and_it_is_logged_once() {
     for (on_error, state) in [("retry", "retry"), ("deny", "denied"), ("allow", "sent")] {
         let limits = "circuit-faults = 3\ncircuit-pause = '1h'";
         let home = home(limits, &format!("[plugins.hostile]\non-error = '{on_error}'"));
@@ -65,7 +65,7 @@ fn an_open_circuit_is_what_on_error_says_and_is_told_once() {
         let done = home.ace(&arguments).input(asks.join("\n")).run();
         let lines = done.lines();
         for (at, line) in lines.iter().enumerate() {
-            // `hostile` delivers, too: an open circuit is the whole plugin's.
+            // `hostile` is a channel, too: an open circuit applies to the whole plugin.
             let of_channel = on_error == "allow" && at >= 2;
             assert_eq!(email(line)["state"], if of_channel { "retry" } else { state }, "{on_error}, message {at}");
             let kind = if at < 3 { "trap" } else { "unavailable" };
@@ -81,7 +81,7 @@ fn an_open_circuit_is_what_on_error_says_and_is_told_once() {
     }
 }
 
-/// How often this instance has been asked before, and now.
+/// How often this instance has been called, including now.
 async fn count(runtime: &Runtime) -> u32 {
     let verdict = runtime.check(&asking("check", "count"), false).await.answer.expect("it is sound");
     verdict.deny[0].reason.as_deref().and_then(|n| n.parse().ok()).expect("a number")
@@ -93,7 +93,7 @@ async fn an_instance_for_each_message_remembers_nothing() {
     let runtime = engine.runtime("hostile");
     for _ in 0..50 {
         assert_eq!(count(&runtime).await, 1);
-        // Lets the spares be made.
+        // Lets the spare instances be created.
         tokio::task::yield_now().await;
     }
     assert!(runtime.idle_instances() <= 4, "{} spares", runtime.idle_instances());
@@ -102,7 +102,7 @@ async fn an_instance_for_each_message_remembers_nothing() {
 }
 
 #[tokio::test]
-async fn a_pooled_instance_serves_a_bounded_number_of_calls_and_none_after_a_fault() {
+async fn a_pooled_instance_is_called_a_limited_number_of_times_and_never_after_a_fault() {
     let engine = Engine::start(home("calls-per-instance = 5", "")).await;
     let runtime = engine.runtime("hostile");
     let mut lives = Vec::new();
@@ -116,7 +116,7 @@ async fn a_pooled_instance_serves_a_bounded_number_of_calls_and_none_after_a_fau
         }
         last = now;
     }
-    // The first has answered at the load already.
+    // The first instance has answered a call when it was loaded.
     lives.remove(0);
     assert!(lives.iter().all(|calls| (5..10).contains(calls)), "{lives:?}");
     lives.sort_unstable();

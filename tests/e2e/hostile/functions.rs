@@ -1,4 +1,4 @@
-//! Every harm in every function: which fault it is, and that what comes after is sound.
+//! Every harm in every function: which fault it causes, and that the next call works.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::{Home, assert_text, email};
 
 const FUNCTIONS: [&str; 5] = ["check", "overrides", "action-links", "trackers", "deliver"];
 
-/// What is done, and what the host says of it.
+/// Harms, and the host's message for each.
 const HARMS: [(&str, FaultKind, &str); 10] = [
     ("trap", FaultKind::Trap, "unreachable"),
     ("spin", FaultKind::Time, "it computed for longer than 30ms (time)"),
@@ -31,7 +31,7 @@ const LIMITS: &str = "memory = '8MiB'\ntime = '30ms'\nchannel-call-timeout = '12
                       host-calls = 500";
 
 #[tokio::test]
-async fn each_harm_in_each_function_is_a_fault_and_the_next_call_is_sound() {
+async fn each_harm_in_each_function_is_a_fault_and_the_next_call_works() {
     let engine = Engine::start(home(LIMITS, "")).await;
     let runtime = engine.runtime("hostile");
     for function in FUNCTIONS {
@@ -49,7 +49,7 @@ async fn each_harm_in_each_function_is_a_fault_and_the_next_call_is_sound() {
 }
 
 #[tokio::test]
-async fn harm_at_the_load_refuses_the_plugin_and_no_other() {
+async fn harm_while_loading_rejects_only_that_plugin() {
     let home = home(LIMITS, "");
     let cases = [("trap", "unreachable"), ("spin", "(time)"), ("hoard", "(memory)"), ("recurse", ""), ("exit", "exit")];
     for function in ["enabled", "describe"] {
@@ -70,7 +70,7 @@ async fn harm_at_the_load_refuses_the_plugin_and_no_other() {
     engine.runtime("stub_policy");
 }
 
-/// One thread serves them all: a guest that spins must let the others through, and what others compute is not its time.
+/// On one thread: a guest that spins must not block others, and the time that others compute does not count for it.
 #[tokio::test]
 async fn while_some_guests_spin_and_one_sleeps_another_answers() {
     let engine = Engine::start(home("time = '100ms'\nchannel-call-timeout = '5s'", "")).await;
@@ -98,16 +98,16 @@ async fn while_some_guests_spin_and_one_sleeps_another_answers() {
     for task in spinning {
         assert_fault(&task.await.expect("no panic"), FaultKind::Time, "it computed for longer than 100ms (time)");
     }
-    // A tick for each of the four, and what a loaded machine adds.
+    // A tick for each of the four, and some time for a loaded machine.
     assert!(spun && slowest < Duration::from_millis(250), "{slowest:?}");
-    // Each computed for its 100 ms, one tick more or less.
+    // Each computed for 100 ms, give or take a tick.
     assert!(begun.elapsed() >= Duration::from_millis(4 * 90), "{:?}", begun.elapsed());
     assert!(!sleeping.is_finished());
     sleeping.abort();
 }
 
 #[tokio::test]
-async fn a_handle_serves_one_call_and_is_dropped_once() {
+async fn a_handle_is_valid_for_one_call_and_can_be_dropped_once() {
     let engine = Engine::start(home("", "")).await;
     let runtime = engine.runtime("hostile");
     call(&runtime, "check", &asking("check", "stale")).await.expect("it keeps the handle");
@@ -118,7 +118,7 @@ async fn a_handle_serves_one_call_and_is_dropped_once() {
     assert_fault(&twice, FaultKind::Trap, "unknown handle index");
 }
 
-/// A mail server that reads the mail, and then says nothing any more.
+/// A mail server that reads the mail, and then never replies.
 fn silent_after_the_mail() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
@@ -149,7 +149,7 @@ fn speak(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_delivery_that_is_cut_while_a_mail_is_under_way_may_have_sent() {
+fn a_delivery_that_is_cut_while_it_sends_a_mail_is_maybe_sent() {
     let port = silent_after_the_mail();
     let home = Home::empty();
     home.guest("hostile", "hostile");
@@ -166,7 +166,7 @@ fn a_delivery_that_is_cut_while_a_mail_is_under_way_may_have_sent() {
 }
 
 #[tokio::test]
-async fn a_fault_before_anything_left_is_a_plain_failure() {
+async fn a_fault_before_anything_was_sent_is_a_plain_failure() {
     let engine = Engine::start(home("", "")).await;
     let attempt = Attempt { number: 1, idempotency_key: "key".to_owned() };
     let runtime = engine.runtime("hostile");

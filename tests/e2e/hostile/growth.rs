@@ -1,4 +1,4 @@
-//! After any number of faults the host's memory is back where it was, and so are the places in the pool of instances.
+//! After any number of faults, the host has released all memory and all slots of the instance pool.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Child;
@@ -9,11 +9,11 @@ use serde_json::json;
 use super::{Engine, asking, call, fault, home, note};
 use crate::support::{Done, message};
 
-/// More than the pool has places.
+/// More than the pool has slots.
 const FAULTS: usize = 1_100;
 
 #[tokio::test]
-async fn a_place_in_the_pool_comes_back_after_each_fault() {
+async fn a_slot_of_the_pool_is_released_after_each_fault() {
     let engine = Engine::start(home("", "")).await;
     let runtime = engine.runtime("hostile");
     for n in 0..FAULTS {
@@ -24,7 +24,7 @@ async fn a_place_in_the_pool_comes_back_after_each_fault() {
 }
 
 #[tokio::test]
-async fn a_place_in_the_pool_comes_back_after_a_call_that_nobody_waits_for() {
+async fn a_slot_of_the_pool_is_released_after_a_cancelled_call() {
     let engine = Engine::start(home("instances = 8", "")).await;
     let runtime = engine.runtime("hostile");
     for _ in 0..150 {
@@ -41,7 +41,7 @@ async fn a_place_in_the_pool_comes_back_after_a_call_that_nobody_waits_for() {
     call(&runtime, "check", &note(json!({}))).await.expect("there is room");
 }
 
-/// Everything that `check` can be asked for and that ends with the call.
+/// Every harm of `check` that ends with the call.
 const HARMS: [&str; 31] = [
     "trap",
     "spin",
@@ -75,11 +75,11 @@ const HARMS: [&str; 31] = [
     "never",
     "",
 ];
-/// What the host may keep after the first rounds, in bytes: an allocator's slack. A single instance that is not given back
-/// after each round would be six times that.
+/// How much memory the host may keep after the first rounds, in bytes: the allocator's slack. One leaked instance per round would be
+/// six times as much.
 const SLACK: u64 = 48 << 20;
 
-/// Bytes of a process's memory that are resident.
+/// The resident memory of a process, in bytes.
 fn resident(child: &Child) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line for it");
@@ -87,7 +87,7 @@ fn resident(child: &Child) -> u64 {
 }
 
 #[test]
-fn memory_is_back_where_it_was_after_many_rounds() {
+fn memory_does_not_grow_over_many_rounds() {
     let plugin =
         "[plugins.hostile]\non-error = 'allow'\ngrants = { keyvalue = ['loot'] }\n[keyvalue]\nmax-entries = 100";
     let home = home("memory = '16MiB'\ntime = '10ms'\nchannel-call-timeout = '30ms'", plugin);
@@ -117,7 +117,7 @@ fn memory_is_back_where_it_was_after_many_rounds() {
     Done::of(child).ok();
 }
 
-/// A call that is under way goes on in the revision it began with; with its end that revision's code and instances go.
+/// A running call finishes in the revision it started with. When it ends, the code and instances of that revision are freed.
 #[tokio::test]
 async fn an_old_revision_is_freed_when_its_last_call_ends() {
     let engine = Engine::start(home("channel-call-timeout = '300ms'", "")).await;

@@ -1,5 +1,5 @@
-//! The harms that every language can do (tests/languages). Its runtime stands between the guest's code and the host: whatever
-//! that makes of them, they are contained.
+//! Harms that are possible in every language (tests/languages). The language's runtime is between the guest's code and the host:
+//! whatever it does with a harm, the harm is contained.
 
 use ace::internals::plugin::Runtime;
 use ace::message::{FaultKind, PolicyResult};
@@ -10,8 +10,8 @@ use crate::support::Home;
 
 const LANGUAGES: [&str; 4] = ["c", "js", "starling", "python"];
 
-/// What is done, and what becomes of it: in C, in JavaScript under QuickJS and under StarlingMonkey, in Python. Exceptions and
-/// a memory that is full can be caught by a runtime, which then answers with an error of its own.
+/// Harms, and their results in C, in JavaScript on QuickJS and on StarlingMonkey, and in Python. A runtime can catch exceptions and
+/// exhausted memory, and then returns an error of its own.
 const HARMS: [(&str, [(FaultKind, &str); 4]); 5] = {
     use FaultKind::{Error, Memory, Time, Trap};
     const TIME: &str = "it computed for longer than 2s (time)";
@@ -24,7 +24,7 @@ const HARMS: [(&str, [(FaultKind, &str); 4]); 5] = {
     ]
 };
 
-/// Filling 64 MiB takes its time on a machine that does much else.
+/// Filling 64 MiB is slow on a busy machine.
 const LIMITS: &str = "memory = '64MiB'\ntime = '2s'\npolicy-call-timeout = '20s'";
 
 /// `lang_LANGUAGE` for each, and `fresh_LANGUAGE`, the same with an instance for each message.
@@ -41,7 +41,7 @@ async fn engine() -> Engine {
 }
 
 #[tokio::test]
-async fn each_harm_in_each_language_is_a_fault_and_the_next_call_is_sound() {
+async fn each_harm_in_each_language_is_a_fault_and_the_next_call_works() {
     let engine = engine().await;
     for (harm, faults) in HARMS {
         for (language, (kind, words)) in LANGUAGES.into_iter().zip(faults) {
@@ -55,7 +55,7 @@ async fn each_harm_in_each_language_is_a_fault_and_the_next_call_is_sound() {
     }
 }
 
-/// How many calls the instance remembers, this one included.
+/// The number of calls that the instance remembers, including this one.
 async fn count(runtime: &Runtime) -> PolicyResult {
     runtime.check(&note(json!({ "do": "count" })), false).await.answer.unwrap_or_else(|e| panic!("{e}"))
 }

@@ -1,4 +1,4 @@
-//! Names of functions that were made to hurt whoever shows them: they stand in every stack of the guest.
+//! Malicious names of functions, which are in every stack trace of the guest.
 
 use ace::message::{FaultKind, REPORT_BYTES_MAX};
 use serde_json::{Value, json};
@@ -7,11 +7,11 @@ use super::bombs::engine;
 use super::{Engine, assert_fault, call, note};
 use crate::support::{Home, mail_home, message};
 
-/// Bytes of a stack that a fault may carry.
+/// The maximum size of a fault's stack trace in bytes.
 const STACK_BYTES_MAX: usize = 8 << 10;
 
-/// A C++ function of `parameters` parameters, each a template of twice the one before: what it stands for has 2^`parameters`
-/// names.
+/// The mangled name of a C++ function of `parameters` parameters, each a template of twice the previous one: demangled, it has
+/// 2^`parameters` names.
 pub fn mangled(parameters: usize) -> String {
     const DIGITS: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let seen = |n: usize| match n {
@@ -38,13 +38,13 @@ fn trapping(name: &str, depth: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_generator_makes_what_a_demangler_would_unfold() {
+fn the_generator_makes_names_that_a_demangler_would_expand() {
     assert_eq!(mangled(3), "_Z1f1pIiiES_IS0_S0_ES_IS1_S1_E");
     assert!(trapping(&mangled(60), 1).len() < 3_000);
 }
 
 #[tokio::test]
-async fn names_in_a_stack_are_as_they_are_in_the_file_and_cut() {
+async fn names_in_a_stack_are_not_demangled_and_truncated() {
     let long = "n".repeat(60_000);
     let controls = "\u{1b}[2J\r\nforged\u{202e}\u{200b}line";
     let engine = engine([
@@ -73,14 +73,14 @@ async fn names_in_a_stack_are_as_they_are_in_the_file_and_cut() {
 }
 
 #[tokio::test]
-async fn a_function_with_an_endless_name_is_refused_at_the_load() {
+async fn a_function_with_an_endless_name_is_rejected_when_loaded() {
     let engine = engine([("endless", trapping(&"n".repeat(70_000), 1))]).await;
     let reason = engine.reason("endless");
     assert!(reason.contains("70000 bytes") && reason.contains("wasm-tools strip"), "{reason}");
 }
 
 #[tokio::test]
-async fn names_of_imports_are_cut_in_every_error() {
+async fn names_of_imports_are_truncated_in_every_error() {
     let long = "x".repeat(90_000);
     let many = |what: fn(usize) -> String| {
         let parts: String = (0..500).map(what).collect();
@@ -106,7 +106,7 @@ async fn names_of_imports_are_cut_in_every_error() {
     assert!(shown.len() < 5_000, "{} bytes", shown.len());
 }
 
-/// The bomb in the real program: the message is held or passes as ace.toml says, and its report is short.
+/// The name in the real program: the message is held or passes as ace.toml says, and its report is short.
 #[test]
 fn a_crafted_name_neither_kills_the_program_nor_fills_its_report() {
     let home: Home = mail_home("[routing.default]\nemail = 'django_email'\n[plugins.bomb]\non-error = 'deny'\n");
@@ -121,7 +121,7 @@ fn a_crafted_name_neither_kills_the_program_nor_fills_its_report() {
 
 /// Names of exports and of interfaces, in a component of its own for each.
 #[tokio::test]
-async fn names_of_exports_are_cut_in_every_error() {
+async fn names_of_exports_are_truncated_in_every_error() {
     let long = "x".repeat(90_000);
     let wasm = |text: &str| wat::parse_str(text).unwrap_or_else(|e| panic!("{e}"));
     let engine: Engine = engine([
@@ -141,9 +141,9 @@ async fn names_of_exports_are_cut_in_every_error() {
     }
 }
 
-/// What a plugin's manifest and a message say is shown, and steers no terminal.
+/// Texts of manifests and messages are shown without control characters.
 #[test]
-fn texts_of_others_do_not_reach_a_terminal_as_they_are() {
+fn foreign_texts_are_sanitized_before_they_reach_a_terminal() {
     let home: Home = mail_home("[routing.default]\nemail = 'django_email'\n");
     home.plugin("stub_policy");
     home.file("plugins/stub_policy.toml", "description = \"nice\\u001b[2J\\u009b31m\\u202etxt\"\n");

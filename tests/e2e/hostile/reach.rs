@@ -1,4 +1,4 @@
-//! Reaching out of the sandbox, and filling what the host keeps.
+//! Attempts to reach out of the sandbox, and to fill the host's storage.
 
 use ace::Message;
 use ace::message::{FaultKind, Verdict};
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Engine, asking, assert_fault, call, fault, home, note};
 use crate::support::{Done, Home, assert_text, message};
 
-/// What `ace` says to messages that ask `hostile` for these, in `check`, one after the other.
+/// The output of `ace` for messages that cause these harms in `check`, one after the other.
 fn send(home: &Home, harms: &[&str]) -> Done {
     let asks = harms.iter().map(|harm| message("note", json!({"context": {"in": "check", "do": harm}})).to_string());
     let asks: Vec<String> = asks.collect();
@@ -17,7 +17,7 @@ fn send(home: &Home, harms: &[&str]) -> Done {
 }
 
 #[tokio::test]
-async fn nothing_of_the_machine_is_to_be_seen() {
+async fn nothing_of_the_machine_is_visible() {
     let engine = Engine::start(home("", "")).await;
     let verdict = engine.runtime("hostile").check(&asking("check", "spy"), false).await.answer.expect("a verdict");
     let seen = verdict.deny[0].reason.as_deref().expect("what it saw");
@@ -27,7 +27,7 @@ async fn nothing_of_the_machine_is_to_be_seen() {
     assert_eq!((&words[..6], &words[6..]), (&nothing[..], &["names permanent-resolver-failure"][..]));
 }
 
-/// The host's own streams carry messages in and outcomes out.
+/// The host's standard streams carry messages and outcomes.
 #[test]
 fn the_hosts_own_streams_are_out_of_reach() {
     let done = send(&home("", ""), &["stdout", "stdin", ""]).ok();
@@ -36,7 +36,7 @@ fn the_hosts_own_streams_are_out_of_reach() {
 }
 
 #[test]
-fn a_log_is_cut_and_nothing_in_it_forges_a_line() {
+fn a_log_is_truncated_and_cannot_forge_a_line() {
     let done = send(&home("log-bytes = '8KiB'", ""), &["log", "forge-log"]);
     let own: Vec<&str> = done.stderr.lines().filter(|line| line.contains("plugin=\"hostile\"")).collect();
     assert!(done.stderr.len() < 40_000, "{} bytes", done.stderr.len());
@@ -47,7 +47,7 @@ fn a_log_is_cut_and_nothing_in_it_forges_a_line() {
 }
 
 #[test]
-fn refusals_neither_flood_the_log_nor_forge_a_line() {
+fn refused_calls_neither_flood_the_log_nor_forge_a_line() {
     let done = send(&home("", ""), &["refusals"]).ok();
     let refused = done.stderr.lines().filter(|line| line.contains("A host call was denied")).count();
     assert!((1..=16).contains(&refused), "the same reason is told once a minute: {refused}");
@@ -62,7 +62,7 @@ fn refusals_neither_flood_the_log_nor_forge_a_line() {
 const LOOT: &str = "[plugins.hostile]\ngrants = { keyvalue = ['loot'] }\n[keyvalue]\nmax-entries = 50\n";
 
 #[tokio::test]
-async fn the_store_has_a_quota_and_so_has_every_key() {
+async fn the_store_and_every_key_have_a_quota() {
     let engine = Engine::start(home("time = '5s'\nchannel-call-timeout = '10s'", LOOT)).await;
     let runtime = engine.runtime("hostile");
     for harm in ["loot", "long-keys"] {
@@ -72,7 +72,7 @@ async fn the_store_has_a_quota_and_so_has_every_key() {
 }
 
 #[test]
-fn the_guest_is_told_which_quota_it_hit() {
+fn the_guest_learns_which_quota_it_exceeded() {
     let done = send(&home("time = '5s'\nchannel-call-timeout = '10s'", LOOT), &["long-keys", "loot", "long-keys"]);
     done.says("0 keys, then ");
     done.says("a key or token of 2097153 bytes, the limit is 512");
@@ -80,9 +80,9 @@ fn the_guest_is_told_which_quota_it_hit() {
     done.says("(keyvalue.max-bucket-entries)");
 }
 
-/// A dry call's writes are the host's memory until it ends, so they have a bound of their own.
+/// The writes of a dry call are in the host's memory until it ends, so they have a limit of their own.
 #[tokio::test]
-async fn what_a_dry_call_writes_is_bounded_and_forgotten() {
+async fn writes_of_a_dry_call_are_limited_and_discarded() {
     let shadow = "[plugins.hostile]\nmode = 'shadow'\ngrants = { keyvalue = ['loot'] }\n";
     let engine = Engine::start(home("time = '5s'\nchannel-call-timeout = '10s'", shadow)).await;
     let message = Message::clone(&asking("check", "loot"));

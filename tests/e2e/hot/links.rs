@@ -1,4 +1,4 @@
-//! Files behind links: as Kubernetes mounts a ConfigMap, and as a release is put in the place of another.
+//! Files behind links: ConfigMaps as Kubernetes mounts them, and releases that replace each other.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -10,24 +10,24 @@ use serde_json::{Value, json};
 use super::Host;
 use crate::support::{GRANTED, Home, channel, mail_home, message, wait_for};
 
-/// A relay that keeps its mails in the folder `mails`.
+/// A relay that stores its mails in the folder `mails`.
 const RELAY: &str = "[relays.main]\nkind = \"file\"\ndir = \"mails\"\n";
 const NOTE: &str = "app/edx_ace/note/email";
 
-/// Puts a link in the place of another in one step.
+/// Replaces a link atomically.
 fn swap(link: &Path, target: &str) {
     let fresh = link.with_file_name("fresh-link");
     symlink(target, &fresh).expect("linked");
     fs::rename(fresh, link).expect("swapped");
 }
 
-/// Writes a file as it would be if it had been written long ago.
+/// Writes a file with an old modification time.
 fn old(home: &Home, file: &str, text: &str) {
     let path = home.file(file, text);
     File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH)).expect("ours");
 }
 
-/// A home whose only templates are where `folder` says.
+/// A home whose only template folder is `folder`.
 fn home(folder: &str) -> Home {
     let home = Home::new(&["django_email"], "");
     let config = home.read("ace.toml");
@@ -55,9 +55,9 @@ fn until_subject(home: &Home, host: &mut Host, subject: &str) {
 }
 
 #[test]
-fn a_config_map_that_is_mounted_anew_is_taken_up() {
+fn an_updated_config_map_is_reloaded() {
     let home = home("mounted");
-    // As the kubelet lays it out: each key is a link through `..data`, which leads to a folder of this version.
+    // The layout of the kubelet: each key is a link through `..data`, which points to a folder of this version.
     release(&home, "mounted/..2026_01", "One");
     symlink("..2026_01", home.path("mounted/..data")).expect("linked");
     fs::create_dir_all(home.path("mounted").join(NOTE)).expect("made");
@@ -85,7 +85,7 @@ fn a_parent_folder_that_is_a_swapped_link_is_followed() {
     until_subject(&home, &mut host, "One");
     swap(&home.path("current"), "r2");
     until_subject(&home, &mut host, "Two");
-    // The folder that it leads to now is watched as well.
+    // The folder that it now points to is watched, too.
     old(&home, &format!("r2/templates/{NOTE}/subject.txt"), "Ten");
     until_subject(&home, &mut host, "Ten");
     swap(&home.path("current"), "r3");
@@ -94,7 +94,7 @@ fn a_parent_folder_that_is_a_swapped_link_is_followed() {
 }
 
 #[test]
-fn a_folder_below_that_leads_through_a_swapped_link_elsewhere_is_followed() {
+fn a_subfolder_that_points_through_a_swapped_link_elsewhere_is_followed() {
     let home = home("templates");
     for (release_name, subject) in [("r1", "One"), ("r2", "Two")] {
         release(&home, &format!("{release_name}/{NOTE}"), subject);
@@ -102,7 +102,7 @@ fn a_folder_below_that_leads_through_a_swapped_link_elsewhere_is_followed() {
     symlink("r1", home.path("current")).expect("linked");
     let mut host = Host::start(&home);
     assert_eq!(channel(&host.send(), "email")["state"], "template_error", "there is no template yet");
-    // The link comes while the folder is watched; what it goes through is nowhere in that folder.
+    // The link is created while the folder is watched, and points through a link outside that folder.
     symlink("../current/app", home.path("templates/app")).expect("linked");
     wait_for("its templates", || (channel(&host.send(), "email")["state"] == "sent").then_some(()));
     until_subject(&home, &mut host, "One");
@@ -114,12 +114,12 @@ fn a_folder_below_that_leads_through_a_swapped_link_elsewhere_is_followed() {
 }
 
 #[test]
-fn a_template_of_the_same_size_and_time_is_taken_up() {
+fn a_template_of_the_same_size_and_time_is_reloaded() {
     let home = home("templates");
     release(&home, &format!("templates/{NOTE}"), "One");
     let mut host = Host::start(&home);
     until_subject(&home, &mut host, "One");
-    // Written in place: the inode is the same one.
+    // Written in place, so the inode stays the same.
     old(&home, &format!("templates/{NOTE}/subject.txt"), "Two");
     until_subject(&home, &mut host, "Two");
     old(&home, &format!("templates/{NOTE}/subject.fresh"), "Six");
@@ -130,7 +130,7 @@ fn a_template_of_the_same_size_and_time_is_taken_up() {
 }
 
 #[test]
-fn ace_toml_of_a_config_map_is_read_again() {
+fn ace_toml_of_a_config_map_is_reloaded() {
     let home = mail_home("[relays.main]\nkind = \"discard\"\n");
     let off = "[delivery]\nretry-delay = \"31s\"\n[plugins.django_email]\nenabled = ";
     let config = home.read("ace.toml").replace(GRANTED, "");

@@ -1,9 +1,9 @@
-//! Policies in shadow.
+//! Policies in shadow mode.
 
 use super::*;
 
 #[test]
-fn a_policy_in_shadow_is_recorded_and_has_no_effect() {
+fn a_policy_in_shadow_mode_is_recorded_and_has_no_effect() {
     let shadow = "[plugins.second]\nmode = \"shadow\"\nshadow-of = \"stub_policy\"\nconfig = { deny = [\"*\"] }\n";
     let home = home(&format!("{}{shadow}", stub("stub_policy", "[\"push\"]")));
     std::fs::copy(home.path("plugins/stub_policy.wasm"), home.path("plugins/second.wasm")).expect("copied");
@@ -16,9 +16,9 @@ fn a_policy_in_shadow_is_recorded_and_has_no_effect() {
     host.end();
 }
 
-/// The same plugin twice: what the enforced one does is seen, and what the one in shadow does is not.
+/// The same plugin twice: the enforced one has effects, the one in shadow mode has none.
 #[test]
-fn a_policy_in_shadow_leaves_no_trace() {
+fn a_policy_in_shadow_mode_leaves_no_trace() {
     let grants = |name: &str, mode: &str, folder: &str| {
         format!(
             "[plugins.{name}]\nmode = '{mode}'\n\
@@ -51,10 +51,10 @@ fn a_policy_in_shadow_leaves_no_trace() {
     for (at, line) in lines.lines().iter().enumerate() {
         let told = reason(line, "bold");
         assert!(told.starts_with(&format!("counted Ok({}), set Ok(())", at + 1)), "{told}");
-        // Mail is for `deliver` alone, in shadow or not.
+        // Mail can only be sent by `deliver`, in shadow mode or not.
         let written = ["written Ok(())", "written Err(OutboxError::Exists(\"trace.txt\"))"][at];
         assert!(told.ends_with(written) && told.contains("only `deliver` can send mail"), "{told}");
-        // It reads what the other wrote, and its own writes stay with it.
+        // It reads entries of the other, and its own writes are visible only to itself.
         let told = reason(line, "shy");
         assert!(told.starts_with(&format!("counted Ok({}), set Ok(())", at + 2)), "{told}");
     }

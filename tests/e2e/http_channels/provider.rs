@@ -1,4 +1,4 @@
-//! A provider's API on loopback: TLS under a test CA, answers by a script, and every request kept.
+//! A provider's API on loopback: TLS with a test CA, scripted responses, and a record of every request.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,11 +19,11 @@ pub enum Answer {
         headers: Vec<(String, String)>,
         body: String,
     },
-    /// Nothing, until the other side gives up.
+    /// Does not respond.
     Silence,
-    /// Closes the connection instead.
+    /// Closes the connection.
     Cut,
-    /// Closes the connection in the middle of the answer's head.
+    /// Closes the connection in the middle of the response's head.
     CutMidway,
 }
 
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// A request as it came in.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// `POST /messages/send HTTP/1.1`.
@@ -72,7 +72,7 @@ struct State {
     is_over: AtomicBool,
 }
 
-/// The server; gone when this is dropped.
+/// The server, which stops when this is dropped.
 pub struct Provider {
     state: Arc<State>,
     /// The CA in PEM, for `http.ca-file`.
@@ -81,7 +81,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Serves `https://localhost:PORT`. Each request gets the next of these answers; past the last a 404.
+    /// Serves `https://localhost:PORT`. Each request gets the next of these responses; after the last one, a 404.
     pub fn start(script: impl IntoIterator<Item = Answer>) -> Provider {
         let (ca, config) = identity();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -94,7 +94,7 @@ impl Provider {
                     return;
                 }
                 let (state, config) = (shared.clone(), config.clone());
-                // A client that breaks off is the client's business.
+                // Errors of a client do not concern the server.
                 std::thread::spawn(move || serve(&state, config, stream?));
             }
         });
@@ -105,7 +105,7 @@ impl Provider {
         format!("https://localhost:{}", self.port)
     }
 
-    /// What came in, in that order.
+    /// The received requests, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().expect("no thread panics with it").clone()
     }
@@ -114,7 +114,7 @@ impl Provider {
 impl Drop for Provider {
     fn drop(&mut self) {
         self.state.is_over.store(true, Ordering::Relaxed);
-        // Wakes the listener up, so that it sees that it is over.
+        // Wakes up the listener, so that it ends.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -170,7 +170,7 @@ fn serve(state: &State, config: Arc<ServerConfig>, stream: TcpStream) -> std::io
     Ok(())
 }
 
-/// The next request; `None` where there is no further one.
+/// The next request; `None` at the end.
 fn read(stream: &mut impl BufRead) -> std::io::Result<Option<Seen>> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {

@@ -1,4 +1,4 @@
-//! What passes the door: names of the server, pages of other sites, proxies, and types of bodies. Spoken over raw sockets.
+//! Admission of requests: names of the server, pages of other sites, proxies, and types of bodies. Uses raw sockets.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::support::{Home, assert_text};
 
 const TOKENS: &str = "[server]\nlisten = '127.0.0.1:0'\ntokens-file = 'tokens.json'\n";
 
-/// Sends it and reads to the end; the status, the head and the body of the answer.
+/// Sends a request and reads to the end. Returns the status, the head and the body of the response.
 pub fn speak(server: &Server, request: impl AsRef<[u8]>) -> (u16, String, String) {
     let mut stream = TcpStream::connect(server.url.trim_start_matches("http://")).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
@@ -37,7 +37,7 @@ fn with_token(toml: &str) -> (Home, String) {
 }
 
 #[tokio::test]
-async fn without_tokens_every_route_is_for_this_machine_alone() {
+async fn without_tokens_every_route_is_only_for_this_machine() {
     let home = home("");
     let server = Server::start(&home);
     let port = server.url.rsplit_once(':').expect("a port").1;
@@ -78,7 +78,7 @@ async fn without_tokens_every_route_is_for_this_machine_alone() {
 }
 
 #[tokio::test]
-async fn with_tokens_probes_and_proxies_go_on_working() {
+async fn with_tokens_probes_and_proxies_work() {
     let (home, token) = with_token(TOKENS);
     let server = Server::start(&home);
     let bearer = format!("Authorization: Bearer {token}\r\n");
@@ -108,7 +108,7 @@ async fn a_page_of_another_site_changes_nothing() {
             format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n");
         speak(&server, format!("{head}{headers}\r\n{body}"))
     };
-    // What a form or a script sends without asking first (https://fetch.spec.whatwg.org/#simple-header).
+    // What a form or a script can send without a preflight request (https://fetch.spec.whatwg.org/#simple-header).
     for kind in [
         "Content-Type: text/plain\r\n",
         "Content-Type: text/plain; application/json\r\n",
@@ -147,7 +147,7 @@ async fn a_page_of_another_site_changes_nothing() {
 }
 
 #[tokio::test]
-async fn each_route_describes_the_bodies_that_it_takes() {
+async fn each_route_describes_the_bodies_that_it_accepts() {
     let home = home("");
     let server = Server::start(&home);
     let (_, described) = server.get("/openapi.json").await;
@@ -163,7 +163,7 @@ async fn each_route_describes_the_bodies_that_it_takes() {
 }
 
 #[tokio::test]
-async fn answers_cannot_be_framed_or_guessed_at() {
+async fn responses_cannot_be_framed_or_sniffed() {
     let home = home("");
     let server = Server::start(&home);
     for path in
@@ -185,7 +185,7 @@ async fn answers_cannot_be_framed_or_guessed_at() {
 }
 
 #[tokio::test]
-async fn only_who_may_know_is_told_of_plugins() {
+async fn only_authorized_clients_see_details_of_plugins() {
     let (home, token) = with_token(TOKENS);
     let send = home.ace(&["token", "create", "sender", "--scope", "send"]).run().ok().stdout;
     home.file("plugins/secret_partner.wasm", "no component");

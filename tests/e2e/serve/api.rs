@@ -1,4 +1,4 @@
-//! Messages over HTTP: accepted durably, sent, looked at, taken back, tried again.
+//! Messages over HTTP: submission, queries, cancellation, retries.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::servers::Smtpd;
 use crate::support::{assert_text, channel, message};
 
 #[tokio::test]
-async fn a_message_is_accepted_sent_and_its_timeline_told() {
+async fn a_message_is_accepted_and_sent_and_has_a_timeline() {
     let smtp = Smtpd::start(&[]);
     let home = home(&smtp.relay());
     let server = Server::start(&home);
@@ -38,9 +38,9 @@ async fn a_message_is_accepted_sent_and_its_timeline_told() {
     assert!(!log.contains(taken["uuid"].as_str().expect("text")), "settled messages are told at debug: {log}");
 }
 
-/// edx-ace's `lms_user_id` has no type of its own: a number comes back as a number, a string as a string.
+/// edx-ace's `lms_user_id` has no fixed type: a number is returned as a number, a string as a string.
 #[tokio::test]
-async fn a_user_id_comes_back_with_the_type_it_had() {
+async fn a_user_id_keeps_its_type() {
     let home = home("");
     let server = Server::start(&home);
     let ids = [json!(7), json!("7"), json!("usr-7"), json!("007"), json!(0), Value::Null];
@@ -80,7 +80,7 @@ async fn the_same_message_again_is_the_same_and_other_content_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_a_problem_of_its_own() {
+async fn every_wrong_field_is_reported() {
     let home = home("");
     let server = Server::start(&home);
     let request = server.request(Method::POST, "/v1/messages").body("{\"app_label\": 7, \"nam\": \"x\"}");
@@ -111,7 +111,7 @@ async fn every_wrong_field_is_a_problem_of_its_own() {
 }
 
 #[tokio::test]
-async fn dry_run_tells_everything_and_sends_nothing() {
+async fn a_dry_run_reports_everything_and_sends_nothing() {
     let home = home("");
     let server = Server::start(&home);
     let (status, told) = server.post("/v1/messages?dry_run", note(1, json!({}))).await;
@@ -122,7 +122,7 @@ async fn dry_run_tells_everything_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn not_before_schedules_and_cancel_takes_back() {
+async fn not_before_schedules_a_message_and_cancel_cancels_it() {
     let home = home("");
     let server = Server::start(&home);
     let later = note(1, json!({"options": {"not_before": "2199-01-01T00:00:00Z"}}));
@@ -139,7 +139,7 @@ async fn not_before_schedules_and_cancel_takes_back() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_tried_again_and_discarded() {
+async fn dead_letters_are_listed_retried_and_discarded() {
     let home = home(
         "[relays.main]\nkind = 'smtp'\nhost = '127.0.0.1'\nport = 1\ntls = 'none'\n[delivery]\nretry-delay = '50ms'\nexpiration-delay = '100ms'\nmax-age = '200ms'\n",
     );
@@ -162,7 +162,7 @@ async fn dead_letters_are_listed_tried_again_and_discarded() {
 }
 
 #[tokio::test]
-async fn facts_reach_policies_and_people_are_forgotten() {
+async fn entries_reach_policies_and_people_are_erased() {
     let home = home("");
     home.plugin("bulk_email_optout");
     configure(&home, "[plugins.bulk_email_optout]\ngrants = { keyvalue = ['course-optouts:read'] }\n");
@@ -203,7 +203,7 @@ async fn facts_reach_policies_and_people_are_forgotten() {
 }
 
 #[tokio::test]
-async fn the_command_line_asks_a_running_server() {
+async fn the_command_line_uses_a_running_server() {
     let home = home("");
     let server = Server::start(&home);
     let url = server.url.clone();

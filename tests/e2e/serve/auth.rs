@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Authorization: tokens and scopes.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -13,7 +13,7 @@ fn token(home: &Home, name: &str, scope: &str) -> String {
 }
 
 #[tokio::test]
-async fn each_route_asks_for_its_scope() {
+async fn each_route_requires_its_scope() {
     let home = home(TOKENS);
     let tokens = ["send", "read", "admin"].map(|scope| (scope, token(&home, scope, scope)));
     let server = Server::start(&home);
@@ -53,7 +53,7 @@ async fn each_route_asks_for_its_scope() {
         let wrong = server.request(method.clone(), &path).bearer_auth("ace_nonsense");
         assert_eq!(server.ask(wrong).await.0, StatusCode::UNAUTHORIZED, "{method} {path} with nonsense");
         for (scope, token) in &tokens {
-            // The body of one of them has no end.
+            // One of the bodies never ends.
             let answer = server.request(method.clone(), &path).bearer_auth(token).send().await.expect("answered");
             let status = answer.status();
             let is_let_in = !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
@@ -68,7 +68,7 @@ async fn each_route_asks_for_its_scope() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_come_and_go_under_a_running_server() {
+async fn tokens_are_created_and_revoked_while_a_server_runs() {
     let home = home(TOKENS);
     let first = token(&home, "first", "send");
     let server = Server::start(&home);
@@ -94,7 +94,7 @@ async fn tokens_come_and_go_under_a_running_server() {
 }
 
 #[test]
-fn without_tokens_only_this_machine_is_listened_to() {
+fn without_tokens_only_loopback_addresses_are_allowed() {
     let home = home("[server]\nlisten = '0.0.0.0:0'\n");
     home.ace(&["serve"]).run().code(2).says("anyone who reaches this address could send mail");
     let home = super::home(TOKENS);

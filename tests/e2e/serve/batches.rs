@@ -1,4 +1,4 @@
-//! Batches: streamed in, sent once each, paused, cancelled; and transactional messages beside them.
+//! Batches: streaming, idempotency, pause and cancel; and transactional messages beside them.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ pub async fn until(server: &Server, uuid: u128, state: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_batch_that_was_cut_off_is_sent_again_and_each_message_once() {
+async fn an_interrupted_batch_is_sent_again_and_each_message_once() {
     let home = home("");
     let server = Server::start(&home);
     let cut = format!("{}{}{{\"recipient\": ", head(1), members(0..300));
@@ -87,7 +87,7 @@ async fn a_batch_is_paused_and_cancelled() {
     }
     let one = home.ace(&["batches", "--limit", "1", "--json", "--server", &server.url]).run().ok().lines();
     assert_eq!((one.len(), &one[0]["uuid"]), (1, &json!(Uuid::from_u128(2))));
-    // What was under way then goes out, or is not tried again.
+    // Messages in flight are sent, or not retried.
     for _ in 0..600 {
         if server.get(&path).await.1["by_state"].get("queued").is_none() {
             break;
@@ -100,7 +100,7 @@ async fn a_batch_is_paused_and_cancelled() {
 }
 
 #[tokio::test]
-async fn what_messages_share_is_kept_once_and_messages_of_before_are_whole() {
+async fn what_messages_share_is_stored_once_and_earlier_messages_stay_complete() {
     let home = home("[relays.main]\nkind = 'file'\ndir = 'mails'\n");
     let server = Server::start(&home);
     let later = head(1)
@@ -113,7 +113,7 @@ async fn what_messages_share_is_kept_once_and_messages_of_before_are_whole() {
     let ask = |sql| db.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0)).expect("a message waits");
     let stored = ask("SELECT body FROM messages WHERE id = 1");
     assert!(!String::from_utf8_lossy(&stored).contains("Hi all"), "{}", String::from_utf8_lossy(&stored));
-    // As ACE stored the messages of a batch before.
+    // As earlier versions of ACE stored the messages of a batch.
     let uuid = Uuid::new_v5(&Uuid::from_u128(1), b"1");
     let mut whole = note(uuid.as_u128(), json!({"context": {"text": "All of it"}}));
     whole["send_uuid"] = json!(Uuid::from_u128(9));
@@ -165,12 +165,12 @@ async fn the_command_line_sends_a_csv_file() {
     ask(&["batches", "--pause"]).code(2);
 }
 
-/// Messages of the large batch in CI; `ACE_SOAK_BATCH` asks for more.
+/// The number of messages of the large batch; `ACE_SOAK_BATCH` sets more.
 fn large() -> u64 {
     std::env::var("ACE_SOAK_BATCH").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000)
 }
 
-/// A body that is made while it is sent.
+/// A body that is generated while it is sent.
 fn streamed(uuid: u128, count: u64) -> reqwest::Body {
     const CHUNK: u64 = 1_000;
     let chunks = (0..count.div_ceil(CHUNK)).map(move |at| members(at * CHUNK..count.min((at + 1) * CHUNK)));
@@ -178,9 +178,9 @@ fn streamed(uuid: u128, count: u64) -> reqwest::Body {
     reqwest::Body::wrap_stream(futures_util::stream::iter(chunks))
 }
 
-/// Many messages, and a transactional one among them now and then.
+/// Many messages, with a transactional message in between from time to time.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_batch_holds_no_transactional_message_up_and_memory_stays_flat() {
+async fn a_large_batch_delays_no_transactional_message_and_memory_stays_flat() {
     let home = home("");
     let server = Server::start(&home);
     let patience = Duration::from_secs(300 + large() / 500);

@@ -1,4 +1,4 @@
-//! Clients that are slow or do nothing, on raw sockets: they hold nothing for ever, and no stop waits for them.
+//! Clients that are slow or do nothing, on raw sockets: they cannot hold connections forever, and a shutdown does not wait for them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use crate::servers::certificates;
 use crate::support::{Home, wait_for};
 
 const BUNDLE: &str = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
-/// A drain that no test waits for, and times that leave a slow machine room.
+/// A drain that is longer than any test, and timeouts that suit a slow machine.
 pub const IMPATIENT: &str =
     "[server]\nlisten = '127.0.0.1:0'\ndrain = '60s'\nread-timeout = '1s'\nwrite-timeout = '1s'\n";
 
@@ -34,12 +34,12 @@ fn say(server: &Server, text: &str) -> TcpStream {
     stream
 }
 
-/// A client that asks for several megabytes, which no buffer of the system holds, and reads nothing.
+/// A client that requests several megabytes, more than the system buffers, and reads nothing.
 fn deaf(server: &Server) -> TcpStream {
     say(server, &BUNDLE.repeat(8))
 }
 
-/// Reads to the end of the connection, however it ends; how much there was.
+/// Reads to the end of the connection, however it ends. Returns what was read.
 fn rest(mut stream: TcpStream) -> (String, bool) {
     let mut answer = Vec::new();
     let error = stream.read_to_end(&mut answer).err().map(|error| error.kind());
@@ -48,7 +48,7 @@ fn rest(mut stream: TcpStream) -> (String, bool) {
 }
 
 #[tokio::test]
-async fn what_is_no_request_gets_a_400_before_the_connection_is_closed() {
+async fn an_invalid_request_gets_a_400_before_the_connection_is_closed() {
     let home = home("");
     let server = Server::start(&home);
     let good = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -76,7 +76,7 @@ async fn what_is_no_request_gets_a_400_before_the_connection_is_closed() {
     }
 }
 
-/// A server that stops within so long although `hold` has connections to it.
+/// Asserts that a server stops soon although `held` has connections to it.
 fn stops_soon<T>(server: Server, held: T) {
     let begun = Instant::now();
     let (code, log) = server.stop();
@@ -86,7 +86,7 @@ fn stops_soon<T>(server: Server, held: T) {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_is_cut_and_the_others_are_served() {
+async fn a_client_that_reads_nothing_is_disconnected_and_others_are_served() {
     let home = home(&format!("{IMPATIENT}connections = 4\nspare-connections = 2\n"));
     let server = Server::start(&home);
     let deaf: Vec<TcpStream> = (0..4).map(|_| deaf(&server)).collect();
@@ -102,7 +102,7 @@ async fn who_takes_nothing_is_cut_and_the_others_are_served() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_no_client() {
+async fn a_shutdown_does_not_wait_for_clients() {
     let home = home(
         "[server]\nlisten = '127.0.0.1:0'\ndrain = '60s'\nread-timeout = '60s'\nwrite-timeout = '60s'\nconnections = 9\n",
     );
@@ -122,7 +122,7 @@ async fn a_stop_waits_for_no_client() {
     let waiting = say(&server, &post("/v1/messages?wait=120", "application/json", later.len(), &later));
     let events = say(&server, "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let deaf = deaf(&server);
-    // Every connection is taken, and one more is on a spare slot.
+    // All connections are in use, and one more is on a spare slot.
     let beyond = connect(&server);
     settled(&server, &json!(Uuid::from_u128(1)), "queued").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -141,7 +141,7 @@ async fn a_stop_waits_for_no_client() {
 }
 
 #[tokio::test]
-async fn who_dribbles_is_cut_and_who_keeps_the_rate_is_not() {
+async fn a_client_below_the_minimum_rate_is_disconnected_and_one_at_the_rate_is_not() {
     let home = home(&format!("{IMPATIENT}min-rate = '100B'\n"));
     let server = Server::start(&home);
     let dribble = |path: &str, kind: &str, lines: &[u8], step: usize, pause: u64| {
@@ -160,13 +160,13 @@ async fn who_dribbles_is_cut_and_who_keeps_the_rate_is_not() {
     let fact = "{\"bucket\": \"b\", \"key\": \"k\", \"value\": 1}\n".repeat(8);
     let (octets, ndjson) = ("application/octet-stream", "application/x-ndjson");
     std::thread::scope(|scope| {
-        // A byte every 60 ms is less than 100 a second, and no pause alone is too long.
+        // A byte every 60 ms is less than 100 per second, although no single pause is too long.
         let slow = [
             scope.spawn(|| dribble("/v1/batches", ndjson, batch.as_bytes(), 1, 60)),
             scope.spawn(|| dribble("/v1/keyvalue", ndjson, fact.as_bytes(), 1, 60)),
             scope.spawn(|| dribble("/v1/keyvalue/b/k", octets, &[b'x'; 200], 1, 60)),
         ];
-        // 100 bytes every 300 ms, for longer than the stock of a second.
+        // 100 bytes every 300 ms, for longer than the budget of a second.
         let steady = scope.spawn(|| dribble("/v1/keyvalue/b/k", octets, &[b'x'; 1_000], 100, 300));
         for answer in slow.map(|slow| slow.join().expect("answered")) {
             assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
@@ -177,12 +177,12 @@ async fn who_dribbles_is_cut_and_who_keeps_the_rate_is_not() {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_gets_it_all() {
+async fn a_slow_reader_gets_the_whole_response() {
     let home = home(&format!("{IMPATIENT}min-rate = '10KiB'\n"));
     let server = Server::start(&home);
     let whole = server.bare(Method::GET, "/docs/swagger-ui-bundle.js").send().await.expect("answered");
     let length = whole.bytes().await.expect("a body").len();
-    // Pipelined, so that the last of several answers is as far away as can be.
+    // Pipelined, so that the last of several responses takes as long as possible.
     let asked = format!("{}{}", BUNDLE.repeat(3), BUNDLE.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
     let mut stream = say(&server, &asked);
     let (mut taken, mut buffer) = (0, vec![0; 256 * 1024]);
@@ -191,14 +191,14 @@ async fn who_reads_slowly_gets_it_all() {
             0 => break,
             n => taken += n,
         }
-        // Some seconds in all, which is longer than any of its limits.
+        // Some seconds in total, which is longer than any of the timeouts.
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(taken > 4 * length, "{taken} of {length} four times");
 }
 
 #[tokio::test]
-async fn probes_and_bearers_have_connections_of_their_own() {
+async fn probes_and_clients_with_a_token_have_connections_of_their_own() {
     let toml = "[server]\nlisten = '127.0.0.1:0'\ntokens-file = 'tokens.json'\nread-timeout = '60s'\nconnections = 2\nspare-connections = 2\n";
     let home = home(toml);
     let token = home.ace(&["token", "create", "lms", "--scope", "read"]).run().ok().stdout.trim().to_owned();
@@ -217,7 +217,7 @@ async fn probes_and_bearers_have_connections_of_their_own() {
         assert!(other.starts_with("http/1.1 503") && other.contains("retry-after: 5"), "{other}");
         assert!(ask("/v1/queue", "Authorization: Bearer ace_nonsense\r\n").starts_with("http/1.1 503"));
     }
-    // Whoever sends no head makes room, however many they are.
+    // Clients that send no head are disconnected, however many there are.
     let silent: Vec<TcpStream> = (0..20).map(|_| connect(&server)).collect();
     assert!(ask("/healthz", "").starts_with("http/1.1 200"));
     let stream = say(&server, &format!("GET /v1/events HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"));
@@ -229,7 +229,7 @@ async fn probes_and_bearers_have_connections_of_their_own() {
     drop((silent, stream));
 }
 
-/// A server that speaks TLS, and a way to it that offers HTTP/2.
+/// A server with TLS, and a connector that offers HTTP/2.
 pub fn secure(toml: &str) -> (Home, Server, TlsConnector) {
     let home = home("");
     certificates(&home.path(""));
@@ -242,7 +242,7 @@ pub fn secure(toml: &str) -> (Home, Server, TlsConnector) {
 
 type H2 = h2::client::SendRequest<Bytes>;
 
-/// A connection whose streams may be sent so much before their windows are opened.
+/// A connection with this initial window of its streams.
 async fn http2(server: &Server, tls: &TlsConnector, window: u32) -> (H2, tokio::task::JoinHandle<()>) {
     let address = server.url.rsplit('/').next().expect("an address");
     let tcp = tokio::net::TcpStream::connect(address).await.expect("it listens");
@@ -260,7 +260,7 @@ fn request(server: &Server, path: &str, host: &str) -> http::Request<()> {
     request.body(()).expect("a request")
 }
 
-/// Asks for it and reads all of it.
+/// Sends a request and reads the whole response.
 async fn whole(client: &mut H2, request: http::Request<()>) -> (u16, usize) {
     let mut client = client.clone().ready().await.expect("it is open");
     let (response, _) = client.send_request(request, true).expect("sent");
@@ -276,7 +276,7 @@ async fn whole(client: &mut H2, request: http::Request<()>) -> (u16, usize) {
 }
 
 #[tokio::test]
-async fn an_http2_stream_that_is_never_opened_is_reset_and_the_others_go_on() {
+async fn an_http2_stream_whose_window_never_opens_is_reset_and_others_continue() {
     let (_home, server, tls) = secure(IMPATIENT);
     let (mut client, _connection) = http2(&server, &tls, 1_000).await;
     let (stalled, _) = client.send_request(request(&server, "/docs/swagger-ui-bundle.js", ""), true).expect("sent");
@@ -286,7 +286,7 @@ async fn an_http2_stream_that_is_never_opened_is_reset_and_the_others_go_on() {
     while begun.elapsed() < Duration::from_secs(60) && reset.is_none() {
         let (status, _) = whole(&mut client, request(&server, "/healthz", "")).await;
         assert_eq!(status, 200, "another stream of the same connection");
-        // What came is left where it is, so that the window stays shut.
+        // The received data is not released, so that the window stays closed.
         let next = tokio::time::timeout(Duration::from_millis(100), stalled.data()).await;
         reset = next.ok().flatten().and_then(Result::err);
     }
@@ -296,7 +296,7 @@ async fn an_http2_stream_that_is_never_opened_is_reset_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn http2_ends_when_nothing_is_asked_and_when_the_server_stops() {
+async fn an_idle_http2_connection_is_closed_and_so_is_one_at_shutdown() {
     let (_home, server, tls) = secure(IMPATIENT);
     let (mut idle, ended) = http2(&server, &tls, 1 << 20).await;
     assert_eq!(whole(&mut idle, request(&server, "/healthz", "")).await.0, 200);
@@ -330,7 +330,7 @@ async fn in_http2_the_authority_is_the_host() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_never_ends_is_cut() {
+async fn a_handshake_that_never_ends_times_out() {
     let (_home, server, _) = secure(IMPATIENT);
     let (answer, is_open) = rest(say(&server, "\u{16}\u{3}\u{1}"));
     assert!(answer.is_empty() && !is_open);

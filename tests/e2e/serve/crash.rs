@@ -1,4 +1,4 @@
-//! kill -9 of the real process under load, against a real SMTP sink that counts by Message-ID.
+//! kill -9 of the real process under load, with a real SMTP sink that counts by Message-ID.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::batches::{head, members};
 use super::{LISTEN, Server, home, note};
 use crate::servers::Smtpd;
 
-/// Rounds in CI; `ACE_SOAK_ROUNDS` asks for more.
+/// The number of rounds; `ACE_SOAK_ROUNDS` sets more.
 fn rounds() -> u64 {
     std::env::var("ACE_SOAK_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
 }
 
-/// Hands messages in until the server is killed under it; those that were accepted.
+/// Submits messages until the server is killed. Returns those that were accepted.
 async fn load(server: &Server, numbers: std::ops::Range<u128>, kill_after: Duration) -> BTreeSet<u128> {
     let mut accepted = BTreeSet::new();
     let end = tokio::time::Instant::now() + kill_after;
@@ -102,18 +102,18 @@ async fn story(guarantee: &str) {
 }
 
 #[tokio::test]
-async fn nothing_accepted_is_lost_and_what_arrives_twice_says_so() {
+async fn no_accepted_message_is_lost_and_duplicates_are_reported() {
     story("at-least-once").await;
 }
 
 #[tokio::test]
-async fn at_most_once_never_arrives_twice_and_never_vanishes_without_a_word() {
+async fn at_most_once_never_sends_twice_and_every_message_has_an_outcome() {
     story("at-most-once").await;
 }
 
 #[tokio::test]
 async fn a_batch_that_was_killed_is_sent_again_and_each_message_is_found_once() {
-    // More than the queue holds before it writes its indexes.
+    // More than the queue keeps in memory before it writes its indexes.
     const MEMBERS: u64 = 40_000;
     let later = "\"options\":{\"not_before\":\"2199-01-01T00:00:00Z\"},\"app_label\"";
     let body = head(1).replacen("\"app_label\"", later, 1) + &members(0..MEMBERS);
@@ -141,7 +141,7 @@ async fn a_batch_that_was_killed_is_sent_again_and_each_message_is_found_once() 
 }
 
 #[tokio::test]
-async fn a_second_server_on_the_same_queue_is_refused_by_name() {
+async fn a_second_server_on_the_same_queue_is_refused_with_the_reason() {
     let home = home("");
     let server = Server::start(&home);
     let refused = home.ace(&["serve"]).run().code(2);

@@ -1,4 +1,4 @@
-//! A queue's file as no ACE writes it, and people who are asked for in other words than those they are stored in.
+//! Damaged files of the queue; and people whose address is written differently in a request than in the queue.
 
 use reqwest::{Method, StatusCode};
 use rusqlite::Connection;
@@ -14,7 +14,7 @@ fn spoil(home: &Home, sql: &str) {
 }
 
 #[tokio::test]
-async fn one_damaged_row_stops_neither_the_start_nor_anybody_else() {
+async fn one_damaged_row_stops_neither_the_start_nor_other_messages() {
     let home = home("");
     let server = Server::start(&home);
     for number in 1..=6 {
@@ -70,7 +70,7 @@ async fn a_store_that_cannot_be_written_makes_the_server_unready_until_it_can() 
     assert!(ready["queue"]["writes_failing_s"].is_u64(), "{ready}");
     db.execute_batch("ROLLBACK").expect("let go");
     drop(db);
-    // Nobody hands anything in to a server that is not ready: it notices by itself.
+    // No message is submitted to a server that is not ready, so it must notice by itself.
     for _ in 0..600 {
         if server.get("/readyz").await.0 == StatusCode::OK {
             let (_, log) = server.stop();
@@ -110,7 +110,7 @@ async fn people_are_found_however_their_address_is_written_and_a_plus_that_becam
     }
     let refused = home.ace(&["erase", "--email", "a tag@example.com", "--server", &server.url]).run().code(2);
     refused.says("contains a space");
-    // A path is not decoded as a query is: a person's key keeps its plus.
+    // A path is decoded differently from a query, so a key keeps its plus.
     let put = server.request(Method::PUT, "/v1/keyvalue/optouts/a+tag@example.com").body("1");
     assert_eq!(server.ask(put).await.0, StatusCode::NO_CONTENT);
     assert_eq!(server.get("/v1/keyvalue/optouts/a%2Btag@example.com").await.0, StatusCode::OK);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Server, home};
 
-/// One operation, with the examples that it has.
+/// One operation with its examples.
 struct Example {
     method: Method,
     route: String,
@@ -30,13 +30,13 @@ impl Example {
         self.operation["parameters"].as_array().into_iter().flatten()
     }
 
-    /// The media type and example of what it takes.
+    /// The media type and example of its body.
     fn body(&self) -> Option<(String, Value)> {
         let (kind, content) = self.operation["requestBody"]["content"].as_object()?.iter().next()?;
         Some((kind.clone(), content["example"].clone()))
     }
 
-    /// What is answered when it is sent.
+    /// Sends it. Returns the status of the response.
     async fn send(&self, server: &Server) -> StatusCode {
         let (mut path, mut query) = (self.route.clone(), url::form_urlencoded::Serializer::new(String::new()));
         let mut headers = Vec::new();
@@ -67,7 +67,7 @@ fn text(value: &Value) -> String {
 }
 
 #[tokio::test]
-async fn every_route_has_examples_that_are_taken_as_they_are() {
+async fn every_route_has_examples_that_are_accepted_unchanged() {
     let home = home("[events]\nkeep = true\n");
     let server = Server::start(&home);
     let (_, described) = server.get("/openapi.json").await;
@@ -89,7 +89,7 @@ async fn every_route_has_examples_that_are_taken_as_they_are() {
         }
     }
 
-    // A message of that uuid, which the example leaves to the server.
+    // A message with that uuid, which the example lets the server choose.
     let handing_in =
         examples.iter().find(|e| e.route == "/v1/messages" && e.method == Method::POST).expect("it is there");
     let (_, mut message) = handing_in.body().expect("a body");
@@ -97,12 +97,12 @@ async fn every_route_has_examples_that_are_taken_as_they_are() {
     message["uuid"] = uuid.parameters().next().expect("its uuid")["example"].clone();
     assert_eq!(server.send(&message).await["state"], json!("sent"), "the templates get what they need");
 
-    // What makes something goes first, and what takes something away last.
+    // Operations that create something come first, and those that remove something last.
     let takes_away = |e: &Example| e.method == Method::DELETE || e.route == "/v1/erase";
     examples.sort_by_key(|e| (e.body().is_none(), e.method != Method::GET, takes_away(e)));
     for example in &examples {
         let status = example.send(&server).await;
-        // What is sent already cannot be cancelled or tried again.
+        // A message that has been sent cannot be cancelled or retried.
         assert!(
             status.is_success() || status == StatusCode::CONFLICT,
             "{} {}: {status}",

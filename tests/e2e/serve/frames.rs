@@ -1,4 +1,4 @@
-//! HTTP/2 as bytes: heads that never end, and how the server takes its leave.
+//! HTTP/2 frames: heads that never end, and GOAWAY of the server.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::Server;
 use super::connections::{IMPATIENT, secure};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Kinds and flags of frames, and reasons for an end (RFC 9113, sections 6 and 7).
+/// Types and flags of frames, and error codes (RFC 9113, sections 6 and 7).
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
@@ -43,7 +43,7 @@ async fn connect(server: &Server, tls: &TlsConnector) -> TlsStream<TcpStream> {
     stream
 }
 
-/// Sends these pieces, each after a pause, until they end or the server does; the reason the server gave for its end, if any.
+/// Sends these pieces, each after a pause, until they end or the server disconnects. Returns the error code of the server, if any.
 async fn end_after(
     stream: TlsStream<TcpStream>,
     pieces: impl Iterator<Item = Vec<u8>> + Send + 'static,
@@ -60,14 +60,14 @@ async fn end_after(
         write
     });
     let mut bytes = Vec::new();
-    // However it ends; what came before is there.
+    // The read may fail; what was received before is kept.
     let ended = tokio::time::timeout(PATIENCE, read.read_to_end(&mut bytes)).await;
     assert!(ended.is_ok(), "it is not open any more after {PATIENCE:?}");
     writing.abort();
     reason(&bytes)
 }
 
-/// The last reason for an end among these frames.
+/// The last error code in these frames.
 fn reason(mut bytes: &[u8]) -> Option<u32> {
     let mut last = None;
     while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
@@ -82,7 +82,7 @@ fn reason(mut bytes: &[u8]) -> Option<u32> {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_told_that_it_ends() {
+async fn an_idle_connection_gets_a_goaway() {
     let (_home, server, tls) = secure(IMPATIENT);
     let asked = frame(HEADERS, END_STREAM | END_HEADERS, 1, &head("/healthz"));
     for sent in [vec![], vec![asked]] {
@@ -94,14 +94,14 @@ async fn an_idle_connection_is_told_that_it_ends() {
 }
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_cut_also_beside_a_stream_that_goes_on() {
+async fn a_head_that_never_ends_times_out_even_beside_an_active_stream() {
     let (_home, server, tls) = secure(IMPATIENT);
     let half = frame(HEADERS, END_STREAM, 3, &head("/healthz"));
     let events = frame(HEADERS, END_STREAM | END_HEADERS, 1, &head("/v1/events"));
     let cases = [
         ("silent", vec![half.clone()]),
         ("silent beside events", vec![events.clone(), half.clone()]),
-        // One frame, a byte at a time.
+        // One frame, byte by byte.
         (
             "dribbling",
             [&half[..], &frame(CONTINUATION, 0, 3, &[0x90; 4_000])].concat().chunks(1).map(<[u8]>::to_vec).collect(),
@@ -116,7 +116,7 @@ async fn a_head_that_never_ends_is_cut_also_beside_a_stream_that_goes_on() {
 }
 
 #[tokio::test]
-async fn a_head_of_endless_frames_is_refused() {
+async fn a_head_of_endless_frames_is_rejected() {
     let (_home, server, tls) = secure("[server]\nlisten = '127.0.0.1:0'\n");
     let begin = |block: &[u8]| frame(HEADERS, END_STREAM, 1, block);
     let small = [0x00, 1, b'a', 1, b'b'];

@@ -1,4 +1,4 @@
-//! One message for one channel type after the other, under one uuid.
+//! One message, submitted for one channel type after the other under the same uuid.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Clients that ask for too much, or too slowly.
+//! Clients that send too much, too often or too slowly.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,7 +24,7 @@ fn rest(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn who_sends_slowly_is_cut_and_others_are_served() {
+async fn a_slow_sender_is_disconnected_and_others_are_served() {
     let home = home("[server]\nlisten = '127.0.0.1:0'\nread-timeout = '300ms'\nconnections = 4\n");
     let server = Server::start(&home);
     let begun = Instant::now();
@@ -37,14 +37,14 @@ async fn who_sends_slowly_is_cut_and_others_are_served() {
     assert!(answer.contains("application/problem+json"), "{answer}");
     rest(head);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // More idle connections than there are places: a request gets through all the same, as soon as they are cut.
+    // More idle connections than slots: a request is served as soon as they time out.
     let idle: Vec<TcpStream> = (0..8).map(|_| connect(&server)).collect();
     assert_eq!(server.get("/healthz").await.0, StatusCode::OK);
     drop(idle);
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn a_body_that_is_too_large_is_rejected() {
     let home = home("[delivery]\nmax-message-bytes = '4KiB'\n");
     let server = Server::start(&home);
     let large = message("note", json!({"context": {"text": "x".repeat(5_000)}}));
@@ -63,7 +63,7 @@ async fn what_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn who_asks_too_often_waits() {
+async fn too_many_requests_are_rejected() {
     let home = home("[server]\nlisten = '127.0.0.1:0'\nrequests-per-second = 5\n");
     let server = Server::start(&home);
     let mut refused = 0;
@@ -78,7 +78,7 @@ async fn who_asks_too_often_waits() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_an_answer() {
+async fn a_full_queue_is_answered_with_503() {
     let home = home("[queue]\nmax-messages = 2\n[channels.django_email]\nrate = '1/h'\n");
     let server = Server::start(&home);
     let mut last = None;

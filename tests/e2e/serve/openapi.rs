@@ -1,4 +1,4 @@
-//! The API against its own description: Schemathesis (PyPI) reads /openapi.json and asks what it describes, soundly and unsoundly.
+//! The API and its description: Schemathesis (PyPI) reads /openapi.json and sends valid and invalid requests.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use crate::support::{repository, wait_for};
 const EXAMPLES: &str = "20";
 const SEED: &str = "20261128";
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,unsupported_method,ignored_auth";
-/// It takes a quarter of this on an idle machine.
+/// The timeout; an idle machine needs a quarter of it.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 #[tokio::test]
-async fn every_answer_is_one_that_the_description_has() {
+async fn every_response_matches_the_description() {
     let home = home("[server]\nlisten = '127.0.0.1:0'\ntokens-file = 'tokens.json'\n");
     let created = home.ace(&["token", "create", "tester", "--scope", "send,read,admin"]).run().ok();
     let bearer = format!("Bearer {}", created.stdout.trim());
     let server = Server::start(&home);
-    // What schemathesis_hooks.py counts on: a message that failed, one that waits, one that went out, and batches.
+    // schemathesis_hooks.py needs a message that failed, one that is queued, one that was sent, and batches.
     let failing = json!({"name": "no-templates"});
     let later = json!({"options": {"not_before": "2199-01-01T00:00:00Z"}});
     for (number, fields) in [(1, failing), (2, later), (3, json!({}))] {
@@ -46,7 +46,7 @@ async fn every_answer_is_one_that_the_description_has() {
         .arg("run")
         .arg(format!("{}/openapi.json", server.url))
         .args(["--header", &format!("Authorization: {bearer}"), "--checks", CHECKS])
-        // It has no end.
+        // This stream never ends.
         .args(["--exclude-path", "/v1/events"])
         .args(["--phases", "coverage,fuzzing,stateful", "--max-examples", EXAMPLES, "--seed", SEED])
         .args(["--request-timeout", "20", "--continue-on-failure", "--no-shrink", "--no-color", "--warnings", "off"])

@@ -1,4 +1,4 @@
-//! Relays and providers that go down and come back.
+//! Relays and providers that go down and recover.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use crate::http_channels::provider::{Answer, Provider};
 use crate::servers::{MailServer, free_port, relay};
 use crate::support::{Home, assert_text, wait_for};
 
-/// A home whose relay is at this port; a window much shorter than the outages here.
+/// A home whose relay is at this port, with a window much shorter than the outages.
 fn home_at(port: u16, toml: &str) -> Home {
     home(&format!("{}expiration-delay = '300ms'\n{LISTEN}{toml}", relay(port, "tls = 'none'")))
 }
 
-/// Asks for /v1/queue until it says so.
+/// Polls /v1/queue until it matches.
 async fn queue_until(server: &Server, what: &str, is: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
@@ -29,7 +29,7 @@ async fn queue_until(server: &Server, what: &str, is: impl Fn(&Value) -> bool) -
     }
 }
 
-async fn hand_in(server: &Server, numbers: std::ops::Range<u128>, fields: &Value) -> Vec<Value> {
+async fn submit(server: &Server, numbers: std::ops::Range<u128>, fields: &Value) -> Vec<Value> {
     let mut uuids = Vec::new();
     for number in numbers {
         let message = note(number, fields.clone());
@@ -40,12 +40,12 @@ async fn hand_in(server: &Server, numbers: std::ops::Range<u128>, fields: &Value
 }
 
 #[tokio::test]
-async fn a_relay_that_is_down_costs_no_message_and_is_told_once() {
+async fn no_message_fails_while_a_relay_is_down_and_it_is_logged_once() {
     let port = free_port();
     let home = home_at(port, "[events]\nkeep = true\n");
     let server = Server::of(home.ace(&["serve"]));
-    let mut uuids = hand_in(&server, 1..4, &json!({})).await;
-    uuids.extend(hand_in(&server, 4..5, &json!({"options": {"transactional": true}})).await);
+    let mut uuids = submit(&server, 1..4, &json!({})).await;
+    uuids.extend(submit(&server, 4..5, &json!({"options": {"transactional": true}})).await);
     let queue =
         queue_until(&server, "them to wait", |queue| queue["destinations"][0]["waiting"].as_u64() > Some(2)).await;
     let down = &queue["destinations"][0];
@@ -58,7 +58,7 @@ async fn a_relay_that_is_down_costs_no_message_and_is_told_once() {
     let shown = home.ace(&["queue", "--server", &server.url]).run().ok();
     assert!(shown.stdout.contains("relay main") && shown.stdout.contains("down"), "{}", shown.stdout);
     assert_text(&server.get("/metrics").await.1, "ace_destination_up{kind=\"relay\",name=\"main\"} 0");
-    // Longer than the window of each.
+    // Longer than the window of each message.
     tokio::time::sleep(Duration::from_millis(700)).await;
 
     let mails = MailServer::start(port);
@@ -84,7 +84,7 @@ async fn a_relay_that_is_down_costs_no_message_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_everybody_before_a_recipient_is_named_is_down() {
+async fn a_server_that_refuses_before_a_recipient_is_named_is_down() {
     for (greeting, to_mail) in [
         ("421 too busy", (|_| Some("250 ok")) as fn(&str) -> Option<&'static str>),
         ("554 go away", |_| Some("250 ok")),
@@ -95,7 +95,7 @@ async fn a_server_that_refuses_everybody_before_a_recipient_is_named_is_down() {
         let port = free_port();
         let refusing = MailServer::answering(port, greeting, to_mail);
         let server = Server::of(home_at(port, "").ace(&["serve"]));
-        let uuids = hand_in(&server, 1..4, &json!({})).await;
+        let uuids = submit(&server, 1..4, &json!({})).await;
         queue_until(&server, "them to wait", |queue| queue["destinations"][0]["waiting"].as_u64() > Some(1)).await;
         tokio::time::sleep(Duration::from_millis(400)).await;
         drop(refusing);
@@ -108,13 +108,13 @@ async fn a_server_that_refuses_everybody_before_a_recipient_is_named_is_down() {
 }
 
 #[tokio::test]
-async fn one_message_that_makes_the_server_hang_up_stops_no_other() {
+async fn one_message_that_makes_the_server_disconnect_stops_no_other() {
     let port = free_port();
     let mails =
         MailServer::answering(port, "220 ready", |line| if line.contains("poison@") { None } else { Some("250 ok") });
     let server = Server::of(home_at(port, "").ace(&["serve"]));
     let poison = json!({"options": {"from_address": "poison@campus.example"}});
-    let poison = hand_in(&server, 1..2, &poison).await;
+    let poison = submit(&server, 1..2, &poison).await;
     for number in 2..12 {
         server.send(&note(number, json!({}))).await;
     }
@@ -126,7 +126,7 @@ async fn one_message_that_makes_the_server_hang_up_stops_no_other() {
 }
 
 #[tokio::test]
-async fn a_provider_that_is_down_costs_no_message() {
+async fn no_message_fails_while_a_provider_is_down() {
     let bad = [Answer::new(503, ""), Answer::new(401, ""), Answer::new(502, ""), Answer::new(500, "")];
     let good = Answer::new(201, "{\"message\": \"success\"}");
     let provider = Provider::start(bad.into_iter().chain([good]).collect::<Vec<_>>());
@@ -135,7 +135,7 @@ async fn a_provider_that_is_down_costs_no_message() {
         &format!("{LISTEN}[delivery]\nretry-delay = '150ms'\nmax-retry-delay = '200ms'\nexpiration-delay = '100ms'\n"),
     );
     let server = Server::of(home.ace(&["serve"]));
-    let uuids = hand_in(&server, 1..2, &json!({})).await;
+    let uuids = submit(&server, 1..2, &json!({})).await;
     let queue = queue_until(&server, "it to wait", |queue| queue["destinations"][0]["kind"] == "origin").await;
     assert_eq!(queue["destinations"][0]["name"], json!(provider.url()));
     let sent = settled(&server, &uuids[0], "sent").await;
@@ -144,12 +144,12 @@ async fn a_provider_that_is_down_costs_no_message() {
 
 #[tokio::test]
 async fn a_relay_that_never_answers_is_down_and_nothing_counts_as_sent() {
-    // The system takes the connections, and nobody greets.
+    // The system accepts connections, but no server greets.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("bound").port();
     let limits = "[limits]\nchannel-call-timeout = '200ms'\ncircuit-pause = '100ms'\n";
     let server = Server::of(home_at(port, limits).ace(&["serve"]));
-    let uuids = hand_in(&server, 1..3, &json!({})).await;
+    let uuids = submit(&server, 1..3, &json!({})).await;
     let queue = queue_until(&server, "them to wait", |queue| queue["destinations"][0]["waiting"] == 2).await;
     assert_text(&queue["destinations"][0]["reason"], "call-timeout");
     drop(silent);
@@ -160,9 +160,9 @@ async fn a_relay_that_never_answers_is_down_and_nothing_counts_as_sent() {
     assert_eq!(mails.mails().len(), 2);
 }
 
-/// 100,000 messages wait for a dead relay: they cost no attempts, no lines in the log and no slots.
+/// 100,000 messages wait for a relay that is down, without attempts, log lines or slots.
 #[tokio::test]
-async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {
+async fn a_batch_that_waits_for_a_relay_does_not_delay_others() {
     let n = if std::env::var_os("ACE_TEST_LARGE").is_some() { 1_000_000 } else { 100_000 };
     let toml = "[delivery]\nmax-retry-delay = '60s'\n[plugins.file_email]\ngrants = { outbox = 'out' }\n[routing]\n\
                 default = { email = 'django_email' }\n";
@@ -199,7 +199,7 @@ async fn a_batch_behind_a_dead_relay_is_quiet_and_in_nobodys_way() {
 }
 
 #[test]
-fn a_failover_channel_has_its_turn_at_once_and_the_dead_relay_is_not_asked_again() {
+fn a_failover_channel_is_used_at_once_and_the_relay_that_is_down_is_not_tried() {
     let port = free_port();
     let closing = MailServer::answering(port, "421 not now", |_| None);
     let toml = format!(

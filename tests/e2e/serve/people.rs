@@ -1,4 +1,4 @@
-//! Files and texts as people have them, through the command line and a running server.
+//! Files as people write them, through the command line and a running server.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::support::{Done, Home, assert_text, mail_home};
 const LONG: &str = "18446744073709551616";
 const MARK: &str = "\u{feff}";
 
-/// `ace batch` of this file, with further arguments.
+/// Runs `ace batch` with this file and additional arguments.
 fn batch(home: &Home, server: &Server, recipients: &str, more: &[&str]) -> Done {
     let uuid = Uuid::from_u128(1).to_string();
     let all = ["batch", "--type", "type.json", "--recipients", recipients, "--uuid", &uuid, "--json", "--server"];
@@ -23,7 +23,7 @@ fn mails(home: &Home) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_file_that_is_wrong_at_its_end_sends_nothing_and_is_no_fault_of_the_server() {
+async fn a_file_with_an_error_at_its_end_sends_nothing_and_the_error_names_the_file() {
     let home = home("");
     let server = Server::start(&home);
     home.file("type.json", format!("{MARK}{}", json!({"app_label": "app", "name": "note"})));
@@ -61,7 +61,7 @@ async fn a_file_that_is_wrong_at_its_end_sends_nothing_and_is_no_fault_of_the_se
 }
 
 #[tokio::test]
-async fn digits_survive_from_a_file_to_the_mail() {
+async fn long_numbers_keep_their_digits_from_the_file_to_the_mail() {
     let home = home("[relays.main]\nkind = 'file'\ndir = 'mails'\n");
     home.email_templates("note", "{{ n }} and {{ shared }}", "<p>{{ small }}</p>", "{{ n }} {{ small }} {{ shared }}");
     let server = Server::start(&home);
@@ -77,7 +77,7 @@ async fn digits_survive_from_a_file_to_the_mail() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_is_no_part_of_what_is_sent() {
+async fn a_byte_order_mark_is_not_sent() {
     let home = home("");
     let server = Server::start(&home);
     let (status, answer) = server.post("/v1/messages", format!("{MARK}{}", note(1, json!({})))).await;
@@ -111,7 +111,7 @@ fn a_message_with_a_byte_order_mark_and_long_numbers_is_sent() {
 }
 
 #[tokio::test]
-async fn a_message_is_logged_in_full_where_its_level_says_so() {
+async fn a_message_with_a_low_log_level_is_logged_in_full() {
     let home = home("");
     let server = Server::start(&home);
     for (n, level) in [(1_u128, json!(10)), (2, json!(20)), (3, json!(null)), (4, json!(0))] {
@@ -129,7 +129,7 @@ async fn a_message_is_logged_in_full_where_its_level_says_so() {
 }
 
 #[tokio::test]
-async fn a_misspelt_message_and_server_are_named() {
+async fn a_misspelled_message_and_server_are_named() {
     let home = home("");
     let mut message = note(1, json!({}));
     message["name"] = json!("noet");

@@ -1,4 +1,4 @@
-//! Mails with copies, of whose recipients the mail server refuses some: what is tried again, over restarts too.
+//! Mails with copies, when the mail server refuses some recipients: retries, also after restarts.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn envelopes(mails: &[Mail]) -> Vec<&Value> {
 }
 
 #[tokio::test]
-async fn a_deferred_copy_gets_the_same_mail_after_a_crash_and_nobody_gets_it_twice() {
+async fn a_deferred_copy_gets_the_same_mail_after_a_crash_and_no_recipient_gets_it_twice() {
     for guarantee in ["at-least-once", "at-most-once"] {
         let smtp = Smtpd::start(&["--defer", &format!("{COPY}=3")]);
         let delivery = "expiration-delay = '60s'\nretry-delay = '500ms'\nmax-retry-delay = '1s'\n";
@@ -28,7 +28,7 @@ async fn a_deferred_copy_gets_the_same_mail_after_a_crash_and_nobody_gets_it_twi
         let (_, taken) = server.post("/v1/messages", with_copy(1)).await;
         for _ in 0..600 {
             let (_, told) = server.get(&format!("/v1/messages/{}", taken["uuid"].as_str().expect("a uuid"))).await;
-            // Before the first attempt nothing is known of recipients.
+            // Before the first attempt nothing is known about recipients.
             if told["report"]["channels"][0]["recipients"].is_array() {
                 break;
             }
@@ -46,7 +46,7 @@ async fn a_deferred_copy_gets_the_same_mail_after_a_crash_and_nobody_gets_it_twi
     }
 }
 
-/// Sends one message with a copy by `ace send`; its report for e-mail, and what arrived.
+/// Sends one message with a copy by `ace send`. Returns its outcome for e-mail, and the mails that arrived.
 fn sent(smtpd: &[&str], code: i32) -> (Value, Vec<Mail>) {
     let server = Smtpd::start(smtpd);
     let home = mail_home(&format!("{}expiration-delay = '1s'\n", server.relay()));
@@ -55,7 +55,7 @@ fn sent(smtpd: &[&str], code: i32) -> (Value, Vec<Mail>) {
 }
 
 #[test]
-fn the_outcome_is_that_of_whom_the_mail_is_for() {
+fn the_outcome_is_that_of_the_first_recipient() {
     let (report, mails) = sent(&["--defer", &format!("{MAIN}=2"), "--refuse", &format!("{COPY}=550")], 0);
     assert_eq!((&report["state"], envelopes(&mails)), (&json!("sent"), vec![&json!([MAIN])]));
     assert_text(&report["recipients"][1]["answer"], "550 5.1.1");

@@ -1,5 +1,4 @@
-//! Files and settings that a running server refuses: what served before goes on, and whoever looks is told that the next start
-//! would break.
+//! Files and settings that a running server rejects: the previous ones stay active, and operators see that a restart would fail.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +7,7 @@ use super::webhooks::Listener;
 use super::{Server, configure, home, note};
 use crate::support::{Home, assert_text};
 
-/// Puts a file in the plugin folder in one step, as one that nobody is writing any more.
+/// Puts a file into the plugin folder atomically, with an old modification time, so that it counts as complete.
 fn install(home: &Home, plugin: &str, content: &[u8]) {
     let written = home.file("written", content);
     let manifest = home.path(&format!("plugins/{plugin}.toml"));
@@ -33,7 +32,7 @@ async fn reload(server: &Server) {
 const STUB: &str = "[plugins.stub_policy]\nconfig = { deny = ['push'] }\n";
 
 #[tokio::test]
-async fn a_refused_revision_shows_wherever_an_operator_looks() {
+async fn a_rejected_revision_is_shown_everywhere() {
     let home = home("");
     home.plugin("stub_policy");
     configure(&home, STUB);
@@ -42,7 +41,7 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
     let plugin = async || server.get("/v1/plugins/stub_policy").await.1;
     let (serving, good) = (plugin().await["revision"].clone(), home.read_bytes("plugins/stub_policy.wasm"));
 
-    // An edit above its section is no change of its settings.
+    // An edit above its section does not change its settings.
     home.file("ace.toml", format!("# A note.\n\n{}", home.read("ace.toml")));
     install(&home, "stub_policy", &good[..good.len() / 2]);
     reload(&server).await;
@@ -66,12 +65,12 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
     let listed = home.ace(&["plugins", "stub_policy", "--server", &server.url]).run().code(1).stdout;
     assert!(listed.contains(&format!("active; {refused} was rejected; after a restart")), "{listed}");
 
-    // Whether it is obeyed is nothing that an instance knows: the one that serves goes on.
+    // Shadow mode does not concern instances, so the active ones continue.
     configure(&home, &format!("{STUB}mode = 'shadow'\n"));
     reload(&server).await;
     let (_, compared) = server.get("/v1/shadow").await;
     assert_eq!((&compared[0]["policy"], &compared[0]["revision"]), (&json!("stub_policy"), &serving));
-    // With other settings the revision that serves is started anew.
+    // With other settings the active revision is restarted.
     configure(&home, "[plugins.stub_policy]\nconfig = { deny = ['email'] }\n");
     reload(&server).await;
     let denied = server.send(&note(1, json!({}))).await;
@@ -88,7 +87,7 @@ async fn a_refused_revision_shows_wherever_an_operator_looks() {
 }
 
 #[tokio::test]
-async fn metrics_are_of_the_revision_that_serves_and_say_what_they_mean() {
+async fn metrics_are_of_the_active_revision_and_have_help_texts() {
     let home = home("");
     home.plugin("stub_policy");
     configure(&home, STUB);
@@ -117,7 +116,7 @@ async fn metrics_are_of_the_revision_that_serves_and_say_what_they_mean() {
 }
 
 #[tokio::test]
-async fn settings_that_were_refused_show_until_they_are_right() {
+async fn rejected_settings_are_shown_until_they_are_fixed() {
     let home = home("[events]\nkeep = true\n");
     let server = Server::start(&home);
     let mut listener = Listener::connect(&server, None).await;
@@ -140,7 +139,7 @@ async fn settings_that_were_refused_show_until_they_are_right() {
 }
 
 #[tokio::test]
-async fn settings_may_come_before_the_file_of_their_plugin() {
+async fn settings_can_be_written_before_the_file_of_their_plugin() {
     let home = home("");
     home.plugin("stub_policy");
     let good = home.read_bytes("plugins/stub_policy.wasm");
@@ -182,9 +181,9 @@ async fn settings_may_come_before_the_file_of_their_plugin() {
     home.ace(&["check"]).run().code(1);
 }
 
-/// A template whose last version is broken is degraded service; a plugin that is broken is, too.
+/// A template whose latest version is broken is listed as degraded, and so is a broken plugin.
 #[tokio::test]
-async fn what_is_broken_does_not_keep_messages_out() {
+async fn broken_plugins_and_templates_do_not_prevent_messages_from_being_accepted() {
     let home = home("");
     install(&home, "damaged", b"damaged");
     let server = Server::start(&home);

@@ -21,8 +21,8 @@ fn batch(uuid: u128, arguments: Value) -> Value {
     json!({"uuid": Uuid::from_u128(uuid), "message_type": kind, "resolver": resolver})
 }
 
-/// Tells the resolver how a page fails; nothing: it does not.
-async fn tell(server: &Server, page: u32, how: &str) {
+/// Sets how a page of the resolver fails; with "", it does not.
+async fn set_failure(server: &Server, page: u32, how: &str) {
     let method = if how.is_empty() { Method::DELETE } else { Method::PUT };
     let request = server.request(method, &format!("/v1/keyvalue/audience/{page}")).body(how.to_owned());
     let (status, told) = server.ask(request).await;
@@ -40,46 +40,46 @@ async fn a_plugin_names_the_recipients_page_by_page() {
     assert_eq!((&done["by_state"], done.get("resolver")), (&json!({"sent": 1_234}), None));
     let (_, sent) = server.get("/v1/messages?email=u1233@example.com").await;
     assert_eq!(sent["messages"][0]["batch"], begun["uuid"], "{sent}");
-    // The same again is the same; with other arguments it is another one.
+    // The same request is the same batch; with other arguments it is a conflict.
     assert_eq!(server.post("/v1/batches", &asked).await.1["state"], "done");
     let other = batch(1, json!({"count": 1_235, "page": 100}));
     assert_eq!(server.post("/v1/batches", &other).await.0, StatusCode::CONFLICT);
 }
 
 #[tokio::test]
-async fn a_page_that_fails_is_asked_for_again() {
+async fn a_page_that_fails_is_fetched_again() {
     let server = Server::start(&with_audience());
     for (page, how) in [(0, "recoverable"), (1, "trap")] {
-        tell(&server, page, how).await;
+        set_failure(&server, page, how).await;
     }
     server.post("/v1/batches", &batch(1, json!({"count": 30, "page": 10}))).await;
     let waiting = until_error(&server, 1, "the register is away").await;
     assert_eq!((&waiting["state"], &waiting["messages"]), (&json!("receiving"), &json!(0)));
-    tell(&server, 0, "").await;
+    set_failure(&server, 0, "").await;
     let waiting = until_error(&server, 1, "trap").await;
     assert_eq!((&waiting["state"], &waiting["messages"]), (&json!("receiving"), &json!(10)));
-    tell(&server, 1, "").await;
+    set_failure(&server, 1, "").await;
     assert_eq!(until(&server, 1, "done").await["by_state"], json!({"sent": 30}));
 }
 
 #[tokio::test]
-async fn a_resolver_that_gives_up_fails_the_batch_until_it_is_resumed() {
+async fn a_permanent_failure_of_a_resolver_fails_the_batch_until_it_is_resumed() {
     let server = Server::start(&with_audience());
     for (uuid, how, why) in
         [(1, "fatal", "there is no such register"), (2, "same", "returned the cursor of this page again")]
     {
-        tell(&server, 2, how).await;
+        set_failure(&server, 2, how).await;
         server.post("/v1/batches", &batch(uuid, json!({"count": 25, "page": 10}))).await;
         let failed = until(&server, uuid, "failed").await;
         assert_text(&failed["resolver"]["error"], why);
         assert_eq!(failed["messages"], 20, "{failed}");
-        tell(&server, 2, "").await;
+        set_failure(&server, 2, "").await;
         let path = format!("/v1/batches/{}/resume", Uuid::from_u128(uuid));
         assert_eq!(server.post(&path, "").await.1["state"], "receiving");
         assert_eq!(until(&server, uuid, "done").await["by_state"], json!({"sent": 25}));
     }
-    // What is cancelled asks no more.
-    tell(&server, 1, "recoverable").await;
+    // A cancelled batch fetches no more pages.
+    set_failure(&server, 1, "recoverable").await;
     server.post("/v1/batches", &batch(3, json!({"count": 25, "page": 10}))).await;
     until_error(&server, 3, "the register is away").await;
     let path = format!("/v1/batches/{}/cancel", Uuid::from_u128(3));
@@ -88,22 +88,22 @@ async fn a_resolver_that_gives_up_fails_the_batch_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn a_batch_is_resolved_on_after_a_kill() {
+async fn resolving_a_batch_continues_after_a_kill() {
     let home = with_audience();
     let server = Server::start(&home);
-    tell(&server, 3, "recoverable").await;
+    set_failure(&server, 3, "recoverable").await;
     server.post("/v1/batches", &batch(1, json!({"count": 100, "page": 10}))).await;
     until_error(&server, 1, "the register is away").await;
     server.kill();
     let server = Server::start(&home);
-    tell(&server, 3, "").await;
+    set_failure(&server, 3, "").await;
     let done = until(&server, 1, "done").await;
     let settled = ["sent", "maybe_sent"].map(|state| done["by_state"][state].as_u64().unwrap_or_default());
     assert_eq!((settled.iter().sum::<u64>(), &done["messages"]), (100, &json!(100)), "{done}");
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_told() {
+async fn invalid_requests_are_reported() {
     let server = Server::start(&with_audience());
     let mut wrong = batch(1, json!({}));
     wrong["resolver"]["plugin"] = json!("audiense");

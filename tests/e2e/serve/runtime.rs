@@ -1,4 +1,4 @@
-//! The plugin runtime as an operator of a running server sees it: reloads, circuits, shadows, metrics.
+//! Plugins as an operator of a running server sees them: reloads, circuit breakers, shadow mode, metrics.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::crafted;
 use crate::support::assert_text;
 
 #[tokio::test]
-async fn a_reload_is_asked_for_and_tells_what_changed() {
+async fn a_reload_returns_what_changed() {
     let home = home("");
     let server = Server::start(&home);
     assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent");
@@ -31,9 +31,9 @@ async fn a_reload_is_asked_for_and_tells_what_changed() {
     assert_text(&problem.1["detail"], "did you mean \"stub_policy\"?");
 }
 
-/// Each of them ended the server a tenth of a second after it was there.
+/// Each of these files once ended the server within a tenth of a second.
 #[tokio::test]
-async fn a_crafted_file_beside_a_running_server_breaks_itself_alone() {
+async fn a_crafted_file_beside_a_running_server_breaks_only_itself() {
     let home = home("");
     configure(&home, "[compiler]\nmemory = '256MiB'\ncpu-time = '2s'\n");
     let server = Server::start(&home);
@@ -42,7 +42,7 @@ async fn a_crafted_file_beside_a_running_server_breaks_itself_alone() {
     for (name, bytes) in &files {
         let file = home.file("new", bytes);
         std::fs::rename(file, home.path(&format!("plugins/{name}.wasm"))).expect("in place");
-        // The watcher may be faster than this, or not; while a file was written a moment ago, it is not told of.
+        // The watcher may be faster than this request. A file that was written a moment ago is not listed yet.
         let mut told = json!(null);
         for _ in 0..600 {
             server.post("/v1/reload", "").await;
@@ -59,7 +59,7 @@ async fn a_crafted_file_beside_a_running_server_breaks_itself_alone() {
 }
 
 #[tokio::test]
-async fn an_open_circuit_shows_in_the_list_and_in_the_metrics() {
+async fn an_open_circuit_breaker_is_in_the_list_and_in_the_metrics() {
     let home = home("");
     home.guest("hostile", "hostile");
     configure(&home, "[plugins.hostile]\non-error = 'allow'\n[limits]\ncircuit-faults = 2\ncircuit-pause = '1s'\n");
@@ -78,7 +78,7 @@ async fn an_open_circuit_shows_in_the_list_and_in_the_metrics() {
     for line in [fault.as_str(), "ace_plugin_circuit_breaker_open{plugin=\"hostile\"} 1"] {
         assert_text(&metrics, line);
     }
-    // After the pause one call tries, and closes it.
+    // After the pause one call tests the plugin, and closes it.
     for number in 3..100 {
         server.send(&note(number, harm(""))).await;
         if server.get("/v1/plugins/hostile").await.1["circuit_breaker"]["open"] == json!(false) {
@@ -92,7 +92,7 @@ async fn an_open_circuit_shows_in_the_list_and_in_the_metrics() {
 }
 
 #[tokio::test]
-async fn a_policy_in_shadow_is_compared_on_live_traffic() {
+async fn a_policy_in_shadow_mode_is_compared_on_live_traffic() {
     let home = home("");
     home.plugin("stub_policy");
     configure(&home, "[plugins.stub_policy]\nmode = 'shadow'\nconfig = { deny = ['email'] }\n");
@@ -104,7 +104,7 @@ async fn a_policy_in_shadow_is_compared_on_live_traffic() {
     let comparison = &compared[0]["comparison"];
     assert_eq!((&comparison["agrees"], &comparison["differs"]), (&json!(0), &json!(3)));
     assert_eq!(comparison["differences"][0]["result"]["deny"][0]["channel_type"], "email");
-    // A reload that does not touch it leaves the count alone.
+    // A reload that does not change it keeps the counts.
     server.post("/v1/reload", "").await;
     server.send(&note(4, json!({}))).await;
     let shown = home.ace(&["plugins", "--shadow", "--server", &server.url]).run().ok().stdout;
@@ -135,9 +135,9 @@ async fn metrics_count_what_happens() {
     assert!(response.headers()["content-type"].to_str().expect("text").starts_with("text/plain"));
 }
 
-/// A drop-in that ace.toml does not name, and that is damaged while no server runs.
+/// A policy that ace.toml does not name, and whose file is damaged while no server runs.
 #[tokio::test]
-async fn a_policy_that_was_obeyed_before_a_restart_does_not_fail_open_after_it() {
+async fn a_policy_that_was_enforced_before_a_restart_does_not_fail_open_after_it() {
     let home = home("");
     home.plugin("stub_policy");
     home.file("plugins/stub_policy.toml", "[defaults]\ndeny = ['push']\n");

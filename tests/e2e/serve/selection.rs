@@ -1,4 +1,4 @@
-//! `limit`: how many of the messages that a filter finds are listed or changed.
+//! `limit`: how many of the matching messages are listed or changed.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Server, home, note};
 
 #[tokio::test]
-async fn a_limit_binds_what_it_stands_beside() {
+async fn a_limit_applies_to_lists_and_changes() {
     let home = home("");
     let server = Server::start(&home);
     for number in 1..=6 {
@@ -22,7 +22,7 @@ async fn a_limit_binds_what_it_stands_beside() {
     assert_eq!(ask(&["--limit", "0", "--json"]).ok().stdout, "");
     assert_eq!(ask(&["--limit", "1", "--retry"]).ok().stdout, "1 message\n");
     assert_eq!(ask(&["--limit", "2", "--discard", "--json"]).ok().stdout, "{\"changed\":2}\n");
-    // The one that was retried fails again.
+    // The retried message fails again.
     let dead = async |n: usize| {
         for _ in 0..600 {
             let listed = server.get("/v1/messages?state=failed").await.1["messages"].as_array().map(Vec::len);

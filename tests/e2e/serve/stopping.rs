@@ -1,4 +1,4 @@
-//! How a server ends, and TLS from its beginning.
+//! Shutdown of a server; and TLS.
 
 use std::io::copy;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use super::{LISTEN, Server, configure, home, note, settled};
 use crate::servers::{Smtpd, certificates, relay};
 use crate::support::{Home, wait_for};
 
-/// A way to the mail server that takes so long for each connection; its port.
+/// A proxy to the mail server that delays each connection. Returns its port.
 fn slowly(to: u16, pause: Duration) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -41,7 +41,7 @@ fn server_with(home: &Home, port: u16, drain: &str) -> Server {
     Server::start(home)
 }
 
-/// A server that has one message under way, and one that waits.
+/// A server with one message in flight, and one that waits.
 async fn busy(home: &Home, port: u16, drain: &str) -> Server {
     let server = server_with(home, port, drain);
     let later = json!({"options": {"not_before": "2199-01-01T00:00:00Z"}});
@@ -53,7 +53,7 @@ async fn busy(home: &Home, port: u16, drain: &str) -> Server {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_what_is_under_way_and_keeps_the_rest() {
+async fn a_stop_finishes_messages_in_flight_and_keeps_the_rest() {
     let smtp = Smtpd::start(&[]);
     let home = home("");
     let server = busy(&home, slowly(smtp.port, Duration::from_secs(2)), "30s").await;
@@ -68,7 +68,7 @@ async fn a_stop_finishes_what_is_under_way_and_keeps_the_rest() {
 }
 
 #[tokio::test]
-async fn a_stop_that_takes_too_long_says_so_and_loses_nothing() {
+async fn a_stop_that_takes_too_long_has_its_own_exit_code_and_loses_nothing() {
     let smtp = Smtpd::start(&[]);
     let home = home("");
     let server = busy(&home, slowly(smtp.port, Duration::from_secs(60)), "500ms").await;
@@ -99,7 +99,7 @@ async fn a_second_signal_stops_at_once_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn with_a_certificate_only_tls_is_spoken() {
+async fn with_a_certificate_only_tls_is_accepted() {
     let home = home("");
     certificates(&home.path(""));
     configure(&home, &format!("{LISTEN}tls-certificate = 'cert.pem'\ntls-key = 'key.pem'\n"));
@@ -114,7 +114,7 @@ async fn with_a_certificate_only_tls_is_spoken() {
     assert_eq!(server.stop().0, Some(0));
 }
 
-/// Has `sleep` fail in the program that this becomes, which the standard library takes for a bug: the clock that bounds the time of
+/// Makes `sleep` fail in the program that this process becomes, on which the standard library panics: the clock that limits the time of
 /// plugins is a thread that sleeps between its ticks.
 fn no_sleep() -> std::io::Result<()> {
     let jump = |number: libc::c_long, matched| libc::sock_filter {
@@ -133,7 +133,7 @@ fn no_sleep() -> std::io::Result<()> {
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: numbers, and a filter that lives until the calls are done.
+    // SAFETY: the arguments are numbers, and a filter that lives until the calls return.
     let failed = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
             || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0
@@ -141,9 +141,9 @@ fn no_sleep() -> std::io::Result<()> {
     if failed { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// It says why, ends with its own code, and has lost nothing when it is started again.
+/// The server logs the reason, ends with its own exit code, and has lost nothing when it is started again.
 #[tokio::test]
-async fn a_server_whose_clock_has_ended_ends_with_a_code_of_its_own() {
+async fn a_server_whose_clock_has_ended_ends_with_its_own_exit_code() {
     let home = home("");
     let server = Server::start(&home);
     let later = json!({"options": {"not_before": "2199-01-01T00:00:00Z"}});

@@ -1,4 +1,4 @@
-//! What happens to the files of a running server from outside, and who can read them.
+//! Changes to the files of a running server from outside, and who can read the files.
 
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -20,7 +20,7 @@ fn errors(log: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_second_server_on_one_file_is_refused_whatever_leads_to_it() {
+async fn a_second_server_on_one_file_is_refused_by_any_path() {
     let home = home("");
     let server = Server::start(&home);
     symlink(home.path("ace.db"), home.path("link.db")).expect("linked");
@@ -34,7 +34,7 @@ async fn a_second_server_on_one_file_is_refused_whatever_leads_to_it() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_moved_away_takes_nothing_until_it_is_back() {
+async fn a_database_that_is_moved_away_accepts_nothing_until_it_is_back() {
     let home = home("");
     let server = Server::start(&home);
     server.send(&note(1, json!({}))).await;
@@ -55,7 +55,7 @@ async fn a_database_that_is_moved_away_takes_nothing_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_log_that_a_crash_left_is_copied_only_where_commits_are_lost() {
+async fn a_log_after_a_crash_is_copied_only_if_commits_are_lost() {
     let crashed = async |spoil: &dyn Fn(&mut Vec<u8>)| {
         let home: Home = home("");
         let server = Server::start(&home);
@@ -86,10 +86,10 @@ async fn a_log_that_a_crash_left_is_copied_only_where_commits_are_lost() {
 }
 
 #[tokio::test]
-async fn nobody_else_can_read_what_the_server_writes() {
+async fn other_users_cannot_read_the_servers_files() {
     let toml = format!("{LISTEN}[relays.main]\nkind = 'file'\ndir = 'mails'\n[keyvalue]\ndatabase = 'facts.db'\n");
     let home = home(&toml);
-    // As an earlier version left them.
+    // Files as an earlier version left them.
     for name in ["ace.db", "facts.db", "mails/old.eml"] {
         home.file(name, "");
         std::fs::set_permissions(home.path(name), std::fs::Permissions::from_mode(0o644)).expect("changed");
@@ -110,7 +110,7 @@ async fn nobody_else_can_read_what_the_server_writes() {
     assert_eq!((code, named.len()), (Some(0), 3), "each place once: {log}");
 }
 
-/// A file system of 16 MiB, where this process may mount one.
+/// A file system of 16 MiB, if this process may mount one.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -137,7 +137,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn a_server_starts_on_a_full_disk_and_sends_what_waits() {
+async fn a_server_starts_on_a_full_disk_and_sends_queued_messages() {
     let home = home(&format!("{LISTEN}[queue]\ndatabase = 'disk/ace.db'\n"));
     home.file("disk/.keep", "");
     let Some(disk) = SmallDisk::mount(home.path("disk")) else {
@@ -174,7 +174,7 @@ async fn a_server_starts_on_a_full_disk_and_sends_what_waits() {
 }
 
 #[tokio::test]
-async fn facts_are_not_written_to_a_file_that_was_deleted() {
+async fn entries_are_not_written_to_a_file_that_was_deleted() {
     let home = home(&format!("{LISTEN}[keyvalue]\ndatabase = 'facts.db'\n"));
     let server = Server::start(&home);
     let put = async |value: &'static str| {

@@ -1,4 +1,4 @@
-//! A message that ends the process each time it is sent, beside 64 that do not: the real program, killed.
+//! A message that ends the process each time it is sent, beside 64 that do not. The real program is killed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -15,22 +15,22 @@ use super::{LISTEN, Server, home, note};
 
 const INNOCENT: usize = 64;
 const CULPRIT: u128 = 1_000;
-/// Mails that a process has with the mail server at once; the others wait for an instance of their channel.
+/// Mails that a process sends to the mail server at once; the others wait for an instance of their channel.
 const HELD: usize = 20;
 
-/// A mail server that kills whoever hands it a mail to the culprit's address. In the first `crowded` processes it lets every other
-/// mail wait until then, so that all of them are under way.
+/// A mail server that kills the process that sends a mail to the culprit's address. In the first `crowded` processes it holds every
+/// other mail until then, so that all of them are in flight.
 struct Killer {
     port: u16,
-    /// Whom to kill.
+    /// The process to kill.
     pid: AtomicI32,
     kills: AtomicUsize,
-    /// All messages were accepted.
+    /// Whether all messages were accepted.
     is_loaded: AtomicBool,
-    /// Mails that wait in this process.
+    /// Mails of this process that are held.
     held: AtomicUsize,
     crowded: usize,
-    /// How often each address was delivered to.
+    /// The number of mails for each address.
     delivered: Mutex<BTreeMap<String, usize>>,
 }
 
@@ -56,7 +56,7 @@ impl Killer {
         killer
     }
 
-    /// `None` once the client is gone.
+    /// Serves one client; `None` when it disconnects.
     fn serve(&self, stream: TcpStream) -> Option<()> {
         let mut into = stream.try_clone().ok()?;
         let mut lines = BufReader::new(stream).lines();
@@ -99,7 +99,7 @@ impl Killer {
                 waits(&|| self.is_loaded.load(Ordering::SeqCst) && self.held.load(Ordering::SeqCst) >= HELD);
             }
             self.held.store(0, Ordering::SeqCst);
-            // SAFETY: a signal to a child of this test.
+            // SAFETY: sends a signal to a child process of this test.
             unsafe { libc::kill(self.pid.load(Ordering::SeqCst), libc::SIGKILL) };
             self.kills.store(kills + 1, Ordering::SeqCst);
         } else if kills < self.crowded {

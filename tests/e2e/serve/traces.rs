@@ -1,4 +1,4 @@
-//! Traces: from a request, through the queue, to what plugins ask of others, and to a collector.
+//! Traces: from a request, through the queue, to the requests of plugins, and to a collector.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::support::Home;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
 
-/// What asked, and what was exported.
+/// Received requests and exports.
 #[derive(Default)]
 struct Seen {
     /// Headers of requests to `/asked/…`, by path.
@@ -28,7 +28,7 @@ struct Seen {
     exports: Vec<(Vec<u8>, Option<String>)>,
 }
 
-/// The world outside: a service that plugins ask, and a collector.
+/// External services: one that plugins call, and a collector.
 struct Outside {
     url: String,
     seen: Arc<Mutex<Seen>>,
@@ -76,7 +76,7 @@ async fn take(State(seen): State<Arc<Mutex<Seen>>>, request: Request) -> StatusC
     StatusCode::OK
 }
 
-/// A home whose two policies each ask the world outside, one through `http.fetch`, one through wasi:http.
+/// A home with two policies that call the external service, one by `http.fetch`, one by wasi:http.
 fn asking(outside: &Outside, toml: &str) -> Home {
     let grants = format!("grants = {{ http = ['{}/asked'] }}\n", outside.url);
     let home = home(&format!("[plugins.http_probe]\n{grants}[plugins.wasi_http_probe]\n{grants}{toml}"));
@@ -111,7 +111,7 @@ async fn without_a_collector_the_callers_context_passes_through() {
     let states: Vec<HeaderMap> =
         outside.seen.lock().unwrap().asked.iter().map(|(_, headers)| headers.clone()).collect();
     assert!(states.iter().all(|headers| headers["tracestate"] == "shop=7"), "{states:?}");
-    // Who was told of no trace says nothing of one.
+    // Without a trace context, none is sent.
     server.send(&fetching(&outside, 2)).await;
     let seen = outside.seen.lock().unwrap();
     assert_eq!(seen.asked.len(), 4);
@@ -139,7 +139,7 @@ async fn spans_reach_the_collector_as_one_trace() {
     assert_eq!((&message.trace_id, &message.parent_span_id), (&request.trace_id, &request.span_id));
     let policies: Vec<&Span> = spans.iter().filter(|span| span.name == "policy").collect();
     assert!(policies.len() == 2 && policies.iter().all(|policy| policy.parent_span_id == message.span_id), "{names:?}");
-    // What a plugin asks is below the call that it is in, and the other side is told of that very span.
+    // The request of a plugin is below the call it belongs to, and carries the id of its own span.
     let asked: Vec<&Span> = spans.iter().filter(|span| span.name == "GET").collect();
     let told = ["/asked/fetch", "/asked/wasi"].map(|path| outside.parents(path).concat());
     assert_eq!(asked.len(), 2, "{names:?}");
@@ -156,7 +156,7 @@ async fn spans_reach_the_collector_as_one_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_gone_stops_no_message() {
+async fn a_missing_collector_stops_no_message() {
     let otlp = "[otlp]\nendpoint = 'http://127.0.0.1:1'\ntimeout = '500ms'\nservice-name = 'mail'\nsample = 1\n";
     let home = home(otlp);
     let server = Server::start(&home);

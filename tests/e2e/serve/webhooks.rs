@@ -1,4 +1,4 @@
-//! Events to webhooks and to listeners.
+//! Events: webhooks and the event stream.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::http_channels::provider::{Answer, Provider};
 use crate::support::wait_for;
 
 #[tokio::test]
-async fn a_webhook_is_called_signed_and_again_until_it_answers() {
+async fn a_delivery_is_signed_and_retried_until_the_webhook_accepts_it() {
     let provider = Provider::start(vec![Answer::new(500, ""), Answer::Cut, Answer::new(204, "")]);
     let toml = format!(
         "{LISTEN}[webhooks.audit]\nurl = '{}/hook'\nca-file = 'ca.pem'\nsecret = {{ env = 'HOOK_SECRET' }}\nevents = ['message.sent']\n",
@@ -45,7 +45,7 @@ async fn a_webhook_is_called_signed_and_again_until_it_answers() {
 }
 
 #[tokio::test]
-async fn a_webhook_is_called_again_after_a_second_or_when_it_says() {
+async fn a_delivery_is_retried_after_a_second_or_as_retry_after_says() {
     let busy = Answer::new(429, "").with("Retry-After", "3");
     let provider = Provider::start(vec![Answer::new(500, ""), busy, Answer::new(204, ""), Answer::new(204, "")]);
     let toml = format!(
@@ -64,7 +64,7 @@ async fn a_webhook_is_called_again_after_a_second_or_when_it_says() {
     arrivals(1).await;
     let first = arrivals(2).await;
     assert!((0.5..3.0).contains(&first), "1 s after the first: {first}");
-    // Another event does not go before.
+    // No other event is delivered before.
     server.send(&note(2, json!({}))).await;
     let second = arrivals(3).await;
     assert!((2.0..6.0).contains(&second), "3 s, as it asked: {second}");
@@ -80,7 +80,7 @@ pub(super) struct Listener {
     heard: String,
 }
 
-/// What it hears: id, kind and data.
+/// A received event: id, kind and data.
 #[derive(Debug)]
 pub(super) struct Heard {
     pub id: String,
@@ -89,7 +89,7 @@ pub(super) struct Heard {
 }
 
 impl Listener {
-    /// `last`: the id of the last event it knows.
+    /// Connects. `last` is the id of the last event it received.
     pub async fn connect(server: &Server, last: Option<&str>) -> Listener {
         let mut request = server.request(Method::GET, "/v1/events");
         if let Some(last) = last {
@@ -129,7 +129,7 @@ impl Listener {
 }
 
 #[tokio::test]
-async fn a_listener_hears_of_every_message() {
+async fn a_listener_receives_an_event_for_every_message() {
     let home = home("");
     let server = Server::start(&home);
     let mut listener = Listener::connect(&server, None).await;
@@ -137,7 +137,7 @@ async fn a_listener_hears_of_every_message() {
     let heard = listener.next().await;
     assert_eq!((heard.kind.as_str(), heard.id.as_str()), ("message.sent", "live"));
     assert_eq!(heard.data["data"]["uuid"], json!(uuid::Uuid::from_u128(1)));
-    // Cut off where nothing is kept: what it missed cannot be told, and that is.
+    // A client reconnects although events are not kept: the missed events are reported as a gap.
     drop(listener);
     server.send(&note(2, json!({}))).await;
     let mut listener = Listener::connect(&server, Some("live")).await;
@@ -148,7 +148,7 @@ async fn a_listener_hears_of_every_message() {
 }
 
 #[tokio::test]
-async fn a_listener_that_was_cut_off_is_told_what_it_missed() {
+async fn a_listener_that_reconnects_receives_missed_events() {
     let home = home("[events]\nkeep = true\n");
     let server = Server::start(&home);
     let mut listener = Listener::connect(&server, None).await;
@@ -176,7 +176,7 @@ async fn a_listener_that_was_cut_off_is_told_what_it_missed() {
     let (number, last) = listener.number().await;
     assert_eq!(number, 151, "and what happens from now on");
 
-    // The server is the one that was gone.
+    // This time the server was restarted.
     drop(listener);
     server.send(&note(152, json!({}))).await;
     server.kill();
@@ -188,7 +188,7 @@ async fn a_listener_that_was_cut_off_is_told_what_it_missed() {
 }
 
 #[tokio::test]
-async fn what_is_not_kept_any_more_is_a_gap_with_a_name() {
+async fn events_that_are_no_longer_kept_are_a_gap() {
     let home = home("[events]\nkeep = true\n[queue]\nevent-retention = '0s'\n");
     let server = Server::start(&home);
     server.send(&note(1, json!({}))).await;

@@ -1,4 +1,4 @@
-//! Any text as a Django template: imported, whatever it is, and nothing of it dropped without a word.
+//! Any text as a Django template: it is imported, and every omission is reported.
 
 #![no_main]
 

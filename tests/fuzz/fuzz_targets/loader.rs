@@ -1,4 +1,4 @@
-//! Any bytes as a component: loaded, or refused with a reason. Whatever still is a plugin runs within its limits.
+//! Any bytes as a component: it is loaded, or rejected with a reason. A plugin runs within its limits.
 
 #![no_main]
 
@@ -27,18 +27,18 @@ impl Engine {
         let toml = "plugin-dir = 'plugins'\n[limits]\ntime = '20ms'\npolicy-call-timeout = '100ms'\n\
                     channel-call-timeout = '100ms'\nmemory = '8MiB'\n";
         std::fs::write(folder.path().join("ace.toml"), toml).expect("written");
-        let config = Config::load(&folder.path().join("ace.toml")).expect("a sound configuration");
+        let config = Config::load(&folder.path().join("ace.toml")).expect("a valid configuration");
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
         let ace = runtime.block_on(Ace::builder(config).start()).expect("it starts");
         Engine { runtime, ace, file: folder.path().join("plugins/fuzzed.wasm"), _folder: folder }
     }
 
     fn load(&self, bytes: &[u8]) {
-        // Taken away first, so that this one stands for itself and not as a later revision.
+        // Removed first, so that this is a new plugin and not a later revision.
         let _ = std::fs::remove_file(&self.file);
         self.runtime.block_on(self.ace.reload()).expect("an empty folder");
         std::fs::write(&self.file, bytes).expect("written");
-        self.runtime.block_on(self.ace.reload()).expect("a bad plugin is no reason to fail");
+        self.runtime.block_on(self.ace.reload()).expect("an invalid plugin does not fail the reload");
         for plugin in self.ace.registry().plugins.values() {
             if let PluginState::Broken(reason) = &plugin.state {
                 assert!(!reason.trim().is_empty());

@@ -1,4 +1,4 @@
-//! Any bytes as a plugin's manifest: read, or refused with a reason for each problem.
+//! Any bytes as the manifest of a plugin: it is read, or rejected with a reason for each problem.
 
 #![no_main]
 

@@ -65,7 +65,7 @@ pub fn run(args: &Args, config: Option<anyhow::Result<Config>>, json: bool) -> a
         print(&summary.to_string());
     }
     for other in others {
-        inform(&format!("{other} is neither a template nor a catalogue of Django's templates and stays behind"));
+        inform(&format!("{other} is neither a template nor a catalogue of Django's templates and is skipped"));
     }
     if !routes.is_empty() {
         let pages = counted(routes.len() as u64, "page");

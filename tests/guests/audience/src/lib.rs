@@ -1,5 +1,5 @@
-//! A resolver that names as many learners as it is asked for, a few a page. While the bucket `audience` holds the key of a
-//! page's number, that page fails as the value says: "fatal", "recoverable", "trap", "same" (the cursor is the same again).
+//! A resolver that names as many learners as its arguments say, a few per page. While the bucket `audience` has an entry for a page's
+//! number, that page fails as the value says: "fatal", "recoverable", "trap", "same" (it returns the same cursor again).
 
 use ace_plugin::recipient_resolver::{Page, RecipientResolver, ResolveError, Resolved};
 use ace_plugin::{Recipient, keyvalue};

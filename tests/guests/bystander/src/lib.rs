@@ -1,4 +1,4 @@
-//! A sound component that is no plugin: it exports nothing of ours.
+//! A valid component that is not a plugin: it exports none of ACE's interfaces.
 
 wit_bindgen::generate!({
     inline: "
@@ -7,7 +7,7 @@ wit_bindgen::generate!({
     ",
 });
 
-/// Without a host nothing asks for it.
+/// Not used without a host.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 struct Bystander;
 

@@ -1,5 +1,5 @@
-//! A policy that denies push to a learner whose `plan` in the context is "free". It asks a getter for that one value or,
-//! where its config says `whole = true`, parses the whole message: the benches compare the two.
+//! A policy that denies push to a learner whose `plan` in the context is "free". It reads that value by a getter or, if
+//! its config has `whole = true`, parses the whole message. The benchmarks compare the two.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! A policy that counts the messages of each learner in a day, each message once, and denies push with the count.
+//! A policy that counts the messages of each learner per day, each message once, and denies push with the count as the reason.
 
 use ace_plugin::policy::{Policy, PolicyResult};
 use ace_plugin::{Message, keyvalue};

@@ -1,5 +1,5 @@
-//! A channel of the type `email` that breaks in the way a message asks for in `context.channel_fault`, before or after it
-//! has sent a mail.
+//! A channel of the type `email` that fails as `context.channel_fault` of a message says, before or after it has sent a
+//! mail.
 
 use ace_plugin::Message;
 use ace_plugin::channel::{Attempt, Channel, ChannelInfo, DeliveryError, Receipt, Rendered};

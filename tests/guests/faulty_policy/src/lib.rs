@@ -1,5 +1,5 @@
-//! A policy that breaks in the way a message asks for in `context.policy_fault`, and at its load as its config says. Asked to
-//! `count`, it is sound and denies push with the number of messages it has counted.
+//! A policy that fails as `context.policy_fault` of a message says, and when it is loaded as its config says. With `count`, it works and
+//! denies push with the number of messages that it has counted.
 
 #[path = "../../hostile/src/exhaustion.rs"]
 mod exhaustion;

@@ -1,11 +1,11 @@
-//! A policy built against tests/compat/wit-1.2.0. It uses nothing that came after 1.0.0.
+//! A policy built against tests/compat/wit-1.2.0. It uses nothing that is newer than 1.0.0.
 
 wit_bindgen::generate!({ path: "../../compat/wit-1.2.0", world: "policy-plugin" });
 
 use exports::openedx::ace::policy::{Denial, Guest, PolicyResult};
 use openedx::ace::messages::Message;
 
-/// Without a host nothing asks for it.
+/// Not used without a host.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 struct Newer;
 
@@ -20,6 +20,6 @@ impl Guest for Newer {
     }
 }
 
-// Natively nothing is exported: the names hold an `@`, which a linker takes for a version.
+// Nothing is exported natively, because a linker takes the `@` in the names for a version.
 #[cfg(target_family = "wasm")]
 export!(Newer);

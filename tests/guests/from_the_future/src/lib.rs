@@ -1,5 +1,5 @@
-//! A policy of a major version that is not there yet. Its WIT is its own: whatever 2.0.0 will hold, the host must name both
-//! versions and refuse it.
+//! A policy of a future major version, with its own WIT: whatever 2.0.0 will contain, the host must reject it and name both
+//! versions.
 
 wit_bindgen::generate!({
     inline: "
@@ -11,7 +11,7 @@ wit_bindgen::generate!({
     ",
 });
 
-/// Without a host nothing asks for it.
+/// Not used without a host.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 struct FromTheFuture;
 
@@ -21,6 +21,6 @@ impl exports::openedx::ace::policy::Guest for FromTheFuture {
     }
 }
 
-// Natively nothing is exported: the names hold an `@`, which a linker takes for a version.
+// Nothing is exported natively, because a linker takes the `@` in the names for a version.
 #[cfg(target_family = "wasm")]
 export!(FromTheFuture);

@@ -27,11 +27,11 @@ use openedx::ace::{config, outbox, time_zones};
 use wasi::clocks::wall_clock;
 use wasi::random::random;
 
-/// Without a host nothing asks for it.
+/// Not used without a host.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 struct Frozen;
 
-/// Everything a message tells.
+/// The values of all getters of a message.
 fn told(message: &Message) -> String {
     let recipient = message.recipient();
     let recipient = recipient.map(|r| (r.user_id, r.lms_user_id, r.email_address, r.contacts.len()));
@@ -51,7 +51,7 @@ fn told(message: &Message) -> String {
     )
 }
 
-/// What the capabilities answer that need no grant.
+/// The answers of all imports that need no grant.
 fn surroundings() -> String {
     let now = wall_clock::now();
     let offset = time_zones::offset_ms("Europe/Paris", 0);
@@ -59,7 +59,7 @@ fn surroundings() -> String {
     format!("{:?} {offset:?} {random} {}", config::get("colour"), now.seconds > 0)
 }
 
-/// A count, as the granted bucket `facts` has it.
+/// A count in the granted bucket `facts`.
 fn count() -> Result<i64, keyvalue::KeyvalueError> {
     keyvalue::set("facts", "seen", b"1", Some(60_000))?;
     let seen = keyvalue::get("facts", "seen")?.is_some();
@@ -173,6 +173,6 @@ impl recipient_resolver::Guest for Frozen {
     }
 }
 
-// Natively nothing is exported: the names hold an `@`, which a linker takes for a version.
+// Nothing is exported natively, because a linker takes the `@` in the names for a version.
 #[cfg(target_family = "wasm")]
 export!(Frozen);

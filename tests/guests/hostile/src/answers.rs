@@ -1,4 +1,4 @@
-//! Answers that no host can want.
+//! Harmful answers.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use crate::openedx::ace::messages::Message;
 use crate::reach;
 use crate::setting;
 
-/// Longer than the tests let it be.
+/// Longer than the tests' limit.
 const HUGE: usize = 4 << 20;
 
 pub fn pass() -> PolicyResult {
@@ -31,7 +31,7 @@ thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// `count` is no harm: it shows how many calls this instance remembers.
+/// `count` is harmless: it shows how many calls this instance remembers.
 pub fn verdict(wish: &str, message: &Message) -> PolicyResult {
     match wish {
         "spy" => deny("push", reach::spied()),

@@ -1,4 +1,4 @@
-//! The two harms that every plugin can do without any import: using up time, and memory. `faulty_policy` does them, too.
+//! The two harms that are possible without any import: using up time and memory. `faulty_policy` uses them, too.
 
 use std::hint::black_box;
 

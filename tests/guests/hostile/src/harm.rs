@@ -1,4 +1,4 @@
-//! Harm that any of the functions can do. Most of it never returns.
+//! Harms that are possible in any of the functions. Most of them never return.
 
 use std::cell::RefCell;
 use std::hint::black_box;
@@ -9,7 +9,7 @@ use crate::openedx::ace::logging::{self, Level};
 use crate::openedx::ace::messages::Message;
 use crate::reach;
 
-/// Does what is asked for, where that is harm.
+/// Does the requested harm.
 pub fn in_any(wish: &str, message: Option<&Message>) {
     match wish {
         "trap" => panic!("it was asked for a trap"),
@@ -47,7 +47,7 @@ fn host_calls(message: Option<&Message>) {
     }
 }
 
-/// Calls that are refused, each with a name of a MiB that breaks lines.
+/// Calls that are refused, each with a name of a MiB that contains line breaks.
 fn refusals() {
     let bucket = "secret\nERROR forged line ".repeat(40_000);
     for _ in 0..200 {
@@ -59,7 +59,7 @@ fn refusals() {
 fn loot() {
     for n in 0..900 {
         if let Err(error) = keyvalue::set("loot", &n.to_string(), &[0; 60_000], None) {
-            give_up(&format!("{n} entries, then {error}"));
+            abort(&format!("{n} entries, then {error}"));
         }
     }
 }
@@ -69,13 +69,13 @@ fn long_keys() {
     let key = "k".repeat(2 << 20);
     for n in 0..900 {
         if let Err(error) = keyvalue::increment("loot", &format!("{n}{key}"), 1, None, None) {
-            give_up(&format!("{n} keys, then {error}"));
+            abort(&format!("{n} keys, then {error}"));
         }
     }
 }
 
-/// Says why it goes no further.
-fn give_up(why: &str) -> ! {
+/// Traps with the reason why it cannot continue.
+fn abort(why: &str) -> ! {
     logging::log(Level::Error, why);
     panic!("{why}");
 }
@@ -84,7 +84,7 @@ thread_local! {
     static KEPT: RefCell<Option<Message>> = const { RefCell::new(None) };
 }
 
-/// Uses the message of the call before, and keeps this one for the call after.
+/// Uses the message of the previous call, and keeps this one for the next call.
 pub fn keep_handle(message: Message) {
     KEPT.with_borrow_mut(|kept| {
         if let Some(stale) = kept.replace(message) {
@@ -96,7 +96,7 @@ pub fn keep_handle(message: Message) {
 /// Drops its handle twice.
 pub fn drop_twice(message: Message) {
     let handle = message.take_handle();
-    // SAFETY: there is none; that the host bears it is what is tested.
+    // SAFETY: deliberately violated; the test is that the host withstands it.
     unsafe {
         drop(Message::from_handle(handle));
         drop(Message::from_handle(handle));

@@ -1,8 +1,8 @@
-//! A policy and a channel of the type `email` that does harm. What it does is the context's `do`, else the config's; in
-//! which of its functions, the key `in`. Anywhere else, and asked for nothing, it is sound: it lets every message pass, and
-//! says it has delivered.
+//! A malicious policy and channel of the type `email`. The key `do` of the context, or else of the config, names the harm, and the key
+//! `in` the function. Everywhere else, and without `do`, it works: it lets every message pass, and reports that it has
+//! delivered.
 //!
-//! It uses the bindings without the SDK, which would not let it misuse a handle.
+//! It uses the bindings without the SDK, because the SDK would prevent it from misusing a handle.
 
 mod answers;
 mod exhaustion;
@@ -19,7 +19,7 @@ use exports::openedx::ace::{channel, policy};
 use openedx::ace::config;
 use openedx::ace::messages::Message;
 
-/// Without a host nothing asks for it.
+/// Not used without a host.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 struct Hostile;
 
@@ -30,7 +30,7 @@ fn setting(message: Option<&Message>, key: &str) -> String {
     text.or_else(|| config::get(key)).unwrap_or_default()
 }
 
-/// What is to be done in this function, if anything.
+/// The harm to do in this function, if any.
 fn wish(function: &str, message: Option<&Message>) -> String {
     if setting(message, "in") == function { setting(message, "do") } else { String::new() }
 }
@@ -94,6 +94,6 @@ impl channel::Guest for Hostile {
     }
 }
 
-// Natively nothing is exported: the names hold an `@`, which a linker takes for a version.
+// Nothing is exported natively, because a linker takes the `@` in the names for a version.
 #[cfg(target_family = "wasm")]
 export!(Hostile);

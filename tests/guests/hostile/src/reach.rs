@@ -1,4 +1,4 @@
-//! Reaching out of the sandbox, through WASI and through the mailer.
+//! Attempts to reach out of the sandbox, through WASI and through the mailer.
 
 use std::hint::black_box;
 
@@ -12,7 +12,7 @@ use crate::wasi::random::random;
 use crate::wasi::sockets::network::{ErrorCode, IpAddressFamily};
 use crate::wasi::sockets::{instance_network, ip_name_lookup, tcp_create_socket, udp_create_socket};
 
-/// Everything of the machine that it can see, one line.
+/// Everything that it can see of the machine, on one line.
 pub fn spied() -> String {
     let said = |refused: Option<ErrorCode>| refused.map_or("open", |code| code.name());
     format!(
@@ -27,7 +27,7 @@ pub fn spied() -> String {
     )
 }
 
-/// An hour, in the host.
+/// Sleeps for an hour, in the host.
 pub fn sleep() {
     monotonic_clock::subscribe_duration(3_600_000_000_000).block();
 }
@@ -36,39 +36,39 @@ pub fn exit() {
     wasi_exit::exit(Ok(()));
 }
 
-/// Handles of the host's, kept for ever.
+/// Keeps handles of the host forever.
 pub fn hoard_handles() {
     loop {
         std::mem::forget(monotonic_clock::subscribe_duration(3_600_000_000_000));
     }
 }
 
-/// A GiB of the host's memory.
+/// Requests a GiB of the host's memory.
 pub fn much_randomness() {
     black_box(random::get_random_bytes(1 << 30));
 }
 
-/// Files it was never handed.
+/// Uses files that it was never given.
 pub fn forge() {
-    // SAFETY: there is none; that the host bears it is what is tested.
+    // SAFETY: deliberately violated; the test is that the host withstands it.
     let forged = unsafe { (Descriptor::from_handle(1), Descriptor::from_handle(3)) };
     black_box(forged.0.is_same_object(&forged.1));
 }
 
-/// Where the host's own answers are printed.
+/// Writes to the host's stdout.
 pub fn print() {
     let out = stdout::get_stdout();
     let written = out.blocking_write_and_flush(b"{\"forged\": true}\n");
     assert!(written.is_ok(), "{written:?}");
 }
 
-/// The messages that are still to come.
+/// Reads the host's stdin, which contains the next messages.
 pub fn read_input() {
     let read = stdin::get_stdin().blocking_read(1 << 20);
     assert!(!read.is_ok_and(|bytes| !bytes.is_empty()), "it has read the host's input");
 }
 
-/// A mail, by way of a server that may never answer.
+/// Sends a mail, to a server that may never reply.
 pub fn mail(attempt: &Attempt) {
     let sent = mailer::send(&email(), &attempt.idempotency_key);
     assert!(sent.is_ok(), "{sent:?}");
@@ -91,7 +91,7 @@ fn email() -> Email {
     }
 }
 
-/// A trace left by each of the ways to leave one, where they are open; one line.
+/// Tries each way to have an effect. Returns the result of each on one line.
 pub fn effects() -> String {
     let counted = keyvalue::increment("loot", "trace", 1, None, None);
     let set = keyvalue::set("loot", "left", b"x", None);

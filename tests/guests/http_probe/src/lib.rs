@@ -1,5 +1,5 @@
-//! Makes the request that a message asks for in `context.fetch`, and tells what came back: as a policy in the reason of a
-//! denial, as a channel (where `context.deliver` is true) in its receipt. `context.then` is "trap": it breaks afterwards.
+//! Makes the request in `context.fetch` of a message, and returns the response: as a policy in the reason of a denial, as a channel (if
+//! `context.deliver` is true) in its receipt. If `context.then` is "trap", it traps afterwards.
 
 use ace_plugin::Message;
 use ace_plugin::channel::{Attempt, Channel, ChannelInfo, DeliveryError, Receipt, Rendered};

@@ -1,4 +1,4 @@
-//! A policy that fits, but for one interface it imports and no host serves.
+//! A compatible policy, except that it imports an interface that no host provides.
 
 wit_bindgen::generate!({
     path: "../../../wit",
@@ -19,7 +19,7 @@ use acme::billing::ledger;
 use exports::openedx::ace::policy::{Guest, PolicyResult};
 use openedx::ace::messages::Message;
 
-/// Without a host nothing asks for it.
+/// Not used without a host.
 #[cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 struct Stranger;
 
@@ -36,6 +36,6 @@ impl Guest for Stranger {
     }
 }
 
-// Natively nothing is exported: the names hold an `@`, which a linker takes for a version.
+// Nothing is exported natively, because a linker takes the `@` in the names for a version.
 #[cfg(target_family = "wasm")]
 export!(Stranger);

@@ -1,6 +1,6 @@
-//! Makes the request that a message asks for in `context.fetch` through wasi:http, and tells what came back in the reason
-//! of a denial. `context.then` is "leave": it does not wait for the response; "leak": it keeps all it was given;
-//! "hoard": it makes headers, and keeps them, for ever.
+//! Makes the request in `context.fetch` of a message by wasi:http, and returns the response in the reason of a denial. With
+//! `context.then` "leave" it does not wait for the response, with "leak" it keeps all handles, and with "hoard" it creates and
+//! keeps headers forever.
 
 mod bindings {
     wit_bindgen::generate!({

@@ -1,11 +1,11 @@
-// A policy that does what a message asks for in `context.do`. No printf: stdio asks for files, and so for WASI's preview 1.
+// A policy that does what `context.do` of a message says. No printf, because stdio needs files, and therefore WASI preview 1.
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "policy_plugin.h"
 
-// What no author should count on: it lives as long as the instance.
+// Authors should not rely on this: it lives as long as the instance.
 static unsigned calls;
 
 static bool is(const policy_plugin_string_t *json, const char *text) {
@@ -29,7 +29,7 @@ static void spin(void) {
   }
 }
 
-// What nobody looks at the compiler leaves out.
+// The compiler removes what is not used.
 static char *volatile treasure;
 
 static void hoard(void) {
@@ -40,7 +40,7 @@ static void hoard(void) {
   }
 }
 
-// The address of each frame leaves it, so that no compiler makes a loop of this; it ends when a counter does.
+// The address of each frame escapes, so that no compiler turns this into a loop; a counter ends it.
 static unsigned recurse(volatile unsigned *outer) {
   volatile unsigned here = *outer + 1;
   return here == 0 ? 0 : recurse(&here) + here;

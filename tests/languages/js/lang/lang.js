@@ -1,6 +1,6 @@
-// A policy that does what a message asks for in `context.do`; built with QuickJS (lang_js) and StarlingMonkey (lang_starling).
+// A policy that does what `context.do` of a message says; built with QuickJS (lang_js) and StarlingMonkey (lang_starling).
 
-// What no author should count on: it lives as long as the instance.
+// Authors should not rely on this: it lives as long as the instance.
 let calls = 0;
 
 const harms = {

@@ -1,4 +1,4 @@
-"""A policy that does what a message asks for in `context.do`."""
+"""A policy that does what `context.do` of a message says."""
 
 import json
 
@@ -7,7 +7,7 @@ from wit_world import exports
 from wit_world.exports.policy import Denial, PolicyResult
 from wit_world.imports.messages import Message
 
-# What no author should count on: it lives as long as the instance.
+# Authors should not rely on this: it lives as long as the instance.
 calls = 0
 
 
