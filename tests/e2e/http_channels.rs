@@ -333,7 +333,7 @@ fn a_recipient_without_an_id_or_an_address_is_skipped() {
     let nobody = json!({"recipient": {"lms_user_id": 0, "email_address": null}});
     let outcome = send_once(&braze(&provider, ""), &[message("note", nobody.clone())]).email();
     assert_eq!(outcome["state"], "skipped");
-    assert_text(&outcome["reason"], "no user id, which Braze needs, and no e-mail address");
+    assert_text(&outcome["reason"], "no user id, which Braze requires, and no e-mail address");
     let outcome = send_once(&sailthru(&provider), &[message("note", nobody)]).email();
     assert_eq!(outcome["state"], "skipped");
     assert_text(&outcome["reason"], "no e-mail address");
@@ -353,7 +353,7 @@ fn without_its_grants_the_channel_names_the_missing_one() {
     assert_text(&email(&lines[0])["error"], "grant");
     assert_text(
         &email(&lines[1])["error"],
-        "no user id, which Braze needs, and the mail in its place: mailer: not granted",
+        "no user id, which Braze requires, and the fallback mail failed: mailer: not granted",
     );
     assert!(provider.seen().is_empty());
 }
@@ -430,7 +430,7 @@ fn options_that_a_provider_does_not_support_are_reported() {
     for (home, name) in [(braze(&provider, ""), "Braze"), (sailthru(&provider), "Sailthru")] {
         let outcome = send_once(&home, std::slice::from_ref(&with_copy)).code(1).email();
         assert_eq!(outcome["state"], "failed");
-        assert_text(&outcome["error"], &format!("options /cc: {name} does not carry it"));
+        assert_text(&outcome["error"], &format!("options /cc: {name} does not support it"));
     }
     assert!(provider.seen().is_empty());
 }
@@ -447,7 +447,7 @@ fn a_channel_that_lacks_settings_names_them_all() {
         "config key \"rest-endpoint\" is not set",
         "config key \"app-id\" is not set",
         "secret \"api-key\" is not set",
-        "config key \"timeout-seconds\": \"0\" is no whole number of seconds from 1 to 300",
+        "config key \"timeout-seconds\": \"0\" is not a whole number of seconds from 1 to 300",
     ] {
         done.says(words);
     }

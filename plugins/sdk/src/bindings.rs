@@ -1,6 +1,6 @@
-//! The WIT, as Rust: once for everything a plugin may import, once for each interface it may export.
+//! Bindings of the WIT: one world for all imports, and one for each interface that a plugin may export.
 //!
-//! The export worlds are apart so that a policy is not asked for a channel's exports. They share the imports' types.
+//! The export worlds are separate, so that a policy need not export the functions of a channel. They share the types of the imports.
 
 #![allow(missing_docs)]
 

@@ -1,11 +1,11 @@
-//! What a channel implements, and what it says and is told.
+//! The trait of channels, and its values.
 
 use crate::bindings::channel::exports::openedx::ace::channel as wit;
 use crate::{Error, Json, Message, RecoverableError};
 
 pub use wit::{ActionLink, Attempt, ChannelInfo, DeliveryError, Receipt, TemplateFile};
 
-/// A channel: it hands rendered messages to whoever carries them on.
+/// A channel: it delivers rendered messages to a provider.
 ///
 /// ```
 /// use ace_plugin::channel::{Attempt, Channel, ChannelInfo, DeliveryError, Receipt, Rendered};
@@ -34,31 +34,31 @@ pub use wit::{ActionLink, Attempt, ChannelInfo, DeliveryError, Receipt, Template
 /// ace_plugin::export_channel!(Sms);
 /// ```
 pub trait Channel {
-    /// The channel type and the template files it needs. Asked once a load.
+    /// The channel type and the template files that the channel requests. Called once per load.
     fn describe() -> ChannelInfo;
 
-    /// Asked once a load, before any message: are my settings usable? An error refuses the plugin; it is what the operator
-    /// reads, so name the setting and how to mend it.
+    /// Checks the settings, once per load, before any message. An error rejects the plugin and is shown to the operator: name the
+    /// setting and how to fix it.
     fn enabled() -> Result<(), String> {
         Ok(())
     }
 
-    /// This channel claims this message although another one of its type would be chosen.
+    /// Whether this channel claims the message although another one of its type would be chosen.
     fn overrides_delivery_for_message(_message: &Message) -> bool {
         false
     }
 
-    /// Links for the templates; asked once a message, before it is rendered.
+    /// Links for the templates. Called once per message, before rendering.
     fn action_links(_message: &Message) -> Vec<ActionLink> {
         Vec::new()
     }
 
-    /// Addresses of tracking images for the templates; asked once a message, before it is rendered.
+    /// URLs of tracking images for the templates. Called once per message, before rendering.
     fn tracker_image_sources(_message: &Message) -> Vec<String> {
         Vec::new()
     }
 
-    /// Hand the rendered message to the provider, once. No retrying inside: the host repeats a recoverable error.
+    /// Delivers the rendered message to the provider, once. Do not retry here: the host retries recoverable errors.
     fn deliver(message: &Message, rendered: Rendered, attempt: &Attempt) -> Result<Receipt, DeliveryError>;
 }
 
@@ -67,36 +67,39 @@ pub trait Channel {
 pub struct Rendered(Vec<(String, String)>);
 
 impl Rendered {
-    /// Files by name, in the order [`Channel::describe`] lists them.
+    /// Files by name, in the order of [`Channel::describe`].
     pub fn new(files: Vec<(String, String)>) -> Self {
         Rendered(files)
     }
 
-    /// The text of a file that [`Channel::describe`] calls required. One that is missing all the same is an error.
+    /// The text of a required file of [`Channel::describe`].
+    ///
+    /// # Errors
+    /// If the file is missing.
     pub fn text(&self, name: &str) -> Result<&str, Error> {
         self.get(name).ok_or_else(|| Error::new(name, "the host did not render this file"))
     }
 
-    /// The text of a file that is not required. `None`: no template stands for it.
+    /// The text of an optional file. `None` if it has no template.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(file, _)| file == name).map(|(_, text)| text.as_str())
     }
 }
 
 impl ChannelInfo {
-    /// A channel of this type without template files.
+    /// A description of a channel type without template files.
     pub fn new(channel_type: impl Into<String>) -> Self {
         ChannelInfo { channel_type: channel_type.into(), template_files: Vec::new() }
     }
 
-    /// This description, and a template file without which a message cannot be delivered.
+    /// Adds a required template file.
     #[must_use]
     pub fn file(mut self, name: impl Into<String>) -> Self {
         self.template_files.push(TemplateFile { name: name.into(), required: true });
         self
     }
 
-    /// This description, and a template file that may be missing.
+    /// Adds an optional template file.
     #[must_use]
     pub fn optional_file(mut self, name: impl Into<String>) -> Self {
         self.template_files.push(TemplateFile { name: name.into(), required: false });
@@ -105,14 +108,14 @@ impl ChannelInfo {
 }
 
 impl Receipt {
-    /// This receipt with the provider's id.
+    /// Sets the provider's id of the message.
     #[must_use]
     pub fn provider_id(mut self, id: impl Into<String>) -> Self {
         self.provider_id = Some(id.into());
         self
     }
 
-    /// This receipt with JSON text for the timeline.
+    /// Sets further details, as JSON.
     #[must_use]
     pub fn detail(mut self, json: impl Into<Json>) -> Self {
         self.detail = Some(json.into());
@@ -121,13 +124,13 @@ impl Receipt {
 }
 
 impl DeliveryError {
-    /// A failure that may pass, to be tried again by the host's own schedule.
+    /// A temporary failure: the host retries on its own schedule.
     pub fn recoverable(message: impl Into<String>) -> Self {
         DeliveryError::Recoverable(RecoverableError { message: message.into(), next_attempt_time: None })
     }
 }
 
-/// An option or setting that cannot be read stays so: fatal.
+/// An invalid option or setting is fatal.
 impl From<Error> for DeliveryError {
     fn from(error: Error) -> Self {
         DeliveryError::Fatal(error.into())
@@ -143,7 +146,7 @@ mod tests {
         let rendered = Rendered::new(vec![("subject.txt".to_owned(), "Hi".to_owned())]);
         assert_eq!(rendered.text("subject.txt"), Ok("Hi"));
         assert_eq!(rendered.get("body.txt"), None);
-        let missing = DeliveryError::from(rendered.text("body.txt").expect_err("it is not there"));
+        let missing = DeliveryError::from(rendered.text("body.txt").expect_err("it is missing"));
         assert_eq!(missing, DeliveryError::Fatal("body.txt: the host did not render this file".to_owned()));
     }
 }

@@ -1,5 +1,5 @@
-//! What channels of the type `email` share: the template files, the parts of a mail, and mail through the host's relays as
-//! edx-ace's `django_email` sends it, with what that lacked (display names, copies, attachments, one-click unsubscribe).
+//! Common functions of channels of the type `email`: the template files, the parts of a mail, and sending through the host's relays as
+//! edx-ace's `django_email` does, plus display names, copies, attachments and one-click unsubscribe.
 
 mod attachments;
 mod headers;
@@ -16,12 +16,12 @@ use crate::channel::{Attempt, ChannelInfo, DeliveryError, Receipt, Rendered};
 use crate::mailer::{self, Accepted, Attachment, Email};
 use crate::{Error, Message};
 
-/// What a mail falls back on where its message says nothing.
+/// The defaults of a mail.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Defaults {
-    /// `Name <address>` or an address. `None`: the relay's.
+    /// The sender: `Name <address>` or an address. `None` for the relay's default.
     pub from: Option<String>,
-    /// A configured relay's name. `None`: the default one.
+    /// The name of a configured relay. `None` for the default one.
     pub relay: Option<String>,
 }
 
@@ -35,21 +35,24 @@ pub fn channel_info() -> ChannelInfo {
         .file("body.txt")
 }
 
-/// What the five files of [`channel_info`] come to.
+/// The parts of a mail from the five files of [`channel_info`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedEmail<'a> {
-    /// Who the mail says it is from: one line, empty for nobody in particular.
+    /// The display name of the sender: one line, may be empty.
     pub from_name: String,
-    /// One line.
+    /// The subject: one line.
     pub subject: String,
-    /// The whole page, head and body.
+    /// The HTML page, head and body.
     pub html: String,
     /// The plain text.
     pub text: &'a str,
 }
 
 impl<'a> RenderedEmail<'a> {
-    /// Reads the rendered files of a channel that asks for those of [`channel_info`]. A missing one is an error that names it.
+    /// Reads the files of [`channel_info`].
+    ///
+    /// # Errors
+    /// If a file is missing. The error names it.
     ///
     /// ```
     /// use ace_plugin::channel::Rendered;
@@ -71,7 +74,10 @@ impl<'a> RenderedEmail<'a> {
     }
 }
 
-/// The recipient's address; without one there is nothing to do: skipped, where edx-ace counts it as delivered.
+/// The recipient's address.
+///
+/// # Errors
+/// Skipped if there is none. (edx-ace counts the message as delivered.)
 pub fn recipient_address(message: &Message) -> Result<String, DeliveryError> {
     let address = message.recipient().and_then(|r| r.email_address).unwrap_or_default();
     match address.trim() {
@@ -80,34 +86,41 @@ pub fn recipient_address(message: &Message) -> Result<String, DeliveryError> {
     }
 }
 
-/// The sender the message itself names (`options.from_address`). As in edx-ace, an option that is there but empty does not
-/// fall back.
+/// The sender in the message (`options.from_address`).
+///
+/// # Errors
+/// If the option is empty. As in edx-ace, an empty option does not fall back to the default.
 pub fn from_address(message: &Message) -> Result<Option<String>, Error> {
     let Some(json) = message.option_json("/from_address") else { return Ok(None) };
     match serde_json::from_str::<String>(&json) {
         Ok(text) if !text.trim().is_empty() => Ok(Some(text)),
-        _ => Err(Error::new(
-            "options /from_address",
-            "it is there but holds no address; leave the option out for the default sender",
-        )),
+        _ => Err(Error::new("options /from_address", "it has no address; omit the option for the default sender")),
     }
 }
 
-/// An option that is an address or a list of them (`/reply_to`). Empty ones are left out.
+/// An option with an address or a list of addresses (`/reply_to`), without empty ones.
+///
+/// # Errors
+/// If the option has another type.
 pub fn addresses(message: &Message, pointer: &str) -> Result<Vec<String>, Error> {
     let json = message.option_json(pointer).unwrap_or_default();
     text::one_or_many(&json).map_err(|e| Error::new(format_args!("options {pointer}"), e))
 }
 
-/// For a channel that carries neither copies nor attachments: a message that asks for them is refused rather than sent
-/// without. `carrier` is what cannot carry them.
-pub fn refuse_copies_and_attachments(message: &Message, carrier: &str) -> Result<(), Error> {
-    let asked = ["/cc", "/bcc", "/attachments"].into_iter().find(|pointer| message.option_is_true(pointer));
-    let why = || format!("{carrier} does not carry it; send the message over a channel that uses the host's relays");
-    asked.map_or(Ok(()), |pointer| Err(Error::new(format_args!("options {pointer}"), why())))
+/// For a channel that supports neither copies nor attachments. `provider` is its name.
+///
+/// # Errors
+/// If the message has copies or attachments, so that it is not sent without them.
+pub fn refuse_copies_and_attachments(message: &Message, provider: &str) -> Result<(), Error> {
+    let found = ["/cc", "/bcc", "/attachments"].into_iter().find(|pointer| message.option_is_true(pointer));
+    let why = || format!("{provider} does not support it; send the message over a channel that uses the host's relays");
+    found.map_or(Ok(()), |pointer| Err(Error::new(format_args!("options {pointer}"), why())))
 }
 
-/// Hands the message to the host's relays. Needs the grant `mailer`.
+/// Sends the message through the host's relays. Needs the grant `mailer`.
+///
+/// # Errors
+/// If the recipient has no address, an option is invalid, or the relay does not accept the mail.
 pub fn send(
     message: &Message,
     rendered: &Rendered,
@@ -149,11 +162,11 @@ fn headers_of(message: &Message) -> Vec<Header> {
     if headers::has_unsubscribe(&given) {
         return given;
     }
-    // The context is the template's: what is no text there is none of our business.
+    // The context is for templates, so a value of another type is not an error.
     match message.context::<String>("/unsubscribe_url") {
         Ok(Some(url)) if !message.is_transactional() && !message.context_is_true("/omit_unsubscribe_link") => {
             headers::with_one_click_unsubscribe(given, &url).unwrap_or_else(|(given, why)| {
-                crate::warn!("context /unsubscribe_url makes no List-Unsubscribe: {why}");
+                crate::warn!("context /unsubscribe_url cannot be used for List-Unsubscribe: {why}");
                 given
             })
         }
@@ -166,8 +179,7 @@ fn attachments_of(message: &Message) -> Result<Vec<Attachment>, DeliveryError> {
     given.into_iter().map(|one| one.decoded().map_err(DeliveryError::Fatal)).collect()
 }
 
-/// What the timeline keeps of a mail that a relay took: its Message-ID, the relay's answer, whom it refused, and the
-/// channel's note where it has one.
+/// The receipt of an accepted mail: its Message-ID, the relay's reply, refused recipients, and the channel's note if there is one.
 pub fn receipt(accepted: Accepted, note: Option<&str>) -> Receipt {
     #[derive(Serialize)]
     struct Refusal {
@@ -199,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_receipt_tells_the_relays_answer_and_whom_it_refused() {
+    fn the_receipt_has_the_relays_reply_and_the_refused_recipients() {
         let receipt = receipt(accepted(), None);
         assert_eq!(receipt.provider_id.as_deref(), Some("u.email@example.com"));
         let detail = r#"{"answer":"250 queued as \"7\"","refused":[{"recipient":"b@example.com","answer":"550 no"}]}"#;

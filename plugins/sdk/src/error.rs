@@ -1,13 +1,13 @@
-//! The error of reading what the sender or the operator wrote.
+//! The error of invalid settings, options and contexts.
 
 use std::fmt;
 
-/// A setting, option or part of the context that cannot be read. One line that names it.
+/// An invalid setting, option or part of the context. One line that names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(String);
 
 impl Error {
-    /// An error that says what is wrong (`options /cc`) and why (`expected a list of strings`).
+    /// An error with the invalid item (`options /cc`) and the reason (`expected a list of strings`).
     pub fn new(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Error(format!("{what}: {why}"))
     }

@@ -1,6 +1,6 @@
-//! How a type becomes the exports of a component. The macros are the interface; the rest serves what they expand to.
+//! Exports types from a component. The macros are the interface; the other items are for their expansions.
 
-// What the host calls. Where tests of plugins run nobody does, and a message is not the host's.
+// The functions that the host calls. They do not exist in native tests, in which messages are simulated.
 #[cfg(any(not(feature = "testing"), target_family = "wasm"))]
 mod guests;
 
@@ -45,7 +45,7 @@ macro_rules! export_recipient_resolver {
     };
 }
 
-/// Natively nothing is exported (the names hold an `@`, which a linker takes for a version); the type is still checked.
+/// Native builds export nothing, because the names have an `@`, which linkers treat as a version. The type is still checked.
 pub const fn is_policy<T: Policy>() {}
 pub const fn is_channel<T: Channel>() {}
 pub const fn is_recipient_resolver<T: RecipientResolver>() {}

@@ -1,4 +1,4 @@
-//! Outgoing HTTP. The manifest requests what is reached: `http = ["https://api.example.com/v1/"]`.
+//! Outgoing HTTP. The manifest requests the URLs: `http = ["https://api.example.com/v1/"]`.
 
 use std::time::SystemTime;
 
@@ -11,30 +11,32 @@ use crate::{Error, Timestamp};
 pub use crate::bindings::openedx::ace::http::{HttpError, Request, Response};
 pub use crate::imports::http::fetch;
 
-/// Makes a request whose answer must be a success (2xx); any other is an error by what happens next: 408, 425, 429 and 5xx
-/// are recoverable, the rest is fatal.
+/// Makes a request that must succeed (2xx).
+///
+/// # Errors
+/// 408, 425, 429 and 5xx are recoverable, all other statuses are fatal.
 pub fn fetch_ok(request: &Request) -> Result<Response, DeliveryError> {
     let response = fetch(request)?;
     match refusal(response.status) {
         None => Ok(response),
-        Some(Refusal::MayPass) => {
+        Some(Refusal::Temporary) => {
             Err(DeliveryError::recoverable(format!("{} answered {}", request.url, response.status)))
         }
-        Some(Refusal::Final) => Err(DeliveryError::Fatal(format!("{} answered {}", request.url, response.status))),
+        Some(Refusal::Permanent) => Err(DeliveryError::Fatal(format!("{} answered {}", request.url, response.status))),
     }
 }
 
 #[derive(Debug, PartialEq)]
 enum Refusal {
-    MayPass,
-    Final,
+    Temporary,
+    Permanent,
 }
 
 fn refusal(status: u16) -> Option<Refusal> {
     match status {
         200..=299 => None,
-        408 | 425 | 429 | 500..=599 => Some(Refusal::MayPass),
-        _ => Some(Refusal::Final),
+        408 | 425 | 429 | 500..=599 => Some(Refusal::Temporary),
+        _ => Some(Refusal::Permanent),
     }
 }
 
@@ -54,21 +56,24 @@ impl Request {
         Request::new("POST", url)
     }
 
-    /// This request, and a header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// This request with a body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
         self
     }
 
-    /// This request with a value as its JSON body, and the header that says so.
+    /// Sets a value as the JSON body, and its content type.
+    ///
+    /// # Errors
+    /// If the value cannot be serialized.
     ///
     /// ```
     /// #[derive(serde::Serialize)]
@@ -87,13 +92,13 @@ impl Request {
         Ok(self.header("content-type", "application/json").body(body))
     }
 
-    /// This request with a token for who asks: `Authorization: Bearer …`.
+    /// Adds `Authorization: Bearer …`.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
     }
 
-    /// This request with milliseconds for the whole exchange, as far as the host allows them.
+    /// Sets the timeout of the whole exchange in milliseconds, limited by the host.
     #[must_use]
     pub fn timeout_ms(mut self, ms: u32) -> Self {
         self.timeout_ms = Some(ms);
@@ -101,12 +106,14 @@ impl Request {
     }
 }
 
-/// Where an API is, as an operator writes it: a host (`rest.iad-01.braze.com`) or an https URL without `?` and `#`; here as
-/// a URL without a slash at its end. Other schemes are refused: what goes there carries keys.
+/// The base URL of an API without a trailing slash, from a setting: a host (`rest.iad-01.braze.com`) or an https URL without `?` and `#`.
+///
+/// # Errors
+/// If it is neither. Other schemes are not allowed, because requests contain keys.
 pub fn base_url(text: &str) -> Result<String, String> {
     let host = match text.trim().split_once("://") {
         Some(("https", host)) => host,
-        Some(_) => return Err(format!("{text:?} is no https URL")),
+        Some(_) => return Err(format!("{text:?} is not an https URL")),
         None => text.trim(),
     };
     let host = host.trim_end_matches('/');
@@ -118,57 +125,62 @@ pub fn base_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// A time-out as an operator writes it: whole seconds, 1 to 300; here in milliseconds.
+/// A timeout in milliseconds, from a setting in whole seconds from 1 to 300.
+///
+/// # Errors
+/// If it is not such a number.
 pub fn timeout_ms(seconds: &str) -> Result<u32, String> {
     match seconds.trim().parse::<u32>() {
         Ok(seconds @ 1..=TIMEOUT_SECONDS_MAX) => Ok(seconds * 1000),
-        _ => Err(format!("{seconds:?} is no whole number of seconds from 1 to {TIMEOUT_SECONDS_MAX}")),
+        _ => Err(format!("{seconds:?} is not a whole number of seconds from 1 to {TIMEOUT_SECONDS_MAX}")),
     }
 }
 
 const TIMEOUT_SECONDS_MAX: u32 = 300;
 
-/// No provider means a moment after this one, the end of the year 9999.
+/// The latest valid time, the end of the year 9999.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// Characters of an answer that are worth an operator's time.
+/// The longest excerpt of a response.
 const EXCERPT_CHARS: usize = 300;
 
 impl Response {
-    /// The value of the first header of this name, in whatever case, without spaces around it.
+    /// The trimmed value of the first header of this name. The name is case-insensitive.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// When a Retry-After header (RFC 9110, section 10.2.3: seconds or a date) says to come back. `None`: there is none, or
-    /// nobody could mean it.
+    /// The time of a Retry-After header (RFC 9110, section 10.2.3: seconds or a date). `None` if it is missing or invalid.
     pub fn retry_after(&self, now: Timestamp) -> Option<Timestamp> {
         let value = self.header("retry-after")?;
         self.seconds_from("retry-after", now).or_else(|| date(value))
     }
 
-    /// The moment a header counts the seconds to.
+    /// The time of a header with a number of seconds from now.
     pub fn seconds_from(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
         now.checked_add(seconds(self.header(name)?)?).filter(|at| *at <= SECONDS_MAX * 1000)
     }
 
-    /// The moment a header names in seconds since the Unix epoch.
+    /// The time of a header in seconds since the Unix epoch.
     pub fn epoch_seconds(&self, name: &str) -> Option<Timestamp> {
         seconds(self.header(name)?)
     }
 
-    /// The body, which is JSON of this type. Anything else is an error that says so.
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// If it is not JSON of this type.
     pub fn json<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|e| Error::new("the body of an answer", e))
     }
 
-    /// The beginning of the body as one line for the operator.
+    /// The start of the body as one line for operators.
     pub fn excerpt(&self) -> String {
         one_line(&String::from_utf8_lossy(&self.body)).chars().take(EXCERPT_CHARS).collect()
     }
 }
 
-/// A number of seconds, in milliseconds. Some providers send fractions.
+/// Parses seconds to milliseconds. Some providers send fractions.
 fn seconds(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -181,7 +193,7 @@ fn date(text: &str) -> Option<Timestamp> {
     u64::try_from(since.as_millis()).ok()
 }
 
-/// One line for the operator.
+/// One line for operators.
 impl From<HttpError> for String {
     fn from(error: HttpError) -> Self {
         match error {
@@ -194,7 +206,7 @@ impl From<HttpError> for String {
     }
 }
 
-/// Time-outs and broken connections may pass, the rest does not.
+/// Timeouts and connection errors are recoverable, all others are fatal.
 impl From<HttpError> for DeliveryError {
     fn from(error: HttpError) -> Self {
         match error {
@@ -209,12 +221,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_says_what_happens_next() {
+    fn a_status_is_a_success_or_a_temporary_or_permanent_refusal() {
         assert_eq!(refusal(204), None);
-        assert_eq!(refusal(429), Some(Refusal::MayPass));
-        assert_eq!(refusal(503), Some(Refusal::MayPass));
-        assert_eq!(refusal(302), Some(Refusal::Final));
-        assert_eq!(refusal(404), Some(Refusal::Final));
+        assert_eq!(refusal(429), Some(Refusal::Temporary));
+        assert_eq!(refusal(503), Some(Refusal::Temporary));
+        assert_eq!(refusal(302), Some(Refusal::Permanent));
+        assert_eq!(refusal(404), Some(Refusal::Permanent));
     }
 
     fn response(name: &str, value: &str) -> Response {
@@ -240,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_in_milliseconds_is_not_taken_for_seconds() {
+    fn an_epoch_in_milliseconds_is_not_interpreted_as_seconds() {
         assert_eq!(
             response("x-ratelimit-reset", "1445412480").epoch_seconds("X-RateLimit-Reset"),
             Some(1_445_412_480_000)
@@ -249,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_is_at_a_host_or_an_https_url() {
+    fn a_base_url_is_a_host_or_an_https_url() {
         for text in ["api.example.com", "https://api.example.com", " https://api.example.com/ "] {
             assert_eq!(base_url(text), Ok("https://api.example.com".to_owned()), "{text}");
         }
@@ -258,11 +270,11 @@ mod tests {
         {
             assert!(base_url(bad).expect_err(bad).contains("neither a host nor an https URL"), "{bad}");
         }
-        assert!(base_url("http://api.example.com").expect_err("plain text").contains("no https URL"));
+        assert!(base_url("http://api.example.com").expect_err("plain text").contains("not an https URL"));
     }
 
     #[test]
-    fn a_time_out_is_whole_seconds() {
+    fn a_timeout_is_whole_seconds() {
         assert_eq!(timeout_ms("5"), Ok(5_000));
         assert_eq!(timeout_ms("300"), Ok(300_000));
         for bad in ["0", "-1", "2.5", "301", "5s", ""] {
@@ -271,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn json_goes_out_and_comes_back_typed() {
+    fn json_is_written_and_read_typed() {
         let request = Request::post("https://a.example/").bearer("t").timeout_ms(500).json(&["a"]).expect("JSON");
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(request.headers, [header("authorization", "Bearer t"), header("content-type", "application/json")]);
         assert_eq!((request.body.as_deref(), request.timeout_ms), (Some(&b"[\"a\"]"[..]), Some(500)));
         let answer = Response { body: b"[7]".to_vec(), ..response("a", "b") };
         assert_eq!(answer.json(), Ok(vec![7]));
-        let error = answer.json::<String>().expect_err("a list is no text");
+        let error = answer.json::<String>().expect_err("a list is not a string");
         assert!(error.to_string().starts_with("the body of an answer: invalid type: sequence"), "{error}");
     }
 

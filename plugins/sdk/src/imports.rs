@@ -1,5 +1,4 @@
-//! The host's functions. Inside a host, and where no tests of plugins run, they are the WIT's own; in an author's tests they are
-//! those of the world that a case lays down.
+//! The host's functions: those of the WIT, or in native tests of a plugin those that a case simulates.
 
 #[cfg(any(not(feature = "testing"), target_family = "wasm"))]
 pub use crate::bindings::openedx::ace::{config, http, keyvalue, logging, mailer, messages, outbox, time_zones};

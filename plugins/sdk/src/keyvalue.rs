@@ -1,4 +1,4 @@
-//! Facts and counters, kept by the host and shared by every plugin with a grant for the bucket.
+//! Key-value entries and counters in the host, shared by all plugins with a grant for the bucket.
 //!
 //! The manifest requests a bucket: `keyvalue = ["course-optouts:read"]`.
 
@@ -10,18 +10,18 @@ use crate::imports::keyvalue;
 pub use crate::bindings::openedx::ace::keyvalue::{Counted, KeyvalueError, Place};
 pub use crate::imports::keyvalue::{delete, get, give_place_back, increment, set};
 
-/// Adds 1 to a counter once for each token (a message's uuid), and tells what that token was counted as: the same at each
-/// repetition. `ttl`: how long a counter lives that this call makes. Needs the bucket for writing.
+/// Adds 1 to a counter once for each token (a message's uuid). Returns the number of the token, which is the same for each repetition.
+/// `ttl` is the lifetime of a counter that this call creates. Needs write access to the bucket.
 ///
 /// # Errors
 ///
-/// Where the bucket is not granted, a new token does not fit, or the key holds no counter.
+/// If the bucket is not granted, a new token exceeds a limit, or the key is not a counter.
 pub fn count_once(bucket: &str, key: &str, token: &str, ttl: Option<Duration>) -> Result<Counted, KeyvalueError> {
     keyvalue::count_once(bucket, key, token, 1, ttl.map(ms))
 }
 
-/// Takes one of `limit` places (at least 1) within the last `window` for a token (a message's uuid). A token that gets none uses
-/// none and may try again, so that a cap starves nobody. Needs the bucket for writing.
+/// Takes one of `limit` places (at least 1) within the last `window` for a token (a message's uuid). A token that gets no place uses up
+/// none and can try again. Needs write access to the bucket.
 ///
 /// ```no_run
 /// # fn example(uuid: &str) -> Result<(), String> {
@@ -33,7 +33,7 @@ pub fn count_once(bucket: &str, key: &str, token: &str, ttl: Option<Duration>) -
 ///
 /// # Errors
 ///
-/// Where the bucket is not granted, a new token does not fit, or the key holds no places.
+/// If the bucket is not granted, a new token exceeds a limit, or the key does not hold places.
 pub fn take_place(bucket: &str, key: &str, token: &str, limit: u32, window: Duration) -> Result<Place, KeyvalueError> {
     keyvalue::take_place(bucket, key, token, limit, ms(window))
 }
@@ -42,7 +42,7 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether there is a value under a key. Needs the bucket for reading.
+/// Whether a key exists. Needs read access to the bucket.
 ///
 /// ```no_run
 /// # fn example() -> Result<(), String> {
@@ -54,18 +54,18 @@ pub fn contains(bucket: &str, key: &str) -> Result<bool, KeyvalueError> {
     get(bucket, key).map(|value| value.is_some())
 }
 
-/// One line for the operator.
+/// One line for operators.
 impl From<KeyvalueError> for String {
     fn from(error: KeyvalueError) -> Self {
         match error {
             KeyvalueError::Denied(text) => format!("keyvalue: {text}"),
-            KeyvalueError::Quota(text) => format!("keyvalue: over its limit: {text}"),
+            KeyvalueError::Quota(text) => format!("keyvalue: limit exceeded: {text}"),
             KeyvalueError::Unavailable(text) => format!("keyvalue: unavailable: {text}"),
         }
     }
 }
 
-/// Without the grant it never works; a full or absent store may pass.
+/// A missing grant is fatal. A full or unavailable store is recoverable.
 impl From<KeyvalueError> for DeliveryError {
     fn from(error: KeyvalueError) -> Self {
         match error {

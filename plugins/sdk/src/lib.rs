@@ -1,8 +1,8 @@
-//! What a plugin of ACE, the automated communication engine, needs when it is written in Rust.
+//! The SDK for plugins of ACE, the automated communication engine, in Rust.
 //!
-//! A plugin is a WebAssembly component. What it is follows from what it exports: implement [`policy::Policy`],
-//! [`channel::Channel`] or [`recipient_resolver::RecipientResolver`] for a type and hand the type to
-//! [`export_policy!`], [`export_channel!`] or [`export_recipient_resolver!`]. One plugin may export several.
+//! A plugin is a WebAssembly component, and its exports define its kind: implement [`policy::Policy`], [`channel::Channel`] or
+//! [`recipient_resolver::RecipientResolver`] for a type and pass the type to [`export_policy!`], [`export_channel!`] or
+//! [`export_recipient_resolver!`]. One plugin may export several.
 //!
 //! ```
 //! use ace_plugin::policy::{Policy, PolicyResult};
@@ -22,26 +22,25 @@
 //! ace_plugin::export_policy!(Holiday);
 //! ```
 //!
-//! Its Cargo.toml says `crate-type = ["cdylib"]`, the target is wasm32-unknown-unknown, and the linker of that target
-//! is the Rust toolchain's own `wasm-component-ld`, which leaves a finished component.
+//! Its Cargo.toml has `crate-type = ["cdylib"]`, the target is wasm32-unknown-unknown, and the linker is `wasm-component-ld` of the
+//! Rust toolchain, whose output is a component.
 //!
 //! The modules follow the interfaces of the WIT package openedx:ace:
 //!
-//! - what a plugin implements: [`policy`], [`channel`], [`recipient_resolver`];
-//! - what it is handed: [`Message`], [`Rendered`](channel::Rendered);
-//! - what channels of the type `email` have in common: [`email`];
-//! - what it may ask of the host without a grant: [`Settings`], the log ([`debug!`], [`info!`], [`warn!`], [`error!`]),
-//!   [`time`], [`random`]; and with one: [`keyvalue`], [`http`], [`mailer`], [`outbox`].
+//! - traits that a plugin implements: [`policy`], [`channel`], [`recipient_resolver`];
+//! - values that it gets: [`Message`], [`Rendered`](channel::Rendered);
+//! - common functions of channels of the type `email`: [`email`];
+//! - host functions that need no grant: [`Settings`], the log ([`debug!`], [`info!`], [`warn!`], [`error!`]), [`time`], [`random`];
+//!   and those that need one: [`keyvalue`], [`http`], [`mailer`], [`outbox`].
 //!
-//! A component imports only what its code calls. The imports exist inside a host. In a plugin's own tests (dev-dependencies with
-//! the feature `testing`) they ask the world that a case lays down, and `table_test!` runs the project's table of cases natively;
-//! otherwise a call to one panics on any other target than wasm32.
+//! A component imports only the functions that it calls. They exist only in a host. In tests of a plugin (dev-dependencies with the
+//! feature `testing`) a case simulates them, and `table_test!` runs the project's table of cases natively. Otherwise calling one
+//! panics on any target except wasm32.
 //!
-//! Errors are one line each for the operator. Each error type of this crate turns into a `String` (for
-//! [`Policy`](policy::Policy)) and into a [`DeliveryError`](channel::DeliveryError) (for [`Channel`](channel::Channel)) by
-//! `?`.
+//! Errors are one line each for operators. `?` converts each error type of this crate into a `String` (for
+//! [`Policy`](policy::Policy)) and into a [`DeliveryError`](channel::DeliveryError) (for [`Channel`](channel::Channel)).
 //!
-//! A panic is logged at the level ERROR with its place before it traps.
+//! A panic is logged with its location at the level ERROR before it traps.
 
 #![deny(missing_docs)]
 

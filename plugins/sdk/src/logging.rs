@@ -3,19 +3,19 @@
 use crate::Level;
 use crate::imports::logging;
 
-/// Writes one line to the host's log, which adds the plugin's name and the message's uuid. The macros [`debug!`](crate::debug),
-/// [`info!`](crate::info), [`warn!`](crate::warn) and [`error!`](crate::error) format it.
+/// Writes one line to the host's log, which adds the plugin's name and the message's uuid. See the macros [`debug!`](crate::debug),
+/// [`info!`](crate::info), [`warn!`](crate::warn) and [`error!`](crate::error).
 pub fn log(level: Level, message: &str) {
     logging::log(level, message);
 }
 
-/// Logs a line for whoever works on the plugin. Takes what `format!` takes.
+/// Logs a line for developers of the plugin. Takes the arguments of `format!`.
 #[macro_export]
 macro_rules! debug {
     ($($line:tt)*) => { $crate::log($crate::Level::Debug, &::std::format!($($line)*)) };
 }
 
-/// Logs that something worth knowing happened. Takes what `format!` takes.
+/// Logs an event. Takes the arguments of `format!`.
 ///
 /// ```no_run
 /// let user = 7;
@@ -26,13 +26,13 @@ macro_rules! info {
     ($($line:tt)*) => { $crate::log($crate::Level::Info, &::std::format!($($line)*)) };
 }
 
-/// Logs that something went wrong and was dealt with. Takes what `format!` takes.
+/// Logs a problem that was handled. Takes the arguments of `format!`.
 #[macro_export]
 macro_rules! warn {
     ($($line:tt)*) => { $crate::log($crate::Level::Warn, &::std::format!($($line)*)) };
 }
 
-/// Logs that someone must act. Takes what `format!` takes.
+/// Logs a problem that requires action. Takes the arguments of `format!`.
 #[macro_export]
 macro_rules! error {
     ($($line:tt)*) => { $crate::log($crate::Level::Error, &::std::format!($($line)*)) };

@@ -19,7 +19,7 @@ use crate::channel::DeliveryError;
 pub use crate::bindings::openedx::ace::mailer::{Accepted, Attachment, Email, MailError};
 pub use crate::imports::mailer::send;
 
-/// By what happens next: what the relay may take later is recoverable, at the time it named; the rest is fatal.
+/// A temporary failure of the relay is recoverable, at the time that it suggested. All other errors are fatal.
 impl From<MailError> for DeliveryError {
     fn from(error: MailError) -> Self {
         match error {

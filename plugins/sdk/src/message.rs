@@ -1,13 +1,13 @@
-//! The message a plugin looks at, with its options and context as typed values.
+//! The message of a call, with its options and context as typed values.
 
 use serde::Deserialize;
 
 use crate::imports::messages;
 use crate::{Error, Json, Recipient, Timestamp};
 
-/// One message to one recipient. It cannot be changed, and every getter asks the host, so keep what is needed twice.
+/// One message to one recipient, read-only. Every getter calls the host, so keep values that are used more than once.
 ///
-/// It is valid for the call it was handed to; a reference cannot outlive that.
+/// It is valid during the call.
 #[derive(Debug)]
 pub struct Message(messages::Message);
 
@@ -16,22 +16,22 @@ impl Message {
         Message(handle)
     }
 
-    /// The message's own id: 36 characters, lower case, with hyphens.
+    /// The id of the message: 36 characters, lower case, with hyphens.
     pub fn uuid(&self) -> String {
         self.0.uuid()
     }
 
-    /// Shared by all messages of one bulk send. `None`: part of no bulk send.
+    /// The id of the bulk send. `None` if the message belongs to none.
     pub fn send_uuid(&self) -> Option<String> {
         self.0.send_uuid()
     }
 
-    /// The application the message belongs to; the first folder of its templates.
+    /// The application of the message, which is the first folder of its templates.
     pub fn app_label(&self) -> String {
         self.0.app_label()
     }
 
-    /// The message's name within its application.
+    /// The name of the message in its application.
     pub fn name(&self) -> String {
         self.0.name()
     }
@@ -41,28 +41,31 @@ impl Message {
         self.0.unique_name()
     }
 
-    /// The language the message is rendered in, as the sender wrote it. `None`: the host's default.
+    /// The language of the message, as the sender wrote it. `None` for the host's default.
     pub fn language(&self) -> Option<String> {
         self.0.language()
     }
 
-    /// No delivery after this moment. `None`: the sender named none.
+    /// The time after which the message is not delivered. `None` if the sender set none.
     pub fn expiration_time(&self) -> Option<Timestamp> {
         self.0.expiration_time()
     }
 
-    /// Who it is for. `None`: the message has no single recipient.
+    /// The recipient. `None` if the message has no single recipient.
     pub fn recipient(&self) -> Option<Recipient> {
         self.0.recipient()
     }
 
-    /// Headers the sender asked for, in the sender's order.
+    /// The headers of the sender, in order.
     pub fn headers(&self) -> Vec<(String, String)> {
         self.0.headers()
     }
 
-    /// A part of the options, by RFC 6901 pointer (`"/reply_to"`; `""` is the whole object), as a value. `None`: it is not
-    /// there, or null. What is there and does not fit `T` is an error that names the pointer.
+    /// A part of the options, by RFC 6901 pointer (`"/reply_to"`; `""` is the whole object), as a typed value. `None` if it is missing
+    /// or null.
+    ///
+    /// # Errors
+    /// If the value has another type. The error names the pointer.
     ///
     /// ```no_run
     /// #[derive(Default, serde::Deserialize)]
@@ -82,44 +85,47 @@ impl Message {
         read("options", pointer, self.0.options(pointer))
     }
 
-    /// A part of the options as JSON text, null included. `None`: it is not there.
+    /// A part of the options as JSON, including null. `None` if it is missing.
     pub fn option_json(&self, pointer: &str) -> Option<Json> {
         self.0.options(pointer)
     }
 
-    /// Whether an option is there and Python would call it true: not null, false, 0, nor an empty text, list or object.
+    /// Whether an option is true in Python: not missing, null, false, 0, or an empty string, list or object.
     pub fn option_is_true(&self, pointer: &str) -> bool {
         self.0.options(pointer).is_some_and(|json| is_true(&json))
     }
 
-    /// A part of the context, as [`option`](Self::option) does it.
+    /// A part of the context, like [`option`](Self::option).
+    ///
+    /// # Errors
+    /// If the value has another type. The error names the pointer.
     pub fn context<T: for<'de> Deserialize<'de>>(&self, pointer: &str) -> Result<Option<T>, Error> {
         read("context", pointer, self.0.context(pointer))
     }
 
-    /// A part of the context as JSON text, null included. `None`: it is not there.
+    /// A part of the context as JSON, including null. `None` if it is missing.
     pub fn context_json(&self, pointer: &str) -> Option<Json> {
         self.0.context(pointer)
     }
 
-    /// Whether a part of the context is there and Python would call it true.
+    /// Whether a part of the context is true in Python.
     pub fn context_is_true(&self, pointer: &str) -> bool {
         self.0.context(pointer).is_some_and(|json| is_true(&json))
     }
 
-    /// Whether the message must reach its recipient because of something they did (a password reset, say).
+    /// Whether the message responds to an action of its recipient, such as a password reset.
     pub fn is_transactional(&self) -> bool {
         self.option_is_true("/transactional")
     }
 
-    /// The whole in edx-ace's JSON form. Costs what it weighs: a getter is cheaper.
+    /// The whole message in edx-ace's JSON form. Getters are cheaper.
     pub fn to_json(&self) -> Json {
         self.0.to_json()
     }
 }
 
 impl Recipient {
-    /// The first address of a kind (`"phone"`, `"push-token"`). `None`: the sender gave none.
+    /// The first address of a kind (`"phone"`, `"push-token"`). `None` if there is none.
     pub fn contact(&self, kind: &str) -> Option<&str> {
         self.contacts.iter().find(|(of, _)| of == kind).map(|(_, address)| address.as_str())
     }
@@ -132,8 +138,8 @@ fn read<T: for<'de> Deserialize<'de>>(of: &str, pointer: &str, json: Option<Json
     }
 }
 
-/// The host hands out compact JSON, so that the false values have one spelling each, numbers aside: a zero has no digit but
-/// 0 before its exponent. (Parsing it would put 15 KB of float tables into every guest.)
+/// The host returns compact JSON, in which each false value has one spelling, except numbers: a zero has only the digit 0 before its
+/// exponent. (Parsing numbers would add 15 KB of float tables to every guest.)
 fn is_true(json: &str) -> bool {
     match json.as_bytes() {
         b"null" | b"false" | b"\"\"" | b"[]" | b"{}" => false,
@@ -149,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn truth_is_pythons() {
+    fn truthiness_is_that_of_python() {
         for json in ["null", "false", "\"\"", "[]", "{}", "0", "0.0", "-0", "0e5"] {
             assert!(!is_true(json), "{json}");
         }
@@ -167,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_typed_absent_or_named() {
+    fn a_part_is_a_value_or_missing_or_an_error() {
         assert_eq!(read("options", "/cc", Some("[\"a\"]".to_owned())), Ok(Some(vec!["a".to_owned()])));
         assert_eq!(read::<String>("options", "/cc", None), Ok(None));
         assert_eq!(read::<String>("options", "/cc", Some("null".to_owned())), Ok(None));
-        let error = read::<String>("options", "/cc", Some("7".to_owned())).expect_err("a number is no string");
+        let error = read::<String>("options", "/cc", Some("7".to_owned())).expect_err("a number is not a string");
         assert!(error.to_string().starts_with("options /cc: invalid type: integer `7`"), "{error}");
     }
 }

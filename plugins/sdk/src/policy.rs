@@ -1,30 +1,29 @@
-//! What a policy implements, and its verdict.
+//! The trait of policies, and their verdicts.
 
 use crate::bindings::policy::exports::openedx::ace::policy as wit;
 use crate::{Message, Timestamp};
 
 pub use wit::{Delay, Denial, PolicyResult};
 
-/// A policy: may this message go, over which channel types, and when? It only ever takes away or delays.
+/// A policy: it decides whether, when, and over which channel types a message may be sent. It can only deny and delay.
 pub trait Policy {
-    /// Asked once a load, before any message: are my settings usable? An error refuses the plugin; it is what the operator
-    /// reads, so name the setting and how to mend it.
+    /// Checks the settings, once per load, before any message. An error rejects the plugin and is shown to the operator: name the
+    /// setting and how to fix it.
     fn enabled() -> Result<(), String> {
         Ok(())
     }
 
-    /// Judge one message. An error is a fault, never a "no": the operator's `on-error` decides what becomes of the message.
+    /// Evaluates one message. An error is a fault, not a denial: the operator's `on-error` decides what happens to the message.
     fn check(message: &Message) -> Result<PolicyResult, String>;
 }
 
 impl PolicyResult {
-    /// The verdict that lets the message pass; the start of any other.
+    /// The verdict that allows the message. Other verdicts start with it.
     pub fn pass() -> Self {
         PolicyResult::default()
     }
 
-    /// This verdict, and a channel type that must not carry the message; `"*"` is every one. The reason is one line for the
-    /// operator.
+    /// Adds a denied channel type; `"*"` stands for all types. The reason is one line for operators.
     ///
     /// ```
     /// use ace_plugin::policy::PolicyResult;
@@ -38,7 +37,7 @@ impl PolicyResult {
         self
     }
 
-    /// This verdict, and a channel type that must not carry the message before a moment.
+    /// Adds a channel type over which the message must not be sent before a time.
     #[must_use]
     pub fn delay(mut self, channel_type: impl Into<String>, not_before: Timestamp, reason: impl Into<String>) -> Self {
         self.delay.push(Delay { channel_type: channel_type.into(), not_before, reason: Some(reason.into()) });

@@ -1,4 +1,4 @@
-//! Random numbers fit for secrets.
+//! Cryptographically secure random numbers.
 
 use crate::imports::random;
 

@@ -7,9 +7,9 @@ use serde::de::value::StrDeserializer;
 use crate::Error;
 use crate::imports::config;
 
-/// The plugin's settings: ace.toml's `config` over the manifest's `[defaults]`, and its `secrets`.
+/// The plugin's settings: `config` of ace.toml over the manifest's `[defaults]`, and `secrets`.
 ///
-/// They are the same for as long as the plugin is loaded, so what takes reading can be kept:
+/// They do not change while the plugin is loaded, so a parsed value can be cached:
 ///
 /// ```
 /// use std::sync::LazyLock;
@@ -25,19 +25,24 @@ use crate::imports::config;
 pub struct Settings;
 
 impl Settings {
-    /// A setting or secret as text: a string as it is, anything else as JSON. `None`: it is not set.
+    /// A setting or secret as text: a string without quotes, any other value as JSON. `None` if it is not set.
     pub fn text(self, key: &str) -> Option<String> {
         config::get(key)
     }
 
-    /// A setting as a value: read as JSON, and what fits no JSON as the text it is. `None`: it is not set. What does not
-    /// fit `T` is an error that names the key. For a string that may look like JSON (`"007"`), use
-    /// [`text`](Self::text).
+    /// A setting as a typed value. `None` if it is not set. Parses JSON; other text is a string. For a string that may look like JSON
+    /// (`"007"`), use [`text`](Self::text).
+    ///
+    /// # Errors
+    /// If the value has another type. The error names the key.
     pub fn get<T: for<'de> Deserialize<'de>>(self, key: &str) -> Result<Option<T>, Error> {
         config::get(key).map(|text| read(key, &text)).transpose()
     }
 
-    /// A setting without which the plugin cannot work; one that is not set is an error that names it.
+    /// A required setting.
+    ///
+    /// # Errors
+    /// If it is not set or has another type. The error names the key.
     ///
     /// ```no_run
     /// # fn example() -> Result<(), ace_plugin::Error> {
@@ -55,9 +60,9 @@ fn read<T: for<'de> Deserialize<'de>>(key: &str, text: &str) -> Result<T, Error>
         Ok(value) => return Ok(value),
         Err(e) => e,
     };
-    // A string comes without its quotes: it may be a type of its own (a string, an enum), and where it is not, "expected a
-    // list" helps more than what JSON says of its first letter. (The error is JSON's too: another one's formatting weighs
-    // 15 KB in a guest.)
+    // A string has no quotes. Deserialize it as a string, which may be a valid string or enum; otherwise the error ("expected a
+    // list") is better than that of JSON about its first letter. (It uses the error type of serde_json, because another one would
+    // add 15 KB to a guest.)
     let plain: StrDeserializer<'_, serde_json::Error> = text.into_deserializer();
     T::deserialize(plain).map_err(|e| {
         let why = if json.is_data() { json } else { e };
@@ -76,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_come_bare_and_the_rest_as_json() {
+    fn strings_have_no_quotes_and_other_values_are_json() {
         assert_eq!(read("k", "[\"a\"]"), Ok(vec!["a".to_owned()]));
         assert_eq!(read("k", "7"), Ok(7_u8));
         assert_eq!(read("k", "plain"), Ok("plain".to_owned()));
@@ -86,9 +91,9 @@ mod tests {
 
     #[test]
     fn an_error_names_the_key_and_what_was_expected() {
-        let error = read::<Vec<String>>("deny", "email").expect_err("a string is no list");
+        let error = read::<Vec<String>>("deny", "email").expect_err("a string is not a list");
         assert_eq!(error.to_string(), "config key \"deny\": invalid type: string \"email\", expected a sequence");
-        let error = read::<Vec<String>>("deny", "[1]").expect_err("a number is no string");
+        let error = read::<Vec<String>>("deny", "[1]").expect_err("a number is not a string");
         assert!(error.to_string().starts_with("config key \"deny\": invalid type: integer `1`"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! For an author's own tests, in dev-dependencies with the feature `testing`: `cargo test` asks the plugin natively, without
-//! WebAssembly and without a host.
+//! For tests of a plugin, in dev-dependencies with the feature `testing`: `cargo test` calls the plugin natively, without WebAssembly and
+//! without a host.
 //!
 //! [`table_test!`](crate::table_test) runs the tables of cases in the project's folder `tests`, which `ace plugin test` runs in
 //! the real runtime:
@@ -14,14 +14,14 @@
 //! }
 //! ```
 //!
-//! Each case has a process of its own, as each has an instance of its own in a host: what the plugin keeps in a `static` is that
-//! of one case. The functions of this crate ask the world that the case lays down: its config over the manifest's `[defaults]`,
-//! its facts in the buckets that the manifest requests, its time of day, its answers of HTTP and mail. The time zones are real.
+//! Each case runs in a separate process, as it has a separate instance in a host, so that cases do not share the plugin's `static`s. The
+//! functions of this crate are simulated by the case: its config over the manifest's `[defaults]`, its facts in the buckets that the
+//! manifest requests, its time, and its answers of HTTP and mail. The time zones are real.
 //!
-//! What a native test cannot tell: limits of time, memory and output (a case that expects such a fault is left out), the exact
-//! text of a trap, and whether the message is one that the host would take. `ace plugin test` tells them all.
+//! A native test does not check limits of time, memory and output (cases that expect such a fault are skipped), the exact text of a
+//! trap, and whether the host would accept the message. `ace plugin test` checks all of them.
 //!
-//! [`response`], [`recoverable`] and the like are for unit tests of what a channel makes of its provider's answers.
+//! [`response`], [`recoverable`] and the like are for unit tests of how a channel interprets its provider's answers.
 
 mod answers;
 mod case;
@@ -32,9 +32,9 @@ pub(crate) mod world;
 pub use answers::{Answer, comes_back_at, fatal, recoverable, response};
 pub use table::Table;
 
-/// Makes a test of the tables in the project's folder `tests`: every case is asked natively and must answer as it expects.
-/// The first word says what the type is: `policy`, `channel` or `resolver`. The manifest is `NAME.toml` in the project's folder,
-/// NAME being the package's.
+/// Defines a test that runs the tables in the project's folder `tests` natively and compares the answers with the expected ones. The
+/// first word is the kind of plugin: `policy`, `channel` or `resolver`. The manifest is `NAME.toml` in the project's folder, where
+/// NAME is that of the package.
 ///
 /// ```
 /// # use ace_plugin::{Message, policy::{Policy, PolicyResult}};

@@ -71,10 +71,12 @@ fn yesno(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
         [yes, no, ..] => (yes, no, no),
         [] => return Ok(value.clone()),
     };
-    Ok(Value::from(match (value.is_none(), value.is_truthy()) {
-        (true, _) => maybe,
-        (false, true) => yes,
-        (false, false) => no,
+    Ok(Value::from(if value.is_none() {
+        maybe
+    } else if value.is_truthy() {
+        yes
+    } else {
+        no
     }))
 }
 

@@ -1,4 +1,4 @@
-//! What Braze's answer means (<https://www.braze.com/docs/api/errors/>).
+//! Interprets Braze's response (<https://www.braze.com/docs/api/errors/>).
 
 use ace_plugin::channel::{DeliveryError, Receipt};
 use ace_plugin::http::Response;
@@ -6,7 +6,7 @@ use ace_plugin::{RecoverableError, Timestamp, time};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// When to come back where Braze does not say: edx-ace's 30 s, 2 s more or less.
+/// The delay of a retry if Braze suggests none: edx-ace's 30 s, plus or minus 2 s.
 const DELAY_MS: u64 = 30_000;
 const JITTER_MS: u64 = 2_000;
 
@@ -14,26 +14,25 @@ const JITTER_MS: u64 = 2_000;
 struct Answer {
     dispatch_id: Option<String>,
     message: Option<String>,
-    /// Minor ones: Braze has taken the message all the same.
+    /// Minor errors: Braze has accepted the message.
     errors: Option<IgnoredAny>,
 }
 
-/// By what happens next: 2xx is delivered, whatever else it says, since Braze has the message; 429 and 5xx may pass; anything
-/// else is for good.
+/// Any 2xx response means that Braze accepted the message. 429 and 5xx are recoverable, all others are fatal.
 pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt, DeliveryError> {
     let answer: Option<Answer> = serde_json::from_slice(&response.body).ok();
     match response.status {
         200..=299 => Ok(receipt(response, answer.unwrap_or_default())),
         429 | 500..=599 => Err(DeliveryError::Recoverable(RecoverableError {
-            message: told(response, answer),
-            next_attempt_time: Some(comeback(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random))),
+            message: described(response, answer),
+            next_attempt_time: Some(retry_time(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random))),
         })),
         300..=399 => {
             let to = response.header("location").unwrap_or("nowhere");
             let hint = "redirects are not followed, check config key \"rest-endpoint\"";
             Err(DeliveryError::Fatal(format!("Braze answered {}, a redirect to {to}: {hint}", response.status)))
         }
-        _ => Err(DeliveryError::Fatal(told(response, answer))),
+        _ => Err(DeliveryError::Fatal(described(response, answer))),
     }
 }
 
@@ -52,18 +51,18 @@ struct Note {
     note: String,
 }
 
-/// Braze's own words, else what it sent.
-fn told(response: &Response, answer: Option<Answer>) -> String {
-    let words = answer.and_then(|answer| answer.message).unwrap_or_else(|| response.excerpt());
-    match words.trim() {
+/// Braze's message, otherwise the start of its response.
+fn described(response: &Response, answer: Option<Answer>) -> String {
+    let text = answer.and_then(|answer| answer.message).unwrap_or_else(|| response.excerpt());
+    match text.trim() {
         "" => format!("Braze answered {}", response.status),
-        words => format!("Braze answered {}: {words}", response.status),
+        text => format!("Braze answered {}: {text}", response.status),
     }
 }
 
-/// When Braze says to come back: it has two headers of its own beside the usual one
+/// The time that Braze suggests, in Retry-After or two headers of Braze
 /// (<https://braze.com/docs/api/messaging_api/rate_limits>).
-fn comeback(response: &Response, now: Timestamp) -> Option<Timestamp> {
+fn retry_time(response: &Response, now: Timestamp) -> Option<Timestamp> {
     let own = || response.seconds_from("x-ratelimit-retry-after", now);
     response.retry_after(now).or_else(own).or_else(|| response.epoch_seconds("x-ratelimit-reset"))
 }
@@ -83,13 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn answers_mean_what_they_mean_to_edx_ace() {
+    fn responses_are_interpreted_as_in_edx_ace() {
         let all: Value =
             serde_json::from_str(include_str!("../../../../tests/fixtures/http_shapes.json")).expect("JSON");
         for case in all["braze"]["answers"].as_array().expect("cases") {
             let status = u16::try_from(case["status"].as_u64().expect("a status")).expect("a status");
             let answer = answer(&response(status, &[], case["body"].as_str().expect("a body")));
-            // Where an exception escapes there, ours goes by the status.
+            // If an exception escapes in edx-ace, the status decides here.
             let expected = match (case["outcome"].as_str().expect("an outcome"), status) {
                 ("escapes", 200..=299) => "delivered",
                 ("escapes", 400..=499) => "fatal",
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_that_cannot_be_read_was_a_success() {
+    fn a_success_with_an_invalid_body_is_a_success() {
         for body in ["", "<html>", "{}", "[]", r#"{"dispatch_id":7}"#] {
             let receipt = answer(&response(200, &[], body)).expect("delivered");
             assert_eq!(receipt.provider_id, None);
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn braze_says_when_to_come_back() {
+    fn the_suggested_time_is_used() {
         let at = |headers: &[(&str, &str)]| comes_back_at(answer(&response(429, headers, "{}")));
         assert_eq!(at(&[("retry-after", "7")]), NOW + 7_000);
         assert_eq!(at(&[("Retry-After", "Sun, 01 Mar 2026 12:01:00 GMT")]), NOW + 60_000);
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn else_it_is_in_half_a_minute_more_or_less() {
+    fn the_default_delay_is_half_a_minute_with_jitter() {
         for (random, expected) in [(0, 28_000), (4_000, 32_000), (u64::MAX, 28_000 + u64::MAX % 4_001)] {
             assert_eq!(comes_back_at(read(&response(429, &[], ""), NOW, random)), NOW + expected);
         }
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_without_words_is_its_status() {
+    fn a_failure_without_a_message_is_its_status() {
         assert_eq!(answer(&response(404, &[], "")), Err(DeliveryError::Fatal("Braze answered 404".to_owned())));
         let html = answer(&response(400, &[], "<html>\n Bad\n Request"));
         assert_eq!(html, Err(DeliveryError::Fatal("Braze answered 400: <html> Bad Request".to_owned())));

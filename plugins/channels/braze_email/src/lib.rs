@@ -1,8 +1,8 @@
-//! Delivers e-mail through Braze: edx-ace's `braze_email`. Braze knows people by their user id and has their addresses; who
-//! has no id gets the mail through the host's relays.
+//! Delivers e-mail through Braze: edx-ace's `braze_email`. Braze identifies recipients by their user id and has their addresses.
+//! Recipients without an id get the mail through the host's relays.
 //!
-//! The functions in the modules below ask nothing of the host, and are tested natively against what the real edx-ace sends
-//! and makes of the answers (tests/fixtures/http_shapes.json).
+//! The modules below do not call the host. They are tested natively against the requests of the real edx-ace and its interpretation of
+//! responses (tests/fixtures/http_shapes.json).
 
 mod answer;
 mod request;
@@ -32,12 +32,12 @@ impl Channel for BrazeEmail {
         settings().map(|_| ())
     }
 
-    /// A message with a campaign of its own belongs to Braze, a transactional one too: the campaign is there to count it.
+    /// Claims messages with a campaign, including transactional ones, because the campaign counts them.
     fn overrides_delivery_for_message(message: &Message) -> bool {
         settings().is_ok_and(|settings| settings.campaigns.contains_key(&message.name()))
     }
 
-    /// Braze puts the address in while it sends.
+    /// Braze replaces the placeholder by the URL.
     fn action_links(_: &Message) -> Vec<ActionLink> {
         vec![ActionLink {
             url: "{{${set_user_to_unsubscribed_url}}}".to_owned(),
@@ -59,7 +59,7 @@ fn settings() -> Result<&'static settings::Settings, String> {
     SETTINGS.as_ref().map_err(Clone::clone)
 }
 
-/// The id under which Braze knows the recipient. Applications write 0 for people without an account, as well as nothing.
+/// The recipient's id at Braze. Applications use 0 or nothing for people without an account.
 fn user_id(recipient: Recipient) -> Option<String> {
     recipient.user_id.filter(|id| !id.trim().is_empty() && recipient.lms_user_id != Some(0))
 }
@@ -99,7 +99,7 @@ fn mail(
     })
 }
 
-/// The sender: the one configured for Braze, which accepts but those it was told of; else the message's own, else the default.
+/// The sender: the one configured for Braze, which only accepts registered senders, otherwise that of the message, otherwise the default.
 fn from(settings: &settings::Settings, message: &Message, rendered: &Rendered) -> Result<String, DeliveryError> {
     let own = match &settings.from {
         Some(from) => Some(from.clone()),
@@ -109,7 +109,7 @@ fn from(settings: &settings::Settings, message: &Message, rendered: &Rendered) -
     request::from(own.as_deref(), settings.default_from.as_deref(), &from_name).map_err(DeliveryError::Fatal)
 }
 
-const NO_USER_ID: &str = "the recipient has no user id, which Braze needs";
+const NO_USER_ID: &str = "the recipient has no user id, which Braze requires";
 
 fn by_mail(
     settings: &settings::Settings,
@@ -124,12 +124,12 @@ fn by_mail(
             Ok(email::receipt(accepted, Some(&note)))
         }
         Err(DeliveryError::Skipped(_)) => {
-            Err(DeliveryError::Skipped(format!("{NO_USER_ID}, and no e-mail address to fall back on")))
+            Err(DeliveryError::Skipped(format!("{NO_USER_ID}, and no e-mail address for the fallback")))
         }
         Err(DeliveryError::Fatal(why)) => {
-            Err(Error::new(format_args!("{NO_USER_ID}, and the mail in its place"), why).into())
+            Err(Error::new(format_args!("{NO_USER_ID}, and the fallback mail failed"), why).into())
         }
-        Err(passing) => Err(passing),
+        Err(temporary) => Err(temporary),
     }
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobodys_id_is_none() {
+    fn zero_and_empty_ids_are_none() {
         let with = |text: Option<&str>, number| {
             user_id(Recipient {
                 user_id: text.map(str::to_owned),

@@ -1,5 +1,5 @@
-//! What Braze is asked: `POST /messages/send`
-//! (<https://www.braze.com/docs/api/endpoints/messaging/send_messages/post_send_messages/>), in the shape edx-ace gives it.
+//! The request to Braze: `POST /messages/send`
+//! (<https://www.braze.com/docs/api/endpoints/messaging/send_messages/post_send_messages/>), in the form of edx-ace.
 
 use ace_plugin::email::{self, Header};
 use ace_plugin::http::Request;
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::settings::{Campaign, Settings};
 
-/// One mail, as far as the message says.
+/// One mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
     pub user_id: String,
@@ -26,7 +26,7 @@ pub struct Mail {
 #[derive(Serialize)]
 struct Body<'a> {
     external_user_ids: [&'a str; 1],
-    /// A transactional mail reaches those as well who opted out of mails.
+    /// Transactional mails are also sent to users who opted out of mails.
     recipient_subscription_state: &'a str,
     campaign_id: Option<&'a str>,
     override_frequency_capping: bool,
@@ -47,14 +47,14 @@ struct Email<'a> {
     body: &'a str,
     plaintext_body: &'a str,
     message_variation_id: Option<&'a str>,
-    /// It breaks the styles ACE's templates have inline already.
+    /// False, because it breaks the styles that ACE has already inlined.
     should_inline_css: bool,
     #[serde(skip_serializing_if = "Headers::is_empty")]
     headers: Headers<'a>,
 }
 
-/// Braze takes one address. edx-ace hands over what the option holds, though the relays want a list there; a list of one is
-/// its address here, a longer one goes as it is.
+/// Braze accepts one address. edx-ace passes the value of the option, which is a list for relays. Here a list of one becomes its
+/// address; a longer list is passed unchanged.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum ReplyTo<'a> {
@@ -120,7 +120,7 @@ impl Mail {
     }
 }
 
-/// The sender. Braze has no relay's default to fall back on.
+/// The sender. Unlike a relay, Braze has no default.
 pub fn from(own: Option<&str>, default: Option<&str>, from_name: &str) -> Result<String, String> {
     if own.is_none() && default.is_none() {
         return Err(

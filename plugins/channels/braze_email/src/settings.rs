@@ -1,4 +1,4 @@
-//! What the operator configured.
+//! The settings.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,14 @@ pub struct Settings {
     pub timeout_ms: u32,
 }
 
-/// Under which campaign, and which variation of it, Braze counts a message.
+/// The campaign, and its variation, to which Braze assigns a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Campaign {
     pub id: String,
     pub variation: Option<String>,
 }
 
-/// Reads the settings. The error names every key at fault.
+/// Parses the settings. The error names all invalid keys.
 pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
     let text = |key: &str| get(key).filter(|value| !value.trim().is_empty());
     let mut problems = Vec::new();
@@ -66,11 +66,10 @@ pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
 }
 
 fn campaigns(json: &str) -> Result<BTreeMap<String, Campaign>, String> {
-    let given: BTreeMap<String, String> = serde_json::from_str(json).map_err(|e| {
-        format!("a table from message names to \"campaign\" or \"campaign:variation\" is expected: {e}")
-    })?;
+    let given: BTreeMap<String, String> = serde_json::from_str(json)
+        .map_err(|e| format!("expected a table from message names to \"campaign\" or \"campaign:variation\": {e}"))?;
     let mut campaigns = BTreeMap::new();
-    // As in edx-ace, an empty one is none.
+    // An empty one is ignored, as in edx-ace.
     for (name, text) in given.into_iter().filter(|(_, text)| !text.trim().is_empty()) {
         let campaign = campaign(&text).map_err(|why| format!("{name}: {why}"))?;
         campaigns.insert(name, campaign);
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_all_at_once() {
+    fn all_missing_settings_are_named() {
         let error = read(|key| (key == "app-id").then(|| " ".to_owned())).expect_err("nothing is set");
         let expected =
             "config key \"rest-endpoint\" is not set; config key \"app-id\" is not set; secret \"api-key\" is not set";
@@ -111,10 +110,10 @@ mod tests {
     #[test]
     fn the_endpoint_is_a_host_or_a_url() {
         for endpoint in ["rest.fra-02.braze.eu", "https://rest.fra-02.braze.eu", " https://rest.fra-02.braze.eu/ "] {
-            let settings = given(&[("rest-endpoint", endpoint)]).expect("it is sound");
+            let settings = given(&[("rest-endpoint", endpoint)]).expect("valid");
             assert_eq!(settings.url, "https://rest.fra-02.braze.eu/messages/send", "{endpoint}");
         }
-        let settings = given(&[("rest-endpoint", "https://localhost:8443/braze")]).expect("it is sound");
+        let settings = given(&[("rest-endpoint", "https://localhost:8443/braze")]).expect("valid");
         assert_eq!(settings.url, "https://localhost:8443/braze/messages/send");
         let bad = "http://rest.fra-02.braze.eu";
         assert!(given(&[("rest-endpoint", bad)]).expect_err(bad).starts_with("config key \"rest-endpoint\": "));
@@ -122,22 +121,22 @@ mod tests {
 
     #[test]
     fn campaigns_are_by_message_name_with_or_without_a_variation() {
-        let settings = given(&[("campaigns", r#"{"a":"c1:v2","b":"c3"}"#)]).expect("they are sound");
+        let settings = given(&[("campaigns", r#"{"a":"c1:v2","b":"c3"}"#)]).expect("valid");
         let campaign =
             |id: &str, variation: Option<&str>| Campaign { id: id.to_owned(), variation: variation.map(str::to_owned) };
         assert_eq!(settings.campaigns["a"], campaign("c1", Some("v2")));
         assert_eq!(settings.campaigns["b"], campaign("c3", None));
-        let settings = given(&[("campaigns", r#"{"a":"","b":" ","c":"c1"}"#)]).expect("they are sound");
-        assert_eq!(settings.campaigns.keys().collect::<Vec<_>>(), ["c"], "an empty campaign is none");
+        let settings = given(&[("campaigns", r#"{"a":"","b":" ","c":"c1"}"#)]).expect("valid");
+        assert_eq!(settings.campaigns.keys().collect::<Vec<_>>(), ["c"], "an empty campaign is ignored");
         for bad in [r#"{"a":"c:"}"#, r#"{"a":":v"}"#, r#"{"a":"c:v:w"}"#, r#"{"a":7}"#, "c:v", "[]"] {
             assert!(given(&[("campaigns", bad)]).expect_err(bad).starts_with("config key \"campaigns\": "), "{bad}");
         }
     }
 
     #[test]
-    fn the_time_out_is_edx_aces_where_none_is_given() {
-        assert_eq!(given(&[]).expect("sound").timeout_ms, 5_000);
-        assert_eq!(given(&[("timeout-seconds", "20")]).expect("sound").timeout_ms, 20_000);
+    fn the_default_timeout_is_that_of_edx_ace() {
+        assert_eq!(given(&[]).expect("valid").timeout_ms, 5_000);
+        assert_eq!(given(&[("timeout-seconds", "20")]).expect("valid").timeout_ms, 20_000);
         assert!(
             given(&[("timeout-seconds", "0")])
                 .expect_err("none at all")

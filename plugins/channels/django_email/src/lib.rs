@@ -1,6 +1,5 @@
-//! Delivers e-mail through the host's relays: edx-ace's `django_email`, with what it lacked (display names, copies,
-//! attachments, one-click unsubscribe, an outcome where there is no address). How is in [`ace_plugin::email`], which other
-//! channels fall back on.
+//! Delivers e-mail through the host's relays: edx-ace's `django_email`, plus display names, copies, attachments, one-click unsubscribe,
+//! and an outcome for recipients without an address. See [`ace_plugin::email`], which other channels use as a fallback.
 
 use std::sync::LazyLock;
 
@@ -23,7 +22,7 @@ impl Channel for DjangoEmail {
     fn enabled() -> Result<(), String> {
         for (key, value) in [("default-from-email", &DEFAULTS.from), ("relay", &DEFAULTS.relay)] {
             if value.as_deref().is_some_and(|text| text.trim().is_empty()) {
-                return Err(format!("config key {key:?}: it is empty; leave it out for the host's default"));
+                return Err(format!("config key {key:?}: it is empty; omit it for the host's default"));
             }
         }
         match DEFAULTS.from.as_deref().map(email::address) {

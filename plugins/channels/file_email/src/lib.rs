@@ -1,6 +1,6 @@
 //! Writes e-mail as HTML files into the operator's outbox folder: edx-ace's `file_email`, for development.
 //!
-//! A file is never overwritten. Its name holds the message's uuid, so that two messages cannot meet.
+//! Files are never overwritten. The message's uuid makes their names unique.
 
 mod name;
 mod page;
@@ -48,8 +48,8 @@ impl Channel for FileEmail {
     }
 }
 
-/// The file name the message itself gives. One of the channel's own making holds the message's uuid: a file of that name is
-/// this message. One the message gives may be another message's, except when an earlier attempt wrote it.
+/// The file name in the message. It may be that of another message, unless an earlier attempt wrote the file. Names that the channel
+/// generates are unique.
 fn own_name(message: &Message) -> Result<Option<String>, Error> {
     if !message.option_is_true("/output_file_path") {
         return Ok(None);

@@ -1,33 +1,33 @@
-//! What a mail's file is called.
+//! The names of mail files.
 
 use ace_plugin::Timestamp;
 
-/// Bytes of a user's id in a file name; the uuid behind it tells files apart.
+/// The most bytes of a user id in a file name. The uuid makes the name unique.
 const USER_ID_BYTES_MAX: usize = 100;
 
-/// `{user id}.{date}-{time}.{uuid}.html`, in UTC. As in edx-ace, no id is "None".
+/// `{user id}.{date}-{time}.{uuid}.html`, in UTC. A missing id is "None", as in edx-ace.
 pub fn of(user_id: Option<&str>, now: Timestamp, uuid: &str) -> String {
     let user_id = user_id.map_or_else(|| "None".to_owned(), safe);
     format!("{user_id}.{}.{uuid}.html", date_time(now))
 }
 
-/// A name of the message's own choice: within the outbox folder, or refused.
+/// A name from the message, which must be inside the outbox folder.
 pub fn relative(path: &str) -> Result<String, String> {
-    let refused = |why| Err(format!("{path:?} {why}; give a name relative to the outbox folder"));
+    let invalid = |why| Err(format!("{path:?} {why}; give a name relative to the outbox folder"));
     if path.starts_with(['/', '\\']) || path.get(1..2) == Some(":") {
-        return refused("is absolute");
+        return invalid("is absolute");
     }
     if path.contains('\\') || path.chars().any(char::is_control) {
-        return refused("holds a backslash or a control character");
+        return invalid("has a backslash or a control character");
     }
     if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        refused("holds \"..\", \".\" or an empty part")
+        invalid("has \"..\", \".\" or an empty part")
     } else {
         Ok(path.to_owned())
     }
 }
 
-/// An id is the sender's text: only what cannot leave the folder or hide the file is kept.
+/// Replaces characters of an id that could leave the folder or hide the file.
 fn safe(user_id: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '@' | '+');
     user_id.chars().take(USER_ID_BYTES_MAX).map(|c| if is_plain(c) { c } else { '_' }).collect()
@@ -59,21 +59,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_user_time_and_message() {
+    fn a_name_has_user_time_and_message() {
         assert_eq!(of(Some("7"), 1_767_323_045_678, "u-1"), "7.20260102-030405.u-1.html");
         assert_eq!(of(None, 0, "u-1"), "None.19700101-000000.u-1.html");
         assert_eq!(of(Some("../a b"), 0, "u-1"), "___a_b.19700101-000000.u-1.html");
     }
 
     #[test]
-    fn dates_know_leap_years() {
+    fn dates_handle_leap_years() {
         assert_eq!(date_time(951_782_400_000), "20000229-000000");
         assert_eq!(date_time(1_709_251_199_999), "20240229-235959");
         assert_eq!(date_time(4_107_542_400_000), "21000301-000000");
     }
 
     #[test]
-    fn a_messages_own_name_stays_in_the_folder() {
+    fn a_name_from_the_message_stays_in_the_folder() {
         assert_eq!(relative("a/b.html"), Ok("a/b.html".to_owned()));
         for path in ["/etc/x", "\\x", "C:\\x", "../x", "a/../x", "a//x", "a/", "./x", "a\nb"] {
             assert!(relative(path).is_err(), "{path:?}");

@@ -1,6 +1,6 @@
 //! The HTML file of a mail.
 
-/// What of a mail stands in its file. Every part is stripped.
+/// The parts of a mail in its file. They are trimmed.
 pub struct Mail<'a> {
     pub to: Option<&'a str>,
     pub from_name: &'a str,
@@ -11,7 +11,7 @@ pub struct Mail<'a> {
 }
 
 impl Mail<'_> {
-    /// edx-ace's layout: the page, and what is no HTML in comments at its end.
+    /// edx-ace's layout: the page, with the other parts in comments at its end.
     pub fn page(&self) -> String {
         let (head, body_html) = (self.head.trim(), self.body_html.trim());
         let mut page = format!(
@@ -31,7 +31,7 @@ impl Mail<'_> {
     }
 }
 
-/// Text that cannot end the comment it stands in: of two hyphens in a row the second is written `&#45;`.
+/// Text that cannot end a comment: the second of two hyphens becomes `&#45;`.
 fn comment(text: &str) -> String {
     text.replace("--", "-&#45;")
 }

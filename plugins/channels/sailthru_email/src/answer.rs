@@ -1,17 +1,17 @@
-//! What Sailthru's answer means (<https://getstarted.sailthru.com/developers/api-basics/responses/>). What it did stands in
-//! the body, whatever the status.
+//! Interprets Sailthru's response (<https://getstarted.sailthru.com/developers/api-basics/responses/>). The body has the result,
+//! regardless of the status.
 
 use ace_plugin::channel::{DeliveryError, Receipt};
 use ace_plugin::http::Response;
 use ace_plugin::{RecoverableError, Timestamp, time};
 use serde::{Deserialize, Serialize};
 
-/// Something went wrong at Sailthru: wait a moment.
+/// An internal error of Sailthru: retry later.
 const INTERNAL_ERROR: i64 = 9;
 /// Too many requests this minute.
 const RATE_LIMIT: i64 = 43;
 
-/// When to come back where Sailthru does not say: edx-ace's 10 s, 2 s more or less.
+/// The delay of a retry if Sailthru suggests none: edx-ace's 10 s, plus or minus 2 s.
 const DELAY_MS: u64 = 10_000;
 const JITTER_MS: u64 = 2_000;
 
@@ -22,18 +22,18 @@ struct Answer {
     send_id: Option<String>,
 }
 
-/// By what happens next: an answer without an error is delivered; the codes 9 and 43, 429 and 5xx may pass; anything else is
-/// for good, opt-outs (32 to 35, 37) too.
+/// A response without an error means delivered. The codes 9 and 43 and the statuses 429 and 5xx are recoverable. All others are fatal,
+/// including opt-outs (32 to 35, 37).
 pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt, DeliveryError> {
     let status = response.status;
     let answer: Option<Answer> = serde_json::from_slice(&response.body).ok();
     let code = answer.as_ref().and_then(|answer| answer.error);
-    let may_pass = matches!(code, Some(INTERNAL_ERROR | RATE_LIMIT)) || matches!(status, 429 | 500..=599);
+    let is_temporary = matches!(code, Some(INTERNAL_ERROR | RATE_LIMIT)) || matches!(status, 429 | 500..=599);
     match answer {
-        _ if may_pass => {
-            let at = comeback(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random));
+        _ if is_temporary => {
+            let at = retry_time(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random));
             Err(DeliveryError::Recoverable(RecoverableError {
-                message: told(response, answer),
+                message: described(response, answer),
                 next_attempt_time: Some(at),
             }))
         }
@@ -45,7 +45,7 @@ pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt,
             let hint = "redirects are not followed, check config key \"endpoint\"";
             Err(DeliveryError::Fatal(format!("Sailthru answered {status}, a redirect to {to}: {hint}")))
         }
-        answer => Err(DeliveryError::Fatal(told(response, answer))),
+        answer => Err(DeliveryError::Fatal(described(response, answer))),
     }
 }
 
@@ -61,13 +61,13 @@ fn receipt(response: &Response, send_id: Option<String>) -> Receipt {
     Receipt { provider_id: None, detail: serde_json::to_string(&Detail { note }).ok() }
 }
 
-/// Sailthru's code and words, else what it sent.
-fn told(response: &Response, answer: Option<Answer>) -> String {
+/// Sailthru's code and message, otherwise the start of its response.
+fn described(response: &Response, answer: Option<Answer>) -> String {
     let status = response.status;
     match answer {
         Some(Answer { error: Some(code), errormsg, .. }) => {
-            let words = errormsg.unwrap_or_else(|| "no text".to_owned());
-            format!("Sailthru answered {status} with error {code}: {words}")
+            let text = errormsg.unwrap_or_else(|| "no text".to_owned());
+            format!("Sailthru answered {status} with error {code}: {text}")
         }
         _ => match response.excerpt().as_str() {
             "" => format!("Sailthru answered {status}"),
@@ -76,8 +76,8 @@ fn told(response: &Response, answer: Option<Answer>) -> String {
     }
 }
 
-/// When Sailthru says to come back: the end of the minute that has no requests left, or the usual header.
-fn comeback(response: &Response, now: Timestamp) -> Option<Timestamp> {
+/// The time that Sailthru suggests: Retry-After, or the end of a minute without remaining requests.
+fn retry_time(response: &Response, now: Timestamp) -> Option<Timestamp> {
     let remaining = response.header("x-rate-limit-remaining").and_then(|text| text.parse::<i64>().ok());
     let reset = || response.epoch_seconds("x-rate-limit-reset").filter(|_| remaining.is_none_or(|left| left <= 0));
     response.retry_after(now).or_else(reset)
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_mean_what_they_mean_to_edx_ace() {
+    fn responses_are_interpreted_as_in_edx_ace() {
         let all: Value =
             serde_json::from_str(include_str!("../../../../tests/fixtures/http_shapes.json")).expect("JSON");
         for case in all["sailthru"]["answers"].as_array().expect("cases") {
@@ -111,7 +111,7 @@ mod tests {
                 .collect();
             let name = case["case"].as_str().expect("a name");
             let answer = answer(&response(status, &headers, case["body"].as_str().expect("a body")));
-            // What escapes as an exception there: an empty answer, and the one with the rate limit's end.
+            // Exceptions escape in edx-ace for an empty response and for one with the end of the rate limit.
             let (expected, delay_ms) = match (case["outcome"].as_str().expect("an outcome"), name) {
                 ("escapes", "empty") => ("delivered", 0),
                 ("escapes", "rate_limited") => ("recoverable", 60_000),
@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_answer_is_delivered_and_says_so() {
+    fn an_empty_response_is_delivered_with_a_note() {
         let receipt = answer(&response(200, &[], "{}")).expect("delivered");
         assert_eq!(receipt.detail.as_deref(), Some(r#"{"note":"Sailthru answered 200 without a send_id: {}"}"#));
     }
 
     #[test]
-    fn what_is_not_sailthrus_is_no_success() {
+    fn an_unknown_response_is_not_a_success() {
         for body in ["", "<html>", "[]", "7", r#"{"error":"x"}"#, r#"{"errormsg":"odd"}"#] {
             assert!(fatal(answer(&response(200, &[], body))).starts_with("Sailthru answered 200"), "{body}");
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_limit_says_when_it_ends() {
+    fn the_end_of_the_rate_limit_is_used() {
         let body = r#"{"error":43,"errormsg":"Too many POST requests"}"#;
         let at = |headers: &[(&str, &str)]| recoverable(answer(&response(429, headers, body))).next_attempt_time;
         let reset = ("X-Rate-Limit-Reset", "1772366460");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_in_trouble_may_recover_whatever_they_say() {
+    fn server_errors_are_recoverable_whatever_their_body() {
         for (status, body) in [(500, r#"{"error":99,"errormsg":"Other"}"#), (502, "<html>"), (503, ""), (429, "{}")] {
             assert_eq!(
                 recoverable(answer(&response(status, &[], body))).next_attempt_time,

@@ -1,8 +1,8 @@
-//! Delivers e-mail through Sailthru, or whoever still serves its API: edx-ace's `sailthru_email`. The mail is made of a
-//! template at Sailthru and of variables, which are the rendered files.
+//! Delivers e-mail through the Sailthru API: edx-ace's `sailthru_email`. A template at Sailthru combines the rendered files, which are
+//! passed as variables.
 //!
-//! The functions in the modules below ask nothing of the host, and are tested natively against what the real edx-ace sends
-//! and makes of the answers (tests/fixtures/http_shapes.json).
+//! The modules below do not call the host. They are tested natively against the requests of the real edx-ace and its interpretation of
+//! responses (tests/fixtures/http_shapes.json).
 
 mod answer;
 mod request;
@@ -15,7 +15,7 @@ use ace_plugin::{Message, Settings, email, http, random, time};
 
 use request::{Send, Vars};
 
-/// Characters of a message that the debug mode logs.
+/// The most characters of a message in the log of the debug mode.
 const LOGGED_CHARS: usize = 8_000;
 
 static SETTINGS: LazyLock<Result<settings::Settings, String>> =
@@ -34,7 +34,7 @@ impl Channel for SailthruEmail {
         settings().map(|_| ())
     }
 
-    /// Sailthru puts the addresses in while it sends.
+    /// Sailthru replaces the placeholders by URLs.
     fn action_links(_: &Message) -> Vec<ActionLink> {
         let link =
             |url: &str, text: &str, unsubscribe| ActionLink { url: url.to_owned(), text: text.to_owned(), unsubscribe };
@@ -76,7 +76,7 @@ fn settings() -> Result<&'static settings::Settings, String> {
     SETTINGS.as_ref().map_err(Clone::clone)
 }
 
-/// Nothing is sent; as in edx-ace it counts as delivered.
+/// Sends nothing, but counts as delivered, as in edx-ace.
 fn debug(json: &str) -> Receipt {
     let cut: String = json.chars().take(LOGGED_CHARS).collect();
     ace_plugin::info!("debug is on, not sent to Sailthru: {cut}");

@@ -1,4 +1,4 @@
-//! What Sailthru is asked: a signed form, `POST /send`, in the shape edx-ace and Sailthru's client for Python give it.
+//! The request to Sailthru: a signed form, `POST /send`, in the form of edx-ace and Sailthru's client for Python.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ pub struct Send<'a> {
     pub options: Options<'a>,
 }
 
-/// The rendered files, as the template at Sailthru knows them.
+/// The rendered files, with the names of the variables at Sailthru.
 #[derive(Serialize)]
 pub struct Vars<'a> {
     #[serde(rename = "ace_template_from_name")]
@@ -38,7 +38,7 @@ pub struct Options<'a> {
     behalf_email: Option<Behalf<'a>>,
 }
 
-/// Sailthru takes one address. A list of one is its address, a longer one goes as it is, as in edx-ace.
+/// Sailthru accepts one address. A list of one becomes its address; a longer list is passed unchanged, as in edx-ace.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Behalf<'a> {
@@ -46,7 +46,7 @@ enum Behalf<'a> {
     Many(&'a [String]),
 }
 
-/// On whose behalf Sailthru sends: who gets the replies, else the message's own sender.
+/// The address on whose behalf Sailthru sends: that for replies, otherwise the sender of the message.
 pub fn options<'a>(reply_to: &'a [String], from_address: Option<&'a str>) -> Options<'a> {
     let behalf_email = match reply_to {
         [] => from_address.map(Behalf::One),
@@ -56,7 +56,7 @@ pub fn options<'a>(reply_to: &'a [String], from_address: Option<&'a str>) -> Opt
     Options { behalf_email }
 }
 
-/// Without whitespace at the ends, by Python's rules: with any, Sailthru drops the mail without a word.
+/// Trims whitespace by Python's rules. Sailthru silently drops mails with leading or trailing whitespace.
 pub fn stripped(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
 }
@@ -104,7 +104,7 @@ fn signature<const N: usize>(secret: &str, mut values: [&str; N]) -> String {
     hex
 }
 
-/// As Python's `urlencode` writes it.
+/// Encodes as Python's `urlencode` does.
 fn escape(value: &str, form: &mut String) {
     for byte in value.bytes() {
         match byte {

@@ -1,9 +1,9 @@
-//! What the operator configured.
+//! The settings.
 
 use ace_plugin::http;
 
 const ENDPOINT: &str = "https://api.sailthru.com";
-/// The time-out of Sailthru's own client.
+/// The timeout of Sailthru's client.
 const TIMEOUT_MS: u32 = 10_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +13,12 @@ pub struct Settings {
     pub template_name: String,
     pub api_key: String,
     pub api_secret: String,
-    /// Log instead of sending. Then there may be no key and no secret.
+    /// Logs instead of sending. Key and secret are then optional.
     pub is_debug: bool,
     pub timeout_ms: u32,
 }
 
-/// Reads the settings. The error names every key at fault.
+/// Parses the settings. The error names all invalid keys.
 pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
     let text = |key: &str| get(key).filter(|value| !value.trim().is_empty());
     let is_debug = match get("debug").as_deref() {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_all_at_once() {
+    fn all_missing_settings_are_named() {
         let error = given(&[("api-key", " ")]).expect_err("nothing is set");
         let expected =
             "config key \"template-name\" is not set; secret \"api-key\" is not set; secret \"api-secret\" is not set";
@@ -82,17 +82,17 @@ mod tests {
 
     #[test]
     fn the_debug_mode_needs_no_secrets() {
-        assert!(given(&[("template-name", "t"), ("debug", "true")]).expect("sound").is_debug);
+        assert!(given(&[("template-name", "t"), ("debug", "true")]).expect("valid").is_debug);
         assert!(given(&[("template-name", "t"), ("debug", "false")]).is_err());
-        assert!(!with("debug", "false").expect("sound").is_debug);
+        assert!(!with("debug", "false").expect("valid").is_debug);
         assert!(with("debug", "yes").expect_err("no boolean").contains("\"debug\""));
     }
 
     #[test]
-    fn the_endpoint_is_sailthrus_where_none_is_given() {
-        assert_eq!(given(&REQUIRED).expect("sound").url, "https://api.sailthru.com/send");
+    fn the_default_endpoint_is_that_of_sailthru() {
+        assert_eq!(given(&REQUIRED).expect("valid").url, "https://api.sailthru.com/send");
         assert_eq!(
-            with("endpoint", "https://localhost:8443/api/").expect("sound").url,
+            with("endpoint", "https://localhost:8443/api/").expect("valid").url,
             "https://localhost:8443/api/send"
         );
         let bad = "http://api.sailthru.com";
@@ -100,9 +100,9 @@ mod tests {
     }
 
     #[test]
-    fn the_time_out_is_the_clients_where_none_is_given() {
-        assert_eq!(given(&REQUIRED).expect("sound").timeout_ms, 10_000);
-        assert_eq!(with("timeout-seconds", "3").expect("sound").timeout_ms, 3_000);
+    fn the_default_timeout_is_that_of_the_client() {
+        assert_eq!(given(&REQUIRED).expect("valid").timeout_ms, 10_000);
+        assert_eq!(with("timeout-seconds", "3").expect("valid").timeout_ms, 3_000);
         assert!(with("timeout-seconds", "0").expect_err("no time at all").contains("timeout-seconds"));
     }
 }

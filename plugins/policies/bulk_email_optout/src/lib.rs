@@ -1,7 +1,6 @@
-//! Denies e-mail to a recipient who opted out of every course the message is about.
+//! Denies e-mail to recipients who opted out of every course the message is about.
 //!
-//! Who opted out is a fact in a bucket: the key `{user id}/{course id}` is there. edx-platform's `bulk_email_optout` reads
-//! the same from its database.
+//! An opt-out is a key `{user id}/{course id}` in a bucket. edx-platform's `bulk_email_optout` reads opt-outs from its database.
 
 use std::sync::LazyLock;
 
@@ -9,7 +8,7 @@ use ace_plugin::policy::{Policy, PolicyResult};
 use ace_plugin::{Message, Settings, keyvalue};
 
 const DEFAULT_BUCKET: &str = "course-optouts";
-/// Lookups one message may cost.
+/// The most lookups for one message.
 const COURSES_MAX: usize = 1000;
 
 static BUCKET: LazyLock<String> =
@@ -22,7 +21,7 @@ ace_plugin::export_policy!(BulkEmailOptout);
 impl Policy for BulkEmailOptout {
     fn enabled() -> Result<(), String> {
         match BUCKET.trim() {
-            "" => Err("config key \"bucket\": it is empty; leave it out for \"course-optouts\"".to_owned()),
+            "" => Err("config key \"bucket\": it is empty; omit it for \"course-optouts\"".to_owned()),
             _ => Ok(()),
         }
     }
@@ -42,21 +41,21 @@ impl Policy for BulkEmailOptout {
     }
 }
 
-/// Stops at the first course that is not opted out of. A lookup that fails is a fault: it must not let the message pass.
+/// Stops at the first course without an opt-out. A failed lookup is a fault, which must not allow the message.
 fn opted_out_of_all(
     user_id: &str,
     courses: &[String],
-    mut is_fact: impl FnMut(&str) -> Result<bool, String>,
+    mut exists: impl FnMut(&str) -> Result<bool, String>,
 ) -> Result<bool, String> {
     if courses.len() > COURSES_MAX {
-        return Err(format!("context /course_ids: {} courses; at most {COURSES_MAX} are looked up", courses.len()));
+        return Err(format!("context /course_ids: {} courses; at most {COURSES_MAX} are supported", courses.len()));
     }
     if user_id.contains('/') {
-        // It would let one user's key read as another's: courses may hold slashes.
-        return Err(format!("the user id {user_id:?} holds a slash, which a key of an opt-out cannot express"));
+        // The key would be ambiguous, because course ids may have slashes.
+        return Err(format!("the user id {user_id:?} has a slash, which a key of an opt-out cannot represent"));
     }
     for course in courses {
-        if !is_fact(&format!("{user_id}/{course}"))? {
+        if !exists(&format!("{user_id}/{course}"))? {
             return Ok(false);
         }
     }
@@ -71,7 +70,7 @@ mod tests {
         ids.iter().map(|&id| id.to_owned()).collect()
     }
 
-    /// Whether user 7 is out of all these, and the keys looked up.
+    /// Whether user 7 opted out of all these courses, and the keys of the lookups.
     fn ask(ids: &[&str], facts: &[&str]) -> (bool, Vec<String>) {
         let mut asked = Vec::new();
         let answer = opted_out_of_all("7", &courses(ids), |key| {
@@ -90,18 +89,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_course_not_opted_out_of_ends_the_search() {
+    fn the_first_course_without_an_opt_out_ends_the_search() {
         assert_eq!(ask(&["a", "b", "c"], &["7/a"]).1, ["7/a", "7/b"]);
     }
 
     #[test]
     fn a_failing_lookup_is_a_fault() {
-        let answer = opted_out_of_all("7", &courses(&["a"]), |_| Err("the store is away".to_owned()));
-        assert_eq!(answer, Err("the store is away".to_owned()));
+        let answer = opted_out_of_all("7", &courses(&["a"]), |_| Err("the store is unavailable".to_owned()));
+        assert_eq!(answer, Err("the store is unavailable".to_owned()));
     }
 
     #[test]
-    fn lookups_are_bounded_and_keys_have_one_reading() {
+    fn lookups_are_bounded_and_keys_are_unambiguous() {
         let none = |_: &str| -> Result<bool, String> { unreachable!("nothing is looked up") };
         assert!(opted_out_of_all("7", &vec![String::new(); COURSES_MAX + 1], none).is_err());
         assert!(opted_out_of_all("7/a", &courses(&["b"]), none).is_err());

@@ -1,4 +1,4 @@
-//! Denies or delays the channel types that its config lists: edx-ace's `StubPolicy`, for tests and trials.
+//! Denies or delays the channel types in its config, like edx-ace's `StubPolicy`. For tests.
 
 use std::sync::LazyLock;
 
@@ -30,7 +30,7 @@ fn stub() -> Result<&'static Stub, Error> {
     STUB.as_ref().map_err(Clone::clone)
 }
 
-/// What the config says, the same for every message.
+/// The config, which is the same for every message.
 struct Stub {
     deny: Vec<String>,
     delay: Vec<Wait>,
@@ -42,7 +42,7 @@ struct Stub {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Wait {
     channel_type: String,
-    /// From the moment the policy is asked.
+    /// The delay from the evaluation of the policy.
     seconds: u64,
 }
 
@@ -75,7 +75,7 @@ impl Stub {
     }
 }
 
-const TYPES: &str = "a channel type is lower case without spaces (\"email\", \"push\"), or \"*\" for every one";
+const TYPES: &str = "a channel type is lower case without spaces (\"email\", \"push\"), or \"*\" for all types";
 
 fn is_channel_type(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(|c| c.is_uppercase() || c.is_whitespace())
@@ -94,12 +94,12 @@ mod tests {
     }
 
     #[test]
-    fn it_lets_pass_what_its_config_does_not_list() {
+    fn types_outside_the_config_are_allowed() {
         assert_eq!(stub(&[], &[]).verdict(1_000), PolicyResult::pass());
     }
 
     #[test]
-    fn it_denies_and_delays_what_its_config_lists() {
+    fn types_in_the_config_are_denied_and_delayed() {
         let expected = PolicyResult::pass().deny("*", "because").delay("push", 61_000, "because").delay(
             "email",
             u64::MAX,
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_cannot_be_is_refused_by_the_name_of_its_key() {
+    fn an_error_names_the_key_of_an_invalid_type() {
         assert!(stub(&["email", "*"], &[("sms", 1)]).validated().is_ok());
         let error = stub(&["Email"], &[]).validated().err().expect("upper case");
         assert!(error.to_string().starts_with("config key \"deny\": "), "{error}");

@@ -1,4 +1,4 @@
-//! `options.attachments`: files that go with a mail.
+//! `options.attachments`: the attachments of a mail.
 
 use crate::mailer::Attachment;
 use base64::Engine;
@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// One attachment as a message gives it: `{"name": …, "type": …, "content": base64}`.
+/// One attachment in a message: `{"name": …, "type": …, "content": base64}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
@@ -14,7 +14,7 @@ pub struct Given {
     #[serde(rename = "type", default = "any_bytes")]
     content_type: String,
     content: Option<String>,
-    /// Known, so that the refusal can say what it is about.
+    /// Known, so that the error can name it.
     url: Option<IgnoredAny>,
 }
 
@@ -23,7 +23,7 @@ fn any_bytes() -> String {
 }
 
 impl Given {
-    /// With its content as bytes. The error is for the operator.
+    /// Decodes the content. The error is for operators.
     pub fn decoded(self) -> Result<Attachment, String> {
         let fail = |why: &str| format!("options /attachments: {:?}: {why}", self.name);
         if self.url.is_some() {
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_attached_is_named() {
+    fn an_error_names_the_invalid_attachment() {
         let error = decode(r#"{"name":"a.txt","url":"https://example.com/a"}"#).expect_err("by URL");
         assert_eq!(
             error,
@@ -63,7 +63,7 @@ mod tests {
         );
         assert!(
             decode(r#"{"name":"a","content":"%"}"#)
-                .expect_err("no base64")
+                .expect_err("not base64")
                 .contains("\"a\": \"content\" is not base64")
         );
         assert!(decode(r#"{"name":"a"}"#).is_err());

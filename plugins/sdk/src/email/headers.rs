@@ -1,4 +1,4 @@
-//! The headers a message asks for, and one-click unsubscribe (RFC 8058).
+//! The headers of a message, and one-click unsubscribe (RFC 8058).
 
 /// Name and value.
 pub type Header = (String, String);
@@ -8,8 +8,7 @@ const UNSUBSCRIBE_POST: &str = "List-Unsubscribe-Post";
 /// The only value RFC 8058, section 3.1, allows.
 const ONE_CLICK: &str = "List-Unsubscribe=One-Click";
 
-/// The message's headers with a List-Unsubscribe-Post that works. edx-platform puts the URL there, which no mail client
-/// takes for one-click.
+/// The message's headers with a valid List-Unsubscribe-Post. edx-platform puts the URL there, which mail clients do not accept.
 pub fn corrected(mut headers: Vec<Header>) -> Vec<Header> {
     for (_, value) in headers.iter_mut().filter(|(name, _)| is(name, UNSUBSCRIBE_POST)) {
         ONE_CLICK.clone_into(value);
@@ -17,19 +16,20 @@ pub fn corrected(mut headers: Vec<Header>) -> Vec<Header> {
     headers
 }
 
-/// A line has 998 bytes (RFC 5322, section 2.1.1); the rest of it is for the header's name and a host that gets longer by IDNA.
+/// The longest URL. A line has at most 998 bytes (RFC 5322, section 2.1.1); the rest is for the header's name and the growth of a host
+/// by IDNA.
 const URL_BYTES_MAX: usize = 900;
 
-/// Whether the message says itself how to unsubscribe.
+/// Whether the message has a List-Unsubscribe.
 pub fn has_unsubscribe(headers: &[Header]) -> bool {
     headers.iter().any(|(name, _)| is(name, UNSUBSCRIBE))
 }
 
-/// The headers, with both of RFC 8058 where the URL can serve: https alone can, and only what fits into a line.
+/// Adds both headers of RFC 8058 for an https URL that fits into a line.
 ///
 /// # Errors
 ///
-/// Why the URL cannot serve, for the log: the mail goes out without the headers.
+/// The unchanged headers and why the URL cannot be used, for the log.
 pub fn with_one_click_unsubscribe(mut headers: Vec<Header>, url: &str) -> Result<Vec<Header>, (Vec<Header>, String)> {
     let url = match encoded(url.trim()) {
         Ok(url) => url,
@@ -42,18 +42,18 @@ pub fn with_one_click_unsubscribe(mut headers: Vec<Header>, url: &str) -> Result
     Ok(headers)
 }
 
-/// The URL with what ends it in a header (a comma, a space, brackets) percent-encoded. A host beyond ASCII is left to the mailer.
+/// The URL with characters that would end it in a header (commas, spaces, brackets) percent-encoded. The mailer encodes a non-ASCII host.
 fn encoded(url: &str) -> Result<String, String> {
     let is_https = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
     let rest = if is_https { &url[8..] } else { "" };
     let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    let is_unfit = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"' | ',');
-    if host.is_empty() || host.contains(is_unfit) || url.contains(char::is_control) {
-        return Err("it is no https URL".to_owned());
+    let is_forbidden = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>' | '"' | ',');
+    if host.is_empty() || host.contains(is_forbidden) || url.contains(char::is_control) {
+        return Err("it is not an https URL".to_owned());
     }
     let mut encoded = url[..8 + host.len()].to_owned();
     for c in rest[host.len()..].chars() {
-        if c.is_ascii_graphic() && !is_unfit(c) {
+        if c.is_ascii_graphic() && !is_forbidden(c) {
             encoded.push(c);
             continue;
         }
@@ -63,7 +63,7 @@ fn encoded(url: &str) -> Result<String, String> {
     }
     match encoded.len() {
         ..=URL_BYTES_MAX => Ok(encoded),
-        bytes => Err(format!("it has {bytes} bytes, and a header's line takes {URL_BYTES_MAX}")),
+        bytes => Err(format!("it has {bytes} bytes; the maximum is {URL_BYTES_MAX}")),
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_header_that_no_client_takes_is_corrected() {
+    fn an_invalid_post_header_is_corrected() {
         let url = "<https://example.com/u>";
         let given = vec![header("List-Unsubscribe", url), header("list-unsubscribe-post", url), header("X-A", "b")];
         let expected = vec![
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_https_url_makes_both_headers() {
+    fn an_https_url_adds_both_headers() {
         let expected = vec![
             header("X-A", "b"),
             header("List-Unsubscribe", "<https://example.com/u?id=7&k=%2C>"),
@@ -103,32 +103,32 @@ mod tests {
     }
 
     #[test]
-    fn a_post_header_of_the_message_is_not_doubled() {
+    fn a_post_header_of_the_message_is_not_duplicated() {
         let headers = with_one_click_unsubscribe(vec![header("List-Unsubscribe-Post", "x")], "https://example.com/u");
         let headers = headers.expect("an https URL");
         assert_eq!(headers.iter().filter(|(name, _)| name == "List-Unsubscribe-Post").count(), 1);
     }
 
     #[test]
-    fn what_cannot_unsubscribe_is_left_out_and_says_why() {
+    fn an_unusable_url_is_omitted_with_its_reason() {
         let long = format!("https://e.c/{}", "x".repeat(900));
         for (url, why) in [
-            ("", "no https"),
-            ("https://", "no https"),
-            ("/u", "no https"),
-            ("http://example.com/u", "no https"),
-            ("mailto:a@b.c", "no https"),
-            ("https://e.c/>\r\nBcc: x", "no https"),
-            ("https://a, b.c/", "no https"),
+            ("", "not an https"),
+            ("https://", "not an https"),
+            ("/u", "not an https"),
+            ("http://example.com/u", "not an https"),
+            ("mailto:a@b.c", "not an https"),
+            ("https://e.c/>\r\nBcc: x", "not an https"),
+            ("https://a, b.c/", "not an https"),
             (long.as_str(), "912 bytes"),
         ] {
-            let (headers, told) = with_one_click_unsubscribe(vec![header("X-A", "b")], url).expect_err(url);
-            assert!(headers == [header("X-A", "b")] && told.contains(why), "{url:?}: {told}");
+            let (headers, reason) = with_one_click_unsubscribe(vec![header("X-A", "b")], url).expect_err(url);
+            assert!(headers == [header("X-A", "b")] && reason.contains(why), "{url:?}: {reason}");
         }
     }
 
     #[test]
-    fn what_would_end_the_url_in_the_header_is_encoded() {
+    fn characters_that_would_end_the_url_are_encoded() {
         for (url, expected) in [
             ("https://e.c/u?courses=a,b", "<https://e.c/u?courses=a%2Cb>"),
             ("https://e.c/a b?<x>", "<https://e.c/a%20b?%3Cx%3E>"),
@@ -136,7 +136,7 @@ mod tests {
             ("https://bücher.example/u", "<https://bücher.example/u>"),
             ("https://e.c", "<https://e.c>"),
         ] {
-            let headers = with_one_click_unsubscribe(Vec::new(), url).expect("it can serve");
+            let headers = with_one_click_unsubscribe(Vec::new(), url).expect("usable");
             assert_eq!(headers[0].1, expected);
         }
         let url = format!("https://e.c/{}", "x".repeat(800));

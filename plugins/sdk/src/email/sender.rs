@@ -1,9 +1,12 @@
-//! Who a mail is from.
+//! The sender of a mail.
 
-/// What goes into the mail's `sender`: `None` is the relay's default, `Name <>` the relay's default under a name.
+/// The value of the mail's `sender`: `None` is the relay's default, `Name <>` the relay's default address with a name.
 ///
-/// The address is the message's own (`options.from_address`), else the channel's default. The rendered `from_name` is the
-/// display name, unless the message's own address has one; that of a default gives way.
+/// The address is that of the message (`options.from_address`), otherwise the channel's default. The display name is that of the
+/// message's address, otherwise the rendered `from_name`, otherwise that of the default.
+///
+/// # Errors
+/// If an address is invalid.
 pub fn sender(own: Option<&str>, default: Option<&str>, from_name: &str) -> Result<Option<String>, String> {
     match (own, default) {
         (Some(own), _) if has_name(own) => Ok(Some(own.trim().to_owned())),
@@ -21,12 +24,16 @@ pub fn sender(own: Option<&str>, default: Option<&str>, from_name: &str) -> Resu
     }
 }
 
-/// The address of `Name <address>`, `<address>` or `address`. Whether it is one in truth is for the host to say; here it
-/// must only be fit to be put between angle brackets.
+/// The address in `Name <address>`, `<address>` or `address`.
+///
+/// # Errors
+/// If it cannot be put between angle brackets. The host validates it fully.
 pub fn address(mailbox: &str) -> Result<&str, String> {
     let bare = split(mailbox).map_or(mailbox, |(_, address)| address).trim();
-    let sound = bare.contains('@') && !bare.chars().any(|c| c.is_control() || matches!(c, '<' | '>'));
-    sound.then_some(bare).ok_or_else(|| format!("{mailbox:?} is no address; write name@domain or Name <name@domain>"))
+    let is_valid = bare.contains('@') && !bare.chars().any(|c| c.is_control() || matches!(c, '<' | '>'));
+    is_valid
+        .then_some(bare)
+        .ok_or_else(|| format!("{mailbox:?} is not an address; write name@domain or Name <name@domain>"))
 }
 
 fn has_name(mailbox: &str) -> bool {
@@ -45,8 +52,8 @@ fn named(name: &str, address: &str) -> String {
     }
 }
 
-/// A display name as RFC 5322, section 3.2.5, wants it: words of atoms as they are, anything else as a quoted string. Letters
-/// beyond ASCII belong to words (RFC 6532); the host encodes them.
+/// A display name according to RFC 5322, section 3.2.5: atoms unchanged, anything else as a quoted string. Non-ASCII letters are
+/// allowed in atoms (RFC 6532); the host encodes them.
 fn phrase(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || " !#$%&'*+-/=?^_`{|}~".contains(c);
     if name.chars().all(is_plain) {
@@ -66,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_messages_own_address_wins_with_its_own_name_or_the_rendered_one() {
+    fn the_messages_address_takes_precedence_with_its_name_or_the_rendered_one() {
         check(Some("a@b.c"), Some("x@y.z"), "Jane", Some("Jane <a@b.c>"));
         check(Some(" Shop <a@b.c>"), Some("x@y.z"), "Jane", Some("Shop <a@b.c>"));
         check(Some("<a@b.c>"), None, "Jane", Some("Jane <a@b.c>"));
@@ -75,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_defaults_name_gives_way_to_the_rendered_one() {
+    fn the_rendered_name_takes_precedence_over_that_of_a_default() {
         check(None, Some("Shop <x@y.z>"), "Jane", Some("Jane <x@y.z>"));
         check(None, Some("Shop <x@y.z>"), "", Some("Shop <x@y.z>"));
         check(None, None, "Jane", Some("Jane <>"));
@@ -83,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_quoted_where_they_must_be() {
+    fn names_are_quoted_if_necessary() {
         check(None, None, "Doe, Jane", Some("\"Doe, Jane\" <>"));
         check(None, None, "J. \"JD\" Doe \\", Some("\"J. \\\"JD\\\" Doe \\\\\" <>"));
         check(None, None, "Zoë Müller", Some("Zoë Müller <>"));
@@ -91,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_and_named() {
+    fn an_error_names_the_invalid_address() {
         let refused = sender(Some("a@b.c>, <d@e.f"), None, "Jane").expect_err("two addresses");
         assert!(refused.starts_with("options /from_address: "), "{refused}");
         assert!(sender(Some("a@b.c\r\nBcc: d@e.f"), None, "Jane").is_err());

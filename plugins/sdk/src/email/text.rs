@@ -1,7 +1,6 @@
-//! From rendered files and options to the parts of a mail.
+//! Converts rendered files and options to the parts of a mail.
 
-/// Every run of whitespace as one space, none at the ends: what a subject or a name in a header may be. Other control
-/// characters count as whitespace; nothing a header could hold is made of them.
+/// A single line for a subject or a name in a header: runs of whitespace and control characters become one space, none at the ends.
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
@@ -13,14 +12,14 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// edx-ace's page around the two rendered files, byte for byte.
+/// edx-ace's page with the two rendered files, byte for byte.
 pub fn page(head: &str, body: &str) -> String {
     format!("<!DOCTYPE html>\n<html>\n  <head>\n    {head}\n  </head>\n  <body>\n    {body}\n  </body>\n</html>")
 }
 
-/// An address or a list of them, as JSON text; none for null and for no text. Empty ones are left out.
+/// An address or a list of addresses in JSON, without empty ones. Null and an empty text have none.
 pub fn one_or_many(json: &str) -> Result<Vec<String>, String> {
-    let expected = |e| format!("an address or a list of addresses is expected: {e}");
+    let expected = |e| format!("expected an address or a list of addresses: {e}");
     let mut all = match json {
         "" | "null" => Vec::new(),
         text if text.starts_with('"') => vec![serde_json::from_str(text).map_err(expected)?],
@@ -35,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_no_whitespace_but_single_spaces() {
+    fn a_line_has_only_single_spaces() {
         assert_eq!(one_line("\n  Your\r\n\tcourse \u{a0} starts\u{2028}\u{1c}now \n"), "Your course starts now");
         assert_eq!(one_line(&"a \n".repeat(100)), vec!["a"; 100].join(" "), "more runs than edx-ace's 32");
         assert_eq!(one_line("Zoë\0 & 日本"), "Zoë & 日本");
@@ -43,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_keeps_both_parts_as_they_are() {
+    fn the_page_does_not_change_its_parts() {
         let expected = "<!DOCTYPE html>\n<html>\n  <head>\n    <style>\n</style>\n\n  </head>\n  <body>\n    <p>Hi</p> \n  </body>\n</html>";
         assert_eq!(page("<style>\n</style>\n", "<p>Hi</p> "), expected);
     }

@@ -1,4 +1,4 @@
-//! The functions that a host calls, for every type that implements a trait of this crate.
+//! The functions that a host calls, for all types that implement a trait of this crate.
 
 use std::sync::Once;
 
@@ -76,7 +76,7 @@ impl<T: RecipientResolver> resolver_wit::Guest for T {
     }
 }
 
-/// A panic ends in a trap, which says nothing; its text and place go to the log first.
+/// Logs the text and location of panics, because a trap does not contain them.
 fn log_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| std::panic::set_hook(Box::new(|panic| crate::log(Level::Error, &panic.to_string()))));

@@ -1,20 +1,19 @@
-//! For a channel's own tests: answers of a provider made by hand, and what they come to. For dev-dependencies, with the
-//! feature `testing`.
+//! For tests of channels: responses of a provider, and assertions on results. For dev-dependencies, with the feature `testing`.
 
 use crate::channel::{DeliveryError, Receipt};
 use crate::http::Response;
 use crate::{RecoverableError, Timestamp};
 
-/// What `deliver` returns.
+/// The result of `deliver`.
 pub type Answer = Result<Receipt, DeliveryError>;
 
-/// An answer of a provider.
+/// A response of a provider.
 pub fn response(status: u16, headers: &[(&str, &str)], body: &str) -> Response {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Response { status, headers, body: body.as_bytes().to_vec() }
 }
 
-/// That it may be tried again.
+/// Asserts that the result is recoverable.
 #[track_caller]
 pub fn recoverable(answer: Answer) -> RecoverableError {
     match answer {
@@ -23,13 +22,13 @@ pub fn recoverable(answer: Answer) -> RecoverableError {
     }
 }
 
-/// That it may be tried again, and when.
+/// Asserts that the result is recoverable with a suggested time, and returns it.
 #[track_caller]
 pub fn comes_back_at(answer: Answer) -> Timestamp {
-    recoverable(answer).next_attempt_time.expect("a time to come back")
+    recoverable(answer).next_attempt_time.expect("a suggested time")
 }
 
-/// That it is for good, and why.
+/// Asserts that the result is fatal, and returns the reason.
 #[track_caller]
 pub fn fatal(answer: Answer) -> String {
     match answer {

@@ -1,4 +1,4 @@
-//! A case of a plugin's table, as docs/authoring.md describes it.
+//! The cases of a plugin's table. See docs/authoring.md.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,13 +20,13 @@ const NOW: &str = "2026-01-01T12:00:00Z";
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// For people.
+    /// The title.
     #[serde(rename = "name")]
     _name: Option<String>,
     #[serde(default)]
     pub message: Value,
     pub resolve: Option<Resolve>,
-    /// `policy` or `channel`, for a plugin that is both; a table leaves out what asks for the other.
+    /// `policy` or `channel`, for a plugin that is both. A table skips cases of the other kind.
     #[serde(rename = "ask")]
     _ask: Option<String>,
     now: Option<String>,
@@ -47,7 +47,7 @@ pub struct Case {
     pub facts_after: BTreeMap<String, Object>,
 }
 
-/// What a resolver is asked.
+/// The arguments of a resolver.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resolve {
@@ -64,7 +64,7 @@ fn page_length() -> u32 {
     100
 }
 
-/// A question to the world, and its answer.
+/// An expected request, and its answer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Exchange {
@@ -119,7 +119,7 @@ impl HttpAnswer {
     }
 }
 
-/// A body as a case writes it: text, `{"$base64": …}`, or JSON in its compact form.
+/// A body in a case: text, `{"$base64": …}`, or compact JSON.
 fn bytes(body: &Value) -> Vec<u8> {
     match body {
         Value::Null => Vec::new(),
@@ -133,7 +133,7 @@ fn bytes(body: &Value) -> Vec<u8> {
     }
 }
 
-/// Bytes as a case would write them.
+/// Bytes in the form of a case.
 pub fn written(content: &[u8]) -> Value {
     let Ok(text) = std::str::from_utf8(content) else { return json!({"$base64": BASE64_STANDARD.encode(content)}) };
     let json = serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
@@ -141,7 +141,7 @@ pub fn written(content: &[u8]) -> Value {
 }
 
 impl Case {
-    /// Reads a case, or a message alone.
+    /// Parses a case, or only a message.
     pub fn read(entry: &Value) -> Result<Self, String> {
         if entry.get("message").is_none() && entry.get("app_label").is_some() {
             return Ok(Case { message: entry.clone(), ..Case::default() });
@@ -155,7 +155,7 @@ impl Case {
         }
     }
 
-    /// The time of day, which stands still.
+    /// The fixed current time.
     pub fn now(&self) -> Result<Timestamp, String> {
         self.now.as_deref().unwrap_or(NOW).parse().map_err(|e| format!("now: {e}"))
     }
@@ -175,14 +175,14 @@ impl Case {
             ("language", Value::Null),
             ("log_level", Value::Null),
         ];
-        let given = self.message.as_object().ok_or("message: it is no object")?;
+        let given = self.message.as_object().ok_or("message: expected an object")?;
         if let Some(unknown) = given.keys().find(|key| !fields.iter().any(|(field, _)| field == key)) {
             return Err(format!("message: unknown field `{unknown}`"));
         }
         if let Some(missing) =
             ["app_label", "name"].into_iter().find(|key| !given.get(*key).is_some_and(Value::is_string))
         {
-            return Err(format!("message: {missing}: a text is expected"));
+            return Err(format!("message: {missing}: expected a string"));
         }
         let value = |(field, default): (&str, Value)| {
             let given = given.get(field).filter(|value| !value.is_null());
@@ -192,8 +192,8 @@ impl Case {
     }
 }
 
-/// Whether an answer is as expected. Both name the same kind of answer and the same lists; within an entry, what the expectation
-/// leaves out is not compared.
+/// Whether an answer matches the expectation. Both must have the same kind of answer and the same lists. Within an entry, fields that the
+/// expectation omits are not compared.
 pub fn agrees(expected: &Value, actual: &Value) -> bool {
     match (expected, actual) {
         (Value::Object(wanted), Value::Object(is)) => {
@@ -203,7 +203,7 @@ pub fn agrees(expected: &Value, actual: &Value) -> bool {
     }
 }
 
-/// Whether an object holds what is wanted of it, at any depth; lists have the same length.
+/// Whether an object has the expected fields, at any depth. Lists must have the same length.
 pub fn matches(wanted: &Object, actual: &Object) -> bool {
     fn fits(wanted: &Value, actual: &Value) -> bool {
         match (wanted, actual) {
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_case_is_read_or_says_what_is_wrong() {
+    fn a_case_is_parsed_or_rejected_with_its_error() {
         let message = json!({"app_label": "app", "name": "note"});
         let case = Case::read(&message).expect("a message alone");
         assert_eq!(case.message().expect("whole")["uuid"], UUID);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expectation_names_all_lists() {
+    fn an_expectation_must_have_all_lists() {
         let actual = json!({"deny": [{"channel_type": "email", "reason": "opted out"}]});
         assert!(agrees(&json!({"deny": [{"channel_type": "email"}]}), &actual));
         for other in [json!("pass"), json!({}), json!({"deny": []}), json!({"deny": [{"channel_type": "push"}]})] {

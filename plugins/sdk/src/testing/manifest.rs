@@ -1,4 +1,4 @@
-//! What a test needs of a manifest: what the plugin requests, which a test grants, and the config it suggests.
+//! The parts of a manifest that tests use: requests, which a test grants, and defaults.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// `NAME.toml`, as far as it matters here; `ace plugin check` reads it in full.
+/// The used parts of `NAME.toml`. `ace plugin check` validates the whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Manifest {
     #[serde(default)]
@@ -58,7 +58,7 @@ impl Requests {
         self.outbox.then_some(()).ok_or_else(|| not_requested("outbox = true"))
     }
 
-    /// A secret that a case does not give is `test-NAME`.
+    /// The default values of secrets: `test-NAME`.
     pub fn secrets(&self) -> BTreeMap<String, String> {
         self.secrets.iter().map(|name| (name.clone(), format!("test-{name}"))).collect()
     }
@@ -88,7 +88,7 @@ fn under_pattern<'a>(pattern: &str, url: &'a str) -> Option<&'a str> {
     labels.and(rest.strip_prefix(path))
 }
 
-/// A test grants what the manifest requests; what it does not request, no operator will think of.
+/// The error of a missing request. Tests grant exactly what the manifest requests, as operators do.
 fn not_requested(request: &str) -> String {
     format!("not granted: the manifest does not say `{request}` under [requests]")
 }

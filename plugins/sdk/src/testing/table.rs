@@ -1,4 +1,4 @@
-//! Tables of cases, asked natively: each case in a process of its own, which is the test's own program once more.
+//! Runs tables of cases natively, each case in a separate process of the test's own program.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -16,16 +16,16 @@ use crate::channel::{Attempt, Channel, DeliveryError, Receipt, Rendered};
 use crate::policy::{Policy, PolicyResult};
 use crate::recipient_resolver::{Page, RecipientResolver, ResolveError};
 
-/// Says to a process which case is its own.
+/// The environment variable with the index of a process's case.
 const CASE: &str = "ACE_TABLE_CASE";
-/// What a process says of its case, after this.
-const TOLD: &str = "ace-table: ";
-/// A case that takes longer has no end.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Faults that a native test can tell.
-const TOLD_FAULTS: [&str; 3] = ["error", "trap", "answer"];
+/// The prefix of a process's result.
+const RESULT: &str = "ace-table: ";
+/// The time limit of a case.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// The faults that a native test can find.
+const NATIVE_FAULTS: [&str; 3] = ["error", "trap", "answer"];
 
-/// Cases, and the manifest of the plugin they are for.
+/// The cases of a plugin, and its manifest.
 #[derive(Debug, Clone)]
 pub struct Table {
     name: String,
@@ -34,8 +34,10 @@ pub struct Table {
 }
 
 impl Table {
-    /// The cases in `FOLDER/tests/*.json`, for the plugin whose manifest is `FOLDER/NAME.toml` (one that is not there requests
-    /// nothing). What cannot be read fails the test, with its place.
+    /// The cases in `FOLDER/tests/*.json` of the plugin with the manifest `FOLDER/NAME.toml`. Without a manifest, it requests nothing.
+    ///
+    /// # Panics
+    /// If a file cannot be read.
     #[must_use]
     pub fn of_project(folder: &str, name: &str) -> Self {
         let manifest = std::fs::read_to_string(Path::new(folder).join(format!("{name}.toml"))).unwrap_or_default();
@@ -45,19 +47,22 @@ impl Table {
         files.retain(|file| file.extension().is_some_and(|e| e == "json"));
         files.sort();
         let cases = files.iter().flat_map(|file| {
-            let shown = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{shown}: {e}"));
-            match serde_json::from_str(&text).unwrap_or_else(|e| panic!("{shown}: not JSON: {e}")) {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{name}: {e}"));
+            match serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: not JSON: {e}")) {
                 Value::Array(list) => {
-                    list.into_iter().enumerate().map(|(n, one)| (format!("{shown}[{n}]"), one)).collect()
+                    list.into_iter().enumerate().map(|(n, one)| (format!("{name}[{n}]"), one)).collect()
                 }
-                one => vec![(shown, one)],
+                one => vec![(name, one)],
             }
         });
         Table { cases: cases.collect(), ..Table::of_cases(name, &manifest, []) }
     }
 
-    /// Cases that the test makes itself, for a plugin of this name with this manifest (TOML).
+    /// Cases from code, for a plugin with this name and this manifest (TOML).
+    ///
+    /// # Panics
+    /// If the manifest is invalid.
     #[must_use]
     pub fn of_cases(name: &str, manifest: &str, cases: impl IntoIterator<Item = Value>) -> Self {
         let manifest = Manifest::read(manifest).unwrap_or_else(|e| panic!("the manifest of {name}: {e}"));
@@ -65,8 +70,7 @@ impl Table {
         Table { name: name.to_owned(), manifest, cases: cases.collect() }
     }
 
-    /// Asks a policy. `test` is the path of the test that calls this, with its crate in front:
-    /// `concat!(module_path!(), "::table")`.
+    /// Runs the cases of a policy. `test` is the path of the calling test, including its crate: `concat!(module_path!(), "::table")`.
     pub fn policy<P: Policy>(self, test: &str) {
         self.run(test, "policy", |_, case| {
             let message = world::message(case)?;
@@ -74,7 +78,7 @@ impl Table {
         });
     }
 
-    /// Asks a channel to deliver. `test` as for [`policy`](Self::policy).
+    /// Runs the cases of a channel. `test` is that of [`policy`](Self::policy).
     pub fn channel<C: Channel>(self, test: &str) {
         self.run(test, "channel", |name, case| {
             let message = world::message(case)?;
@@ -100,7 +104,7 @@ impl Table {
         });
     }
 
-    /// Asks a resolver for a page. `test` as for [`policy`](Self::policy).
+    /// Runs the cases of a resolver. `test` is that of [`policy`](Self::policy).
     pub fn resolver<R: RecipientResolver>(self, test: &str) {
         self.run(test, "resolver", |_, case| {
             let asks = case.resolve.clone().ok_or("a resolver is asked by \"resolve\", not by \"message\"")?;
@@ -110,12 +114,12 @@ impl Table {
         });
     }
 
-    /// Every case in a process; in such a process, its case. What the table asks of another kind of plugin is left out.
+    /// Runs each case in a process, or in such a process its case. Skips cases of another kind of plugin.
     fn run(mut self, test: &str, kind: &str, ask: fn(&str, &Case) -> Result<Value, String>) {
         self.cases.retain(|(_, entry)| entry.get("ask").and_then(Value::as_str).is_none_or(|of| of == kind));
         if let Ok(index) = std::env::var(CASE) {
             let index: usize = index.parse().expect("the number of a case");
-            return self.tell(index, ask);
+            return self.report(index, ask);
         }
         // The harness knows the test by its path within the crate.
         let test = test.split_once("::").map_or(test, |(_, path)| path);
@@ -125,7 +129,7 @@ impl Table {
         assert!(failures.is_empty(), "{failed} of {all} cases of {} failed\n{}", self.name, failures.join("\n"));
     }
 
-    /// What one case has against it, asked in a process of its own.
+    /// Runs one case in a separate process and returns its failure.
     fn failure(&self, test: &str, index: usize) -> Option<String> {
         let (place, entry) = &self.cases[index];
         let title = entry.get("name").and_then(Value::as_str).unwrap_or(place);
@@ -133,9 +137,9 @@ impl Table {
         let mut process = Command::new(program);
         process.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CASE, index.to_string());
         let output = process.output().unwrap_or_else(|e| panic!("{place}: no process: {e}"));
-        let said = String::from_utf8_lossy(&output.stdout);
-        let told = said.lines().find_map(|line| line.split_once(TOLD));
-        let faults = match told.and_then(|(_, json)| serde_json::from_str::<Vec<String>>(json).ok()) {
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let result = stdout.lines().find_map(|line| line.split_once(RESULT));
+        let faults = match result.and_then(|(_, json)| serde_json::from_str::<Vec<String>>(json).ok()) {
             Some(faults) => faults,
             None => vec![format!("it ended without an answer ({})", output.status)],
         };
@@ -143,25 +147,25 @@ impl Table {
         (!faults.is_empty()).then(|| format!("FAILED  {title} ({place})\n    {}\n{logs}", faults.join("\n    ")))
     }
 
-    /// Asks one case, and says on stdout what it has against it.
-    fn tell(&self, index: usize, ask: fn(&str, &Case) -> Result<Value, String>) {
+    /// Runs one case and prints its failures.
+    fn report(&self, index: usize, ask: fn(&str, &Case) -> Result<Value, String>) {
         std::thread::spawn(|| {
-            std::thread::sleep(PATIENCE);
-            eprintln!("it took longer than {PATIENCE:?}");
+            std::thread::sleep(TIME_LIMIT);
+            eprintln!("it took longer than {TIME_LIMIT:?}");
             std::process::exit(1);
         });
         let faults = self.faults(&self.cases[index].1, ask).unwrap_or_else(|why| vec![why]);
-        println!("\n{TOLD}{}", json!(faults));
+        println!("\n{RESULT}{}", json!(faults));
     }
 
     fn faults(&self, entry: &Value, ask: fn(&str, &Case) -> Result<Value, String>) -> Result<Vec<String>, String> {
         let mut case = Case::read(entry)?;
         if let Some(fault) = case.expect.as_mut().and_then(|e| e.get_mut("fault")).and_then(Value::as_object_mut) {
             let kind = fault.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-            if !TOLD_FAULTS.contains(&kind.as_str()) {
+            if !NATIVE_FAULTS.contains(&kind.as_str()) {
                 return Ok(Vec::new());
             }
-            // A trap's text is the runtime's.
+            // The text of a trap depends on the runtime.
             if kind == "trap" {
                 fault.remove("message");
             }
@@ -176,13 +180,12 @@ impl Table {
                 Some(expected) => faults.push(format!("expected {expected}\n    answered {answer}")),
                 None => faults.push(format!("the case has no \"expect\"; it answered {answer}")),
             }
-            let (wanted, held) = (json!(case.facts_after), world.facts(&case.facts_after));
-            if wanted != held {
-                faults.push(format!("facts_after: expected {wanted}\n    held {held}"));
+            let (wanted, actual) = (json!(case.facts_after), world.facts(&case.facts_after));
+            if wanted != actual {
+                faults.push(format!("facts_after: expected {wanted}\n    found {actual}"));
             }
             if world.left_over() > 0 {
-                faults
-                    .push(format!("nothing asked for the last {} that the case holds in \"host\"", world.left_over()));
+                faults.push(format!("the last {} requests of \"host\" were not made", world.left_over()));
             }
             world.logs.iter().for_each(|line| eprintln!("    logged {line}"));
             faults
@@ -190,7 +193,7 @@ impl Table {
     }
 }
 
-/// Asks whether it can work, and then the question itself. `limit`: of a page.
+/// Calls `enabled`, and then the function of the case. `limit` is that of a page.
 fn asked<T>(
     limit: Option<u32>,
     enabled: impl FnOnce() -> Result<(), String>,
@@ -210,7 +213,7 @@ fn asked<T>(
     }
 }
 
-/// A panic is a trap in a host.
+/// Catches a panic, which is a trap in a host.
 fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -220,7 +223,7 @@ fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
 
 fn moment(ms: u64) -> Result<String, String> {
     let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    at.map(|at| at.to_string()).ok_or_else(|| format!("{ms} milliseconds is no moment anyone will live to see"))
+    at.map(|at| at.to_string()).ok_or_else(|| format!("{ms} milliseconds is not a valid time"))
 }
 
 fn verdict(result: PolicyResult, _: Option<u32>) -> Result<Value, String> {
@@ -275,7 +278,7 @@ fn resolved(answer: Result<Page, ResolveError>, limit: Option<u32>) -> Result<Va
     };
     let (is, max) = (page.items.len(), limit.unwrap_or(u32::MAX));
     if is > max as usize {
-        return Err(format!("it returned {is} recipients, the limit is {max}"));
+        return Err(format!("it returned {is} recipients; the limit is {max}"));
     }
     let items = page.items.iter().map(|item| {
         let mut fields = json!({"recipient": world::recipient(&item.recipient)});

@@ -1,4 +1,4 @@
-//! The world that a case lays down around a plugin, in the place of a host.
+//! The simulated host of a case.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,27 +10,27 @@ use sha2::{Digest, Sha256};
 use super::case::{Case, Exchange, MailAnswer, Object, matches, written};
 use super::manifest::{Manifest, Requests};
 
-/// Random bytes made of one seed; then they repeat.
+/// The number of random bytes from a seed before they repeat.
 const RANDOM_BYTES: usize = 4 * 1024;
 
-/// What the functions of this crate ask in a test.
+/// The state of the simulated host functions.
 pub struct World {
     config: Object,
     secrets: BTreeMap<String, String>,
     requests: Requests,
     facts: BTreeMap<(String, String), Vec<u8>>,
-    /// What counted already, and as what: bucket, key, token.
+    /// The numbers of counted tokens, by bucket, key and token.
     tokens: BTreeMap<(String, String, String), i64>,
-    /// Places that were taken: bucket and key; token and moment.
+    /// The taken places by bucket and key: tokens and times.
     places: BTreeMap<(String, String), BTreeMap<String, u64>>,
     now: Timestamp,
     random: Vec<u8>,
     random_at: usize,
     host: VecDeque<Exchange>,
     files: BTreeSet<String>,
-    /// The delivery's own key, while there is a delivery.
+    /// The idempotency key during a delivery.
     pub delivery_key: Option<String>,
-    /// What nobody expected.
+    /// Unexpected calls.
     pub unexpected: Vec<String>,
     pub logs: Vec<String>,
 }
@@ -39,15 +39,15 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// Lays a world down for this thread.
+/// Sets the simulated host of this thread.
 pub fn enter(world: World) {
     WORLD.with_borrow_mut(|around| *around = Some(world));
 }
 
-/// Asks the world around.
-pub fn with<T>(ask: impl FnOnce(&mut World) -> T) -> T {
+/// Accesses the simulated host of this thread.
+pub fn with<T>(access: impl FnOnce(&mut World) -> T) -> T {
     WORLD.with_borrow_mut(|around| {
-        ask(around.as_mut().expect("the host is asked outside of a case: table_test! lays a world down for each"))
+        access(around.as_mut().expect("a host function was called outside of a case; use table_test!"))
     })
 }
 
@@ -78,8 +78,8 @@ impl World {
         })
     }
 
-    /// What the buckets hold under the keys that are asked for.
-    pub fn facts(&self, asked: &BTreeMap<String, Object>) -> Value {
+    /// The values of the requested keys.
+    pub fn facts(&self, requested: &BTreeMap<String, Object>) -> Value {
         let value = |bucket: &str, key: &str, wanted: &Value| {
             let held = self.facts.get(&(bucket.to_owned(), key.to_owned()));
             let text = held.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
@@ -92,15 +92,15 @@ impl World {
             let held = keys.iter().map(|(key, wanted)| (key.clone(), value(bucket, key, wanted)));
             (bucket.clone(), Value::Object(held.collect()))
         };
-        Value::Object(asked.iter().map(bucket).collect())
+        Value::Object(requested.iter().map(bucket).collect())
     }
 
-    /// Requests that the case answers and nobody made.
+    /// The number of expected requests that were not made.
     pub fn left_over(&self) -> usize {
         self.host.len()
     }
 
-    /// Secrets are written as `[secret]`, as in a host's answers and recordings.
+    /// Replaces secrets by `[secret]`, as the host does in answers and recordings.
     pub fn redact(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -120,7 +120,7 @@ impl World {
         byte
     }
 
-    /// The next answer of the case, if it is to this request.
+    /// The next answer of the case, if it matches this request.
     fn next_answer(&mut self, kind: &str, mut request: Value) -> Result<Exchange, String> {
         self.redact(&mut request);
         let fits = match (self.host.front(), request.as_object()) {
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-/// A text as it is, anything else as JSON.
+/// A string without quotes, any other value as JSON.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -152,7 +152,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The same bytes as `ace plugin test` makes of a seed.
+/// The random bytes of a seed, the same as in `ace plugin test`.
 fn random_bytes(seed: u64) -> Vec<u8> {
     let block = |n: usize| Sha256::new().chain_update(seed.to_le_bytes()).chain_update(n.to_le_bytes()).finalize();
     (0..RANDOM_BYTES / 32).flat_map(block).collect()
@@ -160,12 +160,12 @@ fn random_bytes(seed: u64) -> Vec<u8> {
 
 pub mod imports;
 
-/// As edx-ace would write the message of a case.
+/// The message of a case.
 pub fn message(case: &Case) -> Result<crate::Message, String> {
     Ok(crate::Message::new(imports::messages::Message(case.message()?)))
 }
 
-/// The answer of a page's recipient, as a case writes it.
+/// A recipient of a page in the form of a case.
 pub fn recipient(recipient: &crate::Recipient) -> Value {
     let id = match (recipient.lms_user_id, &recipient.user_id) {
         (Some(number), _) => number.into(),

@@ -1,6 +1,6 @@
 //! Made by tests/django/language_names.py from Django's own list, which is under the BSD licence.
 
-/// The code that is asked for, its own code, name in English, own name, and whether it is written from right to left.
+/// Per requested code: the language's code, its name in English, its native name, and whether it is written from right to left.
 #[rustfmt::skip]
 pub(crate) const LANGUAGES: [(&str, &str, &str, &str, bool); 106] = [
     ("af", "af", "Afrikaans", "Afrikaans", false),

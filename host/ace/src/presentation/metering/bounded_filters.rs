@@ -32,10 +32,14 @@ fn join(list: &[Value], kwargs: Kwargs, state: &State) -> TeraResult<Value> {
     let is_string = |value: &&Value| value.is_string();
     let mut strings = list.iter().filter(is_string).chain(separator);
     let is_safe = state.autoescaping_enabled() && strings.any(Value::is_safe);
-    let text = |value: &Value| match (value.is_undefined(), is_safe) {
-        (true, _) => Ok(String::new()),
-        (false, true) => state.escape_if_needed(value),
-        (false, false) => Ok(value.to_string()),
+    let text = |value: &Value| {
+        if value.is_undefined() {
+            Ok(String::new())
+        } else if is_safe {
+            state.escape_if_needed(value)
+        } else {
+            Ok(value.to_string())
+        }
     };
     let separator = separator.map_or(Ok(String::new()), text)?;
     let mut joined = String::new();

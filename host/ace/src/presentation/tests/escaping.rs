@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A template with a value in every kind of place where one may stand.
+/// A template with a value in every kind of position.
 const PLACES: &str = "<p title=\"{{ v }}\" class='{{ v }}'>{{ v }}</p>{{ trans(message='Hi %(v)s') }}\
     {{ blocktrans(message='%(v)s', plural='%(v)s', count=2, v=v) }}{{ list | join(sep=', ') }}\
     {% set kept %}{{ v }}{% endset %}{{ kept }}{{ v | upper }}{{ v | replace(from='x', to=v) }}{{ v ~ v }}";
@@ -12,7 +12,7 @@ const PLACES: &str = "<p title=\"{{ v }}\" class='{{ v }}'>{{ v }}</p>{{ trans(m
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// What stands in the HTML of any value has the tags, quotes and ampersands that it has of a harmless one.
+    /// The HTML of any value has the same tags, quotes and ampersands as that of a harmless value.
     #[test]
     fn no_value_breaks_out_of_the_html(value in "[<>&\"'`a-c\\\\/={}%()\r\n\u{0}x\u{2028}é-]{0,40}") {
         thread_local! {
@@ -35,7 +35,7 @@ proptest! {
     }
 }
 
-/// A value in each of Django's filters, as an imported template has them.
+/// A value in each of Django's filters, as in imported templates.
 const FILTERED: &str = "{{ v | linebreaks }}{{ v | linebreaksbr }}{{ v | truncatechars_html(length=9) }}\
     {{ v | truncatewords_html(length=2) }}{{ v | truncatechars(length=9) }}{{ v | striptags }}{{ v | addslashes }}{{ v | urlencode }}\
     {{ v | escapejs }}{{ v | django_title }}{{ v | django_upper }}{{ v | capfirst }}{{ v | wordwrap(width=5) }}{{ v | center(width=50) }}\
@@ -49,7 +49,7 @@ const FILTERED: &str = "{{ v | linebreaks }}{{ v | linebreaksbr }}{{ v | truncat
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Beside the tags that filters make, nothing of any value is more than text.
+    /// Apart from the tags that filters add, any value is rendered as text.
     #[test]
     fn no_value_breaks_out_of_a_filter(value in "[<>&\"'`a-c;\\/={}%()\r\n\u{0}x é-]{0,40}|(<(p|b)( a=)?|>|</b>|<!--|-->|&(lt|#60|amp);?|\n){0,10}") {
         thread_local! {

@@ -2,14 +2,14 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// What the real edx-ace sends; see tests/fixtures/README.md.
+/// The requests of the real edx-ace. See tests/fixtures/README.md.
 const RECORDED: &str = include_str!("../../../../../tests/fixtures/http_shapes.json");
 
 fn recorded() -> Value {
     serde_json::from_str::<Value>(RECORDED).expect("the fixture is JSON")["braze"].take()
 }
 
-/// edx-ace's settings under the names they have here.
+/// edx-ace's settings with the names of this channel.
 fn settings(edx_ace: &[&Value]) -> Settings {
     let names = [
         ("rest-endpoint", "ACE_CHANNEL_BRAZE_REST_ENDPOINT"),
@@ -30,7 +30,7 @@ fn settings(edx_ace: &[&Value]) -> Settings {
     crate::settings::read(get).expect("edx-ace works with them")
 }
 
-/// The mail a recorded case is about, as `deliver` would make it of the message.
+/// The mail of a recorded case, as `deliver` creates it.
 fn mail(settings: &Settings, message: &Value, rendered: &Value) -> Mail {
     let options = &message["options"];
     let file = |name: &str| rendered[name].as_str().expect("a rendered file");
@@ -110,13 +110,13 @@ fn a_list_of_one_reply_address_is_that_address() {
 }
 
 #[test]
-fn headers_of_the_message_go_along() {
+fn headers_of_the_message_are_sent() {
     let headers = vec![("X-A".to_owned(), "b".to_owned())];
     assert_eq!(email_of(&Mail { headers, ..small() })["headers"], json!({"X-A": "b"}));
 }
 
 #[test]
-fn the_rendered_name_is_used_where_the_sender_has_none_of_its_own() {
+fn the_rendered_name_is_used_if_the_sender_has_none() {
     let from = |own, default| from(own, default, "Jane Doe");
     assert_eq!(from(Some("Shop <a@b.c>"), None), Ok("Shop <a@b.c>".to_owned()));
     assert_eq!(from(Some("a@b.c"), Some("x@y.z")), Ok("Jane Doe <a@b.c>".to_owned()));

@@ -16,7 +16,7 @@ secrets = ['token']
 types = ['push']
 ";
 
-/// Does what its message asks for.
+/// Does what its message requests.
 struct Probe;
 
 impl Policy for Probe {
@@ -45,7 +45,7 @@ impl Policy for Probe {
 }
 
 fn types() -> Result<Vec<String>, String> {
-    // Kept, as a plugin would: each case is a process of its own.
+    // Cached, as in a plugin: each case runs in a separate process.
     static TYPES: std::sync::LazyLock<Result<Vec<String>, String>> =
         std::sync::LazyLock::new(|| Ok(Settings.require("types")?));
     TYPES.clone()
@@ -93,7 +93,7 @@ fn a_case_that_answers_otherwise_fails_with_both_answers() {
     table(&cases).policy::<Probe>(test);
 }
 
-/// Mails, and tells a service.
+/// Sends a mail and notifies a service.
 struct Courier;
 
 impl Channel for Courier {
@@ -134,7 +134,7 @@ fn a_channel_is_answered_by_its_case() {
 }
 
 #[test]
-#[should_panic(expected = "nothing asked for the last 1 that the case holds")]
+#[should_panic(expected = "the last 1 requests of")]
 fn an_exchange_that_nobody_asks_for_fails_the_case() {
     let cases = json!([{"message": {"app_label": "app", "name": "note"}, "expect": {"skipped": "the recipient has no e-mail address"},
         "host": [{"mail": {"request": {}, "answer": {"accepted": "250 Ok"}}}]}]);

@@ -57,7 +57,7 @@ pub mod keyvalue {
     use crate::keyvalue::{Counted, KeyvalueError, Place};
     use crate::testing::world::{World, with};
 
-    /// The value under a key. `None`: there is none. Needs the bucket for reading.
+    /// The value of a key; `None` if it does not exist. Needs read access to the bucket.
     pub fn get(bucket: &str, key: &str) -> Result<Option<Vec<u8>>, KeyvalueError> {
         with(|world| {
             world.requests.bucket(bucket, "read").map_err(KeyvalueError::Denied)?;
@@ -65,7 +65,7 @@ pub mod keyvalue {
         })
     }
 
-    /// Puts a value under a key, for `ttl_ms` milliseconds where that is given. Needs the bucket for writing.
+    /// Sets the value of a key, optionally for `ttl_ms` milliseconds. Needs write access to the bucket.
     pub fn set(bucket: &str, key: &str, value: &[u8], _ttl_ms: Option<u64>) -> Result<(), KeyvalueError> {
         write(bucket, |world| {
             world.facts.insert((bucket.to_owned(), key.to_owned()), value.to_owned());
@@ -73,7 +73,7 @@ pub mod keyvalue {
         })
     }
 
-    /// Takes a key away; one that is not there is no error. Needs the bucket for writing.
+    /// Deletes a key, which need not exist. Needs write access to the bucket.
     pub fn delete(bucket: &str, key: &str) -> Result<(), KeyvalueError> {
         write(bucket, |world| {
             world.facts.remove(&(bucket.to_owned(), key.to_owned()));
@@ -83,7 +83,7 @@ pub mod keyvalue {
         })
     }
 
-    /// Adds to a counter and returns it; with `once`, the same token counts once. Needs the bucket for writing.
+    /// Adds to a counter and returns it. With `once`, a token counts once. Needs write access to the bucket.
     pub fn increment(
         bucket: &str,
         key: &str,
@@ -94,7 +94,7 @@ pub mod keyvalue {
         write(bucket, |world| Ok(count(world, bucket, key, by, once)?.total))
     }
 
-    /// Adds once for each token and tells what it was counted as. Needs the bucket for writing.
+    /// Adds once for each token and returns its number. Needs write access to the bucket.
     pub fn count_once(
         bucket: &str,
         key: &str,
@@ -105,7 +105,7 @@ pub mod keyvalue {
         write(bucket, |world| count(world, bucket, key, by, Some(token)))
     }
 
-    /// Takes one of `limit` places within the last `window_ms`. Needs the bucket for writing.
+    /// Takes one of `limit` places within the last `window_ms`. Needs write access to the bucket.
     pub fn take_place(
         bucket: &str,
         key: &str,
@@ -130,15 +130,15 @@ pub mod keyvalue {
             }
             let mut moments: Vec<u64> = taken.values().copied().collect();
             moments.sort_unstable();
-            let in_the_way = moments.get(moments.len().saturating_sub(limit as usize));
-            let next_free = in_the_way.filter(|_| !is_granted).map(|at| at + window_ms);
+            let blocking = moments.get(moments.len().saturating_sub(limit as usize));
+            let next_free = blocking.filter(|_| !is_granted).map(|at| at + window_ms);
             let used = moments.len() as u32;
             world.facts.insert(place, used.to_string().into_bytes());
             Ok(Place { is_granted, used, next_free })
         })
     }
 
-    /// Gives a token's place back; none is no error. Needs the bucket for writing.
+    /// Releases the place of a token, if it has one. Needs write access to the bucket.
     pub fn give_place_back(bucket: &str, key: &str, token: &str) -> Result<(), KeyvalueError> {
         write(bucket, |world| {
             let place = (bucket.to_owned(), key.to_owned());
@@ -193,18 +193,18 @@ pub mod http {
     pub fn fetch(request: &Request) -> Result<Response, HttpError> {
         with(|world| {
             if !request.url.starts_with("https://") && !request.url.starts_with("http://") {
-                return Err(HttpError::Invalid(format!("{:?} is no http or https URL", request.url)));
+                return Err(HttpError::Invalid(format!("{:?} is not an http or https URL", request.url)));
             }
             world.requests.http(&request.url).map_err(HttpError::Denied)?;
             match world.next_answer("http", asked(request)) {
                 Ok(Exchange::Http { answer, .. }) => answer.outcome(),
-                Ok(Exchange::Mail { .. }) => unreachable!("the case was asked for HTTP"),
+                Ok(Exchange::Mail { .. }) => unreachable!("an HTTP answer was requested"),
                 Err(why) => Err(HttpError::Connection(why)),
             }
         })
     }
 
-    /// As a case writes it.
+    /// A request in the form of a case.
     fn asked(request: &Request) -> Value {
         let mut fields = Object::new();
         fields.insert("method".to_owned(), request.method.as_str().into());
@@ -228,7 +228,7 @@ pub mod mailer {
     use crate::mailer::{Accepted, Email, MailError};
     use crate::testing::world::{Exchange, MailAnswer, with, written};
 
-    /// Hands one mail to the relay and waits for its answer. Only a channel's `deliver` can.
+    /// Sends one mail to the relay and waits for its reply. Only a channel's `deliver` can.
     pub fn send(email: &Email, _idempotency_key: &str) -> Result<Accepted, MailError> {
         let recoverable = |message| RecoverableError { message, next_attempt_time: None };
         with(|world| {
@@ -244,13 +244,13 @@ pub mod mailer {
                 Ok(Exchange::Mail { answer: MailAnswer::Temporary(text), .. }) => {
                     Err(MailError::Temporary(recoverable(text)))
                 }
-                Ok(Exchange::Http { .. }) => unreachable!("the case was asked for mail"),
+                Ok(Exchange::Http { .. }) => unreachable!("a mail answer was requested"),
                 Err(why) => Err(MailError::Temporary(recoverable(why))),
             }
         })
     }
 
-    /// As a case writes it: what is not set is left out.
+    /// A mail in the form of a case, without unset fields.
     fn asked(email: &Email) -> Value {
         let attachments = email.attachments.iter().map(|a| {
             json!({
@@ -309,7 +309,7 @@ pub mod messages {
     use crate::Recipient;
     use crate::testing::world::Object;
 
-    /// A case's message, in edx-ace's form and whole.
+    /// The complete message of a case, in edx-ace's form.
     #[derive(Debug)]
     pub struct Message(pub Object);
 
@@ -346,7 +346,7 @@ pub mod messages {
             let text = self.text("expiration_time")?;
             let naive = || text.parse::<DateTime>().ok().and_then(|at| TimeZone::UTC.to_timestamp(at).ok());
             let at = text.parse::<Timestamp>().ok().or_else(naive);
-            let at = at.unwrap_or_else(|| panic!("message: expiration_time: {text:?} is no date and time"));
+            let at = at.unwrap_or_else(|| panic!("message: expiration_time: {text:?} is not a date and time"));
             Some(at.as_millisecond().max(0).cast_unsigned())
         }
 
