@@ -108,7 +108,11 @@ fn missing_templates_are_named_with_every_folder_searched() {
         home.send(&[message("nothing", json!({})), message("half", json!({})), message("note", json!({}))]).code(1);
     let lines = done.lines();
     let nothing = email(&lines[0]);
-    assert_eq!((&nothing["state"], &nothing["absent"]), (&json!("template_error"), &json!(false)), "nobody knows it");
+    assert_eq!(
+        (&nothing["state"], &nothing["absent"]),
+        (&json!("template_error"), &json!(false)),
+        "the name is unknown"
+    );
     assert_text(&nothing["message"], "from_name.txt, subject.txt, body.html, head.html, body.txt are missing");
     let own = home.path("templates/app/edx_ace/nothing/email").canonicalize();
     assert!(own.is_err(), "there is no such folder");

@@ -55,7 +55,7 @@ fn an_interruption_finishes_messages_in_flight() {
 
     let done = done.code(130);
     let lines = done.lines();
-    assert!(lines.iter().all(|line| email(line)["state"] == "sent"), "all that was begun was finished");
+    assert!(lines.iter().all(|line| email(line)["state"] == "sent"), "every started message was finished");
     let mails = server.mails();
     assert_eq!(lines.len(), mails.len(), "an outcome for each mail");
     let different: HashSet<_> = mails.iter().map(|mail| mail.header("Message-ID")).collect();

@@ -259,20 +259,20 @@ async fn a_slow_file_does_not_delay_others() {
         exec ACE "$0""#;
     let compiler = compiler.replace("ACE", env!("CARGO_BIN_EXE_ace"));
     let ace = start(&home, logging(&home, &compiler)).await;
-    let sound = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
-    let custom = |text: &str| [&sound[..], &[0, text.len() as u8 + 2, 1, b'a'], text.as_bytes()].concat();
+    let valid = std::fs::read(home.path("plugins/stub_policy.wasm")).expect("there");
+    let custom = |text: &str| [&valid[..], &[0, text.len() as u8 + 2, 1, b'a'], text.as_bytes()].concat();
     home.file("plugins/slow.wasm", custom("slow-file"));
     ace.reload_ready().await.expect("reloaded");
     wait_for("the slow file's turn", || log(&home).contains(&"slow".to_owned()).then_some(()));
     home.file("plugins/good.wasm", custom("good"));
-    let begun = Instant::now();
+    let since = Instant::now();
     loop {
         ace.reload_ready().await.expect("reloaded");
         if ace.registry().plugins.get("good").is_some_and(|good| good.state == PluginState::Active) {
             break;
         }
         // The file before it has a turn of five seconds, and would take sixty.
-        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", log(&home));
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", log(&home));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     ace.reload().await.expect("reloaded");

@@ -76,7 +76,7 @@ fn inbox() -> Inbox {
 fn home(server: &Smtpd) -> (Home, Config) {
     let home = mail_home(&server.relay());
     home.file("templates/app/edx_ace/note/inbox/body.txt", "Psst, {{ name }}");
-    let config = Config::load(&home.path("ace.toml")).expect("a sound configuration");
+    let config = Config::load(&home.path("ace.toml")).expect("a valid configuration");
     (home, config)
 }
 
@@ -151,7 +151,7 @@ async fn all_policies_are_evaluated_in_their_order() {
     home.plugin("stub_policy");
     let stub_policy = "[plugins.stub_policy]\nconfig = { deny = ['push'] }\norder = 10\n";
     home.config(&format!("{GRANTED}{}{stub_policy}", server.relay()));
-    let config = Config::load(&home.path("ace.toml")).expect("a sound configuration");
+    let config = Config::load(&home.path("ace.toml")).expect("a valid configuration");
     let ace = Ace::builder(config)
         .policy(stub("last", "email"), 20, OnError::Retry)
         .policy(stub("first", "*"), -5, OnError::Retry)
@@ -171,7 +171,7 @@ async fn an_engine_needs_no_plugins() {
     let home = Home::empty();
     home.file("templates/app/edx_ace/note/inbox/body.txt", "Psst, {{ name }}");
     home.file("ace.toml", "template-dirs = ['templates']\n");
-    let config = Config::load(&home.path("ace.toml")).expect("a sound configuration");
+    let config = Config::load(&home.path("ace.toml")).expect("a valid configuration");
     let inbox = inbox();
     let ace = Ace::builder(config).channel(inbox.clone()).start().await.expect("it starts");
     let report = send(&ace, note()).await;

@@ -38,7 +38,7 @@ impl Hostile {
         let built =
             ["plugins/stub_policy", "plugins/file_email", "test-plugins/from_1_2_0", "test-plugins/faulty_policy"];
         let built = built.map(|name| std::fs::read(repository(&format!("target/{name}.wasm"))).expect("a plugin"));
-        let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
+        let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is valid");
         Hostile { numbers: Numbers(seed), sound: built.into_iter().chain([by_hand]).collect() }
     }
 
@@ -329,7 +329,7 @@ async fn plugins(server: &Server) -> BTreeSet<String> {
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + ROUND;
     while !holds().await {
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(Instant::now() < end, "timed out waiting until {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -104,7 +104,7 @@ fn new_settings_take_effect_and_invalid_ones_change_nothing() {
     // It is read once it has not changed for a moment.
     let until = Instant::now() + Duration::from_millis(600);
     while Instant::now() < until {
-        assert_eq!(channel(&host.send(), "email")["state"], "denied", "what ran before goes on");
+        assert_eq!(channel(&host.send(), "email")["state"], "denied", "the previous version stays active");
     }
     assert_text(&json!(host.end()), "nonsense");
 }
@@ -221,7 +221,7 @@ fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
     let (heard, stderr) = (said.clone(), child.stderr.take().expect("piped"));
     let listener = std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            heard.lock().expect("nobody panicked").push_str(&line);
+            heard.lock().expect("no thread panicked").push_str(&line);
         }
     });
     let newest = std::sync::Arc::new(std::sync::Mutex::new((0_usize, String::new())));
@@ -235,7 +235,7 @@ fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
             let mail = std::fs::read_to_string(mails.join(format!("{uuid}.django_email.eml"))).expect("written");
             let known =
                 ["v1 Salut", "v2 Salut", "v1 Bonjour", "v2 Bonjour"].into_iter().find(|text| mail.contains(text));
-            let mut seen = seen.lock().expect("nobody panicked");
+            let mut seen = seen.lock().expect("no thread panicked");
             *seen = (seen.0 + 1, known.unwrap_or_else(|| panic!("{mail}")).to_owned());
         }
     });
@@ -248,8 +248,8 @@ fn edits_of_a_template_and_a_catalogue_under_load_fail_nothing() {
             Some(()).filter(|()| is_so())
         });
     };
-    let text = || newest.lock().expect("nobody panicked").1.clone();
-    let has_said = |words: &str| said.lock().expect("nobody panicked").contains(words);
+    let text = || newest.lock().expect("no thread panicked").1.clone();
+    let has_said = |words: &str| said.lock().expect("no thread panicked").contains(words);
     send_until("the first", &|| text() == "v1 Salut");
     catalog("Bonjour");
     send_until("the new catalogue", &|| text() == "v1 Bonjour");
@@ -305,7 +305,7 @@ fn a_hangup_reloads_everything() {
     assert_eq!(channel(&host.send(), "email")["state"], "sent");
     let text = home.read("ace.toml").replace("deny = []", "deny = [\"*\"]");
     home.file("elsewhere/ace.toml", text);
-    assert_eq!(channel(&host.send(), "email")["state"], "sent", "nobody has told it");
+    assert_eq!(channel(&host.send(), "email")["state"], "sent", "no one has sent SIGHUP");
     host.hang_up();
     host.send_until("denied");
     host.end();
@@ -388,7 +388,7 @@ fn reloads_under_load_lose_fail_and_duplicate_nothing() {
         }
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
     }
-    wait_for("old code to be given back", || (mapped_code(pid) <= mapped).then_some(()));
+    wait_for("old code to be unmapped", || (mapped_code(pid) <= mapped).then_some(()));
     let grown = resident_kib(pid).saturating_sub(resident);
     drop(input.take());
     let told = reader.join().expect("no panic");
@@ -398,7 +398,7 @@ fn reloads_under_load_lose_fail_and_duplicate_nothing() {
     let uuids = told.iter().filter_map(|t| t["report"]["uuid"].as_str().map(str::to_owned));
     assert_eq!(uuids.collect::<std::collections::BTreeSet<_>>(), written, "each once");
     assert!(told.iter().all(|t| channel(t, "email")["state"] == "sent"), "none failed");
-    assert!(told.iter().all(|t| channel(t, "push")["state"] == "denied"), "the policy always counted");
+    assert!(told.iter().all(|t| channel(t, "push")["state"] == "denied"), "the policy was always enforced");
     let revisions: std::collections::BTreeSet<String> = told.iter().map(|t| Host::revision(t, "stub_policy")).collect();
     assert!(revisions.len() == 2 && revisions.contains(&Host::revision(&first, "stub_policy")), "{revisions:?}");
     assert!(grown < 64 * 1024, "{grown} KiB more after {reloads} reloads");

@@ -47,9 +47,9 @@ async fn load(home: &Home) -> Ace {
     let toml = "plugin-dir = 'plugins'\n[limits]\ntime = '50ms'\npolicy-call-timeout = '200ms'\nmemory = '8MiB'\n";
     home.file("ace.toml", toml);
     let config = Config::load(&home.path("ace.toml")).unwrap_or_else(|e| panic!("{e}"));
-    let begun = Instant::now();
+    let started = Instant::now();
     let ace = Ace::builder(config).start().await.unwrap_or_else(|e| panic!("{e}"));
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     for plugin in ace.registry().plugins.values() {
         if let PluginState::Broken(reason) = &plugin.state {
             let name = &plugin.name;
@@ -62,7 +62,7 @@ async fn load(home: &Home) -> Ace {
 
 /// Small components: one written by hand, one compiled.
 fn components() -> [Vec<u8>; 2] {
-    let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
+    let by_hand = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is valid");
     let compiled = std::fs::read(repository("target/test-plugins/from_1_2_0.wasm")).expect("a plugin");
     [by_hand, compiled]
 }

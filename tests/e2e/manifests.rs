@@ -156,7 +156,7 @@ proptest! {
                 prop_assert!(!problem.key.is_empty() && !problem.message.is_empty(), "{problem}: {text}");
                 let line = text.lines().nth(problem.line - 1).expect("it is there");
                 let root = problem.key.split(['.', '[']).next().expect("a part");
-                prop_assert!(line.starts_with(root), "{problem} is told of the line {line:?}");
+                prop_assert!(line.starts_with(root), "{problem} has the line {line:?}");
             }
         }
     }
@@ -168,13 +168,13 @@ proptest! {
             "[requests]\nhttp = {:?}\nkeyvalue = {keyvalue:?}\nmailer = {}\noutbox = {}\nsecrets = {:?}\n",
             requests.http, requests.mailer, requests.outbox, requests.secrets
         );
-        let read = Manifest::read(&text, None).expect("it is sound").requests;
+        let read = Manifest::read(&text, None).expect("it is valid").requests;
         prop_assert_eq!(&read, &requests);
 
         let before = "# Kept.\n[plugins.probe]\norder = 7 # here\n";
-        let granted = ace::config::granted(before, "probe", &requests, Some("out".as_ref())).expect("it is sound");
+        let granted = ace::config::granted(before, "probe", &requests, Some("out".as_ref())).expect("it is valid");
         prop_assert!(granted.starts_with(before), "{granted}");
-        let config = ace::Config::read(&granted, None, []).expect("it stays sound");
+        let config = ace::Config::read(&granted, None, []).expect("it stays valid");
         let grants = &config.plugins["probe"].grants;
         prop_assert_eq!((&grants.http, &grants.keyvalue), (&requests.http, &requests.keyvalue));
         prop_assert_eq!((grants.mailer, grants.outbox.is_some()), (requests.mailer, requests.outbox));
@@ -223,7 +223,7 @@ fn no_manifest_grants_anything() {
     let mut requests = Vec::new();
     for n in 0..50 {
         let text = sound().new_tree(&mut runner).expect("a manifest").current();
-        requests.push(Manifest::read(&text, None).expect("it is sound").requests);
+        requests.push(Manifest::read(&text, None).expect("it is valid").requests);
         home.guest("hostile", &format!("p{n:02}"));
         home.file(&format!("plugins/p{n:02}.toml"), text);
     }
@@ -265,7 +265,7 @@ async fn no_limit_is_above_its_maximum() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let home = Home::empty();
     home.config("[limits]\nmemory = '2MiB'\ntime = '50ms'\npolicy-call-timeout = '200ms'\ninstances = 3\n");
-    let component = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is sound");
+    let component = wat::parse_str(include_str!("hostile/policy.wat")).expect("it is valid");
     let wishes = (64_u32..100_000, 1_u32..10_000, 1_u32..100_000, 1_u32..1_000);
     for n in 0..40 {
         let (kib, time, timeout, instances) = wishes.new_tree(&mut runner).expect("wishes").current();
@@ -275,7 +275,7 @@ async fn no_limit_is_above_its_maximum() {
         );
         home.file(&format!("plugins/p{n}.toml"), runtime);
     }
-    let config = ace::Config::load(&home.path("ace.toml")).expect("it is sound");
+    let config = ace::Config::load(&home.path("ace.toml")).expect("it is valid");
     let max = config.fixed.limits.clone();
     let ace = ace::Ace::builder(config).start().await.expect("it starts");
     let mut serving = 0;

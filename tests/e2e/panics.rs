@@ -64,7 +64,7 @@ fn set_old(file: &Path) {
 
 fn config(home: &Home) -> Config {
     home.config("");
-    Config::load(&home.path("ace.toml")).expect("a sound configuration")
+    Config::load(&home.path("ace.toml")).expect("a valid configuration")
 }
 
 async fn reload(ace: &Ace) -> Value {
@@ -160,7 +160,7 @@ async fn a_panic_in_a_reload_does_not_end_hot_reload() {
     tokio::task::block_in_place(|| {
         wait_for("the watch's own panic", || CHANNEL_PANICKED.load(Ordering::Relaxed).then_some(()));
     });
-    assert_eq!(revision(), before, "what ran before goes on");
+    assert_eq!(revision(), before, "the previous version stays active");
 
     CHANNEL_IS_BROKEN.store(false, Ordering::Relaxed);
     install(&home, "policy", include_str!("hostile/policy.wat"), "three");
@@ -251,7 +251,7 @@ struct Outcomes(std::sync::Mutex<Vec<(u64, Report)>>);
 
 impl Sink for Outcomes {
     fn done(&self, done: Done) {
-        self.0.lock().expect("no panic").push((done.line, done.result.expect("a sound message")));
+        self.0.lock().expect("no panic").push((done.line, done.result.expect("a valid message")));
     }
 
     fn flush(&self) {}

@@ -83,7 +83,7 @@ impl Server {
             while log.read_line(&mut all).unwrap_or_default() > 0 {}
             all
         });
-        let tls = ace::internals::tls::client_config(None).expect("sound");
+        let tls = ace::internals::tls::client_config(None).expect("valid");
         let http = reqwest::Client::builder().use_preconfigured_tls(tls).no_proxy().build().expect("a client");
         Server { child, url: url.expect("it said so"), http, log: Some(log), _dir: dir }
     }

@@ -296,7 +296,7 @@ fn converse(stream: TcpStream, state: &MailState, greeting: &str, to_mail: ToMai
     Ok(())
 }
 
-/// A port that nobody listens on now.
+/// A port without a listener.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }

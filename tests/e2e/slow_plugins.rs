@@ -40,7 +40,7 @@ const LIMITS: &str = "[limits]\ntime = '1m'\npolicy-call-timeout = '1m'\n";
 async fn a_plugin_starts_with_the_settings_at_its_activation() {
     let home = Home::empty();
     home.config(LIMITS);
-    let config = Config::load(&home.path("ace.toml")).expect("a sound configuration");
+    let config = Config::load(&home.path("ace.toml")).expect("a valid configuration");
     let ace = Arc::new(Ace::builder(config).clock(now, || 0.5).start().await.expect("it starts"));
     let watching = tokio::spawn(Watch::start(ace.clone()).run());
     let is_active = |plugin: &str| ace.registry().plugins.get(plugin).is_some_and(|p| p.state == PluginState::Active);

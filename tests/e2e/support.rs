@@ -30,7 +30,7 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     loop {
         match ask() {
             Some(answer) => return answer,
-            None if Instant::now() > end => panic!("waited in vain for {what}"),
+            None if Instant::now() > end => panic!("timed out waiting for {what}"),
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     }

@@ -15,13 +15,13 @@ const QUICK: &str = "circuit-faults = 3\ncircuit-window = '60s'\ncircuit-pause =
 async fn a_circuit_opens_after_a_number_of_faults_and_a_successful_test_closes_it() {
     let engine = Engine::start(home(QUICK, "")).await;
     let runtime = engine.runtime("hostile");
-    let sound = note(json!({}));
+    let valid = note(json!({}));
     let pause = || tokio::time::sleep(Duration::from_millis(170));
     for _ in 0..3 {
-        call(&runtime, "check", &sound).await.expect("closed");
+        call(&runtime, "check", &valid).await.expect("closed");
         assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Trap, "");
     }
-    for asked in [&sound, &asking("check", "trap")] {
+    for asked in [&valid, &asking("check", "trap")] {
         let open = call(&runtime, "check", asked).await.expect_err("open");
         assert_fault(&open, FaultKind::Unavailable, "it failed too often; its circuit breaker is open for another");
     }
@@ -32,10 +32,10 @@ async fn a_circuit_opens_after_a_number_of_faults_and_a_successful_test_closes_i
     assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Trap, "");
     assert_fault(&fault(&runtime, "check", "trap").await, FaultKind::Unavailable, "its circuit breaker is open");
     pause().await;
-    call(&runtime, "check", &sound).await.expect("the trial");
+    call(&runtime, "check", &valid).await.expect("the trial");
     assert!(!runtime.circuit_breaker.view().open);
     fault(&runtime, "check", "trap").await;
-    call(&runtime, "check", &sound).await.expect("one fault does not open it again");
+    call(&runtime, "check", &valid).await.expect("one fault does not open it again");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ fn with_an_open_circuit_on_error_applies_and_it_is_logged_once() {
 
 /// How often this instance has been called, including now.
 async fn count(runtime: &Runtime) -> u32 {
-    let verdict = runtime.check(&asking("check", "count"), false).await.answer.expect("it is sound");
+    let verdict = runtime.check(&asking("check", "count"), false).await.answer.expect("it is valid");
     verdict.deny[0].reason.as_deref().and_then(|n| n.parse().ok()).expect("a number")
 }
 

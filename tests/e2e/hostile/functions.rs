@@ -66,7 +66,7 @@ async fn harm_while_loading_rejects_only_that_plugin() {
             assert!(reason.starts_with(&format!("{function}: ")) && reason.contains(words), "{harm}: {reason}");
         }
     }
-    call(&engine.runtime("hostile"), "check", &note(json!({}))).await.expect("it is sound");
+    call(&engine.runtime("hostile"), "check", &note(json!({}))).await.expect("it is valid");
     engine.runtime("stub_policy");
 }
 
@@ -74,8 +74,8 @@ async fn harm_while_loading_rejects_only_that_plugin() {
 #[tokio::test]
 async fn while_some_guests_spin_and_one_sleeps_another_answers() {
     let engine = Engine::start(home("time = '100ms'\nchannel-call-timeout = '5s'", "")).await;
-    let (hostile, sound) = (engine.runtime("hostile"), engine.runtime("stub_policy"));
-    let begun = Instant::now();
+    let (hostile, valid) = (engine.runtime("hostile"), engine.runtime("stub_policy"));
+    let started = Instant::now();
     let spinning = std::iter::repeat_with(|| {
         let hostile = hostile.clone();
         tokio::spawn(async move { fault(&hostile, "check", "spin").await })
@@ -86,10 +86,10 @@ async fn while_some_guests_spin_and_one_sleeps_another_answers() {
     let answering = tokio::spawn(async move {
         let mut slowest = Duration::ZERO;
         for _ in 0..10 {
-            let begun = Instant::now();
-            sound.check(&note(json!({})), false).await.answer.expect("it is sound");
+            let started = Instant::now();
+            valid.check(&note(json!({})), false).await.answer.expect("it is valid");
             tokio::task::yield_now().await;
-            slowest = slowest.max(begun.elapsed());
+            slowest = slowest.max(started.elapsed());
         }
         slowest
     });
@@ -101,7 +101,7 @@ async fn while_some_guests_spin_and_one_sleeps_another_answers() {
     // A tick for each of the four, and some time for a loaded machine.
     assert!(spun && slowest < Duration::from_millis(250), "{slowest:?}");
     // Each computed for 100 ms, give or take a tick.
-    assert!(begun.elapsed() >= Duration::from_millis(4 * 90), "{:?}", begun.elapsed());
+    assert!(started.elapsed() >= Duration::from_millis(4 * 90), "{:?}", started.elapsed());
     assert!(!sleeping.is_finished());
     sleeping.abort();
 }
@@ -174,6 +174,9 @@ async fn a_fault_before_anything_was_sent_is_a_plain_failure() {
     assert!(called.handover.is_none_or(|handover| handover.pending.is_none() && handover.accepted.is_none()));
     assert!(called.answer.is_err_and(|fault| fault.kind == FaultKind::Trap));
     let refused = runtime.deliver(&asking("deliver", "mail"), &[], &attempt).await;
-    assert!(!matches!(refused.answer, Ok(Err(DeliveryError::MaybeSent { .. }))), "nothing was begun without the grant");
+    assert!(
+        !matches!(refused.answer, Ok(Err(DeliveryError::MaybeSent { .. }))),
+        "nothing was started without the grant"
+    );
     assert_eq!(refused.denied.len(), 1, "and the timeline says so");
 }

@@ -150,6 +150,6 @@ fn ace_toml_of_a_config_map_is_reloaded() {
     let state = |told: Value| told["report"]["channels"][0]["state"].clone();
     assert_eq!(state(host.send()), "sent", "{}", message("note", json!({})));
     swap(&home.path("etc/..data"), "..2");
-    wait_for("the channel to be switched off", || (state(host.send()) == "unsupported").then_some(()));
+    wait_for("the channel to be disabled", || (state(host.send()) == "unsupported").then_some(()));
     host.end();
 }

@@ -132,8 +132,8 @@ async fn a_page_of_another_site_changes_nothing() {
     assert_eq!(speak(&server, chunked).0, 501);
     assert_eq!(server.get("/v1/messages").await.1["messages"], json!([]), "none of them came in");
 
-    let sound = "Content-Type: Application/JSON; charset=UTF-8\r\nContent-Encoding: identity\r\n";
-    assert_eq!(post("/v1/messages?wait=60", sound, &message).0, 200);
+    let valid = "Content-Type: Application/JSON; charset=UTF-8\r\nContent-Encoding: identity\r\n";
+    assert_eq!(post("/v1/messages?wait=60", valid, &message).0, 200);
     let put = |kind: &'static str| {
         let put = server.bare(Method::PUT, "/v1/keyvalue/b/k").header("content-type", kind).body("x");
         async { server.ask(put).await.0 }

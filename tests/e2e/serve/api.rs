@@ -35,7 +35,7 @@ async fn a_message_is_accepted_and_sent_and_has_a_timeline() {
     smtp.mail();
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
-    assert!(!log.contains(taken["uuid"].as_str().expect("text")), "settled messages are told at debug: {log}");
+    assert!(!log.contains(taken["uuid"].as_str().expect("text")), "settled messages are logged at debug: {log}");
 }
 
 /// edx-ace's `lms_user_id` has no fixed type: a number is returned as a number, a string as a string.
@@ -133,9 +133,9 @@ async fn not_before_schedules_a_message_and_cancel_cancels_it() {
     assert_eq!(server.post(&cancel, "").await.0, StatusCode::NO_CONTENT);
     assert_eq!(server.post(&cancel, "").await.0, StatusCode::CONFLICT);
     let soon = jiff::Timestamp::now().checked_add(Duration::from_millis(1_500)).expect("in range");
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     server.send(&note(2, json!({"options": {"not_before": soon.to_string()}}))).await;
-    assert!(begun.elapsed() >= Duration::from_secs(1), "it waited: {:?}", begun.elapsed());
+    assert!(started.elapsed() >= Duration::from_secs(1), "it waited: {:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -78,10 +78,10 @@ async fn an_invalid_request_gets_a_400_before_the_connection_is_closed() {
 
 /// Asserts that a server stops soon although `held` has connections to it.
 fn stops_soon<T>(server: Server, held: T) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}\n{log}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}\n{log}", started.elapsed());
     drop(held);
 }
 
@@ -126,10 +126,10 @@ async fn a_shutdown_does_not_wait_for_clients() {
     let beyond = connect(&server);
     settled(&server, &json!(Uuid::from_u128(1)), "queued").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}\n{log}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}\n{log}", started.elapsed());
     for (stream, status) in [(body, "503"), (batch, "503"), (waiting, "202"), (events, "200")] {
         let (answer, is_open) = rest(stream);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && !is_open, "{answer}");
@@ -225,7 +225,7 @@ async fn probes_and_clients_with_a_token_have_connections_of_their_own() {
     drop(taken);
     wait_for("a slot", || ask("/docs/", "Connection: close\r\n").starts_with("http/1.1 200").then_some(()));
     let (_, log) = server.stop();
-    assert_eq!(log.matches("All connections of server.connections are in use").count(), 1, "told once: {log}");
+    assert_eq!(log.matches("All connections of server.connections are in use").count(), 1, "logged once: {log}");
     drop((silent, stream));
 }
 
@@ -235,7 +235,7 @@ pub fn secure(toml: &str) -> (Home, Server, TlsConnector) {
     certificates(&home.path(""));
     configure(&home, &format!("{toml}tls-certificate = 'cert.pem'\ntls-key = 'key.pem'\n"));
     let server = Server::start(&home);
-    let mut tls = ace::internals::tls::client_config(Some(&home.path("ca.pem"))).expect("sound");
+    let mut tls = ace::internals::tls::client_config(Some(&home.path("ca.pem"))).expect("valid");
     tls.alpn_protocols = vec![b"h2".to_vec()];
     (home, server, TlsConnector::from(Arc::new(tls)))
 }
@@ -281,9 +281,9 @@ async fn an_http2_stream_whose_window_never_opens_is_reset_and_others_continue()
     let (mut client, _connection) = http2(&server, &tls, 1_000).await;
     let (stalled, _) = client.send_request(request(&server, "/docs/swagger-ui-bundle.js", ""), true).expect("sent");
     let mut stalled = stalled.await.expect("its head needs no window").into_body();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut reset = None;
-    while begun.elapsed() < Duration::from_secs(60) && reset.is_none() {
+    while started.elapsed() < Duration::from_secs(60) && reset.is_none() {
         let (status, _) = whole(&mut client, request(&server, "/healthz", "")).await;
         assert_eq!(status, 200, "another stream of the same connection");
         // The received data is not released, so that the window stays closed.

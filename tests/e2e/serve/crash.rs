@@ -97,7 +97,7 @@ async fn story(guarantee: &str) {
         }
     }
     let window = rounds() * 8;
-    assert!(doubled <= window, "{doubled} arrived twice, more than were under way");
+    assert!(doubled <= window, "{doubled} arrived twice, more than were in flight");
     server.stop();
 }
 

@@ -86,10 +86,10 @@ async fn an_idle_connection_gets_a_goaway() {
     let (_home, server, tls) = secure(IMPATIENT);
     let asked = frame(HEADERS, END_STREAM | END_HEADERS, 1, &head("/healthz"));
     for sent in [vec![], vec![asked]] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let stream = connect(&server, &tls).await;
         assert_eq!(end_after(stream, sent.into_iter(), Duration::ZERO).await, Some(NO_ERROR));
-        assert!(begun.elapsed() > Duration::from_millis(500), "not before it was idle for a while");
+        assert!(started.elapsed() > Duration::from_millis(500), "not before it was idle for a while");
     }
 }
 
@@ -108,10 +108,10 @@ async fn a_head_that_never_ends_times_out_even_beside_an_active_stream() {
         ),
     ];
     for (name, sent) in cases {
-        let begun = Instant::now();
+        let started = Instant::now();
         let stream = connect(&server, &tls).await;
         end_after(stream, sent.into_iter(), Duration::from_millis(20)).await;
-        assert!(begun.elapsed() < PATIENCE, "{name}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < PATIENCE, "{name}: {:?}", started.elapsed());
     }
 }
 
@@ -128,9 +128,9 @@ async fn a_head_of_endless_frames_is_rejected() {
     for (name, frame) in more {
         let stream = connect(&server, &tls).await;
         let sent = std::iter::once(begin(&head("/healthz"))).chain(std::iter::repeat_n(frame, 10_000));
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(end_after(stream, sent, Duration::ZERO).await, Some(ENHANCE_YOUR_CALM), "{name}");
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "{name}: {:?}", started.elapsed());
     }
     assert_eq!(server.stop().0, Some(0));
 }

@@ -27,7 +27,7 @@ fn rest(mut stream: TcpStream) -> String {
 async fn a_slow_sender_is_disconnected_and_others_are_served() {
     let home = home("[server]\nlisten = '127.0.0.1:0'\nread-timeout = '300ms'\nconnections = 4\n");
     let server = Server::start(&home);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut head = connect(&server);
     head.write_all(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nX-Slow").expect("written");
     let mut body = connect(&server);
@@ -36,7 +36,7 @@ async fn a_slow_sender_is_disconnected_and_others_are_served() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("application/problem+json"), "{answer}");
     rest(head);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     // More idle connections than slots: a request is served as soon as they time out.
     let idle: Vec<TcpStream> = (0..8).map(|_| connect(&server)).collect();
     assert_eq!(server.get("/healthz").await.0, StatusCode::OK);

@@ -53,16 +53,16 @@ async fn every_response_matches_the_description() {
         .stdout(output.try_clone().expect("cloned"))
         .stderr(output);
     let mut child = command.spawn().expect("schemathesis runs");
-    let begun = Instant::now();
+    let started = Instant::now();
     let status = wait_for("the end of schemathesis", || {
-        if begun.elapsed() > PATIENCE {
+        if started.elapsed() > PATIENCE {
             let _ = child.kill();
         }
         std::thread::sleep(Duration::from_millis(50));
         child.try_wait().expect("asked")
     });
     let said = home.read("schemathesis.txt");
-    assert!(status.success(), "after {:?}\n{said}", begun.elapsed());
+    assert!(status.success(), "after {:?}\n{said}", started.elapsed());
     assert!(!said.contains("errors"), "{said}");
     let (code, log) = server.stop();
     assert_eq!(code, Some(0), "{log}");

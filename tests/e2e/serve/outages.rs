@@ -24,7 +24,7 @@ async fn queue_until(server: &Server, what: &str, is: impl Fn(&Value) -> bool) -
         if is(&queue) {
             return queue;
         }
-        assert!(Instant::now() < end, "waited in vain for {what}: {queue}");
+        assert!(Instant::now() < end, "timed out waiting for {what}: {queue}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -73,7 +73,7 @@ async fn no_message_fails_while_a_relay_is_down_and_it_is_logged_once() {
     let mut events = events.expect("a stream");
     let mut heard = String::new();
     while !heard.contains("destination.up") {
-        let chunk = events.chunk().await.expect("it goes on").expect("it goes on");
+        let chunk = events.chunk().await.expect("the stream continues").expect("the stream continues");
         heard.push_str(&String::from_utf8_lossy(&chunk));
     }
     assert_eq!(heard.matches("event: destination.down").count(), 1, "{heard}");
@@ -178,12 +178,12 @@ async fn a_batch_that_waits_for_a_relay_does_not_delay_others() {
         queue["destinations"][0]["waiting"].as_u64() > Some(0) && queue["in_flight"] == 0
     })
     .await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let around = json!({"options": {"override_default_channel": "file_email"}});
     for number in 1..6 {
         server.send(&note(number, around.clone())).await;
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "other channels go on: {:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "other channels continue: {:?}", started.elapsed());
     let (_, queue) = server.get("/v1/queue").await;
     assert_eq!((&queue["waiting_batches"], &queue["in_flight"]), (&json!(n), &json!(0)), "{queue}");
     assert!(queue["destinations"][0]["waiting"].as_u64() < Some(1_000), "the rest was not even claimed: {queue}");

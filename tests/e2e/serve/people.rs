@@ -53,7 +53,7 @@ async fn a_file_with_an_error_at_its_end_sends_nothing_and_the_error_names_the_f
     batch(&home, &server, "absent.csv", &[]).code(2).says("error: absent.csv: No such file");
     let done = home.ace(&["kv", "load", "plugins", "--server", &server.url]).run().code(2);
     done.says("error: plugins: Is a directory");
-    assert_eq!(server.get("/v1/batches").await.1, json!([]), "nothing was begun");
+    assert_eq!(server.get("/v1/batches").await.1, json!([]), "nothing was started");
 
     home.file("good.csv", format!("{MARK}sep=;\r\n{header}{rows}").replace(',', ";"));
     batch(&home, &server, "good.csv", &["--wait"]).ok();

@@ -127,11 +127,11 @@ async fn rejected_settings_are_shown_until_they_are_fixed() {
     let found = degraded(&server).await;
     assert_eq!((&found[0]["kind"], found.len()), (&json!("reload"), 1), "{found:?}");
     assert_text(&found[0]["reason"], "did you mean \"django_email\"?");
-    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent", "what ran before goes on");
+    assert_eq!(server.send(&note(1, json!({}))).await["state"], "sent", "the previous version stays active");
     let heard = listener.next().await;
     assert_eq!(heard.kind, "reload.refused");
     assert_text(&heard.data["data"]["reason"], "djagno_email");
-    assert_eq!(listener.next().await.kind, "message.sent", "it is told once");
+    assert_eq!(listener.next().await.kind, "message.sent", "it is reported once");
 
     configure(&home, "[events]\nkeep = true\n");
     reload(&server).await;
@@ -165,7 +165,7 @@ async fn settings_can_be_written_before_the_file_of_their_plugin() {
 
     configure(&home, &format!("{quiet}[plugins.stub_policy]\nconfig = {{ deny = ['email'] }}\n"));
     reload(&server).await;
-    assert_eq!(server.send(&note(2, json!({}))).await["state"], "not_sent", "other settings are taken up");
+    assert_eq!(server.send(&note(2, json!({}))).await["state"], "not_sent", "other settings take effect");
     configure(&home, "[plugins.quiet]\nconfig = { deny = ['email'] }\n");
     reload(&server).await;
     assert_eq!(server.send(&note(3, json!({}))).await["state"], "sent");

@@ -33,13 +33,13 @@ async fn set_failure(server: &Server, page: u32, how: &str) {
 async fn a_plugin_names_the_recipients_page_by_page() {
     let server = Server::start(&with_audience());
     let asked = batch(1, json!({"count": 1_234, "page": 100}));
-    let (status, begun) = server.post("/v1/batches", &asked).await;
-    assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
-    assert_eq!(begun["resolver"], json!({"plugin": "audience"}));
+    let (status, started) = server.post("/v1/batches", &asked).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{started}");
+    assert_eq!(started["resolver"], json!({"plugin": "audience"}));
     let done = until(&server, 1, "done").await;
     assert_eq!((&done["by_state"], done.get("resolver")), (&json!({"sent": 1_234}), None));
     let (_, sent) = server.get("/v1/messages?email=u1233@example.com").await;
-    assert_eq!(sent["messages"][0]["batch"], begun["uuid"], "{sent}");
+    assert_eq!(sent["messages"][0]["batch"], started["uuid"], "{sent}");
     // The same request is the same batch; with other arguments it is a conflict.
     assert_eq!(server.post("/v1/batches", &asked).await.1["state"], "done");
     let other = batch(1, json!({"count": 1_235, "page": 100}));

@@ -72,10 +72,10 @@ async fn a_stop_that_takes_too_long_has_its_own_exit_code_and_loses_nothing() {
     let smtp = Smtpd::start(&[]);
     let home = home("");
     let server = busy(&home, slowly(smtp.port, Duration::from_secs(60)), "500ms").await;
-    let begun = Instant::now();
+    let since = Instant::now();
     let (code, log) = server.stop();
     assert_eq!(code, Some(1), "{log}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     let server = server_with(&home, smtp.port, "30s");
     let one = settled(&server, &json!(Uuid::from_u128(1)), "sent").await;
     assert_eq!(one["report"]["interruptions"].as_array().map(Vec::len), Some(1), "{one}");
@@ -86,14 +86,14 @@ async fn a_second_signal_stops_at_once_and_loses_nothing() {
     let smtp = Smtpd::start(&[]);
     let home = home("");
     let mut server = busy(&home, slowly(smtp.port, Duration::from_secs(60)), "60s").await;
-    let begun = Instant::now();
+    let since = Instant::now();
     server.signal(libc::SIGTERM);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(server.child.try_wait().expect("asked").is_none(), "it waits for what is under way");
+    assert!(server.child.try_wait().expect("asked").is_none(), "it waits for messages in flight");
     server.signal(libc::SIGINT);
     let status = wait_for("its end", || server.child.try_wait().expect("asked"));
     assert_eq!(status.code(), Some(130));
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     let server = server_with(&home, smtp.port, "30s");
     settled(&server, &json!(Uuid::from_u128(1)), "sent").await;
 }

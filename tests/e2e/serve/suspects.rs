@@ -74,7 +74,7 @@ impl Killer {
                 "DATA" => {
                     say("354 go on")?;
                     while lines.next()?.ok()? != "." {}
-                    *self.delivered.lock().expect("sound").entry(to.clone()).or_default() += 1;
+                    *self.delivered.lock().expect("valid").entry(to.clone()).or_default() += 1;
                     say("250 taken")?;
                 }
                 "QUIT" => {
@@ -169,7 +169,7 @@ async fn a_message_that_ends_the_process_each_time_is_set_aside_and_64_innocent_
         assert_eq!(told["state"], "sent", "{told}");
         assert_eq!(told["report"]["interruptions"].as_array().map(Vec::len), Some(3), "{told}");
     }
-    let delivered = killer.delivered.lock().expect("sound").clone();
+    let delivered = killer.delivered.lock().expect("valid").clone();
     assert_eq!(delivered.len(), INNOCENT, "{delivered:?}");
     assert!(delivered.values().all(|times| *times == 1), "tried alone, none is sent twice: {delivered:?}");
     let retried = home.ace(&["messages", &Uuid::from_u128(CULPRIT).to_string(), "--retry", "--server", &server.url]);

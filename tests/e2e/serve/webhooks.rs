@@ -71,7 +71,7 @@ async fn a_delivery_is_retried_after_a_second_or_as_retry_after_says() {
     arrivals(4).await;
     let ids: std::collections::BTreeSet<_> =
         provider.seen().iter().filter_map(|call| call.header("webhook-id").map(str::to_owned)).collect();
-    assert_eq!(ids.len(), 2, "both events are told");
+    assert_eq!(ids.len(), 2, "both events are delivered");
 }
 
 /// A client of the event stream.
@@ -116,7 +116,7 @@ impl Listener {
                 continue;
             }
             let chunk = tokio::time::timeout(Duration::from_secs(20), self.chunks.next()).await.expect("in time");
-            self.heard.push_str(&String::from_utf8_lossy(&chunk.expect("more").expect("sound")));
+            self.heard.push_str(&String::from_utf8_lossy(&chunk.expect("more").expect("valid")));
         }
     }
 

@@ -8,7 +8,7 @@ const SCHEMAS: &str = "#/components/schemas/";
 
 /// The description with its examples.
 pub(super) fn with_examples(mut description: Value) -> Value {
-    let examples: Value = serde_json::from_str(EXAMPLES).expect("a file of ours");
+    let examples: Value = serde_json::from_str(EXAMPLES).expect("examples.json is valid");
     for (path, item) in object(&mut description["paths"]) {
         for (method, operation) in object(item) {
             add(operation, &format!("{} {path}", method.to_uppercase()), &examples);
