@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ace_store::lines::{self, Splitter};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::channel::Limit;
-use crate::message::{FieldError, FieldErrors, Message, Report, without_bom};
+use crate::message::{FieldError, FieldErrors, Message, Report};
 use crate::monitoring;
 use crate::pipeline::{InFlight, Snapshot};
 use crate::tasks::{self, Panicked};
@@ -51,10 +52,8 @@ pub struct Line {
 /// Reads one JSON message, or one per line (NDJSON). Lines that are too long are skipped.
 pub struct Lines<R> {
     reader: R,
+    splitter: Splitter,
     bytes_max: usize,
-    line: Vec<u8>,
-    number: u64,
-    too_long: bool,
     /// A line that was read ahead.
     ahead: Option<Line>,
     /// The lines of a multi-line document that were read so far.
@@ -64,7 +63,7 @@ pub struct Lines<R> {
 impl<R: AsyncBufRead + Unpin> Lines<R> {
     /// Reads lines of at most this many bytes.
     pub fn new(reader: R, bytes_max: usize) -> Self {
-        Lines { reader, bytes_max, line: Vec::new(), number: 0, too_long: false, ahead: None, document: None }
+        Lines { reader, splitter: Splitter::new(bytes_max), bytes_max, ahead: None, document: None }
     }
 
     /// The next message; `None` at the end. Cancel safe.
@@ -76,7 +75,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             return self.rest_of_document().await;
         }
         while let Some(line) = self.next_line().await? {
-            let is_start_of_document = self.number == 1 && line.text.as_ref().is_ok_and(|text| is_unfinished(text));
+            let is_start_of_document = line.number == 1 && line.text.as_ref().is_ok_and(|text| is_unfinished(text));
             if is_start_of_document {
                 self.document = Some(line.text);
                 return self.rest_of_document().await;
@@ -90,37 +89,19 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
 
     async fn next_line(&mut self) -> std::io::Result<Option<Line>> {
         loop {
-            let buffer = self.reader.fill_buf().await?;
-            let end = memchr::memchr(b'\n', buffer);
-            let taken = end.map_or(buffer.len(), |at| at + 1);
-            let at_end = buffer.is_empty();
-            self.too_long |= self.line.len() + taken > self.bytes_max + 1;
-            if self.too_long {
-                self.line.clear();
-            } else {
-                self.line.extend_from_slice(&buffer[..taken]);
-            }
+            let piece = self.reader.fill_buf().await?;
+            let is_end = piece.is_empty();
+            let (taken, line) = if is_end { (0, self.splitter.finish()) } else { self.splitter.push(piece) };
             self.reader.consume(taken);
-            if end.is_some() || (at_end && (self.too_long || !self.line.is_empty())) {
-                return Ok(Some(self.finish_line()));
-            }
-            if at_end {
-                return Ok(None);
+            match line {
+                Some(Ok(lines::Line { number, text })) => return Ok(Some(Line { number, text: Ok(text) })),
+                Some(Err(error)) => {
+                    return Ok(Some(Line { number: error.number, text: Err(too_long(error.max)) }));
+                }
+                None if is_end => return Ok(None),
+                None => {}
             }
         }
-    }
-
-    fn finish_line(&mut self) -> Line {
-        self.number += 1;
-        let text = std::mem::take(&mut self.line);
-        let text = if std::mem::take(&mut self.too_long) {
-            Err(too_long(self.bytes_max))
-        } else if self.number == 1 {
-            Ok(without_bom(&text).to_vec())
-        } else {
-            Ok(text)
-        };
-        Line { number: self.number, text }
     }
 
     /// Reads the rest of a multi-line document, to the end of the input, even if it is too long. If the second line is a complete
@@ -134,7 +115,8 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
                 break;
             }
             self.document = match (self.document.take(), line.text) {
-                (Some(Ok(mut document)), Ok(text)) if document.len() + text.len() <= self.bytes_max => {
+                (Some(Ok(mut document)), Ok(text)) if document.len() + text.len() < self.bytes_max => {
+                    document.push(b'\n');
                     document.extend_from_slice(&text);
                     Some(Ok(document))
                 }

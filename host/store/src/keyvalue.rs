@@ -67,7 +67,7 @@ pub struct FileError {
     /// The database, or the file with entries.
     pub file: PathBuf,
     /// The line with the error, from 1.
-    pub line: Option<usize>,
+    pub line: Option<u64>,
     /// What is wrong.
     pub message: String,
 }

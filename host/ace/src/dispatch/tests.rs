@@ -59,6 +59,6 @@ async fn reading_is_cancel_safe() {
     writer.write_all(b"}\n").await.expect("there is room");
     drop(writer);
     let line = lines.next().await.expect("reading works").expect("a document");
-    assert_eq!(line.text.expect("it is short"), b"{\n  \"a\": 1,\n  \"b\": 2\n}\n");
+    assert_eq!(line.text.expect("it is short"), b"{\n  \"a\": 1,\n  \"b\": 2\n}");
     assert!(lines.next().await.expect("reading works").is_none());
 }

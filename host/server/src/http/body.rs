@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-use ace::message::without_bom;
+use ace_store::lines::{Line, Splitter, TooLong};
 use axum::body::{Body, HttpBody};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::client_timeout::ClientTimeout;
 use super::problem::ApiError;
@@ -63,51 +63,46 @@ impl Pieces {
 /// Reads a body line by line.
 pub(super) struct Lines {
     pieces: Pieces,
-    max: usize,
-    held: Vec<u8>,
-    at: usize,
-    number: u64,
+    splitter: Splitter,
+    piece: Bytes,
     is_at_end: bool,
 }
 
 impl Lines {
     /// Reads lines of at most `max` bytes.
     pub(super) fn new(pieces: Pieces, max: usize) -> Self {
-        Lines { pieces, max, held: Vec::new(), at: 0, number: 0, is_at_end: false }
+        Lines { pieces, splitter: Splitter::new(max), piece: Bytes::new(), is_at_end: false }
     }
 
     /// The next line that is not empty, and its number, counted from 1. `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ApiError> {
         loop {
-            while let Some(end) = memchr::memchr(b'\n', &self.held[self.at..]) {
-                let start = self.at;
-                self.at += end + 1;
-                self.number += 1;
-                let line = trimmed(self.number, &self.held[start..start + end]).to_vec();
-                if !line.is_empty() {
-                    return Ok(Some((self.number, line)));
-                }
-            }
-            self.held.drain(..std::mem::take(&mut self.at));
-            if self.is_at_end {
-                self.number += 1;
-                let line = trimmed(self.number, &std::mem::take(&mut self.held)).to_vec();
-                return Ok(Some((self.number, line)).filter(|(_, line)| !line.is_empty()));
-            }
-            if self.held.len() > self.max {
-                let line = self.number + 1;
-                return Err(ApiError::BadRequest(format!("line {line} is longer than {} bytes", self.max)));
-            }
-            match self.pieces.next().await? {
-                Some(piece) => self.held.extend_from_slice(&piece),
-                None => self.is_at_end = true,
+            let line = self.next_line().await?;
+            let Some(line) = line else { return Ok(None) };
+            let Line { number, text } = line.map_err(|error| ApiError::BadRequest(error.to_string()))?;
+            let trimmed = text.trim_ascii();
+            match trimmed.len() {
+                0 => {}
+                len if len == text.len() => return Ok(Some((number, text))),
+                _ => return Ok(Some((number, trimmed.to_vec()))),
             }
         }
     }
-}
 
-/// Removes white space around a line and, from the first line, a byte order mark.
-fn trimmed(number: u64, line: &[u8]) -> &[u8] {
-    let line = if number == 1 { without_bom(line) } else { line };
-    line.trim_ascii()
+    async fn next_line(&mut self) -> Result<Option<Result<Line, TooLong>>, ApiError> {
+        while !self.is_at_end {
+            let (taken, line) = self.splitter.push(&self.piece);
+            self.piece.advance(taken);
+            if line.is_some() {
+                return Ok(line);
+            }
+            if self.piece.is_empty() {
+                match self.pieces.next().await? {
+                    Some(piece) => self.piece = piece,
+                    None => self.is_at_end = true,
+                }
+            }
+        }
+        Ok(self.splitter.finish())
+    }
 }

@@ -1,7 +1,7 @@
 //! Files with entries (`keyvalue.files`): NDJSON, loaded at every start. They replace entries in the store.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use super::batch::{Batch, Target};
 use super::damage::Location;
 use super::writer::{WriteError, Writer};
 use super::{FileError, KEY_BYTES_MAX, KeyvalueError, Origin, Settings, check};
+use crate::lines::{Line, LineError, LineReader, TooLong};
 
 /// Expired entries that one step deletes.
 const EXPIRED_PER_STEP: i64 = 1000;
@@ -59,37 +60,36 @@ enum Failed {
 
 fn load_file(batch: &mut Batch, file: &Path, max_value_bytes: usize) -> Result<(), Failed> {
     let fail = |line, message: String| Failed::File(FileError { file: file.to_owned(), line, message });
-    let mut reader = BufReader::new(File::open(file).map_err(|e| fail(None, e.to_string()))?);
+    let input = BufReader::new(File::open(file).map_err(|e| fail(None, e.to_string()))?);
     // A byte takes up to six in JSON.
-    let max = 6 * (max_value_bytes + 2 * KEY_BYTES_MAX);
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        let length = reader.by_ref().take(max as u64 + 1).read_until(b'\n', &mut line);
-        match length.map_err(|e| fail(Some(number), e.to_string()))? {
-            0 => break,
-            length if length > max => return Err(fail(Some(number), format!("the line is longer than {max} bytes"))),
-            _ if line.trim_ascii().is_empty() => continue,
-            _ => {
-                let (entry, value) = read(&line, max_value_bytes).map_err(|message| fail(Some(number), message))?;
-                let place = || Location::Entry(entry.bucket.clone(), entry.key.clone());
-                let target = Target { bucket: &entry.bucket, key: &entry.key, origin: Origin::Application };
-                match batch.attempt(place, |batch| batch.set(target, &value, None)) {
-                    // A damaged entry stays as it is; that was logged.
-                    Ok(_) => {}
-                    Err(WriteError::Rejected(error)) => return Err(fail(Some(number), error.to_string())),
-                    Err(WriteError::Aborted(error)) => return Err(Failed::Database(error)),
-                }
+    let mut lines = LineReader::new(input, 6 * (max_value_bytes + 2 * KEY_BYTES_MAX));
+    loop {
+        let Line { number, text } = match lines.next_line() {
+            Ok(None) => return Ok(()),
+            Ok(Some(line)) => line,
+            Err(LineError::Io { number, error }) => return Err(fail(Some(number), error.to_string())),
+            Err(LineError::TooLong(TooLong { number, max })) => {
+                return Err(fail(Some(number), format!("the line is longer than {max} bytes")));
             }
+        };
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        let (entry, value) = parse(&text, max_value_bytes).map_err(|message| fail(Some(number), message))?;
+        let location = || Location::Entry(entry.bucket.clone(), entry.key.clone());
+        let target = Target { bucket: &entry.bucket, key: &entry.key, origin: Origin::Application };
+        match batch.attempt(location, |batch| batch.set(target, &value, None)) {
+            // A damaged entry is not changed; that was logged.
+            Ok(_) => {}
+            Err(WriteError::Rejected(error)) => return Err(fail(Some(number), error.to_string())),
+            Err(WriteError::Aborted(error)) => return Err(Failed::Database(error)),
         }
     }
-    Ok(())
 }
 
 /// Parses a line. Also returns the value as it is stored.
-fn read(line: &[u8], max_value_bytes: usize) -> Result<(EntryLine, Vec<u8>), String> {
-    let mut entry: EntryLine =
-        serde_json::from_slice(line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)).map_err(|e| e.to_string())?;
+fn parse(line: &[u8], max_value_bytes: usize) -> Result<(EntryLine, Vec<u8>), String> {
+    let mut entry: EntryLine = serde_json::from_slice(line).map_err(|e| e.to_string())?;
     let value = match entry.value.take() {
         serde_json::Value::String(s) => s.into_bytes(),
         other => other.to_string().into_bytes(),

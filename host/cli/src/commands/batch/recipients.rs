@@ -5,6 +5,7 @@ use std::io::{BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use ace::message::{Member, MemberError};
+use ace_store::lines::{Line, LineError, LineReader, TooLong};
 use csv::{ReaderBuilder, StringRecord};
 use encoding_rs::Encoding;
 
@@ -90,7 +91,7 @@ impl Recipients {
         let mut lines = if self.is_csv {
             Lines::Rows(Box::new(Rows::new(text, &self.reading).map_err(|fault| fault.of(&name))?))
         } else {
-            Lines::Json(text, 0)
+            Lines::Json(LineReader::new(text, LINE_MAX))
         };
         let mut is_over = false;
         Ok(std::iter::from_fn(move || {
@@ -107,8 +108,7 @@ impl Recipients {
 
 enum Lines {
     Rows(Box<Rows>),
-    /// With the number of the last line.
-    Json(Decoded<File>, u64),
+    Json(LineReader<Decoded<File>>),
 }
 
 fn chunk(lines: &mut Lines) -> Result<Chunk, Fault> {
@@ -116,7 +116,7 @@ fn chunk(lines: &mut Lines) -> Result<Chunk, Fault> {
     while chunk.len() < CHUNK {
         let has_line = match lines {
             Lines::Rows(rows) => rows.add_line(&mut chunk)?,
-            Lines::Json(text, number) => add_json(text, number, &mut chunk)?,
+            Lines::Json(lines) => add_json(lines, &mut chunk)?,
         };
         if !has_line {
             break;
@@ -127,31 +127,28 @@ fn chunk(lines: &mut Lines) -> Result<Chunk, Fault> {
 }
 
 /// Adds the next line of NDJSON that is not empty; false at the end.
-fn add_json(text: &mut Decoded<File>, number: &mut u64, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
-    let begin = chunk.len();
+fn add_json(lines: &mut LineReader<Decoded<File>>, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
     loop {
-        chunk.truncate(begin);
-        let read = text.by_ref().take(LINE_MAX as u64 + 1).read_until(b'\n', chunk).map_err(Fault::from_io)?;
-        *number += 1;
-        let at = |column, message| Fault { line: *number, column, message };
-        let line = chunk[begin..].trim_ascii();
-        if read > LINE_MAX {
-            return Err(at(0, format!("the line is longer than {LINE_MAX} bytes")));
-        }
-        if read == 0 {
-            return Ok(false);
-        }
-        if line.is_empty() {
+        let Line { number, text } = match lines.next_line() {
+            Ok(None) => return Ok(false),
+            Ok(Some(line)) => line,
+            Err(LineError::Io { error, .. }) => return Err(Fault::from_io(error)),
+            Err(LineError::TooLong(TooLong { number, max })) => {
+                return Err(Fault { line: number, column: 0, message: format!("the line is longer than {max} bytes") });
+            }
+        };
+        let text = text.trim_ascii();
+        if text.is_empty() {
             continue;
         }
-        match Member::from_json(line) {
+        let fault = |column, message| Fault { line: number, column, message };
+        match Member::from_json(text) {
             Ok(_) => {}
-            Err(MemberError::Json { column, message }) => return Err(at(column, message)),
-            Err(error) => return Err(at(0, error.to_string())),
+            Err(MemberError::Json { column, message }) => return Err(fault(column, message)),
+            Err(error) => return Err(fault(0, error.to_string())),
         }
-        if !chunk.ends_with(b"\n") {
-            chunk.push(b'\n');
-        }
+        chunk.extend_from_slice(text);
+        chunk.push(b'\n');
         return Ok(true);
     }
 }

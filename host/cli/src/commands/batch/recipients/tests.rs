@@ -194,7 +194,7 @@ fn numbers_and_booleans_are_typed_on_request() {
 fn lines_of_json_are_checked_before_they_are_sent() {
     let json = || Read { file: "users.ndjson", ..csv() };
     let line = r#"{"recipient": {"lms_user_id": 7}, "user_context": {"n": 18446744073709551616}}"#;
-    assert_eq!(json().text(format!("\u{feff}{line}\r\n\r\n{line}")).as_deref(), Ok(&*format!("{line}\r\n{line}\n")));
+    assert_eq!(json().text(format!("\u{feff}{line}\r\n\r\n{line}")).as_deref(), Ok(&*format!("{line}\n{line}\n")));
     json().refuses(format!("{line}\n\n{{\"recipient\": }}\n"), "3:15: expected value");
     json().refuses(format!("{line}\n{{\"recipients\": {{}}}}\n"), "2:13: unknown field `recipients`");
     json().refuses(
