@@ -1,7 +1,7 @@
-//! `ace.toml` and the environment, read into settings. Nothing else in the program reads either.
+//! Reads settings from `ace.toml` and the environment. Nothing else in the program reads either.
 //!
-//! Reading reports every problem at once, each with its file, line and the nearest known name; an engine never starts
-//! on a configuration with a problem in it.
+//! All problems are reported together, each with its file, line and the nearest known name. An engine never starts with a
+//! configuration that has problems.
 
 mod authority;
 mod compiling;
@@ -55,81 +55,84 @@ pub use urls::shared_domain;
 pub use values::{show_duration, show_size};
 
 use ace_store::files::FileStamp;
-use tree::Place;
+use tree::Source;
 
 /// The longest ace.toml.
 const FILE_BYTES_MAX: usize = 4 * values::MIB;
 
-/// A file, and how it looked.
+/// The state of a file, which shows whether it has changed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
+pub struct FileState {
     file: PathBuf,
-    /// `None` where it could not be looked at.
+    /// `None` if the file cannot be inspected.
     stamp: Option<FileStamp>,
 }
 
-impl Seen {
-    /// As it looks now. Blocks.
-    pub fn look(file: PathBuf) -> Self {
+impl FileState {
+    /// The current state of a file. Blocks.
+    pub fn read(file: PathBuf) -> Self {
         let stamp = FileStamp::of(&file);
-        Seen { file, stamp }
+        FileState { file, stamp }
     }
 
-    /// How long ago it was changed last; `None` where that is not known, or lies ahead.
+    /// The time since the last change; `None` if that is unknown or in the future.
     pub fn age(&self) -> Option<Duration> {
         self.stamp?.age()
     }
 
-    /// The same file, as it looks now. Blocks.
-    pub fn again(&self) -> Self {
-        Seen::look(self.file.clone())
+    /// The current state of the same file. Blocks.
+    pub fn refresh(&self) -> Self {
+        FileState::read(self.file.clone())
     }
 }
 
-/// Everything the operator decides. The default has every default and no plugin folder.
+/// All settings. The default value has every default, and no plugin folder.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
-    /// The file it was read from; relative paths in it start at its folder.
+    /// The file that it was read from. Relative paths start at its folder.
     pub file: Option<PathBuf>,
-    /// How that file looked before it was read, where [`Config::load`] read it.
-    pub seen: Option<Seen>,
-    /// Folders of templates; the first that has a file wins.
+    /// The state of that file before [`Config::load`] read it.
+    pub file_state: Option<FileState>,
+    /// Folders of templates. The first folder with a file wins.
     pub template_dirs: Vec<PathBuf>,
-    /// edx-ace's ACE_ENABLED_CHANNELS: only these, in this order. `None`: every channel in the plugin folder, by name.
+    /// edx-ace's ACE_ENABLED_CHANNELS: only these channels, in this order. `None`: all channels in the plugin folder, by name.
     pub enabled_channels: Option<Vec<String>>,
-    /// edx-ace's ACE_ENABLED_POLICIES: only these, asked in this order. `None`: every policy in the plugin folder.
+    /// edx-ace's ACE_ENABLED_POLICIES: only these policies, in this order. `None`: all policies in the plugin folder.
     pub enabled_policies: Option<Vec<String>>,
     /// `[presentation]`
     pub presentation: Presentation,
-    /// What templates that were written for Django ask of their project; its routes are also those of `presentation`.
+    /// What templates from Django need of their project. Its routes are also those of `presentation`.
     pub templates: Templates,
     /// `[routing]`
     pub routing: Routing,
     /// `[delivery]`
     pub delivery: Delivery,
-    /// How single channels are used, by name.
+    /// Settings of channels, by name.
     pub channels: BTreeMap<String, Channel>,
-    /// What ace.toml says of single plugins, by name.
+    /// Settings of plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
-    /// What a reload cannot change.
+    /// Settings that a reload cannot change.
     pub fixed: Fixed,
-    /// Where each key stands, for problems found later; empty in a configuration made by hand.
-    pub places: Places,
+    /// The source of each key, for problems that are found later. Empty in a configuration that was not read from a file.
+    pub spans: SourceSpans,
 }
 
 impl Config {
-    /// Reads a file and this process's environment. Variables that are not UTF-8 count as not set. Blocks.
+    /// Reads a file and the environment of this process. Variables that are not UTF-8 count as not set. Blocks.
+    ///
+    /// # Errors
+    /// All problems with the configuration.
     pub fn load(file: &Path) -> Result<Config, Problems> {
-        let seen = Some(Seen::look(file.to_owned()));
+        let file_state = Some(FileState::read(file.to_owned()));
         let text = secrets::read_bounded(file, FILE_BYTES_MAX).map_err(|message| {
             Problems(vec![Problem { file: None, line: 0, variable: None, key: String::new(), message }])
         })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Config::read(&text, Some(file), variables).map(|config| Config { seen, ..config })
+        Config::read(&text, Some(file), variables).map(|config| Config { file_state, ..config })
     }
 
-    /// What holds where there is no ace.toml, for the author of a plugin: every default, and compiled plugins are kept in this
-    /// user's cache folder.
+    /// The configuration without an ace.toml, for plugin authors: every default, and compiled plugins are stored in the cache folder
+    /// of the user.
     pub fn without_file() -> Config {
         let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
@@ -137,33 +140,35 @@ impl Config {
         Config { fixed: Fixed { cache_dir, ..Fixed::default() }, ..Config::default() }
     }
 
-    /// Reads the text of an ace.toml with an environment laid over it. `file` is where it came from: relative paths
-    /// start at its folder, without it in the working directory. Nothing is read from this process's environment, but
-    /// files named in the text are looked for, and those of secrets are read. Reports every problem at once.
+    /// Reads the text of an ace.toml, overridden by an environment. Relative paths start at the folder of `file`, or at the working
+    /// directory. The environment of this process is not read, but files in the text must exist, and files of secrets are read.
+    ///
+    /// # Errors
+    /// All problems with the configuration.
     pub fn read(
         text: &str,
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Problems> {
         let mut document = tree::parse(text).map_err(|e| syntax_problem(file, e))?;
-        let mut walk = reader::Walk::new(file.map(Path::to_owned), env.into_iter().collect());
-        environment::overlay(&mut walk, &mut document);
-        let mut config = walk.document(document, decode::config);
+        let mut decoder = reader::Decoder::new(file.map(Path::to_owned), env.into_iter().collect());
+        environment::override_with(&mut decoder, &mut document);
+        let mut config = decoder.document(document, decode::config);
         config.file = file.map(Path::to_owned);
-        config.places = std::mem::take(&mut walk.places);
-        walk.finish(config)
+        config.spans = std::mem::take(&mut decoder.spans);
+        decoder.finish(config)
     }
 
-    /// A problem with a key found after reading, told where the key stands or, left out, where the nearest table around
-    /// it does. `key` is a dotted path: `plugins.django_email.grants`, `enabled-channels[1]`.
+    /// A problem with a key that is found after reading. It is reported at the key, or if that is absent, at the nearest table around
+    /// it. `key` is a dotted path: `plugins.django_email.grants`, `enabled-channels[1]`.
     pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
-        let place = self.places.find(key);
-        let variable = match place {
-            Place::Variable(name) => Some(name.clone()),
-            Place::Line(_) | Place::Nowhere => None,
+        let source = self.spans.find(key);
+        let variable = match source {
+            Source::Variable(name) => Some(name.clone()),
+            Source::Line(_) | Source::Unknown => None,
         };
         let file = if variable.is_some() { None } else { self.file.clone() };
-        Problem { file, line: place.line(), variable, key: key.to_owned(), message: message.into() }
+        Problem { file, line: source.line(), variable, key: key.to_owned(), message: message.into() }
     }
 }
 
@@ -173,39 +178,39 @@ fn syntax_problem(file: Option<&Path>, error: tree::SyntaxError) -> Problems {
     Problems(vec![Problem { file: file.map(Path::to_owned), line, variable: None, key: String::new(), message }])
 }
 
-/// Where the keys of a configuration stand, by dotted path. Two are always equal: a place is no setting.
+/// The sources of all keys of a configuration, by dotted path. Two values are always equal, because a source is not a setting.
 #[derive(Clone, Default)]
-pub struct Places(BTreeMap<String, Place>);
+pub struct SourceSpans(BTreeMap<String, Source>);
 
-impl Places {
-    fn insert(&mut self, key: String, place: Place) {
-        self.0.insert(key, place);
+impl SourceSpans {
+    fn insert(&mut self, key: String, source: Source) {
+        self.0.insert(key, source);
     }
 
     fn contains(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
 
-    /// The place of a key or, where it is left out, of the nearest table around it.
-    fn find(&self, key: &str) -> &Place {
+    /// The source of a key, or if it is absent, of the nearest table around it.
+    fn find(&self, key: &str) -> &Source {
         let mut key = key;
         loop {
             match (self.0.get(key), key.rfind(['.', '['])) {
-                (Some(place), _) => return place,
+                (Some(source), _) => return source,
                 (None, Some(end)) => key = &key[..end],
-                (None, None) => return &Place::Nowhere,
+                (None, None) => return &Source::Unknown,
             }
         }
     }
 }
 
-impl PartialEq for Places {
+impl PartialEq for SourceSpans {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl fmt::Debug for Places {
+impl fmt::Debug for SourceSpans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} keys]", self.0.len())
     }

@@ -1,5 +1,5 @@
-//! The engine: everything that decides and sends, built from one configuration and built anew by a reload. It keeps nothing of a
-//! message; `app` puts the queue, the workers and the HTTP server around it.
+//! The engine: policies, channels, templates and settings, built from a configuration and rebuilt by a reload. It stores no messages;
+//! `app` adds the queue, the workers and the HTTP server.
 
 pub mod preview;
 mod reload;
@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 use crate::channel::limiter::{ChannelLimiters, channel_limiters};
 use crate::channel::{Channel, ChannelMap, Limit, UnknownChannel, WasmChannel};
-pub(crate) use crate::config::Seen;
+pub(crate) use crate::config::FileState;
 use crate::config::{Compile, Config, Mode, Problem, Problems};
 use crate::destination::Destinations;
 use crate::mailer::{Mailer, MailerError};
@@ -38,12 +38,12 @@ pub mod texts {
     pub use crate::presentation::{ExtractError, Extracted, extract};
 }
 
-/// Why an engine does not start.
+/// Why an engine cannot start.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
 pub enum StartError {
-    /// Everything that is wrong with the configuration.
+    /// All problems with the configuration.
     #[error(transparent)]
     Config(#[from] Problems),
     #[error(transparent)]
@@ -51,7 +51,7 @@ pub enum StartError {
     #[error(transparent)]
     Mailer(#[from] MailerError),
     #[error(transparent)]
-    Facts(#[from] keyvalue::FileError),
+    Keyvalue(#[from] keyvalue::FileError),
     #[error(transparent)]
     Http(#[from] http::ClientError),
     #[error(transparent)]
@@ -73,49 +73,49 @@ pub enum StartError {
 /// ```
 pub struct Ace {
     current: ArcSwap<Running>,
-    own: Own,
+    application: Application,
     services: Arc<Services>,
-    /// As applications write to it.
+    /// With the limits of applications, not of plugins.
     keyvalue: Arc<Keyvalue>,
     destinations: Arc<Destinations>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
-    /// Why the last reload changed nothing.
+    /// Why the last reload was rejected.
     refused: ArcSwapOption<String>,
     notices: broadcast::Sender<Notice>,
 }
 
-/// What the application registered itself, and no reload changes.
-struct Own {
+/// What the application registered. A reload does not change it.
+struct Application {
     policies: Vec<Registered>,
     channels: Vec<Arc<dyn Channel>>,
     now: fn() -> Timestamp,
     jitter: fn() -> f64,
 }
 
-/// What a start or a reload has read.
+/// What a start or reload has read.
 struct Parts {
     config: Config,
     registry: Registry,
     presentation: Arc<Presentation>,
 }
 
-/// What is replaced as one by a reload.
+/// What a reload replaces in one step.
 struct Running {
     config: Config,
-    /// What ace.toml says otherwise by now, and a reload cannot change.
+    /// The keys of ace.toml that have changed and take effect only after a restart.
     needs_restart: Vec<&'static str>,
     registry: Arc<Registry>,
     snapshot: Arc<Snapshot>,
 }
 
-/// What an application lays down before the engine starts.
+/// Builds an engine.
 pub struct Builder {
     config: Config,
-    own: Own,
+    application: Application,
 }
 
-/// A policy with its place in the order.
+/// A policy with its position in the order.
 #[derive(Clone)]
 struct Registered {
     order: i64,
@@ -124,67 +124,74 @@ struct Registered {
 }
 
 impl Builder {
-    /// Registers a policy of the application's own beside the plugins. Policies are asked by `order` (plugins have 100
-    /// unless ace.toml says otherwise), then by name.
+    /// Registers a policy of the application. Policies are evaluated by `order` (100 for plugins, unless ace.toml sets another one),
+    /// then by name.
     pub fn policy(mut self, policy: impl Policy + 'static, order: i64, on_error: OnError) -> Self {
         let entry = PolicyEntry::enforced(Arc::new(policy), on_error);
-        self.own.policies.push(Registered { order, is_plugin: false, entry });
+        self.application.policies.push(Registered { order, is_plugin: false, entry });
         self
     }
 
-    /// Registers a channel of the application's own; it stands before the plugins of its type.
+    /// Registers a channel of the application. It comes before plugins of its type.
     pub fn channel(mut self, channel: impl Channel + 'static) -> Self {
-        self.own.channels.push(Arc::new(channel));
+        self.application.channels.push(Arc::new(channel));
         self
     }
 
-    /// Replaces the clock, which the plugins are told as well, and the source of jitter.
+    /// Replaces the clock, also for plugins, and the source of jitter.
     pub fn clock(mut self, now: fn() -> Timestamp, jitter: fn() -> f64) -> Self {
-        (self.own.now, self.own.jitter) = (now, jitter);
+        (self.application.now, self.application.jitter) = (now, jitter);
         self
     }
 
-    /// Where plugins are read and compiled: in this process unless this says otherwise. The process in which plugins from
-    /// anybody are loaded should name a [`Compile::Command`].
+    /// Sets where plugins are compiled; the default is in this process. An application that loads untrusted plugins should use
+    /// [`Compile::Command`].
     pub fn compiler(mut self, compile: Compile) -> Self {
         self.config.fixed.compiler.compile = compile;
         self
     }
 
-    /// Reads plugins, templates and facts, and checks the configuration against them.
+    /// Loads plugins, templates and key-value entries, checks the configuration against them, and starts the engine.
+    ///
+    /// # Errors
+    /// The configuration has problems, or something that it refers to cannot be opened.
     pub async fn start(self) -> Result<Ace, StartError> {
-        let Builder { config, own } = self;
-        let Survey { registry, presentation, services, keyvalue, destinations } = survey(&config, own.now).await?;
-        reload::log_problems(&presentation, "what is wrong is not used");
-        let first =
-            own.running(Parts { config, registry, presentation: Arc::new(presentation) }, &destinations, None)?;
+        let Builder { config, application } = self;
+        let Survey { registry, presentation, services, keyvalue, destinations } =
+            survey(&config, application.now).await?;
+        reload::log_problems(&presentation, "it is not used");
+        let first = application.running(
+            Parts { config, registry, presentation: Arc::new(presentation) },
+            &destinations,
+            None,
+        )?;
         let current = ArcSwap::from_pointee(first);
         let (reloading, refused) = (tokio::sync::Mutex::new(()), ArcSwapOption::empty());
         let notices = broadcast::Sender::new(NOTICES_MAX);
-        Ok(Ace { current, own, services, keyvalue, destinations, reloading, refused, notices })
+        Ok(Ace { current, application, services, keyvalue, destinations, reloading, refused, notices })
     }
 }
 
-/// What a configuration leads to, before it is put to work.
+/// What a configuration refers to, before an engine uses it.
 pub struct Survey {
     /// The plugins.
     pub registry: Registry,
     /// The templates.
     pub presentation: Presentation,
     services: Arc<Services>,
-    /// As applications write to it.
+    /// With the limits of applications, not of plugins.
     keyvalue: Arc<Keyvalue>,
     destinations: Arc<Destinations>,
 }
 
 impl Survey {
-    /// Names in the configuration that nothing is called by.
+    /// Names in the configuration that do not exist.
     pub fn unknown_names(&self, config: &Config) -> Vec<Problem> {
-        check_names(config, &self.registry, &Own::default(), false)
+        check_names(config, &self.registry, &Application::default(), false)
     }
 }
 
-/// Reads what the configuration points to: relays, facts, templates, plugins.
+/// Loads what the configuration refers to: relays, key-value entries, templates and plugins.
 pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, StartError> {
     let (settings, http) = (config.clone(), config.fixed.http.clone());
     let http = tasks::blocking(move || http::Client::new(&http));
@@ -197,9 +204,9 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
     let ((mailer, keyvalue, presentation), http) = (opened??, http??);
     let (mailer, http, for_plugins) = (Arc::new(mailer), Arc::new(http), Arc::new(keyvalue.for_plugins()));
     let destinations = Destinations::new(&config.delivery, fastrand::f64);
-    let served = Some(destinations.clone());
+    let tracked = Some(destinations.clone());
     let services =
-        Services { mailer, keyvalue: for_plugins, http, destinations: served, now, world: Arc::new(world::RealWorld) };
+        Services { mailer, keyvalue: for_plugins, http, destinations: tracked, now, world: Arc::new(world::RealWorld) };
     let services = Arc::new(services);
     let registry = match &config.fixed.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
@@ -209,14 +216,14 @@ pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, S
 }
 
 impl Ace {
-    /// Lays down an engine with these settings.
+    /// A builder for an engine with these settings.
     pub fn builder(config: Config) -> Builder {
-        Builder { config, own: Own::default() }
+        Builder { config, application: Application::default() }
     }
 
-    /// Sends a message, and returns what became of it once every channel type is settled. Between attempts it sleeps: for as long as
-    /// the message's delivery window is open this may take hours. `limit_to_channels` holds channel types or channel names; empty
-    /// limits nothing. Nothing is kept outside this call: dropped between two attempts, the message is not tried again.
+    /// Sends a message, and returns its report when every channel type is settled. It sleeps between attempts, so this may take hours,
+    /// as long as the delivery window is open. `limit_to_channels` contains channel types or channel names; if it is empty, all channels
+    /// may be used. The message is not stored: if this future is dropped between two attempts, the message is not retried.
     ///
     /// # Errors
     /// A name in `limit_to_channels` is unknown; nothing was sent.
@@ -232,8 +239,8 @@ impl Ace {
         Ok(flight.into_report())
     }
 
-    /// Prepares a message that the caller drives: nothing happens before the first [`InFlight::advance`]. `limit_to_channels` is that
-    /// of [`Ace::send`].
+    /// Prepares a message that the caller drives. Nothing happens before the first [`InFlight::advance`]. For `limit_to_channels` see
+    /// [`Ace::send`].
     ///
     /// # Errors
     /// A name in `limit_to_channels` is unknown.
@@ -242,15 +249,15 @@ impl Ace {
         Ok(InFlight::new(self.snapshot(), Arc::new(message), limit, false))
     }
 
-    /// Channel types or channel names as a limit.
+    /// A limit to these channel types or channel names.
     ///
     /// # Errors
-    /// A name is unknown; the error names the nearest.
+    /// A name is unknown. The error suggests the nearest one.
     pub fn limit(&self, limit_to_channels: &[String]) -> Result<Limit, UnknownChannel> {
         Limit::new(limit_to_channels, &self.snapshot().channels)
     }
 
-    /// Everything short of the delivery: verdicts, channels and rules, templates, rendered results. Changes nothing.
+    /// Does everything except the delivery: verdicts, channels and rules, rendering. Changes nothing.
     ///
     /// # Errors
     /// A name in `limit_to_channels` is unknown.
@@ -261,17 +268,17 @@ impl Ace {
         Ok(flight.into_report())
     }
 
-    /// What the next sends look at.
+    /// The current snapshot, for new messages.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load().snapshot.clone()
     }
 
-    /// The plugins as they are now.
+    /// The current plugins.
     pub fn registry(&self) -> Arc<Registry> {
         self.current.load().registry.clone()
     }
 
-    /// The facts and counters.
+    /// The key-value entries and counters.
     pub fn keyvalue(&self) -> &Arc<Keyvalue> {
         &self.keyvalue
     }
@@ -281,59 +288,59 @@ impl Ace {
         &self.destinations
     }
 
-    /// When to try again what has failed so many times in a row.
+    /// When to retry after this many consecutive failures.
     pub fn retry_at(&self, failures: u32) -> Timestamp {
-        let pause = retry::pause(failures, &self.snapshot().delivery, (self.own.jitter)());
+        let pause = retry::pause(failures, &self.snapshot().delivery, (self.application.jitter)());
         self.now().checked_add(pause).unwrap_or(Timestamp::MAX)
     }
 
-    /// What time it is for this engine.
+    /// The current time of the engine's clock.
     pub fn now(&self) -> Timestamp {
-        (self.own.now)()
+        (self.application.now)()
     }
 
-    /// The policies that serve and are obeyed, and those that must not fail open.
+    /// The names of enforced policies, including broken ones that must not fail open.
     pub fn enforced_policies(&self) -> BTreeSet<String> {
         let snapshot = self.snapshot();
         let enforced = snapshot.policies.iter().filter(|entry| entry.shadow.is_none());
         enforced.map(|entry| entry.policy.name().to_owned()).collect()
     }
 
-    /// Where changes are to be looked for: the configuration's file, the plugin folder, the template folders.
+    /// The files and folders to watch: the configuration, the plugin folder, the template folders.
     pub fn watched(&self) -> Watched {
         let current = self.current.load();
         let config = &current.config;
         Watched {
-            config: config.seen.clone().or_else(|| config.file.clone().map(Seen::look)),
+            config: config.file_state.clone().or_else(|| config.file.clone().map(FileState::read)),
             plugins: config.fixed.plugin_dir.clone(),
             templates: config.template_dirs.clone(),
         }
     }
 
-    /// Completes when a part of it has ended that cannot be started again, with what that is. That takes a bug.
+    /// Completes with the name of a part that has ended and cannot be restarted, which only a bug can cause.
     pub async fn ended(&self) -> &'static str {
         let registry = self.registry();
         tokio::select! {
-            () = registry.ended() => "the clock that bounds the time of plugins",
+            () = registry.ended() => "the clock that limits the time of plugins",
             () = self.services.keyvalue.ended() => "the thread that writes the key-value store",
         }
     }
 
-    /// Closes what is open: idle connections to relays.
+    /// Closes idle connections to relays.
     pub async fn close(&self) {
         self.services.mailer.close().await;
     }
 }
 
-impl Default for Own {
+impl Default for Application {
     fn default() -> Self {
-        Own { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 }
+        Application { policies: Vec::new(), channels: Vec::new(), now: Timestamp::now, jitter: fastrand::f64 }
     }
 }
 
-impl Own {
-    /// What a configuration, its plugins and templates come to beside what the application registered; an error where a
-    /// name in the configuration is nobody's. Quotas and comparisons go on counting from `before`.
+impl Application {
+    /// Builds the snapshot of a configuration, with the application's policies and channels. An unknown name in the configuration is an
+    /// error. Rate limits and shadow comparisons continue from `before`.
     fn running(
         &self,
         parts: Parts,
@@ -369,10 +376,10 @@ impl Own {
             now: self.now,
             jitter: self.jitter,
         };
-        let is_to_serve = |plugin: &&Arc<Plugin>| matches!(plugin.state, PluginState::Active | PluginState::Broken(_));
-        let serving = registry.plugins.values().filter(is_to_serve);
-        monitoring::set_active_plugins(serving.clone().map(|p| (p.name.clone(), p.revision.clone())).collect());
-        for plugin in serving {
+        let is_expected = |plugin: &&Arc<Plugin>| matches!(plugin.state, PluginState::Active | PluginState::Broken(_));
+        let expected = registry.plugins.values().filter(is_expected);
+        monitoring::set_active_plugins(expected.clone().map(|p| (p.name.clone(), p.revision.clone())).collect());
+        for plugin in expected {
             monitoring::plugin_up(&plugin.name, plugin.state == PluginState::Active);
             monitoring::plugin_is_behind(&plugin.name, plugin.rejected.is_some());
         }
@@ -380,24 +387,24 @@ impl Own {
     }
 }
 
-/// Where changes are to be looked for.
+/// The files and folders to watch.
 #[derive(Debug, Clone, Default)]
 pub struct Watched {
-    /// As it was when it was read: what has changed since is a change.
-    pub config: Option<Seen>,
+    /// The state of ace.toml when it was read.
+    pub config: Option<FileState>,
     pub plugins: Option<PathBuf>,
     pub templates: Vec<PathBuf>,
 }
 
-/// Every name in the configuration must be that of something that exists; on a reload, a plugin's settings may come before its file.
-/// Not so at a start: a policy whose file is missing then would let everything pass.
-fn check_names(config: &Config, registry: &Registry, own: &Own, is_reload: bool) -> Vec<Problem> {
+/// Checks that all names in the configuration exist. On a reload, a plugin's settings may come before its file; at a start they may
+/// not, because a policy with a missing file would be skipped.
+fn check_names(config: &Config, registry: &Registry, application: &Application, is_reload: bool) -> Vec<Problem> {
     let mut types: BTreeMap<String, String> =
         registry.channels().map(|(p, info)| (p.name.clone(), info.channel_type.clone())).collect();
-    types.extend(own.channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
+    types.extend(application.channels.iter().map(|c| (c.name().to_owned(), c.channel_type().to_owned())));
     let is_policy = |p: &&Arc<Plugin>| p.namespaces.contains(&Namespace::Policy);
     let mut names: Vec<String> = registry.plugins.values().filter(is_policy).map(|p| p.name.clone()).collect();
-    names.extend(own.policies.iter().map(|p| p.entry.policy.name().to_owned()));
+    names.extend(application.policies.iter().map(|p| p.entry.policy.name().to_owned()));
     let (awaited, present): (Vec<_>, Vec<_>) =
         registry.plugins.values().partition(|plugin| plugin.state == PluginState::AwaitingFile);
     let present: Vec<&str> = present.iter().map(|plugin| plugin.name.as_str()).collect();
@@ -408,8 +415,8 @@ fn check_names(config: &Config, registry: &Registry, own: &Own, is_reload: bool)
     config.check_names(&types, &names, &all)
 }
 
-/// The policies in the order they are asked: by their `order`, then as `enabled-policies` lists them, then by name.
-/// A policy in shadow that is the same as `before` goes on counting.
+/// The policies in the order of their evaluation: by `order`, then as listed in `enabled-policies`, then by name. The comparison of an
+/// unchanged policy in shadow mode continues from `before`.
 fn policy_entries(
     config: &Config,
     registry: &Registry,
@@ -434,11 +441,11 @@ fn policy_entries(
         all.push(Registered { order: settings.order, is_plugin: true, entry });
     }
     let list = config.enabled_policies.as_deref();
-    let place = |name: &str| list.and_then(|list| list.iter().position(|n| n == name));
-    all.retain(|r| !r.is_plugin || list.is_none() || place(r.entry.policy.name()).is_some());
+    let position = |name: &str| list.and_then(|list| list.iter().position(|n| n == name));
+    all.retain(|r| !r.is_plugin || list.is_none() || position(r.entry.policy.name()).is_some());
     all.sort_by_key(|r| {
         let name = r.entry.policy.name();
-        (r.order, place(name).unwrap_or(usize::MAX), name.to_owned())
+        (r.order, position(name).unwrap_or(usize::MAX), name.to_owned())
     });
     all.into_iter().map(|r| r.entry).collect()
 }
@@ -450,7 +457,7 @@ fn shadow_log(policy: &dyn Policy, before: &[PolicyEntry]) -> Arc<ShadowLog> {
     kept.unwrap_or_default()
 }
 
-/// The channels among the plugins: as `enabled-channels` lists them, else by name.
+/// The channels among the plugins, as listed in `enabled-channels`, or else by name.
 fn wasm_channels(config: &Config, registry: &Registry) -> Vec<Arc<dyn Channel>> {
     let mut found: Vec<Arc<dyn Channel>> = Vec::new();
     for plugin in registry.plugins.values().filter(|p| p.state == PluginState::Active) {

@@ -1,4 +1,4 @@
-//! Reloads what changes: plugins, templates and ace.toml, as soon as their files are still for a moment, and on SIGHUP.
+//! Reloads plugins, templates and ace.toml when their files have changed and are unchanged for a moment, and on SIGHUP.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,39 +10,40 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::{Ace, Seen, Watched};
+use crate::engine::{Ace, FileState, Watched};
 use crate::tasks::{self, Panicked};
 use ace_store::files::FileStamp;
 
-/// Files must have been still for so long.
-const STILL: Duration = Duration::from_millis(50);
-/// How often ace.toml is looked at, and whether the folders are still the same ones. The folder of ace.toml is not watched: the
-/// queue's database may be in it, and each of its writes would wake the watcher.
-const LOOK: Duration = Duration::from_millis(250);
-/// When to look again after something was taken up, or was wrong and being written: the watcher says nothing of a file that came and
-/// went between two of its words, and the first of them may have been taken up for another's sake.
-const LOOK_AGAIN: Duration = Duration::from_millis(300);
-/// How often everything is looked at where the system cannot watch it.
-const POLL: Duration = Duration::from_secs(5);
-/// Links in one folder that are looked at, entries among which they are looked for, and how deep.
+/// How long files must be unchanged before a reload.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+/// How often ace.toml and the identity of folders are checked. The folder of ace.toml is not watched, because the queue's database may
+/// be in it, and each write would wake the watcher.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// When to check again after a change, or while a faulty file may still be being written: the watcher does not report every change
+/// when several follow each other.
+const CHECK_AGAIN: Duration = Duration::from_millis(300);
+/// How often files are checked if the system cannot watch them.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The most links in one folder, entries that are searched for links, and levels of folders.
 const LINKS_MAX: usize = 4_096;
 const ENTRIES_MAX: usize = 20_000;
 const DEPTH_MAX: usize = 16;
 
-/// What watches over one engine.
+/// Watches the files of one engine.
 pub struct Watch {
     ace: Arc<Ace>,
-    seen: Looked,
+    state: WatchedState,
     changed: Arc<Notify>,
     hangups: Option<Signal>,
-    /// Watches for as long as it lives; `None` where the system cannot.
+    /// `None` if the system cannot watch files.
     watcher: Option<Watcher>,
-    /// Whether that was told.
-    is_told: bool,
+    /// Whether the log says so.
+    is_failure_logged: bool,
 }
 
-/// Why files are watched no more, which takes a bug.
+/// Why files are no longer watched, which only a bug can cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum WatchError {
     /// The thread that watches files has ended.
     #[error("the thread that watches files has ended")]
@@ -52,37 +53,37 @@ pub enum WatchError {
     Panicked(#[from] Panicked),
 }
 
-/// How the files looked that are not watched.
+/// The state of ace.toml and of the watched folders.
 #[derive(Clone, PartialEq)]
-struct Looked {
-    config: Option<Seen>,
+struct WatchedState {
+    config: Option<FileState>,
     folders: Vec<Folder>,
 }
 
-/// A watched folder. What is watched is the folder itself, not its name: under that another one may be found later.
+/// A watched folder. The system watches the folder itself, not its path, which may later lead to another folder.
 #[derive(Clone, PartialEq)]
 struct Folder {
     path: PathBuf,
-    /// With all that is below it.
+    /// Whether folders below it are watched too.
     is_recursive: bool,
-    /// Device and inode; `None` where it is not there.
+    /// Device and inode; `None` if it does not exist.
     identity: Option<(u64, u64)>,
-    /// The links in it, and how what they lead to looks. The system says nothing of what happens behind a link: that it leads
-    /// elsewhere, in two steps or more, is how Kubernetes changes what it mounts of a ConfigMap.
+    /// The links in it, with the stamps of their targets. The system does not report changes behind a link, and Kubernetes updates a
+    /// mounted ConfigMap by changing links.
     links: Vec<(PathBuf, Option<FileStamp>)>,
 }
 
 impl Folder {
-    /// Blocks.
-    fn look(path: PathBuf, is_recursive: bool) -> Self {
+    /// The current state of a folder. Blocks.
+    fn read(path: PathBuf, is_recursive: bool) -> Self {
         let (mut links, mut entries_left) = (Vec::new(), ENTRIES_MAX);
         add_links(&path, if is_recursive { DEPTH_MAX } else { 1 }, &mut entries_left, &mut links);
         links.sort();
-        Folder { path, is_recursive, identity: None, links }.again()
+        Folder { path, is_recursive, identity: None, links }.refresh()
     }
 
-    /// The same folder and links, as they look now. Blocks.
-    fn again(self) -> Self {
+    /// The current state of the same folder and links. Blocks.
+    fn refresh(self) -> Self {
         let identity = FileStamp::of(&self.path).map(|stamp| stamp.id());
         let mut folder = Folder { identity, ..self };
         folder.links.iter_mut().for_each(|(link, stamp)| *stamp = FileStamp::of(link));
@@ -90,7 +91,7 @@ impl Folder {
     }
 }
 
-/// Adds the links in a folder, and in those below it that templates are looked for in.
+/// Adds the links in a folder, and in folders of templates below it.
 fn add_links(folder: &Path, depth: usize, entries_left: &mut usize, links: &mut Vec<(PathBuf, Option<FileStamp>)>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if *entries_left == 0 || links.len() == LINKS_MAX {
@@ -108,33 +109,33 @@ fn add_links(folder: &Path, depth: usize, entries_left: &mut usize, links: &mut 
     }
 }
 
-impl Looked {
+impl WatchedState {
     fn new(watched: Watched) -> Self {
-        let plugins = watched.plugins.into_iter().map(|path| Folder::look(path, false));
-        let templates = watched.templates.into_iter().map(|path| Folder::look(path, true));
-        Looked { config: watched.config, folders: plugins.chain(templates).collect() }
+        let plugins = watched.plugins.into_iter().map(|path| Folder::read(path, false));
+        let templates = watched.templates.into_iter().map(|path| Folder::read(path, true));
+        WatchedState { config: watched.config, folders: plugins.chain(templates).collect() }
     }
 
-    async fn again(&self) -> Result<Looked, Panicked> {
-        let seen = self.clone();
-        tasks::blocking(move || Looked {
-            config: seen.config.map(|config| config.again()),
-            folders: seen.folders.into_iter().map(Folder::again).collect(),
+    async fn refresh(&self) -> Result<WatchedState, Panicked> {
+        let state = self.clone();
+        tasks::blocking(move || WatchedState {
+            config: state.config.map(|config| config.refresh()),
+            folders: state.folders.into_iter().map(Folder::refresh).collect(),
         })
         .await
     }
 
-    /// Completes with how things look when they look different than before, and have been still.
-    async fn changed(&self) -> Result<Looked, Panicked> {
+    /// Completes with the new state when something has changed and is unchanged for a moment.
+    async fn changed(&self) -> Result<WatchedState, Panicked> {
         if self.config.is_none() && self.folders.is_empty() {
             return std::future::pending().await;
         }
         loop {
-            tokio::time::sleep(LOOK).await;
-            let mut now = self.again().await?;
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            let mut now = self.refresh().await?;
             while now != *self {
-                tokio::time::sleep(STILL).await;
-                let later = now.again().await?;
+                tokio::time::sleep(SETTLE_TIME).await;
+                let later = now.refresh().await?;
                 if later == now {
                     return Ok(now);
                 }
@@ -145,76 +146,77 @@ impl Looked {
 }
 
 impl Watch {
-    /// No change of ace.toml since it was read is missed, and of other files none from here on; SIGHUP does not end the process.
-    /// Needs a tokio runtime.
+    /// Starts to watch. No change of ace.toml since it was read is missed, and no later change of other files. SIGHUP no longer ends
+    /// the process. Needs a tokio runtime.
     pub fn start(ace: Arc<Ace>) -> Self {
         let hangups = signal(SignalKind::hangup()).ok();
-        let seen = Looked::new(ace.watched());
-        let mut watch = Watch { ace, seen, changed: Arc::new(Notify::new()), hangups, watcher: None, is_told: false };
-        let watcher = Watcher::start(&watch.seen.folders, watch.changed.clone());
-        watch.watch_with(watcher);
+        let state = WatchedState::new(ace.watched());
+        let mut watch =
+            Watch { ace, state, changed: Arc::new(Notify::new()), hangups, watcher: None, is_failure_logged: false };
+        let watcher = Watcher::start(&watch.state.folders, watch.changed.clone());
+        watch.set_watcher(watcher);
         watch
     }
 
-    /// Reloads what changes, for as long as it is polled.
+    /// Reloads changed files, as long as it is polled.
     ///
     /// # Errors
-    /// It cannot go on, which takes a bug; another one can take its place.
+    /// It cannot continue, which only a bug can cause. A new `Watch` can replace it.
     pub async fn run(mut self) -> Result<(), WatchError> {
-        // What changed after it was read, and while nobody watched.
-        let mut looks_again = true;
+        // Files may have changed after they were read and before they were watched.
+        let mut checks_again = true;
         let mut loaded = self.ace.loaded();
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
-                seen = self.seen.changed() => self.look_different(seen?).await?,
+                state = self.state.changed() => self.update(state?).await?,
                 () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: reloading plugins, templates and ace.toml."),
-                () = tokio::time::sleep(LOOK_AGAIN), if looks_again => {}
+                () = tokio::time::sleep(CHECK_AGAIN), if checks_again => {}
                 Ok(()) = loaded.changed() => {}
-                () = tokio::time::sleep(POLL), if self.watcher.is_none() => self.watch_anew().await?,
+                () = tokio::time::sleep(POLL_INTERVAL), if self.watcher.is_none() => self.restart_watcher().await?,
                 () = ended(&self.watcher) => return Err(WatchError::Ended),
             }
             loaded.mark_unchanged();
-            looks_again = reload(&self.ace).await;
+            checks_again = reload(&self.ace).await;
             self.follow().await?;
         }
     }
 
-    /// Remembers how things look now, and watches a folder that took the place of another.
-    async fn look_different(&mut self, now: Looked) -> Result<(), WatchError> {
-        let are_same = self.seen.folders == now.folders;
-        self.seen = now;
-        if are_same { Ok(()) } else { self.watch_anew().await }
+    /// Stores the new state, and watches folders that have replaced others.
+    async fn update(&mut self, now: WatchedState) -> Result<(), WatchError> {
+        let are_same = self.state.folders == now.folders;
+        self.state = now;
+        if are_same { Ok(()) } else { self.restart_watcher().await }
     }
 
-    /// Watches the folders that a reload named, and the links that are in them now.
+    /// Watches the folders of the reloaded configuration, and the links in them.
     async fn follow(&mut self) -> Result<(), WatchError> {
         let watched = self.ace.watched();
-        let folders = tasks::blocking(move || Looked::new(watched).folders).await?;
-        if folders == self.seen.folders {
+        let folders = tasks::blocking(move || WatchedState::new(watched).folders).await?;
+        if folders == self.state.folders {
             return Ok(());
         }
-        self.seen.folders = folders;
-        self.watch_anew().await?;
-        // What changed in them before they were watched.
+        self.state.folders = folders;
+        self.restart_watcher().await?;
+        // They may have changed before they were watched.
         self.changed.notify_one();
         Ok(())
     }
 
-    async fn watch_anew(&mut self) -> Result<(), WatchError> {
-        let (folders, changed) = (self.seen.folders.clone(), self.changed.clone());
+    async fn restart_watcher(&mut self) -> Result<(), WatchError> {
+        let (folders, changed) = (self.state.folders.clone(), self.changed.clone());
         let watcher = tasks::blocking(move || Watcher::start(&folders, changed)).await;
-        self.watch_with(watcher?);
+        self.set_watcher(watcher?);
         Ok(())
     }
 
-    fn watch_with(&mut self, watcher: notify::Result<Watcher>) {
-        let told = std::mem::replace(&mut self.is_told, watcher.is_err());
+    fn set_watcher(&mut self, watcher: notify::Result<Watcher>) {
+        let was_logged = std::mem::replace(&mut self.is_failure_logged, watcher.is_err());
         match &watcher {
-            Err(error) if !told => {
-                tracing::error!("Files cannot be watched; they are checked every {POLL:?} instead: {error}");
+            Err(error) if !was_logged => {
+                tracing::error!("Files cannot be watched; they are checked every {POLL_INTERVAL:?} instead: {error}");
             }
-            Ok(_) if told => tracing::info!("Files are watched again."),
+            Ok(_) if was_logged => tracing::info!("Files are watched again."),
             _ => {}
         }
         self.watcher = watcher.ok();
@@ -235,7 +237,7 @@ async fn ended(watcher: &Option<Watcher>) {
     }
 }
 
-/// True where it is to be done again soon.
+/// Reloads. Returns whether to reload again soon.
 async fn reload(ace: &Ace) -> bool {
     match ace.reload_ready().await {
         Ok(reload) => reload.files_changing || !reload.changes.is_empty(),
@@ -246,7 +248,7 @@ async fn reload(ace: &Ace) -> bool {
     }
 }
 
-/// A thread that says when something in the folders changes.
+/// A thread that notifies when files in the folders change.
 struct Watcher {
     _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
     /// Cancelled when the thread ends.
@@ -257,8 +259,8 @@ impl Watcher {
     fn start(folders: &[Folder], changed: Arc<Notify>) -> notify::Result<Watcher> {
         let ended = CancellationToken::new();
         let listener = Listener::new(folders, changed, ended.clone().drop_guard());
-        let mut debouncer = new_debouncer(STILL, None, move |events| listener.hear(events))?;
-        // A folder that is not there is watched once it is.
+        let mut debouncer = new_debouncer(SETTLE_TIME, None, move |events| listener.handle(events))?;
+        // A missing folder is watched when it exists.
         for folder in folders.iter().filter(|folder| folder.identity.is_some()) {
             let mode = if folder.is_recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
             debouncer.watch(&folder.path, mode)?;
@@ -267,9 +269,9 @@ impl Watcher {
     }
 }
 
-/// Belongs to the watching thread, and is dropped with it.
+/// Belongs to the watcher's thread, and is dropped with it.
 struct Listener {
-    /// Every name that the system may tell of a folder by: a relative one is made absolute, with the links in it or without.
+    /// All paths that the system may report for a folder: as given, absolute, and with links resolved.
     folders: Vec<PathBuf>,
     changed: Arc<Notify>,
     _ended: DropGuard,
@@ -284,7 +286,7 @@ impl Listener {
         Listener { folders: folders.iter().flat_map(names).flatten().collect(), changed, _ended: ended }
     }
 
-    fn hear(&self, events: DebounceEventResult) {
+    fn handle(&self, events: DebounceEventResult) {
         match events {
             Ok(events) if events.iter().all(|e| e.kind.is_access() || !e.paths.iter().any(|p| self.concerns(p))) => {}
             // Also after an error: events may have been lost.

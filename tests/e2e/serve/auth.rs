@@ -96,7 +96,7 @@ async fn tokens_are_created_and_revoked_while_a_server_runs() {
 #[test]
 fn without_tokens_only_loopback_addresses_are_allowed() {
     let home = home("[server]\nlisten = '0.0.0.0:0'\n");
-    home.ace(&["serve"]).run().code(2).says("anyone who reaches this address could send mail");
+    home.ace(&["serve"]).run().code(2).says("anyone who can connect to this address could send mail");
     let home = super::home(TOKENS);
     home.ace(&["serve"]).run().code(2).says("ace token create NAME --scope send");
 }

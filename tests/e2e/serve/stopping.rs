@@ -150,7 +150,7 @@ async fn a_server_whose_clock_has_ended_ends_with_its_own_exit_code() {
     assert_eq!(server.post("/v1/messages", note(1, later)).await.0, StatusCode::ACCEPTED);
     assert_eq!(server.stop().0, Some(0));
     let done = home.ace(&["serve"]).before(no_sleep).run().code(70);
-    done.says("Because of a bug the clock that bounds the time of plugins has ended");
+    done.says("Because of a bug the clock that limits the time of plugins has ended");
     let server = Server::start(&home);
     settled(&server, &json!(Uuid::from_u128(1)), "queued").await;
     assert_eq!(server.send(&note(2, json!({}))).await["state"], "sent");

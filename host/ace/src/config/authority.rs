@@ -1,31 +1,31 @@
-//! The part of an address that names a server: a host, and perhaps a port (RFC 3986, 3.2.2).
+//! The authority of a URL: a host with an optional port (RFC 3986, 3.2.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Octets of a name (RFC 1035, 2.3.4).
+/// The longest name, in octets (RFC 1035, 2.3.4).
 const NAME_MAX: usize = 253;
 
-/// A host and perhaps a port, as `Host` and `:authority` hold them. Equal hosts are equal values.
+/// A host with an optional port, as in `Host` and `:authority`. Equal hosts are equal values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
     /// The name or address.
     pub host: Host,
-    /// `None`: that of the scheme.
+    /// `None`: the port of the scheme.
     pub port: Option<u16>,
 }
 
-/// A name, or an address.
+/// A name or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// One of IPv6 that stands for one of IPv4 is that one.
+    /// An IP address. A mapped IPv4 address is in its IPv4 form.
     Address(IpAddr),
-    /// In lower case, without the dot at its end.
+    /// A name in lower case, without a final dot.
     Name(String),
 }
 
 impl Authority {
-    /// Reads `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`. Everything else is `None`: a user before `@`, escapes,
-    /// zones, and the short forms of IPv4 (`127.1`), which every browser writes out.
+    /// Parses `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`. Returns `None` for anything else: a user before `@`,
+    /// escapes, zones, and short forms of IPv4 addresses (`127.1`), which browsers expand.
     pub fn parse(text: &str) -> Option<Authority> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -40,14 +40,14 @@ impl Authority {
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             Some("") => None,
-            // `parse` alone would take a sign.
+            // `parse` alone would accept a sign.
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
             _ => return None,
         };
         Some(Authority { host, port })
     }
 
-    /// A loopback address, or `localhost` (RFC 6761, 6.3).
+    /// Whether it is a loopback address, or `localhost` (RFC 6761, 6.3).
     pub fn is_this_machine(&self) -> bool {
         match &self.host {
             Host::Address(address) => address.is_loopback(),
@@ -65,7 +65,7 @@ impl Host {
         let is_label = |label: &str| {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         };
-        // A last label of digits is an address in short form (https://url.spec.whatwg.org/#ends-in-a-number-checker).
+        // A last label of digits makes it an address in short form (https://url.spec.whatwg.org/#ends-in-a-number-checker).
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_number = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X");
         let is_name = name.len() <= NAME_MAX && name.split('.').all(is_label) && !is_number;
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_many_names() {
+    fn names_and_addresses_of_this_machine_are_recognized() {
         for text in [
             "localhost",
             "LocalHost",
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_not_read() {
+    fn invalid_hosts_are_rejected() {
         for text in [
             "",
             ":8025",

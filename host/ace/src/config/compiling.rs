@@ -1,42 +1,42 @@
-//! How plugins are compiled, and within which bounds.
+//! The settings of the plugin compiler.
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::Section;
+use super::reader::TableDecoder;
 use super::values::{self, GIB, MIB};
 
-/// Where plugin files that are not in the cache are read and compiled.
+/// Where plugins that are not in the cache are parsed and compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "what each variant says tells what its fields are")]
 pub enum Compile {
-    /// In this process: quick and simple, for plugin files that come from a trusted source alone. A crafted file can make the
-    /// compiler overflow its stack, which aborts the process, or take all memory; no bound of [`Compiler`] holds here.
+    /// In this process: fast and simple, but only for plugins from a trusted source. A crafted file can make the compiler overflow
+    /// its stack, which aborts the process, or use up all memory; the limits of [`Compiler`] do not apply.
     #[default]
     InProcess,
-    /// In a process of its own for each file, within the bounds of [`Compiler`]: what it does to that process breaks that
-    /// plugin alone. The program is started with these arguments and one more, an empty environment, and nothing open but
-    /// its standard streams. It must be of this very version and call `ace::compile_child` first in its `main`, as the `ace`
-    /// program does; `/proc/self/exe` names the program that is running.
+    /// In a process of its own for each file, within the limits of [`Compiler`]; if that fails, only this plugin is broken. The
+    /// program is started with these arguments and one more, an empty environment, and only its standard streams. It must be the
+    /// same version, and call `ace::compile_child` first in its `main`, as the `ace` program does; `/proc/self/exe` is the running
+    /// program.
     Command { program: PathBuf, arguments: Vec<OsString> },
 }
 
-/// How plugin files are compiled. The bounds hold for [`Compile::Command`].
+/// The settings of the plugin compiler. The limits apply to [`Compile::Command`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiler {
-    /// No key of ace.toml: the program or the application decides.
+    /// Not a key of ace.toml: the program or the application decides.
     pub compile: Compile,
-    /// Address space of one compiler process, in bytes; it uses about half of what it reserves. 1.5 GiB.
+    /// Address space of one compiler process, in bytes; it uses about half of it. 1.5 GiB.
     pub memory: usize,
-    /// Address space of all compiler processes together, in bytes. `None`: half of what this process may use.
+    /// Address space of all compiler processes together, in bytes. `None`: half of the memory that this process may use.
     pub total_memory: Option<usize>,
-    /// Compiler processes at once, as far as `total_memory` allows. `None`: as many as there are processors.
+    /// Compiler processes at the same time, as far as `total_memory` allows. `None`: one per processor.
     pub processes: Option<usize>,
-    /// Processor time for one file, all threads together; whole seconds, rounded up. 60 s.
+    /// Processor time for one file, of all threads, rounded up to seconds. 60 s.
     pub cpu_time: Duration,
-    /// Wall time for one file. 5 minutes.
+    /// Elapsed time for one file. 5 minutes.
     pub timeout: Duration,
     /// The longest machine code of one file, in bytes. 256 MiB.
     pub code_bytes: usize,
@@ -56,14 +56,14 @@ impl Default for Compiler {
     }
 }
 
-/// With less than the least not even an empty component is compiled.
+/// With less than the minimum, not even an empty component can be compiled.
 const MEMORY: RangeInclusive<usize> = 128 * MIB..=64 * GIB;
 const PROCESSES_MAX: usize = 64;
 /// The kernel counts processor time in whole seconds.
 const TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const CODE_BYTES: RangeInclusive<usize> = MIB..=2 * GIB;
 
-pub(super) fn compiler(s: &mut Section<'_>) -> Compiler {
+pub(super) fn compiler(s: &mut TableDecoder<'_>) -> Compiler {
     let default = Compiler::default();
     Compiler {
         compile: default.compile,

@@ -1,11 +1,11 @@
-//! The layout of ace.toml: every key, its range and its default in the order of docs/configuration.md.
+//! The keys of ace.toml with their ranges and defaults, in the order of docs/configuration.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::compiling;
 use super::plugins::{cache, http, limits, plugin, signatures};
-use super::reader::{Field, Section};
+use super::reader::{Field, TableDecoder};
 use super::relays::mailer;
 use super::serving::{otlp, queue, server, webhook};
 use super::templates::templates;
@@ -17,14 +17,14 @@ use crate::message::ChannelType;
 use ace_store::files::Access;
 
 /// The whole document.
-pub(super) fn config(s: &mut Section<'_>) -> Config {
+pub(super) fn config(s: &mut TableDecoder<'_>) -> Config {
     let limits = s.section("limits", limits);
     let access = Access { group: s.get("file-group", values::group) };
     let fixed = fixed(s, limits, access);
     let templates = s.section("templates", templates);
     Config {
         file: None,
-        seen: None,
+        file_state: None,
         template_dirs: s.list("template-dirs", values::existing_folder(s.folder())).unwrap_or_default(),
         enabled_channels: distinct_names(s, "enabled-channels"),
         enabled_policies: distinct_names(s, "enabled-policies"),
@@ -35,11 +35,11 @@ pub(super) fn config(s: &mut Section<'_>) -> Config {
         channels: s.named("channels", |_, field| field.section(channel)),
         plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &fixed.limits, access))),
         fixed,
-        places: Default::default(),
+        spans: Default::default(),
     }
 }
 
-fn fixed(s: &mut Section<'_>, limits: Limits, access: Access) -> Fixed {
+fn fixed(s: &mut TableDecoder<'_>, limits: Limits, access: Access) -> Fixed {
     Fixed {
         plugin_dir: s.get("plugin-dir", values::existing_folder(s.folder())),
         cache_dir: s.get("cache-dir", values::path(s.folder())),
@@ -62,7 +62,7 @@ fn fixed(s: &mut Section<'_>, limits: Limits, access: Access) -> Fixed {
     }
 }
 
-fn distinct_names(s: &mut Section<'_>, key: &'static str) -> Option<Vec<String>> {
+fn distinct_names(s: &mut TableDecoder<'_>, key: &'static str) -> Option<Vec<String>> {
     let names = s.list(key, values::line)?;
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {
@@ -72,7 +72,7 @@ fn distinct_names(s: &mut Section<'_>, key: &'static str) -> Option<Vec<String>>
     Some(names)
 }
 
-fn presentation(s: &mut Section<'_>) -> Presentation {
+fn presentation(s: &mut TableDecoder<'_>) -> Presentation {
     let default = Presentation::default();
     Presentation {
         default_language: s.get("default-language", values::language).unwrap_or(default.default_language),
@@ -95,7 +95,7 @@ fn presentation(s: &mut Section<'_>) -> Presentation {
     }
 }
 
-fn routing(s: &mut Section<'_>) -> Routing {
+fn routing(s: &mut TableDecoder<'_>) -> Routing {
     Routing {
         default: by_type(s, "default", |field| field.read(values::line)),
         transactional: by_type(s, "transactional", |field| field.read(values::line)),
@@ -105,7 +105,7 @@ fn routing(s: &mut Section<'_>) -> Routing {
 }
 
 fn by_type<T>(
-    s: &mut Section<'_>,
+    s: &mut TableDecoder<'_>,
     key: &'static str,
     read: impl Fn(Field<'_>) -> Option<T>,
 ) -> BTreeMap<ChannelType, T> {
@@ -117,7 +117,7 @@ fn by_type<T>(
     })
 }
 
-fn delivery(s: &mut Section<'_>) -> Delivery {
+fn delivery(s: &mut TableDecoder<'_>) -> Delivery {
     let default = Delivery::default();
     let delivery = Delivery {
         expiration_delay: s.get("expiration-delay", values::duration(Duration::ZERO..=30 * DAY)),
@@ -134,7 +134,7 @@ fn delivery(s: &mut Section<'_>) -> Delivery {
             .unwrap_or(default.max_message_bytes),
         max_waiting: s.get("max-waiting", values::integer(1..=10_000_000)).unwrap_or(default.max_waiting),
     };
-    if s.is_sound() {
+    if s.is_valid() {
         if let (Some(window), Some(max)) = (delivery.expiration_delay, delivery.max_expiration_delay) {
             let (least, most) = (Bound("expiration-delay", window), Bound("max-expiration-delay", max));
             at_most(s, least, most);
@@ -145,7 +145,7 @@ fn delivery(s: &mut Section<'_>) -> Delivery {
     delivery
 }
 
-fn channel(s: &mut Section<'_>) -> Channel {
+fn channel(s: &mut TableDecoder<'_>) -> Channel {
     let guarantees = [("at-least-once", Guarantee::AtLeastOnce), ("at-most-once", Guarantee::AtMostOnce)];
     Channel {
         delivery: s.get("delivery", values::one_of(&guarantees)).unwrap_or_default(),
@@ -157,8 +157,8 @@ fn channel(s: &mut Section<'_>) -> Channel {
 /// A key and its value.
 struct Bound(&'static str, Duration);
 
-/// Told where the greater of the two stands or, where that is a default, at the smaller one.
-fn at_most(s: &mut Section<'_>, Bound(key, value): Bound, Bound(max_key, max): Bound) {
+/// Reports the problem at the greater value, or if that is a default, at the smaller one.
+fn at_most(s: &mut TableDecoder<'_>, Bound(key, value): Bound, Bound(max_key, max): Bound) {
     if value > max {
         let (value, max) = (values::show_duration(value), values::show_duration(max));
         let at = if s.is_written(key) { key } else { max_key };
@@ -166,10 +166,10 @@ fn at_most(s: &mut Section<'_>, Bound(key, value): Bound, Bound(max_key, max): B
     }
 }
 
-fn keyvalue(s: &mut Section<'_>) -> Keyvalue {
+fn keyvalue(s: &mut TableDecoder<'_>) -> Keyvalue {
     let default = Keyvalue::default();
     Keyvalue {
-        database: s.get("database", values::kept_file(s.folder())),
+        database: s.get("database", values::creatable_file(s.folder())),
         files: s.list("files", values::existing_file(s.folder())).unwrap_or(default.files),
         max_entries: s.get("max-entries", values::integer(1..=100_000_000)).unwrap_or(default.max_entries),
         max_bucket_entries: s.get("max-bucket-entries", values::integer(1..=100_000_000)),

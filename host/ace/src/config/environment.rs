@@ -1,35 +1,35 @@
-//! `ACE_…` variables laid over the file: `ACE_DELIVERY__CONCURRENCY=16` is `delivery.concurrency = 16`.
+//! `ACE_…` variables, which override the file: `ACE_DELIVERY__CONCURRENCY=16` is `delivery.concurrency = 16`.
 
 use std::collections::BTreeMap;
 
 use super::problem::Problem;
-use super::reader::Walk;
-use super::tree::{Node, Place, Table, Value, parse_variable};
+use super::reader::Decoder;
+use super::tree::{Node, Source, Table, Value, parse_variable};
 use super::variables::{LEVEL, PREFIX, edx_ace};
 
-/// Levels at most; no key of ours is half as deep.
+/// The most levels of a key; ours have less than half of that.
 const LEVELS_MAX: usize = 16;
-/// These are the program's own, read by its command line.
+/// Variables of the command line.
 const RESERVED: [&str; 3] = ["ACE_CONFIG", "ACE_LOG", "ACE_LOG_FORMAT"];
 const RESERVED_PREFIX: &str = "ACE_SERVER";
 
-/// Lays every setting of the environment over the document. Whole tables come before keys in them.
-pub(super) fn overlay(walk: &mut Walk, document: &mut Table) {
+/// Overrides the document with all settings in the environment: first whole tables, then keys in them.
+pub(super) fn override_with(decoder: &mut Decoder, document: &mut Table) {
     let mut settings: Vec<(Vec<String>, String, String)> = Vec::new();
-    for (name, value) in settings_in(&walk.variables) {
+    for (name, value) in settings_in(&decoder.variables) {
         if let Some(message) = edx_ace(&name) {
-            walk.problems.push(of_variable(&name, message));
+            decoder.problems.push(of_variable(&name, message));
             continue;
         }
         match levels(&name) {
             Some(levels) => settings.push((levels, name, value)),
-            None => walk.unknown_variable(&name, Vec::new()),
+            None => decoder.unknown_variable(&name, Vec::new()),
         }
     }
     settings.sort_by(|a, b| (a.0.len(), &a.1).cmp(&(b.0.len(), &b.1)));
     for (levels, name, value) in settings {
         if let Err(message) = put(document, &levels, &name, &value) {
-            walk.problems.push(of_variable(&name, message));
+            decoder.problems.push(of_variable(&name, message));
         }
     }
 }
@@ -45,9 +45,9 @@ fn settings_in(variables: &BTreeMap<String, String>) -> Vec<(String, String)> {
     settings.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Whether Kubernetes sets this variable in each container for a Service called `ace` or `ace-…` (and Docker for a linked
-/// container): `ACE_SERVICE_HOST`, `ACE_SERVICE_PORT`, `ACE_SERVICE_PORT_HTTP`, `ACE_PORT=tcp://…`, `ACE_PORT_8025_TCP`,
-/// `ACE_PORT_8025_TCP_ADDR`. No setting has a name of these forms.
+/// Whether Kubernetes sets this variable for a Service named `ace` or `ace-…` (or Docker for a linked container):
+/// `ACE_SERVICE_HOST`, `ACE_SERVICE_PORT`, `ACE_SERVICE_PORT_HTTP`, `ACE_PORT=tcp://…`, `ACE_PORT_8025_TCP`,
+/// `ACE_PORT_8025_TCP_ADDR`. No setting has such a name.
 fn is_service_link(name: &str, value: &str) -> bool {
     let mut ports = name.match_indices("_PORT_").map(|(at, part)| &name[at + part.len()..]);
     name.ends_with("_SERVICE_HOST")
@@ -70,27 +70,27 @@ fn of_variable(name: &str, message: String) -> Problem {
     Problem { file: None, line: 0, variable: Some(name.to_owned()), key: String::new(), message }
 }
 
-/// The levels of a key in lower case; `None` for what can be no setting's name.
+/// The levels of a key, in lower case; `None` if a setting cannot have this name.
 fn levels(name: &str) -> Option<Vec<String>> {
     let path = name.strip_prefix(PREFIX)?;
     let levels: Vec<String> = path.split(LEVEL).map(str::to_lowercase).collect();
-    let sound = levels.len() <= LEVELS_MAX && levels.iter().all(|level| !level.is_empty());
-    (sound && !path.chars().any(char::is_lowercase)).then_some(levels)
+    let is_valid = levels.len() <= LEVELS_MAX && levels.iter().all(|level| !level.is_empty());
+    (is_valid && !path.chars().any(char::is_lowercase)).then_some(levels)
 }
 
-/// Puts a variable's value where its key stands. A level is one of the file's keys where one differs from it only in
-/// case and in `-` for `_`, since a variable's name can hold neither.
+/// Sets a key to the value of a variable. A level matches a key of the file that differs only in case, or has `-` for `_`, because
+/// names of variables contain neither lower-case letters nor `-`.
 fn put(table: &mut Table, levels: &[String], name: &str, value: &str) -> Result<(), String> {
     let Some((level, deeper)) = levels.split_first() else { return Ok(()) };
-    let meant: Vec<usize> =
+    let matching: Vec<usize> =
         table.0.iter().enumerate().filter(|(_, (key, _))| is_same(key, level)).map(|(at, _)| at).collect();
-    if let [one, other, ..] = meant[..] {
+    if let [one, other, ..] = matching[..] {
         let (one, other) = (&table.0[one].0, &table.0[other].0);
         return Err(format!("could mean both {one:?} and {other:?}; write the setting in the file"));
     }
-    let at = meant.first().copied().unwrap_or_else(|| {
+    let at = matching.first().copied().unwrap_or_else(|| {
         let empty = Value::Table(Table::default());
-        table.0.push((level.clone(), Node { place: Place::Variable(name.to_owned()), value: empty, text: None }));
+        table.0.push((level.clone(), Node { source: Source::Variable(name.to_owned()), value: empty, text: None }));
         table.0.len() - 1
     });
     let (key, node) = &mut table.0[at];
@@ -100,7 +100,7 @@ fn put(table: &mut Table, levels: &[String], name: &str, value: &str) -> Result<
     }
     match &mut node.value {
         Value::Table(table) => put(table, deeper, name, value),
-        other => Err(format!("{key:?} is {}, not a table, so nothing can be set in it", other.kind())),
+        other => Err(format!("{key:?} is {}, not a table, so no key can be set in it", other.kind())),
     }
 }
 

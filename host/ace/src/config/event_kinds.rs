@@ -1,24 +1,24 @@
-//! The kinds of events: what the server tells, and what a webhook may be limited to.
+//! The kinds of events that the server emits. A webhook may be restricted to some of them.
 
 /// At least one channel delivered the message.
 pub const SENT: &str = "message.sent";
-/// Nobody got it although someone should have.
+/// No channel delivered the message, although one should have.
 pub const FAILED: &str = "message.failed";
-/// Nobody got it, as policies or the lack of an address would have it.
+/// No channel delivered the message, because of policies or a missing address.
 pub const NOT_SENT: &str = "message.not_sent";
-/// A relay or an HTTP origin went down: messages wait for it.
+/// A relay or HTTP origin went down; messages wait for it.
 pub const DOWN: &str = "destination.down";
-/// It can be used again.
+/// A relay or HTTP origin can be used again.
 pub const UP: &str = "destination.up";
-/// A plugin serves, in a new revision or for the first time.
+/// A plugin is active for the first time, or with a new revision.
 pub const PLUGIN_ACTIVE: &str = "plugin.active";
-/// Files of a plugin were refused, and an earlier revision goes on.
+/// The files of a plugin were rejected, and an earlier revision stays active.
 pub const PLUGIN_REJECTED: &str = "plugin.rejected";
-/// A plugin should serve and cannot.
+/// A plugin should be active and cannot.
 pub const PLUGIN_BROKEN: &str = "plugin.broken";
-/// A plugin does not serve any more, as the operator wants it.
+/// A plugin is no longer active, because of the configuration or because its file was removed.
 pub const PLUGIN_REMOVED: &str = "plugin.removed";
-/// A reload changed nothing because something is wrong, with ace.toml or a name in it.
+/// A reload was rejected because of problems in ace.toml, and changed nothing.
 pub const RELOAD_REFUSED: &str = "reload.refused";
 /// Every kind of event.
 pub const ALL: [&str; 10] =

@@ -7,15 +7,15 @@ use super::{
     CacheLimits, Compiler, Config, Events, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Signatures, Webhook,
 };
 
-/// Settings of what is opened at the start: a reload leaves all of them as they were, so that the configuration shown is the one that
-/// runs.
+/// Settings of resources that are opened at start-up. A reload does not change them, so that the shown configuration is the one in
+/// use.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fixed {
     /// Folder of `*.wasm` plugins and their manifests.
     pub plugin_dir: Option<PathBuf>,
     /// Folder of compiled plugins. `None`: they are compiled at every start.
     pub cache_dir: Option<PathBuf>,
-    /// The bounds of the code cache.
+    /// The limits of the code cache.
     pub cache: CacheLimits,
     /// `[mailer]`
     pub mailer: Mailer,
@@ -29,24 +29,24 @@ pub struct Fixed {
     pub server: Server,
     /// `[events]`
     pub events: Events,
-    /// Who is told of what becomes of messages, by name.
+    /// The webhooks that events are sent to, by name.
     pub webhooks: BTreeMap<String, Webhook>,
-    /// Where spans go. `None`: nowhere.
+    /// The collector that spans are exported to. `None`: they are not exported.
     pub otlp: Option<Otlp>,
     /// `[limits]`
     pub limits: Limits,
     /// `[compiler]`
     pub compiler: Compiler,
-    /// `[signatures]`
+    /// `[plugin-signatures]`
     pub signatures: Signatures,
-    /// Policies that are known to have served before: one of them that is there and cannot serve is broken, not absent. No key
-    /// of ace.toml; `ace serve` remembers them.
+    /// Policies that were active before. If the file of one of them exists and cannot be loaded, the policy is broken, not absent.
+    /// Not a key of ace.toml; `ace serve` stores them.
     pub enforced_before: BTreeSet<String>,
 }
 
 impl Config {
-    /// This configuration with everything that a reload cannot change as it is in `running`, and the keys of ace.toml that differ
-    /// there and so take effect only after a restart.
+    /// This configuration with the fixed settings of `running`, and the keys of ace.toml that differ and take effect only after a
+    /// restart.
     pub(crate) fn with_fixed_of(mut self, running: &Config) -> (Config, Vec<&'static str>) {
         let read = std::mem::replace(&mut self.fixed, running.fixed.clone());
         self.delivery.defaults = running.delivery.defaults;
@@ -56,9 +56,9 @@ impl Config {
 }
 
 impl Fixed {
-    /// The keys of ace.toml whose settings are others in `read`.
+    /// The keys of ace.toml whose settings differ in `read`.
     fn differing(&self, read: Fixed) -> Vec<&'static str> {
-        // Every field is named, so that a new one is not forgotten.
+        // Lists every field, so that the compiler reports a new one.
         let Fixed {
             plugin_dir,
             cache_dir,
@@ -76,7 +76,7 @@ impl Fixed {
             signatures,
             enforced_before: _,
         } = read;
-        // No key of ace.toml.
+        // Not a key of ace.toml.
         let compiler = Compiler { compile: self.compiler.compile.clone(), ..compiler };
         let keys = [
             ("plugin-dir", self.plugin_dir != plugin_dir),

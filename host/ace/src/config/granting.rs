@@ -1,4 +1,4 @@
-//! Grants written into the text of an ace.toml. Everything else in it stays as it is, comments and order included.
+//! Adds grants to the text of an ace.toml, and preserves everything else, including comments and order.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::{BucketGrant, Requests};
 
-/// Why a text cannot take a grant.
+/// Why a grant cannot be added.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 #[non_exhaustive]
@@ -18,8 +18,11 @@ pub enum GrantError {
     Shape(String),
 }
 
-/// The text with these requests of a plugin granted, and `outbox` as the folder it may write into. Secrets are no grant: they
-/// are not in a manifest, and stay with the operator.
+/// Grants these requests of a plugin, with `outbox` as the folder that it may write into, and returns the new text. Secrets are not
+/// granted, because a manifest does not contain them.
+///
+/// # Errors
+/// The text is not TOML, or a key in it has the wrong type.
 pub fn granted(text: &str, plugin: &str, requests: &Requests, outbox: Option<&Path>) -> Result<String, GrantError> {
     let mut document: DocumentMut = text.parse()?;
     let grants = grants(&mut document, plugin)?;
@@ -34,7 +37,7 @@ pub fn granted(text: &str, plugin: &str, requests: &Requests, outbox: Option<&Pa
     Ok(document.to_string())
 }
 
-/// The table of a plugin's grants, made where it is not there.
+/// The table of a plugin's grants, created if it is missing.
 fn grants<'a>(document: &'a mut DocumentMut, plugin: &str) -> Result<&'a mut dyn TableLike, GrantError> {
     let shape = |key: &str| GrantError::Shape(key.to_owned());
     let mut plugins = Table::new();
@@ -49,7 +52,7 @@ fn grants<'a>(document: &'a mut DocumentMut, plugin: &str) -> Result<&'a mut dyn
     grants.as_table_like_mut().ok_or_else(|| shape(&format!("plugins.{plugin}.grants")))
 }
 
-/// Adds to a list, which is made where it is not there.
+/// Adds to a list, created if it is missing.
 fn push(
     grants: &mut dyn TableLike,
     plugin: &str,
@@ -66,7 +69,7 @@ fn push(
     Ok(())
 }
 
-/// As ace.toml writes it.
+/// The format of ace.toml.
 impl fmt::Display for BucketGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = match (self.read, self.write) {
@@ -93,16 +96,16 @@ mod tests {
         }
     }
 
-    /// What a text says of the plugin's grants.
+    /// The plugin's grants in a text.
     fn read(text: &str) -> crate::config::Grants {
         let config = Config::read(text, None, []).unwrap_or_else(|e| panic!("{e}:\n{text}"));
         config.plugins["probe"].grants.clone()
     }
 
     #[test]
-    fn a_section_that_is_not_there_is_added_and_the_rest_stays() {
+    fn a_missing_section_is_added_and_the_rest_is_preserved() {
         let text = "# Ours.\n[delivery]   # windows\nconcurrency = 4\n\n[plugins.other]\nenabled = false # for now\n";
-        let new = granted(text, "probe", &requests(), Some("out".as_ref())).expect("it is sound");
+        let new = granted(text, "probe", &requests(), Some("out".as_ref())).expect("it is valid");
         assert!(new.starts_with(text), "{new}");
         assert_eq!(
             &new[text.len()..],
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_named() {
+    fn a_key_of_the_wrong_type_is_an_error() {
         for (text, words) in [
             ("plugins = 1", "plugins has a value of the wrong type"),
             ("plugins.probe = []", "plugins.probe has a value of the wrong type"),

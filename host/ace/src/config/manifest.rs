@@ -1,18 +1,18 @@
-//! `NAME.toml` beside `NAME.wasm`: what a plugin's author says of it. A manifest requests; only ace.toml grants.
+//! Manifests: `NAME.toml` beside `NAME.wasm`, by the plugin's author. A manifest requests; only ace.toml grants.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::plugins::{CALL_TIMEOUT_MAX, INSTANCES_MAX, ISOLATIONS, MEMORY_MAX, Maxima, Runtime, TIME_MAX, runtime};
 use super::problem::Problems;
-use super::reader::{Section, Walk};
+use super::reader::{Decoder, TableDecoder};
 use super::{BucketGrant, syntax_problem, tree, urls, values};
 use crate::message::Object;
 
-/// A plugin's manifest. Without one a plugin requests nothing: [`Manifest::default`].
+/// The manifest of a plugin. A plugin without one has the default, which requests nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest {
-    /// Each of these four is one line without control characters, safe to show on a terminal.
+    /// One line without control characters, like the next three.
     pub version: Option<String>,
     /// One line.
     pub description: Option<String>,
@@ -20,15 +20,15 @@ pub struct Manifest {
     pub license: Option<String>,
     /// A URL.
     pub homepage: Option<String>,
-    /// What the plugin wants to be granted.
+    /// The grants that the plugin requests.
     pub requests: Requests,
-    /// Config the author suggests; the operator's is laid over it.
+    /// The author's defaults for `config`, which ace.toml overrides.
     pub defaults: Object,
     /// `[runtime]`: how it is run.
     pub runtime: Runtime,
 }
 
-/// What a plugin asks to reach.
+/// The grants that a plugin requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
     /// URL prefixes, as in [`super::Grants`].
@@ -37,14 +37,14 @@ pub struct Requests {
     pub keyvalue: Vec<BucketGrant>,
     /// Sending mail.
     pub mailer: bool,
-    /// A folder to write files into; which one, the operator says.
+    /// Writing files into a folder, which the operator chooses.
     pub outbox: bool,
-    /// Keys of secrets it reads.
+    /// The keys of secrets that it reads.
     pub secrets: Vec<String>,
 }
 
 impl Requests {
-    /// One line for each: `http:https://a.example/`, `keyvalue:facts:read`, `mailer`, `outbox`, `secret:api-key`.
+    /// One line for each request: `http:https://a.example/`, `keyvalue:facts:read`, `mailer`, `outbox`, `secret:api-key`.
     pub fn lines(&self) -> Vec<String> {
         let http = self.http.iter().map(|url| format!("http:{url}"));
         let accesses = self.keyvalue.iter().flat_map(|grant| {
@@ -59,16 +59,19 @@ impl Requests {
 }
 
 impl Manifest {
-    /// Reads a manifest's text; `file` is only named in problems. Reports every problem at once.
+    /// Reads the text of a manifest. `file` is only used in problems.
+    ///
+    /// # Errors
+    /// All problems with the manifest.
     pub fn read(text: &str, file: Option<&Path>) -> Result<Manifest, Problems> {
         let document = tree::parse(text).map_err(|e| syntax_problem(file, e))?;
-        let mut walk = Walk::new(file.map(Path::to_owned), BTreeMap::new());
-        let manifest = walk.document(document, manifest);
-        walk.finish(manifest)
+        let mut decoder = Decoder::new(file.map(Path::to_owned), BTreeMap::new());
+        let manifest = decoder.document(document, manifest);
+        decoder.finish(manifest)
     }
 }
 
-fn manifest(s: &mut Section<'_>) -> Manifest {
+fn manifest(s: &mut TableDecoder<'_>) -> Manifest {
     let maxima =
         Maxima { memory: MEMORY_MAX, time: TIME_MAX, call_timeout: CALL_TIMEOUT_MAX, instances: INSTANCES_MAX };
     Manifest {
@@ -85,7 +88,7 @@ fn manifest(s: &mut Section<'_>) -> Manifest {
     }
 }
 
-fn requests(s: &mut Section<'_>) -> Requests {
+fn requests(s: &mut TableDecoder<'_>) -> Requests {
     Requests {
         http: s.list("http", urls::url_pattern).unwrap_or_default(),
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Names in ace.toml checked against the plugins that are there.
+//! Checks the names in ace.toml against the existing plugins.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::reader::unknown;
 use super::{Config, reader};
 use crate::message::ChannelType;
 
-/// The names that are there.
+/// The existing names.
 struct Names<'a> {
     channels: &'a BTreeMap<String, ChannelType>,
     policies: &'a [String],
@@ -16,11 +16,10 @@ struct Names<'a> {
 }
 
 impl Config {
-    /// Every name in the configuration that no plugin has, or that is a plugin of the wrong kind, each where it stands.
+    /// The names in the configuration that do not exist, or that are plugins of the wrong kind.
     ///
-    /// `channels` and `policies` are those that can be used, the application's own included; `all_plugins` also those
-    /// that were refused when the folder was read. Of what kind a refused one is nobody knows, so a name that is among
-    /// `all_plugins` alone is let pass here: why it was refused is told elsewhere.
+    /// `channels` and `policies` can be used, and include those of the application; `all_plugins` also includes plugins that cannot be
+    /// loaded. The kind of those is unknown, so they are accepted here; why they cannot be loaded is reported elsewhere.
     pub fn check_names(
         &self,
         channels: &BTreeMap<String, ChannelType>,
@@ -69,22 +68,22 @@ impl Config {
 impl Names<'_> {
     fn wrong_channel(&self, name: &String, channel_type: Option<&ChannelType>) -> Option<String> {
         match (self.channels.get(name), channel_type) {
-            (Some(carries), Some(wanted)) if carries != wanted => {
-                Some(format!("{name:?} is a channel for {carries}, not for {wanted}"))
+            (Some(actual), Some(wanted)) if actual != wanted => {
+                Some(format!("{name:?} is a channel for {actual}, not for {wanted}"))
             }
             (Some(_), _) => None,
             _ if self.policies.contains(name) => Some(format!("{name:?} is a policy, not a channel")),
             _ if self.plugins.contains(name) => None,
             _ => {
-                let of_type = |carries: &ChannelType| channel_type.is_none_or(|wanted| wanted == carries);
-                let known = self.channels.iter().filter(|(_, carries)| of_type(carries));
+                let of_type = |actual: &ChannelType| channel_type.is_none_or(|wanted| wanted == actual);
+                let known = self.channels.iter().filter(|(_, actual)| of_type(actual));
                 let mut known: Vec<&str> = known.map(|(name, _)| name.as_str()).collect();
-                // A channel that is switched off has no known type, and may still be the one that is meant.
+                // The type of a disabled channel is unknown, but the name may be a misspelling of it.
                 let others = || self.plugins.iter().filter(|p| !self.policies.contains(p)).map(String::as_str);
                 if nearest(name, known.iter().copied()).is_none() && nearest(name, others()).is_some() {
                     known.extend(others());
                 }
-                Some(unknown("channel", name, &known, "channels that could stand here"))
+                Some(unknown("channel", name, &known, "channels that can be used here"))
             }
         }
     }

@@ -1,33 +1,33 @@
-//! What plugins may have and reach.
+//! Settings of plugins: limits, grants, configuration and secrets.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::Section;
+use super::reader::TableDecoder;
 use super::secrets::{SecretError, read_secret, secret};
 use super::urls;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use crate::message::{Object, OnError};
 use ace_store::files::Access;
 
-/// The client behind the `http` and `wasi:http` imports, one for all plugins.
+/// The client of the `http` and `wasi:http` imports, shared by all plugins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// For looking the host up, connecting and the TLS handshake. 5 s.
+    /// Time limit for the look-up of the host, connecting and the TLS handshake. 5 s.
     pub connect_timeout: Duration,
-    /// A whole exchange, waiting for its turn included; a plugin may ask for less. 30 s.
+    /// Time limit of an exchange, including the wait for a permit; a plugin may set a lower one. 30 s.
     pub timeout: Duration,
     /// The longest body of a response. 4 MiB.
     pub max_response_bytes: usize,
-    /// Requests of one plugin under way at once; a further one waits. 32.
+    /// Requests of one plugin in flight; further ones wait. 32.
     pub requests_per_plugin: usize,
-    /// Roots trusted besides the system's: PEM.
+    /// Root certificates that are trusted besides the system's (PEM).
     pub ca_file: Option<PathBuf>,
-    /// Open connections to one host that wait for the next request. 8.
+    /// Idle connections to one host. 8.
     pub idle_connections: usize,
-    /// A connection that was idle for longer is closed. 30 s.
+    /// How long a connection may be idle before it is closed. 30 s.
     pub idle_timeout: Duration,
 }
 
@@ -45,32 +45,32 @@ impl Default for Http {
     }
 }
 
-/// Maxima for every plugin; a manifest may ask for less, ace.toml's plugin sections for up to these.
+/// The limits of every plugin. Its manifest or its section in ace.toml may set lower ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Linear memory of one instance, in bytes. 64 MiB.
     pub memory: usize,
-    /// A guest's own execution time in one call. 250 ms.
+    /// A guest's own computing time in one call. 250 ms.
     pub time: Duration,
-    /// A whole call to a policy, host calls included. 1 s.
+    /// Time limit of a call to a policy, host calls included. 1 s.
     pub policy_call_timeout: Duration,
-    /// A whole call to a channel or a resolver. 30 s.
+    /// Time limit of a call to a channel or resolver. 30 s.
     pub channel_call_timeout: Duration,
-    /// Instances of one plugin at once. 32.
+    /// Instances of one plugin at the same time. 32.
     pub instances: usize,
-    /// Bytes a guest may hand to the host in one call. 16 MiB.
+    /// Bytes that a guest may pass to the host in one call. 16 MiB.
     pub output_bytes: usize,
-    /// Bytes a guest may log in one call. 64 KiB.
+    /// Bytes that a guest may log in one call. 64 KiB.
     pub log_bytes: usize,
-    /// Calls a guest may make into the host in one call of its own. 1,000.
+    /// Host calls that a guest may make in one call. 1,000.
     pub host_calls: usize,
-    /// A pooled instance is replaced after so many calls, or up to twice as many. 10,000.
+    /// A pooled instance is replaced after this number of calls, or up to twice as many. 10,000.
     pub calls_per_instance: u32,
-    /// So many faults of one plugin within `circuit_window` open its circuit. 5.
+    /// This many faults of a plugin within `circuit_window` open its circuit breaker. 5.
     pub circuit_faults: usize,
-    /// 60 s.
+    /// The window in which faults are counted. 60 s.
     pub circuit_window: Duration,
-    /// How long an open circuit asks nothing of the plugin; then one call tries it. 30 s.
+    /// How long a plugin is not called while its circuit breaker is open; then one call probes it. 30 s.
     pub circuit_pause: Duration,
 }
 
@@ -93,12 +93,12 @@ impl Default for Limits {
     }
 }
 
-/// How much compiled code is kept in `cache-dir`.
+/// The limits of the compiled code in `cache-dir`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheLimits {
-    /// All of it together. What is in use stays, even if that is more. 2 GiB.
+    /// Total size in bytes. Code that is in use is kept even beyond that. 2 GiB.
     pub max_bytes: usize,
-    /// Code that was not used for longer is removed. 30 days.
+    /// How long unused code is kept. 30 days.
     pub max_age: Duration,
 }
 
@@ -108,57 +108,57 @@ impl Default for CacheLimits {
     }
 }
 
-/// Who must vouch for plugins.
+/// The signatures that plugins need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signatures {
-    /// Whether a plugin without a signature of a trusted key is broken.
+    /// Whether plugins must be signed with a trusted key.
     pub required: bool,
-    /// Public keys of minisign's.
+    /// Trusted public keys, in minisign's format.
     pub keys: Vec<String>,
 }
 
-/// What ace.toml says of one plugin. Where it says so is in [`super::Places`]: two settings are equal wherever they stand.
+/// The settings of one plugin. Their sources are in [`super::SourceSpans`], so that equal settings are equal values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plugin {
     /// Whether it is used.
     pub enabled: bool,
-    /// Whether its verdicts are obeyed.
+    /// Whether its verdicts are applied.
     pub mode: Mode,
-    /// For a policy in shadow: the policy whose verdicts its own are compared with. `None`: with what all policies decided.
+    /// For a policy in shadow mode: the policy that it is compared with. `None`: the decision of all enforced policies.
     pub shadow_of: Option<String>,
-    /// Policies are asked in this order, then by name. 100.
+    /// Policies are evaluated in this order, then by name. 100.
     pub order: i64,
-    /// What holds when it cannot be asked.
+    /// What happens if it fails.
     pub on_error: OnError,
-    /// What it may reach.
+    /// What it may access.
     pub grants: Grants,
-    /// Laid over the manifest's defaults.
+    /// Overrides the manifest's defaults.
     pub config: Object,
-    /// Values that it may read and that nothing shows.
+    /// Secret values that it may read.
     pub secrets: BTreeMap<String, Secret>,
-    /// `None`: the manifest's wish, else the maximum.
+    /// Its memory in bytes. `None`, here and below: the value of the manifest, or else the maximum.
     pub memory: Option<usize>,
-    /// Its own time for one call.
+    /// Its own computing time in one call.
     pub time: Option<Duration>,
-    /// The time of a whole call.
+    /// The time limit of a call, host calls included.
     pub call_timeout: Option<Duration>,
-    /// How many calls at a time.
+    /// Its instances, and so its calls at the same time.
     pub instances: Option<usize>,
-    /// Whether an instance is used for more than one call.
+    /// Whether an instance is used for several calls.
     pub isolation: Option<Isolation>,
 }
 
-/// Whether a policy's verdicts count.
+/// Whether a policy's verdicts are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Its verdicts are obeyed.
+    /// Its verdicts are applied.
     #[default]
     Enforce,
-    /// They are recorded and compared, never obeyed, and the policy has no effects.
+    /// Its verdicts are recorded and compared, but not applied, and the policy changes nothing.
     Shadow,
 }
 
-/// What one instance of a plugin serves.
+/// What one instance of a plugin is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Isolation {
     /// Many calls, one after the other.
@@ -189,8 +189,8 @@ impl Default for Plugin {
 }
 
 impl Plugin {
-    /// Whether an instance that was started with these settings may go on under those: whatever it can see or reach, and whatever
-    /// bounds it, is the same. When a policy is asked, and whether it is obeyed, is none of that.
+    /// Whether an instance that was started with these settings can continue with `other`: its configuration, grants, secrets and
+    /// limits are the same. The settings that concern only the host, such as a policy's order, may differ.
     pub fn runs_as(&self, other: &Plugin) -> bool {
         let outside = |plugin: &Plugin| Plugin {
             enabled: true,
@@ -204,7 +204,7 @@ impl Plugin {
     }
 }
 
-/// What a plugin may reach. What it asks for is in its manifest: [`Requests`].
+/// What a plugin may access. Its manifest has what it requests: [`Requests`](super::Requests).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
     /// URL prefixes: scheme, host or host pattern, port and whole path segments.
@@ -219,7 +219,7 @@ pub struct Grants {
     pub access: Access,
 }
 
-/// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.
+/// The grant of a bucket: `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix, both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketGrant {
     /// The name of the bucket.
@@ -230,17 +230,17 @@ pub struct BucketGrant {
     pub write: bool,
 }
 
-/// A value that never shows: not in a log, an error or a page.
+/// A value that is never shown in a log, an error or a response.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps a value from being shown.
+    /// Wraps a value, so that it is not shown.
     pub fn new(value: impl Into<String>) -> Self {
         Secret(value.into())
     }
 
-    /// The value itself, for the one place that needs it.
+    /// The value itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -252,20 +252,20 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is that may be changed while the program runs.
+/// The source of a secret that may change while the program runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// It stands there.
+    /// A fixed value.
     Value(Secret),
-    /// Read again whenever the secret is needed.
+    /// A file, which is read each time the secret is needed.
     File(PathBuf),
 }
 
 impl SecretSource {
-    /// The secret as it is now.
+    /// The current secret.
     ///
     /// # Errors
-    /// Names the file that is empty, too long, not UTF-8, or cannot be read.
+    /// The file is empty, too long or not UTF-8, or cannot be read.
     pub async fn read(&self) -> Result<Secret, SecretError> {
         match self {
             SecretSource::Value(secret) => Ok(secret.clone()),
@@ -278,7 +278,7 @@ impl SecretSource {
     }
 }
 
-/// What any plugin may be given, or its manifest ask for.
+/// The ranges of the limits in ace.toml and manifests.
 pub(super) const MEMORY_MIN: usize = 64 * KIB;
 pub(super) const MEMORY_MAX: usize = 4 * GIB;
 pub(super) const TIME_MAX: Duration = MINUTE;
@@ -286,7 +286,7 @@ pub(super) const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub(super) const INSTANCES_MAX: usize = 1000;
 pub(super) const ISOLATIONS: [(&str, Isolation); 2] = [("pooled", Isolation::Pooled), ("message", Isolation::Message)];
 
-/// The most that a plugin's section, or its manifest, may name.
+/// The highest limits that a plugin's section or manifest may set.
 pub(super) struct Maxima {
     pub(super) memory: usize,
     pub(super) time: Duration,
@@ -295,7 +295,7 @@ pub(super) struct Maxima {
 }
 
 impl Maxima {
-    /// Which of the two call time-outs binds a plugin shows only when it is loaded; here the longer one does.
+    /// Which of the two call timeouts applies to a plugin is known only when it is loaded, so this uses the longer one.
     fn of(limits: &Limits) -> Self {
         Maxima {
             memory: limits.memory,
@@ -306,7 +306,7 @@ impl Maxima {
     }
 }
 
-pub(super) fn cache(s: &mut Section<'_>) -> CacheLimits {
+pub(super) fn cache(s: &mut TableDecoder<'_>) -> CacheLimits {
     let default = CacheLimits::default();
     CacheLimits {
         max_bytes: s.get("cache-max-size", values::size(MIB..=1024 * GIB)).unwrap_or(default.max_bytes),
@@ -314,14 +314,14 @@ pub(super) fn cache(s: &mut Section<'_>) -> CacheLimits {
     }
 }
 
-pub(super) fn signatures(s: &mut Section<'_>) -> Signatures {
+pub(super) fn signatures(s: &mut TableDecoder<'_>) -> Signatures {
     Signatures {
         required: s.get("required", values::boolean).unwrap_or_default(),
         keys: s.list("keys", values::signing_key).unwrap_or_default(),
     }
 }
 
-pub(super) fn http(s: &mut Section<'_>) -> Http {
+pub(super) fn http(s: &mut TableDecoder<'_>) -> Http {
     let default = Http::default();
     let time = || values::duration(MILLISECOND..=10 * MINUTE);
     Http {
@@ -339,7 +339,7 @@ pub(super) fn http(s: &mut Section<'_>) -> Http {
     }
 }
 
-pub(super) fn limits(s: &mut Section<'_>) -> Limits {
+pub(super) fn limits(s: &mut TableDecoder<'_>) -> Limits {
     let default = Limits::default();
     let call_timeout = || values::duration(MILLISECOND..=CALL_TIMEOUT_MAX);
     Limits {
@@ -360,7 +360,7 @@ pub(super) fn limits(s: &mut Section<'_>) -> Limits {
     }
 }
 
-pub(super) fn plugin(s: &mut Section<'_>, maxima: &Limits, access: Access) -> Plugin {
+pub(super) fn plugin(s: &mut TableDecoder<'_>, maxima: &Limits, access: Access) -> Plugin {
     let default = Plugin::default();
     let mode = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
     let on_error = [("retry", OnError::Retry), ("deny", OnError::Deny), ("allow", OnError::Allow)];
@@ -382,7 +382,7 @@ pub(super) fn plugin(s: &mut Section<'_>, maxima: &Limits, access: Access) -> Pl
     }
 }
 
-fn grants(s: &mut Section<'_>) -> Grants {
+fn grants(s: &mut TableDecoder<'_>) -> Grants {
     Grants {
         http: s.list("http", urls::url_pattern).unwrap_or_default(),
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
@@ -392,8 +392,8 @@ fn grants(s: &mut Section<'_>) -> Grants {
     }
 }
 
-/// A plugin's own limits, from its section or its manifest.
-pub(super) fn runtime(s: &mut Section<'_>, maxima: &Maxima) -> Runtime {
+/// The limits of a plugin in its section or manifest.
+pub(super) fn runtime(s: &mut TableDecoder<'_>, maxima: &Maxima) -> Runtime {
     Runtime {
         memory: s.get("memory", values::size(MEMORY_MIN..=maxima.memory)),
         time: s.get("time", values::duration(MILLISECOND..=maxima.time)),
@@ -403,17 +403,17 @@ pub(super) fn runtime(s: &mut Section<'_>, maxima: &Maxima) -> Runtime {
     }
 }
 
-/// Limits a plugin asks for. They bind only within the operator's maxima.
+/// The limits that a plugin sets, within the maxima of the operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Runtime {
     /// Linear memory of one instance, in bytes.
     pub memory: Option<usize>,
-    /// A guest's own execution time in one call.
+    /// A guest's own computing time in one call.
     pub time: Option<Duration>,
-    /// A whole call, host calls included.
+    /// Time limit of a call, host calls included.
     pub call_timeout: Option<Duration>,
-    /// Instances at once.
+    /// Instances at the same time.
     pub instances: Option<usize>,
-    /// What one instance serves.
+    /// What one instance is used for.
     pub isolation: Option<Isolation>,
 }

@@ -1,24 +1,24 @@
-//! What is wrong with a configuration, and where.
+//! Problems in a configuration, with their locations.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-/// One thing wrong with a configuration or a manifest. It never holds the value of a secret.
+/// A problem in a configuration or manifest. It never contains the value of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file it stands in; `None` where the settings came from no file.
+    /// The file; `None` if the setting is not from a file.
     #[serde(serialize_with = "lossy", skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// Its line, from 1; 0 where it stands on none.
+    /// The line, from 1; 0 if it has none.
     pub line: usize,
-    /// The environment variable the value came from; then it stands on no line.
+    /// The environment variable of the setting, which then has no line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variable: Option<String>,
     /// The dotted path of the key (`delivery.concurrency`); empty for the document itself.
     pub key: String,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub message: String,
 }
 
@@ -45,11 +45,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with a configuration: what stands in the file by line, then what came from the environment.
+/// All problems in a configuration: those of the file by line, then those of the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 
-/// One line each.
+/// One problem per line.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.0.iter().enumerate() {

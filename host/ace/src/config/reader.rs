@@ -1,25 +1,25 @@
-//! Takes a document apart key by key, noting every problem instead of stopping at the first.
+//! Decodes a document key by key, and collects all problems instead of stopping at the first.
 //!
-//! What is returned beside a problem only keeps the reading going: [`Walk::finish`] throws it away.
+//! After a problem, placeholder values are returned so that decoding can continue; [`Decoder::finish`] drops them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::Places;
+use super::SourceSpans;
 use super::problem::{Problem, Problems};
-use super::tree::{Node, Place, Table, Value};
+use super::tree::{Node, Source, Table, Value};
 use super::variables::{edx_ace, variable_of};
 use crate::message;
 
-/// No name of ours is longer; comparing names takes time and memory in their lengths.
+/// The longest name that is compared with known names, because comparing takes time and memory.
 const NAME_BYTES_MAX: usize = 200;
 
-/// The nearest of the known names, for names out of a file, which may be of any length.
+/// The nearest known name to a name from a file, which may have any length.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if name.len() > NAME_BYTES_MAX { None } else { message::nearest(name, known) }
 }
 
-/// For a name that nothing has.
+/// The message about an unknown name.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str], source: &str) -> String {
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("there is no {what} {name:?}; did you mean {near:?}?"),
@@ -28,50 +28,50 @@ pub(super) fn unknown(what: &str, name: &str, known: &[&str], source: &str) -> S
     }
 }
 
-/// One reading of one document.
-pub(super) struct Walk {
+/// The decoding of one document.
+pub(super) struct Decoder {
     pub(super) file: Option<PathBuf>,
     pub(super) variables: BTreeMap<String, String>,
     pub(super) problems: Vec<Problem>,
-    /// Where each key stood.
-    pub(super) places: Places,
-    /// Variables that a secret is read from. They may be called anything, `ACE_…` included.
+    /// The source of each key.
+    pub(super) spans: SourceSpans,
+    /// Variables that contain secrets. They may have any name, including `ACE_…`.
     pub(super) secret_variables: BTreeSet<String>,
-    /// The variable of each key that was asked for.
+    /// The variables of all decoded keys.
     known: BTreeSet<String>,
-    /// With names near to them; told at the end, when every key is known.
+    /// Unknown variables with similar names, reported at the end, when all keys are known.
     unknown_variables: Vec<(String, Vec<String>)>,
 }
 
-impl Walk {
+impl Decoder {
     pub(super) fn new(file: Option<PathBuf>, variables: BTreeMap<String, String>) -> Self {
-        Walk {
+        Decoder {
             file,
             variables,
             problems: Vec::new(),
-            places: Places::default(),
+            spans: SourceSpans::default(),
             secret_variables: BTreeSet::new(),
             known: BTreeSet::new(),
             unknown_variables: Vec::new(),
         }
     }
 
-    /// Where relative paths start; empty for the working directory.
+    /// The folder that relative paths start at; empty for the working directory.
     pub(super) fn folder(&self) -> PathBuf {
         self.file.as_deref().and_then(|file| file.parent()).map(PathBuf::from).unwrap_or_default()
     }
 
-    /// Reads the whole document.
-    pub(super) fn document<T>(&mut self, table: Table, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        Section::read(self, Vec::new(), Place::Nowhere, table, read)
+    /// Decodes the whole document.
+    pub(super) fn document<T>(&mut self, table: Table, read: impl FnOnce(&mut TableDecoder<'_>) -> T) -> T {
+        TableDecoder::read(self, Vec::new(), Source::Unknown, table, read)
     }
 
-    /// Notes a variable that names no setting; `near` are names that may have been meant.
+    /// Records a variable that is not a setting. `near` are names that may have been meant.
     pub(super) fn unknown_variable(&mut self, name: &str, near: Vec<String>) {
         self.unknown_variables.push((name.to_owned(), near));
     }
 
-    /// What was read, or all that is wrong with it.
+    /// The decoded value, or all problems.
     pub(super) fn finish<T>(mut self, read: T) -> Result<T, Problems> {
         for (name, near) in std::mem::take(&mut self.unknown_variables) {
             let candidates = near.iter().chain(&self.known).map(String::as_str);
@@ -83,29 +83,29 @@ impl Walk {
         }
         let secret = &self.secret_variables;
         self.problems.retain(|p| p.variable.as_ref().is_none_or(|variable| !secret.contains(variable)));
-        // Stable: problems of one line, and of the environment, stay in the order they were met.
+        // A stable sort keeps the order of problems on one line and in the environment.
         self.problems.sort_by_key(|p| (p.variable.is_some(), p.line));
         if self.problems.is_empty() { Ok(read) } else { Err(Problems(self.problems)) }
     }
 
-    /// The variable of each key that was asked for so far.
+    /// The variables of all keys decoded so far.
     #[cfg(test)]
     pub(super) fn known(&self) -> &BTreeSet<String> {
         &self.known
     }
 
-    fn fail(&mut self, place: &Place, path: &[String], message: String) {
-        let (line, variable) = match place {
-            Place::Nowhere => (0, None),
-            Place::Line(line) => (*line, None),
-            Place::Variable(name) => (0, Some(name.clone())),
+    fn fail(&mut self, source: &Source, path: &[String], message: String) {
+        let (line, variable) = match source {
+            Source::Unknown => (0, None),
+            Source::Line(line) => (*line, None),
+            Source::Variable(name) => (0, Some(name.clone())),
         };
         let file = if variable.is_some() { None } else { self.file.clone() };
         self.problems.push(Problem { file, line, variable, key: dotted(path), message });
     }
 }
 
-/// A key as TOML writes it: levels that are no bare keys are quoted.
+/// A key as in TOML: levels that are not bare keys are quoted.
 pub(super) fn dotted(path: &[String]) -> String {
     let mut out = String::new();
     for level in path {
@@ -124,60 +124,60 @@ pub(super) fn dotted(path: &[String]) -> String {
     out
 }
 
-/// The last level of a list item's path.
+/// The last level of the path of a list item.
 pub(super) fn item(at: usize) -> String {
     format!("[{at}]")
 }
 
-/// A table whose keys are ours. What is not asked for by the end is unknown, and reported.
-pub(super) struct Section<'w> {
-    walk: &'w mut Walk,
+/// Decodes a table with fixed keys. Keys that are not decoded are reported as unknown.
+pub(super) struct TableDecoder<'w> {
+    decoder: &'w mut Decoder,
     path: Vec<String>,
-    place: Place,
+    source: Source,
     rest: Table,
-    asked: Vec<&'static str>,
+    known: Vec<&'static str>,
     problems_before: usize,
     ignore_rest: bool,
 }
 
-impl Section<'_> {
+impl TableDecoder<'_> {
     fn read<T>(
-        walk: &mut Walk,
+        decoder: &mut Decoder,
         path: Vec<String>,
-        place: Place,
+        source: Source,
         table: Table,
-        read: impl FnOnce(&mut Section<'_>) -> T,
+        read: impl FnOnce(&mut TableDecoder<'_>) -> T,
     ) -> T {
-        let problems_before = walk.problems.len();
+        let problems_before = decoder.problems.len();
         let mut section =
-            Section { walk, path, place, rest: table, asked: Vec::new(), problems_before, ignore_rest: false };
+            TableDecoder { decoder, path, source, rest: table, known: Vec::new(), problems_before, ignore_rest: false };
         let value = read(&mut section);
-        section.refuse_the_rest();
+        section.reject_unknown();
         value
     }
 
-    /// Takes a key out. `-` and `_` are the same in it.
+    /// Takes out the field of a key. `-` and `_` are equal in keys.
     pub(super) fn field(&mut self, key: &'static str) -> Option<Field<'_>> {
-        self.asked.push(key);
+        self.known.push(key);
         let path = self.path_of(key);
-        self.walk.known.insert(variable_of(&path));
+        self.decoder.known.insert(variable_of(&path));
         let mut found = std::mem::take(&mut self.rest.0);
         self.rest.0 = found.extract_if(.., |(written, _)| written.replace('_', "-") != key).collect();
         let mut found = found.into_iter();
         let (_, node) = found.next()?;
         for (_, again) in found {
             let message = "is a duplicate, written with `_` instead of `-`".to_owned();
-            self.walk.fail(&again.place, &path, message);
+            self.decoder.fail(&again.source, &path, message);
         }
-        Some(Field::of(self.walk, path, node))
+        Some(Field::of(self.decoder, path, node))
     }
 
-    /// A value; `None` where the key is left out or its value is wrong.
+    /// Decodes a value; `None` if the key is absent or its value is invalid.
     pub(super) fn get<T>(&mut self, key: &'static str, read: impl FnOnce(&Node) -> Result<T, String>) -> Option<T> {
         self.field(key)?.read(read)
     }
 
-    /// As [`Section::get`], and a problem where the key is left out.
+    /// The same as [`TableDecoder::get`], but a missing key is a problem.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -192,22 +192,22 @@ impl Section<'_> {
         }
     }
 
-    /// A list, with a problem for each wrong item.
+    /// Decodes a list, with a problem for each invalid item.
     pub(super) fn list<T>(&mut self, key: &'static str, read: impl Fn(&Node) -> Result<T, String>) -> Option<Vec<T>> {
         self.field(key)?.list(read)
     }
 
-    /// A table with keys of ours; one that is left out is read as an empty one.
-    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
-        let (place, table) = match self.field(key) {
-            None => (Place::Nowhere, Table::default()),
-            Some(field) => (field.node.place.clone(), field.table().unwrap_or_default()),
+    /// Decodes a table with fixed keys. A missing table is decoded as an empty one.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut TableDecoder<'_>) -> T) -> T {
+        let (source, table) = match self.field(key) {
+            None => (Source::Unknown, Table::default()),
+            Some(field) => (field.node.source.clone(), field.table().unwrap_or_default()),
         };
         let path = self.path_of(key);
-        Section::read(self.walk, path, place, table, read)
+        TableDecoder::read(self.decoder, path, source, table, read)
     }
 
-    /// A table whose keys are names; entries that cannot be read are left out.
+    /// Decodes a table whose keys are names. Invalid entries are left out.
     pub(super) fn named<T>(
         &mut self,
         key: &'static str,
@@ -216,60 +216,60 @@ impl Section<'_> {
         self.field(key).map(|field| field.named(read)).unwrap_or_default()
     }
 
-    /// Whether nothing was wrong in this table so far, so that comparing its values makes sense.
-    pub(super) fn is_sound(&self) -> bool {
-        self.walk.problems.len() == self.problems_before
+    /// Whether this table has no problems so far, so that its values can be compared.
+    pub(super) fn is_valid(&self) -> bool {
+        self.decoder.problems.len() == self.problems_before
     }
 
-    /// For a table of which it cannot be said what belongs into it.
+    /// Ignores the remaining keys, if it is unknown which ones are valid.
     pub(super) fn ignore_the_rest(&mut self) {
         self.ignore_rest = true;
     }
 
-    /// A problem with a key of this table, where it stands or, left out, where the table does.
+    /// Reports a problem with a key of this table, at the key, or if it is absent, at the table.
     pub(super) fn fail(&mut self, key: &str, message: impl Into<String>) {
         let path = self.path_of(key);
-        let place = self.walk.places.find(&dotted(&path)).clone();
-        self.walk.fail(&place, &path, message.into());
+        let source = self.decoder.spans.find(&dotted(&path)).clone();
+        self.decoder.fail(&source, &path, message.into());
     }
 
-    /// A problem with an item of a list in this table.
+    /// Reports a problem with an item of a list in this table.
     pub(super) fn fail_item(&mut self, key: &str, at: usize, message: impl Into<String>) {
         let path: Vec<String> = self.path_of(key).into_iter().chain([item(at)]).collect();
-        let place = self.walk.places.find(&dotted(&path)).clone();
-        self.walk.fail(&place, &path, message.into());
+        let source = self.decoder.spans.find(&dotted(&path)).clone();
+        self.decoder.fail(&source, &path, message.into());
     }
 
-    /// A problem with the table as a whole.
+    /// Reports a problem with the whole table.
     pub(super) fn fail_whole(&mut self, message: impl Into<String>) {
-        self.walk.fail(&self.place, &self.path, message.into());
+        self.decoder.fail(&self.source, &self.path, message.into());
     }
 
-    /// Whether there are keys that were not asked for yet.
+    /// Whether there are keys that were not decoded yet.
     pub(super) fn has_more(&self) -> bool {
         !self.rest.0.is_empty()
     }
 
-    /// Whether a key that was asked for is there, well or badly.
+    /// Whether a decoded key is present, valid or not.
     pub(super) fn is_written(&self, key: &str) -> bool {
-        self.walk.places.contains(&dotted(&self.path_of(key)))
+        self.decoder.spans.contains(&dotted(&self.path_of(key)))
     }
 
-    /// A variable of the environment whose value is a secret.
+    /// The value of a variable that contains a secret.
     pub(super) fn secret_variable(&mut self, name: &str) -> Option<String> {
-        self.walk.secret_variables.insert(name.to_owned());
-        self.walk.variables.get(name).cloned()
+        self.decoder.secret_variables.insert(name.to_owned());
+        self.decoder.variables.get(name).cloned()
     }
 
     pub(super) fn folder(&self) -> PathBuf {
-        self.walk.folder()
+        self.decoder.folder()
     }
 
     fn path_of(&self, key: &str) -> Vec<String> {
         self.path.iter().cloned().chain([key.to_owned()]).collect()
     }
 
-    fn refuse_the_rest(&mut self) {
+    fn reject_unknown(&mut self) {
         if self.ignore_rest {
             return;
         }
@@ -277,11 +277,11 @@ impl Section<'_> {
             let path = self.path_of(&key);
             for variable in variables_in(&node) {
                 let near = self.with_level_replaced(&variable);
-                self.walk.unknown_variable(&variable, near);
+                self.decoder.unknown_variable(&variable, near);
             }
-            if let Place::Line(_) = node.place {
+            if let Source::Line(_) = node.source {
                 let message = self.unknown(&key);
-                self.walk.fail(&node.place, &path, message);
+                self.decoder.fail(&node.source, &path, message);
             }
         }
     }
@@ -290,13 +290,13 @@ impl Section<'_> {
         if let Some(message) = edx_ace(key) {
             return message;
         }
-        match nearest(&key.replace('_', "-"), self.asked.iter().copied()) {
+        match nearest(&key.replace('_', "-"), self.known.iter().copied()) {
             Some(near) => format!("unknown key; did you mean {near:?}?"),
-            None => format!("unknown key; known here are {}", self.asked.join(", ")),
+            None => format!("unknown key; known here are {}", self.known.join(", ")),
         }
     }
 
-    /// A variable with each key of this table at the table's level: what a misspelt section may have been meant to be.
+    /// Similar names for a variable, with each key of this table at the table's level, for a misspelt section.
     fn with_level_replaced(&self, variable: &str) -> Vec<String> {
         let levels: Vec<&str> = variable.split("__").collect();
         let deeper = levels.get(self.path.len() + 1..).unwrap_or_default();
@@ -306,76 +306,78 @@ impl Section<'_> {
                 .collect();
             whole.join("__")
         };
-        self.asked.iter().map(with).collect()
+        self.known.iter().map(with).collect()
     }
 }
 
-/// The variables that put something at or below a node.
+/// The variables that set values at or below a node.
 fn variables_in(node: &Node) -> BTreeSet<String> {
-    match (&node.value, &node.place) {
+    match (&node.value, &node.source) {
         (Value::Table(table), _) if !table.0.is_empty() => {
             table.0.iter().flat_map(|(_, node)| variables_in(node)).collect()
         }
-        (_, Place::Variable(name)) => BTreeSet::from([name.clone()]),
+        (_, Source::Variable(name)) => BTreeSet::from([name.clone()]),
         _ => BTreeSet::new(),
     }
 }
 
-/// One key and its value, taken out of its table.
+/// A key and its value, taken out of its table.
 pub(super) struct Field<'w> {
-    walk: &'w mut Walk,
+    decoder: &'w mut Decoder,
     path: Vec<String>,
     node: Node,
 }
 
 impl<'w> Field<'w> {
-    fn of(walk: &'w mut Walk, path: Vec<String>, node: Node) -> Self {
-        walk.places.insert(dotted(&path), node.place.clone());
-        Field { walk, path, node }
+    fn of(decoder: &'w mut Decoder, path: Vec<String>, node: Node) -> Self {
+        decoder.spans.insert(dotted(&path), node.source.clone());
+        Field { decoder, path, node }
     }
 
     pub(super) fn fail(&mut self, message: impl Into<String>) {
-        self.walk.fail(&self.node.place, &self.path, message.into());
+        self.decoder.fail(&self.node.source, &self.path, message.into());
     }
 
     pub(super) fn node(&self) -> &Node {
         &self.node
     }
 
+    /// Decodes the value; `None` if it is invalid.
     pub(super) fn read<T>(mut self, read: impl FnOnce(&Node) -> Result<T, String>) -> Option<T> {
         read(&self.node).map_err(|message| self.fail(message)).ok()
     }
 
+    /// Decodes a list, with a problem for each invalid item.
     pub(super) fn list<T>(mut self, read: impl Fn(&Node) -> Result<T, String>) -> Option<Vec<T>> {
         let Value::List(items) = self.node.value else {
             self.fail(format!("must be a list, as in [\"a\", \"b\"], not {}", self.node.value.kind()));
             return None;
         };
         let path = self.path;
-        let walk = self.walk;
+        let decoder = self.decoder;
         let read_item = |(at, node)| {
             let path = path.iter().cloned().chain([item(at)]).collect();
-            Field::of(walk, path, node).read(&read)
+            Field::of(decoder, path, node).read(&read)
         };
         Some(items.into_iter().enumerate().filter_map(read_item).collect())
     }
 
-    /// A table with keys of ours.
-    pub(super) fn section<T>(self, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
-        let place = self.node.place.clone();
+    /// Decodes a table with fixed keys.
+    pub(super) fn section<T>(self, read: impl FnOnce(&mut TableDecoder<'_>) -> T) -> Option<T> {
+        let source = self.node.source.clone();
         let path = self.path.clone();
-        let (walk, table) = self.into_table();
-        Some(Section::read(walk, path, place, table?, read))
+        let (decoder, table) = self.into_table();
+        Some(TableDecoder::read(decoder, path, source, table?, read))
     }
 
-    /// A table whose keys are names.
+    /// Decodes a table whose keys are names.
     pub(super) fn named<T>(self, mut read: impl FnMut(&str, Field<'_>) -> Option<T>) -> BTreeMap<String, T> {
         let path = self.path.clone();
-        let (walk, table) = self.into_table();
+        let (decoder, table) = self.into_table();
         let mut out = BTreeMap::new();
         for (name, node) in table.unwrap_or_default().0 {
             let path = path.iter().cloned().chain([name.clone()]).collect();
-            if let Some(value) = read(&name, Field::of(walk, path, node)) {
+            if let Some(value) = read(&name, Field::of(decoder, path, node)) {
                 out.insert(name, value);
             }
         }
@@ -386,13 +388,13 @@ impl<'w> Field<'w> {
         self.into_table().1
     }
 
-    fn into_table(mut self) -> (&'w mut Walk, Option<Table>) {
+    fn into_table(mut self) -> (&'w mut Decoder, Option<Table>) {
         let kind = self.node.value.kind();
         match std::mem::replace(&mut self.node.value, Value::Boolean(false)) {
-            Value::Table(table) => (self.walk, Some(table)),
+            Value::Table(table) => (self.decoder, Some(table)),
             _ => {
                 self.fail(format!("must be a table, not {kind}"));
-                (self.walk, None)
+                (self.decoder, None)
             }
         }
     }

@@ -1,16 +1,16 @@
-//! The relays that mails go through, as ace.toml has them.
+//! Decodes the relays for mail.
 
 use std::collections::BTreeMap;
 
-use super::reader::{Section, unknown};
+use super::reader::{TableDecoder, unknown};
 use super::secrets::secret_source;
 use super::values::{self, HOUR, MILLISECOND, MINUTE};
 use super::{Login, Mailer, Proof, Relay, RelayKind, Smtp, Tls};
 use ace_store::files::Access;
 
-pub(super) fn mailer(s: &mut Section<'_>) -> Mailer {
+pub(super) fn mailer(s: &mut TableDecoder<'_>) -> Mailer {
     let relays: BTreeMap<String, Relay> =
-        s.named("relays", |_, field| Some(field.section(relay).unwrap_or_else(unreadable)));
+        s.named("relays", |_, field| Some(field.section(relay).unwrap_or_else(invalid)));
     let names: Vec<&str> = relays.keys().map(String::as_str).collect();
     s.section("mailer", |s| {
         let default_relay = s.get("default-relay", values::line);
@@ -18,7 +18,7 @@ pub(super) fn mailer(s: &mut Section<'_>) -> Mailer {
             Some(name) if !relays.contains_key(name) => {
                 s.fail("default-relay", unknown("relay", name, &names, "[relays.NAME] sections"));
             }
-            None if names.len() > 1 && s.is_sound() => {
+            None if names.len() > 1 && s.is_valid() => {
                 let message = format!("is required if there is more than one relay; one of {}", names.join(", "));
                 s.fail("default-relay", message);
             }
@@ -36,12 +36,12 @@ enum Kind {
     Discard,
 }
 
-/// Keeps the name of a relay that is refused, lest it be called unknown as well.
-fn unreadable() -> Relay {
+/// A placeholder for an invalid relay, so that its name is not reported as unknown too.
+fn invalid() -> Relay {
     Relay { kind: RelayKind::Discard, from: None, return_path: None }
 }
 
-fn relay(s: &mut Section<'_>) -> Relay {
+fn relay(s: &mut TableDecoder<'_>) -> Relay {
     let kinds = [("smtp", Kind::Smtp), ("file", Kind::File), ("discard", Kind::Discard)];
     let kind = match s.required("kind", values::one_of(&kinds)) {
         Some(Kind::Smtp) => RelayKind::Smtp(smtp(s)),
@@ -49,13 +49,13 @@ fn relay(s: &mut Section<'_>) -> Relay {
         Some(Kind::Discard) => RelayKind::Discard,
         None => {
             s.ignore_the_rest();
-            return unreadable();
+            return invalid();
         }
     };
     Relay { kind, from: s.get("from", values::sender), return_path: s.get("return-path", values::bare_address) }
 }
 
-fn smtp(s: &mut Section<'_>) -> Smtp {
+fn smtp(s: &mut TableDecoder<'_>) -> Smtp {
     let default = Smtp::new(s.required("host", values::host).unwrap_or_default());
     let kinds = [("none", Tls::None), ("starttls", Tls::Starttls), ("implicit", Tls::Implicit)];
     let tls = s.get("tls", values::one_of(&kinds)).unwrap_or(default.tls);
@@ -75,8 +75,8 @@ fn smtp(s: &mut Section<'_>) -> Smtp {
     }
 }
 
-/// A user name with a password or a token, one of them.
-fn login(s: &mut Section<'_>) -> Option<Login> {
+/// A user name with a password or a token.
+fn login(s: &mut TableDecoder<'_>) -> Option<Login> {
     let username = s.get("username", values::line);
     let password = s.field("password").and_then(secret_source).map(Proof::Password);
     let token = s.field("oauth-token").and_then(secret_source).map(Proof::Token);

@@ -1,30 +1,30 @@
-//! Secrets: where ace.toml says they are, and how they are read.
+//! Decodes and reads secrets.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::reader::{Field, Section};
+use super::reader::{Field, TableDecoder};
 use super::tree::Value;
 use super::values::{self, KIB};
 use super::{Secret, SecretSource};
 
-/// The longest file a secret is read from.
+/// The longest file of a secret.
 const SECRET_BYTES_MAX: usize = 64 * KIB;
 
 pub(super) fn secret(field: Field<'_>) -> Option<Secret> {
     found_secret(field).map(|(secret, _)| secret)
 }
 
-/// A secret whose file is read again whenever it is needed.
+/// The source of a secret whose file is read each time it is needed.
 pub(super) fn secret_source(field: Field<'_>) -> Option<SecretSource> {
     found_secret(field).map(|(secret, file)| file.map_or(SecretSource::Value(secret), SecretSource::File))
 }
 
-/// `{ env = "VAR" }` or `{ file = "path" }`, and the file where it is in one. No message holds a value.
+/// Decodes `{ env = "VAR" }` or `{ file = "path" }`. Returns the secret, and its file if it has one. No message contains a value.
 fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
     if !matches!(field.node().value, Value::Table(_)) {
-        field.fail("a secret is never written here; write { env = \"VARIABLE\" } or { file = \"path\" }");
+        field.fail("a secret must not be in this file; write { env = \"VARIABLE\" } or { file = \"path\" }");
         return None;
     }
     field.section(|s| {
@@ -41,8 +41,8 @@ fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
                 None
             }
             (None, None) => {
-                // What is wrong is told better of the key that stands there.
-                if s.is_sound() && !s.has_more() {
+                // A key that is present gets a better message.
+                if s.is_valid() && !s.has_more() {
                     s.fail_whole("needs env = \"VARIABLE\" or file = \"path\"");
                 }
                 None
@@ -51,16 +51,16 @@ fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
     })?
 }
 
-fn secret_variable(s: &mut Section<'_>, variable: String) -> Option<Secret> {
+fn secret_variable(s: &mut TableDecoder<'_>, variable: String) -> Option<Secret> {
     match s.secret_variable(&variable) {
         Some(value) if !value.is_empty() => return Some(Secret::new(value)),
         Some(_) => s.fail("env", format!("the environment variable {variable} is empty")),
-        None => s.fail("env", format!("the environment variable {variable} is not set, or is no UTF-8")),
+        None => s.fail("env", format!("the environment variable {variable} is not set, or is not UTF-8")),
     }
     None
 }
 
-/// Why a file has no secret. The text names the file, and nothing of what is in it.
+/// Why a file has no secret. The text contains the file's name, but not its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SecretError(pub(super) String);
@@ -73,7 +73,7 @@ pub(super) fn read_secret(path: &Path) -> Result<Secret, SecretError> {
     }
 }
 
-/// A text file of at most `max` bytes. The error names the file.
+/// Reads a text file of at most `max` bytes. The error contains the file's name.
 pub(super) fn read_bounded(path: &Path, max: usize) -> Result<String, String> {
     let cannot = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
     let mut bytes = Vec::new();
@@ -81,5 +81,5 @@ pub(super) fn read_bounded(path: &Path, max: usize) -> Result<String, String> {
     if bytes.len() > max {
         return Err(format!("{} is longer than {}", path.display(), values::show_size(max)));
     }
-    String::from_utf8(bytes).map_err(|_| format!("{} is no UTF-8 text", path.display()))
+    String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8 text", path.display()))
 }

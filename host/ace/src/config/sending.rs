@@ -1,4 +1,4 @@
-//! How messages look, which channels they take, when they are tried, and the ways out.
+//! Settings of presentation, routing, delivery, channels, relays and key-value entries.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,34 +11,34 @@ use super::{Routes, SecretSource, values};
 use crate::message::ChannelType;
 use ace_store::files::Access;
 
-/// What messages look like, beyond their templates.
+/// Settings of presentation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presentation {
-    /// Django's LANGUAGE_CODE: the language of the templates' own texts, and of a message that names none. `en`.
+    /// Django's LANGUAGE_CODE: the language of the texts in templates, and of messages without a language. `en`.
     pub default_language: String,
-    /// The theme of a message whose `options.site` names none that there is. `None`: the template folders' own files.
+    /// The theme of a message whose `options.site` is not an existing theme. `None`: the files outside of themes.
     pub default_theme: Option<String>,
-    /// Django's TIME_ZONE: where moments are told in. UTC.
+    /// Django's TIME_ZONE: the time zone of shown times. UTC.
     pub time_zone: TimeZone,
-    /// Where links without a host lead: the application's address. `None`: such a link is an error.
+    /// The application's URL, which completes links without a host. `None`: such a link is an error.
     pub base_url: Option<Url>,
-    /// Django's STATIC_URL: where images and other files of templates are; may start at `base_url`.
+    /// Django's STATIC_URL: the URL of images and other static files; may be relative to `base_url`.
     pub static_url: Option<String>,
-    /// Addresses of the application's pages, by name: `[templates.routes]`. None.
+    /// URLs of the application's pages, by name: `[templates.routes]`. None.
     pub routes: Routes,
-    /// What all catalogues may take of memory together. 256 MiB.
+    /// Memory of all catalogues together, in bytes. 256 MiB.
     pub max_catalog_bytes: usize,
-    /// Whether style sheets are put into the elements they concern. Yes.
+    /// Whether style sheets are inlined into elements. Yes.
     pub inline_css: bool,
-    /// Whether comments and needless whitespace are taken out of HTML. No.
+    /// Whether comments and unneeded white space are removed from HTML. No.
     pub minify_html: bool,
-    /// Whether a mail without a `body.txt` gets its text from its HTML. No: it is an error.
+    /// Whether the text of a mail without `body.txt` is derived from its HTML. No: it is an error.
     pub text_from_html: bool,
-    /// Loop bodies, blocks and included files that the templates of one message may run. 200,000.
+    /// Loop bodies, blocks and included files in rendering one message. 200,000.
     pub max_steps: u32,
-    /// How long the templates of one message may compute. 2 s.
+    /// Time limit of rendering one message. 2 s.
     pub render_timeout: Duration,
-    /// All that the templates of one message may write together. 8 MiB.
+    /// Output of all templates of one message, in bytes. 8 MiB.
     pub max_output_bytes: usize,
 }
 
@@ -62,52 +62,51 @@ impl Default for Presentation {
     }
 }
 
-/// Which channel of a type carries a message.
+/// Settings of the choice of channels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routing {
     /// edx-ace's ACE_CHANNEL_DEFAULT_EMAIL and ACE_CHANNEL_DEFAULT_PUSH, for any channel type.
     pub default: BTreeMap<ChannelType, String>,
     /// edx-ace's ACE_CHANNEL_TRANSACTIONAL_EMAIL, for any channel type.
     pub transactional: BTreeMap<ChannelType, String>,
-    /// edx-ace's ACE_PUSH_CHANNELS, for any channel type: candidates where there is no default.
+    /// edx-ace's ACE_PUSH_CHANNELS, for any channel type: the candidates if there is no default.
     pub listed: BTreeMap<ChannelType, Vec<String>>,
-    /// Channels tried in turn after a fatal or exhausted one. Empty: none.
+    /// Channels that are tried in order after a channel failed permanently or its window closed. Empty: none.
     pub failover: BTreeMap<ChannelType, Vec<String>>,
 }
 
-/// When deliveries are tried, and tried again.
+/// Settings of delivery and retries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delivery {
-    /// edx-ace's ACE_DEFAULT_EXPIRATION_DELAY: how long after the first attempt a message is still tried. `None`: as
-    /// [`Delivery::window`] says.
+    /// edx-ace's ACE_DEFAULT_EXPIRATION_DELAY: how long after the first attempt a message is retried. `None`: see
+    /// [`Delivery::window`].
     pub expiration_delay: Option<Duration>,
-    /// edx-ace's fixed 300 s: no window is longer, whatever a message says. `None`: as [`Delivery::max_window`] says.
+    /// The longest window that a message can request; fixed to 300 s in edx-ace. `None`: see [`Delivery::max_window`].
     pub max_expiration_delay: Option<Duration>,
-    /// How long after it was accepted a message still waits for a relay or an origin that is down. `None`: as
-    /// [`Delivery::max_age`] says.
+    /// How long after it was accepted a message waits for a relay or origin that is down. `None`: see [`Delivery::max_age`].
     pub max_age: Option<Duration>,
-    /// Whose defaults hold for what is not set.
+    /// Which defaults apply to settings that are not set.
     pub defaults: Defaults,
-    /// The first pause between attempts, where the channel names no time. It doubles. 5 s.
+    /// The first pause between attempts, unless the channel sets a time. It doubles with each attempt. 5 s.
     pub retry_delay: Duration,
     /// The longest pause between attempts. 60 s.
     pub max_retry_delay: Duration,
-    /// Messages under way at once. 8.
+    /// Messages in flight. 8.
     pub concurrency: usize,
     /// The longest message, in bytes of JSON. 1 MiB.
     pub max_message_bytes: usize,
-    /// Messages waiting for another attempt at once; past that no new one is begun. 10,000.
+    /// Messages that wait for another attempt; beyond that, no new ones are started. 10,000.
     pub max_waiting: usize,
 }
 
-/// Who sends, where the settings leave it open for how long.
+/// Which program sends, which decides some defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Defaults {
-    /// `ace send` and the library, where somebody waits: edx-ace's 120 s and 300 s.
+    /// `ace send` and the library, whose caller waits: edx-ace's 120 s and 300 s.
     #[default]
     Send,
-    /// `ace serve`, which keeps messages: 4 hours for transactional messages, 2 days for others; 24 hours and 5 days for what
-    /// waits for a relay that is down.
+    /// `ace serve`, which stores messages: 4 hours for transactional messages, 2 days for others; 24 hours and 5 days for messages
+    /// that wait for a relay that is down.
     Serve,
 }
 
@@ -116,7 +115,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Defaults {
-    /// edx-ace's, or those of a server.
+    /// The default window.
     pub fn window(self, is_transactional: bool) -> Duration {
         match (self, is_transactional) {
             (Defaults::Send, _) => 2 * MINUTE,
@@ -127,19 +126,18 @@ impl Defaults {
 }
 
 impl Delivery {
-    /// How long after the first attempt a message of this kind is still tried, where it names no expiration time of its own.
+    /// How long after the first attempt a message without an expiration time is retried.
     pub fn window(&self, is_transactional: bool) -> Duration {
         let window = self.expiration_delay.unwrap_or_else(|| self.defaults.window(is_transactional));
         self.max_expiration_delay.map_or(window, |max| window.min(max))
     }
 
-    /// No window is longer, whatever a message says: edx-ace's 300 s, or the window where that is longer.
+    /// The longest window that a message can request: edx-ace's 300 s, or the window if that is longer.
     pub fn max_window(&self, is_transactional: bool) -> Duration {
         self.max_expiration_delay.unwrap_or_else(|| (5 * MINUTE).max(self.window(is_transactional)))
     }
 
-    /// How long after it was accepted a message still waits for a relay or an origin that is down, by the wall clock. `None`:
-    /// as long as its window is.
+    /// How long after it was accepted a message waits for a relay or origin that is down, by the wall clock. `None`: its window.
     pub fn max_age(&self, is_transactional: bool) -> Option<Duration> {
         let default = match (self.defaults, is_transactional) {
             (Defaults::Send, _) => None,
@@ -166,61 +164,61 @@ impl Default for Delivery {
     }
 }
 
-/// How one channel is used.
+/// Settings of a channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Channel {
-    /// How often a message may be handed over at most or at least.
+    /// Whether a message may be delivered twice, or not at all, after an interruption.
     pub delivery: Guarantee,
-    /// Deliveries at once. `None`: as many as there are messages under way.
+    /// Deliveries at the same time. `None`: as many as there are messages in flight.
     pub concurrency: Option<usize>,
-    /// Deliveries in a time: a provider's quota.
+    /// The rate of deliveries: a provider's quota.
     pub rate: Option<Rate>,
 }
 
-/// What holds for a message that was being handed over when the host ended.
+/// What happens to a message whose delivery was interrupted by the end of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Guarantee {
-    /// It is handed over again: it may arrive twice.
+    /// It is delivered again, and may arrive twice.
     #[default]
     AtLeastOnce,
-    /// Every attempt is written down before it is made, and one without a result is not repeated: it may not arrive.
+    /// Every attempt is stored before it is made, and not repeated without a result, so the message may not arrive.
     AtMostOnce,
 }
 
-/// So many in so long a time.
+/// A number of messages in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     /// At least 1.
     pub count: u32,
-    /// In how long.
+    /// The period.
     pub per: Duration,
 }
 
-/// The relays behind the `mailer` import.
+/// The relays of the `mailer` import.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mailer {
-    /// Which relay takes a mail that names none. May be left out where there is just one.
+    /// The relay of mails that do not specify one. Optional if there is only one relay.
     pub default_relay: Option<String>,
-    /// edx-ace's DEFAULT_FROM_EMAIL: the sender where neither the mail nor the relay has one.
+    /// edx-ace's DEFAULT_FROM_EMAIL: the sender, if neither the mail nor the relay has one.
     pub default_from: Option<String>,
-    /// By name.
+    /// The relays, by name.
     pub relays: BTreeMap<String, Relay>,
     /// Who may read the mails of `file` relays: `file-group`.
     pub access: Access,
 }
 
-/// One way out for mail.
+/// A relay for mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
-    /// What it is.
+    /// The kind of relay.
     pub kind: RelayKind,
-    /// The sender where the mail has none.
+    /// The sender of mails without one.
     pub from: Option<String>,
-    /// The envelope sender where the mail has none; bounces go there. `None`: the sender's address.
+    /// The envelope sender of mails without one, which receives bounces. `None`: the sender's address.
     pub return_path: Option<String>,
 }
 
-/// What mails are handed to.
+/// The kind of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayKind {
     /// A mail server.
@@ -230,11 +228,11 @@ pub enum RelayKind {
         /// The folder.
         dir: PathBuf,
     },
-    /// Builds each mail and drops it; for measurements.
+    /// Builds each mail and drops it, for benchmarks.
     Discard,
 }
 
-/// A real mail server.
+/// An SMTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Smtp {
     /// Its name or address.
@@ -245,17 +243,17 @@ pub struct Smtp {
     pub tls: Tls,
     /// `None`: no AUTH.
     pub login: Option<Login>,
-    /// Roots trusted besides the system's: PEM.
+    /// Root certificates that are trusted besides the system's (PEM).
     pub ca_file: Option<PathBuf>,
-    /// What EHLO says. `None`: this machine's name.
+    /// The name in EHLO. `None`: the name of this machine.
     pub hello_name: Option<String>,
-    /// Connections at once; a mail waits for a free one. 4.
+    /// Connections at the same time; mails wait for a free one. 4.
     pub connections: usize,
     /// Mails over one connection before it is replaced. 100.
     pub mails_per_connection: u32,
-    /// For connecting, and for each answer of the server. 30 s.
+    /// Time limit for connecting, and for each reply. 30 s.
     pub timeout: Duration,
-    /// A connection that was idle for longer is not used again. 30 s.
+    /// How long a connection may be idle before it is not used again. 30 s.
     pub idle_timeout: Duration,
 }
 
@@ -277,7 +275,7 @@ impl Smtp {
     }
 }
 
-/// AUTH: who logs in, and by what.
+/// The credentials for AUTH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// The name.
@@ -286,10 +284,10 @@ pub struct Login {
     pub proof: Proof,
 }
 
-/// What proves who logs in.
+/// The kind of credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
-    /// PLAIN, or LOGIN where the server has only that.
+    /// PLAIN, or LOGIN if the server offers only that.
     Password(SecretSource),
     /// XOAUTH2 with this access token.
     Token(SecretSource),
@@ -300,14 +298,14 @@ pub enum Proof {
 pub enum Tls {
     /// Plain text.
     None,
-    /// STARTTLS, and nothing is sent without it.
+    /// STARTTLS, which is required.
     Starttls,
     /// TLS from the first byte (port 465).
     Implicit,
 }
 
 impl Tls {
-    /// The port where none is written: 25, 587 (RFC 6409) or 465 (RFC 8314).
+    /// The default port: 25, 587 (RFC 6409) or 465 (RFC 8314).
     pub fn default_port(self) -> u16 {
         match self {
             Tls::None => 25,
@@ -317,25 +315,25 @@ impl Tls {
     }
 }
 
-/// The facts and counters behind the `keyvalue` import.
+/// The entries and counters of the `keyvalue` import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyvalue {
-    /// The SQLite database that keeps them over restarts. `None`: memory, and nothing is kept.
+    /// The SQLite database that stores them. `None`: they are in memory, and lost at a restart.
     pub database: Option<PathBuf>,
-    /// NDJSON files loaded at the start, each line `{"bucket": …, "key": …, "value": …}`.
+    /// NDJSON files that are loaded at start-up; each line is `{"bucket": …, "key": …, "value": …}`.
     pub files: Vec<PathBuf>,
-    /// Entries and once-tokens at most, in all buckets. 100,000.
+    /// The most entries and once-tokens in all buckets. 100,000.
     pub max_entries: usize,
-    /// Of these, what plugins may put into one bucket. A quarter of `max_entries`.
+    /// The most of these that plugins may put into one bucket. A quarter of `max_entries`.
     pub max_bucket_entries: Option<usize>,
     /// The longest value. 64 KiB.
     pub max_value_bytes: usize,
-    /// Who may read the database and what is kept beside it: `file-group`.
+    /// Who may read the files of the database: `file-group`.
     pub access: Access,
 }
 
 impl Keyvalue {
-    /// As the store takes them.
+    /// The settings of the store.
     pub fn store(&self) -> ace_store::keyvalue::Settings {
         let Keyvalue { database, files, max_entries, max_bucket_entries, max_value_bytes, access } = self.clone();
         ace_store::keyvalue::Settings { database, files, max_entries, max_bucket_entries, max_value_bytes, access }

@@ -1,4 +1,4 @@
-//! What `ace serve` adds: its queue, its API, and who is told.
+//! Settings of `ace serve`: queue, HTTP API, events, webhooks and tracing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,91 +6,91 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::event_kinds;
-use super::reader::Section;
+use super::reader::TableDecoder;
 use super::secrets::secret;
 use super::urls;
 use super::values::{self, DAY, GIB, HOUR, KIB, MIB, MILLISECOND, MINUTE};
 use super::{Authority, Secret};
-/// The durable queue of `ace serve`, as the store takes it.
+/// The settings of the durable queue.
 pub use ace_store::queue::Settings as Queue;
 
 /// The HTTP API of `ace serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Address and port. 127.0.0.1:8025.
+    /// The address and port to listen on. 127.0.0.1:8025.
     pub listen: SocketAddr,
-    /// The tokens that `ace token` makes. `None`: nobody needs one, and only this machine is listened to.
+    /// The file of tokens that `ace token` creates. `None`: no token is needed, and only this machine can connect.
     pub tokens_file: Option<PathBuf>,
-    /// The names it is reached by. Where there are some, a request for another one is refused; this machine's own always count.
-    /// Without tokens an empty list is only those.
+    /// The host names of the server. Requests with other names are rejected, except those of this machine. If the list is empty,
+    /// every name is accepted with tokens, and only those of this machine without.
     pub hosts: Vec<Authority>,
     /// TLS with this certificate chain and key, both PEM. `None`: plain HTTP.
     pub tls: Option<ServerTls>,
-    /// Connections at once that anyone may have. 1,000.
+    /// Connections at the same time. 1,000.
     pub connections: usize,
-    /// Connections beyond those, on which heads are read and health checks answered; and as many again for bearers of a token. 64.
+    /// Connections beyond those, for health checks, and as many again for clients with a token. 64.
     pub spare_connections: usize,
-    /// For a TLS handshake, for the head of a request, and for the body while nothing of it comes in. 10 s.
+    /// Time limit for a TLS handshake, for the head of a request, and for each wait for more of its body. 10 s.
     pub read_timeout: Duration,
-    /// The longest that a client takes nothing of what is written to it. 30 s.
+    /// Time limit for each wait until a client reads more of a response. 30 s.
     pub write_timeout: Duration,
-    /// Bytes a second that a client sends or takes on average, while it is waited for; 0: any byte will do. 1 KiB.
+    /// The average bytes per second that a client must send or read while the server waits for it. 0: no minimum. 1 KiB.
     pub min_rate: usize,
-    /// For a whole request, except streams and the time of `?wait`. 60 s.
+    /// Time limit for a whole request, except streams and the time of `?wait`. 60 s.
     pub request_timeout: Duration,
-    /// Bytes of a request's head. 32 KiB.
+    /// The longest head of a request, in bytes. 32 KiB.
     pub max_head_bytes: usize,
-    /// Requests a second of one token (or, without tokens, of everybody), a second's worth of them at once. `None`: no limit.
+    /// Requests per second of one token, or of all clients without tokens. `None`: no limit.
     pub requests_per_second: Option<u32>,
-    /// How long a stop waits for requests and messages under way. 30 s.
+    /// How long a shutdown waits for requests and messages in flight. 30 s.
     pub drain: Duration,
 }
 
-/// What events show.
+/// Settings of events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Events {
-    /// Context and options too, which may hold what only the recipient should see. False.
+    /// Whether events contain context and options, which may be confidential. False.
     pub context: bool,
-    /// They are kept for `queue.event-retention`, so that an interrupted stream is told what it missed. Where there are webhooks
-    /// they are kept in any case. False.
+    /// Whether events are stored for `queue.event-retention`, so that an interrupted stream can continue. With webhooks they are always
+    /// stored. False.
     pub keep: bool,
 }
 
-/// One address that events are posted to, signed as Standard Webhooks says.
+/// A URL that events are posted to, signed as in Standard Webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where events are posted to.
+    /// The URL.
     pub url: String,
-    /// `whsec_` and base64, or any other text as it is.
+    /// The signing secret: `whsec_` and base64, or any other text.
     pub secret: Secret,
-    /// Kinds of events; empty: all.
+    /// The kinds of events to post; empty: all.
     pub events: Vec<String>,
-    /// For one call. 15 s.
+    /// Time limit for one request. 15 s.
     pub timeout: Duration,
-    /// How long an event that is not taken is tried again. 3 days.
+    /// How long posting an event is retried. 3 days.
     pub max_age: Duration,
-    /// Roots trusted besides the system's: PEM.
+    /// Root certificates that are trusted besides the system's (PEM).
     pub ca_file: Option<PathBuf>,
 }
 
-/// The collector that spans are exported to, as OTLP over HTTP.
+/// The collector that spans are exported to, with OTLP over HTTP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
-    /// Spans are posted to `v1/traces` below it.
+    /// The URL of the collector; spans are posted to `v1/traces` below it.
     pub endpoint: String,
-    /// Sent with every export: keys to the collector.
+    /// Headers of every export, such as API keys.
     pub headers: BTreeMap<String, Secret>,
-    /// `service.name`. ace.
+    /// `service.name`. `ace`.
     pub service_name: String,
-    /// The part of traces that begin here which are exported; others are as their parents say. 1.
+    /// The fraction of traces to export, of those that start here; others follow their parent. 1.
     pub sample: f64,
-    /// For one export. 10 s.
+    /// Time limit for one export. 10 s.
     pub timeout: Duration,
-    /// Roots trusted besides the system's: PEM.
+    /// Root certificates that are trusted besides the system's (PEM).
     pub ca_file: Option<PathBuf>,
 }
 
-/// Where the server's certificate comes from.
+/// The certificate of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerTls {
     /// The chain, in PEM.
@@ -119,10 +119,10 @@ impl Default for Server {
     }
 }
 
-pub(super) fn queue(s: &mut Section<'_>) -> Queue {
+pub(super) fn queue(s: &mut TableDecoder<'_>) -> Queue {
     let default = Queue::default();
     let age = || values::duration(Duration::ZERO..=3650 * DAY);
-    let database = s.get("database", values::kept_file(s.folder()));
+    let database = s.get("database", values::creatable_file(s.folder()));
     Queue {
         database: database.unwrap_or_else(|| s.folder().join(default.database)),
         max_messages: s.get("max-messages", values::integer(1..=1_000_000_000)).unwrap_or(default.max_messages),
@@ -138,11 +138,11 @@ pub(super) fn queue(s: &mut Section<'_>) -> Queue {
     }
 }
 
-pub(super) fn server(s: &mut Section<'_>) -> Server {
+pub(super) fn server(s: &mut TableDecoder<'_>) -> Server {
     let default = Server::default();
     let server = Server {
         listen: s.get("listen", values::socket_address).unwrap_or(default.listen),
-        tokens_file: s.get("tokens-file", values::kept_file(s.folder())),
+        tokens_file: s.get("tokens-file", values::creatable_file(s.folder())),
         hosts: s.list("hosts", values::authority).unwrap_or_default(),
         tls: server_tls(s),
         connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
@@ -157,15 +157,15 @@ pub(super) fn server(s: &mut Section<'_>) -> Server {
         requests_per_second: s.get("requests-per-second", values::integer(1..=1_000_000)),
         drain: s.get("drain", values::duration(Duration::ZERO..=HOUR)).unwrap_or(default.drain),
     };
-    if server.tokens_file.is_none() && !server.listen.ip().is_loopback() && s.is_sound() {
-        let message = "anyone who reaches this address could send mail: name a tokens-file beside it, \
+    if server.tokens_file.is_none() && !server.listen.ip().is_loopback() && s.is_valid() {
+        let message = "anyone who can connect to this address could send mail: set a tokens-file, \
                        or listen on 127.0.0.1 or [::1]";
         s.fail("listen", message);
     }
     server
 }
 
-fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
+fn server_tls(s: &mut TableDecoder<'_>) -> Option<ServerTls> {
     let certificate = s.get("tls-certificate", values::existing_file(s.folder()));
     let key = s.get("tls-key", values::existing_file(s.folder()));
     match (s.is_written("tls-certificate"), s.is_written("tls-key")) {
@@ -176,7 +176,7 @@ fn server_tls(s: &mut Section<'_>) -> Option<ServerTls> {
     Some(ServerTls { certificate: certificate?, key: key? })
 }
 
-pub(super) fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
+pub(super) fn webhook(s: &mut TableDecoder<'_>) -> Option<Webhook> {
     let url = s.required("url", urls::url_prefix);
     let secret = match s.field("secret") {
         Some(field) => secret(field),
@@ -200,7 +200,7 @@ pub(super) fn webhook(s: &mut Section<'_>) -> Option<Webhook> {
     })
 }
 
-pub(super) fn otlp(s: &mut Section<'_>) -> Option<Otlp> {
+pub(super) fn otlp(s: &mut TableDecoder<'_>) -> Option<Otlp> {
     let endpoint = s.required("endpoint", urls::url_prefix);
     let headers = s.named("headers", |_, field| secret(field));
     for name in headers.keys().filter(|name| http::HeaderName::try_from(name.as_str()).is_err()) {

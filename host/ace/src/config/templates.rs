@@ -1,86 +1,85 @@
-//! `[templates]`: what templates that were written for Django ask of the project that they come from.
+//! `[templates]`: replaces the parts of a Django project that its templates use.
 
 use std::collections::BTreeMap;
 
-use super::reader::{Field, Section, Walk};
+use super::reader::{Decoder, Field, TableDecoder};
 use super::tree::{self, Node, Value};
 use super::values;
 
 /// The longest file of routes.
 pub const ROUTES_BYTES_MAX: u64 = 1 << 20;
 
-/// What stands for the parts of a Django project that its templates use.
+/// Replacements for the parts of a Django project that its templates use.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Templates {
-    /// By the name that `{% url %}` has.
+    /// The routes of `{% url %}`, by name.
     pub routes: Routes,
-    /// What `ace templates import` writes for the project's own tags, by their names.
+    /// What `ace templates import` writes for the project's own tags, by name.
     pub tags: BTreeMap<String, Tag>,
-    /// Django's filters that stand for the project's own, by their names: `floatformat:2`. Empty: the value stays as it is.
+    /// Django filters that replace the project's own, by name: `floatformat:2`. Empty: the value is not changed.
     pub filters: BTreeMap<String, String>,
 }
 
-/// What is written for a tag of a project's own.
+/// What is written for a project's own tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tag {
     /// This text.
     Text(String),
-    /// A value of the message's context, as Django writes it: `site.domain`.
+    /// A value of the message's context, in Django's notation: `site.domain`.
     Context(String),
     /// A setting of `[presentation]`: `base-url`.
     Setting(String),
 }
 
-/// The settings that a tag may stand for.
+/// The settings that can replace a tag.
 pub(super) const TAG_SETTINGS: [&str; 4] = ["base-url", "static-url", "time-zone", "default-language"];
 
-/// Addresses of an application's pages, by name.
+/// The URLs of an application's pages, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes(BTreeMap<String, Option<Route>>);
 
 /// The paths of one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// `/accounts/{pk}/`: the first whose parameters are those that are given counts.
+    /// Paths such as `/accounts/{pk}/`. The first one with the given parameters is used.
     Paths(Vec<String>),
-    /// The application has no such page: `{% url … as name %}` gives an empty text.
+    /// The application does not have this page: `{% url … as name %}` gives an empty text.
     Absent,
 }
 
 impl Routes {
-    /// Reads a file of routes: TOML, `name = "/path/{parameter}/"`. A name whose path is empty, as the importer writes those
-    /// that are to be filled in, has no route yet.
+    /// Parses a file of routes: TOML, `name = "/path/{parameter}/"`. The importer writes empty paths for routes that the operator must
+    /// fill in.
     ///
     /// # Errors
-    ///
-    /// Every line that is wrong, with its number, from 1.
+    /// All faulty lines, with their numbers from 1.
     pub fn read(text: &str) -> Result<Routes, Vec<(usize, String)>> {
         let table = tree::parse(text).map_err(|error| vec![(error.line, format!("not TOML: {}", error.message))])?;
-        let mut walk = Walk::new(None, BTreeMap::new());
+        let mut decoder = Decoder::new(None, BTreeMap::new());
         let document = tree::Table(vec![(
             "routes".to_owned(),
-            tree::Node { place: tree::Place::Nowhere, value: Value::Table(table), text: None },
+            tree::Node { source: tree::Source::Unknown, value: Value::Table(table), text: None },
         )]);
-        let routes = walk.document(document, routes);
-        walk.finish(routes).map_err(|problems| {
-            let told = |problem: super::Problem| {
+        let routes = decoder.document(document, routes);
+        decoder.finish(routes).map_err(|problems| {
+            let describe = |problem: super::Problem| {
                 (problem.line, format!("{}: {}", problem.key.trim_start_matches("routes."), problem.message))
             };
-            problems.0.into_iter().map(told).collect()
+            problems.0.into_iter().map(describe).collect()
         })
     }
 
-    /// The address of a page.
+    /// The route of a page.
     pub fn get(&self, name: &str) -> Option<&Route> {
         self.0.get(name)?.as_ref()
     }
 
-    /// The names, those without a path yet among them.
+    /// All names, including those without a path.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Takes over those of other ones that are not here.
+    /// Adds the routes of `others` that are missing here.
     pub fn add_missing(&mut self, others: Routes) {
         for (name, route) in others.0 {
             let own = self.0.entry(name).or_default();
@@ -89,7 +88,7 @@ impl Routes {
     }
 }
 
-pub(super) fn templates(s: &mut Section<'_>) -> Templates {
+pub(super) fn templates(s: &mut TableDecoder<'_>) -> Templates {
     Templates {
         routes: routes(s),
         tags: s.named("tags", |_, field| tag(field)),
@@ -97,7 +96,7 @@ pub(super) fn templates(s: &mut Section<'_>) -> Templates {
     }
 }
 
-fn routes(s: &mut Section<'_>) -> Routes {
+fn routes(s: &mut TableDecoder<'_>) -> Routes {
     let named = s.named("routes", |_, field| match &field.node().value {
         Value::List(_) => field.list(path).map(|paths| Some(Route::Paths(paths))),
         Value::Boolean(false) => Some(Some(Route::Absent)),
@@ -109,13 +108,13 @@ fn routes(s: &mut Section<'_>) -> Routes {
 
 /// `/path/{parameter}/`.
 fn path(node: &Node) -> Result<String, String> {
-    const FORM: &str = "write it as in \"/orders/{number}/\", or false where the application has no such page";
+    const FORM: &str = "write it as in \"/orders/{number}/\", or false if the application does not have this page";
     let Value::Text(text) = &node.value else {
         return Err(format!("must be a path, not {}: {FORM}", node.value.kind()));
     };
     let path = values::line(node)?;
     if !path.starts_with('/') {
-        return Err(format!("the path {text:?} does not begin with a slash: {FORM}"));
+        return Err(format!("the path {text:?} does not start with a slash: {FORM}"));
     }
     let mut rest = path.as_str();
     while let Some(at) = rest.find(['{', '}']) {
@@ -123,7 +122,7 @@ fn path(node: &Node) -> Result<String, String> {
         let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
         match parameter {
             Some((name, after)) if is_name(name) => rest = after,
-            _ => return Err(format!("the path {text:?} has a brace that is no {{parameter}}: {FORM}")),
+            _ => return Err(format!("the path {text:?} has a brace that is not part of a {{parameter}}: {FORM}")),
         }
     }
     Ok(path)
@@ -138,8 +137,8 @@ fn tag(field: Field<'_>) -> Option<Tag> {
             match (context, setting) {
                 (Some(tag), None) | (None, Some(tag)) => Some(tag),
                 _ => {
-                    if s.is_sound() {
-                        s.fail_whole("needs one of the two: context = \"site.domain\", or setting = \"base-url\"");
+                    if s.is_valid() {
+                        s.fail_whole("needs either context = \"site.domain\" or setting = \"base-url\"");
                     }
                     None
                 }
@@ -163,7 +162,7 @@ mod tests {
         assert_eq!((routes.get("no"), routes.get("later")), (Some(&Route::Absent), None));
         let wrong = Routes::read("a = 1\nb = \"x\"\nc = \"/{a b}\"\nd = \"/}\"\n").expect_err("four faults");
         assert_eq!(wrong.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 2, 3, 4]);
-        assert!(wrong[1].1.starts_with("b: the path \"x\" does not begin with a slash"), "{wrong:?}");
+        assert!(wrong[1].1.starts_with("b: the path \"x\" does not start with a slash"), "{wrong:?}");
         assert!(Routes::read("a =").is_err());
     }
 }

@@ -137,7 +137,7 @@ fn an_instance_goes_on_under_settings_that_it_cannot_tell_apart() {
     assert!(!before.runs_as(&plugins("[plugins.a]\nconfig = { a = 1 }\n")));
 }
 
-/// Every key that the walk asks for, `*` for a name, from a document in which each kind of section stands once.
+/// Every key that the decoder asks for, `*` for a name, from a document in which each kind of section stands once.
 fn every_key() -> BTreeSet<String> {
     let text = r#"
         [relays.a]
@@ -159,9 +159,9 @@ fn every_key() -> BTreeSet<String> {
         endpoint = "https://h/"
     "#;
     let document = tree::parse(text).unwrap();
-    let mut walk = reader::Walk::new(None, BTreeMap::from([("P".into(), "secret".into())]));
-    walk.document(document, decode::config);
-    let keys = walk.known().iter().map(|variable| {
+    let mut decoder = reader::Decoder::new(None, BTreeMap::from([("P".into(), "secret".into())]));
+    decoder.document(document, decode::config);
+    let keys = decoder.known().iter().map(|variable| {
         let key = variable.trim_start_matches("ACE_").to_lowercase().replace("__", ".").replace('_', "-");
         key.replace("relays.a", "relays.*")
             .replace("relays.b", "relays.*")
@@ -170,7 +170,7 @@ fn every_key() -> BTreeSet<String> {
             .replace("webhooks.w", "webhooks.*")
     });
     let keys: BTreeSet<String> = keys.collect();
-    walk.finish(()).unwrap();
+    decoder.finish(()).unwrap();
     keys
 }
 
@@ -339,7 +339,7 @@ fn a_relay_that_cannot_work_is_refused() {
         ),
         ("password = { env = \"P\" }\nusername = \"\"", "relays.r.username: must not be empty"),
         ("from = \"nobody\"", "\"nobody\" is not a sender"),
-        ("return-path = \"B <b@example.com>\"", "has a display name; write the address alone"),
+        ("return-path = \"B <b@example.com>\"", "has a display name; write only the address"),
         ("ca-file = \"no-such-ca.pem\"", "there is no file no-such-ca.pem"),
         ("hello-name = \"a b\"", "must be a host name, or an IP address in brackets"),
         ("timeout = \"0s\"", "must be a duration from 1ms to 10m"),
@@ -408,7 +408,7 @@ email = [\"django_email\", \"file_emial\"]
         "ace.toml:7: enabled-policies[0]: there is no policy \"bulk_email_optou\"; did you mean \"bulk_email_optout\"?",
         "ace.toml:7: enabled-policies[1]: \"django_email\" is a channel, not a policy",
         "ace.toml:9: routing.default.email: \"sms_x\" is a channel for sms, not for email",
-        "ace.toml:9: routing.default.push: there is no channel \"zzzzzzzz\"; there are no channels that could stand here",
+        "ace.toml:9: routing.default.push: there is no channel \"zzzzzzzz\"; there are no channels that can be used here",
         "ace.toml:11: routing.failover.email[1]: there is no channel \"file_emial\"; did you mean \"file_email\"?",
         "ace.toml:12: plugins.django_emial: there is no plugin \"django_emial\"; did you mean \"django_email\"?",
         "ACE_ROUTING__TRANSACTIONAL__EMAIL: there is no channel \"djang_email\"; did you mean \"django_email\"?",

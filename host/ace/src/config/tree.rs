@@ -1,58 +1,56 @@
-//! A TOML document as an owned tree that remembers where each value stands, so that the environment can be laid over
-//! the file before anything is decoded.
+//! A TOML document as an owned tree with the source of each value, so that the environment can override the file before decoding.
 
 use toml::de::{DeTable, DeValue};
 
-/// Where a key or a value stands.
+/// The source of a key or value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Source {
     #[default]
-    Nowhere,
-    /// In the file, from 1.
+    Unknown,
+    /// A line of the file, from 1.
     Line(usize),
-    /// In this environment variable.
+    /// An environment variable.
     Variable(String),
 }
 
-impl Place {
-    /// 0 where it is no line.
+impl Source {
+    /// The line; 0 if there is none.
     pub(super) fn line(&self) -> usize {
         match self {
-            Place::Line(line) => *line,
-            Place::Nowhere | Place::Variable(_) => 0,
+            Source::Line(line) => *line,
+            Source::Unknown | Source::Variable(_) => 0,
         }
     }
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    /// Of the key, where the value has one.
-    pub(super) place: Place,
+    /// The source of the key, if the value has one.
+    pub(super) source: Source,
     pub(super) value: Value,
-    /// What a number, a boolean or a date of an environment variable was before it was read as one: a setting that
-    /// wants a string takes `12345` as it stands.
+    /// The text of an environment variable that was parsed as a number, boolean or date, for settings that are strings.
     pub(super) text: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Text(String),
-    /// Wider than TOML's integers; one that does not fit even here is `i128::MAX`, which is in nobody's range.
+    /// Wider than TOML's integers. A number that does not fit is `i128::MAX`, which no setting allows.
     Integer(i128),
     Float(f64),
     Boolean(bool),
-    /// A date, a time or both, as TOML writes it.
+    /// A date, a time or both, in TOML's format.
     Moment(String),
     List(Vec<Node>),
     Table(Table),
 }
 
-/// Keys in the order of the file. Looked up one by one: the tables of a configuration are short.
+/// Keys in the order of the file. Look-ups are linear, because the tables of a configuration are short.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table(pub(super) Vec<(String, Node)>);
 
 impl Value {
-    /// For messages: "a string".
+    /// The kind for messages, such as "a string".
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Value::Text(_) => "a string",
@@ -65,18 +63,18 @@ impl Value {
     }
 }
 
-/// Why a text is not TOML, and on which line.
+/// Why a text is not TOML, with the line.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub(super) line: usize,
     pub(super) message: String,
 }
 
-/// Reads a document. The error is the first one's line and message.
+/// Parses a document. The error is the first one.
 pub(super) fn parse(text: &str) -> Result<Table, SyntaxError> {
     let lines = Lines::of(text);
     match DeTable::parse(text) {
-        Ok(table) => Ok(own_table(table.into_inner(), &|offset| Place::Line(lines.at(offset)))),
+        Ok(table) => Ok(own_table(table.into_inner(), &|offset| Source::Line(lines.at(offset)))),
         Err(e) => {
             let at = e.span().map_or(0, |span| span.start);
             let message = unquoted(text, at).unwrap_or_else(|| e.message().to_owned());
@@ -85,51 +83,51 @@ pub(super) fn parse(text: &str) -> Result<Table, SyntaxError> {
     }
 }
 
-/// What to say where parsing stopped in a bare word that stands for a value; `None` where it did not.
+/// A better message if parsing stopped at a value without quotes.
 fn unquoted(text: &str, at: usize) -> Option<String> {
     let line_start = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
     let line = text[line_start..].lines().next()?;
-    // A word holds none of these, and a value follows one of the first three or begins the line of a list.
+    // A word contains none of these. A value follows one of the first three, or starts a line of a list.
     let ends = |c: char| "=[,]{}#\"'".contains(c);
-    let begin = line.get(..at - line_start)?.rfind(ends).map_or(0, |end| end + 1);
-    let follows_value = line[..begin].ends_with(['=', '[', ',']);
-    let word = line[begin..].split(ends).next()?.trim();
+    let start = line.get(..at - line_start)?.rfind(ends).map_or(0, |end| end + 1);
+    let follows_value = line[..start].ends_with(['=', '[', ',']);
+    let word = line[start..].split(ends).next()?.trim();
     let is_one = !word.is_empty() && !word.contains(char::is_whitespace) && DeValue::parse(word).is_err();
-    if !is_one || !(follows_value || begin == 0) || line[begin..].contains('=') && begin == 0 {
+    if !is_one || !(follows_value || start == 0) || line[start..].contains('=') && start == 0 {
         return None;
     }
     Some(match word.to_lowercase().as_str() {
         right @ ("true" | "false") => format!("write {right} in lower case, not {word}"),
-        _ => format!("{word} is a text and needs quotes: {word:?}"),
+        _ => format!("{word} is a string and needs quotes: {word:?}"),
     })
 }
 
-/// Reads an environment variable: a TOML value where it is one, else a string.
+/// Parses an environment variable: as a TOML value if possible, else as a string.
 pub(super) fn parse_variable(name: &str, text: &str) -> Node {
-    let place = Place::Variable(name.to_owned());
+    let source = Source::Variable(name.to_owned());
     let Ok(value) = DeValue::parse(text.trim()) else {
-        return Node { place, value: Value::Text(text.to_owned()), text: None };
+        return Node { source, value: Value::Text(text.to_owned()), text: None };
     };
-    let value = own_value(value.into_inner(), &|_| place.clone());
+    let value = own_value(value.into_inner(), &|_| source.clone());
     let scalar = !matches!(value, Value::Text(_) | Value::List(_) | Value::Table(_));
-    Node { place, value, text: scalar.then(|| text.to_owned()) }
+    Node { source, value, text: scalar.then(|| text.to_owned()) }
 }
 
-fn own_table(table: DeTable<'_>, place: &dyn Fn(usize) -> Place) -> Table {
+fn own_table(table: DeTable<'_>, source: &dyn Fn(usize) -> Source) -> Table {
     let mut entries: Vec<_> = table.into_iter().collect();
-    // The parser sorts keys by name; a plugin's config should reach it as it was written.
+    // The parser sorts keys by name; a plugin's config should keep its order.
     entries.sort_by_key(|(key, _)| key.span().start);
     let own = |(key, value): (toml::Spanned<_>, toml::Spanned<DeValue<'_>>)| {
-        let place_of_key = place(key.span().start);
+        let source_of_key = source(key.span().start);
         let key: std::borrow::Cow<'_, str> = key.into_inner();
-        let value = own_value(value.into_inner(), place);
-        (key.into_owned(), Node { place: place_of_key, value, text: None })
+        let value = own_value(value.into_inner(), source);
+        (key.into_owned(), Node { source: source_of_key, value, text: None })
     };
     Table(entries.into_iter().map(own).collect())
 }
 
-/// The recursion is as deep as the parser lets a document be.
-fn own_value(value: DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
+/// The parser limits the depth of the recursion.
+fn own_value(value: DeValue<'_>, source: &dyn Fn(usize) -> Source) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(i) => Value::Integer(i128::from_str_radix(i.as_str(), i.radix()).unwrap_or(i128::MAX)),
@@ -139,16 +137,16 @@ fn own_value(value: DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
         DeValue::Array(list) => Value::List(
             list.into_iter()
                 .map(|item| {
-                    let place_of_item = place(item.span().start);
-                    Node { place: place_of_item, value: own_value(item.into_inner(), place), text: None }
+                    let source_of_item = source(item.span().start);
+                    Node { source: source_of_item, value: own_value(item.into_inner(), source), text: None }
                 })
                 .collect(),
         ),
-        DeValue::Table(table) => Value::Table(own_table(table, place)),
+        DeValue::Table(table) => Value::Table(own_table(table, source)),
     }
 }
 
-/// Where each line begins.
+/// The start of each line.
 struct Lines(Vec<usize>);
 
 impl Lines {

@@ -1,4 +1,4 @@
-//! URL prefixes, and the host patterns that grants may hold in them.
+//! URL prefixes, and the host patterns of grants.
 
 use url::{Host, Url};
 
@@ -9,49 +9,51 @@ use super::values::text;
 pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
     let url = read(&text(node)?)?;
     if url.host_str().is_some_and(|host| host.contains('*')) {
-        return Err("must name one host: patterns are for grants".to_owned());
+        return Err("must contain one host: only grants can have patterns".to_owned());
     }
     Ok(url.into())
 }
 
-/// The same for `http` grants and requests, whose host may be a pattern: `*.push.example` for every host under a domain, `*` for
-/// every host.
+/// A URL prefix of an `http` grant or request, whose host may be a pattern: `*.push.example` for all hosts below a domain, `*` for all
+/// hosts.
 pub(super) fn url_pattern(node: &Node) -> Result<String, String> {
     let url = read(&text(node)?)?;
     let host = url.host_str().unwrap_or_default();
     let rest = host.strip_prefix("*.").unwrap_or(if host == "*" { "" } else { host });
     if rest.contains('*') {
-        return refuse("`*` stands for the whole left part of a host name, as in \"https://*.push.example/\"");
+        return invalid("`*` stands for the whole left part of a host name, as in \"https://*.push.example/\"");
     }
     if !rest.is_empty() && rest != host && !rest.contains('.') {
-        return refuse("a pattern must name a domain, as in \"https://*.push.example/\"");
+        return invalid("a pattern must name a domain, as in \"https://*.push.example/\"");
     }
     Ok(url.into())
 }
 
 fn read(text: &str) -> Result<Url, String> {
-    let Ok(url) = Url::parse(text) else { return refuse("this cannot be parsed as a URL") };
+    let Ok(url) = Url::parse(text) else { return invalid("this cannot be parsed as a URL") };
     let path = &text[text.find("://").map_or(0, |at| at + 3)..];
-    // What the parser would silently correct is refused: a grant means what is written.
+    // What the parser would silently correct is rejected, so that a grant means what is written.
     let is_unclear = |segment: &str| {
         let lower = segment.to_ascii_lowercase().replace("%2e", ".");
         lower == "." || lower == ".." || lower.contains("%2f") || lower.contains("%5c")
     };
     match url {
-        _ if !matches!(url.scheme(), "http" | "https") => refuse("its scheme must be http or https"),
-        _ if !text.starts_with(&format!("{}://", url.scheme())) => refuse("it must begin with http:// or https://"),
-        _ if url.host_str().is_none_or(str::is_empty) => refuse("it has no host"),
-        _ if !url.username().is_empty() || url.password().is_some() => refuse("it must not hold a user or a password"),
-        _ if url.query().is_some() || url.fragment().is_some() => refuse("it must not hold `?` or `#`"),
-        _ if text.contains('\\') || text.contains(char::is_whitespace) || path.split('/').any(is_unclear) => {
-            refuse("its path must not hold dot segments, encoded slashes, backslashes or spaces")
+        _ if !matches!(url.scheme(), "http" | "https") => invalid("its scheme must be http or https"),
+        _ if !text.starts_with(&format!("{}://", url.scheme())) => invalid("it must start with http:// or https://"),
+        _ if url.host_str().is_none_or(str::is_empty) => invalid("it has no host"),
+        _ if !url.username().is_empty() || url.password().is_some() => {
+            invalid("it must not contain a user or a password")
         }
-        _ if path.starts_with('/') || path.contains("//") => refuse("it must not hold empty path segments"),
+        _ if url.query().is_some() || url.fragment().is_some() => invalid("it must not contain `?` or `#`"),
+        _ if text.contains('\\') || text.contains(char::is_whitespace) || path.split('/').any(is_unclear) => {
+            invalid("its path must not contain dot segments, encoded slashes, backslashes or spaces")
+        }
+        _ if path.starts_with('/') || path.contains("//") => invalid("it must not contain empty path segments"),
         _ => Ok(url),
     }
 }
 
-fn refuse<T>(why: &str) -> Result<T, String> {
+fn invalid<T>(why: &str) -> Result<T, String> {
     Err(format!("must be a URL prefix as in \"https://api.example.com/v1/\": {why}"))
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn covers(prefix: &Url, url: &Url) -> bool {
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A pattern covers names alone: an address, and this machine, are reached only under a grant that names them.
+/// A pattern covers only names. Addresses and `localhost` need a grant that contains them.
 fn covers_host(pattern: &str, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     match pattern.strip_prefix('*') {
@@ -77,7 +79,7 @@ fn covers_host(pattern: &str, url: &Url) -> bool {
     }
 }
 
-/// The domain of a pattern under which anybody can have a host: a public suffix (`*.co.uk`), or one that a provider shares out among
+/// The domain of a pattern, if anybody can have a host below it: a public suffix (`*.co.uk`), or a domain that a provider shares among
 /// its customers (`*.github.io`).
 pub fn shared_domain(prefix: &str) -> Option<String> {
     let url = Url::parse(prefix).ok()?;
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_covers_names_under_its_domain_and_no_address() {
+    fn patterns_cover_names_below_their_domain_but_no_addresses() {
         let table = [
             ("https://*.push.example/", "https://db5.push.example/w/", true),
             ("https://*.push.example/", "https://a.b.push.example/", true),
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_that_anybody_can_have_a_host_under_is_told() {
+    fn shared_domains_are_recognized() {
         let table = [
             ("https://*.com/", Some("com")),
             ("https://*.co.uk/v1/", Some("co.uk")),

@@ -1,4 +1,4 @@
-//! Readers of single values. Each says what it wants when it does not get it; none repeats a value that may be secret.
+//! Decodes single values. An error says what is expected, and does not quote a value that may be secret.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -23,41 +23,41 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
-/// RFC 5321, 4.5.3.1: octets before the `@`, and in the domain.
+/// The longest local part and domain, in octets (RFC 5321, 4.5.3.1).
 const LOCAL_PART_MAX: usize = 64;
 const DOMAIN_MAX: usize = 255;
-/// Characters of a line that is shown to people.
+/// The longest line, in characters.
 const LINE_MAX: usize = 500;
-/// The count of a rate.
+/// The highest count of a rate.
 const RATE_COUNT_MAX: u32 = 1_000_000_000;
 
 const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZE_UNITS: [(&str, usize); 7] =
     [("KiB", KIB), ("MiB", MIB), ("GiB", GIB), ("KB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("B", 1)];
 
-fn wants(what: impl Display, node: &Node) -> String {
+fn wrong_type(what: impl Display, node: &Node) -> String {
     format!("must be {what}, not {}", node.value.kind())
 }
 
 pub(super) fn text(node: &Node) -> Result<String, String> {
     match (&node.value, &node.text) {
         (Value::Text(text), _) | (_, Some(text)) => Ok(text.clone()),
-        _ => Err(wants("a string", node)),
+        _ => Err(wrong_type("a string", node)),
     }
 }
 
-/// A string on one line that can be shown on a terminal and stand in a mail header.
+/// A string on one line that is safe for a terminal and for a mail header.
 pub(super) fn line(node: &Node) -> Result<String, String> {
     let text = text(node)?;
     match text {
         _ if text.trim().is_empty() => Err("must not be empty".to_owned()),
-        _ if text.chars().any(char::is_control) => Err("must not hold control characters or line breaks".to_owned()),
+        _ if text.chars().any(char::is_control) => Err("must not contain control characters or line breaks".to_owned()),
         _ if text.chars().count() > LINE_MAX => Err(format!("must have at most {LINE_MAX} characters")),
         _ => Ok(text),
     }
 }
 
-/// A language's tag, as Django writes it.
+/// A language tag, in Django's notation.
 pub(super) fn language(node: &Node) -> Result<String, String> {
     let text = line(node)?;
     let is_tag = text.len() <= 35 && text.split(['-', '_']).all(|part| (1..=8).contains(&part.len()));
@@ -73,13 +73,13 @@ pub(super) fn time_zone(node: &Node) -> Result<TimeZone, String> {
     TimeZone::get(&line(node)?).map_err(|_| "must be a time zone, as in \"UTC\" or \"Europe/Berlin\"".to_owned())
 }
 
-/// An absolute http or https address that others can be relative to.
+/// An absolute http or https URL that others can be relative to.
 pub(super) fn base_url(node: &Node) -> Result<Url, String> {
     let url = Url::parse(&line(node)?).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    url.ok_or_else(|| "must be an address, as in \"https://learn.example.org\"".to_owned())
+    url.ok_or_else(|| "must be a URL, as in \"https://learn.example.org\"".to_owned())
 }
 
-/// A public key as minisign writes it: base64 of two letters, a number and 32 bytes.
+/// A public key in minisign's format: base64 of two letters, a number and 32 bytes.
 pub(super) fn signing_key(node: &Node) -> Result<String, String> {
     use base64::Engine;
     let key = line(node)?;
@@ -94,18 +94,18 @@ pub(super) fn signing_key(node: &Node) -> Result<String, String> {
 pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     match node.value {
         Value::Boolean(b) => Ok(b),
-        _ => Err(wants("true or false", node)),
+        _ => Err(wrong_type("true or false", node)),
     }
 }
 
-/// A whole number in a range.
+/// An integer in a range.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Result<T, String>
 where
     T: TryFrom<i128> + PartialOrd + Display,
 {
     move |node| {
         let what = format!("a whole number from {} to {}", range.start(), range.end());
-        let Value::Integer(i) = node.value else { return Err(wants(what, node)) };
+        let Value::Integer(i) = node.value else { return Err(wrong_type(what, node)) };
         T::try_from(i).ok().filter(|i| range.contains(i)).ok_or_else(|| format!("must be {what}"))
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn fraction(node: &Node) -> Result<f64, String> {
         Value::Integer(whole) => Some(whole as f64),
         _ => None,
     };
-    number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| wants("a number from 0 to 1", node))
+    number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| wrong_type("a number from 0 to 1", node))
 }
 
 /// `"250ms"`, `"120s"`, `"5m"`, `"2h"`, `"1d"`.
@@ -128,7 +128,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Res
             show_duration(*range.start()),
             show_duration(*range.end())
         );
-        let Value::Text(text) = &node.value else { return Err(wants(what, node)) };
+        let Value::Text(text) = &node.value else { return Err(wrong_type(what, node)) };
         let units = DURATION_UNITS.iter().map(|(unit, factor)| (*unit, u128::from(*factor)));
         with_unit(text, units)
             .and_then(|millis| u64::try_from(millis).ok())
@@ -141,7 +141,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Res
 /// `"14/s"`, `"100/m"`, `"1000/h"`, `"50000/d"`.
 pub(super) fn rate(node: &Node) -> Result<Rate, String> {
     let what = "a rate: a whole number and the time it is for (s, m, h, d), as in \"14/s\" or \"50000/d\"";
-    let Value::Text(text) = &node.value else { return Err(wants(what, node)) };
+    let Value::Text(text) = &node.value else { return Err(wrong_type(what, node)) };
     let read = || {
         let (count, unit) = text.split_once('/')?;
         let (_, millis) = DURATION_UNITS.iter().skip(1).find(|(name, _)| *name == unit.trim())?;
@@ -164,7 +164,7 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Node) -> Result<usi
         let bytes = match &node.value {
             Value::Integer(bytes) => u128::try_from(*bytes).ok(),
             Value::Text(text) => with_unit(text, units),
-            _ => return Err(wants(what, node)),
+            _ => return Err(wrong_type(what, node)),
         };
         bytes
             .and_then(|bytes| usize::try_from(bytes).ok())
@@ -180,17 +180,17 @@ fn with_unit(text: &str, units: impl IntoIterator<Item = (&'static str, u128)>) 
     number.parse::<u128>().ok()?.checked_mul(factor)
 }
 
-/// In the largest unit that divides it, as it is written in ace.toml.
+/// A duration in the notation of ace.toml, in the largest unit that divides it.
 pub fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     let divides = |(_, factor): &&(&str, u64)| millis.is_multiple_of(u128::from(*factor));
-    // Nothing is written as "0d", and the first unit, milliseconds, divides everything.
+    // Zero is "0s"; the first unit, milliseconds, divides everything.
     let units = if millis == 0 { &DURATION_UNITS[1..2] } else { &DURATION_UNITS[..] };
     let (unit, factor) = units.iter().rev().find(divides).unwrap_or(&DURATION_UNITS[0]);
     format!("{}{unit}", millis / u128::from(*factor))
 }
 
-/// In the largest binary unit that divides it, as it is written in ace.toml.
+/// A size in the notation of ace.toml, in the largest binary unit that divides it.
 pub fn show_size(bytes: usize) -> String {
     let binary = &SIZE_UNITS[..3];
     match binary.iter().rev().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
@@ -214,7 +214,7 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T
     }
 }
 
-/// The number of a group, which may be written as its name in /etc/group.
+/// The number of a group, or its name in /etc/group.
 pub(super) fn group(node: &Node) -> Result<u32, String> {
     if let Ok(number) = integer(0..=u32::MAX - 1)(node) {
         return Ok(number);
@@ -230,11 +230,11 @@ pub(super) fn group(node: &Node) -> Result<u32, String> {
     });
     let found = known.find(|(known, _)| *known == name).map(|(_, number)| number);
     found.ok_or_else(|| {
-        format!("there is no group {name:?} in /etc/group; a group from elsewhere is written as its number")
+        format!("there is no group {name:?} in /etc/group; write the number of a group from another source")
     })
 }
 
-/// A path; a relative one starts at `folder`.
+/// A path. A relative path starts at `folder`.
 pub(super) fn path(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
     move |node| {
         let text = text(node)?;
@@ -245,20 +245,20 @@ pub(super) fn path(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String>
     }
 }
 
-/// The path of a folder that is there.
+/// The path of an existing folder.
 pub(super) fn existing_folder(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
     let path = path(folder);
     move |node| existing(path(node)?, "folder", Path::is_dir)
 }
 
-/// The path of a file that is there.
+/// The path of an existing file.
 pub(super) fn existing_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
     let path = path(folder);
     move |node| existing(path(node)?, "file", Path::is_file)
 }
 
-/// The path of a file that is there or can be made: its folder is there.
-pub(super) fn kept_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
+/// The path of a file that exists or can be created, because its folder exists.
+pub(super) fn creatable_file(folder: PathBuf) -> impl Fn(&Node) -> Result<PathBuf, String> {
     let path = path(folder);
     move |node| {
         let file = path(node)?;
@@ -280,11 +280,11 @@ fn existing(path: PathBuf, what: &str, is: fn(&Path) -> bool) -> Result<PathBuf,
     }
 }
 
-/// A table of any keys, for a plugin. Dates become strings.
+/// A table with any keys, for a plugin. Dates become strings.
 pub(super) fn object(node: &Node) -> Result<Object, String> {
     match json(node)? {
         serde_json::Value::Object(object) => Ok(object),
-        _ => Err(wants("a table", node)),
+        _ => Err(wrong_type("a table", node)),
     }
 }
 
@@ -293,11 +293,11 @@ fn json(node: &Node) -> Result<serde_json::Value, String> {
     Ok(match &node.value {
         Value::Text(text) | Value::Moment(text) => Json::String(text.clone()),
         Value::Integer(i) => {
-            i64::try_from(*i).map(Json::from).map_err(|_| "holds a number of more than 64 bits".to_owned())?
+            i64::try_from(*i).map(Json::from).map_err(|_| "contains a number of more than 64 bits".to_owned())?
         }
         Value::Float(f) => serde_json::Number::from_f64(*f)
             .map(Json::Number)
-            .ok_or_else(|| "holds a number that JSON cannot: it must be finite (no inf, no nan)".to_owned())?,
+            .ok_or_else(|| "contains a number that JSON does not allow: inf or nan".to_owned())?,
         Value::Boolean(b) => Json::Bool(*b),
         Value::List(items) => Json::Array(items.iter().map(json).collect::<Result<_, _>>()?),
         Value::Table(table) => Json::Object(
@@ -310,17 +310,17 @@ fn json(node: &Node) -> Result<serde_json::Value, String> {
     })
 }
 
-/// A channel type: lower case, since edx-ace's are, and since it is a folder of templates.
+/// A channel type, in lower case as in edx-ace, because it is also the name of a folder of templates.
 pub(super) fn channel_type(name: &str) -> Result<(), String> {
-    let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-    if !name.is_empty() && name.chars().all(sound) {
+    let is_valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if !name.is_empty() && name.chars().all(is_valid) {
         Ok(())
     } else {
-        Err("is no channel type: lower-case letters, digits, `-` and `_`, as in email".to_owned())
+        Err("is not a channel type: use lower-case letters, digits, `-` and `_`, as in email".to_owned())
     }
 }
 
-/// A mail server's name or address.
+/// The name or address of a mail server.
 pub(super) fn host(node: &Node) -> Result<String, String> {
     let host = line(node)?;
     if host.parse::<std::net::IpAddr>().is_ok() {
@@ -329,9 +329,9 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     if let Some((name, port)) = host.rsplit_once(':')
         && port.parse::<u16>().is_ok()
     {
-        return Err(format!("must be a host alone; write host = {name:?}, port = {port}"));
+        return Err(format!("must be a host without a port; write host = {name:?}, port = {port}"));
     }
-    // Names inside a container network hold underscores, and a dot at the end stops a resolver from adding to a name.
+    // Names in a container network contain underscores, and a final dot prevents a resolver from adding a suffix.
     let name = host.strip_suffix('.').unwrap_or(&host).replace('_', "-");
     is_domain(&name).then_some(host).ok_or_else(|| "must be a host name or an IP address".to_owned())
 }
@@ -342,7 +342,7 @@ pub(super) fn socket_address(node: &Node) -> Result<SocketAddr, String> {
     address.parse().map_err(|_| "must be an IP address and a port, as in \"127.0.0.1:8025\" or \"[::]:443\"".to_owned())
 }
 
-/// A name or an address that a server is reached by, and perhaps a port. International names become ASCII, as clients send them.
+/// The host name or address of a server, with an optional port. International names become ASCII, as clients send them.
 pub(super) fn authority(node: &Node) -> Result<Authority, String> {
     let text = line(node)?;
     let ascii = if text.is_ascii() { Some(text) } else { idna::domain_to_ascii(&text).ok() };
@@ -352,7 +352,7 @@ pub(super) fn authority(node: &Node) -> Result<Authority, String> {
     })
 }
 
-/// What EHLO says: a name, or an address in brackets (RFC 5321, 4.1.1.1).
+/// The name in EHLO, or an address in brackets (RFC 5321, 4.1.1.1).
 pub(super) fn hello_name(node: &Node) -> Result<String, String> {
     let name = line(node)?;
     let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -370,9 +370,9 @@ pub(super) fn bare_address(node: &Node) -> Result<String, String> {
     if is_address(&address) {
         Ok(address)
     } else if address.contains('<') {
-        Err(format!("{address:?} has a display name; write the address alone, as in \"bounces@example.com\""))
+        Err(format!("{address:?} has a display name; write only the address, as in \"bounces@example.com\""))
     } else {
-        Err(format!("{address:?} is no e-mail address, as in \"bounces@example.com\""))
+        Err(format!("{address:?} is not an e-mail address; write it as in \"bounces@example.com\""))
     }
 }
 
@@ -390,26 +390,29 @@ pub(super) fn sender(node: &Node) -> Result<String, String> {
     }
 }
 
-/// RFC 5321's mailbox without quoted local parts and address literals, which no sender of bulk mail has; letters beyond
-/// ASCII are allowed (RFC 6531), and so is a domain of one label (Django's `webmaster@localhost`).
+/// A mailbox of RFC 5321 without quoted local parts and address literals, which senders of bulk mail do not have. Non-ASCII letters are
+/// allowed (RFC 6531), and so is a domain with one label (Django's `webmaster@localhost`).
 fn is_address(address: &str) -> bool {
     let Some((local, domain)) = address.rsplit_once('@') else { return false };
     let is_atom = |atom: &str| {
-        let sound = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || c as u32 > 0x9f;
-        !atom.is_empty() && atom.chars().all(|c| sound(c) && !c.is_whitespace())
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || c as u32 > 0x9f;
+        !atom.is_empty() && atom.chars().all(|c| is_valid(c) && !c.is_whitespace())
     };
     local.len() <= LOCAL_PART_MAX && local.split('.').all(is_atom) && is_domain(domain)
 }
 
 fn is_domain(domain: &str) -> bool {
     let is_label = |label: &str| {
-        let sound = |c: char| c.is_alphanumeric() || c == '-';
-        (1..=63).contains(&label.len()) && label.chars().all(sound) && !label.starts_with('-') && !label.ends_with('-')
+        let is_valid = |c: char| c.is_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len())
+            && label.chars().all(is_valid)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     domain.len() <= DOMAIN_MAX && domain.split('.').all(is_label)
 }
 
-/// `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix both.
+/// The grant of a bucket: `"course-optouts:read"`, `"counters:write"`, `"state:read-write"`; without a suffix, both.
 pub(super) fn bucket(node: &Node) -> Result<BucketGrant, String> {
     let text = text(node)?;
     let (bucket, access) = text.split_once(':').unwrap_or((&text, "read-write"));

@@ -1,11 +1,11 @@
-//! The variables of settings: what they are called, and what took the place of edx-ace's.
+//! The names of environment variables, and the settings that replace those of edx-ace.
 
 pub(super) const PREFIX: &str = "ACE_";
 
-/// Between the levels of a key.
+/// Separates the levels of a key.
 pub(super) const LEVEL: &str = "__";
 
-/// edx-ace's settings that have another name here, and what takes their place.
+/// edx-ace's settings that have another name here, and their replacements.
 const EDX_ACE: [(&str, &str); 14] = [
     ("ACE_CHANNEL_DEFAULT_EMAIL", "routing.default.email (ACE_ROUTING__DEFAULT__EMAIL)"),
     ("ACE_CHANNEL_TRANSACTIONAL_EMAIL", "routing.transactional.email (ACE_ROUTING__TRANSACTIONAL__EMAIL)"),
@@ -20,13 +20,13 @@ const EDX_ACE: [(&str, &str); 14] = [
     ("ACE_CHANNEL_BRAZE_CAMPAIGNS", "config.campaigns of plugins.braze_email"),
     ("ACE_CHANNEL_BRAZE_FROM_EMAIL", "config of plugins.braze_email"),
     ("ACE_CHANNEL_SAILTHRU_", "config and secrets of plugins.sailthru_email"),
-    ("ACE_ROUTING_KEY", "nothing (it names a Celery queue, and there is none here); remove it"),
+    ("ACE_ROUTING_KEY", "not needed (there is no Celery queue); remove it"),
 ];
 
-/// What takes the place of edx-ace's setting of this name.
+/// The replacement of edx-ace's setting of this name.
 pub(super) fn edx_ace(name: &str) -> Option<String> {
-    let is_meant = |of: &str| name == of || (of.ends_with('_') && name.starts_with(of));
-    let (_, ours) = EDX_ACE.iter().find(|(of, _)| is_meant(of))?;
+    let matches = |of: &str| name == of || (of.ends_with('_') && name.starts_with(of));
+    let (_, ours) = EDX_ACE.iter().find(|(of, _)| matches(of))?;
     Some(format!("is a setting of edx-ace; here it is {ours}"))
 }
 

@@ -1,4 +1,4 @@
-//! Whether `ace serve` can write where this configuration has it write. Nothing is written to find out.
+//! Checks whether `ace serve` can write the files and folders of a configuration, without writing anything.
 
 use std::path::Path;
 
@@ -6,17 +6,17 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::{Config, Problem, RelayKind};
 
-/// What is to be written there.
+/// What is written there.
 #[derive(Clone, Copy)]
 enum Use {
-    /// A database; SQLite keeps other files beside it.
+    /// A database; SQLite creates other files beside it.
     Database,
-    /// A folder, which is made where it is not there.
+    /// A folder, which is created if it is missing.
     Folder,
 }
 
 impl Config {
-    /// Each key whose file or folder this process's user could not write to. Blocks.
+    /// The keys whose files or folders the user of this process cannot write. Blocks.
     pub fn unwritable(&self) -> Vec<Problem> {
         let mut needed = vec![("queue.database".to_owned(), self.fixed.queue.database.as_path(), Use::Database)];
         let keyvalue = self.fixed.keyvalue.database.iter();
@@ -46,18 +46,18 @@ fn check(path: &Path, usage: Use) -> Result<(), String> {
             path.parent().unwrap_or(path)
         }
     };
-    // The first of those above that is there; what is missing is made in it.
-    let there = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
-    if !there.is_dir() {
-        return Err(format!("{} is not a folder", there.display()));
+    // The nearest existing folder, in which missing ones are created.
+    let existing = folder.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+    if !existing.is_dir() {
+        return Err(format!("{} is not a folder", existing.display()));
     }
-    allowed(there, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
+    allowed(existing, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK)
 }
 
 fn allowed(path: &Path, access: Access) -> Result<(), String> {
     accessat(CWD, path, access, AtFlags::EACCESS).map_err(|error| {
         let user = rustix::process::geteuid().as_raw();
-        format!("{} cannot be written to by this user (id {user}), as ace serve must: {error}", path.display())
+        format!("ace serve must write to {}, but this user (id {user}) cannot: {error}", path.display())
     })
 }
 
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_written_to_is_named_with_its_key() {
+    fn keys_of_unwritable_paths_are_reported() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = |name: &str| dir.path().join(name);
         std::fs::write(path("file"), "").expect("written");
@@ -91,7 +91,7 @@ mod tests {
         let closed = format!("[queue]\ndatabase = {:?}\n", path("closed/ace.db"));
         std::fs::set_permissions(path("closed"), std::fs::Permissions::from_mode(0o500)).expect("set");
         let found = Config::read(&closed, None, []).expect("it is valid").unwritable();
-        let is_refused = found.iter().any(|p| p.message.contains("closed cannot be written to by this user"));
+        let is_refused = found.iter().any(|p| p.message.contains("closed, but this user"));
         assert_eq!(is_refused, !rustix::process::geteuid().is_root(), "root may write everywhere");
         let fine = format!("[queue]\ndatabase = {:?}\n", path("ace.db"));
         assert_eq!(Config::read(&fine, None, []).expect("it is valid").unwritable(), []);

@@ -1,4 +1,4 @@
-//! What messages look like, without sending them: for `ace render`, and for the samples that `ace check` looks at.
+//! Renders messages without sending them, for `ace render`, and checks the samples for `ace check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,27 +12,27 @@ use crate::message::{CallContext, Message, Rendered, RenderedFile};
 use crate::plugin::ChannelInfo;
 use crate::presentation::{Presentation, Subject};
 
-/// The option that names a message's theme.
+/// The option with the theme of a message.
 const THEME_OPTION: &str = "site";
-/// Who a previewed mail is from and to where nobody says; RFC 2606 keeps the domain free.
+/// The sender and recipient of a previewed mail without one. RFC 2606 reserves the domain.
 const NOBODY: &str = "nobody@preview.invalid";
 
-/// A message as one channel shows it.
+/// A message, rendered for one channel.
 pub struct Preview {
     /// The channel's name.
     pub channel: String,
     /// Its type.
     pub channel_type: String,
-    /// The files, or why there are none.
+    /// The rendered files, or the error.
     pub rendered: Result<Rendered, String>,
 }
 
 impl Ace {
-    /// Renders a message for one channel or channel type or, without one, for every type that it has templates for. No
-    /// policy is asked and nothing is delivered.
+    /// Renders a message for one channel or channel type, or else for every type that it has templates for. Evaluates no policies and
+    /// delivers nothing.
     ///
     /// # Errors
-    /// There is no such type or channel.
+    /// The type or channel does not exist.
     pub async fn preview(&self, message: &Arc<Message>, channel: Option<&str>) -> Result<Vec<Preview>, UnknownChannel> {
         let snapshot = self.snapshot();
         let mut previews = Vec::new();
@@ -46,7 +46,7 @@ impl Ace {
         let snapshot = self.snapshot();
         if let Some(wanted) = wanted {
             let is_wanted = |channel: &&Arc<dyn Channel>| channel.name() == wanted || channel.channel_type() == wanted;
-            // The limit's own words for a name that nothing has.
+            // Gives the error for an unknown name.
             self.limit(&[wanted.to_owned()])?;
             return Ok(snapshot.channels.iter().find(is_wanted).cloned().into_iter().collect());
         }
@@ -64,11 +64,11 @@ impl Ace {
 
 async fn preview(presentation: &Presentation, message: &Arc<Message>, channel: &dyn Channel) -> Preview {
     let call = CallContext::default();
-    let asked = async {
+    let links = async {
         let links = channel.action_links(message, &call).await?;
         Ok::<_, crate::message::Fault>((links, channel.tracker_image_sources(message, &call).await?))
     };
-    let rendered = match asked.await {
+    let rendered = match links.await {
         Err(fault) => Err(fault.to_string()),
         Ok((action_links, tracker_image_sources)) => {
             let subject = Subject {
@@ -84,7 +84,7 @@ async fn preview(presentation: &Presentation, message: &Arc<Message>, channel: &
     Preview { channel: channel.name().to_owned(), channel_type: channel.channel_type().to_owned(), rendered }
 }
 
-/// The same message in a theme and a language.
+/// The same message with a theme and a language.
 pub fn variant(message: &Message, theme: Option<&str>, language: Option<&str>) -> Message {
     let mut message = message.clone();
     if let Some(theme) = theme {
@@ -96,7 +96,7 @@ pub fn variant(message: &Message, theme: Option<&str>, language: Option<&str>) -
     message
 }
 
-/// Every theme and language a message can be rendered in: the folders' own first, and the message's own first.
+/// All combinations of themes and languages. First no theme, and the message's own language.
 pub fn matrix(presentation: &Presentation) -> Vec<(Option<String>, Option<String>)> {
     let themes: Vec<Option<String>> =
         std::iter::once(None).chain(presentation.themes().map(|t| Some(t.to_owned()))).collect();
@@ -105,7 +105,7 @@ pub fn matrix(presentation: &Presentation) -> Vec<(Option<String>, Option<String
     themes.iter().flat_map(|theme| languages.iter().map(move |language| (theme.clone(), language.clone()))).collect()
 }
 
-/// Files that a channel needs of a message, and that no template folder has.
+/// Required files of a channel that a message does not have.
 pub struct MissingFiles {
     /// `app_label/edx_ace/name/channel type`.
     pub place: String,
@@ -115,12 +115,12 @@ pub struct MissingFiles {
     pub channel_type: String,
     /// Its name.
     pub channel: String,
-    /// The required files that no template folder has.
+    /// The missing files.
     pub files: Vec<String>,
 }
 
 impl Survey {
-    /// For each message with some of the files that a channel of its type needs, those it lacks.
+    /// The missing files of each message that has some of the files of a channel type.
     pub fn missing_files(&self) -> Vec<MissingFiles> {
         let mut found = Vec::new();
         for message in self.presentation.messages() {
@@ -142,8 +142,8 @@ impl Survey {
         found
     }
 
-    /// The channel types that a message has no templates for, although a channel of the type needs some: such a message is not
-    /// sent over them. Each as `app_label.name` and the type.
+    /// The channel types that a message has no templates for, although a channel of the type needs some. The message is not sent over
+    /// them. Each as `app_label.name` and the type.
     pub fn absent_types(&self) -> BTreeSet<(String, String)> {
         let needs = |info: &&ChannelInfo| info.template_files.iter().any(|file| file.required);
         let types: Vec<&str> = self
@@ -165,24 +165,24 @@ impl Survey {
         written.into_iter().flat_map(absent).collect()
     }
 
-    /// What is wrong with the samples beside the templates: each is rendered for every channel of a type that it has
-    /// templates for, in every theme and language. The place, and what is wrong there. A relative link that a template has as it
-    /// is written is told of the template ([`Presentation::relative_links`]), not of its samples.
+    /// The problems of samples beside the templates, each with its file. Samples are rendered for every channel of a type that they
+    /// have templates for, in every theme and language. Relative links in a template itself are reported by
+    /// [`Presentation::relative_links`] instead.
     pub fn sample_problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let matrix = matrix(&self.presentation);
         for (file, message) in self.presentation.samples() {
-            let place = file.display().to_string();
+            let location = file.display().to_string();
             match message {
-                Err(why) => problems.push((place, why.to_string())),
+                Err(why) => problems.push((location, why.to_string())),
                 Ok(message) => {
-                    let mut said: Vec<String> = Vec::new();
+                    let mut found: Vec<String> = Vec::new();
                     for (theme, language) in &matrix {
-                        said.extend(self.faults(&variant(&message, theme.as_deref(), language.as_deref())));
+                        found.extend(self.faults(&variant(&message, theme.as_deref(), language.as_deref())));
                     }
-                    said.sort();
-                    said.dedup();
-                    problems.extend(said.into_iter().map(|fault| (place.clone(), fault)));
+                    found.sort();
+                    found.dedup();
+                    problems.extend(found.into_iter().map(|fault| (location.clone(), fault)));
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Survey {
                 action_links: &[],
                 tracker_image_sources: &[],
             };
-            // A message without any template of the type was not written for it.
+            // A message without templates of the type is not sent over it.
             match self.presentation.render(message, &subject) {
                 Ok(rendered) => faults.extend(self.presentation.relative_links_of(&rendered, &subject)),
                 Err(fault) => faults.extend(Some(fault.message).filter(|_| !fault.absent)),
@@ -209,8 +209,11 @@ impl Survey {
     }
 }
 
-/// Writes a mail as a relay would get it, as `{name}.eml` into a folder: edx-ace's page, the message's headers and
-/// addresses. What a channel adds of its own is not in it.
+/// Writes a mail as `{name}.eml` into a folder: edx-ace's page, the message's headers and addresses. It does not contain what a channel
+/// adds.
+///
+/// # Errors
+/// The mail cannot be built or written.
 pub async fn write_eml(
     config: &Config,
     message: &Message,
@@ -248,7 +251,7 @@ pub async fn write_eml(
     mailer.send(email, name, &mut None).await.map(|accepted| accepted.answer).map_err(|e| e.to_string())
 }
 
-/// edx-ace's page around the two rendered files.
+/// edx-ace's HTML page with the two rendered files.
 pub fn page(head: &str, body: &str) -> String {
     format!("<!DOCTYPE html>\n<html>\n  <head>\n    {head}\n  </head>\n  <body>\n    {body}\n  </body>\n</html>")
 }

@@ -1,4 +1,4 @@
-//! Reloads: what the files say now, published in one step.
+//! Reloads: reads changed files, and publishes the result in one step.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,50 +9,50 @@ use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
 use super::{Ace, Parts, Running, StartError};
-use crate::config::{Config, Seen};
+use crate::config::{Config, FileState};
 use crate::monitoring;
 use crate::plugin::loading::registry::{self, Change};
 use crate::presentation::Presentation;
 use crate::tasks;
 
-/// What a reload came to.
+/// The result of a reload.
 #[derive(Debug, Default, Serialize)]
 pub struct Reload {
-    /// Plugins that are not what they were.
+    /// The plugins that have changed.
     pub changes: Vec<Change>,
-    /// A faulty file was still being written a moment ago; reload again soon.
+    /// A faulty file may still be being written: reload again soon.
     pub files_changing: bool,
     /// Plugins whose files are still being loaded.
     pub loading: BTreeSet<String>,
 }
 
-/// What reloads come to, for whoever tells of it.
+/// A notification about a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// A plugin changed.
     Changed(Change),
-    /// Something is wrong, and nothing was changed. Told once for each reason.
+    /// The reload was rejected for this reason, and changed nothing. Sent once for each reason.
     Refused(String),
 }
 
-/// ace.toml is read when it has been still for so long, or after so many pauses.
-const STILL: Duration = Duration::from_millis(50);
-const STILL_TIMES_MAX: u32 = 20;
-/// Faults of templates and catalogues that are logged one by one.
+/// ace.toml is read when it was unchanged for this time, or after this number of waits.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+const SETTLE_WAITS_MAX: u32 = 20;
+/// The most faults of templates and catalogues that are logged one by one.
 const PROBLEMS_LOGGED_MAX: usize = 20;
-/// How often one reload reads ace.toml because it changed meanwhile.
-const TIMES_MAX: u32 = 5;
-/// Notices that a slow listener may be behind.
+/// How often a reload reads ace.toml because it changed meanwhile.
+const READS_MAX: u32 = 5;
+/// The most notices that a slow subscriber may lag behind.
 pub(super) const NOTICES_MAX: usize = 256;
 
 impl Ace {
-    /// Looks at files and configuration again and publishes what is new: sends under way finish on what they began with. What
-    /// cannot serve leaves the version before serving; a configuration with problems changes nothing. Of ace.toml, what concerns
-    /// plugins, routing and delivery is taken up; relays, facts and limits need a new start. Returns when every plugin that is
-    /// new is loaded; one that takes long holds up no other.
+    /// Reads files and configuration again and publishes what has changed. Attempts in flight continue with the previous snapshot. If a
+    /// new version of a plugin cannot be loaded, the previous one stays active. Of ace.toml, the settings of plugins, routing and delivery
+    /// take effect; relays, key-value entries and limits need a restart. Returns when all changed plugins are loaded; a slow one does not
+    /// delay others.
     ///
     /// # Errors
-    /// What is wrong with the configuration or the folders, or a panic; what ran before goes on.
+    /// The configuration has problems, a folder cannot be read, or a panic. The previous state stays in use.
     pub async fn reload(&self) -> Result<Reload, StartError> {
         let mut all = Reload::default();
         loop {
@@ -63,24 +63,24 @@ impl Ace {
             if loading.is_empty() {
                 return Ok(all);
             }
-            // Its sender lives as long as the registry.
+            // The sender lives as long as the registry.
             let _ = loaded.changed().await;
         }
     }
 
-    /// As [`Ace::reload`], without waiting for plugins that take long to load: the result names them. They come into service with
-    /// a later reload, for which [`Ace::loaded`] says when, and with the settings of that moment.
+    /// The same as [`Ace::reload`], but does not wait for plugins that are slow to load. The result lists them. They become active with a
+    /// later reload, when [`Ace::loaded`] changes.
     ///
     /// # Errors
-    /// As for [`Ace::reload`].
+    /// See [`Ace::reload`].
     pub async fn reload_ready(&self) -> Result<Reload, StartError> {
-        let reloaded = tasks::caught(self.read_again()).await.unwrap_or_else(|panicked| Err(panicked.into()));
+        let reloaded = tasks::caught(self.read_and_publish()).await.unwrap_or_else(|panicked| Err(panicked.into()));
         monitoring::reloaded(reloaded.is_ok());
         match &reloaded {
             Ok(reload) => {
                 self.refused.store(None);
                 for change in &reload.changes {
-                    // Nobody may be listening, here and below.
+                    // There may be no subscribers, here and below.
                     let _ = self.notices.send(Notice::Changed(change.clone()));
                 }
             }
@@ -95,22 +95,22 @@ impl Ace {
         reloaded
     }
 
-    /// Why the last reload changed nothing, where it did not: at the next start the same would be in the way.
+    /// Why the last reload was rejected, if it was. A restart would fail for the same reason.
     pub fn refused(&self) -> Option<Arc<String>> {
         self.refused.load_full()
     }
 
-    /// What reloads come to from now on.
+    /// Subscribes to notices about reloads.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }
 
-    /// Changes when a plugin that took long to load is ready for the next reload, from now on.
+    /// Changes each time a slow plugin is loaded and ready for the next reload, from now on.
     pub fn loaded(&self) -> watch::Receiver<u64> {
         self.registry().load_ended()
     }
 
-    async fn read_again(&self) -> Result<Reload, StartError> {
+    async fn read_and_publish(&self) -> Result<Reload, StartError> {
         let _one_at_a_time = self.reloading.lock().await;
         let running = self.current.load_full();
         let mut times = 0;
@@ -118,10 +118,10 @@ impl Ace {
             let read = reread(&running).await?;
             let files = running.registry.scan_folder(&read.config).await?;
             times += 1;
-            // Loading took a while. What comes into service does so with the settings of now, not of then.
-            let seen = read.config.seen.clone();
-            let is_same = tasks::blocking(move || seen.is_none_or(|seen| seen.again() == seen)).await?;
-            if is_same || times == TIMES_MAX {
+            // Loading took a while, so use the current settings.
+            let state = read.config.file_state.clone();
+            let is_same = tasks::blocking(move || state.is_none_or(|state| state.refresh() == state)).await?;
+            if is_same || times == READS_MAX {
                 break (read, files);
             }
         };
@@ -129,7 +129,8 @@ impl Ace {
             running.registry.reload(&files, &read.config);
         let Reread { config, needs_restart, presentation } = read;
         let before = Some(running.snapshot.as_ref());
-        let mut next = self.own.running(Parts { config, registry, presentation }, &self.destinations, before)?;
+        let mut next =
+            self.application.running(Parts { config, registry, presentation }, &self.destinations, before)?;
         next.needs_restart = needs_restart;
         self.destinations.set_schedule(&next.config.delivery);
         self.current.store(Arc::new(next));
@@ -138,27 +139,27 @@ impl Ace {
     }
 }
 
-/// What a reload reads before it looks at plugins.
+/// What a reload reads before the plugins.
 struct Reread {
     config: Config,
     needs_restart: Vec<&'static str>,
     presentation: Arc<Presentation>,
 }
 
-/// What ace.toml and the templates say now; of ace.toml, what a reload can change.
+/// Reads ace.toml, as far as a reload can change it, and the templates.
 async fn reread(running: &Running) -> Result<Reread, StartError> {
     let (before, templates) = (running.config.clone(), running.snapshot.presentation.clone());
-    let told = running.needs_restart.clone();
+    let reported = running.needs_restart.clone();
     let read = tasks::blocking(move || {
         let (config, needs_restart) = match &before.file {
             Some(file) => {
-                wait_until_still(file);
+                wait_until_settled(file);
                 Config::load(file)?.with_fixed_of(&before)
             }
             None => (before, Vec::new()),
         };
-        // Told once for the same changes.
-        if !needs_restart.is_empty() && needs_restart != told {
+        // Reported once for the same changes.
+        if !needs_restart.is_empty() && needs_restart != reported {
             let keys = needs_restart.join(", ");
             tracing::warn!("These changes in ace.toml take effect only after a restart: {keys}.");
         }
@@ -171,7 +172,7 @@ async fn reread(running: &Running) -> Result<Reread, StartError> {
     read.await?
 }
 
-/// Logs what is wrong with templates and catalogues, and what is done about it.
+/// Logs the faults of templates and catalogues, with their consequence.
 pub(super) fn log_problems(presentation: &Presentation, consequence: &str) {
     let problems = presentation.problems();
     for problem in problems.iter().take(PROBLEMS_LOGGED_MAX) {
@@ -186,12 +187,11 @@ pub(super) fn log_problems(presentation: &Presentation, consequence: &str) {
     }
 }
 
-/// A file that is just being written is waited for, not for long: read half-way, it might say something else and be sound.
-/// Blocks.
-fn wait_until_still(file: &Path) {
-    for _ in 0..STILL_TIMES_MAX {
-        match Seen::look(file.to_owned()).age() {
-            Some(age) if age < STILL => std::thread::sleep(STILL - age),
+/// Waits a moment while a file is being written, because a partial file may be valid but different. Blocks.
+fn wait_until_settled(file: &Path) {
+    for _ in 0..SETTLE_WAITS_MAX {
+        match FileState::read(file.to_owned()).age() {
+            Some(age) if age < SETTLE_TIME => std::thread::sleep(SETTLE_TIME - age),
             _ => return,
         }
     }

@@ -18,7 +18,7 @@ fn a_secret_comes_from_a_variable_or_a_file_and_never_shows() {
         config.plugins.clear();
     }
     let bad = [
-        ("\"hunter2\"", "plugins.p.secrets.key: a secret is never written here; write { env = \"VARIABLE\" }"),
+        ("\"hunter2\"", "plugins.p.secrets.key: a secret must not be in this file; write { env = \"VARIABLE\" }"),
         ("{ env = \"UNSET\" }", "plugins.p.secrets.key.env: the environment variable UNSET is not set"),
         ("{ env = \"EMPTY\" }", "the environment variable EMPTY is empty"),
         ("{ file = \"none\" }", "plugins.p.secrets.key.file: none cannot be read: "),
@@ -129,5 +129,5 @@ any = { thing = [1, 2.5, true] }
         (9, "runtime.memory"),
     ];
     assert_eq!(told, expected);
-    assert!(problems[0].to_string().starts_with("p.toml:1: version: must not hold control characters"));
+    assert!(problems[0].to_string().starts_with("p.toml:1: version: must not contain control characters"));
 }

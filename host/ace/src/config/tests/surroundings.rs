@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_secret_from_the_environment_overlay_is_refused_without_its_value() {
     let problems = read_with(&relay_with(""), &[("ACE_RELAYS__R__PASSWORD", "hunter2")]).unwrap_err();
-    assert!(problems[0].starts_with("ACE_RELAYS__R__PASSWORD: a secret is never written here"), "{problems:?}");
+    assert!(problems[0].starts_with("ACE_RELAYS__R__PASSWORD: a secret must not be in this file"), "{problems:?}");
     assert!(!problems.join("\n").contains("hunter2"));
 }
 

@@ -36,10 +36,10 @@ fn values_out_of_range_are_refused() {
         ("[plugins.p]\nlimits.call-timeout = \"31s\"", "must be a duration from 1ms to 30s"),
         ("[plugins.p]\non-error = \"denie\"", "must be one of \"retry\", \"deny\", \"allow\"; did you mean \"deny\"?"),
         ("[plugins.p]\nenabled = \"no\"", "must be true or false, not a string"),
-        ("[plugins.p]\nconfig.rate = nan", "rate: holds a number that JSON cannot"),
-        ("[plugins.p]\nconfig.big = 9999999999999999999", "big: holds a number of more than 64 bits"),
+        ("[plugins.p]\nconfig.rate = nan", "rate: contains a number that JSON does not allow"),
+        ("[plugins.p]\nconfig.big = 9999999999999999999", "big: contains a number of more than 64 bits"),
         ("enabled-channels = [\"a\", \"b\", \"a\"]", "enabled-channels[2]: \"a\" is in the list twice"),
-        ("[routing]\ndefault = { Email = \"x\" }", "is no channel type: lower-case letters"),
+        ("[routing]\ndefault = { Email = \"x\" }", "is not a channel type: use lower-case letters"),
     ];
     for (text, expected) in cases {
         let problem = refusal(text);
@@ -118,19 +118,19 @@ fn addresses_are_checked() {
 #[test]
 fn a_value_without_its_quotes_is_named() {
     let cases = [
-        ("plugin-dir = plugins", "1: not TOML: plugins is a text and needs quotes: \"plugins\""),
+        ("plugin-dir = plugins", "1: not TOML: plugins is a string and needs quotes: \"plugins\""),
         (
             "\n[relays.r]\nhost = nothing.example # here",
-            "3: not TOML: nothing.example is a text and needs quotes: \"nothing.example\"",
+            "3: not TOML: nothing.example is a string and needs quotes: \"nothing.example\"",
         ),
-        ("plugin-dir = /opt/ace", "1: not TOML: /opt/ace is a text and needs quotes: \"/opt/ace\""),
-        ("plugin-dir = info", "1: not TOML: info is a text and needs quotes: \"info\""),
-        ("[delivery]\nretry-delay = 10s", "2: not TOML: 10s is a text and needs quotes: \"10s\""),
-        ("[queue]\nmax-size = 2GiB", "2: not TOML: 2GiB is a text and needs quotes: \"2GiB\""),
-        ("enabled-channels = [email, 'x']", "1: not TOML: email is a text and needs quotes: \"email\""),
-        ("enabled-channels = [\n  'x',\n  nobody\n]", "3: not TOML: nobody is a text and needs quotes: \"nobody\""),
+        ("plugin-dir = /opt/ace", "1: not TOML: /opt/ace is a string and needs quotes: \"/opt/ace\""),
+        ("plugin-dir = info", "1: not TOML: info is a string and needs quotes: \"info\""),
+        ("[delivery]\nretry-delay = 10s", "2: not TOML: 10s is a string and needs quotes: \"10s\""),
+        ("[queue]\nmax-size = 2GiB", "2: not TOML: 2GiB is a string and needs quotes: \"2GiB\""),
+        ("enabled-channels = [email, 'x']", "1: not TOML: email is a string and needs quotes: \"email\""),
+        ("enabled-channels = [\n  'x',\n  nobody\n]", "3: not TOML: nobody is a string and needs quotes: \"nobody\""),
         ("plugins.x = { enabled = True }", "1: not TOML: write true in lower case, not True"),
-        ("plugins.x.secrets = { k = { env = NAME } }", "1: not TOML: NAME is a text and needs quotes: \"NAME\""),
+        ("plugins.x.secrets = { k = { env = NAME } }", "1: not TOML: NAME is a string and needs quotes: \"NAME\""),
         ("plugin-dir = 'plugins", "1: not TOML: "),
         ("plugin-dir =", "1: not TOML: "),
     ];

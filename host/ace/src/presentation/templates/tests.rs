@@ -110,7 +110,7 @@ fn pages_are_found_in_tables_of_routes_and_the_first_one_wins() {
     let broken = before.reload(&dirs, &settings);
     assert_eq!(text_of(&broken, json!({"n": 8})).as_deref(), Ok("/ /b/8/ "), "the previous version stays in use");
     assert!(
-        folders.problems(&broken)[0].starts_with("b/routes.toml:1: item: the path \"b\" does not begin with a slash")
+        folders.problems(&broken)[0].starts_with("b/routes.toml:1: item: the path \"b\" does not start with a slash")
     );
     folders.write("b/routes.toml", "");
     let missing = folders.problems(&broken.reload(&dirs, &settings));
