@@ -127,6 +127,7 @@ impl Policy for StubPolicy {
 /// The decision of all policies about a channel type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Ruling {
     /// No policy denies or delays it.
     Allowed,

@@ -292,6 +292,7 @@ async fn page(ace: &Ace, queue: &Queue, due_page: &DuePage) -> Result<Option<Str
         Ok(Err(ResolveError::Recoverable { message, next_attempt_time })) => {
             return Err(PageError::Retry(message, next_attempt_time));
         }
+        Ok(Err(other)) => return Err(PageError::Fatal(other.to_string())),
         Err(fault) => return Err(PageError::Retry(fault.to_string(), None)),
     };
     if next.is_some() && next.as_deref() == cursor {

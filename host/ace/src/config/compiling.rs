@@ -11,6 +11,7 @@ use super::values::{self, GIB, MIB};
 /// Where plugins that are not in the cache are parsed and compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[non_exhaustive]
 pub enum Compile {
     /// In this process: fast and simple, but only for plugins from a trusted source. A crafted file can make the compiler overflow
     /// its stack, which aborts the process, or use up all memory; the limits of [`Compiler`] do not apply.

@@ -150,6 +150,7 @@ pub struct Plugin {
 
 /// Whether a policy's verdicts are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Mode {
     /// Its verdicts are applied.
     #[default]
@@ -160,6 +161,7 @@ pub enum Mode {
 
 /// What one instance of a plugin is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Isolation {
     /// Many calls, one after the other.
     #[default]
@@ -254,6 +256,7 @@ impl fmt::Debug for Secret {
 
 /// The source of a secret that may change while the program runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SecretSource {
     /// A fixed value.
     Value(Secret),

@@ -101,6 +101,7 @@ pub struct Delivery {
 
 /// Which program sends, which decides some defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Defaults {
     /// `ace send` and the library, whose caller waits: edx-ace's 120 s and 300 s.
     #[default]
@@ -177,6 +178,7 @@ pub struct Channel {
 
 /// What happens to a message whose delivery was interrupted by the end of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Guarantee {
     /// It is delivered again, and may arrive twice.
     #[default]
@@ -220,6 +222,7 @@ pub struct Relay {
 
 /// The kind of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RelayKind {
     /// A mail server.
     Smtp(Smtp),
@@ -286,6 +289,7 @@ pub struct Login {
 
 /// The kind of credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Proof {
     /// PLAIN, or LOGIN if the server offers only that.
     Password(SecretSource),
@@ -295,6 +299,7 @@ pub enum Proof {
 
 /// When TLS is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tls {
     /// Plain text.
     None,

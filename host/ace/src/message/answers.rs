@@ -175,6 +175,7 @@ pub struct Receipt {
 /// Why a delivery failed, by what happens next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the variants describe their fields")]
+#[non_exhaustive]
 pub enum DeliveryError {
     /// Retry, at the given time or on the host's schedule.
     #[error("{message}")]
@@ -225,6 +226,7 @@ pub struct Resolved {
 /// Why a resolver returned no page, by what happens next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the variants describe their fields")]
+#[non_exhaustive]
 pub enum ResolveError {
     #[error("{message}")]
     Recoverable { message: String, next_attempt_time: Option<Timestamp> },

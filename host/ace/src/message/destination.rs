@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A relay or an HTTP origin, which can be down as a whole. Its text, in stored progress and in logs: `relay main`,
 /// `https://api.example.com`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Destination {
     /// The name of a `[relays.NAME]` section.
     Relay(String),

@@ -125,6 +125,7 @@ pub struct PolicyReport {
 /// How the verdict of a policy in shadow mode compares with the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Agreement {
     /// It would not have changed the outcome.
     Agrees,
@@ -149,6 +150,7 @@ pub enum Verdict {
 /// What happens to a message if a policy fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnError {
     /// The message waits, and the policies are evaluated again.
     #[default]

@@ -318,6 +318,7 @@ fn delivered(answer: Result<ace::message::Receipt, DeliveryError>) -> Value {
         Err(DeliveryError::SentWithFault { answer, fault }) => {
             json!({"sent_with_fault": {"answer": answer, "fault": {"kind": fault.kind, "message": fault.message}}})
         }
+        Err(other) => json!({"error": other.to_string()}),
     }
 }
 
@@ -331,6 +332,7 @@ fn resolved(answer: Result<Page, ResolveError>) -> Value {
             json!({"recoverable": {"message": message, "next_attempt_time": next_attempt_time}})
         }
         Err(ResolveError::Fatal(why)) => json!({"fatal": why}),
+        Err(other) => json!({"error": other.to_string()}),
     }
 }
 
