@@ -211,7 +211,7 @@ impl Loader {
         for namespace in &plugin.namespaces {
             match runtime.enabled(*namespace).await.answer {
                 Ok(Ok(())) => {}
-                Ok(Err(why)) => return Err(format!("it says it cannot work: {why}")),
+                Ok(Err(error)) => return Err(error.to_string()),
                 Err(fault) => return Err(format!("enabled: {}", fault.message)),
             }
         }

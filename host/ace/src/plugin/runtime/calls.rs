@@ -62,15 +62,20 @@ macro_rules! call {
     };
 }
 
+/// The error of a plugin's `enabled`: it cannot work with its settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it says it cannot work: {0}")]
+pub struct NotEnabled(String);
+
 impl Runtime {
     /// Whether the plugin's settings are valid. Called once for each interface when the plugin is loaded.
-    pub async fn enabled(&self, namespace: Namespace) -> CallResult<Result<(), String>> {
+    pub async fn enabled(&self, namespace: Namespace) -> CallResult<Result<(), NotEnabled>> {
         let called: CallResult<Result<(), String>> = match namespace {
             Namespace::Policy => call!(self, policy.call_enabled),
             Namespace::Channel => call!(self, channel.call_enabled),
             Namespace::RecipientResolver => call!(self, resolver.call_enabled),
         };
-        called.and_then(|answer| Ok(answer.map_err(|why| self.settings.clean(&why))))
+        called.and_then(|answer| Ok(answer.map_err(|why| NotEnabled(self.settings.clean(&why)))))
     }
 
     /// A policy's verdict.
