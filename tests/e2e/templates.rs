@@ -136,10 +136,13 @@ fn relative_links_are_made_absolute_and_check_names_those_that_stay_relative() {
     assert_text(&lines[0]["location"], "order/email/body.html:2");
     assert_text(
         &lines[0]["message"],
-        "the link `/orders/{{ id }}` leads nowhere from a mail: set presentation.base-url",
+        "the link `/orders/{{ id }}` is relative and leads nowhere in a mail: set presentation.base-url",
     );
     assert_text(&lines[1]["location"], "order/sample.json");
-    assert_text(&lines[1]["message"], "order/email/body.html: the link `logo.png` leads nowhere from a mail");
+    assert_text(
+        &lines[1]["message"],
+        "order/email/body.html: the link `logo.png` is relative and leads nowhere in a mail",
+    );
 
     let config = std::fs::read_to_string(home.path("ace.toml")).expect("the configuration");
     home.file("ace.toml", format!("{config}\n[presentation]\nbase-url = \"https://shop.example/app/\"\n"));
@@ -155,7 +158,7 @@ fn relative_links_are_made_absolute_and_check_names_those_that_stay_relative() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_text(
         &lines[0]["message"],
-        "the link `//[x` cannot be put below presentation.base-url: invalid IPv6 address",
+        "the link `//[x` cannot be combined with presentation.base-url: invalid IPv6 address",
     );
 }
 
