@@ -1,5 +1,5 @@
-//! The HTTP client of all plugins: bounded exchanges over shared connections. It follows no redirects, does not decompress, repeats
-//! only what a server says it did not process, uses no proxy, and connects only to addresses that [`Resolver`] allows.
+//! The HTTP client of all plugins: bounded exchanges over shared connections. It follows no redirects, does not decompress, retries
+//! only requests that the server reports as not processed, uses no proxy, and connects only to addresses that [`Resolver`] allows.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -24,7 +24,7 @@ pub(super) const HEADERS_MAX: usize = 100;
 /// Bytes of all header names and values of one request or response.
 pub(super) const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// The same as HTTP/2 counts them: 32 bytes more for each header (RFC 9113, 6.5.2).
+/// The same limit as HTTP/2 counts it: 32 bytes more for each header (RFC 9113, 6.5.2).
 const HTTP2_HEADER_LIST_BYTES_MAX: u32 = (HEADER_BYTES_MAX + 32 * HEADERS_MAX) as u32;
 
 /// Why the client cannot be built.
@@ -146,11 +146,11 @@ pub struct Client {
     world: Arc<dyn World>,
 }
 
-/// How a dead HTTP/2 connection is noticed.
+/// The pings that detect a dead HTTP/2 connection.
 pub(super) struct Ping {
-    /// Between two, also while nothing is sent.
+    /// The time between two pings, also on an idle connection.
     pub interval: Duration,
-    /// Without an answer for so long, the connection is closed.
+    /// The connection is closed if a ping is not answered within this time.
     pub timeout: Duration,
 }
 
@@ -158,6 +158,9 @@ const PING: Ping = Ping { interval: Duration::from_secs(30), timeout: Duration::
 
 impl Client {
     /// Reads the trusted root certificates. Blocks: do not call it on an async thread.
+    ///
+    /// # Errors
+    /// The certificates cannot be read, or the client cannot be built.
     pub fn new(settings: &config::Http) -> Result<Self, ClientError> {
         Client::with_resolver(settings, Resolver::system())
     }
@@ -314,7 +317,7 @@ fn unanswered(error: &reqwest::Error) -> FailureKind {
     }
 }
 
-/// RFC 9113, 8.7: a stream was refused, or the server shuts down before it.
+/// Whether the server did not process the request (RFC 9113, 8.7): it refused the stream, or is shutting down.
 fn is_unprocessed(error: &h2::Error) -> bool {
     let is_shutdown = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
     error.is_remote() && (is_shutdown || error.reason() == Some(h2::Reason::REFUSED_STREAM))

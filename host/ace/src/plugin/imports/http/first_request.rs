@@ -1,5 +1,5 @@
-//! The first request to a server goes alone: which protocol it speaks is known once a connection stands, and over HTTP/2 one
-//! connection serves everybody, where 64 workers that start together would open 64.
+//! Lets the first request to a server go alone. Whether the server speaks HTTP/2 is known only when a connection exists; then all
+//! requests share that connection, while 64 workers that start together would open 64.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,29 +9,29 @@ use reqwest::Url;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// How long the others wait for the first request to be answered.
+/// How long other requests wait for the answer to the first one.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Servers that are remembered.
+/// The most servers that are remembered.
 const SERVERS_MAX: usize = 1024;
 
-/// A server, and the semaphore of its first request, which is closed once that was answered.
+/// A server, with the semaphore of its first request, which is closed when that is answered.
 struct Server {
     first: Arc<Semaphore>,
     used: Instant,
 }
 
-/// The servers that requests went to.
+/// The servers that requests were sent to.
 pub(super) struct FirstRequests {
     servers: Mutex<HashMap<String, Server>>,
-    /// After so long without a request no connection is left, and the next request is a first one again.
+    /// After this time without a request, no connection is left, and the next request is the first one again.
     idle_timeout: Duration,
 }
 
-/// What a request has while it is the first one. Dropped without an answer, it makes the next one the first.
+/// The permit of the first request. If it is dropped without an answer, the next request becomes the first.
 pub(super) struct Pass(Option<(OwnedSemaphorePermit, Arc<Semaphore>)>);
 
 impl Pass {
-    /// A connection stands: nobody has to wait any more.
+    /// Records that a connection exists, so that other requests do not wait.
     pub(super) fn answered(self) {
         if let Some((_, first)) = self.0 {
             first.close();
@@ -44,9 +44,9 @@ impl FirstRequests {
         FirstRequests { servers: Mutex::default(), idle_timeout }
     }
 
-    /// Waits while another request is the first one, a second at most.
+    /// Waits while another request is the first one, at most a second.
     pub(super) async fn wait(&self, url: &Url) -> Pass {
-        // Without TLS it is HTTP/1.1, and each request at a time has a connection of its own.
+        // Without TLS it is HTTP/1.1, where each concurrent request has its own connection.
         if url.scheme() != "https" {
             return Pass(None);
         }
