@@ -19,14 +19,17 @@ pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
 pub(super) fn url_pattern(node: &Node) -> Result<String, String> {
     let url = read(&text(node)?)?;
     let host = url.host_str().unwrap_or_default();
-    let rest = host.strip_prefix("*.").unwrap_or(if host == "*" { "" } else { host });
-    if rest.contains('*') {
-        return invalid("`*` stands for the whole left part of a host name, as in \"https://*.push.example/\"");
+    let domain = host.strip_prefix("*.");
+    match domain {
+        _ if host == "*" => Ok(url.into()),
+        _ if domain.unwrap_or(host).contains('*') => {
+            invalid("`*` stands for the whole left part of a host name, as in \"https://*.push.example/\"")
+        }
+        Some(domain) if !domain.contains('.') => {
+            invalid("a pattern must name a domain, as in \"https://*.push.example/\"")
+        }
+        _ => Ok(url.into()),
     }
-    if !rest.is_empty() && rest != host && !rest.contains('.') {
-        return invalid("a pattern must name a domain, as in \"https://*.push.example/\"");
-    }
-    Ok(url.into())
 }
 
 fn read(text: &str) -> Result<Url, String> {
@@ -60,23 +63,19 @@ fn invalid<T>(why: &str) -> Result<T, String> {
 /// Whether a URL is below a prefix: the same scheme and port, the same host or one that the prefix's pattern covers, and a path that
 /// starts with all segments of the prefix. Both were parsed strictly, so that their paths contain no dot segments.
 pub(crate) fn covers(prefix: &Url, url: &Url) -> bool {
-    let origin = |url: &Url| (url.scheme().to_owned(), url.port_or_known_default());
     let rest = url.path().strip_prefix(prefix.path().trim_end_matches('/'));
-    origin(prefix) == origin(url)
+    prefix.scheme() == url.scheme()
+        && prefix.port_or_known_default() == url.port_or_known_default()
         && covers_host(prefix.host_str().unwrap_or_default(), url)
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A pattern covers only names. Addresses and `localhost` need a grant that contains them.
 fn covers_host(pattern: &str, url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    match pattern.strip_prefix('*') {
-        None => pattern == host,
-        Some(suffix) => {
-            let is_name = matches!(url.host(), Some(Host::Domain(name)) if name.trim_end_matches('.') != "localhost");
-            is_name && host.strip_suffix(suffix).is_some_and(|labels| !labels.is_empty())
-        }
-    }
+    let Some(suffix) = pattern.strip_prefix('*') else { return url.host_str() == Some(pattern) };
+    let Some(Host::Domain(name)) = url.host() else { return false };
+    let labels = name.strip_suffix(suffix).unwrap_or_default();
+    !labels.is_empty() && name.trim_end_matches('.') != "localhost"
 }
 
 /// The domain of a pattern, if anybody can have a host below it: a public suffix (`*.co.uk`), or a domain that a provider shares among
