@@ -284,21 +284,21 @@ impl Batch<'_> {
     }
 
     /// Checks the limits for new entries and tokens, and counts them.
-    fn add_entries(&mut self, target: Target, request: i64) -> Result<(), WriteError> {
+    fn add_entries(&mut self, target: Target, added: i64) -> Result<(), WriteError> {
         let full = |text: String| Err(WriteError::Rejected(KeyvalueError::Full(text)));
         let Capacity { all, bucket: share } = self.capacity;
         let for_plugins = all - self.capacity.reserved();
         match target.origin {
-            _ if request <= 0 => {}
-            Origin::Application if self.size + request > all => {
+            _ if added <= 0 => {}
+            Origin::Application if self.size + added > all => {
                 return full(format!("the store is full: {all} entries (keyvalue.max-entries)"));
             }
-            Origin::Plugin if self.size + request > for_plugins => {
+            Origin::Plugin if self.size + added > for_plugins => {
                 return full(format!(
                     "the store is full for plugins: {for_plugins} entries, the rest of {all} is for applications (keyvalue.max-entries)"
                 ));
             }
-            Origin::Plugin if self.bucket_size(target.bucket)? + request > share => {
+            Origin::Plugin if self.bucket_size(target.bucket)? + added > share => {
                 let bucket = target.bucket;
                 return full(format!(
                     "the bucket {bucket} is full for plugins: {share} entries (keyvalue.max-bucket-entries)"
@@ -306,7 +306,7 @@ impl Batch<'_> {
             }
             Origin::Application | Origin::Plugin => {}
         }
-        self.grow(target.bucket, request);
+        self.grow(target.bucket, added);
         Ok(())
     }
 
