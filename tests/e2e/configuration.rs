@@ -176,6 +176,18 @@ fn check_finds_every_problem_with_its_location() {
 }
 
 #[test]
+fn check_warns_of_a_grant_for_a_domain_in_which_anybody_can_have_a_host() {
+    let http = "['https://*.github.io/', 'https://*.push.example/', 'https://*/']";
+    let home = mail_home(&format!("{DISCARD}\n[plugins.stub_policy]\ngrants = {{ http = {http} }}\n"));
+    home.plugin("stub_policy");
+    let done = home.ace(&["check"]).run().ok();
+    let warnings: Vec<&str> = done.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    let [warning] = warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.starts_with("warning: plugins.stub_policy.grants.http: "), "{warning}");
+    assert!(warning.contains("https://*.github.io/"), "{warning}");
+}
+
+#[test]
 fn check_finds_no_problem_in_the_demo() {
     let done = demo_home().ace(&["check"]).run().ok();
     assert_eq!(done.stdout, "");
